@@ -1,0 +1,39 @@
+"""SeedVR2 restoration: the model and the media, without orchestration.
+
+The public names are loaded on first use, so that importing the package loads neither torch nor av.
+"""
+
+import importlib
+from typing import Any
+
+PIXEL_VERSION = 1
+"""Part of every job key; raised by hand when the same request gives other pixels."""
+
+_HOME = {
+    "Plan": "seedvr2_core.plan",
+    "VideoInfo": "seedvr2_core.video.info",
+    "Frame": "seedvr2_core.frames",
+    "SeedVR2Error": "seedvr2_core.errors",
+    "probe_video": "seedvr2_core.video.probe",
+    "read_frames": "seedvr2_core.video.reader",
+    "load_engine": "seedvr2_core.engine",
+    "ENGINES": "seedvr2_core.engine",
+}
+
+__all__ = [
+    "ENGINES",
+    "PIXEL_VERSION",
+    "Frame",
+    "Plan",
+    "SeedVR2Error",
+    "VideoInfo",
+    "load_engine",
+    "probe_video",
+    "read_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'seedvr2_core' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

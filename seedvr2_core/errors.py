@@ -1,0 +1,108 @@
+"""The whole exception tree of the system; every layer raises and translates into these.
+
+SeedVR2Error
+├── InvalidRequestError (ValueError)      the request itself is wrong: options, sources, sizes
+│   └── PlanError                         windows, overlap or sizes that cannot be planned
+├── InvalidVideoError (ValueError)        the source is no readable video
+│   └── UnsupportedFormatError            a readable video of a kind that is refused
+├── SourceError                           the source could not be obtained
+│   ├── SourceRefusedError (ValueError)   it never will be: scheme, address, 404, too large
+│   └── SourceUnavailableError            it may be later: connection, 5xx, cut download
+├── CheckpointError (ValueError)          weights missing, wrong, truncated or mixed up
+├── ResourceError                         memory or disk does not suffice; carries the numbers
+├── NumericalError                        non-finite values survived every rung of the ladder
+├── SegmentError                          a segment or the joined file broke its contract
+├── StorageError                          the storage refused or lost the output
+├── ChildFailedError                      the child process ended by itself
+├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
+└── DeadlineError (TimeoutError)          a segment or job limit was passed
+
+A message says what, got, expected, and what to do. `permanent` tells the retry policy whether
+trying again can help; `user_mistake` tells the command to leave with exit code 2.
+"""
+
+
+class SeedVR2Error(Exception):
+    """Base of every error this system raises on purpose."""
+
+    permanent: bool = False
+    user_mistake: bool = False
+
+
+class InvalidRequestError(SeedVR2Error, ValueError):
+    """An option or a combination of options cannot be carried out."""
+
+    permanent = True
+    user_mistake = True
+
+
+class PlanError(InvalidRequestError):
+    """Sizes, windows or overlap cannot be planned."""
+
+
+class InvalidVideoError(SeedVR2Error, ValueError):
+    """The source is not a video that can be read."""
+
+    permanent = True
+    user_mistake = True
+
+
+class UnsupportedFormatError(InvalidVideoError):
+    """The source is a video of a kind that is refused."""
+
+
+class SourceError(SeedVR2Error):
+    """The source could not be obtained."""
+
+    user_mistake = True
+
+
+class SourceRefusedError(SourceError, ValueError):
+    """The source will never be obtained: scheme, address, 404, not a file."""
+
+    permanent = True
+
+
+class SourceUnavailableError(SourceError):
+    """The source could not be obtained now; trying again may help."""
+
+
+class CheckpointError(SeedVR2Error, ValueError):
+    """Weights are missing, wrong, truncated or mixed up."""
+
+    permanent = True
+    user_mistake = True
+
+
+class ResourceError(SeedVR2Error):
+    """Memory or disk does not suffice; the message carries the numbers."""
+
+    permanent = True
+
+
+class NumericalError(SeedVR2Error):
+    """Non-finite values survived every rung of the precision ladder."""
+
+    permanent = True
+
+
+class SegmentError(SeedVR2Error):
+    """A segment or the joined file broke its contract."""
+
+
+class StorageError(SeedVR2Error):
+    """The storage refused or lost the output."""
+
+
+class ChildFailedError(SeedVR2Error):
+    """The child process ended by itself; the message holds its last log lines."""
+
+
+class StalledError(SeedVR2Error, TimeoutError):
+    """The child gave no sign of life for its stall limit."""
+
+
+class DeadlineError(SeedVR2Error, TimeoutError):
+    """A segment or job limit was passed."""
+
+    permanent = True

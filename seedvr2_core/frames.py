@@ -1,0 +1,146 @@
+"""Frames on their way through the system: the type every part hands on, and its tensor form.
+
+Inside the model pictures are float32 in [-1, 1] (-1 black, 1 white); this file alone knows that.
+The flow process reads `Frame` and loads no torch, so torch is imported where it is used.
+
+Shape legend: T frames, H W pixels, C = 3 channels in R, G, B order.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SIZE_MULTIPLE = 16
+"""Height and width of what the model sees: VAE stride 8 times patches of 2."""
+BLACK_ROWS = 16
+"""Rows of black below the picture; they steady the model's brightness from frame to frame."""
+MIN_REFLECTED_ROWS = 8
+"""Rows of reflection between picture and black: black right below it would hurt its last rows."""
+FRAMES_PER_LATENT = 4
+_BLACK = -1.0
+_WHITE = {"uint8": 255, "uint16": 65535}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One upright picture with its own time."""
+
+    rgb: np.ndarray
+    """(H, W, 3), uint8 or uint16, R'G'B' full range (0 black, 255 or 65535 white); any strides."""
+    pts: int
+    """Presentation time in ticks of the source's time base, relative to the container's zero."""
+    index: int
+    """Position among the presented frames of the file, from 0."""
+
+    def __repr__(self) -> str:
+        return f"Frame({self.index}, pts={self.pts}, rgb={self.rgb.dtype}{list(self.rgb.shape)})"
+
+
+def rgb_to_tensor(rgb_HWC: np.ndarray, *, device: "torch.device | str" = "cpu") -> "Tensor":
+    """A frame's picture as the model wants it.
+
+    Args:
+        rgb_HWC: (H, W, 3), uint8 or uint16, full range, any strides.
+        device: where the tensor goes; the integers are moved, then widened.
+
+    Returns:
+        (3, H, W) float32 in [-1, 1], contiguous.
+    """
+    import torch
+
+    white = _WHITE[rgb_HWC.dtype.name]
+    integers = torch.from_numpy(np.require(rgb_HWC, requirements=["C", "W"])).to(device)
+    return integers.permute(2, 0, 1).float().mul_(2 / white).sub_(1).contiguous()
+
+
+def tensor_to_rgb(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> np.ndarray:
+    """Inverse of `rgb_to_tensor`: (3, H, W) in [-1, 1], clamped, to rounded (H, W, 3) integers."""
+    import torch
+
+    white = _WHITE[dtype]
+    scaled = picture_CHW.float().clamp(-1, 1).add_(1).mul_(white / 2).round_()
+    integers = scaled.permute(1, 2, 0).to(getattr(torch, dtype)).contiguous()
+    return integers.cpu().numpy()
+
+
+def resize(picture_CHW: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """Bicubic resize with antialiasing to (height, width), clamped to [-1, 1].
+
+    Args:
+        picture_CHW: float32 (3, H, W) or (T, 3, H, W).
+        size: of the result; the picture itself is returned if it has that size.
+    """
+    import torch
+
+    if picture_CHW.shape[-2:] == size:
+        return picture_CHW
+    resized = torch.nn.functional.interpolate(
+        picture_CHW.reshape(-1, *picture_CHW.shape[-3:]),
+        size=size,
+        mode="bicubic",
+        align_corners=False,
+        antialias=True,
+    )
+    return resized.clamp_(-1, 1).view(*picture_CHW.shape[:-2], *size)
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which the model works on a picture of height x width.
+
+    1080p runs at 1104 x 1920, 720p at 752 x 1280, 2k at 1472 x 2560, 4k at 2192 x 3840.
+    """
+    rows = _round_up(height + MIN_REFLECTED_ROWS + BLACK_ROWS)
+    return rows, _round_up(width)
+
+
+def pad(picture_CHW: "Tensor") -> "Tensor":
+    """Pad (..., 3, H, W) to `padded_size`: right by reflection, below by reflection and black.
+
+    Where a picture is too small to be reflected, its outermost reflected line is repeated.
+    """
+    import torch
+
+    height, width = picture_CHW.shape[-2:]
+    padded_height, padded_width = padded_size(height, width)
+    rows_H = _reflected(height, padded_height - BLACK_ROWS, picture_CHW.device)
+    columns_W = _reflected(width, padded_width, picture_CHW.device)
+    reflected = picture_CHW.index_select(-2, rows_H).index_select(-1, columns_W)
+    return torch.nn.functional.pad(reflected, (0, 0, 0, BLACK_ROWS), value=_BLACK)
+
+
+def crop(picture_CHW: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """Undo `pad`: the upper left (height, width) of (..., H, W), a view."""
+    height, width = size
+    return picture_CHW[..., :height, :width]
+
+
+def padded_num_frames(num_frames: int) -> int:
+    """The smallest 4n + 1 that is not below `num_frames`: what the VAE can encode."""
+    return -(-(num_frames - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
+
+
+def pad_frames(frames_TCHW: "Tensor") -> "Tensor":
+    """Repeat the last frame up to 4n + 1 frames."""
+    import torch
+
+    missing = padded_num_frames(len(frames_TCHW)) - len(frames_TCHW)
+    if not missing:
+        return frames_TCHW
+    return torch.cat([frames_TCHW, frames_TCHW[-1:].expand(missing, -1, -1, -1)])
+
+
+def _round_up(length: int) -> int:
+    return -(-length // SIZE_MULTIPLE) * SIZE_MULTIPLE
+
+
+def _reflected(length: int, padded: int, device: "torch.device") -> "Tensor":
+    """Source index of each of `padded` lines: 0..length-1, then back toward 0, then 0 again."""
+    import torch
+
+    places = torch.arange(padded, device=device)
+    return torch.where(places < length, places, 2 * (length - 1) - places).clamp_(min=0)

@@ -1,0 +1,119 @@
+"""Finished segments on disk: where they lie, how they are committed, when they may be reused.
+
+A segment exists once its sidecar does: the packets are written beside their name, checked,
+synced and renamed first, the sidecar last. `jobs/<job_key>/segments/00000.mp4` + `00000.json`.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.plan import Plan, Segment
+from seedvr2_core.records import read_record, sync_directory, sync_file, write_record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What is known of a finished segment."""
+
+    job_key: str
+    index: int
+    start: int
+    stop: int
+    num_bytes: int
+    sha256: str
+    engine: str
+    device: str
+    seconds: float
+    """Wall time from the first frame asked for to the commit."""
+
+
+def segments_dir(job_dir: Path) -> Path:
+    """Where the segments of a job lie."""
+    return job_dir / "segments"
+
+
+def video_path(job_dir: Path, index: int) -> Path:
+    """Packets of one segment."""
+    return segments_dir(job_dir) / f"{index:05d}.mp4"
+
+
+def part_path(job_dir: Path, index: int) -> Path:
+    """Where the packets are written before they are committed."""
+    return segments_dir(job_dir) / f"{index:05d}.mp4.part"
+
+
+def sidecar_path(job_dir: Path, index: int) -> Path:
+    """The sidecar of one segment; without it the segment does not exist."""
+    return segments_dir(job_dir) / f"{index:05d}.json"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def commit_segment(
+    job_dir: Path, plan: Plan, segment: Segment, *, device: str, seconds: float
+) -> Sidecar:
+    """Turn a finished and checked part file into a segment."""
+    part = part_path(job_dir, segment.index)
+    sync_file(part)
+    sidecar = Sidecar(
+        job_key=plan.job_key,
+        index=segment.index,
+        start=segment.start,
+        stop=segment.stop,
+        num_bytes=part.stat().st_size,
+        sha256=file_sha256(part),
+        engine=plan.engine.name,
+        device=device,
+        seconds=round(seconds, 3),
+    )
+    part.replace(video_path(job_dir, segment.index))
+    sync_directory(segments_dir(job_dir))
+    write_record(sidecar_path(job_dir, segment.index), sidecar)
+    return sidecar
+
+
+def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
+    """The sidecar of a segment that may be reused, or None.
+
+    A sidecar that does not fit the plan or its file is worth nothing: the segment is redone.
+    """
+    path = sidecar_path(job_dir, segment.index)
+    if not path.exists():
+        return None
+    try:
+        sidecar = read_record(path, Sidecar)
+    except SegmentError as error:
+        logger.warning("segment %d is redone: %s", segment.index, error)
+        return None
+    video = video_path(job_dir, segment.index)
+    told = (sidecar.job_key, sidecar.index, sidecar.start, sidecar.stop)
+    if told != (plan.job_key, segment.index, segment.start, segment.stop):
+        logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
+        return None
+    if not video.is_file() or video.stat().st_size != sidecar.num_bytes:
+        logger.warning("segment %d is redone: its file is missing or cut", segment.index)
+        return None
+    if file_sha256(video) != sidecar.sha256:
+        logger.warning("segment %d is redone: its bytes have changed", segment.index)
+        return None
+    return sidecar
+
+
+def pending_segments(job_dir: Path, plan: Plan) -> list[int]:
+    """Indices of the segments that must still be made, in order."""
+    return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
+
+
+def remove_leftovers(job_dir: Path) -> None:
+    """Delete the part files that a killed process left."""
+    for part in [*job_dir.glob("*.part"), *segments_dir(job_dir).glob("*.part")]:
+        part.unlink(missing_ok=True)

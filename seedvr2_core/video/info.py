@@ -1,0 +1,113 @@
+"""What the probe found out about a video: plain data, no av, so that plan and model may import it.
+
+Times are integers in `time_base` ticks. Colour codes are the numbers of ITU-T H.273 (FFmpeg's
+AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 = BT.2020.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColorInfo:
+    """Colour as it is to be understood (untagged sources already resolved)."""
+
+    full_range: bool
+    matrix: int
+    primaries: int
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """A stream of the source other than the video that is restored."""
+
+    index: int
+    """Index in the source container."""
+    kind: str
+    """"audio", "subtitle", "data", "attachment" or "video" (a second one, a cover picture)."""
+    codec: str
+    language: str | None
+    num_packets: int
+    """Packets met while demuxing; 0 for an empty or broken stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """A source, as its packets (never its header) tell it."""
+
+    format_name: str
+    size_bytes: int
+    stream_index: int
+    codec: str
+    pix_fmt: str
+    bit_depth: int
+    width: int
+    """Coded width in pixels, before rotation."""
+    height: int
+    rotation: int
+    """Clockwise quarter turns in degrees (0, 90, 180, 270) that make the picture upright."""
+    sar: tuple[int, int]
+    """Sample aspect ratio of the coded picture, (1, 1) where unknown."""
+    color: ColorInfo
+    time_base: tuple[int, int]
+    pts: tuple[int, ...]
+    """Presentation time of every presented frame, rising, relative to the container's zero."""
+    last_duration: int
+    """How long the last frame is shown, in ticks."""
+    nominal_rate: tuple[int, int]
+    """Frames per second as a ratio; what the encoder is told, never used for times."""
+    zero_offset: tuple[int, int] = (0, 1)
+    """Seconds (a ratio) subtracted from every stream's times to get times from the zero."""
+    streams: tuple[StreamInfo, ...] = ()
+    """All other streams of the container."""
+    seekable: bool = True
+    """False: a frame can only be found by decoding from the file's start and counting."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """Number of presented frames."""
+        return len(self.pts)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds from the first frame's start to the last frame's end."""
+        ticks = self.pts[-1] + self.last_duration - self.pts[0]
+        return float(ticks * Fraction(*self.time_base))
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) in coded pixels after rotation, SAR not applied."""
+        if self.rotation in (90, 270):
+            return self.height, self.width
+        return self.width, self.height
+
+    @property
+    def display_size(self) -> tuple[Fraction, Fraction]:
+        """(width, height) as displayed: rotation applied, SAR resolved to square pixels."""
+        width = self.width * Fraction(*self.sar)
+        height = Fraction(self.height)
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSettings:
+    """How every segment of a job is encoded; equal settings give packets that can be joined."""
+
+    codec: str
+    """"h264" (x264)."""
+    preset: str
+    crf: int
+    pix_fmt: str
+    width: int
+    height: int
+    time_base: tuple[int, int]
+    """Of the source, so that its times stay exact."""
+    rate: tuple[int, int]
+    """Nominal frames per second told to the encoder (level, rate control); never used for times."""
+    keyint: int
+    """Most frames between key frames."""
+    threads: int
+    color: ColorInfo
+    """What the output is tagged with."""

@@ -1,0 +1,199 @@
+"""What travels: the request, what tasks hand each other, the result. Small and serialisable.
+
+Imports no Prefect and no torch, so that the command line can refuse a bad request at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.plan import plan_latent_windows
+
+MAX_BASE64_BYTES = 350_000
+"""Prefect refuses parameters over 512 KB; larger videos go by URL, path or upload."""
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _plain_model(value: object) -> object:
+    """Accept the old service's checkpoint file names as model names."""
+    if not isinstance(value, str):
+        return value
+    name = value.lower()
+    if not name.startswith("seedvr2_ema_"):
+        return name
+    size = "3b" if "_3b" in name else "7b"
+    return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
+
+
+Resolution = Annotated[Literal["720p", "1080p", "2k", "4k"], BeforeValidator(_lower)]
+Model = Annotated[
+    Literal["auto", "seedvr2-7b", "seedvr2-7b-sharp", "seedvr2-3b", "span", "lanczos"],
+    BeforeValidator(_plain_model),
+]
+StitchMode = Literal["crossfade", "later"]
+ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+
+
+class Record(BaseModel):
+    """Base of all schemas: unknown fields are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UpscaleRequest(Record):
+    """One job: exactly one source and what to make of it."""
+
+    video_url: str | None = None
+    video_path: str | None = None
+    video_base64: str | None = Field(default=None, repr=False)
+    resolution: Resolution = "1080p"
+    model: Model = "auto"
+    batch_size: int = Field(default=100, ge=1, le=10_000)
+    temporal_overlap: int | None = Field(default=None, ge=0)
+    stitch_mode: StitchMode = "crossfade"
+    seed: int = Field(default=100, ge=0, lt=2**64)
+    color_correction: ColorCorrection = "auto"
+    crf: int = Field(default=18, ge=0, le=51)
+    preset: Preset = "medium"
+    fresh: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "UpscaleRequest":
+        given = [
+            name
+            for name in ("video_url", "video_path", "video_base64")
+            if getattr(self, name) not in (None, "")
+        ]
+        if len(given) != 1:
+            told = "none" if not given else " and ".join(given)
+            raise ValueError(
+                f"exactly one source is needed (video_url, video_path or video_base64), got {told}"
+            )
+        if self.video_base64 and len(self.video_base64) > MAX_BASE64_BYTES:
+            raise ValueError(
+                f"video_base64 holds {len(self.video_base64)} characters, at most "
+                f"{MAX_BASE64_BYTES} are taken; pass a URL or upload the file"
+            )
+        plan_latent_windows(self.batch_size, self.temporal_overlap)
+        return self
+
+
+def check_request(**parameters: object) -> UpscaleRequest:
+    """Validate flow or command parameters.
+
+    Raises:
+        InvalidRequestError: one sentence that names each wrong field and what it may be.
+    """
+    try:
+        return UpscaleRequest.model_validate(parameters)
+    except ValidationError as error:
+        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
+
+
+def _sentence(error: object) -> str:
+    """One validation error in words."""
+    assert isinstance(error, dict)
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    return f"{where}: {message}, got {str(error['input'])[:80]!r}"
+
+
+class FetchedSource(Record):
+    """A source that lies on this machine, whole."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    name: str
+    """What people call it: the file name in the URL or path, without directories or query."""
+
+
+class ProbedSource(Record):
+    """A source that is a video."""
+
+    source: FetchedSource
+    info_path: Path
+    """JSON of `seedvr2_core.video.info.VideoInfo`."""
+    width: int
+    height: int
+    num_frames: int
+    duration_seconds: float
+    devices: tuple[str, ...]
+    """Torch devices the child sees, best first ("cuda:0", "cpu")."""
+    cpu_count: int
+
+
+class PlannedJob(Record):
+    """A job whose plan.json is written."""
+
+    job_key: str
+    job_dir: Path
+    source: FetchedSource
+    num_segments: int
+    num_frames: int
+    width: int
+    height: int
+    resolution: str
+    engine: str
+    engine_label: str
+    """The engine in words, for metadata and people."""
+    device: str
+    output_name: str
+    eta_seconds: float
+    job_limit_seconds: float
+    stall_limit_seconds: float
+    duration_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+class JoinedVideo(Record):
+    """The finished file in the job directory."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    num_frames: int
+    notes: tuple[str, ...] = ()
+
+
+class StoredVideo(Record):
+    """The finished file in storage."""
+
+    name: str
+    url: str | None
+    """Public address; None where the storage has none (a local folder)."""
+    path: Path | None
+    """Where a local storage keeps it."""
+    sha256: str
+    size_bytes: int
+
+
+class UpscaleResult(Record):
+    """What the caller gets; also the result artifact and result.json."""
+
+    job_id: str
+    job_key: str
+    status: Literal["completed"] = "completed"
+    filename: str
+    cdn_url: str | None
+    output_path: str | None
+    input_size_mb: float
+    output_size_mb: float
+    sha256: str
+    engine: str
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    segments_reused: int
+    notes: tuple[str, ...] = ()

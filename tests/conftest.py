@@ -1,0 +1,64 @@
+"""Fixtures that every test may use: the shared case set, the demo clip, an ffmpeg process."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before anything imports Prefect: its database and profiles of the tests are not the user's.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
+os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+os.environ.pop("PREFECT_API_URL", None)
+
+import imageio_ffmpeg
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
+
+
+@pytest.fixture(scope="session")
+def demo_clip() -> Path:
+    """Three seconds, 320x180, 25 fps, with sound."""
+    return DEMO_CLIP
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The full case set; tests that need it are skipped where it is not."""
+    folder = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared"))
+    if not (folder / "clips").is_dir():
+        pytest.skip("the shared case set is not on this machine (SEEDVR2_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run an ffmpeg process: the oracle, independent of PyAV's libraries."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-y"]
+        return subprocess.run(
+            [*command, *map(str, arguments)], capture_output=True, check=True, timeout=120
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def api_url() -> Iterator[str]:
+    """A real Prefect server for all tests that need one."""
+    from deployments.server import embedded_server
+
+    with embedded_server(Path(os.environ["PREFECT_HOME"]) / "server.log") as url:
+        yield url
+
+
+@pytest.fixture
+def in_api(api_url: str) -> Iterator[None]:
+    """Flows that run in this process are recorded in the test server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        yield

@@ -1,0 +1,107 @@
+"""A segment exists once its sidecar does, and only as long as it tells the truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core import segments
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.plan import Plan, build_plan
+from seedvr2_core.records import read_record, write_record
+from tests.factories import make_info, make_options
+
+
+@pytest.fixture
+def plan() -> Plan:
+    info = make_info(pts=tuple(range(100)))
+    return build_plan(info, "digest", make_options(segment_seconds=1))
+
+
+@pytest.fixture
+def job_dir(tmp_path: Path, plan: Plan) -> Path:
+    """A job with every segment committed."""
+    segments.segments_dir(tmp_path).mkdir()
+    for segment in plan.segments:
+        segments.part_path(tmp_path, segment.index).write_bytes(b"packets %d" % segment.index)
+        segments.commit_segment(tmp_path, plan, segment, device="cpu", seconds=1.0)
+    return tmp_path
+
+
+def test_plan_round_trips_through_json(tmp_path: Path, plan: Plan) -> None:
+    write_record(tmp_path / "plan.json", plan)
+    assert read_record(tmp_path / "plan.json", Plan) == plan
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_committed_segments_are_not_pending(job_dir: Path, plan: Plan) -> None:
+    assert segments.pending_segments(job_dir, plan) == []
+    assert not list(job_dir.rglob("*.part"))
+
+
+def _cut_video(job_dir: Path) -> None:
+    path = segments.video_path(job_dir, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip_video(job_dir: Path) -> None:
+    segments.video_path(job_dir, 2).write_bytes(b"PACKETS 2")
+
+
+def _lose_video(job_dir: Path) -> None:
+    segments.video_path(job_dir, 2).unlink()
+
+
+def _lose_sidecar(job_dir: Path) -> None:
+    segments.sidecar_path(job_dir, 2).unlink()
+
+
+def _cut_sidecar(job_dir: Path) -> None:
+    path = segments.sidecar_path(job_dir, 2)
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def _lie(field: str, value: object) -> Callable[[Path], None]:
+    def change(job_dir: Path) -> None:
+        path = segments.sidecar_path(job_dir, 2)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _cut_video,
+        _flip_video,
+        _lose_video,
+        _lose_sidecar,
+        _cut_sidecar,
+        _lie("stop", 7),
+        _lie("job_key", "another"),
+        _lie("index", 1),
+        _lie("sha256", "00"),
+    ],
+    ids=["cut", "flipped", "lost", "no-sidecar", "half-sidecar", "range", "key", "index", "digest"],
+)
+def test_a_harmed_segment_is_redone_and_only_that_one(
+    job_dir: Path, plan: Plan, harm: Callable[[Path], None]
+) -> None:
+    harm(job_dir)
+    assert segments.pending_segments(job_dir, plan) == [2]
+
+
+def test_leftovers_are_removed(job_dir: Path, plan: Plan) -> None:
+    segments.part_path(job_dir, 3).write_bytes(b"half")
+    (job_dir / "output.mp4.part").write_bytes(b"half")
+    segments.remove_leftovers(job_dir)
+    assert not list(job_dir.rglob("*.part"))
+    assert segments.pending_segments(job_dir, plan) == []
+
+
+def test_broken_records_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("{}")
+    with pytest.raises(SegmentError, match=r"plan\.json is not a valid Plan record"):
+        read_record(path, Plan)
