@@ -1,0 +1,128 @@
+"""Reads the weights of an ncnn model: a .param text (the graph) and its .bin (the numbers).
+
+The .bin holds, in the order of the .param lines and without names: for a Convolution a tag, the
+weights as float16 (padded to 4 bytes) and the bias as float32; for a MemoryData its float32
+values. Little endian throughout.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedvr2_core.errors import CheckpointError
+
+PARAM_MAGIC = "7767517"
+FP16_TAG = 0x01306B47
+WITH_WEIGHTS = frozenset(("Convolution", "MemoryData"))
+WEIGHTLESS = frozenset(("Input", "BinaryOp", "Split", "Swish", "Sigmoid", "Concat", "PixelShuffle"))
+
+
+class _BinReader:
+    """Walks a .bin file; says which layer it was at when the file does not fit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._data = path.read_bytes()
+        self._at = 0
+
+    def take(self, layer: str, dtype: str, count: int) -> np.ndarray:
+        """The next `count` values of the dtype, then padding to 4 bytes."""
+        length = count * np.dtype(dtype).itemsize
+        if self._at + length > len(self._data):
+            raise CheckpointError(
+                f"{self.path}: layer {layer} needs {length} bytes at offset {self._at}, the file "
+                f"has {len(self._data)}; it is truncated or belongs to another .param"
+            )
+        values = np.frombuffer(self._data, dtype, count, self._at)
+        self._at += -(-length // 4) * 4
+        return values
+
+    def check_end(self) -> None:
+        """Every byte was read."""
+        if self._at != len(self._data):
+            raise CheckpointError(
+                f"{self.path}: {len(self._data)} bytes, its layers need {self._at}; "
+                "the file belongs to another .param"
+            )
+
+
+def read_ncnn_weights(param_path: Path, bin_path: Path) -> dict[str, Tensor]:
+    """All weights of a model by name, strictly: every byte is used once.
+
+    Returns:
+        "<layer>.weight" [out, in, kernel H, kernel W] and "<layer>.bias" [out] for convolutions,
+        "<layer>" [C, H, W] for constants; float32 on the CPU.
+
+    Raises:
+        CheckpointError: missing, truncated or mixed up files, layers or number formats that are
+            not understood, non-finite weights. Names file and layer.
+    """
+    for path in (param_path, bin_path):
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; reinstall the package that brings it")
+    reader = _BinReader(bin_path)
+    weights: dict[str, Tensor] = {}
+    for kind, name, options in _layers(param_path):
+        try:
+            read = _read_layer(kind, name, options, reader)
+        except CheckpointError:
+            raise
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{param_path}: layer {name} ({kind}) lacks or garbles an option: {error}"
+            ) from error
+        for key, values in read.items():
+            if not np.isfinite(values).all():
+                raise CheckpointError(f"{bin_path}: layer {name} holds non-finite weights")
+            weights[key] = torch.from_numpy(values.astype(np.float32))
+    reader.check_end()
+    return weights
+
+
+def _layers(path: Path) -> Iterator[tuple[str, str, dict[int, str]]]:
+    """(kind, name, options by number) of every layer of a .param file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if lines[:1] != [PARAM_MAGIC]:
+        raise CheckpointError(
+            f"{path}: begins with {''.join(lines[:1])!r}, expected {PARAM_MAGIC}; no ncnn .param"
+        )
+    layers = [line.split() for line in lines[2:] if line.strip()]
+    if len(lines) < 2 or lines[1].split()[:1] != [str(len(layers))]:
+        raise CheckpointError(f"{path}: {len(layers)} layers, not as many as line 2 says")
+    for words in layers:
+        try:
+            kind, name, num_inputs, num_outputs = *words[:2], int(words[2]), int(words[3])
+            pairs = [word.split("=", 1) for word in words[4 + num_inputs + num_outputs :]]
+            options = {int(number): value for number, value in pairs}
+        except (ValueError, IndexError) as error:
+            raise CheckpointError(f"{path}: line {' '.join(words)!r} is no layer") from error
+        if kind not in WITH_WEIGHTS | WEIGHTLESS:
+            raise CheckpointError(f"{path}: layer {name} is a {kind}, which is not understood")
+        yield kind, name, options
+
+
+def _read_layer(
+    kind: str, name: str, options: dict[int, str], reader: _BinReader
+) -> dict[str, np.ndarray]:
+    """Weights of one layer; empty for kinds that have none."""
+    if kind in WEIGHTLESS:
+        return {}
+    if kind == "MemoryData":  # options: 0 width, 1 height, 2 channels
+        shape = tuple(int(options[number]) for number in (2, 1, 0))
+        return {name: reader.take(name, "<f4", math.prod(shape)).reshape(shape)}
+    # options: 0 outputs, 1 kernel width, 11 kernel height, 5 has bias, 6 number of weights
+    outputs, kernel_w = int(options[0]), int(options[1])
+    kernel_h, count = int(options.get(11, kernel_w)), int(options[6])
+    tag = int(reader.take(name, "<u4", 1)[0])
+    if tag != FP16_TAG:
+        raise CheckpointError(
+            f"{reader.path}: layer {name} has the weight tag 0x{tag:08X}, expected "
+            f"0x{FP16_TAG:08X} (float16)"
+        )
+    weight = reader.take(name, "<f2", count).reshape(outputs, -1, kernel_h, kernel_w)
+    bias = reader.take(name, "<f4", outputs) if options.get(5) == "1" else np.zeros(outputs)
+    return {f"{name}.weight": weight, f"{name}.bias": bias}

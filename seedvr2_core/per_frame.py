@@ -1,0 +1,106 @@
+"""The session of engines that restore every frame by itself, and the conversions they share.
+
+Shape legend: B batch, C = 3 channels in R, G, B order, H W pixels. Float pictures run from 0.0
+(black) to 1.0 (white).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedvr2_core.engine import Commit, Heartbeat, ShotState
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.plan import Piece, Shot
+
+RestoreFrame = Callable[[np.ndarray], np.ndarray]
+"""(H, W, 3) uint8 or uint16 -> (target H, target W, 3) of the same dtype."""
+
+
+class PerFrameSession:
+    """`engine.Session` without memory: state is empty, nothing is committed beside the packets."""
+
+    def __init__(self, restore_frame: RestoreFrame, *, beat: Heartbeat) -> None:
+        self._restore_frame: RestoreFrame | None = restore_frame
+        self._beat = beat
+
+    def start(self, shot: Shot) -> ShotState:
+        """An empty state."""
+        return ShotState()
+
+    def warm_up_start(self, shot: Shot, piece: Piece) -> int:
+        """No frame before the piece is needed."""
+        return piece.start
+
+    def read_stop(self, shot: Shot, piece: Piece) -> int:
+        """No frame after the piece is needed."""
+        return piece.stop
+
+    def warm_up(
+        self,
+        frames: Iterator[Frame],
+        latents: Any | None,
+        tail: Any | None,
+        *,
+        shot: Shot,
+        piece: Piece,
+    ) -> ShotState:
+        """An empty state; reads no frame."""
+        return ShotState()
+
+    def restore(
+        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, state: ShotState
+    ) -> Iterator[Frame]:
+        """Restore the piece's frames one by one; reads none past its end.
+
+        Raises:
+            SegmentError: `frames` does not start at the piece, skips a frame or ends early.
+        """
+        assert self._restore_frame is not None, "session is closed"
+        total = piece.stop - piece.start
+        for done, expected in enumerate(range(piece.start, piece.stop)):
+            frame = next(frames, None)
+            if frame is None or frame.index != expected:
+                got = "the frames ended" if frame is None else f"got frame {frame.index}"
+                raise SegmentError(
+                    f"piece [{piece.start}, {piece.stop}) of shot {shot.index}: {got} after "
+                    f"{done} of {total} frames, expected frame {expected}; decode the source "
+                    f"from frame {piece.start} on"
+                )
+            restored = replace(frame, rgb=self._restore_frame(frame.rgb))
+            self._beat("restore", done + 1, total)
+            yield restored
+
+    def take_commit(self) -> Commit:
+        """Nothing to keep."""
+        return Commit()
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._restore_frame = None
+
+
+def rgb_tensor(rgb: np.ndarray) -> Tensor:
+    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype, shared if it can.
+
+    Copies what torch cannot share: negative strides (rotated frames) and read-only memory.
+    """
+    return torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
+
+
+def rgb_to_unit(rgb: np.ndarray, device: str) -> Tensor:
+    """(H, W, 3) uint8 or uint16 -> x_BCHW [1, 3, H, W] float32 in 0..1, channels last in memory."""
+    x_BHWC = rgb_tensor(rgb)[None].to(device).float().div_(np.iinfo(rgb.dtype).max)
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def unit_to_rgb(x_BCHW: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+    """x_BCHW [1, 3, H, W] float32, about 0..1 -> (H, W, 3) uint8 or uint16, rounded and clamped."""
+    white = int(np.iinfo(dtype).max)
+    kind = torch.uint8 if white == 255 else torch.uint16
+    x_CHW = x_BCHW[0].mul(white).round_().clamp_(0, white).to(kind)
+    return x_CHW.permute(1, 2, 0).contiguous().cpu().numpy()

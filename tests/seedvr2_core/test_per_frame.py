@@ -1,0 +1,98 @@
+"""The session shared by the engines without memory: exactly the piece's frames, or an error."""
+
+import numpy as np
+import pytest
+
+from seedvr2_core.engine import Commit, ShotState
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
+from seedvr2_core.plan import Piece, Shot
+
+SHOT = Shot(index=0, start=0, stop=20)
+PIECE = Piece(shot=0, start=5, stop=9)
+
+
+def make_frames(*indices: int) -> list[Frame]:
+    return [
+        Frame(np.full((2, 3, 3), index, np.uint8), 1000 + 7 * index, index) for index in indices
+    ]
+
+
+def make_session(beats: list[tuple[str, int, int]]) -> PerFrameSession:
+    return PerFrameSession(lambda rgb: 255 - rgb, beat=lambda *beat: beats.append(beat))
+
+
+def test_restore_yields_the_piece_and_leaves_the_rest():
+    beats: list[tuple[str, int, int]] = []
+    session = make_session(beats)
+    frames = iter(make_frames(*range(5, 12)))
+    state = session.start(SHOT)
+    restored = list(session.restore(frames, shot=SHOT, piece=PIECE, state=state))
+    assert [(f.index, f.pts) for f in restored] == [(i, 1000 + 7 * i) for i in range(5, 9)]
+    assert all((f.rgb == 255 - f.index).all() for f in restored)
+    assert beats == [("restore", done, 4) for done in (1, 2, 3, 4)]
+    assert next(frames).index == 9
+
+
+def test_restore_is_lazy():
+    beats: list[tuple[str, int, int]] = []
+    session = make_session(beats)
+    restored = session.restore(
+        iter(make_frames(5, 6, 7, 8)), shot=SHOT, piece=PIECE, state=ShotState()
+    )
+    assert beats == []
+    next(restored)
+    assert beats == [("restore", 1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        pytest.param((4, 5, 6), "got frame 4 after 0 of 4 .* expected frame 5", id="starts-early"),
+        pytest.param((6, 7, 8), "got frame 6 after 0 of 4 .* expected frame 5", id="starts-late"),
+        pytest.param((5, 6, 8), "got frame 8 after 2 of 4 .* expected frame 7", id="gap"),
+        pytest.param((5, 6), "ended after 2 of 4 .* expected frame 7", id="ends-early"),
+        pytest.param((), "ended after 0 of 4 .* expected frame 5", id="empty"),
+    ],
+)
+def test_restore_refuses_other_frames(indices: tuple[int, ...], message: str):
+    session = make_session([])
+    frames = iter(make_frames(*indices))
+    with pytest.raises(SegmentError, match=message):
+        list(session.restore(frames, shot=SHOT, piece=PIECE, state=ShotState()))
+
+
+def test_warm_up_needs_and_reads_no_frame():
+    session = make_session([])
+    frames = iter(make_frames(5))
+    assert session.warm_up_start(SHOT, PIECE) == PIECE.start
+    assert session.warm_up(frames, None, None, shot=SHOT, piece=PIECE) == ShotState()
+    assert next(frames).index == 5
+    assert session.take_commit() == Commit()
+    session.close()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["uint8", "uint16"])
+def test_conversion_is_exact_both_ways(dtype: type):
+    white = np.iinfo(dtype).max
+    levels = np.linspace(0, white, 256).astype(dtype)
+    rgb = np.stack(
+        [levels.reshape(16, 16), levels.reshape(16, 16).T, levels[::-1].reshape(16, 16)], 2
+    )
+    for picture in (rgb, np.rot90(rgb), rgb[::-2]):
+        again = unit_to_rgb(rgb_to_unit(picture, "cpu"), picture.dtype)
+        assert again.dtype == dtype
+        np.testing.assert_array_equal(again, picture)
+
+
+def test_conversion_rounds_and_clamps():
+    unit = rgb_to_unit(np.zeros((1, 4, 3), np.uint8), "cpu")
+    unit[..., 0, :] = unit.new_tensor([-0.2, 0.6 / 255, 254.4 / 255, 1.3])
+    assert unit_to_rgb(unit, np.dtype(np.uint8))[0, :, 0].tolist() == [0, 1, 254, 255]
+
+
+def test_read_only_frames_are_accepted():
+    rgb = np.zeros((2, 2, 3), np.uint8)
+    rgb.flags.writeable = False
+    assert rgb_to_unit(rgb, "cpu").shape == (1, 3, 2, 2)
