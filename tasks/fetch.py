@@ -1,0 +1,32 @@
+"""Fetch: the source comes to this machine, whole and hashed."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.intake import obtain_source
+from tasks.retry import retryable
+from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.settings import get_settings
+
+
+@task(
+    name="fetch",
+    retries=5,
+    retry_delay_seconds=[2, 8, 30, 60, 120],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def fetch(request: UpscaleRequest) -> FetchedSource:
+    """Download a URL, decode an upload, or take a local file where it lies.
+
+    Side effects: WORK_DIR/intake (parts, locks) and WORK_DIR/sources/<sha256>.
+    Limits: SEEDVR2_FETCH_SECONDS an attempt; a retry goes on where the last one stopped.
+    Raises: InvalidRequestError, InvalidVideoError, SourceRefusedError, ResourceError (final),
+        SourceUnavailableError (retried).
+    """
+    log = get_run_logger()
+    source = obtain_source(request, get_settings(), note=log.info)
+    log.info("source %s: %d bytes, sha256 %s", source.name, source.size_bytes, source.sha256)
+    return source

@@ -1,0 +1,191 @@
+"""From a request to a whole source on this machine: a local file, an upload or a download.
+
+Plain functions that import no Prefect: `check_source` looks at the door, `obtain_source` brings
+the source in. Downloads and uploads end in WORK_DIR/sources/<sha256>; local files stay in place.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import re
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from seedvr2_core.errors import (
+    InvalidRequestError,
+    InvalidVideoError,
+    SourceRefusedError,
+    SourceUnavailableError,
+)
+from seedvr2_core.records import write_bytes
+from seedvr2_core.segments import file_sha256
+from tasks.download import disk_errors, download, source_path
+from tasks.locks import hold_lock
+from tasks.safe_http import check_answer, check_url, open_answer, shown_url
+from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.settings import Settings
+
+_DOOR_SECONDS = 2.5
+_RESOLVE_SECONDS = 1.5
+_DATA_URL = re.compile(
+    r"data:(?:video/[\w.+-]+|application/octet-stream)?(?:;[^,;]+)*;base64,", re.I
+)
+_WHITE_SPACE = str.maketrans("", "", " \t\r\n")
+
+
+def check_source(request: UpscaleRequest, settings: Settings) -> None:
+    """Look at the source before anything is started, in about 3 s at most: may it be had?
+
+    A URL is asked for once and its body is not read.
+
+    Raises:
+        InvalidRequestError: no base64, or local files are not allowed here.
+        InvalidVideoError: the source is empty.
+        SourceRefusedError: it will never be obtained.
+        SourceUnavailableError: it cannot be obtained now.
+    """
+    if request.video_path:
+        _check_path(request.video_path, settings)
+    elif request.video_base64:
+        _decode(request.video_base64)
+    else:
+        _check_door(request.video_url or "", settings)
+
+
+def obtain_source(
+    request: UpscaleRequest, settings: Settings, *, note: Callable[[str], None]
+) -> FetchedSource:
+    """Bring the source in, whole; raises as `check_source` does, and ResourceError (disk).
+
+    Args:
+        request: names exactly one source.
+        settings: what is allowed here, and the limits.
+        note: takes lines for the log.
+    """
+    if request.video_path:
+        return _take_file(_check_path(request.video_path, settings))
+    if request.video_base64:
+        return _take_upload(_decode(request.video_base64), settings)
+    return download(request.video_url or "", settings, note=note)
+
+
+def _check_path(given: str, settings: Settings) -> Path:
+    """The path of a regular file that is not empty."""
+    if not settings.allow_local_files:
+        raise InvalidRequestError(
+            "video_path is not taken here: local files are off (SEEDVR2_ALLOW_LOCAL_FILES); "
+            "pass video_url or upload the file"
+        )
+    try:
+        path = Path(given).resolve(strict=True)
+        status = path.stat()
+        if regular := stat.S_ISREG(status.st_mode):
+            path.open("rb").close()
+    except FileNotFoundError as error:
+        raise SourceRefusedError(f"{given} does not exist; check the path") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceRefusedError(f"{given[:200]!r} cannot be read: {reason}") from error
+    if not regular:
+        raise SourceRefusedError(f"{given} is no regular file; pass the path of a video file")
+    if status.st_size == 0:
+        raise InvalidVideoError(f"{given} is empty (0 bytes), not a video")
+    return path
+
+
+def _take_file(path: Path) -> FetchedSource:
+    """Hash a local file where it lies."""
+    try:
+        sha256, size = file_sha256(path), path.stat().st_size
+    except OSError as error:
+        raise SourceUnavailableError(
+            f"{path} could not be read to its end: {error.strerror}; try again"
+        ) from error
+    return FetchedSource(path=path, sha256=sha256, size_bytes=size, name=path.name)
+
+
+def _decode(text: str) -> bytes:
+    """The bytes of a video in base64; line breaks and a data URL's prefix are tolerated."""
+    head = text[:5].lower()
+    bare = _DATA_URL.sub("", text, count=1) if head == "data:" else text
+    try:
+        content = base64.b64decode(bare.translate(_WHITE_SPACE), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequestError(
+            "video_base64 is not base64; expected the file's bytes in the standard alphabet, "
+            "padded, with or without data:video/...;base64, in front"
+        ) from error
+    if not content:
+        raise InvalidRequestError("video_base64 is empty; expected the bytes of a video file")
+    return content
+
+
+def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
+    """Put uploaded bytes among the sources."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = source_path(settings, sha256)
+    lock = settings.work_dir / "intake" / f"{sha256}.lock"
+    with (
+        disk_errors(settings),
+        hold_lock(lock, timeout=settings.fetch_seconds, on_wait=lambda: None),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return FetchedSource(
+        path=path, sha256=sha256, size_bytes=len(content), name=f"upload-{sha256[:8]}"
+    )
+
+
+def _check_door(url: str, settings: Settings) -> None:
+    """Ask for the headers behind an address and leave."""
+    target = check_url(url)
+    end = time.monotonic() + _DOOR_SECONDS
+    _resolve(target, shown_url(url))
+    asyncio.run(_knock(url, settings, seconds=end - time.monotonic()))
+
+
+async def _knock(url: str, settings: Settings, *, seconds: float) -> None:
+    """One GET whose body is not read."""
+    wait = httpx.Timeout(_DOOR_SECONDS)
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            open_answer(url, settings, headers={}, timeout=wait) as answer,
+        ):
+            check_answer(answer, url, settings)
+    except TimeoutError as error:
+        raise SourceUnavailableError(
+            f"{shown_url(url)} did not answer within {_DOOR_SECONDS:g} s; try again"
+        ) from error
+
+
+def _resolve(target: httpx.URL, shown: str) -> None:
+    """Find out in bounded time whether the host has an address.
+
+    The event loop's resolver cannot be given up: closing the loop waits for it, however long the
+    name server keeps silent. A daemon thread can.
+    """
+    failed: list[OSError] = []
+    done = threading.Event()
+
+    def look_up() -> None:
+        try:
+            socket.getaddrinfo(target.host, target.port or target.scheme, type=socket.SOCK_STREAM)
+        except OSError as error:
+            failed.append(error)
+        except UnicodeError as error:  # a label that is empty or too long
+            failed.append(OSError(str(error)))
+        done.set()
+
+    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    if not done.wait(_RESOLVE_SECONDS):
+        raise SourceUnavailableError(f"{shown}: no answer from the name server; try again")
+    if failed:
+        raise SourceUnavailableError(f"{shown}: the host name is not known") from failed[0]

@@ -1,0 +1,86 @@
+"""Exclusive locks between processes of one machine or one shared file system (flock).
+
+A lock belongs to the open file, so the kernel releases it however its holder ends, kill -9
+included. The file stays when it is released: deleting it would let two runs hold "the" lock.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from seedvr2_core.errors import DeadlineError, ResourceError
+
+_POLL_SECONDS = 0.25
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, *, timeout: float, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made if there is none, for the length of a `with` block.
+
+    Not re-entrant: the same process asking twice waits for itself. Children started with
+    subprocess do not inherit it.
+
+    Args:
+        path: the lock's file; its folder is made as well.
+        timeout: seconds to wait for another holder.
+        on_wait: called once, when another holder is found.
+
+    Raises:
+        DeadlineError: another holder kept it for longer than `timeout`.
+        ResourceError: the file system has no flock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not _try_lock(handle, path):
+            on_wait()
+            _wait(handle, path, timeout)
+        yield
+    finally:
+        os.close(handle)
+
+
+def has_flock(folder: Path) -> bool:
+    """Whether a lock in this folder keeps a second holder out; False also if it is not writable."""
+    probe = folder / f".flock-probe-{os.getpid()}"
+    try:
+        with probe.open("wb") as first, probe.open("wb") as second:
+            return _try_lock(first.fileno(), probe) and not _try_lock(second.fileno(), probe)
+    except (OSError, ResourceError):
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _wait(handle: int, path: Path, timeout: float) -> None:
+    """Poll for the lock: a blocking flock would be retried after every signal."""
+    deadline = time.monotonic() + timeout
+    while not _try_lock(handle, path):
+        if time.monotonic() >= deadline:
+            raise DeadlineError(
+                f"another process still holds {path} after {timeout:g} s; "
+                "wait for it to end or cancel it, then run again"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _try_lock(handle: int, path: Path) -> bool:
+    """Take the lock if it is free."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise ResourceError(
+            f"the file system of {path} has no working flock ({error.strerror}); "
+            "set SEEDVR2_WORK_DIR to one that has"
+        ) from error
+    return True

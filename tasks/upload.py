@@ -1,0 +1,35 @@
+"""Upload: the finished file goes into storage."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.retry import retryable
+from tasks.schemas import JoinedVideo, StoredVideo
+from tasks.settings import get_settings
+from tasks.storage import open_storage
+
+
+@task(
+    name="upload",
+    retries=4,
+    retry_delay_seconds=[2, 8, 30, 120],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def upload(video: JoinedVideo, name: str) -> StoredVideo:
+    """Put the file into storage; bytes that are there already are not sent again.
+
+    Side effects: one file in storage, named `name`, or `name` with -<n> if other bytes have it.
+    Raises: StorageError (retried), ResourceError when the storage is full (final).
+    """
+    stored = open_storage(get_settings()).put(video.path, name, sha256=video.sha256)
+    get_run_logger().info("stored as %s (%d bytes)", stored.name, stored.length)
+    return StoredVideo(
+        name=stored.name,
+        url=stored.url,
+        path=stored.path,
+        sha256=stored.sha256,
+        size_bytes=stored.length,
+    )
