@@ -1,0 +1,51 @@
+# `make demo` and `make test` need git, make and Python 3.11+ with its venv module, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+VIDEO ?= deployments/demo/bunny_320x180.mp4
+RESOLUTION ?= 720p
+MODEL ?= auto
+CODE := flows tasks seedvr2_core deployments benchmarks tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast soak test-apt check fix bench clean
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for your own)
+	@$(BIN)/seedvr2 upscale '$(VIDEO)' --resolution '$(RESOLUTION)' --model '$(MODEL)' --work-dir demo-output
+
+test: .venv/.installed ## all tests that need pip alone (at most 10 minutes)
+	$(BIN)/python -m pytest
+
+test-fast: .venv/.installed ## the quick ones (at most 2 minutes)
+	$(BIN)/python -m pytest -m 'not slow and not soak and not apt and not gpu'
+
+soak: .venv/.installed ## kills, memory, outages, many jobs
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+test-apt: .venv/.installed ## tests that need Debian packages
+	$(BIN)/python -m pytest -m apt --timeout 900
+
+check: .venv/.installed ## format, lint, types, import contracts
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: .venv/.installed ## format and apply safe lint fixes
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: .venv/.installed ## speed and memory against named references
+	$(BIN)/python benchmarks/pipeline.py
+
+clean: ## remove what the targets made
+	rm -rf .venv demo-output .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,228 @@
+"""The `seedvr2` command.
+
+Cheap checks run before Prefect is imported, so that a bad input is answered at once. Exit codes:
+0 success, 1 the job failed, 2 the input is wrong, 130 interrupted.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from seedvr2_core.errors import InvalidRequestError, SeedVR2Error
+from tasks.intake import check_source
+from tasks.schemas import UpscaleRequest, UpscaleResult, check_request
+from tasks.settings import Settings, get_settings, use_settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="SeedVR2 video restoration and upscaling.",
+)
+_screen = Console(stderr=True)
+
+Sources = Annotated[
+    list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
+]
+Resolution = Annotated[str, typer.Option(help="720p, 1080p, 2k or 4k.")]
+Model = Annotated[
+    str, typer.Option(help="auto, span, lanczos; auto takes the best engine this machine has.")
+]
+BatchSize = Annotated[int, typer.Option(help="Frames the SeedVR2 model sees at once.")]
+Overlap = Annotated[
+    int | None, typer.Option(help="Frames shared by neighbouring batches; 12 if not given.")
+]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option(help="Where segments are kept; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn errors into one sentence and an exit code."""
+    try:
+        yield
+    except SeedVR2Error as error:
+        _screen.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2 if error.user_mistake else 1) from error
+    except KeyboardInterrupt as error:
+        _screen.print("interrupted; finished segments are kept: run it again to go on")
+        raise typer.Exit(130) from error
+
+
+@app.command()
+def upscale(
+    sources: Sources = None,
+    resolution: Resolution = "1080p",
+    model: Model = "auto",
+    batch_size: BatchSize = 100,
+    temporal_overlap: Overlap = None,
+    stitch_mode: Annotated[str, typer.Option(help="crossfade or later.")] = "crossfade",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 100,
+    color_correction: Annotated[
+        str, typer.Option(help="auto, wavelet, wavelet_rgb, lab, adain or none.")
+    ] = "auto",
+    crf: Annotated[int, typer.Option(help="x264 quality, 0..51, smaller is better.")] = 18,
+    preset: Annotated[str, typer.Option(help="x264 speed, ultrafast..veryslow.")] = "medium",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished segments.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the video goes; default WORK_DIR/output.")
+    ] = None,
+    work_dir: WorkDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upscale a video here and print where it is."""
+    with _exit_codes():
+        _use_work_dir(work_dir)
+        request = _checked_request(
+            sources,
+            resolution=resolution,
+            model=model,
+            batch_size=batch_size,
+            temporal_overlap=temporal_overlap,
+            stitch_mode=stitch_mode,
+            seed=seed,
+            color_correction=color_correction,
+            crf=crf,
+            preset=preset,
+            fresh=fresh,
+        )
+        _check_output(output)
+        result = _run(request)
+        place = _deliver(result, output)
+    typer.echo(result.model_dump_json() if as_json else place)
+
+
+@app.command()
+def plan(
+    sources: Sources = None,
+    resolution: Resolution = "1080p",
+    model: Model = "auto",
+    batch_size: BatchSize = 100,
+    temporal_overlap: Overlap = None,
+    work_dir: WorkDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show sizes, segments and the expected time of a local file, without running."""
+    from deployments.preview import planned_summary
+
+    with _exit_codes():
+        _use_work_dir(work_dir)
+        request = _checked_request(
+            sources,
+            resolution=resolution,
+            model=model,
+            batch_size=batch_size,
+            temporal_overlap=temporal_overlap,
+        )
+        summary = planned_summary(request, get_settings())
+    typer.echo(summary.model_dump_json() if as_json else summary.as_text())
+
+
+@app.command()
+def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
+    """Show what this machine can run; exit 1 if it cannot run anything."""
+    from deployments.doctor import examine
+
+    with _exit_codes():
+        _use_work_dir(work_dir)
+        report = examine(get_settings())
+    typer.echo(report.model_dump_json() if as_json else report.as_text())
+    raise typer.Exit(0 if report.usable else 1)
+
+
+def _use_work_dir(work_dir: Path | None) -> None:
+    """A command on one's own machine may read its files and run without a GPU."""
+    given = {"work_dir": work_dir.expanduser().absolute()} if work_dir else {}
+    use_settings(Settings(allow_local_files=True, allow_cpu_engine=True, **given))
+
+
+def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
+    """The request, checked as far as it can be without running anything."""
+    if not sources or len(sources) != 1:
+        raise InvalidRequestError(
+            f"exactly one SOURCE is needed, got {len(sources or [])}; see seedvr2 upscale --help"
+        )
+    kind = "video_url" if "://" in sources[0] else "video_path"
+    request = check_request(**{kind: sources[0]}, **options)
+    if request.video_path is not None:
+        absolute = str(Path(request.video_path).expanduser().absolute())
+        request = request.model_copy(update={"video_path": absolute})
+    check_source(request, get_settings())
+    if request.video_path is not None:
+        from seedvr2_core.video.probe import sniff_video
+
+        sniff_video(Path(request.video_path))
+    return request
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse an output that could not be written, before anything runs."""
+    if output is None:
+        return
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise InvalidRequestError(
+            f"--output must name a file in a directory that exists, got {output}"
+        )
+
+
+def _run(request: UpscaleRequest) -> UpscaleResult:
+    """Run the flow in this process, against the user's Prefect API or an embedded one."""
+    # Prefect logs errors with tracebacks; people get one sentence, the run's logs keep the rest.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Prefect's own temporary server would outlive a killed command; we bring one that does not.
+    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+    from deployments.display import open_display
+
+    with open_display(_screen), _prefect_api():
+        from flows.upscale import upscale as upscale_flow
+
+        return upscale_flow(**request.model_dump(exclude_none=True))
+
+
+@contextmanager
+def _prefect_api() -> Iterator[None]:
+    """An API to record the run in: the environment's or profile's, else an embedded server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from deployments.server import embedded_server
+
+    log_path = get_settings().work_dir / "prefect-server.log"
+    with embedded_server(log_path) as url, temporary_settings({PREFECT_API_URL: url}):
+        yield
+
+
+def _deliver(result: UpscaleResult, output: Path | None) -> str:
+    """Where the video is, after putting it where the user asked for it."""
+    stored = result.output_path
+    if output is None or stored is None:
+        return stored or str(result.cdn_url)
+    part = output.with_name(output.name + ".part")
+    try:
+        shutil.copyfile(stored, part)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return str(output.absolute())
+
+
+def main() -> None:
+    """Entry point of the `seedvr2` script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

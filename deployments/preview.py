@@ -1,0 +1,74 @@
+"""`seedvr2 plan`: what a job would be, without running it."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel
+
+from seedvr2_core.errors import InvalidRequestError
+from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.settings import Settings
+
+
+class PlanSummary(BaseModel):
+    """The plan in numbers."""
+
+    source: str
+    source_size: tuple[int, int]
+    frames: int
+    duration_seconds: float
+    width: int
+    height: int
+    engine: str
+    device: str
+    segments: int
+    eta_seconds: float
+    job_limit_seconds: float
+    notes: tuple[str, ...]
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [
+            f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
+            f"{self.frames} frames, {self.duration_seconds:.2f} s",
+            f"output    {self.width}x{self.height}",
+            f"engine    {self.engine} on {self.device}",
+            f"segments  {self.segments}",
+            f"time      about {self.eta_seconds:.0f} s, limit {self.job_limit_seconds:.0f} s",
+        ]
+        return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+
+def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
+    """Probe a local file and plan it.
+
+    Raises:
+        InvalidRequestError: the source is an address; its content is known after a download.
+    """
+    if request.video_path is None:
+        raise InvalidRequestError("seedvr2 plan needs a local file; download the address first")
+    from seedvr2_core.segments import file_sha256
+    from tasks.estimate import plan_job
+    from tasks.probe import probe_source
+
+    path = Path(request.video_path)
+    source = FetchedSource(
+        path=path, sha256=file_sha256(path), size_bytes=path.stat().st_size, name=path.name
+    )
+    with TemporaryDirectory() as folder:
+        probed = probe_source(source, Path(folder) / "probe.json")
+        plan = plan_job(request, probed, settings)
+    return PlanSummary(
+        source=path.name,
+        source_size=(probed.width, probed.height),
+        frames=probed.num_frames,
+        duration_seconds=probed.duration_seconds,
+        width=plan.width,
+        height=plan.height,
+        engine=plan.engine.name,
+        device=plan.device,
+        segments=len(plan.segments),
+        eta_seconds=plan.eta_seconds,
+        job_limit_seconds=plan.limits.job,
+        notes=plan.notes,
+    )

@@ -1,0 +1,94 @@
+"""The upscale flow: one video in, one restored and upscaled video at its address out.
+
+Reads like a table of contents; each step is a task with its own retries and limits.
+"""
+
+import time
+
+from prefect import flow, runtime
+
+from tasks.estimate import estimate
+from tasks.fetch import fetch
+from tasks.inference import infer, session
+from tasks.job import finish, hold_job
+from tasks.probe import probe
+from tasks.record import keep_record
+from tasks.schemas import (
+    ColorCorrection,
+    Model,
+    Preset,
+    Resolution,
+    StitchMode,
+    UpscaleResult,
+    check_request,
+)
+from tasks.settings import check_pool
+from tasks.stitch import stitch
+from tasks.upload import upload
+from tasks.verify import verify
+
+
+def run_name() -> str:
+    """Name of a run: what is upscaled to what, without query strings or directories."""
+    parameters = runtime.flow_run.parameters
+    source = parameters.get("video_url") or parameters.get("video_path") or "upload"
+    name = str(source).split("?", 1)[0].split("#", 1)[0].rstrip("/").rsplit("/", 1)[-1]
+    return f"{name[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
+
+
+@flow(name="upscale", flow_run_name=run_name, persist_result=False)
+def upscale(
+    video_url: str | None = None,
+    video_path: str | None = None,
+    video_base64: str | None = None,
+    resolution: Resolution = "1080p",
+    model: Model = "auto",
+    batch_size: int = 100,
+    temporal_overlap: int | None = None,
+    stitch_mode: StitchMode = "crossfade",
+    seed: int = 100,
+    color_correction: ColorCorrection = "auto",
+    crf: int = 18,
+    preset: Preset = "medium",
+    fresh: bool = False,
+) -> UpscaleResult:
+    """Restore and upscale one video. Exactly one source is given.
+
+    Args:
+        video_url: http(s) address of the video.
+        video_path: path on the machine that runs the flow, where the deployment allows it.
+        video_base64: a small video (at most 350 KB of text).
+        resolution: 720p, 1080p, 2k or 4k; the picture's area, the sides follow the source.
+        model: auto, a SeedVR2 model, or the small engines span and lanczos.
+        batch_size: frames the SeedVR2 model sees at once.
+        temporal_overlap: frames shared by neighbouring batches; empty means 12.
+        stitch_mode: how shared frames are joined: crossfade, or later (the earlier batch's).
+        seed: of the noise; the same seed gives the same pixels.
+        color_correction: how colour is brought back to the source's.
+        crf: x264 quality, smaller is better and larger.
+        preset: x264 speed.
+        fresh: ignore segments that an earlier run left.
+
+    Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
+    """
+    request = check_request(**locals())
+    began = time.monotonic()
+    check_pool(request.resolution)
+    with keep_record() as record:
+        source = fetch(request)
+        probed = probe(source)
+        job = estimate(request, probed)
+        record.planned(job)
+        with hold_job(job, fresh=request.fresh):
+            with session(job) as inference:
+                for index in range(job.num_segments):
+                    infer(job, index)
+            joined = stitch(job)
+            stored = verify(upload(joined, job.output_name))
+            return finish(
+                job,
+                joined,
+                stored,
+                seconds=time.monotonic() - began,
+                segments_reused=inference.reused,
+            )

@@ -1,0 +1,207 @@
+"""Run the child process under limits: the mechanics of the watchdog.
+
+The child (`python -m seedvr2_core.worker`) takes JSON requests on stdin and gives JSON events on
+stdout; its stderr is log text. It runs in its own process group, which is killed as a whole
+(TERM, grace, KILL). Limits run on the monotonic clock. Nothing here knows Prefect.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from seedvr2_core import errors
+from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
+
+TAIL_LINES = 20
+GRACE_SECONDS = 5.0
+MAX_LOG_LINES_PER_SECOND = 20
+_POLL_SECONDS = 0.25
+
+Event = Mapping[str, Any]
+
+
+class Child:
+    """A running child process and the events it has sent so far."""
+
+    def __init__(
+        self,
+        *,
+        log: Callable[[str], None] | None = None,
+        command: Sequence[str] = (sys.executable, "-u", "-m", "seedvr2_core.worker"),
+    ) -> None:
+        """Start the child.
+
+        Args:
+            log: called from a reader thread with each line of the child's log, at most
+                20 a second.
+            command: what to run; our process id is appended.
+        """
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.last_life = time.monotonic()
+        self._log = log or logging.getLogger(__name__).info
+        self._events: queue.Queue[Event] = queue.Queue()
+        # The child asks the kernel to kill it when the thread that started it ends: start it from
+        # a thread that lives as long as the job (flow and tasks run in the main thread).
+        self._process = subprocess.Popen(
+            [*command, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._stdin: IO[str] = self._process.stdin
+        self._readers = [
+            threading.Thread(target=self._read_events, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._read_log, args=(self._process.stderr,), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, also the id of its group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child is still running."""
+        return self._process.poll() is None
+
+    def send(self, request: Mapping[str, object]) -> None:
+        """Give the child something to do; a dead child is noticed by the next wait."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.flush()
+
+    def next_event(self, *, stall: float, deadline: float, doing: str) -> Event:
+        """The next event other than a log line.
+
+        Args:
+            stall: seconds without any event after which the child counts as hung.
+            deadline: `time.monotonic()` at which waiting ends in any case.
+            doing: what is waited for, in words.
+
+        Raises:
+            StalledError: no event for `stall` seconds.
+            DeadlineError: the deadline passed.
+            ChildFailedError: the child ended.
+            SeedVR2Error: the child reported an error of its own; its class is kept.
+        """
+        while True:
+            if time.monotonic() > deadline:
+                raise DeadlineError(f"the time limit was passed while {doing}" + self._tail_words())
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=_POLL_SECONDS)
+                if event["event"] == "error":
+                    raise self._reported(event)
+                return event
+            if not self.alive and self._drained():
+                raise ChildFailedError(
+                    f"the child process ended with {self._exit_words()} while {doing}"
+                    + self._tail_words()
+                )
+            if time.monotonic() - self.last_life > stall:
+                raise StalledError(
+                    f"no sign of life for {stall:g} s while {doing}" + self._tail_words()
+                )
+
+    def close(self) -> None:
+        """End the child and everything it started; safe to call twice."""
+        if self._stdin.closed:
+            return
+        self.send({"op": "stop"})
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=0.5 if self.alive else 0)
+        kill_group(self._process)
+        for reader in self._readers:
+            reader.join(timeout=2.0)
+
+    def _read_events(self, stream: IO[str]) -> None:
+        """Reader thread: parse events; anything else on stdout is log text."""
+        with stream:
+            for line in stream:
+                event = _parse_event(line)
+                if event is None:
+                    self.tail.append(line.rstrip())
+                    continue
+                self.last_life = time.monotonic()
+                self._events.put(event)
+
+    def _read_log(self, stream: IO[str]) -> None:
+        """Reader thread: keep the last lines, pass on what the rate allows."""
+        second, passed = 0.0, 0
+        with stream:
+            for line in stream:
+                text = line.rstrip()
+                self.tail.append(text)
+                now = time.monotonic()
+                if now - second >= 1.0:
+                    second, passed = now, 0
+                passed += 1
+                if passed <= MAX_LOG_LINES_PER_SECOND:
+                    self._log(text)
+
+    def _drained(self) -> bool:
+        """Whether every event of a dead child has been taken."""
+        self._readers[0].join(timeout=1.0)
+        return self._events.empty()
+
+    def _exit_words(self) -> str:
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"signal {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+    def _tail_words(self) -> str:
+        self._readers[1].join(timeout=0.2 if self.alive else 1.0)
+        if not self.tail:
+            return ""
+        return "; its last lines:\n" + "\n".join(self.tail)
+
+    @staticmethod
+    def _reported(event: Event) -> SeedVR2Error:
+        """The error the child reported, in its own class."""
+        kind = getattr(errors, str(event["kind"]), None)
+        if isinstance(kind, type) and issubclass(kind, SeedVR2Error):
+            return kind(event["message"])
+        return ChildFailedError(f"{event['kind']}: {event['message']}")
+
+
+def _parse_event(line: str) -> Event | None:
+    """An event, or None for anything that is none (a stray print, half a line)."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def kill_group(process: "subprocess.Popen[str]") -> None:
+    """End a process group: TERM, grace, KILL; returns when no member is left to signal."""
+    for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
+        end = time.monotonic() + grace
+        try:
+            os.killpg(process.pid, sig)
+            while time.monotonic() < end:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.02)
+        except ProcessLookupError:
+            return

@@ -1,0 +1,158 @@
+"""Batch inference: the child that owns the engine, and the task that waits for one segment.
+
+The flow opens `session(plan)`. The child works through all pending segments by itself; the task
+run of segment k is the watchdog that waits for it under a stall and a hard limit. Tasks take the
+job and an index only: a registry finds the session.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from seedvr2_core.errors import DeadlineError
+from seedvr2_core.plan import Plan
+from seedvr2_core.records import read_record
+from seedvr2_core.segments import pending_segments
+from tasks import record
+from tasks.guard import Child
+from tasks.retry import retryable
+from tasks.schemas import PlannedJob
+
+_sessions: dict[Path, "Session"] = {}
+
+
+@contextlib.contextmanager
+def session(job: PlannedJob) -> Iterator["Session"]:
+    """Everything the tasks of one job share; ends the child on the way out, whatever happened."""
+    opened = Session(job)
+    _sessions[job.job_dir] = opened
+    try:
+        yield opened
+    finally:
+        del _sessions[job.job_dir]
+        opened.close()
+
+
+class Session:
+    """The pending segments of a job and the child that makes them."""
+
+    def __init__(self, job: PlannedJob) -> None:
+        self._job = job
+        self._plan = read_record(job.job_dir / "plan.json", Plan)
+        self._pending = pending_segments(job.job_dir, self._plan)
+        self.reused = job.num_segments - len(self._pending)
+        self._deadline = time.monotonic() + job.job_limit_seconds
+        self._child: Child | None = None
+        self._ready = False
+        self._base_frames = 0
+        """Frames finished before the running child began."""
+
+    def is_done(self, index: int) -> bool:
+        """Whether the segment lies on disk, finished."""
+        return index not in self._pending
+
+    def wait_for(self, index: int) -> None:
+        """Return when the segment is committed; starts the child if none runs.
+
+        Raises:
+            StalledError, DeadlineError: a limit was passed; the child is ended.
+            SeedVR2Error: what the child reported, or that it died.
+        """
+        try:
+            self._start_child()
+            limit = time.monotonic() + self._plan.limits.segment[index]
+            while not self.is_done(index):
+                self._take_event(index, limit)
+        except BaseException:
+            # Also on Prefect's own timeout, a cancellation or Ctrl-C: never leave a child behind.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the child, if any."""
+        child, self._child, self._ready = self._child, None, False
+        if child is not None:
+            child.close()
+
+    def _start_child(self) -> None:
+        """Start a child on all pending segments and wait until its engine is loaded."""
+        if self._child is not None:
+            return
+        done = set(range(self._job.num_segments)) - set(self._pending)
+        self._base_frames = sum(self._plan.segments[k].num_frames for k in done)
+        self._child = Child(log=record.current().log)
+        self._child.send(
+            {
+                "op": "restore",
+                "job_dir": str(self._job.job_dir),
+                "source": str(self._job.source.path),
+                "device": self._job.device,
+                "segments": self._pending,
+            }
+        )
+        limit = time.monotonic() + self._plan.limits.load
+        while not self._ready:
+            event = self._child.next_event(
+                stall=self._plan.limits.load, deadline=limit, doing="loading the engine"
+            )
+            self._ready = event["event"] == "ready"
+
+    def _take_event(self, index: int, limit: float) -> None:
+        """Wait for one event of the child under all limits and note it."""
+        assert self._child is not None
+        if time.monotonic() > self._deadline:
+            raise DeadlineError(
+                f"the job passed its limit of {self._job.job_limit_seconds:g} s at segment "
+                f"{index}; finished segments are kept: run it again to go on"
+            )
+        event = self._child.next_event(
+            stall=self._job.stall_limit_seconds,
+            deadline=min(limit, self._deadline),
+            doing=f"restoring segment {index}",
+        )
+        if event["event"] == "segment_done":
+            self._pending.remove(event["segment"])
+        elif event["event"] == "heartbeat":
+            self._show(event["phase"], event["done"])
+
+    def _show(self, phase: str, done: int) -> None:
+        """Pass progress on; the encoder's count is what is really finished."""
+        frames = self._base_frames + done if phase == "encode" else None
+        record.current().progress(
+            phase=phase,
+            frames=frames,
+            num_frames=self._job.num_frames,
+            stall_limit=self._job.stall_limit_seconds,
+        )
+
+
+@task(
+    name="infer",
+    task_run_name="infer-segment-{index}",
+    retries=1,
+    retry_delay_seconds=2,
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def infer(job: PlannedJob, index: int) -> State[int]:
+    """Wait until segment `index` is restored and committed.
+
+    Returns:
+        Completed, named `Reused` if the segment was there before.
+
+    Retries: a stall, a crash and anything else that may heal, once, on a fresh child.
+    """
+    opened = _sessions[job.job_dir]
+    if opened.is_done(index):
+        return Completed(name="Reused", message=f"segment {index} was already there", data=index)
+    began = time.monotonic()
+    opened.wait_for(index)
+    seconds = time.monotonic() - began
+    get_run_logger().info("segment %d of %d done in %.1f s", index + 1, job.num_segments, seconds)
+    return Completed(message=f"segment {index} restored", data=index)

@@ -1,0 +1,202 @@
+"""The job record: progress and result artifacts of the flow run, log lines, local listeners.
+
+Record-keeping runs in a thread of its own with the latest value only: a Prefect server that is
+away for minutes neither blocks the work nor fails the job.
+"""
+
+import contextlib
+import contextvars
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.exceptions import PrefectException
+
+from tasks.schemas import PlannedJob, UpscaleResult
+
+PROGRESS_KEY = "upscale-progress"
+RESULT_KEY = "upscale-result"
+UPDATE_SECONDS = 1.0
+RETRY_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a job is."""
+
+    phase: str
+    frames: int
+    num_frames: int
+    stall_limit: float
+
+    @property
+    def percent(self) -> float:
+        """0..100; 100 is said only by the result."""
+        return round(99.0 * self.frames / self.num_frames, 2) if self.num_frames else 0.0
+
+
+class Listener(Protocol):
+    """Somebody in this process who wants to see the job (the command's display)."""
+
+    def planned(self, job: PlannedJob) -> None:
+        """The plan is made."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Called in the working thread with every heartbeat."""
+
+
+listeners: list[Listener] = []
+
+
+class JobRecord:
+    """The record of one flow run."""
+
+    def __init__(self, flow_run_id: str | None, run_logger: Any) -> None:
+        self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
+        self._logger = run_logger
+        self._latest: Progress | None = None
+        self._output_name = ""
+        self._changed = threading.Event()
+        self._ended = threading.Event()
+        self._artifact_id: UUID | None = None
+        # The run's context (API address, run id) does not follow into a thread by itself.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._keep,), daemon=True, name="record"
+        )
+
+    def log(self, line: str) -> None:
+        """A line of the child's log, from any thread."""
+        self._logger.info("%s", line)
+
+    def planned(self, job: PlannedJob) -> None:
+        """The plan is made: its output name is shown from now on."""
+        self._output_name = job.output_name
+        for listener in listeners:
+            listener.planned(job)
+
+    def progress(
+        self, *, phase: str, frames: int | None, num_frames: int, stall_limit: float
+    ) -> None:
+        """Note progress; `frames` None keeps the last count. Called once per heartbeat."""
+        if frames is None:
+            frames = self._latest.frames if self._latest else 0
+        self._latest = Progress(
+            phase=phase, frames=frames, num_frames=num_frames, stall_limit=stall_limit
+        )
+        self._changed.set()
+        for listener in listeners:
+            listener.progressed(self._latest)
+
+    def start(self) -> None:
+        """Begin to keep the record, if there is a run to keep it for."""
+        if self._flow_run_id is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop keeping; waits a little for an update under way."""
+        self._ended.set()
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _keep(self) -> None:
+        """Record thread: at most one update a second, the latest value only."""
+        while not self._ended.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            latest = self._latest
+            if latest is None or self._ended.is_set():
+                continue
+            try:
+                self._post(latest)
+                self._ended.wait(UPDATE_SECONDS)
+            except (httpx.HTTPError, PrefectException, OSError) as error:
+                logger.warning("progress is not recorded for now: %s", error)
+                self._changed.set()
+                self._ended.wait(RETRY_SECONDS)
+
+    def _post(self, latest: Progress) -> None:
+        """Create or update the progress artifact."""
+        beat = {
+            "beat_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "phase": latest.phase,
+            "stall_limit": str(latest.stall_limit),
+        }
+        done = f"{latest.frames} of {latest.num_frames} frames"
+        description = (
+            f"{latest.phase}: {done} -> {self._output_name}" if self._output_name else done
+        )
+        with get_client(sync_client=True) as client:
+            if self._artifact_id is None:
+                artifact = ArtifactCreate(
+                    key=PROGRESS_KEY,
+                    type="progress",
+                    data=latest.percent,
+                    description=description,
+                    metadata_=beat,
+                    flow_run_id=self._flow_run_id,
+                )
+                self._artifact_id = client.create_artifact(artifact).id
+            else:
+                update = ArtifactUpdate(
+                    data=latest.percent, description=description, metadata_=beat
+                )
+                client.update_artifact(self._artifact_id, update)
+
+
+class _Unrecorded(JobRecord):
+    """Outside a run: listeners only."""
+
+    def __init__(self) -> None:
+        super().__init__(None, logger)
+
+
+_current: list[JobRecord] = []
+
+
+def current() -> JobRecord:
+    """The record of the run in this process."""
+    return _current[-1] if _current else _Unrecorded()
+
+
+@contextlib.contextmanager
+def keep_record() -> Iterator[JobRecord]:
+    """Keep the record of the flow run that is running now."""
+    record = JobRecord(runtime.flow_run.id, get_run_logger())
+    _current.append(record)
+    record.start()
+    try:
+        yield record
+    finally:
+        _current.remove(record)
+        record.stop()
+
+
+def publish_result(result: UpscaleResult) -> None:
+    """Write the result artifact, a table of one row that people and programs read.
+
+    Raises:
+        PrefectException, httpx.HTTPError: the server did not take it.
+    """
+    with get_client(sync_client=True) as client:
+        client.create_artifact(
+            ArtifactCreate(
+                key=RESULT_KEY,
+                type="table",
+                data=json.dumps([result.model_dump(mode="json")]),
+                description=f"{result.filename}: {result.cdn_url or result.output_path}",
+                flow_run_id=UUID(result.job_id),
+            )
+        )

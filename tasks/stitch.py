@@ -1,0 +1,48 @@
+"""Stitch: the finished segments become one file, with every other stream of the source."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from seedvr2_core.records import sync_directory, sync_file
+from seedvr2_core.segments import file_sha256
+from tasks.probe import LIMIT_SECONDS, run_operation
+from tasks.retry import retryable
+from tasks.schemas import JoinedVideo, PlannedJob
+
+
+@task(
+    name="stitch",
+    retries=1,
+    retry_delay_seconds=2,
+    retry_condition_fn=retryable,
+    timeout_seconds=LIMIT_SECONDS + 60,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def stitch(job: PlannedJob) -> JoinedVideo:
+    """Join the packets of all segments without re-encoding and check the result against the plan.
+
+    Side effects: writes jobs/<job_key>/output.mp4, complete or not at all.
+    """
+    output = job.job_dir / "output.mp4"
+    part = output.with_name("output.mp4.part")
+    request: dict[str, object] = {
+        "op": "join",
+        "job_dir": str(job.job_dir),
+        "source": str(job.source.path),
+        "out": str(part),
+        "metadata": {"comment": f"upscaled to {job.resolution} by {job.engine_label}"},
+    }
+    event = run_operation(request, until="joined", doing="joining the segments")
+    sync_file(part)
+    part.replace(output)
+    sync_directory(job.job_dir)
+    for note in event["notes"]:
+        get_run_logger().warning("%s", note)
+    return JoinedVideo(
+        path=output,
+        sha256=file_sha256(output),
+        size_bytes=output.stat().st_size,
+        num_frames=job.num_frames,
+        notes=tuple(event["notes"]),
+    )

@@ -1,0 +1,184 @@
+"""The watchdog's mechanics, on real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core.errors import (
+    ChildFailedError,
+    DeadlineError,
+    InvalidVideoError,
+    ResourceError,
+    StalledError,
+)
+from tasks.guard import Child
+from tests.processes import is_running
+
+StartChild = Callable[[str], Child]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartChild]:
+    """Start a child that runs a few lines of Python."""
+    children: list[Child] = []
+
+    def run(body: str) -> Child:
+        script = tmp_path / f"child{len(children)}.py"
+        script.write_text(
+            "import json, os, signal, subprocess, sys, time\n"
+            "def emit(**event): print(json.dumps(event), flush=True)\n" + textwrap.dedent(body)
+        )
+        children.append(Child(command=[sys.executable, "-u", str(script)]))
+        return children[-1]
+
+    yield run
+    for child in children:
+        child.close()
+
+
+def take(child: Child, *, stall: float = 20.0, limit: float = 30.0) -> object:
+    """The child's next event, as its name."""
+    event = child.next_event(stall=stall, deadline=time.monotonic() + limit, doing="testing")
+    return event["event"]
+
+
+def test_events_come_in_order(start: StartChild) -> None:
+    child = start("emit(event='ready'); emit(event='segment_done', segment=0); time.sleep(30)")
+    assert [take(child), take(child)] == ["ready", "segment_done"]
+
+
+def test_requests_arrive(start: StartChild) -> None:
+    child = start("emit(event=json.loads(sys.stdin.readline())['op'])")
+    child.send({"op": "echo"})
+    assert take(child) == "echo"
+
+
+def test_garbage_and_half_lines_are_log_text_not_life(start: StartChild) -> None:
+    child = start("print('{\"event'); print('[1]'); print('noise'); emit(event='ready')")
+    assert take(child) == "ready"
+    assert list(child.tail)[:3] == ['{"event', "[1]", "noise"]
+
+
+def test_silence_is_a_stall_even_while_it_logs(start: StartChild) -> None:
+    child = start("while True: print('busy', file=sys.stderr); time.sleep(0.05)")
+    with pytest.raises(StalledError, match=r"no sign of life for 1 s while testing(.|\n)*busy"):
+        take(child, stall=1.0)
+
+
+def test_deadline_ends_a_lively_child(start: StartChild) -> None:
+    child = start("while True: emit(event='heartbeat'); time.sleep(0.05)")
+    deadline = time.monotonic() + 1.0
+
+    def wait_for_more() -> None:
+        while True:
+            child.next_event(stall=5.0, deadline=deadline, doing="testing")
+
+    with pytest.raises(DeadlineError):
+        wait_for_more()
+
+
+def test_exit_code_and_last_lines_are_told(start: StartChild) -> None:
+    child = start("[print(f'line {i}', file=sys.stderr) for i in range(30)]; sys.exit(7)")
+    with pytest.raises(ChildFailedError, match="exit code 7") as caught:
+        take(child)
+    assert "line 29" in str(caught.value)
+    assert "line 9\n" not in str(caught.value)
+
+
+def test_signal_is_told_by_name(start: StartChild) -> None:
+    child = start("os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(ChildFailedError, match="SIGKILL"):
+        take(child)
+
+
+def test_exit_is_noticed_although_a_grandchild_holds_the_pipe(start: StartChild) -> None:
+    child = start("subprocess.Popen(['sleep', '30']); sys.exit(7)")
+    began = time.monotonic()
+    with pytest.raises(ChildFailedError, match="exit code 7"):
+        take(child)
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("kind", [InvalidVideoError, ResourceError], ids=lambda kind: kind.__name__)
+def test_reported_errors_keep_their_class(start: StartChild, kind: type[Exception]) -> None:
+    child = start(f"emit(event='error', kind='{kind.__name__}', message='told')")
+    with pytest.raises(kind, match="told"):
+        take(child)
+
+
+def test_unknown_error_kinds_do_not_pick_other_classes(start: StartChild) -> None:
+    child = start("emit(event='error', kind='__doc__', message='told')")
+    with pytest.raises(ChildFailedError, match="told"):
+        take(child)
+
+
+def test_close_ends_the_whole_group_even_if_it_ignores_term(start: StartChild) -> None:
+    child = start(
+        """
+        grand = subprocess.Popen([sys.executable, '-c',
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            "print(1, flush=True); time.sleep(60)"],
+            stdout=subprocess.PIPE)
+        grand.stdout.readline()
+        emit(event='ready', pid=grand.pid)
+        time.sleep(60)
+        """
+    )
+    event = child.next_event(stall=20, deadline=time.monotonic() + 30, doing="testing")
+    child.close()
+    assert not child.alive
+    assert not is_running(event["pid"])
+
+
+def test_worker_dies_with_a_parent_that_is_killed() -> None:
+    """The real child, started by a process that is then killed -9."""
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import time; from tasks.guard import Child; c = Child(); print(c.pid, flush=True); "
+            "time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert is_running(pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def test_worker_prints_do_not_reach_the_protocol() -> None:
+    code = (
+        "import os, sys; sys.argv = ['w', str(os.getppid())]\n"
+        "from seedvr2_core import worker\n"
+        "worker.OPERATIONS = {'noise': lambda r, e: (print('noise'), os.system('echo more'), "
+        "e.emit('done'))}\nworker.main()"
+    )
+    script = [sys.executable, "-u", "-c", code]
+    child = Child(command=script)
+    try:
+        child.send({"op": "noise"})
+        assert take(child) == "done"
+    finally:
+        child.close()
+    assert {"noise", "more"} <= set(child.tail)
+
+
+def test_child_is_its_own_group(start: StartChild) -> None:
+    child = start("emit(event='ready'); time.sleep(30)")
+    take(child)
+    assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
