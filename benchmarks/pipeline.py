@@ -1,0 +1,202 @@
+"""The whole frame path against one ffmpeg process that does the same work in the same run.
+
+`python benchmarks/pipeline.py [--frames 900] [--pairs 5] [--json]`
+
+speed   lanczos, 854x480 -> 1280x720: our child (start, probe, decode, resize, encode, check,
+        commit, join, audio) against one ffmpeg process (decode, gbrp, scale, yuv420p, the same x264
+        settings and threads, audio copied). Interleaved pairs; the ratio of frames per second,
+        ours over theirs, pair by pair.
+memory  peak resident memory of our process tree at 3000 frames over that at 300.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imageio_ffmpeg
+
+from seedvr2_core.plan import EngineSettings, Options, Plan, build_plan
+from seedvr2_core.records import read_record, write_record
+from seedvr2_core.video.info import VideoInfo
+from tasks.guard import Child
+
+ROOT = Path(__file__).parents[1]
+CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+SETTINGS = ("-profile:v", "high", "-threads", "8", "-g", "125")
+X264 = "open-gop=0:stitchable=1:lookahead-threads=1:sliced-threads=0"
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    """Run one ffmpeg process."""
+    quiet = ["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+    subprocess.run([FFMPEG, *quiet, *map(str, arguments)], check=True)
+
+
+def make_source(folder: Path, frames: int) -> Path:
+    """The demo clip, enlarged to 854x480 and repeated."""
+    path = folder / f"source{frames}.mp4"
+    loop = ("-stream_loop", "-1", "-i", CLIP, "-frames:v", str(frames), "-t", str(frames / 25))
+    ffmpeg(*loop, "-vf", "scale=854:480", "-crf", "16", "-preset", "veryfast", "-c:a", "aac", path)
+    return path
+
+
+def reference(source: Path, output: Path, preset: str) -> None:
+    """The same work in one ffmpeg process."""
+    filters = "format=gbrp,scale=1280:720:flags=lanczos,format=yuv420p"
+    codec = ("-c:v", "libx264", "-preset", preset, "-crf", "18", "-x264-params", X264)
+    ffmpeg("-i", source, "-vf", filters, *codec, *SETTINGS, "-c:a", "copy", output)
+
+
+def ours(source: Path, job_dir: Path, preset: str) -> None:
+    """Probe, restore and join in children, as the tasks do."""
+    job_dir.mkdir(parents=True)
+    info_path = job_dir / "probe.json"
+    ask({"op": "probe", "path": str(source), "out": str(info_path)}, until="probed")
+    write_record(job_dir / "plan.json", make_plan(read_record(info_path, VideoInfo), preset))
+    plan = read_record(job_dir / "plan.json", Plan)
+    job = {"job_dir": str(job_dir), "source": str(source)}
+    pending = [segment.index for segment in plan.segments]
+    ask({"op": "restore", "device": "cpu", "segments": pending, **job}, until="idle")
+    out = str(job_dir / "output.mp4")
+    ask({"op": "join", "out": out, "metadata": {}, **job}, until="joined")
+
+
+def make_plan(info: VideoInfo, preset: str) -> Plan:
+    """The plan that the command would make with --model lanczos --resolution 720p."""
+    engine = EngineSettings(
+        name="lanczos",
+        weights_digest="",
+        seed=0,
+        window=0,
+        overlap=0,
+        stitch_mode="",
+        color_correction="",
+    )
+    options = Options(
+        resolution="720p",
+        engine=engine,
+        device="cpu",
+        cpu_count=len(os.sched_getaffinity(0)),
+        crf=18,
+        preset=preset,
+        segment_seconds=10,
+    )
+    return build_plan(info, "benchmark", options)
+
+
+def ask(request: dict[str, object], *, until: str) -> None:
+    """One child, one request."""
+    child = Child(log=lambda line: None)
+    try:
+        child.send(request)
+        event = ""
+        while event != until:
+            deadline = time.monotonic() + 3600
+            event = child.next_event(stall=600, deadline=deadline, doing=until)["event"]
+    finally:
+        child.close()
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall seconds of a call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def speed(folder: Path, frames: int, pairs: int, preset: str) -> dict[str, object]:
+    """Interleaved pairs; the median ratio is the figure."""
+    source = make_source(folder, frames)
+    rows = []
+    for k in range(pairs + 1):
+        mine = seconds(lambda k=k: ours(source, folder / f"job{k}", preset))
+        theirs = seconds(lambda: reference(source, folder / "reference.mp4", preset))
+        if k:  # the first pair warms the page cache
+            rows.append((frames / mine, frames / theirs))
+    return {
+        "frames": frames,
+        "preset": preset,
+        "ours_fps": round(statistics.median(row[0] for row in rows), 2),
+        "ffmpeg_fps": round(statistics.median(row[1] for row in rows), 2),
+        "ratios": [round(a / b, 3) for a, b in rows],
+        "median_ratio": round(statistics.median(a / b for a, b in rows), 3),
+    }
+
+
+def tree_rss() -> int:
+    """Resident bytes of this process's children and theirs, shared pages counted once each."""
+    total, known = 0, [os.getpid()]
+    for pid in known:
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                known += [int(child) for child in (task / "children").read_text().split()]
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        if pid != os.getpid():
+            total += 1024 * int(rollup.split("Pss:")[1].split()[0])
+    return total
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Sample the tree's memory while the block runs; the list's one item is the peak."""
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            peak[0] = max(peak[0], tree_rss())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def memory(folder: Path) -> dict[str, object]:
+    """Peak memory at 300 and at 3000 frames."""
+    peaks = {}
+    for frames in (300, 3000):
+        source = make_source(folder, frames)
+        with peak_memory() as peak:
+            ours(source, folder / f"memory{frames}", "ultrafast")
+        peaks[frames] = peak[0]
+    return {
+        "peak_mb": {frames: round(value / 1e6) for frames, value in peaks.items()},
+        "ratio": round(peaks[3000] / peaks[300], 3),
+    }
+
+
+def main() -> int:
+    """Print both figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=900)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--preset", default="medium")
+    parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        report = {"speed": speed(folder, arguments.frames, arguments.pairs, arguments.preset)}
+        if not arguments.skip_memory:
+            report["memory"] = memory(folder)
+    print(json.dumps(report, indent=None if arguments.json else 2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Opens sources safely: local files in known containers only, never what a file points at.
+
+The demuxers are limited to real containers (no playlists, no concat scripts, no image globs) and
+the protocols to plain files, so that a hostile "video" cannot make FFmpeg read another file or URL.
+"""
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import InvalidVideoError
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,mxf,nut,ivf,yuv4mpegpipe"
+)
+"""FFmpeg demuxers a source may use."""
+
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+_HEAD_BYTES = 4096
+
+
+def open_source(path: Path) -> InputContainer:
+    """Open a source for reading.
+
+    Raises:
+        InvalidVideoError: missing, empty, or no video container; one sentence says why.
+    """
+    if not path.is_file():
+        raise InvalidVideoError(f"{path.name}: there is no such file")
+    if path.stat().st_size == 0:
+        raise InvalidVideoError(f"{path.name}: the file is empty (0 bytes), a video is needed")
+    try:
+        # The prefix keeps a name such as "http:x.mp4" from being read as a protocol.
+        return av.open(
+            f"file:{path}", mode="r", options=dict(_OPEN_OPTIONS), metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise InvalidVideoError(f"{path.name}: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be opened, from its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"#EXTM3U"):
+        return "this is an HLS playlist, not a video; give the video file itself"
+    if text.startswith(b"ffconcat"):
+        return "this is an FFmpeg concat script, not a video; give the video file itself"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return "the MP4 index (moov) is missing or broken; the file is probably cut off"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "the Matroska/WebM headers are incomplete; the file is probably cut off"
+    if _is_text(head):
+        return "this is text, not a video"
+    return f"this is not a video in a known container ({error.__class__.__name__})"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the bytes look like text: no NUL, decodable, hardly any control characters."""
+    if b"\0" in head:
+        return False
+    text = head.decode("utf-8", errors="replace")
+    strange = sum(char == "\ufffd" or (char < " " and char not in "\t\r\n\f") for char in text)
+    return strange * 50 <= len(text)
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether a video stream is an attached picture (cover art), not a video."""
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def main_video(container: InputContainer, path: Path) -> VideoStream:
+    """The video stream to restore: the default one, else the first; never a cover picture.
+
+    Raises:
+        InvalidVideoError: there is none.
+    """
+    videos = list(container.streams.video)
+    real = [stream for stream in videos if not is_cover(stream)]
+    if not real:
+        what = "only a cover picture, no video" if videos else "no video stream"
+        raise InvalidVideoError(f"{path.name}: the file holds {what}; a video stream is needed")
+    # A stream without a decoder has no codec context, whatever the stubs say.
+    decodable = [stream for stream in real if stream.codec_context is not None]
+    if not decodable:
+        raise InvalidVideoError(f"{path.name}: no decoder is known for its video stream")
+    marked = [stream for stream in decodable if stream.disposition & Disposition.default]
+    return (marked or decodable)[0]
+
+
+def demux_all(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Stream]]":
+    """Every packet of the streams (all if none given), in file order, without flush packets.
+
+    A file that breaks off or breaks down ends the iteration: what was read so far counts.
+    """
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            return
+        if packet is None:
+            return
+        if packet.size == 0 and packet.pts is None and packet.dts is None:
+            continue
+        yield packet
+
+
+def time_base_of(stream: Stream) -> Fraction:
+    """The stream's time base; a stream without one cannot be timed.
+
+    Raises:
+        InvalidVideoError: the container gives none.
+    """
+    if stream.time_base is None:
+        raise InvalidVideoError(f"stream {stream.index} has no time base, its times are unknown")
+    return stream.time_base
+
+
+def container_zero(container: InputContainer) -> Fraction:
+    """Seconds that are the container's time 0, exactly.
+
+    Containers of broadcast kind (MPEG-TS, MPEG-PS) start anywhere: their zero is the earliest start
+    of an audio or video stream. All others count from 0.
+    """
+    if not container.format.flags & Flags.ts_discont.value:
+        return Fraction(0)
+    starts = [
+        stream.start_time * stream.time_base
+        for stream in container.streams
+        if stream.type in ("video", "audio")
+        and stream.start_time is not None
+        and stream.time_base is not None
+    ]
+    return min(starts, default=Fraction(0))
+
+
+def decode_pictures(
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    from_key: bool = False,
+    most_packets: int | None = None,
+) -> Iterator[VideoFrame]:
+    """Pictures of a stream in presentation order; packets that cannot be decoded are passed over.
+
+    Args:
+        container: positioned where decoding is to begin.
+        stream: of that container.
+        from_key: after a seek: begin at the first key packet and leave out pictures that are
+            presented before it (they may lean on pictures that were not read).
+        most_packets: stop after so many, None = go on to the end.
+    """
+    earliest: int | None = None
+    for packet in itertools.islice(container.demux(stream), most_packets):
+        if from_key and earliest is None:
+            if not packet.is_keyframe or packet.pts is None:
+                continue
+            earliest = packet.pts
+        try:
+            pictures = packet.decode()
+        except (av.error.InvalidDataError, av.error.EOFError):
+            continue
+        for picture in pictures:
+            if earliest is None or (picture.pts is not None and picture.pts >= earliest):
+                yield picture
+
+
+def codec_name(stream: Stream) -> str:
+    """FFmpeg's name of the stream's codec, "unknown" where it has no decoder."""
+    # Streams without a decoder have no codec context, whatever the stubs say.
+    context = stream.codec_context
+    return context.codec.canonical_name if context is not None else "unknown"

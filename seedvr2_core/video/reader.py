@@ -1,0 +1,225 @@
+"""Frames of a source by index: exact times, upright, R'G'B'.
+
+Frames are found by their presentation time: seek to a key frame at or before the wanted one, decode
+on, and check; a seek that landed too late is repeated from earlier. What the decoder never delivers
+(damage) is replaced by its neighbour, within limits.
+"""
+
+import bisect
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.frames import Frame
+from seedvr2_core.video._color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
+from seedvr2_core.video._container import decode_pictures, open_source
+from seedvr2_core.video.info import VideoInfo
+
+_log = logging.getLogger(__name__)
+
+_EARLIER_SECONDS = (0, 2, 10)
+"""How far before the wanted time a seek aims, attempt by attempt; then the file's start."""
+_MOST_MISSING_IN_A_ROW = 25
+_MOST_MISSING_SHARE = 0.05
+_ALWAYS_MENDED = 3
+_UNMATCHED = -1
+
+
+def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[Frame]:
+    """Yield the presented frames [start, stop), lazily.
+
+    Args:
+        path: the source that `info` describes.
+        info: from `probe_video`.
+        start: index of the first frame.
+        stop: index after the last frame, <= info.num_frames.
+
+    Yields:
+        Frames in order: uint8 R'G'B' full range, rotation applied, pts = info.pts[index].
+
+    Raises:
+        InvalidVideoError: more than 25 frames in a row, or 5 % of the file's (but at
+            least 3), cannot be decoded.
+        ValueError: the range does not lie in the file.
+    """
+    if not 0 <= start <= stop <= info.num_frames:
+        raise ValueError(f"frames [{start}, {stop}) do not lie in [0, {info.num_frames})")
+    if start == stop:
+        return
+    convert = _Converter(info)
+    mender = _Mender(path, info)
+    pictures = _pictures_near(path, info, start, stop)
+    for index, picture, delivered in _without_gaps(pictures, start, stop):
+        mender.count(index, delivered=delivered)
+        yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+    if not mender.counted:
+        raise InvalidVideoError(f"{path.name}: no frame can be decoded from frame {start} on")
+
+
+def _without_gaps(
+    pictures: Iterator[tuple[int, VideoFrame]], start: int, stop: int
+) -> Iterator[tuple[int, VideoFrame, bool]]:
+    """(index, picture, whether it is the frame's own) for every frame of [start, stop).
+
+    A missing frame shows the picture before it; where there is none, the one after it.
+    """
+    expected = start
+    previous: VideoFrame | None = None
+    for index, picture in pictures:
+        for missing in range(expected, min(index, stop)):
+            yield missing, previous or picture, False
+        if start <= index < stop:
+            yield index, picture, True
+        previous = picture
+        expected = max(expected, index + 1)
+        if expected >= stop:
+            return
+    if previous is not None:
+        for missing in range(expected, stop):
+            yield missing, previous, False
+
+
+class _Mender:
+    """Counts frames that the decoder did not deliver, and knows when to give up."""
+
+    def __init__(self, path: Path, info: VideoInfo) -> None:
+        self._name = path.name
+        self._most = max(_ALWAYS_MENDED, int(_MOST_MISSING_SHARE * info.num_frames))
+        self._missing = 0
+        self._in_a_row = 0
+        self.counted = 0
+
+    def count(self, index: int, *, delivered: bool) -> None:
+        """Note whether frame `index` is its own picture or a neighbour's."""
+        self.counted += 1
+        if delivered:
+            self._in_a_row = 0
+            return
+        self._missing += 1
+        self._in_a_row += 1
+        if self._in_a_row > _MOST_MISSING_IN_A_ROW or self._missing > self._most:
+            raise InvalidVideoError(
+                f"{self._name}: {self._missing} frames up to frame {index} cannot be decoded "
+                f"(at most {_MOST_MISSING_IN_A_ROW} in a row and {self._most} in all are mended)"
+            )
+        _log.warning("%s: frame %d cannot be decoded; its neighbour is shown", self._name, index)
+
+
+class _Converter:
+    """Decoded pictures -> upright (H, W, 3) uint8 R'G'B' full range; keeps one swscale context."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._reformatter = VideoReformatter()
+        # np.rot90 turns counter-clockwise.
+        self._turns = -info.rotation // 90 % 4
+
+    def __call__(self, picture: VideoFrame) -> np.ndarray:
+        info = self._info
+        rgb_source = is_rgb_format(picture.format.name)
+        full = rgb_source or info.color.full_range
+        converted = self._reformatter.reformat(
+            picture,
+            width=info.width,
+            height=info.height,
+            format="rgb24",
+            src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
+            src_color_range=sws_range(full),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=TO_RGB,
+            threads=1,
+        )
+        rgb = converted.to_ndarray()
+        return np.rot90(rgb, self._turns) if self._turns else rgb
+
+
+def _pictures_near(
+    path: Path, info: VideoInfo, start: int, stop: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decoded pictures with their frame index, rising, from at or before `start` on."""
+    index = start - 1
+    for index, picture in _decoded_near(path, info, start, threads="AUTO"):
+        yield index, picture
+    if index + 1 >= stop:
+        return
+    # With frame threads a broken packet near the end takes the pictures after it along: PyAV stops
+    # draining at the error. Without them every picture that can be had comes.
+    first = index + 1
+    for index, picture in _decoded_near(path, info, first, threads="SLICE"):
+        if index >= first:
+            yield index, picture
+
+
+def _decoded_near(
+    path: Path, info: VideoInfo, start: int, *, threads: str
+) -> Iterator[tuple[int, VideoFrame]]:
+    """One pass of decoding, beginning at a key frame at or before `start`."""
+    if not info.seekable:
+        with open_source(path) as container:
+            yield from enumerate(decode_pictures(container, _video(container, info, threads)))
+        return
+    for target in _targets(info, start):
+        with open_source(path) as container:
+            stream = _video(container, info, threads)
+            if target is not None and not _seek(container, stream, target):
+                continue
+            pictures = decode_pictures(container, stream, from_key=target is not None)
+            indexed = _indexed(pictures, info)
+            first = next(indexed, None)
+            if first is None or (target is not None and first[0] > start):
+                continue
+            yield first
+            yield from indexed
+            return
+
+
+def _targets(info: VideoInfo, start: int) -> Iterator[int | None]:
+    """Raw times to seek to, attempt by attempt; None = do not seek, decode from the start."""
+    time_base = Fraction(*info.time_base)
+    zero = round(Fraction(*info.zero_offset) / time_base)
+    for seconds in _EARLIER_SECONDS:
+        target = info.pts[start] - round(seconds / time_base)
+        if target <= info.pts[0]:
+            break
+        yield target + zero
+    yield None
+
+
+def _seek(container: InputContainer, stream: VideoStream, target: int) -> bool:
+    """Seek to the key frame at or before a raw time; False where the container cannot."""
+    try:
+        container.seek(target, stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _video(container: InputContainer, info: VideoInfo, threads: str) -> VideoStream:
+    """The stream that was probed, set to decode with the given kind of threads."""
+    stream = container.streams[info.stream_index]
+    assert isinstance(stream, VideoStream)
+    stream.thread_type = threads
+    return stream
+
+
+def _indexed(pictures: Iterator[VideoFrame], info: VideoInfo) -> Iterator[tuple[int, VideoFrame]]:
+    """Frame indices by presentation time; pictures that are no frame of the file are left out."""
+    zero = round(Fraction(*info.zero_offset) / Fraction(*info.time_base))
+    last = _UNMATCHED
+    for picture in pictures:
+        if picture.pts is None:
+            continue
+        time = picture.pts - zero
+        index = bisect.bisect_left(info.pts, time)
+        if index < info.num_frames and info.pts[index] == time and index > last:
+            last = index
+            yield index, picture

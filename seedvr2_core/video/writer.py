@@ -1,0 +1,204 @@
+"""Encodes one segment at final settings, so that segments join without encoding again."""
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import av.error
+import numpy as np
+from av.codec.context import Flags as CodecFlags
+from av.container import OutputContainer
+from av.container.core import Flags as ContainerFlags
+from av.filter import Graph
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.video._color import FROM_RGB, sws_colorspace, sws_range
+from seedvr2_core.video.info import EncoderSettings
+
+_RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
+_ENCODERS = {"h264": "libx264"}
+
+
+class SegmentWriter:
+    """Context manager that encodes frames into one closed-GOP segment (mp4).
+
+    Leaving it normally finishes the file; leaving it by an exception removes the file. The same
+    frames and settings give the same bytes.
+
+    Args:
+        path: where to write, usually `*.part`; renamed by the caller once checked.
+        settings: fixed for the job.
+        first_pts: pts of the segment's first frame, subtracted from all.
+    """
+
+    def __init__(self, path: Path, settings: EncoderSettings, first_pts: int) -> None:
+        self._path = path
+        self._settings = settings
+        self._first_pts = first_pts
+        self._last_pts = first_pts - 1
+        self._time_base = Fraction(*settings.time_base)
+        self._reformatter = VideoReformatter()
+        self._canvases: dict[str, VideoFrame] = {}
+        self._container = av.open(f"file:{path}", mode="w", format="mp4")
+        self._container.flags |= ContainerFlags.bitexact.value
+        try:
+            self._stream = _add_encoder(self._container, settings)
+        except Exception:
+            self._discard()
+            raise
+
+    def write(self, frame: Frame) -> None:
+        """Encode the next frame.
+
+        Args:
+            frame: (height, width, 3) of the settings, uint8 or uint16, pts rising.
+
+        Raises:
+            SegmentError: size, type or time is not what the segment needs, or the encoder failed.
+        """
+        picture = self._to_yuv(frame)
+        if frame.pts <= self._last_pts:
+            raise SegmentError(f"frame {frame.index}: pts {frame.pts} after {self._last_pts}")
+        self._last_pts = frame.pts
+        picture.pts = frame.pts - self._first_pts
+        picture.time_base = self._time_base
+        self._encode(picture)
+
+    def _to_yuv(self, frame: Frame) -> VideoFrame:
+        settings = self._settings
+        rgb = frame.rgb
+        pix_fmt = _RGB_FORMATS.get(rgb.dtype)
+        if rgb.shape != (settings.height, settings.width, 3) or pix_fmt is None:
+            raise SegmentError(
+                f"frame {frame.index} is {rgb.dtype} {rgb.shape}, expected uint8 or uint16 "
+                f"({settings.height}, {settings.width}, 3)"
+            )
+        if pix_fmt not in self._canvases:
+            self._canvases[pix_fmt] = _left_sited_canvas(settings.width, settings.height, pix_fmt)
+        canvas = self._canvases[pix_fmt]
+        canvas.to_ndarray()[:] = rgb
+        return self._reformatter.reformat(
+            canvas,
+            format=settings.pix_fmt,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=sws_colorspace(settings.color.matrix),
+            dst_color_range=sws_range(settings.color.full_range),
+            interpolation=FROM_RGB,
+            threads=1,
+        )
+
+    def _encode(self, picture: VideoFrame | None) -> None:
+        """Encode and write what comes out; None drains the encoder."""
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except av.error.FFmpegError as error:
+            raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None or self._last_pts < self._first_pts:
+            self._discard()
+            if kind is None:
+                raise SegmentError(f"{self._path.name}: a segment without frames")
+            return
+        try:
+            self._encode(None)
+            self._container.close()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        """Close what is open and remove the file."""
+        try:
+            self._container.close()
+        except av.error.FFmpegError:
+            # The trailer of a file that is thrown away: nothing to save.
+            pass
+        finally:
+            self._path.unlink(missing_ok=True)
+
+
+def _left_sited_canvas(width: int, height: int, pix_fmt: str) -> VideoFrame:
+    """A picture to paint on whose 4:2:0 form has its chroma where H.264 players look for it.
+
+    Untagged pictures get chroma centred between two columns, H.264 means "on the left one": half a
+    pixel of colour shift. PyAV cannot tag a frame's chroma location; a filter can, and the tag then
+    holds for what swscale makes of the frame.
+    """
+    graph = Graph()
+    source = graph.add_buffer(
+        width=width, height=height, format=VideoFormat(pix_fmt), time_base=Fraction(1)
+    )
+    tag = graph.add("setparams", "chroma_location=left")
+    sink = graph.add("buffersink")
+    source.link_to(tag)
+    tag.link_to(sink)
+    graph.configure()
+    blank = VideoFrame(width, height, pix_fmt)
+    blank.pts = 0
+    graph.push(blank)
+    canvas = graph.pull()
+    assert isinstance(canvas, VideoFrame)
+    canvas.make_writable()
+    return canvas
+
+
+def _add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
+    """A stream whose encoder is set up the same for every segment of a job."""
+    if settings.codec not in _ENCODERS:
+        raise SegmentError(f"codec {settings.codec!r} is not known, expected {sorted(_ENCODERS)}")
+    x264 = {"open-gop": 0, "stitchable": 1, "lookahead-threads": 1, "sliced-threads": 0}
+    stream = container.add_stream(
+        _ENCODERS[settings.codec],
+        rate=Fraction(*settings.rate),
+        options={
+            "preset": settings.preset,
+            "crf": str(settings.crf),
+            "profile": "high",
+            "x264-params": ":".join(f"{name}={value}" for name, value in x264.items()),
+        },
+    )
+    assert isinstance(stream, VideoStream)
+    context = stream.codec_context
+    context.width, context.height = settings.width, settings.height
+    context.pix_fmt = settings.pix_fmt
+    context.time_base = Fraction(*settings.time_base)
+    context.sample_aspect_ratio = Fraction(1)
+    context.gop_size = settings.keyint
+    context.thread_count = settings.threads
+    context.flags |= CodecFlags.bitexact.value
+    context.color_range = sws_range(settings.color.full_range)
+    context.colorspace = settings.color.matrix
+    context.color_primaries = settings.color.primaries
+    context.color_trc = settings.color.transfer
+    return stream
+
+
+def count_frames(path: Path) -> int:
+    """Frames that decode from a segment or joined file.
+
+    Raises:
+        SegmentError: it cannot be opened, or a packet does not decode.
+    """
+    try:
+        with av.open(f"file:{path}", mode="r", format="mp4") as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            return sum(1 for _ in container.decode(stream))
+    except (av.error.FFmpegError, IndexError) as error:
+        raise SegmentError(f"{path.name}: not a readable segment: {error}") from error

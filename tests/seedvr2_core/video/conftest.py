@@ -1,0 +1,31 @@
+"""The clips of the video tests."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Tests are no packages (and site-packages may hold a "tests" of its own): helpers are found here.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from media_kit import RECIPES, SHARED, ffmpeg
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of a clip by name: made once, or a shared one (skips where there is none)."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def get(name: str) -> Path:
+        if name not in RECIPES:
+            if not (SHARED / name).is_file():
+                pytest.skip(f"no shared clip {SHARED / name}; set SEEDVR2_SHARED")
+            return SHARED / name
+        path = folder / name
+        if not path.exists():
+            args = [str(get(arg[1:-1])) if arg.startswith("{") else arg for arg in RECIPES[name]]
+            ffmpeg(*args, path)
+        return path
+
+    return get
