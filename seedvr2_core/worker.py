@@ -7,6 +7,7 @@ the original stdout (which nothing else can write to), logs go to stderr.
     {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "segments": [0, ...]}
                                                   -> ready, heartbeat ..., segment_done ..., idle
     {"op": "join", "job_dir": ..., "source": ..., "out": ..., "metadata": {...}} -> joined
+    {"op": "preview", "job_dir": ..., "source": ..., "output": ..., "out": ...}  -> previewed
     {"op": "stop"}                                               -> the process ends
 
 Heartbeats {phase, done, total} come from the threads that do the work, never from a timer.
@@ -113,10 +114,21 @@ def join(request: Request, emitter: Emitter) -> None:
     emitter.emit("joined", notes=list(result.notes))
 
 
+def preview(request: Request, emitter: Emitter) -> None:
+    """Draw the before/after picture of a joined job."""
+    from seedvr2_core.video.preview import write_preview
+
+    plan = read_record(Path(request["job_dir"]) / "plan.json", Plan)
+    source, output = Path(request["source"]), Path(request["output"])
+    write_preview(source, plan.video, output, Path(request["out"]))
+    emitter.emit("previewed")
+
+
 OPERATIONS: Mapping[str, Callable[[Request, Emitter], None]] = {
     "probe": probe,
     "restore": restore,
     "join": join,
+    "preview": preview,
 }
 
 

@@ -6,6 +6,7 @@ stdout; its stderr is log text. It runs in its own process group, which is kille
 """
 
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -65,9 +66,14 @@ class Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._stdin: IO[str] = self._process.stdin
+        # A log handler may need the starter's context; it does not follow into a thread by itself.
+        readers = (
+            (self._read_events, self._process.stdout),
+            (self._read_log, self._process.stderr),
+        )
         self._readers = [
-            threading.Thread(target=self._read_events, args=(self._process.stdout,), daemon=True),
-            threading.Thread(target=self._read_log, args=(self._process.stderr,), daemon=True),
+            threading.Thread(target=contextvars.copy_context().run, args=(read, pipe), daemon=True)
+            for read, pipe in readers
         ]
         for reader in self._readers:
             reader.start()

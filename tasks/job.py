@@ -60,6 +60,7 @@ def finish(
         filename=stored.name,
         cdn_url=stored.url,
         output_path=str(stored.path) if stored.path else None,
+        preview_path=str(joined.preview) if joined.preview else None,
         input_size_mb=round(job.source.size_bytes / 1e6, 3),
         output_size_mb=round(stored.size_bytes / 1e6, 3),
         sha256=stored.sha256,

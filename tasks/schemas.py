@@ -163,6 +163,8 @@ class JoinedVideo(Record):
     sha256: str
     size_bytes: int
     num_frames: int
+    preview: Path | None = None
+    """Before/after picture beside it."""
     notes: tuple[str, ...] = ()
 
 
@@ -187,6 +189,8 @@ class UpscaleResult(Record):
     filename: str
     cdn_url: str | None
     output_path: str | None
+    preview_path: str | None = None
+    """Before/after picture on the machine that ran the job."""
     input_size_mb: float
     output_size_mb: float
     sha256: str

@@ -1,8 +1,11 @@
 """Stitch: the finished segments become one file, with every other stream of the source."""
 
+from pathlib import Path
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.records import sync_directory, sync_file
 from seedvr2_core.segments import file_sha256
 from tasks.probe import LIMIT_SECONDS, run_operation
@@ -44,5 +47,24 @@ def stitch(job: PlannedJob) -> JoinedVideo:
         sha256=file_sha256(output),
         size_bytes=output.stat().st_size,
         num_frames=job.num_frames,
+        preview=_draw_preview(job, output),
         notes=tuple(event["notes"]),
     )
+
+
+def _draw_preview(job: PlannedJob, output: Path) -> Path | None:
+    """The before/after picture; a job without one is still a good job."""
+    picture = job.job_dir / "preview.jpg"
+    request: dict[str, object] = {
+        "op": "preview",
+        "job_dir": str(job.job_dir),
+        "source": str(job.source.path),
+        "output": str(output),
+        "out": str(picture),
+    }
+    try:
+        run_operation(request, until="previewed", doing="drawing the preview")
+    except SeedVR2Error as error:
+        get_run_logger().warning("no before/after picture: %s", error)
+        return None
+    return picture

@@ -80,7 +80,9 @@ def test_every_frame_comes_out_and_the_record_tells(work_dir: Path, demo_clip: P
     assert PROGRESS_KEY in artifacts
     saved = (work_dir / "jobs" / result.job_key / "result.json").read_text()
     assert UpscaleResult.model_validate_json(saved) == result
-    assert not list(work_dir.rglob("*.part"))
+    assert result.preview_path is not None
+    assert Path(result.preview_path).stat().st_size > 20_000
+    assert not list(work_dir.rglob("*.part*"))
 
 
 def test_a_second_run_reuses_segments_and_gives_the_same_bytes(

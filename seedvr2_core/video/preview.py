@@ -1,0 +1,58 @@
+"""The before/after picture of a finished job: the same part of one frame, twice.
+
+The output is constant-size and upright, which is what moviepy reads well; the source is read by
+our own reader, because moviepy turns and stretches pictures wrongly.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from moviepy import ImageClip, VideoFileClip, clips_array
+
+from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.lanczos import resize_rgb
+from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.reader import read_frames
+
+MAX_HEIGHT = 720
+DIVIDER_PX = 4
+
+
+def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) -> None:
+    """Write a JPEG of the middle frame's middle: left before (enlarged by Lanczos), right after.
+
+    Args:
+        source: the job's source.
+        info: of the source.
+        output: the joined video.
+        picture: where the JPEG goes; complete or absent.
+
+    Raises:
+        InvalidVideoError: a frame could not be read.
+    """
+    index = info.num_frames // 2
+    after = _restored_frame(output, info, index)
+    height, width, _ = after.shape
+    before = next(read_frames(source, info, index, index + 1)).rgb
+    enlarged = resize_rgb(np.ascontiguousarray(before), height=height, width=width)
+    middle = slice(width // 4, width // 4 + width // 2)
+    divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
+    parts = [ImageClip(part) for part in (enlarged[:, middle], divider, after[:, middle])]
+    sheet = clips_array([parts])
+    if height > MAX_HEIGHT:
+        sheet = sheet.resized(height=MAX_HEIGHT)
+    part = picture.with_name(picture.stem + ".part.jpg")
+    sheet.save_frame(str(part), t=0, with_mask=False)
+    part.replace(picture)
+
+
+def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
+    """(H, W, 3) uint8, the frame shown at the time of frame `index`."""
+    time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))
+    try:
+        with VideoFileClip(str(output), audio=False) as clip:
+            # moviepy keeps its own clock from 0; a frame more or less does not matter here.
+            return np.asarray(clip.get_frame(min(time, max(0.0, clip.duration - 0.1))))
+    except (OSError, ValueError) as error:
+        raise InvalidVideoError(f"moviepy reads no frame of {output.name}: {error}") from error

@@ -1,0 +1,31 @@
+"""The before/after picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.video.preview import write_preview
+from seedvr2_core.video.probe import probe_video
+
+
+def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
+    """With the source as its own output both sides are the same picture."""
+    picture = tmp_path / "preview.jpg"
+    write_preview(demo_clip, probe_video(demo_clip), demo_clip, picture)
+    with Image.open(picture) as image:
+        assert image.size == (160 + 4 + 160, 180)
+        pixels = np.asarray(image.convert("RGB")).astype(float)
+    before, after = pixels[:, :156], pixels[:, 164:320]
+    assert np.abs(before - after).mean() < 12
+    assert pixels[:, 161:163].min() > 200
+    assert list(tmp_path.iterdir()) == [picture]
+
+
+def test_unreadable_output_is_told(demo_clip: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(InvalidVideoError, match=r"no frame of broken\.mp4"):
+        write_preview(demo_clip, probe_video(demo_clip), broken, tmp_path / "preview.jpg")
