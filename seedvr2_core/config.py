@@ -1,0 +1,166 @@
+"""Architecture constants as frozen dataclasses, with the presets that have public weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTConfig:
+    """The diffusion transformer. Defaults are what all public models share."""
+
+    width: int
+    """Channels of the residual stream, for video and text alike (D)."""
+    num_heads: int
+    head_dim: int
+    num_separate_layers: int
+    """Leading layers with own weights for video and text; the others share one set."""
+    shifted: tuple[bool, ...]
+    """For each layer: are its attention windows shifted by half a window?"""
+    mlp: Literal["swiglu", "gelu"]
+    mlp_hidden: int
+    rope: Literal["lang", "pixel"]
+    """lang: video and text rotate by integer positions (3B); pixel: video only, in [-1, 1] (7B)."""
+    output_modulation: bool
+    """A norm and a modulation before the output; then the last layer takes its text unmodulated
+    and updates the video only (3B)."""
+    window_counts: tuple[int, int, int] = (4, 3, 3)
+    """Attention windows along time, height and width of a 720p picture."""
+    latent_channels: int = 16
+    condition_channels: int = 17
+    text_dim: int = 5120
+    time_dim: int = 256
+    """Sinusoids of the time embedding."""
+    norm_eps: float = 1e-5
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+        return len(self.shifted)
+
+    @property
+    def inner_width(self) -> int:
+        """Heads times head width."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input latent: noise, condition latent, mask."""
+        return self.latent_channels + self.condition_channels
+
+
+def swiglu_hidden(width: int, *, expand: int = 4) -> int:
+    """Hidden width of the gated MLP: two thirds of `expand` times the width, up to 256s."""
+    return -(-int(2 * width * expand / 3) // 256) * 256
+
+
+def alternating_windows(num_layers: int) -> tuple[bool, ...]:
+    """Even layers regular, odd layers shifted."""
+    return tuple(layer % 2 == 1 for layer in range(num_layers))
+
+
+DIT_3B = DiTConfig(
+    width=2560,
+    num_heads=20,
+    head_dim=128,
+    num_separate_layers=10,
+    shifted=alternating_windows(32),
+    mlp="swiglu",
+    mlp_hidden=swiglu_hidden(2560),
+    rope="lang",
+    output_modulation=True,
+)
+DIT_7B = DiTConfig(
+    width=3072,
+    num_heads=24,
+    head_dim=128,
+    num_separate_layers=36,
+    shifted=alternating_windows(36),
+    mlp="gelu",
+    mlp_hidden=4 * 3072,
+    rope="pixel",
+    output_modulation=False,
+)
+DIT_TINY_3B = DiTConfig(
+    width=64,
+    num_heads=2,
+    head_dim=32,
+    num_separate_layers=2,
+    shifted=alternating_windows(4),
+    mlp="swiglu",
+    mlp_hidden=swiglu_hidden(64),
+    rope="lang",
+    output_modulation=True,
+    text_dim=48,
+)
+DIT_TINY_7B = DiTConfig(
+    width=64,
+    num_heads=2,
+    head_dim=32,
+    num_separate_layers=4,
+    shifted=alternating_windows(4),
+    mlp="gelu",
+    mlp_hidden=4 * 64,
+    rope="pixel",
+    output_modulation=False,
+    text_dim=48,
+)
+
+DIT_CONFIGS: Mapping[str, DiTConfig] = {
+    "3b": DIT_3B,
+    "7b": DIT_7B,
+    "7b-sharp": DIT_7B,
+    "tiny-3b": DIT_TINY_3B,
+    "tiny-7b": DIT_TINY_7B,
+}
+"""Presets by name. The sharp 7B has the shapes of the 7B and other weights; tiny ones: tests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VAEConfig:
+    """The causal video VAE. Defaults are those of the public weights, which all models share."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    """One entry a level, full resolution first; each but the last halves height and width."""
+    layers_per_block: int = 2
+    """Residual blocks of an encoder level; a decoder level has one more."""
+    temporal_levels: int = 2
+    """Levels that also halve time."""
+    latent_channels: int = 16
+    in_channels: int = 3
+    out_channels: int = 3
+    norm_groups: int = 32
+    norm_eps: float = 1e-6
+    scaling_factor: float = 0.9152
+    """The transformer sees (z - shifting_factor) * scaling_factor."""
+    shifting_factor: float = 0.0
+
+    @property
+    def num_levels(self) -> int:
+        """Resolutions the pictures pass through."""
+        return len(self.block_out_channels)
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels of a latent's side."""
+        return 2 ** (self.num_levels - 1)
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames of a latent after a shot's first, which holds one."""
+        return 2**self.temporal_levels
+
+    def encoder_time_stride(self, level: int) -> int:
+        """Temporal stride of an encoder level's down-sampler."""
+        return 2 if self.num_levels - 1 - self.temporal_levels <= level < self.num_levels - 1 else 1
+
+    def decoder_time_stride(self, level: int) -> int:
+        """Frames that a decoder level's up-sampler makes of one."""
+        return 2 if level < self.temporal_levels else 1
+
+
+VAE_PRODUCTION = VAEConfig()
+VAE_TINY = VAEConfig(block_out_channels=(8, 16, 24, 24), norm_groups=4)
+
+VAE_CONFIGS: Mapping[str, VAEConfig] = {"production": VAE_PRODUCTION, "tiny": VAE_TINY}
+"""Presets by name. tiny is the production graph with few channels: tests."""

@@ -1,0 +1,84 @@
+"""How many bytes the model takes, for whoever plans memory. Arithmetic; nothing is allocated."""
+
+import torch
+
+from seedvr2_core.config import DiTConfig
+from seedvr2_core.dit.layers import PATCH
+from seedvr2_core.dit.model import DEFAULT_CHUNK_TOKENS, PERMUTE_COLUMNS, FoldedDiT
+from seedvr2_core.dit.window import Batch, Run, batches, window_runs
+
+_FLOAT32 = 4
+_INDEX = 8
+
+
+def weight_bytes(config: DiTConfig, *, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Weights of a `FoldedDiT` in bytes."""
+    with torch.device("meta"):
+        state = FoldedDiT(config, text_len=0, dtype=dtype).state_dict()
+    return sum(tensor.nbytes for tensor in state.values())
+
+
+def activation_bytes(
+    config: DiTConfig,
+    latent_size: tuple[int, int, int],
+    *,
+    text_len: int = 58,
+    chunk_tokens: int | None = DEFAULT_CHUNK_TOKENS,
+    itemsize: int = 2,
+) -> int:
+    """Peak bytes of one `FoldedDiT` call beside its weights, input, output and tables included.
+
+    What is held all the time (float32 residual, input, index tables) plus the largest of the
+    passing needs: patches in, permutation between layers, one attention batch, one MLP chunk,
+    patches out. An allocator's rounding and a library's workspaces come on top.
+
+    Args:
+        config: architecture.
+        latent_size: (T, H, W) of the window.
+        text_len: tokens of the text.
+        chunk_tokens: as given to `make_tables`.
+        itemsize: bytes of a Linear's number, 2 for bfloat16.
+    """
+    num_frames, height, width = latent_size
+    grid = (num_frames, height // PATCH, width // PATCH)
+    num_tokens = grid[0] * grid[1] * grid[2]
+    chunk = min(num_tokens, chunk_tokens or num_tokens)
+    pixels = PATCH * PATCH
+    in_bytes = pixels * config.in_channels * _FLOAT32
+    out_bytes = pixels * config.latent_channels * _FLOAT32
+    held = num_tokens * (config.width * _FLOAT32 + in_bytes + 6 * _INDEX)
+    passing = [
+        2 * num_tokens * in_bytes,
+        num_tokens * min(config.width, PERMUTE_COLUMNS) * _FLOAT32,
+        _mlp_bytes(config, chunk, itemsize),
+        2 * num_tokens * out_bytes + chunk * config.width * _FLOAT32,
+    ]
+    for shifted in set(config.shifted):
+        runs = window_runs(grid, config.window_counts, shifted=shifted)
+        said = sum(run.num_windows for run in runs) * text_len * config.inner_width * itemsize
+        attention = (_attention_bytes(config, b, text_len, itemsize) for b in batches(runs, chunk))
+        passing += [2 * said, said + max(attention)]
+    return held + max(passing)
+
+
+def _mlp_bytes(config: DiTConfig, rows: int, itemsize: int) -> int:
+    """Normed rows, two hidden tensors (gate and value, or before and after GELU)."""
+    normed = rows * config.width * (itemsize + _FLOAT32)
+    hidden = rows * itemsize * (config.width + 2 * config.mlp_hidden)
+    return max(normed, hidden)
+
+
+def _attention_bytes(config: DiTConfig, batch: Batch, text_len: int, itemsize: int) -> int:
+    """Normed rows and their qkv, then the largest run's joined tensors, or the projection."""
+    rows = batch.stop - batch.start
+    held = rows * itemsize * (config.width + 3 * config.inner_width)
+    projected = rows * itemsize * config.width
+    runs = max(_run_bytes(config, run, text_len, itemsize) for run in batch.runs)
+    return held + max(projected, runs, rows * config.width * _FLOAT32 - held)
+
+
+def _run_bytes(config: DiTConfig, run: Run, text_len: int, itemsize: int) -> int:
+    """q, k, v and result with the text joined on; or q and k joined while k is normed."""
+    joined = (run.num_tokens + run.num_windows * text_len) * config.inner_width * itemsize
+    widened = run.num_tokens * config.inner_width * _FLOAT32 * (1 if itemsize == _FLOAT32 else 2)
+    return max(4 * joined, 2 * joined + widened)

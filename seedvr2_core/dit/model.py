@@ -1,0 +1,331 @@
+"""The SeedVR2 diffusion transformer, 3B and 7B style, one sample at a time.
+
+`DiT` carries the checkpoint's own tensors under the checkpoint's own names. `FoldedDiT` is the
+same network for one text and one timestep, with all modulation folded into the weights (fold.py);
+that is what production runs.
+
+Shape legend: T H W latent frames, rows, columns, C channels; N video tokens (T * H/2 * W/2),
+L text tokens, X text input channels, D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seedvr2_core.config import DiTConfig
+from seedvr2_core.dit import rope
+from seedvr2_core.dit.block import Block, LayerTables
+from seedvr2_core.dit.layers import (
+    PATCH,
+    Projection,
+    RMSNorm,
+    TimeEmbedding,
+    patchify,
+    rms_norm,
+    unpatchify,
+)
+from seedvr2_core.dit.modulation import OutputModulation
+from seedvr2_core.dit.window import Grid, WindowOrder, batches, window_order
+from seedvr2_core.errors import CheckpointError, PlanError
+
+DEFAULT_CHUNK_TOKENS = 65_536
+"""Enough rows to fill any GPU; more only costs memory."""
+ROPE_BUFFER = "attn.rope.rope.freqs"
+PERMUTE_COLUMNS = 512
+"""Columns that a permutation moves at once; bounds its copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTTables:
+    """Index and rope tables for one latent size; made once, used by every layer and call."""
+
+    grid: Grid
+    text_len: int
+    order_N: Mapping[bool, Tensor]
+    """Shifted? -> grid position of each sorted token."""
+    switch_N: Mapping[bool, Tensor]
+    """Shifted? -> rows to take when a layer of this method follows one of the other."""
+    place_N: Mapping[bool, Tensor]
+    """Shifted? -> sorted place of each grid position."""
+    layers: Mapping[bool, LayerTables]
+
+
+def make_tables(
+    config: DiTConfig,
+    latent_size: tuple[int, int, int],
+    text_len: int,
+    *,
+    chunk_tokens: int | None = DEFAULT_CHUNK_TOKENS,
+    device: torch.device | None = None,
+) -> DiTTables:
+    """Prepare a latent of (T, H, W) frames, rows and columns.
+
+    Args:
+        config: architecture.
+        latent_size: H and W even.
+        text_len: tokens of the text.
+        chunk_tokens: rows that attention and MLP work on at once (attention: whole windows, at
+            least one); None = all. Bounds memory; changes results by float rounding only.
+        device: where the model lives.
+
+    Raises:
+        PlanError: H or W is odd, or something is empty.
+    """
+    num_frames, height, width = latent_size
+    if min(latent_size) < 1 or height % PATCH or width % PATCH:
+        raise PlanError(f"latent height and width must be even, got {height}x{width}; pad first")
+    grid = (num_frames, height // PATCH, width // PATCH)
+    orders = {
+        shifted: window_order(grid, config.window_counts, shifted=shifted)
+        for shifted in (False, True)
+    }
+    order_N = {s: torch.from_numpy(order.order_N).to(device) for s, order in orders.items()}
+    place_N = {s: torch.argsort(order) for s, order in order_N.items()}
+    return DiTTables(
+        grid=grid,
+        text_len=text_len,
+        order_N=order_N,
+        switch_N={s: place_N[not s].index_select(0, order_N[s]) for s in order_N},
+        place_N=place_N,
+        layers={
+            s: _layer_tables(config, order, text_len, chunk_tokens, device)
+            for s, order in orders.items()
+        },
+    )
+
+
+def _layer_tables(
+    config: DiTConfig,
+    order: WindowOrder,
+    text_len: int,
+    chunk_tokens: int | None,
+    device: torch.device | None,
+) -> LayerTables:
+    text_rotation = None
+    if config.rope == "lang":
+        text_rotation = rope.rotation(rope.text_angles(config.head_dim, text_len, device=device))
+    return LayerTables(
+        batches=batches(order.runs, chunk_tokens),
+        rotations={
+            run.shape: rope.rotation(
+                rope.video_angles(config.rope, config.head_dim, run.shape, text_len, device=device)
+            )
+            for run in order.runs
+        },
+        text_rotation=text_rotation,
+        window_rank_W=torch.from_numpy(order.window_rank_W).to(device),
+        chunk_tokens=chunk_tokens or order.order_N.size,
+    )
+
+
+class _Trunk(nn.Module):
+    """What plain and folded model share: patches in, blocks, patches out."""
+
+    def __init__(self, config: DiTConfig, *, folded: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = config
+        patch_pixels = PATCH * PATCH
+        self.vid_in = Projection(patch_pixels * config.in_channels, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config, layer, folded=folded, dtype=dtype) for layer in range(config.num_layers)
+        )
+        self.vid_out_norm: RMSNorm | None = None
+        self.vid_out_ada: OutputModulation | None = None
+        if config.output_modulation and not folded:
+            self.vid_out_norm = RMSNorm(config.width, eps=config.norm_eps)
+            self.vid_out_ada = OutputModulation(config.width)
+        self.vid_out = Projection(config.width, patch_pixels * config.latent_channels)
+
+    def _run(
+        self, vid_THWC: Tensor, text_LD: Tensor, emb_6D: Tensor | None, tables: DiTTables
+    ) -> Tensor:
+        """Latent and text in, velocity (T, H, W, 16) float32 out."""
+        num_frames, height, width, channels = vid_THWC.shape
+        grid = (num_frames, height // PATCH, width // PATCH)
+        if (grid, text_LD.shape[0]) != (tables.grid, tables.text_len):
+            raise PlanError(
+                f"tables are for a token grid {tables.grid} and {tables.text_len} text tokens, "
+                f"got {grid} and {text_LD.shape[0]}; make them with make_tables"
+            )
+        if channels != self.config.in_channels:
+            raise PlanError(f"input must have {self.config.in_channels} channels, got {channels}")
+        method = self.config.shifted[0]
+        video_ND = self.vid_in(patchify(vid_THWC.float()).index_select(0, tables.order_N[method]))
+        for block, shifted in zip(self.blocks, self.config.shifted, strict=True):
+            if shifted != method:
+                permute_rows_(video_ND, tables.switch_N[shifted])
+                method = shifted
+            text_LD = block(video_ND, text_LD, tables.layers[shifted], emb_6D)
+        chunk = tables.layers[method].chunk_tokens
+        out_NC = torch.cat([self._output(rows, emb_6D) for rows in video_ND.split(chunk)])
+        return unpatchify(
+            out_NC.index_select(0, tables.place_N[method]), (num_frames, height, width)
+        )
+
+    def _output(self, rows_MD: Tensor, emb_6D: Tensor | None) -> Tensor:
+        if self.config.output_modulation:
+            weight_D = None if self.vid_out_norm is None else self.vid_out_norm.weight
+            rows_MD = rms_norm(rows_MD, weight_D, eps=self.config.norm_eps)
+        if self.vid_out_ada is not None and emb_6D is not None:
+            shift_D, scale_D = self.vid_out_ada(emb_6D)
+            rows_MD.mul_(scale_D).add_(shift_D)
+        return self.vid_out(rows_MD)
+
+
+class DiT(_Trunk):
+    """The model as trained: any text, any timestep. Made for reading and for comparing."""
+
+    def __init__(self, config: DiTConfig, *, dtype: torch.dtype = torch.float32) -> None:
+        """Build with arbitrary values; `load_plain` gives it a checkpoint's.
+
+        Args:
+            config: architecture.
+            dtype: of the Linears; vectors, first and last Linear and the residual are float32.
+        """
+        super().__init__(config, folded=False, dtype=dtype)
+        self.txt_in = nn.Linear(config.text_dim, config.width, dtype=dtype)
+        self.emb_in = TimeEmbedding(config, dtype=dtype)
+        self.requires_grad_(False)
+
+    def forward(
+        self,
+        vid_THWC: Tensor,
+        text_LX: Tensor,
+        timestep: float = 1000.0,
+        *,
+        tables: DiTTables | None = None,
+    ) -> Tensor:
+        """Predict the velocity.
+
+        Args:
+            vid_THWC: noise, condition and mask (T, H, W, 33); H and W even.
+            text_LX: text embedding (L, 5120).
+            timestep: in [0, 1000].
+            tables: from `make_tables` for this size; None makes them.
+
+        Returns:
+            (T, H, W, 16) float32.
+
+        Raises:
+            PlanError: shapes do not fit.
+        """
+        text_LD = self.txt_in(text_LX.to(self.txt_in.weight.dtype)).float()
+        emb_6D = self.emb_in(torch.tensor([timestep], device=vid_THWC.device))[0]
+        if tables is None:
+            tables = make_tables(
+                self.config, _latent_size(vid_THWC), text_LX.shape[0], device=vid_THWC.device
+            )
+        return self._run(vid_THWC, text_LD, emb_6D, tables)
+
+
+class FoldedDiT(_Trunk):
+    """The model for one text and one timestep; see fold.py."""
+
+    text_LD: Tensor
+
+    def __init__(
+        self, config: DiTConfig, *, text_len: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Build with arbitrary values; `fold.load_folded` gives it a checkpoint's.
+
+        Args:
+            config: architecture.
+            text_len: tokens of the text.
+            dtype: of the Linears; vectors, first and last Linear and the residual are float32.
+        """
+        super().__init__(config, folded=True, dtype=dtype)
+        self.register_buffer("text_LD", torch.zeros(text_len, config.width))
+        self.requires_grad_(False)
+
+    def forward(self, vid_THWC: Tensor, *, tables: DiTTables | None = None) -> Tensor:
+        """Predict the velocity; as `DiT.forward` with the text and timestep folded in."""
+        if tables is None:
+            tables = make_tables(
+                self.config,
+                _latent_size(vid_THWC),
+                self.text_LD.shape[0],
+                device=vid_THWC.device,
+            )
+        return self._run(vid_THWC, self.text_LD, None, tables)
+
+
+def _latent_size(vid_THWC: Tensor) -> tuple[int, int, int]:
+    num_frames, height, width, _ = vid_THWC.shape
+    return num_frames, height, width
+
+
+def permute_rows_(x_ND: Tensor, rows_N: Tensor) -> None:
+    """x = x[rows] in place, some columns at a time: needs a fraction of a second copy."""
+    for columns in x_ND.split(PERMUTE_COLUMNS, dim=1):
+        columns.copy_(columns.index_select(0, rows_N))
+
+
+def expected_keys(config: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint's tensors, rope buffers included.
+
+    The buffers are in public files and are never read (see rope.py).
+    """
+    with torch.device("meta"):
+        shapes = {name: tuple(t.shape) for name, t in DiT(config).state_dict().items()}
+    num_freqs = rope.num_frequencies(config.rope, config.head_dim)
+    for layer in range(config.num_layers):
+        shapes[f"blocks.{layer}.{ROPE_BUFFER}"] = (num_freqs,)
+    return shapes
+
+
+def check_keys(config: DiTConfig, names: Mapping[str, object]) -> None:
+    """Refuse a checkpoint with missing or unknown tensors; rope buffers may be absent.
+
+    Raises:
+        CheckpointError: with the first names of both kinds.
+    """
+    expected = expected_keys(config)
+    missing = [n for n in expected if n not in names and not n.endswith(ROPE_BUFFER)]
+    unknown = [n for n in names if n not in expected]
+    if missing or unknown:
+        raise CheckpointError(
+            f"not a checkpoint of this model: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}; check that file and model belong together"
+        )
+
+
+def load_plain(
+    config: DiTConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DiT:
+    """A `DiT` with a checkpoint's tensors, strictly; shares their memory where dtypes agree.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    check_keys(config, tensors)
+    with torch.device("meta"):
+        model = DiT(config, dtype=dtype)
+    assign_state(model, {name: tensors[name] for name in model.state_dict()}, device=device)
+    return model
+
+
+def assign_state(
+    model: nn.Module, state: Mapping[str, Tensor], *, device: torch.device | str
+) -> None:
+    """Give a model made on "meta" its tensors, in its own dtypes.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    wanted = model.state_dict()
+    try:
+        model.load_state_dict(
+            {n: t.to(device, wanted[n].dtype if n in wanted else None) for n, t in state.items()},
+            strict=True,
+            assign=True,
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"tensors do not fit the model: {error}") from error
+    model.requires_grad_(False)
+    model.eval()

@@ -1,0 +1,147 @@
+"""Pictures as tensors: exact round trips, exact sizes, padding that can be undone."""
+
+import subprocess
+import sys
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from seedvr2_core.frames import (
+    Frame,
+    crop,
+    pad,
+    pad_frames,
+    padded_num_frames,
+    padded_size,
+    resize,
+    rgb_to_tensor,
+    tensor_to_rgb,
+)
+
+
+def _all_levels(dtype: str) -> np.ndarray:
+    levels = np.arange(256 if dtype == "uint8" else 65536, dtype=dtype)
+    return np.stack([levels, levels[::-1], np.roll(levels, 99)], axis=-1).reshape(16, -1, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_every_level_survives_the_round_trip(dtype: Literal["uint8", "uint16"]) -> None:
+    rgb = _all_levels(dtype)
+    picture = rgb_to_tensor(rgb)
+    assert picture.dtype == torch.float32
+    assert picture.shape == (3, *rgb.shape[:2])
+    assert float(picture.min()) == -1.0
+    assert float(picture.max()) == pytest.approx(1.0, abs=1e-6)
+    back = tensor_to_rgb(picture, dtype)
+    assert back.dtype == rgb.dtype
+    assert np.array_equal(back, rgb)
+
+
+@pytest.mark.parametrize("view", ["flipped", "transposed", "read-only", "padded rows"])
+def test_any_strides(view: str) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    strange = {
+        "flipped": rgb[::-1, ::-1],
+        "transposed": rgb.transpose(1, 0, 2),
+        "read-only": rgb.copy(),
+        "padded rows": rgb[:, :7],
+    }[view]
+    if view == "read-only":
+        strange.flags.writeable = False
+    assert np.array_equal(tensor_to_rgb(rgb_to_tensor(strange), "uint8"), strange)
+
+
+def test_values_are_rounded_and_clamped() -> None:
+    levels = torch.tensor([0.4, 0.6, 254.6, -7.0, 300.0])
+    picture = (levels / 127.5 - 1).expand(3, 1, -1)
+    assert tensor_to_rgb(picture, "uint8")[0, :, 0].tolist() == [0, 1, 255, 0, 255]
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (2, 3, 20, 30)], ids=str)
+def test_resize_to_the_same_size_is_the_identity(shape: tuple[int, ...]) -> None:
+    picture = torch.rand(shape) * 2 - 1
+    assert resize(picture, (20, 30)) is picture
+    assert resize(picture, (40, 64)).shape == (*shape[:-2], 40, 64)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (10, 9)], ids=["up", "down"])
+def test_resize_keeps_flat_pictures_and_the_range(size: tuple[int, int]) -> None:
+    flat = torch.full((3, 20, 30), 0.3)
+    torch.testing.assert_close(resize(flat, size), torch.full((3, *size), 0.3))
+    edge = torch.ones(3, 20, 30)
+    edge[..., :15] = -1
+    sharp = resize(edge, size)
+    assert float(sharp.min()) >= -1
+    assert float(sharp.max()) <= 1
+
+
+def test_downsizing_is_antialiased() -> None:
+    stripes = torch.ones(3, 8, 64)
+    stripes[..., ::2] = -1
+    assert float(resize(stripes, (8, 16)).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [
+        ((720, 1280), (752, 1280)),
+        ((1080, 1920), (1104, 1920)),
+        ((1440, 2560), (1472, 2560)),
+        ((2160, 3840), (2192, 3840)),
+        ((712, 1278), (736, 1280)),
+        ((2, 2), (32, 16)),
+    ],
+    ids=str,
+)
+def test_sizes_at_which_the_model_runs(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    assert padded_size(*size) == padded
+
+
+def test_model_height_is_the_smallest_that_holds_reflection_and_black() -> None:
+    for height in range(1, 100):
+        rows, columns = padded_size(height, height)
+        assert rows % 16 == columns % 16 == 0
+        assert height + 24 <= rows < height + 24 + 16
+        assert height <= columns < height + 16
+
+
+@pytest.mark.parametrize("size", [(40, 50), (33, 64), (3, 5), (1, 1)], ids=str)
+def test_padding_reflects_then_ends_in_black_and_crop_undoes_it(size: tuple[int, int]) -> None:
+    height, width = size
+    picture = torch.rand(2, 3, *size) * 2 - 1
+    padded = pad(picture)
+    assert padded.shape[-2:] == padded_size(*size)
+    assert torch.equal(crop(padded, size), picture)
+    assert torch.equal(padded[..., -16:, :], torch.full_like(padded[..., -16:, :], -1.0))
+    for row in range(height, padded.shape[-2] - 16):
+        source = max(0, 2 * (height - 1) - row)
+        assert torch.equal(padded[..., row, :width], picture[..., source, :])
+    for column in range(width, padded.shape[-1]):
+        source = max(0, 2 * (width - 1) - column)
+        assert torch.equal(padded[..., :height, column], picture[..., :, source])
+
+
+@pytest.mark.parametrize(
+    ("count", "padded"), [(1, 1), (2, 5), (4, 5), (5, 5), (6, 9), (99, 101), (100, 101), (101, 101)]
+)
+def test_frame_counts(count: int, padded: int) -> None:
+    assert padded_num_frames(count) == padded
+    frames = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    longer = pad_frames(frames)
+    assert len(longer) == padded
+    assert torch.equal(longer[:count], frames)
+    assert (longer[count:] == count - 1).all()
+
+
+def test_frame_shows_its_shape_not_its_data() -> None:
+    frame = Frame(rgb=np.zeros((4, 6, 3), np.uint8), pts=7, index=2)
+    assert repr(frame) == "Frame(2, pts=7, rgb=uint8[4, 6, 3])"
+
+
+def test_importing_frames_and_windows_loads_no_torch() -> None:
+    code = (
+        "import sys, seedvr2_core.frames, seedvr2_core.windows; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
