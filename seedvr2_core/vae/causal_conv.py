@@ -1,0 +1,212 @@
+"""Causal 3-D convolution and the typed state that lets it run slice by slice.
+
+A causal conv with a temporal kernel of 3 reads the current frame and the two before it. What a
+slice leaves for the next is held by a `ConvState`, passed in with every call and updated by it;
+modules hold weights only. A shot's first frame stands in for the frames before it (replicated,
+not zeros). Everything runs in the channels_last_3d layout, which is kept by every helper here.
+
+Legend: B batch, C channels, T frames, H W pixels of the level at hand.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seedvr2_core.vae.conv import LAYOUT, conv3d
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Base of all states: a tree of dataclasses and lists whose leaves are tensors or numbers."""
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor held, with its path; the parts are named as the modules they belong to."""
+        for field in dataclasses.fields(self):
+            yield from _named_tensors(field.name, getattr(self, field.name))
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors held."""
+        return sum(tensor.nbytes for _, tensor in self.named_tensors())
+
+    def clone(self) -> Self:
+        """An independent copy (tensors copied, layout kept)."""
+        return self._map(Tensor.clone)
+
+    def to(
+        self, device: torch.device | str, *, pin_memory: bool = False, non_blocking: bool = False
+    ) -> Self:
+        """The state with its tensors on another device; tensors already there are shared.
+
+        Args:
+            device: where to.
+            pin_memory: with device "cpu": park in page-locked memory, so that the way back can
+                overlap with work.
+            non_blocking: as `Tensor.to`; the caller synchronises.
+        """
+        if not pin_memory:
+            return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+        def park(tensor: Tensor) -> Tensor:
+            parked = torch.empty_like(tensor, device=device, pin_memory=True)
+            return parked.copy_(tensor, non_blocking=non_blocking)
+
+        return self._map(park)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        changes = {
+            field.name: _map_value(getattr(self, field.name), function)
+            for field in dataclasses.fields(self)
+        }
+        return dataclasses.replace(self, **changes)
+
+
+def _named_tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, StreamState):
+        for name, tensor in value.named_tensors():
+            yield f"{path}.{name}", tensor
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _named_tensors(f"{path}.{index}", item)
+
+
+def _map_value(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, StreamState):
+        return value._map(function)
+    if isinstance(value, list):
+        return [_map_value(item, function) for item in value]
+    return value
+
+
+@dataclass(slots=True)
+class ConvState(StreamState):
+    """The input frames that a causal conv still needs."""
+
+    lead: int = 2
+    """How often the first frame is repeated in front of itself where nothing came before."""
+    frames: Tensor | None = None
+    """[B, C, 1 or 2, H, W], the input's dtype, before spatial padding; None before the start."""
+
+
+class Prologue(Protocol):
+    """Writes its function of x into out, which has x's shape; lets a norm fill a conv's input."""
+
+    def __call__(self, x_BCTHW: Tensor, *, out_BCTHW: Tensor) -> object: ...
+
+
+def split_frames(x_BCTHW: Tensor, max_frames: int | None) -> Sequence[Tensor]:
+    """Views of at most `max_frames` frames (None: all at once)."""
+    if max_frames is None or x_BCTHW.shape[2] <= max_frames:
+        return (x_BCTHW,)
+    return x_BCTHW.split(max_frames, dim=2)
+
+
+def join_frames(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate in time; parts without frames are fine, a single part is not copied."""
+    filled = [part for part in parts if part.shape[2]] or [parts[0]]
+    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=2)
+
+
+def extend_frames(
+    x_BCTHW: Tensor,
+    state: ConvState,
+    *,
+    extra_channels: int = 0,
+    prologue: Prologue | None = None,
+) -> Tensor:
+    """A fresh buffer with the frames that the state held, then x; the state lets its frames go.
+
+    Args:
+        x_BCTHW: new frames, T >= 1.
+        state: emptied, so that held and new frames are in memory once.
+        extra_channels: uninitialised channels to add behind x's.
+        prologue: applied to x on the way in.
+
+    Returns:
+        [B, C + extra_channels, held + T, H, W] in channels_last_3d.
+    """
+    batch, channels, frames, height, width = x_BCTHW.shape
+    lead = state.lead if state.frames is None else state.frames.shape[2]
+    buffer_BCTHW = torch.empty(
+        (batch, channels + extra_channels, lead + frames, height, width),
+        dtype=x_BCTHW.dtype,
+        device=x_BCTHW.device,
+        memory_format=LAYOUT,
+    )
+    old_BCTHW, new_BCTHW = buffer_BCTHW[:, :channels].split([lead, frames], dim=2)
+    if prologue is None:
+        new_BCTHW.copy_(x_BCTHW)
+    else:
+        prologue(x_BCTHW, out_BCTHW=new_BCTHW)
+    if state.frames is None:
+        old_BCTHW.copy_(new_BCTHW[:, :, :1].expand_as(old_BCTHW))
+    else:
+        assert state.frames.dtype == x_BCTHW.dtype, "a state never crosses a change of dtype"
+        old_BCTHW.copy_(state.frames)
+    state.frames = None
+    return buffer_BCTHW
+
+
+class CausalConv3d(nn.Module):
+    """Conv3d that sees the current and earlier frames only.
+
+    In space: zero padding of kernel // 2, or one row below and one column at the right with a
+    spatial stride (the down-sampler's rule). In time: see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: tuple[int, int, int] = (3, 3, 3),
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, *kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(
+        self, x_BCTHW: Tensor, state: ConvState, prologue: Prologue | None = None
+    ) -> Tensor:
+        """Convolve the next frames of a stream.
+
+        Args:
+            x_BCTHW: any number of frames >= 1.
+            state: updated. With temporal stride s it keeps all frames that a later output reads.
+            prologue: applied to x first (norm and activation, written straight into the buffer).
+
+        Returns:
+            The output frames that are complete: T of them at stride 1; with a temporal stride as
+            many as the frames so far allow, possibly none.
+        """
+        taps, step = self.kernel[0], self.stride[0]
+        if taps == 1 and prologue is None:
+            return self._convolve(x_BCTHW)
+        buffer_BCTHW = extend_frames(x_BCTHW, state, prologue=prologue)
+        outputs = max(0, (buffer_BCTHW.shape[2] - taps) // step + 1)
+        y_BCTHW = self._convolve(buffer_BCTHW) if outputs else self._no_frames(buffer_BCTHW)
+        state.frames = buffer_BCTHW[:, :, outputs * step :].clone(memory_format=LAYOUT)
+        return y_BCTHW
+
+    def _convolve(self, x_BCTHW: Tensor) -> Tensor:
+        rows, columns = self.kernel[1] // 2, self.kernel[2] // 2
+        if self.stride[1] > 1:
+            x_BCTHW = F.pad(x_BCTHW, (0, 1, 0, 1))
+            rows = columns = 0
+        return conv3d(x_BCTHW, self.weight, self.bias, stride=self.stride, padding=(rows, columns))
+
+    def _no_frames(self, x_BCTHW: Tensor) -> Tensor:
+        batch, _, _, height, width = x_BCTHW.shape
+        size = (height // self.stride[1], width // self.stride[2])
+        return x_BCTHW.new_empty((batch, self.bias.shape[0], 0, *size))

@@ -1,0 +1,107 @@
+"""The one place that calls a convolution kernel.
+
+Legend: B batch, C channels, T frames, H W pixels; F = B*T single frames.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LAYOUT = torch.channels_last_3d
+"""Memory layout of all weights and activations: channels innermost, so a frame is one block."""
+
+
+MAX_ELEMENTS = 2**31 - 1
+"""Of a tensor that a kernel is given: beyond it cuDNN needs 64-bit indices, which few kernels have.
+One 4k frame with the two before it at 256 channels is three times as much."""
+
+
+def conv3d(
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: tuple[int, int, int] = (1, 1, 1),
+    padding: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """`F.conv3d` without padding in time, its result always in channels_last_3d.
+
+    Args:
+        x_BCTHW: best in channels_last_3d.
+        weight: [O, C, kt, kh, kw].
+        bias: [O].
+        stride: in time, height, width.
+        padding: zeros at both sides of height and width.
+
+    Tensors beyond MAX_ELEMENTS are convolved in strips of rows; each strip gets the rows around it
+    that it reads, so the result is the same up to the order of sums.
+    """
+    batch, _, frames, height, width = x_BCTHW.shape
+    out_channels, _, *kernel = weight.shape
+    out_frames = (frames - kernel[0]) // stride[0] + 1
+    out_height = (height + 2 * padding[0] - kernel[1]) // stride[1] + 1
+    out_width = (width + 2 * padding[1] - kernel[2]) // stride[2] + 1
+    row_elements = max(
+        x_BCTHW.numel() // height * stride[1], batch * out_channels * out_frames * out_width
+    )
+    if row_elements * (out_height + kernel[1]) <= MAX_ELEMENTS:
+        return _convolve(x_BCTHW, weight, bias, stride=stride, padding=padding)
+    y_BCTHW = torch.empty(
+        (batch, out_channels, out_frames, out_height, out_width),
+        dtype=x_BCTHW.dtype,
+        device=x_BCTHW.device,
+        memory_format=LAYOUT,
+    )
+    rows = max(1, MAX_ELEMENTS // row_elements - kernel[1])
+    for start in range(0, out_height, rows):
+        stop = min(start + rows, out_height)
+        top = start * stride[1] - padding[0]
+        bottom = (stop - 1) * stride[1] - padding[0] + kernel[1]
+        strip_BCTHW = F.pad(
+            x_BCTHW[..., max(0, top) : bottom, :], (0, 0, max(0, -top), max(0, bottom - height))
+        )
+        y_BCTHW[..., start:stop, :] = _convolve(
+            strip_BCTHW, weight, bias, stride=stride, padding=(0, padding[1])
+        )
+    return y_BCTHW
+
+
+def _convolve(
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    # On the CPU torch's 3-D kernels take 10 (float32) to 20 times (half) as long at batch 1.
+    if x_BCTHW.device.type == "cpu":
+        y_BCTHW = _conv3d_by_frames(x_BCTHW, weight, bias, stride=stride, padding=padding)
+    else:
+        y_BCTHW = F.conv3d(x_BCTHW, weight, bias, stride=stride, padding=(0, *padding))
+    return y_BCTHW.contiguous(memory_format=LAYOUT)
+
+
+def _conv3d_by_frames(
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """One conv2d over all frames, the temporal taps side by side as channels: the same sums."""
+    batch, taps = x_BCTHW.shape[0], weight.shape[2]
+    last_start = x_BCTHW.shape[2] - taps
+    shifted = [x_BCTHW[:, :, tap : last_start + tap + 1 : stride[0]] for tap in range(taps)]
+    stacked_BCTHW = shifted[0] if taps == 1 else torch.cat(shifted, dim=1)
+    stacked_FCHW = stacked_BCTHW.transpose(1, 2).flatten(0, 1)
+    weight_OCHW = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    y_FCHW = F.conv2d(
+        stacked_FCHW.contiguous(memory_format=torch.channels_last),
+        weight_OCHW,
+        bias,
+        stride=stride[1:],
+        padding=padding,
+    )
+    return y_FCHW.unflatten(0, (batch, -1)).transpose(1, 2)

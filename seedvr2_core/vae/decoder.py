@@ -1,0 +1,152 @@
+"""The causal decoder: latents in, frames out, slice by slice.
+
+Legend: B batch, C channels, T frames, H W pixels of the level.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from seedvr2_core.config import VAEConfig
+from seedvr2_core.vae.blocks import (
+    MidBlock,
+    MidBlockState,
+    ResBlock,
+    ResBlockState,
+    Upsampler,
+    UpsamplerState,
+    build_norm,
+)
+from seedvr2_core.vae.causal_conv import (
+    CausalConv3d,
+    ConvState,
+    StreamState,
+    join_frames,
+    split_frames,
+)
+from seedvr2_core.vae.norm import NormSiLU
+
+
+@dataclass(slots=True)
+class UpBlockState(StreamState):
+    """Of one level."""
+
+    resnets: list[ResBlockState]
+    upsamplers: list[UpsamplerState]
+
+
+@dataclass(slots=True)
+class DecoderState(StreamState):
+    """What one slice leaves for the next."""
+
+    next_latent: int
+    """Of the shot; 0 before its first latent."""
+    conv_in: ConvState
+    mid_block: MidBlockState
+    up_blocks: list[UpBlockState]
+    conv_out: ConvState
+
+
+class UpBlock(nn.Module):
+    """Residual blocks of a level and its up-sampler (the last level has none)."""
+
+    def __init__(self, level: int, config: VAEConfig) -> None:
+        super().__init__()
+        channels = config.block_out_channels[::-1]
+        widths = [channels[max(level - 1, 0)], *[channels[level]] * config.layers_per_block]
+        self.resnets = nn.ModuleList(ResBlock(width, channels[level], config) for width in widths)
+        self.upsamplers = nn.ModuleList()
+        if level < config.num_levels - 1:
+            stride = config.decoder_time_stride(level)
+            self.upsamplers.append(Upsampler(channels[level], time_stride=stride))
+
+    @property
+    def upsampler(self) -> Upsampler | None:
+        """The level's up-sampler."""
+        upsampler = next(iter(self.upsamplers), None)
+        assert upsampler is None or isinstance(upsampler, Upsampler)
+        return upsampler
+
+    def start(self, *, seen: int) -> UpBlockState:
+        """A fresh state whose next frame is frame `seen` of the shot at this level."""
+        return UpBlockState(
+            resnets=[ResBlockState() for _ in self.resnets],
+            upsamplers=[] if self.upsampler is None else [self.upsampler.start(seen=seen)],
+        )
+
+    def forward(self, x_BCTHW: Tensor, state: UpBlockState) -> Tensor:
+        """The residual blocks only; the decoder calls the up-sampler, which may take less."""
+        for resnet, resnet_state in zip(self.resnets, state.resnets, strict=True):
+            x_BCTHW = resnet(x_BCTHW, resnet_state)
+        return x_BCTHW
+
+
+class Decoder(nn.Module):
+    """Latents -> frames, not clamped."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels = config.block_out_channels[::-1]
+        self.conv_in = CausalConv3d(config.latent_channels, channels[0])
+        self.mid_block = MidBlock(channels[0], config)
+        self.up_blocks = nn.ModuleList(UpBlock(level, config) for level in range(config.num_levels))
+        self.conv_norm_out = build_norm(channels[-1], config)
+        self.conv_out = CausalConv3d(channels[-1], config.out_channels)
+
+    def start(self, first_latent: int = 0) -> DecoderState:
+        """A fresh state whose next latent is that one of the shot."""
+        blocks: list[UpBlockState] = []
+        rate = 1
+        for block in self.levels():
+            # Latent 0 is one frame at every level, each later one `rate` frames.
+            blocks.append(block.start(seen=max(0, (first_latent - 1) * rate + 1)))
+            rate *= 1 if block.upsampler is None else block.upsampler.time_stride
+        return DecoderState(
+            next_latent=first_latent,
+            conv_in=ConvState(),
+            mid_block=self.mid_block.start(),
+            up_blocks=blocks,
+            conv_out=ConvState(),
+        )
+
+    def forward(
+        self, z_BCTHW: Tensor, state: DecoderState, max_frames: Sequence[int | None]
+    ) -> Tensor:
+        """Decode the next latents.
+
+        Depth first: each level hands at most `max_frames[level]` frames to the next and waits
+        until they have become pixels, so only those are held at the large sizes. A temporal
+        up-sampler makes two frames at least; they too are split before the level's blocks.
+        """
+        parts: list[Tensor] = []
+        for part_BCTHW in split_frames(z_BCTHW, max_frames[0]):
+            h_BCTHW = self.conv_in(part_BCTHW, state.conv_in)
+            h_BCTHW = self.mid_block(h_BCTHW, state.mid_block)
+            parts.extend(self._run_level(0, h_BCTHW, state, max_frames))
+        state.next_latent += z_BCTHW.shape[2]
+        return join_frames(parts)
+
+    def levels(self) -> list[UpBlock]:
+        """The levels, latent resolution first."""
+        return [block for block in self.up_blocks if isinstance(block, UpBlock)]
+
+    def _run_level(
+        self,
+        level: int,
+        x_BCTHW: Tensor,
+        state: DecoderState,
+        max_frames: Sequence[int | None],
+    ) -> Iterator[Tensor]:
+        block, block_state = self.levels()[level], state.up_blocks[level]
+        upsampler = block.upsampler
+        for part_BCTHW in split_frames(x_BCTHW, max_frames[level]):
+            h_BCTHW = block(part_BCTHW, block_state)
+            if upsampler is None:
+                yield self.conv_out(h_BCTHW, state.conv_out, NormSiLU(self.conv_norm_out))
+                continue
+            limit = max_frames[level + 1]
+            low_limit = None if limit is None else max(1, limit // upsampler.time_stride)
+            for low_BCTHW in split_frames(h_BCTHW, low_limit):
+                up_BCTHW = upsampler(low_BCTHW, block_state.upsamplers[0])
+                yield from self._run_level(level + 1, up_BCTHW, state, max_frames)

@@ -1,0 +1,115 @@
+"""Exact fold of an up-sampler's two convolutions into one on the low-resolution input.
+
+Between `upscale_conv` (1x1x1, C -> 4ZC, then depth to space-time) and the causal 3x3x3 `conv` there
+is no non-linearity. So every output phase (dz, dy, dx) is a small conv of the input: the taps of
+`conv` that land in one low-resolution cell are summed, each times the `upscale_conv` rows of the
+sub-position it lands on. In time 2 taps remain for Z = 2 and 3 for Z = 1; in space always 2x2:
+
+    output row 2i   reads high-res rows 2i-1 | 2i, 2i+1   -> low-res rows i-1, i
+    output row 2i+1 reads high-res rows 2i, 2i+1 | 2i+2   -> low-res rows i, i+1
+
+`upscale_conv`'s bias is the weight of one more input channel that is 1 in the picture and, like
+every channel, 0 in the spatial padding.
+
+Legend: B batch, C channels, F low-res frames, H W low-res pixels, Z frames made of one;
+O output, M middle and I input channels of the weights.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from seedvr2_core.vae.causal_conv import ConvState, extend_frames
+from seedvr2_core.vae.conv import LAYOUT, conv3d
+
+EXTRA_CHANNELS = 8
+"""The constant-1 channel, with zeros up to a multiple that tensor cores like."""
+
+
+def depth_to_space_time(u_BCFHW: Tensor, time_stride: int) -> Tensor:
+    """[B, 4ZC, F, H, W] -> [B, C, ZF, 2H, 2W]; the input's channels run (dy, dx, dz, c)."""
+    batch, _, frames, height, width = u_BCFHW.shape
+    u_BFHWC = u_BCFHW.permute(0, 2, 3, 4, 1)
+    phases = u_BFHWC.reshape(batch, frames, height, width, 2, 2, time_stride, -1)
+    y_BTHWC = phases.permute(0, 1, 6, 2, 4, 3, 5, 7).reshape(
+        batch, frames * time_stride, 2 * height, 2 * width, -1
+    )
+    return y_BTHWC.permute(0, 4, 1, 2, 3)
+
+
+def fold_weights(
+    up_weight: Tensor, up_bias: Tensor, conv_weight: Tensor, *, time_stride: int
+) -> Tensor:
+    """Weights of the folded phase convolutions.
+
+    Args:
+        up_weight: [4ZM, I, 1, 1, 1] of `upscale_conv`.
+        up_bias: [4ZM].
+        conv_weight: [O, M, 3, 3, 3] of `conv`.
+        time_stride: Z.
+
+    Returns:
+        [4Z, O, I + EXTRA_CHANNELS, 4 - Z, 2, 2], phase = (dz*2 + dy)*2 + dx, in float32 (float64
+        for float64 weights): round it once, to the dtype of the model.
+    """
+    wide = torch.float64 if conv_weight.dtype == torch.float64 else torch.float32
+    out_channels, mid_channels = conv_weight.shape[:2]
+    in_channels = up_weight.shape[1]
+    up_MI = torch.cat([up_weight.flatten(1), up_bias[:, None]], dim=1).to(wide)
+    up_YXZMI = up_MI.reshape(2, 2, time_stride, mid_channels, in_channels + 1)
+    conv_OMTHW = conv_weight.to(wide)
+    folded = conv_OMTHW.new_zeros(
+        (4 * time_stride, out_channels, in_channels + EXTRA_CHANNELS, 4 - time_stride, 2, 2)
+    )
+    for phase, (dz, dy, dx) in enumerate(itertools.product(range(time_stride), range(2), range(2))):
+        for t, h, w in itertools.product(range(3), repeat=3):
+            frame, sub_z = divmod(dz + t - 2, time_stride)
+            row, sub_y = divmod(dy + h - 1, 2)
+            column, sub_x = divmod(dx + w - 1, 2)
+            cell = (frame + 3 - time_stride, row + 1 - dy, column + 1 - dx)
+            product_OI = conv_OMTHW[:, :, t, h, w] @ up_YXZMI[sub_y, sub_x, sub_z]
+            folded[phase, :, : in_channels + 1, *cell] += product_OI
+    return folded
+
+
+class FoldedUpsampler(nn.Module):
+    """The folded form; its weights are derived, so they are buffers outside the state dict."""
+
+    def __init__(self, weights: Tensor, bias: Tensor, *, time_stride: int) -> None:
+        """Take `fold_weights`' result and `conv`'s bias."""
+        super().__init__()
+        self.time_stride = time_stride
+        self.in_channels = weights.shape[2] - EXTRA_CHANNELS
+        for phase, weight in enumerate(weights):
+            self.register_buffer(
+                f"weight_{phase}", weight.contiguous(memory_format=LAYOUT), persistent=False
+            )
+        self.register_buffer("bias", bias.clone(), persistent=False)
+
+    @property
+    def kept_frames(self) -> int:
+        """Low-res frames kept for the next slice."""
+        return 3 - self.time_stride
+
+    def forward(self, x_BCFHW: Tensor, state: ConvState) -> Tensor:
+        """[B, C, F, H, W] -> [B, O, ZF, 2H, 2W]; phase by phase, so one phase is held twice."""
+        batch, channels, frames, height, width = x_BCFHW.shape
+        z = self.time_stride
+        buffer_BCFHW = extend_frames(x_BCFHW, state, extra_channels=EXTRA_CHANNELS)
+        buffer_BCFHW[:, channels:].zero_()
+        buffer_BCFHW[:, channels] = 1
+        y_BCTHW = torch.empty(
+            (batch, self.get_buffer("bias").shape[0], z * frames, 2 * height, 2 * width),
+            dtype=x_BCFHW.dtype,
+            device=x_BCFHW.device,
+            memory_format=LAYOUT,
+        )
+        for phase, (dz, dy, dx) in enumerate(itertools.product(range(z), range(2), range(2))):
+            weight = self.get_buffer(f"weight_{phase}")
+            # Position p of this conv reads rows p-1 and p: phase dy of row i is position i + dy.
+            part = conv3d(buffer_BCFHW, weight, self.get_buffer("bias"), padding=(1, 1))
+            y_BCTHW[:, :, dz::z, dy::2, dx::2] = part[..., dy : dy + height, dx : dx + width]
+        kept_BCFHW = buffer_BCFHW[:, :channels, -self.kept_frames :]
+        state.frames = kept_BCFHW.clone(memory_format=LAYOUT)
+        return y_BCTHW

@@ -1,0 +1,120 @@
+"""Beginning inside a shot: after the warm-up the bits are those of the uninterrupted stream.
+
+One shot of 60 latents, windows of at most 12 with 3 shared, sliced as the restorer does it. Encoder
+and decoder are tested apart, each against its own uninterrupted float32 output.
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedvr2_core.config import VAE_TINY
+from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
+from seedvr2_core.vae.decoder import DecoderState
+from seedvr2_core.vae.encoder import EncoderState
+from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
+
+NUM_LATENTS = 60
+GROUP = 2
+WINDOWS = [(0, 12), (9, 20), (17, 28), (25, 36), (33, 44), (41, 52), (49, 60)]
+STARTS = [41, pytest.param(49, marks=pytest.mark.slow)]
+"""Windows at whose first latent the stream is taken up: those that a warm-up does not take to 0."""
+LEVELS = (None, None, 4, 2)
+
+
+def _grid(breaks: set[int]) -> list[tuple[int, int]]:
+    """Slices of at most GROUP latents between breaks; the shot's first group is {0, 1}."""
+    edges = sorted(breaks | {0, NUM_LATENTS})
+    starts = [x for a, b in itertools.pairwise(edges) for x in range(a, b, GROUP)]
+    return list(itertools.pairwise([*starts, NUM_LATENTS]))
+
+
+ENCODER_GRID = _grid({edge for window in WINDOWS for edge in window})
+DECODER_GRID = _grid({start for start, _ in WINDOWS})
+
+
+@pytest.fixture(scope="module")
+def vae() -> VideoVAE:
+    return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def video() -> Tensor:
+    return torch.randn(1, 3, 4 * NUM_LATENTS - 3, 16, 16, generator=_seed(1)).clamp(-1, 1)
+
+
+@pytest.fixture(scope="module")
+def latents() -> Tensor:
+    return torch.randn(1, 16, NUM_LATENTS, 2, 2, generator=_seed(2))
+
+
+def _seed(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _slice_at(grid: list[tuple[int, int]], latent: int) -> int:
+    """The start of the last slice that begins at or before the latent."""
+    return max(start for start, _ in grid if start <= latent)
+
+
+def _decode(vae: VideoVAE, latents: Tensor, first: int, state: DecoderState | None) -> Tensor:
+    """Frames from slice `first` to the end."""
+    outputs = []
+    for start, stop in DECODER_GRID:
+        if start < first:
+            continue
+        output, state = vae.decode(latents[:, :, start:stop], state, max_frames=LEVELS)
+        outputs.append(output)
+    return torch.cat(outputs, dim=2)
+
+
+def _encode(vae: VideoVAE, video: Tensor, first: int, state: EncoderState | None) -> Tensor:
+    """Moments from slice `first` to the end."""
+    outputs = []
+    for start, stop in ENCODER_GRID:
+        if start < first:
+            continue
+        part = video[:, :, max(0, 4 * start - 3) : 4 * stop - 3]
+        output, state = vae.encode(part, state, max_frames=LEVELS[::-1])
+        outputs.append(output)
+    return torch.cat(outputs, dim=2)
+
+
+@pytest.fixture(scope="module")
+def frames(vae: VideoVAE, latents: Tensor) -> Tensor:
+    return _decode(vae, latents, 0, None)
+
+
+@pytest.fixture(scope="module")
+def moments(vae: VideoVAE, video: Tensor) -> Tensor:
+    return _encode(vae, video, 0, None)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    ("context", "same"), [(decoder_warm_up_latents(VAE_TINY), True), (20, False), (0, False)]
+)
+def test_decoder_warm_up(
+    vae: VideoVAE, latents: Tensor, frames: Tensor, start: int, context: int, *, same: bool
+) -> None:
+    first = _slice_at(DECODER_GRID, start - context)
+    assert first > 0
+    got = _decode(vae, latents, first, vae.start_decoder(first))
+    wanted = frames[:, :, 4 * start - 3 :]
+    assert torch.equal(got[:, :, -wanted.shape[2] :], wanted) == same
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    ("context", "same"), [(encoder_warm_up_frames(VAE_TINY), True), (60, False), (0, False)]
+)
+def test_encoder_warm_up(
+    vae: VideoVAE, video: Tensor, moments: Tensor, start: int, context: int, *, same: bool
+) -> None:
+    first = _slice_at(ENCODER_GRID, start - context // 4)
+    assert first > 0
+    got = _encode(vae, video, first, vae.start_encoder(first))
+    wanted = moments[:, :, start:]
+    assert torch.equal(got[:, :, -wanted.shape[2] :], wanted) == same
