@@ -39,11 +39,12 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     middle = slice(width // 4, width // 4 + width // 2)
     divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
     parts = [ImageClip(part) for part in (enlarged[:, middle], divider, after[:, middle])]
-    sheet = clips_array([parts])
+    sheet = np.asarray(clips_array([parts]).get_frame(0))
     if height > MAX_HEIGHT:
-        sheet = sheet.resized(height=MAX_HEIGHT)
+        sheet_width = round(sheet.shape[1] * MAX_HEIGHT / height)
+        sheet = resize_rgb(sheet, height=MAX_HEIGHT, width=sheet_width)
     part = picture.with_name(picture.stem + ".part.jpg")
-    sheet.save_frame(str(part), t=0, with_mask=False)
+    ImageClip(sheet).save_frame(str(part), t=0, with_mask=False)
     part.replace(picture)
 
 

@@ -56,11 +56,23 @@ def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[
     if start == stop:
         return
     convert = _Converter(info)
+    for index, picture in read_pictures(path, info, start, stop):
+        yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+
+
+def read_pictures(
+    path: Path, info: VideoInfo, start: int, stop: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(index, decoded picture as coded) of the presented frames [start, stop), gaps mended.
+
+    Raises:
+        InvalidVideoError: as `read_frames`.
+    """
     mender = _Mender(path, info)
     pictures = _pictures_near(path, info, start, stop)
     for index, picture, delivered in _without_gaps(pictures, start, stop):
         mender.count(index, delivered=delivered)
-        yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+        yield index, picture
     if not mender.counted:
         raise InvalidVideoError(f"{path.name}: no frame can be decoded from frame {start} on")
 
