@@ -27,6 +27,14 @@ class Settings(BaseSettings):
     output_dir: Path | None = Field(
         default=None, description="Folder of the local storage; default WORK_DIR/output."
     )
+    weights_dir: Path | None = Field(
+        default=None, description="Plain folder with the model's weights; default WORK_DIR/weights."
+    )
+    hf_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Hub that weights come from, a mirror's address; default huggingface.co.",
+    )
     storage: Literal["local"] = Field(default="local", description="Where outputs are put.")
     segment_seconds: float = Field(
         default=10.0, gt=0, description="Presentation time after which a segment is closed."
@@ -77,6 +85,11 @@ class Settings(BaseSettings):
     def storage_dir(self) -> Path:
         """Folder of the local storage."""
         return self.output_dir or self.work_dir / "output"
+
+    @property
+    def weights_folder(self) -> Path:
+        """Folder of the weights."""
+        return self.weights_dir or self.work_dir / "weights"
 
 
 _override: list[Settings] = []

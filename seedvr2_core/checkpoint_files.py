@@ -1,0 +1,343 @@
+"""A plain directory of weights: what is in it, which file serves which part, what its digest says.
+
+Names do not matter: a file is what it holds. They are used twice, as a warning: a file under a
+public name must have the publisher's digest; and, where no digest decides, to tell the sharp 7B
+from the 7B. What was found out about a file lies beside it in `<file>.seedvr2.json`, valid as
+long as size and modification time stay, so that 16 GB are hashed once. Loads torch only for files
+seen for the first time.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from seedvr2_core.checkpoint import (
+    Layouts,
+    base_part,
+    identify,
+    open_checkpoint,
+    public_layouts,
+)
+from seedvr2_core.checkpoint_reader import sniff_format
+from seedvr2_core.checkpoint_table import MODEL_PARTS, PUBLIC_FILES, SHARP, PublicFile
+from seedvr2_core.errors import CheckpointError, SegmentError
+from seedvr2_core.records import read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+RECORD_SUFFIX = ".seedvr2.json"
+REFUSED_SUFFIX = ".refused"
+_SKIPPED_SUFFIXES = (RECORD_SUFFIX, REFUSED_SUFFIX, ".part", ".lock")
+_RECORD_FORMAT = 1
+_CHUNK_BYTES = 8 * 2**20
+
+Status = Literal["verified", "unknown", "wrong", "unchecked"]
+"""verified: the publisher's digest. unknown: names and shapes are right, no digest of a publisher
+to compare with. wrong: not the digest it should have. unchecked: not hashed yet."""
+
+Beat = Callable[[int, int], object]
+"""Called with (bytes done, of how many)."""
+
+
+def _no_beat(done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """What is known of weights in the world; tests have small ones."""
+
+    files: tuple[PublicFile, ...] = PUBLIC_FILES
+    layouts: Layouts = public_layouts
+    models: Mapping[str, tuple[str, ...]]
+
+
+PUBLIC = Catalog(models=MODEL_PARTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsRecord:
+    """What was found out about a file, kept beside it."""
+
+    format: int = _RECORD_FORMAT
+    size: int
+    mtime_ns: int
+    part: str
+    """By names and shapes: dit-7b also for the sharp one."""
+    dtypes: tuple[str, ...]
+    sha256: str | None = None
+    publisher: str = ""
+    """In words, for people who look."""
+    source: str | None = None
+    """Where it was downloaded: repository@commit."""
+    fault: str = ""
+    """Why it must not be used, if `verify_file` found a reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """A file that holds a known part."""
+
+    path: Path
+    part: str
+    """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb."""
+    dtypes: tuple[str, ...]
+    size: int
+    sha256: str | None
+    status: Status
+    public: PublicFile | None
+    """The row of the table whose digest, or else whose name, it has."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """A directory's content."""
+
+    files: tuple[WeightsFile, ...]
+    refused: Mapping[Path, str]
+    """Files that look like weights and are not used, and why."""
+
+
+def examine(
+    path: Path, *, catalog: Catalog = PUBLIC, digest: bool = True, beat: Beat = _no_beat
+) -> WeightsFile:
+    """What a file is, from its record where that is still valid.
+
+    Args:
+        path: the file.
+        catalog: the known weights.
+        digest: hash it if it has not been hashed; False may give the status unchecked.
+        beat: hears of the hashing.
+
+    Raises:
+        CheckpointError: not a known part, truncated, damaged.
+    """
+    record = read_weights_record(path) or _recognise(path, catalog)
+    if digest and record.sha256 is None:
+        record = replace(record, sha256=hash_file(path, beat=beat))
+    return _keep(path, record, catalog)
+
+
+def verify_file(path: Path, *, catalog: Catalog = PUBLIC, beat: Beat = _no_beat) -> WeightsFile:
+    """Examine a file anew: names and shapes, digest against publisher and record.
+
+    Where no publisher's digest vouches for the values, all of them are read once.
+
+    Args:
+        path: the file.
+        catalog: the known weights.
+        beat: hears of the hashing.
+
+    Raises:
+        CheckpointError: not a known part, truncated, damaged.
+    """
+    before = read_weights_record(path)
+    record = replace(_recognise(path, catalog), sha256=hash_file(path, beat=beat))
+    if before is not None:
+        record = replace(record, source=before.source)
+    if _judge(path, record, catalog).status == "unknown":
+        record = replace(record, fault=_fault(path, record, before, catalog))
+    return _keep(path, record, catalog)
+
+
+def _fault(
+    path: Path, record: WeightsRecord, before: WeightsRecord | None, catalog: Catalog
+) -> str:
+    """What is wrong with a file that no publisher vouches for; "" if nothing."""
+    if before is not None and before.sha256 not in (None, record.sha256):
+        return (
+            f"its bytes changed on disk: sha256 was {before.sha256}, is {record.sha256}; delete it "
+            "and download it again"
+        )
+    try:
+        with open_checkpoint(path, record.part, layouts=catalog.layouts) as checkpoint:
+            checkpoint.check_values()
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def scan_weights(weights_dir: Path, *, catalog: Catalog = PUBLIC) -> Inventory:
+    """Everything in a directory (not below it) that is or claims to be weights; hashes nothing."""
+    files: list[WeightsFile] = []
+    refused: dict[Path, str] = {}
+    for path in sorted(weights_dir.iterdir()) if weights_dir.is_dir() else ():
+        if path.name.startswith(".") or path.name.endswith(_SKIPPED_SUFFIXES) or path.is_dir():
+            continue
+        try:
+            if sniff_format(path) is not None:
+                files.append(examine(path, catalog=catalog, digest=False))
+        except CheckpointError as error:
+            refused[path] = str(error)
+    return Inventory(files=tuple(files), refused=refused)
+
+
+def find_weights(weights_dir: Path | None, part: str, *, catalog: Catalog = PUBLIC) -> Path:
+    """The file that serves a part: 16 or 32 bits before 8, then .safetensors, then by name.
+
+    Hashes the candidates that have not been hashed, until one serves.
+
+    Raises:
+        CheckpointError: none; says what to run, and what was refused.
+    """
+    model = next(name for name, parts in catalog.models.items() if part in parts)
+    advice = f"run: seedvr2 weights download {model}"
+    if weights_dir is None:
+        raise CheckpointError(f"no directory of weights is set (SEEDVR2_WEIGHTS_DIR); {advice}")
+    inventory = scan_weights(weights_dir, catalog=catalog)
+    same_layout = [f for f in inventory.files if base_part(f.part) == base_part(part)]
+    refused = list(inventory.refused.values())
+    for candidate in sorted(same_layout, key=lambda file: _preference(file, part)):
+        found = examine(candidate.path, catalog=catalog)
+        if found.status == "wrong":
+            refused.append(f"{found.path}: {'; '.join(found.notes)}")
+        elif found.part == part:
+            return found.path
+    because = "".join(f"; refused: {reason}" for reason in refused)
+    raise CheckpointError(f"{weights_dir} has no usable weights for {part}; {advice}{because}")
+
+
+def find_model(
+    weights_dir: Path | None, model: str, *, catalog: Catalog = PUBLIC
+) -> tuple[Path, ...]:
+    """The files of a model: transformer, VAE, text embedding.
+
+    Raises:
+        CheckpointError: one is missing; says what to run.
+    """
+    return tuple(find_weights(weights_dir, part, catalog=catalog) for part in catalog.models[model])
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, from its record where there is a valid one."""
+    record = read_weights_record(path)
+    return (record.sha256 if record else None) or hash_file(path)
+
+
+def hash_file(path: Path, *, beat: Beat = _no_beat) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        CheckpointError: not readable, or written to meanwhile.
+    """
+    digest, done = hashlib.sha256(), 0
+    try:
+        before = path.stat()
+        with path.open("rb") as stream:
+            while done <= before.st_size and (chunk := stream.read(_CHUNK_BYTES)):
+                digest.update(chunk)
+                done += len(chunk)
+                beat(done, before.st_size)
+        after = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise CheckpointError(f"{path} changed while it was read; wait until it is complete")
+    return digest.hexdigest()
+
+
+def record_path(path: Path) -> Path:
+    """Where a file's record lies."""
+    return path.with_name(path.name + RECORD_SUFFIX)
+
+
+def read_weights_record(path: Path) -> WeightsRecord | None:
+    """What is known of a file; None if nothing, or if the file has changed since."""
+    try:
+        record = read_record(record_path(path), WeightsRecord)
+        stat = path.stat()
+    except (OSError, SegmentError):
+        return None
+    same = (record.format, record.size, record.mtime_ns)
+    return record if same == (_RECORD_FORMAT, stat.st_size, stat.st_mtime_ns) else None
+
+
+def save_weights_record(path: Path, record: WeightsRecord) -> None:
+    """Keep what is known; a directory that cannot be written only costs time later."""
+    if read_weights_record(path) == record:
+        return
+    try:
+        write_record(record_path(path), record)
+    except OSError as error:
+        logger.warning(
+            "cannot keep what is known of %s beside it (%s): it will be examined each time",
+            path,
+            error.strerror,
+        )
+
+
+def _keep(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
+    found = _judge(path, record, catalog)
+    told = {"unchecked": "", "unknown": "publisher's digest unknown"}
+    save_weights_record(path, replace(record, publisher=told.get(found.status, found.status)))
+    return found
+
+
+def _recognise(path: Path, catalog: Catalog) -> WeightsRecord:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    identity = identify(path, layouts=catalog.layouts)
+    return WeightsRecord(
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        part=identity.part,
+        dtypes=identity.dtypes,
+    )
+
+
+def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
+    """Part, status and notes from content, digest and, last, the name."""
+    by_digest = [row for row in catalog.files if row.sha256 and row.sha256 == record.sha256]
+    by_name = [row for row in catalog.files if row.file == path.name]
+    public = next(iter(by_digest or by_name), None)
+    part, notes = record.part, []
+    if public is not None and base_part(public.part) == record.part:
+        part = public.part
+    elif record.part + SHARP in {row.part for row in catalog.files}:
+        part += SHARP if "sharp" in path.name.lower() else ""
+        notes.append(f"taken for {part} by its name alone")
+    status, reason = _status(record, public, verified=bool(by_digest))
+    return WeightsFile(
+        path=path,
+        part=part,
+        dtypes=record.dtypes,
+        size=record.size,
+        sha256=record.sha256,
+        status=status,
+        public=public,
+        notes=(*notes, *([reason] if reason else [])),
+    )
+
+
+def _status(
+    record: WeightsRecord, public: PublicFile | None, *, verified: bool
+) -> tuple[Status, str]:
+    """Status and what to say about it."""
+    if record.fault:
+        return "wrong", record.fault
+    if record.sha256 is None:
+        return "unchecked", ""
+    if verified:
+        return "verified", ""
+    if public is None or public.sha256 is None:
+        return "unknown", "publisher's digest unknown; names and shapes are right"
+    return "wrong", (
+        f"its sha256 is {record.sha256}, but {public.repo} publishes {public.sha256} under this "
+        "name; delete it and download it again, or rename it if it is your own"
+    )
+
+
+def _preference(file: WeightsFile, part: str) -> tuple[bool, bool, bool, str]:
+    """Sorts candidates, best first."""
+    return (
+        file.part != part,
+        file.dtypes[0].startswith("F8"),
+        file.path.suffix != ".safetensors",
+        file.path.name,
+    )

@@ -1,0 +1,272 @@
+"""What lies in a weights file: names, dtypes and shapes at once, tensors one at a time.
+
+Two formats, told apart by their first bytes: .safetensors, whose header says everything, and what
+torch.save writes, read with `weights_only=True` so that nothing in it is run. Importing this
+module loads no torch.
+"""
+
+import json
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+
+from seedvr2_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Format = Literal["safetensors", "torch"]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "module", "params_ema", "params")
+"""Keys under which training scripts put the weights."""
+
+_ITEM_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
+}
+_TORCH_TAGS = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float8_e4m3fn": "F8_E4M3",
+}
+_LOAD_ERRORS = (
+    *(RuntimeError, EOFError, OSError, struct.error, AssertionError, zipfile.BadZipFile),
+    *(ValueError, LookupError, TypeError, AttributeError),
+)
+"""What a damaged pickle can make torch.load raise."""
+_MAX_HEADER_BYTES = 100_000_000
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """dtype (as safetensors writes it: F32, F16, BF16, F8_E4M3 ...) and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Reader(Protocol):
+    """An open weights file."""
+
+    format: Format
+    tensors: Mapping[str, TensorInfo]
+
+    def read(self, name: str) -> "Tensor":
+        """One tensor as it is stored, on the CPU."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first few of many, sorted."""
+    found = sorted(names)
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
+
+
+def sniff_format(path: Path) -> Format | None:
+    """The format that the first bytes promise; None: no weights file.
+
+    Raises:
+        CheckpointError: no file, not readable, or GGUF.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if start.startswith(b"GGUF"):
+        raise CheckpointError(
+            f"{path} is a GGUF file, which is not supported; use a .safetensors or .pth file"
+        )
+    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04"):
+        return "torch"
+    if len(start) == 9 and start[8:] == b"{":
+        return "safetensors"
+    return None
+
+
+def open_reader(path: Path) -> Reader:
+    """Open a file of either format; reads no values.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, or not a weights file.
+    """
+    kind = sniff_format(path)
+    if kind == "safetensors":
+        return _SafetensorsFile(path)
+    if kind == "torch":
+        return _TorchFile(path)
+    raise CheckpointError(
+        f"{path} is no weights file: it begins like neither .safetensors nor torch's format"
+    )
+
+
+class _SafetensorsFile:
+    format: Format = "safetensors"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.tensors: Mapping[str, TensorInfo] = read_safetensors_header(path)
+        self._open: Any = None
+
+    def read(self, name: str) -> "Tensor":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            if self._open is None:
+                self._open = safe_open(self._path, framework="pt", device="cpu")
+            return self._open.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self._path}: {name} cannot be read: {error}") from error
+
+    def close(self) -> None:
+        self._open = None
+
+
+def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
+    """Names, dtypes and shapes; the length of the file is checked against them.
+
+    Raises:
+        CheckpointError: truncated, too long, or a header that contradicts itself.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header, start = _parse_header(path, stream, size)
+    header.pop("__metadata__", None)
+    spans = {name: _span(path, name, entry) for name, entry in header.items()}
+    end = 0
+    for name, (first, last, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
+        if first != end:
+            raise _damaged(path, f"{name} begins at byte {first} of the data, expected {end}")
+        end = last
+    held = size - start
+    if held < end:
+        cut = [name for name, (_, last, _) in spans.items() if last > held]
+        raise CheckpointError(
+            f"{path} is truncated: {end - held} of {end + start} bytes are missing, and with them "
+            f"{len(cut)} of {len(spans)} tensors: {name_some(cut)}; download it again"
+        )
+    if held > end:
+        raise _damaged(path, f"{held - end} bytes follow the last tensor")
+    return {name: info for name, (_, _, info) in spans.items()}
+
+
+def _parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """The header and the offset of the data."""
+    (length,) = struct.unpack("<Q", stream.read(8))
+    if length > _MAX_HEADER_BYTES:
+        raise _damaged(path, f"its header claims {length} bytes")
+    if 8 + length > size:
+        raise CheckpointError(
+            f"{path} is truncated: its header alone has {length} bytes, the file {size}; "
+            "download it again"
+        )
+    try:
+        header = json.loads(stream.read(length), object_pairs_hook=_unique)
+    except ValueError as error:
+        raise _damaged(path, f"its header is no JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no JSON object")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+        raise ValueError(f"named twice: {name_some(twice)}")
+    return names
+
+
+def _span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo]:
+    """First and last byte in the data, dtype and shape of a header's entry."""
+    try:
+        info = TensorInfo(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
+        first, last = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"the entry of {name} cannot be read") from error
+    item = _ITEM_BYTES.get(info.dtype)
+    if item is None:
+        raise _damaged(path, f"{name} has the unknown dtype {info.dtype}")
+    if min(info.shape, default=0) < 0 or last - first != item * math.prod(info.shape):
+        raise _damaged(
+            path, f"{name} is {info.dtype} {list(info.shape)} but has {last - first} bytes"
+        )
+    return first, last, info
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {reason}; download it again")
+
+
+class _TorchFile:
+    format: Format = "torch"
+
+    def __init__(self, path: Path) -> None:
+        self._state = _unwrap(path, _load_torch(path))
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(_TORCH_TAGS.get(str(t.dtype), str(t.dtype)), tuple(t.shape))
+            for name, t in self._state.items()
+        }
+
+    def read(self, name: str) -> "Tensor":
+        return self._state[name]
+
+    def close(self) -> None:
+        self._state = {}
+
+
+def _load_torch(path: Path) -> object:
+    """What torch.save wrote, mapped into memory where the format allows."""
+    import torch
+
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"PK"
+        # By its handle, since torch.load takes a name's ending for the format.
+        handle = f"/proc/self/fd/{stream.fileno()}"
+        try:
+            if zipped and not zipfile.is_zipfile(path):
+                raise EOFError("truncated: the table of contents at its end is missing")
+            return torch.load(handle, map_location="cpu", weights_only=True, mmap=zipped)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} is damaged, or holds more than tensors and could run foreign code; it "
+                "was not loaded: download it again, or use a .safetensors file"
+            ) from error
+        except _LOAD_ERRORS as error:
+            first_line = str(error).partition("\n")[0].replace(handle, path.name)
+            raise _damaged(path, f"torch cannot read it ({first_line})") from error
+
+
+def _unwrap(path: Path, found: object) -> dict[str, "Tensor"]:
+    """The flat state dict in what was loaded."""
+    from torch import Tensor
+
+    if isinstance(found, Tensor):
+        return {"tensor": found}
+    if not isinstance(found, Mapping) or not found:
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected named tensors")
+    others = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if not others:
+        return {str(name): value.detach() for name, value in found.items()}
+    for wrapper in WRAPPERS:
+        if isinstance(found.get(wrapper), Mapping):
+            return _unwrap(path, found[wrapper])
+    raise CheckpointError(
+        f"{path} holds {len(others)} entries that are no tensors: {name_some(others)}; expected a "
+        f"flat table of tensors, or one under {', '.join(WRAPPERS)}"
+    )

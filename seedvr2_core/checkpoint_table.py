@@ -1,0 +1,127 @@
+"""The public weights: repositories, files, digests, and which parts a model needs. Plain data.
+
+Source: shared/seedvr2/checkpoints.json (SHA-256 of a public model registry, names of the original
+inference scripts); nothing was downloaded to write this. Left out: GGUF files, which are not read,
+and numz' plain fp8 file of the 7B, which the mixed one replaced. All files of one part hold the
+same tensor names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp16", "fp8", "original"]
+
+VAE = "vae"
+TEXT = "pos_emb"
+NEGATIVE_TEXT = "neg_emb"
+"""Known because it lies beside the others; no model here reads it."""
+SHARP = "-sharp"
+"""Ends the part of the sharp 7B, whose tensors have the names and shapes of the 7B."""
+
+MODEL_PARTS: Mapping[str, tuple[str, ...]] = {
+    "seedvr2-3b": ("dit-3b", VAE, TEXT),
+    "seedvr2-7b": ("dit-7b", VAE, TEXT),
+    "seedvr2-7b-sharp": ("dit-7b" + SHARP, VAE, TEXT),
+}
+"""Model -> the parts it reads: transformer, VAE, positive text embedding."""
+
+_FP16_REPO = "numz/SeedVR2_comfyUI"
+_FP8_REPO = "AInVFX/SeedVR2_comfyUI"
+_3B_REPO = "ByteDance-Seed/SeedVR2-3B"
+_7B_REPO = "ByteDance-Seed/SeedVR2-7B"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicFile:
+    """A file that anyone can download."""
+
+    file: str
+    repo: str
+    """owner/name on the hub."""
+    part: str
+    """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb or neg_emb."""
+    precision: Precision
+    sha256: str | None = None
+    """The publisher's digest; None where it is not known to us."""
+    size: int | None = None
+    """Bytes, where known."""
+
+
+PUBLIC_FILES: tuple[PublicFile, ...] = (
+    PublicFile(
+        file="seedvr2_ema_3b_fp16.safetensors",
+        repo=_FP16_REPO,
+        part="dit-3b",
+        precision="fp16",
+        sha256="2fd0e03a3dad24e07086750360727ca437de4ecd456f769856e960ae93e2b304",
+    ),
+    PublicFile(
+        file="seedvr2_ema_3b_fp8_e4m3fn.safetensors",
+        repo=_FP16_REPO,
+        part="dit-3b",
+        precision="fp8",
+        sha256="3bf1e43ebedd570e7e7a0b1b60d6a02e105978f505c8128a241cde99a8240cff",
+    ),
+    PublicFile(file="seedvr2_ema_3b.pth", repo=_3B_REPO, part="dit-3b", precision="original"),
+    PublicFile(
+        file="seedvr2_ema_7b_fp16.safetensors",
+        repo=_FP16_REPO,
+        part="dit-7b",
+        precision="fp16",
+        sha256="7b8241aa957606ab6cfb66edabc96d43234f9819c5392b44d2492d9f0b0bbe4a",
+    ),
+    PublicFile(
+        file="seedvr2_ema_7b_fp8_e4m3fn_mixed_block35_fp16.safetensors",
+        repo=_FP8_REPO,
+        part="dit-7b",
+        precision="fp8",
+        sha256="3d68b5ec0b295ae28092e355c8cad870edd00b817b26587d0cb8f9dd2df19bb2",
+    ),
+    PublicFile(file="seedvr2_ema_7b.pth", repo=_7B_REPO, part="dit-7b", precision="original"),
+    PublicFile(
+        file="seedvr2_ema_7b_sharp_fp16.safetensors",
+        repo=_FP16_REPO,
+        part="dit-7b" + SHARP,
+        precision="fp16",
+        sha256="20a93e01ff24beaeebc5de4e4e5be924359606c356c9c51509fba245bd2d77dd",
+    ),
+    PublicFile(
+        file="seedvr2_ema_7b_sharp_fp8_e4m3fn_mixed_block35_fp16.safetensors",
+        repo=_FP8_REPO,
+        part="dit-7b" + SHARP,
+        precision="fp8",
+        sha256="0d2c5b8be0fda94351149c5115da26aef4f4932a7a2a928c6f184dda9186e0be",
+    ),
+    PublicFile(
+        file="seedvr2_ema_7b_sharp.pth",
+        repo=_7B_REPO,
+        part="dit-7b" + SHARP,
+        precision="original",
+    ),
+    PublicFile(
+        file="ema_vae_fp16.safetensors",
+        repo=_FP16_REPO,
+        part=VAE,
+        precision="fp16",
+        sha256="20678548f420d98d26f11442d3528f8b8c94e57ee046ef93dbb7633da8612ca1",
+        size=501_324_814,
+    ),
+    PublicFile(file="ema_vae.pth", repo=_3B_REPO, part=VAE, precision="original"),
+    PublicFile(
+        file="pos_emb.pt",
+        repo=_3B_REPO,
+        part=TEXT,
+        precision="original",
+        sha256="fa07a14844314772266b66c3b95deb0027696d8fe7065721263db5176f45d799",
+        size=595_100,
+    ),
+    PublicFile(
+        file="neg_emb.pt",
+        repo=_3B_REPO,
+        part=NEGATIVE_TEXT,
+        precision="original",
+        sha256="6a43e5800ef2354f1c156d27535834da055cbec8248298b8923492bba2076581",
+        size=656_540,
+    ),
+)

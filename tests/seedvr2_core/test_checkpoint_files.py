@@ -1,0 +1,292 @@
+"""A directory of weights: which file serves, what its digest says, what is remembered."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedvr2_core import checkpoint_files
+from seedvr2_core.checkpoint_files import (
+    PUBLIC,
+    WeightsRecord,
+    examine,
+    file_digest,
+    find_model,
+    find_weights,
+    read_weights_record,
+    record_path,
+    scan_weights,
+    verify_file,
+)
+from seedvr2_core.checkpoint_table import MODEL_PARTS, PUBLIC_FILES
+from seedvr2_core.errors import CheckpointError
+from tests.weights_kit import (
+    file_bytes,
+    public,
+    tensors,
+    tiny_catalog,
+    without_digest,
+    write_safetensors,
+)
+
+SHARP = "dit-7b-sharp"
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were hashed."""
+    names: list[str] = []
+    real = checkpoint_files.hash_file
+
+    def hash_file(path: Path, **options: object) -> str:
+        names.append(path.name)
+        return real(path, **options)
+
+    monkeypatch.setattr(checkpoint_files, "hash_file", hash_file)
+    return names
+
+
+def put(folder: Path, part: str, name: str | None = None) -> Path:
+    path = folder / (name or f"{part}.safetensors")
+    path.write_bytes(file_bytes(part))
+    return path
+
+
+def find(folder: Path, part: str) -> Path:
+    return find_weights(folder, part, catalog=tiny_catalog())
+
+
+def test_the_table() -> None:
+    assert len({row.file for row in PUBLIC_FILES}) == len(PUBLIC_FILES)
+    digests = [row.sha256 for row in PUBLIC_FILES if row.sha256]
+    assert len(set(digests)) == len(digests)
+    needed = {part for parts in MODEL_PARTS.values() for part in parts}
+    assert {row.part for row in PUBLIC_FILES} == {*needed, "neg_emb"}
+    assert PUBLIC.models is MODEL_PARTS
+
+
+def test_the_table_is_that_of_the_facts(shared: Path) -> None:
+    facts = (shared / "seedvr2" / "checkpoints.json").read_text()
+    for row in PUBLIC_FILES:
+        assert f'"{row.file}"' in facts
+        assert row.repo in facts
+        assert row.sha256 is None or row.sha256 in facts
+
+
+def test_a_part_is_found_under_any_name(tmp_path: Path) -> None:
+    for part, name in (("dit-3b", "a"), ("vae", "b.bin"), ("pos_emb", "c.pth")):
+        put(tmp_path, part, name)
+    (tmp_path / "readme.txt").write_text("not weights")
+    (tmp_path / "folder").mkdir()
+    assert [find(tmp_path, part).name for part in MODEL_PARTS["seedvr2-3b"]] == [
+        *("a", "b.bin", "c.pth")
+    ]
+    files = find_model(tmp_path, "seedvr2-3b", catalog=tiny_catalog())
+    assert [path.name for path in files] == ["a", "b.bin", "c.pth"]
+
+
+@pytest.mark.parametrize("folder", ["empty", "no such folder", None])
+def test_what_is_missing_says_what_to_run(tmp_path: Path, folder: str | None) -> None:
+    (tmp_path / "empty").mkdir()
+    place = None if folder is None else tmp_path / folder
+    with pytest.raises(CheckpointError, match=r"run: seedvr2 weights download seedvr2-7b-sharp$"):
+        find_weights(place, SHARP, catalog=tiny_catalog())
+
+
+def test_the_other_model_does_not_serve(tmp_path: Path) -> None:
+    put(tmp_path, "dit-3b", "seedvr2_ema_7b_fp16.safetensors")
+    with pytest.raises(CheckpointError, match="no usable weights for dit-7b"):
+        find(tmp_path, "dit-7b")
+
+
+def test_a_broken_file_is_named_when_nothing_serves(tmp_path: Path) -> None:
+    os.truncate(put(tmp_path, "vae"), 100_000)
+    with pytest.raises(CheckpointError, match=r"run: seedvr2 weights download .*truncated.*weight"):
+        find(tmp_path, "vae")
+    assert put(tmp_path, "vae", "good") == find(tmp_path, "vae")
+
+
+def test_sharp_is_told_by_its_digest_whatever_the_name(tmp_path: Path) -> None:
+    base, sharp = put(tmp_path, "dit-7b", "my_sharp_7b"), put(tmp_path, SHARP, "plain")
+    assert find(tmp_path, "dit-7b") == base
+    assert find(tmp_path, SHARP) == sharp
+    assert {examine(path, catalog=tiny_catalog()).status for path in (base, sharp)} == {"verified"}
+
+
+def test_sharp_is_told_by_its_name_where_no_digest_helps(tmp_path: Path) -> None:
+    base = write_safetensors(tmp_path / "own_7b", tensors("dit-7b", torch.bfloat16))
+    sharp = write_safetensors(tmp_path / "own_7b_SHARP", tensors(SHARP, torch.bfloat16))
+    assert find(tmp_path, "dit-7b") == base
+    assert find(tmp_path, SHARP) == sharp
+    found = examine(sharp, catalog=tiny_catalog())
+    assert found.status == "unknown"
+    assert found.notes[0] == f"taken for {SHARP} by its name alone"
+
+
+def test_16_bits_before_8_and_safetensors_before_torch(tmp_path: Path) -> None:
+    small = write_safetensors(tmp_path / "a.safetensors", tensors("dit-3b", torch.float8_e4m3fn))
+    assert find(tmp_path, "dit-3b") == small
+    torch.save(tensors("dit-3b", torch.float32), tmp_path / "b.pth")
+    assert find(tmp_path, "dit-3b").name == "b.pth"
+    assert find(tmp_path, "dit-3b") != put(tmp_path, "dit-3b", "c.safetensors")
+    record_path(tmp_path / "b.pth").unlink()
+    (tmp_path / "b.pth").unlink()
+    assert find(tmp_path, "dit-3b").name == "c.safetensors"
+
+
+def test_a_public_name_with_another_digest_is_refused(tmp_path: Path) -> None:
+    """Right names and shapes, one bit wrong: only the digest can tell."""
+    path = put(tmp_path, "vae")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="but someone/weights publishes"):
+        find(tmp_path, "vae")
+    own = path.rename(tmp_path / "my_vae")
+    assert find(tmp_path, "vae") == own
+    assert examine(own, catalog=tiny_catalog()).status == "unknown"
+
+
+def test_a_public_name_with_another_part_in_it_is_refused(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "dit-7b.safetensors", tensors("dit-3b", torch.bfloat16))
+    with pytest.raises(CheckpointError, match="publishes"):
+        find(tmp_path, "dit-3b")
+    put(tmp_path, "dit-3b", "dit-7b.safetensors")
+    assert find(tmp_path, "dit-3b").name == "dit-7b.safetensors"  # published, only misnamed
+
+
+def test_unknown_digest_is_said_and_recorded(tmp_path: Path) -> None:
+    path = put(tmp_path, "vae")
+    found = examine(path, catalog=without_digest("vae"))
+    assert found.status == "unknown"
+    assert "publisher's digest unknown" in found.notes[0]
+    record = read_weights_record(path)
+    assert record is not None
+    assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == found.sha256
+    assert record.publisher == "publisher's digest unknown"
+    assert "publisher's digest unknown" in record_path(path).read_text()
+
+
+def test_a_file_is_examined_and_hashed_once(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "vae")
+    assert scan_weights(tmp_path, catalog=tiny_catalog()).files[0].status == "unchecked"
+    assert hashed == []
+    find(tmp_path, "vae")
+    monkeypatch.setattr(checkpoint_files, "identify", lambda *_, **__: pytest.fail("read again"))
+    for _ in range(3):
+        find(tmp_path, "vae")
+    assert file_digest(path) == public("vae").sha256
+    assert scan_weights(tmp_path, catalog=tiny_catalog()).files[0].status == "verified"
+    assert hashed == [path.name]
+
+
+def test_only_candidates_are_hashed_until_one_serves(tmp_path: Path, hashed: list[str]) -> None:
+    for part in ("dit-3b", "dit-7b", SHARP, "vae"):
+        put(tmp_path, part)
+    find(tmp_path, SHARP)
+    assert hashed == [f"{SHARP}.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["content", "time", "record", "format"])
+def test_a_changed_file_is_examined_again(tmp_path: Path, hashed: list[str], change: str) -> None:
+    path = put(tmp_path, "vae", "x")
+    find(tmp_path, "vae")
+    if change == "content":
+        path.write_bytes(file_bytes("pos_emb"))
+    elif change == "time":
+        os.utime(path, ns=(1, 1))
+    elif change == "record":
+        record_path(path).write_text("{")
+    else:
+        text = record_path(path).read_text()
+        record_path(path).write_text(text.replace('"format":1', '"format":0'))
+    part = "pos_emb" if change == "content" else "vae"
+    assert find(tmp_path, part) == path
+    assert hashed == ["x", "x"]
+    record = read_weights_record(path)
+    assert record is not None
+    assert record.part == part
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) -> None:
+    path = put(tmp_path, "vae")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint_files, "write_record", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert find(tmp_path, "vae") == path
+    assert "examined each time" in caplog.text
+    assert not record_path(path).exists()
+
+
+def test_a_file_that_is_being_written_is_not_hashed(tmp_path: Path) -> None:
+    path = put(tmp_path, "vae")
+
+    def write_more(done: int, total: int) -> None:
+        with path.open("ab") as stream:
+            stream.write(b"x")
+
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        checkpoint_files.hash_file(path, beat=write_more)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "vae").symlink_to(put(tmp_path / "cache", "vae", "blob"))
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    inventory = scan_weights(tmp_path, catalog=tiny_catalog())
+    assert [file.path.name for file in inventory.files] == ["vae"]
+    assert [path.name for path in inventory.refused] == ["gone"]
+
+
+def test_verify_finds_what_changed_on_disk(tmp_path: Path) -> None:
+    """Same size, same time, other bytes: only reading tells; then it stays refused."""
+    path = put(tmp_path, "vae", "mine")
+    catalog = without_digest("vae")
+    assert verify_file(path, catalog=catalog).status == "unknown"
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert find_weights(tmp_path, "vae", catalog=catalog) == path
+    found = verify_file(path, catalog=catalog)
+    assert found.status == "wrong"
+    assert "changed on disk" in found.notes[-1]
+    with pytest.raises(CheckpointError, match="changed on disk"):
+        find_weights(tmp_path, "vae", catalog=catalog)
+    path.write_bytes(content)  # put there anew: what is recorded no longer counts
+    assert find_weights(tmp_path, "vae", catalog=catalog) == path
+
+
+def test_verify_reads_the_values_that_no_publisher_vouches_for(tmp_path: Path) -> None:
+    state = tensors("vae")
+    name = "decoder.conv_in.weight"
+    state[name].view(-1)[3] = float("nan")
+    path = write_safetensors(tmp_path / "mine", state)
+    found = verify_file(path, catalog=tiny_catalog())
+    assert found.status == "wrong"
+    assert f"{name} has 1 of" in found.notes[-1]
+    with pytest.raises(CheckpointError, match=name):
+        find(tmp_path, "vae")
+
+
+def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
+    path = put(tmp_path, "vae")
+    examine(path, catalog=tiny_catalog())
+    record = read_weights_record(path)
+    assert isinstance(record, WeightsRecord)
+    record = dataclasses.replace(record, source="someone/weights@c")
+    checkpoint_files.save_weights_record(path, record)
+    heard: list[tuple[int, int]] = []
+    beat = lambda done, total: heard.append((done, total))  # noqa: E731
+    assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
+    assert heard[-1] == (path.stat().st_size, path.stat().st_size)
+    assert read_weights_record(path) == record
