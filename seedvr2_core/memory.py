@@ -1,0 +1,345 @@
+"""How an engine with latents fits its device: slices, chunks and what waits elsewhere.
+
+A segment runs in three phases: encode its windows, run the transformer on each, decode. For every
+phase this file predicts the peak from the sizes alone and takes the first rung of a ladder that
+fits. The ladders go down in every field, and slices come before residency: the largest slices that
+fit at all are taken, then as much as possible stays on the device beside them. So more memory
+never gives smaller slices. All levers are exact up to the order of sums; the transformer's window
+is the request's and never changed: one that does not fit is refused with the numbers.
+
+Arithmetic; nothing is allocated. Importing this file loads no torch, `plan_memory` does (through
+`dit.memory`), so it is called in a child process. Sums over tensors are tested against the live
+bytes of real calls; totals on a GPU have not been measured yet.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from seedvr2_core.config import DiTConfig, VAEConfig
+from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
+from seedvr2_core.plan import MemoryPlan
+from seedvr2_core.vae import budget
+from seedvr2_core.vae import memory as vae_memory
+
+_Rung = TypeVar("_Rung")
+_FLOAT32 = 4
+_HALF = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """What no shape tells. Every figure with its source."""
+
+    context: int = 1_000_000_000
+    """CUDA context, loaded kernels, cuBLAS (32 MiB on Hopper, its manual) and cuDNN handles.
+    Assumed, to be measured."""
+    workspace: int = 2_000_000_000
+    """Scratch memory of the largest convolution or matrix product. Assumed, to be measured."""
+    fragmentation: float = 0.06
+    """Share of everything but weights that the caching allocator holds and cannot use, with
+    expandable segments. Assumed, to be measured."""
+    picture_planes: int = 24
+    """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
+    and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
+    shot_copies: int = 8
+    """float32 copies of a whole shot that colour method "lab" holds. Counted in color.py: content,
+    source, split, Lab, and values and int64 ranks of a channel while it is sorted."""
+    pinned_rounding: int = 2
+    """torch rounds a pinned tensor up to a power of two (ATen/core/CachingHostAllocator.h, 2.13),
+    so this bounds it; above `pinned_max_round_threshold_mb`, where that is set, it does not."""
+
+
+CONSTANTS = Constants()
+ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
+
+SLICES: tuple[tuple[int, int], ...] = ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1))
+"""Rungs of encoder and decoder: (latents of a slice, most frames at once at full size). A level
+with half the height and width takes twice the frames, which are half the bytes."""
+CHUNKS: tuple[int, ...] = (65_536, 16_384, 8_192)
+"""Rungs of the transformer: tokens at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residency:
+    """What stays on the device while it is not needed."""
+
+    weights: bool
+    """Of the transformer, while the VAE runs."""
+    caches: bool
+    """Of the VAE, while another phase runs."""
+
+
+RESIDENCIES: tuple[Residency, ...] = (
+    Residency(weights=True, caches=True),
+    Residency(weights=True, caches=False),
+    Residency(weights=False, caches=False),
+)
+"""Rungs, the leanest last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRequest:
+    """What the plan depends on."""
+
+    dit_config: DiTConfig
+    vae_config: VAEConfig
+    width: int
+    """Of the output picture, before padding."""
+    height: int
+    num_latents_in_window: int
+    overlap: int
+    """Latents that neighbouring windows share."""
+    segment_latents: int
+    """Latents of the longest segment, what it reads ahead included."""
+    source_frame_bytes: int
+    """Of one decoded source frame."""
+    device_bytes: int | None
+    """Free memory of the device; None: the host, taken as large enough."""
+    device_kind: str
+    """Its name, for messages; one that starts with "cpu" runs the CPU's convolutions."""
+    vae_dtype: str = "float16"
+    dit_dtype: str = "bfloat16"
+    color_correction: str = "auto"
+    text_len: int = 58
+    """Tokens of the prompt (as trained: dit.md section 11)."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Does it run on the host?"""
+        return self.device_kind.lower().startswith("cpu")
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of the picture that the model sees."""
+        return padded_size(self.height, self.width)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of a latent."""
+        height, width = self.padded
+        return height // self.vae_config.spatial_factor, width // self.vae_config.spatial_factor
+
+    @property
+    def picture_bytes(self) -> int:
+        """Of one padded frame in float32."""
+        return math.prod(self.padded) * self.vae_config.out_channels * _FLOAT32
+
+    def fits(self, need: int) -> bool:
+        """Whether the device has that many bytes."""
+        return self.device_bytes is None or need <= self.device_bytes
+
+
+def plan_memory(request: MemoryRequest) -> MemoryPlan:
+    """Choose slices, chunks and residency for a device.
+
+    Returns:
+        A plan whose `peaks` hold "encode", "dit" and "decode" (on the device, reserves included)
+        and "host" (source frames and what waits there, page-locked; for information).
+
+    Raises:
+        ResourceError: a phase does not fit even with the smallest slices and nothing else on the
+            device. The message has need, have, the largest window that fits, and what to do.
+        PlanError: a number or dtype makes no sense.
+    """
+    _check(request)
+    phases = _Phases.of(request)
+    lean = RESIDENCIES[-1]
+    encode = _first_fit(request, "encode", SLICES, lambda rung: phases.encode(rung, lean))
+    chunk = _first_fit(request, "dit", CHUNKS, lambda rung: phases.dit(rung, lean))
+    decode = _first_fit(request, "decode", SLICES, lambda rung: phases.decode(rung, lean))
+
+    def peaks(stay: Residency) -> tuple[tuple[str, int], ...]:
+        return (
+            ("encode", phases.encode(encode, stay)),
+            ("dit", phases.dit(chunk, stay)),
+            ("decode", phases.decode(decode, stay)),
+        )
+
+    stay = next(s for s in RESIDENCIES if all(request.fits(need) for _, need in peaks(s)))
+    return MemoryPlan(
+        vae_dtype=request.vae_dtype,
+        dit_dtype=request.dit_dtype,
+        encoder_slice=encode[0],
+        decoder_slice=decode[0],
+        encoder_level_frames=level_frames(request.vae_config, encode[1]),
+        decoder_level_frames=level_frames(request.vae_config, decode[1])[::-1],
+        chunk_tokens=chunk,
+        park_caches=not stay.caches,
+        weights_resident=stay.weights,
+        peaks=(*peaks(stay), ("host", phases.host(stay))),
+    )
+
+
+def level_frames(config: VAEConfig, top: int) -> tuple[int, ...]:
+    """Most frames at once at each level, full size first, for `top` frames at full size."""
+    return tuple(top << level for level in range(config.num_levels))
+
+
+def _check(request: MemoryRequest) -> None:
+    numbers = {
+        "width": request.width,
+        "height": request.height,
+        "num_latents_in_window": request.num_latents_in_window,
+        "segment_latents": request.segment_latents,
+        "overlap + 1": request.overlap + 1,
+        "source_frame_bytes": request.source_frame_bytes,
+    }
+    for name, number in numbers.items():
+        if number < 1:
+            raise PlanError(f"memory plan: {name} must be at least 1, got {number}")
+    for dtype in (request.vae_dtype, request.dit_dtype):
+        if dtype not in ITEMSIZE:
+            raise PlanError(f"unknown dtype {dtype!r}; choose one of: {', '.join(ITEMSIZE)}")
+
+
+def _first_fit(
+    request: MemoryRequest, phase: str, rungs: Sequence[_Rung], need_of: Callable[[_Rung], int]
+) -> _Rung:
+    need = 0
+    for rung in rungs:
+        need = need_of(rung)
+        if request.fits(need):
+            return rung
+    raise ResourceError(_refusal(request, phase, need))
+
+
+def _refusal(request: MemoryRequest, phase: str, need: int) -> str:
+    have = request.device_bytes or 0
+    what = (
+        f"{request.width}x{request.height} does not fit: phase {phase} needs {need / 1e9:.1f} GB "
+        f"at the least and {request.device_kind} has {have / 1e9:.1f} GB free; "
+    )
+    bigger = f"a GPU with {math.ceil(need / 1e9)} GB free, or a lower --resolution"
+    if phase == "decode" and request.color_correction == "lab":
+        return f"{what}use --color-correction wavelet, or {bigger}"
+    if phase != "dit":
+        return f"{what}use {bigger}"
+    window = _largest_window(request)
+    if not window:
+        return f"{what}no shorter window fits either; use {bigger}"
+    advice = f"--batch-size {FRAMES_PER_LATENT * window}"
+    largest_overlap = (window + 1) // 3
+    if request.overlap > largest_overlap:
+        advice += f" --temporal-overlap {FRAMES_PER_LATENT * largest_overlap}"
+    return (
+        f"{what}its window has {request.num_latents_in_window} latents, the largest that fits has "
+        f"{window}: use {advice}, or {bigger}"
+    )
+
+
+def _largest_window(request: MemoryRequest) -> int:
+    """Longest window whose phase "dit" fits, by bisection; 0 if none does."""
+    fits, too_long = 0, request.num_latents_in_window
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        shorter = _Phases.of(replace(request, num_latents_in_window=middle))
+        if request.fits(shorter.dit(CHUNKS[-1], RESIDENCIES[-1])):
+            fits = middle
+        else:
+            too_long = middle
+    return fits
+
+
+@functools.cache
+def _dit_weight_bytes(config: DiTConfig, itemsize: int) -> int:
+    from seedvr2_core.dit.memory import weight_bytes
+
+    # Counted for Linears of two bytes; the few float32 vectors are doubled with them.
+    return weight_bytes(config) * itemsize // _HALF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Phases:
+    """Peak bytes of each phase for a rung and a residency."""
+
+    request: MemoryRequest
+    vae: vae_memory.WorkingSet
+    dit_weights: int
+    vae_weights: int
+    encoder_caches: int
+    decoder_caches: int
+    latents: int
+    """Encoded latents of a segment, twice while slices are joined, and the tail; float32."""
+
+    @classmethod
+    def of(cls, request: MemoryRequest) -> "_Phases":
+        """Everything that is the same for all rungs."""
+        config, itemsize = request.vae_config, ITEMSIZE[request.vae_dtype]
+        height, width = request.padded
+        latents = 2 * request.segment_latents + request.overlap
+        return cls(
+            request=request,
+            vae=vae_memory.WorkingSet(
+                config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
+            ),
+            dit_weights=_dit_weight_bytes(request.dit_config, ITEMSIZE[request.dit_dtype]),
+            vae_weights=vae_memory.weight_bytes(config, itemsize),
+            encoder_caches=budget.encoder_cache_bytes(config, height, width, itemsize),
+            decoder_caches=budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
+            latents=latents * math.prod(request.latent_size) * config.latent_channels * _FLOAT32,
+        )
+
+    def encode(self, rung: tuple[int, int], stay: Residency) -> int:
+        """Beside the other phases' things: the encoder at work."""
+        work = self.vae.encoder(rung[0], level_frames(self.request.vae_config, rung[1]))
+        others = self.decoder_caches if stay.caches else 0
+        return self._total(self.encoder_caches + others + work, with_dit=stay.weights)
+
+    def dit(self, chunk_tokens: int, stay: Residency) -> int:
+        """Beside the VAE's things: the transformer on one window."""
+        from seedvr2_core.dit.memory import activation_bytes
+
+        request, config = self.request, self.request.dit_config
+        work = activation_bytes(
+            config,
+            (request.num_latents_in_window, *request.latent_size),
+            text_len=request.text_len,
+            chunk_tokens=chunk_tokens,
+            itemsize=ITEMSIZE[request.dit_dtype],
+        )
+        # The sampler holds noise, condition and result around the call.
+        channels = 2 * config.latent_channels + config.condition_channels
+        pixels = request.num_latents_in_window * math.prod(request.latent_size)
+        work += pixels * channels * _FLOAT32
+        others = self.encoder_caches + self.decoder_caches if stay.caches else 0
+        return self._total(others + work, with_dit=True)
+
+    def decode(self, rung: tuple[int, int], stay: Residency) -> int:
+        """Beside the other phases' things: the decoder or the colour work on its frames."""
+        request = self.request
+        work = self.vae.decoder(rung[0], level_frames(request.vae_config, rung[1])[::-1])
+        planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
+        # The frames of the slice before live until the next ones are there.
+        work = max(work, planes) + FRAMES_PER_LATENT * rung[0] * request.picture_bytes
+        if request.color_correction == "lab":
+            shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
+            work = max(work + shot, CONSTANTS.shot_copies * shot)
+        others = self.encoder_caches if stay.caches else 0
+        return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
+
+    def host(self, stay: Residency) -> int:
+        """Source frames of a segment, and what waits."""
+        request = self.request
+        if request.on_cpu:
+            return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        pinned = 0 if stay.weights else CONSTANTS.pinned_rounding * self.dit_weights
+        if not stay.caches:
+            height, width = request.padded
+            sizes = vae_memory.cache_tensor_bytes(
+                request.vae_config, height, width, ITEMSIZE[request.vae_dtype]
+            )
+            pinned += sum(1 << (size - 1).bit_length() for size in sizes)
+        return pinned + FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+
+    def _total(self, moving: int, *, with_dit: bool) -> int:
+        """With weights, latents and reserves."""
+        total = self.vae_weights + (self.dit_weights if with_dit else 0)
+        moving += self.latents
+        if self.request.on_cpu:
+            return total + moving
+        total += CONSTANTS.context + CONSTANTS.workspace
+        return total + math.ceil(moving * (1 + CONSTANTS.fragmentation))

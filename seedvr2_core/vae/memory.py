@@ -1,0 +1,243 @@
+"""How many bytes the VAE takes, for whoever plans memory: weights, caches, working sets.
+
+Arithmetic over sizes; no torch, nothing is allocated. Working sets follow encoder.py, decoder.py
+and blocks.py operator by operator; tests compare them with the live bytes of real calls.
+
+A level is counted by halvings of the picture: 0 is full size, whichever way it is walked.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedvr2_core.config import VAEConfig
+from seedvr2_core.vae import budget
+
+# Figures of modules that import torch; a test compares them.
+NORM_ELEMENTS = 1 << 25
+"""norm.CHUNK_ELEMENTS."""
+CONV_ELEMENTS = 2**31 - 1
+"""conv.MAX_ELEMENTS."""
+SCORE_BYTES = 1 << 28
+"""attention.SCORE_BYTES."""
+FOLD_CHANNELS = 8
+"""fold.EXTRA_CHANNELS."""
+_FLOAT32 = 4
+
+
+def weight_bytes(config: VAEConfig, itemsize: int) -> int:
+    """Weights in bytes, the up-samplers plain and folded."""
+    encoder, decoder = budget.encoder_convs(config), budget.decoder_convs(config)
+    numbers = sum(_conv_numbers(spec) for spec in (*encoder, *decoder))
+    for before in decoder:
+        if before.path.endswith("upscale_conv"):
+            z, width = before.time_growth, before.in_channels
+            numbers += 4 * z * width * (width + FOLD_CHANNELS) * (4 - z) * 4 + width
+    # One norm in front of every 3x3x3 conv of a residual block and of conv_out.
+    normed = (s for s in (*encoder, *decoder) if ".resnets." in s.path or "conv_out" in s.path)
+    numbers += sum(2 * spec.in_channels for spec in normed if spec.kernel[0] > 1)
+    channels = config.block_out_channels[-1]
+    numbers += 2 * (4 * channels * (channels + 1) + 2 * channels)
+    return numbers * itemsize
+
+
+def _conv_numbers(spec: budget.ConvSpec) -> int:
+    return (math.prod(spec.kernel) * spec.in_channels + 1) * spec.out_channels
+
+
+def cache_tensor_bytes(
+    config: VAEConfig, height: int, width: int, itemsize: int
+) -> tuple[int, ...]:
+    """Each tensor of an encoder's and of a folded decoder's state, after a shot's first slice."""
+    sizes: list[int] = []
+    for spec in (*budget.encoder_convs(config), *budget.decoder_convs(config)):
+        frames = spec.kept_frames
+        if spec.path.endswith("upscale_conv"):
+            frames = 3 - spec.time_growth
+        elif ".upsamplers." in spec.path:
+            frames = 0
+        cells = (height // spec.shrink) * (width // spec.shrink)
+        sizes.append(frames * cells * spec.in_channels * itemsize)
+    return tuple(size for size in sizes if size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingSet:
+    """What encoder and decoder hold beside weights and (folded) caches, at their worst moment.
+
+    A conv's input buffer takes its cached frames over, so they are counted once more while it
+    lives: once it is dropped they are back in the state. "Beside x" means that the caller counts
+    the input.
+    """
+
+    config: VAEConfig
+    height: int
+    width: int
+    itemsize: int
+    on_cpu: bool = False
+
+    def encoder(self, latents: int, bounds: Sequence[int]) -> int:
+        """Peak of `encode` on a slice, its frames included.
+
+        Args:
+            latents: of the slice.
+            bounds: most frames at once, full size first.
+        """
+        widths = self.config.block_out_channels
+        # A shot's first slice is latents 0 and 1, 5 frames.
+        frames = max(self.config.temporal_factor * latents, self.config.temporal_factor + 1)
+        held = frames * self._frame(0, self.config.in_channels)
+        peak = 0
+        for level, width in enumerate(widths):
+            before = widths[max(level - 1, 0)]
+            n = min(frames, bounds[level])
+            # The level's input, or at full size what conv_in makes of a part of it.
+            given = (n if level == 0 else frames) * self._frame(level, before)
+            work = self._resnets(level, n, before, width, self.config.layers_per_block)
+            if level == len(widths) - 1:
+                work = max(work, self._bottom(level, n, 2 * self.config.latent_channels))
+                return max(peak, held + given + work)
+            stride = self.config.encoder_time_stride(level)
+            frames = -(-frames // stride)
+            out = frames * self._frame(level + 1, width)
+            work = max(work, self._downsampler(level, n, width, stride))
+            # Once the last part is through, all are copied into one.
+            peak = max(peak, held + given + out + work, held + given + 2 * out)
+        return peak
+
+    def decoder(self, latents: int, bounds: Sequence[int]) -> int:
+        """Peak of `decode_latents` on a slice, its float32 frames included.
+
+        Args:
+            latents: of the slice.
+            bounds: most frames at once, latent size first.
+        """
+        joined = latents * self.config.temporal_factor * self._frame(0, self.config.out_channels)
+        return max(
+            self._plain_caches() + self._decode(2, bounds, plain=True),
+            self._decode(latents, bounds, plain=False),
+            joined * (self.itemsize + _FLOAT32) // self.itemsize,
+        )
+
+    def _decode(self, latents: int, bounds: Sequence[int], *, plain: bool) -> int:
+        widths = self.config.block_out_channels[::-1]
+        last = len(widths) - 1
+        pixels = self._frame(0, self.config.out_channels)
+        held = latents * self.config.temporal_factor * pixels
+        frames = min(latents, bounds[0])
+        peak = held + frames * self._frame(last, widths[0]) + self._mid(last, frames)
+        for index, width in enumerate(widths):
+            level, before = last - index, widths[max(index - 1, 0)]
+            n = min(frames, bounds[index])
+            given, out = frames * self._frame(level, before), n * self._frame(level, width)
+            work = self._resnets(level, n, before, width, self.config.layers_per_block + 1)
+            # The part before lives until the next one takes its name.
+            past = out if frames > n else 0
+            if level == 0:
+                last_conv = out + self._conv(0, n, width, self.config.out_channels)
+                return max(peak, held + given + max(past + work, last_conv))
+            z = self.config.decoder_time_stride(index)
+            low = min(n, max(1, bounds[index + 1] // z))
+            past_up = z * low * self._frame(level - 1, width) if frames > low else 0
+            upsample = self._upsampler_plain if plain and z > 1 else self._upsampler_folded
+            up = out + upsample(level, low, width, z)
+            peak = max(peak, held + given + past_up + max(past + work, up))
+            # The level's input and its result wait until all of it has become pixels.
+            held += given + out
+            frames = low * z
+        return peak
+
+    def _plain_caches(self) -> int:
+        """In a shot's first slice, up-samplers that double time keep two frames of the larger size
+        in place of one of the smaller: they are not folded yet."""
+        total = 0
+        for before, spec in itertools.pairwise(budget.decoder_convs(self.config)):
+            if before.time_growth > 1:
+                cells = (self.height // spec.shrink) * (self.width // spec.shrink)
+                total += (2 * cells - cells // 4) * spec.in_channels * self.itemsize
+        return total
+
+    def _cells(self, level: int) -> int:
+        return (self.height >> level) * (self.width >> level)
+
+    def _frame(self, level: int, channels: int) -> int:
+        return self._cells(level) * channels * self.itemsize
+
+    def _conv(
+        self, level: int, frames: int, before: int, after: int, *, kept: int = 2, taps: int = 3
+    ) -> int:
+        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x."""
+        buffer = (kept + frames) * self._frame(level, before)
+        out = frames * self._frame(level, after)
+        passing = taps * frames * self._frame(level, before) if self.on_cpu else 0
+        # While it runs the cached frames are in the buffer only.
+        passing += self._strips(buffer, out) - kept * self._frame(level, before)
+        return buffer + max(out + max(0, passing), self._norm(level, frames, before))
+
+    def _strips(self, given: int, out: int) -> int:
+        """Where a tensor is too large for a kernel: a strip of its rows and the strip's result, or
+        that strip and the next, which is cut before the name is free."""
+        # Three rows more are read than made.
+        share = CONV_ELEMENTS * self.itemsize / (max(given, out) * (1 + 3 / self.height))
+        if share >= 1:
+            return 0
+        return int(max(share * (given + out), min(1.0, 2 * share) * given))
+
+    def _norm(self, level: int, frames: int, channels: int) -> int:
+        """Two float32 copies of a chunk, which is whole groups of a frame at the least."""
+        elements = self._cells(level) * channels
+        chunk = max(NORM_ELEMENTS, elements // self.config.norm_groups)
+        return 2 * _FLOAT32 * min(frames * elements, chunk)
+
+    def _resnets(self, level: int, frames: int, before: int, after: int, blocks: int) -> int:
+        """A level's residual blocks, beside the first one's x."""
+        first = self._resnet(level, frames, before, after)
+        if blocks == 1:
+            return first
+        x = frames * self._frame(level, after)
+        return max(first, x + self._resnet(level, frames, after, after))
+
+    def _resnet(self, level: int, frames: int, before: int, after: int) -> int:
+        h = frames * self._frame(level, after)
+        first = self._conv(level, frames, before, after)
+        return max(first, h + self._conv(level, frames, after, after), 2 * h)
+
+    def _mid(self, level: int, frames: int) -> int:
+        """Two residual blocks and the attention between them, beside x."""
+        channels = self.config.block_out_channels[-1]
+        x = frames * self._frame(level, channels)
+        tokens = self._cells(level)
+        # Scores and their softmax; keys and values of a frame in float32.
+        scores = 2 * min(SCORE_BYTES, _FLOAT32 * tokens**2)
+        scores += 2 * _FLOAT32 * tokens * channels
+        attention = max(7 * x, 5 * x + scores)
+        return x + max(attention, self._resnet(level, frames, channels, channels))
+
+    def _bottom(self, level: int, frames: int, out_channels: int) -> int:
+        """The encoder's mid block and last conv, beside the level's input."""
+        channels = self.config.block_out_channels[-1]
+        x = frames * self._frame(level, channels)
+        return x + max(self._mid(level, frames), self._conv(level, frames, channels, out_channels))
+
+    def _downsampler(self, level: int, frames: int, width: int, stride: int) -> int:
+        """Beside the level's input: the residual blocks' result, buffer, padded copy, result."""
+        one = self._frame(level, width)
+        # In pairs, but a part may end with half of one.
+        buffer = 0 if stride == 1 else (2 + frames) * one
+        padded = (buffer or frames * one) + 1
+        out = -(-frames // stride) * self._frame(level + 1, width)
+        return frames * one + buffer + padded + out + self._strips(padded, out)
+
+    def _upsampler_folded(self, level: int, frames: int, width: int, stride: int) -> int:
+        """Buffer, result, and one phase of it, beside x."""
+        buffer = (3 - stride + frames) * self._frame(level, width + FOLD_CHANNELS)
+        out = stride * frames * self._frame(level - 1, width)
+        phase = frames * self._frame(level, width)
+        stacked = (4 - stride) * frames * self._frame(level, width) if self.on_cpu else 0
+        return buffer + out + phase + stacked + self._strips(buffer, phase)
+
+    def _upsampler_plain(self, level: int, frames: int, width: int, stride: int) -> int:
+        """The shuffled frames, then the conv's buffer and result, beside x."""
+        shuffled = stride * frames * self._frame(level - 1, width)
+        return shuffled + self._conv(level - 1, stride * frames, width, width)

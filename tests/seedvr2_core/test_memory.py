@@ -1,0 +1,193 @@
+"""The memory plan: what fits, what it prefers, what it refuses. Nothing is allocated."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from seedvr2_core import memory
+from seedvr2_core.config import DIT_3B, DIT_7B, DIT_TINY_3B, VAE_PRODUCTION, VAE_TINY, DiTConfig
+from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.memory import MemoryRequest, plan_memory
+from seedvr2_core.plan import MemoryPlan
+from seedvr2_core.vae.model import build_vae, random_weights
+
+SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2k": (2560, 1440), "4k": (3840, 2160)}
+H100, H200 = 78_000_000_000, 139_000_000_000
+
+
+def request_for(
+    resolution: str, device_bytes: int | None, config: DiTConfig = DIT_7B
+) -> MemoryRequest:
+    width, height = SIZES[resolution]
+    return MemoryRequest(
+        dit_config=config,
+        vae_config=VAE_PRODUCTION,
+        width=width,
+        height=height,
+        num_latents_in_window=25,
+        overlap=3,
+        segment_latents=91,
+        source_frame_bytes=width * height * 3 // 4,
+        device_bytes=device_bytes,
+        device_kind="NVIDIA test card",
+    )
+
+
+def slices_of(plan: MemoryPlan) -> tuple[int, ...]:
+    return (plan.encoder_slice, plan.decoder_slice, plan.chunk_tokens)
+
+
+@pytest.mark.parametrize("config", [DIT_3B, DIT_7B], ids=["3b", "7b"])
+@pytest.mark.parametrize(
+    ("resolution", "device_bytes"),
+    [("720p", H100), ("1080p", H100), ("2k", H100), ("2k", H200), ("4k", H200)],
+)
+def test_design_points_fit(resolution: str, device_bytes: int, config: DiTConfig) -> None:
+    plan = plan_memory(request_for(resolution, device_bytes, config))
+    peaks = dict(plan.peaks)
+    assert list(peaks) == ["encode", "dit", "decode", "host"]
+    assert all(0 < peaks[phase] <= device_bytes for phase in ("encode", "dit", "decode"))
+    assert (plan.vae_dtype, plan.dit_dtype) == ("float16", "bfloat16")
+
+
+def test_1080p_keeps_everything_on_80_gb_and_4k_parks_on_141_gb() -> None:
+    small, large = (plan_memory(request_for(r, b)) for r, b in (("1080p", H100), ("4k", H200)))
+    assert small.weights_resident
+    assert not small.park_caches
+    assert large.park_caches
+    # Weights of 16 GB and caches of 41 or 94 GB, as dit.md and vae.md count them.
+    assert dict(small.peaks)["dit"] > 40e9
+    assert dict(large.peaks)["host"] > 94e9
+
+
+@pytest.mark.parametrize("resolution", SIZES)
+def test_more_memory_never_gives_smaller_slices(resolution: str) -> None:
+    before: MemoryPlan | None = None
+    for gigabytes in range(20, 261, 4):
+        try:
+            plan = plan_memory(request_for(resolution, gigabytes * 10**9))
+        except ResourceError:
+            assert before is None
+            continue
+        if before is not None:
+            assert all(a <= b for a, b in zip(slices_of(before), slices_of(plan), strict=True))
+            for name in ("encoder_level_frames", "decoder_level_frames"):
+                pairs = zip(getattr(before, name), getattr(plan, name), strict=True)
+                assert all(a <= b for a, b in pairs)
+        before = plan
+    assert before is not None
+    assert before.weights_resident
+    assert not before.park_caches
+    assert slices_of(before) == (8, 8, 65_536)
+
+
+def test_residency_is_given_up_last_at_equal_slices() -> None:
+    request = request_for("1080p", None)
+    most = dict(plan_memory(request).peaks)["decode"]
+    plans = [plan_memory(replace(request, device_bytes=most - lack)) for lack in (0, 1)]
+    assert [plan.park_caches for plan in plans] == [False, True]
+    assert slices_of(plans[0]) == slices_of(plans[1])
+
+
+def test_a_picture_too_large_is_refused_with_the_numbers() -> None:
+    with pytest.raises(
+        ResourceError,
+        match=r"3840x2160 .* decode needs \d+\.\d GB .*test card has 78\.0 GB free; use a GPU with",
+    ):
+        plan_memory(request_for("4k", H100))
+
+
+def test_a_window_too_long_is_refused_with_the_longest_that_fits() -> None:
+    request = replace(request_for("1080p", H100), num_latents_in_window=900)
+    with pytest.raises(ResourceError, match=r"phase dit needs .* 900 latents") as refusal:
+        plan_memory(request)
+    found = re.search(r"has (\d+): use --batch-size (\d+)", str(refusal.value))
+    assert found is not None
+    window, batch = map(int, found.groups())
+    assert (batch - 1) // 4 + 1 == window
+    plan_memory(replace(request, num_latents_in_window=window))
+    with pytest.raises(ResourceError):
+        plan_memory(replace(request, num_latents_in_window=window + 1))
+
+
+def test_the_overlap_is_lowered_with_the_window() -> None:
+    request = replace(request_for("1080p", H100), num_latents_in_window=900, overlap=290)
+    with pytest.raises(ResourceError) as refusal:
+        plan_memory(request)
+    found = re.search(r"--batch-size (\d+) --temporal-overlap (\d+)", str(refusal.value))
+    assert found is not None
+    batch, overlap = map(int, found.groups())
+    assert overlap // 4 <= (batch // 4 + 1) // 3
+
+
+def test_weights_too_large_for_any_window() -> None:
+    request = replace(request_for("720p", 17_000_000_000), vae_config=VAE_TINY)
+    with pytest.raises(ResourceError, match="no shorter window fits either"):
+        plan_memory(request)
+
+
+def test_lab_counts_the_whole_shot() -> None:
+    request = request_for("4k", H200)
+    with pytest.raises(ResourceError, match=r"phase decode .* use --color-correction wavelet"):
+        plan_memory(replace(request, color_correction="lab"))
+
+
+def test_the_host_is_taken_as_large_enough() -> None:
+    request = replace(request_for("4k", None), device_kind="cpu", num_latents_in_window=1000)
+    plan = plan_memory(replace(request, vae_dtype="float32", dit_dtype="float32"))
+    assert plan.weights_resident
+    assert not plan.park_caches
+    assert slices_of(plan) == (8, 8, 65_536)
+    peaks = dict(plan.peaks)
+    assert peaks["dit"] > dict(plan_memory(request).peaks)["dit"]
+
+
+def test_the_vae_obeys_a_tiny_plan() -> None:
+    request = replace(
+        request_for("720p", None),
+        dit_config=DIT_TINY_3B,
+        vae_config=VAE_TINY,
+        width=48,
+        height=32,
+        num_latents_in_window=5,
+        overlap=1,
+        device_kind="cpu",
+        vae_dtype="float32",
+    )
+    plan = plan_memory(request)
+    vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32)
+    video = torch.zeros(1, 3, 5, *request.padded)
+    with torch.inference_mode():
+        latents, _ = vae.encode_latents(video, max_frames=plan.encoder_level_frames)
+        frames, _ = vae.decode_latents(latents, max_frames=plan.decoder_level_frames)
+    assert latents.shape[2:4] == request.latent_size
+    assert frames.shape == video.shape
+    assert plan.encoder_level_frames[0] == plan.decoder_level_frames[-1] == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"vae_dtype": "int8"}, {"num_latents_in_window": 0}, {"overlap": -1}, {"width": 0}],
+    ids=str,
+)
+def test_nonsense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(PlanError):
+        plan_memory(replace(request_for("720p", H100), **changes))
+
+
+def test_reserves_are_inside_the_peaks() -> None:
+    reserve = memory.CONSTANTS.context + memory.CONSTANTS.workspace
+    request = request_for("720p", None)
+    on_gpu, on_cpu = (
+        dict(plan_memory(replace(request, device_kind=kind)).peaks) for kind in ("cuda", "cpu")
+    )
+    assert on_gpu["dit"] > on_cpu["dit"] + reserve
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = "import sys, seedvr2_core.memory; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,141 @@
+"""Predicted bytes of the VAE against what calls really hold, storage by storage.
+
+On the device "meta" the code takes the GPU's way at the production width without computing.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from seedvr2_core.config import VAE_PRODUCTION, VAE_TINY, VAEConfig
+from seedvr2_core.memory import SLICES, level_frames
+from seedvr2_core.vae import attention, budget, conv, fold, memory, norm
+from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
+from tests.live_bytes import LiveBytes
+
+SIZE = (96, 160)
+LOW, HIGH = 0.98, 1.08
+"""The prediction lies within these shares of the truth."""
+
+
+def meta_vae(config: VAEConfig, dtype: torch.dtype) -> VideoVAE:
+    with torch.device("meta"):
+        vae = VideoVAE(config)
+    vae.requires_grad_(False).fold()
+    return vae.to(dtype)
+
+
+def run_encoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
+    """Peak live bytes of a shot's first two slices."""
+    bounds, device, state = level_frames(vae.config, top), vae.encoder.conv_in.weight.device, None
+    with torch.inference_mode(), LiveBytes() as seen:
+        for frames in (5, 4 * latents):
+            video = torch.zeros((1, 3, frames, *size), dtype=vae.dtype, device=device)
+            video = video.contiguous(memory_format=conv.LAYOUT)
+            _, state = vae.encode_latents(video, state, max_frames=bounds)
+    return seen.peak
+
+
+def run_decoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
+    bounds, state = level_frames(vae.config, top)[::-1], None
+    grid = (size[0] // 8, size[1] // 8, vae.config.latent_channels)
+    with torch.inference_mode(), LiveBytes() as seen:
+        for count in (2, latents):
+            z = torch.zeros((1, count, *grid), device=vae.encoder.conv_in.weight.device)
+            _, state = vae.decode_latents(z, state, max_frames=bounds)
+    return seen.peak
+
+
+def predicted(
+    config: VAEConfig, size: tuple[int, int], itemsize: int, rung: tuple[int, int], *, on_cpu: bool
+) -> tuple[int, int]:
+    """Of encoder and decoder, caches included."""
+    work = memory.WorkingSet(
+        config=config, height=size[0], width=size[1], itemsize=itemsize, on_cpu=on_cpu
+    )
+    bounds = level_frames(config, rung[1])
+    encoder = budget.encoder_cache_bytes(config, *size, itemsize)
+    decoder = budget.decoder_cache_bytes(config, *size, itemsize, folded=True)
+    return encoder + work.encoder(rung[0], bounds), decoder + work.decoder(rung[0], bounds[::-1])
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU's kernels do and "meta" does not: no scores in memory, results of convolutions
+    with channels innermost. And norms are small beside the small picture, as beside a real one."""
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, **how: Any) -> Any:
+        frames, rows, columns = (
+            (length + 2 * padding - kernel) // stride + 1
+            for length, padding, kernel, stride in zip(
+                x.shape[2:], (0, *how["padding"]), weight.shape[2:], how["stride"], strict=True
+            )
+        )
+        size = (x.shape[0], weight.shape[0], frames, rows, columns)
+        return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=conv.LAYOUT)
+
+    monkeypatch.setattr(conv, "_convolve", convolve)
+    monkeypatch.setattr(attention, "attend_by_chunks", lambda *args, **kwargs: None)
+    for module, name in ((norm, "CHUNK_ELEMENTS"), (memory, "NORM_ELEMENTS")):
+        monkeypatch.setattr(module, name, 1 << 22)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("rung", [SLICES[0], SLICES[1], SLICES[-1]], ids=str)
+def test_working_set_on_a_gpu(rung: tuple[int, int]) -> None:
+    vae = meta_vae(VAE_PRODUCTION, torch.float16)
+    encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
+    assert LOW <= encoder / run_encoder(vae, SIZE, *rung) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, SIZE, *rung) <= HIGH
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_working_set_where_kernels_take_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Four frames of the widest conv and the two before them: a little more than one strip.
+    rung, largest = (2, 4), 5 * 256 * SIZE[0] * SIZE[1]
+    monkeypatch.setattr(conv, "MAX_ELEMENTS", largest)
+    whole = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
+    monkeypatch.setattr(memory, "CONV_ELEMENTS", largest)
+    vae = meta_vae(VAE_PRODUCTION, torch.float16)
+    encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
+    assert decoder > whole[1]
+    assert LOW <= encoder / run_encoder(vae, SIZE, *rung) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, SIZE, *rung) <= HIGH
+
+
+@pytest.mark.parametrize("rung", [(2, 2), SLICES[-1]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_working_set_on_the_cpu(rung: tuple[int, int], dtype: torch.dtype) -> None:
+    size = (64, 96)
+    vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype)
+    encoder, decoder = predicted(VAE_TINY, size, dtype.itemsize, rung, on_cpu=True)
+    # Beside so small a picture copies of weights count, which are left out.
+    assert 0.8 <= encoder / run_encoder(vae, size, *rung) <= HIGH
+    assert 0.8 <= decoder / run_decoder(vae, size, *rung) <= HIGH
+
+
+@pytest.mark.parametrize("config", [VAE_PRODUCTION, VAE_TINY], ids=["production", "tiny"])
+def test_weight_bytes(config: VAEConfig) -> None:
+    vae = meta_vae(config, torch.float16)
+    assert memory.weight_bytes(config, 2) == sum(
+        tensor.nbytes for tensor in (*vae.parameters(), *vae.buffers())
+    )
+
+
+def test_cache_tensors_are_those_of_the_states() -> None:
+    vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32)
+    with torch.inference_mode():
+        _, encoder = vae.encode_latents(torch.zeros(1, 3, 5, 32, 48))
+        _, encoder = vae.encode_latents(torch.zeros(1, 3, 8, 32, 48), encoder)
+        _, decoder = vae.decode_latents(torch.zeros(1, 2, 4, 6, 16))
+        _, decoder = vae.decode_latents(torch.zeros(1, 2, 4, 6, 16), decoder)
+    held = [t.nbytes for state in (encoder, decoder) for _, t in state.named_tensors()]
+    assert sorted(held) == sorted(memory.cache_tensor_bytes(VAE_TINY, 32, 48, 4))
+
+
+def test_figures_are_those_of_the_code() -> None:
+    assert memory.NORM_ELEMENTS == norm.CHUNK_ELEMENTS
+    assert memory.CONV_ELEMENTS == conv.MAX_ELEMENTS
+    assert memory.SCORE_BYTES == attention.SCORE_BYTES
+    assert memory.FOLD_CHANNELS == fold.EXTRA_CHANNELS
