@@ -4,7 +4,16 @@ The public names are loaded on first use, so that importing the package loads ne
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seedvr2_core.engine import ENGINES, load_engine
+    from seedvr2_core.errors import SeedVR2Error
+    from seedvr2_core.frames import Frame
+    from seedvr2_core.plan import Plan
+    from seedvr2_core.video.info import VideoInfo
+    from seedvr2_core.video.probe import probe_video
+    from seedvr2_core.video.reader import read_frames
 
 PIXEL_VERSION = 1
 """Part of every job key; raised by hand when the same request gives other pixels."""

@@ -29,24 +29,47 @@ class ShotState:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a finished piece leaves on disk beside its packets; None for engines without latents.
-
-    Both are torch tensors of the engine's own layout.
-    """
+    """What a finished piece leaves on disk beside its packets; None for engines without latents."""
 
     latents: Any | None = None
+    """Final latents that the piece owns, torch float16 (T, H/8, W/8, 16) on the CPU."""
     tail: Any | None = None
+    """The last window's own output on what the next piece shares with it, float32; None at the
+    end of a shot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    """What `Session.warm_up` needs to rebuild the state at the start of a piece."""
+
+    first_frame: int
+    """First source frame (file index) to read; piece.start if none before it is needed."""
+    first_latent: int
+    """First committed latent (of the shot) to hand over; 0 for engines without latents."""
 
 
 class Session(Protocol):
     """A loaded engine. One shot at a time; frames come out in order, lazily."""
 
+    @property
+    def precision(self) -> str:
+        """What it computes in now, for the sidecar ("float16 vae, bfloat16 dit")."""
+        ...
+
+    def fall_back(self) -> bool:
+        """After a NumericalError: step down the precision ladder for the shot that failed.
+
+        Returns:
+            Whether there was a step; the shot's pending pieces are then done again.
+        """
+        ...
+
     def start(self, shot: "Shot") -> ShotState:
         """State for the first piece of a shot."""
         ...
 
-    def warm_up_start(self, shot: "Shot", piece: "Piece") -> int:
-        """First source frame (file index) that `warm_up` needs; piece.start if none before it."""
+    def plan_warm_up(self, shot: "Shot", piece: "Piece") -> WarmUp:
+        """What `warm_up` needs for a piece inside a shot."""
         ...
 
     def read_stop(self, shot: "Shot", piece: "Piece") -> int:
@@ -65,9 +88,11 @@ class Session(Protocol):
         """Rebuild the state at the start of a piece inside a shot.
 
         Args:
-            frames: source frames from `warm_up_start` on; consumed up to what the state holds.
-            latents: final latents committed before the piece, oldest first, or None.
-            tail: tail committed by the piece before, or None.
+            frames: source frames from `plan_warm_up`'s first on; consumed up to what the state
+                holds.
+            latents: final latents committed before the piece, from `plan_warm_up`'s first on
+                (T, H/8, W/8, 16) float16; None for engines without latents.
+            tail: tail committed by the piece before, float32; None likewise.
             shot: the shot.
             piece: the piece that comes next.
         """

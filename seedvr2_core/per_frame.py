@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedvr2_core.engine import Commit, Heartbeat, ShotState
+from seedvr2_core.engine import Commit, Heartbeat, ShotState, WarmUp
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.plan import Piece, Shot
@@ -32,9 +32,18 @@ class PerFrameSession:
         """An empty state."""
         return ShotState()
 
-    def warm_up_start(self, shot: Shot, piece: Piece) -> int:
+    @property
+    def precision(self) -> str:
+        """Of the arithmetic inside."""
+        return "float32"
+
+    def fall_back(self) -> bool:
+        """There is no other precision."""
+        return False
+
+    def plan_warm_up(self, shot: Shot, piece: Piece) -> WarmUp:
         """No frame before the piece is needed."""
-        return piece.start
+        return WarmUp(first_frame=piece.start, first_latent=0)
 
     def read_stop(self, shot: Shot, piece: Piece) -> int:
         """No frame after the piece is needed."""

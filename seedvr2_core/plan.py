@@ -1,4 +1,4 @@
-"""The plan of a job: target size, shots, segments, limits, encoder. Arithmetic only, no model.
+"""The plan of a job, and its arithmetic: target size, windows, segments, keys. No model, no torch.
 
 A plan is made once, written to plan.json and obeyed from then on; nothing in it is recomputed on
 resume. Ranges are half-open in file indices of presented frames.
@@ -10,45 +10,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
 
-from seedvr2_core import PIXEL_VERSION
 from seedvr2_core.errors import PlanError
-from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 PLAN_FORMAT = 1
-KEYINT_SECONDS = 5
-X264_THREADS = 8
-STARTUP_SECONDS = 10.0
-"""Starting the child, loading an engine without a large checkpoint, joining."""
-LOAD_SECONDS = 600.0
-STALL_SECONDS = 180.0
-
-BT709, UNSPECIFIED = 1, 2
-"""H.273 codes."""
-
-MEASURED_CORES = 2
-ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
-    "span": (2.9, 0.01),
-    "lanczos": (0.0, 0.01),
-}
-"""Engine -> seconds per megapixel of (source, output) frame, measured on two CPU cores."""
-ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
-    "ultrafast": 0.008,
-    "superfast": 0.011,
-    "veryfast": 0.014,
-    "faster": 0.022,
-    "fast": 0.030,
-    "medium": 0.037,
-    "slow": 0.065,
-    "slower": 0.13,
-    "veryslow": 0.25,
-}
-"""x264 preset -> seconds per output megapixel on two cores (veryfast and medium measured)."""
-GPU_SHARE = 0.1
-"""Assumed share of the CPU engine's time on a GPU; not measured."""
 
 BUDGETS_PX: Mapping[str, int] = {
     "720p": 1280 * 720,
@@ -57,6 +26,15 @@ BUDGETS_PX: Mapping[str, int] = {
     "4k": 3840 * 2160,
 }
 """Pixels of the output picture; the sides follow the displayed aspect ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutList:
+    """Where shots begin, as a detector found it."""
+
+    detector: str
+    frames: tuple[int, ...]
+    """First frames of all shots but the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +99,33 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """How an engine with latents fits the device: chosen once, exact levers only.
+
+    Every field can change last bits (not quality), so it is obeyed on resume.
+    """
+
+    vae_dtype: str
+    """"float16", "bfloat16" or "float32"."""
+    dit_dtype: str
+    encoder_slice: int
+    """Latents that the encoder takes at once."""
+    decoder_slice: int
+    encoder_level_frames: tuple[int, ...]
+    """Most frames at once at each level of the encoder, top (full resolution) first; 0: all."""
+    decoder_level_frames: tuple[int, ...]
+    """Most frames at once at each level of the decoder, lowest resolution first; 0: all."""
+    chunk_tokens: int
+    """Tokens at once in attention batches and MLP of the DiT; 0: all."""
+    park_caches: bool
+    """VAE caches wait in host memory while another phase runs."""
+    weights_resident: bool
+    """DiT weights stay on the device while the VAE runs."""
+    peaks: tuple[tuple[str, int], ...] = ()
+    """(phase, predicted peak bytes)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything the child needs to know; plan.json."""
 
@@ -140,6 +145,8 @@ class Plan:
     shots: tuple[Shot, ...]
     segments: tuple[Segment, ...]
     encoder: EncoderSettings
+    memory: MemoryPlan | None
+    """None for engines without latents."""
     eta_seconds: float
     limits: Limits
     notes: tuple[str, ...] = ()
@@ -248,139 +255,3 @@ def output_name(source_name: str, resolution: str, key: str) -> str:
     """`<stem, sanitised>_<resolution>_<12 digits of the key>.mp4`."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(source_name).stem).strip("._-")[:80]
     return f"{stem or 'video'}_{resolution}_{key[:12]}.mp4"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a request asks for, resolved: the input of `build_plan`."""
-
-    resolution: str
-    engine: EngineSettings
-    device: str
-    cpu_count: int
-    crf: int
-    preset: str
-    segment_seconds: float
-    stall_seconds: float | None = None
-    """Overrides the default stall limit."""
-    job_seconds: float | None = None
-    """Overrides the default job limit."""
-    notes: tuple[str, ...] = ()
-
-
-def build_plan(video: VideoInfo, source_sha256: str, options: Options) -> Plan:
-    """Plan a job whose engine has no latents: the file is one shot, cut at any frame."""
-    width, height = target_size(video, options.resolution)
-    encoder = _encoder_settings(video, width, height, options)
-    shots = (Shot(index=0, start=0, stop=video.num_frames),)
-    segments = plan_segments(
-        video,
-        shots,
-        segment_seconds=options.segment_seconds,
-        soft_boundaries={0: range(1, video.num_frames)},
-    )
-    per_frame = seconds_per_frame(video, width, height, options)
-    eta = STARTUP_SECONDS + per_frame * video.num_frames
-    return Plan(
-        format=PLAN_FORMAT,
-        pixel_version=PIXEL_VERSION,
-        job_key=_plan_key(source_sha256, options, encoder, segments),
-        source_sha256=source_sha256,
-        video=video,
-        resolution=options.resolution,
-        width=width,
-        height=height,
-        engine=options.engine,
-        device=options.device,
-        torch_threads=options.cpu_count,
-        shots=shots,
-        segments=segments,
-        encoder=encoder,
-        eta_seconds=round(eta, 1),
-        limits=_limits(segments, per_frame, eta, options),
-        notes=(*video.warnings, *options.notes, *_size_notes(video, width, height)),
-    )
-
-
-def seconds_per_frame(video: VideoInfo, width: int, height: int, options: Options) -> float:
-    """Predicted wall seconds for one frame: the slower of the engine and the encoder."""
-    cores = options.cpu_count / MEASURED_CORES
-    source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
-    per_source, per_output = ENGINE_SECONDS_PER_MPX[options.engine.name]
-    engine = per_source * source_mpx + per_output * output_mpx
-    if options.device != "cpu":
-        engine *= GPU_SHARE
-    return (engine + ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx) / cores
-
-
-def _encoder_settings(
-    video: VideoInfo, width: int, height: int, options: Options
-) -> EncoderSettings:
-    """How every segment is encoded.
-
-    The matrix is BT.709, which players assume for HD; primaries and transfer are the source's,
-    because the engines work on the coded R'G'B' and do not convert between them.
-    """
-    rate = Fraction(*video.nominal_rate)
-    return EncoderSettings(
-        codec="h264",
-        preset=options.preset,
-        crf=options.crf,
-        pix_fmt="yuv420p",
-        width=width,
-        height=height,
-        time_base=video.time_base,
-        rate=video.nominal_rate,
-        keyint=max(1, math.ceil(rate * KEYINT_SECONDS)),
-        threads=X264_THREADS,
-        color=ColorInfo(
-            full_range=False,
-            matrix=BT709,
-            primaries=_tagged(video.color.primaries),
-            transfer=_tagged(video.color.transfer),
-        ),
-    )
-
-
-def _tagged(code: int) -> int:
-    """An H.273 code, BT.709 where the source does not say."""
-    return BT709 if code in (0, UNSPECIFIED) else code
-
-
-def _plan_key(
-    source_sha256: str,
-    options: Options,
-    encoder: EncoderSettings,
-    segments: Sequence[Segment],
-) -> str:
-    """The job key: everything that changes a byte of the output on one kind of device."""
-    return job_key(
-        {
-            "source": source_sha256,
-            "pixel_version": PIXEL_VERSION,
-            "engine": asdict(options.engine),
-            "encoder": asdict(encoder),
-            "segments": [segment.start for segment in segments],
-        }
-    )
-
-
-def _limits(segments: Sequence[Segment], per_frame: float, eta: float, options: Options) -> Limits:
-    """Generous limits: they end what hangs, not what is slow."""
-    return Limits(
-        load=LOAD_SECONDS,
-        stall=options.stall_seconds or STALL_SECONDS,
-        segment=tuple(max(600.0, 5 * per_frame * s.num_frames) for s in segments),
-        job=options.job_seconds or max(7200.0, 3 * eta),
-    )
-
-
-def _size_notes(video: VideoInfo, width: int, height: int) -> tuple[str, ...]:
-    """Say so when the picture gets smaller."""
-    display_width, display_height = video.display_size
-    if display_width * display_height <= width * height:
-        return ()
-    return (
-        f"the source ({float(display_width):g}x{float(display_height):g}) is larger than the "
-        f"target ({width}x{height}) and is scaled down",
-    )

@@ -18,13 +18,16 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from seedvr2_core.engine import Session, load_engine
-from seedvr2_core.errors import SegmentError
+from seedvr2_core.commit import read_commits, write_commit
+from seedvr2_core.engine import Commit, Session, ShotState, load_engine
+from seedvr2_core.errors import NumericalError, SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.plan import Piece, Plan, Segment, Shot
 from seedvr2_core.segments import (
     commit_segment,
+    leaves_latents,
     part_path,
+    read_segment,
     remove_leftovers,
     segments_dir,
 )
@@ -79,10 +82,39 @@ def restore_segments(
         session = engine.open_session(plan, device=device, beat=events.beat)
         events.emit("ready", engine=plan.engine.name, device=device)
         try:
-            pipeline = _Pipeline(plan, job_dir, source, device, session, events)
-            pipeline.run([plan.segments[k] for k in indices])
+            pending = [plan.segments[k] for k in indices]
+            num_frames = sum(segment.num_frames for segment in pending)
+            job = _Job(plan, job_dir, source, device, session, events, num_frames)
+            while pending:
+                pending = _run_until_fall_back(job, pending)
         finally:
             session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What all threads work on."""
+
+    plan: Plan
+    job_dir: Path
+    source: Path
+    device: str
+    session: Session
+    events: Events
+    num_frames: int
+    """Of all segments asked for."""
+
+
+def _run_until_fall_back(job: _Job, pending: Sequence[Segment]) -> list[Segment]:
+    """Restore the segments; returns those left after a step down the precision ladder."""
+    try:
+        _Pipeline(job).run(pending)
+    except NumericalError as error:
+        if not job.session.fall_back():
+            raise
+        logger.warning("%s; the rest of the shot is done again in %s", error, job.session.precision)
+        return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
+    return []
 
 
 def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[Run]:
@@ -95,6 +127,14 @@ def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[Run]:
         else:
             runs.append(Run(shot=plan.shots[piece.shot], pieces=(piece,)))
     return runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """Follows a piece's last frame on its way to the encode thread."""
+
+    commit: Commit
+    precision: str
 
 
 class _Stopped(Exception):
@@ -130,25 +170,14 @@ class _Channel(Generic[T]):
 class _Pipeline:
     """One pass over pending segments."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        job_dir: Path,
-        source: Path,
-        device: str,
-        session: Session,
-        events: Events,
-    ) -> None:
-        self._plan = plan
-        self._job_dir = job_dir
-        self._source = source
-        self._device = device
-        self._session = session
-        self._events = events
+    def __init__(self, job: _Job) -> None:
+        self._plan, self._job_dir, self._source = job.plan, job.job_dir, job.source
+        self._device, self._session, self._events = job.device, job.session, job.events
+        self._num_frames = job.num_frames
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._decoded: _Channel[Frame | None] = _Channel(QUEUE_FRAMES, self._stop)
-        self._restored: _Channel[Frame] = _Channel(QUEUE_FRAMES, self._stop)
+        self._restored: _Channel[Frame | _Finished] = _Channel(QUEUE_FRAMES, self._stop)
 
     def run(self, segments: Sequence[Segment]) -> None:
         """Restore the segments; returns when the last one is committed."""
@@ -179,7 +208,7 @@ class _Pipeline:
         """Where reading starts: at the run, or earlier where the engine must warm up."""
         if run.pieces[0].start == run.shot.start:
             return run.shot.start
-        return self._session.warm_up_start(run.shot, run.pieces[0])
+        return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
 
     def _decode(self, runs: Sequence[Run]) -> None:
         """Decode thread: frames of every run, each run ended by None."""
@@ -195,56 +224,89 @@ class _Pipeline:
         """Engine: one state per run, piece after piece."""
         for run in runs:
             frames = iter(self._decoded.get, None)
-            if run.pieces[0].start == run.shot.start:
-                state = self._session.start(run.shot)
-            else:
-                state = self._session.warm_up(
-                    frames, None, None, shot=run.shot, piece=run.pieces[0]
-                )
+            state = self._state_at(run, frames)
             for piece in run.pieces:
                 restored = self._session.restore(frames, shot=run.shot, piece=piece, state=state)
                 for frame in restored:
                     self._restored.put(frame)
+                commit, precision = self._session.take_commit(), self._session.precision
+                self._restored.put(_Finished(commit=commit, precision=precision))
             if next(frames, None) is not None:
                 raise SegmentError(f"the engine left frames of shot {run.shot.index} unread")
 
+    def _state_at(self, run: Run, frames: Iterator[Frame]) -> ShotState:
+        """The engine's state at the start of a run: fresh, or rebuilt from what is committed."""
+        first = run.pieces[0]
+        if first.start == run.shot.start:
+            return self._session.start(run.shot)
+        latents, tail = None, None
+        if self._plan.memory is not None:
+            first_latent = self._session.plan_warm_up(run.shot, first).first_latent
+            latents, tail = read_commits(self._job_dir, self._plan, first, first_latent)
+        return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
+
     def _encode(self, segments: Sequence[Segment]) -> None:
         """Encode thread: write, check and commit one segment after another."""
-        done, total = 0, sum(segment.num_frames for segment in segments)
+        total = self._num_frames
+        done = total - sum(segment.num_frames for segment in segments)
         for segment in segments:
             began = time.monotonic()
             part = part_path(self._job_dir, segment.index)
             first_pts = self._plan.video.pts[segment.start]
+            finished: list[_Finished] = []
             with SegmentWriter(part, self._plan.encoder, first_pts) as writer:
-                for frame in self._frames_of(segment):
-                    writer.write(frame)
-                    done += 1
-                    self._events.beat("encode", done, total)
+                for piece in segment.pieces:
+                    for frame in self._frames_of(piece):
+                        writer.write(frame)
+                        done += 1
+                        self._events.beat("encode", done, total)
+                    finished.append(self._finished_piece())
             if (counted := count_frames(part)) != segment.num_frames:
                 raise SegmentError(
                     f"segment {segment.index} decodes to {counted} frames, expected "
                     f"{segment.num_frames}"
                 )
-            seconds = time.monotonic() - began
-            commit_segment(self._job_dir, self._plan, segment, device=self._device, seconds=seconds)
-            self._events.emit("segment_done", segment=segment.index, seconds=round(seconds, 3))
+            seconds = round(time.monotonic() - began, 3)
+            self._commit(segment, finished[-1], seconds)
+            self._events.emit("segment_done", segment=segment.index, seconds=seconds)
 
-    def _frames_of(self, segment: Segment) -> Iterator[Frame]:
-        """The segment's frames, checked to come once each, in order, at the right time."""
-        for index in range(segment.start, segment.stop):
+    def _commit(self, segment: Segment, finished: "_Finished", seconds: float) -> None:
+        """Latents and tail first, then the packets, the sidecar last."""
+        if leaves_latents(self._plan, segment):
+            write_commit(self._job_dir, segment, finished.commit)
+        commit_segment(
+            self._job_dir,
+            self._plan,
+            segment,
+            device=self._device,
+            precision=finished.precision,
+            seconds=seconds,
+        )
+
+    def _frames_of(self, piece: Piece) -> Iterator[Frame]:
+        """The piece's frames, checked to come once each, in order, at the right time."""
+        for index in range(piece.start, piece.stop):
             frame = self._restored.get()
-            if (frame.index, frame.pts) != (index, self._plan.video.pts[index]):
-                raise SegmentError(
-                    f"the engine gave frame {frame.index} at {frame.pts}, expected {index} at "
-                    f"{self._plan.video.pts[index]}"
-                )
+            expected = (index, self._plan.video.pts[index])
+            if not isinstance(frame, Frame) or (frame.index, frame.pts) != expected:
+                raise SegmentError(f"the engine gave {frame}, expected frame and time {expected}")
             yield frame
+
+    def _finished_piece(self) -> "_Finished":
+        """What comes after a piece's last frame."""
+        finished = self._restored.get()
+        if not isinstance(finished, _Finished):
+            raise SegmentError(f"the engine gave {finished} after the piece's last frame")
+        return finished
 
 
 def _make_deterministic(threads: int) -> None:
     """Same plan, same bytes: thread count from the plan, no algorithm chosen by timing."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Every buffer is written before it is read; filling it first would cost a pass over memory.
+    deterministic = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
 
 

@@ -1,7 +1,8 @@
 """Finished segments on disk: where they lie, how they are committed, when they may be reused.
 
 A segment exists once its sidecar does: the packets are written beside their name, checked,
-synced and renamed first, the sidecar last. `jobs/<job_key>/segments/00000.mp4` + `00000.json`.
+synced and renamed first, the sidecar last. `jobs/<job_key>/segments/00000.mp4` + `00000.json`; a
+part of a divided shot also leaves its final latents and tail in `00000.safetensors`, before both.
 """
 
 import hashlib
@@ -28,8 +29,12 @@ class Sidecar:
     sha256: str
     engine: str
     device: str
+    precision: str
+    """What the engine computed in."""
     seconds: float
     """Wall time from the first frame asked for to the commit."""
+    latents_sha256: str = ""
+    """Of the committed latents and tail; "" where a segment leaves none."""
 
 
 def segments_dir(job_dir: Path) -> Path:
@@ -40,6 +45,11 @@ def segments_dir(job_dir: Path) -> Path:
 def video_path(job_dir: Path, index: int) -> Path:
     """Packets of one segment."""
     return segments_dir(job_dir) / f"{index:05d}.mp4"
+
+
+def latents_path(job_dir: Path, index: int) -> Path:
+    """Final latents and tail of one segment."""
+    return segments_dir(job_dir) / f"{index:05d}.safetensors"
 
 
 def part_path(job_dir: Path, index: int) -> Path:
@@ -59,10 +69,11 @@ def file_sha256(path: Path) -> str:
 
 
 def commit_segment(
-    job_dir: Path, plan: Plan, segment: Segment, *, device: str, seconds: float
+    job_dir: Path, plan: Plan, segment: Segment, *, device: str, precision: str, seconds: float
 ) -> Sidecar:
-    """Turn a finished and checked part file into a segment."""
+    """Turn a finished and checked part file (and the latents beside it, if any) into a segment."""
     part = part_path(job_dir, segment.index)
+    latents = latents_path(job_dir, segment.index)
     sync_file(part)
     sidecar = Sidecar(
         job_key=plan.job_key,
@@ -73,12 +84,23 @@ def commit_segment(
         sha256=file_sha256(part),
         engine=plan.engine.name,
         device=device,
+        precision=precision,
         seconds=round(seconds, 3),
+        latents_sha256=file_sha256(latents) if leaves_latents(plan, segment) else "",
     )
     part.replace(video_path(job_dir, segment.index))
     sync_directory(segments_dir(job_dir))
     write_record(sidecar_path(job_dir, segment.index), sidecar)
     return sidecar
+
+
+def leaves_latents(plan: Plan, segment: Segment) -> bool:
+    """Whether work may have to go on behind this segment inside its shot."""
+    if plan.memory is None or len(segment.pieces) != 1:
+        return False
+    piece = segment.pieces[0]
+    shot = plan.shots[piece.shot]
+    return (piece.start, piece.stop) != (shot.start, shot.stop)
 
 
 def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
@@ -94,18 +116,26 @@ def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
     except SegmentError as error:
         logger.warning("segment %d is redone: %s", segment.index, error)
         return None
-    video = video_path(job_dir, segment.index)
     told = (sidecar.job_key, sidecar.index, sidecar.start, sidecar.stop)
     if told != (plan.job_key, segment.index, segment.start, segment.stop):
         logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
         return None
-    if not video.is_file() or video.stat().st_size != sidecar.num_bytes:
-        logger.warning("segment %d is redone: its file is missing or cut", segment.index)
+    if not _holds(video_path(job_dir, segment.index), sidecar.sha256, sidecar.num_bytes):
+        logger.warning("segment %d is redone: its file is missing, cut or changed", segment.index)
         return None
-    if file_sha256(video) != sidecar.sha256:
-        logger.warning("segment %d is redone: its bytes have changed", segment.index)
+    if leaves_latents(plan, segment) and not _holds(
+        latents_path(job_dir, segment.index), sidecar.latents_sha256
+    ):
+        logger.warning("segment %d is redone: its latents are missing or changed", segment.index)
         return None
     return sidecar
+
+
+def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
+    """Whether the file is there with these bytes; the length is looked at first, it is cheap."""
+    if not path.is_file() or num_bytes not in (None, path.stat().st_size):
+        return False
+    return file_sha256(path) == sha256
 
 
 def pending_segments(job_dir: Path, plan: Plan) -> list[int]:

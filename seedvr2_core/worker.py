@@ -4,6 +4,8 @@
 the original stdout (which nothing else can write to), logs go to stderr.
 
     {"op": "probe", "path": ..., "out": ...}                     -> probed
+    {"op": "find_cuts", "path": ..., "info": ..., "device": ..., "detector": ..., "out": ...}
+                                                  -> cuts_found
     {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "segments": [0, ...]}
                                                   -> ready, heartbeat ..., segment_done ..., idle
     {"op": "join", "job_dir": ..., "source": ..., "out": ..., "metadata": {...}} -> joined
@@ -27,9 +29,10 @@ from queue import SimpleQueue
 from typing import Any, NoReturn, TextIO
 
 from seedvr2_core.errors import SeedVR2Error
-from seedvr2_core.plan import Plan
+from seedvr2_core.plan import CutList, Plan
 from seedvr2_core.process import die_with_parent
 from seedvr2_core.records import read_record, write_record
+from seedvr2_core.video.info import VideoInfo
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,17 @@ def probe(request: Request, emitter: Emitter) -> None:
     info = probe_video(Path(request["path"]), beat=emitter.beat)
     write_record(Path(request["out"]), info)
     emitter.emit("probed", devices=_devices(), cpu_count=len(os.sched_getaffinity(0)))
+
+
+def find_cuts(request: Request, emitter: Emitter) -> None:
+    """Find the cuts of a probed source and write them as JSON."""
+    from seedvr2_core.video.cuts import detect_cuts
+
+    info = read_record(Path(request["info"]), VideoInfo)
+    path, device = Path(request["path"]), request["device"]
+    cuts = detect_cuts(path, info, beat=emitter.beat, device=device)
+    write_record(Path(request["out"]), CutList(detector=request["detector"], frames=cuts))
+    emitter.emit("cuts_found", num_cuts=len(cuts))
 
 
 def restore(request: Request, emitter: Emitter) -> None:
@@ -126,6 +140,7 @@ def preview(request: Request, emitter: Emitter) -> None:
 
 OPERATIONS: Mapping[str, Callable[[Request, Emitter], None]] = {
     "probe": probe,
+    "find_cuts": find_cuts,
     "restore": restore,
     "join": join,
     "preview": preview,

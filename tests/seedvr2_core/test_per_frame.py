@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seedvr2_core.engine import Commit, ShotState
+from seedvr2_core.engine import Commit, ShotState, WarmUp
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
@@ -66,7 +66,7 @@ def test_restore_refuses_other_frames(indices: tuple[int, ...], message: str):
 def test_warm_up_needs_and_reads_no_frame():
     session = make_session([])
     frames = iter(make_frames(5))
-    assert session.warm_up_start(SHOT, PIECE) == PIECE.start
+    assert session.plan_warm_up(SHOT, PIECE) == WarmUp(first_frame=PIECE.start, first_latent=0)
     assert session.warm_up(frames, None, None, shot=SHOT, piece=PIECE) == ShotState()
     assert next(frames).index == 5
     assert session.take_commit() == Commit()

@@ -1,24 +1,20 @@
 """Arithmetic of the plan: sizes, windows, segments, keys."""
 
-import dataclasses
 import itertools
-from fractions import Fraction
 
 import pytest
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.plan import (
     BUDGETS_PX,
-    Plan,
     Segment,
     Shot,
-    build_plan,
     output_name,
     plan_latent_windows,
     plan_segments,
     target_size,
 )
-from tests.factories import make_info, make_options
+from tests.factories import make_info
 
 
 @pytest.mark.parametrize(
@@ -128,37 +124,6 @@ def test_short_shots_are_gathered_and_a_long_one_stands_alone() -> None:
     for segment in segments:
         inside = {piece.shot for piece in segment.pieces}
         assert len(inside) == 1 or 3 not in inside
-
-
-def test_key_changes_with_every_option_that_changes_bytes() -> None:
-    info = make_info()
-
-    def key(digest: str = "a", **changes: object) -> str:
-        return build_plan(info, digest, make_options(**changes)).job_key
-
-    assert key() == key(device="cuda:0", cpu_count=64, stall_seconds=5.0, notes=("x",))
-    other_engine = dataclasses.replace(make_options().engine, seed=7)
-    keys = [
-        key(),
-        key("b"),
-        key(crf=20),
-        key(preset="fast"),
-        key(resolution="1080p"),
-        key(segment_seconds=2),
-        key(engine=other_engine),
-    ]
-    assert len(set(keys)) == len(keys)
-
-
-def test_limits_and_notes() -> None:
-    options = make_options(stall_seconds=7, job_seconds=9)
-    plan: Plan = build_plan(make_info(3840, 2160), "a", options)
-    assert (plan.limits.stall, plan.limits.job) == (7, 9)
-    assert any("scaled down" in note for note in plan.notes)
-    usual = build_plan(make_info(), "a", make_options())
-    assert usual.limits.job == 7200
-    assert min(usual.limits.segment) == 600
-    assert Fraction(*usual.encoder.time_base) == Fraction(1, 25)
 
 
 @pytest.mark.parametrize(

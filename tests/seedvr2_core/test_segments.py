@@ -8,7 +8,8 @@ import pytest
 
 from seedvr2_core import segments
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.plan import Plan, build_plan
+from seedvr2_core.plan import Plan
+from seedvr2_core.planner import build_plan
 from seedvr2_core.records import read_record, write_record
 from tests.factories import make_info, make_options
 
@@ -25,7 +26,9 @@ def job_dir(tmp_path: Path, plan: Plan) -> Path:
     segments.segments_dir(tmp_path).mkdir()
     for segment in plan.segments:
         segments.part_path(tmp_path, segment.index).write_bytes(b"packets %d" % segment.index)
-        segments.commit_segment(tmp_path, plan, segment, device="cpu", seconds=1.0)
+        segments.commit_segment(
+            tmp_path, plan, segment, device="cpu", precision="float32", seconds=1.0
+        )
     return tmp_path
 
 

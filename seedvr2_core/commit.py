@@ -1,0 +1,90 @@
+"""Latents on disk: what a segment inside a long shot leaves so that work can go on behind it.
+
+Shape legend: T latents, H W latent grid, C 16 channels.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seedvr2_core.engine import Commit
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.plan import Piece, Plan, Segment
+from seedvr2_core.records import sync_directory, sync_file
+from seedvr2_core.segments import latents_path
+
+
+def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
+    """Write final latents and tail, complete or not at all.
+
+    Raises:
+        SegmentError: the engine has nothing to commit although the shot goes on.
+    """
+    if commit.latents is None:
+        raise SegmentError(f"segment {segment.index} is part of a shot but left no latents")
+    tensors = {"latents": commit.latents.contiguous()}
+    if commit.tail is not None:
+        tensors["tail"] = commit.tail.contiguous()
+    path = latents_path(job_dir, segment.index)
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part)
+    sync_file(part)
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def read_commits(
+    job_dir: Path, plan: Plan, piece: Piece, first_latent: int
+) -> tuple[Tensor, Tensor]:
+    """What was committed before a piece inside a shot.
+
+    Args:
+        job_dir: the job's directory.
+        plan: the job's plan.
+        piece: where work goes on; every segment of its shot before it that is needed is finished.
+        first_latent: first latent of the shot that is wanted.
+
+    Returns:
+        Latents [first_latent, the piece's first) as (T, H, W, C) float16, and the tail of the
+        segment before the piece, float32.
+
+    Raises:
+        SegmentError: a file is missing or broken, or ends before the wanted latents.
+    """
+    earlier = [
+        segment
+        for segment in plan.segments
+        if len(segment.pieces) == 1
+        and segment.pieces[0].shot == piece.shot
+        and segment.stop <= piece.start
+    ]
+    lengths = [_num_latents(job_dir, segment) for segment in earlier]
+    missing = first_latent
+    wanted: list[Tensor] = []
+    for segment, length in zip(earlier, lengths, strict=True):
+        if missing < length:
+            wanted.append(_read(job_dir, segment, "latents")[missing:])
+        missing = max(0, missing - length)
+    return torch.cat(wanted), _read(job_dir, earlier[-1], "tail")
+
+
+def _num_latents(job_dir: Path, segment: Segment) -> int:
+    """Latents that the segment committed, from the file's header."""
+    path = latents_path(job_dir, segment.index)
+    try:
+        with safe_open(path, "pt") as file:
+            return file.get_slice("latents").get_shape()[0]
+    except (OSError, SafetensorError) as error:
+        raise SegmentError(f"latents of segment {segment.index}: {error}; run again") from error
+
+
+def _read(job_dir: Path, segment: Segment, name: str) -> Tensor:
+    """One tensor of a segment's commit."""
+    try:
+        with safe_open(latents_path(job_dir, segment.index), "pt") as file:
+            return file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise SegmentError(f"{name} of segment {segment.index}: {error}; run again") from error

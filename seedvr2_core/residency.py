@@ -1,0 +1,86 @@
+"""Who is on the device when: VAE caches and transformer weights that wait in host memory.
+
+Moving never changes a bit. On the CPU everything is where it is needed already, and nothing moves.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seedvr2_core.vae.causal_conv import StreamState
+
+State = TypeVar("State", bound=StreamState)
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Parking:
+    """Host memory where one phase's caches wait while another phase runs."""
+
+    def __init__(self, device: torch.device, *, enabled: bool) -> None:
+        self._device = device
+        self._enabled = enabled
+
+    def park(self, state: State) -> State:
+        """The state in host memory, page-locked where the device copies from there."""
+        if not self._enabled:
+            return state
+        parked = state.to("cpu", pin_memory=self._device.type == "cuda")
+        _give_back(self._device)
+        return parked
+
+    def fetch(self, state: State) -> State:
+        """The state on the device."""
+        return state.to(self._device)
+
+
+class GuestModule(Generic[Module]):
+    """A module whose weights are on the device all the time, or only while it runs."""
+
+    def __init__(self, module: Module, device: torch.device, *, resident: bool) -> None:
+        """Takes the module over.
+
+        Args:
+            module: without gradients; anywhere.
+            device: where it runs.
+            resident: whether its weights stay there.
+        """
+        self._module = module
+        self._device = device
+        self._host: dict[str, Tensor] = {}
+        if resident:
+            module.to(device)
+            return
+        pin_memory = device.type == "cuda"
+        for name, tensor in module.state_dict().items():
+            self._host[name] = _in_host_memory(tensor, pin_memory=pin_memory)
+        self._leave()
+
+    @contextmanager
+    def on_device(self) -> Iterator[Module]:
+        """The module, ready to run."""
+        try:
+            self._module.to(self._device)
+            yield self._module
+        finally:
+            if self._host:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Back to the host's copy, which never changes: nothing is copied."""
+        self._module.load_state_dict(self._host, assign=True)
+        _give_back(self._device)
+
+
+def _give_back(device: torch.device) -> None:
+    """Let the next phase carve up free memory anew: its sizes are others."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _in_host_memory(tensor: Tensor, *, pin_memory: bool) -> Tensor:
+    if not pin_memory:
+        return tensor.cpu()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)

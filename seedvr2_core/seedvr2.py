@@ -1,0 +1,117 @@
+"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: sessions from checkpoint files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seedvr2_core.checkpoint import (
+    load_text_embedding,
+    open_checkpoint,
+)
+from seedvr2_core.checkpoint_files import PUBLIC, Catalog, find_model
+from seedvr2_core.checkpoint_table import VAE
+from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
+from seedvr2_core.dit.fold import load_folded
+from seedvr2_core.engine import Heartbeat
+from seedvr2_core.phases import Models, memory_of
+from seedvr2_core.plan import Plan
+from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.vae.model import VideoVAE, build_vae
+
+LOAD = "load"
+"""Phase of the heartbeat."""
+_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What is known of models and their files; tests have a small one."""
+
+    dit_configs: dict[str, DiTConfig]
+    """Part -> transformer."""
+    vae_config: VAEConfig
+    catalog: Catalog
+
+
+WORLD = World(
+    dit_configs={"dit-3b": DIT_3B, "dit-7b": DIT_7B, "dit-7b-sharp": DIT_7B},
+    vae_config=VAE_PRODUCTION,
+    catalog=PUBLIC,
+)
+
+
+def open_session(
+    plan: Plan,
+    *,
+    device: str,
+    beat: Heartbeat,
+    weights_dir: Path | None = None,
+    world: World = WORLD,
+) -> SeedVR2Session:
+    """A session of the model that the plan names (see `engine.EngineModule`).
+
+    Args:
+        plan: obeyed.
+        device: where everything runs.
+        beat: also called while weights are read.
+        weights_dir: where the three files of the model are.
+        world: the known models.
+
+    Raises:
+        CheckpointError: a file is missing, of another model or damaged.
+        PlanError: the plan has no memory plan.
+    """
+    parts = world.catalog.models[plan.engine.name]
+    files = find_model(weights_dir, plan.engine.name, catalog=world.catalog)
+    beat(LOAD, 0, _STEPS)
+    dtype = getattr(torch, memory_of(plan).dit_dtype)
+    models = load_models(parts, files, dit_dtype=dtype, device=device, world=world)
+    beat(LOAD, _STEPS - 1, _STEPS)
+    session = SeedVR2Session(models, plan, device=device, beat=beat)
+    beat(LOAD, _STEPS, _STEPS)
+    return session
+
+
+def load_models(
+    parts: Sequence[str],
+    files: Sequence[Path],
+    *,
+    dit_dtype: torch.dtype,
+    device: str,
+    world: World = WORLD,
+) -> Models:
+    """Read the transformer now and the VAE when it is asked for.
+
+    Args:
+        parts: names of transformer, VAE and text embedding.
+        files: the file of each.
+        dit_dtype: of the transformer's Linears.
+        device: where folding happens and both run.
+        world: the known models.
+
+    Raises:
+        CheckpointError: a file is not the part that it should be.
+    """
+    layouts = world.catalog.layouts
+    dit_file, vae_file, text_file = files
+    text_LX = load_text_embedding(text_file, layouts=layouts)
+    with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
+        config = world.dit_configs[parts[0]]
+        dit = load_folded(config, tensors, text_LX, dtype=dit_dtype, device=device)
+
+    def build(dtype: torch.dtype) -> VideoVAE:
+        return _load_vae(vae_file, dtype=dtype, device=device, world=world)
+
+    return Models(build_vae=build, dit=dit)
+
+
+def _load_vae(file: Path, *, dtype: torch.dtype, device: str, world: World) -> VideoVAE:
+    """Folded in float32, rounded once."""
+    with open_checkpoint(
+        file, VAE, layouts=world.catalog.layouts, device=device, dtype=torch.float32
+    ) as tensors:
+        # Copies: a tensor of the open file must not outlive it.
+        weights = {name: tensors[name].clone() for name in tensors}
+    return build_vae(world.vae_config, weights, dtype=dtype, device=device)

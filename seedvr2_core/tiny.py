@@ -1,0 +1,63 @@
+"""The engines `tiny` and `tiny-3b`: the production graph, narrow, with random weights.
+
+They restore nothing, but every path of the real engines runs, on a CPU in seconds. For tests and
+trials; offered only where the setting TEST_ENGINES is on.
+"""
+
+import torch
+from torch import Tensor
+
+from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
+from seedvr2_core.dit.fold import load_folded
+from seedvr2_core.dit.model import expected_keys
+from seedvr2_core.engine import Heartbeat
+from seedvr2_core.errors import PlanError
+from seedvr2_core.phases import Models, memory_of
+from seedvr2_core.plan import Plan
+from seedvr2_core.random_weights import pcg64_v1
+from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
+
+WEIGHTS_SEED = 7
+TEXT_TOKENS = 58
+_DIT_CONFIGS = {"tiny": DIT_CONFIGS["tiny-7b"], "tiny-3b": DIT_CONFIGS["tiny-3b"]}
+_DETAIL = 0.1
+"""Damps the decoder's last conv: what it draws is noise, and the picture shall stay visible."""
+
+
+def open_session(plan: Plan, *, device: str, beat: Heartbeat) -> SeedVR2Session:
+    """A session of the engine that the plan names (see `engine.EngineModule`).
+
+    Raises:
+        PlanError: the plan is of another engine, or has no memory plan.
+    """
+    return SeedVR2Session(make_models(plan, device=device), plan, device=device, beat=beat)
+
+
+def make_models(plan: Plan, *, device: str) -> Models:
+    """The same models at every call."""
+    if plan.engine.name not in _DIT_CONFIGS:
+        raise PlanError(f"engines with random weights: {[*_DIT_CONFIGS]}; got {plan.engine.name}")
+    config = _DIT_CONFIGS[plan.engine.name]
+    text_LX = pcg64_v1({"text": (TEXT_TOKENS, config.text_dim)}, WEIGHTS_SEED)["text"]
+    dit = load_folded(
+        config,
+        pcg64_v1(expected_keys(config), WEIGHTS_SEED),
+        text_LX,
+        dtype=getattr(torch, memory_of(plan).dit_dtype),
+        device=device,
+    )
+    weights = vae_weights()
+
+    def build(dtype: torch.dtype) -> VideoVAE:
+        return build_vae(VAE_TINY, weights, dtype=dtype, device=device)
+
+    return Models(build_vae=build, dit=dit)
+
+
+def vae_weights() -> dict[str, Tensor]:
+    """Of the VAE, float32."""
+    weights = random_weights(VAE_TINY, seed=WEIGHTS_SEED)
+    for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
+        weights[name] *= _DETAIL
+    return weights

@@ -1,0 +1,104 @@
+"""The plan as a whole: keys, limits, shots with windows."""
+
+import dataclasses
+import itertools
+from fractions import Fraction
+
+import pytest
+
+from seedvr2_core.errors import PlanError
+from seedvr2_core.plan import MemoryPlan, Plan
+from seedvr2_core.planner import Options, build_plan, shots_between, stall_limit
+from seedvr2_core.windows import num_latents, plan_windows, windows_of_piece
+from tests.factories import make_info, make_options
+
+MEMORY = MemoryPlan(
+    vae_dtype="float32",
+    dit_dtype="float32",
+    encoder_slice=2,
+    decoder_slice=2,
+    encoder_level_frames=(0, 0, 0, 0),
+    decoder_level_frames=(0, 0, 0, 0),
+    chunk_tokens=0,
+    park_caches=False,
+    weights_resident=True,
+)
+
+
+def with_windows(window: int, overlap: int, color: str = "auto") -> Options:
+    """Options of an engine with latents."""
+    options = make_options(segment_seconds=2)
+    engine = dataclasses.replace(
+        options.engine, name="tiny", window=window, overlap=overlap, color_correction=color
+    )
+    return dataclasses.replace(options, engine=engine)
+
+
+def test_key_changes_with_every_option_that_changes_bytes() -> None:
+    info = make_info()
+
+    def key(digest: str = "a", **changes: object) -> str:
+        return build_plan(info, digest, make_options(**changes)).job_key
+
+    assert key() == key(device="cuda:0", cpu_count=64, stall_seconds=5.0, notes=("x",))
+    other_engine = dataclasses.replace(make_options().engine, seed=7)
+    keys = [
+        key(),
+        key("b"),
+        key(crf=20),
+        key(preset="fast"),
+        key(resolution="1080p"),
+        key(segment_seconds=2),
+        key(engine=other_engine),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_limits_and_notes() -> None:
+    options = make_options(stall_seconds=7, job_seconds=9)
+    plan: Plan = build_plan(make_info(3840, 2160), "a", options)
+    assert (plan.limits.stall, plan.limits.job) == (7, 9)
+    assert any("scaled down" in note for note in plan.notes)
+    usual = build_plan(make_info(), "a", make_options())
+    assert usual.limits.job == 7200
+    assert min(usual.limits.segment) == 600
+    assert Fraction(*usual.encoder.time_base) == Fraction(1, 25)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "batch_size", "seconds"),
+    [("720p", 100, 180), ("1080p", 100, 180), ("2k", 100, 495), ("4k", 100, 885)],
+)
+def test_stall_limit_is_the_old_rule(resolution: str, batch_size: int, seconds: float) -> None:
+    assert stall_limit(resolution, batch_size) == seconds
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (40, 41, 200), (299,)], ids=str)
+def test_pieces_of_every_shot_begin_and_end_at_windows(cuts: tuple[int, ...]) -> None:
+    options = with_windows(window=5, overlap=2)
+    plan = build_plan(make_info(), "a", options, cuts=cuts, memory=MEMORY)
+    assert plan.shots == shots_between(cuts, 300)
+    assert len(plan.segments) > 3
+    frames = [f for s in plan.segments for p in s.pieces for f in range(p.start, p.stop)]
+    assert frames == list(range(300))
+    for segment, piece in ((s, p) for s in plan.segments for p in s.pieces):
+        shot = plan.shots[piece.shot]
+        windows = plan_windows(num_latents(shot.stop - shot.start), window=5, overlap=2)
+        assert windows_of_piece(windows, piece.start - shot.start, piece.stop - shot.start)
+        assert len(segment.pieces) == 1 or (piece.start, piece.stop) == (shot.start, shot.stop)
+    for before, after in itertools.pairwise(plan.segments):
+        assert before.stop == after.start
+
+
+def test_a_shot_of_one_window_is_never_divided() -> None:
+    options = with_windows(window=80, overlap=2)
+    plan = build_plan(make_info(), "a", options, memory=MEMORY)
+    assert [(s.start, s.stop) for s in plan.segments] == [(0, 300)]
+
+
+def test_lab_is_refused_where_a_shot_has_more_windows() -> None:
+    options = with_windows(window=5, overlap=1, color="lab")
+    with pytest.raises(PlanError, match="longer than one window"):
+        build_plan(make_info(), "a", options, memory=MEMORY)
+    short = with_windows(window=80, overlap=1, color="lab")
+    assert build_plan(make_info(), "a", short, memory=MEMORY).memory == MEMORY

@@ -1,0 +1,430 @@
+"""The shot engine: how a shot is cut into pieces, or where work is taken up, changes no bit.
+
+The long shot has 60 latents in 7 windows of at most 12 with 3 shared; windows start at latents
+0, 9, 17, 25, 33, 41, 49, so the last ones lie beyond both warm-ups (28 and 37 latents).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from seedvr2_core import phases, residency
+from seedvr2_core.engine import WarmUp
+from seedvr2_core.errors import InvalidRequestError, PlanError, SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.plan import Piece, Plan
+from seedvr2_core.tiny import open_session
+from seedvr2_core.vae.causal_conv import StreamState
+from tests.restorer_kit import (
+    Result,
+    differing,
+    latents,
+    make_frames,
+    make_grid,
+    make_pieces,
+    make_plan,
+    open_tiny,
+    pictures,
+    run_piece,
+    run_shot,
+    run_whole,
+    state_bits,
+    whole,
+)
+
+LONG = 237
+LEADS = (112, 37)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """The number of threads decides bits; more only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(LONG)
+
+
+@pytest.fixture(scope="module")
+def source(plan: Plan) -> list[Frame]:
+    return make_frames(plan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """The long shot window by window, and the state before each."""
+
+    pieces: list[Piece]
+    results: list[Result]
+    states: list[dict[str, torch.Tensor]]
+    held: list[list[int]]
+
+
+@pytest.fixture(scope="module")
+def walk(plan: Plan, source: list[Frame]) -> Walk:
+    session, pieces = open_tiny(plan), make_pieces(plan)
+    frames, state = iter(source), session.start(plan.shots[0])
+    walk = Walk(pieces=pieces, results=[], states=[], held=[])
+    for piece in pieces:
+        walk.states.append(state_bits(state))
+        walk.held.append([frame.index for frame in state.frames])
+        walk.results.append(run_piece(session, plan, piece, frames, state))
+    assert next(frames, None) is None
+    return walk
+
+
+def assert_same(results: Sequence[Result], wanted: Sequence[Result]) -> None:
+    """Bit-equal pictures, times and committed latents."""
+    assert np.array_equal(pictures(results), pictures(wanted))
+    assert torch.equal(latents(results), latents(wanted))
+    times = [[(f.index, f.pts) for r in rs for f in r.frames] for rs in (results, wanted)]
+    assert times[0] == times[1]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        pytest.param((7,), id="whole"),
+        pytest.param((3, 1, 3), id="groups", marks=pytest.mark.slow),
+        pytest.param((1, 5, 1), id="middle", marks=pytest.mark.slow),
+    ],
+)
+def test_segmentation_changes_no_bit(
+    plan: Plan, source: list[Frame], walk: Walk, groups: tuple[int, ...]
+) -> None:
+    results = run_shot(open_tiny(plan), plan, source, make_pieces(plan, *groups))
+    assert_same(results, walk.results)
+    assert results[-1].commit.tail is None
+
+
+def take_up(
+    plan: Plan, source: list[Frame], walk: Walk, k: int, leads: tuple[int, int] = LEADS
+) -> tuple[WarmUp, list[str], Result]:
+    """Rebuild the state before window k from commits and source, then restore its piece.
+
+    Returns:
+        What was needed, names of tensors of the state that differ, and the result.
+    """
+    session, shot, piece = open_tiny(plan), plan.shots[0], walk.pieces[k]
+    assert (session._lead_frames, session._lead_latents) == LEADS
+    session._lead_frames, session._lead_latents = leads
+    needed = session.plan_warm_up(shot, piece)
+    committed = latents(walk.results[:k])[needed.first_latent :]
+    tail = walk.results[k - 1].commit.tail
+    frames = iter(source[needed.first_frame :])
+    state = session.warm_up(frames, committed, tail, shot=shot, piece=piece)
+    assert [frame.index for frame in state.frames] == walk.held[k]
+    differences = differing(state_bits(state), walk.states[k])
+    return needed, differences, run_piece(session, plan, piece, frames, state)
+
+
+@pytest.mark.parametrize(
+    ("k", "needed"),
+    [
+        pytest.param(1, (0, 0), id="1"),
+        pytest.param(2, (0, 0), id="2", marks=pytest.mark.slow),
+        pytest.param(3, (0, 0), id="3", marks=pytest.mark.slow),
+        pytest.param(4, (5, 0), id="4", marks=pytest.mark.slow),
+        pytest.param(5, (45, 4), id="5", marks=pytest.mark.slow),
+        pytest.param(6, (77, 11), id="6"),
+    ],
+)
+def test_taking_up_work_before_a_piece_changes_no_bit(
+    plan: Plan, source: list[Frame], walk: Walk, k: int, needed: tuple[int, int]
+) -> None:
+    got, differences, result = take_up(plan, source, walk, k)
+    assert (got.first_frame, got.first_latent) == needed
+    assert not differences
+    assert_same([result], walk.results[k : k + 1])
+    tail, wanted = result.commit.tail, walk.results[k].commit.tail
+    assert (tail is None) == (wanted is None) == (k == 6)
+    assert tail is None or wanted is None or torch.equal(tail, wanted)
+
+
+@pytest.mark.parametrize(
+    "leads",
+    [
+        pytest.param((60, 37), id="60-frames"),
+        pytest.param((112, 20), id="20-latents"),
+        pytest.param((0, 0), id="no-state"),
+    ],
+)
+def test_a_shorter_warm_up_shows(
+    plan: Plan, source: list[Frame], walk: Walk, leads: tuple[int, int]
+) -> None:
+    _, differences, result = take_up(plan, source, walk, 6, leads)
+    assert differences
+    assert not np.array_equal(pictures([result]), pictures(walk.results[6:]))
+
+
+def test_pieces_yield_every_frame_once_and_commit_every_latent(plan: Plan, walk: Walk) -> None:
+    given = [(f.index, f.pts) for result in walk.results for f in result.frames]
+    assert given == list(enumerate(plan.video.pts))
+    assert pictures(walk.results).shape == (LONG, 32, 32, 3)
+    assert pictures(walk.results).dtype == np.uint8
+    commits = [result.commit for result in walk.results]
+    assert [len(c.latents) for c in commits if c.latents is not None] == [9, 8, 8, 8, 8, 8, 11]
+    for commit in commits[:-1]:
+        assert commit.latents is not None
+        assert commit.latents.dtype == torch.float16
+        assert commit.tail is not None
+        assert (commit.tail.dtype, commit.tail.shape) == (torch.float32, (3, 8, 4, 16))
+
+
+def test_reading_ahead_and_what_is_held_are_bounded(plan: Plan, source: list[Frame]) -> None:
+    session, shot = open_tiny(plan), plan.shots[0]
+    state, read = session.start(shot), 0
+
+    def counted() -> Iterator[Frame]:
+        nonlocal read
+        for frame in source:
+            read += 1
+            yield frame
+
+    frames, ahead = counted(), 4 * plan.engine.overlap
+    for piece in make_pieces(plan, 2, 1, 4):
+        restored = session.restore(frames, shot=shot, piece=piece, state=state)
+        stop = session.read_stop(shot, piece)
+        assert stop == min(piece.stop + ahead, shot.stop)
+        for done, frame in enumerate(restored, start=1):
+            assert frame.index == piece.start + done - 1
+            assert read == stop
+            assert len(state.frames) == stop - piece.start - done
+        assert len(state.encoded_ZhwC) <= plan.engine.overlap
+
+
+def test_parking_changes_no_bit(
+    plan: Plan, source: list[Frame], walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is parked is moved for good: the memory it had is spoilt here."""
+    parked: list[str] = []
+
+    def park(_: residency.Parking, state: StreamState) -> StreamState:
+        moved = state.clone()
+        for _name, tensor in state.named_tensors():
+            tensor.fill_(torch.nan)
+        parked.append(type(state).__name__)
+        return moved
+
+    monkeypatch.setattr(residency.Parking, "park", park)
+    lean = make_plan(LONG, memory={"park_caches": True, "weights_resident": False})
+    pieces = make_pieces(lean)[:3]
+    assert_same(run_shot(open_tiny(lean), lean, source, pieces), walk.results[:3])
+    assert parked == ["EncoderState", "DecoderState"] * 3
+
+
+def test_a_guest_module_comes_and_goes() -> None:
+    module = torch.nn.BatchNorm1d(3)
+    guest = residency.GuestModule(module, torch.device("meta"), resident=False)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for _ in range(2):
+        assert {t.device.type for t in module.state_dict().values()} == {"cpu"}
+        with guest.on_device() as there:
+            assert {t.device.type for t in there.state_dict().values()} == {"meta"}
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+SETTINGS = {
+    "one-latent-slices": {"encoder_slice": 1, "decoder_slice": 1},
+    "large-slices": {"encoder_slice": 9, "decoder_slice": 9},
+    "level-bounds": {"encoder_level_frames": (1, 2, 4, 4), "decoder_level_frames": (4, 4, 2, 1)},
+    "chunks": {"chunk_tokens": 16},
+}
+
+
+@pytest.mark.parametrize("memory", SETTINGS.values(), ids=SETTINGS)
+def test_slices_and_chunks_change_rounding_only(memory: dict[str, object]) -> None:
+    plan, other = make_plan(61), make_plan(61, memory=memory)
+    source = make_frames(plan)
+    a, b = run_whole(plan, source), run_whole(other, source)
+    assert a.commit.latents is not None
+    torch.testing.assert_close(a.commit.latents, b.commit.latents, atol=4e-3, rtol=2e-3)
+    assert np.abs(pictures([a]).astype(int) - pictures([b])).max() <= 1
+
+
+def test_the_seed_decides_the_noise_of_each_file_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(7, 61)
+    source = make_frames(plan)
+    asked: list[tuple[int, list[int]]] = []
+    noise = phases.latent_noise
+
+    def spy(seed: int, first_frames: Sequence[int], *args: object, **kwargs: object) -> object:
+        asked.append((seed, list(first_frames)))
+        return noise(seed, first_frames, *args, **kwargs)
+
+    monkeypatch.setattr(phases, "latent_noise", spy)
+    result = run_whole(plan, source, 1)
+    grid = make_grid(plan, 1)
+    assert asked == [(5, [max(7, 4 + 4 * m) for m in w]) for w in grid.windows]
+    assert_same([run_whole(plan, source, 1)], [result])
+    other = run_whole(make_plan(7, 61, seed=2**64 - 1), source, 1)
+    assert not np.array_equal(pictures([other]), pictures([result]))
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6, 45], ids=str)
+def test_shots_of_one_window_and_their_last_frames(length: int) -> None:
+    """45 frames fill 12 latents; other lengths are padded with their last frame."""
+    plan = make_plan(length)
+    source = make_frames(plan)
+    result = run_whole(plan, source)
+    assert [(f.index, f.pts) for f in result.frames] == list(enumerate(plan.video.pts))
+    padded = -(-(length - 1) // 4) * 4 + 1
+    longer = make_plan(padded)
+    repeated = [
+        dataclasses.replace(source[min(i, length - 1)], pts=pts, index=i)
+        for i, pts in enumerate(longer.video.pts)
+    ]
+    wanted = run_whole(longer, repeated)
+    assert np.array_equal(pictures([result]), pictures([wanted])[:length])
+    assert torch.equal(latents([result]), latents([wanted]))
+
+
+def test_shots_do_not_know_each_other() -> None:
+    """One session for both shots, with a stopped piece between, or each in its own."""
+    plan = make_plan(50, 58)
+    source = make_frames(plan)
+    session = open_tiny(plan)
+    first = run_shot(session, plan, source, [whole(plan, 0)])
+    stopped = session.restore(
+        iter(source), shot=plan.shots[0], piece=whole(plan, 0), state=session.start(plan.shots[0])
+    )
+    next(stopped)
+    second = run_shot(session, plan, source, make_pieces(plan, shot=1))
+    assert len(second) > 1
+    assert_same(first, [run_whole(plan, source, 0)])
+    assert_same(second, [run_whole(plan, source, 1)])
+    assert [f.index for r in second for f in r.frames] == list(range(50, 108))
+
+
+def test_sixteen_bit_frames_stay_sixteen_bit() -> None:
+    plan = make_plan(6)
+    source = make_frames(plan)
+    deep = [dataclasses.replace(f, rgb=f.rgb.astype(np.uint16) * 257) for f in source]
+    got, wanted = pictures([run_whole(plan, deep)]), pictures([run_whole(plan, source)])
+    assert got.dtype == np.uint16
+    assert np.abs(got / 257 - wanted).max() < 0.51
+    assert (got % 257 != 0).any()
+
+
+@pytest.mark.parametrize("method", ["wavelet", "wavelet_rgb", "lab", "adain", "none"])
+def test_colour_methods(method: str) -> None:
+    plan = make_plan(9, color_correction=method)
+    source = make_frames(plan)
+    result = run_whole(plan, source)
+    assert len(result.frames) == 9
+    auto = run_whole(make_plan(9), source)
+    assert np.array_equal(pictures([result]), pictures([auto])) == (method == "wavelet")
+    assert torch.equal(latents([result]), latents([auto]))
+
+
+def test_lab_is_refused_where_a_shot_has_more_than_one_window() -> None:
+    with pytest.raises(PlanError, match="shot 1 has 46 frames in 2 windows"):
+        open_tiny(make_plan(45, 46, color_correction="lab"))
+    with pytest.raises(InvalidRequestError, match="unknown colour method 'hsv'"):
+        open_tiny(make_plan(9, color_correction="hsv"))
+
+
+@pytest.mark.parametrize(("mode", "overlap"), [("later", 3), ("crossfade", 0)])
+def test_other_joins_resume_too(mode: str, overlap: int) -> None:
+    plan = make_plan(61, stitch_mode=mode, overlap=overlap, window=8)
+    source, session = make_frames(plan), open_tiny(plan)
+    pieces = make_pieces(plan)
+    results = run_shot(session, plan, source, pieces)
+    assert_same(results, [run_whole(plan, source)])
+    state = session.warm_up(
+        iter(source),
+        latents(results[:1]),
+        results[0].commit.tail,
+        shot=plan.shots[0],
+        piece=pieces[1],
+    )
+    frames = iter(source[state.next_frame :])
+    assert_same([run_piece(session, plan, pieces[1], frames, state)], results[1:2])
+
+
+def test_heartbeats_come_for_every_slice_and_window() -> None:
+    plan = make_plan(61)
+    beats: list[tuple[str, int, int]] = []
+    session = open_session(plan, device="cpu", beat=lambda *beat: beats.append(beat))
+    shot, grid = plan.shots[0], make_grid(plan)
+    state = session.start(shot)
+    restored = session.restore(iter(make_frames(plan)), shot=shot, piece=whole(plan), state=state)
+    assert not beats
+    next(restored)
+    counts = {"vae-encode": len(grid.encoder_slices), "dit": len(grid.windows), "vae-decode": 1}
+    assert [phase for phase, _, _ in beats] == [p for p, n in counts.items() for _ in range(n)]
+    assert len(list(restored)) == 60
+    total = len(grid.decoder_slices)
+    wanted = [("vae-decode", done, total) for done in range(1, total + 1)]
+    assert [beat for beat in beats if beat[0] == "vae-decode"] == wanted
+
+
+def _other_shot(plan: Plan) -> Piece:
+    return dataclasses.replace(whole(plan), shot=3)
+
+
+def _inside(plan: Plan) -> Piece:
+    return Piece(shot=0, start=0, stop=30)
+
+
+def _cut_end(plan: Plan) -> Piece:
+    return Piece(shot=0, start=0, stop=60)
+
+
+@pytest.mark.parametrize("piece", [_other_shot, _inside, _cut_end])
+def test_pieces_that_are_no_windows_are_refused(piece: Callable[[Plan], Piece]) -> None:
+    plan = make_plan(61)
+    session = open_tiny(plan)
+    with pytest.raises(PlanError):
+        session.read_stop(plan.shots[0], piece(plan))
+    with pytest.raises(PlanError):
+        session.restore(
+            iter(()), shot=plan.shots[0], piece=piece(plan), state=session.start(plan.shots[0])
+        )
+
+
+def test_wrong_states_frames_and_commits_are_refused() -> None:
+    plan = make_plan(61)
+    source, session, shot = make_frames(plan), open_tiny(plan), plan.shots[0]
+    first, second = make_pieces(plan)
+    with pytest.raises(SegmentError, match="starts at latent 7 of its shot, the state is at 0"):
+        session.restore(iter(source), shot=shot, piece=second, state=session.start(shot))
+    for frames, got in ((source[1:], r"got Frame\(1"), (source[:20], "the frames ended")):
+        with pytest.raises(SegmentError, match=f"expected source frame .*: {got}"):
+            run_piece(session, plan, first, iter(frames), session.start(shot))
+    result = run_shot(session, plan, source, [first])[0]
+    for commit in ((None, None), (latents([result])[1:], result.commit.tail)):
+        with pytest.raises(SegmentError, match=r"work goes on from latents \[0, 7\)"):
+            session.warm_up(iter(source), *commit, shot=shot, piece=second)
+    with pytest.raises(AssertionError, match="no piece"):
+        session.take_commit()
+    assert session.plan_warm_up(shot, first) == WarmUp(first_frame=0, first_latent=0)
+    with pytest.raises(PlanError, match="needs a memory plan"):
+        open_tiny(dataclasses.replace(plan, memory=None))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-3b"])
+def test_the_tiny_engines(name: str) -> None:
+    plan = make_plan(9, name=name)
+    session = open_session(plan, device="cpu", beat=lambda *_: None)
+    result = run_shot(session, plan, make_frames(plan), [whole(plan)])[0]
+    assert latents([result]).abs().max() < 100
+    assert 10 < pictures([result]).std() < 80
+    assert session.precision == "float32 vae, float32 dit"
+    session.close()
+    with pytest.raises(AssertionError, match="closed"):
+        session.start(plan.shots[0])
+
+
+def test_the_tiny_opener_refuses_other_engines() -> None:
+    with pytest.raises(PlanError, match="seedvr2-7b"):
+        open_session(make_plan(9, name="seedvr2-7b"), device="cpu", beat=lambda *_: None)
