@@ -24,7 +24,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from seedvr2_core.plan import EngineSettings, Options, Plan, build_plan
+from seedvr2_core.plan import EngineSettings, Plan
+from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.guard import Child

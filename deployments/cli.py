@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -143,8 +143,10 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
 
 def _use_work_dir(work_dir: Path | None) -> None:
     """A command on one's own machine may read its files and run without a GPU."""
-    given = {"work_dir": work_dir.expanduser().absolute()} if work_dir else {}
-    use_settings(Settings(allow_local_files=True, allow_cpu_engine=True, **given))
+    settings = Settings(allow_local_files=True, allow_cpu_engine=True)
+    if work_dir is not None:
+        settings = settings.model_copy(update={"work_dir": work_dir.expanduser().absolute()})
+    use_settings(settings)
 
 
 def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
@@ -187,7 +189,7 @@ def _run(request: UpscaleRequest) -> UpscaleResult:
     with open_display(_screen), _prefect_api():
         from flows.upscale import upscale as upscale_flow
 
-        return upscale_flow(**request.model_dump(exclude_none=True))
+        return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
 
 
 @contextmanager

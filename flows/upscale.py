@@ -5,7 +5,8 @@ Reads like a table of contents; each step is a task with its own retries and lim
 
 import time
 
-from prefect import flow, runtime
+from prefect import flow
+from prefect.runtime import flow_run
 
 from tasks.estimate import estimate
 from tasks.fetch import fetch
@@ -30,7 +31,7 @@ from tasks.verify import verify
 
 def run_name() -> str:
     """Name of a run: what is upscaled to what, without query strings or directories."""
-    parameters = runtime.flow_run.parameters
+    parameters = flow_run.parameters
     source = parameters.get("video_url") or parameters.get("video_path") or "upload"
     name = str(source).split("?", 1)[0].split("#", 1)[0].rstrip("/").rsplit("/", 1)[-1]
     return f"{name[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"

@@ -7,14 +7,8 @@ from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.engine import ENGINES, find_engine, weights_digest
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
-from seedvr2_core.plan import (
-    EngineSettings,
-    Options,
-    Plan,
-    build_plan,
-    output_name,
-    plan_latent_windows,
-)
+from seedvr2_core.plan import EngineSettings, Plan, output_name, plan_latent_windows
+from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.retry import retryable

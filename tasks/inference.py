@@ -12,7 +12,8 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.plan import Plan

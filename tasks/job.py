@@ -4,8 +4,9 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from prefect import get_run_logger, runtime, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from seedvr2_core.records import write_bytes
 from seedvr2_core.segments import segments_dir
@@ -55,7 +56,7 @@ def finish(
     Retries: while the Prefect server is away, for about three minutes.
     """
     result = UpscaleResult(
-        job_id=str(runtime.flow_run.id),
+        job_id=str(flow_run.id),
         job_key=job.job_key,
         filename=stored.name,
         cdn_url=stored.url,

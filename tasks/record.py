@@ -16,10 +16,11 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger, runtime
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
 
 from tasks.schemas import PlannedJob, UpscaleResult
 
@@ -174,7 +175,7 @@ def current() -> JobRecord:
 @contextlib.contextmanager
 def keep_record() -> Iterator[JobRecord]:
     """Keep the record of the flow run that is running now."""
-    record = JobRecord(runtime.flow_run.id, get_run_logger())
+    record = JobRecord(flow_run.id, get_run_logger())
     _current.append(record)
     record.start()
     try:
