@@ -1,7 +1,7 @@
 """The `seedvr2` command.
 
-Cheap checks run before Prefect is imported, so that a bad input is answered at once. Exit codes:
-0 success, 1 the job failed, 2 the input is wrong, 130 interrupted.
+Cheap checks run before Prefect is imported, so that a bad input is answered at once. Exit codes
+are in exits.py.
 """
 
 import os
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 
-from seedvr2_core.errors import InvalidRequestError, SeedVR2Error
+from deployments.exits import exit_codes, screen
+from deployments.weights import app as weights_app
+from seedvr2_core.errors import InvalidRequestError
 from tasks.intake import check_source
 from tasks.schemas import UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import Settings, get_settings, use_settings
@@ -27,14 +28,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="SeedVR2 video restoration and upscaling.",
 )
-_screen = Console(stderr=True)
+app.add_typer(weights_app, name="weights")
 
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
 ]
 Resolution = Annotated[str, typer.Option(help="720p, 1080p, 2k or 4k.")]
 Model = Annotated[
-    str, typer.Option(help="auto, span, lanczos; auto takes the best engine this machine has.")
+    str,
+    typer.Option(
+        help="auto, seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span, lanczos; auto takes seedvr2-7b "
+        "where GPU and weights are, else span."
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Frames the SeedVR2 model sees at once.")]
 Overlap = Annotated[
@@ -47,17 +52,7 @@ WorkDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
 
 
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn errors into one sentence and an exit code."""
-    try:
-        yield
-    except SeedVR2Error as error:
-        _screen.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(2 if error.user_mistake else 1) from error
-    except KeyboardInterrupt as error:
-        _screen.print("interrupted; finished segments are kept: run it again to go on")
-        raise typer.Exit(130) from error
+KEPT = "finished segments are kept"
 
 
 @app.command()
@@ -82,7 +77,7 @@ def upscale(
     as_json: AsJson = False,
 ) -> None:
     """Upscale a video here and print where it is."""
-    with _exit_codes():
+    with exit_codes(KEPT):
         _use_work_dir(work_dir)
         request = _checked_request(
             sources,
@@ -116,7 +111,7 @@ def plan(
     """Show sizes, segments and the expected time of a local file, without running."""
     from deployments.preview import planned_summary
 
-    with _exit_codes():
+    with exit_codes(KEPT):
         _use_work_dir(work_dir)
         request = _checked_request(
             sources,
@@ -134,7 +129,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     """Show what this machine can run; exit 1 if it cannot run anything."""
     from deployments.doctor import examine
 
-    with _exit_codes():
+    with exit_codes(KEPT):
         _use_work_dir(work_dir)
         report = examine(get_settings())
     typer.echo(report.model_dump_json() if as_json else report.as_text())
@@ -186,7 +181,7 @@ def _run(request: UpscaleRequest) -> UpscaleResult:
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
     from deployments.display import open_display
 
-    with open_display(_screen), _prefect_api():
+    with open_display(screen), _prefect_api():
         from flows.upscale import upscale as upscale_flow
 
         return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))

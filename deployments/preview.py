@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from pydantic import BaseModel
 
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.frames import FRAMES_PER_LATENT
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 
@@ -21,7 +22,12 @@ class PlanSummary(BaseModel):
     height: int
     engine: str
     device: str
+    shots: int
     segments: int
+    window_frames: int
+    """Frames the SeedVR2 model sees at once; 0 for engines that look at single frames."""
+    memory_gb: dict[str, float]
+    """Predicted peak of each phase; empty for engines without phases."""
     eta_seconds: float
     job_limit_seconds: float
     notes: tuple[str, ...]
@@ -33,10 +39,21 @@ class PlanSummary(BaseModel):
             f"{self.frames} frames, {self.duration_seconds:.2f} s",
             f"output    {self.width}x{self.height}",
             f"engine    {self.engine} on {self.device}",
+            *self._shots_as_text(),
             f"segments  {self.segments}",
             f"time      about {self.eta_seconds:.0f} s, limit {self.job_limit_seconds:.0f} s",
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+    def _shots_as_text(self) -> list[str]:
+        """Lines that only engines with windows have."""
+        if not self.window_frames:
+            return []
+        peaks = ", ".join(f"{phase} {peak:.1f} GB" for phase, peak in self.memory_gb.items())
+        return [
+            f"shots     {self.shots}, windows of {self.window_frames} frames",
+            f"memory    {peaks}",
+        ]
 
 
 def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
@@ -56,7 +73,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         path=path, sha256=file_sha256(path), size_bytes=path.stat().st_size, name=path.name
     )
     with TemporaryDirectory() as folder:
-        probed = probe_source(source, Path(folder) / "probe.json")
+        probed = probe_source(source, request.model, Path(folder), settings)
         plan = plan_job(request, probed, settings)
     return PlanSummary(
         source=path.name,
@@ -67,7 +84,12 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         height=plan.height,
         engine=plan.engine.name,
         device=plan.device,
+        shots=len(plan.shots),
         segments=len(plan.segments),
+        window_frames=FRAMES_PER_LATENT * plan.engine.window,
+        memory_gb={phase: round(peak / 1e9, 2) for phase, peak in plan.memory.peaks}
+        if plan.memory
+        else {},
         eta_seconds=plan.eta_seconds,
         job_limit_seconds=plan.limits.job,
         notes=plan.notes,

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from seedvr2_core.errors import CheckpointError, InvalidRequestError, SeedVR2Error
+from deployments.exits import exit_codes, say, screen
+from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="List, download and verify the SeedVR2 weights.",
 )
-_screen = Console(stderr=True)
+KEPT = "what came is kept"
 
 AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
 WeightsDir = Annotated[
@@ -79,7 +80,7 @@ class WeightsReport(BaseModel):
 @app.command(name="list")
 def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """Show the known models and what is in the folder; reads no more than names and shapes."""
-    with _exit_codes():
+    with exit_codes(KEPT):
         from seedvr2_core.checkpoint_files import scan_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
@@ -100,7 +101,7 @@ def download(
     as_json: AsJson = False,
 ) -> None:
     """Bring all that the models need: transformer, VAE and text embedding."""
-    with _exit_codes():
+    with exit_codes(KEPT):
         from tasks.weights import download_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
@@ -113,7 +114,7 @@ def download(
                 catalog=catalog,
             )
     for file in files:
-        _say(_line(_file_report(file)))
+        say(_line(_file_report(file)))
     if as_json:
         typer.echo(json.dumps([_file_report(file).model_dump(mode="json") for file in files]))
     else:
@@ -123,7 +124,7 @@ def download(
 @app.command()
 def verify(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """Read every file and compare digests; exit 2 if one must not be used, or none is there."""
-    with _exit_codes():
+    with exit_codes(KEPT):
         from tasks.weights import verify_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
@@ -131,7 +132,7 @@ def verify(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
             inventory = verify_weights(settings, progress=progress, catalog=catalog)
         report = _report(settings, inventory, catalog)
     _show(report, as_json)
-    with _exit_codes():
+    with exit_codes(KEPT):
         _raise_on_faults(report)
 
 
@@ -143,19 +144,6 @@ def _raise_on_faults(report: WeightsReport) -> None:
     if report.faulty:
         names = ", ".join(file.name for file in report.faulty)
         raise CheckpointError(f"{len(report.faulty)} files must not be used: {names}")
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn errors into one sentence and an exit code."""
-    try:
-        yield
-    except SeedVR2Error as error:
-        _say(f"error: {error}")
-        raise typer.Exit(2 if error.user_mistake else 1) from error
-    except KeyboardInterrupt as error:
-        _say("interrupted; what came is kept: run it again to go on")
-        raise typer.Exit(130) from error
 
 
 def _settings(weights_dir: Path | None) -> Settings:
@@ -187,15 +175,15 @@ def _bars() -> Iterator[Any]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=_screen, disable=not _screen.is_terminal) as progress:
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         bars: dict[tuple[str, str], Any] = {}
 
         def hear(file: str, phase: str, done: int, total: int | None) -> None:
             key = (file, phase)
             if key not in bars:
                 bars[key] = progress.add_task(f"{phase} {file}", total=total)
-                if not _screen.is_terminal:
-                    _say(f"{phase} {file}")
+                if not screen.is_terminal:
+                    say(f"{phase} {file}")
             progress.update(bars[key], completed=done, total=total)
 
         yield hear
@@ -265,7 +253,3 @@ def _line(file: FileReport) -> str:
     digest = f", sha256 {file.sha256[:12]}" if file.sha256 else ""
     size = f"{file.size_bytes / 1e6:,.1f} MB"
     return f"{file.name}: {what}, {size}{digest}, {'; '.join([told, *rest])}"
-
-
-def _say(text: str) -> None:
-    _screen.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -77,7 +77,7 @@ def upscale(
     check_pool(request.resolution)
     with keep_record() as record:
         source = fetch(request)
-        probed = probe(source)
+        probed = probe(source, request.model)
         job = estimate(request, probed)
         record.planned(job)
         with hold_job(job, fresh=request.fresh):

@@ -4,6 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+PATCH = 2
+"""Rows and columns of latent pixels in a token of the transformer."""
+DEFAULT_CHUNK_TOKENS = 65_536
+"""At once in attention and MLP: enough rows to fill any GPU; more only costs memory."""
+PERMUTE_COLUMNS = 512
+"""Columns of the residual stream that a permutation moves at once; bounds its copy."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTConfig:

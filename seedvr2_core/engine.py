@@ -4,6 +4,7 @@ An engine restores the frames of one shot after another. The child process opens
 and feeds it shot by shot, piece by piece (a piece is the part of a shot that lies in one segment).
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -61,6 +62,15 @@ class Session(Protocol):
 
         Returns:
             Whether there was a step; the shot's pending pieces are then done again.
+        """
+        ...
+
+    def adopt_precision(self, shot: "Shot", precision: str) -> None:
+        """Go on with a shot as its earlier pieces were made, maybe by another process.
+
+        Args:
+            shot: before its first piece here.
+            precision: of the piece before, from its sidecar.
         """
         ...
 
@@ -128,13 +138,16 @@ class Session(Protocol):
 class EngineModule(Protocol):
     """What the module behind a table row offers."""
 
-    def open_session(self, plan: "Plan", *, device: str, beat: Heartbeat) -> Session:
+    def open_session(
+        self, plan: "Plan", *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    ) -> Session:
         """Load weights onto the device and return a session that obeys the plan.
 
         Args:
             plan: target size, seed, windows, thread count ...
             device: a torch device string, "cpu" or "cuda:0".
             beat: heartbeat callback.
+            weights_dir: folder of the SeedVR2 weights; other engines have no use for it.
 
         Raises:
             CheckpointError: weights missing or wrong.
@@ -149,13 +162,21 @@ class EngineSpec:
 
     name: str
     module: str
-    has_latents: bool = False
-    """Works on shots and windows of latents (cuts are detected, segments break at windows)."""
+    label: str
+    """What it is, for people and for the file's metadata."""
+    dit: str = ""
+    vae: str = ""
+    """Presets of config.py; "" for engines without latents."""
     needs_gpu: bool = False
     test_only: bool = False
     """Offered only where the setting TEST_ENGINES is on."""
     weight_files: Callable[[Path | None], tuple[Path, ...]] = lambda weights_dir: ()
     """weights directory -> files the engine reads; raises CheckpointError if one is missing."""
+
+    @property
+    def has_latents(self) -> bool:
+        """Works on shots and windows of latents (cuts are detected, segments break at windows)."""
+        return bool(self.dit)
 
 
 def span_weight_files(weights_dir: Path | None = None) -> tuple[Path, ...]:
@@ -177,13 +198,64 @@ def span_weight_files(weights_dir: Path | None = None) -> tuple[Path, ...]:
     return files
 
 
+def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...]:
+    """Transformer, VAE and text embedding of a SeedVR2 model, recognised by content.
+
+    Files seen for the first time are read whole once (hashed); that loads torch.
+
+    Raises:
+        CheckpointError: one is missing or not what it should be; says what to run.
+    """
+    from seedvr2_core.checkpoint_files import find_model
+
+    return find_model(weights_dir, name)
+
+
+def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
+    return EngineSpec(
+        name=name,
+        module="seedvr2_core.seedvr2",
+        label=label,
+        dit=dit,
+        vae="production",
+        needs_gpu=True,
+        weight_files=functools.partial(seedvr2_weight_files, name),
+    )
+
+
+def _tiny(name: str, dit: str) -> EngineSpec:
+    return EngineSpec(
+        name=name,
+        module="seedvr2_core.tiny",
+        label="tiny test network (random weights, restores nothing)",
+        dit=dit,
+        vae="tiny",
+        test_only=True,
+    )
+
+
 ENGINES: dict[str, EngineSpec] = {
     spec.name: spec
     for spec in (
-        EngineSpec(name="span", module="seedvr2_core.span", weight_files=span_weight_files),
-        EngineSpec(name="lanczos", module="seedvr2_core.lanczos"),
+        _seedvr2("seedvr2-7b", "SeedVR2 7B", "7b"),
+        _seedvr2("seedvr2-7b-sharp", "SeedVR2 7B sharp", "7b-sharp"),
+        _seedvr2("seedvr2-3b", "SeedVR2 3B", "3b"),
+        EngineSpec(
+            name="span",
+            module="seedvr2_core.span",
+            label="SPAN (small CNN, not SeedVR2)",
+            weight_files=span_weight_files,
+        ),
+        EngineSpec(
+            name="lanczos",
+            module="seedvr2_core.lanczos",
+            label="Lanczos resize (no restoration)",
+        ),
+        _tiny("tiny", "tiny-7b"),
+        _tiny("tiny-3b", "tiny-3b"),
     )
 }
+DEFAULT_ENGINE = "seedvr2-7b"
 
 
 def find_engine(name: str) -> EngineSpec:
@@ -208,8 +280,9 @@ def weights_digest(name: str, weights_dir: Path | None = None) -> str:
     files = find_engine(name).weight_files(weights_dir)
     if not files:
         return ""
+    from seedvr2_core.checkpoint_files import file_digest
+
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()

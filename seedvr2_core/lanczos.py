@@ -13,6 +13,7 @@ planes.
 import functools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -130,7 +131,9 @@ def resize_rgb(rgb: np.ndarray, *, height: int, width: int, device: str = "cpu")
     return unit_to_rgb(lanczos_resize(rgb_to_unit(rgb, device), height, width), rgb.dtype)
 
 
-def open_session(plan: Plan, *, device: str, beat: Heartbeat) -> PerFrameSession:
+def open_session(
+    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+) -> PerFrameSession:
     """A session that resizes every frame to the plan's size (see `engine.EngineModule`)."""
     resize = functools.partial(resize_rgb, height=plan.height, width=plan.width, device=device)
     return PerFrameSession(resize, beat=beat)

@@ -7,18 +7,17 @@ fit at all are taken, then as much as possible stays on the device beside them. 
 never gives smaller slices. All levers are exact up to the order of sums; the transformer's window
 is the request's and never changed: one that does not fit is refused with the numbers.
 
-Arithmetic; nothing is allocated. Importing this file loads no torch, `plan_memory` does (through
-`dit.memory`), so it is called in a child process. Sums over tensors are tested against the live
+Arithmetic without torch; nothing is allocated. Sums over tensors are tested against the live
 bytes of real calls; totals on a GPU have not been measured yet.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from seedvr2_core.config import DiTConfig, VAEConfig
+from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.plan import MemoryPlan
@@ -244,14 +243,6 @@ def _largest_window(request: MemoryRequest) -> int:
     return fits
 
 
-@functools.cache
-def _dit_weight_bytes(config: DiTConfig, itemsize: int) -> int:
-    from seedvr2_core.dit.memory import weight_bytes
-
-    # Counted for Linears of two bytes; the few float32 vectors are doubled with them.
-    return weight_bytes(config) * itemsize // _HALF
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Phases:
     """Peak bytes of each phase for a rung and a residency."""
@@ -276,7 +267,9 @@ class _Phases:
             vae=vae_memory.WorkingSet(
                 config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
             ),
-            dit_weights=_dit_weight_bytes(request.dit_config, ITEMSIZE[request.dit_dtype]),
+            dit_weights=dit_memory.weight_bytes(
+                request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
+            ),
             vae_weights=vae_memory.weight_bytes(config, itemsize),
             encoder_caches=budget.encoder_cache_bytes(config, height, width, itemsize),
             decoder_caches=budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
@@ -291,10 +284,8 @@ class _Phases:
 
     def dit(self, chunk_tokens: int, stay: Residency) -> int:
         """Beside the VAE's things: the transformer on one window."""
-        from seedvr2_core.dit.memory import activation_bytes
-
         request, config = self.request, self.request.dit_config
-        work = activation_bytes(
+        work = dit_memory.activation_bytes(
             config,
             (request.num_latents_in_window, *request.latent_size),
             text_len=request.text_len,

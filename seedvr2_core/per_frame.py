@@ -41,6 +41,9 @@ class PerFrameSession:
         """There is no other precision."""
         return False
 
+    def adopt_precision(self, shot: Shot, precision: str) -> None:
+        """There is no other precision."""
+
     def plan_warm_up(self, shot: Shot, piece: Piece) -> WarmUp:
         """No frame before the piece is needed."""
         return WarmUp(first_frame=piece.start, first_latent=0)

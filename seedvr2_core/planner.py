@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 from seedvr2_core import PIXEL_VERSION
+from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS
+from seedvr2_core.engine import EngineSpec, find_engine
 from seedvr2_core.errors import PlanError
+from seedvr2_core.memory import MemoryRequest, plan_memory
 from seedvr2_core.plan import (
     PLAN_FORMAT,
     EngineSettings,
@@ -74,10 +77,15 @@ class Options:
     resolution: str
     engine: EngineSettings
     device: str
+    """Torch device string."""
     cpu_count: int
     crf: int
     preset: str
     segment_seconds: float
+    device_kind: str = "cpu"
+    """The device's name."""
+    device_bytes: int | None = None
+    """Its free memory; None: the host."""
     batch_size: int = 100
     """Frames per window, for the stall limit."""
     cut_detector: str = ""
@@ -95,7 +103,6 @@ def build_plan(
     options: Options,
     *,
     cuts: Sequence[int] = (),
-    memory: MemoryPlan | None = None,
 ) -> Plan:
     """Plan a job.
 
@@ -103,19 +110,20 @@ def build_plan(
         video: of the source.
         source_sha256: its digest.
         options: of the request, resolved.
-        cuts: first frames of all shots but the first; none for engines without latents.
-        memory: how an engine with latents fits the device (its windows then bound segments);
-            None: the file is one shot that may be divided at any frame.
+        cuts: first frames of all shots but the first; none for engines without latents, for
+            which the file is one shot that may be divided at any frame.
 
     Raises:
         PlanError: windows that cannot be planned, or a colour mode that needs the whole shot.
+        ResourceError: an engine with latents does not fit the device's free memory.
     """
+    spec = find_engine(options.engine.name)
     width, height = target_size(video, options.resolution)
     encoder = _encoder_settings(video, width, height, options)
     shots = shots_between(cuts, video.num_frames)
     soft = {
         shot.index: range(shot.start + 1, shot.stop)
-        if memory is None
+        if not spec.has_latents
         else _window_starts(shot, options)
         for shot in shots
     }
@@ -139,7 +147,7 @@ def build_plan(
         shots=shots,
         segments=segments,
         encoder=encoder,
-        memory=memory,
+        memory=_memory(spec, video, (width, height), shots, segments, options),
         eta_seconds=round(eta, 1),
         limits=_limits(segments, per_frame, eta, options),
         notes=(*video.warnings, *options.notes, *_size_notes(video, width, height)),
@@ -150,6 +158,42 @@ def shots_between(cuts: Sequence[int], num_frames: int) -> tuple[Shot, ...]:
     """Shots from the first frames of all shots but the first."""
     bounds = itertools.pairwise([0, *cuts, num_frames])
     return tuple(Shot(index=i, start=a, stop=b) for i, (a, b) in enumerate(bounds))
+
+
+def _memory(
+    spec: EngineSpec,
+    video: VideoInfo,
+    size: tuple[int, int],
+    shots: Sequence[Shot],
+    segments: Sequence[Segment],
+    options: Options,
+) -> MemoryPlan | None:
+    """How an engine with latents fits the device; None for the others."""
+    if not spec.has_latents:
+        return None
+    engine = options.engine
+    pieces = [piece for segment in segments for piece in segment.pieces]
+    longest = max(num_latents(piece.stop - piece.start) for piece in pieces)
+    longest_shot = max(num_latents(shot.stop - shot.start) for shot in shots)
+    on_cpu = options.device == "cpu"
+    return plan_memory(
+        MemoryRequest(
+            dit_config=DIT_CONFIGS[spec.dit],
+            vae_config=VAE_CONFIGS[spec.vae],
+            width=size[0],
+            height=size[1],
+            num_latents_in_window=min(engine.window, longest_shot),
+            overlap=engine.overlap,
+            segment_latents=longest + engine.overlap,
+            source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
+            device_bytes=options.device_bytes,
+            device_kind=options.device_kind,
+            # CPUs have no fast half precision.
+            vae_dtype="float32" if on_cpu else "float16",
+            dit_dtype="float32" if on_cpu else "bfloat16",
+            color_correction=engine.color_correction,
+        )
+    )
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:

@@ -66,10 +66,20 @@ def restore_segments(
     *,
     source: Path,
     device: str,
+    weights_dir: Path | None,
     indices: Sequence[int],
     events: Events,
 ) -> None:
     """Restore, encode and commit the segments `indices` (rising) of a job.
+
+    Args:
+        plan: of the job; obeyed.
+        job_dir: where segments are.
+        source: the video.
+        device: torch device string.
+        weights_dir: folder of the SeedVR2 weights.
+        indices: of the segments to make.
+        events: hears of progress.
 
     Raises:
         SeedVR2Error: of any kind the engine, the codecs or the disk have.
@@ -79,7 +89,9 @@ def restore_segments(
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
         engine = load_engine(plan.engine.name)
-        session = engine.open_session(plan, device=device, beat=events.beat)
+        session = engine.open_session(
+            plan, device=device, beat=events.beat, weights_dir=weights_dir
+        )
         events.emit("ready", engine=plan.engine.name, device=device)
         try:
             pending = [plan.segments[k] for k in indices]
@@ -241,9 +253,18 @@ class _Pipeline:
             return self._session.start(run.shot)
         latents, tail = None, None
         if self._plan.memory is not None:
+            self._session.adopt_precision(run.shot, self._precision_before(first))
             first_latent = self._session.plan_warm_up(run.shot, first).first_latent
             latents, tail = read_commits(self._job_dir, self._plan, first, first_latent)
         return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
+
+    def _precision_before(self, piece: Piece) -> str:
+        """What the segment in front of a piece was made in."""
+        before = next(s for s in self._plan.segments if s.stop == piece.start)
+        sidecar = read_segment(self._job_dir, self._plan, before)
+        if sidecar is None:
+            raise SegmentError(f"segment {before.index} is needed and not there; run it again")
+        return sidecar.precision
 
     def _encode(self, segments: Sequence[Segment]) -> None:
         """Encode thread: write, check and commit one segment after another."""

@@ -188,7 +188,9 @@ def upscale_rgb(
     return unit_to_rgb(lanczos_resize(y_BCHW, height, width), rgb.dtype)
 
 
-def open_session(plan: Plan, *, device: str, beat: Heartbeat) -> PerFrameSession:
+def open_session(
+    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+) -> PerFrameSession:
     """A session that upscales every frame to the plan's size (see `engine.EngineModule`).
 
     Raises:

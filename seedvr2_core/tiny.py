@@ -4,6 +4,8 @@ They restore nothing, but every path of the real engines runs, on a CPU in secon
 trials; offered only where the setting TEST_ENGINES is on.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,9 @@ _DETAIL = 0.1
 """Damps the decoder's last conv: what it draws is noise, and the picture shall stay visible."""
 
 
-def open_session(plan: Plan, *, device: str, beat: Heartbeat) -> SeedVR2Session:
+def open_session(
+    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+) -> SeedVR2Session:
     """A session of the engine that the plan names (see `engine.EngineModule`).
 
     Raises:

@@ -6,7 +6,8 @@ the original stdout (which nothing else can write to), logs go to stderr.
     {"op": "probe", "path": ..., "out": ...}                     -> probed
     {"op": "find_cuts", "path": ..., "info": ..., "device": ..., "detector": ..., "out": ...}
                                                   -> cuts_found
-    {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "segments": [0, ...]}
+    {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "weights_dir": ...,
+     "segments": [0, ...]}
                                                   -> ready, heartbeat ..., segment_done ..., idle
     {"op": "join", "job_dir": ..., "source": ..., "out": ..., "metadata": {...}} -> joined
     {"op": "preview", "job_dir": ..., "source": ..., "output": ..., "out": ...}  -> previewed
@@ -95,6 +96,7 @@ def restore(request: Request, emitter: Emitter) -> None:
         job_dir,
         source=Path(request["source"]),
         device=request["device"],
+        weights_dir=Path(request["weights_dir"]),
         indices=[int(k) for k in request["segments"]],
         events=emitter,
     )
@@ -147,13 +149,22 @@ OPERATIONS: Mapping[str, Callable[[Request, Emitter], None]] = {
 }
 
 
-def _devices() -> list[str]:
-    """Torch devices of this machine, best first."""
+def _devices() -> list[dict[str, object]]:
+    """Torch devices of this machine, best first, with the memory that is free on them."""
+    cpu: dict[str, object] = {"name": "cpu", "kind": "cpu", "free_bytes": None}
     if not Path("/dev/nvidiactl").exists():
-        return ["cpu"]  # no driver, no GPU: saves importing torch
+        return [cpu]  # no driver, no GPU: saves importing torch
     import torch
 
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
+    gpus: list[dict[str, object]] = [
+        {
+            "name": f"cuda:{i}",
+            "kind": torch.cuda.get_device_name(i),
+            "free_bytes": torch.cuda.mem_get_info(i)[0],
+        }
+        for i in range(torch.cuda.device_count())
+    ]
+    return [*gpus, cpu]
 
 
 def _read_requests(requests: "SimpleQueue[Request]") -> None:

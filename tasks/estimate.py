@@ -5,84 +5,82 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from seedvr2_core.engine import ENGINES, find_engine, weights_digest
-from seedvr2_core.errors import CheckpointError, InvalidRequestError
-from seedvr2_core.plan import EngineSettings, Plan, output_name, plan_latent_windows
+from seedvr2_core.engine import EngineSpec, find_engine, weights_digest
+from seedvr2_core.plan import CutList, EngineSettings, Plan, output_name, plan_latent_windows
 from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
+from tasks.engines import choose_device, choose_engine
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 
-ENGINE_LABELS = {
-    "span": "SPAN (small CNN, not SeedVR2)",
-    "lanczos": "Lanczos resize (no restoration)",
-}
-
-
-def choose_engine(request: UpscaleRequest, settings: Settings) -> tuple[str, str]:
-    """Engine name and a note for the user ("" if none).
-
-    Raises:
-        CheckpointError: auto on a pool that must not fall back to a small engine.
-        InvalidRequestError: no such engine here.
-    """
-    if request.model != "auto":
-        return find_engine(request.model).name, ""
-    if "seedvr2-7b" in ENGINES:
-        return "seedvr2-7b", ""
-    if settings.allow_cpu_engine:
-        return "span", "model auto became span: no SeedVR2 weights on this machine"
-    raise CheckpointError(
-        "model auto needs SeedVR2 weights, and there are none on this machine; choose span or "
-        "lanczos, or set SEEDVR2_ALLOW_CPU_ENGINE=true to let auto become span"
-    )
-
-
-def choose_device(wanted: str, devices: tuple[str, ...]) -> str:
-    """The torch device to run on.
-
-    Raises:
-        InvalidRequestError: the setting names a device that is not there.
-    """
-    if wanted == "auto":
-        return devices[0]
-    if wanted in devices:
-        return wanted
-    raise InvalidRequestError(
-        f"SEEDVR2_DEVICE={wanted} is not on this machine; there are: {', '.join(devices)}"
-    )
-
 
 def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) -> Plan:
-    """The plan of a request; writes nothing."""
-    name, note = choose_engine(request, settings)
-    window, overlap, window_note = plan_latent_windows(request.batch_size, request.temporal_overlap)
-    latents = find_engine(name).has_latents
-    engine = EngineSettings(
-        name=name,
-        weights_digest=weights_digest(name),
-        seed=request.seed if latents else 0,
-        window=window if latents else 0,
-        overlap=overlap if latents else 0,
-        stitch_mode=request.stitch_mode if latents else "",
-        color_correction=request.color_correction if latents else "",
-    )
+    """The plan of a request; writes nothing.
+
+    Raises:
+        InvalidRequestError, PlanError: the request asks for what cannot be.
+        CheckpointError: the engine's weights are missing or damaged.
+        ResourceError: the job does not fit the device.
+    """
+    device = choose_device(settings.device, probed.devices)
+    spec, note = choose_engine(request.model, device, settings)
+    engine, window_note = _engine_settings(request, spec, settings)
     options = Options(
         resolution=request.resolution,
         engine=engine,
-        device=choose_device(settings.device, probed.devices),
+        device=device.name,
+        device_kind=device.kind,
+        device_bytes=device.free_bytes,
         cpu_count=probed.cpu_count,
         crf=request.crf,
         preset=request.preset,
         segment_seconds=settings.segment_seconds,
+        batch_size=request.batch_size,
+        cut_detector=_cuts(probed).detector,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
-        notes=tuple(text for text in (note, window_note if latents else "") if text),
+        notes=tuple(text for text in (note, window_note) if text),
     )
     video = read_record(probed.info_path, VideoInfo)
-    return build_plan(video, probed.source.sha256, options)
+    return build_plan(video, probed.source.sha256, options, cuts=_cuts(probed).frames)
+
+
+def _engine_settings(
+    request: UpscaleRequest, spec: EngineSpec, settings: Settings
+) -> tuple[EngineSettings, str]:
+    """What the engine is told, and a note; what it has no use for does not change the job's key."""
+    digest = weights_digest(spec.name, settings.weights_folder)
+    if not spec.has_latents:
+        engine = EngineSettings(
+            name=spec.name,
+            weights_digest=digest,
+            seed=0,
+            window=0,
+            overlap=0,
+            stitch_mode="",
+            color_correction="",
+        )
+        return engine, ""
+    window, overlap, note = plan_latent_windows(request.batch_size, request.temporal_overlap)
+    engine = EngineSettings(
+        name=spec.name,
+        weights_digest=digest,
+        seed=request.seed,
+        window=window,
+        overlap=overlap,
+        stitch_mode=request.stitch_mode,
+        color_correction=request.color_correction,
+    )
+    return engine, note
+
+
+def _cuts(probed: ProbedSource) -> CutList:
+    """The cuts that the probe found; none where none were looked for."""
+    if probed.cuts_path is None:
+        return CutList(detector="", frames=())
+    return read_record(probed.cuts_path, CutList)
 
 
 def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
@@ -100,14 +98,16 @@ def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
     retries=1,
     retry_delay_seconds=2,
     retry_condition_fn=retryable,
-    timeout_seconds=120,
+    timeout_seconds=1800,
     persist_result=False,
     cache_policy=NO_CACHE,
 )
 def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 
-    Raises: InvalidRequestError, CheckpointError (final).
+    Takes a moment, but for weights seen for the first time: 16 GB are hashed once.
+
+    Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final).
     """
     settings = get_settings()
     planned = plan_job(request, probed, settings)
@@ -133,7 +133,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         height=plan.height,
         resolution=plan.resolution,
         engine=plan.engine.name,
-        engine_label=ENGINE_LABELS[plan.engine.name],
+        engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
         output_name=output_name(probed.source.name, plan.resolution, plan.job_key),
         eta_seconds=plan.eta_seconds,

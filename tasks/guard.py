@@ -61,6 +61,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
+            env={"PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

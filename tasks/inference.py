@@ -23,6 +23,7 @@ from tasks import record
 from tasks.guard import Child
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob
+from tasks.settings import get_settings
 
 _sessions: dict[Path, "Session"] = {}
 
@@ -93,6 +94,7 @@ class Session:
                 "job_dir": str(self._job.job_dir),
                 "source": str(self._job.source.path),
                 "device": self._job.device,
+                "weights_dir": str(get_settings().weights_folder),
                 "segments": self._pending,
             }
         )

@@ -1,4 +1,4 @@
-"""Probe: what the source really is, found by a guarded child that reads every packet."""
+"""Probe: what the source really is, found by guarded children that read every packet."""
 
 import time
 from pathlib import Path
@@ -6,16 +6,19 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from seedvr2_core.plan import CutList
 from seedvr2_core.records import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks import record
+from tasks.engines import choose_device, choose_engine
 from tasks.guard import Child, Event
 from tasks.retry import retryable
-from tasks.schemas import FetchedSource, ProbedSource
-from tasks.settings import get_settings
+from tasks.schemas import Device, FetchedSource, ProbedSource
+from tasks.settings import Settings, get_settings
 
 STALL_SECONDS = 60.0
-LIMIT_SECONDS = 1800.0
+LIMIT_SECONDS = 2 * 3600.0
+"""A two-hour 4k source takes about half an hour to decode; what hangs, stalls first."""
 
 
 def run_operation(request: dict[str, object], *, until: str, doing: str) -> Event:
@@ -41,34 +44,63 @@ def run_operation(request: dict[str, object], *, until: str, doing: str) -> Even
     retries=1,
     retry_delay_seconds=2,
     retry_condition_fn=retryable,
-    timeout_seconds=LIMIT_SECONDS + 60,
+    timeout_seconds=2 * LIMIT_SECONDS + 60,
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def probe(source: FetchedSource) -> ProbedSource:
-    """Read every packet of the source in a child process.
+def probe(source: FetchedSource, model: str) -> ProbedSource:
+    """Read every packet of the source in a child process; find its cuts if the model wants them.
 
-    Side effects: writes WORK_DIR/probes/<sha256>.json.
-    Raises: InvalidVideoError, UnsupportedFormatError (final); child failures (retried once).
+    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json.
+    Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, CheckpointError
+        (final); child failures (retried once).
     """
-    out = get_settings().work_dir / "probes" / f"{source.sha256}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return probe_source(source, out)
+    settings = get_settings()
+    folder = settings.work_dir / "probes"
+    folder.mkdir(parents=True, exist_ok=True)
+    return probe_source(source, model, folder, settings)
 
 
-def probe_source(source: FetchedSource, out: Path) -> ProbedSource:
-    """Let a child probe the source and write its VideoInfo to `out`."""
+def probe_source(
+    source: FetchedSource, model: str, folder: Path, settings: Settings
+) -> ProbedSource:
+    """Let children probe the source for a model; what they find is written into `folder`."""
+    out = folder / f"{source.sha256}.json"
     request: dict[str, object] = {"op": "probe", "path": str(source.path), "out": str(out)}
     event = run_operation(request, until="probed", doing="probing the source")
     info = read_record(out, VideoInfo)
     width, height = info.upright_size
-    return ProbedSource(
+    probed = ProbedSource(
         source=source,
         info_path=out,
         width=width,
         height=height,
         num_frames=info.num_frames,
         duration_seconds=info.duration_seconds,
-        devices=tuple(event["devices"]),
+        devices=tuple(Device.model_validate(device) for device in event["devices"]),
         cpu_count=event["cpu_count"],
     )
+    device = choose_device(settings.device, probed.devices)
+    spec, _ = choose_engine(model, device, settings)
+    if not spec.has_latents:
+        return probed
+    return probed.model_copy(update={"cuts_path": _find_cuts(probed, device.name)})
+
+
+def _find_cuts(probed: ProbedSource, device: str) -> Path:
+    """Where the source's cuts are, found now if this detector has not looked before."""
+    from seedvr2_core.video.cuts import cut_detector
+
+    detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")
+    if out.exists() and read_record(out, CutList).detector == detector:
+        return out
+    request: dict[str, object] = {
+        "op": "find_cuts",
+        "path": str(probed.source.path),
+        "info": str(probed.info_path),
+        "device": device,
+        "detector": detector,
+        "out": str(out),
+    }
+    run_operation(request, until="cuts_found", doing="looking for cuts")
+    return out

@@ -6,10 +6,23 @@ Imports no Prefect and no torch, so that the command line can refuse a bad reque
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from seedvr2_core.engine import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.plan import plan_latent_windows
+from tasks.settings import get_settings
 
 MAX_BASE64_BYTES = 350_000
 """Prefect refuses parameters over 512 KB; larger videos go by URL, path or upload."""
@@ -30,10 +43,30 @@ def _plain_model(value: object) -> object:
     return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
 
 
+def offered_models() -> list[str]:
+    """auto and the engines that a request may name; test engines where the settings say so."""
+    test_engines = get_settings().test_engines
+    return ["auto", *(n for n, spec in ENGINES.items() if test_engines or not spec.test_only)]
+
+
+def _offered_model(name: str) -> str:
+    if name not in offered_models():
+        raise ValueError(f"choose one of {', '.join(offered_models())}")
+    return name
+
+
+class _OfferedModels:
+    """Makes forms offer the models as a list."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "enum": offered_models()}
+
+
 Resolution = Annotated[Literal["720p", "1080p", "2k", "4k"], BeforeValidator(_lower)]
 Model = Annotated[
-    Literal["auto", "seedvr2-7b", "seedvr2-7b-sharp", "seedvr2-3b", "span", "lanczos"],
-    BeforeValidator(_plain_model),
+    str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
 ]
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
@@ -118,6 +151,17 @@ class FetchedSource(Record):
     """What people call it: the file name in the URL or path, without directories or query."""
 
 
+class Device(Record):
+    """Where an engine can run."""
+
+    name: str
+    """Torch device string: "cuda:0", "cpu"."""
+    kind: str
+    """What it is called; "cpu" for the host."""
+    free_bytes: int | None = None
+    """Memory that was free when the source was probed; None: the host's."""
+
+
 class ProbedSource(Record):
     """A source that is a video."""
 
@@ -128,9 +172,11 @@ class ProbedSource(Record):
     height: int
     num_frames: int
     duration_seconds: float
-    devices: tuple[str, ...]
-    """Torch devices the child sees, best first ("cuda:0", "cpu")."""
+    devices: tuple[Device, ...]
+    """What the child sees, best first."""
     cpu_count: int
+    cuts_path: Path | None = None
+    """JSON of `seedvr2_core.plan.CutList`; None where the engine does not look at shots."""
 
 
 class PlannedJob(Record):

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="Hub that weights come from, a mirror's address; default huggingface.co.",
     )
+    test_engines: bool = Field(
+        default=False, description="Offer the models tiny and tiny-3b, which restore nothing."
+    )
     storage: Literal["local"] = Field(default="local", description="Where outputs are put.")
     segment_seconds: float = Field(
         default=10.0, gt=0, description="Presentation time after which a segment is closed."

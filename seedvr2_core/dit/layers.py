@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedvr2_core.config import DiTConfig
+from seedvr2_core.config import PATCH, DiTConfig
 
 Stream = Literal["vid", "txt"]
-PATCH = 2
-"""Rows and columns of latent pixels in a token."""
 
 _Part = TypeVar("_Part", bound=nn.Module)
 

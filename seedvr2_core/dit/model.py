@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.config import DiTConfig
+from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit import rope
 from seedvr2_core.dit.block import Block, LayerTables
 from seedvr2_core.dit.layers import (
-    PATCH,
     Projection,
     RMSNorm,
     TimeEmbedding,
@@ -30,11 +29,7 @@ from seedvr2_core.dit.modulation import OutputModulation
 from seedvr2_core.dit.window import Grid, WindowOrder, batches, window_order
 from seedvr2_core.errors import CheckpointError, PlanError
 
-DEFAULT_CHUNK_TOKENS = 65_536
-"""Enough rows to fill any GPU; more only costs memory."""
 ROPE_BUFFER = "attn.rope.rope.freqs"
-PERMUTE_COLUMNS = 512
-"""Columns that a permutation moves at once; bounds its copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

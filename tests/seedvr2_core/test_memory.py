@@ -188,6 +188,17 @@ def test_reserves_are_inside_the_peaks() -> None:
     assert on_gpu["dit"] > on_cpu["dit"] + reserve
 
 
-def test_importing_it_loads_no_torch() -> None:
-    code = "import sys, seedvr2_core.memory; sys.exit('torch' in sys.modules)"
+def test_planning_loads_no_torch() -> None:
+    """The flow's process plans, and stays small."""
+    code = """
+import sys
+from seedvr2_core.config import DIT_7B, VAE_PRODUCTION
+from seedvr2_core.memory import MemoryRequest, plan_memory
+plan_memory(MemoryRequest(
+    dit_config=DIT_7B, vae_config=VAE_PRODUCTION, width=1920, height=1080,
+    num_latents_in_window=25, overlap=3, segment_latents=91, source_frame_bytes=1000000,
+    device_bytes=78 * 10**9, device_kind="H100",
+))
+sys.exit('torch' in sys.modules)
+"""
     subprocess.run([sys.executable, "-c", code], check=True)

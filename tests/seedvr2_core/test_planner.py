@@ -6,23 +6,11 @@ from fractions import Fraction
 
 import pytest
 
-from seedvr2_core.errors import PlanError
-from seedvr2_core.plan import MemoryPlan, Plan
+from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.plan import Plan
 from seedvr2_core.planner import Options, build_plan, shots_between, stall_limit
 from seedvr2_core.windows import num_latents, plan_windows, windows_of_piece
 from tests.factories import make_info, make_options
-
-MEMORY = MemoryPlan(
-    vae_dtype="float32",
-    dit_dtype="float32",
-    encoder_slice=2,
-    decoder_slice=2,
-    encoder_level_frames=(0, 0, 0, 0),
-    decoder_level_frames=(0, 0, 0, 0),
-    chunk_tokens=0,
-    park_caches=False,
-    weights_resident=True,
-)
 
 
 def with_windows(window: int, overlap: int, color: str = "auto") -> Options:
@@ -76,7 +64,7 @@ def test_stall_limit_is_the_old_rule(resolution: str, batch_size: int, seconds: 
 @pytest.mark.parametrize("cuts", [(), (1,), (40, 41, 200), (299,)], ids=str)
 def test_pieces_of_every_shot_begin_and_end_at_windows(cuts: tuple[int, ...]) -> None:
     options = with_windows(window=5, overlap=2)
-    plan = build_plan(make_info(), "a", options, cuts=cuts, memory=MEMORY)
+    plan = build_plan(make_info(), "a", options, cuts=cuts)
     assert plan.shots == shots_between(cuts, 300)
     assert len(plan.segments) > 3
     frames = [f for s in plan.segments for p in s.pieces for f in range(p.start, p.stop)]
@@ -92,13 +80,33 @@ def test_pieces_of_every_shot_begin_and_end_at_windows(cuts: tuple[int, ...]) ->
 
 def test_a_shot_of_one_window_is_never_divided() -> None:
     options = with_windows(window=80, overlap=2)
-    plan = build_plan(make_info(), "a", options, memory=MEMORY)
+    plan = build_plan(make_info(), "a", options)
     assert [(s.start, s.stop) for s in plan.segments] == [(0, 300)]
 
 
 def test_lab_is_refused_where_a_shot_has_more_windows() -> None:
     options = with_windows(window=5, overlap=1, color="lab")
     with pytest.raises(PlanError, match="longer than one window"):
-        build_plan(make_info(), "a", options, memory=MEMORY)
+        build_plan(make_info(), "a", options)
     short = with_windows(window=80, overlap=1, color="lab")
-    assert build_plan(make_info(), "a", short, memory=MEMORY).memory == MEMORY
+    assert len(build_plan(make_info(), "a", short).segments) == 1
+
+
+def test_engines_with_latents_have_a_memory_plan() -> None:
+    assert build_plan(make_info(), "a", make_options()).memory is None
+    memory = build_plan(make_info(), "a", with_windows(window=25, overlap=3)).memory
+    assert memory is not None
+    assert (memory.vae_dtype, memory.dit_dtype) == ("float32", "float32")
+    on_gpu = dataclasses.replace(
+        with_windows(window=25, overlap=3), device="cuda:0", device_kind="H100", device_bytes=10**11
+    )
+    memory = build_plan(make_info(), "a", on_gpu).memory
+    assert memory is not None
+    assert (memory.vae_dtype, memory.dit_dtype) == ("float16", "bfloat16")
+
+
+def test_a_device_that_is_too_small_is_refused() -> None:
+    options = with_windows(window=25, overlap=3)
+    small = dataclasses.replace(options, device="cuda:0", device_kind="toy", device_bytes=10**9)
+    with pytest.raises(ResourceError, match=r"toy has 1\.0 GB free"):
+        build_plan(make_info(), "a", small)

@@ -1,0 +1,160 @@
+"""The SeedVR2 engine through flow, child and segments, with the tiny network on a CPU.
+
+The picture is made small by a smaller pixel budget, which only the flow's process looks at: the
+child obeys the plan. The clip is one shot, divided into segments at its windows.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from flows.upscale import upscale
+from seedvr2_core import plan as plan_module
+from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.plan import Plan
+from seedvr2_core.records import read_record
+from seedvr2_core.segments import Sidecar, latents_path, sidecar_path
+from seedvr2_core.video.probe import probe_video
+from tasks.schemas import UpscaleResult
+from tasks.settings import Settings, use_settings
+from tests.processes import children_of
+
+pytestmark = [pytest.mark.usefixtures("in_api"), pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_core() -> Iterator[None]:
+    """The plan takes as many threads as there are cores; tiny tensors are quicker with one."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(plan_module, "BUDGETS_PX", {"720p": 96 * 54})
+    yield offer_tiny(tmp_path)
+    use_settings(Settings())
+
+
+def offer_tiny(work_dir: Path) -> Path:
+    """Let this process work in a directory of its own, with short segments."""
+    use_settings(
+        Settings(work_dir=work_dir, allow_local_files=True, test_engines=True, segment_seconds=0.5)
+    )
+    return work_dir
+
+
+@pytest.fixture(scope="module")
+def two_shots(
+    demo_clip: Path,
+    ffmpeg: Callable[..., subprocess.CompletedProcess[bytes]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """40 frames of the demo clip, then 40 of colour bars."""
+    path = tmp_path_factory.mktemp("clips") / "two_shots.mp4"
+    bars = ["-f", "lavfi", "-i", "smptehdbars=s=320x180:r=25"]
+    graph = (
+        "[0:v]trim=end_frame=40,settb=1/25,setpts=N[a];[1:v]trim=end_frame=40,settb=1/25,"
+        "setpts=N,format=yuv420p[b];[a][b]concat"
+    )
+    ffmpeg("-i", demo_clip, *bars, "-filter_complex", graph, "-an", "-r", "25", path)
+    return path
+
+
+def run(clip: Path, model: str = "tiny") -> UpscaleResult:
+    """Windows of 3 latents, one of them shared."""
+    return upscale(
+        video_path=str(clip), model=model, resolution="720p", preset="ultrafast", batch_size=12
+    )
+
+
+def read_plan(work_dir: Path, result: UpscaleResult) -> Plan:
+    return read_record(work_dir / "jobs" / result.job_key / "plan.json", Plan)
+
+
+def read_sidecar(job_dir: Path, index: int) -> Sidecar:
+    return read_record(sidecar_path(job_dir, index), Sidecar)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-3b"])
+def test_one_shot_in_many_segments(work_dir: Path, demo_clip: Path, model: str) -> None:
+    result = run(demo_clip, model)
+    plan = read_plan(work_dir, result)
+    assert (len(plan.shots), len(plan.segments)) == (1, 5)
+    output = Path(result.output_path or "")
+    source, made = probe_video(demo_clip), probe_video(output)
+    assert (made.pts, made.width, made.height) == (source.pts, 96, 54)
+    with av.open(str(output)) as container:
+        assert "tiny test network" in str(container.metadata)
+    job_dir = work_dir / "jobs" / result.job_key
+    precisions = {read_sidecar(job_dir, k).precision for k in range(5)}
+    assert precisions == {"float32 vae, float32 dit"}
+    assert all(latents_path(job_dir, k).is_file() for k in range(5))
+
+    for lost in ((0, 3), (1, 2, 4)):
+        for index in lost:
+            sidecar_path(job_dir, index).unlink()
+        again = run(demo_clip, model)
+        assert (again.segments_reused, again.sha256) == (5 - len(lost), result.sha256), lost
+
+
+def test_a_child_killed_inside_a_shot_is_replaced(work_dir: Path, demo_clip: Path) -> None:
+    """Its successor takes up the shot from what was committed; the bytes are the same."""
+    undisturbed = run(demo_clip)
+    killed: list[int] = []
+
+    def kill_between_segments() -> None:
+        while not list((other / "jobs").glob("*/segments/00001.json")):
+            time.sleep(0.01)
+        for pid in children_of(os.getpid())[1:]:
+            if b"seedvr2_core.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    other = offer_tiny(work_dir / "other")
+    killer = threading.Thread(target=kill_between_segments, daemon=True)
+    killer.start()
+    result = run(demo_clip)
+    killer.join(timeout=1)
+    assert len(killed) == 1
+    assert result.sha256 == undisturbed.sha256
+
+
+def test_a_changed_commit_is_not_built_on(work_dir: Path, demo_clip: Path) -> None:
+    """Latents that do not fit their sidecar's digest: their segment is made again as well."""
+    result = run(demo_clip)
+    job_dir = work_dir / "jobs" / result.job_key
+    latents = latents_path(job_dir, 1)
+    content = bytearray(latents.read_bytes())
+    content[-1] ^= 1
+    latents.write_bytes(content)
+    sidecar_path(job_dir, 2).unlink()
+    again = run(demo_clip)
+    assert (again.segments_reused, again.sha256) == (3, result.sha256)
+
+
+def test_cuts_begin_shots(work_dir: Path, two_shots: Path) -> None:
+    result = run(two_shots)
+    plan = read_plan(work_dir, result)
+    assert [(shot.start, shot.stop) for shot in plan.shots] == [(0, 40), (40, 80)]
+    assert result.frames == 80
+    begun = [piece.start for segment in plan.segments for piece in segment.pieces]
+    assert 40 in begun
+    for before, after in itertools.pairwise(plan.segments):
+        assert before.stop == after.start
+
+
+def test_tiny_is_offered_only_on_request(work_dir: Path, demo_clip: Path) -> None:
+    use_settings(Settings(work_dir=work_dir, allow_local_files=True))
+    with pytest.raises(InvalidRequestError, match="choose one of auto, seedvr2-7b"):
+        run(demo_clip)

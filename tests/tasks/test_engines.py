@@ -1,0 +1,96 @@
+"""Which engine and device a request gets, by what the machine has."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core.engine import ENGINES
+from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from tasks.engines import choose_device, choose_engine
+from tasks.schemas import Device, check_request, offered_models
+from tasks.settings import Settings, use_settings
+
+CPU = Device(name="cpu", kind="cpu")
+GPU = Device(name="cuda:0", kind="NVIDIA H100 80GB HBM3", free_bytes=78 * 10**9)
+
+
+@pytest.fixture
+def has_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the 7B's files were there; reading them is tested with the files themselves."""
+    spec = dataclasses.replace(ENGINES["seedvr2-7b"], weight_files=lambda folder: ())
+    monkeypatch.setitem(ENGINES, "seedvr2-7b", spec)
+
+
+def settings(tmp_path: Path, *, allow_cpu_engine: bool = False) -> Settings:
+    return Settings(work_dir=tmp_path, allow_cpu_engine=allow_cpu_engine)
+
+
+def test_the_best_device_or_the_one_that_is_named() -> None:
+    assert choose_device("auto", (GPU, CPU)) == GPU
+    assert choose_device("cpu", (GPU, CPU)) == CPU
+    with pytest.raises(
+        InvalidRequestError, match=r"SEEDVR2_DEVICE=cuda:1 .* there are: cuda:0, cpu"
+    ):
+        choose_device("cuda:1", (GPU, CPU))
+
+
+@pytest.mark.usefixtures("has_weights")
+def test_auto_is_seedvr2_where_gpu_and_weights_are(tmp_path: Path) -> None:
+    spec, note = choose_engine("auto", GPU, settings(tmp_path, allow_cpu_engine=True))
+    assert (spec.name, note) == ("seedvr2-7b", "")
+
+
+@pytest.mark.usefixtures("has_weights")
+def test_auto_without_a_gpu(tmp_path: Path) -> None:
+    spec, note = choose_engine("auto", CPU, settings(tmp_path, allow_cpu_engine=True))
+    assert spec.name == "span"
+    assert "became span: seedvr2-7b needs an NVIDIA GPU" in note
+    with pytest.raises(CheckpointError, match=r"needs an NVIDIA GPU; .* SEEDVR2_ALLOW_CPU_ENGINE"):
+        choose_engine("auto", CPU, settings(tmp_path))
+
+
+def test_auto_without_weights(tmp_path: Path) -> None:
+    spec, note = choose_engine("auto", GPU, settings(tmp_path, allow_cpu_engine=True))
+    assert spec.name == "span"
+    assert "run: seedvr2 weights download seedvr2-7b" in note
+    with pytest.raises(CheckpointError, match="run: seedvr2 weights download seedvr2-7b"):
+        choose_engine("auto", GPU, settings(tmp_path))
+
+
+def test_a_model_that_is_named_is_never_replaced(tmp_path: Path) -> None:
+    allowed = settings(tmp_path, allow_cpu_engine=True)
+    with pytest.raises(InvalidRequestError, match="seedvr2-3b needs an NVIDIA GPU"):
+        choose_engine("seedvr2-3b", CPU, allowed)
+    with pytest.raises(CheckpointError, match="run: seedvr2 weights download seedvr2-3b"):
+        choose_engine("seedvr2-3b", GPU, allowed)
+    assert choose_engine("lanczos", CPU, allowed)[0].name == "lanczos"
+
+
+def test_test_engines_are_offered_on_request_only(tmp_path: Path) -> None:
+    assert "tiny" not in offered_models()
+    with pytest.raises(InvalidRequestError, match="model: choose one of auto, seedvr2-7b"):
+        check_request(video_path="x", model="tiny")
+    use_settings(Settings(work_dir=tmp_path, test_engines=True))
+    try:
+        assert check_request(video_path="x", model="tiny").model == "tiny"
+        assert {"tiny", "tiny-3b"} < set(offered_models())
+    finally:
+        use_settings(Settings())
+
+
+def test_forms_offer_the_models_as_a_list() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.upscale import upscale
+
+    field = parameter_schema(upscale.fn).model_dump()["properties"]["model"]
+    assert field["enum"] == [
+        "auto",
+        "seedvr2-7b",
+        "seedvr2-7b-sharp",
+        "seedvr2-3b",
+        "span",
+        "lanczos",
+    ]
+    assert field["default"] == "auto"
