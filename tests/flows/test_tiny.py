@@ -15,10 +15,10 @@ from pathlib import Path
 
 import av
 import pytest
+from prefect.exceptions import ParameterTypeError
 
 from flows.upscale import upscale
 from seedvr2_core import plan as plan_module
-from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.plan import Plan
 from seedvr2_core.records import read_record
 from seedvr2_core.segments import Sidecar, latents_path, sidecar_path
@@ -156,5 +156,5 @@ def test_cuts_begin_shots(work_dir: Path, two_shots: Path) -> None:
 
 def test_tiny_is_offered_only_on_request(work_dir: Path, demo_clip: Path) -> None:
     use_settings(Settings(work_dir=work_dir, allow_local_files=True))
-    with pytest.raises(InvalidRequestError, match="choose one of auto, seedvr2-7b"):
+    with pytest.raises(ParameterTypeError, match="choose one of auto, seedvr2-7b"):
         run(demo_clip)
