@@ -11,6 +11,7 @@ from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.engines import choose_device, choose_engine
+from tasks.locks import hold_lock
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
@@ -86,11 +87,12 @@ def _cuts(probed: ProbedSource) -> CutList:
 def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
     """A plan that is there is obeyed, unless a fresh start is asked."""
     path = job_dir / "plan.json"
-    if path.exists() and not fresh:
-        return read_record(path, Plan)
-    job_dir.mkdir(parents=True, exist_ok=True)
-    write_record(path, plan)
-    return plan
+    # Two equal requests may come at once; free memory, and so their plans, may differ.
+    with hold_lock(job_dir / "plan.lock", timeout=60, on_wait=lambda: None):
+        if path.exists() and not fresh:
+            return read_record(path, Plan)
+        write_record(path, plan)
+        return plan
 
 
 @task(
