@@ -15,6 +15,7 @@ from typing import Annotated, cast
 import typer
 
 from deployments.exits import exit_codes, screen
+from deployments.selfcheck import selfcheck
 from deployments.weights import app as weights_app
 from seedvr2_core.errors import InvalidRequestError
 from tasks.intake import check_source
@@ -134,6 +135,9 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
         report = examine(get_settings())
     typer.echo(report.model_dump_json() if as_json else report.as_text())
     raise typer.Exit(0 if report.usable else 1)
+
+
+app.command()(selfcheck)
 
 
 def _use_work_dir(work_dir: Path | None) -> None:

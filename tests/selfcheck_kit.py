@@ -1,0 +1,38 @@
+"""Small weights on disk and a World that knows them, for tests of the selfcheck."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, VAE_TINY
+from seedvr2_core.seedvr2 import World
+from tests.weights_kit import file_bytes, tensors, tiny_catalog, write_safetensors
+
+MODEL = "seedvr2-7b"
+
+
+def small_world() -> World:
+    """Tiny networks under the names of the real ones."""
+    return World(
+        dit_configs={"dit-3b": DIT_TINY_3B, "dit-7b": DIT_TINY_7B, "dit-7b-sharp": DIT_TINY_7B},
+        vae_config=VAE_TINY,
+        catalog=tiny_catalog(),
+    )
+
+
+def write_weights(folder: Path) -> Path:
+    """The three files of MODEL as published."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("dit-7b", "vae", "pos_emb"):
+        (folder / f"{part}.safetensors").write_bytes(file_bytes(part))
+    return folder
+
+
+def scale_weights(folder: Path, part: str, factors: Mapping[str, float]) -> None:
+    """Put a file of one's own in the place of a published one: some tensors are larger."""
+    (folder / f"{part}.safetensors").unlink()
+    changed = tensors(part, torch.float32)
+    for name, factor in factors.items():
+        changed[name] = changed[name] * factor
+    write_safetensors(folder / f"my-{part}.safetensors", changed)
