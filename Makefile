@@ -23,10 +23,10 @@ demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for
 	@$(BIN)/seedvr2 upscale '$(VIDEO)' --resolution '$(RESOLUTION)' --model '$(MODEL)' --work-dir demo-output
 
 test: .venv/.installed ## all tests that need pip alone (at most 10 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: .venv/.installed ## the quick ones (at most 2 minutes)
-	$(BIN)/python -m pytest -m 'not slow and not soak and not apt and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not soak and not apt and not gpu'
 
 soak: .venv/.installed ## kills, memory, outages, many jobs
 	$(BIN)/python -m pytest -m soak --timeout 3600

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -11,6 +12,11 @@ from seedvr2_core.engine import ENGINES
 from seedvr2_core.errors import SeedVR2Error
 from tasks.locks import has_flock
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedvr2_core.device_check import ConvCheck, DeviceReport
 
 LOW_DISK_BYTES = 5 * 10**9
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
@@ -22,6 +28,15 @@ class Check(BaseModel):
     name: str
     ok: bool
     told: str
+    notable: bool = False
+    """Nothing is broken, but somebody may want to know."""
+
+    @property
+    def mark(self) -> str:
+        """In front of the line."""
+        if not self.ok:
+            return "FAIL"
+        return "note" if self.notable else "ok"
 
 
 class Report(BaseModel):
@@ -38,17 +53,22 @@ class Report(BaseModel):
 
     def as_text(self) -> str:
         """For people."""
-        lines = [
-            f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<10} {check.told}"
-            for check in self.checks
-        ]
-        return "\n".join([*lines, f"      engines    {', '.join(self.engines) or 'none'}"])
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"{check.mark:<4}  {check.name:<{width}}  {check.told}" for check in self.checks]
+        runs = ", ".join(self.engines) or "none"
+        return "\n".join([*lines, f"{'':4}  {'engines':<{width}}  {runs}"])
 
 
 def examine(settings: Settings) -> Report:
     """Try everything a job needs."""
-    checks = [_check_python(), _check_packages(), _check_devices(), *_check_work_dir(settings)]
-    engines, engine_checks = _check_engines()
+    checks = [
+        _check_python(),
+        _check_packages(),
+        _check_devices(),
+        *_check_convolutions(),
+        *_check_work_dir(settings),
+    ]
+    engines, engine_checks = _check_engines(settings)
     return Report(checks=[*checks, *engine_checks], engines=engines)
 
 
@@ -74,6 +94,54 @@ def _check_devices() -> Check:
     return Check(name="devices", ok=True, told=", ".join([*gpus, cpu]))
 
 
+def _check_convolutions() -> list[Check]:
+    """The convolutions of every GPU, run and compared: one line for each dtype."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return [Check(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
+    from seedvr2_core.device_check import DTYPES, check_device
+
+    reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
+    return [conv_check(report, dtype) for report in reports for dtype in DTYPES]
+
+
+def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> Check:
+    """One line on a GPU's convolutions in that dtype."""
+    found = report.of(dtype)
+    worst = min(found, key=lambda check: _GRAVITY.index(check.verdict))
+    figures = ", ".join(map(_figures, found))
+    versions = f"torch {report.torch_version}, cuDNN {report.cudnn_version}"
+    told = {
+        "ok": f"ok: {figures}",
+        "slow": f"slow: {figures}; {worst.reason}: {versions} has no fast kernel here, "
+        "try the build that the image pins",
+        "wrong": f"WRONG: {figures}; {worst.reason}: do not restore videos with {versions} on "
+        f"{report.kind}, install the build that the image pins",
+        "failed": f"FAILED: {worst.reason} ({versions})",
+        "unchecked": f"not checked, {worst.reason}; run it again when the GPU is free",
+    }
+    return Check(
+        name=f"conv {report.device} {worst.dtype}",
+        ok=worst.verdict not in ("wrong", "failed"),
+        notable=worst.verdict != "ok",
+        told=told[worst.verdict],
+    )
+
+
+_GRAVITY = ("wrong", "failed", "unchecked", "slow", "ok")
+
+
+def _figures(check: "ConvCheck") -> str:
+    """Channels, speed and error of one convolution."""
+    parts = [f"{check.shape.in_channels} channels"]
+    if check.tflops is not None and check.share is not None:
+        parts.append(f"{check.tflops:.0f} TFLOP/s ({check.share:.0%} of a matrix product)")
+    if check.error is not None:
+        parts.append(f"error {check.error:.1g}")
+    return " ".join(parts)
+
+
 def _check_work_dir(settings: Settings) -> list[Check]:
     folder = settings.work_dir
     try:
@@ -89,15 +157,15 @@ def _check_work_dir(settings: Settings) -> list[Check]:
     ]
 
 
-def _check_engines() -> tuple[list[str], list[Check]]:
-    """Engines whose weights are there, and a failed check for each one that lacks them."""
+def _check_engines(settings: Settings) -> tuple[list[str], list[Check]]:
+    """Engines whose weights are there; what the others lack is told, and is no failure."""
     engines, checks = [], []
     for spec in ENGINES.values():
         if spec.test_only:
             continue
         try:
-            spec.weight_files(None)
+            spec.weight_files(settings.weights_folder)
             engines.append(spec.name)
         except SeedVR2Error as error:
-            checks.append(Check(name=spec.name, ok=False, told=str(error)))
+            checks.append(Check(name=spec.name, ok=True, notable=True, told=str(error)))
     return engines, checks

@@ -5,6 +5,7 @@ pictures. The checks are in seedvr2_core/selfcheck; here they are fed, listened 
 """
 
 import math
+import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from deployments.exits import exit_codes, say, screen
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.plan import BUDGETS_PX, target_size
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
+from tasks.settings import child_environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +112,7 @@ def selfcheck(
 ) -> None:
     """Check a model with its real weights on this device; exit 1 if a check failed."""
     clock = Clock(seconds)
+    os.environ.update(child_environment())  # before torch meets the GPU
     with exit_codes(KEPT):
         setup = _setup(
             model=model,

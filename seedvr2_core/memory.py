@@ -304,8 +304,8 @@ class _Phases:
         request = self.request
         work = self.vae.decoder(rung[0], level_frames(request.vae_config, rung[1])[::-1])
         planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
-        # The frames of the slice before live until the next ones are there.
-        work = max(work, planes) + FRAMES_PER_LATENT * rung[0] * request.picture_bytes
+        # Frames of a slice are gone before the next one is decoded; decoding counts its own.
+        work = max(work, planes + FRAMES_PER_LATENT * rung[0] * request.picture_bytes)
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)

@@ -9,6 +9,7 @@ h w latent grid.
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -165,8 +166,7 @@ class Phases:
 
     def warm_up_decoder(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> None:
         """Decode latents whose frames nobody needs."""
-        for _ in self._decode(latents_ZhwC, state, grid, phase=WARM_UP + DECODE):
-            pass
+        deque(self._decode(latents_ZhwC, state, grid, phase=WARM_UP + DECODE), maxlen=0)
 
     def decode(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> Iterator[Frame]:
         """Decode the piece's final latents and give the frames the colour of their sources.
@@ -180,8 +180,12 @@ class Phases:
             contents = iter([torch.cat(list(contents))])
             at_once = grid.shot.stop - grid.shot.start
         for content_TCHW in contents:
-            for part_TCHW in content_TCHW.split(at_once):
+            waiting = deque(content_TCHW.split(at_once))
+            del content_TCHW  # gone with its last part, before the next slice is decoded
+            while waiting:
+                part_TCHW = waiting.popleft()
                 yield from self._finish(part_TCHW, [state.frames.popleft() for _ in part_TCHW])
+                del part_TCHW
 
     def _decode(
         self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid, *, phase: str
@@ -203,6 +207,7 @@ class Phases:
                 _check_finite(video_TCHW, DECODE, grid, latents)
             self._beat(phase, done, len(slices))
             yield crop(video_TCHW, self._size)[: len(grid.frames_of(latents))]
+            del video_BCTHW, video_TCHW
         state.decoder = self._parking.park(state.decoder)
 
     def _vae_of(self, dtype: torch.dtype) -> VideoVAE:

@@ -63,6 +63,7 @@ def conv3d(
         y_BCTHW[..., start:stop, :] = _convolve(
             strip_BCTHW, weight, bias, stride=stride, padding=(0, padding[1])
         )
+        del strip_BCTHW  # before the next one is cut
     return y_BCTHW
 
 

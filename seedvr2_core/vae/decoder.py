@@ -3,6 +3,7 @@
 Legend: B batch, C channels, T frames, H W pixels of the level.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -122,8 +123,9 @@ class Decoder(nn.Module):
         parts: list[Tensor] = []
         for part_BCTHW in split_frames(z_BCTHW, max_frames[0]):
             h_BCTHW = self.conv_in(part_BCTHW, state.conv_in)
-            h_BCTHW = self.mid_block(h_BCTHW, state.mid_block)
-            parts.extend(self._run_level(0, h_BCTHW, state, max_frames))
+            given = [self.mid_block(h_BCTHW, state.mid_block)]
+            del h_BCTHW
+            parts.extend(self._run_level(0, given, state, max_frames))
         state.next_latent += z_BCTHW.shape[2]
         return join_frames(parts)
 
@@ -134,19 +136,29 @@ class Decoder(nn.Module):
     def _run_level(
         self,
         level: int,
-        x_BCTHW: Tensor,
+        given: list[Tensor],
         state: DecoderState,
         max_frames: Sequence[int | None],
     ) -> Iterator[Tensor]:
+        """Pixels of the one tensor in `given`, which is taken out.
+
+        At these sizes a tensor that is still named is a tensor too many: each is gone as soon as
+        its last part has been worked on, before the larger ones of the next level are made.
+        """
         block, block_state = self.levels()[level], state.up_blocks[level]
         upsampler = block.upsampler
-        for part_BCTHW in split_frames(x_BCTHW, max_frames[level]):
-            h_BCTHW = block(part_BCTHW, block_state)
+        waiting = deque(split_frames(given.pop(), max_frames[level]))
+        while waiting:
+            h_BCTHW = block(waiting.popleft(), block_state)
             if upsampler is None:
-                yield self.conv_out(h_BCTHW, state.conv_out, NormSiLU(self.conv_norm_out))
+                pixels_BCTHW = self.conv_out(h_BCTHW, state.conv_out, NormSiLU(self.conv_norm_out))
+                del h_BCTHW
+                yield pixels_BCTHW
                 continue
             limit = max_frames[level + 1]
             low_limit = None if limit is None else max(1, limit // upsampler.time_stride)
-            for low_BCTHW in split_frames(h_BCTHW, low_limit):
-                up_BCTHW = upsampler(low_BCTHW, block_state.upsamplers[0])
-                yield from self._run_level(level + 1, up_BCTHW, state, max_frames)
+            lows = deque(split_frames(h_BCTHW, low_limit))
+            del h_BCTHW
+            while lows:
+                raised = [upsampler(lows.popleft(), block_state.upsamplers[0])]
+                yield from self._run_level(level + 1, raised, state, max_frames)

@@ -125,27 +125,28 @@ class WorkingSet:
         last = len(widths) - 1
         pixels = self._frame(0, self.config.out_channels)
         held = latents * self.config.temporal_factor * pixels
-        frames = min(latents, bounds[0])
+        total, frames = latents, min(latents, bounds[0])
         peak = held + frames * self._frame(last, widths[0]) + self._mid(last, frames)
         for index, width in enumerate(widths):
             level, before = last - index, widths[max(index - 1, 0)]
             n = min(frames, bounds[index])
             given, out = frames * self._frame(level, before), n * self._frame(level, width)
             work = self._resnets(level, n, before, width, self.config.layers_per_block + 1)
-            # The part before lives until the next one takes its name.
-            past = out if frames > n else 0
+            # The level's input is gone with its last part.
+            waiting = given if frames > n else 0
             if level == 0:
-                last_conv = out + self._conv(0, n, width, self.config.out_channels)
-                return max(peak, held + given + max(past + work, last_conv))
+                last_conv = waiting + out + self._conv(0, n, width, self.config.out_channels)
+                return max(peak, held + max(given + work, last_conv))
             z = self.config.decoder_time_stride(index)
             low = min(n, max(1, bounds[index + 1] // z))
-            past_up = z * low * self._frame(level - 1, width) if frames > low else 0
             upsample = self._upsampler_plain if plain and z > 1 else self._upsampler_folded
-            up = out + upsample(level, low, width, z)
-            peak = max(peak, held + given + past_up + max(past + work, up))
-            # The level's input and its result wait until all of it has become pixels.
-            held += given + out
-            frames = low * z
+            up = waiting + out + upsample(level, low, width, z)
+            peak = max(peak, held + max(given + work, up))
+            # What is not the last part waits until the part before has become pixels.
+            held += waiting + (out if n > low else 0)
+            # A shot's first frame stays one.
+            total = z * total - (1 if plain and z > 1 else 0)
+            frames = min(low * z, total)
         return peak
 
     def _plain_caches(self) -> int:
@@ -176,13 +177,12 @@ class WorkingSet:
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
     def _strips(self, given: int, out: int) -> int:
-        """Where a tensor is too large for a kernel: a strip of its rows and the strip's result, or
-        that strip and the next, which is cut before the name is free."""
+        """Where a tensor is too large for a kernel: a strip of its rows and the strip's result."""
         # Three rows more are read than made.
         share = CONV_ELEMENTS * self.itemsize / (max(given, out) * (1 + 3 / self.height))
         if share >= 1:
             return 0
-        return int(max(share * (given + out), min(1.0, 2 * share) * given))
+        return int(share * (given + out))
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least."""

@@ -1,0 +1,337 @@
+"""Does this device compute the VAE's convolutions right, and fast?
+
+Nearly all of the VAE's work is causal 3x3x3 convolutions in half precision, and builds of torch
+and cuDNN differ there by factors, in memory too. So three of them are run as the VAE runs them
+(conv.py, channels innermost) and compared with sums that no convolution kernel had a part in, and
+with the speed of a plain matrix product. `python -m seedvr2_core.device_check` prints JSON.
+
+Shape legend: B batch 1, C channels, O output channels, T frames, H W pixels, R rows of a strip.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seedvr2_core.vae.conv import LAYOUT, conv3d
+
+Convolve = Callable[..., Tensor]
+"""As `vae.conv.conv3d`."""
+Verdict = Literal["ok", "slow", "wrong", "failed", "unchecked"]
+
+SLOW_SHARE = 0.15
+"""Below this share of the matrix product's rate a convolution is called slow. Fused kernels reach
+half of it and more; those that unfold their input in memory a few hundredths."""
+MATMUL_SIZE = 8192
+DTYPES = (torch.float16, torch.bfloat16)
+_STRIP_ROWS = 8
+_TAPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvShape:
+    """A causal conv of the VAE: the frames it makes and their size."""
+
+    in_channels: int
+    out_channels: int
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def flops(self) -> int:
+        """Operations, 2 per multiply-add."""
+        outputs = self.frames * self.height * self.width * self.out_channels
+        return 2 * _TAPS**3 * self.in_channels * outputs
+
+
+GPU_SHAPES = (
+    ConvShape(in_channels=128, out_channels=128, frames=4, height=752, width=1280),
+    ConvShape(in_channels=256, out_channels=256, frames=8, height=376, width=640),
+    ConvShape(in_channels=512, out_channels=512, frames=16, height=188, width=320),
+)
+"""The decoder's last three sizes at 720p, in the slices that the memory plan prefers."""
+CPU_SHAPES = tuple(
+    ConvShape(in_channels=channels, out_channels=channels, frames=2, height=20, width=24)
+    for channels in (128, 256, 512)
+)
+"""Small: only whether the result is right is checked there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvCheck:
+    """What was found out about one convolution in one dtype."""
+
+    shape: ConvShape
+    dtype: str
+    verdict: Verdict
+    reason: str
+    """A sentence; "" if all is well."""
+    error: float | None = None
+    """Relative rms error against float64, of the worst row; None where it could not run."""
+    tolerance: float
+    tflops: float | None = None
+    """Median rate; None on a CPU."""
+    share: float | None = None
+    """Of the bfloat16 matrix product's rate."""
+    extra_bytes: int | None = None
+    """Peak device memory of the call beside input, weights and result."""
+    kernels: tuple[str, ...] = ()
+    """Names of the device's kernels, the longest-running first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReport:
+    """What was found out about a device."""
+
+    device: str
+    kind: str
+    torch_version: str
+    cudnn_version: int | None
+    matmul_tflops: float | None
+    """bfloat16, 8192 cubed; None on a CPU."""
+    convs: tuple[ConvCheck, ...]
+
+    def of(self, dtype: torch.dtype) -> tuple[ConvCheck, ...]:
+        """The checks of a dtype."""
+        return tuple(check for check in self.convs if check.dtype == _name(dtype))
+
+
+def check_device(
+    device: torch.device | str,
+    *,
+    shapes: Sequence[ConvShape] | None = None,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    convolve: Convolve = conv3d,
+) -> DeviceReport:
+    """Run, compare and time the convolutions. Takes seconds and about 4 GB of a GPU.
+
+    Args:
+        device: a GPU, or "cpu", where nothing is timed.
+        shapes: None: GPU_SHAPES or CPU_SHAPES.
+        dtypes: of input, weights and result.
+        convolve: what is judged.
+    """
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    if shapes is None:
+        shapes = GPU_SHAPES if on_gpu else CPU_SHAPES
+    # As production sets them (restore.py): no choice of kernels by timing.
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with exact, torch.inference_mode():
+        rate = matmul_rate(device) if on_gpu else None
+        checks = [
+            _check_conv(shape, dtype, device, rate, convolve)
+            for dtype, shape in itertools.product(dtypes, shapes)
+        ]
+    return DeviceReport(
+        device=str(device),
+        kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        torch_version=torch.__version__,
+        cudnn_version=torch.backends.cudnn.version() if on_gpu else None,
+        matmul_tflops=None if rate is None else rate / 1e12,
+        convs=tuple(checks),
+    )
+
+
+def judge(
+    error: float, tolerance: float, share: float | None, extra_bytes: int | None = None
+) -> tuple[Verdict, str]:
+    """Verdict and reason from the figures of a `ConvCheck`; NaN counts as wrong."""
+    if not error <= tolerance:
+        return "wrong", f"relative rms error {error:.2g}, rounding explains {tolerance:.2g}"
+    if share is not None and share < SLOW_SHARE:
+        beside = "" if extra_bytes is None else f", {extra_bytes / 1e9:.1f} GB of scratch memory"
+        return "slow", f"{share:.1%} of the rate of a matrix product{beside}"
+    return "ok", ""
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Largest relative rms error of a sum in float32 that is rounded to the dtype.
+
+    One rounding moves a number by at most eps / 2, so the rms stays below that; eps leaves room
+    for a second one where the bias is added apart. Sums kept in half precision exceed it.
+    """
+    return torch.finfo(dtype).eps
+
+
+def matmul_rate(
+    device: torch.device, *, size: int = MATMUL_SIZE, dtype: torch.dtype = torch.bfloat16
+) -> float:
+    """Operations per second of a square matrix product."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / median_seconds(lambda: torch.mm(a, b), device)
+
+
+def median_seconds(
+    work: Callable[[], object], device: torch.device, *, warm: int = 3, repeats: int = 10
+) -> float:
+    """Median seconds of a call after some calls that do not count, by the device's own clock."""
+    for _ in range(warm):
+        work()
+    if device.type != "cuda":
+        return statistics.median(_wall_seconds(work) for _ in range(repeats))
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        work()
+        mark.record()
+    torch.cuda.synchronize(device)
+    return statistics.median(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks))
+
+
+def _wall_seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def make_inputs(
+    shape: ConvShape, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Input with the two frames before it, weights and bias; sizes as in the VAE, any signs."""
+    generator = torch.Generator(device).manual_seed(1)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, device=device)
+
+    taps = (_TAPS,) * 3
+    size = (1, shape.in_channels, shape.frames + _TAPS - 1, shape.height, shape.width)
+    weight = normal(shape.out_channels, shape.in_channels, *taps)
+    weight = weight / (_TAPS**3 * shape.in_channels) ** 0.5
+    x_BCTHW = torch.empty(size, dtype=dtype, device=device, memory_format=LAYOUT)
+    for x_BCHW in x_BCTHW.unbind(2):
+        x_BCHW.copy_(F.silu(normal(*x_BCHW.shape)))
+    bias = 0.1 * normal(shape.out_channels)
+    return x_BCTHW, weight.to(dtype).contiguous(memory_format=LAYOUT), bias.to(dtype)
+
+
+def _check_conv(
+    shape: ConvShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    matmul: float | None,
+    convolve: Convolve,
+) -> ConvCheck:
+    about: dict[str, Any] = {
+        "shape": shape,
+        "dtype": _name(dtype),
+        "tolerance": tolerance_of(dtype),
+    }
+    try:
+        x_BCTHW, weight, bias = make_inputs(shape, dtype, device)
+
+        def work() -> Tensor:
+            return convolve(x_BCTHW, weight, bias, padding=(1, 1))
+
+        extra_bytes = _extra_bytes(work, device)
+        error = _worst_error(work(), x_BCTHW, weight, bias)
+        if matmul is None:
+            verdict, reason = judge(error, about["tolerance"], None)
+            return ConvCheck(**about, verdict=verdict, reason=reason, error=error)
+        rate = shape.flops / median_seconds(work, device)
+        verdict, reason = judge(error, about["tolerance"], rate / matmul, extra_bytes)
+        return ConvCheck(
+            **about,
+            verdict=verdict,
+            reason=reason,
+            error=error,
+            tflops=rate / 1e12,
+            share=rate / matmul,
+            extra_bytes=extra_bytes,
+            kernels=_kernels(work, device),
+        )
+    except torch.OutOfMemoryError as error:
+        return ConvCheck(**about, verdict="unchecked", reason=_first_line(error))
+    except RuntimeError as error:  # what cuDNN's refusals come as
+        return ConvCheck(**about, verdict="failed", reason=_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0][:200]
+
+
+def _extra_bytes(work: Callable[[], Tensor], device: torch.device) -> int | None:
+    """Peak memory of a call beside what it returns."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before - result.nbytes
+
+
+def _worst_error(y_BOTHW: Tensor, x_BCTHW: Tensor, weight: Tensor, bias: Tensor) -> float:
+    """Relative rms error of single rows: the first, middle and last ones, the largest of them."""
+    height = y_BOTHW.shape[3]
+    rows = min(_STRIP_ROWS, height)
+    errors: list[float] = []
+    for start in (0, (height - rows) // 2, height - rows):
+        wanted = reference_rows(x_BCTHW, weight, bias, range(start, start + rows))
+        difference = y_BOTHW[..., start : start + rows, :].double() - wanted
+        across = (0, 1, 2, 4)
+        ratio_R = difference.square().mean(across) / wanted.square().mean(across)
+        errors += ratio_R.sqrt().tolist()
+    # NaN compares as False, so max() could pass over it.
+    return next((error for error in errors if error != error), max(errors))
+
+
+def reference_rows(x_BCTHW: Tensor, weight: Tensor, bias: Tensor, rows: range) -> Tensor:
+    """Some rows of the convolution: its taps one by one as float64 matrix products.
+
+    Returns:
+        [B, O, T - 2, len(rows), W] float64.
+    """
+    height, width = x_BCTHW.shape[3:]
+    top, bottom = rows.start - 1, rows.stop + 1
+    strip_BCTRW = x_BCTHW[..., max(0, top) : min(bottom, height), :].double()
+    strip_BCTRW = F.pad(strip_BCTRW, (1, 1, max(0, -top), max(0, bottom - height)))
+    frames = x_BCTHW.shape[2] - _TAPS + 1
+    y_BOTRW = bias.double().view(1, -1, 1, 1, 1)
+    for t, h, w in itertools.product(range(_TAPS), repeat=3):
+        tap_BCTRW = strip_BCTRW[:, :, t : t + frames, h : h + len(rows), w : w + width]
+        product = torch.einsum("oc,bctrw->botrw", weight[:, :, t, h, w].double(), tap_BCTRW)
+        y_BOTRW = y_BOTRW + product
+    return y_BOTRW
+
+
+def _kernels(work: Callable[[], object], device: torch.device) -> tuple[str, ...]:
+    """Names of the kernels that a call runs; none where the profiler cannot see them."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+        torch.cuda.synchronize(device)
+    spent: list[Any] = [e for e in profile.key_averages() if e.device_type.name == "CUDA"]
+    spent.sort(key=lambda event: -event.self_device_time_total)
+    return tuple(event.key[:160] for event in spent)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def main() -> int:
+    """Print the report; exit 1 if something is wrong."""
+    parser = argparse.ArgumentParser(description="Check the convolutions of a device.")
+    default = "cuda:0" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default)
+    report = check_device(parser.parse_args().device)
+    sys.stdout.write(json.dumps(asdict(report), indent=1) + "\n")
+    return 1 if any(check.verdict in ("wrong", "failed") for check in report.convs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What doctor says of a machine, and when it calls it unusable."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deployments.doctor import Check, Report, conv_check, examine
+from seedvr2_core import device_check
+from seedvr2_core.device_check import ConvCheck, ConvShape, DeviceReport
+from tasks.settings import Settings
+
+
+def conv(verdict: device_check.Verdict, channels: int, **changes: Any) -> ConvCheck:
+    shape = ConvShape(in_channels=channels, out_channels=channels, frames=4, height=752, width=1280)
+    return ConvCheck(
+        **{
+            "shape": shape,
+            "dtype": "float16",
+            "verdict": verdict,
+            "reason": "",
+            "error": 2e-4,
+            "tolerance": 1e-3,
+            "tflops": 500.0,
+            "share": 0.625,
+            **changes,
+        }
+    )
+
+
+def report(*convs: ConvCheck) -> DeviceReport:
+    return DeviceReport(
+        device="cuda:0",
+        kind="Test card",
+        torch_version="2.0",
+        cudnn_version=90100,
+        matmul_tflops=800.0,
+        convs=convs,
+    )
+
+
+def test_good_convolutions_are_one_line_with_figures() -> None:
+    line = conv_check(report(conv("ok", 128), conv("ok", 256)), torch.float16)
+    assert (line.mark, line.name) == ("ok", "conv cuda:0 float16")
+    assert line.told == (
+        "ok: 128 channels 500 TFLOP/s (62% of a matrix product) error 0.0002, "
+        "256 channels 500 TFLOP/s (62% of a matrix product) error 0.0002"
+    )
+
+
+def test_the_worst_convolution_decides() -> None:
+    slow = conv("slow", 128, tflops=20.0, share=0.025, reason="2.5% of the rate")
+    wrong = conv("wrong", 512, error=0.3, reason="relative rms error 0.3")
+    line = conv_check(report(conv("ok", 256), slow), torch.float16)
+    assert (line.ok, line.mark) == (True, "note")
+    assert "slow: 256 channels" in line.told
+    assert "2.5% of the rate: torch 2.0, cuDNN 90100" in line.told
+    line = conv_check(report(slow, wrong), torch.float16)
+    assert (line.ok, line.mark) == (False, "FAIL")
+    assert "WRONG" in line.told
+    assert "do not restore" in line.told
+
+
+def test_a_busy_gpu_is_no_failure() -> None:
+    busy = conv("unchecked", 128, error=None, tflops=None, share=None, reason="out of memory")
+    line = conv_check(report(busy), torch.float16)
+    assert (line.ok, line.mark) == (True, "note")
+    assert not conv_check(report(conv("failed", 128, reason="no kernel")), torch.float16).ok
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where no GPU is")
+def test_without_gpu_and_weights_it_is_usable_and_says_what_is_missing(tmp_path: Path) -> None:
+    found = examine(Settings(work_dir=tmp_path))
+    lines = {check.name: check for check in found.checks}
+    assert lines["conv3d"].told == "no GPU: not checked"
+    assert {"span", "lanczos"} <= set(found.engines)
+    missing = lines["seedvr2-7b"]
+    assert (missing.ok, missing.mark) == (True, "note")
+    assert "weights" in missing.told
+    assert found.usable
+    assert "note  seedvr2-7b" in found.as_text()
+
+
+def test_no_engine_or_a_failed_check_is_unusable() -> None:
+    fine = Check(name="a", ok=True, told="")
+    assert Report(checks=[fine], engines=["span"]).usable
+    assert not Report(checks=[fine], engines=[]).usable
+    assert not Report(checks=[fine, Check(name="b", ok=False, told="")], engines=["span"]).usable
