@@ -5,6 +5,7 @@ BIN := .venv/bin
 VIDEO ?= deployments/demo/bunny_320x180.mp4
 RESOLUTION ?= 720p
 MODEL ?= auto
+BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,9 @@ fix: .venv/.installed ## format and apply safe lint fixes
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: .venv/.installed ## speed and memory against named references
+bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/model.py --model $(BENCH_MODEL)
 
 clean: ## remove what the targets made
 	rm -rf .venv demo-output .pytest_cache .ruff_cache .import_linter_cache

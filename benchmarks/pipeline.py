@@ -67,7 +67,8 @@ def ours(source: Path, job_dir: Path, preset: str) -> None:
     plan = read_record(job_dir / "plan.json", Plan)
     job = {"job_dir": str(job_dir), "source": str(source)}
     pending = [segment.index for segment in plan.segments]
-    ask({"op": "restore", "device": "cpu", "segments": pending, **job}, until="idle")
+    work = {"device": "cpu", "weights_dir": str(job_dir), "segments": pending}
+    ask({"op": "restore", **work, **job}, until="idle")
     out = str(job_dir / "output.mp4")
     ask({"op": "join", "out": out, "metadata": {}, **job}, until="joined")
 
