@@ -70,6 +70,7 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_report_of_the_tiny_model(tmp_path: Path) -> None:
     report = run_benchmark(tmp_path, "--windows", "2", "--color", "none")
     assert (report["warm"], report["measured"], report["frames_per_piece"]) == (1, 2, 20)
@@ -87,6 +88,7 @@ def test_report_of_the_tiny_model(tmp_path: Path) -> None:
     assert (report["machine"]["cudnn"], report["clocks"]["power.draw"]) == (None, None)
 
 
+@pytest.mark.slow
 def test_switches(tmp_path: Path) -> None:
     slices = ("--slices", "2,1,1,1", "--chunk-tokens", "64", "--stay", "nothing")
     report = run_benchmark(

@@ -6,16 +6,19 @@ child obeys the plan. The clip is one shot, divided into segments at its windows
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core import plan as plan_module
@@ -26,6 +29,8 @@ from seedvr2_core.video.probe import probe_video
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 from tests.processes import children_of
+
+SMALL = {"720p": 96 * 54}
 
 pytestmark = [pytest.mark.usefixtures("in_api"), pytest.mark.slow]
 
@@ -39,19 +44,40 @@ def _one_core() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
-@pytest.fixture
-def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(plan_module, "BUDGETS_PX", {"720p": 96 * 54})
-    yield offer_tiny(tmp_path)
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(plan_module, "BUDGETS_PX", SMALL)
+    yield
     use_settings(Settings())
 
 
 def offer_tiny(work_dir: Path) -> Path:
-    """Let this process work in a directory of its own, with short segments."""
+    """Let this process work in a directory, with short segments and the tiny engines."""
     use_settings(
         Settings(work_dir=work_dir, allow_local_files=True, test_engines=True, segment_seconds=0.5)
     )
     return work_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A job that nothing disturbed."""
+
+    work_dir: Path
+    result: UpscaleResult
+
+    def copy_to(self, work_dir: Path) -> Path:
+        """Let this process work on a copy of the job; returns its directory."""
+        shutil.copytree(self.work_dir / "jobs", work_dir / "jobs")
+        return offer_tiny(work_dir) / "jobs" / self.result.job_key
+
+
+@pytest.fixture(scope="module")
+def finished(demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    work_dir = offer_tiny(tmp_path_factory.mktemp("finished"))
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api_url}):
+        patch.setattr(plan_module, "BUDGETS_PX", SMALL)
+        return Finished(work_dir=work_dir, result=run(demo_clip))
 
 
 @pytest.fixture(scope="module")
@@ -82,68 +108,80 @@ def read_plan(work_dir: Path, result: UpscaleResult) -> Plan:
     return read_record(work_dir / "jobs" / result.job_key / "plan.json", Plan)
 
 
-def read_sidecar(job_dir: Path, index: int) -> Sidecar:
-    return read_record(sidecar_path(job_dir, index), Sidecar)
-
-
-@pytest.mark.parametrize("model", ["tiny", "tiny-3b"])
-def test_one_shot_in_many_segments(work_dir: Path, demo_clip: Path, model: str) -> None:
-    result = run(demo_clip, model)
-    plan = read_plan(work_dir, result)
+def test_one_shot_in_many_segments(finished: Finished, demo_clip: Path) -> None:
+    result = finished.result
+    plan = read_plan(finished.work_dir, result)
     assert (len(plan.shots), len(plan.segments)) == (1, 5)
     output = Path(result.output_path or "")
     source, made = probe_video(demo_clip), probe_video(output)
     assert (made.pts, made.width, made.height) == (source.pts, 96, 54)
     with av.open(str(output)) as container:
         assert "tiny test network" in str(container.metadata)
-    job_dir = work_dir / "jobs" / result.job_key
-    precisions = {read_sidecar(job_dir, k).precision for k in range(5)}
-    assert precisions == {"float32 vae, float32 dit"}
+    job_dir = finished.work_dir / "jobs" / result.job_key
+    sidecars = [read_record(sidecar_path(job_dir, k), Sidecar) for k in range(5)]
+    assert {sidecar.precision for sidecar in sidecars} == {"float32 vae, float32 dit"}
     assert all(latents_path(job_dir, k).is_file() for k in range(5))
 
-    for lost in ((0, 3), (1, 2, 4)):
-        for index in lost:
-            sidecar_path(job_dir, index).unlink()
-        again = run(demo_clip, model)
-        assert (again.segments_reused, again.sha256) == (5 - len(lost), result.sha256), lost
+
+@pytest.mark.parametrize("lost", [(0, 3), (1, 2, 4)], ids=str)
+def test_lost_segments_are_made_again_from_what_is_committed(
+    finished: Finished, demo_clip: Path, tmp_path: Path, lost: tuple[int, ...]
+) -> None:
+    job_dir = finished.copy_to(tmp_path)
+    for index in lost:
+        sidecar_path(job_dir, index).unlink()
+    again = run(demo_clip)
+    assert (again.segments_reused, again.sha256) == (5 - len(lost), finished.result.sha256)
 
 
-def test_a_child_killed_inside_a_shot_is_replaced(work_dir: Path, demo_clip: Path) -> None:
-    """Its successor takes up the shot from what was committed; the bytes are the same."""
-    undisturbed = run(demo_clip)
-    killed: list[int] = []
-
-    def kill_between_segments() -> None:
-        while not list((other / "jobs").glob("*/segments/00001.json")):
-            time.sleep(0.01)
-        for pid in children_of(os.getpid())[1:]:
-            if b"seedvr2_core.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-
-    other = offer_tiny(work_dir / "other")
-    killer = threading.Thread(target=kill_between_segments, daemon=True)
-    killer.start()
-    result = run(demo_clip)
-    killer.join(timeout=1)
-    assert len(killed) == 1
-    assert result.sha256 == undisturbed.sha256
-
-
-def test_a_changed_commit_is_not_built_on(work_dir: Path, demo_clip: Path) -> None:
+def test_a_changed_commit_is_not_built_on(
+    finished: Finished, demo_clip: Path, tmp_path: Path
+) -> None:
     """Latents that do not fit their sidecar's digest: their segment is made again as well."""
-    result = run(demo_clip)
-    job_dir = work_dir / "jobs" / result.job_key
+    job_dir = finished.copy_to(tmp_path)
     latents = latents_path(job_dir, 1)
     content = bytearray(latents.read_bytes())
     content[-1] ^= 1
     latents.write_bytes(content)
     sidecar_path(job_dir, 2).unlink()
     again = run(demo_clip)
-    assert (again.segments_reused, again.sha256) == (3, result.sha256)
+    assert (again.segments_reused, again.sha256) == (3, finished.result.sha256)
 
 
-def test_cuts_begin_shots(work_dir: Path, two_shots: Path) -> None:
+def test_a_child_killed_inside_a_shot_is_replaced(
+    finished: Finished, demo_clip: Path, tmp_path: Path
+) -> None:
+    """Its successor takes up the shot from what was committed; the bytes are the same."""
+    killed: list[int] = []
+
+    def kill_between_segments() -> None:
+        while not list((tmp_path / "jobs").glob("*/segments/00001.json")):
+            time.sleep(0.01)
+        for pid in children_of(os.getpid())[1:]:
+            if b"seedvr2_core.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    offer_tiny(tmp_path)
+    killer = threading.Thread(target=kill_between_segments, daemon=True)
+    killer.start()
+    result = run(demo_clip)
+    killer.join(timeout=1)
+    assert len(killed) == 1
+    assert result.sha256 == finished.result.sha256
+
+
+@pytest.mark.soak
+def test_the_3b_style_runs_too(demo_clip: Path, tmp_path: Path) -> None:
+    work_dir = offer_tiny(tmp_path)
+    first = run(demo_clip, "tiny-3b")
+    sidecar_path(work_dir / "jobs" / first.job_key, 2).unlink()
+    again = run(demo_clip, "tiny-3b")
+    assert (again.segments_reused, again.sha256) == (4, first.sha256)
+
+
+def test_cuts_begin_shots(two_shots: Path, tmp_path: Path) -> None:
+    work_dir = offer_tiny(tmp_path)
     result = run(two_shots)
     plan = read_plan(work_dir, result)
     assert [(shot.start, shot.stop) for shot in plan.shots] == [(0, 40), (40, 80)]
@@ -154,7 +192,7 @@ def test_cuts_begin_shots(work_dir: Path, two_shots: Path) -> None:
         assert before.stop == after.start
 
 
-def test_tiny_is_offered_only_on_request(work_dir: Path, demo_clip: Path) -> None:
-    use_settings(Settings(work_dir=work_dir, allow_local_files=True))
+def test_tiny_is_offered_only_on_request(demo_clip: Path, tmp_path: Path) -> None:
+    use_settings(Settings(work_dir=tmp_path, allow_local_files=True))
     with pytest.raises(ParameterTypeError, match="choose one of auto, seedvr2-7b"):
         run(demo_clip)

@@ -85,6 +85,7 @@ def test_every_frame_comes_out_and_the_record_tells(work_dir: Path, demo_clip: P
     assert not list(work_dir.rglob("*.part*"))
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     work_dir: Path, demo_clip: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     assert (third.segments_reused, third.sha256) == (0, first.sha256)
 
 
+@pytest.mark.slow
 def test_a_lost_segment_alone_is_redone(work_dir: Path, demo_clip: Path) -> None:
     first = run(demo_clip)
     job_dir = work_dir / "jobs" / first.job_key
@@ -110,6 +112,7 @@ def test_a_lost_segment_alone_is_redone(work_dir: Path, demo_clip: Path) -> None
     assert changed == ["00003.mp4"]
 
 
+@pytest.mark.slow
 def test_plan_on_disk_is_obeyed(work_dir: Path, demo_clip: Path) -> None:
     first = run(demo_clip)
     path = work_dir / "jobs" / first.job_key / "plan.json"
@@ -134,6 +137,7 @@ def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
         run(demo_clip)
 
 
+@pytest.mark.slow
 def test_log_lines_reach_the_run(work_dir: Path, demo_clip: Path) -> None:
     run_id = UUID(run(demo_clip).job_id)
     of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))

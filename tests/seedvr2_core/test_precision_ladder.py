@@ -112,6 +112,7 @@ def take_up(session: SeedVR2Session, plan: Plan, results: list[Result]) -> Laten
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "where"),
     [
@@ -152,6 +153,7 @@ def test_the_rest_of_a_shot_is_redone_from_its_commits(build: BuildVAE, where: s
     assert (pictures([again]) == pictures([rest])).all()
 
 
+@pytest.mark.slow
 def test_what_a_warm_up_drops_is_not_checked() -> None:
     plan = make_plan(77, memory=HALF, window=8, overlap=2)
     source, pieces = make_frames(plan), make_pieces(plan)
