@@ -1,50 +1,14 @@
 """The memory estimate against what a call really holds, storage by storage."""
 
-import weakref
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from seedvr2_core.config import DIT_7B, DIT_TINY_3B, DIT_TINY_7B, DiTConfig
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.memory import activation_bytes
 from seedvr2_core.dit.model import expected_keys, make_tables
 from seedvr2_core.random_weights import pcg64_v1
-
-
-class _Peak(TorchDispatchMode):
-    """Largest sum of live storages that operators returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor.untyped_storage())
-        return out
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.live -= size
+from tests.live_bytes import LiveBytes
 
 
 @pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])
@@ -58,7 +22,7 @@ def test_estimate_matches_a_real_call(
     model = load_folded(config, pcg64_v1(expected_keys(config), 2), text, dtype=dtype)
     tables = make_tables(config, size, text_len, chunk_tokens=chunk)
     vid = torch.randn(*size, config.in_channels)
-    with torch.inference_mode(), _Peak() as seen:
+    with torch.inference_mode(), LiveBytes() as seen:
         model(vid, tables=tables)
     estimate = activation_bytes(
         config, size, text_len=text_len, chunk_tokens=chunk, itemsize=dtype.itemsize
