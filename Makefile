@@ -9,7 +9,7 @@ BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak test-apt check fix bench clean
+.PHONY: help demo test test-fast soak test-apt check fix bench image pools deploy clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,15 @@ fix: .venv/.installed ## format and apply safe lint fixes
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/model.py --model $(BENCH_MODEL)
+
+image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
+	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
+
+pools: .venv/.installed ## create or update the work pools on PREFECT_API_URL
+	@$(BIN)/python -m deployments.deploy pools
+
+deploy: .venv/.installed ## pools, deployments and automations on PREFECT_API_URL (idempotent)
+	@$(BIN)/python -m deployments.deploy deploy
 
 clean: ## remove what the targets made
 	rm -rf .venv demo-output .pytest_cache .ruff_cache .import_linter_cache

@@ -5,15 +5,22 @@ job is asked to do is no setting: that is the request (`tasks/schemas.py`).
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedvr2_core.errors import InvalidRequestError
 
 RESOLUTIONS = ("720p", "1080p", "2k", "4k")
+DEPLOYMENTS = {
+    "720p": "upscale/h100",
+    "1080p": "upscale/h100",
+    "2k": "upscale/h200",
+    "4k": "upscale/h200",
+}
 
 
 class Settings(BaseSettings):
@@ -69,7 +76,71 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Overrides the planned limit of a whole job."
     )
 
-    @field_validator("resolutions", "fetch_allow", mode="before")
+    deployments: Annotated[dict[str, str], NoDecode] = Field(
+        default=DEPLOYMENTS,
+        description="Comma list of RESOLUTION=FLOW/DEPLOYMENT: where a request is run; * is every "
+        "resolution that is not named, one that is missing is refused.",
+    )
+
+    image: str | None = Field(
+        default=None,
+        description="Image of the docker pools; default seedvr2:<git commit of the checkout>.",
+    )
+    alert_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where `make deploy` sends alerts (late runs, a pool without workers) by POST.",
+    )
+    heartbeat_lost_seconds: float = Field(
+        default=540.0,
+        ge=30,
+        description="Silence after which a run counts as crashed: three heartbeats of Prefect's.",
+    )
+
+    gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma list of the SHA-256 digests (hex) of the bearer tokens that the gateway "
+        "takes; empty: it listens on loopback only and asks for none.",
+    )
+    edge_key: SecretStr | None = Field(
+        default=None,
+        min_length=8,
+        description="AccessKey of the edge's storage side; without it nothing can be stored there.",
+    )
+
+    @field_validator("deployments", mode="before")
+    @classmethod
+    def _read_table(cls, value: object) -> object:
+        """Read 720p=upscale/h100,*=upscale/h200."""
+        if not isinstance(value, str):
+            return value
+        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+        table = {key.strip().lower(): name.strip() for key, _, name in pairs}
+        rest = table.pop("*", None)
+        return dict.fromkeys(RESOLUTIONS, rest) | table if rest else table
+
+    @field_validator("deployments")
+    @classmethod
+    def _whole_table(cls, value: dict[str, str]) -> dict[str, str]:
+        """Refuse resolutions that do not exist and names that are no deployment's."""
+        if not value or set(value) - set(RESOLUTIONS):
+            raise ValueError(f"got resolutions {sorted(value)}; known: {RESOLUTIONS} and *")
+        if wrong := [n for n in value.values() if len([p for p in n.split("/") if p]) != 2]:
+            raise ValueError(f"got {wrong}; a deployment is named flow/deployment: upscale/h100")
+        return value
+
+    @field_validator("gateway_tokens")
+    @classmethod
+    def _digests(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what is no digest, without showing it: it may be the token itself."""
+        if wrong := [i for i, one in enumerate(value, 1) if not re.fullmatch("[0-9a-f]{64}", one)]:
+            raise ValueError(
+                f"entries {wrong} are no SHA-256 digests (64 hex digits); make a token and its "
+                "digest with python -m deployments.gateway --new-token"
+            )
+        return value
+
+    @field_validator("resolutions", "fetch_allow", "gateway_tokens", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Read a comma list."""
@@ -99,9 +170,12 @@ class Settings(BaseSettings):
 def child_environment() -> dict[str, str]:
     """Environment of whatever runs a model: ours, and what torch asks for on a GPU.
 
-    An allocator that wastes little memory; a cuBLAS workspace with which sums have one order.
+    Allocators that waste little memory, on the device and (fewer arenas: threads that come and go
+    with every segment would each leave one behind) on the host; a cuBLAS workspace with which sums
+    have one order.
     """
     return {
+        "MALLOC_ARENA_MAX": "2",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **os.environ,
@@ -116,9 +190,9 @@ def get_settings() -> Settings:
     return _override[-1] if _override else Settings()
 
 
-def use_settings(settings: Settings) -> None:
-    """Let this process use these settings (the command line does, from its own options)."""
-    _override[:] = [settings]
+def use_settings(settings: Settings | None) -> None:
+    """Let this process use these settings (the command line does); None: the environment's."""
+    _override[:] = [settings] if settings else []
 
 
 def check_pool(resolution: str) -> None:

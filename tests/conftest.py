@@ -18,6 +18,15 @@ ROOT = Path(__file__).parents[1]
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_stay() -> Iterator[None]:
+    """What a test lets this process use is gone after it."""
+    from tasks.settings import use_settings
+
+    yield
+    use_settings(None)
+
+
 @pytest.fixture(scope="session")
 def demo_clip() -> Path:
     """Three seconds, 320x180, 25 fps, with sound."""

@@ -31,7 +31,7 @@ print(*{{name.split('.')[0] for name, module in sys.modules.items() if module}})
 @pytest.mark.parametrize(
     "statement",
     [
-        "import flows.upscale",
+        "import flows.upscale, flows.route, flows.recover",
         "import tasks.inference, tasks.fetch, tasks.estimate, tasks.stitch, tasks.verify",
     ],
     ids=["flows", "tasks"],

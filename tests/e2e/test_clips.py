@@ -44,7 +44,7 @@ def work_dir(tmp_path: Path) -> Iterator[Path]:
     """A work directory of its own, segments of two seconds."""
     use_settings(Settings(work_dir=tmp_path, allow_local_files=True, segment_seconds=2))
     yield tmp_path
-    use_settings(Settings())
+    use_settings(None)
 
 
 def run(clip: Path) -> UpscaleResult:

@@ -48,7 +48,7 @@ def _one_core() -> Iterator[None]:
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plan_module, "BUDGETS_PX", SMALL)
     yield
-    use_settings(Settings())
+    use_settings(None)
 
 
 def offer_tiny(work_dir: Path) -> Path:

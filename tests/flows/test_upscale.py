@@ -38,7 +38,7 @@ def work_dir(tmp_path: Path) -> Iterator[Path]:
         )
     )
     yield tmp_path
-    use_settings(Settings())
+    use_settings(None)
 
 
 def run(clip: Path, **options: object) -> UpscaleResult:

@@ -76,7 +76,7 @@ def test_test_engines_are_offered_on_request_only(tmp_path: Path) -> None:
         assert check_request(video_path="x", model="tiny").model == "tiny"
         assert {"tiny", "tiny-3b"} < set(offered_models())
     finally:
-        use_settings(Settings())
+        use_settings(None)
 
 
 def test_forms_offer_the_models_as_a_list() -> None:

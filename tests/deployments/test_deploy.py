@@ -1,0 +1,318 @@
+"""`make pools` and `make deploy` against a fresh, full Prefect server, and what that then does by
+itself: events that start jobs, lost heartbeats, alerts.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+
+from deployments import deploy
+from seedvr2_core.errors import InvalidRequestError
+from tests.server_kit import Alerts, eventually, prefect_server
+
+ROOT = Path(__file__).parents[2]
+URL = "https://example.org/clip.mp4"
+IMAGE = "registry.example.org/seedvr2:0123456789ab"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def alerts() -> Iterator[Alerts]:
+    """Where this module's server sends alerts."""
+    alerts = Alerts()
+    yield alerts
+    alerts.close()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dict[str, str]:
+    """Of a fresh server, and of the commands that talk to it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")},
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_UI_ENABLED": "0",
+        "SEEDVR2_IMAGE": IMAGE,
+        "SEEDVR2_ALERT_URL": alerts.url,
+        "SEEDVR2_HEARTBEAT_LOST_SECONDS": "30",
+    }
+
+
+@pytest.fixture(scope="module")
+def api(environment: dict[str, str]) -> Iterator[httpx.Client]:
+    """A fresh server with all its services; a client of its REST API."""
+    with prefect_server(environment) as client:
+        yield client
+
+
+def command(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run what `make pools` or `make deploy` runs."""
+    return subprocess.run(
+        [sys.executable, "-m", "deployments.deploy", name],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.fixture(scope="module")
+def deployed(api: httpx.Client, environment: dict[str, str]) -> httpx.Client:
+    """The server after the first `make deploy`."""
+    done = command("deploy", environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return api
+
+
+def everything(api: httpx.Client) -> dict[str, dict[str, Any]]:
+    """All pools, deployments and automations by name."""
+    return {
+        kind: {item["name"]: item for item in post(api, f"/{kind}/filter")}
+        for kind in ("work_pools", "automations")
+    } | {"deployments": deployments(api)}
+
+
+def deployments(api: httpx.Client) -> dict[str, Any]:
+    """All deployments by full name."""
+    flows = {flow["id"]: flow["name"] for flow in post(api, "/flows/filter")}
+    found = post(api, "/deployments/filter")
+    by_name = {f"{flows[item['flow_id']]}/{item['name']}": item for item in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def post(api: httpx.Client, path: str, body: object = None) -> Any:
+    """POST and read."""
+    response = api.post(path, json={} if body is None else body)
+    assert response.is_success, response.text
+    return response.json() if response.content else None
+
+
+def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
+    there = everything(deployed)
+    pools = {name: pool["type"] for name, pool in there["work_pools"].items()}
+    assert pools == {"h100": "docker", "h200": "docker", "cpu": "process", "local": "process"}
+    names = {"upscale/h100", "upscale/h200", "upscale/local", "route/auto", "recover/auto"}
+    assert set(there["deployments"]) == names
+    for name, item in there["deployments"].items():
+        assert "seedvr2" in item["tags"], name
+        assert item["description"], name
+        assert item["pull_steps"] in (None, []), name
+        assert item["enforce_parameter_schema"], name
+        assert item["entrypoint"].startswith("flows."), name
+    image = there["deployments"]["upscale/h200"]["job_variables"]["image"]
+    assert image == IMAGE
+    assert len(there["automations"]) == 6
+    assert all(item["enabled"] for item in there["automations"].values())
+
+
+def test_the_form_has_lists_defaults_and_help(deployed: httpx.Client) -> None:
+    for name in ("upscale/h100", "upscale/local", "route/auto"):
+        fields = deployments(deployed)[name]["parameter_openapi_schema"]["properties"]
+        assert fields["resolution"]["enum"] == ["720p", "1080p", "2k", "4k"]
+        assert fields["resolution"]["default"] == "1080p"
+        for field in ("model", "stitch_mode", "color_correction", "preset"):
+            assert len(fields[field]["enum"]) > 1, field
+        assert all(field.get("description") for field in fields.values()), name
+    asked = deployments(deployed)["recover/auto"]["parameter_openapi_schema"]
+    assert asked["required"] == ["run_id"]
+
+
+def test_once_more_changes_nothing_that_an_operator_set(
+    deployed: httpx.Client, environment: dict[str, str]
+) -> None:
+    deployed.patch("/work_pools/h100", json={"concurrency_limit": 3, "is_paused": True})
+    late = everything(deployed)["automations"]["seedvr2: late run -> alert"]["id"]
+    deployed.patch(f"/automations/{late}", json={"enabled": False})
+    before = everything(deployed)
+    done = command("deploy", environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = everything(deployed)
+    for kind, items in before.items():
+        assert set(after[kind]) == set(items)
+        assert len(post(deployed, f"/{kind}/filter")) == len(items)
+    for kind in ("work_pools", "deployments"):
+        assert {n: i["id"] for n, i in after[kind].items()} == {
+            n: i["id"] for n, i in before[kind].items()
+        }
+    pool = after["work_pools"]["h100"]
+    assert (pool["concurrency_limit"], pool["is_paused"]) == (3, True)
+    assert not after["automations"]["seedvr2: late run -> alert"]["enabled"]
+    deployed.patch(f"/automations/{late}", json={"enabled": True})
+
+
+def send(api: httpx.Client, name: str, resource: dict[str, str], **more: object) -> None:
+    """POST an event, as a webhook's sender does."""
+    event = {"event": name, "resource": resource, "id": str(uuid4()), **more}
+    post(api, "/events", [{"occurred": datetime.now(UTC).isoformat(), **event}])
+
+
+def request_event(api: httpx.Client, label: str, /, **payload: object) -> None:
+    """Ask for a job by an event."""
+    resource = {"prefect.resource.id": f"upscale.request.{uuid4()}", "resolution": label}
+    send(api, "upscale.requested", resource, payload=payload)
+
+
+def runs_of(api: httpx.Client, deployment: str) -> list[dict[str, Any]]:
+    """Runs of a deployment."""
+    wanted = {"any_": [deployments(api)[deployment]["id"]]}
+    return post(api, "/flow_runs/filter", {"flow_runs": {"deployment_id": wanted}})
+
+
+def test_an_event_starts_a_job_on_the_right_pool_with_typed_parameters(
+    deployed: httpx.Client,
+) -> None:
+    large = {"video_url": URL + "?large", "seed": 7, "fresh": True, "resolution": "720p"}
+    request_event(deployed, "4K", **large)
+    request_event(deployed, "720p", video_url=URL + "?small", temporal_overlap=8)
+    for name, expected in (
+        ("upscale/h200", large | {"resolution": "4k"}),
+        ("upscale/h100", {"video_url": URL + "?small", "temporal_overlap": 8}),
+    ):
+        runs = eventually(lambda name=name: runs_of(deployed, name), f"a job on {name}")
+        assert len(runs) == 1
+        assert runs[0]["parameters"].items() >= expected.items()
+        assert runs[0]["work_pool_name"] == name.removeprefix("upscale/")
+        assert runs[0]["state_type"] == "SCHEDULED"
+    assert runs_of(deployed, "upscale/h100")[0]["parameters"]["resolution"] == "720p"
+
+
+def test_a_bad_event_starts_nothing_and_leaves_a_trace(deployed: httpx.Client) -> None:
+    before = len(runs_of(deployed, "upscale/h200"))
+    request_event(deployed, "2k", video_url=URL, seed="not a number")
+    failed = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+    events = eventually(lambda: post(deployed, "/events/filter", failed)["events"], "the refusal")
+    assert "seed" in json.dumps(events[0]["payload"])
+    assert len(runs_of(deployed, "upscale/h200")) == before
+
+
+def running_job(api: httpx.Client) -> UUID:
+    """A run of upscale/local that says it is running."""
+    made = post(
+        api,
+        f"/deployments/{deployments(api)['upscale/local']['id']}/create_flow_run",
+        {"parameters": {"video_url": URL}, "name": 'a "quoted" name'},
+    )
+    state = {"state": {"type": "RUNNING", "name": "Running"}, "force": True}
+    post(api, f"/flow_runs/{made['id']}/set_state", state)
+    return UUID(made["id"])
+
+
+def of_upscale(api: httpx.Client) -> list[dict[str, str]]:
+    """What Prefect's own events of a run say of its flow."""
+    flow_id = deployments(api)["upscale/local"]["flow_id"]
+    return [
+        {
+            "prefect.resource.id": f"prefect.flow.{flow_id}",
+            "prefect.resource.role": "flow",
+            "prefect.resource.name": "upscale",
+        }
+    ]
+
+
+def test_a_lost_heartbeat_ends_in_crashed_and_starts_recover(deployed: httpx.Client) -> None:
+    run_id = running_job(deployed)
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run_id}"}
+    send(deployed, "prefect.flow-run.heartbeat", resource, related=of_upscale(deployed))
+    eventually(
+        lambda: deployed.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED", "Crashed"
+    )
+    assert (
+        "no heartbeat for 30 s" in deployed.get(f"/flow_runs/{run_id}").json()["state"]["message"]
+    )
+    runs = eventually(lambda: runs_of(deployed, "recover/auto"), "a run of recover")
+    assert [run["parameters"] for run in runs] == [{"run_id": str(run_id)}]
+
+
+def test_alerts_are_posted(deployed: httpx.Client, alerts: Alerts) -> None:
+    run_id = running_job(deployed)
+    run = {
+        "prefect.resource.id": f"prefect.flow-run.{run_id}",
+        "prefect.resource.name": 'a "quoted" name',
+    }
+    send(deployed, "prefect.flow-run.Late", run, related=of_upscale(deployed))
+    pool = {"prefect.resource.id": f"prefect.work-pool.{uuid4()}", "prefect.resource.name": "h200"}
+    send(deployed, "prefect.work-pool.not-ready", pool)
+    expected = [
+        {"text": 'seedvr2: run a "quoted" name is late: no worker took it'},
+        {"text": "seedvr2: work pool h200 has no worker"},
+    ]
+    eventually(lambda: all(text in alerts.bodies for text in expected), f"alerts: {alerts.bodies}")
+
+
+def test_a_process_worker_runs_a_deployed_flow(
+    deployed: httpx.Client, environment: dict[str, str]
+) -> None:
+    """The module entrypoint, with no pull step, in the environment that the template sets."""
+    route = deployments(deployed)["route/auto"]["id"]
+    asked = {"parameters": {"video_url": URL + "?routed", "resolution": "2k"}}
+    made = post(deployed, f"/deployments/{route}/create_flow_run", asked)
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu", "--run-once"],
+        env=environment,
+        capture_output=True,
+        timeout=200,
+        check=True,
+    )
+    ended = deployed.get(f"/flow_runs/{made['id']}").json()
+    assert ended["state_type"] == "COMPLETED", ended["state"]
+    assert ended["state"]["message"].endswith(" on upscale/h200")
+    jobs = [r for r in runs_of(deployed, "upscale/h200") if r["idempotency_key"]]
+    routed = [r for r in jobs if r["idempotency_key"] == f"route:{made['id']}"]
+    assert [run["parameters"]["video_url"] for run in routed] == [URL + "?routed"]
+
+
+def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
+    deployed: httpx.Client, environment: dict[str, str]
+) -> None:
+    """The docker worker itself: it gives up before it asks an engine for anything."""
+    deployed.patch("/work_pools/h100", json={"is_paused": False})
+    h100 = deployments(deployed)["upscale/h100"]["id"]
+    asked = {"parameters": {"video_url": URL, "resolution": "720p"}}
+    made = post(deployed, f"/deployments/{h100}/create_flow_run", asked)
+    volumes = {"SEEDVR2_WORK_VOLUME": "work", "SEEDVR2_WEIGHTS_VOLUME": "weights"}
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "h100"]
+    subprocess.run(
+        [*worker, "--type", "docker", "--run-once"],
+        env=environment | volumes,
+        capture_output=True,
+        timeout=200,
+    )
+    ended = deployed.get(f"/flow_runs/{made['id']}").json()
+    assert ended["state_type"] == "CRASHED", ended["state"]
+    assert "SEEDVR2_GPU" in ended["state"]["message"]
+
+
+def test_a_pool_of_another_type_is_refused(in_api: None) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="cpu", type="docker"))
+        try:
+            with pytest.raises(InvalidRequestError, match=r"of type docker.*delete cpu"):
+                deploy.apply_pools(client)
+        finally:
+            client.delete_work_pool("cpu")
+
+
+def test_without_a_server_the_command_says_so(environment: dict[str, str]) -> None:
+    nowhere = environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    done = command("pools", nowhere)
+    assert (done.returncode, "no Prefect server answers" in done.stderr) == (2, True)
+    del nowhere["PREFECT_API_URL"]
+    done = command("deploy", nowhere)
+    assert (done.returncode, "PREFECT_API_URL is not set" in done.stderr) == (2, True)

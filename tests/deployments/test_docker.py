@@ -1,0 +1,163 @@
+"""The image and the stack, parsed and linted: there is no Docker engine in the tests.
+
+Every service's command is also run as a plain process: here with --help, for real in
+test_deploy.py, test_gateway.py and test_edge.py.
+"""
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import prefect.settings
+import pytest
+import yaml
+
+from deployments.deploy import pool_template, pool_type
+from tasks.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "deployments" / "docker" / "Dockerfile"
+COMPOSE = ROOT / "deployments" / "compose.yaml"
+OF_WORKERS = {"SEEDVR2_GPU", "SEEDVR2_WORK_VOLUME", "SEEDVR2_WEIGHTS_VOLUME", "SEEDVR2_NETWORK"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Instructions of the Dockerfile and their arguments, continued lines joined."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    pairs = [line.strip().partition(" ") for line in joined.splitlines() if line.strip()]
+    return [(word, rest.strip()) for word, _, rest in pairs]
+
+
+def arguments_of(word: str) -> list[str]:
+    """Arguments of every such instruction."""
+    return [rest for instruction, rest in instructions() if instruction == word]
+
+
+@pytest.fixture(scope="module")
+def stack() -> dict[str, Any]:
+    """compose.yaml, merges applied."""
+    return yaml.safe_load(COMPOSE.read_text())
+
+
+@pytest.fixture(scope="module")
+def services(stack: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Services by name."""
+    return stack["services"]
+
+
+def test_the_dockerfile_is_one_that_docker_reads() -> None:
+    known = {"FROM", "ENV", "RUN", "WORKDIR", "COPY", "VOLUME", "USER", "HEALTHCHECK", "CMD"}
+    assert {word for word, _ in instructions()} == known
+    stages = arguments_of("FROM")
+    assert len(stages) == 2
+    # A tag that says which Python and which Debian, the same in both stages.
+    base = stages[1]
+    assert stages[0] == f"{base} AS build"
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base)
+    assert json.loads(arguments_of("CMD")[0])[0] == "seedvr2"
+    assert all("sudo" not in run and "curl" not in run for run in arguments_of("RUN"))
+
+
+def test_the_image_runs_as_nobody_special_and_is_checked() -> None:
+    words = [word for word, _ in instructions()]
+    assert arguments_of("USER") == ["10001"]
+    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
+    assert any("useradd --uid 10001" in run for run in arguments_of("RUN"))
+    code = json.loads(arguments_of("HEALTHCHECK")[0].partition("CMD ")[2])[2]
+    compile(code, "healthcheck", "exec")
+    assert "PREFECT_API_URL" in code
+
+
+def test_what_is_copied_exists_and_is_not_ignored() -> None:
+    ignored = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    sent = [line[1:] for line in ignored if line.startswith("!")]
+    for copy in arguments_of("COPY"):
+        if copy.startswith("--from=build"):
+            continue
+        for source in copy.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source in sent, f"{source} is kept from Docker"
+    packages = {"flows", "tasks", "seedvr2_core", "deployments"}
+    assert packages <= set(sent)
+    assert "*" in ignored
+    for secret in (".env", "weights.safetensors", ".git"):
+        assert not any(fnmatch.fnmatch(secret, pattern) for pattern in sent)
+
+
+def test_the_image_has_the_folders_that_templates_mount() -> None:
+    volumes = set(json.loads(arguments_of("VOLUME")[0]))
+    for pool in ("h100", "h200"):
+        mounted = pool_template(pool)["job_configuration"]["volumes"]
+        assert {volume.rpartition(":")[2] for volume in mounted} == volumes
+
+
+def test_every_service_is_whole(stack: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+    allowed = {
+        *("image", "command", "environment", "volumes", "ports", "depends_on", "healthcheck"),
+        *("init", "restart", "cap_drop", "security_opt", "group_add", "profiles"),
+    }
+    for name, service in services.items():
+        assert set(service) <= allowed, name
+        for other, condition in service.get("depends_on", {}).items():
+            healthy = condition["condition"] == "service_healthy"
+            assert not healthy or "healthcheck" in services[other], f"{name} waits for {other}"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source.startswith("/") or source in stack["volumes"], volume
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert not service["image"].endswith(":latest")
+        if name != "postgres":
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["image"].startswith("${SEEDVR2_IMAGE:?"), name
+
+
+def test_services_that_serve_have_a_healthcheck(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("postgres", "server", "gateway", "edge"):
+        test = services[name]["healthcheck"]["test"]
+        assert test[0] == "CMD", name
+        if test[1] == "python":
+            compile(test[3], name, "exec")
+
+
+def test_environments_name_what_somebody_reads(services: dict[str, dict[str, Any]]) -> None:
+    ours = {f"SEEDVR2_{name.upper()}" for name in Settings.model_fields} | OF_WORKERS
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            if variable.startswith("SEEDVR2_"):
+                assert variable in ours, f"{name}: {variable}"
+            if variable.startswith("PREFECT_"):
+                assert hasattr(prefect.settings, variable), f"{name}: {variable}"
+            if re.search("PASSWORD|AUTH|TOKEN", variable):
+                assert str(value).startswith("${"), f"{name}: {variable} is written down"
+
+
+def test_gpu_workers_give_the_templates_all_they_ask_for(
+    services: dict[str, dict[str, Any]], stack: dict[str, Any]
+) -> None:
+    for pool in ("h100", "h200"):
+        template = pool_template(pool)
+        asked = set(re.findall(r"\{\{ \$(\w+) \}\}", json.dumps(template["job_configuration"])))
+        service = services[f"worker-{pool}"]
+        assert asked == OF_WORKERS
+        assert asked <= set(service["environment"])
+        assert service["command"][-2:] == ["--limit", "1"]
+        assert pool_type(template) in service["command"]
+        assert service["environment"]["SEEDVR2_NETWORK"] == stack["networks"]["default"]["name"]
+
+
+@pytest.mark.slow
+def test_every_command_is_one_that_runs(services: dict[str, dict[str, Any]]) -> None:
+    commands = {tuple(s["command"]) for s in services.values() if "command" in s}
+    assert len(commands) == 7
+    for command in sorted(commands):
+        program = {"python": [sys.executable], "prefect": [sys.executable, "-m", "prefect"]}
+        words = [*program[command[0]], *command[1:], "--help"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        options = [word for word in command if word.startswith("--")]
+        assert all(option in done.stdout for option in options), (command, done.stdout)

@@ -1,0 +1,60 @@
+"""prefect.yaml and what `make deploy` makes of it, without a server."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployments import deploy
+from deployments.deploy import PREFECT_FILE, deployment_name, read_deployments
+from seedvr2_core.errors import InvalidRequestError
+from tasks import settings
+from tasks.settings import DEPLOYMENTS, Settings
+
+
+@pytest.fixture(autouse=True)
+def environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings that an earlier test of this process left."""
+    monkeypatch.setattr(settings, "_override", [])
+
+
+def test_prefect_yaml_shows_the_default_table() -> None:
+    written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    shown = {
+        resolution: deployment_name(entry)
+        for entry in written
+        for trigger in entry.get("triggers", [])
+        for resolution in map(str.lower, trigger["match"]["resolution"])
+    }
+    assert shown == DEPLOYMENTS == Settings().deployments
+
+
+def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", "*=upscale/h100")
+    entries = {deployment_name(e): e for e in read_deployments()["deployments"]}
+    h100 = entries["upscale/h100"]["triggers"]
+    resolutions = [label for trigger in h100 for label in trigger["match"]["resolution"]]
+    assert resolutions == ["720p", "1080p", "2k", "4k", "720P", "1080P", "2K", "4K"]
+    assert entries["upscale/h200"]["triggers"] == []
+
+
+def test_there_is_nothing_to_build_or_pull() -> None:
+    written = yaml.safe_load(PREFECT_FILE.read_text())
+    assert "build" not in written
+    assert written["pull"] == []
+
+
+def test_the_image_is_named_by_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "ROOT", tmp_path)
+    with pytest.raises(InvalidRequestError, match="SEEDVR2_IMAGE"):
+        deploy.default_image()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (tmp_path / "file").write_text("1")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    clean = deploy.default_image()
+    assert re.fullmatch(r"seedvr2:[0-9a-f]{12}", clean)
+    (tmp_path / "file").write_text("2")
+    assert deploy.default_image() == f"{clean}-dirty"

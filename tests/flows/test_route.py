@@ -1,0 +1,203 @@
+"""Routing: the site's table, the `route` flow against a real server, ids that resolve to jobs; and
+the `recover` flow, which looks at runs.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import cast
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, WorkPoolCreate
+from prefect.client.schemas.filters import ArtifactFilter
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.states import Crashed, Running
+from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
+
+from flows.recover import REPORT_KEY, recover
+from flows.route import route
+from flows.upscale import upscale
+from seedvr2_core.errors import InvalidRequestError
+from tasks import settings
+from tasks.record import PROGRESS_KEY
+from tasks.recovery import RunReport
+from tasks.routing import (
+    LABEL_RESOLUTION,
+    LABEL_ROUTED_FROM,
+    create_job,
+    deployment_for,
+    find_job,
+    resolutions_of,
+)
+from tasks.settings import Settings, use_settings
+
+URL = "https://example.org/clip.mp4"
+
+
+@pytest.fixture(autouse=True)
+def environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings that an earlier test of this process left."""
+    monkeypatch.setattr(settings, "_override", [])
+
+
+@pytest.fixture
+def client(in_api: None) -> Iterator[SyncPrefectClient]:
+    """Of the test server."""
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
+    """Two deployments of `upscale` of this test's own, and a table that names them."""
+    pool = WorkPoolCreate(name="routing-pool", type="process", base_job_template={})
+    with contextlib.suppress(ObjectAlreadyExists):  # an earlier test of this session made it
+        client.create_work_pool(pool)
+    flow_id = client.create_flow(upscale)
+    ids = {
+        f"upscale/{name}": client.create_deployment(
+            flow_id,
+            name,
+            work_pool_name=pool.name,
+            parameter_openapi_schema=parameter_schema(upscale).model_dump(),
+            enforce_parameter_schema=True,
+        )
+        for name in ("routed-small", "routed-large")
+    }
+    use_settings(Settings(deployments="*=upscale/routed-small, 4k=upscale/routed-large"))  # type: ignore[arg-type]
+    yield ids
+    use_settings(None)
+
+
+def routed(**parameters: object) -> tuple[UUID, UUID]:
+    """Run the flow here; its own id, and the id of the job it made."""
+    state = route(video_url=URL, **parameters, return_state=True)
+    assert state.is_completed(), state
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id, UUID(str(state.result()))
+
+
+def test_the_default_table_knows_every_resolution() -> None:
+    assert deployment_for("720p") == deployment_for("1080P") == "upscale/h100"
+    assert deployment_for("2k") == deployment_for("4K") == "upscale/h200"
+    assert resolutions_of("upscale/h200") == ("2k", "4k")
+    assert resolutions_of("upscale/local") == ()
+
+
+def test_a_site_changes_the_table_by_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", " *=upscale/h100, 4K = upscale/big ")
+    assert deployment_for("2k") == "upscale/h100"
+    assert deployment_for("4k") == "upscale/big"
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", "720p=upscale/h100")
+    with pytest.raises(InvalidRequestError, match=r"4k.*there is one for 720p.*DEPLOYMENTS"):
+        deployment_for("4k")
+
+
+@pytest.mark.parametrize("table", ["", "8k=upscale/h100", "720p", "720p=h100", "720p=a/b/c"])
+def test_a_table_that_means_nothing_is_refused(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", table)
+    with pytest.raises(ValidationError, match=r"upscale/h100|known"):
+        Settings()
+
+
+def test_route_has_the_form_of_upscale() -> None:
+    form = parameter_schema(route).model_dump()
+    assert form == parameter_schema(upscale).model_dump()
+    assert form["properties"]["resolution"]["enum"] == ["720p", "1080p", "2k", "4k"]
+    assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
+    undescribed = [name for name, field in form["properties"].items() if "description" not in field]
+    assert not undescribed
+    assert "deployment for its resolution" in (route.description or "")
+
+
+def test_route_creates_the_job_on_the_deployment_for_its_resolution(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    for resolution, name in (("4K", "routed-large"), ("720p", "routed-small")):
+        route_id, job_id = routed(resolution=resolution, seed=2**40)
+        job = client.read_flow_run(job_id)
+        assert job.deployment_id == deployed[f"upscale/{name}"]
+        assert job.state is not None
+        assert job.state.is_scheduled()
+        assert (job.parameters["video_url"], job.parameters["seed"]) == (URL, 2**40)
+        assert job.parameters["resolution"] == resolution.lower()
+        assert job.labels[LABEL_RESOLUTION] == resolution.lower()
+        assert job.labels[LABEL_ROUTED_FROM] == str(route_id)
+        state = client.read_flow_run(route_id).state
+        assert state is not None
+        assert state.message == f"job {job_id} on upscale/{name}"
+
+
+def test_ids_resolve_to_the_job(client: SyncPrefectClient, deployed: dict[str, UUID]) -> None:
+    route_id, job_id = routed(resolution="2k")
+    found, itself = find_job(route_id), find_job(job_id)
+    assert found is not None
+    assert itself is not None
+    assert found.id == itself.id == job_id
+    assert find_job(uuid4()) is None
+
+
+def test_a_route_that_is_tried_again_gives_the_same_job(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    route_id, job_id = routed(resolution="2k")
+    _, again = create_job({"video_url": URL, "resolution": "2k"}, "2k", routed_from=route_id)
+    assert again.id == job_id
+
+
+def test_a_refused_request_has_no_job_and_its_id_says_so(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    state = route(resolution="2k", return_state=True)
+    assert state.is_failed()
+    assert "exactly one source" in (state.message or "")
+    assert state.state_details.flow_run_id is not None
+    found = find_job(state.state_details.flow_run_id)
+    assert found is not None
+    assert found.id == state.state_details.flow_run_id
+
+
+def test_a_missing_deployment_says_what_to_do(in_api: None) -> None:
+    use_settings(Settings(deployments={"720p": "upscale/nowhere"}))
+    with pytest.raises(InvalidRequestError, match=r"'upscale/nowhere'.*make deploy"):
+        route(video_url=URL, resolution="720p")
+    use_settings(None)
+
+
+def beat(client: SyncPrefectClient, run_id: UUID, *, beat_at: str) -> None:
+    """A progress artifact as a run's record thread leaves it."""
+    metadata = {"beat_at": beat_at, "phase": "restore", "stall_limit": "120.0"}
+    client.create_artifact(
+        ArtifactCreate(
+            key=PROGRESS_KEY, type="progress", data=41.5, metadata_=metadata, flow_run_id=run_id
+        )
+    )
+
+
+def test_recover_reports_state_and_last_beat(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    route_id, job_id = routed(resolution="4k")
+    assert recover(route_id, return_state=True).message == "waiting: Scheduled"
+    client.set_flow_run_state(job_id, Running(), force=True)
+    assert recover(job_id, return_state=True).message == "alive: Running"
+    beat(client, job_id, beat_at="2026-01-01T00:00:00+00:00")
+    state = recover(job_id, return_state=True)
+    assert state.message == "silent: Running"
+    report = cast(RunReport, state.result())
+    assert (report.phase, report.percent, report.stall_limit_seconds) == ("restore", 41.5, 120.0)
+    client.set_flow_run_state(job_id, Crashed(message="no heartbeat"), force=True)
+    state = recover(route_id, return_state=True)
+    of_run = {"flow_run_id": {"any_": [state.state_details.flow_run_id]}}
+    artifacts = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run))
+    table = json.loads(str(next(a.data for a in artifacts if a.key == REPORT_KEY)))
+    assert (table[0]["run_id"], table[0]["asked_for"]) == (str(job_id), str(route_id))
+    assert (table[0]["verdict"], table[0]["message"]) == ("crashed", "no heartbeat")
+
+
+def test_recover_of_nothing_says_so(in_api: None) -> None:
+    with pytest.raises(InvalidRequestError, match="no flow run has the id"):
+        recover(uuid4())
