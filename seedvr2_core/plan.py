@@ -158,7 +158,11 @@ def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:
 
     The displayed picture is scaled so that its area is the resolution's budget.
     """
-    width, height = info.display_size
+    return size_for(*info.display_size, resolution)
+
+
+def size_for(width: int | Fraction, height: int | Fraction, resolution: str) -> tuple[int, int]:
+    """(width, height) of the output for a picture that is displayed at this size, both even."""
     scale = math.sqrt(BUDGETS_PX[resolution] / float(width * height))
     sides = (max(2, 2 * round(float(side) * scale / 2)) for side in (width, height))
     return next(sides), next(sides)

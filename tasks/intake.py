@@ -31,6 +31,7 @@ from tasks.locks import hold_lock
 from tasks.safe_http import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
+from tasks.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
 _RESOLVE_SECONDS = 1.5
@@ -55,6 +56,8 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
         _check_path(request.video_path, settings)
     elif request.video_base64:
         _decode(request.video_base64)
+    elif is_upload(request.video_url):
+        find_upload(request.video_url or "", settings)
     else:
         _check_door(request.video_url or "", settings)
 
@@ -73,6 +76,8 @@ def obtain_source(
         return _take_file(_check_path(request.video_path, settings))
     if request.video_base64:
         return _take_upload(_decode(request.video_base64), settings)
+    if is_upload(request.video_url):
+        return take_reference(request.video_url or "", settings)
     return download(request.video_url or "", settings, note=note)
 
 

@@ -1,0 +1,252 @@
+"""Reads the body of POST /upscale as it comes: JSON, a multipart form, or the video itself.
+
+Videos go to disk while they arrive and become a reference; what stays in memory is small whatever
+a caller sends. Parsing and writing run off the event loop, so that answers to others do not wait.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastapi import HTTPException, Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from deployments.gateway_json import JsonReader
+from seedvr2_core.errors import InvalidRequestError
+from tasks.download import disk_errors
+from tasks.settings import Settings
+from tasks.uploads import PartFile, intake_dir, upload_reference
+
+MAX_FIELDS_BYTES = 65_536
+"""All fields together, without the video."""
+_BUFFER_BYTES = 2**20
+_SOURCES = ("video_url", "video_path", "video_base64")
+
+
+class Upload:
+    """The bytes of a video under way; a file exists from the first of them on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._part: PartFile | None = None
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            HTTPException: 413, the video is larger than the settings allow.
+        """
+        if self._part is None:
+            self._part = PartFile(intake_dir(self._settings))
+        if self._part.length + len(data) > self._settings.fetch_max_bytes:
+            raise too_large(self._settings)
+        self._part.write(data)
+
+    def publish(self, name: str) -> str | None:
+        """Keep the file as intake/<sha256>; its reference, or None if no byte came."""
+        if self._part is None or self._part.length == 0:
+            return None
+        sha256 = self._part.sha256
+        self._part.publish(intake_dir(self._settings) / sha256)
+        return upload_reference(sha256, name or f"upload-{sha256[:8]}")
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        if self._part is not None:
+            self._part.close()
+
+
+class Reader(Protocol):
+    """Takes a body in pieces."""
+
+    def feed(self, data: bytes) -> None:
+        """The next piece."""
+        ...
+
+    def finish(self) -> dict[str, Any]:
+        """The fields, `filename` among them; the body is complete."""
+        ...
+
+
+async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
+    """The fields of a request; a video that was sent stands there as a reference.
+
+    Raises:
+        InvalidRequestError: no body that can be read, or more than one source.
+        ResourceError: the disk is full.
+        HTTPException: 400 cut short, 408 too slow, 413 too large, 415 another kind of body.
+    """
+    _check_length(request, settings)
+    upload = Upload(settings)
+    reader = _reader(request, upload)
+    try:
+        async with asyncio.timeout(settings.fetch_seconds):
+            with disk_errors(settings):
+                await _pour(request, reader.feed)
+                fields = await asyncio.to_thread(reader.finish)
+                name = str(fields.pop("filename", None) or "")
+                reference = await asyncio.to_thread(upload.publish, name)
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body ended early; send it again") from error
+    except TimeoutError as error:
+        raise HTTPException(
+            408, f"the body took longer than {settings.fetch_seconds:g} s; send it faster"
+        ) from error
+    finally:
+        await asyncio.to_thread(upload.close)
+    return _with_upload(fields, reference)
+
+
+def too_large(settings: Settings) -> HTTPException:
+    """The answer to a video that is too large."""
+    return HTTPException(
+        413, f"the video is larger than {settings.fetch_max_bytes} bytes, the most taken here"
+    )
+
+
+def _with_upload(fields: dict[str, Any], reference: str | None) -> dict[str, Any]:
+    """Put the reference in the place of the source."""
+    if reference is None:
+        return fields
+    if given := [name for name in _SOURCES if fields.get(name)]:
+        raise InvalidRequestError(
+            f"exactly one source is needed, got a sent video and {', '.join(given)}"
+        )
+    return {**fields, "video_url": reference}
+
+
+def _check_length(request: Request, settings: Settings) -> None:
+    """Refuse at the door what says that it is too large; base64 is larger by a third."""
+    most = settings.fetch_max_bytes * 4 // 3 + 2 * MAX_FIELDS_BYTES
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large(settings)
+
+
+def _reader(request: Request, upload: Upload) -> Reader:
+    """The reader for the kind of body."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if request.method == "PUT" or kind.startswith(b"video/") or kind == b"application/octet-stream":
+        return _RawReader(request, upload)
+    if kind == b"application/json":
+        return JsonReader(upload.write, max_bytes=MAX_FIELDS_BYTES)
+    if kind == b"multipart/form-data" and b"boundary" in options:
+        return _FormReader(options[b"boundary"], upload)
+    raise HTTPException(
+        415,
+        f"got a body of type {kind.decode('latin-1')[:80]!r}; expected application/json, "
+        "multipart/form-data, video/* or application/octet-stream",
+    )
+
+
+async def _pour(request: Request, feed: Callable[[bytes], None]) -> None:
+    """Hand the body over in large pieces."""
+    buffer = bytearray()
+    async for chunk in request.stream():
+        buffer += chunk
+        if len(buffer) >= _BUFFER_BYTES:
+            await asyncio.to_thread(feed, bytes(buffer))
+            buffer.clear()
+    await asyncio.to_thread(feed, bytes(buffer))
+
+
+class _RawReader:
+    """The body is the video; the fields are in the query."""
+
+    def __init__(self, request: Request, upload: Upload) -> None:
+        self._fields: dict[str, Any] = dict(request.query_params)
+        if name := request.path_params.get("filename"):
+            self._fields["filename"] = name
+        self._empty = True
+        self._upload = upload
+
+    def feed(self, data: bytes) -> None:
+        if data:
+            self._empty = False
+            self._upload.write(data)
+
+    def finish(self) -> dict[str, Any]:
+        if self._empty:
+            raise InvalidRequestError("the body is empty; expected the bytes of a video file")
+        return self._fields
+
+
+class _FormReader:
+    """A multipart form: one part is a file, the others are fields."""
+
+    def __init__(self, boundary: bytes, upload: Upload) -> None:
+        self._upload = upload
+        self._values: dict[str, bytearray] = {}
+        self._size = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
+        self._field: str | None = None
+        self._filename: str | None = None
+        self._ended = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._headers.clear,
+                "on_header_field": lambda data, start, end: self._name(data[start:end]),
+                "on_header_value": lambda data, start, end: self._value(data[start:end]),
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._begin_part,
+                "on_part_data": lambda data, start, end: self._data(data[start:end]),
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequestError(f"the form cannot be read: {error}") from error
+
+    def finish(self) -> dict[str, Any]:
+        if not self._ended:
+            raise InvalidRequestError("the form ends before its last boundary; send it again")
+        try:
+            fields: dict[str, Any] = {k: v.decode() for k, v in self._values.items()}
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("a field of the form is not UTF-8 text") from error
+        return {"filename": self._filename, **fields}
+
+    def _name(self, data: bytes) -> None:
+        self._count(data)
+        self._header[0].extend(data)
+
+    def _value(self, data: bytes) -> None:
+        self._count(data)
+        self._header[1].extend(data)
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        self._headers[bytes(name).lower()] = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _begin_part(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._field = None
+        if b"filename" not in options:
+            self._field = options.get(b"name", b"").decode("utf-8", "replace")
+            self._values[self._field] = bytearray()
+        elif self._filename is not None:
+            raise InvalidRequestError("the form holds two files; expected one video")
+        else:
+            self._filename = options[b"filename"].decode("utf-8", "replace")
+
+    def _data(self, data: bytes) -> None:
+        if self._field is None:
+            self._upload.write(data)
+        else:
+            self._count(data)
+            self._values[self._field].extend(data)
+
+    def _count(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > MAX_FIELDS_BYTES:
+            raise HTTPException(413, f"the form's fields hold more than {MAX_FIELDS_BYTES} bytes")
+
+    def _end(self) -> None:
+        self._ended = True

@@ -1,0 +1,140 @@
+"""What the gateway says of a job, read from its flow run and artifacts: nothing is kept here."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal
+
+from prefect.client.schemas.objects import Artifact, FlowRun
+from pydantic import BaseModel, Field
+
+from tasks.record import PROGRESS_KEY, RESULT_KEY
+
+Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+LABEL_RECOVERIES = "recoveries"
+"""How often `recover` has re-queued a run; present on runs that `recover` watches."""
+MAX_RECOVERIES = 2
+
+STATE_TYPES: dict[Status, tuple[str, ...]] = {
+    "pending": ("SCHEDULED", "PENDING", "PAUSED"),
+    "processing": ("RUNNING", "CANCELLING"),
+    "completed": ("COMPLETED",),
+    "failed": ("FAILED", "CRASHED"),
+    "cancelled": ("CANCELLED",),
+}
+"""Prefect's state types under each word (names such as Late and TimedOut are of these types)."""
+_WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for t in types}
+_PREFIX = "Flow run encountered an exception: "
+
+
+class Submitted(BaseModel):
+    """Answer to POST /upscale."""
+
+    job_id: str
+    status: Status
+    gpu_type: str
+    deployment: str
+    resolution: str
+    video_url: str | None = Field(description="The source; upload:... stands for sent bytes.")
+    notes: list[str] = Field(description="What was understood differently from what was sent.")
+
+
+class Job(BaseModel):
+    """Answer to GET /status/{job_id}."""
+
+    job_id: str
+    status: Status
+    state: str = Field(description="Name of Prefect's state: Late, Running, TimedOut, ...")
+    progress: float = Field(description="0..100.")
+    phase: str | None
+    gpu_type: str | None
+    resolution: str | None
+    download_url: str | None
+    output_path: str | None = Field(description="Where a local storage keeps the output.")
+    filename: str | None
+    input_size_mb: float | None
+    output_size_mb: float | None
+    error: str | None
+    elapsed_seconds: float
+    submitted_at: datetime | None
+    notes: list[str]
+
+
+class JobList(BaseModel):
+    """Answer to GET /jobs."""
+
+    jobs: list[Job]
+    limit: int
+    offset: int
+
+
+def gpu_type(pool: str | None) -> str | None:
+    """What a pool or deployment is called on the old screen: h100 is H100, local is local."""
+    name = (pool or "").rpartition("/")[2]
+    return (name.upper() if name[-1:].isdigit() else name) or None
+
+
+def status_word(run: FlowRun) -> Status:
+    """The caller's word for the run's state.
+
+    A crashed run is at work as long as `recover` watches it and has a re-queue left.
+    """
+    kind = run.state.type.value if run.state else "SCHEDULED"
+    recoveries = run.labels.get(LABEL_RECOVERIES)
+    if kind == "CRASHED" and recoveries is not None and int(recoveries) < MAX_RECOVERIES:
+        return "processing"
+    return _WORDS[kind]
+
+
+def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
+    """A job from its run and its artifacts, newest first."""
+    own = [a for a in artifacts if a.flow_run_id == run.id]
+    result = _result(_newest(own, RESULT_KEY))
+    progress = _newest(own, PROGRESS_KEY)
+    status = status_word(run)
+    return Job(
+        job_id=str(run.id),
+        status=status,
+        state=run.state.name or "" if run.state else "",
+        progress=100.0 if status == "completed" else _percent(progress),
+        phase=(progress.metadata_ or {}).get("phase") if progress else None,
+        gpu_type=gpu_type(run.work_pool_name),
+        resolution=run.parameters.get("resolution"),
+        download_url=result.get("cdn_url"),
+        output_path=result.get("output_path"),
+        filename=result.get("filename"),
+        input_size_mb=result.get("input_size_mb"),
+        output_size_mb=result.get("output_size_mb"),
+        error=_error(run, status),
+        elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
+        submitted_at=run.created,
+        notes=list(result.get("notes") or ()),
+    )
+
+
+def _newest(artifacts: list[Artifact], key: str) -> Artifact | None:
+    """A run that was retried has several of one key."""
+    return next((a for a in artifacts if a.key == key), None)
+
+
+def _percent(progress: Artifact | None) -> float:
+    """The number in a progress artifact."""
+    data = progress.data if progress else None
+    return float(data) if isinstance(data, int | float) else 0.0
+
+
+def _result(artifact: Artifact | None) -> dict[str, Any]:
+    """The row of the result artifact's table."""
+    if artifact is None or not isinstance(artifact.data, str):
+        return {}
+    rows = json.loads(artifact.data)
+    return rows[0] if rows else {}
+
+
+def _error(run: FlowRun, status: Status) -> str | None:
+    """Why the job has no output, in the words of its state."""
+    if status not in ("failed", "cancelled") or run.state is None:
+        return None
+    message = (run.state.message or "").removeprefix(_PREFIX)
+    return message or run.state.name

@@ -1,0 +1,183 @@
+"""The gateway's line to Prefect: few calls over one connection pool, bounded in time.
+
+Prefect's own client waits for up to a minute when the server is away; callers of the gateway get
+503 with Retry-After at once instead, and try again by themselves.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from fastapi import HTTPException
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+from pydantic import TypeAdapter
+
+from seedvr2_core.errors import InvalidRequestError
+from tasks.record import PROGRESS_KEY, RESULT_KEY
+from tasks.routing import job_among, job_filter
+
+RETRY_AFTER_SECONDS = 10
+_AGAIN_SECONDS = 0.3
+_TIMEOUT = httpx.Timeout(20.0, connect=3.0)
+_MAX_ARTIFACTS = 200  # the most that Prefect answers
+
+logger = logging.getLogger(__name__)
+_RUNS = TypeAdapter(list[FlowRun])
+_ARTIFACTS = TypeAdapter(list[Artifact])
+
+
+def away(why: str) -> HTTPException:
+    """The answer while Prefect cannot be asked."""
+    return HTTPException(
+        503,
+        f"Prefect {why}; nothing is lost: send the same request (and Idempotency-Key) again",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+class PrefectLine:
+    """Prefect's REST API, as much of it as the gateway uses.
+
+    All methods raise HTTPException 503 while the server is away.
+    """
+
+    def __init__(self, api_url: str | None = None) -> None:
+        """Use this API, or the one of the environment or profile.
+
+        Raises:
+            InvalidRequestError: there is none.
+        """
+        url = api_url or PREFECT_API_URL.value()
+        if not url:
+            raise InvalidRequestError(
+                "the gateway needs a Prefect server; set PREFECT_API_URL (http://host:4200/api)"
+            )
+        self._flow_names: dict[UUID, str] = {}
+        user, _, password = _password().partition(":")
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=_TIMEOUT, auth=(user, password) if user else None
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def check(self) -> None:
+        """Ask whether the server is there and takes our password."""
+        _json(await self._ask("GET", "/admin/version"))
+
+    async def deployment_id(self, name: str) -> str:
+        """Id of a deployment; one that was never deployed is an outage until somebody does."""
+        answer = await self._ask("GET", f"/deployments/name/{name}")
+        if answer.status_code == 404:
+            logger.error("the deployment %s is not on the Prefect server; run make deploy", name)
+            raise away(f"does not know the deployment {name}")
+        return _json(answer)["id"]
+
+    async def create(
+        self, deployment: str, parameters: Mapping[str, Any], *, key: str, labels: Mapping[str, str]
+    ) -> FlowRun:
+        """Create a run, or find the one that was created with the same key.
+
+        Raises:
+            HTTPException: 422 where Prefect refuses the parameters.
+        """
+        body = {
+            "parameters": parameters,
+            "idempotency_key": key,
+            "labels": labels,
+            "state": {"type": "SCHEDULED", "message": "submitted through the gateway"},
+        }
+        deployment_id = await self.deployment_id(deployment)
+        answer = await self._ask("POST", f"/deployments/{deployment_id}/create_flow_run", body)
+        if answer.status_code in (409, 422):
+            raise HTTPException(422, f"Prefect refused the request: {answer.text[:500]}")
+        return FlowRun.model_validate(_json(answer))
+
+    async def find_job(self, run_id: UUID) -> FlowRun | None:
+        """The job of an id; the id of a `route` run gives the job it created."""
+        answer = await self._ask("GET", f"/flow_runs/{run_id}")
+        if answer.status_code == 404:
+            return None
+        run = FlowRun.model_validate(_json(answer))
+        kind = await self._flow_name(run.flow_id)
+        if kind == "upscale":
+            return run
+        return await self._routed(run_id) if kind == "route" else None
+
+    async def _routed(self, run_id: UUID) -> FlowRun | None:
+        """The job that a `route` run created, or the `route` run while there is none."""
+        filter_ = job_filter(run_id).model_dump(mode="json", exclude_none=True)
+        answer = await self._ask("POST", "/flow_runs/filter", {"flow_runs": filter_})
+        return job_among(_RUNS.validate_python(_json(answer)), run_id)
+
+    async def _flow_name(self, flow_id: UUID) -> str:
+        """Name of a flow; asked once, for a flow never changes its name."""
+        if flow_id not in self._flow_names:
+            answer = await self._ask("GET", f"/flows/{flow_id}")
+            self._flow_names[flow_id] = _json(answer)["name"]
+        return self._flow_names[flow_id]
+
+    async def jobs(self, *, state_types: Sequence[str], limit: int, offset: int) -> list[FlowRun]:
+        """Runs of the flow upscale, newest first."""
+        body: dict[str, Any] = {
+            "flows": {"name": {"any_": ["upscale"]}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": limit,
+            "offset": offset,
+        }
+        if state_types:
+            body["flow_runs"] = {"state": {"type": {"any_": list(state_types)}}}
+        return _RUNS.validate_python(_json(await self._ask("POST", "/flow_runs/filter", body)))
+
+    async def artifacts(self, run_ids: Sequence[UUID]) -> list[Artifact]:
+        """Progress and result artifacts of runs, newest first."""
+        body = {
+            "artifacts": {
+                "flow_run_id": {"any_": [str(run_id) for run_id in run_ids]},
+                "key": {"any_": [PROGRESS_KEY, RESULT_KEY]},
+            },
+            "sort": "CREATED_DESC",
+            "limit": _MAX_ARTIFACTS,
+        }
+        return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Ask for a run's end; one without a process is cancelled at once by the server."""
+        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+        _json(await self._ask("POST", f"/flow_runs/{run_id}/set_state", body))
+
+    async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """One call; tried twice, which is safe because each call may be repeated."""
+        why = ""
+        for attempt in range(2):
+            if attempt:
+                await asyncio.sleep(_AGAIN_SECONDS)
+            try:
+                answer = await self._http.request(method, path, json=body)
+            except httpx.TransportError as error:
+                why = f"cannot be reached ({type(error).__name__})"
+                continue
+            if answer.status_code < 500 and answer.status_code not in (408, 429):
+                return answer
+            why = f"answers {answer.status_code}"
+        logger.warning("%s %s: Prefect %s", method, path, why)
+        raise away(why)
+
+
+def _json(answer: httpx.Response) -> Any:
+    """The body of an answer that must be good: another status is between Prefect and us."""
+    if answer.is_success:
+        return answer.json()
+    logger.error("Prefect answered %d to %s", answer.status_code, answer.request.url.path)
+    raise away(f"refused the gateway's own request ({answer.status_code})")
+
+
+def _password() -> str:
+    """PREFECT_API_AUTH_STRING, "user:password", or nothing."""
+    value = PREFECT_API_AUTH_STRING.value()
+    return value.get_secret_value() if value else ""

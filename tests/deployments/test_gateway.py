@@ -1,0 +1,261 @@
+"""The gateway: real uvicorn on loopback, a real Prefect server behind it, runs in every state."""
+
+import hashlib
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+
+from tasks.routing import route_key
+from tasks.settings import Settings
+from tests.gateway_kit import (
+    deployed,
+    gateway,
+    job_run,
+    record_progress,
+    record_result,
+    set_state,
+)
+
+URL = "https://example.org/clip.mp4"
+VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
+SHA256 = hashlib.sha256(VIDEO).hexdigest()
+TOKENS = ("first-token", "second-token")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_server(api_url: str) -> Iterator[None]:
+    with deployed(api_url):
+        yield
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(work_dir=tmp_path_factory.mktemp("gateway"), fetch_max_bytes=2_000_000)
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
+    with gateway(settings, api_url) as client:
+        yield client
+
+
+def submit(client: httpx.Client, **fields: object) -> str:
+    """A new job's id."""
+    answer = client.post("/upscale", json={"video_url": URL, **fields})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["job_id"]
+
+
+def intake_files(settings: Settings) -> list[str]:
+    return sorted(path.name for path in (settings.work_dir / "intake").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "gpu", "pool"),
+    [("720p", "H100", "h100"), ("1080P", "H100", "h100"), ("2K", "H200", "h200")],
+)
+def test_a_job_is_created_on_the_deployment_for_its_resolution(
+    client: httpx.Client, resolution: str, gpu: str, pool: str
+) -> None:
+    answer = client.post("/upscale", json={"video_url": URL, "resolution": resolution, "seed": 7})
+    told = answer.json()
+    assert (answer.status_code, told["status"], told["gpu_type"]) == (202, "pending", gpu)
+    run = job_run(told["job_id"])
+    assert run.work_pool_name == pool
+    wanted = {"video_url": URL, "resolution": resolution.lower(), "seed": 7}
+    assert wanted.items() <= run.parameters.items()
+
+
+def test_the_largest_seed_arrives_as_it_is(client: httpx.Client) -> None:
+    assert job_run(submit(client, seed=2**64 - 1)).parameters["seed"] == 2**64 - 1
+
+
+def test_the_old_wavelet_is_auto_and_the_answer_says_so(client: httpx.Client) -> None:
+    old = {
+        "video_url": URL,
+        "model": "seedvr2_ema_7b_fp16.safetensors",
+        "color_correction": "wavelet",
+    }
+    told = client.post("/upscale", json=old).json()
+    assert "wavelet" in told["notes"][0]
+    parameters = job_run(told["job_id"]).parameters
+    assert (parameters["color_correction"], parameters["model"]) == ("auto", "seedvr2-7b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, "exactly one source"),
+        ({"video_url": URL, "video_base64": "AAAA"}, "exactly one source"),
+        ({"video_url": URL, "resolution": "8k"}, "resolution"),
+        ({"video_url": URL, "frames": 3}, "frames"),
+        ({"video_url": "ftp://example.org/a.mp4"}, "ftp"),
+        ({"video_url": "http://user:pw@example.org/a"}, "user name"),
+        ({"video_url": "upload:nonsense"}, "upload"),
+        ({"video_url": f"upload:{'0' * 64}/a.mp4"}, "no upload"),
+        ({"video_path": "/etc/passwd"}, "local files are off"),
+        ({"video_base64": "not base64!"}, "not base64"),
+        ({"video_url": URL, "batch_size": 0}, "batch_size"),
+    ],
+)
+def test_a_bad_request_is_refused_in_words(
+    client: httpx.Client, settings: Settings, fields: dict[str, object], named: str
+) -> None:
+    before = intake_files(settings)
+    answer = client.post("/upscale", json=fields)
+    assert (answer.status_code, named in answer.json()["detail"]) == (422, True), answer.text
+    assert not [name for name in intake_files(settings) if name.endswith(".part")]
+    assert len(intake_files(settings)) - len(before) in (0, 1)
+
+
+def test_the_same_key_gives_the_same_job(client: httpx.Client) -> None:
+    key = {"Idempotency-Key": f"order-{uuid4()}"}
+    body = {"video_url": URL, "resolution": "2k"}
+    first, again = (client.post("/upscale", json=body, headers=key) for _ in range(2))
+    assert first.json()["job_id"] == again.json()["job_id"]
+    other = client.post("/upscale", json={**body, "seed": 5}, headers=key)
+    assert (other.status_code, first.json()["job_id"] in other.text) == (422, True)
+    assert submit(client) != submit(client)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "status"),
+    [
+        (StateType.SCHEDULED, "Scheduled", "pending"),
+        (StateType.SCHEDULED, "Late", "pending"),
+        (StateType.SCHEDULED, "AwaitingRetry", "pending"),
+        (StateType.PENDING, "Pending", "pending"),
+        (StateType.RUNNING, "Running", "processing"),
+        (StateType.CANCELLING, "Cancelling", "processing"),
+        (StateType.COMPLETED, "Completed", "completed"),
+        (StateType.FAILED, "Failed", "failed"),
+        (StateType.FAILED, "TimedOut", "failed"),
+        (StateType.CRASHED, "Crashed", "failed"),
+        (StateType.CANCELLED, "Cancelled", "cancelled"),
+    ],
+)
+def test_every_state_has_its_word(
+    client: httpx.Client, kind: StateType, name: str, status: str
+) -> None:
+    job = submit(client)
+    set_state(job, kind, name, message="what happened")
+    told = client.get(f"/status/{job}").json()
+    assert (told["job_id"], told["status"], told["state"]) == (job, status, name)
+    ended_badly = status in ("failed", "cancelled")
+    assert told["error"] == ("what happened" if ended_badly else None)
+    assert job in [
+        j["job_id"] for j in client.get("/jobs", params={"status": status}).json()["jobs"]
+    ]
+
+
+def test_a_crashed_job_is_at_work_while_a_recovery_remains(client: httpx.Client) -> None:
+    for recoveries, status in ((0, "processing"), (1, "processing"), (2, "failed")):
+        job = submit(client)
+        with get_client(sync_client=True) as prefect:
+            prefect.update_flow_run_labels(UUID(job), {"recoveries": recoveries})
+        set_state(job, StateType.CRASHED)
+        assert client.get(f"/status/{job}").json()["status"] == status
+
+
+def test_progress_and_result_are_read_from_artifacts(client: httpx.Client) -> None:
+    job = submit(client)
+    assert client.get(f"/status/{job}").json()["progress"] == 0
+    set_state(job, StateType.RUNNING)
+    record_progress(job, 12.5, "load")
+    record_progress(job, 42.5, "restore")  # a second attempt's
+    told = client.get(f"/status/{job}").json()
+    assert (told["progress"], told["phase"], told["download_url"]) == (42.5, "restore", None)
+    record_result(job)
+    set_state(job, StateType.COMPLETED)
+    told = client.get(f"/status/{job}").json()
+    assert (told["status"], told["progress"]) == ("completed", 100)
+    assert told["download_url"] == "https://cdn.example/clip_1080p_abc.mp4"
+    assert (told["filename"], told["input_size_mb"]) == ("clip_1080p_abc.mp4", 1.5)
+    assert (told["output_size_mb"], told["notes"]) == (12.25, ["a note"])
+    assert told["elapsed_seconds"] >= 0
+    assert told["gpu_type"] == "H100"
+
+
+@pytest.mark.parametrize("job_id", ["nonsense", str(uuid4()), "1", "%2e%2e"])
+def test_an_unknown_id_is_not_found(client: httpx.Client, job_id: str) -> None:
+    assert client.get(f"/status/{job_id}").status_code == 404
+    assert client.post(f"/cancel/{job_id}").status_code == 404
+
+
+def test_the_run_of_another_flow_is_no_job(client: httpx.Client) -> None:
+    from prefect import flow
+
+    @flow(name="another")
+    def another() -> None:
+        """Does nothing."""
+
+    with get_client(sync_client=True) as prefect:
+        run = prefect.create_flow_run(another)
+    assert client.get(f"/status/{run.id}").status_code == 404
+
+
+def test_the_id_of_a_route_run_gives_its_job(client: httpx.Client) -> None:
+    from flows.route import route
+
+    with get_client(sync_client=True) as prefect:
+        routed = prefect.create_flow_run(route, parameters={"video_url": URL})
+        assert client.get(f"/status/{routed.id}").json()["job_id"] == str(routed.id)
+        deployment = prefect.read_deployment_by_name("upscale/h200")
+        job = prefect.create_flow_run_from_deployment(
+            deployment.id, parameters={"video_url": URL}, idempotency_key=route_key(routed.id)
+        )
+    assert client.get(f"/status/{routed.id}").json()["job_id"] == str(job.id)
+
+
+def test_cancel(client: httpx.Client) -> None:
+    waiting, running, done = submit(client), submit(client), submit(client)
+    told = client.post(f"/cancel/{waiting}")
+    assert (told.status_code, told.json()["status"]) == (200, "cancelled")
+    assert client.post(f"/cancel/{waiting}").status_code == 200
+    with get_client(sync_client=True) as prefect:
+        prefect.update_flow_run(UUID(running), infrastructure_pid="host:1")
+    set_state(running, StateType.RUNNING)
+    assert client.post(f"/cancel/{running}").json()["state"] == "Cancelling"
+    set_state(done, StateType.COMPLETED)
+    assert client.post(f"/cancel/{done}").status_code == 409
+
+
+def test_jobs_come_newest_first_in_pages(client: httpx.Client) -> None:
+    made = [submit(client) for _ in range(3)][::-1]
+    listed = client.get("/jobs", params={"limit": 2}).json()
+    assert [job["job_id"] for job in listed["jobs"]] == made[:2]
+    rest = client.get("/jobs", params={"limit": 1, "offset": 2}).json()
+    assert [job["job_id"] for job in rest["jobs"]] == made[2:]
+    assert client.get("/jobs", params={"limit": 0}).status_code == 422
+    assert client.get("/jobs", params={"status": "lost"}).status_code == 422
+
+
+def test_plan_is_arithmetic(client: httpx.Client) -> None:
+    told = client.get("/plan", params={"width": 320, "height": 180, "resolution": "4K"}).json()
+    assert (told["width"], told["height"], told["deployment"]) == (3840, 2160, "upscale/h200")
+    assert (told["model_width"], told["model_height"], told["notes"]) == (3840, 2192, [])
+    small = client.get("/plan", params={"width": 1920, "height": 1080, "resolution": "720p"})
+    assert "scaled down" in small.json()["notes"][0]
+    assert client.get("/plan", params={"width": 0, "height": 180}).status_code == 422
+    assert (
+        client.get("/plan", params={"width": 9, "height": 9, "resolution": "8k"}).status_code == 422
+    )
+
+
+def test_health_and_openapi_need_no_token(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    spec = client.get("/openapi.json").json()
+    assert {
+        "/upscale",
+        "/status/{job_id}",
+        "/cancel/{job_id}",
+        "/jobs",
+        "/plan",
+        "/healthz",
+    } <= set(spec["paths"])
+    body = spec["paths"]["/upscale"]["post"]["requestBody"]["content"]
+    assert "video_url" in body["application/json"]["schema"]["properties"]

@@ -1,0 +1,141 @@
+"""A real gateway on loopback in front of a real Prefect server, and hands on its runs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import httpx
+import uvicorn
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import State
+from starlette.types import ASGIApp
+
+import tasks.settings
+from deployments.gateway import create_app
+from deployments.gateway_prefect import PrefectLine
+from deployments.http_server import server_config
+from flows.upscale import upscale
+from tasks.record import PROGRESS_KEY, RESULT_KEY
+from tasks.settings import Settings, use_settings
+
+RESULT = {
+    "job_id": "x",
+    "status": "completed",
+    "filename": "clip_1080p_abc.mp4",
+    "cdn_url": "https://cdn.example/clip_1080p_abc.mp4",
+    "output_path": None,
+    "input_size_mb": 1.5,
+    "output_size_mb": 12.25,
+    "notes": ["a note"],
+}
+
+
+@contextmanager
+def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """Run an application as our servers run; yields its address."""
+    server = uvicorn.Server(server_config(app))
+    started = threading.Event()
+    startup = server.startup
+
+    async def startup_and_tell(sockets: Any = None) -> None:
+        await startup(sockets)
+        started.set()
+
+    server.startup = startup_and_tell  # type: ignore[method-assign]
+    server.config.port = port
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert started.wait(60)
+        taken = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{taken}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@contextmanager
+def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.Client]:
+    """A gateway with these settings, and a client of it."""
+    use_settings(settings)
+    with (
+        served(create_app(settings, PrefectLine(api_url)), port) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def deployed(api_url: str) -> Iterator[None]:
+    """Pools and deployments h100 and h200 of the real flow; nobody works on them.
+
+    In the end no run is left that a later test's worker could take, and settings are put back.
+    """
+    before = list(tasks.settings._override)
+    with (
+        temporary_settings({PREFECT_API_URL: api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        for name in ("h100", "h200"):
+            with suppress(ObjectAlreadyExists):  # another test file may have been first
+                client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            upscale.to_deployment(name, work_pool_name=name).apply()
+        yield
+        waiting = FlowRunFilter.model_validate(
+            {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}
+        )
+        while runs := client.read_flow_runs(flow_run_filter=waiting):
+            for run in runs:
+                client.delete_flow_run(run.id)
+    tasks.settings._override[:] = before
+
+
+def job_run(job_id: str) -> FlowRun:
+    """The run behind a job."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(job_id))
+
+
+def set_state(job_id: str, kind: StateType, name: str | None = None, message: str = "") -> None:
+    """Bring a run into a state, whatever Prefect's rules say."""
+    state = State(type=kind, name=name, message=message or None)
+    with get_client(sync_client=True) as client:
+        if kind == StateType.CANCELLING:  # only what has a process is ever in this state
+            client.update_flow_run(UUID(job_id), infrastructure_pid="host:1")
+            client.set_flow_run_state(UUID(job_id), State(type=StateType.RUNNING), force=True)
+        client.set_flow_run_state(UUID(job_id), state, force=True)
+
+
+def record_progress(job_id: str, percent: float, phase: str = "restore") -> None:
+    """What the flow's record thread writes."""
+    with get_client(sync_client=True) as client:
+        client.create_artifact(
+            ArtifactCreate(
+                key=PROGRESS_KEY,
+                type="progress",
+                data=percent,
+                metadata_={"phase": phase},
+                flow_run_id=UUID(job_id),
+            )
+        )
+
+
+def record_result(job_id: str, **changes: Any) -> None:
+    """What the flow's last task writes."""
+    with get_client(sync_client=True) as client:
+        client.create_artifact(
+            ArtifactCreate(
+                key=RESULT_KEY,
+                type="table",
+                data=json.dumps([RESULT | changes]),
+                flow_run_id=UUID(job_id),
+            )
+        )

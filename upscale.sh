@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Upscale a video through the gateway and wait for it: a thin client for scripts and old habits.
+#
+#   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]
+#
+# SEEDVR2_GATEWAY_URL (http://127.0.0.1:8000) and SEEDVR2_GATEWAY_TOKEN (none) say where the gateway is.
+# Exit 0: the last lines are the address and the time; 1: the job failed; 2: wrong arguments.
+# Ctrl-C leaves the job running; its id is on the screen.
+set -euo pipefail
+
+GATEWAY="${SEEDVR2_GATEWAY_URL:-http://127.0.0.1:8000}"
+GATEWAY="${GATEWAY%/}"
+POLL_SECONDS="${SEEDVR2_POLL_SECONDS:-5}"
+AWAY_SECONDS=900 # how long the gateway may be away before we give up asking
+
+usage() {
+  printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]\n' >&2
+  exit 2
+}
+
+fail() {
+  printf 'ERROR: %s\n' "$1" >&2
+  exit 1
+}
+
+source_=''
+resolution='1080p'
+while (($# > 0)); do
+  case "$1" in
+    --resolution | -r)
+      (($# > 1)) || usage
+      resolution="$2"
+      shift 2
+      ;;
+    --resolution=*)
+      resolution="${1#*=}"
+      shift
+      ;;
+    -*) usage ;;
+    *)
+      [[ -z "$source_" ]] || usage
+      source_="$1"
+      shift
+      ;;
+  esac
+done
+[[ -n "$source_" ]] || usage
+resolution="${resolution,,}"
+case "$resolution" in
+  720p | 1080p | 2k | 4k) ;;
+  *) usage ;;
+esac
+for needed in curl python3; do
+  command -v "$needed" > /dev/null || fail "$needed is needed and not installed"
+done
+
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+# The token goes by file: an argument would be seen by everybody on the machine.
+printf 'silent\nshow-error\n' > "$scratch/curlrc"
+if [[ -n "${SEEDVR2_GATEWAY_TOKEN:-}" ]]; then
+  printf 'header = "Authorization: Bearer %s"\n' "$SEEDVR2_GATEWAY_TOKEN" >> "$scratch/curlrc"
+fi
+
+# field NAME: one field of the answer, as plain text on one line; nothing where it is null.
+field() {
+  python3 -c '
+import json, sys
+try:
+    value = json.load(open(sys.argv[1])).get(sys.argv[2])
+except (ValueError, AttributeError):
+    value = None
+if isinstance(value, (list, tuple)):
+    value = "; ".join(map(str, value))
+elif isinstance(value, dict):
+    value = json.dumps(value)
+print("" if value is None else " ".join(str(value).split()))
+' "$scratch/answer" "$1"
+}
+
+# ask ARGS...: one call, again and again while the gateway or Prefect is away; sets $code.
+ask() {
+  local since=$SECONDS
+  while true; do
+    : > "$scratch/answer"
+    code="$(curl --config "$scratch/curlrc" --output "$scratch/answer" --write-out '%{http_code}' \
+      --connect-timeout 10 "$@" 2> "$scratch/error" || true)"
+    case "$code" in
+      2??) return 0 ;;
+      000 | 429 | 502 | 503 | 504) ;;
+      *) return 1 ;;
+    esac
+    ((SECONDS - since < AWAY_SECONDS)) || return 1
+    sleep "$POLL_SECONDS"
+  done
+}
+
+refusal() {
+  local detail
+  detail="$(field detail)"
+  [[ -n "$detail" ]] || detail="$(tail -n 1 "$scratch/error")"
+  printf '%s (HTTP %s from %s)' "${detail:-no reason given}" "$code" "$GATEWAY"
+}
+
+elapsed() {
+  printf '%02d:%02d:%02d' $((SECONDS / 3600)) $((SECONDS / 60 % 60)) $((SECONDS % 60))
+}
+
+# The same key in every attempt: however often we ask, there is one job.
+key="$(python3 -c 'import uuid; print(uuid.uuid4().hex)')"
+if [[ -f "$source_" ]]; then
+  name="$(python3 -c 'import sys, os, urllib.parse as u; print(u.quote(os.path.basename(sys.argv[1])))' "$source_")"
+  ask --header "Idempotency-Key: $key" --upload-file "$source_" \
+    "$GATEWAY/upscale/$name?resolution=$resolution" || fail "$(refusal)"
+else
+  python3 -c 'import json, sys; print(json.dumps({"video_url": sys.argv[1], "resolution": sys.argv[2]}))' \
+    "$source_" "$resolution" > "$scratch/body"
+  ask --header "Idempotency-Key: $key" --header 'Content-Type: application/json' \
+    --data-binary "@$scratch/body" "$GATEWAY/upscale" || fail "$(refusal)"
+fi
+
+job="$(field job_id)"
+printf 'Job submitted: %s\n' "$job"
+printf 'Resolution:    %s\n' "$resolution"
+printf 'GPU:           %s\n' "$(field gpu_type)"
+
+shown=''
+while true; do
+  ask "$GATEWAY/status/$job" || fail "$(refusal)"
+  status="$(field status)"
+  case "$status" in
+    completed | failed | cancelled) break ;;
+  esac
+  line="$status $(field progress)% $(field phase)"
+  if [[ -t 1 ]]; then
+    printf '\r\033[K[%s] %s' "$(elapsed)" "$line"
+  elif [[ "$line" != "$shown" ]]; then
+    printf '[%s] %s\n' "$(elapsed)" "$line"
+  fi
+  shown="$line"
+  sleep "$POLL_SECONDS"
+done
+[[ ! -t 1 ]] || printf '\r\033[K'
+printf '[%s] %s\n' "$(elapsed)" "$status"
+
+if [[ "$status" != completed ]]; then
+  fail "job $job has $status: $(field error)"
+fi
+notes="$(field notes)"
+[[ -z "$notes" ]] || printf 'Notes:         %s\n' "$notes"
+url="$(field download_url)"
+[[ -n "$url" ]] || url="$(field output_path)"
+printf 'URL:           %s\n' "$url"
+printf 'Total time:    %s\n' "$(elapsed)"
