@@ -11,7 +11,6 @@ import numpy as np
 from moviepy import ImageClip, VideoFileClip, clips_array
 
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.lanczos import resize_rgb
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.reader import read_frames
 
@@ -35,16 +34,15 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     after = _restored_frame(output, info, index)
     height, width, _ = after.shape
     before = next(read_frames(source, info, index, index + 1)).rgb
-    enlarged = resize_rgb(np.ascontiguousarray(before), height=height, width=width)
+    enlarged = ImageClip(before).resized((width, height)).get_frame(0)  # Lanczos
     middle = slice(width // 4, width // 4 + width // 2)
     divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
     parts = [ImageClip(part) for part in (enlarged[:, middle], divider, after[:, middle])]
-    sheet = np.asarray(clips_array([parts]).get_frame(0))
+    sheet = clips_array([parts])
     if height > MAX_HEIGHT:
-        sheet_width = round(sheet.shape[1] * MAX_HEIGHT / height)
-        sheet = resize_rgb(sheet, height=MAX_HEIGHT, width=sheet_width)
+        sheet = sheet.resized(height=MAX_HEIGHT)
     part = picture.with_name(picture.stem + ".part.jpg")
-    ImageClip(sheet).save_frame(str(part), t=0, with_mask=False)
+    sheet.save_frame(str(part), t=0, with_mask=False)
     part.replace(picture)
 
 

@@ -1,8 +1,8 @@
 """The flow, run in this process against a real Prefect server, with a real child."""
 
 import json
+import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
@@ -24,27 +25,54 @@ from seedvr2_core.records import read_record
 from seedvr2_core.video.probe import probe_video
 from tasks.record import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import UpscaleResult
-from tasks.settings import Settings, use_settings
+from tasks.settings import Settings, get_settings, use_settings
 
 pytestmark = pytest.mark.usefixtures("in_api")
 
 
-@pytest.fixture
-def work_dir(tmp_path: Path) -> Iterator[Path]:
-    """A work directory of its own, segments of half a second."""
+def work_in(folder: Path) -> None:
+    """Let this process work in a directory, with segments of half a second."""
     use_settings(
         Settings(
-            work_dir=tmp_path, allow_local_files=True, allow_cpu_engine=True, segment_seconds=0.5
+            work_dir=folder,
+            allow_local_files=True,
+            allow_cpu_engine=True,
+            keep_segments=True,
+            segment_seconds=0.5,
         )
     )
-    yield tmp_path
-    use_settings(None)
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path) -> Path:
+    """A work directory of its own."""
+    work_in(tmp_path)
+    return tmp_path
 
 
 def run(clip: Path, **options: object) -> UpscaleResult:
     """Run the flow with quick settings."""
     chosen = {"model": "lanczos", "resolution": "720p", "preset": "ultrafast"} | options
     return upscale(video_path=str(clip), **chosen)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, UpscaleResult]:
+    """A job that has come to its end, and the directory it lies in."""
+    folder = tmp_path_factory.mktemp("finished")
+    work_in(folder)
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        return folder, run(demo_clip)
+
+
+@pytest.fixture
+def first(work_dir: Path, finished: tuple[Path, UpscaleResult]) -> UpscaleResult:
+    """The finished job, copied into this test's work directory; its output is lost there."""
+    lost = shutil.ignore_patterns("output")
+    shutil.copytree(finished[0], work_dir, dirs_exist_ok=True, ignore=lost)
+    return finished[1]
 
 
 def artifacts_of(result: UpscaleResult) -> dict[str | None, object]:
@@ -67,58 +95,87 @@ def task_states(result: UpscaleResult) -> dict[str, str]:
         }
 
 
-def test_every_frame_comes_out_and_the_record_tells(work_dir: Path, demo_clip: Path) -> None:
-    result = run(demo_clip)
-    assert result.output_path is not None
-    source, output = probe_video(demo_clip), probe_video(Path(result.output_path))
+def test_every_frame_comes_out_and_the_record_tells(
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
+) -> None:
+    assert first.output_path is not None
+    source, output = probe_video(demo_clip), probe_video(Path(first.output_path))
     assert (output.width, output.height) == (1280, 720)
     assert output.pts == source.pts
     assert [s.kind for s in output.streams] == ["audio"]
-    assert (result.frames, result.engine, result.segments_reused) == (75, "lanczos", 0)
-    artifacts = artifacts_of(result)
-    assert json.loads(str(artifacts[RESULT_KEY])) == [result.model_dump(mode="json")]
+    assert (first.frames, first.engine, first.segments_reused) == (75, "lanczos", 0)
+    artifacts = artifacts_of(first)
+    assert json.loads(str(artifacts[RESULT_KEY])) == [first.model_dump(mode="json")]
     assert PROGRESS_KEY in artifacts
-    saved = (work_dir / "jobs" / result.job_key / "result.json").read_text()
-    assert UpscaleResult.model_validate_json(saved) == result
-    assert result.preview_path is not None
-    assert Path(result.preview_path).stat().st_size > 20_000
+    saved = (work_dir / "jobs" / first.job_key / "result.json").read_text()
+    assert UpscaleResult.model_validate_json(saved) == first
+    assert first.preview_path is not None
+    assert Path(first.preview_path).stat().st_size > 20_000
     assert not list(work_dir.rglob("*.part*"))
+
+
+def test_log_lines_reach_the_run(first: UpscaleResult) -> None:
+    run_id = UUID(first.job_id)
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    deadline = time.monotonic() + 30  # Prefect sends logs in batches from a thread
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run_id).name == "bunny_320x180.mp4 -> 720p"
+        while not any("to 1280x720 by lanczos" in log.message for log in client.read_logs(of_run)):
+            assert time.monotonic() < deadline, "the log line never came"
+            time.sleep(0.2)
 
 
 @pytest.mark.slow
 def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
-    work_dir: Path, demo_clip: Path
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
-    first = run(demo_clip)
     second = run(demo_clip)
     assert second.sha256 == first.sha256
-    assert second.output_path == first.output_path
+    assert Path(second.output_path or "").name == first.filename
     assert second.segments_reused == 6
     states = task_states(second)
     assert {states[f"infer-segment-{k}"] for k in range(6)} == {"Reused"}
-    third = run(demo_clip, fresh=True)
-    assert (third.segments_reused, third.sha256) == (0, first.sha256)
 
 
 @pytest.mark.slow
-def test_a_lost_segment_alone_is_redone(work_dir: Path, demo_clip: Path) -> None:
-    first = run(demo_clip)
+def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> None:
+    again = run(demo_clip, fresh=True)
+    assert (again.segments_reused, again.sha256) == (0, first.sha256)
+
+
+@pytest.mark.slow
+def test_after_the_clean_up_the_same_request_finds_its_output(
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
+) -> None:
+    """A finished job keeps its result; nothing is rendered while storage has these bytes."""
+    use_settings(get_settings().model_copy(update={"keep_segments": False}))
+    second = run(demo_clip)
+    assert not list((work_dir / "jobs").rglob("*.mp4"))
+    third = run(demo_clip)
+    assert (third.sha256, third.output_path) == (first.sha256, second.output_path)
+    assert third.job_id != second.job_id
+    assert json.loads(str(artifacts_of(third)[RESULT_KEY])) == [third.model_dump(mode="json")]
+    assert not [name for name in task_states(third) if name.startswith("infer")]
+
+    Path(str(second.output_path)).write_bytes(b"other bytes")
+    fourth = run(demo_clip)
+    assert (fourth.sha256, fourth.segments_reused) == (first.sha256, 0)
+    assert fourth.filename == first.filename.replace(".mp4", "-1.mp4")
+
+
+@pytest.mark.slow
+def test_a_lost_segment_alone_is_redone_by_the_plan_on_disk(
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
+) -> None:
     job_dir = work_dir / "jobs" / first.job_key
+    plan = read_record(job_dir / "plan.json", Plan)
     (job_dir / "segments" / "00003.json").unlink()
     kept = {p: p.stat().st_mtime_ns for p in (job_dir / "segments").glob("*.mp4")}
-    again = run(demo_clip)
+    again = run(demo_clip, seed=5)  # lanczos has no noise: the same job
     assert (again.segments_reused, again.sha256) == (5, first.sha256)
     changed = [p.name for p, mtime in kept.items() if p.stat().st_mtime_ns != mtime]
     assert changed == ["00003.mp4"]
-
-
-@pytest.mark.slow
-def test_plan_on_disk_is_obeyed(work_dir: Path, demo_clip: Path) -> None:
-    first = run(demo_clip)
-    path = work_dir / "jobs" / first.job_key / "plan.json"
-    before = read_record(path, Plan)
-    run(demo_clip, seed=5)  # lanczos has no noise: the same job
-    assert read_record(path, Plan) == before
+    assert read_record(job_dir / "plan.json", Plan) == plan
 
 
 def test_bad_input_fails_before_a_child_is_spent(work_dir: Path, tmp_path: Path) -> None:
@@ -135,15 +192,3 @@ def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
     use_settings(Settings(work_dir=work_dir, allow_local_files=True, resolutions=("2k", "4k")))
     with pytest.raises(InvalidRequestError, match="this pool takes 2k, 4k, got 720p"):
         run(demo_clip)
-
-
-@pytest.mark.slow
-def test_log_lines_reach_the_run(work_dir: Path, demo_clip: Path) -> None:
-    run_id = UUID(run(demo_clip).job_id)
-    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
-    deadline = time.monotonic() + 30  # Prefect sends logs in batches from a thread
-    with get_client(sync_client=True) as client:
-        assert client.read_flow_run(run_id).name == "bunny_320x180.mp4 -> 720p"
-        while not any("to 1280x720 by lanczos" in log.message for log in client.read_logs(of_run)):
-            assert time.monotonic() < deadline, "the log line never came"
-            time.sleep(0.2)
