@@ -33,16 +33,20 @@ from deployments.gateway_jobs import (
     gpu_type,
     status_word,
 )
+from deployments.gateway_logs import add_logs
 from deployments.gateway_prefect import PrefectLine
 from deployments.http_server import run_server
+from deployments.machine import this_machine
 from seedvr2_core.errors import (
     InvalidRequestError,
+    InvalidVideoError,
     ResourceError,
     SeedVR2Error,
     SourceRefusedError,
 )
 from seedvr2_core.frames import padded_size
 from seedvr2_core.plan import size_for
+from tasks.intake import check_source
 from tasks.routing import LABEL_RESOLUTION, deployment_for
 from tasks.safe_http import check_url
 from tasks.schemas import Resolution, UpscaleRequest, check_request
@@ -113,7 +117,8 @@ def create_app(settings: Settings, line: PrefectLine) -> FastAPI:
     caller = who_calls(settings)
     _add_submission(app, settings, line, caller)
     _add_jobs(app, line, caller)
-    _add_answers(app, line, caller)
+    add_logs(app, line, caller, _run_id)
+    _add_answers(app, settings, line, caller)
     return app
 
 
@@ -197,7 +202,7 @@ def _add_jobs(app: FastAPI, line: PrefectLine, caller: Caller) -> None:
         return JobList(jobs=[describe(r, artifacts) for r in runs], limit=limit, offset=offset)
 
 
-def _add_answers(app: FastAPI, line: PrefectLine, caller: Caller) -> None:
+def _add_answers(app: FastAPI, settings: Settings, line: PrefectLine, caller: Caller) -> None:
     """GET /plan, GET /healthz."""
 
     @app.get("/plan", dependencies=[Depends(caller)])
@@ -211,9 +216,13 @@ def _add_answers(app: FastAPI, line: PrefectLine, caller: Caller) -> None:
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """200 while jobs can be submitted, 503 while Prefect is away; needs no token."""
+        """200 while jobs can be submitted, 503 while Prefect is away; needs no token.
+
+        Where paths may be submitted, `files_of` tells whose: callers compare it with their own.
+        """
         await line.check()
-        return {"status": "ok"}
+        files = {"files_of": this_machine()} if settings.allow_local_files else {}
+        return {"status": "ok", **files}
 
 
 def _target(width: int, height: int, resolution: str) -> Target:
@@ -249,12 +258,9 @@ def _checked(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest
     if is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
     elif request.video_url:
-        check_url(request.video_url)
-    if request.video_path and not settings.allow_local_files:
-        raise InvalidRequestError(
-            "video_path is not taken here: local files are off (SEEDVR2_ALLOW_LOCAL_FILES); "
-            "pass video_url or send the file"
-        )
+        check_url(request.video_url, settings)
+    if request.video_path:
+        check_source(request, settings)
     return request, notes
 
 
@@ -268,6 +274,11 @@ async def _run(line: PrefectLine, job_id: str) -> FlowRun:
     if run is None:
         raise _not_found(job_id)
     return run
+
+
+async def _run_id(line: PrefectLine, job_id: str) -> UUID:
+    """Id of the run of a job id; raises as `_run` does."""
+    return (await _run(line, job_id)).id
 
 
 async def _described(line: PrefectLine, job_id: str) -> Job:
@@ -297,7 +308,7 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     code = 500
     if isinstance(error, ResourceError):
         code = 507
-    elif isinstance(error, InvalidRequestError | SourceRefusedError):
+    elif isinstance(error, InvalidRequestError | InvalidVideoError | SourceRefusedError):
         code = 422
     return JSONResponse({"detail": str(error)}, status_code=code)
 

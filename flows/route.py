@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.upscale import run_name, upscale
+from tasks.callback import call_back
 from tasks.routing import dispatch
 from tasks.schemas import check_request
 
@@ -33,4 +34,12 @@ _route.__doc__ = (upscale.fn.__doc__ or "").replace(
     "Create the upscale job of one video on the deployment for its resolution.",
 )
 
-route = flow(name="route", flow_run_name=run_name, persist_result=False)(_route)
+# Where it creates no job, there is none that could tell the caller.
+route = flow(
+    name="route",
+    flow_run_name=run_name,
+    persist_result=False,
+    on_failure=[call_back],
+    on_cancellation=[call_back],
+    on_crashed=[call_back],
+)(_route)

@@ -10,9 +10,15 @@ SeedVR2Error
 │   └── SourceUnavailableError            it may be later: connection, 5xx, cut download
 ├── CheckpointError (ValueError)          weights missing, wrong, truncated or mixed up
 ├── ResourceError                         memory or disk does not suffice; carries the numbers
+│   └── DeviceMemoryError                 the device ran out of memory, on every rung of the ladder
 ├── NumericalError                        non-finite values survived every rung of the ladder
 ├── SegmentError                          a segment or the joined file broke its contract
 ├── StorageError                          the storage refused or lost the output
+│   ├── StorageRefusedError               it always will: credentials, address or request are wrong
+│   ├── NotServedError                    stored, but its public address never showed it
+│   ├── ForbiddenError                    stored, but its public address lets nobody in
+│   └── WrongBytesError                   stored, but its public address shows something else
+├── ServiceError                          a server that is needed is away or refuses
 ├── ChildFailedError                      the child process ended by itself
 ├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
 └── DeadlineError (TimeoutError)          a segment or job limit was passed
@@ -80,6 +86,10 @@ class ResourceError(SeedVR2Error):
     permanent = True
 
 
+class DeviceMemoryError(ResourceError):
+    """The device ran out of memory, and no smaller rung is left."""
+
+
 class NumericalError(SeedVR2Error):
     """Non-finite values survived every rung of the precision ladder."""
 
@@ -92,6 +102,35 @@ class SegmentError(SeedVR2Error):
 
 class StorageError(SeedVR2Error):
     """The storage refused or lost the output."""
+
+
+class StorageRefusedError(StorageError):
+    """The storage always will refuse: credentials, address or request are wrong."""
+
+    permanent = True
+    user_mistake = True
+
+
+class NotServedError(StorageError):
+    """The file is stored, but its public address did not show it for as long as was waited."""
+
+    permanent = True
+
+
+class ForbiddenError(StorageError):
+    """The file is stored, but its public address answers 401 or 403."""
+
+    permanent = True
+
+
+class WrongBytesError(StorageError):
+    """The file is stored, but its public address shows other bytes, or a web page."""
+
+    permanent = True
+
+
+class ServiceError(SeedVR2Error):
+    """A server that is needed (gateway, Prefect) is away, fails, or refuses what was asked."""
 
 
 class ChildFailedError(SeedVR2Error):

@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -23,13 +23,13 @@ from seedvr2_core.errors import (
     InvalidVideoError,
     ResourceError,
     SeedVR2Error,
-    SegmentError,
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.records import read_record, sync_directory, sync_file, write_record
+from seedvr2_core.records import sync_directory, sync_file
 from seedvr2_core.segments import file_sha256
 from tasks.locks import hold_lock
+from tasks.place import Known, Place, known_of
 from tasks.safe_http import (
     check_answer,
     check_size,
@@ -41,72 +41,29 @@ from tasks.safe_http import (
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 """Seconds to connect, and without a byte; the whole download has its own limit."""
+SLOW_SECONDS = 30.0
+MIN_BYTES_PER_SECOND = 10_000
+"""What a server must send over every SLOW_SECONDS; a source of 1 GB would take more than a day."""
 KEEP_FREE_BYTES = 256 * 10**6
 """Disk space that a download leaves to others."""
+DISK_CHECK_BYTES = 64 * 2**20
+"""How many bytes come between two looks at the disk."""
 
-_DISK_CHECK_BYTES = 64 * 2**20
-_MAX_NAME = 120
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What is known of an address's file; kept beside its part."""
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A file that is here: as the part, or among the sources already."""
 
-    etag: str | None
-    last_modified: str | None
-    total: int | None
-    """Bytes of the whole file, if the server says so."""
-    name: str
+    known: Known
     sha256: str | None = None
-    """Set when the whole file lies among the sources."""
-
-    @property
-    def validator(self) -> str | None:
-        """What `If-Range` takes: a strong ETag or a date."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
-
-
-class Place:
-    """The files of one address in WORK_DIR/intake."""
-
-    def __init__(self, url: str, settings: Settings) -> None:
-        """Name them after the whole address, query included."""
-        key = hashlib.sha256(url.encode()).hexdigest()
-        folder = settings.work_dir / "intake"
-        self.part = folder / f"{key}.part"
-        self.lock = folder / f"{key}.lock"
-        self._record = folder / f"{key}.json"
-
-    def read(self) -> Known | None:
-        """What was known when the last download began or ended."""
-        try:
-            return read_record(self._record, Known)
-        except (FileNotFoundError, SegmentError):
-            return None
-
-    def holds_all_of(self, known: Known) -> bool:
-        """Whether the part is whole: its process ended before it came among the sources."""
-        whole = known.sha256 is None and known.total is not None
-        return whole and self.part.exists() and self.part.stat().st_size == known.total
-
-    def begin(self, known: Known) -> None:
-        """Start from nothing: old bytes go before the new validator comes."""
-        self.part.unlink(missing_ok=True)
-        write_record(self._record, known)
-
-    def end(self, known: Known) -> None:
-        """Note that the whole file lies among the sources."""
-        write_record(self._record, known)
-
-    def forget(self) -> None:
-        """Drop the part and what is known of it."""
-        self._record.unlink(missing_ok=True)
-        self.part.unlink(missing_ok=True)
+    """Of the part, if it was hashed while it was written."""
 
 
 def source_path(settings: Settings, sha256: str) -> Path:
@@ -125,7 +82,7 @@ def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> Fe
         DeadlineError: another process works on the same address for longer than the limit.
     """
     url = url.strip()
-    check_url(url)
+    check_url(url, settings)
     place, shown = Place(url, settings), shown_url(url)
 
     def say_so() -> None:
@@ -136,24 +93,26 @@ def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> Fe
         hold_lock(place.lock, timeout=settings.fetch_seconds, on_wait=say_so),
     ):
         try:
-            known = asyncio.run(_bring_in(url, place, settings, note))
-        except SourceRefusedError:
+            arrived = asyncio.run(_bring_in(url, place, settings, note))
+            return _settle(arrived, place, settings, shown)
+        except (SourceRefusedError, InvalidVideoError):
             place.forget()
             raise
-        return _settle(known, place, settings, shown)
+        finally:
+            place.tidy()
 
 
 async def _bring_in(
     url: str, place: Place, settings: Settings, note: Callable[[str], None]
-) -> Known:
+) -> _Arrived:
     """Transfer within the time limit, from the start again if the part is not worth keeping."""
     shown = shown_url(url)
     try:
         async with asyncio.timeout(settings.fetch_seconds):
             for _ in range(2):
-                known = await _transfer(url, place, settings, note)
-                if known is not None:
-                    return known
+                arrived = await _transfer(url, place, settings, note)
+                if arrived is not None:
+                    return arrived
                 place.forget()
                 note(f"{shown} has changed or cannot be resumed; starting again")
     except TimeoutError as error:
@@ -166,29 +125,32 @@ async def _bring_in(
 
 async def _transfer(
     url: str, place: Place, settings: Settings, note: Callable[[str], None]
-) -> Known | None:
+) -> _Arrived | None:
     """One request. None: what lies here does not fit what the server has."""
     known = place.read()
     if known and place.holds_all_of(known):
-        return known
+        return _Arrived(known)
     headers = _conditions(known, place, settings)
+    # Before the request: a large part takes a while, and servers do not wait for ever.
+    digest = _digest_of(place.part) if "Range" in headers else hashlib.sha256()
     async with open_answer(url, settings, headers=headers, timeout=TIMEOUT) as answer:
         status = answer.status_code
         if known and known.sha256 and status == HTTPStatus.NOT_MODIFIED:
             note(f"{shown_url(url)} has not changed; it is here already")
-            return known if _is_whole(known, settings) else None
+            return _Arrived(known) if _is_whole(known, settings) else None
         if "Range" in headers and status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
         check_answer(answer, url, settings)
         if status == HTTPStatus.PARTIAL_CONTENT:
-            if known is None or "Range" not in headers or not _continues(answer, known, place):
+            known = _continued(answer, known, place) if "Range" in headers else None
+            if known is None:
                 return None
             note(f"going on with {shown_url(url)} at {headers['Range']}")
         else:
-            known = _known_of(answer, url)
+            known, digest = known_of(answer, url, content_length(answer)), hashlib.sha256()
             place.begin(known)
-        await _receive(answer, place, known.total, settings, shown=shown_url(url))
-    return known
+        await _receive(answer, place, known.total, digest, settings, shown=shown_url(url))
+    return _Arrived(known, digest.hexdigest())
 
 
 def _conditions(known: Known | None, place: Place, settings: Settings) -> dict[str, str]:
@@ -201,42 +163,53 @@ def _conditions(known: Known | None, place: Place, settings: Settings) -> dict[s
         if known.etag:
             return {"If-None-Match": known.etag}
         return {"If-Modified-Since": known.last_modified} if known.last_modified else {}
-    if known.validator and place.part.exists() and (have := place.part.stat().st_size):
-        return {"Range": f"bytes={have}-", "If-Range": known.validator}
+    if known.validator and place.size:
+        return {"Range": f"bytes={place.size}-", "If-Range": known.validator}
     return {}
 
 
-def _continues(answer: httpx.Response, known: Known, place: Place) -> bool:
-    """Whether a partial answer goes on exactly where the part ends, in the same file."""
+def _continued(answer: httpx.Response, known: Known | None, place: Place) -> Known | None:
+    """The file whose rest a partial answer holds; None: it does not go on exactly where we are."""
     told = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    if told is None or int(told[1]) != place.part.stat().st_size:
-        return False
-    same_size = told[2] == "*" or known.total in (None, int(told[2]))
-    return same_size and answer.headers.get("etag", known.etag) == known.etag
+    if known is None or told is None or int(told[1]) != place.size or known.differs_from(answer):
+        return None
+    if told[2] == "*":
+        return known
+    return replace(known, total=int(told[2])) if known.total in (None, int(told[2])) else None
 
 
-def _known_of(answer: httpx.Response, url: str) -> Known:
-    """What a whole answer's headers say of the file."""
-    return Known(
-        etag=answer.headers.get("etag"),
-        last_modified=answer.headers.get("last-modified"),
-        total=content_length(answer),
-        name=_name_of(answer, url),
-    )
+def _digest_of(part: Path) -> "_Hash":
+    """A running digest of what has come so far."""
+    with part.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256")
 
 
 async def _receive(
-    answer: httpx.Response, place: Place, total: int | None, settings: Settings, *, shown: str
+    answer: httpx.Response,
+    place: Place,
+    total: int | None,
+    digest: "_Hash",
+    settings: Settings,
+    *,
+    shown: str,
 ) -> None:
-    """Append the body to the part, within the limits of size and disk."""
+    """Append the body to the part and its digest, within the limits of size, disk and patience."""
+    pace = _Pace(shown)
     with place.part.open("ab") as stream:
         size = checked = stream.tell()
         _check_disk(0 if total is None else total - size, settings)
         async for chunk in answer.aiter_raw():
             size += len(chunk)
             check_size(size, shown, settings)
+            if total is not None and size > total:
+                place.forget()
+                raise SourceUnavailableError(
+                    f"{shown} sends more than the {total} bytes it announced; try again"
+                )
             stream.write(chunk)
-            if size - checked > _DISK_CHECK_BYTES:
+            digest.update(chunk)
+            pace.came(len(chunk))
+            if size - checked > DISK_CHECK_BYTES:
                 checked = size
                 _check_disk(0, settings)
     if total is not None and size != total:
@@ -245,14 +218,40 @@ async def _receive(
         )
 
 
-def _settle(known: Known, place: Place, settings: Settings, shown: str) -> FetchedSource:
+class _Pace:
+    """Ends a transfer that drips: a byte now and then would hold us for hours."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._since = time.monotonic()
+        self._num_bytes = 0
+
+    def came(self, num_bytes: int) -> None:
+        """Count bytes.
+
+        Raises:
+            SourceUnavailableError: too few of them since the last look.
+        """
+        self._num_bytes += num_bytes
+        seconds = time.monotonic() - self._since
+        if seconds < SLOW_SECONDS:
+            return
+        if self._num_bytes < MIN_BYTES_PER_SECOND * seconds:
+            raise SourceUnavailableError(
+                f"{self._shown} sent {self._num_bytes} bytes in {seconds:.0f} s, less than "
+                f"{MIN_BYTES_PER_SECOND} a second; what came is kept, try again"
+            )
+        self._since, self._num_bytes = time.monotonic(), 0
+
+
+def _settle(arrived: _Arrived, place: Place, settings: Settings, shown: str) -> FetchedSource:
     """Give the whole file its place among the sources."""
+    known = arrived.known
     if known.sha256 is None:
         sync_file(place.part)
-        if not place.part.stat().st_size:
-            place.forget()
+        if not place.size:
             raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
-        known = replace(known, sha256=file_sha256(place.part))
+        known = replace(known, sha256=arrived.sha256 or file_sha256(place.part))
         assert known.sha256
         path = source_path(settings, known.sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,26 +270,6 @@ def _is_whole(known: Known, settings: Settings) -> bool:
     assert known.sha256
     path = source_path(settings, known.sha256)
     return path.is_file() and file_sha256(path) == known.sha256
-
-
-def _name_of(answer: httpx.Response, url: str) -> str:
-    """What people call the file: the server's word, else the end of the address's path."""
-    message = Message()
-    message["content-disposition"] = answer.headers.get("content-disposition", "")
-    for name in (message.get_filename(""), *(u.path for u in (httpx.URL(url), answer.url))):
-        if plain := plain_name(name):
-            return plain
-    return "video"
-
-
-def plain_name(name: str) -> str:
-    """A file name without directories, percent codes and what does not print; may be empty."""
-    last = unquote(name, errors="replace").replace("\\", "/").rpartition("/")[2]
-    last = "".join(c for c in last if c.isprintable()).strip().lstrip(".").strip()
-    if len(last) <= _MAX_NAME:
-        return last
-    suffix = PurePosixPath(last).suffix[:16]
-    return last[: _MAX_NAME - len(suffix)] + suffix
 
 
 def _check_disk(num_bytes: int, settings: Settings) -> None:

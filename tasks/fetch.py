@@ -1,5 +1,7 @@
 """Fetch: the source comes to this machine, whole and hashed."""
 
+import os
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -27,6 +29,9 @@ def fetch(request: UpscaleRequest) -> FetchedSource:
         SourceUnavailableError (retried).
     """
     log = get_run_logger()
-    source = obtain_source(request, get_settings(), note=log.info)
+    settings = get_settings()
+    source = obtain_source(request, settings, note=log.info)
+    if source.path.parent in (settings.work_dir / "sources", settings.work_dir / "intake"):
+        os.utime(source.path)  # a sweep goes by age
     log.info("source %s: %d bytes, sha256 %s", source.name, source.size_bytes, source.sha256)
     return source

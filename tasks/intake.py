@@ -9,10 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-import socket
 import stat
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,13 +25,14 @@ from seedvr2_core.records import write_bytes
 from seedvr2_core.segments import file_sha256
 from tasks.download import disk_errors, download, source_path
 from tasks.locks import hold_lock
+from tasks.place import forget_source
 from tasks.safe_http import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.uploads import find_upload, is_upload, take_reference
+from tasks.uploads import find_upload, intake_dir, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
-_RESOLVE_SECONDS = 1.5
+_CONNECT_SECONDS = 1.5
 _DATA_URL = re.compile(
     r"data:(?:video/[\w.+-]+|application/octet-stream)?(?:;[^,;]+)*;base64,", re.I
 )
@@ -79,6 +77,14 @@ def obtain_source(
     if is_upload(request.video_url):
         return take_reference(request.video_url or "", settings)
     return download(request.video_url or "", settings, note=note)
+
+
+def discard(source: FetchedSource, settings: Settings) -> None:
+    """Remove a source that turned out to be no video; files that were not brought here stay."""
+    ours = (source_path(settings, source.sha256), intake_dir(settings) / source.sha256)
+    if source.path in ours:
+        forget_source(source.sha256, settings)
+        source.path.unlink(missing_ok=True)
 
 
 def _check_path(given: str, settings: Settings) -> Path:
@@ -143,6 +149,7 @@ def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
+        lock.unlink(missing_ok=True)
     return FetchedSource(
         path=path, sha256=sha256, size_bytes=len(content), name=f"upload-{sha256[:8]}"
     )
@@ -150,18 +157,16 @@ def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
 
 def _check_door(url: str, settings: Settings) -> None:
     """Ask for the headers behind an address and leave."""
-    target = check_url(url)
-    end = time.monotonic() + _DOOR_SECONDS
-    _resolve(target, shown_url(url))
-    asyncio.run(_knock(url, settings, seconds=end - time.monotonic()))
+    check_url(url, settings)
+    asyncio.run(_knock(url, settings))
 
 
-async def _knock(url: str, settings: Settings, *, seconds: float) -> None:
+async def _knock(url: str, settings: Settings) -> None:
     """One GET whose body is not read."""
-    wait = httpx.Timeout(_DOOR_SECONDS)
+    wait = httpx.Timeout(_DOOR_SECONDS, connect=_CONNECT_SECONDS)
     try:
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(_DOOR_SECONDS),
             open_answer(url, settings, headers={}, timeout=wait) as answer,
         ):
             check_answer(answer, url, settings)
@@ -169,28 +174,3 @@ async def _knock(url: str, settings: Settings, *, seconds: float) -> None:
         raise SourceUnavailableError(
             f"{shown_url(url)} did not answer within {_DOOR_SECONDS:g} s; try again"
         ) from error
-
-
-def _resolve(target: httpx.URL, shown: str) -> None:
-    """Find out in bounded time whether the host has an address.
-
-    The event loop's resolver cannot be given up: closing the loop waits for it, however long the
-    name server keeps silent. A daemon thread can.
-    """
-    failed: list[OSError] = []
-    done = threading.Event()
-
-    def look_up() -> None:
-        try:
-            socket.getaddrinfo(target.host, target.port or target.scheme, type=socket.SOCK_STREAM)
-        except OSError as error:
-            failed.append(error)
-        except UnicodeError as error:  # a label that is empty or too long
-            failed.append(OSError(str(error)))
-        done.set()
-
-    threading.Thread(target=look_up, name="resolve", daemon=True).start()
-    if not done.wait(_RESOLVE_SECONDS):
-        raise SourceUnavailableError(f"{shown}: no answer from the name server; try again")
-    if failed:
-        raise SourceUnavailableError(f"{shown}: the host name is not known") from failed[0]

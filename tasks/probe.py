@@ -6,12 +6,14 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.plan import CutList
 from seedvr2_core.records import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks import record
 from tasks.engines import choose_device, choose_engine
 from tasks.guard import Child, Event
+from tasks.intake import discard
 from tasks.retry import retryable
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
@@ -51,14 +53,19 @@ def run_operation(request: dict[str, object], *, until: str, doing: str) -> Even
 def probe(source: FetchedSource, model: str) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the model wants them.
 
-    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json.
+    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; a download or upload
+        that is no video is removed.
     Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, CheckpointError
         (final); child failures (retried once).
     """
     settings = get_settings()
     folder = settings.work_dir / "probes"
     folder.mkdir(parents=True, exist_ok=True)
-    return probe_source(source, model, folder, settings)
+    try:
+        return probe_source(source, model, folder, settings)
+    except InvalidVideoError:
+        discard(source, settings)  # nobody's bytes are kept for being sent to us
+        raise
 
 
 def probe_source(

@@ -1,40 +1,38 @@
-"""GET requests to addresses that strangers chose: where they may lead and what may come back.
+"""Requests to addresses that strangers chose: where they may lead and what may come back.
 
-The client connects only to public addresses, checked at connect time for every redirect
-(httpx-secure), or to the hosts that `SEEDVR2_FETCH_ALLOW` names. It sends no credentials, takes no
-proxy from the environment and asks for unencoded bytes. No message and no log line shows a query
-string or user part: signed addresses carry their secret there.
+The client connects only to IP addresses that were checked (`tasks/reach.py`), anew for every
+redirect. It sends no credentials, takes no proxy from the environment and asks for unencoded bytes.
+No message and no log line shows a query string or user part: signed addresses carry their secret
+there.
 """
 
+import asyncio
 import contextlib
-import functools
 import logging
+import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
 from http.client import responses
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
 import httpx
-from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUnavailableError
+from tasks.checked_transport import CheckedTransport, host_of, port_of
+from tasks.reach import addresses_of, check_reach
 from tasks.settings import Settings
 
 MAX_REDIRECTS = 5
-
-IPAddress = IPv4Address | IPv6Address
+ANSWER_SECONDS = 60.0
+"""For the way to an answer's headers, redirects included, however slowly they drip."""
+MAX_URL = 8192
 
 _SCHEMES = ("http", "https")
 _WEB_PAGES = ("text/html", "application/xhtml+xml")
-_MAY_HEAL = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _MAX_SHOWN = 200
-
-# Everything public in IPv6 lies here; 64:ff9b::/96 (NAT64) and ::/96 (IPv4) do not.
-_IPV6_PUBLIC = IPv6Network("2000::/3")
-# Ranges inside it that wrap an IPv4 address: 6to4 and Teredo.
-_IPV6_WRAPPERS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
+_RESOLVE_SECONDS = 10.0
 
 
 def shown_url(url: str) -> str:
@@ -52,15 +50,21 @@ def shown_url(url: str) -> str:
     return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
 
 
-def check_url(url: str) -> httpx.URL:
-    """Parse an address that may be asked for.
+def check_url(url: str, settings: Settings) -> httpx.URL:
+    """Parse an address that may be asked for; asks no name server.
 
     Raises:
-        SourceRefusedError: another scheme than http and https, a user part, or no address at all.
+        SourceRefusedError: another scheme than http and https, a user part, a port or an IP address
+            that is not to be reached, or no address at all.
     """
     shown = shown_url(url)
+    if len(url) > MAX_URL:
+        raise SourceRefusedError(
+            f"{shown} has {len(url)} characters; at most {MAX_URL} are taken as an address"
+        )
     try:
         parsed = httpx.URL(url.strip())
+        port = port_of(parsed)
     except (httpx.InvalidURL, UnicodeError):
         # Not chained: its text may quote a password as a "port".
         raise SourceRefusedError(
@@ -71,12 +75,15 @@ def check_url(url: str) -> httpx.URL:
         raise SourceRefusedError(f"{kind} are not fetched; expected http:// or https://")
     if not parsed.host:
         raise SourceRefusedError(f"{shown} names no host; expected http(s)://host/path")
-    if parsed.port is not None and not 0 < parsed.port < 2**16:
-        raise SourceRefusedError(f"{parsed.host} is asked for at port {parsed.port}; 1 to 65535")
+    if not _is_host(host_of(parsed)):
+        raise SourceRefusedError(f"{shown} cannot be read as an address; its host is no host name")
+    if not 0 < port < 2**16:
+        raise SourceRefusedError(f"{parsed.host} is asked for at port {port}; 1 to 65535")
     if parsed.userinfo:
         raise SourceRefusedError(
             f"{shown} carries a user name or password, which are not sent; use a signed address"
         )
+    check_reach(host_of(parsed), port, shown, settings)
     return parsed
 
 
@@ -88,7 +95,7 @@ async def open_answer(
     headers: Mapping[str, str],
     timeout: httpx.Timeout,
 ) -> AsyncIterator[httpx.Response]:
-    """Ask for an address, following redirects; the answer's status is the caller's to judge.
+    """GET an address, following redirects; the answer's status is the caller's to judge.
 
     The body is not read; errors while the caller reads it are translated as well.
 
@@ -96,32 +103,96 @@ async def open_answer(
         SourceRefusedError: the address, or one it redirects to, is not one to connect to.
         SourceUnavailableError: no connection, no answer in time, or a cut answer.
     """
-    target = check_url(url)
-    shown = shown_url(url)
+    target = check_url(url, settings)
+    with _in_our_words(shown_url(url)):
+        async with _client(url, settings, timeout) as client:
+            request = client.build_request("GET", target, headers=headers)
+            answer = await _headers_of(client, request, max_redirects=MAX_REDIRECTS)
+            if answer.next_request is not None:
+                await answer.aclose()
+                raise SourceRefusedError(
+                    f"{shown_url(url)} redirects more than {MAX_REDIRECTS} times"
+                )
+            try:
+                yield answer
+            finally:
+                await answer.aclose()
+
+
+async def post(
+    url: str,
+    content: bytes,
+    settings: Settings,
+    *,
+    headers: Mapping[str, str],
+    timeout: httpx.Timeout,
+) -> int:
+    """POST to an address and give the answer's status; redirects are not followed.
+
+    Raises:
+        SourceRefusedError: the address is not one to connect to.
+        SourceUnavailableError: no connection, or no answer in time.
+    """
+    target = check_url(url, settings)
+    with _in_our_words(shown_url(url)):
+        async with _client(url, settings, timeout) as client:
+            request = client.build_request("POST", target, headers=headers, content=content)
+            answer = await _headers_of(client, request, max_redirects=0)
+            await answer.aclose()  # its body is nobody's business
+            return answer.status_code
+
+
+async def check_reachable(url: str, settings: Settings) -> None:
+    """Look at an address as a connection would, without making one.
+
+    Raises:
+        SourceRefusedError: it is not one to connect to.
+        SourceUnavailableError: its name is not known, or the name server does not answer.
+    """
+    parsed = check_url(url, settings)
+    host, port = host_of(parsed), port_of(parsed)
+    await addresses_of(host, port, shown_url(url), settings, seconds=_RESOLVE_SECONDS)
+
+
+@contextlib.contextmanager
+def _in_our_words(shown: str) -> Iterator[None]:
+    """Translate the client's errors; their texts may quote what a server sent, so few are kept."""
     try:
-        async with (
-            _client(settings, timeout) as client,
-            client.stream("GET", target, headers=headers) as answer,
-        ):
-            yield answer
-    except SSRFProtectionError as error:
-        raise SourceRefusedError(
-            f"{shown} leads to {error.hostname}:{error.port}, which is no public address; "
-            "SEEDVR2_FETCH_ALLOW must name it if it may be fetched from"
-        ) from error
-    except httpx.TooManyRedirects as error:
-        raise SourceRefusedError(f"{shown} redirects more than {MAX_REDIRECTS} times") from error
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise SourceRefusedError(f"{shown} redirects to no http or https address") from error
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise SourceRefusedError(f"{shown} redirects to no http or https address") from None
     except httpx.TimeoutException as error:
         raise SourceUnavailableError(f"{shown} did not answer in time; try again") from error
     except httpx.ConnectError as error:
+        if distrust := _distrust(error):
+            raise SourceRefusedError(
+                f"{shown}: the server's certificate is not trusted ({distrust})"
+            ) from error
         raise SourceUnavailableError(f"no connection for {shown}: {error}; try again") from error
     except httpx.RequestError as error:
-        # Its text may quote what the server sent.
         raise SourceUnavailableError(
             f"the connection to {shown} broke off ({type(error).__name__}); try again"
-        ) from error
+        ) from None
+
+
+async def _headers_of(
+    client: httpx.AsyncClient, request: httpx.Request, *, max_redirects: int
+) -> httpx.Response:
+    """Send a request and wait for the headers, within a time of its own.
+
+    Redirects are followed here: the client would read their bodies, however large, and decode them.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            for _ in range(max_redirects):
+                answer = await client.send(request, stream=True)
+                if answer.next_request is None:
+                    return answer
+                await answer.aclose()
+                request = answer.next_request
+            return await client.send(request, stream=True)
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("the headers took too long", request=request) from error
 
 
 def check_answer(answer: httpx.Response, url: str, settings: Settings) -> None:
@@ -166,19 +237,10 @@ def content_length(answer: httpx.Response) -> int | None:
     return int(told) if told.isascii() and told.isdigit() else None
 
 
-def may_reach(allowed: tuple[str, ...]) -> Callable[[str, IPAddress, int], bool]:
-    """The rule for connections: public addresses, and what the operator allows by name.
-
-    Args:
-        allowed: host or host:port, as they stand in the URL; IPv6 with a port in brackets.
-    """
-    entries = {_host_and_port(entry) for entry in allowed}
-
-    def rule(hostname: str, address: IPAddress, port: int) -> bool:
-        host = hostname.lower()
-        return (host, None) in entries or (host, port) in entries or _is_public(address)
-
-    return rule
+def may_heal(status: int) -> bool:
+    """Whether the same request may get another answer later."""
+    soon = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+    return status in soon or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _check_status(status: int, shown: str) -> None:
@@ -186,64 +248,41 @@ def _check_status(status: int, shown: str) -> None:
     if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         return
     answered = f"{shown} answered {status} {responses.get(status, '')}".rstrip()
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _MAY_HEAL:
+    if may_heal(status):
         raise SourceUnavailableError(f"{answered}; try again")
     raise SourceRefusedError(f"{answered}; expected 200 OK, check the address")
 
 
-def _client(settings: Settings, timeout: httpx.Timeout) -> httpx.AsyncClient:
+def _client(url: str, settings: Settings, timeout: httpx.Timeout) -> httpx.AsyncClient:
     """A client that cannot be led to private addresses."""
     # Both print whole addresses, at INFO and DEBUG.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    client = httpx.AsyncClient(
+
+    async def check_hop(request: httpx.Request) -> None:
+        """Every redirect obeys the rules of the first address."""
+        check_url(str(request.url), settings)
+
+    return httpx.AsyncClient(
+        transport=CheckedTransport(shown_url(url), settings),
         # A proxy would connect in our place, to addresses that nobody checked.
         trust_env=False,
-        verify=_trusted(),
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
         timeout=timeout,
-        # One request a client: a kept connection only brings the race of a server closing it.
-        limits=httpx.Limits(max_keepalive_connections=0),
         headers={"Accept": "*/*", "Accept-Encoding": "identity"},
-        event_hooks={"request": [_check_hop]},
-    )
-    return httpx_ssrf_protection(
-        client,
-        check_globally_reachable=False,  # the rule does, and knows the exceptions
-        custom_validator=may_reach(settings.fetch_allow),
+        event_hooks={"request": [check_hop]},
     )
 
 
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """Certifi's authorities, or those SSL_CERT_FILE names; reading them takes a while."""
-    return httpx.create_ssl_context()
+def _is_host(host: str) -> bool:
+    """Whether it could be a name in the DNS, or is an IP address."""
+    labels = host.removesuffix(".").split(".")
+    return ":" in host or (len(host) <= 254 and all(map(_LABEL.fullmatch, labels)))
 
 
-async def _check_hop(request: httpx.Request) -> None:
-    """Every redirect obeys the rules of the first address."""
-    check_url(str(request.url))
-
-
-def _is_public(address: IPAddress) -> bool:
-    """Whether anyone on the internet could reach it; wrapped IPv4 addresses count as private."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return _is_public(address.ipv4_mapped)
-        if address not in _IPV6_PUBLIC or any(address in net for net in _IPV6_WRAPPERS):
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
-def _host_and_port(entry: str) -> tuple[str, int | None]:
-    """Split host[:port]; a bare IPv6 address has no port."""
-    entry = entry.strip().lower()
-    if entry.startswith("["):
-        host, _, port = entry[1:].partition("]")
-        port = port.removeprefix(":")
-    elif entry.count(":") == 1:
-        host, _, port = entry.partition(":")
-    else:
-        host, port = entry, ""
-    return host, int(port) if port.isdigit() else None
+def _distrust(error: BaseException | None) -> str | None:
+    """Why a certificate was not taken, if that is what the error is about."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None

@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 from seedvr2_core.engine import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.plan import plan_latent_windows
+from tasks.safe_http import check_url
 from tasks.settings import get_settings
 
 MAX_BASE64_BYTES = 350_000
@@ -55,6 +56,18 @@ def _offered_model(name: str) -> str:
     return name
 
 
+def _signable(url: str) -> str:
+    """An address for callbacks that may be connected to, where callbacks can be signed."""
+    settings = get_settings()
+    if settings.callback_secret is None:
+        raise ValueError(
+            "callbacks are signed and no secret is set here (SEEDVR2_CALLBACK_SECRET); "
+            "set one or leave callback_url out"
+        )
+    check_url(url, settings)
+    return url
+
+
 class _OfferedModels:
     """Makes forms offer the models as a list."""
 
@@ -68,6 +81,7 @@ Resolution = Annotated[Literal["720p", "1080p", "2k", "4k"], BeforeValidator(_lo
 Model = Annotated[
     str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
 ]
+CallbackUrl = Annotated[str, AfterValidator(_signable)]
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
@@ -78,13 +92,14 @@ Preset = Literal[
 class Record(BaseModel):
     """Base of all schemas: unknown fields are mistakes, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Addresses carry secrets in their query strings, and errors end in logs.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class UpscaleRequest(Record):
     """One job: exactly one source and what to make of it."""
 
-    video_url: str | None = None
+    video_url: str | None = Field(default=None, repr=False)
     video_path: str | None = None
     video_base64: str | None = Field(default=None, repr=False)
     resolution: Resolution = "1080p"
@@ -97,6 +112,8 @@ class UpscaleRequest(Record):
     crf: int = Field(default=18, ge=0, le=51)
     preset: Preset = "medium"
     fresh: bool = False
+    callback_url: CallbackUrl | None = Field(default=None, repr=False)
+    """Told how the run ended (`tasks/callback.py`); no part of the job's key."""
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
@@ -131,6 +148,10 @@ def check_request(**parameters: object) -> UpscaleRequest:
         raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
 
 
+_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
+"""Fields whose value no message repeats."""
+
+
 def _sentence(error: object) -> str:
     """One validation error in words."""
     assert isinstance(error, dict)
@@ -138,6 +159,8 @@ def _sentence(error: object) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not where:
         return message
+    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
+        return f"{where}: {message}"
     return f"{where}: {message}, got {str(error['input'])[:80]!r}"
 
 
@@ -199,6 +222,21 @@ class PlannedJob(Record):
     job_limit_seconds: float
     stall_limit_seconds: float
     duration_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+class Prospect(Record):
+    """What will come out of a planned job: the part of its record that outlives its process."""
+
+    job_key: str
+    output_name: str
+    engine: str
+    width: int
+    height: int
+    frames: int
+    input_size_mb: float
+    eta_seconds: float
+    job_limit_seconds: float
     notes: tuple[str, ...] = ()
 
 

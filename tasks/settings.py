@@ -9,8 +9,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, DirectoryPath, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from seedvr2_core.errors import InvalidRequestError
 
@@ -23,10 +29,17 @@ DEPLOYMENTS = {
 }
 
 
+def _also(old_name: str) -> AliasChoices:
+    """Our name, and the old service's."""
+    return AliasChoices(f"SEEDVR2_{old_name}", old_name)
+
+
 class Settings(BaseSettings):
     """What this machine or pool allows and where it keeps things."""
 
-    model_config = SettingsConfigDict(env_prefix="SEEDVR2_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SEEDVR2_", extra="ignore", frozen=True, validate_by_name=True
+    )
 
     work_dir: Path = Field(
         default=Path.home() / ".seedvr2",
@@ -44,9 +57,56 @@ class Settings(BaseSettings):
         description="Hub that weights come from, a mirror's address; default huggingface.co.",
     )
     test_engines: bool = Field(
-        default=False, description="Offer the models tiny and tiny-3b, which restore nothing."
+        default=False,
+        description="Offer the models tiny, tiny-3b and sleep, which restore nothing.",
     )
-    storage: Literal["local"] = Field(default="local", description="Where outputs are put.")
+    storage: Literal["local", "bunny"] = Field(
+        default="local", description="Where outputs are put: a local folder, or Bunny edge storage."
+    )
+    bunny_storage_zone: str | None = Field(
+        default=None,
+        validation_alias=_also("BUNNY_STORAGE_ZONE"),
+        description="Name of the Bunny storage zone.",
+    )
+    bunny_storage_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=_also("BUNNY_STORAGE_KEY"),
+        description="Password of the storage zone, not the account's API key.",
+    )
+    bunny_base_url: str | None = Field(
+        default=None,
+        validation_alias=_also("BUNNY_BASE_URL"),
+        description="Public address of the pull zone, https://NAME.b-cdn.net.",
+    )
+    bunny_root_dir: str = Field(
+        default="",
+        validation_alias=_also("BUNNY_ROOT_DIR"),
+        description="Folder in the zone that outputs are put into.",
+    )
+    bunny_region: Literal["de", "uk", "ny", "la", "sg", "se", "br", "jh", "syd"] = Field(
+        default="de", description="Main region of the storage zone; says which host takes it."
+    )
+    bunny_host: str | None = Field(
+        default=None,
+        validation_alias=_also("BUNNY_HOST"),
+        description="Storage host or its base URL, instead of the region's.",
+    )
+    bunny_token_key: SecretStr | None = Field(
+        default=None, description="Token key of the pull zone; with it public addresses are signed."
+    )
+    bunny_token_seconds: float = Field(
+        default=7 * 86400.0, ge=300, description="How long a signed address works."
+    )
+    verify_seconds: float = Field(
+        default=100.0,
+        gt=0,
+        le=110,
+        description="How long a public address may take to show a file that is stored.",
+    )
+    secrets_dir: DirectoryPath | None = Field(
+        default=None,
+        description="Folder of mounted secrets: a file named like a variable holds its value.",
+    )
     segment_seconds: float = Field(
         default=10.0, gt=0, description="Presentation time after which a segment is closed."
     )
@@ -65,10 +125,24 @@ class Settings(BaseSettings):
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Comma list of host[:port] that may be private addresses; empty: none.",
+        description="Comma list of host[:port] that may be private addresses, or listen on other "
+        "ports than the web's; empty: none.",
     )
     fetch_max_bytes: int = Field(default=50 * 10**9, gt=0, description="Largest source accepted.")
     fetch_seconds: float = Field(default=3600.0, gt=0, description="Longest download.")
+    callback_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Signs callbacks; without it requests with a callback_url are refused.",
+    )
+    keep_days: float = Field(
+        default=14.0,
+        gt=0,
+        description="Days after which downloads, sources and jobs that nobody finished are removed.",
+    )
+    keep_segments: bool = Field(
+        default=False, description="Keep the segments of finished jobs, to look into them."
+    )
     stall_seconds: float | None = Field(
         default=None, gt=0, description="Overrides the planned limit without a heartbeat."
     )
@@ -96,17 +170,61 @@ class Settings(BaseSettings):
         ge=30,
         description="Silence after which a run counts as crashed: three heartbeats of Prefect's.",
     )
+    recover_margin_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="What `recover` gives a job beyond its ETA, its stall limit and its job limit.",
+    )
+    recover_wait_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long `recover` looks for a sign of life of a crashed run, and then waits "
+        "until it is cancelled.",
+    )
+    recover_look_seconds: float = Field(
+        default=10.0, gt=0, description="Between the looks of `recover` at the storage."
+    )
 
     gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Comma list of the SHA-256 digests (hex) of the bearer tokens that the gateway "
         "takes; empty: it listens on loopback only and asks for none.",
     )
+    gateway_url: str = Field(
+        default="http://127.0.0.1:8000",
+        pattern=r"^https?://",
+        description="Gateway that `seedvr2 submit`, status, cancel and logs talk to.",
+    )
+    gateway_token: SecretStr | None = Field(
+        default=None, description="Bearer token that they show it."
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Address under which the local storage's folder is served, by an edge; without "
+        "it its files have paths and no links.",
+    )
     edge_key: SecretStr | None = Field(
         default=None,
         min_length=8,
         description="AccessKey of the edge's storage side; without it nothing can be stored there.",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then files in SEEDVR2_SECRETS_DIR."""
+        del dotenv_settings, file_secret_settings
+        folder = os.environ.get("SEEDVR2_SECRETS_DIR")
+        if not folder or not Path(folder).is_dir():  # the field's own check says so
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
 
     @field_validator("deployments", mode="before")
     @classmethod
@@ -167,18 +285,22 @@ class Settings(BaseSettings):
         return self.weights_dir or self.work_dir / "weights"
 
 
+_SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
+
+
 def child_environment() -> dict[str, str]:
     """Environment of whatever runs a model: ours, and what torch asks for on a GPU.
 
     Allocators that waste little memory, on the device and (fewer arenas: threads that come and go
     with every segment would each leave one behind) on the host; a cuBLAS workspace with which sums
-    have one order.
+    have one order. Our keys are left out: decoders of strangers' videos have no use for them.
     """
+    given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {
         "MALLOC_ARENA_MAX": "2",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        **os.environ,
+        **given,
     }
 
 

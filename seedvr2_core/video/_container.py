@@ -18,7 +18,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,mxf,nut,ivf,yuv4mpegpipe"
@@ -27,6 +27,8 @@ CONTAINERS = (
 
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 _HEAD_BYTES = 4096
+MAX_PIXELS = 8192 * 8192
+"""Of a picture; 8k has half of it. Files of a few bytes can claim to hold much larger ones."""
 
 
 def open_source(path: Path) -> InputContainer:
@@ -85,6 +87,7 @@ def main_video(container: InputContainer, path: Path) -> VideoStream:
 
     Raises:
         InvalidVideoError: there is none.
+        UnsupportedFormatError: its pictures are too large.
     """
     videos = list(container.streams.video)
     real = [stream for stream in videos if not is_cover(stream)]
@@ -96,7 +99,20 @@ def main_video(container: InputContainer, path: Path) -> VideoStream:
     if not decodable:
         raise InvalidVideoError(f"{path.name}: no decoder is known for its video stream")
     marked = [stream for stream in decodable if stream.disposition & Disposition.default]
-    return (marked or decodable)[0]
+    chosen = (marked or decodable)[0]
+    _check_size(chosen, path)
+    return chosen
+
+
+def _check_size(stream: VideoStream, path: Path) -> None:
+    """Refuse pictures that would not fit into memory; those hidden behind the header as well."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise UnsupportedFormatError(
+            f"{path.name}: its pictures have {width}x{height} = {width * height} pixels, at most "
+            f"{MAX_PIXELS} are taken; scale the video down"
+        )
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def demux_all(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Stream]]":
@@ -170,7 +186,7 @@ def decode_pictures(
             earliest = packet.pts
         try:
             pictures = packet.decode()
-        except (av.error.InvalidDataError, av.error.EOFError):
+        except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError):
             continue
         for picture in pictures:
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):

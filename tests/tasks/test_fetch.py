@@ -20,9 +20,9 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from tasks import intake
-from tasks.download import Place, plain_name
 from tasks.fetch import fetch
 from tasks.locks import hold_lock
+from tasks.place import Place, name_in, plain_name
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 
@@ -334,6 +334,21 @@ def test_another_process_keeps_the_address_too_long(server, settings_with) -> No
 )
 def test_plain_name(name: str, plain: str) -> None:
     assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("https://example.org/clips/a%20b.mp4?token=x#t", "a b.mp4"),
+        ("https://me:secret@example.org", ""),
+        ("https://me:secret@example.org/a/?token=x", "a"),
+        ("/home/me/what?.mp4", "what?.mp4"),
+        ("upload:" + "0" * 64 + "/clip.mp4", "clip.mp4"),
+        ("https://[/a.mp4?token=x", ""),
+    ],
+)
+def test_name_in(source: str, name: str) -> None:
+    assert name_in(source) == name
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def test_the_door_does_not_wait_for_a_silent_server(server, settings, monkeypatc
 
 def test_the_door_does_not_wait_for_a_silent_name_server(settings_with, monkeypatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(intake, "_RESOLVE_SECONDS", 0.1)
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: release.wait(60))
+    monkeypatch.setattr(intake, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [release.wait(60)][1:])
     with pytest.raises(SourceUnavailableError, match="name server"):
         check_source(_by_url("https://example.org/a.mp4"), settings_with())
     release.set()

@@ -1,0 +1,204 @@
+"""Where an address that a stranger chose may lead: which ports, names and IP addresses.
+
+A name is resolved here, in bounded time, and every address it has must pass; who asks connects to
+the addresses given back, never to the name, so a second answer of the name server changes nothing.
+Nothing is connected to before it was checked.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
+from tasks.settings import Settings
+
+PORTS = frozenset({80, 443, 8080, 8443})
+"""Where web servers listen; every other port must be named in `SEEDVR2_FETCH_ALLOW`."""
+
+IPAddress = IPv4Address | IPv6Address
+
+_MAX_ADDRESSES = 3
+# IANA's special-purpose registries, and not what a release of Python knows of them.
+_NOT_PUBLIC_4 = tuple(
+    IPv4Network(net)
+    for net in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # a cloud's metadata on a public-looking address
+        "169.254.0.0/16",  # link-local, metadata
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocols, another cloud's metadata
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # relays of 6to4
+        "192.168.0.0/16",
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+    )
+)
+# Everything public in IPv6 lies here; ::/96, ::ffff:0:0/96 (IPv4) and 64:ff9b::/96 (NAT64) do not.
+_PUBLIC_6 = IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(
+    IPv6Network(net)
+    for net in (
+        "2001::/23",  # special purposes, Teredo (wraps IPv4) among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: wraps IPv4
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What may be connected to: public addresses on web ports, and what the operator names."""
+
+    named: frozenset[tuple[str, int | None]]
+    """Host and port, or host alone: that host at any port."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Reach":
+        """From `SEEDVR2_FETCH_ALLOW`: host or host:port, as they stand in the URL."""
+        return cls(frozenset(_host_and_port(entry) for entry in settings.fetch_allow))
+
+    def names(self, host: str, port: int) -> bool:
+        """Whether the operator allows this host by name."""
+        host = host.lower()
+        return (host, None) in self.named or (host, port) in self.named
+
+    def takes_port(self, host: str, port: int) -> bool:
+        """Whether this host may be asked at this port."""
+        return port in PORTS or self.names(host, port)
+
+    def takes_address(self, host: str, address: IPAddress, port: int) -> bool:
+        """Whether this host may be reached at this address."""
+        return self.names(host, port) or is_public(address)
+
+
+def check_reach(host: str, port: int, shown: str, settings: Settings) -> None:
+    """Refuse what can be refused without asking a name server: ports and private IP addresses.
+
+    Raises:
+        SourceRefusedError: no web port, or an address that is not public.
+    """
+    reach = Reach.of(settings)
+    if not reach.takes_port(host, port):
+        raise SourceRefusedError(
+            f"{shown} leads to port {port} of {host}; expected one of {sorted(PORTS)}, others must "
+            f"be named in SEEDVR2_FETCH_ALLOW ({host}:{port})"
+        )
+    address = _literal(host)
+    if address is not None and not reach.takes_address(host, address, port):
+        raise _not_public(host, port, shown)
+
+
+async def addresses_of(
+    host: str, port: int, shown: str, settings: Settings, *, seconds: float
+) -> list[str]:
+    """The addresses to connect to, all of them checked; IPv4 first, at most three.
+
+    Args:
+        host: a name or an IP address, as it stands in the URL (ASCII).
+        port: to be asked at.
+        shown: the address that led here, as messages may show it.
+        settings: hold what the operator allows.
+        seconds: the longest wait for the name server.
+
+    Raises:
+        SourceRefusedError: one of its addresses is not public.
+        SourceUnavailableError: it has none, or the name server does not answer.
+    """
+    check_reach(host, port, shown, settings)
+    found = await _look_up(host, port, shown, seconds)
+    reach = Reach.of(settings)
+    if not all(reach.takes_address(host, address, port) for address in found):
+        raise _not_public(host, port, shown)
+    # Many machines have a name for IPv6 and no way to it.
+    found.sort(key=lambda address: address.version)
+    return [str(address) for address in found[:_MAX_ADDRESSES]]
+
+
+def is_public(address: IPAddress) -> bool:
+    """Whether anyone on the internet could reach it; what wraps an IPv4 address counts as not."""
+    if isinstance(address, IPv4Address):
+        return address.is_global and not any(address in net for net in _NOT_PUBLIC_4)
+    inside = address in _PUBLIC_6 and not any(address in net for net in _NOT_PUBLIC_6)
+    return inside and address.is_global
+
+
+async def _look_up(host: str, port: int, shown: str, seconds: float) -> list[IPAddress]:
+    """Every address of a name, in the resolver's order, without repetitions.
+
+    The event loop's own resolver cannot be given up: closing the loop waits for it, however long
+    the name server keeps silent. A daemon thread can.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str] | Exception] = loop.create_future()
+
+    def tell(found: list[str] | Exception) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def ask() -> None:
+        found: list[str] | Exception
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(entry[4][0]) for entry in entries]
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    try:
+        async with asyncio.timeout(seconds):
+            found = await answer
+    except TimeoutError as error:
+        raise SourceUnavailableError(
+            f"{shown}: no answer from the name server about {host} in {seconds:g} s; try again"
+        ) from error
+    if isinstance(found, Exception) or not found:
+        raise SourceUnavailableError(f"{shown}: the host name {host} is not known")
+    return [ip_address(text) for text in dict.fromkeys(found)]
+
+
+def _literal(host: str) -> IPAddress | None:
+    """The IP address that a URL names directly, also in old spellings (127.1, 0x7f000001)."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+def _not_public(host: str, port: int, shown: str) -> SourceRefusedError:
+    return SourceRefusedError(
+        f"{shown} leads to {host}:{port}, which is no public address; "
+        "SEEDVR2_FETCH_ALLOW must name it if it may be fetched from"
+    )
+
+
+def _host_and_port(entry: str) -> tuple[str, int | None]:
+    """Split host[:port]; a bare IPv6 address has no port."""
+    entry = entry.strip().lower()
+    if entry.startswith("["):
+        host, _, port = entry[1:].partition("]")
+        port = port.removeprefix(":")
+    elif entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+    else:
+        host, port = entry, ""
+    return host, int(port) if port.isdigit() else None

@@ -1,0 +1,102 @@
+"""What every hostile case is given, and what must hold after each: the canary saw nobody."""
+
+import logging
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from seedvr2_core.errors import SeedVR2Error
+from tasks import intake, reach
+from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.settings import Settings, use_settings
+from tests.intake_kit import SECRET, Canary, HostileServer, Resolver, secrets_in
+
+
+@pytest.fixture
+def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
+    """Listens on a port that web servers may have, so that only its address is against it."""
+    canary = Canary()
+    monkeypatch.setattr(reach, "PORTS", reach.PORTS | {canary.port})
+    yield canary
+    visits = canary.visits()
+    canary.close()
+    assert visits == 0, "a private address was connected to"
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """Names of the test's own; no other name has an address."""
+    resolver = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
+    yield resolver
+    resolver.released.set()
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    server = HostileServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def settings_with(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+    """Settings with a work directory of the test's own and short limits, put in force."""
+
+    def make(**fields: Any) -> Settings:
+        limits = {"fetch_seconds": 20.0, "fetch_max_bytes": 2**20}
+        settings = Settings(**{"work_dir": tmp_path / "work", **limits, **fields})
+        use_settings(settings)
+        return settings
+
+    with disable_run_logger():
+        yield make
+
+
+@pytest.fixture
+def settings(settings_with: Callable[..., Settings]) -> Settings:
+    return settings_with()
+
+
+@pytest.fixture
+def trusting(server: HostileServer, settings_with: Callable[..., Settings]) -> Settings:
+    """The hostile server may be reached although it is private; nothing else."""
+    return settings_with(fetch_allow=(server.host,))
+
+
+Refused = Callable[..., SeedVR2Error]
+
+
+@pytest.fixture
+def refused(caplog: pytest.LogCaptureFixture) -> Refused:
+    """Try a source and get the one error it is refused with, which tells no secret."""
+
+    def attempt(settings: Settings, kind: type[SeedVR2Error], words: str, **given: Any) -> Any:
+        if "video_url" in given and "?" not in given["video_url"]:
+            given["video_url"] += f"?token={SECRET}"
+        request = UpscaleRequest(**given)
+        notes: list[str] = []
+        with caplog.at_level(logging.DEBUG), pytest.raises(kind, match=words) as caught:
+            intake.obtain_source(request, settings, note=notes.append)
+        assert type(caught.value) is kind
+        told = "".join(traceback.format_exception(caught.value)) + repr(request) + " ".join(notes)
+        assert SECRET not in told + caplog.text
+        assert not secrets_in(settings.work_dir, SECRET)
+        return caught.value
+
+    return attempt
+
+
+@pytest.fixture
+def obtained(settings_with: Callable[..., Settings]) -> Callable[..., FetchedSource]:
+    """Bring a source in that is to be taken."""
+
+    def take(settings: Settings, **given: Any) -> FetchedSource:
+        return intake.obtain_source(UpscaleRequest(**given), settings, note=lambda line: None)
+
+    return take
