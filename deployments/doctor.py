@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from seedvr2_core.engine import ENGINES
 from seedvr2_core.errors import SeedVR2Error
+from tasks.bunny import BunnyStorage
+from tasks.bunny_zone import read_zone
 from tasks.locks import has_flock
 from tasks.settings import Settings
 
@@ -67,6 +69,7 @@ def examine(settings: Settings) -> Report:
         _check_devices(),
         *_check_convolutions(),
         *_check_work_dir(settings),
+        _check_storage(settings),
     ]
     engines, engine_checks = _check_engines(settings)
     return Report(checks=[*checks, *engine_checks], engines=engines)
@@ -155,6 +158,21 @@ def _check_work_dir(settings: Settings) -> list[Check]:
         Check(name="work dir", ok=locks, told=f"{folder}, {locking}"),
         Check(name="disk", ok=free > LOW_DISK_BYTES, told=f"{free / 1e9:.0f} GB free"),
     ]
+
+
+def _check_storage(settings: Settings) -> Check:
+    """Where outputs go; Bunny is asked whether it takes the key."""
+    if settings.storage == "local":
+        told = f"local folder {settings.storage_dir}"
+        return Check(name="storage", ok=True, told=f"{told}, links {settings.public_url or 'none'}")
+    try:
+        zone = read_zone(settings)
+        BunnyStorage(zone).stat("seedvr2-doctor.mp4")
+    except SeedVR2Error as error:
+        return Check(name="storage", ok=False, told=str(error))
+    signed = "signed links" if zone.token_key else "links"
+    told = f"zone {zone.name} at {zone.storage_url} takes the key, {signed} at {zone.public_url}"
+    return Check(name="storage", ok=True, told=told)
 
 
 def _check_engines(settings: Settings) -> tuple[list[str], list[Check]]:

@@ -8,6 +8,7 @@ not exist. Files stream from and to disk. The same client code runs against Bunn
 """
 
 import asyncio
+import contextlib
 import errno
 import hmac
 import mimetypes
@@ -36,6 +37,7 @@ MAX_NAME_BYTES = 255
 _BUFFER_BYTES = 2**20
 _MAX_DIGESTS = 10_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_Identity = tuple[str, int, int, int]
 
 
 class Edge:
@@ -49,7 +51,8 @@ class Edge:
         self._key = key
         self._public = StaticFiles(directory=self._root)
         # Digests by path and what changes with the bytes: stored files are large and asked often.
-        self._digests: dict[tuple[str, int, int, int], str] = {}
+        self._digests: dict[_Identity, str] = {}
+        self._publishing = asyncio.Lock()
         sweep_parts(self._root)
 
     async def answer(self, request: Request) -> Response:
@@ -81,7 +84,11 @@ class Edge:
                 wanted.encode(), part.sha256.upper().encode()
             ):
                 return _told(400, "the checksum is not the body's SHA-256 in upper-case hex")
-            await asyncio.to_thread(part.publish, path)
+            # One at a time: the digest is this part's only while nobody else takes the name.
+            async with self._publishing:
+                await asyncio.to_thread(part.publish, path)
+                with contextlib.suppress(FileNotFoundError):  # somebody may have deleted it
+                    self._remember(_identity(path), part.sha256)
         finally:
             await asyncio.to_thread(part.close)
         return _told(201, "File uploaded.")
@@ -121,13 +128,16 @@ class Edge:
 
     async def _digest(self, path: Path) -> str:
         """SHA-256 of a file, read again whenever the file is another."""
-        status = path.stat()
-        identity = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        identity = _identity(path)
         if identity not in self._digests:
-            if len(self._digests) >= _MAX_DIGESTS:
-                self._digests.clear()
-            self._digests[identity] = await asyncio.to_thread(file_sha256, path)
+            self._remember(identity, await asyncio.to_thread(file_sha256, path))
         return self._digests[identity]
+
+    def _remember(self, identity: _Identity, sha256: str) -> None:
+        """Keep a file's digest."""
+        if len(self._digests) >= _MAX_DIGESTS:
+            self._digests.clear()
+        self._digests[identity] = sha256
 
     def _stored_path(self, request: Request) -> Path:
         """The file a storage request means, if its key and zone are right.
@@ -164,6 +174,12 @@ async def _fill(part: PartFile, request: Request) -> None:
             await asyncio.to_thread(part.write, bytes(buffer))
             buffer.clear()
     await asyncio.to_thread(part.write, bytes(buffer))
+
+
+def _identity(path: Path) -> _Identity:
+    """What changes when a file gets other bytes."""
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _inside(root: Path, name: str) -> Path | None:

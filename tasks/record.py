@@ -10,8 +10,8 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -19,15 +19,19 @@ import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from tasks.schemas import PlannedJob, UpscaleResult
+from tasks.appointments import Watch
+from tasks.schemas import PlannedJob, Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
 UPDATE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
+DELIVERY_SECONDS = 2 * 3600.0
+"""Longest silence after the last segment: joining and storing have limits of their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,12 @@ class Progress:
     frames: int
     num_frames: int
     stall_limit: float
+    """Seconds without another sign of life after which this phase counts as hung."""
+    detail: str = ""
+    """What is going on within the phase, where frames do not tell."""
+    deadline: datetime | None = None
+    """When the job passes its limit; None in phases that it does not hold for."""
+    beat_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def percent(self) -> float:
@@ -67,7 +77,9 @@ class JobRecord:
         self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
         self._logger = run_logger
         self._latest: Progress | None = None
-        self._output_name = ""
+        self._job: PlannedJob | None = None
+        self._deadline: datetime | None = None
+        self._watch = Watch(self._flow_run_id) if self._flow_run_id else None
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._artifact_id: UUID | None = None
@@ -82,19 +94,47 @@ class JobRecord:
         self._logger.info("%s", line)
 
     def planned(self, job: PlannedJob) -> None:
-        """The plan is made: its output name is shown from now on."""
-        self._output_name = job.output_name
+        """The plan is made: what will come out of it is shown from now on."""
+        self._job = job
         for listener in listeners:
             listener.planned(job)
+        # Another run of the same request may hold the job for as long as that.
+        self.enter("planned", stall_limit=job.job_limit_seconds)
+
+    def enter(self, phase: str, *, stall_limit: float, within: float | None = None) -> None:
+        """A phase begins that may be silent for longer than the one before.
+
+        Args:
+            phase: its name.
+            stall_limit: seconds of silence that are allowed.
+            within: seconds to the job's limit, counted from the first phase that has one.
+        """
+        if within is None:
+            self._deadline = None
+        elif self._deadline is None:
+            self._deadline = datetime.now(UTC) + timedelta(seconds=within)
+        num_frames = self._job.num_frames if self._job else 0
+        self.progress(phase=phase, frames=None, num_frames=num_frames, stall_limit=stall_limit)
 
     def progress(
-        self, *, phase: str, frames: int | None, num_frames: int, stall_limit: float
+        self,
+        *,
+        phase: str,
+        frames: int | None,
+        num_frames: int,
+        stall_limit: float,
+        detail: str = "",
     ) -> None:
         """Note progress; `frames` None keeps the last count. Called once per heartbeat."""
         if frames is None:
             frames = self._latest.frames if self._latest else 0
         self._latest = Progress(
-            phase=phase, frames=frames, num_frames=num_frames, stall_limit=stall_limit
+            phase=phase,
+            frames=frames,
+            num_frames=num_frames,
+            stall_limit=stall_limit,
+            detail=detail,
+            deadline=self._deadline,
         )
         self._changed.set()
         for listener in listeners:
@@ -103,6 +143,7 @@ class JobRecord:
     def start(self) -> None:
         """Begin to keep the record, if there is a run to keep it for."""
         if self._flow_run_id is not None:
+            self._changed.set()
             self._thread.start()
 
     def stop(self) -> None:
@@ -118,9 +159,12 @@ class JobRecord:
             self._changed.wait()
             self._changed.clear()
             latest = self._latest
-            if latest is None or self._ended.is_set():
+            if self._ended.is_set():
                 continue
             try:
+                self._be_watched()
+                if latest is None:
+                    continue
                 self._post(latest)
                 self._ended.wait(UPDATE_SECONDS)
             except (httpx.HTTPError, PrefectException, OSError) as error:
@@ -128,17 +172,16 @@ class JobRecord:
                 self._changed.set()
                 self._ended.wait(RETRY_SECONDS)
 
+    def _be_watched(self) -> None:
+        """Let `recover` look after the run."""
+        if self._watch is not None:
+            self._watch.keep(self._job.eta_seconds if self._job else None)
+
     def _post(self, latest: Progress) -> None:
         """Create or update the progress artifact."""
-        beat = {
-            "beat_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "phase": latest.phase,
-            "stall_limit": str(latest.stall_limit),
-        }
-        done = f"{latest.frames} of {latest.num_frames} frames"
-        description = (
-            f"{latest.phase}: {done} -> {self._output_name}" if self._output_name else done
-        )
+        beat = _beat(latest, self._job)
+        done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
+        description = f"{latest.phase}: {done} -> {self._job.output_name}" if self._job else done
         with get_client(sync_client=True) as client:
             if self._artifact_id is None:
                 artifact = ArtifactCreate(
@@ -155,6 +198,36 @@ class JobRecord:
                     data=latest.percent, description=description, metadata_=beat
                 )
                 client.update_artifact(self._artifact_id, update)
+
+
+def _beat(latest: Progress, job: PlannedJob | None) -> dict[str, str]:
+    """What `recover` reads of a progress artifact: the last sign of life, and what it is for."""
+    beat = {
+        "beat_at": latest.beat_at.isoformat(timespec="milliseconds"),
+        "phase": latest.phase,
+        "stall_limit": str(latest.stall_limit),
+    }
+    if latest.deadline is not None:
+        beat["deadline"] = latest.deadline.isoformat(timespec="seconds")
+    if job is not None:
+        beat["job"] = _prospect(job).model_dump_json()
+    return beat
+
+
+def _prospect(job: PlannedJob) -> Prospect:
+    """What a job will give, without what only its own machine has a use for."""
+    return Prospect(
+        job_key=job.job_key,
+        output_name=job.output_name,
+        engine=job.engine,
+        width=job.width,
+        height=job.height,
+        frames=job.num_frames,
+        input_size_mb=round(job.source.size_bytes / 1e6, 3),
+        eta_seconds=job.eta_seconds,
+        job_limit_seconds=job.job_limit_seconds,
+        notes=job.notes,
+    )
 
 
 class _Unrecorded(JobRecord):
@@ -183,6 +256,15 @@ def keep_record() -> Iterator[JobRecord]:
     finally:
         _current.remove(record)
         record.stop()
+
+
+def result_published(run_id: UUID) -> bool:
+    """Whether a run's result artifact is there."""
+    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [RESULT_KEY]}}
+    with get_client(sync_client=True) as client:
+        return bool(
+            client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run), limit=1)
+        )
 
 
 def publish_result(result: UpscaleResult) -> None:

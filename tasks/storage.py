@@ -1,4 +1,4 @@
-"""Where finished files are kept: the Storage protocol and the local folder.
+"""Where finished files are kept: the Storage protocol and the local folder (bunny.py: the other).
 
 A stored file never changes. A second file that wants a name that is taken by other bytes gets
 `-<n>` before its suffix, so that links which were given out keep their meaning.
@@ -6,17 +6,30 @@ A stored file never changes. A second file that wants a name that is taken by ot
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
-from seedvr2_core.errors import InvalidRequestError, ResourceError, StorageError
+from seedvr2_core.errors import (
+    InvalidRequestError,
+    ResourceError,
+    StorageError,
+    StorageRefusedError,
+)
 from seedvr2_core.records import sync_directory, sync_file
 from seedvr2_core.segments import file_sha256
 from tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STALL_SECONDS = 600.0
+"""An upload or a look at storage that tells nothing for so long is stuck: longer than each single
+wait of a storage."""
 
 _MAX_NAMES = 1000
 _MAX_NAME_BYTES = 255
@@ -32,7 +45,7 @@ class Stored:
     length: int
     """Bytes."""
     sha256: str
-    """Hex, lower case."""
+    """Hex, lower case; "" where the storage has not computed it yet."""
     url: str | None
     """Public address; None where the storage has none."""
     path: Path | None
@@ -63,9 +76,42 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name."""
-    return LocalStorage(settings.storage_dir)
+def open_storage(
+    settings: Settings, *, on_sent: Callable[[int, int], None] | None = None
+) -> Storage:
+    """The storage that the settings name.
+
+    Args:
+        settings: of this installation.
+        on_sent: told bytes sent and bytes in all while a file goes over the network.
+
+    Raises:
+        StorageRefusedError: what the storage needs is not set.
+    """
+    if settings.storage == "bunny":
+        from tasks.bunny import BunnyStorage  # which needs this module's words
+        from tasks.bunny_zone import read_zone
+
+        return BunnyStorage(read_zone(settings), on_sent=on_sent)
+    return LocalStorage(settings.storage_dir, public_url=settings.public_url)
+
+
+def check_storage(settings: Settings) -> None:
+    """Refuse at the door what could not be delivered in the end: a storage is asked once.
+
+    One that does not answer now may do so when the video is done; a warning says so.
+
+    Raises:
+        StorageRefusedError: credentials are missing, or the storage refuses them.
+    """
+    if settings.storage == "local":
+        return
+    try:
+        open_storage(settings).stat("seedvr2-door-check.mp4")
+    except StorageRefusedError:
+        raise
+    except StorageError as error:
+        logger.warning("the storage does not answer now, the job begins all the same: %s", error)
 
 
 class LocalStorage:
@@ -77,9 +123,15 @@ class LocalStorage:
     it by unlink. Elsewhere it is copied beside its name, synced, and then given its name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Use this folder; it is made when something is put."""
+    def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
+        """Use this folder, which is made when something is put.
+
+        Args:
+            folder: where files are kept.
+            public_url: address under which somebody (an edge) serves the folder.
+        """
         self._folder = folder
+        self._public_url = public_url.rstrip("/") if public_url else None
 
     def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
         """Store a file (see Storage.put).
@@ -89,8 +141,8 @@ class LocalStorage:
             StorageError: the folder or the file refused, or the file is not what was expected.
             ResourceError: the disk is full.
         """
-        _check_name(name)
-        with _translated(f"storing {name} in {self._folder}"):
+        check_name(name)
+        with translated(f"storing {name} in {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_file(path)
             length, digest = path.stat().st_size, file_sha256(path)
@@ -99,33 +151,31 @@ class LocalStorage:
                     f"{path} is not the file that was made: expected sha256 {sha256}, got "
                     f"{digest}; run the job again"
                 )
-            for candidate in _candidates(name):
+            for candidate in candidates(name):
                 target = self._folder / candidate
                 if self._claim(path, target, digest) or _holds(target, length, digest):
                     return self._stored(candidate, length, digest)
-        raise StorageError(
-            f"{_MAX_NAMES} different files named like {name} are in {self._folder}; "
-            "remove those that are not needed"
-        )
+        raise no_name_left(name)
 
     def stat(self, name: str) -> Stored | None:
         """What the folder holds under this name; its bytes are read and hashed."""
-        _check_name(name)
+        check_name(name)
         path = self._folder / name
-        with _translated(f"reading {name} in {self._folder}"):
+        with translated(f"reading {name} in {self._folder}"):
             if not path.is_file():
                 return None
             return self._stored(name, path.stat().st_size, file_sha256(path))
 
     def delete(self, name: str) -> None:
         """Remove the file, if there is one."""
-        _check_name(name)
-        with _translated(f"removing {name} from {self._folder}"):
+        check_name(name)
+        with translated(f"removing {name} from {self._folder}"):
             (self._folder / name).unlink(missing_ok=True)
 
     def _stored(self, name: str, length: int, sha256: str) -> Stored:
         path = (self._folder / name).absolute()
-        return Stored(name=name, length=length, sha256=sha256, url=None, path=path)
+        url = f"{self._public_url}/{quote(name)}" if self._public_url else None
+        return Stored(name=name, length=length, sha256=sha256, url=url, path=path)
 
     def _claim(self, path: Path, target: Path, sha256: str) -> bool:
         """Store under a name that is free; False if it is taken.
@@ -175,7 +225,15 @@ def _publish(staged: Path, target: Path) -> bool:
     return True
 
 
-def _candidates(name: str) -> Iterator[str]:
+def no_name_left(name: str) -> StorageError:
+    """Every candidate is taken."""
+    return StorageError(
+        f"{_MAX_NAMES} different files named like {name} are in storage; "
+        "remove those that are not needed"
+    )
+
+
+def candidates(name: str) -> Iterator[str]:
     """The name, then the name with -1, -2, ... before its suffix."""
     yield name
     stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
@@ -183,7 +241,7 @@ def _candidates(name: str) -> Iterator[str]:
         yield f"{stem}-{number}{dot}{suffix}"
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Refuse names that could leave the folder or hide in it."""
     if (
         not name.isprintable()
@@ -199,7 +257,7 @@ def _check_name(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
     """Turn what the system says into errors of the tree."""
     try:
         yield

@@ -3,10 +3,11 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.record import current
 from tasks.retry import retryable
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
-from tasks.storage import open_storage
+from tasks.storage import STALL_SECONDS, open_storage
 
 
 @task(
@@ -22,9 +23,22 @@ def upload(video: JoinedVideo, name: str) -> StoredVideo:
     """Put the file into storage; bytes that are there already are not sent again.
 
     Side effects: one file in storage, named `name`, or `name` with -<n> if other bytes have it.
-    Raises: StorageError (retried), ResourceError when the storage is full (final).
+    Raises: StorageError (retried), StorageRefusedError (final: key, zone or request are wrong),
+        ResourceError when the storage is full (final).
     """
-    stored = open_storage(get_settings()).put(video.path, name, sha256=video.sha256)
+
+    def sent(num_bytes: int, total: int) -> None:
+        current().progress(
+            phase="upload",
+            frames=video.num_frames,
+            num_frames=video.num_frames,
+            stall_limit=STALL_SECONDS,
+            detail=f"{num_bytes / 1e6:.0f} of {total / 1e6:.0f} MB",
+        )
+
+    sent(0, video.size_bytes)
+    storage = open_storage(get_settings(), on_sent=sent)
+    stored = storage.put(video.path, name, sha256=video.sha256)
     get_run_logger().info("stored as %s (%d bytes)", stored.name, stored.length)
     return StoredVideo(
         name=stored.name,

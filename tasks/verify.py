@@ -1,13 +1,15 @@
-"""Verify: the storage itself says that it holds the file, whole."""
+"""Verify: the storage says that it holds the file, and its public address, if any, shows it."""
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.errors import StorageError
+from tasks.record import current
 from tasks.retry import retryable
-from tasks.schemas import StoredVideo
+from tasks.schemas import JoinedVideo, StoredVideo
+from tasks.served import wait_until_served
 from tasks.settings import get_settings
-from tasks.storage import open_storage
+from tasks.storage import STALL_SECONDS, Stored, open_storage
 
 
 @task(
@@ -19,21 +21,55 @@ from tasks.storage import open_storage
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def verify(stored: StoredVideo) -> StoredVideo:
-    """Compare what the storage holds with what was uploaded (a local folder reads every byte).
+def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
+    """Compare storage and public address with the file that was uploaded.
 
-    Raises: StorageError that names what, expected and got (retried: a storage may need a moment).
+    A local folder reads every byte of its copy. The public address is asked for the first and the
+    last bytes, for as long as SEEDVR2_VERIFY_SECONDS: CDNs remember that a file was missing.
+
+    Raises:
+        StorageError: the storage lost or changed it (retried: a storage may need a moment).
+        NotServedError, ForbiddenError, WrongBytesError: what the public address shows (final).
     """
-    found = open_storage(get_settings()).stat(stored.name)
+    settings = get_settings()
+    check_described(stored, open_storage(settings).stat(stored.name))
+    if stored.url is not None:
+
+        def waiting(seen: StorageError) -> None:
+            get_run_logger().info("not served yet: %s", seen)
+            _beat(video, str(seen))
+
+        _beat(video, "asking the public address")
+        patience = settings.verify_seconds
+        wait_until_served(stored.url, video.path, patience=patience, on_wait=waiting)
+    return stored
+
+
+def check_described(stored: StoredVideo, found: Stored | None) -> None:
+    """Compare what the storage tells of a file with what was uploaded.
+
+    Raises:
+        StorageError: names what, expected and got.
+    """
     if found is None:
         raise StorageError(f"{stored.name} is not in storage after its upload; run the job again")
     for what, expected, got in (
         ("length", stored.size_bytes, found.length),
-        ("sha256", stored.sha256, found.sha256),
+        ("sha256", stored.sha256, found.sha256 or "none yet"),
     ):
         if got != expected:
             raise StorageError(
                 f"{stored.name} in storage has the wrong {what}: expected {expected}, got {got}; "
                 "remove it there and run the job again"
             )
-    return stored
+
+
+def _beat(video: JoinedVideo, doing: str) -> None:
+    """A sign of life while nothing can be done but wait."""
+    current().progress(
+        phase="verify",
+        frames=video.num_frames,
+        num_frames=video.num_frames,
+        stall_limit=STALL_SECONDS,
+        detail=doing,
+    )

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import SecretStr
 
 from deployments.doctor import Check, Report, conv_check, examine
 from seedvr2_core import device_check
 from seedvr2_core.device_check import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
+from tests.edge_kit import faulty_edge
 
 
 def conv(verdict: device_check.Verdict, channels: int, **changes: Any) -> ConvCheck:
@@ -87,3 +89,23 @@ def test_no_engine_or_a_failed_check_is_unusable() -> None:
     assert Report(checks=[fine], engines=["span"]).usable
     assert not Report(checks=[fine], engines=[]).usable
     assert not Report(checks=[fine, Check(name="b", ok=False, told="")], engines=["span"]).usable
+
+
+def test_it_says_where_outputs_go_and_whether_the_storage_takes_the_key(tmp_path: Path) -> None:
+    told = storage_line(Settings(work_dir=tmp_path, public_url="http://edge.example"))
+    assert told == (True, f"local folder {tmp_path}/output, links http://edge.example")
+    with faulty_edge(tmp_path / "edge") as edge:
+        ok, told = storage_line(edge.settings(tmp_path))
+        assert ok
+        assert told == f"zone zone at {edge.url} takes the key, links at {edge.url}"
+        ok, told = storage_line(edge.settings(tmp_path, bunny_storage_key=None))
+        assert not ok
+        assert "needs BUNNY_STORAGE_KEY" in told
+        ok, told = storage_line(edge.settings(tmp_path, bunny_storage_key=SecretStr("another")))
+        assert not ok
+        assert "must be the password of the storage zone zone" in told
+
+
+def storage_line(settings: Settings) -> tuple[bool, str]:
+    line = next(check for check in examine(settings).checks if check.name == "storage")
+    return line.ok, line.told

@@ -1,12 +1,11 @@
 """The edge: a real process on loopback, asked as the client of a storage and as a player would."""
 
-import contextlib
 import hashlib
+import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic import SecretStr, ValidationError
 from deployments.edge import create_app
 from tasks.settings import Settings
 from tests.processes import ROOT, environment
+from tests.server_kit import eventually
 
 KEY = "storage-key-of-the-test"
 VIDEO = hashlib.shake_256(b"edge").digest(300_000)
@@ -26,8 +26,8 @@ SHA256 = hashlib.sha256(VIDEO).hexdigest()
 class EdgeProcess:
     """`python -m deployments.edge` and a client of it."""
 
-    def __init__(self, root: Path) -> None:
-        command = [sys.executable, "-m", "deployments.edge", "--root", str(root), "--port", "0"]
+    def __init__(self, root: Path, module: str = "deployments.edge") -> None:
+        command = [sys.executable, "-m", module, "--root", str(root), "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--zone", "zone", "--parent", str(os.getpid())],
             env=environment({"SEEDVR2_EDGE_KEY": KEY}),
@@ -221,21 +221,15 @@ def test_nothing_outside_the_folder_is_ever_written(
 
 def test_a_body_that_ends_early_leaves_nothing(edge: EdgeProcess, root: Path) -> None:
     host, port = edge.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             f"PUT /zone/cut.mp4 HTTP/1.1\r\nHost: e\r\nAccessKey: {KEY}\r\n"
             "Content-Length: 1000000\r\n\r\n".encode()
         )
         connection.sendall(b"x" * 1000)
-        connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionResetError):  # closed with bytes that nobody read
-            while connection.recv(65536):
-                pass
-    # The connection may be gone before its handler has tidied up.
-    deadline = time.monotonic() + 60
-    while list(root.glob(".upload-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not list(root.glob(".upload-*"))
+        # Not before its handler is at work: one that begins later would be missed below.
+        eventually(lambda: list(root.glob(".upload-*")), "the upload's beginning")
+    eventually(lambda: not list(root.glob(".upload-*")), "the tidying up")
     assert edge.storage("DESCRIBE", "cut.mp4").status_code == 404
 
 
@@ -270,3 +264,27 @@ def test_the_key_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDVR2_EDGE_KEY", "short")
     with pytest.raises(ValidationError, match="edge_key"):
         Settings()
+
+
+@pytest.mark.slow
+def test_faults_live_in_a_program_of_their_own_and_are_off_at_first(
+    edge: EdgeProcess, tmp_path: Path
+) -> None:
+    assert edge.client.get("/.faults").status_code == 404
+    faulty = EdgeProcess(tmp_path / "root", module="deployments.edge_faults")
+    try:
+        assert faulty.storage("PUT", "a.mp4", content=VIDEO).status_code == 201
+        assert faulty.client.get("/a.mp4").content == VIDEO
+        switched = faulty.client.put("/.faults", json={"public_status": 503, "refusals": [429]})
+        assert switched.json()["faults"]["public_status"] == 503
+        assert faulty.client.get("/a.mp4").status_code == 503
+        assert faulty.storage("DESCRIBE", "a.mp4").status_code == 429
+        assert faulty.storage("DESCRIBE", "a.mp4").status_code == 200
+        seen = faulty.client.get("/.faults").json()["seen"]
+        assert [(one["method"], one["status"], one["received"]) for one in seen] == [
+            *(("PUT", 201, len(VIDEO)), ("GET", 200, 0), ("GET", 503, 0)),
+            *(("DESCRIBE", 429, 0), ("DESCRIBE", 200, 0)),
+        ]
+        assert KEY not in json.dumps(seen)
+    finally:
+        faulty.close()

@@ -1,13 +1,18 @@
-"""The upload task."""
+"""The upload task, into a local folder and into a real edge."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from seedvr2_core.errors import StorageError
-from tasks.schemas import JoinedVideo
+from seedvr2_core.errors import StorageError, StorageRefusedError
+from tasks import record
+from tasks.record import Progress
+from tasks.schemas import JoinedVideo, PlannedJob
+from tasks.settings import use_settings
 from tasks.upload import upload
+from tests.edge_kit import Edge, faulty_edge, made_video
 
 
 def _joined(tmp_path: Path, content: bytes) -> JoinedVideo:
@@ -41,3 +46,67 @@ def test_a_file_that_changed_since_it_was_joined(settings_with, tmp_path: Path) 
     with pytest.raises(StorageError, match=video.sha256):
         upload.fn(video, "a.mp4")
     assert not (tmp_path / "work" / "output" / "a.mp4").exists()
+
+
+# --- over the network -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with faulty_edge(tmp_path_factory.mktemp("edge")) as edge:
+        yield edge
+
+
+@pytest.fixture
+def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
+    """The module's edge; storage names are the test's own (its folder)."""
+    shared_edge.app.seen.clear()
+    use_settings(shared_edge.settings(tmp_path / "work", bunny_root_dir=tmp_path.name))
+    return shared_edge
+
+
+class Listener:
+    """Keeps what the record is told."""
+
+    def __init__(self) -> None:
+        self.progress: list[Progress] = []
+
+    def planned(self, job: PlannedJob) -> None:
+        """Not of interest."""
+
+    def progressed(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    record.listeners.append(listener)
+    yield listener
+    record.listeners.remove(listener)
+
+
+def test_upload_to_an_edge_and_again(edge: Edge, tmp_path: Path) -> None:
+    video = made_video(tmp_path)
+    stored = upload.fn(video, "a.mp4")
+    assert (stored.name, stored.path, stored.size_bytes) == ("a.mp4", None, video.size_bytes)
+    assert stored.url == f"{edge.url}/{tmp_path.name}/a.mp4"
+    assert upload.fn(video, "a.mp4") == stored
+    assert edge.app.received() == video.size_bytes
+    assert not edge.app.public()
+
+
+def test_progress_is_told_while_bytes_go(edge: Edge, tmp_path: Path, listener: Listener) -> None:
+    upload.fn(made_video(tmp_path, 3_500_000), "a.mp4")
+    assert {told.phase for told in listener.progress} == {"upload"}
+    assert [told.detail for told in listener.progress] == [
+        *("0 of 4 MB", "1 of 4 MB", "2 of 4 MB", "3 of 4 MB", "4 of 4 MB"),
+    ]
+    assert {told.percent for told in listener.progress} == {99.0}
+
+
+def test_without_credentials_nothing_is_asked(edge: Edge, tmp_path: Path) -> None:
+    use_settings(edge.settings(tmp_path, bunny_storage_key=None))
+    with pytest.raises(StorageRefusedError, match="needs BUNNY_STORAGE_KEY"):
+        upload.fn(made_video(tmp_path), "a.mp4")
+    assert edge.app.seen == []

@@ -1,0 +1,241 @@
+"""Bunny edge storage behind the Storage protocol: one PUT a file, DESCRIBE, links of a pull zone.
+
+A PUT is all or nothing, so it is preceded by a DESCRIBE: bytes that are stored already are not
+sent again, whether an earlier attempt lost its answer or another run was first. The zone's password
+travels in the AccessKey header alone; no message, no log line and no repr holds it.
+"""
+
+import contextlib
+import mimetypes
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
+from seedvr2_core.segments import file_sha256
+from tasks.bunny_zone import BunnyZone
+from tasks.outbound import open_client, status_text
+from tasks.storage import Stored, candidates, check_name, no_name_left, translated
+
+_ASK = httpx.Timeout(30.0, connect=10.0)
+# After the last byte the storage may still be hashing and writing.
+_PUT = httpx.Timeout(30.0, connect=10.0, read=300.0)
+_PIECE_BYTES = 2**20
+_GRACE_SECONDS = 60.0
+_MIN_BYTES_PER_SECOND = 50_000
+# What the storage itself asks for (Retry-After) is waited here; every other wait is a retry of
+# the task, which people see.
+_MAX_WAIT_SECONDS = 60.0
+_MIN_WAIT_SECONDS = 5.0
+"""What a wait counts at least: one that says 0 again and again has an end too."""
+_BEAT_SECONDS = 5.0
+_SAYS_WHEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_MAY_HEAL = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
+OnSent = Callable[[int, int], None]
+
+
+class _Description(BaseModel):
+    """What DESCRIBE tells of a file, as far as it matters here."""
+
+    Length: int
+    Checksum: str | None = None
+
+
+class BunnyStorage:
+    """Files in a Bunny storage zone (see tasks.storage.Storage). No redirect is followed: the key
+    goes where the settings say and nowhere else."""
+
+    def __init__(self, zone: BunnyZone, *, on_sent: OnSent | None = None) -> None:
+        """Use this zone.
+
+        Args:
+            zone: where it is and what opens it.
+            on_sent: told bytes sent and bytes in all, after every piece and while waiting.
+        """
+        self._zone = zone
+        self._on_sent: OnSent = on_sent or (lambda sent, total: None)
+        self._length = 0
+
+    def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
+        """Store a file (see Storage.put). The file is read once; its digest too if it is not given.
+
+        Raises:
+            InvalidRequestError: the name cannot be a stored file's.
+            StorageRefusedError: the storage does not take it: key, zone, or other bytes on the way.
+            StorageError: it may take it later.
+            ResourceError: the storage is full.
+        """
+        check_name(name)
+        with translated(f"reading {path}"):
+            length = path.stat().st_size
+            digest = sha256 or file_sha256(path)
+        self._length = length
+        with open_client(follow_redirects=False) as client:
+            for candidate in candidates(name):
+                found = self._describe(client, candidate)
+                if found is None:
+                    self._send(client, path, candidate, length, digest)
+                    return self._stored(candidate, length, digest)
+                if not found.sha256 and found.length == length:
+                    raise StorageError(
+                        f"{candidate} is in storage with {length} bytes and no digest yet, so it "
+                        "cannot be told whether it is this file; try again"
+                    )
+                if (found.length, found.sha256) == (length, digest):
+                    return found
+        raise no_name_left(name)
+
+    def stat(self, name: str) -> Stored | None:
+        """What the storage says of the file with this name."""
+        check_name(name)
+        with open_client(follow_redirects=False) as client:
+            return self._describe(client, name)
+
+    def delete(self, name: str) -> None:
+        """Remove the file, if there is one; the pull zone may show it for a while."""
+        check_name(name)
+        with open_client(follow_redirects=False) as client:
+            answer = self._ask(client, "DELETE", name, f"removing {name}")
+        if answer.status_code != HTTPStatus.NOT_FOUND:
+            self._check(answer, f"removing {name}")
+
+    def _describe(self, client: httpx.Client, name: str) -> Stored | None:
+        answer = self._ask(client, "DESCRIBE", name, f"asking for {name}")
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        self._check(answer, f"asking for {name}")
+        try:
+            told = _Description.model_validate_json(answer.content)
+        except ValidationError:
+            raise StorageRefusedError(
+                f"{self._zone.storage_url} answered DESCRIBE with something that describes no "
+                "file; BUNNY_HOST must name the storage, not the pull zone"
+            ) from None
+        return self._stored(name, told.Length, (told.Checksum or "").lower())
+
+    def _send(self, client: httpx.Client, path: Path, name: str, length: int, digest: str) -> None:
+        """PUT a file whose name is free."""
+        headers = {
+            "Checksum": digest.upper(),
+            "Override-Content-Type": content_type(name),
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(length),
+        }
+        doing = f"storing {name}"
+        with translated(f"reading {path}"), path.open("rb") as stream:
+            answer = self._ask(client, "PUT", name, doing, headers=headers, body=(stream, length))
+            if answer.status_code == HTTPStatus.BAD_REQUEST and file_sha256(path) != digest:
+                raise StorageRefusedError(
+                    f"{path} is not the file that was made: expected sha256 {digest}; "
+                    "run the job again"
+                )
+        self._check(answer, doing)
+
+    def _ask(
+        self,
+        client: httpx.Client,
+        method: str,
+        name: str,
+        doing: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: tuple[BinaryIO, int] | None = None,
+    ) -> httpx.Response:
+        """One request; where the storage says how long to wait, wait and ask again."""
+        url = f"{self._zone.storage_url}/{quote(self._zone.name)}{self._zone.path(name)}"
+        given = {"AccessKey": self._zone.key.get_secret_value(), **(headers or {})}
+        waited = 0.0
+        while True:
+            with self._errors(doing):
+                answer = client.request(
+                    method,
+                    url,
+                    headers=given,
+                    content=self._pieces(*body) if body else None,
+                    timeout=_PUT if body else _ASK,
+                )
+            pause = _asked_to_wait(answer)
+            if pause is None or waited + pause > _MAX_WAIT_SECONDS:
+                return answer
+            self._rest(pause)
+            waited += max(pause, _MIN_WAIT_SECONDS)
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """Turn what the network does into an error of the tree."""
+        try:
+            yield
+        except httpx.TransportError as error:
+            timed_out = isinstance(error, httpx.TimeoutException)
+            told = "did not answer in time" if timed_out else "is away or broke off"
+            raise StorageError(
+                f"{doing}: {self._zone.storage_url} {told} ({type(error).__name__}); try again"
+            ) from error
+
+    def _pieces(self, stream: BinaryIO, length: int) -> Iterator[bytes]:
+        """The file from its beginning, counted; a trickle is given up."""
+        began, sent = time.monotonic(), 0
+        stream.seek(0)
+        while piece := stream.read(_PIECE_BYTES):
+            yield piece
+            sent += len(piece)
+            self._on_sent(sent, length)
+            seconds = time.monotonic() - began
+            if seconds > _GRACE_SECONDS and sent < seconds * _MIN_BYTES_PER_SECOND:
+                raise StorageError(
+                    f"{self._zone.storage_url} took {sent} of {length} bytes in {seconds:.0f} s, "
+                    f"less than {_MIN_BYTES_PER_SECOND} a second; try again"
+                )
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, with signs of life."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._on_sent(0, self._length)
+            time.sleep(min(left, _BEAT_SECONDS))
+
+    def _check(self, answer: httpx.Response, doing: str) -> None:
+        """Judge a status. What the storage wrote is not repeated: it may quote what it was sent."""
+        status = answer.status_code
+        if answer.is_success:
+            return
+        said = f"{doing}: {self._zone.storage_url} answered {status_text(status)}"
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise StorageRefusedError(
+                f"{said}; BUNNY_STORAGE_KEY must be the password of the storage zone "
+                f"{self._zone.name} (not the account's API key), and BUNNY_HOST or "
+                "SEEDVR2_BUNNY_REGION must be the zone's own"
+            )
+        if status == HTTPStatus.BAD_REQUEST:
+            raise StorageRefusedError(
+                f"{said}: other bytes than the checksum's came there, or it takes no such name; "
+                "look for a proxy that changes requests, then run the job again"
+            )
+        if status == HTTPStatus.INSUFFICIENT_STORAGE:
+            raise ResourceError(f"{said}; the storage is full: free space and run again")
+        if status in _MAY_HEAL or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise StorageError(f"{said}; try again")
+        raise StorageRefusedError(f"{said}; expected success: BUNNY_HOST must name the storage")
+
+    def _stored(self, name: str, length: int, sha256: str) -> Stored:
+        return Stored(name=name, length=length, sha256=sha256, url=self._zone.link(name), path=None)
+
+
+def content_type(name: str) -> str:
+    """What a file of this name is served as."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def _asked_to_wait(answer: httpx.Response) -> float | None:
+    """Seconds that a storage asks its client to wait, if it says so."""
+    told = answer.headers.get("retry-after", "")
+    if answer.status_code not in _SAYS_WHEN or not (told.isascii() and told.isdigit()):
+        return None
+    return float(told)

@@ -1,0 +1,181 @@
+"""Whether a stored file's public address shows it: its first and last bytes, by range requests.
+
+Three answers besides yes. Not yet: 404, 5xx, no answer; CDNs remember a 404 for some seconds and
+replicas lag, so this is asked again. Forbidden: 401 or 403, which no waiting heals. Something else:
+other bytes, another length, a web page with the status 200; an old copy may still give way, so this
+is asked again too. Nothing here may be asked before the storage has taken the file: the 404 would
+be remembered.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+
+from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, WrongBytesError
+from tasks.outbound import open_client, status_text
+from tasks.safe_http import shown_url
+
+RANGE_BYTES = 65536
+_PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between looks; the last one again and again."""
+_LOOK_SECONDS = 10.0
+_WEB_PAGES = ("text/html", "application/xhtml+xml")
+_FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_WHOLE_OR_PART = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
+_ADVICE = {
+    NotServedError: "look at the pull zone's origin and at its errors; running the job again sends "
+    "nothing twice",
+    WrongBytesError: "look at the pull zone's origin and at pages it shows for errors, purge the "
+    "address there, then run the job again",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A file and the address that must show it."""
+
+    url: str
+    path: Path
+    size: int
+    """Bytes of the file."""
+
+    @property
+    def shown(self) -> str:
+        """The address without its token."""
+        return shown_url(self.url)
+
+    def ranges(self) -> Iterator[range]:
+        """The first and the last bytes, once if they are the same."""
+        last = range(max(0, self.size - RANGE_BYTES), self.size)
+        if last.start:
+            yield range(min(self.size, RANGE_BYTES))
+        yield last
+
+    def read(self, part: range) -> bytes:
+        """That part of the file."""
+        with self.path.open("rb") as stream:
+            stream.seek(part.start)
+            return stream.read(len(part))
+
+
+def wait_until_served(
+    url: str, path: Path, *, patience: float, on_wait: Callable[[StorageError], None]
+) -> None:
+    """Look until the public address shows the file, with growing pauses.
+
+    Args:
+        url: public address, signed if it must be.
+        path: the file that was stored, on this machine.
+        patience: seconds after which no new look is taken.
+        on_wait: told after every look but the last what was seen.
+
+    Raises:
+        ForbiddenError: it lets nobody in, or does not take the token.
+        NotServedError: it never showed the file.
+        WrongBytesError: in the end it showed something else.
+    """
+    wanted = Wanted(url=url, path=path, size=path.stat().st_size)
+    began = time.monotonic()
+    deadline = began + patience
+    pauses = iter(_PAUSES)
+    with open_client(follow_redirects=True) as client:
+        while True:
+            try:
+                return _look(client, wanted, deadline)
+            except (NotServedError, WrongBytesError) as error:
+                pause = next(pauses, _PAUSES[-1])
+                if time.monotonic() + pause > deadline:
+                    seconds = time.monotonic() - began
+                    told = f"{error}, still so after {seconds:.0f} s; {_ADVICE[type(error)]}"
+                    raise type(error)(told) from error
+                on_wait(error)
+                time.sleep(pause)
+
+
+def _look(client: httpx.Client, wanted: Wanted, deadline: float) -> None:
+    """Ask once for the first and the last bytes.
+
+    Raises:
+        ForbiddenError, NotServedError, WrongBytesError: what is seen instead.
+    """
+    for part in wanted.ranges():
+        seconds = min(_LOOK_SECONDS, max(1.0, deadline - time.monotonic()))
+        asked = {"Range": f"bytes={part.start}-{part.stop - 1}", "Accept-Encoding": "identity"}
+        try:
+            with client.stream("GET", wanted.url, headers=asked, timeout=seconds) as answer:
+                _check_answer(answer, wanted)
+                got = _body(answer, part, time.monotonic() + seconds)
+        except httpx.TooManyRedirects:
+            raise NotServedError(f"{wanted.shown} redirects in a circle") from None
+        except httpx.TransportError as error:
+            timed_out = isinstance(error, httpx.TimeoutException)
+            told = "does not answer in time" if timed_out else "is away or breaks off"
+            raise NotServedError(f"{wanted.shown} {told} ({type(error).__name__})") from error
+        if got != wanted.read(part):
+            raise WrongBytesError(
+                f"{wanted.shown} shows other bytes than were stored "
+                f"(bytes {part.start} to {part.stop - 1} of {wanted.size} differ)"
+            )
+
+
+def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
+    """Judge status and headers."""
+    status = answer.status_code
+    said = f"{wanted.shown} answers {status_text(status)}"
+    if status in _FORBIDDEN:
+        raise ForbiddenError(
+            f"{said} though the file is in storage: the pull zone asks for a token that is not "
+            "given (SEEDVR2_BUNNY_TOKEN_KEY), does not take the one it gets, or is closed; running "
+            "the job again sends nothing twice"
+        )
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.size} bytes")
+    if status not in _WHOLE_OR_PART:
+        raise NotServedError(f"{said}{_from_cache(answer)}, though the file is in storage")
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _WEB_PAGES:
+        raise WrongBytesError(f"{said}, but with a web page where the video should be")
+    if encoding := answer.headers.get("content-encoding"):
+        raise WrongBytesError(f"{said}, but encoded ({encoding[:20]!r})")
+    total = _total(answer)
+    if total != wanted.size:
+        shown = "no length" if total is None else f"{total} bytes"
+        raise WrongBytesError(f"{said}, but with {shown}, expected {wanted.size} bytes")
+
+
+def _total(answer: httpx.Response) -> int | None:
+    """Bytes of the whole file, by the answer's word."""
+    told = answer.headers.get("content-length", "")
+    if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+        told = answer.headers.get("content-range", "").rpartition("/")[2]
+    return int(told) if told.isascii() and told.isdigit() else None
+
+
+def _body(answer: httpx.Response, part: range, deadline: float) -> bytes:
+    """That part of the file; a server that knows no ranges sends it all, which is read past.
+
+    Raises:
+        NotServedError: it does not come in time.
+    """
+    position = part.start if answer.status_code == HTTPStatus.PARTIAL_CONTENT else 0
+    got = bytearray()
+    for piece in answer.iter_raw():
+        got += piece[max(0, part.start - position) :]
+        position += len(piece)
+        if position >= part.stop:
+            break
+        if time.monotonic() > deadline:
+            raise NotServedError(
+                f"{shown_url(str(answer.url))} is too slow: {position} bytes of {part.stop} came"
+            )
+    return bytes(got[: len(part)])
+
+
+def _from_cache(answer: httpx.Response) -> str:
+    """Whether a CDN says that it remembers this answer."""
+    told = answer.headers.get("cdn-cache") or answer.headers.get("x-cache") or ""
+    return " from its cache" if "HIT" in told.upper() else ""
