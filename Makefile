@@ -9,7 +9,7 @@ BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak test-apt check fix bench image pools deploy clean
+.PHONY: help demo serve test test-fast soak test-apt check fix bench image pools deploy clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ help: ## show the targets
 
 demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for your own)
 	@$(BIN)/seedvr2 upscale '$(VIDEO)' --resolution '$(RESOLUTION)' --model '$(MODEL)' --work-dir demo-output
+
+serve: .venv/.installed ## server, workers, gateway and edge on this machine, until Ctrl-C
+	@$(BIN)/seedvr2 serve
 
 test: .venv/.installed ## all tests that need pip alone (at most 10 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -47,6 +50,7 @@ fix: .venv/.installed ## format and apply safe lint fixes
 
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/upload.py
 	$(BIN)/python benchmarks/model.py --model $(BENCH_MODEL)
 
 image: ## build the image of this commit, seedvr2:<commit> (needs Docker)

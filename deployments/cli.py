@@ -15,11 +15,29 @@ from typing import Annotated, cast
 import typer
 
 from deployments.exits import exit_codes, screen
+from deployments.jobs_cli import cancel, logs, status, submit
+from deployments.options import (
+    AsJson,
+    BatchSize,
+    ColorCorrection,
+    Crf,
+    Fresh,
+    Model,
+    Overlap,
+    Preset,
+    Resolution,
+    Seed,
+    Sources,
+    StitchMode,
+    WorkDir,
+    request_of,
+)
 from deployments.selfcheck import selfcheck
+from deployments.serve import serve
 from deployments.weights import app as weights_app
 from seedvr2_core.errors import InvalidRequestError
 from tasks.intake import check_source
-from tasks.schemas import UpscaleRequest, UpscaleResult, check_request
+from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 
 app = typer.Typer(
@@ -31,28 +49,6 @@ app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
-Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
-]
-Resolution = Annotated[str, typer.Option(help="720p, 1080p, 2k or 4k.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="auto, seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span, lanczos; auto takes seedvr2-7b "
-        "where GPU and weights are, else span."
-    ),
-]
-BatchSize = Annotated[int, typer.Option(help="Frames the SeedVR2 model sees at once.")]
-Overlap = Annotated[
-    int | None, typer.Option(help="Frames shared by neighbouring batches; 12 if not given.")
-]
-WorkDir = Annotated[
-    Path | None,
-    typer.Option(help="Where segments are kept; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
-
-
 KEPT = "finished segments are kept"
 
 
@@ -63,14 +59,12 @@ def upscale(
     model: Model = "auto",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
-    stitch_mode: Annotated[str, typer.Option(help="crossfade or later.")] = "crossfade",
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 100,
-    color_correction: Annotated[
-        str, typer.Option(help="auto, wavelet, wavelet_rgb, lab, adain or none.")
-    ] = "auto",
-    crf: Annotated[int, typer.Option(help="x264 quality, 0..51, smaller is better.")] = 18,
-    preset: Annotated[str, typer.Option(help="x264 speed, ultrafast..veryslow.")] = "medium",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished segments.")] = False,
+    stitch_mode: StitchMode = "crossfade",
+    seed: Seed = 100,
+    color_correction: ColorCorrection = "auto",
+    crf: Crf = 18,
+    preset: Preset = "medium",
+    fresh: Fresh = False,
     output: Annotated[
         Path | None, typer.Option(help="Where the video goes; default WORK_DIR/output.")
     ] = None,
@@ -138,6 +132,9 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
 
 
 app.command()(selfcheck)
+app.command()(serve)
+for command in (submit, status, cancel, logs):
+    app.command()(command)
 
 
 def _use_work_dir(work_dir: Path | None) -> None:
@@ -150,15 +147,7 @@ def _use_work_dir(work_dir: Path | None) -> None:
 
 def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
     """The request, checked as far as it can be without running anything."""
-    if not sources or len(sources) != 1:
-        raise InvalidRequestError(
-            f"exactly one SOURCE is needed, got {len(sources or [])}; see seedvr2 upscale --help"
-        )
-    kind = "video_url" if "://" in sources[0] else "video_path"
-    request = check_request(**{kind: sources[0]}, **options)
-    if request.video_path is not None:
-        absolute = str(Path(request.video_path).expanduser().absolute())
-        request = request.model_copy(update={"video_path": absolute})
+    request = request_of(sources, **options)
     check_source(request, get_settings())
     if request.video_path is not None:
         from seedvr2_core.video.probe import sniff_video

@@ -9,8 +9,8 @@ automations from deployments/automations.py, all fitted to the site's table of r
 import json
 import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from deployments.attached import attached
 from deployments.automations import (
     alert_action,
     apply_automation,
@@ -70,8 +71,10 @@ def read_deployments() -> dict[str, Any]:
 
 
 def pool_template(name: str) -> dict[str, Any]:
-    """A pool's base job template, the resolutions it takes fitted to the table."""
+    """A pool's base job template, fitted to the site: what the table sends there, the links."""
     template = json.loads((POOLS_DIR / f"{name}.json").read_text())
+    if url := get_settings().public_url:
+        template["job_configuration"]["env"]["SEEDVR2_PUBLIC_URL"] = url
     variable = template["variables"]["properties"].get("resolutions")
     if variable is not None and (taken := _resolutions_of_pool(name)):
         variable["default"] = ",".join(taken)
@@ -95,14 +98,20 @@ def pool_names() -> list[str]:
     return sorted(path.stem for path in POOLS_DIR.glob("*.json"))
 
 
-def apply_pools(client: SyncPrefectClient) -> None:
+def apply_pools(
+    client: SyncPrefectClient, templates: Mapping[str, dict[str, Any]] | None = None
+) -> None:
     """Create the pools, or bring their templates up to date.
+
+    Args:
+        client: of the server.
+        templates: base job templates by pool; all of deployments/work_pools if not given.
 
     Raises:
         InvalidRequestError: a pool of that name has another type.
     """
-    for name in pool_names():
-        template = pool_template(name)
+    templates = templates or {name: pool_template(name) for name in pool_names()}
+    for name, template in templates.items():
         kind = pool_type(template)
         try:
             found = client.read_work_pool(name)
@@ -128,18 +137,26 @@ def apply_pools(client: SyncPrefectClient) -> None:
         say(f"work pool {name} ({kind}) is up to date")
 
 
-def apply_deployments(settings: Settings) -> None:
+def apply_deployments(settings: Settings, pools: Collection[str] | None = None) -> None:
     """`prefect deploy --all`, with the fitted file.
+
+    Args:
+        settings: name the image of the docker pools.
+        pools: deployments on these alone; all if not given.
 
     Raises:
         ChildFailedError: Prefect refused a deployment; the message holds its last lines.
     """
-    image = settings.image or default_image()
-    environment = {**os.environ, "SEEDVR2_IMAGE": image, "PREFECT_API_URL": api_url()}
+    content = read_deployments()
+    wanted = [e for e in content["deployments"] if pools is None or e["work_pool"]["name"] in pools]
+    environment = {**os.environ, "PREFECT_API_URL": api_url()}
+    if any("image" in entry["work_pool"].get("job_variables", {}) for entry in wanted):
+        environment["SEEDVR2_IMAGE"] = settings.image or default_image()
+        say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
     with tempfile.TemporaryDirectory() as folder:
         fitted = Path(folder) / "prefect.yaml"
-        fitted.write_text(json.dumps(read_deployments()))  # JSON is YAML
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        fitted.write_text(json.dumps(content | {"deployments": wanted}))  # JSON is YAML
+        command = attached("prefect", "--no-prompt", "deploy", "--all")
         done = subprocess.run(
             [*command, "--prefect-file", str(fitted)],
             cwd=ROOT,
@@ -151,9 +168,8 @@ def apply_deployments(settings: Settings) -> None:
     if done.returncode != 0:
         told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
         raise ChildFailedError(f"prefect deploy ended with {done.returncode}; it said:\n{told}")
-    for entry in read_deployments()["deployments"]:
+    for entry in wanted:
         say(f"deployment {deployment_name(entry)} is up to date")
-    say(f"the docker pools run {image}")
 
 
 def default_image() -> str:
@@ -173,15 +189,17 @@ def default_image() -> str:
     return f"seedvr2:{done.stdout.strip()}"
 
 
-def apply_automations(client: SyncPrefectClient, settings: Settings) -> None:
-    """Heartbeats, recovery, alerts."""
+def apply_automations(
+    client: SyncPrefectClient, settings: Settings, pools: Collection[str] | None = None
+) -> None:
+    """Heartbeats, recovery, alerts; alerts of these pools, of all if none are given."""
     alert = alert_action(settings.alert_url)
     recover_id = client.read_deployment_by_name("recover/auto").id
     for automation in (
         heartbeat_lost(settings.heartbeat_lost_seconds),
         crashed_to_recover(recover_id),
         late_alert(alert),
-        pool_alert(alert, pool_names()),
+        pool_alert(alert, sorted(pools or pool_names())),
     ):
         apply_automation(client, automation)
         say(f"automation {automation.name!r} is up to date")

@@ -7,6 +7,7 @@ Prefect's own client waits for up to a minute when the server is away; callers o
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -146,6 +147,16 @@ class PrefectLine:
         }
         return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
 
+    async def logs(
+        self, run_id: UUID, *, after: datetime | None, limit: int, offset: int
+    ) -> list[dict[str, Any]]:
+        """Log lines of a run, oldest first."""
+        wanted: dict[str, Any] = {"flow_run_id": {"any_": [str(run_id)]}}
+        if after is not None:
+            wanted["timestamp"] = {"after_": after.isoformat()}
+        body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": limit, "offset": offset}
+        return _json(await self._ask("POST", "/logs/filter", body))
+
     async def cancel(self, run_id: UUID) -> None:
         """Ask for a run's end; one without a process is cancelled at once by the server."""
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
@@ -179,5 +190,4 @@ def _json(answer: httpx.Response) -> Any:
 
 def _password() -> str:
     """PREFECT_API_AUTH_STRING, "user:password", or nothing."""
-    value = PREFECT_API_AUTH_STRING.value()
-    return value.get_secret_value() if value else ""
+    return PREFECT_API_AUTH_STRING.value() or ""

@@ -1,10 +1,14 @@
-"""A Prefect server for one command: started when there is no API URL, gone when the command is.
+"""A Prefect server in one process: for one command, or with everything for `seedvr2 serve`.
 
 Prefect's own temporary server outlives a killed parent; this one is a single process that the
 kernel ends with its parent. It uses PREFECT_HOME's database, so that a server started later shows
 the runs.
+
+    python -m deployments.server --parent PID                   API alone, for one command
+    python -m deployments.server --parent PID --full --port 4200   UI, automations, all services
 """
 
+import argparse
 import os
 import socket
 import subprocess
@@ -21,6 +25,8 @@ from seedvr2_core.process import die_with_parent
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
+SAYS = "server: "
+"""Begins the first line on its stdout; its address follows."""
 
 
 @contextmanager
@@ -36,7 +42,7 @@ def embedded_server(log_path: Path) -> Iterator[str]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.server", str(os.getpid())],
+            [sys.executable, "-m", "deployments.server", "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -45,8 +51,7 @@ def embedded_server(log_path: Path) -> Iterator[str]:
         )
     try:
         assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        url = f"http://127.0.0.1:{port}/api"
+        url = process.stdout.readline().strip().removeprefix(SAYS) + "/api"
         _wait_until_healthy(process, url, log_path)
         try:
             yield url
@@ -81,32 +86,51 @@ def _wait_until_healthy(process: "subprocess.Popen[str]", url: str, log_path: Pa
     """Poll the health address."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/health", timeout=2.0).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
+        if is_healthy(f"{url}/health"):
+            return
         time.sleep(0.1)
     raise ChildFailedError(f"the embedded Prefect server did not start; its log is {log_path}")
 
 
+def is_healthy(address: str) -> bool:
+    """Whether a health address answers 200; it may not be listening yet."""
+    try:
+        return httpx.get(address, timeout=2.0).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
 def main() -> None:
-    """Entry point of the server process."""
-    die_with_parent(int(sys.argv[1]))
-    listener = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    """Entry point of the server process: says its address on stdout, then serves loopback."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--full", action="store_true")
+    arguments = parser.parse_args()
+    die_with_parent(arguments.parent)
+    try:
+        listener = socket.create_server(("127.0.0.1", arguments.port))
+    except OSError as error:
+        sys.exit(f"cannot listen on 127.0.0.1 port {arguments.port}: {error.strerror}")
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    sys.stdout.write(f"{SAYS}{address}\n")
     sys.stdout.flush()
-    os.environ.update(
-        PREFECT_UI_ENABLED="0",
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        PREFECT__SERVER_EPHEMERAL="1",
-        PREFECT__SERVER_FINAL="1",
-    )
+    os.environ.update(_settings(address, full=arguments.full))
     import uvicorn
     from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(create_app(), log_level="error", lifespan="on")
+    config = uvicorn.Config(
+        create_app(), log_level="error", lifespan="on", timeout_graceful_shutdown=int(DRAIN_SECONDS)
+    )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _settings(address: str, *, full: bool) -> dict[str, str]:
+    """Of Prefect: which services run, and where its UI finds the API."""
+    common = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT__SERVER_FINAL": "1"}
+    if not full:
+        return common | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+    return common | {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": f"{address}/api"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A full Prefect server as a process of its own, with every service, and a place alerts go to.
+"""A full Prefect server as a process of its own, with every service; `seedvr2 serve`; a place
+alerts go to.
 
 The session's server (conftest.py) is the embedded one; whoever tests triggers, automations or a
 server that dies needs this.
@@ -7,55 +8,222 @@ server that dies needs this.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
-WAIT_SECONDS = 120.0
+from tests.processes import (
+    MARK,
+    ROOT,
+    command_line,
+    command_of,
+    listen_to_ctrl_c,
+    marked,
+    run_command,
+)
+
+WAIT_SECONDS = 300.0
 
 
-def eventually(look: Callable[[], Any], what: str) -> Any:
+def eventually(look: Callable[[], Any], what: str, *, seconds: float = WAIT_SECONDS) -> Any:
     """What `look` gives, as soon as it gives something."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.5)
     return found
 
 
-@contextmanager
-def prefect_server(environment: Mapping[str, str]) -> Iterator[httpx.Client]:
-    """Run a server on PREFECT_HOME and the port of PREFECT_API_URL; a client of its REST API."""
-    url = environment["PREFECT_API_URL"]
-    port = url.split(":")[2].split("/")[0]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", port]
-    log = Path(environment["PREFECT_HOME"]) / "server.log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            command, env=dict(environment), stdout=out, stderr=out, start_new_session=True
-        )
-    with httpx.Client(base_url=url, timeout=30.0) as client:
+class Server:
+    """A server on PREFECT_HOME that can be killed and started again at the same address."""
+
+    def __init__(self, environment: Mapping[str, str], *, ui: bool = False) -> None:
+        """Use PREFECT_API_URL's port, or a free one; its own `environment` names it."""
+        self._options = [] if ui else ["--no-ui"]
+        self.url = environment.get("PREFECT_API_URL") or _free_url()
+        self.environment = {**environment, "PREFECT_API_URL": self.url}
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self._log = Path(environment["PREFECT_HOME"]) / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.client.close()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        port = self.url.split(":")[2].split("/")[0]
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [*command, *self._options],
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        eventually(self._answers, f"the server's start ({self._log})")
+
+    def kill(self) -> None:
+        """kill -9, its database left as it is."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def post(self, path: str, body: object) -> Any:
+        """POST and read; what may be asked twice, for sqlite answers 503 when it is busy."""
+        answers: list[httpx.Response] = []
+
+        def ask() -> bool:
+            answers.append(self.client.post(path, json=body))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        eventually(ask, f"an answer to {path}")
+        assert answers[-1].is_success, answers[-1].text
+        return answers[-1].json() if answers[-1].content else None
+
+    def _answers(self) -> bool:
         try:
-            eventually(lambda: _answers(client), f"the server's start ({log})")
-            yield client
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+            return self.client.get("/health").is_success
+        except httpx.TransportError:
+            return False
 
 
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health").is_success
-    except httpx.TransportError:
-        return False
+def _free_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}/api"
+
+
+@contextmanager
+def prefect_server(environment: Mapping[str, str], *, ui: bool = False) -> Iterator[httpx.Client]:
+    """Run a server on PREFECT_HOME and the port of PREFECT_API_URL; a client of its REST API."""
+    with Server(environment, ui=ui) as server:
+        yield server.client
+
+
+class Serve:
+    """A running `seedvr2 serve` on free ports, and all that it started."""
+
+    def __init__(self, folder: Path, **changes: str) -> None:
+        """Start it; its database and work directory are in this folder.
+
+        Args:
+            folder: a second one on the same folder goes on where the first ended.
+            changes: of the environment.
+        """
+        self.folder = folder
+        self.work_dir = folder / "work"
+        self._mark = uuid4().hex
+        self.environment = {
+            **{name: v for name, v in os.environ.items() if not name.startswith("SEEDVR2_")},
+            "PREFECT_HOME": str(folder / "prefect"),
+            "SEEDVR2_TEST_ENGINES": "true",
+            "SEEDVR2_SEGMENT_SECONDS": "0.5",
+            MARK: self._mark,
+            **changes,
+        }
+        ports = ["--gateway-port", "0", "--api-port", "0", "--edge-port", "0"]
+        self._error_log = folder / f"serve-{self._mark}.err"
+        with self._error_log.open("w") as errors:
+            self.process = subprocess.Popen(
+                command_line("serve", *ports, "--work-dir", self.work_dir),
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=listen_to_ctrl_c,
+            )
+        self.urls: dict[str, str] = {}
+
+    def wait_until_ready(self) -> "Serve":
+        """Read the addresses, which it prints when all is up."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            name, _, value = line.strip().partition(": ")
+            self.urls[name] = value
+            if name == "prefect CLI":
+                return self
+        raise AssertionError(f"serve ended: {self.said()}")
+
+    def said(self) -> str:
+        """What it wrote to stderr."""
+        return self._error_log.read_text()
+
+    def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of the CLI against its gateway."""
+        variables = {"SEEDVR2_GATEWAY_URL": self.urls["gateway"], "SEEDVR2_TEST_ENGINES": "true"}
+        done = run_command(*words, timeout=WAIT_SECONDS, **variables)
+        print(*words, "->", done.returncode, done.stdout[-300:], done.stderr[-600:])
+        return done
+
+    def start_script(self, source: str | Path) -> "subprocess.Popen[str]":
+        """Start upscale.sh."""
+        return subprocess.Popen(
+            ["bash", "upscale.sh", str(source), "--resolution", "720p"],
+            env=self.environment
+            | {"SEEDVR2_GATEWAY_URL": self.urls["gateway"], "SEEDVR2_POLL_SECONDS": "0.5"},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def submit(self, *words: str | Path) -> str:
+        """Submit a job; its id."""
+        done = self.command("submit", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    def status(self, job: str) -> dict[str, Any]:
+        """Where a job is."""
+        return httpx.get(f"{self.urls['gateway']}/status/{job}", timeout=60).json()
+
+    def wait_for(self, job: str, *statuses: str) -> dict[str, Any]:
+        """The job's status as soon as it is one of these."""
+
+        def there() -> dict[str, Any] | None:
+            with suppress(httpx.TransportError, KeyError):  # a part is being started again
+                found = self.status(job)
+                return found if found["status"] in statuses else None
+
+        return eventually(there, f"job {job} {statuses}; serve said: {self.said()}")
+
+    def processes(self) -> dict[int, str]:
+        """Everything that runs and was started by it, orphans included: id and command line."""
+        return {pid: command_of(pid) for pid in marked(self._mark)}
+
+    def part(self, text: str) -> int:
+        """The process with this text in its command line: one of serve's own children."""
+        own = {pid: command for pid, command in self.processes().items() if text in command}
+        return min(own)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(WAIT_SECONDS)
+
+    def close(self) -> None:
+        """Kill it, if it is still there."""
+        self.process.kill()
+        self.process.communicate()
 
 
 class Alerts:

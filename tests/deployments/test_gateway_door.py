@@ -13,17 +13,18 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from deployments.gateway import create_app
 from deployments.gateway_auth import check_exposure, digest
 from deployments.gateway_prefect import PrefectLine
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
-from tests.gateway_kit import (
-    deployed,
-    gateway,
-)
+from tests.gateway_kit import deployed, gateway, served
 from tests.processes import ROOT, environment
 
 URL = "https://example.org/clip.mp4"
@@ -259,3 +260,20 @@ def test_a_new_token_and_its_digest_belong_together() -> None:
 def test_an_app_without_a_server_needs_an_address() -> None:
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InvalidRequestError):
         create_app(Settings(), PrefectLine())
+
+
+def test_prefects_password_is_shown_to_prefect() -> None:
+    async def version(request: Request) -> JSONResponse:
+        given = request.headers.get("authorization", "")
+        right = base64.b64encode(b"operator:a-password").decode()
+        return JSONResponse("3", status_code=200 if given == f"Basic {right}" else 401)
+
+    locked = Starlette(routes=[Route("/api/admin/version", version)])
+    with (
+        served(locked) as url,
+        temporary_settings({PREFECT_API_AUTH_STRING: "operator:a-password"}),
+        gateway(Settings(), f"{url}/api") as client,
+    ):
+        assert client.get("/healthz").json() == {"status": "ok"}
+    with served(locked) as url, gateway(Settings(), f"{url}/api") as client:
+        assert client.get("/healthz").status_code == 503

@@ -1,0 +1,63 @@
+"""What becomes of runs whose processes ended with `seedvr2 serve`."""
+
+from collections.abc import Iterator
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+
+from deployments.interrupted import MAX_STARTS, runs_at_work, take_up
+from tests.gateway_kit import deployed, job_run, set_state
+
+POOLS = ("h100",)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_server(api_url: str) -> Iterator[None]:
+    with deployed(api_url):
+        yield
+
+
+@pytest.fixture
+def client() -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def new_run(client: SyncPrefectClient, pool: str = "h100") -> str:
+    deployment = client.read_deployment_by_name(f"upscale/{pool}").id
+    parameters = {"video_url": "https://example.org/clip.mp4"}
+    return str(client.create_flow_run_from_deployment(deployment, parameters=parameters).id)
+
+
+def test_what_was_at_work_is_scheduled_again_under_its_own_id(client: SyncPrefectClient) -> None:
+    running, pending, crashed, cancelling, done, other = (new_run(client) for _ in range(6))
+    elsewhere = new_run(client, "h200")
+    for run in (running, crashed, done, elsewhere):
+        set_state(run, StateType.RUNNING)
+    set_state(pending, StateType.PENDING)
+    set_state(cancelling, StateType.CANCELLING)
+    found = runs_at_work(client, POOLS)
+    assert {str(run.id) for run in found} == {running, pending, crashed, cancelling, done}
+    # Between the question and the end of the workers:
+    set_state(crashed, StateType.CRASHED)
+    set_state(done, StateType.COMPLETED)
+    assert {str(run.id) for run in take_up(client, found)} == {running, pending, crashed}
+    names = {run: (job_run(run).state_name or "") for run in (running, pending, crashed)}
+    assert set(names.values()) == {"AwaitingRetry"}
+    assert [job_run(run).state_name for run in (cancelling, done)] == ["Cancelled", "Completed"]
+    assert [job_run(run).state_name for run in (elsewhere, other)] == ["Running", "Scheduled"]
+    assert take_up(client, runs_at_work(client, POOLS)) == []
+
+
+def test_a_run_that_ends_it_again_and_again_is_left_alone(client: SyncPrefectClient) -> None:
+    run = new_run(client)
+    for start in range(MAX_STARTS):
+        set_state(run, StateType.RUNNING)
+        assert job_run(run).run_count == start + 1
+        going_on = take_up(client, runs_at_work(client, POOLS))
+        assert [str(found.id) for found in going_on] == ([run] if start < MAX_STARTS - 1 else [])
+    ended = job_run(run)
+    assert ended.state_name == "Crashed"
+    assert ended.state
+    assert "ended 5 times while this job was at work" in (ended.state.message or "")

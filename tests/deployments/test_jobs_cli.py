@@ -1,0 +1,277 @@
+"""`seedvr2 submit`, `status`, `cancel` and `logs` against a real gateway and Prefect server.
+
+The run's way is made through Prefect, as in test_upscale_sh.py; commands run in this process, one
+of them in its own.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from click.testing import Result
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import LogCreate
+from prefect.client.schemas.objects import StateType
+from typer.testing import CliRunner
+
+from deployments import gateway_client, watch
+from deployments.cli import app
+from deployments.gateway_auth import digest
+from deployments.machine import this_machine
+from tasks.settings import Settings
+from tests.gateway_kit import (
+    deployed,
+    gateway,
+    job_run,
+    record_progress,
+    record_result,
+    set_state,
+)
+from tests.processes import run_command
+
+URL = "https://example.org/clip.mp4"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_server(api_url: str) -> Iterator[None]:
+    with deployed(api_url):
+        yield
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(work_dir=tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
+    with gateway(settings, api_url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask more often than people need."""
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(gateway_client, "_AGAIN_SECONDS", 0.1)
+
+
+@pytest.fixture
+def command(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command against the gateway."""
+    monkeypatch.setenv("SEEDVR2_GATEWAY_URL", str(client.base_url))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def job_of(result: Result) -> str:
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+
+def test_an_address_becomes_a_job(command: Callable[..., Result]) -> None:
+    result = command("submit", URL, "--resolution", "4K", "--seed", 7, "--preset", "fast")
+    run = job_run(job_of(result))
+    expected = {"video_url": URL, "resolution": "4k", "seed": 7, "preset": "fast"}
+    assert run.parameters.items() >= expected.items()
+    assert run.work_pool_name == "h200"
+    assert "on upscale/h200" in result.stderr
+    told = json.loads(command("submit", URL, "--json").stdout)
+    assert (told["status"], told["deployment"]) == ("pending", "upscale/h100")
+
+
+def test_a_file_is_sent_where_the_gateway_takes_no_paths(
+    command: Callable[..., Result], settings: Settings, demo_clip: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "my clip #1 ä.mp4"
+    clip.write_bytes(demo_clip.read_bytes())
+    run = job_run(job_of(command("submit", clip, "--resolution", "720p", "--crf", 20)))
+    reference = run.parameters["video_url"]
+    assert reference.endswith("/my clip _1 ä.mp4")
+    sha256 = reference.removeprefix("upload:").partition("/")[0]
+    assert (settings.work_dir / "intake" / sha256).read_bytes() == clip.read_bytes()
+    assert run.parameters["crf"] == 20
+
+
+def test_a_file_goes_by_path_to_a_gateway_that_sees_it(
+    settings: Settings, api_url: str, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = settings.model_copy(update={"allow_local_files": True})
+    with gateway(local, api_url) as client:
+        assert client.get("/healthz").json() == {"status": "ok", "files_of": this_machine()}
+        words = ["submit", str(demo_clip), "--gateway", str(client.base_url)]
+        by_path = job_run(job_of(CliRunner().invoke(app, words)))
+        assert by_path.parameters["video_path"] == str(demo_clip)
+        sent = job_run(job_of(CliRunner().invoke(app, [*words, "--upload"])))
+        assert sent.parameters["video_url"].startswith("upload:")
+        refused = client.post("/upscale", json={"video_path": "/no/such.mp4"})
+        assert (refused.status_code, "does not exist" in refused.text) == (422, True)
+        # A tunnel to another machine: the same paths mean other files there.
+        monkeypatch.setattr(gateway_client, "this_machine", lambda: "another")
+        elsewhere = job_run(job_of(CliRunner().invoke(app, words)))
+        assert elsewhere.parameters["video_url"].startswith("upload:")
+
+
+def test_watch_shows_the_way_and_ends_with_the_result(command: Callable[..., Result]) -> None:
+    job = job_of(command("submit", URL))
+    results: list[Result] = []
+    watching = threading.Thread(target=lambda: results.append(command("status", job, "--watch")))
+    watching.start()
+    set_state(job, StateType.RUNNING)
+    record_progress(job, 42.5)
+    record_result(job)
+    set_state(job, StateType.COMPLETED)
+    watching.join(60)
+    assert results[0].exit_code == 0, results[0].stderr
+    assert results[0].stdout == "https://cdn.example/clip_1080p_abc.mp4\n"
+    assert "completed" in results[0].stderr
+    assert "note: a note" in results[0].stderr
+    told = json.loads(command("status", job, "--json").stdout)
+    assert (told["progress"], told["filename"]) == (100.0, "clip_1080p_abc.mp4")
+
+
+def test_without_a_link_watch_tells_the_path(command: Callable[..., Result]) -> None:
+    job = job_of(command("submit", URL))
+    record_result(job, cdn_url=None, output_path="/work/output/a.mp4")
+    set_state(job, StateType.COMPLETED)
+    assert command("status", job, "--watch").stdout == "/work/output/a.mp4\n"
+    shown = command("status", job).stdout
+    assert shown.startswith("completed, 100 %")
+    assert "output_path: /work/output/a.mp4" in shown
+
+
+@pytest.mark.parametrize("kind", [StateType.FAILED, StateType.CANCELLED])
+def test_a_job_that_ends_badly_is_exit_1(command: Callable[..., Result], kind: StateType) -> None:
+    job = job_of(command("submit", URL))
+    set_state(job, kind, message="the source is no video")
+    result = command("status", job, "--watch", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["status"] == kind.value.lower()
+    assert "the source is no video" in result.stderr
+    assert command("status", job).exit_code == 0  # it was told; nothing went wrong
+
+
+def test_cancel(command: Callable[..., Result]) -> None:
+    job = job_of(command("submit", URL))
+    assert command("cancel", job).stdout.startswith("cancelled")
+    assert command("cancel", job).exit_code == 0
+    done = job_of(command("submit", URL))
+    set_state(done, StateType.COMPLETED)
+    result = command("cancel", done)
+    assert result.exit_code == 1
+    assert "has completed and cannot be cancelled" in result.stderr
+
+
+def write_log(job: str, *messages: str, at: datetime) -> None:
+    """Log lines of a run, one a second from a moment on."""
+    lines = [
+        LogCreate(
+            name="prefect.flow_runs",
+            level=logging.INFO,
+            message=message,
+            timestamp=at + timedelta(seconds=number),
+            flow_run_id=UUID(job),
+        )
+        for number, message in enumerate(messages)
+    ]
+    with get_client(sync_client=True) as client:
+        client.create_logs(lines)
+
+
+def test_logs_are_shown_in_order_and_once(command: Callable[..., Result]) -> None:
+    job = job_of(command("submit", URL))
+    began = datetime.now(UTC)
+    for page in range(3):  # more than one page of the gateway's
+        lines = [f"line {page * 100 + number}" for number in range(100)]
+        write_log(job, *lines, at=began + timedelta(seconds=100 * page))
+    shown = command("logs", job).stdout.splitlines()
+    told = [line.partition("INFO")[2].strip() for line in shown]
+    assert told == [f"line {number}" for number in range(300)]
+    entry = json.loads(command("logs", job, "--json").stdout.splitlines()[0])
+    assert (entry["level"], entry["message"]) == ("INFO", "line 0")
+
+
+def test_logs_follow_until_the_end_and_take_late_lines(
+    client: httpx.Client, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(command("submit", URL))
+    began = datetime.now(UTC)
+    write_log(job, "first", "second", "third", at=began)
+    seen: set[str] = set()
+    line = gateway_client.Gateway(Settings(), url=str(client.base_url), say=print)
+    assert [e["message"] for e in line.logs(job, seen, None)] == ["first", "second", "third"]
+    write_log(job, "late", at=began + timedelta(seconds=0.5))
+    assert [e["message"] for e in line.logs(job, seen, began.isoformat())] == ["late"]
+    line.close()
+    set_state(job, StateType.COMPLETED)
+    shown = command("logs", job, "--follow").stdout
+    assert [text.split()[-1] for text in shown.splitlines()] == ["first", "late", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("submit",), "exactly one SOURCE"),
+        (("submit", URL, "--resolution", "8k"), "8k"),
+        (("submit", "ftp://example.org/a.mp4"), "ftp: addresses are not fetched"),
+        (("submit", "/no/such/file.mp4"), "does not exist"),
+        (("submit", __file__), "video"),
+        (("submit", URL, "--batch-size", "21", "--temporal-overlap", "20"), "overlap"),
+        (("status", str(uuid4())), "there is no job"),
+        (("cancel", "not-an-id"), "there is no job"),
+        (("logs", str(uuid4())), "there is no job"),
+        (("status", "x", "--gateway", "http://127.0.0.1:x"), "no address"),
+    ],
+)
+def test_wrong_input_is_exit_2(
+    command: Callable[..., Result], words: tuple[str, ...], told: str
+) -> None:
+    result = command(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_token_is_a_setting(
+    settings: Settings, api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = settings.model_copy(update={"gateway_tokens": (digest("right"),)})
+    with gateway(closed, api_url) as client:
+        words = ["submit", URL, "--gateway", str(client.base_url)]
+        refused = CliRunner().invoke(app, words)
+        assert (refused.exit_code, "SEEDVR2_GATEWAY_TOKEN" in refused.stderr) == (2, True)
+        monkeypatch.setenv("SEEDVR2_GATEWAY_TOKEN", "right")
+        assert CliRunner().invoke(app, words).exit_code == 0
+
+
+def test_nobody_there_is_one_sentence_at_once() -> None:
+    done = run_command("status", "x", SEEDVR2_GATEWAY_URL="http://127.0.0.1:9", timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no gateway answers at http://127.0.0.1:9")
+    assert "seedvr2 serve" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_gateway_that_has_answered_is_waited_for(settings: Settings, api_url: str) -> None:
+    said = threading.Event()
+    with gateway(settings, api_url) as first:
+        port = first.base_url.port or 0
+        line = gateway_client.Gateway(
+            settings, url=str(first.base_url), say=lambda text: said.set()
+        )
+        words = ["submit", URL, "--gateway", str(first.base_url)]
+        job = job_of(CliRunner().invoke(app, words))
+        assert line.status(job)["status"] == "pending"
+    statuses: list[str] = []
+    asking = threading.Thread(target=lambda: statuses.append(line.status(job)["status"]))
+    asking.start()
+    assert said.wait(60)
+    with gateway(settings, api_url, port):
+        asking.join(60)
+    line.close()
+    assert statuses == ["pending"]

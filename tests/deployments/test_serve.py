@@ -1,0 +1,203 @@
+"""`seedvr2 serve` for real: one job from submission to its link, Ctrl-C, kills, what is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from deployments.serve import reachable, tied
+from seedvr2_core.segments import file_sha256
+from tests.processes import ROOT, command_line, run_command
+from tests.server_kit import WAIT_SECONDS, Serve, eventually
+
+# 50 ms a frame, 75 frames, 6 segments: time enough for what a test does to it.
+SLEEP = ("--model", "sleep", "--resolution", "720p", "--preset", "ultrafast")
+LANCZOS = ("--model", "lanczos", "--resolution", "720p", "--preset", "ultrafast")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Serve]]:
+    """Those that a test starts; in the end not a process of theirs is there."""
+    all_of_them: list[Serve] = []
+    yield all_of_them
+    for serve in all_of_them:
+        serve.close()
+        eventually(lambda serve=serve: not serve.processes(), "the end of all processes")
+
+
+def start(started: list[Serve], folder: Path, **changes: str) -> Serve:
+    serve = Serve(folder, **changes)
+    started.append(serve)
+    return serve.wait_until_ready()
+
+
+def test_one_command_takes_jobs_from_submission_to_their_links(
+    started: list[Serve], tmp_path: Path, demo_clip: Path
+) -> None:
+    serve = start(started, tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert "PREFECT_API_URL is http://127.0.0.1:9/api; serve does not use it" in serve.said()
+    assert httpx.get(serve.urls["prefect"], follow_redirects=True).status_code == 200  # the UI
+    # By an event, a bad one by upscale.sh, and one that is watched.
+    send_event(serve, video_path=str(demo_clip), model="lanczos", crf=30)
+    text = tmp_path / "text.mp4"
+    text.write_text("this is not a video\n" * 200)
+    script = serve.start_script(text)
+    done = serve.command("submit", demo_clip, *LANCZOS, "--watch", "--json")
+    assert done.returncode == 0, done.stderr
+    out, _ = script.communicate(timeout=WAIT_SECONDS)
+    assert (script.returncode, "this is text, not a video" in out) == (1, True), out
+    jobs = eventually(lambda: all_ended(serve, 3), "three ends")
+    assert sorted(job["status"] for job in jobs) == ["completed", "completed", "failed"], jobs
+    for job in (job for job in jobs if job["status"] == "completed"):
+        check_link(serve, job)
+    assert json.loads(done.stdout)["job_id"] in {job["job_id"] for job in jobs}
+    home = str(tmp_path / "prefect")
+    second = run_command("serve", "--work-dir", tmp_path / "second", PREFECT_HOME=home)
+    assert (second.returncode, "is running already" in second.stderr) == (2, True)
+    assert serve.stop() == 0, serve.said()
+    assert not serve.processes()
+    assert "go on at the next start" in serve.said()
+
+
+def send_event(serve: Serve, **payload: object) -> None:
+    """Ask for a job by an event, as a webhook does."""
+    event = {
+        "event": "upscale.requested",
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "upscale.request.1", "resolution": "720p"},
+        "payload": payload,
+    }
+    sent = httpx.post(f"{serve.urls['prefect']}/api/events", json=[event], timeout=60)
+    assert sent.status_code == 204
+
+
+def all_ended(serve: Serve, number: int) -> list[dict[str, Any]] | None:
+    """All jobs, once there are that many and all have ended."""
+    jobs = httpx.get(f"{serve.urls['gateway']}/jobs", timeout=60).json()["jobs"]
+    ended = [job for job in jobs if job["status"] in ("completed", "failed", "cancelled")]
+    return jobs if len(ended) == number else None
+
+
+def check_link(serve: Serve, job: dict[str, Any]) -> None:
+    """Its link gives the output, whole and in parts."""
+    assert job["download_url"].startswith(serve.urls["edge"])
+    assert (job["gpu_type"], job["progress"]) == ("local", 100.0)
+    whole = httpx.get(job["download_url"], timeout=60)
+    assert whole.content == Path(job["output_path"]).read_bytes()
+    part = httpx.get(job["download_url"], headers={"Range": "bytes=0-99"}, timeout=60)
+    assert (part.status_code, part.content) == (206, whole.content[:100])
+
+
+def test_a_host_that_anybody_could_reach_needs_tokens(tmp_path: Path) -> None:
+    done = run_command("serve", "--host", "0.0.0.0", "--work-dir", tmp_path)
+    assert (done.returncode, "loopback only" in done.stderr) == (2, True)
+    assert reachable("http://0.0.0.0:80") == "http://127.0.0.1:80"
+    assert reachable("http://[::]:80") == "http://[::1]:80"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_job_at_work_goes_on_at_the_next_start(
+    started: list[Serve], tmp_path: Path, demo_clip: Path, number: signal.Signals
+) -> None:
+    serve = start(started, tmp_path)
+    jobs = [serve.submit(demo_clip, *SLEEP, "--crf", str(crf)) for crf in (20, 21)]
+    eventually(lambda: list(serve.work_dir.glob("jobs/*/segments/00001.json")), "two segments")
+    parts = " ".join(serve.processes().values())
+    for name in ("prefect.engine", "seedvr2_core.worker", "deployments.gateway"):
+        assert name in parts
+    assert serve.stop(number) == (-signal.SIGKILL if number == signal.SIGKILL else 0), serve.said()
+    eventually(lambda: not serve.processes(), "the end of all processes")
+    again = start(started, tmp_path)
+    assert f"job {jobs[0]}" in serve.said() + again.said() or number == signal.SIGINT
+    ended = [again.wait_for(job, "completed", "failed") for job in jobs]
+    assert [job["status"] for job in ended] == ["completed", "completed"], ended
+    results = {
+        result["job_id"]: result
+        for path in again.work_dir.glob("jobs/*/result.json")
+        if (result := json.loads(path.read_text()))
+    }
+    assert set(results) == set(jobs)
+    assert results[jobs[0]]["segments_reused"] >= 2
+    for result in results.values():
+        assert file_sha256(Path(result["output_path"])) == result["sha256"]
+
+
+@pytest.mark.soak
+def test_parts_that_are_killed_come_back(
+    started: list[Serve], tmp_path: Path, demo_clip: Path
+) -> None:
+    serve = start(started, tmp_path)
+    for text in (
+        *("deployments.gateway", "deployments.edge", "deployments.server"),
+        *("--pool local", "--pool cpu"),
+    ):
+        before = serve.part(text)
+        os.kill(before, signal.SIGKILL)
+        eventually(
+            lambda text=text, before=before: any(
+                text in command and pid != before for pid, command in serve.processes().items()
+            ),
+            f"a new {text}",
+        )
+    job = serve.submit(demo_clip, *LANCZOS)
+    ended = serve.wait_for(job, "completed", "failed")
+    assert ended["status"] == "completed", ended
+    assert httpx.get(ended["download_url"]).is_success
+    assert serve.said().count("it is started again in 1 s") == 5, serve.said()
+
+
+@pytest.mark.soak
+def test_cancel_and_logs(started: list[Serve], tmp_path: Path, demo_clip: Path) -> None:
+    serve = start(started, tmp_path)
+    job = serve.submit(demo_clip, *SLEEP)
+    following = subprocess.Popen(
+        command_line("logs", job, "--follow"),
+        env=serve.environment | {"SEEDVR2_GATEWAY_URL": serve.urls["gateway"]},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    serve.wait_for(job, "processing")
+    eventually(lambda: list(serve.work_dir.glob("jobs/*/segments/00000.json")), "a segment")
+    assert serve.command("cancel", job).returncode == 0
+    serve.wait_for(job, "cancelled")
+    lines, _ = following.communicate(timeout=WAIT_SECONDS)
+    assert following.returncode == 0
+    assert "INFO" in lines
+    eventually(
+        lambda: not any("seedvr2_core.worker" in c for c in serve.processes().values()),
+        "the end of the engine child",
+    )
+    assert serve.command("status", job, "--watch").returncode == 1
+
+
+@pytest.mark.soak
+def test_a_port_that_is_taken_ends_it_with_a_sentence(started: list[Serve], tmp_path: Path) -> None:
+    serve = start(started, tmp_path)
+    port = serve.urls["gateway"].rpartition(":")[2]
+    free = ("--api-port", "0", "--edge-port", "0", "--gateway-port", port)
+    home = str(tmp_path / "other")
+    done = run_command("serve", *free, "--work-dir", tmp_path / "other", PREFECT_HOME=home)
+    assert done.returncode == 1
+    assert f"gateway cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_flow_runs_are_tied_to_their_worker() -> None:
+    template = tied({"job_configuration": {}, "variables": {"properties": {}}})
+    command = template["job_configuration"]["command"]
+    assert command.startswith(sys.executable)
+    assert "--parent={{ $SEEDVR2_ATTACHED_PID }} prefect.engine" in command
+    assert list(template["variables"]["properties"]) == ["$SEEDVR2_ATTACHED_PID"]

@@ -1,0 +1,207 @@
+"""The supervisor with real processes: a small server of our own that does as it is told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments import supervisor as module
+from deployments.attached import attached
+from deployments.supervisor import Part, Stopped, Supervisor
+from seedvr2_core.errors import ServiceError
+from tests.processes import ROOT, children_of, is_running
+
+# Says where it listens, answers, notes its end; with `child` it has an attached child of its own.
+SMALL = """
+import argparse, http.server, os, signal, subprocess, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int, default=0)
+parser.add_argument("--fail", action="store_true")
+parser.add_argument("--child", action="store_true")
+parser.add_argument("name")
+given = parser.parse_args()
+if given.fail:
+    sys.exit("no luck today")
+def end(*_):
+    with open("ends.txt", "a") as ends:
+        ends.write(given.name + "\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+if given.child:
+    tie = "--parent=" + str(os.getpid())
+    subprocess.Popen([sys.executable, "-m", "deployments.attached", tie, "small", "grandchild"])
+handler = http.server.SimpleHTTPRequestHandler
+server = http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler)
+print(f"{given.name}: http://127.0.0.1:{server.server_port}", flush=True)
+server.serve_forever()
+"""
+Make = Callable[..., Part]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make a part that runs the small server in tmp_path."""
+    (tmp_path / "small.py").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    def part(name: str, *arguments: str) -> Part:
+        return Part(
+            name=name,
+            module="small",
+            arguments=(name, *arguments),
+            environment=environment,
+            log=tmp_path / f"{name}.log",
+            port=0,
+        )
+
+    return part
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(told: list[str]) -> Iterator[Supervisor]:
+    with Supervisor(told.append) as supervisor:
+        yield supervisor
+
+
+def until(true: Callable[[], object], supervisor: Supervisor) -> None:
+    """Look after the parts until something is true."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        for part in supervisor.parts:
+            part.keep(supervisor.say)
+        time.sleep(0.02)
+
+
+def answers(url: str | None) -> bool:
+    try:
+        return httpx.get(url or "", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def pid_of(part: Part) -> int:
+    assert part._process is not None
+    return part._process.pid
+
+
+def test_a_part_that_dies_comes_back_at_its_address(
+    supervisor: Supervisor, make: Make, told: list[str]
+) -> None:
+    one, two = make("one"), make("two")
+    supervisor.start(one, two)
+    before = one.url
+    assert answers(one.url)
+    assert one.url != two.url
+    os.kill(pid_of(one), signal.SIGKILL)
+    until(lambda: answers(before) and told, supervisor)
+    assert one.url == before
+    assert "one ended (SIGKILL" in told[0]
+    assert "started again in 1 s" in told[0]
+
+
+def test_what_does_not_start_is_told_in_its_own_words(supervisor: Supervisor, make: Make) -> None:
+    with pytest.raises(ServiceError, match=r"(?s)bad did not start: exit code 1.*no luck today"):
+        supervisor.start(make("good"), make("bad", "--fail"))
+
+
+def test_what_dies_again_and_again_ends_the_whole(
+    supervisor: Supervisor, make: Make, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    monkeypatch.setattr(module, "MAX_DELAY_SECONDS", 0.0)
+    part = make("one")
+    supervisor.start(part)
+    part.arguments = ("one", "--fail")
+    os.kill(pid_of(part), signal.SIGKILL)
+    with pytest.raises(ServiceError, match=r"(?s)one ended 6 times in a row.*no luck today"):
+        supervisor.watch()
+    assert len(told) == module.MAX_DEATHS
+
+
+def test_the_last_one_started_ends_first(make: Make, tmp_path: Path, told: list[str]) -> None:
+    with Supervisor(told.append) as supervisor:
+        for name in ("one", "two", "three"):
+            supervisor.start(make(name))
+        supervisor.end(supervisor.parts[1], make("never started"))
+    assert (tmp_path / "ends.txt").read_text().split() == ["two", "three", "one"]
+
+
+def test_signals_stop_once(supervisor: Supervisor) -> None:
+    with supervisor.signals():
+        with pytest.raises(Stopped, match="SIGTERM"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # no second one in the middle of the end
+        assert supervisor._hurry
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_kill_9_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    code = """
+import os
+from pathlib import Path
+from deployments.supervisor import Part, Supervisor
+supervisor = Supervisor(print)
+supervisor.start(*(Part(name=n, module="small", arguments=(n, "--child"), port=0,
+                        environment=os.environ, log=Path(n + ".log")) for n in ("one", "two")))
+print("up", flush=True)
+supervisor.watch()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=dict(make("x").environment),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    deadline = time.monotonic() + 60
+    while not all("grandchild: " in log.read_text() for log in logs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    tree = children_of(process.pid)
+    assert len(tree) == 5
+    process.kill()
+    process.communicate()
+    while any(map(is_running, tree)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_attached_becomes_the_module(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text("import sys; print(__name__, *sys.argv[1:])")
+    command = attached("told", "a", "--b")
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "__main__ a --b\n", done.stderr
+
+
+def test_attached_to_a_parent_that_is_gone_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text("print('ran')")
+    done = subprocess.run(
+        attached("told", parent=2**22),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
