@@ -29,14 +29,17 @@ Action = dict[str, Any]
 
 
 def heartbeat_lost(seconds: float) -> AutomationCore:
-    """A run whose machine died says nothing: it counts as crashed after that silence."""
+    """A run whose machine died says nothing: it counts as crashed after that silence.
+
+    Runs of recover too: a second one waits for a first one only as long as that one lives.
+    """
     return _automation(
         "seedvr2: heartbeat lost -> Crashed",
-        "A run of upscale without a heartbeat is marked as crashed.",
+        "A run of upscale or recover without a heartbeat is marked as crashed.",
         {
             "posture": "Proactive",
             "match": _RUN,
-            "match_related": _of_flows("upscale"),
+            "match_related": _of_flows("upscale", "recover"),
             "after": [_BEAT],
             "expect": [_BEAT, *_RIGHTLY_QUIET],
             "within": seconds,
@@ -53,7 +56,7 @@ def crashed_to_recover(recover_id: UUID) -> AutomationCore:
     """A crashed job is looked at."""
     return _automation(
         "seedvr2: Crashed -> recover",
-        "A crashed run of upscale starts recover/auto, which looks at it.",
+        "A crashed run of upscale starts recover/auto, which brings it back.",
         _at_once("prefect.flow-run.Crashed", _RUN, match_related=_of_flows("upscale")),
         {
             "type": "run-deployment",

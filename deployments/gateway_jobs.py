@@ -8,13 +8,15 @@ from typing import Any, Literal
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, Field
 
+from tasks.appointments import (
+    LABEL_RECOVERIES,
+    LABEL_RECOVERING,
+    MAX_RECOVERIES,
+    recoveries_of,
+)
 from tasks.record import PROGRESS_KEY, RESULT_KEY
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
-
-LABEL_RECOVERIES = "recoveries"
-"""How often `recover` has re-queued a run; present on runs that `recover` watches."""
-MAX_RECOVERIES = 2
 
 STATE_TYPES: dict[Status, tuple[str, ...]] = {
     "pending": ("SCHEDULED", "PENDING", "PAUSED"),
@@ -78,11 +80,14 @@ def gpu_type(pool: str | None) -> str | None:
 def status_word(run: FlowRun) -> Status:
     """The caller's word for the run's state.
 
-    A crashed run is at work as long as `recover` watches it and has a re-queue left.
+    A crashed run is at work as long as `recover` watches it and has a re-queue left, and so is one
+    that `recover` cancels to bring it back.
     """
     kind = run.state.type.value if run.state else "SCHEDULED"
-    recoveries = run.labels.get(LABEL_RECOVERIES)
-    if kind == "CRASHED" and recoveries is not None and int(recoveries) < MAX_RECOVERIES:
+    if kind == "CANCELLED" and run.labels.get(LABEL_RECOVERING):
+        return "processing"
+    watched = LABEL_RECOVERIES in run.labels
+    if kind == "CRASHED" and watched and recoveries_of(run) < MAX_RECOVERIES:
         return "processing"
     return _WORDS[kind]
 

@@ -1,7 +1,7 @@
-"""The recover flow: looks at a run whose machine may be lost, and reports.
+"""The recover flow: the fail-safe. It looks at a run that may be lost, and brings it back.
 
-An automation starts it when a run of `upscale` crashed; people start it by hand. It changes
-nothing.
+An appointment at the job's ETA starts it, an automation when a run of `upscale` crashed, or people
+by hand. Looking at a run that is well changes nothing.
 """
 
 from uuid import UUID
@@ -12,9 +12,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.recovery import RunReport, look
+from tasks.found_output import find_output
+from tasks.recovery import RunReport, another_looks, look, make_sure
+from tasks.rescue import end_run, has_attempts, make_appointment, say_alive, settle
 
 REPORT_KEY = "recover-report"
+LOOKS = 3
 
 
 def run_name() -> str:
@@ -24,18 +27,59 @@ def run_name() -> str:
 
 @flow(name="recover", flow_run_name=run_name, persist_result=False)
 def recover(run_id: UUID) -> State[RunReport]:
-    """Look at a run and report: its state, its last sign of life, and what that means.
+    """Look at a run: leave it alone if it is well, else complete, re-queue or fail it.
 
     Args:
         run_id: id of an upscale run, or of the route run that created it.
 
-    Example: recover(run_id="5b0c...") -> "crashed: attempt 1 ended in restore at 41 %"
+    Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
     report = look(run_id)
+    done = ""
+    if report.lost and another_looks(report):
+        done = "another recover is at work on it"
+        make_appointment(report)
+    elif report.lost:
+        report = make_sure(report)
+        done = bring_back(report)
+    elif report.verdict == "alive":
+        keep(report)
+    return _told(report, done)
+
+
+def keep(report: RunReport) -> None:
+    """A job that is at work is looked at again at its new ETA, if anybody watches it."""
+    if report.deployed:
+        make_appointment(report)
+
+
+def bring_back(report: RunReport) -> str:
+    """Do what has to be done about a run that was watched; what it was, in words."""
+    if report.verdict == "alive":
+        if report.state == "Crashed":
+            say_alive(report)
+        keep(report)
+        return "it beats"
+    if not report.lost:
+        return "it went on by itself"
+    if not report.deployed:
+        return "nothing is done: no deployment started it, so none can start it again"
+    make_appointment(report)
+    output = find_output(report, looks=1 if has_attempts(report) else LOOKS)
+    held = end_run(report)
+    if held is None:
+        return "it went on by itself"
+    # Once more: what was on its way when it was ended, may have arrived.
+    return settle(report, held, output or find_output(report, looks=1))
+
+
+def _told(report: RunReport, done: str) -> State[RunReport]:
+    """Say what was found and done: log, artifact, state."""
     get_run_logger().info("%s", report.model_dump_json())
     create_table_artifact(
         key=REPORT_KEY,
         table=[report.model_dump(mode="json")],
-        description=f"{report.verdict}: {report.state} in attempt {report.attempts}",
+        description=f"{report.verdict}: {report.state} in attempt {report.attempts}; {done}",
     )
-    return Completed(message=f"{report.verdict}: {report.state}", data=report)
+    words = f"{report.verdict}: {report.state}" + (f"; {done}" if done else "")
+    return Completed(message=words, data=report)

@@ -8,12 +8,14 @@ import time
 from prefect import flow
 from prefect.runtime import flow_run
 
+from tasks.callback import call_back, check_callback
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import finish, hold_job
+from tasks.job import find_finished, finish, hold_job, make_room
+from tasks.place import name_in
 from tasks.probe import probe
-from tasks.record import keep_record
+from tasks.record import DELIVERY_SECONDS, keep_record
 from tasks.schemas import (
     ColorCorrection,
     Model,
@@ -23,8 +25,9 @@ from tasks.schemas import (
     UpscaleResult,
     check_request,
 )
-from tasks.settings import check_pool
+from tasks.settings import check_pool, get_settings
 from tasks.stitch import stitch
+from tasks.storage import check_storage
 from tasks.upload import upload
 from tasks.verify import verify
 
@@ -33,11 +36,18 @@ def run_name() -> str:
     """Name of a run: what is upscaled to what, without query strings or directories."""
     parameters = flow_run.parameters
     source = parameters.get("video_url") or parameters.get("video_path") or "upload"
-    name = str(source).split("?", 1)[0].split("#", 1)[0].rstrip("/").rsplit("/", 1)[-1]
-    return f"{name[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
+    return f"{name_in(str(source))[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
 
 
-@flow(name="upscale", flow_run_name=run_name, persist_result=False)
+@flow(
+    name="upscale",
+    flow_run_name=run_name,
+    persist_result=False,
+    on_completion=[call_back],
+    on_failure=[call_back],
+    on_cancellation=[call_back],
+    on_crashed=[call_back],
+)
 def upscale(
     video_url: str | None = None,
     video_path: str | None = None,
@@ -52,6 +62,7 @@ def upscale(
     crf: int = 18,
     preset: Preset = "medium",
     fresh: bool = False,
+    callback_url: str | None = None,
 ) -> UpscaleResult:
     """Restore and upscale one video. Exactly one source is given.
 
@@ -69,23 +80,31 @@ def upscale(
         crf: x264 quality, smaller is better and larger.
         preset: x264 speed.
         fresh: ignore segments that an earlier run left.
+        callback_url: http(s) address that is told by a signed POST how the run ended.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
     request = check_request(**locals())
     began = time.monotonic()
     check_pool(request.resolution)
+    if request.callback_url:
+        check_callback(request.callback_url)
+    check_storage(get_settings())
     with keep_record() as record:
         source = fetch(request)
         probed = probe(source, request.model)
         job = estimate(request, probed)
         record.planned(job)
         with hold_job(job, fresh=request.fresh):
+            if finished := find_finished(job, seconds=time.monotonic() - began):
+                return finished
+            make_room(job)
             with session(job) as inference:
                 for index in range(job.num_segments):
                     infer(job, index)
+            record.enter("deliver", stall_limit=DELIVERY_SECONDS)
             joined = stitch(job)
-            stored = verify(upload(joined, job.output_name))
+            stored = verify(upload(joined, job.output_name), joined)
             return finish(
                 job,
                 joined,

@@ -1,46 +1,73 @@
-"""Looking at a run whose machine may be lost: its state, and the last sign of life it left.
+"""What is known of a run that may be lost: its state, the last sign of life it left, and what that
+means. Nothing here changes a run; `tasks/rescue.py` does.
 
-It only looks. What is done about it is decided elsewhere, from this report.
+A sign of life is a beat in the progress artifact of the run's present attempt. Clocks of different
+machines are not compared where it matters: a run is alive if its beat changes while it is watched,
+and silent if it does not for as long as it should have, the API answering all the while.
 """
 
-from datetime import UTC, datetime
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from prefect import task
+import httpx
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter
-from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.filters import ArtifactFilter, FlowFilter, FlowRunFilter
+from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
 
 from seedvr2_core.errors import InvalidRequestError
+from tasks.appointments import recoveries_of
 from tasks.record import PROGRESS_KEY
 from tasks.retry import retryable
 from tasks.routing import job_among, job_filter
-from tasks.schemas import Record
+from tasks.schemas import Prospect, Record
+from tasks.settings import get_settings
 
-SILENCE_MARGIN_SECONDS = 300.0
-"""Beyond the stall limit: the guard of a living run acts before anybody else does."""
+MARK = "recover: "
+"""Begins the message of every state that `recover` sets."""
+POLL_SECONDS = 2.0
 
-Verdict = Literal["waiting", "alive", "silent", "crashed", "ended"]
+Verdict = Literal["waiting", "alive", "crashed", "silent", "overdue", "interrupted", "ended"]
 
 
 class RunReport(Record):
     """What is known of a run."""
 
-    run_id: str
+    run_id: UUID
     """The job's, also where the id of a `route` run was asked for."""
-    asked_for: str
+    asked_for: UUID
     state: str
+    state_id: UUID | None
     message: str | None
     attempts: int
+    recoveries: int
+    deployed: bool
+    """A run that no deployment started cannot be re-queued."""
+    fresh: bool
+    """What an earlier run of the same request left does not count."""
+    run_seconds: float
     phase: str | None = None
     percent: float | None = None
+    began_at: datetime | None = None
+    """First sign of life of this attempt."""
     beat_at: datetime | None = None
-    beat_age_seconds: float | None = None
     stall_limit_seconds: float | None = None
+    deadline: datetime | None = None
+    job: Prospect | None = None
     verdict: Verdict
+    """waiting: not begun, or somebody cancels it. interrupted: a `recover` did not finish."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether something has to be done about it."""
+        return self.verdict in ("crashed", "silent", "overdue", "interrupted")
 
 
 @task(
@@ -57,47 +84,123 @@ def look(run_id: UUID) -> RunReport:
     Raises:
         InvalidRequestError: there is no such run.
     """
+    return read_report(run_id)
+
+
+@task(name="make-sure", persist_result=False, cache_policy=NO_CACHE)
+def make_sure(report: RunReport) -> RunReport:
+    """Watch a run that seems lost; what it is then, is sure.
+
+    Returns:
+        The report, or a new one if the run's state changed; alive if its beat went on.
+    """
+    while report.lost:
+        seen = _watch(report, _watch_seconds(report))
+        if seen.state_id == report.state_id:
+            return seen
+        report = seen
+    return report
+
+
+def _watch_seconds(report: RunReport) -> float:
+    """How long nothing must happen until a run counts as lost."""
+    settings = get_settings()
+    if report.verdict == "silent":
+        return (report.stall_limit_seconds or 0.0) + settings.recover_margin_seconds
+    return settings.recover_wait_seconds
+
+
+def _watch(report: RunReport, seconds: float) -> RunReport:
+    """Look again and again until something happens, or nothing did for so long.
+
+    A server that does not answer proves nothing about the run: the time starts anew.
+    """
+    logger = get_run_logger()
+    logger.info("%s: watching for %g s", report.verdict, seconds)
+    quiet_since, seen = time.monotonic(), report
+    while time.monotonic() - quiet_since < seconds:
+        time.sleep(min(POLL_SECONDS, seconds))
+        try:
+            seen = read_report(report.run_id)
+        except (httpx.HTTPError, PrefectException, OSError) as error:
+            logger.warning("the API does not answer, watching starts anew: %s", error)
+            quiet_since = time.monotonic()
+            continue
+        if seen.state_id != report.state_id:
+            return seen
+        if seen.beat_at != report.beat_at and report.verdict in ("crashed", "silent"):
+            return seen.model_copy(update={"verdict": "alive"})
+    return seen.model_copy(update={"verdict": report.verdict})
+
+
+def read_report(run_id: UUID) -> RunReport:
+    """Look at a run once.
+
+    Raises:
+        InvalidRequestError: there is no such run.
+    """
     with get_client(sync_client=True) as client:
         run = job_among(client.read_flow_runs(flow_run_filter=job_filter(run_id)), run_id)
         if run is None:
             raise InvalidRequestError(f"no flow run has the id {run_id} on {client.api_url}")
-        progress = _last_progress(client, run.id)
-    return report_on(run, progress, asked_for=run_id, now=datetime.now(UTC))
+        states = read_states(client, run.id)
+        progress = _last_progress(client, run.id, since=_attempt_began(states))
+    return report_on(run, states, progress, asked_for=run_id, now=datetime.now(UTC))
 
 
-def _last_progress(client: SyncPrefectClient, run_id: UUID) -> Artifact | None:
-    """The newest progress artifact of a run; each attempt writes one."""
+def read_states(client: SyncPrefectClient, run_id: UUID) -> list[State]:
+    """Every state that a run has been in, the oldest first."""
+    return sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+
+
+def _attempt_began(states: Sequence[State]) -> datetime:
+    """When the present attempt was taken up; what is older, an earlier attempt left."""
+    taken_up = [state.timestamp for state in states if state.is_pending()]
+    return taken_up[-1] if taken_up else datetime.min.replace(tzinfo=UTC)
+
+
+def _last_progress(client: SyncPrefectClient, run_id: UUID, *, since: datetime) -> Artifact | None:
+    """The progress artifact of the present attempt; each attempt writes one."""
     of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [PROGRESS_KEY]}}
     found = client.read_artifacts(
         artifact_filter=ArtifactFilter.model_validate(of_run),
         sort=ArtifactSort.CREATED_DESC,
         limit=1,
     )
-    return found[0] if found else None
+    return next((a for a in found if a.created is None or a.created >= since), None)
 
 
 def report_on(
-    run: FlowRun, progress: Artifact | None, *, asked_for: UUID, now: datetime
+    run: FlowRun,
+    states: Sequence[State],
+    progress: Artifact | None,
+    *,
+    asked_for: UUID,
+    now: datetime,
 ) -> RunReport:
     """The report from what was read."""
-    beat = (progress.metadata_ if progress else None) or {}
-    beat_at = datetime.fromisoformat(beat["beat_at"]) if "beat_at" in beat else None
-    age = (now - beat_at).total_seconds() if beat_at else None
-    limit = float(beat["stall_limit"]) if "stall_limit" in beat else None
-    state = run.state
-    return RunReport(
-        run_id=str(run.id),
-        asked_for=str(asked_for),
+    state, beat = run.state, (progress.metadata_ if progress else None) or {}
+    report = RunReport(
+        run_id=run.id,
+        asked_for=asked_for,
         state=state.name if state and state.name else "unknown",
+        state_id=state.id if state else None,
         message=state.message if state else None,
         attempts=run.run_count,
+        recoveries=recoveries_of(run),
+        deployed=run.deployment_id is not None,
+        fresh=bool(run.parameters.get("fresh", False)),
+        run_seconds=run.estimated_run_time.total_seconds(),
         phase=beat.get("phase"),
         percent=_percent(progress),
-        beat_at=beat_at,
-        beat_age_seconds=age,
-        stall_limit_seconds=limit,
-        verdict=_verdict(run, age, limit),
+        began_at=progress.created if progress else None,
+        beat_at=_time(beat.get("beat_at")),
+        stall_limit_seconds=float(beat["stall_limit"]) if "stall_limit" in beat else None,
+        deadline=_time(beat.get("deadline")),
+        job=Prospect.model_validate_json(beat["job"]) if "job" in beat else None,
+        verdict="waiting",
     )
+    return report.model_copy(update={"verdict": _verdict(state, states, report, now)})
 
 
 def _percent(progress: Artifact | None) -> float | None:
@@ -105,14 +208,71 @@ def _percent(progress: Artifact | None) -> float | None:
     return float(data) if isinstance(data, int | float) else None
 
 
-def _verdict(run: FlowRun, age: float | None, limit: float | None) -> Verdict:
-    """A run that has begun and left no beat yet is taken for alive: its child may be loading."""
-    state = run.state
-    if state is None or not (state.is_running() or state.is_final() or state.is_cancelling()):
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _verdict(
+    state: State | None, states: Sequence[State], report: RunReport, now: datetime
+) -> Verdict:
+    """What it means; a run that has begun and left no beat yet is taken for alive."""
+    if state is None:
         return "waiting"
+    if (state.is_cancelling() or state.is_cancelled()) and we_cancelled(states):
+        return "interrupted"
     if state.is_crashed():
         return "crashed"
     if state.is_final():
         return "ended"
-    silent = age is not None and limit is not None and age > limit + SILENCE_MARGIN_SECONDS
-    return "silent" if silent else "alive"
+    return _verdict_running(report, now) if state.is_running() else "waiting"
+
+
+def we_cancelled(states: Sequence[State]) -> bool:
+    """Whether the last one to cancel the run was a `recover`."""
+    cancelling = [state for state in states if state.is_cancelling()]
+    return bool(cancelling) and (cancelling[-1].message or "").startswith(MARK)
+
+
+def _verdict_running(report: RunReport, now: datetime) -> Verdict:
+    """The guard in the run's own process acts at its limits; the margin is for it."""
+    margin = timedelta(seconds=get_settings().recover_margin_seconds)
+    if report.deadline is not None and now > report.deadline + margin:
+        return "overdue"
+    if report.beat_at is None or report.stall_limit_seconds is None:
+        return "alive"
+    limit = timedelta(seconds=report.stall_limit_seconds)
+    return "silent" if now > report.beat_at + limit + margin else "alive"
+
+
+def seconds_left(report: RunReport, now: datetime) -> float:
+    """How long a job that is at work will take, by its progress so far."""
+    if report.job is None or report.began_at is None:
+        return 0.0
+    share = (report.percent or 0.0) / 100
+    if share <= 0:
+        return report.job.eta_seconds
+    elapsed = (now - report.began_at).total_seconds()
+    return min(elapsed * (1 - share) / share, report.job.job_limit_seconds)
+
+
+@task(
+    name="another-looks",
+    retries=3,
+    retry_delay_seconds=[1, 5, 15],
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def another_looks(report: RunReport) -> bool:
+    """Whether a `recover` that began before this one is at work on the same run."""
+    with get_client(sync_client=True) as client:
+        running = client.read_flow_runs(
+            flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
+            flow_run_filter=FlowRunFilter.model_validate(
+                {"state": {"type": {"any_": ["RUNNING"]}}}
+            ),
+        )
+    ids = {str(report.run_id), str(report.asked_for)}
+    same = [run for run in running if str(run.parameters.get("run_id")) in ids and run.start_time]
+    same.sort(key=lambda run: (run.start_time, run.id))
+    return bool(same) and str(same[0].id) != flow_run.id

@@ -1,29 +1,20 @@
-"""Routing: the site's table, the `route` flow against a real server, ids that resolve to jobs; and
-the `recover` flow, which looks at runs.
-"""
+"""Routing: the site's table, the `route` flow against a real server, ids that resolve to jobs."""
 
 import contextlib
-import json
 from collections.abc import Iterator
-from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate, WorkPoolCreate
-from prefect.client.schemas.filters import ArtifactFilter
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.states import Crashed, Running
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
-from flows.recover import REPORT_KEY, recover
 from flows.route import route
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks import settings
-from tasks.record import PROGRESS_KEY
-from tasks.recovery import RunReport
 from tasks.routing import (
     LABEL_RESOLUTION,
     LABEL_ROUTED_FROM,
@@ -165,39 +156,3 @@ def test_a_missing_deployment_says_what_to_do(in_api: None) -> None:
     with pytest.raises(InvalidRequestError, match=r"'upscale/nowhere'.*make deploy"):
         route(video_url=URL, resolution="720p")
     use_settings(None)
-
-
-def beat(client: SyncPrefectClient, run_id: UUID, *, beat_at: str) -> None:
-    """A progress artifact as a run's record thread leaves it."""
-    metadata = {"beat_at": beat_at, "phase": "restore", "stall_limit": "120.0"}
-    client.create_artifact(
-        ArtifactCreate(
-            key=PROGRESS_KEY, type="progress", data=41.5, metadata_=metadata, flow_run_id=run_id
-        )
-    )
-
-
-def test_recover_reports_state_and_last_beat(
-    client: SyncPrefectClient, deployed: dict[str, UUID]
-) -> None:
-    route_id, job_id = routed(resolution="4k")
-    assert recover(route_id, return_state=True).message == "waiting: Scheduled"
-    client.set_flow_run_state(job_id, Running(), force=True)
-    assert recover(job_id, return_state=True).message == "alive: Running"
-    beat(client, job_id, beat_at="2026-01-01T00:00:00+00:00")
-    state = recover(job_id, return_state=True)
-    assert state.message == "silent: Running"
-    report = cast(RunReport, state.result())
-    assert (report.phase, report.percent, report.stall_limit_seconds) == ("restore", 41.5, 120.0)
-    client.set_flow_run_state(job_id, Crashed(message="no heartbeat"), force=True)
-    state = recover(route_id, return_state=True)
-    of_run = {"flow_run_id": {"any_": [state.state_details.flow_run_id]}}
-    artifacts = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run))
-    table = json.loads(str(next(a.data for a in artifacts if a.key == REPORT_KEY)))
-    assert (table[0]["run_id"], table[0]["asked_for"]) == (str(job_id), str(route_id))
-    assert (table[0]["verdict"], table[0]["message"]) == ("crashed", "no heartbeat")
-
-
-def test_recover_of_nothing_says_so(in_api: None) -> None:
-    with pytest.raises(InvalidRequestError, match="no flow run has the id"):
-        recover(uuid4())

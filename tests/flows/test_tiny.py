@@ -54,7 +54,13 @@ def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def offer_tiny(work_dir: Path) -> Path:
     """Let this process work in a directory, with short segments and the tiny engines."""
     use_settings(
-        Settings(work_dir=work_dir, allow_local_files=True, test_engines=True, segment_seconds=0.5)
+        Settings(
+            work_dir=work_dir,
+            allow_local_files=True,
+            test_engines=True,
+            keep_segments=True,
+            segment_seconds=0.5,
+        )
     )
     return work_dir
 
@@ -67,7 +73,7 @@ class Finished:
     result: UpscaleResult
 
     def copy_to(self, work_dir: Path) -> Path:
-        """Let this process work on a copy of the job; returns its directory."""
+        """Let this process work on a copy of the job, whose output is lost; its directory."""
         shutil.copytree(self.work_dir / "jobs", work_dir / "jobs")
         return offer_tiny(work_dir) / "jobs" / self.result.job_key
 
@@ -175,6 +181,7 @@ def test_a_child_killed_inside_a_shot_is_replaced(
 def test_the_3b_style_runs_too(demo_clip: Path, tmp_path: Path) -> None:
     work_dir = offer_tiny(tmp_path)
     first = run(demo_clip, "tiny-3b")
+    Path(first.output_path or "").unlink()
     sidecar_path(work_dir / "jobs" / first.job_key, 2).unlink()
     again = run(demo_clip, "tiny-3b")
     assert (again.segments_reused, again.sha256) == (4, first.sha256)

@@ -1,0 +1,306 @@
+"""`recover` with everything real: a server with its automations, workers, processes that are killed
+and stopped. Short forms of these are in test_recover.py.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import ROOT, children_of, is_running, kill_tree
+from tests.server_kit import prefect_server
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
+
+HEARTBEAT_LOST_SECONDS = 75
+PATIENCE_SECONDS = 400.0
+
+
+def until(look: Callable[[], Any], what: str) -> Any:
+    """What `look` gives, as soon as it gives something; a server that is away gives nothing."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            if found := look():
+                return found
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.5)
+
+
+class Site:
+    """A server, the workers of the pools `cpu` and `local`, and one work directory."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{port}/api"
+        own = {name: value for name, value in os.environ.items() if "SEEDVR2" not in name}
+        self.environment = own | {
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "SEEDVR2_IMAGE": "none:0",
+            "SEEDVR2_WORK_DIR": str(folder / "work"),
+            "SEEDVR2_TEST_ENGINES": "1",
+            "SEEDVR2_SEGMENT_SECONDS": "2",
+            "SEEDVR2_STALL_SECONDS": "10",
+            "SEEDVR2_HEARTBEAT_LOST_SECONDS": str(HEARTBEAT_LOST_SECONDS),
+            "SEEDVR2_RECOVER_MARGIN_SECONDS": "10",
+            "SEEDVR2_RECOVER_WAIT_SECONDS": "45",
+            "SEEDVR2_RECOVER_LOOK_SECONDS": "2",
+        }
+        self._server = ExitStack()
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.api = httpx.Client(base_url=self.url, timeout=30.0)
+        self.start_server()
+
+    def start_server(self) -> None:
+        self._server.enter_context(prefect_server(self.environment))
+
+    def kill_server(self) -> None:
+        self._server.close()
+
+    def deploy(self) -> None:
+        """Pools, deployments, automations."""
+        command = [sys.executable, "-m", "deployments.deploy", "deploy"]
+        done = subprocess.run(
+            command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start_worker(self, pool: str, **changes: str) -> None:
+        """A process worker of the pool, or another one if it is gone."""
+        worker = self._workers.get(pool)
+        if worker is not None and worker.poll() is None:
+            return
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+        command += ["--limit", "1" if pool == "local" else "4"]
+        with (self.folder / f"{pool}.log").open("ab") as log:
+            self._workers[pool] = subprocess.Popen(
+                command, env=self.environment | changes, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def kill_worker(self, pool: str) -> list[int]:
+        """kill -9 a worker with all it runs."""
+        worker = self._workers.pop(pool)
+        killed = kill_tree(worker.pid)
+        worker.wait()
+        return killed
+
+    def running(self, pool: str) -> list[int]:
+        """What a worker runs: the flow's process, its child."""
+        return children_of(self._workers[pool].pid)[1:]
+
+    def close(self) -> None:
+        for pool in list(self._workers):
+            self.kill_worker(pool)
+        self.kill_server()
+        self.api.close()
+
+    def ask(self, method: str, path: str, **how: Any) -> Any:
+        """One request; a server that is away or too busy for it is asked again."""
+
+        def answer() -> httpx.Response | None:
+            response = self.api.request(method, path, **how)
+            return None if response.status_code == 503 else response
+
+        response = until(answer, f"an answer to {path}")
+        assert response.is_success, response.text
+        return response.json() if response.content else None
+
+    def post(self, path: str, body: object) -> Any:
+        return self.ask("POST", path, json=body)
+
+    def create(self, deployment: str, **parameters: object) -> str:
+        """Create a run; its id."""
+        found = self.ask("GET", f"/deployments/name/{deployment}")["id"]
+        body = {"parameters": parameters}
+        return self.post(f"/deployments/{found}/create_flow_run", body)["id"]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return self.ask("GET", f"/flow_runs/{run_id}")
+
+    def state(self, run_id: str) -> str:
+        return self.run(run_id)["state_name"]
+
+    def said(self, run_id: str) -> str:
+        """Wait until a run has completed; its message."""
+        until(lambda: self.state(run_id) in ("Completed", "Failed", "Crashed"), f"end of {run_id}")
+        state = self.run(run_id)["state"]
+        assert state["type"] == "COMPLETED", state
+        return state["message"]
+
+    def states(self, run_id: str) -> list[str]:
+        """The names of all states it has been in."""
+        found = self.ask("GET", "/flow_run_states/", params={"flow_run_id": run_id})
+        return [s["name"] for s in sorted(found, key=lambda state: state["timestamp"])]
+
+    def artifacts(self, run_id: str, key: str) -> list[dict[str, Any]]:
+        """The newest first."""
+        wanted = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
+        return self.post("/artifacts/filter", {"artifacts": wanted, "sort": "CREATED_DESC"})
+
+    def beats(self, run_id: str, attempt: int = 1) -> bool:
+        """Whether an attempt restores frames."""
+        progress = self.artifacts(run_id, "upscale-progress")
+        if len(progress) < attempt:
+            return False
+        return progress[0]["data"] > 0 and progress[0]["metadata_"]["phase"] == "restore"
+
+    def looks(self, run_id: str) -> list[str]:
+        """What the runs of `recover` said of a run."""
+        runs = self.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+        mine = [run for run in runs if run["parameters"].get("run_id") == run_id]
+        return [run["state"]["message"] or run["state_name"] for run in mine]
+
+    def committed(self) -> int:
+        """Segments that are on disk."""
+        return len(list((self.folder / "work").glob("jobs/*/segments/?????.json")))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """With everything deployed, and a worker that runs `recover`."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        site.deploy()
+        site.start_worker("cpu")
+        yield site
+    finally:
+        site.close()
+
+
+@pytest.fixture
+def clip(
+    demo_clip: Path, tmp_path: Path, ffmpeg: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> Callable[[int], Path]:
+    """The demo clip, so many times; a source of its own, so a job of its own."""
+
+    def make(times: int) -> Path:
+        path = tmp_path / "looped.mp4"
+        loop = ("-stream_loop", str(times - 1), "-i", demo_clip, "-c", "copy")
+        ffmpeg(*loop, "-metadata", f"title={tmp_path.name}", path)
+        return path
+
+    return make
+
+
+def submit(site: Site, clip: Path) -> str:
+    """A job of 50 ms a frame."""
+    return site.create(
+        "upscale/local",
+        video_path=str(clip),
+        model="sleep",
+        resolution="720p",
+        preset="ultrafast",
+    )
+
+
+def stop(site: Site) -> list[int]:
+    """SIGSTOP what the local worker runs: a machine that hangs."""
+    stopped = site.running("local")
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], Path]) -> None:
+    # No appointment is near: that its heartbeats are missed brings it back.
+    site.start_worker("local", SEEDVR2_RECOVER_MARGIN_SECONDS="900")
+    before = site.committed()
+    job = submit(site, clip(10))
+    until(lambda: site.committed() >= before + 3, "three segments")
+    killed = site.kill_worker("local")
+    assert len(killed) >= 3, "worker, flow, child"
+    until(lambda: not any(is_running(pid) for pid in killed), "the end of all of them")
+    site.start_worker("local")
+    until(lambda: site.state(job) == "Completed", "Completed")
+    run = site.run(job)
+    assert (run["run_count"], run["labels"]["recoveries"]) == (2, 1)
+    ends = ("Crashed", "Cancelling", "AwaitingRetry", "Completed")
+    assert [name for name in site.states(job) if name in ends] == list(ends)
+    (result,) = site.artifacts(job, "upscale-result")
+    assert '"segments_reused": 0' not in result["data"]
+    assert any("re-queued, 1" in said for said in site.looks(job))
+
+
+def test_a_slow_run_that_beats_is_left_alone(site: Site, clip: Callable[[int], Path]) -> None:
+    site.start_worker("local")
+    job = submit(site, clip(10))
+    until(lambda: site.beats(job), "beats")
+    assert site.said(site.create("recover/auto", run_id=job)) == "alive: Running"
+    until(lambda: site.state(job) == "Completed", "Completed")
+    assert site.run(job)["run_count"] == 1
+    assert "Cancelling" not in site.states(job)
+    assert site.said(site.create("recover/auto", run_id=job)) == "ended: Completed"
+
+
+def test_a_hung_run_whose_file_is_stored_is_completed(
+    site: Site, clip: Callable[[int], Path]
+) -> None:
+    site.start_worker("local")
+    source = clip(10)
+    first = submit(site, source)
+    until(lambda: site.state(first) == "Completed", "the first, undisturbed")
+    for result in (site.folder / "work").glob("jobs/*/result.json"):
+        result.unlink()  # else the second would find the output itself
+    job = submit(site, source)
+    until(lambda: site.beats(job), "beats")
+    stopped = stop(site)
+    until(lambda: site.state(job) == "Completed", "Completed")
+    until(lambda: any("; completed: looped" in said for said in site.looks(job)), "its report")
+    assert not any(is_running(pid) for pid in stopped)
+    (result,) = site.artifacts(job, "upscale-result")
+    assert job in result["data"]
+    assert site.states(job)[-3:] == ["Cancelling", "Cancelled", "Completed"]
+
+
+def test_a_run_that_hangs_again_and_again_fails(site: Site, clip: Callable[[int], Path]) -> None:
+    site.start_worker("local")
+    job = submit(site, clip(10))
+    ended = 0
+    for attempt in (1, 2, 3):
+        until(lambda attempt=attempt: site.beats(job, attempt), f"beats of attempt {attempt}")
+        stopped = stop(site)
+        expected = "AwaitingRetry" if attempt < 3 else "Failed"
+        until(
+            lambda name=expected, after=ended: name in site.states(job)[after:],
+            f"{expected} after attempt {attempt}",
+        )
+        ended = len(site.states(job))
+        assert not any(is_running(pid) for pid in stopped)
+    assert site.run(job)["state"]["message"].startswith("output file not found")
+    assert site.run(job)["run_count"] == 3
+
+
+def test_a_server_that_was_away_kills_no_job(site: Site, clip: Callable[[int], Path]) -> None:
+    site.start_worker("local")
+    job = submit(site, clip(50))
+    until(lambda: site.beats(job), "beats")
+    at_work = site.running("local")
+    site.kill_server()
+    time.sleep(HEARTBEAT_LOST_SECONDS + 20)  # the outage itself: longer than the silence allowed
+    site.start_server()
+    site.start_worker("cpu")
+    site.start_worker("local")
+    until(lambda: "Crashed" in site.states(job), "Crashed, wrongly")
+    until(lambda: any("it beats" in said for said in site.looks(job)), "recover's look")
+    assert site.state(job) == "Running"
+    assert all(is_running(pid) for pid in at_work)
+    until(lambda: site.state(job) == "Completed", "Completed")
+    assert site.run(job)["labels"]["recoveries"] == 0
+    assert "Cancelling" not in site.states(job)

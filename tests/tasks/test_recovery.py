@@ -1,0 +1,248 @@
+"""What a run's record means, when it is looked at again, and whose the file in storage is."""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import Artifact, FlowRun, State
+from prefect.states import (
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+)
+
+from tasks.found_output import NOTE, look_once, save_result
+from tasks.recovery import MARK, RunReport, Verdict, report_on, seconds_left
+from tasks.rescue import has_attempts
+from tasks.schemas import Prospect, UpscaleResult
+from tasks.settings import Settings
+from tasks.storage import open_storage
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+PROSPECT = Prospect(
+    job_key="0123456789ab" + "c" * 52,
+    output_name="clip_720p_0123456789ab.mp4",
+    engine="lanczos",
+    width=1280,
+    height=720,
+    frames=75,
+    input_size_mb=0.5,
+    eta_seconds=1000.0,
+    job_limit_seconds=7200.0,
+    notes=("a note",),
+)
+
+
+def beat(
+    *, age: float = 1.0, percent: float = 50.0, began: float = 600.0, **metadata: str
+) -> Artifact:
+    """A progress artifact: how old its beat and the artifact itself are, in seconds."""
+    told = {
+        "beat_at": (NOW - timedelta(seconds=age)).isoformat(timespec="milliseconds"),
+        "phase": "restore",
+        "stall_limit": "120.0",
+        "job": PROSPECT.model_dump_json(),
+    }
+    return Artifact(created=NOW - timedelta(seconds=began), data=percent, metadata_=told | metadata)
+
+
+def report(
+    *states: State, progress: Artifact | None = None, run_id: UUID | None = None, **fields: object
+) -> RunReport:
+    """The report on a run with this history."""
+    run = FlowRun.model_validate(
+        {"id": run_id or uuid4(), "flow_id": uuid4(), "run_count": 1, "deployment_id": uuid4()}
+        | fields
+    )
+    run.state = states[-1]
+    return report_on(run, states, progress, asked_for=run.id, now=NOW)
+
+
+def verdict(*states: State, **how: object) -> Verdict:
+    """What it means."""
+    return report(*states, **how).verdict  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def margin(settings_with: Callable[..., Settings]) -> Settings:
+    """Five minutes, and a storage of the test's own."""
+    return settings_with(recover_margin_seconds=300)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (Scheduled(), "waiting"),
+        (Pending(), "waiting"),
+        (Paused(), "waiting"),
+        (Cancelling(message="by somebody"), "waiting"),
+        (Cancelled(), "ended"),
+        (Completed(), "ended"),
+        (Failed(), "ended"),
+        (Failed(name="TimedOut"), "ended"),
+        (Crashed(), "crashed"),
+        (Running(), "alive"),
+    ],
+    ids=lambda value: value.name if isinstance(value, State) else value,
+)
+def test_what_a_state_means(state: State, expected: str) -> None:
+    assert verdict(state, progress=beat()) == expected
+
+
+def test_a_run_is_silent_only_beyond_its_stall_limit_and_the_margin() -> None:
+    assert verdict(Running(), progress=beat(age=419)) == "alive"
+    assert verdict(Running(), progress=beat(age=421)) == "silent"
+    assert verdict(Running(), progress=beat(age=421, stall_limit="7200.0")) == "alive"
+    assert verdict(Running()) == "alive", "no beat yet: it fetches or probes"
+
+
+def test_a_run_is_overdue_only_beyond_its_deadline_and_the_margin() -> None:
+    for late, expected in ((299, "alive"), (301, "overdue")):
+        deadline = (NOW - timedelta(seconds=late)).isoformat()
+        assert verdict(Running(), progress=beat(deadline=deadline)) == expected
+
+
+def test_what_a_recover_left_unfinished_is_told_from_what_somebody_cancelled() -> None:
+    ours, theirs = Cancelling(message=MARK + "lost"), Cancelling(message="I changed my mind")
+    assert verdict(Crashed(), ours) == "interrupted"
+    assert verdict(Running(), ours, Cancelled()) == "interrupted"
+    assert verdict(Running(), ours, Cancelled(), Running(), theirs, Cancelled()) == "ended"
+
+
+def test_the_new_eta_follows_from_progress() -> None:
+    for percent, began, left in ((50, 600, 600), (75, 600, 200), (0, 600, 1000), (1, 600, 7200)):
+        seen = report(Running(), progress=beat(percent=percent, began=began))
+        assert seconds_left(seen, NOW) == pytest.approx(left)
+    assert seconds_left(report(Running()), NOW) == 0
+
+
+def test_two_re_queues_and_none_after_a_limit() -> None:
+    for recoveries, left in ((0, True), (1, True), (2, False)):
+        assert has_attempts(report(Crashed(), labels={"recoveries": recoveries})) is left
+    overdue = beat(deadline=(NOW - timedelta(days=1)).isoformat())
+    assert not has_attempts(report(Running(), progress=overdue))
+
+
+def store(settings: Settings, content: bytes, name: str = PROSPECT.output_name) -> str:
+    """Put a file into storage; its digest."""
+    path = settings.work_dir / "made.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    stored = open_storage(settings).put(path, name)
+    path.unlink()
+    return stored.sha256
+
+
+def job_dir(settings: Settings) -> Path:
+    folder = settings.work_dir / "jobs" / PROSPECT.job_key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def lost(**fields: object) -> RunReport:
+    """A crashed run that was planned ten minutes ago."""
+    return report(Crashed(), progress=beat(), **fields)  # type: ignore[arg-type]
+
+
+def result(settings: Settings) -> UpscaleResult:
+    """What an earlier run of the same request said."""
+    found = look_once(lost())
+    assert found is not None
+    return found.model_copy(update={"job_id": str(uuid4()), "seconds": 77.0, "notes": ()})
+
+
+def test_nothing_is_found_where_nothing_is_stored_or_planned(margin: Settings) -> None:
+    assert look_once(lost()) is None
+    store(margin, b"somebody else's", "clip_720p_ffffffffffff.mp4")
+    assert look_once(lost()) is None
+    store(margin, b"ours")
+    assert look_once(report(Crashed())) is None, "crashed before it was planned"
+
+
+def test_the_planned_name_is_enough_where_the_job_directory_is_elsewhere(margin: Settings) -> None:
+    digest = store(margin, b"ours")
+    seen = lost()
+    found = look_once(seen)
+    assert found is not None
+    assert (found.job_id, found.filename) == (str(seen.run_id), PROSPECT.output_name)
+    assert (found.sha256, found.output_size_mb) == (digest, 0.0)
+    assert (found.width, found.height, found.frames) == (1280, 720, 75)
+    assert found.output_path == str(margin.storage_dir / PROSPECT.output_name)
+    assert found.notes == ("a note", NOTE)
+    save_result(found)
+    assert not (margin.work_dir / "jobs").exists()
+
+
+def test_bytes_that_were_made_here_must_be_the_bytes_there(margin: Settings) -> None:
+    store(margin, b"of another device")
+    (job_dir(margin) / "output.mp4").write_bytes(b"ours")
+    assert look_once(lost()) is None
+    digest = store(margin, b"ours")
+    found = look_once(lost())
+    assert found is not None
+    assert (found.filename, found.sha256) == ("clip_720p_0123456789ab-1.mp4", digest)
+
+
+def test_the_saved_result_is_what_is_told(margin: Settings) -> None:
+    store(margin, b"ours")
+    saved = result(margin)
+    job_dir(margin)
+    save_result(saved)
+    written = json.loads((job_dir(margin) / "result.json").read_text())
+    assert written == saved.model_dump(mode="json")
+    seen = lost()
+    found = look_once(seen)
+    assert found == saved.model_copy(update={"job_id": str(seen.run_id)})
+
+
+def test_the_same_source_under_another_name_is_found_too(margin: Settings) -> None:
+    store(margin, b"ours")
+    saved = result(margin)
+    open_storage(margin).delete(PROSPECT.output_name)
+    store(margin, b"ours", "other_720p_0123456789ab.mp4")
+    job_dir(margin)
+    save_result(saved.model_copy(update={"filename": "other_720p_0123456789ab.mp4"}))
+    found = look_once(lost())
+    assert found is not None
+    assert found.filename == "other_720p_0123456789ab.mp4"
+
+
+def test_a_file_that_was_replaced_in_storage_is_not_the_saved_one(margin: Settings) -> None:
+    store(margin, b"ours")
+    job_dir(margin)
+    save_result(result(margin))
+    open_storage(margin).delete(PROSPECT.output_name)
+    store(margin, b"not ours")
+    assert look_once(lost()) is None
+
+
+def test_a_fresh_start_takes_only_what_it_made_itself(margin: Settings) -> None:
+    store(margin, b"of an earlier run")
+    assert look_once(lost(parameters={"fresh": True})) is None
+    job_dir(margin)
+    save_result(result(margin))
+    assert look_once(lost(parameters={"fresh": True})) is None, "another run's result"
+    run_id = uuid4()
+    save_result(result(margin).model_copy(update={"job_id": str(run_id)}))
+    found = look_once(lost(parameters={"fresh": True}, run_id=run_id))
+    assert found is not None
+    assert found.seconds == 77.0
+
+
+def test_a_joined_file_from_before_a_fresh_start_does_not_count(margin: Settings) -> None:
+    store(margin, b"ours")
+    made = job_dir(margin) / "output.mp4"
+    made.write_bytes(b"ours")
+    for age, found in ((700, False), (100, True)):
+        os.utime(made, times=(NOW.timestamp() - age,) * 2)
+        assert (look_once(lost(parameters={"fresh": True})) is not None) is found
