@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from seedvr2_core.disk import full_disk_told
 from seedvr2_core.engine import Commit
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.plan import Piece, Plan, Segment
@@ -22,6 +23,7 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
 
     Raises:
         SegmentError: the engine has nothing to commit although the shot goes on.
+        ResourceError: the disk is full.
     """
     if commit.latents is None:
         raise SegmentError(f"segment {segment.index} is part of a shot but left no latents")
@@ -30,7 +32,8 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
         tensors["tail"] = commit.tail.contiguous()
     path = latents_path(job_dir, segment.index)
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part)
+    with full_disk_told(f"writing the latents of segment {segment.index}"):
+        save_file(tensors, part)
     sync_file(part)
     part.replace(path)
     sync_directory(path.parent)

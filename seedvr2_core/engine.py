@@ -57,11 +57,16 @@ class Session(Protocol):
         """What it computes in now, for the sidecar ("float16 vae, bfloat16 dit")."""
         ...
 
+    @property
+    def rung(self) -> str:
+        """How the last piece was fitted into less memory than planned; "" if it was not."""
+        ...
+
     def fall_back(self) -> bool:
-        """After a NumericalError: step down the precision ladder for the shot that failed.
+        """After a NumericalError or DeviceMemoryError: step down the ladder of what failed.
 
         Returns:
-            Whether there was a step; the shot's pending pieces are then done again.
+            Whether there was a step; pending pieces are then done again.
         """
         ...
 
@@ -253,6 +258,12 @@ ENGINES: dict[str, EngineSpec] = {
         ),
         _tiny("tiny", "tiny-7b"),
         _tiny("tiny-3b", "tiny-3b"),
+        EngineSpec(
+            name="sleep",
+            module="seedvr2_core.sleep",
+            label="test engine that takes 50 ms a frame (restores nothing)",
+            test_only=True,
+        ),
     )
 }
 DEFAULT_ENGINE = "seedvr2-7b"

@@ -37,8 +37,13 @@ class PerFrameSession:
         """Of the arithmetic inside."""
         return "float32"
 
+    @property
+    def rung(self) -> str:
+        """Frames are not divided."""
+        return ""
+
     def fall_back(self) -> bool:
-        """There is no other precision."""
+        """There is no other precision and no smaller rung."""
         return False
 
     def adopt_precision(self, shot: Shot, precision: str) -> None:

@@ -28,14 +28,14 @@ from seedvr2_core.sampler import latent_noise, restore_latents
 from seedvr2_core.shot import LatentState, PieceSpan, ShotGrid, slices_between
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
-from seedvr2_core.windows import StitchMode, join_windows, owned_latents
+from seedvr2_core.windows import StitchMode, join_windows
 
 ENCODE, RESTORE, DECODE = "vae-encode", "dit", "vae-decode"
 """Phases of the heartbeat; those of a warm-up have WARM_UP in front."""
 WARM_UP = "warm-up "
 
 _KEPT_TABLES = 2
-"""Windows of a shot have two lengths at most."""
+"""Windows of a shot have two lengths at most (those of a lower rung two others)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,8 @@ class Phases:
         self._color: ColorMethod = cast(Any, "wavelet" if color == "auto" else color)
         self._device = torch.device(device)
         self._beat = beat
+        self.phase = ENCODE
+        """What is, or was last, at work."""
         self._build_vae = models.build_vae
         self._vae: VideoVAE | None = models.build_vae(getattr(torch, self._memory.vae_dtype))
         self._dit = GuestModule(models.dit, self._device, resident=self._memory.weights_resident)
@@ -83,6 +85,15 @@ class Phases:
         height, width = padded_size(*self._size)
         factor = self.vae_config.spatial_factor
         self.latent_shape = (height // factor, width // factor, self.vae_config.latent_channels)
+
+    def use_memory(self, memory: MemoryPlan) -> None:
+        """Go on with other slices, chunks and residency; states of before cannot be used."""
+        if memory.weights_resident != self._memory.weights_resident:
+            module, resident = self._dit.module, memory.weights_resident
+            self._dit = GuestModule(module, self._device, resident=resident)
+        self._memory = memory
+        self._tables.clear()
+        self._parking = Parking(self._device, enabled=memory.park_caches)
 
     def fresh_state(
         self, grid: ShotGrid, dtype: torch.dtype, *, encode_from: int = 0, decode_from: int = 0
@@ -116,6 +127,7 @@ class Phases:
             NumericalError: a latent that is kept is not finite.
             SegmentError: a source frame is missing.
         """
+        self.phase = ENCODE
         warm_up = first_kept is not None
         phase = WARM_UP + ENCODE if warm_up else ENCODE
         first_kept = first_kept or 0
@@ -139,8 +151,16 @@ class Phases:
         state.encoded_ZhwC = torch.cat(kept)
         state.encoder = self._parking.park(state.encoder)
 
-    def restore_windows(self, state: LatentState, grid: ShotGrid, span: PieceSpan) -> Tensor:
+    def restore_windows(
+        self, state: LatentState, grid: ShotGrid, span: PieceSpan, windows: Sequence[range]
+    ) -> Tensor:
         """Run the piece's windows and join them.
+
+        Args:
+            state: with all latents of the windows encoded.
+            grid: of the shot.
+            span: of the piece.
+            windows: from its first latent to the last that it encodes; the grid's, or shorter.
 
         Returns:
             The latents that the piece owns, (Z, h, w, 16) float16 on the CPU.
@@ -148,10 +168,12 @@ class Phases:
         Raises:
             NumericalError: one is not finite or out of float16's range.
         """
+        self.phase = RESTORE
         finals: list[Tensor] = []
+        ends = [*(later.start for later in windows[1:]), span.owned.stop]
         with self._dit.on_device() as dit:
-            for done, index in enumerate(span.windows, start=1):
-                window, owned = grid.windows[index], owned_latents(grid.windows, index)
+            for done, (window, end) in enumerate(zip(windows, ends, strict=True), start=1):
+                owned = range(window.start, end)
                 final_ZhwC, state.tail_KhwC = join_windows(
                     state.tail_KhwC,
                     self._restore_window(dit, state, grid, window, window.start - span.owned.start),
@@ -160,7 +182,7 @@ class Phases:
                 )
                 _check_finite(final_ZhwC, RESTORE, grid, owned)
                 finals.append(final_ZhwC.cpu())
-                self._beat(RESTORE, done, len(span.windows))
+                self._beat(RESTORE, done, len(windows))
         state.encoded_ZhwC = state.encoded_ZhwC[len(span.owned) :].clone()
         return torch.cat(finals)
 
@@ -191,6 +213,7 @@ class Phases:
         self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid, *, phase: str
     ) -> Iterator[Tensor]:
         """The shot's own frames of each decoder slice, cropped: (T, 3, height, width) float32."""
+        self.phase = DECODE
         vae = self._vae_of(state.dtype)
         first = state.decoder.next_latent
         slices = slices_between(grid.decoder_slices, first, first + len(latents_ZhwC))

@@ -66,6 +66,8 @@ ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
     "veryslow": 0.25,
 }
 """x264 preset -> seconds per output megapixel on two cores (veryfast and medium measured)."""
+ENGINE_SECONDS_PER_FRAME: Mapping[str, float] = {"sleep": 0.05}
+"""Engine -> seconds of every frame, whatever its size."""
 GPU_SHARE = 0.1
 """Assumed share of a small engine's CPU time on a GPU; not measured."""
 
@@ -213,9 +215,11 @@ def seconds_per_frame(video: VideoInfo, width: int, height: int, options: Option
     """Predicted wall seconds for one frame; on a CPU engine and encoder share the cores."""
     cores = options.cpu_count / MEASURED_CORES
     source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
-    per_source, per_output = ENGINE_SECONDS_PER_MPX[options.engine.name]
+    per_source, per_output = ENGINE_SECONDS_PER_MPX.get(options.engine.name, (0.0, 0.0))
     engine = per_source * source_mpx + per_output * output_mpx
     encode = ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx / cores
+    if options.engine.name in ENGINE_SECONDS_PER_FRAME:
+        return max(ENGINE_SECONDS_PER_FRAME[options.engine.name], encode)
     if options.engine.name.startswith("seedvr2"):
         return max(engine, encode)
     return (engine / cores if options.device == "cpu" else engine * GPU_SHARE) + encode

@@ -28,7 +28,7 @@ class Parking:
         if not self._enabled:
             return state
         parked = state.to("cpu", pin_memory=self._device.type == "cuda")
-        _give_back(self._device)
+        give_back(self._device)
         return parked
 
     def fetch(self, state: State) -> State:
@@ -47,7 +47,7 @@ class GuestModule(Generic[Module]):
             device: where it runs.
             resident: whether its weights stay there.
         """
-        self._module = module
+        self.module = module
         self._device = device
         self._host: dict[str, Tensor] = {}
         if resident:
@@ -62,20 +62,20 @@ class GuestModule(Generic[Module]):
     def on_device(self) -> Iterator[Module]:
         """The module, ready to run."""
         try:
-            self._module.to(self._device)
-            yield self._module
+            self.module.to(self._device)
+            yield self.module
         finally:
             if self._host:
                 self._leave()
 
     def _leave(self) -> None:
         """Back to the host's copy, which never changes: nothing is copied."""
-        self._module.load_state_dict(self._host, assign=True)
-        _give_back(self._device)
+        self.module.load_state_dict(self._host, assign=True)
+        give_back(self._device)
 
 
-def _give_back(device: torch.device) -> None:
-    """Let the next phase carve up free memory anew: its sizes are others."""
+def give_back(device: torch.device) -> None:
+    """Let whoever comes next carve up free memory anew: its sizes are others."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

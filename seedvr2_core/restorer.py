@@ -1,28 +1,49 @@
 """The SeedVR2 engine: source frames of a shot in, restored frames out, piece after piece.
 
 A piece is worked through in phases (phases.py). What the next piece needs is in `LatentState`; it
-can be rebuilt from committed latents and source frames (`warm_up`). A shot in which float16 leads
-to values that are not finite goes on with a bfloat16 VAE (`fall_back`).
+can be rebuilt from committed latents and source frames (`warm_up`). Two ladders lead down
+(`fall_back`): a shot in which float16 leads to values that are not finite goes on with a bfloat16
+VAE; where the device runs out of memory, smaller slices and chunks are taken from then on, and at
+last shorter windows for the piece at hand.
 
 Shape legend: Z latents, K latents shared by two windows, h w latent grid, C 16 channels.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seedvr2_core.color import check_method, needs_whole_shot
 from seedvr2_core.engine import Commit, Heartbeat, ShotState, WarmUp
-from seedvr2_core.errors import NumericalError, PlanError, SegmentError
+from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.phases import Models, Phases, memory_of
+from seedvr2_core.phases import DECODE, ENCODE, RESTORE, Models, Phases, memory_of
 from seedvr2_core.plan import Piece, Plan, Shot
+from seedvr2_core.rungs import describe, lower_rung, shorter_windows
 from seedvr2_core.shot import LatentState, PieceSpan, ShotGrid
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 from seedvr2_core.windows import encoder_warm_up_start, warm_up_start
 
 _LOWER_RUNG = {"float16": "bfloat16"}
+_LADDER_OF = {ENCODE: "encode", RESTORE: "dit", DECODE: "decode"}
+"""Phase -> its name in `rungs.lower_rung`."""
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What libraries say that do not raise torch's own error."""
+
+
+class _Failure(NamedTuple):
+    """What went wrong last, and where."""
+
+    shot: int
+    piece: int
+    """Its first frame."""
+    windows: tuple[range, ...]
+    """That it was cut into."""
+    phase: str
+    """Where memory ran out; "" for values that are not finite."""
 
 
 class SeedVR2Session:
@@ -45,13 +66,18 @@ class SeedVR2Session:
             InvalidRequestError: unknown colour method.
         """
         self._phases: Phases | None = Phases(models, plan, device=device, beat=beat)
-        self._engine, self._memory = plan.engine, memory_of(plan)
+        self._engine, self._planned = plan.engine, memory_of(plan)
+        self._memory = self._planned
+        """The rung at hand; it only ever goes down."""
         _check_color(plan)
         config = self._phases.vae_config
         self._lead_frames = encoder_warm_up_frames(config)
         self._lead_latents = decoder_warm_up_latents(config)
         self._shot_index = -1
-        self._failed_shot: int | None = None
+        self._piece_start = -1
+        self._failure: _Failure | None = None
+        self._shorter: dict[int, tuple[range, ...]] = {}
+        """First frame of a piece -> windows that it is cut into instead of the plan's."""
         self._lowered_shots: set[int] = set()
         self._commit: Commit | None = None
 
@@ -70,19 +96,46 @@ class SeedVR2Session:
         if precision.startswith(f"{_LOWER_RUNG.get(self._memory.vae_dtype)} vae"):
             self._lowered_shots.add(shot.index)
 
+    @property
+    def rung(self) -> str:
+        """How the piece at hand was fitted into less memory than planned."""
+        return describe(self._planned, self._memory, self._shorter.get(self._piece_start))
+
     def fall_back(self) -> bool:
-        """After a NumericalError: the VAE of the shot that failed goes on in bfloat16.
+        """After an error: the next rung of its ladder.
+
+        Not finite: the VAE of the shot goes on in bfloat16. Out of memory: exact levers for all
+        that follows, then shorter windows for the piece alone.
 
         Returns:
-            False if it already was, or if the plan asks for no float16.
+            False if there is no such rung.
         """
-        failed, self._failed_shot = self._failed_shot, None
-        if failed is None or failed in self._lowered_shots:
+        failure, self._failure = self._failure, None
+        if failure is None:
             return False
-        if self._memory.vae_dtype not in _LOWER_RUNG:
+        return self._need_less_memory(failure) if failure.phase else self._lower(failure.shot)
+
+    def _lower(self, shot: int) -> bool:
+        """From float16 to bfloat16, if the plan asks for float16 and the shot still has it."""
+        if shot in self._lowered_shots or self._memory.vae_dtype not in _LOWER_RUNG:
             return False
-        self._lowered_shots.add(failed)
+        self._lowered_shots.add(shot)
         return True
+
+    def _need_less_memory(self, failure: _Failure) -> bool:
+        phases, ladder = self._opened(), _LADDER_OF[failure.phase]
+        tokens = self._engine.window * phases.latent_shape[0] * phases.latent_shape[1]
+        lower = lower_rung(self._memory, ladder, phases.vae_config, window_tokens=tokens)
+        if lower is not None:
+            self._memory = lower
+            phases.use_memory(lower)
+            return True
+        if failure.phase != RESTORE:
+            return False
+        windows = shorter_windows(failure.windows, self._engine.overlap)
+        if windows is not None:
+            self._shorter[failure.piece] = windows
+        return windows is not None
 
     def start(self, shot: Shot) -> LatentState:
         """A fresh shot."""
@@ -127,12 +180,9 @@ class SeedVR2Session:
             grid, self._torch_dtype(shot), encode_from=encode_from, decode_from=decode_from
         )
         state.tail_KhwC = phases.on_device(tail)
-        try:
+        with self._noting(piece, grid):
             phases.encode(frames, state, grid, span.seen_before, first_kept=span.owned.start)
-        except NumericalError:
-            self._failed_shot = shot.index
-            raise
-        phases.warm_up_decoder(latents, state, grid)
+            phases.warm_up_decoder(latents, state, grid)
         return state
 
     def restore(
@@ -158,7 +208,7 @@ class SeedVR2Session:
         if state.dtype != self._torch_dtype(shot):
             raise SegmentError(f"a state of {state.dtype} cannot go on; rebuild it with warm_up")
         self._shot_index, self._commit = shot.index, None
-        return self._restore(frames, grid, span, state)
+        return self._restore(frames, grid, piece, state)
 
     def take_commit(self) -> Commit:
         """Latents and tail of the piece that was exhausted last; can be taken once."""
@@ -171,20 +221,51 @@ class SeedVR2Session:
         self._phases = None
 
     def _restore(
-        self, frames: Iterator[Frame], grid: ShotGrid, span: PieceSpan, state: LatentState
+        self, frames: Iterator[Frame], grid: ShotGrid, piece: Piece, state: LatentState
     ) -> Iterator[Frame]:
-        phases = self._opened()
-        try:
+        phases, span = self._opened(), grid.span(piece)
+        with self._noting(piece, grid):
             phases.encode(frames, state, grid, span.seen_stop)
-            latents_ZhwC = phases.restore_windows(state, grid, span)
+            windows = self._windows_of(grid, piece)
+            latents_ZhwC = phases.restore_windows(state, grid, span, windows)
             if span.is_last:
                 state.tail_KhwC = None
             yield from phases.decode(latents_ZhwC, state, grid)
-        except NumericalError:
-            self._failed_shot = grid.shot.index
-            raise
         tail_KhwC = None if state.tail_KhwC is None else state.tail_KhwC.cpu()
         self._commit = Commit(latents=latents_ZhwC, tail=tail_KhwC)
+
+    @contextmanager
+    def _noting(self, piece: Piece, grid: ShotGrid) -> Iterator[None]:
+        """Note where an error came from, for `fall_back`.
+
+        Raises:
+            DeviceMemoryError: in the place of torch's own error.
+        """
+        self._piece_start = piece.start
+        try:
+            yield
+        except NumericalError:
+            self._failure = self._failure_at(grid, piece, "")
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            phase = self._opened().phase
+            self._failure = self._failure_at(grid, piece, phase)
+            raise DeviceMemoryError(
+                f"the device ran out of memory in phase {phase} of shot {grid.shot.index}, piece "
+                f"from frame {piece.start} ({str(error).splitlines()[0][:200]}); if no smaller "
+                "rung is left: free the device, or use a smaller batch_size or resolution"
+            ) from error
+
+    def _failure_at(self, grid: ShotGrid, piece: Piece, phase: str) -> _Failure:
+        return _Failure(grid.shot.index, piece.start, self._windows_of(grid, piece), phase)
+
+    def _windows_of(self, grid: ShotGrid, piece: Piece) -> tuple[range, ...]:
+        """The piece's windows: the plan's, or shorter ones."""
+        span = grid.span(piece)
+        planned = tuple(grid.windows[index] for index in span.windows)
+        return self._shorter.get(piece.start, planned)
 
     def _opened(self) -> Phases:
         assert self._phases is not None, "session is closed"
@@ -242,3 +323,10 @@ def _check_color(plan: Plan) -> None:
                 f"has {shot.stop - shot.start} frames in {len(grid.windows)} windows; choose "
                 "wavelet, or a batch_size that is not below the shot"
             )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory of the device (or page-locked memory) could not be had."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -7,12 +7,19 @@ part of a divided shot also leaves its final latents and tail in `00000.safetens
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.plan import Plan, Segment
-from seedvr2_core.records import read_record, sync_directory, sync_file, write_record
+from seedvr2_core.records import (
+    canonical_json,
+    read_record,
+    sync_directory,
+    sync_file,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +36,37 @@ class Sidecar:
     sha256: str
     engine: str
     device: str
+    """Kind of device: "cpu", or what the GPU is called."""
     precision: str
     """What the engine computed in."""
     seconds: float
     """Wall time from the first frame asked for to the commit."""
     latents_sha256: str = ""
     """Of the committed latents and tail; "" where a segment leaves none."""
+    plan_sha256: str = ""
+    """What of the plan decides bytes and is not in the job's key (`plan_digest`)."""
+    rung: str = ""
+    """How it was fitted into less memory than planned; "" if it was not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """How a segment was made, for its sidecar."""
+
+    device: str
+    precision: str
+    seconds: float
+    rung: str = ""
+
+
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 of the plan's memory rungs and threads, which may change last bits.
+
+    Two plans of one job can differ in them: `fresh` plans again, on another card maybe.
+    """
+    memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
+    text = canonical_json({"memory": memory, "threads": plan.torch_threads})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def segments_dir(job_dir: Path) -> Path:
@@ -68,9 +100,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def commit_segment(
-    job_dir: Path, plan: Plan, segment: Segment, *, device: str, precision: str, seconds: float
-) -> Sidecar:
+def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) -> Sidecar:
     """Turn a finished and checked part file (and the latents beside it, if any) into a segment."""
     part = part_path(job_dir, segment.index)
     latents = latents_path(job_dir, segment.index)
@@ -83,10 +113,12 @@ def commit_segment(
         num_bytes=part.stat().st_size,
         sha256=file_sha256(part),
         engine=plan.engine.name,
-        device=device,
-        precision=precision,
-        seconds=round(seconds, 3),
+        device=made.device,
+        precision=made.precision,
+        seconds=round(made.seconds, 3),
         latents_sha256=file_sha256(latents) if leaves_latents(plan, segment) else "",
+        plan_sha256=plan_digest(plan),
+        rung=made.rung,
     )
     part.replace(video_path(job_dir, segment.index))
     sync_directory(segments_dir(job_dir))
@@ -116,8 +148,9 @@ def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
     except SegmentError as error:
         logger.warning("segment %d is redone: %s", segment.index, error)
         return None
-    told = (sidecar.job_key, sidecar.index, sidecar.start, sidecar.stop)
-    if told != (plan.job_key, segment.index, segment.start, segment.stop):
+    told = (sidecar.job_key, sidecar.plan_sha256, sidecar.index, sidecar.start, sidecar.stop)
+    asked = (plan.job_key, plan_digest(plan), segment.index, segment.start, segment.stop)
+    if told != asked:
         logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
         return None
     if not _holds(video_path(job_dir, segment.index), sidecar.sha256, sidecar.num_bytes):
@@ -141,6 +174,36 @@ def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
 def pending_segments(job_dir: Path, plan: Plan) -> list[int]:
     """Indices of the segments that must still be made, in order."""
     return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
+
+
+def finished_sizes(job_dir: Path, plan: Plan) -> list[tuple[int, int]]:
+    """(frames, bytes) of the packets that are there; cheap, digests are not looked at."""
+    paths = ((s.num_frames, video_path(job_dir, s.index)) for s in plan.segments)
+    return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
+
+
+def deviations(job_dir: Path, plan: Plan) -> list[str]:
+    """Sentences on finished segments that were not made like the others, or not as planned."""
+    there = (sidecar_path(job_dir, s.index) for s in plan.segments)
+    sidecars = [read_record(path, Sidecar) for path in there if path.is_file()]
+    notes = [
+        f"segments were made {what}: {_grouped(values)}"
+        for what, values in (
+            ("on several kinds of device", [sidecar.device for sidecar in sidecars]),
+            ("in several precisions", [sidecar.precision for sidecar in sidecars]),
+        )
+        if len(set(values)) > 1
+    ]
+    return notes + [
+        f"segment {sidecar.index} was fitted into less memory: {sidecar.rung}"
+        for sidecar in sidecars
+        if sidecar.rung
+    ]
+
+
+def _grouped(values: Sequence[str]) -> str:
+    """Values with how many segments have each."""
+    return ", ".join(f"{value} ({values.count(value)})" for value in dict.fromkeys(values))
 
 
 def remove_leftovers(job_dir: Path) -> None:

@@ -8,7 +8,8 @@ the original stdout (which nothing else can write to), logs go to stderr.
                                                   -> cuts_found
     {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "weights_dir": ...,
      "segments": [0, ...]}
-                                                  -> ready, heartbeat ..., segment_done ..., idle
+                                                  -> ready, heartbeat ..., restored ...,
+                                                     segment_done ..., idle
     {"op": "join", "job_dir": ..., "source": ..., "out": ..., "metadata": {...}} -> joined
     {"op": "preview", "job_dir": ..., "source": ..., "output": ..., "out": ...}  -> previewed
     {"op": "stop"}                                               -> the process ends
@@ -16,7 +17,6 @@ the original stdout (which nothing else can write to), logs go to stderr.
 Heartbeats {phase, done, total} come from the threads that do the work, never from a timer.
 """
 
-import errno
 import json
 import logging
 import os
@@ -29,6 +29,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn, TextIO
 
+from seedvr2_core.disk import is_full
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.plan import CutList, Plan
 from seedvr2_core.process import die_with_parent
@@ -105,11 +106,14 @@ def restore(request: Request, emitter: Emitter) -> None:
 
 def join(request: Request, emitter: Emitter) -> None:
     """Join the finished segments of a job and carry the source's other streams over."""
-    from seedvr2_core.segments import video_path
+    from seedvr2_core.disk import bytes_needed, check_room, full_disk_told
+    from seedvr2_core.segments import finished_sizes, video_path
     from seedvr2_core.video.join import JoinPart, join_segments
 
     job_dir = Path(request["job_dir"])
     plan = read_record(job_dir / "plan.json", Plan)
+    need = bytes_needed(plan, [], finished_sizes(job_dir, plan))
+    check_room(job_dir, need, doing="joining the segments")
     parts = [
         JoinPart(
             path=video_path(job_dir, segment.index),
@@ -118,15 +122,16 @@ def join(request: Request, emitter: Emitter) -> None:
         )
         for segment in plan.segments
     ]
-    result = join_segments(
-        parts,
-        Path(request["source"]),
-        plan.video,
-        plan.encoder,
-        Path(request["out"]),
-        metadata=request["metadata"],
-        beat=emitter.beat,
-    )
+    with full_disk_told("the segments are joined"):
+        result = join_segments(
+            parts,
+            Path(request["source"]),
+            plan.video,
+            plan.encoder,
+            Path(request["out"]),
+            metadata=request["metadata"],
+            beat=emitter.beat,
+        )
     emitter.emit("joined", notes=list(result.notes))
 
 
@@ -185,14 +190,20 @@ def _serve(requests: "SimpleQueue[Request]", emitter: Emitter) -> int:
         except SeedVR2Error as error:
             emitter.emit("error", kind=type(error).__name__, message=str(error))
             return 1
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            if not (told := _resource_words(error)):
                 raise
-            message = (
-                f"the disk is full ({error}); finished segments are kept: make room, run again"
-            )
-            emitter.emit("error", kind="ResourceError", message=message)
+            emitter.emit("error", kind="ResourceError", message=told)
             return 1
+
+
+def _resource_words(error: Exception) -> str:
+    """One sentence for a full disk or a full device that nobody else could do anything about."""
+    if is_full(error):
+        return f"the disk is full ({error}); finished segments are kept: make room, run again"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would load torch
+        return f"the device ran out of memory ({error}); free it, or use a smaller resolution"
+    return ""
 
 
 def _own_stdout() -> TextIO:

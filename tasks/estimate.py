@@ -1,5 +1,6 @@
 """Estimate: choose engine and device, plan the job, predict its time and its limits."""
 
+import os
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -11,6 +12,7 @@ from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.engines import choose_device, choose_engine
+from tasks.job import FRESH_PLAN
 from tasks.locks import hold_lock
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
@@ -85,14 +87,18 @@ def _cuts(probed: ProbedSource) -> CutList:
 
 
 def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
-    """A plan that is there is obeyed, unless a fresh start is asked."""
+    """A plan that is there is obeyed; one for a fresh start waits until its run holds the job."""
     path = job_dir / "plan.json"
     # Two equal requests may come at once; free memory, and so their plans, may differ.
     with hold_lock(job_dir / "plan.lock", timeout=60, on_wait=lambda: None):
-        if path.exists() and not fresh:
-            return read_record(path, Plan)
-        write_record(path, plan)
-        return plan
+        if not path.exists():
+            write_record(path, plan)
+            return plan
+        os.utime(path)  # a sweep goes by age
+        if fresh:
+            write_record(job_dir / FRESH_PLAN, plan)
+            return plan
+        return read_record(path, Plan)
 
 
 @task(

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from seedvr2_core.errors import DeadlineError
+from seedvr2_core.errors import ChildFailedError, DeadlineError
 from seedvr2_core.plan import Plan
 from seedvr2_core.records import read_record
 from seedvr2_core.segments import pending_segments
@@ -51,6 +51,7 @@ class Session:
         self._deadline = time.monotonic() + job.job_limit_seconds
         self._child: Child | None = None
         self._ready = False
+        self._lost_one = False
         self._base_frames = 0
         """Frames finished before the running child began."""
 
@@ -65,8 +66,11 @@ class Session:
             StalledError, DeadlineError: a limit was passed; the child is ended.
             SeedVR2Error: what the child reported, or that it died.
         """
+        if self._lost_one and self._child is None:  # it may have made more than it could tell
+            self._pending = pending_segments(self._job.job_dir, self._plan)
         try:
-            self._start_child()
+            if not self.is_done(index):
+                self._start_child()
             limit = time.monotonic() + self._plan.limits.segment[index]
             while not self.is_done(index):
                 self._take_event(index, limit)
@@ -79,6 +83,7 @@ class Session:
         """End the child, if any."""
         child, self._child, self._ready = self._child, None, False
         if child is not None:
+            self._lost_one = True
             child.close()
 
     def _start_child(self) -> None:
@@ -98,7 +103,9 @@ class Session:
                 "segments": self._pending,
             }
         )
-        limit = time.monotonic() + self._plan.limits.load
+        load = self._plan.limits.load
+        record.current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
+        limit = time.monotonic() + load
         while not self._ready:
             event = self._child.next_event(
                 stall=self._plan.limits.load, deadline=limit, doing="loading the engine"
@@ -122,6 +129,8 @@ class Session:
             self._pending.remove(event["segment"])
         elif event["event"] == "heartbeat":
             self._show(event["phase"], event["done"])
+        elif event["event"] == "idle" and not self.is_done(index):
+            raise ChildFailedError(f"the child has ended its work without segment {index}")
 
     def _show(self, phase: str, done: int) -> None:
         """Pass progress on; the encoder's count is what is really finished."""

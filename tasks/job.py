@@ -1,4 +1,4 @@
-"""A job's directory: held by one run at a time, and closed with the job's result."""
+"""A job's directory: held by one run at a time, searched for a finished output, then closed."""
 
 import contextlib
 import shutil
@@ -7,18 +7,33 @@ from collections.abc import Iterator
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from pydantic import ValidationError
 
-from seedvr2_core.records import write_bytes
-from seedvr2_core.segments import segments_dir
+from seedvr2_core.disk import bytes_needed, check_room
+from seedvr2_core.plan import Plan
+from seedvr2_core.records import read_record, write_bytes
+from seedvr2_core.segments import deviations, finished_sizes, segments_dir, sidecar_path
 from tasks.locks import hold_lock
 from tasks.record import publish_result
 from tasks.retry import retryable
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
+from tasks.settings import get_settings
+from tasks.storage import open_storage
+from tasks.sweep import LOCK, RESULT, remove_pieces, sweep
+
+FRESH_PLAN = "plan.fresh.json"
+"""The plan of a fresh start, until its run holds the job."""
+_FRESH_RUN = "fresh.run"
+"""Holds the id of the run that has started afresh; its own retries go on with what it made."""
 
 
 @contextlib.contextmanager
 def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
     """Hold the job's directory; a second run of the same request waits and reuses the result.
+
+    Args:
+        job: whose directory it is.
+        fresh: forget what earlier runs left; once in the life of a run.
 
     Raises:
         DeadlineError: the other run still holds it after its own job limit.
@@ -27,11 +42,96 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
     def say_so() -> None:
         get_run_logger().warning("another run of the same request is at work; waiting for it")
 
-    lock = job.job_dir / "job.lock"
+    lock = job.job_dir / LOCK
     with hold_lock(lock, timeout=job.job_limit_seconds, on_wait=say_so):
         if fresh:
-            shutil.rmtree(segments_dir(job.job_dir), ignore_errors=True)
+            _begin_afresh(job)
         yield
+
+
+def _begin_afresh(job: PlannedJob) -> None:
+    """Remove what is there and take the new plan, if this run has not done so before."""
+    run_id, marker = str(flow_run.id), job.job_dir / _FRESH_RUN
+    planned = job.job_dir / FRESH_PLAN
+    if marker.exists() and marker.read_text() == run_id:
+        planned.unlink(missing_ok=True)
+        return
+    (job.job_dir / RESULT).unlink(missing_ok=True)
+    shutil.rmtree(segments_dir(job.job_dir), ignore_errors=True)
+    if planned.exists():  # not if an equal run that began afresh just before has taken it
+        planned.replace(job.job_dir / "plan.json")
+    write_bytes(marker, run_id.encode())
+
+
+@task(
+    name="find-finished",
+    retries=3,
+    retry_delay_seconds=[2, 8, 30],
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
+    """The job's output, if an earlier run stored it and the storage still has these bytes.
+
+    Args:
+        job: held by this run.
+        seconds: that this run took so far.
+
+    Side effects: result.json and the result artifact, as `finish`.
+    Raises: StorageError (retried).
+    """
+    earlier = _read_result(job)
+    if earlier is None:
+        return None
+    found = open_storage(get_settings()).stat(earlier.filename)
+    if found is None or found.sha256 != earlier.sha256:
+        get_run_logger().warning("%s is not in storage any more; made again", earlier.filename)
+        return None
+    get_run_logger().info("%s is in storage already", earlier.filename)
+    changes = {
+        "job_id": str(flow_run.id),
+        "cdn_url": found.url,
+        "output_path": str(found.path) if found.path else None,
+        "seconds": round(seconds, 2),
+        "segments_reused": job.num_segments,
+    }
+    return _close(job, earlier.model_copy(update=changes))
+
+
+def _read_result(job: PlannedJob) -> UpscaleResult | None:
+    """What an earlier run wrote last, if anything that can be read."""
+    path = job.job_dir / RESULT
+    if not path.exists():
+        return None
+    try:
+        return UpscaleResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        get_run_logger().warning("%s is not readable (%d errors)", path, error.error_count())
+        return None
+
+
+@task(
+    name="make-room",
+    retries=1,
+    retry_delay_seconds=2,
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def make_room(job: PlannedJob) -> None:
+    """Remove what is older than SEEDVR2_KEEP_DAYS, then see that what is missing fits the disk.
+
+    Side effects: see `tasks.sweep`.
+    Raises: ResourceError with both numbers (final).
+    """
+    for what in sweep(get_settings()):
+        get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
+    plan = read_record(job.job_dir / "plan.json", Plan)
+    # Digests are looked at when the work begins; here a glance is enough.
+    pending = [s for s in plan.segments if not sidecar_path(job.job_dir, s.index).exists()]
+    need = bytes_needed(plan, pending, finished_sizes(job.job_dir, plan))
+    check_room(job.job_dir, need, doing="the job")
 
 
 @task(
@@ -50,11 +150,13 @@ def finish(
     seconds: float,
     segments_reused: int,
 ) -> UpscaleResult:
-    """The result: to disk first, then to Prefect as an artifact.
+    """The result: to disk first, then to Prefect as an artifact; then the job's pieces go.
 
-    Side effects: writes jobs/<job_key>/result.json.
+    Side effects: writes jobs/<job_key>/result.json; removes segments, latents and the joined file
+        (not where SEEDVR2_KEEP_SEGMENTS is on).
     Retries: while the Prefect server is away, for about three minutes.
     """
+    plan = read_record(job.job_dir / "plan.json", Plan)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
@@ -71,8 +173,15 @@ def finish(
         frames=joined.num_frames,
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
-        notes=(*job.notes, *joined.notes),
+        notes=(*job.notes, *joined.notes, *deviations(job.job_dir, plan)),
     )
-    write_bytes(job.job_dir / "result.json", result.model_dump_json(indent=2).encode())
+    return _close(job, result)
+
+
+def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
+    """Record the result and remove what it was made of."""
+    write_bytes(job.job_dir / RESULT, result.model_dump_json(indent=2).encode())
     publish_result(result)
+    if not get_settings().keep_segments:
+        remove_pieces(job.job_dir)
     return result

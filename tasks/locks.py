@@ -1,7 +1,8 @@
 """Exclusive locks between processes of one machine or one shared file system (flock).
 
 A lock belongs to the open file, so the kernel releases it however its holder ends, kill -9
-included. The file stays when it is released: deleting it would let two runs hold "the" lock.
+included. The file stays when it is released. Its holder may delete it (a sweep does): whoever
+waited for it finds that its name is gone or another file's, and begins again with that one.
 """
 
 import contextlib
@@ -34,15 +35,20 @@ def hold_lock(path: Path, *, timeout: float, on_wait: Callable[[], None]) -> Ite
         DeadlineError: another holder kept it for longer than `timeout`.
         ResourceError: the file system has no flock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not _try_lock(handle, path):
-            on_wait()
-            _wait(handle, path, timeout)
-        yield
-    finally:
-        os.close(handle)
+    deadline, waited = time.monotonic() + timeout, False
+    while True:
+        handle = _open(path)
+        try:
+            if not _try_lock(handle, path):
+                if not waited:
+                    on_wait()
+                waited = True
+                _wait(handle, path, deadline, timeout)
+            if _is_named(handle, path):
+                yield
+                return
+        finally:
+            os.close(handle)
 
 
 def has_flock(folder: Path) -> bool:
@@ -58,9 +64,24 @@ def has_flock(folder: Path) -> bool:
             probe.unlink()
 
 
-def _wait(handle: int, path: Path, timeout: float) -> None:
+def _open(path: Path) -> int:
+    """The lock's file, made with its folder if need be."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the folder was removed in between
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one that others find under the lock's name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _wait(handle: int, path: Path, deadline: float, timeout: float) -> None:
     """Poll for the lock: a blocking flock would be retried after every signal."""
-    deadline = time.monotonic() + timeout
     while not _try_lock(handle, path):
         if time.monotonic() >= deadline:
             raise DeadlineError(

@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     keep_days: float = Field(
         default=14.0,
         gt=0,
-        description="Days after which downloads, sources and jobs that nobody finished are removed.",
+        description="Days after which downloads, sources and unfinished jobs are removed.",
     )
     keep_segments: bool = Field(
         default=False, description="Keep the segments of finished jobs, to look into them."

@@ -36,9 +36,12 @@ def stitch(job: PlannedJob) -> JoinedVideo:
         "out": str(part),
         "metadata": {"comment": f"upscaled to {job.resolution} by {job.engine_label}"},
     }
-    event = run_operation(request, until="joined", doing="joining the segments")
-    sync_file(part)
-    part.replace(output)
+    try:
+        event = run_operation(request, until="joined", doing="joining the segments")
+        sync_file(part)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)  # of a child that was ended, or of a full disk
     sync_directory(job.job_dir)
     for note in event["notes"]:
         get_run_logger().warning("%s", note)

@@ -10,6 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+MARK = "SEEDVR2_TEST_MARK"
+"""A variable by which a test knows again whatever it started, orphans included."""
+
+
 def command_line(*arguments: str | Path) -> list[str]:
     """The `seedvr2` command of this checkout."""
     return [sys.executable, "-m", "deployments.cli", *map(str, arguments)]
@@ -64,3 +68,30 @@ def kill_tree(pid: int) -> list[int]:
         except ProcessLookupError:
             continue
     return found
+
+
+def marked(mark: str) -> list[int]:
+    """Everything that runs and has this mark in its environment."""
+    wanted = f"{MARK}={mark}".encode()
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if wanted in _environ_of(pid) and is_running(pid)]
+
+
+def _environ_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []  # it ended meanwhile
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
+def listen_to_ctrl_c() -> None:
+    """For a child before its exec: a shell's background jobs ignore it, and so would theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

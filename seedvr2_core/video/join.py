@@ -21,6 +21,7 @@ from av.container.core import Flags
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from seedvr2_core.disk import is_full
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video._carry import Copier, Transcoder, add_carriers
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
@@ -111,6 +112,8 @@ def join_segments(
         try:
             notes = job.write(carry=True)
         except (av.error.FFmpegError, ValueError) as error:
+            if is_full(error):
+                raise
             notes = job.write(carry=False)
             notes.insert(0, f"no other stream is carried over, the container refused: {error}")
         check_joined(output, info)

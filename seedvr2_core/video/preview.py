@@ -34,7 +34,7 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     after = _restored_frame(output, info, index)
     height, width, _ = after.shape
     before = next(read_frames(source, info, index, index + 1)).rgb
-    enlarged = ImageClip(before).resized((width, height)).get_frame(0)  # Lanczos
+    enlarged = np.asarray(ImageClip(before).resized((width, height)).get_frame(0))  # Lanczos
     middle = slice(width // 4, width // 4 + width // 2)
     divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
     parts = [ImageClip(part) for part in (enlarged[:, middle], divider, after[:, middle])]
@@ -42,7 +42,7 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     if height > MAX_HEIGHT:
         sheet = sheet.resized(height=MAX_HEIGHT)
     part = picture.with_name(picture.stem + ".part.jpg")
-    sheet.save_frame(str(part), t=0, with_mask=False)
+    ImageClip(np.asarray(sheet.get_frame(0))).save_frame(str(part), t=0, with_mask=False)
     part.replace(picture)
 
 

@@ -2,13 +2,21 @@
 
 import dataclasses
 import itertools
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.plan import Plan
-from seedvr2_core.planner import Options, build_plan, shots_between, stall_limit
+from seedvr2_core.planner import (
+    WINDOW_SECONDS,
+    Options,
+    build_plan,
+    shots_between,
+    stall_limit,
+)
 from seedvr2_core.windows import num_latents, plan_windows, windows_of_piece
 from tests.factories import make_info, make_options
 
@@ -51,6 +59,15 @@ def test_limits_and_notes() -> None:
     assert usual.limits.job == 7200
     assert min(usual.limits.segment) == 600
     assert Fraction(*usual.encoder.time_base) == Fraction(1, 25)
+
+
+def test_stall_limit_is_the_old_rule_in_every_case_of_it(shared: Path) -> None:
+    cases = json.loads((shared / "seedvr2/golden/planning.json").read_text())["stall_timeout"]
+    known = [case for case in cases if case["resolution"] in WINDOW_SECONDS]
+    assert len(known) >= 20
+    for case in known:
+        seconds = stall_limit(case["resolution"], case["batch_size"])
+        assert seconds == case["stall_timeout_s"], case
 
 
 @pytest.mark.parametrize(

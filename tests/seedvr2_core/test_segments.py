@@ -1,5 +1,6 @@
 """A segment exists once its sidecar does, and only as long as it tells the truth."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,8 @@ def job_dir(tmp_path: Path, plan: Plan) -> Path:
     segments.segments_dir(tmp_path).mkdir()
     for segment in plan.segments:
         segments.part_path(tmp_path, segment.index).write_bytes(b"packets %d" % segment.index)
-        segments.commit_segment(
-            tmp_path, plan, segment, device="cpu", precision="float32", seconds=1.0
-        )
+        made = segments.Making(device="cpu", precision="float32", seconds=1.0)
+        segments.commit_segment(tmp_path, plan, segment, made)
     return tmp_path
 
 
@@ -85,14 +85,36 @@ def _lie(field: str, value: object) -> Callable[[Path], None]:
         _lie("job_key", "another"),
         _lie("index", 1),
         _lie("sha256", "00"),
+        _lie("plan_sha256", ""),
     ],
-    ids=["cut", "flipped", "lost", "no-sidecar", "half-sidecar", "range", "key", "index", "digest"],
+    ids=[
+        *("cut", "flipped", "lost", "no-sidecar", "half-sidecar", "range", "key", "index"),
+        *("digest", "plan"),
+    ],
 )
 def test_a_harmed_segment_is_redone_and_only_that_one(
     job_dir: Path, plan: Plan, harm: Callable[[Path], None]
 ) -> None:
     harm(job_dir)
     assert segments.pending_segments(job_dir, plan) == [2]
+
+
+def test_another_plan_of_the_same_job_begins_again(job_dir: Path, plan: Plan) -> None:
+    """Planned afresh with other threads: last bits may differ, so nothing is mixed."""
+    other = dataclasses.replace(plan, torch_threads=plan.torch_threads + 1)
+    assert other.job_key == plan.job_key
+    assert segments.pending_segments(job_dir, other) == [s.index for s in plan.segments]
+    elsewhere = dataclasses.replace(plan, device="cuda:0", eta_seconds=9.0)
+    assert segments.pending_segments(job_dir, elsewhere) == []
+
+
+def test_what_was_made_differently_is_told(job_dir: Path, plan: Plan) -> None:
+    assert segments.deviations(job_dir, plan) == []
+    _lie("device", "NVIDIA H100")(job_dir)
+    _lie("rung", "windows of 3+3 latents")(job_dir)
+    kinds, rung = segments.deviations(job_dir, plan)
+    assert kinds == "segments were made on several kinds of device: cpu (3), NVIDIA H100 (1)"
+    assert rung == "segment 2 was fitted into less memory: windows of 3+3 latents"
 
 
 def test_leftovers_are_removed(job_dir: Path, plan: Plan) -> None:

@@ -1,9 +1,12 @@
 """Locks hold between processes and end with their holder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,30 @@ def test_a_signal_lands_while_waiting(tmp_path: Path, holder: subprocess.Popen) 
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_lock_whose_file_was_deleted_while_waiting_is_taken_anew(tmp_path: Path) -> None:
+    """The holder removes the whole folder, as a sweep does; nobody ends up with a lost file."""
+    path = tmp_path / "job" / "a.lock"
+    entered, delete = threading.Event(), threading.Event()
+
+    def hold_and_delete() -> None:
+        with hold_lock(path, timeout=0, on_wait=_never):
+            entered.set()
+            assert delete.wait(20)
+            shutil.rmtree(path.parent)
+
+    with ThreadPoolExecutor() as pool:
+        holder = pool.submit(hold_and_delete)
+        assert entered.wait(20)
+        with hold_lock(path, timeout=20, on_wait=delete.set):
+            holder.result(timeout=20)
+            assert path.exists()
+            with (
+                pytest.raises(DeadlineError),
+                hold_lock(path, timeout=0, on_wait=lambda: None),
+            ):
+                pass
 
 
 def test_has_flock(tmp_path: Path) -> None:

@@ -1,0 +1,332 @@
+"""One pass over pending segments: decode ahead -> engine -> encode behind -> commit.
+
+Four threads joined by bounded queues, so that memory does not grow with the video and the engine
+waits for nobody who keeps up: while the last segment is finished and checked, the next one is
+encoded already. A failure ends the stages in front of it at once; those behind first finish what
+they were given, so segments before the failure are not lost. At most `MAX_IN_FLIGHT` segments are
+begun and not on disk.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from seedvr2_core.channel import Channel, InFlight, Stopped
+from seedvr2_core.commit import read_commits, write_commit
+from seedvr2_core.disk import bytes_per_frame, check_room, full_disk_told, latent_bytes
+from seedvr2_core.engine import Commit, Session, ShotState
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.plan import Piece, Plan, Segment, Shot
+from seedvr2_core.segments import (
+    Making,
+    commit_segment,
+    finished_sizes,
+    leaves_latents,
+    part_path,
+    read_segment,
+)
+from seedvr2_core.video.reader import read_frames
+from seedvr2_core.video.writer import SegmentWriter, count_frames
+
+QUEUE_FRAMES = 8
+MAX_IN_FLIGHT = 2
+"""Segments that a kill can cost."""
+
+
+class Events(Protocol):
+    """Where progress goes."""
+
+    def emit(self, event: str, **values: object) -> None:
+        """Send an event."""
+
+    def beat(self, phase: str, done: int, total: int) -> None:
+        """Send a sign of life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Neighbouring pending pieces of one shot, restored with one state."""
+
+    shot: Shot
+    pieces: tuple[Piece, ...]
+
+
+def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[Run]:
+    """Pieces of the pending segments, gathered as far as one engine state can be carried."""
+    runs: list[Run] = []
+    for piece in (piece for segment in segments for piece in segment.pieces):
+        last = runs[-1] if runs else None
+        if last and last.pieces[-1].shot == piece.shot and last.pieces[-1].stop == piece.start:
+            runs[-1] = Run(shot=last.shot, pieces=(*last.pieces, piece))
+        else:
+            runs.append(Run(shot=plan.shots[piece.shot], pieces=(piece,)))
+    return runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What all threads work on."""
+
+    plan: Plan
+    job_dir: Path
+    source: Path
+    device_kind: str
+    """Of the sidecars."""
+    session: Session
+    events: Events
+    num_frames: int
+    """Of all segments asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """Follows a piece's last frame on its way to the encode thread."""
+
+    commit: Commit
+    precision: str
+    rung: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoded:
+    """A segment whose frames the encoder has; the file is still open."""
+
+    segment: Segment
+    writer: SegmentWriter
+    pieces: tuple[_Finished, ...]
+    began: float
+    """Monotonic seconds."""
+
+
+class Pipeline:
+    """The threads, their queues and the first failure of any."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._plan, self._session = job, job.plan, job.session
+        self._failure: BaseException | None = None
+        self._decoded: Channel[Frame | None] = Channel(QUEUE_FRAMES)
+        self._restored: Channel[Frame | _Finished] = Channel(QUEUE_FRAMES)
+        self._encoded: Channel[_Encoded] = Channel(1)
+        self._in_flight = InFlight(MAX_IN_FLIGHT)
+        self._held_seconds = 0.0
+
+    def run(self, segments: Sequence[Segment]) -> None:
+        """Make the segments; returns when the last one is committed.
+
+        Raises:
+            SeedVR2Error: of any stage; segments before the one that failed are committed.
+        """
+        runs = plan_runs(self._plan, segments)
+        threads = [
+            threading.Thread(target=self._decode_all, args=(runs,), name="decode"),
+            threading.Thread(target=self._encode_all, args=(segments,), name="encode"),
+            threading.Thread(target=self._commit_all, args=(segments,), name="commit"),
+        ]
+        for thread in threads:
+            thread.start()
+        self._restore_all(runs, segments)
+        for thread in threads:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _decode_all(self, runs: Sequence[Run]) -> None:
+        self._stage(lambda: self._decode(runs), (), self._decoded)
+
+    def _restore_all(self, runs: Sequence[Run], segments: Sequence[Segment]) -> None:
+        self._stage(lambda: self._restore(runs, segments), (self._decoded,), self._restored)
+
+    def _encode_all(self, segments: Sequence[Segment]) -> None:
+        sources = (self._decoded, self._restored)
+        self._stage(lambda: self._encode(segments), sources, self._encoded)
+
+    def _commit_all(self, segments: Sequence[Segment]) -> None:
+        sources = (self._decoded, self._restored, self._encoded, self._in_flight)
+        self._stage(lambda: self._commit(segments), sources, None)
+
+    def _stage(
+        self,
+        work: Callable[[], None],
+        sources: Sequence[Channel[Any] | InFlight],
+        sink: Channel[Any] | None,
+    ) -> None:
+        """Do one thread's work; tell all stages in front and the one behind how it ended."""
+        try:
+            work()
+        except Stopped as stopped:
+            if sink is not None:
+                sink.fail(stopped)
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
+            self._failure = self._failure or error
+            if sink is not None:
+                sink.fail(error)
+        finally:
+            for source in sources:
+                source.close()
+
+    def _decode(self, runs: Sequence[Run]) -> None:
+        """Decode thread: frames of every run, each run ended by None."""
+        for run in runs:
+            start = self._first_frame(run)
+            stop = self._session.read_stop(run.shot, run.pieces[-1])
+            for frame in read_frames(self._job.source, self._plan.video, start, stop):
+                self._decoded.put(frame)
+                self._job.events.beat("decode", frame.index + 1 - start, stop - start)
+            self._decoded.put(None)
+
+    def _first_frame(self, run: Run) -> int:
+        """Where reading starts: at the run, or earlier where the engine must warm up."""
+        if run.pieces[0].start == run.shot.start:
+            return run.shot.start
+        return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
+
+    def _restore(self, runs: Sequence[Run], segments: Sequence[Segment]) -> None:
+        """Engine: one state per run, piece after piece."""
+        first_of = {segment.start for segment in segments}
+        last_of = {segment.stop: segment.index for segment in segments}
+        began = time.monotonic()
+        for run in runs:
+            frames = iter(self._decoded.get, None)
+            state = self._state_at(run, frames)
+            for piece in run.pieces:
+                if piece.start in first_of:
+                    self._hold(self._in_flight.begin)
+                restored = self._session.restore(frames, shot=run.shot, piece=piece, state=state)
+                for frame in restored:
+                    self._restored.put(frame)
+                self._restored.put(self._finished_piece())
+                if piece.stop in last_of:
+                    self._tell_restored(last_of[piece.stop], time.monotonic() - began)
+            if next(frames, None) is not None:
+                raise SegmentError(f"the engine left frames of shot {run.shot.index} unread")
+
+    def _finished_piece(self) -> _Finished:
+        session = self._session
+        return _Finished(
+            commit=session.take_commit(), precision=session.precision, rung=session.rung
+        )
+
+    def _hold(self, wait: Callable[[], None]) -> None:
+        """Wait for the disk, and count for how long."""
+        began = time.monotonic()
+        wait()
+        self._held_seconds += time.monotonic() - began
+
+    def _tell_restored(self, segment: int, seconds: float) -> None:
+        """How far the engine is, and how long it has waited for decoder, encoder and disk."""
+        waited = self._decoded.waited_seconds + self._restored.blocked_seconds + self._held_seconds
+        self._job.events.emit(
+            "restored", segment=segment, seconds=round(seconds, 3), waited=round(waited, 3)
+        )
+
+    def _state_at(self, run: Run, frames: Iterator[Frame]) -> ShotState:
+        """The engine's state at the start of a run: fresh, or rebuilt from what is committed."""
+        first = run.pieces[0]
+        if first.start == run.shot.start:
+            return self._session.start(run.shot)
+        latents, tail = None, None
+        if self._plan.memory is not None:
+            self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
+            self._session.adopt_precision(run.shot, self._precision_before(first))
+            first_latent = self._session.plan_warm_up(run.shot, first).first_latent
+            latents, tail = read_commits(self._job.job_dir, self._plan, first, first_latent)
+        return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
+
+    def _precision_before(self, piece: Piece) -> str:
+        """What the segment in front of a piece was made in."""
+        before = next(s for s in self._plan.segments if s.stop == piece.start)
+        sidecar = read_segment(self._job.job_dir, self._plan, before)
+        if sidecar is None:
+            raise SegmentError(f"segment {before.index} is needed and not there; run it again")
+        return sidecar.precision
+
+    def _encode(self, segments: Sequence[Segment]) -> None:
+        """Encode thread: the frames of one segment after another."""
+        total = self._job.num_frames
+        done = total - sum(segment.num_frames for segment in segments)
+        for segment in segments:
+            with full_disk_told(f"segment {segment.index} is encoded"):
+                self._encode_segment(segment, done, total)
+            done += segment.num_frames
+
+    def _encode_segment(self, segment: Segment, done: int, total: int) -> None:
+        began = time.monotonic()
+        self._check_room(segment)
+        part = part_path(self._job.job_dir, segment.index)
+        writer = SegmentWriter(part, self._plan.encoder, self._plan.video.pts[segment.start])
+        pieces: list[_Finished] = []
+        with ExitStack() as unfinished:
+            unfinished.enter_context(writer)
+            for piece in segment.pieces:
+                for frame in self._frames_of(piece):
+                    writer.write(frame)
+                    done += 1
+                    self._job.events.beat("encode", done, total)
+                pieces.append(self._piece_end())
+            self._encoded.put(
+                _Encoded(segment=segment, writer=writer, pieces=tuple(pieces), began=began)
+            )
+            unfinished.pop_all()  # the commit thread closes it
+
+    def _check_room(self, segment: Segment) -> None:
+        """Stop before the disk is full rather than at its last byte."""
+        rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
+        need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
+        check_room(self._job.job_dir, need, doing=f"segment {segment.index}")
+
+    def _frames_of(self, piece: Piece) -> Iterator[Frame]:
+        """The piece's frames, checked to come once each, in order, at the right time."""
+        for index in range(piece.start, piece.stop):
+            frame = self._restored.get()
+            expected = (index, self._plan.video.pts[index])
+            if not isinstance(frame, Frame) or (frame.index, frame.pts) != expected:
+                raise SegmentError(f"the engine gave {frame}, expected frame and time {expected}")
+            yield frame
+
+    def _piece_end(self) -> _Finished:
+        """What comes after a piece's last frame."""
+        finished = self._restored.get()
+        if not isinstance(finished, _Finished):
+            raise SegmentError(f"the engine gave {finished} after the piece's last frame")
+        return finished
+
+    def _commit(self, segments: Sequence[Segment]) -> None:
+        """Commit thread: finish, check and commit one segment after another."""
+        for _ in segments:
+            encoded = self._encoded.get()
+            index = encoded.segment.index
+            with full_disk_told(f"segment {index} is finished"):
+                seconds = self._commit_segment(encoded)
+            self._in_flight.committed()
+            self._job.events.emit("segment_done", segment=index, seconds=seconds)
+
+    def _commit_segment(self, encoded: _Encoded) -> float:
+        """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
+        segment, last = encoded.segment, encoded.pieces[-1]
+        with encoded.writer:
+            pass  # the encoder gives its last packets
+        counted = count_frames(part_path(self._job.job_dir, segment.index))
+        if counted != segment.num_frames:
+            raise SegmentError(
+                f"segment {segment.index} decodes to {counted} frames, expected "
+                f"{segment.num_frames}"
+            )
+        if leaves_latents(self._plan, segment):
+            write_commit(self._job.job_dir, segment, last.commit)
+        made = Making(
+            device=self._job.device_kind,
+            precision=_told_once(piece.precision for piece in encoded.pieces),
+            seconds=time.monotonic() - encoded.began,
+            rung=_told_once(piece.rung for piece in encoded.pieces),
+        )
+        return commit_segment(self._job.job_dir, self._plan, segment, made).seconds
+
+
+def _told_once(words: Iterator[str]) -> str:
+    """What the pieces of a segment say, each once."""
+    return "; ".join(dict.fromkeys(word for word in words if word))

@@ -1,0 +1,277 @@
+"""Real commands on real files, and what is done to them: faults inside, kills from outside.
+
+Jobs are made by the engine `sleep` (50 ms a frame, so that kills find it at work on any machine) or
+`tiny` (SeedVR2's graph). Where a kill falls is not left to chance: the process itself stops at a
+named place (`Fault`, tests/faults/inject) and waits for it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tasks.schemas import UpscaleResult
+from tasks.settings import Settings, use_settings
+from tests.processes import (
+    MARK,
+    ROOT,
+    children_of,
+    command_line,
+    environment,
+    is_running,
+    kill_tree,
+    listen_to_ctrl_c,
+    marked,
+)
+
+OPTIONS = ("--resolution", "720p", "--preset", "ultrafast", "--json")
+NUM_SEGMENTS = 6
+"""Of the demo clip in segments of half a second."""
+PATIENCE_SECONDS = 400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What a process does wrong by itself, once (see tests/faults/inject/sitecustomize.py)."""
+
+    at: str
+    call: int = 1
+    do: str = "hold"
+    mark: str = ""
+    after: str = ""
+
+
+SMALL_PICTURES = Fault(at="seedvr2_core.plan:BUDGETS_PX", call=96 * 54, do="small")
+"""What 720p means in the process that plans: pixels are not what is tested here."""
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One job of one work directory and the commands that were started for it."""
+
+    clip: Path
+    work_dir: Path
+    api_url: str
+    model: str = "sleep"
+    mark: str = field(default_factory=lambda: uuid4().hex)
+    commands: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, *faults: Fault, **changes: str) -> subprocess.Popen[str]:
+        """Start the command; its output goes to files."""
+        self.work_dir.mkdir(exist_ok=True)
+        number = len(self.commands)
+        arguments = ("upscale", self.clip, "--model", self.model, *OPTIONS)
+        if self.model == "tiny":
+            arguments = (*arguments, "--batch-size", "12")
+        variables = {**self.variables(*faults), **changes}
+        with (
+            (self.work_dir / f"{number}.out").open("w") as out,
+            (self.work_dir / f"{number}.err").open("w") as err,
+        ):
+            process = subprocess.Popen(
+                command_line(*arguments, "--work-dir", self.work_dir),
+                env=environment(variables),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=listen_to_ctrl_c,
+                stdout=out,
+                stderr=err,
+                text=True,
+            )
+        self.commands.append(process)
+        return process
+
+    def variables(self, *faults: Fault) -> dict[str, str]:
+        """Environment of what works on this job."""
+        variables = {
+            "PREFECT_API_URL": self.api_url,
+            "SEEDVR2_SEGMENT_SECONDS": "0.5",
+            "SEEDVR2_TEST_ENGINES": "true",
+            "SEEDVR2_KEEP_SEGMENTS": "true",
+            MARK: self.mark,
+        }
+        carried = [asdict(fault) for fault in (*faults, SMALL_PICTURES)]
+        variables["PYTHONPATH"] = str(ROOT / "tests" / "faults" / "inject")
+        variables["SEEDVR2_TEST_FAULTS"] = json.dumps(carried)
+        return variables
+
+    def request(self) -> dict[str, Any]:
+        """The flow's parameters for it."""
+        return {
+            "video_path": str(self.clip),
+            "model": self.model,
+            "resolution": "720p",
+            "preset": "ultrafast",
+        }
+
+    def place(self, name: str) -> str:
+        """A file for a fault's mark."""
+        return str(self.work_dir / f"fault-{name}")
+
+    def said(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """What a command wrote to stdout and stderr."""
+        number = self.commands.index(process)
+        return (
+            (self.work_dir / f"{number}.out").read_text(),
+            (self.work_dir / f"{number}.err").read_text(),
+        )
+
+    def result(self, process: subprocess.Popen[str]) -> dict[str, object]:
+        """Wait for a command that must succeed; its result."""
+        code = process.wait(timeout=PATIENCE_SECONDS)
+        out, err = self.said(process)
+        assert code == 0, err
+        result: dict[str, object] = json.loads(out.splitlines()[-1])
+        return result
+
+    def finish(self) -> dict[str, object]:
+        """Run the command to its end, undisturbed."""
+        return self.result(self.start())
+
+    def job_dir(self) -> Path:
+        """The job's directory; there is one."""
+        (found,) = self.work_dir.glob("jobs/*")
+        return found
+
+    def sidecars(self) -> dict[str, int]:
+        """Committed segments: sidecar name -> when it was written (ns)."""
+        found = self.work_dir.glob("jobs/*/segments/?????.json")
+        return {path.name: path.stat().st_mtime_ns for path in found}
+
+    def at_work(self) -> bool:
+        """Whether a segment is being written right now."""
+        return self.has("segments/?????.mp4.part")
+
+    def has(self, pattern: str) -> bool:
+        """Whether the job's directory holds such a file."""
+        return any(self.work_dir.glob(f"jobs/*/{pattern}"))
+
+    def processes(self) -> list[int]:
+        """Everything that was started for this job and runs, orphans included."""
+        return marked(self.mark)
+
+    def leftovers(self) -> list[Path]:
+        """What a killed run left half-written."""
+        parts = self.work_dir.rglob("*.part")
+        return [path for path in parts if not path.name.startswith("fault-")]
+
+    def end(self) -> None:
+        """Nothing of it runs on."""
+        for process in self.commands:
+            if process.poll() is None:
+                kill_tree(process.pid)
+                process.wait()
+
+
+def wait_until(true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+    """Poll a condition."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def worker_of(pid: int) -> int | None:
+    """The running child below a process."""
+    for child in children_of(pid)[1:]:
+        try:
+            line = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"seedvr2_core.worker" in line:
+            return child
+    return None
+
+
+def assert_nothing_left(job: Job) -> None:
+    """No half-written file, no process, one output."""
+    wait_until(lambda: not job.processes(), "every process was gone", seconds=15)
+    assert job.leftovers() == []
+    assert len(list((job.work_dir / "output").iterdir())) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Killed:
+    """What a kill cost."""
+
+    command: "subprocess.Popen[str]"
+    committed: dict[str, int]
+    """Sidecars that were there."""
+    redone: int
+    """Segments that were begun and not on disk."""
+
+
+def kill_there(job: Job, fault: Fault, whom: str) -> Killed | None:
+    """Start the command, let it come to a place, and kill -9 somebody there.
+
+    Args:
+        job: whose command is started.
+        fault: one that holds.
+        whom: "child" (the command lives on), "command" or "tree".
+
+    Returns:
+        None if the command ended before it came there.
+    """
+    begun = job.place(f"begun{len(job.commands)}")
+    count = Fault(at="seedvr2_core.channel:InFlight.begin", do="count", mark=begun)
+    before = job.sidecars()
+    process = job.start(fault, count, SEEDVR2_STALL_SECONDS="60")
+    wait_until(
+        lambda: Path(fault.mark).exists() or process.poll() is not None,
+        f"a process came to {fault.at}",
+    )
+    if process.poll() is not None:
+        return None
+    _kill(process, whom)
+    committed = job.sidecars()
+    assert before.items() <= committed.items()  # what was committed is never made again
+    done = len(committed) - len(before)
+    redone = (Path(begun).stat().st_size if Path(begun).exists() else 0) - done
+    print(
+        f"{fault.at} call {fault.call}: killed {whom}, {len(committed)} segments committed, "
+        f"{redone} to be redone, left {[path.name for path in job.leftovers()]}"
+    )
+    assert 0 <= redone <= 2
+    return Killed(command=process, committed=committed, redone=redone)
+
+
+def _kill(process: subprocess.Popen[str], whom: str) -> None:
+    child = worker_of(process.pid)
+    if whom == "tree":
+        kill_tree(process.pid)
+    elif whom == "command":
+        process.kill()
+    else:
+        assert child is not None, "no child runs at this place"
+        os.kill(child, signal.SIGKILL)
+    if whom != "child":
+        process.wait(timeout=60)
+    if child is not None:
+        wait_until(lambda: not is_running(child), "the child was gone", seconds=15)
+
+
+def here(job: Job) -> Settings:
+    """Settings to run a job's request in this process."""
+    return Settings(
+        work_dir=job.work_dir,
+        allow_local_files=True,
+        allow_cpu_engine=True,
+        test_engines=True,
+        keep_segments=True,
+        segment_seconds=0.5,
+    )
+
+
+def run_here(job: Job, *, keep_settings: bool = False) -> UpscaleResult:
+    """The same request, run by the flow in this process (its settings stay in force)."""
+    from flows.upscale import upscale
+
+    if not keep_settings:
+        use_settings(here(job))
+    return upscale(**job.request())

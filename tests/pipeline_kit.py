@@ -1,0 +1,101 @@
+"""Jobs whose segments are made in this process, without a child: plans, runs, faulty models."""
+
+import dataclasses
+import queue
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seedvr2_core import plan as plan_module
+from seedvr2_core import restore
+from seedvr2_core.engine import Heartbeat
+from seedvr2_core.plan import Plan
+from seedvr2_core.planner import build_plan
+from seedvr2_core.records import read_record, write_record
+from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.segments import Sidecar, sidecar_path, video_path
+from seedvr2_core.video.probe import probe_video
+from tests.factories import make_options
+from tests.restorer_kit import ENGINE
+
+
+class Heard:
+    """Events, kept; beats are not."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[tuple[str, dict[str, object]]] = queue.SimpleQueue()
+
+    def emit(self, event: str, **values: object) -> None:
+        """Keep it."""
+        self.events.put((event, values))
+
+    def beat(self, phase: str, done: int, total: int) -> None:
+        """Nothing."""
+
+
+def tiny_plan(clip: Path, *, window: int = 3, overlap: int = 1, seconds: float = 0.5) -> Plan:
+    """The clip as one shot for the tiny network, 32x18; the caller puts the budget back."""
+    options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1)
+    engine = dataclasses.replace(ENGINE, name="tiny", window=window, overlap=overlap)
+    return build_plan(probe_video(clip), "0" * 64, dataclasses.replace(options, engine=engine))
+
+
+def use_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans for 720p get 32x18 pixels."""
+    monkeypatch.setattr(plan_module, "BUDGETS_PX", {"720p": 32 * 18})
+
+
+def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2Session]) -> None:
+    """Every session from now on is made by this."""
+
+    def open_session(
+        plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None
+    ) -> SeedVR2Session:
+        return make(plan)
+
+    engine = SimpleNamespace(open_session=open_session)
+    monkeypatch.setattr(restore, "load_engine", lambda name: engine)
+
+
+def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int]) -> Heard:
+    """What the child does on a request."""
+    if not (job_dir / "plan.json").exists():
+        job_dir.mkdir(exist_ok=True)
+        write_record(job_dir / "plan.json", plan)
+    heard = Heard()
+    restore.restore_segments(
+        plan,
+        job_dir,
+        source=source,
+        device="cpu",
+        weights_dir=None,
+        indices=indices,
+        events=heard,
+    )
+    return heard
+
+
+def sidecars(plan: Plan, job_dir: Path) -> list[Sidecar | None]:
+    """Of all segments, None where there is none."""
+    paths = [sidecar_path(job_dir, segment.index) for segment in plan.segments]
+    return [read_record(path, Sidecar) if path.exists() else None for path in paths]
+
+
+def packets(plan: Plan, job_dir: Path) -> list[bytes]:
+    """The bytes of all segments."""
+    return [video_path(job_dir, segment.index).read_bytes() for segment in plan.segments]
+
+
+class KeepTorch:
+    """A child sets these for good; in a test process other tests follow."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+    def __exit__(self, *_: object) -> None:
+        threads, deterministic = self._before
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,101 @@
+"""Room on the disk: what is predicted, and what a real full file system leads to."""
+
+import dataclasses
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedvr2_core import disk
+from seedvr2_core.commit import write_commit
+from seedvr2_core.engine import Commit
+from seedvr2_core.errors import ResourceError, SegmentError
+from seedvr2_core.plan import Plan
+from seedvr2_core.planner import build_plan
+from seedvr2_core.segments import segments_dir
+from tests.factories import make_info, make_options
+from tests.restorer_kit import ENGINE
+
+
+def plan_of(**changes: object) -> Plan:
+    return build_plan(make_info(), "a", make_options(segment_seconds=2, **changes))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_finished_segments_tell_better_than_the_guess() -> None:
+    plan = plan_of()
+    assert disk.bytes_per_frame(plan, [(50, 5000), (50, 15000)]) == 200
+    assert disk.bytes_per_frame(plan_of(crf=24)) == disk.bytes_per_frame(plan) / 2
+
+
+def test_the_joined_file_is_counted_and_what_is_done_is_not() -> None:
+    plan = plan_of()
+    pending = plan.segments[2:]
+    frames = sum(s.num_frames for s in pending) + plan.video.num_frames
+    assert disk.bytes_needed(plan, pending, [(100, 1000)]) == 10 * frames
+    assert disk.bytes_needed(plan, [], [(100, 1000)]) == 10 * plan.video.num_frames
+
+
+def test_latents_of_divided_shots_are_counted(tmp_path: Path) -> None:
+    """As what is really written, but for the file's header."""
+    engine = dataclasses.replace(ENGINE, window=5, overlap=1)
+    plan = plan_of(engine=engine)
+    segment = plan.segments[0]
+    height, width = 752 // 8, 1280 // 8
+    owned = (segment.num_frames - 1) // 4 + 1
+    commit = Commit(
+        latents=torch.zeros((owned, height, width, 16), dtype=torch.float16),
+        tail=torch.zeros((1, height, width, 16)),
+    )
+    segments_dir(tmp_path).mkdir()
+    write_commit(tmp_path, segment, commit)
+    written = next(segments_dir(tmp_path).iterdir()).stat().st_size
+    assert abs(disk.latent_bytes(plan, segment) - written) < 1000
+    assert disk.latent_bytes(plan_of(), plan_of().segments[0]) == 0
+
+
+def test_too_little_room_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"the job needs about 1000000\.0 GB .* GB free"):
+        disk.check_room(tmp_path, 10**15, doing="the job")
+    disk.check_room(tmp_path, 0, doing="the job")
+
+
+def test_a_full_disk_is_one_sentence_whoever_writes(small_disk: Path) -> None:
+    """A library that passes the system's words on, and a plain write."""
+    segments_dir(small_disk).mkdir()
+    plan = plan_of(engine=dataclasses.replace(ENGINE, window=5, overlap=1))
+    latents = torch.zeros((5, 94, 160, 16), dtype=torch.float16)
+    with pytest.raises(ResourceError, match="the disk is full while writing the latents of segm"):
+        write_commit(small_disk, plan.segments[0], Commit(latents=latents))
+    with (
+        pytest.raises(ResourceError, match=r"the disk is full while testing; .* make room"),
+        disk.full_disk_told("testing"),
+        (small_disk / "big").open("wb") as stream,
+    ):
+        os.posix_fallocate(stream.fileno(), 0, 2 * 2**20)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(PermissionError), disk.full_disk_told("testing"):
+        raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(SegmentError), disk.full_disk_told("testing"):
+        raise SegmentError("broken")
+    words = SegmentError("the encoder failed: [Errno 28] No space left on device: 'a.mp4'")
+    with pytest.raises(ResourceError), disk.full_disk_told("testing"):
+        raise words

@@ -1,0 +1,146 @@
+"""The stages around an engine: what a failure or a slow disk does to the segments in flight."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedvr2_core import pipeline
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.frames import Frame
+from seedvr2_core.per_frame import PerFrameSession
+from seedvr2_core.plan import Plan
+from seedvr2_core.planner import build_plan
+from seedvr2_core.segments import latents_path, sidecar_path, video_path
+from seedvr2_core.video.probe import probe_video
+from tests.factories import make_options
+from tests.pipeline_kit import (
+    KeepTorch,
+    make_segments,
+    packets,
+    sidecars,
+    tiny_plan,
+    use_small_pictures,
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_settings() -> Iterator[None]:
+    with KeepTorch():
+        yield
+
+
+@pytest.fixture
+def plan(demo_clip: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Six segments of a small picture, made by the baseline engine."""
+    use_small_pictures(monkeypatch)
+    options = make_options(segment_seconds=0.5, preset="ultrafast", cpu_count=1)
+    return build_plan(probe_video(demo_clip), "0" * 64, options)
+
+
+def made(plan: Plan, job_dir: Path) -> list[int]:
+    return [sidecar.index for sidecar in sidecars(plan, job_dir) if sidecar]
+
+
+def test_segments_before_a_failing_engine_are_kept(
+    plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far behind the encoder is."""
+    whole = PerFrameSession.restore
+    broken = plan.segments[3].start + 5
+
+    def restore(self: PerFrameSession, *args: Any, **options: Any) -> Iterator[Frame]:
+        for frame in whole(self, *args, **options):
+            if frame.index == broken:
+                raise SegmentError("the engine broke")
+            yield frame
+
+    monkeypatch.setattr(PerFrameSession, "restore", restore)
+    with pytest.raises(SegmentError, match="the engine broke"):
+        make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    assert made(plan, tmp_path / "job") == [0, 1, 2]
+    assert not list((tmp_path / "job").rglob("*.part"))
+
+
+def test_segments_before_a_broken_source_are_kept(
+    plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = pipeline.read_frames, plan.segments[2].start
+
+    def read(*args: Any) -> Iterator[Frame]:
+        for frame in whole(*args):
+            if frame.index == broken:
+                raise SegmentError("the source broke")
+            yield frame
+
+    monkeypatch.setattr(pipeline, "read_frames", read)
+    with pytest.raises(SegmentError, match="the source broke"):
+        make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    assert made(plan, tmp_path / "job") == [0, 1]
+
+
+def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
+    plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a kill costs two segments at most, however slow the disk is."""
+    begun: list[int] = []
+    ahead: list[int] = []
+    whole_restore, whole_commit = PerFrameSession.restore, pipeline.commit_segment
+    asked_for_more = threading.Event()
+
+    class Watched(pipeline.InFlight):
+        def begin(self) -> None:
+            if len(begun) == pipeline.MAX_IN_FLIGHT:
+                asked_for_more.set()
+            super().begin()
+
+    def restore(self: PerFrameSession, *args: Any, **options: Any) -> Iterator[Frame]:
+        begun.append(options["piece"].start)
+        return whole_restore(self, *args, **options)
+
+    def commit(job_dir: Path, plan: Plan, segment: Any, how: Any) -> object:
+        assert asked_for_more.wait(60)  # until the engine wants to go on
+        ahead.append(len(begun) - segment.index)
+        return whole_commit(job_dir, plan, segment, how)
+
+    monkeypatch.setattr(pipeline, "InFlight", Watched)
+    monkeypatch.setattr(PerFrameSession, "restore", restore)
+    monkeypatch.setattr(pipeline, "commit_segment", commit)
+    make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    assert made(plan, tmp_path / "job") == [*range(6)]
+    assert max(ahead) <= pipeline.MAX_IN_FLIGHT
+
+
+def test_the_engine_tells_how_far_it_is(plan: Plan, demo_clip: Path, tmp_path: Path) -> None:
+    heard = make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    events = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
+    restored = [values for event, values in events if event == "restored"]
+    assert [values["segment"] for values in restored] == [*range(6)]
+    for values in restored:
+        assert 0 <= float(str(values["waited"])) <= float(str(values["seconds"]))
+
+
+def test_a_warm_up_waits_for_what_this_very_pass_commits(
+    demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments 0 and 2 are lost with their latents: 2 needs those of 0 while they are written."""
+    use_small_pictures(monkeypatch)
+    plan, job_dir = tiny_plan(demo_clip), tmp_path / "job"
+    make_segments(plan, job_dir, demo_clip, range(5))
+    before = packets(plan, job_dir)
+    for index in (0, 2):
+        for path in (sidecar_path, video_path, latents_path):
+            path(job_dir, index).unlink()
+    whole, slow = pipeline.count_frames, threading.Event()
+
+    def count(path: Path) -> int:
+        slow.wait(0.5)  # the engine would be at the next segment long before
+        return whole(path)
+
+    monkeypatch.setattr(pipeline, "count_frames", count)
+    make_segments(plan, job_dir, demo_clip, [0, 2])
+    assert packets(plan, job_dir) == before
+    shutil.rmtree(job_dir)

@@ -1,0 +1,40 @@
+"""The engine that takes its time: pictures of the right size, 50 ms asked for each."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from seedvr2_core import sleep
+from seedvr2_core.engine import find_engine
+from seedvr2_core.frames import Frame
+from seedvr2_core.plan import Piece
+from seedvr2_core.planner import build_plan, seconds_per_frame
+from tests.factories import make_info, make_options
+
+
+def test_frames_are_enlarged_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(sleep.time, "sleep", asked.append)
+    plan = build_plan(make_info(4, 2, pts=(0, 1, 2)), "a", make_options())
+    session = sleep.open_session(plan, device="cpu", beat=lambda *_: None)
+    source = [Frame(np.full((2, 4, 3), 40 * i, np.uint8), i, i) for i in range(3)]
+    source[1].rgb[1, 3] = 7
+    shot, piece = plan.shots[0], Piece(shot=0, start=0, stop=3)
+    made = list(session.restore(iter(source), shot=shot, piece=piece, state=session.start(shot)))
+    assert {frame.rgb.shape for frame in made} == {(plan.height, plan.width, 3)}
+    assert (made[1].rgb[-1, -1] == 7).all()
+    assert (made[1].rgb[0, 0] == 40).all()
+    assert len(asked) == 3
+    assert all(0 <= seconds <= sleep.FRAME_SECONDS for seconds in asked)
+
+
+def test_it_is_for_tests_and_its_time_is_planned() -> None:
+    spec = find_engine("sleep")
+    assert spec.test_only
+    assert not spec.has_latents
+    options = make_options()
+    engine = dataclasses.replace(options.engine, name="sleep")
+    info = make_info()
+    planned = seconds_per_frame(info, 320, 180, make_options(engine=engine, preset="ultrafast"))
+    assert planned == sleep.FRAME_SECONDS

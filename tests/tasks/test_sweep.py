@@ -1,0 +1,108 @@
+"""What is removed by age, and what never is."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core.planner import build_plan
+from seedvr2_core.records import write_record
+from tasks.locks import hold_lock
+from tasks.settings import Settings
+from tasks.sweep import sweep
+from tests.factories import make_info, make_options
+
+DAY = 86_400.0
+DIGEST = "ab" * 32
+
+
+@pytest.fixture
+def settings(settings_with: Callable[..., Settings]) -> Settings:
+    return settings_with(keep_days=2)
+
+
+def make(path: Path, *, days: float, content: str = "x") -> Path:
+    """A file that was written so many days ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return age(path, days)
+
+
+def age(path: Path, days: float) -> Path:
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+    return path
+
+
+def make_job(settings: Settings, name: str, *files: str, days: float) -> Path:
+    folder = settings.work_dir / "jobs" / name
+    for file in files:
+        make(folder / file, days=days)
+    for path in (folder / "segments", folder):
+        if path.exists():
+            age(path, days)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_jobs_that_nobody_came_back_for_go(settings: Settings) -> None:
+    old = make_job(settings, "old", "plan.json", "job.lock", "segments/00000.mp4", days=3)
+    young = make_job(settings, "young", "plan.json", "job.lock", "segments/00000.mp4", days=1)
+    busy = make_job(settings, "busy", "plan.json", days=3)
+    make_job(settings, "busy", "segments/00007.json", days=1)
+    assert sweep(settings) == ["job old"]
+    assert not old.exists()
+    assert names(young) == ["job.lock", "plan.json", "segments"]
+    assert (busy / "segments").exists()
+
+
+def test_of_a_finished_job_the_result_stays(settings: Settings) -> None:
+    job = make_job(settings, "done", "plan.json", "result.json", "preview.jpg", "job.lock", days=3)
+    assert sweep(settings) == ["job done"]
+    assert names(job) == ["job.lock", "result.json"]
+    assert sweep(settings) == []
+
+
+def test_a_job_that_a_run_holds_stays_however_old(settings: Settings) -> None:
+    job = make_job(settings, "held", "plan.json", "job.lock", days=30)
+    with hold_lock(job / "job.lock", timeout=0, on_wait=lambda: None):
+        age(job, 30)
+        assert sweep(settings) == []
+    assert sweep(settings) == ["job held"]
+
+
+def test_sources_go_unless_a_job_may_need_them(settings: Settings) -> None:
+    used = "cd" * 32
+    plan = build_plan(make_info(), used, make_options())
+    folder = settings.work_dir / "jobs" / "unfinished"
+    folder.mkdir(parents=True)
+    write_record(folder / "plan.json", plan)
+    kept = [
+        make(settings.work_dir / "sources" / used, days=9),
+        make(settings.work_dir / "sources" / ("ef" * 32), days=1),
+        make(settings.work_dir / "intake" / ".upload-1.part", days=9),
+    ]
+    gone = [
+        make(settings.work_dir / "sources" / DIGEST, days=9),
+        make(settings.work_dir / "intake" / DIGEST, days=9),
+        make(settings.work_dir / "probes" / f"{DIGEST}.json", days=9),
+    ]
+    assert sweep(settings) == [f"source {DIGEST}", f"source {DIGEST}"]
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in gone)
+
+
+def test_a_download_under_way_stays(settings: Settings) -> None:
+    intake = settings.work_dir / "intake"
+    part, known = make(intake / "12.part", days=9), make(intake / "34.json", days=9)
+    with hold_lock(intake / "12.lock", timeout=0, on_wait=lambda: None):
+        assert sweep(settings) == ["download 34.json"]
+        assert part.exists()
+    assert not known.exists()
+    assert sweep(settings) == ["download 12.part"]
+    assert names(intake) == []
