@@ -22,6 +22,7 @@ from seedvr2_core.engine import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.plan import Piece, Plan, Segment, Shot
+from seedvr2_core.process import give_memory_back
 from seedvr2_core.segments import (
     Making,
     commit_segment,
@@ -303,6 +304,8 @@ class Pipeline:
             with full_disk_told(f"segment {index} is finished"):
                 seconds = self._commit_segment(encoded)
             self._in_flight.committed()
+            del encoded  # its encoder
+            give_memory_back()
             self._job.events.emit("segment_done", segment=index, seconds=seconds)
 
     def _commit_segment(self, encoded: _Encoded) -> float:

@@ -1,4 +1,4 @@
-"""A child process that ends when its parent does (Linux)."""
+"""What a child process asks of the system (Linux): to end with its parent, to take memory back."""
 
 import ctypes
 import os
@@ -16,3 +16,14 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def give_memory_back() -> None:
+    """Give free pages in the middle of the heap back to the system.
+
+    Pictures of a few megabytes come and go in many threads; without this what they leave behind
+    grows for the first hundred or so segments (measured: by a third).
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
+        libc.malloc_trim(0)

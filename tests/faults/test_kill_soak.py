@@ -45,6 +45,7 @@ MID_SHOT: list[tuple[str, int]] = [
     ("seedvr2_core.phases:Phases._finish", 3),
     ("seedvr2_core.commit:sync_file", 1),
     ("seedvr2_core.pipeline:write_commit", 1),
+    ("seedvr2_core.phases:Phases._finish", 45),
     ("seedvr2_core.restorer:SeedVR2Session.warm_up", 1),
     ("seedvr2_core.phases:Phases.warm_up_decoder", 1),
     ("seedvr2_core.phases:Phases._restore_window", 2),

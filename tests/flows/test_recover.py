@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import disable_run_logger
 from prefect.states import (
+    AwaitingRetry,
     Cancelled,
     Cancelling,
     Completed,
@@ -42,7 +43,7 @@ from tasks.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, Watch, appoin
 from tasks.callback import call_back
 from tasks.record import PROGRESS_KEY, RESULT_KEY
 from tasks.recovery import MARK
-from tasks.rescue import move
+from tasks.rescue import move, move_ended
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings, use_settings
 from tasks.storage import LocalStorage, Stored, open_storage
@@ -537,6 +538,17 @@ def test_a_state_that_overtook_ours_is_put_back(job: Job) -> None:
     assert job.state == "Completed: by itself"
     assert not move(job.client, job.id, judged.id, Failed(message="too late"))
     assert job.state == "Completed: by itself"
+
+
+def test_a_worker_that_is_slow_to_cancel_costs_no_attempt(job: Job) -> None:
+    """It says so at the moment of the re-queue."""
+    job.becomes(Crashed(), Cancelling(message=f"{MARK}it crashed"))
+    late = Late(job.client, Cancelled(message="by its worker"))
+    with disable_run_logger():
+        assert move_ended(late, job.id, AwaitingRetry())  # type: ignore[arg-type]
+        assert job.run.state_name == "AwaitingRetry"
+        assert not move_ended(job.client, job.id, Failed())
+    assert job.run.state_name == "AwaitingRetry"
 
 
 def test_a_second_recover_leaves_it_to_the_first(

@@ -1,0 +1,269 @@
+"""What durability is worth and what it costs: kills survived, flat memory, a busy engine.
+
+`python benchmarks/durability.py [kills] [memory] [shot] [busy] [--kills 25] [--minutes 30]`
+
+kills   engine `sleep`: its child is killed -9 at random moments, over and over, until the work is
+        done: kills survived, segments that each of them cost (begun and not on disk), and whether
+        the joined file is that of an undisturbed run. (Kills of flow, worker and everything at
+        once: tests/faults, `make soak`.)
+memory  peak resident memory of the process tree for a source of so many minutes over that for one
+        minute: 854x480, two frames a second, lanczos to 720p, preset fast.
+shot    the same for the tiny SeedVR2 network and a single shot of 5,000 frames over one of 500.
+busy    engine `sleep`: its 50 ms a frame over the wall clock, from the end of its first segment to
+        the end of its last. Means nothing while the machine has other work.
+
+Parts that are not named are left out; without any, all are run.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
+from seedvr2_core import plan as plan_module
+from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.plan import EngineSettings, Plan
+from seedvr2_core.planner import Options, build_plan
+from seedvr2_core.records import read_record, write_record
+from seedvr2_core.segments import file_sha256, pending_segments
+from seedvr2_core.sleep import FRAME_SECONDS
+from seedvr2_core.video.info import VideoInfo
+from tasks.guard import Child, Event
+
+PARTS = ("kills", "memory", "shot", "busy")
+SHOT_FRAMES = (500, 5000)
+SHOT_PIXELS = 96 * 54
+BUSY_FRAMES = 1250
+BARE = EngineSettings(
+    name="sleep",
+    weights_digest="",
+    seed=0,
+    window=0,
+    overlap=0,
+    stitch_mode="",
+    color_correction="",
+)
+TINY = dataclasses.replace(
+    BARE,
+    name="tiny",
+    seed=1,
+    window=25,
+    overlap=3,
+    stitch_mode="crossfade",
+    color_correction="auto",
+)
+
+
+def main() -> int:
+    """Run the parts and print what was found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[])
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--minutes", type=int, default=30)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    work: dict[str, Callable[[Path], object]] = {
+        "kills": lambda folder: kills(folder, arguments.kills),
+        "memory": lambda folder: memory(folder, arguments.minutes),
+        "shot": shot,
+        "busy": busy,
+    }
+    report = {}
+    with tempfile.TemporaryDirectory() as name:
+        for part in arguments.parts or PARTS:
+            folder = Path(name) / part
+            folder.mkdir()
+            report[part] = work[part](folder)
+    sys.stdout.write(json.dumps(report, indent=None if arguments.json else 2) + "\n")
+    return 0
+
+
+def kills(folder: Path, wanted: int) -> dict[str, object]:
+    """Kill children until there were enough kills; every job ends like the undisturbed one."""
+    rng, lost, digests = random.Random(5), [], set()
+    expected = finish(prepare(folder / "undisturbed", CLIP, BARE, seconds=0.5), CLIP)
+    while len(lost) < wanted:
+        job_dir = prepare(folder / f"job{len(digests)}-{len(lost)}", CLIP, BARE, seconds=0.5)
+        plan = read_record(job_dir / "plan.json", Plan)
+        while pending_segments(job_dir, plan) and len(lost) < wanted:
+            cost = kill_after(rng.uniform(0.5, 4.0), job_dir, CLIP)
+            lost += [] if cost is None else [cost]
+        digests.add(finish(job_dir, CLIP))
+    return {
+        "kills_survived": len(lost),
+        "segments_redone": sum(lost),
+        "most_redone_after_one_kill": max(lost),
+        "same_bytes_as_undisturbed": digests == {expected},
+    }
+
+
+def kill_after(seconds: float, job_dir: Path, source: Path) -> int | None:
+    """Kill a child -9 so long after its engine is ready; None if it was done before that.
+
+    Returns:
+        Segments that it had begun and not committed.
+    """
+    child, begun, done = Child(log=lambda line: None), 0, 0
+    try:
+        child.send(restore_request(job_dir, source))
+        moment = float("inf")
+        while time.monotonic() < moment:
+            event = next_event(child)
+            if event["event"] == "ready":
+                begun, moment = 1, time.monotonic() + seconds
+            begun += event["event"] == "restored"
+            done += event["event"] == "segment_done"
+            if event["event"] == "idle":
+                return None
+        os.kill(child.pid, signal.SIGKILL)
+        try:
+            while True:  # what it said before it died
+                event = next_event(child)
+                begun += event["event"] == "restored"
+                done += event["event"] == "segment_done"
+        except ChildFailedError:
+            return begun - done
+    finally:
+        child.close()
+
+
+def memory(folder: Path, minutes: int) -> dict[str, object]:
+    """Peak memory for one minute and for many."""
+    engine = dataclasses.replace(BARE, name="lanczos")
+    peaks = {}
+    for length in (1, minutes):
+        source = folder / f"{length}.mp4"
+        looped = ("-stream_loop", "-1", "-i", CLIP, "-an", "-t", str(60 * length))
+        ffmpeg(*looped, "-vf", "scale=854:480,fps=2", "-crf", "16", "-preset", "veryfast", source)
+        job_dir = prepare(folder / f"job{length}", source, engine, preset="fast")
+        peaks[length] = peak_of(job_dir, source)
+    return told(peaks, "minutes")
+
+
+def shot(folder: Path) -> dict[str, object]:
+    """Peak memory for a short and for a long single shot."""
+    peaks = {}
+    for frames in SHOT_FRAMES:
+        source = folder / f"{frames}.mp4"
+        looped = ("-stream_loop", "-1", "-i", CLIP, "-an", "-frames:v", str(frames))
+        ffmpeg(*looped, "-vf", "scale=96:54", "-crf", "16", "-preset", "veryfast", source)
+        job_dir = prepare(folder / f"job{frames}", source, TINY, pixels=SHOT_PIXELS)
+        peaks[frames] = peak_of(job_dir, source)
+    return told(peaks, "frames")
+
+
+def peak_of(job_dir: Path, source: Path) -> int:
+    """Peak bytes of the tree while a job is made and joined."""
+    with peak_memory() as peak:
+        finish(job_dir, source)
+    return peak[0]
+
+
+def told(peaks: dict[int, int], unit: str) -> dict[str, object]:
+    """Peaks and their ratio, the longest over the shortest."""
+    return {
+        f"peak_mb_by_{unit}": {length: round(peak / 1e6, 1) for length, peak in peaks.items()},
+        "ratio": round(peaks[max(peaks)] / peaks[min(peaks)], 3),
+    }
+
+
+def busy(folder: Path) -> dict[str, object]:
+    """The engine's own time over the wall clock, from its first segment's end to its last's."""
+    source = folder / "source.mp4"
+    looped = ("-stream_loop", "-1", "-i", CLIP, "-an", "-frames:v", str(BUSY_FRAMES))
+    ffmpeg(*looped, "-c:v", "copy", source)
+    job_dir = prepare(folder / "job", source, BARE)
+    plan, child = read_record(job_dir / "plan.json", Plan), Child(log=lambda line: None)
+    told_at: dict[int, Event] = {}
+    try:
+        child.send(restore_request(job_dir, source))
+        while (event := next_event(child))["event"] != "idle":
+            if event["event"] == "restored":
+                told_at[event["segment"]] = event
+    finally:
+        child.close()
+    first, last = told_at[0], told_at[len(plan.segments) - 1]
+    frames = sum(segment.num_frames for segment in plan.segments[1:])
+    wall = last["seconds"] - first["seconds"]
+    return {
+        "frames": frames,
+        "segments": len(plan.segments) - 1,
+        "wall_seconds": round(wall, 2),
+        "busy_share": round(FRAME_SECONDS * frames / wall, 4),
+        "waited_share": round((last["waited"] - first["waited"]) / wall, 4),
+    }
+
+
+def prepare(
+    job_dir: Path,
+    source: Path,
+    engine: EngineSettings,
+    *,
+    seconds: float = 10,
+    preset: str = "ultrafast",
+    pixels: int | None = None,
+) -> Path:
+    """Probe a source and plan the job; `pixels` makes 720p that small."""
+    job_dir.mkdir(parents=True)
+    info_path = job_dir / "probe.json"
+    ask({"op": "probe", "path": str(source), "out": str(info_path)}, until="probed")
+    options = Options(
+        resolution="720p",
+        engine=engine,
+        device="cpu",
+        cpu_count=len(os.sched_getaffinity(0)) if pixels is None else 1,
+        crf=18,
+        preset=preset,
+        segment_seconds=seconds,
+    )
+    budgets = plan_module.BUDGETS_PX
+    try:
+        plan_module.BUDGETS_PX = {"720p": pixels} if pixels else budgets
+        plan = build_plan(read_record(info_path, VideoInfo), "benchmark", options)
+    finally:
+        plan_module.BUDGETS_PX = budgets
+    write_record(job_dir / "plan.json", plan)
+    return job_dir
+
+
+def finish(job_dir: Path, source: Path) -> str:
+    """Make what is missing, join it; the file's digest."""
+    request = restore_request(job_dir, source)
+    if request["segments"]:
+        ask(request, until="idle")
+    out = job_dir / "output.mp4"
+    join = {"op": "join", "job_dir": str(job_dir), "source": str(source), "out": str(out)}
+    ask({**join, "metadata": {}}, until="joined")
+    return file_sha256(out)
+
+
+def restore_request(job_dir: Path, source: Path) -> dict[str, object]:
+    """What the task asks of the child."""
+    plan = read_record(job_dir / "plan.json", Plan)
+    return {
+        "op": "restore",
+        "job_dir": str(job_dir),
+        "source": str(source),
+        "device": "cpu",
+        "weights_dir": str(job_dir),
+        "segments": pending_segments(job_dir, plan),
+    }
+
+
+def next_event(child: Child) -> Event:
+    """The child's next event."""
+    return child.next_event(stall=600, deadline=time.monotonic() + 7200, doing="measuring")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

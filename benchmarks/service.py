@@ -1,0 +1,104 @@
+"""A Prefect server, a worker and a gateway as processes of their own, for the service's benchmarks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 180.0
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = START_SECONDS) -> T:
+    """What `look` gives, as soon as it gives something."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) in (None, False, ""):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come within {seconds:g} s")
+        time.sleep(0.1)
+    return found
+
+
+def service_environment(folder: Path) -> dict[str, str]:
+    """Of a server of its own on a free port, with everything it keeps below `folder`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")}
+    return kept | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "SEEDVR2_WORK_DIR": str(folder / "work"),
+        "SEEDVR2_ALLOW_LOCAL_FILES": "1",
+        "SEEDVR2_ALLOW_CPU_ENGINE": "1",
+        "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
+        "SEEDVR2_IMAGE": "seedvr2:benchmark",
+    }
+
+
+@contextmanager
+def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[int]:
+    """`python -m arguments...` while the block runs; yields its process id."""
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", *arguments]
+        options: dict[str, Any] = {"stdout": out, "stderr": out, "stdin": subprocess.DEVNULL}
+        child = subprocess.Popen(
+            command, env=dict(environment), cwd=ROOT, start_new_session=True, **options
+        )
+    try:
+        yield child.pid
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+@contextmanager
+def prefect_server(environment: Mapping[str, str], folder: Path) -> Iterator[httpx.Client]:
+    """A Prefect server; a client of its REST API."""
+    url = environment["PREFECT_API_URL"]
+    port = url.split(":")[2].split("/")[0]
+    start = ("prefect", "server", "start", "--no-ui", "--port", port)
+    with (
+        process(environment, folder / "server.log", *start),
+        httpx.Client(base_url=url, timeout=30.0) as client,
+    ):
+        until(lambda: answers(f"{url}/health"), "the Prefect server")
+        yield client
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers well."""
+    try:
+        return httpx.get(url, timeout=5.0).is_success
+    except httpx.TransportError:
+        return False
+
+
+def deploy(environment: Mapping[str, str]) -> None:
+    """`make deploy` on that server."""
+    command = [sys.executable, "-m", "deployments.deploy", "deploy"]
+    subprocess.run(command, env=dict(environment), cwd=ROOT, check=True, capture_output=True)
+
+
+def post(client: httpx.Client, path: str, body: object) -> Any:
+    """POST and read; a server whose database is busy (503) is asked again, as its clients do."""
+
+    def ask() -> httpx.Response | None:
+        answer = client.post(path, json=body)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    return until(ask, path).raise_for_status().json()

@@ -1,0 +1,131 @@
+"""What people see in Prefect's UI, in a real browser: the run form, a run with its record.
+
+Needs Debian's package `chromium`. Pages are kept under pytest's --basetemp, to be looked at.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.server_kit import eventually, prefect_server
+
+ROOT = Path(__file__).parents[2]
+CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.apt,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of a fresh server with its UI, and of a worker."""
+    home = tmp_path_factory.mktemp("service")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEEDVR2_", "PREFECT_"))}
+    return kept | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "SEEDVR2_WORK_DIR": str(home / "work"),
+        "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
+        "SEEDVR2_SEGMENT_SECONDS": "1",
+        "SEEDVR2_IMAGE": "seedvr2:test",
+    }
+
+
+@pytest.fixture(scope="module")
+def api(environment: dict[str, str]) -> Iterator[httpx.Client]:
+    """The server after `make deploy`, with a worker on the pool `local`."""
+    with prefect_server(environment, ui=True) as client:
+        deploy = [sys.executable, "-m", "deployments.deploy", "deploy"]
+        subprocess.run(deploy, env=environment, cwd=ROOT, check=True, capture_output=True)
+        start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
+        worker = subprocess.Popen([*start, "--type", "process"], env=environment, cwd=ROOT)
+        yield client
+        worker.terminate()
+        worker.wait(60)
+
+
+def deployment_id(api: httpx.Client) -> str:
+    """Of upscale/local."""
+    return api.get("/deployments/name/upscale/local").raise_for_status().json()["id"]
+
+
+@pytest.fixture(scope="module")
+def run(api: httpx.Client) -> dict[str, Any]:
+    """A job that has come to its end."""
+    asked = {"video_path": str(CLIP), "resolution": "720p", "model": "lanczos"}
+    body = {"parameters": asked, "state": {"type": "SCHEDULED"}}
+    path = f"/deployments/{deployment_id(api)}/create_flow_run"
+    job = api.post(path, json=body).raise_for_status().json()["id"]
+
+    def ended() -> dict[str, Any] | None:
+        found = api.get(f"/flow_runs/{job}").raise_for_status().json()
+        return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+    found = eventually(ended, "the job's end")
+    assert found["state"]["type"] == "COMPLETED", found["state"]
+    return found
+
+
+def browse(api: httpx.Client, page: str, picture: Path, *, height: int = 1400) -> str:
+    """Open a page of the UI, take its picture, return its text as HTML."""
+    assert CHROMIUM is not None
+    url = str(api.base_url).removesuffix("/").removesuffix("/api") + page
+    profile = picture.with_suffix(".profile")
+    common = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        f"--user-data-dir={profile}", f"--window-size=1400,{height}", "--virtual-time-budget=20000",
+    ]  # fmt: skip
+    quiet = {"capture_output": True, "text": True, "timeout": 180, "check": True}
+    subprocess.run([*common, f"--screenshot={picture}", url], **quiet)  # type: ignore[call-overload]
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    assert pixels.shape == (height, 1400)
+    assert len(np.unique(pixels)) > 16, f"{picture} shows nothing"
+    return subprocess.run([*common, "--dump-dom", url], **quiet).stdout  # type: ignore[call-overload]
+
+
+def test_the_form_offers_lists_and_help(api: httpx.Client, tmp_path: Path) -> None:
+    page = f"/deployments/deployment/{deployment_id(api)}/run"
+    seen = browse(api, page, tmp_path / "form.png", height=2200)
+    for word in ("video_url", "resolution", "color_correction", "1080p", "http(s) address"):
+        assert word in seen, f"{word} is not on the form ({tmp_path})"
+
+
+def test_a_runs_page_shows_its_tasks(
+    api: httpx.Client, run: dict[str, Any], tmp_path: Path
+) -> None:
+    seen = browse(api, f"/runs/flow-run/{run['id']}", tmp_path / "run.png")
+    assert run["name"] in seen.replace("-&gt;", "->")
+    assert "Completed" in seen
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("upscale-progress", ["75 of 75 frames", "bunny_320x180_720p_"]),
+        ("upscale-result", ["bunny_320x180_720p_", "Lanczos", "input_size_mb"]),
+    ],
+)
+def test_an_artifacts_page_tells(
+    api: httpx.Client, run: dict[str, Any], tmp_path: Path, key: str, words: list[str]
+) -> None:
+    wanted = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": [key]}}
+    found = api.post("/artifacts/filter", json={"artifacts": wanted}).raise_for_status().json()
+    seen = browse(api, f"/artifacts/artifact/{found[0]['id']}", tmp_path / "artifact.png")
+    for word in words:
+        assert word in seen, f"{word} is not on the page ({tmp_path})"
