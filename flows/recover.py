@@ -66,11 +66,10 @@ def bring_back(report: RunReport) -> str:
         return "nothing is done: no deployment started it, so none can start it again"
     make_appointment(report)
     output = find_output(report, looks=1 if has_attempts(report) else LOOKS)
-    held = end_run(report)
-    if held is None:
+    if not end_run(report):
         return "it went on by itself"
     # Once more: what was on its way when it was ended, may have arrived.
-    return settle(report, held, output or find_output(report, looks=1))
+    return settle(report, output or find_output(report, looks=1))
 
 
 def _told(report: RunReport, done: str) -> State[RunReport]:

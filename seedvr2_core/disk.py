@@ -19,8 +19,7 @@ from seedvr2_core.windows import num_latents
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GUESSED_BITS_PER_PIXEL = 0.15
-"""Of a frame at CRF 18 and a usual preset; measured on the clips of the tests, 0.02 to 0.2. Halves
-with every 6 of CRF."""
+"""Of a frame at CRF 18: assumed, until a segment is finished. Halves with every 6 of CRF."""
 RESERVE_BYTES = 16 * 2**20
 """Left free for logs, sidecars and whoever else writes there."""
 _LATENT_FACTOR, _LATENT_CHANNELS = 8, 16

@@ -22,7 +22,7 @@ def give_memory_back() -> None:
     """Give free pages in the middle of the heap back to the system.
 
     Pictures of a few megabytes come and go in many threads; without this what they leave behind
-    grows for the first hundred or so segments (measured: by a third).
+    grows for the first thirty or so segments (measured: 617 to 860 MB).
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc

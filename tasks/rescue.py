@@ -31,6 +31,8 @@ from tasks.retry import retryable
 from tasks.schemas import UpscaleResult
 from tasks.settings import get_settings
 
+_CHANGES = 5
+"""More than a worker has words for a run that it ends."""
 WHY = {
     "crashed": "it crashed",
     "silent": "it gave no sign of life",
@@ -84,49 +86,50 @@ def say_alive(report: RunReport) -> None:
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def end_run(report: RunReport) -> UUID | None:
+def end_run(report: RunReport) -> bool:
     """Cancel a lost run and wait until its worker has ended it, if there is one.
 
     Returns:
-        Id of the state it is left in; None if it ended by itself or went on.
+        Whether it is ended; False if it ended by itself, went on, or somebody else cancels it.
     """
     with get_client(sync_client=True) as client:
         _label_recovering(client, report, True)
-        held = _cancel(client, report)
-        if held is None:
+        ended = _cancel(client, report)
+        if not ended:
             _label_recovering(client, report, False)
-        return held
+        return ended
 
 
 def _label_recovering(client: SyncPrefectClient, report: RunReport, at_work: bool) -> None:
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERING: at_work})
 
 
-def _cancel(client: SyncPrefectClient, report: RunReport) -> UUID | None:
-    """Cancel it as `end_run` says; somebody else's cancel in between holds."""
-    if not _cancelled_by_us(client, report):
+def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
+    """Cancel it as `end_run` says."""
+    if _ended_by_us(client, report.run_id) is None:
         told = f"{MARK}{WHY[report.verdict]}, what is left of it is ended"
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
-            return None
+            return False
     patience = get_settings().recover_wait_seconds
     deadline = time.monotonic() + patience
     run = client.read_flow_run(report.run_id)
     while _may_be_ended(run) and time.monotonic() < deadline:
         time.sleep(min(POLL_SECONDS, patience) / 2)
         run = client.read_flow_run(report.run_id)
-    state = run.state
-    if state is None or not (_may_be_ended(run) or state.is_cancelled()):
-        return None
-    return state.id if we_cancelled(read_states(client, report.run_id)) else None
+    return _ended_by_us(client, report.run_id) is not None
 
 
-def _cancelled_by_us(client: SyncPrefectClient, report: RunReport) -> bool:
-    """Whether a recover, or an attempt at this task, has cancelled it already."""
-    states = read_states(client, report.run_id)
-    last = states[-1] if states else None
-    return (
-        last is not None and (last.is_cancelling() or last.is_cancelled()) and we_cancelled(states)
-    )
+def _ended_by_us(client: SyncPrefectClient, run_id: UUID) -> UUID | None:
+    """Id of the state that a run is in since a recover has cancelled it; None for any other.
+
+    Its worker may take it from Cancelling to Crashed and Cancelled at any time.
+    """
+    states = read_states(client, run_id)
+    last = states[-1]
+    ended = last.is_cancelling() or last.is_cancelled() or last.is_crashed()
+    cancelled = next((one for one in reversed(states) if not one.is_crashed()), last)
+    ours = (cancelled.is_cancelling() or cancelled.is_cancelled()) and we_cancelled(states)
+    return last.id if ended and ours else None
 
 
 def _may_be_ended(run: FlowRun) -> bool:
@@ -142,12 +145,11 @@ def _may_be_ended(run: FlowRun) -> bool:
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def settle(report: RunReport, held: UUID, output: UpscaleResult | None) -> str:
+def settle(report: RunReport, output: UpscaleResult | None) -> str:
     """Give a run that was ended its state: Completed, AwaitingRetry or Failed.
 
     Args:
         report: the run.
-        held: id of the state it was left in.
         output: its output in storage, if there is one.
 
     Returns:
@@ -155,11 +157,11 @@ def settle(report: RunReport, held: UUID, output: UpscaleResult | None) -> str:
     """
     with get_client(sync_client=True) as client:
         if output is not None:
-            done = _complete(client, report, held, output)
+            done = _complete(client, report, output)
         elif has_attempts(report):
-            done = _requeue(client, report, held)
+            done = _requeue(client, report)
         else:
-            done = _fail(client, report, held)
+            done = _fail(client, report)
         _label_recovering(client, report, False)
     return done
 
@@ -169,38 +171,36 @@ def has_attempts(report: RunReport) -> bool:
     return report.verdict != "overdue" and report.recoveries < MAX_RECOVERIES
 
 
-def _complete(
-    client: SyncPrefectClient, report: RunReport, held: UUID, output: UpscaleResult
-) -> str:
+def _complete(client: SyncPrefectClient, report: RunReport, output: UpscaleResult) -> str:
     """The file is there: the run is what it would have been, had it not been lost."""
     if not result_published(report.run_id):
         save_result(output)
         publish_result(output)
     told = f"{MARK}{WHY[report.verdict]}, but its output is stored: {output.filename}"
-    moved = _close(client, report, held, Completed(message=told))
+    moved = _close(client, report, Completed(message=told))
     return _said(moved, f"completed: {output.filename}")
 
 
-def _requeue(client: SyncPrefectClient, report: RunReport, held: UUID) -> str:
+def _requeue(client: SyncPrefectClient, report: RunReport) -> str:
     """The same run once more; it goes on with the segments that are there."""
     number = report.recoveries + 1
     # The label first: whoever is lost between both has used up an attempt, never won one.
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERIES: number})
     told = f"{MARK}{WHY[report.verdict]}; re-queued, {number} of {MAX_RECOVERIES}"
     state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=told)
-    return _said(move(client, report.run_id, held, state), f"re-queued, {number}")
+    return _said(move_ended(client, report.run_id, state), f"re-queued, {number}")
 
 
-def _fail(client: SyncPrefectClient, report: RunReport, held: UUID) -> str:
+def _fail(client: SyncPrefectClient, report: RunReport) -> str:
     """Give it up."""
     name, message = _last_words(report)
     state = Failed(name=name, message=message)
-    return _said(_close(client, report, held, state), f"failed: {message}")
+    return _said(_close(client, report, state), f"failed: {message}")
 
 
-def _close(client: SyncPrefectClient, report: RunReport, held: UUID, state: State) -> bool:
+def _close(client: SyncPrefectClient, report: RunReport, state: State) -> bool:
     """Set a state that is its end, and tell the caller: the run's own hooks do not run."""
-    moved = move(client, report.run_id, held, state)
+    moved = move_ended(client, report.run_id, state)
     if moved:
         run = client.read_flow_run(report.run_id)
         call_back(None, run, run.state or state)
@@ -224,6 +224,21 @@ def _last_words(report: RunReport) -> tuple[str, str]:
 
 def _said(moved: bool, done: str) -> str:
     return done if moved else "left alone: it went on by itself"
+
+
+def move_ended(client: SyncPrefectClient, run_id: UUID, state: State) -> bool:
+    """Set the state of a run that was ended, whatever its worker calls it meanwhile.
+
+    Returns:
+        False if it is not as recover has left it: then its own state holds.
+    """
+    for _ in range(_CHANGES):
+        ended = _ended_by_us(client, run_id)
+        if ended is None:
+            return False
+        if move(client, run_id, ended, state):
+            return True
+    return False
 
 
 def move(client: SyncPrefectClient, run_id: UUID, judged: UUID | None, state: State) -> bool:
