@@ -27,10 +27,10 @@ serve: .venv/.installed ## server, workers, gateway and edge on this machine, un
 	@$(BIN)/seedvr2 serve
 
 test: .venv/.installed ## all tests that need pip alone (at most 10 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/.installed ## the quick ones (at most 2 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not soak and not apt and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not soak and not apt and not gpu'
 
 soak: .venv/.installed ## kills, memory, outages, many jobs
 	$(BIN)/python -m pytest -m soak --timeout 3600

@@ -77,7 +77,7 @@ def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.C
 def deployed(api_url: str) -> Iterator[None]:
     """Pools and deployments h100 and h200 of the real flow; nobody works on them.
 
-    In the end no run is left that a later test's worker could take, and settings are put back.
+    In the end no run is left that a later test could take or find at work; settings are put back.
     """
     before = list(tasks.settings._override)
     with (
@@ -89,10 +89,9 @@ def deployed(api_url: str) -> Iterator[None]:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process"))
             upscale.to_deployment(name, work_pool_name=name).apply()
         yield
-        waiting = FlowRunFilter.model_validate(
-            {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}
-        )
-        while runs := client.read_flow_runs(flow_run_filter=waiting):
+        alive = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]
+        unended = FlowRunFilter.model_validate({"state": {"type": {"any_": alive}}})
+        while runs := client.read_flow_runs(flow_run_filter=unended):
             for run in runs:
                 client.delete_flow_run(run.id)
     tasks.settings._override[:] = before

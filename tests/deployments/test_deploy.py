@@ -226,6 +226,7 @@ def of_upscale(api: httpx.Client) -> list[dict[str, str]]:
     ]
 
 
+@pytest.mark.soak
 def test_a_lost_heartbeat_ends_in_crashed_and_starts_recover(deployed: httpx.Client) -> None:
     run_id = running_job(deployed)
     resource = {"prefect.resource.id": f"prefect.flow-run.{run_id}"}

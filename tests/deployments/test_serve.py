@@ -41,6 +41,7 @@ def start(started: list[Serve], folder: Path, **changes: str) -> Serve:
     return serve.wait_until_ready()
 
 
+@pytest.mark.soak
 def test_one_command_takes_jobs_from_submission_to_their_links(
     started: list[Serve], tmp_path: Path, demo_clip: Path
 ) -> None:

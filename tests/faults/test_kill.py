@@ -87,6 +87,7 @@ def test_a_lost_child_is_replaced_once(
     assert sorted(attempts[name] for name in names) == [1, 1, 1, 1, 1, 2]
 
 
+@pytest.mark.soak
 def test_two_equal_requests_at_once_share_the_work(
     make_job: Callable[..., Job], undisturbed: Callable[[str], str]
 ) -> None:
@@ -107,6 +108,7 @@ def test_two_equal_requests_at_once_share_the_work(
     wait_until(lambda: sum(waiting()) == 1, "one of the two logged that it waits")
 
 
+@pytest.mark.soak
 def test_ctrl_c_leaves_one_sentence_and_no_process(
     make_job: Callable[..., Job], undisturbed: Callable[[str], str]
 ) -> None:

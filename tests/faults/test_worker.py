@@ -154,6 +154,7 @@ def flow_process(pool: Pool) -> int:
     return int(line.rpartition(")")[2].split()[1])
 
 
+@pytest.mark.soak
 def test_a_cancelled_run_leaves_no_process_and_can_be_resumed(
     pool: Pool, undisturbed: Callable[[str], str]
 ) -> None:
