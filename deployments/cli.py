@@ -160,6 +160,12 @@ def _check_output(output: Path | None) -> None:
     """Refuse an output that could not be written, before anything runs."""
     if output is None:
         return
+    storage = get_settings().storage
+    if storage != "local":
+        raise InvalidRequestError(
+            f"--output needs the local storage, got SEEDVR2_STORAGE={storage}; leave --output out: "
+            "the last line is the result's address"
+        )
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise InvalidRequestError(
             f"--output must name a file in a directory that exists, got {output}"

@@ -169,6 +169,15 @@ def test_embedded_server_leaves_nothing_behind(tmp_path: Path, demo_clip: Path) 
     assert not [pid for pid in seen if is_running(pid)]
 
 
+def test_an_output_file_needs_the_local_storage(tmp_path: Path, demo_clip: Path) -> None:
+    done = run_command(
+        *("upscale", demo_clip, "--output", tmp_path / "out.mp4", "--work-dir", tmp_path),
+        SEEDVR2_STORAGE="bunny",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "--output needs the local storage" in done.stderr
+
+
 def test_plan_shows_without_running(tmp_path: Path, demo_clip: Path) -> None:
     done = run_command(
         *("plan", demo_clip, "--resolution", "1080P", "--model", "span", "--json"),
