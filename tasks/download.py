@@ -40,6 +40,7 @@ from tasks.safe_http import (
 )
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
+from tasks.stoppable import run_stoppable
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -93,7 +94,7 @@ def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> Fe
         hold_lock(place.lock, timeout=settings.fetch_seconds, on_wait=say_so),
     ):
         try:
-            arrived = asyncio.run(_bring_in(url, place, settings, note))
+            arrived = run_stoppable(_bring_in(url, place, settings, note))
             return _settle(arrived, place, settings, shown)
         except (SourceRefusedError, InvalidVideoError):
             place.forget()

@@ -293,7 +293,8 @@ def child_environment() -> dict[str, str]:
 
     Allocators that waste little memory, on the device and on the host (fewer arenas: threads that
     come and go with every segment would each leave one behind; pictures have pages of their own,
-    which leave no holes between them); a cuBLAS workspace with which sums have one order. Our keys are left out: decoders of strangers' videos have no use for them.
+    which leave no holes between them); a cuBLAS workspace with which sums have one order. Our keys
+    are left out: decoders of strangers' videos have no use for them.
     """
     given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {

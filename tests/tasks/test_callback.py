@@ -303,7 +303,6 @@ def test_a_run_that_is_cancelled(receiver, settings) -> None:
     assert noted(str(run.id))["delivered"] is True
 
 
-@pytest.mark.soak
 @pytest.mark.usefixtures("in_api")
 def test_a_run_that_is_told_to_stop(receiver, settings, api_url: str) -> None:
     """SIGTERM to the flow's own process, while its source's server is silent."""

@@ -1,0 +1,35 @@
+"""A coroutine that whatever interrupts its caller ends at once."""
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own and wait for it.
+
+    asyncio swallows what a signal handler raises (Prefect's SIGTERM) while the loop of the main
+    thread is in a callback. Here it interrupts the waiting; the coroutine is cancelled and awaited.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def run() -> T:
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="coroutine") as pool:
+        ended = pool.submit(context.run, asyncio.run, run())
+        try:
+            return ended.result()
+        except BaseException:
+            if not ended.done():
+                loop, task = started.result()
+                with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                    loop.call_soon_threadsafe(task.cancel if task else loop.stop)
+            raise
