@@ -1,4 +1,4 @@
-"""A Prefect server, a worker and a gateway as processes of their own, for the service's benchmarks."""
+"""A Prefect server, a worker and a gateway as processes, for the benchmarks of the service."""
 
 import os
 import signal
