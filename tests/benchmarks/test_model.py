@@ -88,6 +88,7 @@ def test_report_of_the_tiny_model(tmp_path: Path) -> None:
     assert (report["machine"]["cudnn"], report["clocks"]["power.draw"]) == (None, None)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_switches(tmp_path: Path) -> None:
     slices = ("--slices", "2,1,1,1", "--chunk-tokens", "64", "--stay", "nothing")

@@ -257,6 +257,7 @@ def test_alerts_are_posted(deployed: httpx.Client, alerts: Alerts) -> None:
     eventually(lambda: all(text in alerts.bodies for text in expected), f"alerts: {alerts.bodies}")
 
 
+@pytest.mark.soak
 def test_a_process_worker_runs_a_deployed_flow(
     deployed: httpx.Client, environment: dict[str, str]
 ) -> None:
@@ -279,6 +280,7 @@ def test_a_process_worker_runs_a_deployed_flow(
     assert [run["parameters"]["video_url"] for run in routed] == [URL + "?routed"]
 
 
+@pytest.mark.soak
 def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
     deployed: httpx.Client, environment: dict[str, str]
 ) -> None:
@@ -300,6 +302,7 @@ def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
     assert "SEEDVR2_GPU" in ended["state"]["message"]
 
 
+@pytest.mark.soak
 def test_a_pool_of_another_type_is_refused(in_api: None) -> None:
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="cpu", type="docker"))

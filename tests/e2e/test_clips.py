@@ -36,6 +36,11 @@ CLIPS = [
     *["edge/discard_first_keyframe.mp4", "edge/failing_audio.mp4", "edge/nasa_13013_rotated.mp4"],
     *["edge/no_duration.webm", "edge/test_non_zero_start.mp4", "edge/testsrc2_odd_height_444.mp4"],
 ]
+LARGE = {
+    *("bunny_1280x720_25.mp4", "coffee_1280x720_2997.mp4", "flower_960x540_2997.mp4"),
+    *("friday_640x480_30.mp4", "walkers_384x288_25.mp4"),
+}
+"""Nothing but their size is special: soak."""
 REFUSED_CLIPS = ["edge/bt2020_10bit.mp4", "edge/nasa_13013_hdr.mp4"]
 
 
@@ -175,7 +180,9 @@ def assert_same_sound(ffmpeg: RunFfmpeg, source: Path, output: Path, sample: Fra
         assert abs(old.start - new.start) <= 2 * sample
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.soak if n in LARGE else ()) for n in CLIPS]
+)
 def test_what_goes_in_comes_out(work_dir: Path, shared: Path, ffmpeg: RunFfmpeg, name: str) -> None:
     source = shared / "clips" / name
     result = run(source)

@@ -57,6 +57,7 @@ def run_with(job: Job, **settings: object) -> UpscaleResult:
     return run_here(job, keep_settings=True)
 
 
+@pytest.mark.soak
 def test_noise_jumping_clocks_stalls_and_exits_change_nothing(
     make_job: Callable[..., Job],
     undisturbed: Callable[[str], str],

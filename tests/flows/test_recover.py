@@ -551,6 +551,7 @@ def test_a_worker_that_is_slow_to_cancel_costs_no_attempt(job: Job) -> None:
     assert job.run.state_name == "AwaitingRetry"
 
 
+@pytest.mark.soak
 def test_a_second_recover_leaves_it_to_the_first(
     client: SyncPrefectClient, deployed: dict[str, UUID], job: Job
 ) -> None:

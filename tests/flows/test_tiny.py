@@ -129,7 +129,7 @@ def test_one_shot_in_many_segments(finished: Finished, demo_clip: Path) -> None:
     assert all(latents_path(job_dir, k).is_file() for k in range(5))
 
 
-@pytest.mark.parametrize("lost", [(0, 3), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("lost", [pytest.param((0, 3), marks=pytest.mark.soak), (1, 2, 4)], ids=str)
 def test_lost_segments_are_made_again_from_what_is_committed(
     finished: Finished, demo_clip: Path, tmp_path: Path, lost: tuple[int, ...]
 ) -> None:
@@ -154,6 +154,7 @@ def test_a_changed_commit_is_not_built_on(
     assert (again.segments_reused, again.sha256) == (3, finished.result.sha256)
 
 
+@pytest.mark.soak
 def test_a_child_killed_inside_a_shot_is_replaced(
     finished: Finished, demo_clip: Path, tmp_path: Path
 ) -> None:

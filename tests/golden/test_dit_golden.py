@@ -279,6 +279,7 @@ def test_full_set_folded_and_bf16(case: Case) -> None:
     _run_variants(case, FULL)
 
 
+@pytest.mark.soak
 @needs_full
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [p for p in _forward_cases(FULL) if "_full_" in str(p.id)])
