@@ -1,5 +1,6 @@
 """A real gateway on loopback in front of a real Prefect server, and hands on its runs."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ from deployments.http_server import server_config
 from flows.upscale import upscale
 from tasks.record import PROGRESS_KEY, RESULT_KEY
 from tasks.settings import Settings, use_settings
+
+URL = "https://example.org/clip.mp4"
+VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
+"""Bytes that are sent as a video."""
 
 RESULT = {
     "job_id": "x",
@@ -95,6 +100,18 @@ def deployed(api_url: str) -> Iterator[None]:
             for run in runs:
                 client.delete_flow_run(run.id)
     tasks.settings._override[:] = before
+
+
+def submit(client: httpx.Client, **fields: object) -> str:
+    """A new job's id."""
+    answer = client.post("/upscale", json={"video_url": URL, **fields})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["job_id"]
+
+
+def intake_files(settings: Settings) -> list[str]:
+    """What lies in the folder of videos that were sent."""
+    return sorted(path.name for path in (settings.work_dir / "intake").glob("*"))
 
 
 def job_run(job_id: str) -> FlowRun:

@@ -1,6 +1,5 @@
 """The gateway: real uvicorn on loopback, a real Prefect server behind it, runs in every state."""
 
-import hashlib
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
@@ -12,18 +11,16 @@ from prefect.client.schemas.objects import StateType
 from tasks.routing import route_key
 from tasks.settings import Settings
 from tests.gateway_kit import (
+    URL,
     deployed,
     gateway,
+    intake_files,
     job_run,
     record_progress,
     record_result,
     set_state,
+    submit,
 )
-
-URL = "https://example.org/clip.mp4"
-VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
-SHA256 = hashlib.sha256(VIDEO).hexdigest()
-TOKENS = ("first-token", "second-token")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,17 +38,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
     with gateway(settings, api_url) as client:
         yield client
-
-
-def submit(client: httpx.Client, **fields: object) -> str:
-    """A new job's id."""
-    answer = client.post("/upscale", json={"video_url": URL, **fields})
-    assert answer.status_code == 202, answer.text
-    return answer.json()["job_id"]
-
-
-def intake_files(settings: Settings) -> list[str]:
-    return sorted(path.name for path in (settings.work_dir / "intake").glob("*"))
 
 
 @pytest.mark.parametrize(

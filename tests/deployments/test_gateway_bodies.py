@@ -14,15 +14,16 @@ from tasks.intake import obtain_source
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tests.gateway_kit import (
+    URL,
+    VIDEO,
     deployed,
     gateway,
+    intake_files,
     job_run,
+    submit,
 )
 
-URL = "https://example.org/clip.mp4"
-VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
-TOKENS = ("first-token", "second-token")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,17 +41,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
     with gateway(settings, api_url) as client:
         yield client
-
-
-def submit(client: httpx.Client, **fields: object) -> str:
-    """A new job's id."""
-    answer = client.post("/upscale", json={"video_url": URL, **fields})
-    assert answer.status_code == 202, answer.text
-    return answer.json()["job_id"]
-
-
-def intake_files(settings: Settings) -> list[str]:
-    return sorted(path.name for path in (settings.work_dir / "intake").glob("*"))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"', b"nonsense", b"{" * 60_000, b"\xff"])

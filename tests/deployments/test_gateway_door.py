@@ -24,12 +24,9 @@ from deployments.gateway_auth import check_exposure, digest
 from deployments.gateway_prefect import PrefectLine
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
-from tests.gateway_kit import deployed, gateway, served
+from tests.gateway_kit import URL, VIDEO, deployed, gateway, served
 from tests.processes import ROOT, environment
 
-URL = "https://example.org/clip.mp4"
-VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
-SHA256 = hashlib.sha256(VIDEO).hexdigest()
 TOKENS = ("first-token", "second-token")
 
 

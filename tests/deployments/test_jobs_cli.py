@@ -26,6 +26,7 @@ from deployments.gateway_auth import digest
 from deployments.machine import this_machine
 from tasks.settings import Settings
 from tests.gateway_kit import (
+    URL,
     deployed,
     gateway,
     job_run,
@@ -34,8 +35,6 @@ from tests.gateway_kit import (
     set_state,
 )
 from tests.processes import run_command
-
-URL = "https://example.org/clip.mp4"
 
 
 @pytest.fixture(scope="module", autouse=True)

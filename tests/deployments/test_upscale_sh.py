@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import StateType
 from deployments.gateway_auth import digest
 from tasks.settings import Settings
 from tests.gateway_kit import (
+    URL,
     deployed,
     gateway,
     job_run,
@@ -21,8 +22,6 @@ from tests.gateway_kit import (
     set_state,
 )
 from tests.processes import ROOT, environment
-
-URL = "https://example.org/clip.mp4"
 
 
 @pytest.fixture(scope="module", autouse=True)
