@@ -6,7 +6,6 @@ away it answers 503 with Retry-After, and the same request may be sent again.
     SEEDVR2_GATEWAY_TOKENS=<digest>,... python -m deployments.gateway --host 0.0.0.0 --port 8000
 """
 
-import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncIterator
@@ -282,13 +281,12 @@ async def _run_id(line: PrefectLine, job_id: str) -> UUID:
 
 
 async def _described(line: PrefectLine, job_id: str) -> Job:
-    """A job as it is now: its run and its artifacts, asked for at the same time."""
-    run_id = _uuid(job_id)
-    run, artifacts = await asyncio.gather(line.find_job(run_id), line.artifacts([run_id]))
-    if run is None:
-        raise _not_found(job_id)
-    if run.id != run_id:  # the id of a `route` run
-        artifacts = await line.artifacts([run.id])
+    """A job as it is now.
+
+    One call after the other: the server answers two at once no sooner, and many callers later.
+    """
+    run = await _run(line, job_id)
+    artifacts = await line.artifacts([run.id])
     return describe(run, artifacts)
 
 

@@ -10,7 +10,6 @@ the runs.
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -108,8 +107,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
+    from deployments.http_server import listen
+
     try:
-        listener = socket.create_server(("127.0.0.1", arguments.port))
+        listener = listen("127.0.0.1", arguments.port)
     except OSError as error:
         sys.exit(f"cannot listen on 127.0.0.1 port {arguments.port}: {error.strerror}")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
