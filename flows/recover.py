@@ -1,7 +1,8 @@
 """The recover flow: the fail-safe. It looks at a run that may be lost, and brings it back.
 
 An appointment at the job's ETA starts it, an automation when a run of `upscale` crashed, or people
-by hand. Looking at a run that is well changes nothing.
+by hand. Looking at a run that is well changes nothing. Without a run it looks for those that nobody
+looks at: a schedule does that, because an event can get lost.
 """
 
 from uuid import UUID
@@ -14,7 +15,15 @@ from prefect.states import Completed
 
 from tasks.found_output import find_output
 from tasks.recovery import RunReport, another_looks, look, make_sure
-from tasks.rescue import end_run, has_attempts, make_appointment, say_alive, settle
+from tasks.rescue import (
+    end_run,
+    finish_cancel,
+    has_attempts,
+    make_appointment,
+    say_alive,
+    settle,
+)
+from tasks.unseen import appoint_unseen
 
 REPORT_KEY = "recover-report"
 LOOKS = 3
@@ -22,18 +31,21 @@ LOOKS = 3
 
 def run_name() -> str:
     """Name of a run: which run is looked at."""
-    return f"look at {flow_run.parameters.get('run_id')}"
+    return f"look at {flow_run.parameters.get('run_id') or 'all'}"
 
 
 @flow(name="recover", flow_run_name=run_name, persist_result=False)
-def recover(run_id: UUID) -> State[RunReport]:
+def recover(run_id: UUID | None = None) -> State[RunReport | None]:
     """Look at a run: leave it alone if it is well, else complete, re-queue or fail it.
 
     Args:
-        run_id: id of an upscale run, or of the route run that created it.
+        run_id: id of an upscale run, or of the route run that created it; empty: every run that is
+            lost and that nobody looks at.
 
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
+    if run_id is None:
+        return Completed(message=appoint_unseen(), data=None)
     report = look(run_id)
     done = ""
     if report.lost and another_looks(report):
@@ -62,6 +74,8 @@ def bring_back(report: RunReport) -> str:
         return "it beats"
     if not report.lost:
         return "it went on by itself"
+    if report.verdict == "abandoned":
+        return finish_cancel(report)
     if not report.deployed:
         return "nothing is done: no deployment started it, so none can start it again"
     make_appointment(report)
@@ -72,7 +86,7 @@ def bring_back(report: RunReport) -> str:
     return settle(report, output or find_output(report, looks=1))
 
 
-def _told(report: RunReport, done: str) -> State[RunReport]:
+def _told(report: RunReport, done: str) -> State[RunReport | None]:
     """Say what was found and done: log, artifact, state."""
     get_run_logger().info("%s", report.model_dump_json())
     create_table_artifact(

@@ -34,7 +34,18 @@ MARK = "recover: "
 """Begins the message of every state that `recover` sets."""
 POLL_SECONDS = 2.0
 
-Verdict = Literal["waiting", "alive", "crashed", "silent", "overdue", "interrupted", "ended"]
+Verdict = Literal[
+    "waiting",
+    "alive",
+    "crashed",
+    "silent",
+    "overdue",
+    "stuck",
+    "interrupted",
+    "abandoned",
+    "ended",
+]
+LOST = ("crashed", "silent", "overdue", "stuck", "interrupted", "abandoned")
 
 
 class RunReport(Record):
@@ -62,12 +73,13 @@ class RunReport(Record):
     deadline: datetime | None = None
     job: Prospect | None = None
     verdict: Verdict
-    """waiting: not begun, or somebody cancels it. interrupted: a `recover` did not finish."""
+    """waiting: not begun, or somebody cancels it. stuck: a worker took it and never started it.
+    interrupted: a `recover` did not finish. abandoned: cancelled, and nobody is left to end it."""
 
     @property
     def lost(self) -> bool:
         """Whether something has to be done about it."""
-        return self.verdict in ("crashed", "silent", "overdue", "interrupted")
+        return self.verdict in LOST
 
 
 @task(
@@ -221,10 +233,28 @@ def _verdict(
     if (state.is_cancelling() or state.is_cancelled()) and we_cancelled(states):
         return "interrupted"
     if state.is_crashed():
-        return "crashed"
+        return "abandoned" if _somebody_cancelled(states) else "crashed"
     if state.is_final():
         return "ended"
-    return _verdict_running(report, now) if state.is_running() else "waiting"
+    return _verdict_running(report, now) if state.is_running() else _verdict_waiting(state, now)
+
+
+def _verdict_waiting(state: State, now: datetime) -> Verdict:
+    """A worker starts what it took, and ends what is cancelled, unless it died over it."""
+    settings, quiet = get_settings(), now - state.timestamp
+    if state.is_pending() and quiet > timedelta(seconds=settings.recover_pending_seconds):
+        return "stuck"
+    if state.is_cancelling() and quiet > timedelta(seconds=settings.recover_margin_seconds):
+        return "abandoned"
+    return "waiting"
+
+
+def _somebody_cancelled(states: Sequence[State]) -> bool:
+    """Whether somebody else than a `recover` cancelled the present attempt."""
+    since = _attempt_began(states)
+    return any(s.is_cancelling() and s.timestamp >= since for s in states) and not we_cancelled(
+        states
+    )
 
 
 def we_cancelled(states: Sequence[State]) -> bool:
@@ -255,6 +285,14 @@ def seconds_left(report: RunReport, now: datetime) -> float:
     return min(elapsed * (1 - share) / share, report.job.job_limit_seconds)
 
 
+def recovers_at_work(client: SyncPrefectClient) -> list[FlowRun]:
+    """The runs of `recover` that are running."""
+    return client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
+    )
+
+
 @task(
     name="another-looks",
     retries=3,
@@ -266,12 +304,7 @@ def seconds_left(report: RunReport, now: datetime) -> float:
 def another_looks(report: RunReport) -> bool:
     """Whether a `recover` that began before this one is at work on the same run."""
     with get_client(sync_client=True) as client:
-        running = client.read_flow_runs(
-            flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
-            flow_run_filter=FlowRunFilter.model_validate(
-                {"state": {"type": {"any_": ["RUNNING"]}}}
-            ),
-        )
+        running = recovers_at_work(client)
     ids = {str(report.run_id), str(report.asked_for)}
     same = [run for run in running if str(run.parameters.get("run_id")) in ids and run.start_time]
     same.sort(key=lambda run: (run.start_time, run.id))

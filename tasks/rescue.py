@@ -13,7 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import AwaitingRetry, Cancelling, Completed, Failed, Running
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Failed, Running
 
 from tasks.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, appoint
 from tasks.callback import call_back
@@ -37,6 +37,7 @@ WHY = {
     "crashed": "it crashed",
     "silent": "it gave no sign of life",
     "overdue": "it passed its time limit",
+    "stuck": "its worker took it and never started it",
     "interrupted": "it was lost",
 }
 
@@ -76,6 +77,29 @@ def say_alive(report: RunReport) -> None:
     with get_client(sync_client=True) as client:
         told = f"{MARK}it beats; it had been taken for crashed: {report.message}"
         move(client, report.run_id, report.state_id, Running(message=told))
+
+
+@task(
+    name="finish-cancel",
+    retries=3,
+    retry_delay_seconds=[1, 5, 15],
+    retry_condition_fn=retryable,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def finish_cancel(report: RunReport) -> str:
+    """Give a run that somebody cancelled its end: whoever should have is gone.
+
+    Returns:
+        What was done, in words.
+    """
+    told = f"{MARK}it was cancelled, and its worker was gone; finished segments are kept"
+    with get_client(sync_client=True) as client:
+        moved = move(client, report.run_id, report.state_id, Cancelled(message=told))
+        if moved:
+            run = client.read_flow_run(report.run_id)
+            call_back(None, run, run.state or Cancelled(message=told))
+    return _said(moved, "cancelled")
 
 
 @task(

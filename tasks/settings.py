@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         description="How long `recover` looks for a sign of life of a crashed run, and then waits "
         "until it is cancelled.",
     )
+    recover_pending_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        description="How long a worker may take to start a run that it took, image pull included; "
+        "`recover` then gives it to another.",
+    )
     recover_look_seconds: float = Field(
         default=10.0, gt=0, description="Between the looks of `recover` at the storage."
     )

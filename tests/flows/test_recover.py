@@ -17,7 +17,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import disable_run_logger
 from prefect.states import (
@@ -38,7 +38,7 @@ from deployments.gateway_jobs import status_word
 from flows.recover import REPORT_KEY, recover
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
-from tasks import found_output, recovery
+from tasks import found_output, recovery, unseen
 from tasks.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, Watch, appoint
 from tasks.callback import call_back
 from tasks.record import PROGRESS_KEY, RESULT_KEY
@@ -80,6 +80,15 @@ def settings(tmp_path: Path) -> Settings:
     )
     use_settings(settings)
     return settings
+
+
+PATIENCE = ("recover_wait_seconds", "recover_margin_seconds", "recover_pending_seconds")
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> None:
+    """What was quiet for a moment was quiet for too long."""
+    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
 
 
 @pytest.fixture
@@ -447,6 +456,75 @@ def test_what_somebody_cancels_is_not_brought_back(job: Job) -> None:
     job.beat(age=1000).becomes(Cancelling(message="I changed my mind"))
     assert recovered(job) == "waiting: Cancelling"
     assert job.state == "Cancelling: I changed my mind"
+
+
+@pytest.mark.parametrize("end", [(), (Crashed(message="no heartbeat"),)], ids=["silent", "crashed"])
+def test_what_somebody_cancels_ends_though_its_worker_is_gone(
+    impatient: None, job: Job, end: tuple[State, ...]
+) -> None:
+    job.beat(age=10).becomes(Cancelling(), *end)
+    assert recovered(job).endswith("; cancelled")
+    assert job.state.startswith(f"Cancelled: {MARK}it was cancelled, and its worker was gone")
+
+
+def test_a_cancel_of_an_earlier_attempt_ends_no_later_one(job: Job) -> None:
+    job.becomes(Cancelling(), Cancelled(), Pending(), Running(), Crashed(message="died"))
+    assert recovered(job) == "crashed: Crashed; re-queued, 1"
+
+
+def test_a_run_that_its_worker_does_not_start_at_once_is_waited_for(job: Job) -> None:
+    job.becomes(AwaitingRetry(scheduled_time=datetime.now(UTC)), Pending())
+    assert recovered(job) == "waiting: Pending"
+
+
+def test_a_run_that_its_worker_never_started_is_re_queued(impatient: None, job: Job) -> None:
+    job.becomes(AwaitingRetry(scheduled_time=datetime.now(UTC)), Pending())
+    assert recovered(job) == "stuck: Pending; re-queued, 1"
+    assert "its worker took it and never started it" in job.state
+
+
+@pytest.mark.parametrize("name", ["CRASHED", "PENDING", "CANCELLING"])
+def test_a_lost_run_that_nobody_looks_at_is_found(
+    impatient: None, client: SyncPrefectClient, job: Job, name: str
+) -> None:
+    job.becomes(State(type=StateType[name]))
+    recover()
+    recover()
+    (look,) = job.looks()
+    assert eta(look) < 1
+    client.set_flow_run_state(look.id, Running(), force=True)
+    recover()
+    assert len(job.looks()) == 1, "a recover is at work on it"
+
+
+def test_runs_that_are_well_or_not_quiet_for_long_or_for_too_long_are_not_found(
+    client: SyncPrefectClient,
+    deployed: dict[str, UUID],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = {kind: Job(client, deployed["upscale"]) for kind in StateType if kind.name != "PAUSED"}
+    for kind, job in jobs.items():
+        job.becomes(State(type=kind))
+    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 3600.0)))
+    recover()
+    assert not any(job.looks() for job in jobs.values())
+    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
+    monkeypatch.setattr(unseen, "_OLDEST", timedelta(seconds=0.02))
+    recover()
+    assert not any(job.looks() for job in jobs.values())
+    monkeypatch.undo()
+    recover()
+    found = {kind.name for kind, job in jobs.items() if job.looks()}
+    assert found == {"CRASHED", "PENDING", "CANCELLING"}
+
+
+def test_nobody_can_look_where_no_recover_is_deployed(
+    impatient: None, client: SyncPrefectClient, deployed: dict[str, UUID], job: Job
+) -> None:
+    client.delete_deployment(deployed["recover"])
+    job.becomes(Crashed())
+    assert "not deployed" in str(recover(return_state=True).message)
 
 
 @pytest.mark.soak
