@@ -256,6 +256,7 @@ def restore_request(job_dir: Path, source: Path) -> dict[str, object]:
         "source": str(source),
         "device": "cpu",
         "weights_dir": str(job_dir),
+        "lock_dir": str(job_dir),
         "segments": pending_segments(job_dir, plan),
     }
 

@@ -67,7 +67,8 @@ def ours(source: Path, job_dir: Path, preset: str) -> None:
     plan = read_record(job_dir / "plan.json", Plan)
     job = {"job_dir": str(job_dir), "source": str(source)}
     pending = [segment.index for segment in plan.segments]
-    work = {"device": "cpu", "weights_dir": str(job_dir), "segments": pending}
+    folders = {"weights_dir": str(job_dir), "lock_dir": str(job_dir)}
+    work = {"device": "cpu", **folders, "segments": pending}
     ask({"op": "restore", **work, **job}, until="idle")
     out = str(job_dir / "output.mp4")
     ask({"op": "join", "out": out, "metadata": {}, **job}, until="joined")

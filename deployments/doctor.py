@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from seedvr2_core.engine import ENGINES
 from seedvr2_core.errors import SeedVR2Error
+from seedvr2_core.locks import has_flock
 from tasks.bunny import BunnyStorage
 from tasks.bunny_zone import read_zone
-from tasks.locks import has_flock
 from tasks.settings import Settings
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ def _check_host(host: str, settings: Settings) -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Two of them over one database would take each other's runs for lost."""
-    from tasks.locks import hold_lock
+    from seedvr2_core.locks import hold_lock
 
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 

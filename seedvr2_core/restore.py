@@ -4,27 +4,25 @@ One pass over the pending segments is `pipeline.py`. Where values are not finite
 out of memory, the session steps down and what is still pending is done in another pass.
 """
 
-import fcntl
 import gc
 import logging
-import os
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from math import inf
 from pathlib import Path
 
 import torch
 
 from seedvr2_core.engine import load_engine
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.pipeline import Events, Job, Pipeline
 from seedvr2_core.plan import Plan, Segment
 from seedvr2_core.residency import give_back
 from seedvr2_core.segments import read_segment, remove_leftovers, segments_dir
 
 logger = logging.getLogger(__name__)
-
-_POLL_SECONDS = 0.1
 
 
 def restore_segments(
@@ -34,6 +32,7 @@ def restore_segments(
     source: Path,
     device: str,
     weights_dir: Path | None,
+    lock_dir: Path,
     indices: Sequence[int],
     events: Events,
 ) -> None:
@@ -45,6 +44,7 @@ def restore_segments(
         source: the video.
         device: torch device string.
         weights_dir: folder of the SeedVR2 weights.
+        lock_dir: folder that all children of this machine share, for the locks of its GPUs.
         indices: of the segments to make.
         events: hears of progress.
 
@@ -52,7 +52,7 @@ def restore_segments(
         SeedVR2Error: of any kind the engine, the codecs or the disk have.
     """
     segments_dir(job_dir).mkdir(parents=True, exist_ok=True)
-    with _only_child(job_dir, events):
+    with alone(job_dir, device, lock_dir, events):
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
         engine = load_engine(plan.engine.name)
@@ -109,17 +109,23 @@ def _make_deterministic(threads: int) -> None:
 
 
 @contextmanager
-def _only_child(job_dir: Path, events: Events) -> Iterator[None]:
-    """Hold the job directory against a child of a killed run that has not ended yet."""
-    handle = os.open(job_dir / "child.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                events.beat("waiting for the previous child to end", 0, 0)
-                time.sleep(_POLL_SECONDS)
+def alone(job_dir: Path, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
+    """Hold the job against a child of a killed run that has not ended yet, and a GPU against any
+    other child: two models on one GPU run out of its memory.
+    """
+    with ExitStack() as stack:
+        for lock, whom in (
+            (job_dir / "child.lock", "the previous child to end"),
+            *((lock_dir / name, device) for name in device_locks(device)),
+        ):
+            logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
+            told = partial(events.emit, "waiting", whom=whom)
+            stack.enter_context(hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told))
         yield
-    finally:
-        os.close(handle)
+
+
+def device_locks(device: str) -> list[str]:
+    """Name of the lock file of a device, by which every process knows it; a CPU has none."""
+    if not device.startswith("cuda"):
+        return []
+    return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

@@ -7,9 +7,9 @@ the original stdout (which nothing else can write to), logs go to stderr.
     {"op": "find_cuts", "path": ..., "info": ..., "device": ..., "detector": ..., "out": ...}
                                                   -> cuts_found
     {"op": "restore", "job_dir": ..., "source": ..., "device": ..., "weights_dir": ...,
-     "segments": [0, ...]}
-                                                  -> ready, heartbeat ..., restored ...,
-                                                     segment_done ..., idle
+     "lock_dir": ..., "segments": [0, ...]}
+                                                  -> waiting ..., ready, heartbeat ...,
+                                                     restored ..., segment_done ..., idle
     {"op": "join", "job_dir": ..., "source": ..., "out": ..., "metadata": {...}} -> joined
     {"op": "preview", "job_dir": ..., "source": ..., "output": ..., "out": ...}  -> previewed
     {"op": "stop"}                                               -> the process ends
@@ -98,6 +98,7 @@ def restore(request: Request, emitter: Emitter) -> None:
         source=Path(request["source"]),
         device=request["device"],
         weights_dir=Path(request["weights_dir"]),
+        lock_dir=Path(request["lock_dir"]),
         indices=[int(k) for k in request["segments"]],
         events=emitter,
     )

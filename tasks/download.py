@@ -26,9 +26,9 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.records import sync_directory, sync_file
 from seedvr2_core.segments import file_sha256
-from tasks.locks import hold_lock
 from tasks.place import Known, Place, known_of
 from tasks.safe_http import (
     check_answer,

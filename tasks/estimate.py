@@ -7,13 +7,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.engine import EngineSpec, find_engine, weights_digest
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.plan import CutList, EngineSettings, Plan, output_name, plan_latent_windows
 from seedvr2_core.planner import Options, build_plan
 from seedvr2_core.records import read_record, write_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.engines import choose_device, choose_engine
 from tasks.job import FRESH_PLAN
-from tasks.locks import hold_lock
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings

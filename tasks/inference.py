@@ -100,6 +100,7 @@ class Session:
                 "source": str(self._job.source.path),
                 "device": self._job.device,
                 "weights_dir": str(get_settings().weights_folder),
+                "lock_dir": str(get_settings().work_dir / "locks"),
                 "segments": self._pending,
             }
         )
@@ -108,9 +109,12 @@ class Session:
         limit = time.monotonic() + load
         while not self._ready:
             event = self._child.next_event(
-                stall=self._plan.limits.load, deadline=limit, doing="loading the engine"
+                stall=load, deadline=min(limit, self._deadline), doing="loading the engine"
             )
             self._ready = event["event"] == "ready"
+            if event["event"] == "waiting":  # it has not begun to load
+                limit = time.monotonic() + load
+                self._show(f"waiting for {event['whom']}", 0)
 
     def _take_event(self, index: int, limit: float) -> None:
         """Wait for one event of the child under all limits and note it."""

@@ -21,10 +21,10 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.records import write_bytes
 from seedvr2_core.segments import file_sha256
 from tasks.download import disk_errors, download, source_path
-from tasks.locks import hold_lock
 from tasks.place import forget_source
 from tasks.safe_http import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest

@@ -10,10 +10,10 @@ from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from seedvr2_core.disk import bytes_needed, check_room
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.plan import Plan
 from seedvr2_core.records import read_record, write_bytes
 from seedvr2_core.segments import deviations, finished_sizes, segments_dir, sidecar_path
-from tasks.locks import hold_lock
 from tasks.record import publish_result
 from tasks.retry import retryable
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult

@@ -38,8 +38,8 @@ from seedvr2_core.errors import (
     ResourceError,
     SourceUnavailableError,
 )
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.records import sync_directory, sync_file
-from tasks.locks import hold_lock
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -1,21 +1,35 @@
 """Fixtures that every test may use: the shared case set, the demo clip, an ffmpeg process."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports Prefect: its database and profiles of the tests are not the user's.
-os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
+os.environ["PREFECT_HOME"] = _HOME = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 os.environ.pop("PREFECT_API_URL", None)
 
 import imageio_ffmpeg
 import pytest
 
+from tests.prefect_home import prepare_home
+
 ROOT = Path(__file__).parents[1]
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
+
+
+def pytest_unconfigure() -> None:
+    """The tests' own home goes with them."""
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables() -> None:
+    """Every server on the tests' own home starts at once."""
+    prepare_home(Path(_HOME))
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int
         source=source,
         device="cpu",
         weights_dir=None,
+        lock_dir=job_dir,
         indices=indices,
         events=heard,
     )

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.prefect_home import prepare_home
 from tests.processes import (
     MARK,
     ROOT,
@@ -68,7 +69,7 @@ class Server:
         """Start it and wait until it answers."""
         port = self.url.split(":")[2].split("/")[0]
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        prepare_home(self._log.parent)
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 [*command, *self._options],

@@ -8,14 +8,18 @@ import itertools
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from flows.upscale import upscale
+from seedvr2_core import planner
 from seedvr2_core.errors import ChildFailedError, DeadlineError, ResourceError
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.segments import sidecar_path, video_path
 from tasks.schemas import UpscaleResult
 from tasks.settings import use_settings
@@ -55,6 +59,25 @@ def run_with(job: Job, **settings: object) -> UpscaleResult:
     """The job's request in this process, under these settings."""
     use_settings(here(job).model_copy(update=settings))
     return run_here(job, keep_settings=True)
+
+
+@pytest.mark.soak
+def test_a_child_that_waits_for_another_is_not_loading(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, load_seconds = make_job(), 10.0
+    monkeypatch.setattr(planner, "LOAD_SECONDS", load_seconds)
+    first = run_with(job)
+    (job_dir,) = (job.work_dir / "jobs").iterdir()
+    (job_dir / "result.json").unlink()
+    sidecar_path(job_dir, 0).unlink()
+    lock = ExitStack()
+    lock.enter_context(hold_lock(job_dir / "child.lock", timeout=0, on_wait=lambda: None))
+    threading.Timer(1.5 * load_seconds, lock.close).start()
+    again = run_with(job)
+    assert (again.segments_reused, again.sha256) == (NUM_SEGMENTS - 1, first.sha256)
+    assert again.seconds > load_seconds
+    assert_nothing_left(job)
 
 
 @pytest.mark.soak

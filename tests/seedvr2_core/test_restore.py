@@ -1,15 +1,19 @@
 """The pipeline around an engine: a shot whose values overflow is finished in another precision."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from seedvr2_core import restore
 from seedvr2_core.errors import NumericalError
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.plan import Plan
 from seedvr2_core.segments import sidecar_path
 from tests.pipeline_kit import (
+    Heard,
     KeepTorch,
     make_segments,
     packets,
@@ -46,6 +50,41 @@ def use_vae(monkeypatch: pytest.MonkeyPatch, build_vae: BuildVAE) -> None:
 
 def precisions(plan: Plan, job_dir: Path) -> list[str]:
     return [sidecar.precision for sidecar in sidecars(plan, job_dir) if sidecar]
+
+
+@pytest.mark.parametrize(
+    ("path", "whom"),
+    [("job/child.lock", "the previous child to end"), ("locks/gpu-7.lock", "cuda:0")],
+)
+def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
+    path: str, whom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "device_locks", lambda device: ["gpu-7.lock"])
+    heard, began = Heard(), threading.Event()
+
+    def work() -> None:
+        with restore.alone(tmp_path / "job", "cuda:0", tmp_path / "locks", heard):
+            began.set()
+
+    with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):
+        worker = threading.Thread(target=work)
+        worker.start()
+        assert heard.events.get(timeout=30) == ("waiting", {"whom": whom})
+        assert heard.events.get(timeout=30) == ("waiting", {"whom": whom}), "it says so again"
+        assert not began.is_set()
+    worker.join(timeout=30)
+    assert began.is_set()
+
+
+def test_work_on_the_cpu_waits_for_no_other() -> None:
+    assert restore.device_locks("cpu") == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_one_name_for_all_processes() -> None:
+    (name,) = restore.device_locks("cuda:0")
+    assert name.startswith("gpu-")
+    assert restore.device_locks("cuda") == [name]
 
 
 @pytest.mark.slow

@@ -19,9 +19,9 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
+from seedvr2_core.locks import hold_lock
 from tasks import intake
 from tasks.fetch import fetch
-from tasks.locks import hold_lock
 from tasks.place import Place, name_in, plain_name
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from seedvr2_core.locks import hold_lock
 from seedvr2_core.planner import build_plan
 from seedvr2_core.records import write_record
-from tasks.locks import hold_lock
 from tasks.settings import Settings
 from tasks.sweep import sweep
 from tests.factories import make_info, make_options

@@ -20,7 +20,13 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, *, timeout: float, on_wait: Callable[[], None]) -> Iterator[None]:
+def hold_lock(
+    path: Path,
+    *,
+    timeout: float,
+    on_wait: Callable[[], None],
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Hold an exclusive lock on a file, made if there is none, for the length of a `with` block.
 
     Not re-entrant: the same process asking twice waits for itself. Children started with
@@ -30,6 +36,7 @@ def hold_lock(path: Path, *, timeout: float, on_wait: Callable[[], None]) -> Ite
         path: the lock's file; its folder is made as well.
         timeout: seconds to wait for another holder.
         on_wait: called once, when another holder is found.
+        while_waiting: called again and again, four times a second.
 
     Raises:
         DeadlineError: another holder kept it for longer than `timeout`.
@@ -43,7 +50,7 @@ def hold_lock(path: Path, *, timeout: float, on_wait: Callable[[], None]) -> Ite
                 if not waited:
                     on_wait()
                 waited = True
-                _wait(handle, path, deadline, timeout)
+                _wait(handle, path, deadline, timeout, while_waiting)
             if _is_named(handle, path):
                 yield
                 return
@@ -80,7 +87,9 @@ def _is_named(handle: int, path: Path) -> bool:
         return False
 
 
-def _wait(handle: int, path: Path, deadline: float, timeout: float) -> None:
+def _wait(
+    handle: int, path: Path, deadline: float, timeout: float, while_waiting: Callable[[], None]
+) -> None:
     """Poll for the lock: a blocking flock would be retried after every signal."""
     while not _try_lock(handle, path):
         if time.monotonic() >= deadline:
@@ -88,6 +97,7 @@ def _wait(handle: int, path: Path, deadline: float, timeout: float) -> None:
                 f"another process still holds {path} after {timeout:g} s; "
                 "wait for it to end or cancel it, then run again"
             )
+        while_waiting()
         time.sleep(_POLL_SECONDS)
 
 

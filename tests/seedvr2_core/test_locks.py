@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import DeadlineError
-from tasks.locks import has_flock, hold_lock
+from seedvr2_core.locks import has_flock, hold_lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tasks.locks import hold_lock
+from seedvr2_core.locks import hold_lock
 with hold_lock(Path(sys.argv[1]), timeout=0, on_wait=lambda: None):
     print("held", flush=True)
     time.sleep(60)
