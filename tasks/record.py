@@ -30,6 +30,7 @@ PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
 UPDATE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
+DONE = "done"
 DELIVERY_SECONDS = 2 * 3600.0
 """Longest silence after the last segment: joining and storing have limits of their own."""
 
@@ -53,7 +54,9 @@ class Progress:
 
     @property
     def percent(self) -> float:
-        """0..100; 100 is said only by the result."""
+        """0..100; 100 is said only when the result is."""
+        if self.phase == DONE:
+            return 100.0
         return round(99.0 * self.frames / self.num_frames, 2) if self.num_frames else 0.0
 
 
@@ -146,31 +149,40 @@ class JobRecord:
             self._changed.set()
             self._thread.start()
 
+    def finish(self) -> None:
+        """The job is done; its record must not stay at the last thing that happened before."""
+        num_frames = self._job.num_frames if self._job else 0
+        self._latest = Progress(
+            phase=DONE, frames=num_frames, num_frames=num_frames, stall_limit=DELIVERY_SECONDS
+        )
+
     def stop(self) -> None:
-        """Stop keeping; waits a little for an update under way."""
+        """Write the last value and stop keeping; waits a little for that."""
         self._ended.set()
         self._changed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
     def _keep(self) -> None:
-        """Record thread: at most one update a second, the latest value only."""
-        while not self._ended.is_set():
+        """Record thread: at most one update a second, the latest value only, and the last one."""
+        posted: Progress | None = None
+        while True:
             self._changed.wait()
             self._changed.clear()
-            latest = self._latest
-            if self._ended.is_set():
-                continue
+            ended, latest = self._ended.is_set(), self._latest
             try:
-                self._be_watched()
-                if latest is None:
-                    continue
-                self._post(latest)
-                self._ended.wait(UPDATE_SECONDS)
+                if not ended:
+                    self._be_watched()
+                if latest is not None and latest is not posted:
+                    self._post(latest)
+                    posted = latest
+                    self._ended.wait(UPDATE_SECONDS)
             except (httpx.HTTPError, PrefectException, OSError) as error:
                 logger.warning("progress is not recorded for now: %s", error)
                 self._changed.set()
                 self._ended.wait(RETRY_SECONDS)
+            if ended:
+                return
 
     def _be_watched(self) -> None:
         """Let `recover` look after the run."""
@@ -253,6 +265,7 @@ def keep_record() -> Iterator[JobRecord]:
     record.start()
     try:
         yield record
+        record.finish()
     finally:
         _current.remove(record)
         record.stop()
@@ -279,7 +292,17 @@ def publish_result(result: UpscaleResult) -> None:
                 key=RESULT_KEY,
                 type="table",
                 data=json.dumps([result.model_dump(mode="json")]),
-                description=f"{result.filename}: {result.cdn_url or result.output_path}",
+                description=_told(result),
                 flow_run_id=UUID(result.job_id),
             )
         )
+
+
+def _told(result: UpscaleResult) -> str:
+    """What a person wants to know first."""
+    return (
+        f"{result.cdn_url or result.output_path}\n\n"
+        f"{result.width}x{result.height}, {result.frames} frames, "
+        f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
+        f"engine {result.engine}, {result.seconds:g} s"
+    )

@@ -265,23 +265,25 @@ class StoredVideo(Record):
 
 
 class UpscaleResult(Record):
-    """What the caller gets; also the result artifact and result.json."""
+    """What the caller gets; also the result artifact, whose table begins with what people look for,
+    and result.json.
+    """
 
-    job_id: str
-    job_key: str
-    status: Literal["completed"] = "completed"
     filename: str
     cdn_url: str | None
     output_path: str | None
-    preview_path: str | None = None
-    """Before/after picture on the machine that ran the job."""
-    input_size_mb: float
-    output_size_mb: float
-    sha256: str
-    engine: str
     width: int
     height: int
     frames: int
     seconds: float
+    engine: str
+    input_size_mb: float
+    output_size_mb: float
     segments_reused: int
     notes: tuple[str, ...] = ()
+    preview_path: str | None = None
+    """Before/after picture on the machine that ran the job."""
+    status: Literal["completed"] = "completed"
+    sha256: str
+    job_key: str
+    job_id: str

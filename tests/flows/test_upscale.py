@@ -106,7 +106,9 @@ def test_every_frame_comes_out_and_the_record_tells(
     assert (first.frames, first.engine, first.segments_reused) == (75, "lanczos", 0)
     artifacts = artifacts_of(first)
     assert json.loads(str(artifacts[RESULT_KEY])) == [first.model_dump(mode="json")]
-    assert PROGRESS_KEY in artifacts
+    row = json.loads(str(artifacts[RESULT_KEY]))[0]
+    assert next(iter(row)) == "filename", "what people look for comes first"
+    assert float(str(artifacts[PROGRESS_KEY])) == 100.0
     saved = (work_dir / "jobs" / first.job_key / "result.json").read_text()
     assert UpscaleResult.model_validate_json(saved) == first
     assert first.preview_path is not None
