@@ -99,4 +99,4 @@ class KeepTorch:
     def __exit__(self, *_: object) -> None:
         threads, deterministic = self._before
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
