@@ -136,6 +136,16 @@ def test_the_form_has_lists_defaults_and_help(deployed: httpx.Client) -> None:
     assert (list(asked["properties"]), asked.get("required")) == (["run_id"], None)
 
 
+def test_the_schedule_makes_runs_that_look_for_lost_ones(deployed: httpx.Client) -> None:
+    """Prefect's scheduler fails in silence where a dependency of its server is too new."""
+
+    def scheduled() -> list[dict[str, Any]]:
+        runs = runs_of(deployed, "recover/auto")
+        return [run["parameters"] for run in runs if run["auto_scheduled"]]
+
+    assert eventually(scheduled, "a scheduled run", seconds=120)[0] == {}
+
+
 def test_once_more_changes_nothing_that_an_operator_set(
     deployed: httpx.Client, environment: dict[str, str]
 ) -> None:

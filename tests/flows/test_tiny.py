@@ -30,7 +30,7 @@ from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 from tests.processes import children_of
 
-SMALL = {"720p": 96 * 54}
+SMALL = {"720p": 64 * 36}
 
 pytestmark = [pytest.mark.usefixtures("in_api"), pytest.mark.slow]
 
@@ -120,7 +120,7 @@ def test_one_shot_in_many_segments(finished: Finished, demo_clip: Path) -> None:
     assert (len(plan.shots), len(plan.segments)) == (1, 5)
     output = Path(result.output_path or "")
     source, made = probe_video(demo_clip), probe_video(output)
-    assert (made.pts, made.width, made.height) == (source.pts, 96, 54)
+    assert (made.pts, made.width, made.height) == (source.pts, 64, 36)
     with av.open(str(output)) as container:
         assert "tiny test network" in str(container.metadata)
     job_dir = finished.work_dir / "jobs" / result.job_key
