@@ -27,6 +27,7 @@ from tasks.schemas import (
 )
 from tasks.settings import check_pool, get_settings
 from tasks.stitch import stitch
+from tasks.stoppable import termination_heard
 from tasks.storage import check_storage
 from tasks.upload import upload
 from tasks.verify import verify
@@ -90,7 +91,7 @@ def upscale(
     if request.callback_url:
         check_callback(request.callback_url)
     check_storage(get_settings())
-    with keep_record() as record:
+    with termination_heard(), keep_record() as record:
         source = fetch(request)
         probed = probe(source, request.model)
         job = estimate(request, probed)

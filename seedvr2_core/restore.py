@@ -101,7 +101,7 @@ def _kind_of(device: str) -> str:
 def _make_deterministic(threads: int) -> None:
     """Same plan, same bytes: thread count from the plan, no algorithm chosen by timing."""
     torch.set_num_threads(threads)
-    # Not use_deterministic_algorithms(True): that imports the compiler as well, two seconds a child.
+    # Not use_deterministic_algorithms: that imports the compiler as well, two seconds a child.
     torch.set_deterministic_debug_mode("error")
     # Every buffer is written before it is read; filling it first would cost a pass over memory.
     deterministic = torch.utils.deterministic

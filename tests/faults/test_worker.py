@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
@@ -205,19 +205,36 @@ def test_sigterm_to_the_run_leaves_a_job_that_a_retry_resumes(
 
 
 @pytest.mark.soak
-def test_a_worker_that_is_drained_finishes_its_run(
+def test_a_pool_that_is_drained_finishes_its_run(
     pool: Pool, undisturbed: Callable[[str], str]
 ) -> None:
-    """SIGTERM once: it takes no other run and ends with this one."""
+    """Paused, as docs/operations.md drains it: what runs goes on, nothing else is taken."""
     worker = pool.start_worker(hold=False)
     run = pool.create_run()
     wait_until(lambda: pool.job.sidecars() and pool.job.at_work(), "the run was at work")
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(timeout=300)
-    wait_until(lambda: not pool.job.processes(), "every process was gone")
-    assert pool.state_of(run) == "Completed"
+    pool.client.update_work_pool(pool.name, WorkPoolUpdate(is_paused=True))
+    other = pool.create_run(seed=7)
+    pool.wait_for(run, "Completed")
     assert pool.result_of(run)["sha256"] == undisturbed("sleep")
+    assert pool.state_of(other) in ("Scheduled", "Late")
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(timeout=60)
+    wait_until(lambda: not pool.job.processes(), "every process was gone")
     assert_nothing_left(pool.job)
+
+
+@pytest.mark.soak
+def test_a_worker_that_is_stopped_leaves_a_job_that_another_resumes(
+    pool: Pool, undisturbed: Callable[[str], str]
+) -> None:
+    """SIGTERM, and KILL after a minute, as systemd and Docker do: the run does not survive."""
+    worker = pool.start_worker()
+    run = pool.create_run()
+    at_work(pool)
+    worker.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(timeout=60)
+    resume(pool, run, undisturbed("sleep"))
 
 
 @pytest.mark.soak
@@ -250,16 +267,25 @@ def test_kill_of_worker_flow_and_child_is_resumed_on_another_worker(
 
 
 @pytest.mark.soak
-def test_a_run_outlives_its_worker(pool: Pool, undisturbed: Callable[[str], str]) -> None:
-    """Killed -9: the flow process goes on and says itself that it is done."""
+def test_a_run_whose_worker_is_killed_says_so_and_is_resumed(
+    pool: Pool, undisturbed: Callable[[str], str]
+) -> None:
+    """Its flow process ends at its next line of log: the worker's end of the pipe is gone."""
     worker = pool.start_worker(hold=False)
     run = pool.create_run()
     wait_until(lambda: pool.job.sidecars() and pool.job.at_work(), "the run was at work")
     worker.kill()
     worker.wait()
-    pool.wait_for(run, "Completed")
-    assert pool.result_of(run)["sha256"] == undisturbed("sleep")
+    pool.wait_for(run, "Crashed")
     wait_until(lambda: not pool.job.processes(), "every process was gone")
+    finished = len(pool.job.sidecars())
+    pool.start_worker(hold=False)
+    pool.retry(run)
+    pool.wait_for(run, "Completed")
+    result = pool.result_of(run)
+    assert result["sha256"] == undisturbed("sleep")
+    assert result["segments_reused"] >= finished
+    pool.end()
     assert_nothing_left(pool.job)
 
 
