@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.attached import attached
@@ -193,6 +194,15 @@ def _deploy(service: Service) -> None:
         apply_pools(client, templates)
         apply_deployments(settings)
         apply_automations(client, settings)
+        _look_often(client)
+
+
+def _look_often(client: SyncPrefectClient) -> None:
+    """Lost runs that nobody looks at are looked for every minute here."""
+    recover = client.read_deployment_by_name("recover/auto")
+    (schedule,) = recover.schedules
+    often = IntervalSchedule(interval=timedelta(minutes=1))
+    client.update_deployment_schedule(recover.id, schedule.id, schedule=often)
 
 
 class Callers:
