@@ -26,11 +26,11 @@ demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for
 serve: .venv/.installed ## server, workers, gateway and edge on this machine, until Ctrl-C
 	@$(BIN)/seedvr2 serve
 
-test: .venv/.installed ## all tests that need pip alone (about 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/.installed ## all tests that need pip alone (about 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/.installed ## the quick ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not soak and not apt and not gpu'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not soak and not apt and not gpu'
 
 soak: .venv/.installed ## kills, memory, outages, many jobs
 	$(BIN)/python -m pytest -m soak --timeout 3600

@@ -116,10 +116,14 @@ def take_up(session: SeedVR2Session, plan: Plan, results: list[Result]) -> Laten
 @pytest.mark.parametrize(
     ("build", "where"),
     [
-        (faulty(encode=16), r"vae-encode: .* latent 16 \(frame 61\)"),
-        (faulty(decode=15), "vae-decode: .* frame 60"),
+        pytest.param(
+            faulty(encode=16),
+            r"vae-encode: .* latent 16 \(frame 61\)",
+            id="encode",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param(faulty(decode=15), "vae-decode: .* frame 60", id="decode"),
     ],
-    ids=["encode", "decode"],
 )
 def test_the_rest_of_a_shot_is_redone_from_its_commits(build: BuildVAE, where: str) -> None:
     """Windows start at latents 0, 6, 12; float16 fails in the second piece or the third."""
