@@ -87,12 +87,13 @@ class Server:
         self._process.wait()
 
     def post(self, path: str, body: object) -> Any:
-        """POST and read; what may be asked twice, for sqlite answers 503 when it is busy."""
+        """POST and read; what may be asked twice: a busy sqlite answers late or 503."""
         answers: list[httpx.Response] = []
 
         def ask() -> bool:
-            answers.append(self.client.post(path, json=body))
-            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+            with suppress(httpx.TimeoutException):
+                answers.append(self.client.post(path, json=body))
+            return bool(answers) and answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
         eventually(ask, f"an answer to {path}")
         assert answers[-1].is_success, answers[-1].text
