@@ -20,7 +20,7 @@ from seedvr2_core.plan import Plan
 from seedvr2_core.records import read_record
 from seedvr2_core.segments import pending_segments
 from tasks import record
-from tasks.guard import Child
+from tasks.guard import Child, Event
 from tasks.retry import retryable
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
@@ -108,9 +108,7 @@ class Session:
         record.current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
         limit = time.monotonic() + load
         while not self._ready:
-            event = self._child.next_event(
-                stall=load, deadline=min(limit, self._deadline), doing="loading the engine"
-            )
+            event = self._next_event(load, limit, "loading the engine")
             self._ready = event["event"] == "ready"
             if event["event"] == "waiting":  # it has not begun to load
                 limit = time.monotonic() + load
@@ -118,23 +116,28 @@ class Session:
 
     def _take_event(self, index: int, limit: float) -> None:
         """Wait for one event of the child under all limits and note it."""
-        assert self._child is not None
-        if time.monotonic() > self._deadline:
-            raise DeadlineError(
-                f"the job passed its limit of {self._job.job_limit_seconds:g} s at segment "
-                f"{index}; finished segments are kept: run it again to go on"
-            )
-        event = self._child.next_event(
-            stall=self._job.stall_limit_seconds,
-            deadline=min(limit, self._deadline),
-            doing=f"restoring segment {index}",
-        )
+        event = self._next_event(self._job.stall_limit_seconds, limit, f"restoring segment {index}")
         if event["event"] == "segment_done":
             self._pending.remove(event["segment"])
         elif event["event"] == "heartbeat":
             self._show(event["phase"], event["done"])
         elif event["event"] == "idle" and not self.is_done(index):
             raise ChildFailedError(f"the child has ended its work without segment {index}")
+
+    def _next_event(self, stall: float, limit: float, doing: str) -> Event:
+        """The child's next event, under the stall limit, this step's limit and the job's."""
+        assert self._child is not None
+        try:
+            return self._child.next_event(
+                stall=stall, deadline=min(limit, self._deadline), doing=doing
+            )
+        except DeadlineError as error:
+            if time.monotonic() <= self._deadline:
+                raise
+            raise DeadlineError(
+                f"the job passed its limit of {self._job.job_limit_seconds:g} s while {doing}; "
+                "finished segments are kept: run it again to go on"
+            ) from error
 
     def _show(self, phase: str, done: int) -> None:
         """Pass progress on; the encoder's count is what is really finished."""
