@@ -452,7 +452,8 @@ def test_a_run_that_has_ended_is_left_as_it_is(job: Job, end: State) -> None:
 
 
 @pytest.mark.soak
-def test_what_somebody_cancels_is_not_brought_back(job: Job) -> None:
+def test_what_somebody_cancels_is_not_brought_back(settings: Settings, job: Job) -> None:
+    use_settings(settings.model_copy(update={"recover_margin_seconds": 3600.0}))
     job.beat(age=1000).becomes(Cancelling(message="I changed my mind"))
     assert recovered(job) == "waiting: Cancelling"
     assert job.state == "Cancelling: I changed my mind"
