@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import kill_tree
 from tests.server_kit import eventually, prefect_server
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def api(environment: dict[str, str]) -> Iterator[httpx.Client]:
         start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
         worker = subprocess.Popen([*start, "--type", "process"], env=environment, cwd=ROOT)
         yield client
-        worker.terminate()
+        kill_tree(worker.pid)  # Prefect's worker does not always end on SIGTERM
         worker.wait(60)
 
 
