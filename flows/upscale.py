@@ -27,8 +27,8 @@ from tasks.schemas import (
 )
 from tasks.settings import check_pool, get_settings
 from tasks.stitch import stitch
-from tasks.stoppable import termination_heard
 from tasks.storage import check_storage
+from tasks.termination import termination_heard
 from tasks.upload import upload
 from tasks.verify import verify
 

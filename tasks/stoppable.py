@@ -1,15 +1,11 @@
-"""Interrupts that are heard: a coroutine that whatever interrupts its caller ends at once, and a
-SIGTERM that is not lost in Prefect's engine.
-"""
+"""A coroutine that whatever interrupts its caller ends at once."""
 
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
-
-from prefect.exceptions import TerminationSignal
 
 T = TypeVar("T")
 
@@ -37,18 +33,3 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
                 with contextlib.suppress(RuntimeError):  # it has ended meanwhile
                     loop.call_soon_threadsafe(task.cancel if task else loop.stop)
             raise
-
-
-@contextlib.contextmanager
-def termination_heard() -> Iterator[None]:
-    """Pass Prefect's SIGTERM on where the handling of it fails.
-
-    One that comes while a task run is being created ends in a ValueError of the task engine. The
-    flow would be Failed, which is for good, and not Crashed, which is brought back.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error.__context__, TerminationSignal):
-            raise error.__context__ from error
-        raise

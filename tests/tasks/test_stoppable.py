@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from prefect.exceptions import TerminationSignal
 
-from tasks.stoppable import run_stoppable, termination_heard
+from tasks.stoppable import run_stoppable
 
 
 class Told(BaseException):
@@ -62,23 +61,3 @@ def test_a_signal_in_the_middle_of_a_callback_ends_it() -> None:
     with pytest.raises(Told):
         run_stoppable(work())
     assert ended == ["cleaned up"]
-
-
-def _lose(signal_: BaseException) -> None:
-    """What the task engine does with a signal when it has no task run at hand."""
-    try:
-        raise signal_
-    except BaseException as error:
-        raise ValueError("Task run is not set") from error
-
-
-def test_a_termination_whose_handling_fails_is_a_termination() -> None:
-    with pytest.raises(TerminationSignal), termination_heard():
-        _lose(TerminationSignal(signal.SIGTERM))
-
-
-@pytest.mark.parametrize("cause", [None, OSError("no space")])
-def test_other_errors_stay_what_they_are(cause: Exception | None) -> None:
-    with pytest.raises(ValueError, match="wrong") as raised, termination_heard():
-        raise ValueError("wrong") from cause
-    assert raised.value.__cause__ is cause

@@ -1,0 +1,28 @@
+"""A SIGTERM whose handling fails in Prefect's engine is a SIGTERM all the same."""
+
+import signal
+
+import pytest
+from prefect.exceptions import TerminationSignal
+
+from tasks.termination import termination_heard
+
+
+def _lose(signal_: BaseException) -> None:
+    """What the task engine does with a signal when it has no task run at hand."""
+    try:
+        raise signal_
+    except BaseException as error:
+        raise ValueError("Task run is not set") from error
+
+
+def test_a_termination_whose_handling_fails_is_a_termination() -> None:
+    with pytest.raises(TerminationSignal), termination_heard():
+        _lose(TerminationSignal(signal.SIGTERM))
+
+
+@pytest.mark.parametrize("cause", [None, OSError("no space")])
+def test_other_errors_stay_what_they_are(cause: Exception | None) -> None:
+    with pytest.raises(ValueError, match="wrong") as raised, termination_heard():
+        raise ValueError("wrong") from cause
+    assert raised.value.__cause__ is cause
