@@ -95,10 +95,10 @@ def finish_cancel(report: RunReport) -> str:
     """
     told = f"{MARK}it was cancelled, and its worker was gone; finished segments are kept"
     with get_client(sync_client=True) as client:
-        moved = move(client, report.run_id, report.state_id, Cancelled(message=told))
+        state = Cancelled(message=told)
+        moved = move(client, report.run_id, report.state_id, state)
         if moved:
-            run = client.read_flow_run(report.run_id)
-            call_back(None, run, run.state or Cancelled(message=told))
+            _tell_caller(client, report.run_id, state)
     return _said(moved, "cancelled")
 
 
@@ -223,12 +223,17 @@ def _fail(client: SyncPrefectClient, report: RunReport) -> str:
 
 
 def _close(client: SyncPrefectClient, report: RunReport, state: State) -> bool:
-    """Set a state that is its end, and tell the caller: the run's own hooks do not run."""
+    """Set a state that is its end, and tell the caller."""
     moved = move_ended(client, report.run_id, state)
     if moved:
-        run = client.read_flow_run(report.run_id)
-        call_back(None, run, run.state or state)
+        _tell_caller(client, report.run_id, state)
     return moved
+
+
+def _tell_caller(client: SyncPrefectClient, run_id: UUID, state: State) -> None:
+    """What the run's own hooks do when it ends by itself."""
+    run = client.read_flow_run(run_id)
+    call_back(None, run, run.state or state)
 
 
 def _last_words(report: RunReport) -> tuple[str, str]:
