@@ -286,7 +286,7 @@ async def _described(line: PrefectLine, job_id: str) -> Job:
     One call after the other: the server answers two at once no sooner, and many callers later.
     """
     run = await _run(line, job_id)
-    artifacts = await line.artifacts([run.id])
+    artifacts = await line.artifacts_of(run.id)
     return describe(run, artifacts)
 
 

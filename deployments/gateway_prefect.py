@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import TypeAdapter
 
+from deployments.coalescing import Coalescer
 from seedvr2_core.errors import InvalidRequestError
 from tasks.record import PROGRESS_KEY, RESULT_KEY
 from tasks.routing import job_among, job_filter
@@ -24,7 +25,8 @@ from tasks.routing import job_among, job_filter
 RETRY_AFTER_SECONDS = 10
 _AGAIN_SECONDS = 0.3
 _TIMEOUT = httpx.Timeout(20.0, connect=3.0)
-_MAX_ARTIFACTS = 200  # the most that Prefect answers
+_MOST = 200  # the most that Prefect answers
+_TOGETHER = 20  # jobs: more than ten artifacts each no job has
 
 logger = logging.getLogger(__name__)
 _RUNS = TypeAdapter(list[FlowRun])
@@ -62,6 +64,8 @@ class PrefectLine:
         self._http = httpx.AsyncClient(
             base_url=url, timeout=_TIMEOUT, auth=(user, password) if user else None
         )
+        self._runs = Coalescer(self._read_runs, most=_TOGETHER)
+        self._artifacts = Coalescer(self._read_artifacts, most=_TOGETHER)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -101,14 +105,19 @@ class PrefectLine:
 
     async def find_job(self, run_id: UUID) -> FlowRun | None:
         """The job of an id; the id of a `route` run gives the job it created."""
-        answer = await self._ask("GET", f"/flow_runs/{run_id}")
-        if answer.status_code == 404:
+        run = await self._runs.get(run_id)
+        if run is None:
             return None
-        run = FlowRun.model_validate(_json(answer))
         kind = await self._flow_name(run.flow_id)
         if kind == "upscale":
             return run
         return await self._routed(run_id) if kind == "route" else None
+
+    async def _read_runs(self, run_ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
+        """The runs that there are, by id."""
+        filter_ = {"id": {"any_": [str(run_id) for run_id in run_ids]}}
+        answer = await self._ask("POST", "/flow_runs/filter", {"flow_runs": filter_})
+        return {run.id: run for run in _RUNS.validate_python(_json(answer))}
 
     async def _routed(self, run_id: UUID) -> FlowRun | None:
         """The job that a `route` run created, or the `route` run while there is none."""
@@ -143,9 +152,21 @@ class PrefectLine:
                 "key": {"any_": [PROGRESS_KEY, RESULT_KEY]},
             },
             "sort": "CREATED_DESC",
-            "limit": _MAX_ARTIFACTS,
+            "limit": _MOST,
         }
         return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
+
+    async def artifacts_of(self, run_id: UUID) -> list[Artifact]:
+        """Progress and result artifacts of one run, newest first."""
+        return await self._artifacts.get(run_id) or []
+
+    async def _read_artifacts(self, run_ids: Sequence[UUID]) -> dict[UUID, list[Artifact]]:
+        """The same of several runs, by run."""
+        found: dict[UUID, list[Artifact]] = {run_id: [] for run_id in run_ids}
+        for artifact in await self.artifacts(run_ids):
+            if artifact.flow_run_id is not None:
+                found[artifact.flow_run_id].append(artifact)
+        return found
 
     async def logs(
         self, run_id: UUID, *, after: datetime | None, limit: int, offset: int

@@ -297,15 +297,17 @@ _SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
 def child_environment() -> dict[str, str]:
     """Environment of whatever runs a model: ours, and what torch asks for on a GPU.
 
-    Allocators that waste little memory, on the device and on the host (fewer arenas: threads that
-    come and go with every segment would each leave one behind; pictures have pages of their own,
-    which leave no holes between them); a cuBLAS workspace with which sums have one order. Our keys
-    are left out: decoders of strangers' videos have no use for them.
+    Allocators that waste little memory, on the device and on the host (one arena: threads that come
+    and go with every segment would each leave one behind; pictures are taken from it as well: pages
+    of their own would be cleared by the kernel for each of them, 6 ms of CPU a 720p frame, and what
+    holes they leave goes back after every segment); a cuBLAS workspace with which sums have one
+    order. Our keys are left out: decoders of strangers' videos have no use for them.
     """
     given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {
-        "MALLOC_ARENA_MAX": "2",
-        "MALLOC_MMAP_THRESHOLD_": "1048576",
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most that glibc takes: a 4k picture
+        "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **given,

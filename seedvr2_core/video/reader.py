@@ -143,7 +143,7 @@ class _Converter:
             picture,
             width=info.width,
             height=info.height,
-            format="rgb24",
+            format="gbrp",  # the same values as rgb24 in a third of the time: swscale's vector code
             src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
             src_color_range=sws_range(full),
             dst_color_range=ColorRange.JPEG,

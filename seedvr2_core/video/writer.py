@@ -198,7 +198,10 @@ def count_frames(path: Path) -> int:
     try:
         with av.open(f"file:{path}", mode="r", format="mp4") as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            # Nobody looks at these pictures, and the cores have an encoder to serve: no smoothing
+            # of block edges, no threads to keep in step (4.1 ms of CPU a 720p frame, not 5.7).
+            stream.thread_type = "NONE"
+            stream.codec_context.options = {"skip_loop_filter": "all"}
             return sum(1 for _ in container.decode(stream))
     except (av.error.FFmpegError, IndexError) as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
