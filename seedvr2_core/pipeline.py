@@ -304,7 +304,7 @@ class Pipeline:
             with full_disk_told(f"segment {index} is finished"):
                 seconds = self._commit_segment(encoded)
             self._in_flight.committed()
-            del encoded  # its encoder
+            del encoded  # its latents
             give_memory_back()
             self._job.events.emit("segment_done", segment=index, seconds=seconds)
 
@@ -313,6 +313,7 @@ class Pipeline:
         segment, last = encoded.segment, encoded.pieces[-1]
         with encoded.writer:
             pass  # the encoder gives its last packets
+        give_memory_back()  # the encoder's, before the next one has grown
         counted = count_frames(part_path(self._job.job_dir, segment.index))
         if counted != segment.num_frames:
             raise SegmentError(

@@ -121,6 +121,7 @@ class SegmentWriter:
         except BaseException:
             self._discard()
             raise
+        del self._stream, self._container  # frees the encoder, which closing does not
 
     def _discard(self) -> None:
         """Close what is open and remove the file."""
