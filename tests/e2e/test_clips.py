@@ -36,11 +36,12 @@ CLIPS = [
     *["edge/discard_first_keyframe.mp4", "edge/failing_audio.mp4", "edge/nasa_13013_rotated.mp4"],
     *["edge/no_duration.webm", "edge/test_non_zero_start.mp4", "edge/testsrc2_odd_height_444.mp4"],
 ]
-LARGE = {
+PLAIN = {
     *("bunny_1280x720_25.mp4", "coffee_1280x720_2997.mp4", "flower_960x540_2997.mp4"),
-    *("friday_640x480_30.mp4", "walkers_384x288_25.mp4"),
+    *("friday_640x480_30.mp4", "walkers_384x288_25.mp4", "eyes_212x120_25.mp4"),
+    *("edge/bt601_limited_range.mp4", "edge/bt601_full_range.mp4"),
 }
-"""Nothing but their size is special: soak."""
+"""Nothing but their size or content is special, which others have too: soak."""
 REFUSED_CLIPS = ["edge/bt2020_10bit.mp4", "edge/nasa_13013_hdr.mp4"]
 
 
@@ -181,7 +182,7 @@ def assert_same_sound(ffmpeg: RunFfmpeg, source: Path, output: Path, sample: Fra
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.soak if n in LARGE else ()) for n in CLIPS]
+    "name", [pytest.param(n, marks=pytest.mark.soak if n in PLAIN else ()) for n in CLIPS]
 )
 def test_what_goes_in_comes_out(work_dir: Path, shared: Path, ffmpeg: RunFfmpeg, name: str) -> None:
     source = shared / "clips" / name

@@ -6,6 +6,7 @@ The short form; every phase, every victim and the tiny model are in test_kill_so
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -78,6 +79,9 @@ def test_a_lost_child_is_replaced_once(
     assert killed is not None
     result = job.result(killed.command)
     assert result["sha256"] == undisturbed("sleep")
+    assert (result["status"], result["frames"]) == ("completed", 75)
+    assert str(result["filename"]).startswith("bunny_320x180_720p_")
+    assert Path(str(result["output_path"])).is_file()
     assert killed.committed.items() <= job.sidecars().items()
     assert_nothing_left(job)
     names = {f"infer-segment-{k}" for k in range(NUM_SEGMENTS)}

@@ -129,7 +129,8 @@ def test_one_shot_in_many_segments(finished: Finished, demo_clip: Path) -> None:
     assert all(latents_path(job_dir, k).is_file() for k in range(5))
 
 
-@pytest.mark.parametrize("lost", [pytest.param((0, 3), marks=pytest.mark.soak), (1, 2, 4)], ids=str)
+@pytest.mark.soak
+@pytest.mark.parametrize("lost", [(0, 3), (1, 2, 4)], ids=str)
 def test_lost_segments_are_made_again_from_what_is_committed(
     finished: Finished, demo_clip: Path, tmp_path: Path, lost: tuple[int, ...]
 ) -> None:

@@ -159,10 +159,19 @@ def test_after_the_clean_up_the_same_request_finds_its_output(
     assert json.loads(str(artifacts_of(third)[RESULT_KEY])) == [third.model_dump(mode="json")]
     assert not [name for name in task_states(third) if name.startswith("infer")]
 
-    Path(str(second.output_path)).write_bytes(b"other bytes")
-    fourth = run(demo_clip)
-    assert (fourth.sha256, fourth.segments_reused) == (first.sha256, 0)
-    assert fourth.filename == first.filename.replace(".mp4", "-1.mp4")
+
+@pytest.mark.soak
+def test_other_bytes_under_its_name_are_left_and_the_job_is_made_again(
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
+) -> None:
+    use_settings(get_settings().model_copy(update={"keep_segments": False}))
+    second = run(demo_clip)
+    theirs = Path(str(second.output_path))
+    theirs.write_bytes(b"other bytes")
+    again = run(demo_clip)
+    assert (again.sha256, again.segments_reused) == (first.sha256, 0)
+    assert again.filename == first.filename.replace(".mp4", "-1.mp4")
+    assert theirs.read_bytes() == b"other bytes"
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_verdicts() -> None:
     assert judge(math.nan, 1e-3, None)[0] == "wrong"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_runs_by_itself() -> None:
     command = [sys.executable, "-m", "seedvr2_core.device_check", "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

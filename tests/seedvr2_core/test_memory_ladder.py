@@ -139,7 +139,7 @@ def rungs(plan: Plan, job_dir: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("limits", "lever"),
     [
-        ({"encode": 2}, "encoder_slice 2"),
+        pytest.param({"encode": 2}, "encoder_slice 2", marks=pytest.mark.soak),
         ({"decode": 2}, "decoder_slice 2"),
         ({"window": 5, "times": 1}, ""),
     ],

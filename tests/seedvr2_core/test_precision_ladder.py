@@ -112,16 +112,11 @@ def take_up(session: SeedVR2Session, plan: Plan, results: list[Result]) -> Laten
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("build", "where"),
     [
-        pytest.param(
-            faulty(encode=16),
-            r"vae-encode: .* latent 16 \(frame 61\)",
-            id="encode",
-            marks=pytest.mark.soak,
-        ),
+        pytest.param(faulty(encode=16), r"vae-encode: .* latent 16 \(frame 61\)", id="encode"),
         pytest.param(faulty(decode=15), "vae-decode: .* frame 60", id="decode"),
     ],
 )
@@ -157,7 +152,7 @@ def test_the_rest_of_a_shot_is_redone_from_its_commits(build: BuildVAE, where: s
     assert (pictures([again]) == pictures([rest])).all()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_a_warm_up_drops_is_not_checked() -> None:
     plan = make_plan(77, memory=HALF, window=8, overlap=2)
     source, pieces = make_frames(plan), make_pieces(plan)

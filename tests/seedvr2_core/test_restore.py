@@ -107,7 +107,7 @@ def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     assert packets(plan, tmp_path) == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_where_no_precision_helps_the_job_fails_and_keeps_what_is_done(
     plan: Plan, tmp_path: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
