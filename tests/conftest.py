@@ -21,15 +21,17 @@ ROOT = Path(__file__).parents[1]
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A Prefect server takes ten seconds to start: whatever needs one is slow."""
+    for item in items:
+        if "api_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_unconfigure() -> None:
     """The tests' own home goes with them."""
     shutil.rmtree(_HOME, ignore_errors=True)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tables() -> None:
-    """Every server on the tests' own home starts at once."""
-    prepare_home(Path(_HOME))
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,7 @@ def api_url() -> Iterator[str]:
     """A real Prefect server for all tests that need one."""
     from deployments.server import embedded_server
 
+    prepare_home(Path(_HOME))
     with embedded_server(Path(os.environ["PREFECT_HOME"]) / "server.log") as url:
         yield url
 

@@ -28,6 +28,7 @@ print(*{{name.split('.')[0] for name, module in sys.modules.items() if module}})
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -44,6 +45,7 @@ def test_door_checks_load_no_prefect() -> None:
     assert not loaded_modules("import deployments.cli") & {"prefect", *HEAVY}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["lanczos", "span", "frames", "engine", "seedvr2", "tiny", "memory", "planner"]
 )

@@ -17,6 +17,8 @@ import deployments.selfcheck
 from tests.selfcheck_kit import MODEL, scale_weights, small_world, write_weights
 from tests.weights_kit import tensors, write_safetensors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMALL = ("--resolution", "16x24", "--frames", "45", "--device", "cpu")
 

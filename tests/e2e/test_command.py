@@ -14,6 +14,8 @@ import pytest
 from seedvr2_core.video.probe import probe_video
 from tests.processes import children_of, command_line, environment, is_running, run_command
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--model", "lanczos", "--resolution", "720p", "--preset", "ultrafast")
 
 
@@ -112,7 +114,6 @@ def test_bad_input_is_one_clear_sentence(
     assert not (work / "output").exists()
 
 
-@pytest.mark.slow
 def test_upscale_of_an_address_prints_the_path_last(
     api_url: str, tmp_path: Path, site: str
 ) -> None:
@@ -134,7 +135,6 @@ def test_upscale_of_an_address_prints_the_path_last(
     assert list(output.parent.iterdir()) == [output]
 
 
-@pytest.mark.slow
 def test_embedded_server_leaves_nothing_behind(tmp_path: Path, demo_clip: Path) -> None:
     """No API URL: a server of its own, gone afterwards, also when the command is killed."""
     arguments = command_line("upscale", demo_clip, *QUICK, "--work-dir", tmp_path)

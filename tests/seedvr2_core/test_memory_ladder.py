@@ -34,6 +34,8 @@ from tests.pipeline_kit import (
     use_small_pictures,
 )
 
+pytestmark = pytest.mark.slow
+
 WAITS = "everything that waits is in host memory"
 
 

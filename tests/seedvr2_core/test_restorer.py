@@ -35,6 +35,8 @@ from tests.restorer_kit import (
     whole,
 )
 
+pytestmark = pytest.mark.slow
+
 LONG = 237
 LEADS = (112, 37)
 

@@ -23,6 +23,8 @@ from tests.factories import make_info
 from tests.restorer_kit import make_frames, make_plan
 from tests.selfcheck_kit import MODEL, scale_weights, small_world, write_weights
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEIGHT = 16, 24
 FRAMES = 4 * MIN_LATENTS - 3
 QUICK = tuple(name for name in CHECK_NAMES if name != "resume_long")
@@ -222,7 +224,6 @@ def test_resume_fails_when_the_state_is_not_the_same(
     assert "frames differ" in check.told
 
 
-@pytest.mark.slow
 def test_a_long_shot_is_taken_up_from_inside(folder: Path) -> None:
     check = run(make_setup(folder, "resume_long", vae_dtype="float32"))["resume_long"]
     assert check.status == "ok", check.told

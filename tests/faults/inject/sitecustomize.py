@@ -12,7 +12,7 @@ enospc      raises what a full disk raises
 garbage     writes lines that are no events before every event (at something that the child's
             main module calls before its first event; no mark)
 small       makes 720p that many pixels (`call`), at seedvr2_core.plan:BUDGETS_PX; no mark
-count       appends a byte to the mark's file at every call
+count       appends a byte to the mark's file when a call has returned (one may wait in it)
 jump        the wall clock jumps back and forth by hours (no "at", no mark)
 """
 
@@ -68,9 +68,11 @@ def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[...,
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> Any:
         if fault["do"] == "count":
+            result = function(*args, **options)
             with Path(fault["mark"]).open("ab") as stream:
                 stream.write(b".")
-        elif fault["do"] == "garbage":
+            return result
+        if fault["do"] == "garbage":
             make_noise(sys.modules["__main__"].Emitter)
         elif armed and next(calls) == fault["call"] and claim(fault["mark"]):
             act(fault["do"], fault["mark"])

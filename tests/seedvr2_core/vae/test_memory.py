@@ -14,6 +14,8 @@ from seedvr2_core.vae import attention, budget, conv, fold, memory, norm
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from tests.live_bytes import LiveBytes
 
+pytestmark = pytest.mark.slow
+
 SIZE = (96, 160)
 LOW, HIGH = 0.98, 1.08
 """The prediction lies within these shares of the truth."""

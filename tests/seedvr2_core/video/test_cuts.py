@@ -19,6 +19,8 @@ from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 
+pytestmark = pytest.mark.slow
+
 GetClip = Callable[[str], Path]
 
 _SIZE = "192x108"
