@@ -25,7 +25,7 @@ from tasks.routing import job_among, job_filter
 RETRY_AFTER_SECONDS = 10
 _AGAIN_SECONDS = 0.3
 _TIMEOUT = httpx.Timeout(20.0, connect=3.0)
-_MOST = 200  # the most that Prefect answers
+_MAX_ARTIFACTS = 200  # the most that Prefect answers
 _TOGETHER = 20  # jobs: more than ten artifacts each no job has
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class PrefectLine:
                 "key": {"any_": [PROGRESS_KEY, RESULT_KEY]},
             },
             "sort": "CREATED_DESC",
-            "limit": _MOST,
+            "limit": _MAX_ARTIFACTS,
         }
         return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
 

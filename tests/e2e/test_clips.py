@@ -21,7 +21,7 @@ from seedvr2_core.errors import UnsupportedFormatError
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_api")]
+pytestmark = pytest.mark.usefixtures("in_api")
 
 RunFfmpeg = Callable[..., subprocess.CompletedProcess[bytes]]
 

@@ -130,7 +130,10 @@ def test_upscale_of_an_address_prints_the_path_last(
     assert done.stdout.splitlines() == [str(output)]
     assert "75 frames -> 1280x720, lanczos on cpu" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "secret-token" not in done.stdout + done.stderr
+    (told,) = (tmp_path / "work" / "jobs").glob("*/result.json")  # what --json prints
+    result = json.loads(told.read_text())
+    assert (result["frames"], result["status"]) == (75, "completed")
+    assert "secret-token" not in done.stdout + done.stderr + told.read_text()
     assert probe_video(output).num_frames == 75
     assert list(output.parent.iterdir()) == [output]
 

@@ -25,7 +25,6 @@ from tests.faults_kit import (
 )
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.usefixtures("in_api"),
 ]

@@ -32,7 +32,7 @@ from tests.processes import children_of
 
 SMALL = {"720p": 64 * 36}
 
-pytestmark = [pytest.mark.usefixtures("in_api"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("in_api")
 
 
 @pytest.fixture(autouse=True, scope="module")

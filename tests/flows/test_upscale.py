@@ -127,7 +127,6 @@ def test_log_lines_reach_the_run(first: UpscaleResult) -> None:
             time.sleep(0.2)
 
 
-@pytest.mark.slow
 def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
@@ -139,13 +138,11 @@ def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     assert {states[f"infer-segment-{k}"] for k in range(6)} == {"Reused"}
 
 
-@pytest.mark.slow
 def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> None:
     again = run(demo_clip, fresh=True)
     assert (again.segments_reused, again.sha256) == (0, first.sha256)
 
 
-@pytest.mark.slow
 def test_after_the_clean_up_the_same_request_finds_its_output(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
@@ -174,7 +171,6 @@ def test_other_bytes_under_its_name_are_left_and_the_job_is_made_again(
     assert theirs.read_bytes() == b"other bytes"
 
 
-@pytest.mark.slow
 def test_a_lost_segment_alone_is_redone_by_the_plan_on_disk(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:

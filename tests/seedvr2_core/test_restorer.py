@@ -95,8 +95,8 @@ def assert_same(results: Sequence[Result], wanted: Sequence[Result]) -> None:
     "groups",
     [
         pytest.param((7,), id="whole"),
-        pytest.param((3, 1, 3), id="groups", marks=pytest.mark.slow),
-        pytest.param((1, 5, 1), id="middle", marks=pytest.mark.slow),
+        pytest.param((3, 1, 3), id="groups"),
+        pytest.param((1, 5, 1), id="middle"),
     ],
 )
 def test_segmentation_changes_no_bit(
@@ -132,10 +132,10 @@ def take_up(
     ("k", "needed"),
     [
         pytest.param(1, (0, 0), id="1"),
-        pytest.param(2, (0, 0), id="2", marks=pytest.mark.slow),
-        pytest.param(3, (0, 0), id="3", marks=pytest.mark.slow),
-        pytest.param(4, (5, 0), id="4", marks=pytest.mark.slow),
-        pytest.param(5, (45, 4), id="5", marks=pytest.mark.slow),
+        pytest.param(2, (0, 0), id="2"),
+        pytest.param(3, (0, 0), id="3"),
+        pytest.param(4, (5, 0), id="4"),
+        pytest.param(5, (45, 4), id="5"),
         pytest.param(6, (77, 11), id="6"),
     ],
 )
