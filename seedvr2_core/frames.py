@@ -9,9 +9,8 @@ Shape legend: T frames, H W pixels, C = 3 channels in R, G, B order.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -30,7 +29,7 @@ _WHITE = {"uint8": 255, "uint16": 65535}
 class Frame:
     """One upright picture with its own time."""
 
-    rgb: np.ndarray
+    rgb: "np.ndarray"
     """(H, W, 3), uint8 or uint16, R'G'B' full range (0 black, 255 or 65535 white); any strides."""
     pts: int
     """Presentation time in ticks of the source's time base, relative to the container's zero."""
@@ -41,7 +40,7 @@ class Frame:
         return f"Frame({self.index}, pts={self.pts}, rgb={self.rgb.dtype}{list(self.rgb.shape)})"
 
 
-def rgb_to_tensor(rgb_HWC: np.ndarray, *, device: "torch.device | str" = "cpu") -> "Tensor":
+def rgb_to_tensor(rgb_HWC: "np.ndarray", *, device: "torch.device | str" = "cpu") -> "Tensor":
     """A frame's picture as the model wants it.
 
     Args:
@@ -51,6 +50,7 @@ def rgb_to_tensor(rgb_HWC: np.ndarray, *, device: "torch.device | str" = "cpu") 
     Returns:
         (3, H, W) float32 in [-1, 1], contiguous.
     """
+    import numpy as np
     import torch
 
     white = _WHITE[rgb_HWC.dtype.name]
@@ -58,7 +58,7 @@ def rgb_to_tensor(rgb_HWC: np.ndarray, *, device: "torch.device | str" = "cpu") 
     return integers.permute(2, 0, 1).float().mul_(2 / white).sub_(1).contiguous()
 
 
-def tensor_to_rgb(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> np.ndarray:
+def tensor_to_rgb(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> "np.ndarray":
     """Inverse of `rgb_to_tensor`: (3, H, W) in [-1, 1], clamped, to rounded (H, W, 3) integers."""
     import torch
 

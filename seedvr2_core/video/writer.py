@@ -1,5 +1,6 @@
 """Encodes one segment at final settings, so that segments join without encoding again."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,10 @@ _RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
 _ENCODERS = {"h264": "libx264"}
 
 
+def _nobody(num_packets: int) -> None:
+    """Nobody listens."""
+
+
 class SegmentWriter:
     """Context manager that encodes frames into one closed-GOP segment (mp4).
 
@@ -36,12 +41,23 @@ class SegmentWriter:
         path: where to write, usually `*.part`; renamed by the caller once checked.
         settings: fixed for the job.
         first_pts: pts of the segment's first frame, subtracted from all.
+        on_packet: called with the number of frames that have left the encoder, for each of them;
+            the last ones leave it when the block ends.
     """
 
-    def __init__(self, path: Path, settings: EncoderSettings, first_pts: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: EncoderSettings,
+        first_pts: int,
+        *,
+        on_packet: Callable[[int], None] = _nobody,
+    ) -> None:
         self._path = path
         self._settings = settings
         self._first_pts = first_pts
+        self._on_packet = on_packet
+        self._num_packets = 0
         self._last_pts = first_pts - 1
         self._time_base = Fraction(*settings.time_base)
         self._reformatter = VideoReformatter()
@@ -97,7 +113,10 @@ class SegmentWriter:
     def _encode(self, picture: VideoFrame | None) -> None:
         """Encode and write what comes out; None drains the encoder."""
         try:
-            self._container.mux(self._stream.encode(picture))
+            for packet in self._stream.encode_lazy(picture):
+                self._container.mux(packet)
+                self._num_packets += 1
+                self._on_packet(self._num_packets)
         except av.error.FFmpegError as error:
             raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
 

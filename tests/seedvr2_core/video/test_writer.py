@@ -71,6 +71,17 @@ def test_times_must_rise(clip: GetClip, tmp_path: Path) -> None:
             writer.write(grey(1, 512))
 
 
+def test_it_tells_of_each_frame_that_leaves_the_encoder(clip: GetClip, tmp_path: Path) -> None:
+    settings = settings_for(probe_video(clip("plain.mp4")))
+    told: list[int] = []
+    with SegmentWriter(tmp_path / "s.part", settings, 0, on_packet=told.append) as writer:
+        for index in range(30):
+            writer.write(grey(index, index))
+        written = len(told)
+    assert written < 30  # it holds some back
+    assert told == [*range(1, 31)]
+
+
 @pytest.mark.parametrize("frames", [0, 3])
 def test_a_failed_segment_leaves_no_file(clip: GetClip, tmp_path: Path, frames: int) -> None:
     settings = settings_for(probe_video(clip("plain.mp4")))
