@@ -296,27 +296,27 @@ class Pipeline:
 
     def _commit(self, segments: Sequence[Segment]) -> None:
         """Commit thread: finish, check and commit one segment after another."""
-        for _ in segments:
+        for segment in segments:
             encoded = self._encoded.get()
             index = encoded.segment.index
             with full_disk_told(f"segment {index} is finished"):
-                seconds = self._commit_segment(encoded)
+                seconds = self._commit_segment(encoded, last=segment is segments[-1])
             self._in_flight.committed()
             del encoded  # its latents
             give_memory_back()
             self._job.events.emit("segment_done", segment=index, seconds=seconds)
 
-    def _commit_segment(self, encoded: _Encoded) -> float:
+    def _commit_segment(self, encoded: _Encoded, *, last: bool) -> float:
         """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
-        segment, last = encoded.segment, encoded.pieces[-1]
-        counted = count_frames(part_path(self._job.job_dir, segment.index))
+        segment = encoded.segment
+        counted = count_frames(part_path(self._job.job_dir, segment.index), alone=last)
         if counted != segment.num_frames:
             raise SegmentError(
                 f"segment {segment.index} decodes to {counted} frames, expected "
                 f"{segment.num_frames}"
             )
         if leaves_latents(self._plan, segment):
-            write_commit(self._job.job_dir, segment, last.commit)
+            write_commit(self._job.job_dir, segment, encoded.pieces[-1].commit)
         made = Making(
             device=self._job.device_kind,
             precision=_told_once(piece.precision for piece in encoded.pieces),

@@ -123,6 +123,22 @@ def test_the_engine_tells_how_far_it_is(plan: Plan, demo_clip: Path, tmp_path: P
         assert 0 <= float(str(values["waited"])) <= float(str(values["seconds"]))
 
 
+def test_only_the_last_segment_is_counted_on_all_cores(
+    plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are counted beside an encoder."""
+    alone: list[bool] = []
+    whole = pipeline.count_frames
+
+    def count(path: Path, *, alone: bool, told: list[bool] = alone) -> int:
+        told.append(alone)
+        return whole(path, alone=alone)
+
+    monkeypatch.setattr(pipeline, "count_frames", count)
+    make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    assert alone == [False, False, False, False, False, True]
+
+
 def test_a_warm_up_waits_for_what_this_very_pass_commits(
     demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,9 +152,9 @@ def test_a_warm_up_waits_for_what_this_very_pass_commits(
             path(job_dir, index).unlink()
     whole, slow = pipeline.count_frames, threading.Event()
 
-    def count(path: Path) -> int:
+    def count(path: Path, *, alone: bool) -> int:
         slow.wait(0.5)  # the engine would be at the next segment long before
-        return whole(path)
+        return whole(path, alone=alone)
 
     monkeypatch.setattr(pipeline, "count_frames", count)
     make_segments(plan, job_dir, demo_clip, [0, 2])

@@ -24,7 +24,7 @@ def test_segments_hold_their_frames(clip: GetClip, tmp_path: Path, bounds: list[
     path = clip("vfr.mp4")
     info = probe_video(path)
     for part in encode_parts(path, info, settings_for(info), bounds, tmp_path):
-        assert count_frames(part.path) == part.num_frames
+        assert count_frames(part.path) == count_frames(part.path, alone=True) == part.num_frames
         with av.open(str(part.path), format="mp4") as container:
             packets = [p for p in container.demux(video=0) if p.size]
             assert packets[0].is_keyframe
@@ -105,6 +105,21 @@ def test_a_segment_without_frames_is_refused(clip: GetClip, tmp_path: Path) -> N
         SegmentWriter(tmp_path / "s.part", settings, 0),
     ):
         pass
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_broken_picture_does_not_count(clip: GetClip, tmp_path: Path, *, alone: bool) -> None:
+    path = clip("plain.mp4")
+    info = probe_video(path)
+    (part,) = encode_parts(path, info, settings_for(info), [30], tmp_path)
+    with av.open(str(part.path), format="mp4") as container:
+        packet = [p for p in container.demux(video=0) if p.size][10]
+    assert packet.pos is not None
+    with part.path.open("r+b") as file:
+        file.seek(packet.pos + 4)  # behind the length of its first NAL unit
+        file.write(b"\0" * (packet.size - 4))
+    with pytest.raises(SegmentError, match="not a readable segment"):
+        count_frames(part.path, alone=alone)
 
 
 def test_count_frames_of_no_segment(tmp_path: Path) -> None:
