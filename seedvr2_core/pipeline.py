@@ -295,16 +295,15 @@ class Pipeline:
         return finished
 
     def _commit(self, segments: Sequence[Segment]) -> None:
-        """Commit thread: finish, check and commit one segment after another."""
+        """Commit thread: check and commit one segment after another."""
         for segment in segments:
             encoded = self._encoded.get()
-            index = encoded.segment.index
-            with full_disk_told(f"segment {index} is finished"):
+            with full_disk_told(f"segment {segment.index} is finished"):
                 seconds = self._commit_segment(encoded, last=segment is segments[-1])
             self._in_flight.committed()
             del encoded  # its latents
             give_memory_back()
-            self._job.events.emit("segment_done", segment=index, seconds=seconds)
+            self._job.events.emit("segment_done", segment=segment.index, seconds=seconds)
 
     def _commit_segment(self, encoded: _Encoded, *, last: bool) -> float:
         """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""

@@ -127,16 +127,16 @@ def test_only_the_last_segment_is_counted_on_all_cores(
     plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are counted beside an encoder."""
-    alone: list[bool] = []
+    told: list[bool] = []
     whole = pipeline.count_frames
 
-    def count(path: Path, *, alone: bool, told: list[bool] = alone) -> int:
+    def count(path: Path, *, alone: bool) -> int:
         told.append(alone)
         return whole(path, alone=alone)
 
     monkeypatch.setattr(pipeline, "count_frames", count)
     make_segments(plan, tmp_path / "job", demo_clip, range(6))
-    assert alone == [False, False, False, False, False, True]
+    assert told == [False, False, False, False, False, True]
 
 
 def test_a_warm_up_waits_for_what_this_very_pass_commits(
