@@ -30,15 +30,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
-from seedvr2_core import plan as plan_module
+from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.plan import EngineSettings, Plan
-from seedvr2_core.planner import Options, build_plan
-from seedvr2_core.records import read_record, write_record
-from seedvr2_core.segments import file_sha256, pending_segments
-from seedvr2_core.sleep import FRAME_SECONDS
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.job.sidecar import file_sha256, pending_segments
+from seedvr2_core.planning import plan as plan_module
+from seedvr2_core.planning.build import Options, build_plan
+from seedvr2_core.planning.plan import EngineSettings, Plan
 from seedvr2_core.video.info import VideoInfo
-from tasks.guard import Child, Event
+from tasks.child.guard import Child, Event
 
 PARTS = ("kills", "memory", "shot", "busy")
 SHOT_FRAMES = (500, 5000)

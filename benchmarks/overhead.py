@@ -53,7 +53,7 @@ class Children:
             try:
                 for task in Path(f"/proc/{pid}/task").iterdir():
                     known += [int(child) for child in (task / "children").read_text().split()]
-                if b"seedvr2_core.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"seedvr2_core.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     self._seen.setdefault(pid, [now, now])[1] = now
             except OSError:
                 continue  # it ended meanwhile

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from seedvr2_core.plan import EngineSettings, Plan
-from seedvr2_core.planner import Options, build_plan
-from seedvr2_core.records import read_record, write_record
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.planning.build import Options, build_plan
+from seedvr2_core.planning.plan import EngineSettings, Plan
 from seedvr2_core.video.info import VideoInfo
-from tasks.guard import Child
+from tasks.child.guard import Child
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"

@@ -26,11 +26,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from seedvr2_core.segments import file_sha256
-from tasks.bunny import BunnyStorage
-from tasks.bunny_zone import BunnyZone
+from seedvr2_core.job.sidecar import file_sha256
 from tasks.schemas import StoredVideo
-from tasks.served import wait_until_served
+from tasks.storage.bunny import BunnyStorage
+from tasks.storage.bunny_zone import BunnyZone
+from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
 
 ROOT = Path(__file__).parents[1]

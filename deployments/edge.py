@@ -27,11 +27,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from deployments.exits import exit_codes
-from deployments.http_server import run_server
-from seedvr2_core.segments import file_sha256
+from deployments.host.exits import exit_codes
+from deployments.host.http_server import run_server
+from seedvr2_core.job.sidecar import file_sha256
 from tasks.settings import get_settings
-from tasks.uploads import PartFile, sweep_parts
+from tasks.sources.uploads import PartFile, sweep_parts
 
 MAX_NAME_BYTES = 255
 _BUFFER_BYTES = 2**20

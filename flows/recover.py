@@ -13,9 +13,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.found_output import find_output
-from tasks.recovery import RunReport, another_looks, look, make_sure
-from tasks.rescue import (
+from tasks.recovery.forgotten import appoint_unseen
+from tasks.recovery.output import find_output
+from tasks.recovery.report import RunReport, another_looks, look, make_sure
+from tasks.recovery.settle import (
     end_run,
     finish_cancel,
     has_attempts,
@@ -23,7 +24,6 @@ from tasks.rescue import (
     say_alive,
     settle,
 )
-from tasks.unseen import appoint_unseen
 
 REPORT_KEY = "recover-report"
 LOOKS = 3

@@ -1,7 +1,7 @@
 """The route flow: picks the deployment for a request, creates the job there, ends.
 
 For callers that do not know which pool takes which resolution. It takes no time and no GPU; its
-own id keeps resolving to the job (`tasks.routing.find_job`), so it can be handed out as a job id.
+own id keeps resolving to the job (`tasks.run.routing.find_job`), so it can be handed out as a job id.
 """
 
 import inspect
@@ -14,8 +14,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.upscale import run_name, upscale
-from tasks.callback import call_back
-from tasks.routing import dispatch
+from tasks.run.callback import call_back
+from tasks.run.routing import dispatch
 from tasks.schemas import check_request
 
 

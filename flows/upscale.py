@@ -8,14 +8,14 @@ import time
 from prefect import flow
 from prefect.runtime import flow_run
 
-from tasks.callback import call_back, check_callback
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import find_finished, finish, hold_job, make_room
-from tasks.place import name_in
+from tasks.job.finish import find_finished, finish, hold_job, make_room
 from tasks.probe import probe
-from tasks.record import DELIVERY_SECONDS, keep_record
+from tasks.run.callback import call_back, check_callback
+from tasks.run.record import DELIVERY_SECONDS, keep_record
+from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
     Model,
@@ -26,9 +26,9 @@ from tasks.schemas import (
     check_request,
 )
 from tasks.settings import check_pool, get_settings
+from tasks.sources.partial import name_in
 from tasks.stitch import stitch
-from tasks.storage import check_storage
-from tasks.termination import termination_heard
+from tasks.storage.base import check_storage
 from tasks.upload import upload
 from tasks.verify import verify
 

@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seedvr2_core.engine import ENGINES, load_engine
+    from seedvr2_core.engines.protocol import ENGINES, load_engine
     from seedvr2_core.errors import SeedVR2Error
     from seedvr2_core.frames import Frame
-    from seedvr2_core.plan import Plan
+    from seedvr2_core.planning.plan import Plan
     from seedvr2_core.video.info import VideoInfo
     from seedvr2_core.video.probe import probe_video
     from seedvr2_core.video.reader import read_frames
@@ -19,14 +19,14 @@ PIXEL_VERSION = 1
 """Part of every job key; raised by hand when the same request gives other pixels."""
 
 _HOME = {
-    "Plan": "seedvr2_core.plan",
+    "Plan": "seedvr2_core.planning.plan",
     "VideoInfo": "seedvr2_core.video.info",
     "Frame": "seedvr2_core.frames",
     "SeedVR2Error": "seedvr2_core.errors",
     "probe_video": "seedvr2_core.video.probe",
     "read_frames": "seedvr2_core.video.reader",
-    "load_engine": "seedvr2_core.engine",
-    "ENGINES": "seedvr2_core.engine",
+    "load_engine": "seedvr2_core.engines.protocol",
+    "ENGINES": "seedvr2_core.engines.protocol",
 }
 
 __all__ = [

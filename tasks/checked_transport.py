@@ -9,7 +9,7 @@ import ssl
 
 import httpx
 
-from tasks.reach import addresses_of
+from tasks.net.public_ips import addresses_of
 from tasks.settings import Settings
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -5,10 +5,10 @@ import os
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.intake import obtain_source
-from tasks.retry import retryable
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import get_settings
+from tasks.sources.obtain import obtain_source
+from tasks.step import retryable
 
 
 @task(

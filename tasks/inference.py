@@ -16,14 +16,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from seedvr2_core.errors import ChildFailedError, DeadlineError
-from seedvr2_core.plan import Plan
-from seedvr2_core.records import read_record
-from seedvr2_core.segments import pending_segments
-from tasks import record
-from tasks.guard import Child, Event
-from tasks.retry import retryable
+from seedvr2_core.files.records import read_record
+from seedvr2_core.job.sidecar import pending_segments
+from seedvr2_core.planning.plan import Plan
+from tasks.child.guard import Child, Event
+from tasks.run import record
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
+from tasks.step import retryable
 
 _sessions: dict[Path, "Session"] = {}
 

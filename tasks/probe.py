@@ -7,16 +7,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.plan import CutList
-from seedvr2_core.records import read_record
+from seedvr2_core.files.records import read_record
+from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo
-from tasks import record
-from tasks.engines import choose_device, choose_engine
-from tasks.guard import Child, Event
-from tasks.intake import discard
-from tasks.retry import retryable
+from tasks.child.guard import Child, Event
+from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.run import record
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
+from tasks.sources.obtain import discard
+from tasks.step import retryable
 
 STALL_SECONDS = 60.0
 LIMIT_SECONDS = 2 * 3600.0

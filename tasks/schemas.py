@@ -19,10 +19,10 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from seedvr2_core.engine import ENGINES
+from seedvr2_core.engines.protocol import ENGINES
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.plan import plan_latent_windows
-from tasks.safe_http import check_url
+from seedvr2_core.planning.plan import plan_latent_windows
+from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
 MAX_BASE64_BYTES = 350_000
@@ -113,7 +113,7 @@ class UpscaleRequest(Record):
     preset: Preset = "medium"
     fresh: bool = False
     callback_url: CallbackUrl | None = Field(default=None, repr=False)
-    """Told how the run ended (`tasks/callback.py`); no part of the job's key."""
+    """Told how the run ended (`tasks/run/callback.py`); no part of the job's key."""
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
@@ -199,7 +199,7 @@ class ProbedSource(Record):
     """What the child sees, best first."""
     cpu_count: int
     cuts_path: Path | None = None
-    """JSON of `seedvr2_core.plan.CutList`; None where the engine does not look at shots."""
+    """JSON of `seedvr2_core.planning.plan.CutList`; None where the engine does not look at shots."""
 
 
 class PlannedJob(Record):

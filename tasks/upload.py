@@ -3,11 +3,11 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.record import current
-from tasks.retry import retryable
+from tasks.run.record import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
-from tasks.storage import STALL_SECONDS, open_storage
+from tasks.step import retryable
+from tasks.storage.base import STALL_SECONDS, open_storage
 
 
 @task(

@@ -15,7 +15,7 @@ os.environ.pop("PREFECT_API_URL", None)
 import imageio_ffmpeg
 import pytest
 
-from tests.prefect_home import prepare_home
+from tests.kits.prefect_home import prepare_home
 
 ROOT = Path(__file__).parents[1]
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
@@ -74,7 +74,7 @@ def ffmpeg() -> Callable[..., subprocess.CompletedProcess[bytes]]:
 @pytest.fixture(scope="session")
 def api_url() -> Iterator[str]:
     """A real Prefect server for all tests that need one."""
-    from deployments.server import embedded_server
+    from deployments.host.prefect_server import embedded_server
 
     prepare_home(Path(_HOME))
     with embedded_server(Path(os.environ["PREFECT_HOME"]) / "server.log") as url:

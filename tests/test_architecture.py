@@ -43,12 +43,12 @@ def test_flows_and_tasks_load_no_torch_and_no_av(statement: str) -> None:
 
 def test_a_child_that_probes_or_joins_loads_neither_numpy_nor_torch() -> None:
     """Half of such a child's time would be imports."""
-    statement = "import seedvr2_core.worker, seedvr2_core.video.probe, seedvr2_core.video.join"
+    statement = "import seedvr2_core.child, seedvr2_core.video.probe, seedvr2_core.video.join"
     assert not loaded_modules(statement) & {"numpy", "torch"}
 
 
 def test_door_checks_load_no_prefect() -> None:
-    assert not loaded_modules("import deployments.cli") & {"prefect", *HEAVY}
+    assert not loaded_modules("import deployments.cli.app") & {"prefect", *HEAVY}
 
 
 @pytest.mark.slow

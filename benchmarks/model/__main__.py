@@ -1,6 +1,6 @@
 """Seconds, memory and share of the FLOP floor of the model, stage by stage.
 
-`python benchmarks/model.py --model 7b --resolution 1080p --json FILE` on a machine with a GPU;
+`python benchmarks/model/__main__.py --model 7b --resolution 1080p --json FILE` on a machine with a GPU;
 `--model tiny` runs in seconds on a CPU. Needs torch, numpy and safetensors alone.
 
 The real path (`SeedVR2Session`: encode, transformer, decode, colour) restores windows of one shot
@@ -17,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2k": (2560, 1440), "4k": (3840, 2160)}
 TINY_SIZE, TINY_WINDOW, WINDOW = (96, 64), 9, 25
@@ -28,8 +28,8 @@ def main() -> int:
     options = parse(sys.argv[1:])
     _set_environment(options)
     # Deferred: torch reads the environment when it is loaded.
-    from benchmarks.model_report import as_text
-    from benchmarks.model_run import run
+    from benchmarks.model.report import as_text
+    from benchmarks.model.run import run
 
     report = {"command": sys.argv} | run(options)
     print(as_text(report))

@@ -13,14 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.model_setup import Setup, make_models
-from benchmarks.model_source import PanningNoise
-from benchmarks.model_timing import MemoryWatch, Seconds, StageClock
+from benchmarks.model.setup import Setup, make_models
+from benchmarks.model.source import PanningNoise
+from benchmarks.model.timing import MemoryWatch, Seconds, StageClock
+from seedvr2_core.engines.seedvr2.phases import Phases
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
 from seedvr2_core.frames import Frame
-from seedvr2_core.phases import Phases
-from seedvr2_core.plan import Piece
-from seedvr2_core.restorer import SeedVR2Session
-from seedvr2_core.shot import LatentState, ShotGrid
+from seedvr2_core.planning.plan import Piece
 
 PREPARE, SAMPLE, FINISH, MOVE = "prepare", "sample", "finish", "move"
 """Around encoder, transformer and decoder: resize and padding; noise and join; colour, rounding and

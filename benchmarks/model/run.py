@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.model_bench import STAGES, Bench
-from benchmarks.model_flops import PieceWork, piece_flops
-from benchmarks.model_setup import TEXT_TOKENS, Setup, equal_windows, make_setup, set_layout
-from benchmarks.model_timing import MemoryWatch, Seconds, gpu_monitor
-from seedvr2_core.device_check import ConvShape, make_inputs, matmul_rate, median_seconds
+from benchmarks.model.bench import STAGES, Bench
+from benchmarks.model.flops import PieceWork, piece_flops
+from benchmarks.model.setup import TEXT_TOKENS, Setup, equal_windows, make_setup, set_layout
+from benchmarks.model.timing import MemoryWatch, Seconds, gpu_monitor
+from seedvr2_core.selfcheck.convolutions import ConvShape, make_inputs, matmul_rate, median_seconds
 from seedvr2_core.vae.conv import conv3d
 
 ATTEMPTS = 3

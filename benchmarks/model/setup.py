@@ -16,19 +16,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core import memory
 from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
-from seedvr2_core.engine import find_engine
-from seedvr2_core.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
-from seedvr2_core.phases import Models
-from seedvr2_core.plan import EngineSettings, MemoryPlan, Piece, Plan
-from seedvr2_core.planner import Options, build_plan
+from seedvr2_core.engines.protocol import find_engine
+from seedvr2_core.engines.seedvr2.phases import Models
+from seedvr2_core.planning import memory
+from seedvr2_core.planning.build import Options, build_plan
+from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Piece, Plan
+from seedvr2_core.planning.windows import num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.video.info import ColorInfo, VideoInfo
-from seedvr2_core.windows import num_latents, plan_windows
 
 ENGINES = {"tiny": "tiny", "tiny-3b": "tiny-3b", "3b": "seedvr2-3b", "7b": "seedvr2-7b"}
 TEXT_TOKENS = 58

@@ -14,9 +14,8 @@ from typing import Annotated, cast
 
 import typer
 
-from deployments.exits import exit_codes, screen
-from deployments.jobs_cli import cancel, logs, status, submit
-from deployments.options import (
+from deployments.cli.jobs import cancel, logs, status, submit
+from deployments.cli.options import (
     AsJson,
     BatchSize,
     ColorCorrection,
@@ -32,13 +31,14 @@ from deployments.options import (
     WorkDir,
     request_of,
 )
-from deployments.selfcheck import selfcheck
-from deployments.serve import serve
-from deployments.weights import app as weights_app
+from deployments.cli.selfcheck import selfcheck
+from deployments.cli.serve import serve
+from deployments.cli.weights import app as weights_app
+from deployments.host.exits import exit_codes, screen
 from seedvr2_core.errors import InvalidRequestError
-from tasks.intake import check_source
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
+from tasks.sources.obtain import check_source
 
 app = typer.Typer(
     add_completion=False,
@@ -104,7 +104,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show sizes, segments and the expected time of a local file, without running."""
-    from deployments.preview import planned_summary
+    from deployments.cli.plan import planned_summary
 
     with exit_codes(KEPT):
         _use_work_dir(work_dir)
@@ -122,7 +122,7 @@ def plan(
 @app.command()
 def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     """Show what this machine can run; exit 1 if it cannot run anything."""
-    from deployments.doctor import examine
+    from deployments.cli.doctor import examine
 
     with exit_codes(KEPT):
         _use_work_dir(work_dir)
@@ -178,7 +178,7 @@ def _run(request: UpscaleRequest) -> UpscaleResult:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect's own temporary server would outlive a killed command; we bring one that does not.
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-    from deployments.display import open_display
+    from deployments.cli.screen import open_display
 
     with open_display(screen), _prefect_api():
         from flows.upscale import upscale as upscale_flow
@@ -194,7 +194,7 @@ def _prefect_api() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
-    from deployments.server import embedded_server
+    from deployments.host.prefect_server import embedded_server
 
     log_path = get_settings().work_dir / "prefect-server.log"
     with embedded_server(log_path) as url, temporary_settings({PREFECT_API_URL: url}):

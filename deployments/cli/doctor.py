@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from seedvr2_core.engine import ENGINES
+from seedvr2_core.engines.protocol import ENGINES
 from seedvr2_core.errors import SeedVR2Error
-from seedvr2_core.locks import has_flock
-from tasks.bunny import BunnyStorage
-from tasks.bunny_zone import read_zone
+from seedvr2_core.files.locks import has_flock
 from tasks.settings import Settings
+from tasks.storage.bunny import BunnyStorage
+from tasks.storage.bunny_zone import read_zone
 
 if TYPE_CHECKING:
     import torch
 
-    from seedvr2_core.device_check import ConvCheck, DeviceReport
+    from seedvr2_core.selfcheck.convolutions import ConvCheck, DeviceReport
 
 LOW_DISK_BYTES = 5 * 10**9
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
@@ -103,7 +103,7 @@ def _check_convolutions() -> list[Check]:
 
     if not torch.cuda.is_available():
         return [Check(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
-    from seedvr2_core.device_check import DTYPES, check_device
+    from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
     reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
     return [conv_check(report, dtype) for report in reports for dtype in DTYPES]

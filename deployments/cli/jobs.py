@@ -15,9 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.exits import exit_codes, say, screen
-from deployments.gateway_client import Answer, Gateway
-from deployments.options import (
+from deployments.cli.options import (
     AsJson,
     BatchSize,
     ColorCorrection,
@@ -32,10 +30,12 @@ from deployments.options import (
     StitchMode,
     request_of,
 )
+from deployments.gateway.client import Answer, Gateway
+from deployments.host.exits import exit_codes, say, screen
 from deployments.watch import ENDED, watch, words
-from tasks.intake import check_source
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
+from tasks.sources.obtain import check_source
 
 KEPT = "the job goes on"
 _LATE_SECONDS = 15.0

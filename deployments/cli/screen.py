@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tasks import record
+from tasks.run import record
 from tasks.schemas import PlannedJob
 
 LINE_SECONDS = 5.0

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from deployments.exits import exit_codes, say, screen
+from deployments.host.exits import exit_codes, say, screen
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.plan import BUDGETS_PX, target_size
+from seedvr2_core.planning.plan import BUDGETS_PX, target_size
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from tasks.settings import child_environment
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from seedvr2_core.seedvr2 import World
+    from seedvr2_core.engines.seedvr2.load import World
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.selfcheck.run import Findings, Setup
     from seedvr2_core.video.info import VideoInfo
 
 REPORT_NAME = "selfcheck.json"
-DEMO_CLIP = Path(__file__).parent / "demo" / "bunny_320x180.mp4"
+DEMO_CLIP = Path(__file__).parents[1] / "demo" / "bunny_320x180.mp4"
 KEPT = f"the checks that were over are in {REPORT_NAME}"
 
 
@@ -220,7 +220,7 @@ def _setup(
 
 def _world() -> "World":
     """The known models; tests put small ones in their place."""
-    from seedvr2_core.seedvr2 import WORLD
+    from seedvr2_core.engines.seedvr2.load import WORLD
 
     return WORLD
 
@@ -243,7 +243,7 @@ def _given_size(resolution: str) -> tuple[int, int] | None:
 
 def _read_clip(video: Path, num_frames: int) -> "tuple[VideoInfo, Clip]":
     """The clip's first frames."""
-    from seedvr2_core.segments import file_sha256
+    from seedvr2_core.job.sidecar import file_sha256
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.video.probe import probe_video
     from seedvr2_core.video.reader import read_frames

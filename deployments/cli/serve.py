@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.attached import PID_VARIABLE
-from deployments.exits import exit_codes, say
-from deployments.server import is_healthy
-from deployments.supervisor import Part, Stopped, Supervisor
+from deployments.host.attached import PID_VARIABLE
+from deployments.host.exits import exit_codes, say
+from deployments.host.prefect_server import is_healthy
+from deployments.host.supervisor import Part, Stopped, Supervisor
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import RESOLUTIONS, Settings, use_settings
 
@@ -72,7 +72,7 @@ def _settings(work_dir: Path | None) -> Settings:
 
 def _check_host(host: str, settings: Settings) -> None:
     """Refuse what the gateway would refuse, before anything is started."""
-    from deployments.gateway_auth import check_exposure
+    from deployments.gateway.auth import check_exposure
 
     check_exposure(host, settings)
 
@@ -80,7 +80,7 @@ def _check_host(host: str, settings: Settings) -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Two of them over one database would take each other's runs for lost."""
-    from seedvr2_core.locks import hold_lock
+    from seedvr2_core.files.locks import hold_lock
 
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
@@ -121,9 +121,11 @@ class _Stack:
 
     def run(self) -> None:
         """Start in order, tell, watch; on the way out work ends before what it needs."""
-        from deployments.interrupted import runs_at_work, take_up
+        from deployments.host.interrupted import runs_at_work, take_up
 
-        server = self._part("server", "deployments.server", "--full", f"--parent={os.getpid()}")
+        server = self._part(
+            "server", "deployments.host.prefect_server", "--full", f"--parent={os.getpid()}"
+        )
         server.is_ready = lambda: is_healthy(f"{server.url}/api/health")
         root = str(self._settings.storage_dir)
         edge = self._part("edge", "deployments.edge", "--root", root, "--host", self._host)
@@ -187,7 +189,7 @@ class _Stack:
 
     def _end_work(self, client: "SyncPrefectClient", server: Part, parts: list[Part]) -> None:
         """End gateway and workers; what was at work is scheduled again, for the next start."""
-        from deployments.interrupted import runs_at_work, take_up
+        from deployments.host.interrupted import runs_at_work, take_up
 
         runs = runs_at_work(client, tuple(POOLS)) if server.alive else []
         self._supervisor.end(*parts)
@@ -248,7 +250,7 @@ def tied(template: dict[str, Any]) -> dict[str, Any]:
     """A process pool's template whose flow runs end with their worker, kill -9 included."""
     parent = f"${PID_VARIABLE}"
     template["job_configuration"]["command"] = (
-        f"{shlex.quote(sys.executable)} -m deployments.attached --parent={{{{ {parent} }}}} "
+        f"{shlex.quote(sys.executable)} -m deployments.host.attached --parent={{{{ {parent} }}}} "
         "prefect.engine"
     )
     template["variables"]["properties"][parent] = {

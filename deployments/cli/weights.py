@@ -13,12 +13,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from deployments.exits import exit_codes, say, screen
+from deployments.host.exits import exit_codes, say, screen
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from seedvr2_core.checkpoint_files import Catalog, Inventory, WeightsFile
+    from seedvr2_core.weights.folder import Catalog, Inventory, WeightsFile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,7 +81,7 @@ class WeightsReport(BaseModel):
 def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """Show the known models and what is in the folder; reads no more than names and shapes."""
     with exit_codes(KEPT):
-        from seedvr2_core.checkpoint_files import scan_weights
+        from seedvr2_core.weights.folder import scan_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
         report = _report(settings, scan_weights(settings.weights_folder, catalog=catalog), catalog)
@@ -102,7 +102,7 @@ def download(
 ) -> None:
     """Bring all that the models need: transformer, VAE and text embedding."""
     with exit_codes(KEPT):
-        from tasks.weights import download_weights
+        from deployments.cli.weights_hub import download_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
         with _bars() as progress:
@@ -125,7 +125,7 @@ def download(
 def verify(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """Read every file and compare digests; exit 2 if one must not be used, or none is there."""
     with exit_codes(KEPT):
-        from tasks.weights import verify_weights
+        from deployments.cli.weights_hub import verify_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
         with _bars() as progress:
@@ -154,7 +154,7 @@ def _settings(weights_dir: Path | None) -> Settings:
 
 def _catalog() -> "Catalog":
     """What is known of weights; tests put a small one in its place."""
-    from seedvr2_core.checkpoint_files import PUBLIC
+    from seedvr2_core.weights.folder import PUBLIC
 
     return PUBLIC
 

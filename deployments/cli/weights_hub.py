@@ -17,8 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from seedvr2_core.checkpoint import base_part, identify
-from seedvr2_core.checkpoint_files import (
+from seedvr2_core.errors import (
+    CheckpointError,
+    InvalidRequestError,
+    ResourceError,
+    SourceUnavailableError,
+)
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.weights.checkpoint import base_part, identify
+from seedvr2_core.weights.folder import (
     PUBLIC,
     REFUSED_SUFFIX,
     Catalog,
@@ -31,15 +39,7 @@ from seedvr2_core.checkpoint_files import (
     scan_weights,
     verify_file,
 )
-from seedvr2_core.checkpoint_table import Precision, PublicFile
-from seedvr2_core.errors import (
-    CheckpointError,
-    InvalidRequestError,
-    ResourceError,
-    SourceUnavailableError,
-)
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.records import sync_directory, sync_file
+from seedvr2_core.weights.table import Precision, PublicFile
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)

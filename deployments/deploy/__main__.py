@@ -1,7 +1,7 @@
 """`make pools` and `make deploy`: bring a Prefect server to what this checkout says.
 
 Work pools from deployments/work_pools/*.json, deployments with their triggers from prefect.yaml,
-automations from deployments/automations.py, all fitted to the site's table of resolutions
+automations from deployments/deploy/automations.py, all fitted to the site's table of resolutions
 (SEEDVR2_DEPLOYMENTS). Applied again, nothing doubles; what an operator set on the server beside it
 (pool limits, pauses) stays.
 """
@@ -22,8 +22,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from deployments.attached import attached
-from deployments.automations import (
+from deployments.deploy.automations import (
     alert_action,
     apply_automation,
     crashed_to_recover,
@@ -31,12 +30,13 @@ from deployments.automations import (
     late_alert,
     pool_alert,
 )
-from deployments.exits import exit_codes, say
+from deployments.host.attached import attached
+from deployments.host.exits import exit_codes, say
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
-from tasks.routing import resolutions_of
+from tasks.run.routing import resolutions_of
 from tasks.settings import Settings, get_settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PREFECT_FILE = ROOT / "prefect.yaml"
 POOLS_DIR = ROOT / "deployments" / "work_pools"
 DESCRIPTIONS = {

@@ -19,10 +19,7 @@ from fastapi.responses import JSONResponse
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel
 
-from deployments.exits import exit_codes
-from deployments.gateway_auth import Caller, check_exposure, digest, who_calls
-from deployments.gateway_body import read_body
-from deployments.gateway_jobs import (
+from deployments.gateway.answers import (
     STATE_TYPES,
     Job,
     JobList,
@@ -32,10 +29,13 @@ from deployments.gateway_jobs import (
     gpu_type,
     status_word,
 )
-from deployments.gateway_logs import add_logs
-from deployments.gateway_prefect import PrefectLine
-from deployments.http_server import run_server
-from deployments.machine import this_machine
+from deployments.gateway.auth import Caller, check_exposure, digest, who_calls
+from deployments.gateway.body import read_body
+from deployments.gateway.logs import add_logs
+from deployments.gateway.prefect_api import PrefectLine
+from deployments.host.exits import exit_codes
+from deployments.host.http_server import run_server
+from deployments.host.machine import this_machine
 from seedvr2_core.errors import (
     InvalidRequestError,
     InvalidVideoError,
@@ -44,13 +44,13 @@ from seedvr2_core.errors import (
     SourceRefusedError,
 )
 from seedvr2_core.frames import padded_size
-from seedvr2_core.plan import size_for
-from tasks.intake import check_source
-from tasks.routing import LABEL_RESOLUTION, deployment_for
-from tasks.safe_http import check_url
+from seedvr2_core.planning.plan import size_for
+from tasks.net.untrusted import check_url
+from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.schemas import Resolution, UpscaleRequest, check_request
 from tasks.settings import Settings, get_settings
-from tasks.uploads import find_upload, intake_dir, is_upload, sweep_parts
+from tasks.sources.obtain import check_source
+from tasks.sources.uploads import find_upload, intake_dir, is_upload, sweep_parts
 
 WAVELET_NOTE = "color_correction wavelet is the old service's name; taken as auto"
 

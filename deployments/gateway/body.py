@@ -13,11 +13,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from deployments.gateway_json import JsonReader
+from deployments.gateway.base64_json import JsonReader
 from seedvr2_core.errors import InvalidRequestError
-from tasks.download import disk_errors
 from tasks.settings import Settings
-from tasks.uploads import PartFile, intake_dir, upload_reference
+from tasks.sources.download import disk_errors
+from tasks.sources.uploads import PartFile, intake_dir, upload_reference
 
 MAX_FIELDS_BYTES = 65_536
 """All fields together, without the video."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from deployments.machine import this_machine
+from deployments.host.machine import this_machine
 from seedvr2_core.errors import InvalidRequestError, ServiceError
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings

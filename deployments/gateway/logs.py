@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Path, Query
 from pydantic import BaseModel, Field
 
-from deployments.gateway_auth import Caller
-from deployments.gateway_prefect import PrefectLine
+from deployments.gateway.auth import Caller
+from deployments.gateway.prefect_api import PrefectLine
 
 MAX_LINES = 200  # the most that Prefect answers
 

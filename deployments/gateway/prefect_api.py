@@ -17,10 +17,10 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import TypeAdapter
 
-from deployments.coalescing import Coalescer
+from deployments.gateway.coalescing import Coalescer
 from seedvr2_core.errors import InvalidRequestError
-from tasks.record import PROGRESS_KEY, RESULT_KEY
-from tasks.routing import job_among, job_filter
+from tasks.run.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.routing import job_among, job_filter
 
 RETRY_AFTER_SECONDS = 10
 _AGAIN_SECONDS = 0.3

@@ -3,14 +3,14 @@
 For programs that are not ours and know nothing of it: Prefect's worker, its flow runs, its
 commands. The kernel is asked before the module is loaded, so there is no moment without a tie.
 
-    python -m deployments.attached --parent=PID MODULE ARGUMENTS...
+    python -m deployments.host.attached --parent=PID MODULE ARGUMENTS...
 """
 
 import os
 import runpy
 import sys
 
-from seedvr2_core.process import die_with_parent
+from seedvr2_core.files.process import die_with_parent
 
 PID_VARIABLE = "SEEDVR2_ATTACHED_PID"
 """Own process id, for what the module starts: a worker's job template names it as the parent."""
@@ -25,7 +25,7 @@ def attached(module: str, *arguments: str, parent: int | str | None = None) -> l
         parent: process that it ends with; this one if not given.
     """
     tie = f"--parent={os.getpid() if parent is None else parent}"
-    return [sys.executable, "-m", "deployments.attached", tie, module, *arguments]
+    return [sys.executable, "-m", "deployments.host.attached", tie, module, *arguments]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.process import die_with_parent
+from seedvr2_core.files.process import die_with_parent
 
 DRAIN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 65

@@ -4,8 +4,8 @@ Prefect's own temporary server outlives a killed parent; this one is a single pr
 kernel ends with its parent. It uses PREFECT_HOME's database, so that a server started later shows
 the runs.
 
-    python -m deployments.server --parent PID                   API alone, for one command
-    python -m deployments.server --parent PID --full --port 4200   UI, automations, all services
+    python -m deployments.host.prefect_server --parent PID                   API alone, for one command
+    python -m deployments.host.prefect_server --parent PID --full --port 4200   UI, automations, all services
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.process import die_with_parent
+from seedvr2_core.files.process import die_with_parent
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
@@ -41,7 +41,7 @@ def embedded_server(log_path: Path) -> Iterator[str]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.server", "--parent", str(os.getpid())],
+            [sys.executable, "-m", "deployments.host.prefect_server", "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
-    from deployments.http_server import listen
+    from deployments.host.http_server import listen
 
     try:
         listener = listen("127.0.0.1", arguments.port)

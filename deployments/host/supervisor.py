@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from deployments.attached import attached
+from deployments.host.attached import attached
 from seedvr2_core.errors import ServiceError
 
 MAX_DEATHS = 5

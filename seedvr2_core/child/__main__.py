@@ -1,6 +1,6 @@
 """The child process: probes, restores and joins on request, and dies with its parent.
 
-`python -m seedvr2_core.worker PARENT_PID`. Requests are JSON lines on stdin, events JSON lines on
+`python -m seedvr2_core.child PARENT_PID`. Requests are JSON lines on stdin, events JSON lines on
 the original stdout (which nothing else can write to), logs go to stderr.
 
     {"op": "probe", "path": ..., "out": ...}                     -> probed
@@ -29,11 +29,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn, TextIO
 
-from seedvr2_core.disk import is_full
 from seedvr2_core.errors import SeedVR2Error
-from seedvr2_core.plan import CutList, Plan
-from seedvr2_core.process import die_with_parent
-from seedvr2_core.records import read_record, write_record
+from seedvr2_core.files.process import die_with_parent
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.files.space import is_full
+from seedvr2_core.planning.plan import CutList, Plan
 from seedvr2_core.video.info import VideoInfo
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def find_cuts(request: Request, emitter: Emitter) -> None:
 
 def restore(request: Request, emitter: Emitter) -> None:
     """Make the asked segments of a job, in order."""
-    from seedvr2_core.restore import restore_segments
+    from seedvr2_core.child.restore import restore_segments
 
     job_dir = Path(request["job_dir"])
     plan = read_record(job_dir / "plan.json", Plan)
@@ -107,8 +107,8 @@ def restore(request: Request, emitter: Emitter) -> None:
 
 def join(request: Request, emitter: Emitter) -> None:
     """Join the finished segments of a job and carry the source's other streams over."""
-    from seedvr2_core.disk import bytes_needed, check_room, full_disk_told
-    from seedvr2_core.segments import finished_sizes, video_path
+    from seedvr2_core.files.space import bytes_needed, check_room, full_disk_told
+    from seedvr2_core.job.sidecar import finished_sizes, video_path
     from seedvr2_core.video.join import JoinPart, join_segments
 
     job_dir = Path(request["job_dir"])

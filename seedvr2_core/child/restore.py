@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_core.engine import load_engine
+from seedvr2_core.child.pipeline import Events, Job, Pipeline
+from seedvr2_core.engines.protocol import load_engine
+from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.pipeline import Events, Job, Pipeline
-from seedvr2_core.plan import Plan, Segment
-from seedvr2_core.residency import give_back
-from seedvr2_core.segments import read_segment, remove_leftovers, segments_dir
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.job.sidecar import read_segment, remove_leftovers, segments_dir
+from seedvr2_core.planning.plan import Plan, Segment
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_core.engine import Heartbeat
-from seedvr2_core.per_frame import PerFrameSession, rgb_tensor, rgb_to_unit, unit_to_rgb
-from seedvr2_core.plan import Plan
+from seedvr2_core.engines.per_frame import PerFrameSession, rgb_tensor, rgb_to_unit, unit_to_rgb
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.planning.plan import Plan
 
 LOBES = 3
 BLOCK = 32

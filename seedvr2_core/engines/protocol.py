@@ -17,7 +17,7 @@ from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from seedvr2_core.frames import Frame
 
 if TYPE_CHECKING:
-    from seedvr2_core.plan import Piece, Plan, Shot
+    from seedvr2_core.planning.plan import Piece, Plan, Shot
 
 Heartbeat = Callable[[str, int, int], None]
 """Called by the working thread as beat(phase, done, total), at least once a frame or slice."""
@@ -211,7 +211,7 @@ def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...
     Raises:
         CheckpointError: one is missing or not what it should be; says what to run.
     """
-    from seedvr2_core.checkpoint_files import find_model
+    from seedvr2_core.weights.folder import find_model
 
     return find_model(weights_dir, name)
 
@@ -219,7 +219,7 @@ def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...
 def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
     return EngineSpec(
         name=name,
-        module="seedvr2_core.seedvr2",
+        module="seedvr2_core.engines.seedvr2.load",
         label=label,
         dit=dit,
         vae="production",
@@ -231,7 +231,7 @@ def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
 def _tiny(name: str, dit: str) -> EngineSpec:
     return EngineSpec(
         name=name,
-        module="seedvr2_core.tiny",
+        module="seedvr2_core.engines.seedvr2.tiny",
         label="tiny test network (random weights, restores nothing)",
         dit=dit,
         vae="tiny",
@@ -247,20 +247,20 @@ ENGINES: dict[str, EngineSpec] = {
         _seedvr2("seedvr2-3b", "SeedVR2 3B", "3b"),
         EngineSpec(
             name="span",
-            module="seedvr2_core.span",
+            module="seedvr2_core.engines.span",
             label="SPAN (small CNN, not SeedVR2)",
             weight_files=span_weight_files,
         ),
         EngineSpec(
             name="lanczos",
-            module="seedvr2_core.lanczos",
+            module="seedvr2_core.engines.lanczos",
             label="Lanczos resize (no restoration)",
         ),
         _tiny("tiny", "tiny-7b"),
         _tiny("tiny-3b", "tiny-3b"),
         EngineSpec(
             name="sleep",
-            module="seedvr2_core.sleep",
+            module="seedvr2_core.engines.sleep",
             label="test engine that takes 50 ms a frame (restores nothing)",
             test_only=True,
         ),
@@ -291,7 +291,7 @@ def weights_digest(name: str, weights_dir: Path | None = None) -> str:
     files = find_engine(name).weight_files(weights_dir)
     if not files:
         return ""
-    from seedvr2_core.checkpoint_files import file_digest
+    from seedvr2_core.weights.folder import file_digest
 
     digest = hashlib.sha256()
     for file in files:

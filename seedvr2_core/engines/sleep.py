@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seedvr2_core.engine import Heartbeat
-from seedvr2_core.per_frame import PerFrameSession
-from seedvr2_core.plan import Plan
+from seedvr2_core.engines.per_frame import PerFrameSession
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.planning.plan import Plan
 
 FRAME_SECONDS = 0.05
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from seedvr2_core.errors import ResourceError
 from seedvr2_core.frames import padded_size
-from seedvr2_core.plan import Plan, Segment
-from seedvr2_core.segments import leaves_latents
-from seedvr2_core.windows import num_latents
+from seedvr2_core.job.sidecar import leaves_latents
+from seedvr2_core.planning.plan import Plan, Segment
+from seedvr2_core.planning.windows import num_latents
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GUESSED_BITS_PER_PIXEL = 0.15

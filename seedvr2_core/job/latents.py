@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedvr2_core.disk import full_disk_told
-from seedvr2_core.engine import Commit
+from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.plan import Piece, Plan, Segment
-from seedvr2_core.records import sync_directory, sync_file
-from seedvr2_core.segments import latents_path
+from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.files.space import full_disk_told
+from seedvr2_core.job.sidecar import latents_path
+from seedvr2_core.planning.plan import Piece, Plan, Segment
 
 
 def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.plan import Plan, Segment
-from seedvr2_core.records import (
+from seedvr2_core.files.records import (
     canonical_json,
     read_record,
     sync_directory,
     sync_file,
     write_record,
 )
+from seedvr2_core.planning.plan import Plan, Segment
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from fractions import Fraction
 
 from seedvr2_core import PIXEL_VERSION
 from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS
-from seedvr2_core.engine import EngineSpec, find_engine
+from seedvr2_core.engines.protocol import EngineSpec, find_engine
 from seedvr2_core.errors import PlanError
-from seedvr2_core.memory import MemoryRequest, plan_memory
-from seedvr2_core.plan import (
+from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.plan import (
     PLAN_FORMAT,
     EngineSettings,
     Limits,
@@ -26,8 +26,8 @@ from seedvr2_core.plan import (
     plan_segments,
     target_size,
 )
+from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
-from seedvr2_core.windows import num_latents, plan_windows, soft_boundaries
 
 KEYINT_SECONDS = 5
 X264_THREADS = 8

@@ -20,7 +20,7 @@ from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
-from seedvr2_core.plan import MemoryPlan
+from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 

@@ -16,8 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedvr2_core.color import transfer_color
 from seedvr2_core.dit.model import DiTTables, make_tables
+from seedvr2_core.engines.seedvr2.color import transfer_color
+from seedvr2_core.engines.seedvr2.parking import GuestModule
+from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
+from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import NumericalError
 from seedvr2_core.frames import (
     BLACK_ROWS,
@@ -29,17 +33,13 @@ from seedvr2_core.frames import (
     rgb_to_tensor,
     tensor_to_rgb,
 )
-from seedvr2_core.phases import Models, memory_of
-from seedvr2_core.plan import EngineSettings, Plan
-from seedvr2_core.planner import Options, build_plan
-from seedvr2_core.residency import GuestModule
-from seedvr2_core.sampler import latent_noise, restore_latents
+from seedvr2_core.planning.build import Options, build_plan
+from seedvr2_core.planning.plan import EngineSettings, Plan
+from seedvr2_core.planning.windows import join_windows, owned_latents, plan_windows
 from seedvr2_core.selfcheck.report import Clock, SavePicture
-from seedvr2_core.shot import ShotGrid
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import Posterior, VideoVAE, scale_latents
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.windows import join_windows, owned_latents, plan_windows
 
 Pad = Callable[[Tensor], Tensor]
 COLOR = "wavelet"

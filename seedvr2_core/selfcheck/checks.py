@@ -6,8 +6,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from seedvr2_core.color import ColorMethod, transfer_color
+from seedvr2_core.engines.seedvr2.color import ColorMethod, transfer_color
 from seedvr2_core.frames import BLACK_ROWS, tensor_to_rgb
+from seedvr2_core.planning.windows import first_frame
 from seedvr2_core.selfcheck.bench import Baseline, Bench, pad_without_black
 from seedvr2_core.selfcheck.measure import (
     FLOAT16_LIMIT,
@@ -20,7 +21,6 @@ from seedvr2_core.selfcheck.measure import (
     side_by_side,
 )
 from seedvr2_core.selfcheck.report import FLOAT16, LOWER_RUNG, Outcome, tidy
-from seedvr2_core.windows import first_frame
 
 OVERLAPS = (1, 2, 3)
 _COLOR_LATENTS = 2

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_core.checkpoint_files import WeightsFile, examine, find_model
+from seedvr2_core.engines.seedvr2.load import WORLD, World, load_models
 from seedvr2_core.errors import DeadlineError, InvalidRequestError, SeedVR2Error
 from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
-from seedvr2_core.memory import MemoryRequest, plan_memory
-from seedvr2_core.plan import MemoryPlan, Plan
-from seedvr2_core.seedvr2 import WORLD, World, load_models
+from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.plan import MemoryPlan, Plan
 from seedvr2_core.selfcheck import checks, sessions
 from seedvr2_core.selfcheck.bench import Bench, Clip, make_plan
 from seedvr2_core.selfcheck.report import (
@@ -28,6 +27,7 @@ from seedvr2_core.selfcheck.report import (
     Outcome,
     SavePicture,
 )
+from seedvr2_core.weights.folder import WeightsFile, examine, find_model
 
 logger = logging.getLogger(__name__)
 

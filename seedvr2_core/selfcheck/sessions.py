@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from seedvr2_core.engine import Commit
+from seedvr2_core.engines.protocol import Commit
+from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import SIZE_MULTIPLE, Frame
-from seedvr2_core.phases import DECODE, ENCODE, RESTORE
-from seedvr2_core.plan import Piece, Plan
-from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.planning.plan import Piece, Plan
 from seedvr2_core.selfcheck.bench import Bench
 from seedvr2_core.selfcheck.measure import mean_shift, psnr, side_by_side
 from seedvr2_core.selfcheck.report import Outcome, tidy
-from seedvr2_core.shot import ShotGrid
 
 LONG_WINDOW = 14
 _OVERLAP = 3

@@ -21,8 +21,8 @@ from av.container.core import Flags
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from seedvr2_core.disk import is_full
 from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.space import is_full
 from seedvr2_core.video._carry import Copier, Transcoder, add_carriers
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
 from seedvr2_core.video.info import EncoderSettings, VideoInfo

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from seedvr2_core.checkpoint_reader import Format, Reader, TensorInfo, name_some, open_reader
-from seedvr2_core.checkpoint_table import NEGATIVE_TEXT, SHARP, TEXT, VAE
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.errors import CheckpointError
+from seedvr2_core.weights.reader import Format, Reader, TensorInfo, name_some, open_reader
+from seedvr2_core.weights.table import NEGATIVE_TEXT, SHARP, TEXT, VAE
 
 if TYPE_CHECKING:
     import torch

@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from seedvr2_core.checkpoint import (
+from seedvr2_core.errors import CheckpointError, SegmentError
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.weights.checkpoint import (
     Layouts,
     base_part,
     identify,
     open_checkpoint,
     public_layouts,
 )
-from seedvr2_core.checkpoint_reader import sniff_format
-from seedvr2_core.checkpoint_table import MODEL_PARTS, PUBLIC_FILES, SHARP, PublicFile
-from seedvr2_core.errors import CheckpointError, SegmentError
-from seedvr2_core.records import read_record, write_record
+from seedvr2_core.weights.reader import sniff_format
+from seedvr2_core.weights.table import MODEL_PARTS, PUBLIC_FILES, SHARP, PublicFile
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Run the child process under limits: the mechanics of the watchdog.
 
-The child (`python -m seedvr2_core.worker`) takes JSON requests on stdin and gives JSON events on
+The child (`python -m seedvr2_core.child`) takes JSON requests on stdin and gives JSON events on
 stdout; its stderr is log text. It runs in its own process group, which is killed as a whole
 (TERM, grace, KILL). Limits run on the monotonic clock. Nothing here knows Prefect.
 """
@@ -39,7 +39,7 @@ class Child:
         self,
         *,
         log: Callable[[str], None] | None = None,
-        command: Sequence[str] = (sys.executable, "-u", "-m", "seedvr2_core.worker"),
+        command: Sequence[str] = (sys.executable, "-u", "-m", "seedvr2_core.child"),
     ) -> None:
         """Start the child.
 

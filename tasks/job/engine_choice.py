@@ -1,6 +1,6 @@
 """Which engine makes a job, and on which device."""
 
-from seedvr2_core.engine import DEFAULT_ENGINE, EngineSpec, find_engine
+from seedvr2_core.engines.protocol import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.schemas import Device
 from tasks.settings import Settings

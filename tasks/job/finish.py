@@ -9,17 +9,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
-from seedvr2_core.disk import bytes_needed, check_room
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.plan import Plan
-from seedvr2_core.records import read_record, write_bytes
-from seedvr2_core.segments import deviations, finished_sizes, segments_dir, sidecar_path
-from tasks.record import publish_result
-from tasks.retry import retryable
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import read_record, write_bytes
+from seedvr2_core.files.space import bytes_needed, check_room
+from seedvr2_core.job.sidecar import deviations, finished_sizes, segments_dir, sidecar_path
+from seedvr2_core.planning.plan import Plan
+from tasks.job.sweep import LOCK, RESULT, remove_pieces, sweep
+from tasks.run.record import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
-from tasks.storage import open_storage
-from tasks.sweep import LOCK, RESULT, remove_pieces, sweep
+from tasks.step import retryable
+from tasks.storage.base import open_storage
 
 FRESH_PLAN = "plan.fresh.json"
 """The plan of a fresh start, until its run holds the job."""
@@ -122,7 +122,7 @@ def _read_result(job: PlannedJob) -> UpscaleResult | None:
 def make_room(job: PlannedJob) -> None:
     """Remove what is older than SEEDVR2_KEEP_DAYS, then see that what is missing fits the disk.
 
-    Side effects: see `tasks.sweep`.
+    Side effects: see `tasks.job.sweep`.
     Raises: ResourceError with both numbers (final).
     """
     for what in sweep(get_settings()):

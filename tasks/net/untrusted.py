@@ -1,6 +1,6 @@
 """Requests to addresses that strangers chose: where they may lead and what may come back.
 
-The client connects only to IP addresses that were checked (`tasks/reach.py`), anew for every
+The client connects only to IP addresses that were checked (`tasks/net/public_ips.py`), anew for every
 redirect. It sends no credentials, takes no proxy from the environment and asks for unencoded bytes.
 No message and no log line shows a query string or user part: signed addresses carry their secret
 there.
@@ -20,7 +20,7 @@ import httpx
 
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUnavailableError
 from tasks.checked_transport import CheckedTransport, host_of, port_of
-from tasks.reach import addresses_of, check_reach
+from tasks.net.public_ips import addresses_of, check_reach
 from tasks.settings import Settings
 
 MAX_REDIRECTS = 5

@@ -13,10 +13,10 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
-from tasks.appointments import RECOVER, appoint
-from tasks.recovery import recovers_at_work
-from tasks.retry import retryable
+from tasks.recovery.report import recovers_at_work
+from tasks.run.appointments import RECOVER, appoint
 from tasks.settings import get_settings
+from tasks.step import retryable
 
 _OLDEST = timedelta(days=1)
 """What was lost before that, somebody has seen; it must not start by itself."""

@@ -14,13 +14,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from seedvr2_core.records import write_bytes
-from seedvr2_core.segments import file_sha256
-from tasks.recovery import RunReport
-from tasks.retry import retryable
+from seedvr2_core.files.records import write_bytes
+from seedvr2_core.job.sidecar import file_sha256
+from tasks.recovery.report import RunReport
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import get_settings
-from tasks.storage import Storage, Stored, candidates, open_storage
+from tasks.step import retryable
+from tasks.storage.base import Storage, Stored, candidates, open_storage
 
 NOTE = "completed by recover: the file was in storage when its run was lost"
 

@@ -1,5 +1,5 @@
 """What is known of a run that may be lost: its state, the last sign of life it left, and what that
-means. Nothing here changes a run; `tasks/rescue.py` does.
+means. Nothing here changes a run; `tasks/recovery/settle.py` does.
 
 A sign of life is a beat in the progress artifact of the run's present attempt. Clocks of different
 machines are not compared where it matters: a run is alive if its beat changes while it is watched,
@@ -23,12 +23,12 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
 from seedvr2_core.errors import InvalidRequestError
-from tasks.appointments import recoveries_of
-from tasks.record import PROGRESS_KEY
-from tasks.retry import retryable
-from tasks.routing import job_among, job_filter
+from tasks.run.appointments import recoveries_of
+from tasks.run.record import PROGRESS_KEY
+from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings
+from tasks.step import retryable
 
 MARK = "recover: "
 """Begins the message of every state that `recover` sets."""

@@ -15,11 +15,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Failed, Running
 
-from tasks.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, appoint
-from tasks.callback import call_back
-from tasks.found_output import save_result
-from tasks.record import publish_result, result_published
-from tasks.recovery import (
+from tasks.recovery.output import save_result
+from tasks.recovery.report import (
     MARK,
     POLL_SECONDS,
     RunReport,
@@ -27,9 +24,12 @@ from tasks.recovery import (
     seconds_left,
     we_cancelled,
 )
-from tasks.retry import retryable
+from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, appoint
+from tasks.run.callback import call_back
+from tasks.run.record import publish_result, result_published
 from tasks.schemas import UpscaleResult
 from tasks.settings import get_settings
+from tasks.step import retryable
 
 _CHANGES = 5
 """More than a worker has words for a run that it ends."""

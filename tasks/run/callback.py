@@ -30,13 +30,13 @@ from prefect.logging.loggers import flow_run_logger
 from pydantic import SecretStr
 
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
-from tasks.appointments import is_brought_back
-from tasks.record import RESULT_KEY
-from tasks.retry import retryable
-from tasks.routing import LABEL_ROUTED_FROM
-from tasks.safe_http import check_reachable, may_heal, post, shown_url
+from tasks.net.untrusted import check_reachable, may_heal, post, shown_url
+from tasks.run.appointments import is_brought_back
+from tasks.run.record import RESULT_KEY
+from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings
+from tasks.step import retryable
 
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter

@@ -23,7 +23,7 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from tasks.appointments import Watch
+from tasks.run.appointments import Watch
 from tasks.schemas import PlannedJob, Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"

@@ -16,8 +16,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
-from tasks.retry import retryable
 from tasks.settings import get_settings
+from tasks.step import retryable
 
 LABEL_RESOLUTION = "seedvr2.resolution"
 LABEL_ROUTED_FROM = "seedvr2.routed_from"

@@ -26,11 +26,11 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.records import sync_directory, sync_file
-from seedvr2_core.segments import file_sha256
-from tasks.place import Known, Place, known_of
-from tasks.safe_http import (
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.job.sidecar import file_sha256
+from tasks.net.stoppable import run_stoppable
+from tasks.net.untrusted import (
     check_answer,
     check_size,
     check_url,
@@ -40,7 +40,7 @@ from tasks.safe_http import (
 )
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
-from tasks.stoppable import run_stoppable
+from tasks.sources.partial import Known, Place, known_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash

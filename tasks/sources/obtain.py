@@ -21,15 +21,15 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.records import write_bytes
-from seedvr2_core.segments import file_sha256
-from tasks.download import disk_errors, download, source_path
-from tasks.place import forget_source
-from tasks.safe_http import check_answer, check_url, open_answer, shown_url
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import write_bytes
+from seedvr2_core.job.sidecar import file_sha256
+from tasks.net.untrusted import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.uploads import find_upload, intake_dir, is_upload, take_reference
+from tasks.sources.download import disk_errors, download, source_path
+from tasks.sources.partial import forget_source
+from tasks.sources.uploads import find_upload, intake_dir, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
 _CONNECT_SECONDS = 1.5

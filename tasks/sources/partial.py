@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from seedvr2_core.errors import DeadlineError, SegmentError
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.records import read_record, write_record
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import read_record, write_record
 from tasks.settings import Settings
 
 _MAX_NAME = 120

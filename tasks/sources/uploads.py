@@ -13,8 +13,8 @@ import uuid
 from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from seedvr2_core.records import sync_directory
-from seedvr2_core.segments import file_sha256
+from seedvr2_core.files.records import sync_directory
+from seedvr2_core.job.sidecar import file_sha256
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 

@@ -21,8 +21,8 @@ from seedvr2_core.errors import (
     StorageError,
     StorageRefusedError,
 )
-from seedvr2_core.records import sync_directory, sync_file
-from seedvr2_core.segments import file_sha256
+from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.job.sidecar import file_sha256
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ def open_storage(
         StorageRefusedError: what the storage needs is not set.
     """
     if settings.storage == "bunny":
-        from tasks.bunny import BunnyStorage  # which needs this module's words
-        from tasks.bunny_zone import read_zone
+        from tasks.storage.bunny import BunnyStorage  # which needs this module's words
+        from tasks.storage.bunny_zone import read_zone
 
         return BunnyStorage(read_zone(settings), on_sent=on_sent)
     return LocalStorage(settings.storage_dir, public_url=settings.public_url)

@@ -18,10 +18,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
-from seedvr2_core.segments import file_sha256
-from tasks.bunny_zone import BunnyZone
-from tasks.outbound import open_client, status_text
-from tasks.storage import Stored, candidates, check_name, no_name_left, translated
+from seedvr2_core.job.sidecar import file_sha256
+from tasks.net.trusted import open_client, status_text
+from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
+from tasks.storage.bunny_zone import BunnyZone
 
 _ASK = httpx.Timeout(30.0, connect=10.0)
 # After the last byte the storage may still be hashing and writing.
@@ -49,7 +49,7 @@ class _Description(BaseModel):
 
 
 class BunnyStorage:
-    """Files in a Bunny storage zone (see tasks.storage.Storage). No redirect is followed: the key
+    """Files in a Bunny storage zone (see tasks.storage.base.Storage). No redirect is followed: the key
     goes where the settings say and nowhere else."""
 
     def __init__(self, zone: BunnyZone, *, on_sent: OnSent | None = None) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, WrongBytesError
-from tasks.outbound import open_client, status_text
-from tasks.safe_http import shown_url
+from tasks.net.trusted import open_client, status_text
+from tasks.net.untrusted import shown_url
 
 RANGE_BYTES = 65536
 _PAUSES = (1.0, 2.0, 4.0, 8.0)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processes import kill_tree
-from tests.server_kit import eventually, prefect_server
+from tests.kits.processes import kill_tree
+from tests.kits.server import eventually, prefect_server
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"

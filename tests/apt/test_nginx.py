@@ -25,14 +25,14 @@ from seedvr2_core.errors import (
     StorageRefusedError,
     WrongBytesError,
 )
-from tasks.bunny import BunnyStorage
-from tasks.bunny_zone import BunnyZone
 from tasks.schemas import JoinedVideo, StoredVideo
-from tasks.served import wait_until_served
-from tasks.storage import Stored
+from tasks.storage.base import Stored
+from tasks.storage.bunny import BunnyStorage
+from tasks.storage.bunny_zone import BunnyZone
+from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
-from tests.edge_kit import made_video
-from tests.server_kit import eventually
+from tests.kits.edge import made_video
+from tests.kits.server import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 KEY = "zone-password-0123456789"

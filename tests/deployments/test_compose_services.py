@@ -23,8 +23,8 @@ import httpx
 import pytest
 import yaml
 
-from deployments.gateway_auth import digest
-from tests.server_kit import eventually
+from deployments.gateway.auth import digest
+from tests.kits.server import eventually
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deployments" / "compose.yaml"

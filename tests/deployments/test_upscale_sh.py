@@ -10,9 +10,9 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from deployments.gateway_auth import digest
+from deployments.gateway.auth import digest
 from tasks.settings import Settings
-from tests.gateway_kit import (
+from tests.kits.gateway import (
     URL,
     deployed,
     gateway,
@@ -21,7 +21,7 @@ from tests.gateway_kit import (
     record_result,
     set_state,
 )
-from tests.processes import ROOT, environment
+from tests.kits.processes import ROOT, environment
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from seedvr2_core.video.probe import probe_video
-from tests.processes import children_of, command_line, environment, is_running, run_command
+from tests.kits.processes import children_of, command_line, environment, is_running, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +198,6 @@ def test_doctor_tells_what_runs_here(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_loads_no_prefect() -> None:
-    code = "import sys, deployments.cli; assert 'prefect' not in sys.modules"
+    code = "import sys, deployments.cli.app; assert 'prefect' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert "--temporal-overlap" in run_command("upscale", "--help").stdout

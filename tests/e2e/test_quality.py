@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedvr2_core.engine import load_engine
+from seedvr2_core.engines.protocol import load_engine
 from seedvr2_core.frames import Frame
-from seedvr2_core.plan import Piece, Shot
-from seedvr2_core.planner import build_plan
-from tests.factories import make_info, make_options
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Piece, Shot
+from tests.kits.factories import make_info, make_options
 
 pytestmark = pytest.mark.slow
 

@@ -27,11 +27,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.attached import attached
 from deployments.deploy import apply_automations, apply_deployments, apply_pools, pool_template
+from deployments.host.attached import attached
 from tasks.settings import Settings, use_settings
-from tests.processes import ROOT, environment
-from tests.server_kit import WAIT_SECONDS, Server, eventually
+from tests.kits.processes import ROOT, environment
+from tests.kits.server import WAIT_SECONDS, Server, eventually
 
 OPTIONS = {"model": "lanczos", "preset": "ultrafast"}
 FRAMES = 10

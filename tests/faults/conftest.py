@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core import plan
-from seedvr2_core.segments import file_sha256
-from tests.faults_kit import SMALL_PICTURES, Job
+from seedvr2_core.job.sidecar import file_sha256
+from seedvr2_core.planning import plan
+from tests.kits.faults import SMALL_PICTURES, Job
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ from prefect.runtime import flow_run
 from pydantic import SecretStr
 
 from flows.upscale import upscale
-from tasks import served
-from tasks.record import PROGRESS_KEY, RESULT_KEY, Progress, keep_record, listeners
+from tasks.run.record import PROGRESS_KEY, RESULT_KEY, Progress, keep_record, listeners
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import Settings, use_settings
+from tasks.storage import public as served
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.edge_kit import KEY, Edge, faulty_edge, made_video
-from tests.server_kit import eventually
+from tests.kits.edge import KEY, Edge, faulty_edge, made_video
+from tests.kits.server import eventually
 
 pytestmark = pytest.mark.usefixtures("in_api")
 SIZE = 300_000

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from flows.upscale import upscale
-from seedvr2_core import planner
 from seedvr2_core.errors import ChildFailedError, DeadlineError, ResourceError
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.segments import sidecar_path, video_path
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.job.sidecar import sidecar_path, video_path
+from seedvr2_core.planning import build as planner
 from tasks.schemas import UpscaleResult
 from tasks.settings import use_settings
-from tests.faults_kit import (
+from tests.kits.faults import (
     NUM_SEGMENTS,
     Fault,
     Job,
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.usefixtures("in_api"),
 ]
 
-FRAME = "seedvr2_core.sleep:_enlarge"
+FRAME = "seedvr2_core.engines.sleep:_enlarge"
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_noise_jumping_clocks_stalls_and_exits_change_nothing(
     real, jumps = time.time, itertools.cycle((0, 7 * 3600, -90_000, 30, 86_400 * 400))
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
     always = [
-        Fault(at="seedvr2_core.process:die_with_parent", do="garbage"),
+        Fault(at="seedvr2_core.files.process:die_with_parent", do="garbage"),
         Fault(at=":", do="jump"),
     ]
     first, second = job.place("stall1"), job.place("stall2")
@@ -238,7 +238,7 @@ def test_a_disk_that_fills_up_stops_the_job_cleanly(
     "at",
     [
         "seedvr2_core.video.writer:SegmentWriter.write",
-        "seedvr2_core.segments:write_record",
+        "seedvr2_core.job.sidecar:write_record",
         "seedvr2_core.video.join:check_joined",
     ],
 )

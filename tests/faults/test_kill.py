@@ -13,7 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter
 
-from tests.faults_kit import (
+from tests.kits.faults import (
     NUM_SEGMENTS,
     Fault,
     Job,
@@ -36,8 +36,12 @@ def test_kill_of_the_whole_tree_is_survived(
     """In the engine, between packets and sidecar, and while the joined file is checked."""
     job = make_job()
     places = {
-        "engine": Fault(at="seedvr2_core.sleep:_enlarge", call=20, mark=job.place("engine")),
-        "commit": Fault(at="seedvr2_core.segments:write_record", call=2, mark=job.place("commit")),
+        "engine": Fault(
+            at="seedvr2_core.engines.sleep:_enlarge", call=20, mark=job.place("engine")
+        ),
+        "commit": Fault(
+            at="seedvr2_core.job.sidecar:write_record", call=2, mark=job.place("commit")
+        ),
         "stitch": Fault(at="seedvr2_core.video.join:check_joined", mark=job.place("stitch")),
     }
     committed: list[int] = []
@@ -73,7 +77,7 @@ def test_a_lost_child_is_replaced_once(
 ) -> None:
     """The command goes on by itself: the task that waited is retried on a fresh child."""
     job = make_job()
-    place = Fault(at="seedvr2_core.sleep:_enlarge", call=30, mark=job.place("engine"))
+    place = Fault(at="seedvr2_core.engines.sleep:_enlarge", call=30, mark=job.place("engine"))
     killed = kill_there(job, place, "child")
     assert killed is not None
     result = job.result(killed.command)

@@ -10,19 +10,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults_kit import Fault, Job, assert_nothing_left, kill_there, wait_until, worker_of
-from tests.processes import kill_tree
+from tests.kits.faults import Fault, Job, assert_nothing_left, kill_there, wait_until, worker_of
+from tests.kits.processes import kill_tree
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
-ENGINE = "seedvr2_core.sleep:_enlarge"
+ENGINE = "seedvr2_core.engines.sleep:_enlarge"
 PHASES: dict[str, list[tuple[str, int]]] = {
     "engine": [(ENGINE, 1), (ENGINE, 14), (ENGINE, 26)],
     "encode, commit": [
         ("seedvr2_core.video.writer:SegmentWriter.write", 5),
-        ("seedvr2_core.pipeline:count_frames", 1),
-        ("seedvr2_core.segments:commit_segment", 1),
-        ("seedvr2_core.segments:write_record", 1),
+        ("seedvr2_core.child.pipeline:count_frames", 1),
+        ("seedvr2_core.job.sidecar:commit_segment", 1),
+        ("seedvr2_core.job.sidecar:write_record", 1),
     ],
     "stitch": [
         ("seedvr2_core.video.join:_Job.write", 1),
@@ -30,27 +30,27 @@ PHASES: dict[str, list[tuple[str, int]]] = {
         ("tasks.stitch:sync_file", 1),
     ],
     "upload": [
-        ("tasks.storage:_bring", 1),
-        ("tasks.storage:_publish", 1),
-        ("tasks.job:write_bytes", 1),
-        ("tasks.job:publish_result", 1),
+        ("tasks.storage.base:_bring", 1),
+        ("tasks.storage.base:_publish", 1),
+        ("tasks.job.finish:write_bytes", 1),
+        ("tasks.job.finish:publish_result", 1),
     ],
 }
 IN_CHILD = [*PHASES["engine"], *PHASES["encode, commit"], *PHASES["stitch"][:2]]
 MID_SHOT: list[tuple[str, int]] = [
-    ("seedvr2_core.phases:Phases._as_video", 1),
-    ("seedvr2_core.phases:Phases._as_video", 3),
-    ("seedvr2_core.phases:Phases._restore_window", 1),
-    ("seedvr2_core.phases:Phases._restore_window", 2),
-    ("seedvr2_core.phases:Phases._finish", 3),
-    ("seedvr2_core.commit:sync_file", 1),
-    ("seedvr2_core.pipeline:write_commit", 1),
-    ("seedvr2_core.phases:Phases._finish", 45),
-    ("seedvr2_core.restorer:SeedVR2Session.warm_up", 1),
-    ("seedvr2_core.phases:Phases.warm_up_decoder", 1),
-    ("seedvr2_core.phases:Phases._restore_window", 2),
-    ("seedvr2_core.phases:Phases._finish", 9),
-    ("seedvr2_core.segments:write_record", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._as_video", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._as_video", 3),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 3),
+    ("seedvr2_core.job.latents:sync_file", 1),
+    ("seedvr2_core.child.pipeline:write_commit", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 45),
+    ("seedvr2_core.engines.seedvr2.session:SeedVR2Session.warm_up", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases.warm_up_decoder", 1),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
+    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 9),
+    ("seedvr2_core.job.sidecar:write_record", 1),
 ]
 
 

@@ -27,9 +27,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.upscale import upscale
-from tasks.record import RESULT_KEY
-from tests.faults_kit import Fault, Job, assert_nothing_left, run_here, wait_until, worker_of
-from tests.processes import ROOT, children_of, is_running, kill_tree
+from tasks.run.record import RESULT_KEY
+from tests.kits.faults import Fault, Job, assert_nothing_left, run_here, wait_until, worker_of
+from tests.kits.processes import ROOT, children_of, is_running, kill_tree
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,7 +74,7 @@ class Pool:
     @property
     def stop_here(self) -> Fault:
         """Where the first run is found at work."""
-        return Fault(at="seedvr2_core.sleep:_enlarge", call=40, mark=self.job.place("hold"))
+        return Fault(at="seedvr2_core.engines.sleep:_enlarge", call=40, mark=self.job.place("hold"))
 
     def create_run(self, **parameters: object) -> UUID:
         """A run of the job's request on the deployment."""
@@ -337,7 +337,13 @@ def start_server(home: str, port: int) -> subprocess.Popen[bytes]:
     """A server on this home's database and port, once it answers."""
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "deployments.server", "--parent", str(os.getpid())),
+            *(
+                sys.executable,
+                "-m",
+                "deployments.host.prefect_server",
+                "--parent",
+                str(os.getpid()),
+            ),
             *("--full", "--port", str(port)),
         ],
         env={**os.environ, "PREFECT_HOME": home},

@@ -34,20 +34,22 @@ from prefect.states import (
 from prefect.utilities.callables import parameter_schema
 from pydantic import SecretStr
 
-from deployments.gateway_jobs import status_word
+from deployments.gateway.answers import status_word
 from flows.recover import REPORT_KEY, recover
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
-from tasks import found_output, recovery, unseen
-from tasks.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, Watch, appoint
-from tasks.callback import call_back
-from tasks.record import PROGRESS_KEY, RESULT_KEY
-from tasks.recovery import MARK
-from tasks.rescue import move, move_ended
+from tasks.recovery import forgotten as unseen
+from tasks.recovery import output as found_output
+from tasks.recovery import report as recovery
+from tasks.recovery.report import MARK
+from tasks.recovery.settle import move, move_ended
+from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, Watch, appoint
+from tasks.run.callback import call_back
+from tasks.run.record import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings, use_settings
-from tasks.storage import LocalStorage, Stored, open_storage
-from tests.server_kit import Alerts
+from tasks.storage.base import LocalStorage, Stored, open_storage
+from tests.kits.server import Alerts
 
 PROSPECT = Prospect(
     job_key="0123456789ab" + "c" * 52,

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import ROOT, children_of, is_running, kill_tree
-from tests.server_kit import prefect_server
+from tests.kits.processes import ROOT, children_of, is_running, kill_tree
+from tests.kits.server import prefect_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 

@@ -15,7 +15,7 @@ from flows.route import route
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks import settings
-from tasks.routing import (
+from tasks.run.routing import (
     LABEL_RESOLUTION,
     LABEL_ROUTED_FROM,
     create_job,

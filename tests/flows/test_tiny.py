@@ -21,14 +21,14 @@ from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
-from seedvr2_core import plan as plan_module
-from seedvr2_core.plan import Plan
-from seedvr2_core.records import read_record
-from seedvr2_core.segments import Sidecar, latents_path, sidecar_path
+from seedvr2_core.files.records import read_record
+from seedvr2_core.job.sidecar import Sidecar, latents_path, sidecar_path
+from seedvr2_core.planning import plan as plan_module
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
-from tests.processes import children_of
+from tests.kits.processes import children_of
 
 SMALL = {"720p": 64 * 36}
 
@@ -166,7 +166,7 @@ def test_a_child_killed_inside_a_shot_is_replaced(
         while not list((tmp_path / "jobs").glob("*/segments/00001.json")):
             time.sleep(0.01)
         for pid in children_of(os.getpid())[1:]:
-            if b"seedvr2_core.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"seedvr2_core.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 

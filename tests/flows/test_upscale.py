@@ -20,10 +20,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
-from seedvr2_core.plan import Plan
-from seedvr2_core.records import read_record
+from seedvr2_core.files.records import read_record
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
-from tasks.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.record import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 

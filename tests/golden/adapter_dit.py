@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core import color as product_color
-from seedvr2_core import frames, sampler
+from seedvr2_core import frames
 from seedvr2_core.config import DiTConfig, swiglu_hidden
 from seedvr2_core.dit import layers, window
 from seedvr2_core.dit import modulation as modulations
 from seedvr2_core.dit import rope as ropes
 from seedvr2_core.dit.model import DiT, DiTTables, load_plain, make_tables
+from seedvr2_core.engines.seedvr2 import color as product_color
+from seedvr2_core.engines.seedvr2 import sampler
 
 
 def _load_rules() -> Any:

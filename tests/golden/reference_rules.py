@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seedvr2_core.color import blur, rank_match, wavelet_radii, wavelet_rgb
+from seedvr2_core.engines.seedvr2.color import blur, rank_match, wavelet_radii, wavelet_rgb
 
 # --- sampling -----------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, load_plain
-from seedvr2_core.random_weights import pcg64_v1
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 
 HERE = Path(__file__).parent
 LOCAL = HERE / "data" / "dit"

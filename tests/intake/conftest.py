@@ -11,10 +11,11 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from seedvr2_core.errors import SeedVR2Error
-from tasks import intake, reach
+from tasks.net import public_ips as reach
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, use_settings
-from tests.intake_kit import SECRET, Canary, HostileServer, Resolver, secrets_in
+from tasks.sources import obtain as intake
+from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
 
 
 @pytest.fixture

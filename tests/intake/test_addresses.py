@@ -5,10 +5,10 @@ import socket
 import pytest
 
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
-from tasks import download
-from tasks.intake import check_source
 from tasks.schemas import UpscaleRequest
-from tests.intake_kit import SECRET, Canary, HostileServer, Resolver, answer, nothing_is_left
+from tasks.sources import download
+from tasks.sources.obtain import check_source
+from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, answer, nothing_is_left
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -204,8 +204,10 @@ def test_a_name_that_changes_its_mind(
     server: HostileServer, settings, refused, resolver: Resolver, canary: Canary, monkeypatch
 ) -> None:
     """DNS rebinding: public at first, private afterwards. One answer serves one request."""
-    monkeypatch.setattr("tasks.reach.PORTS", {server.port, canary.port})
-    monkeypatch.setattr("tasks.reach.is_public", lambda address: str(address) == "127.0.0.1")
+    monkeypatch.setattr("tasks.net.public_ips.PORTS", {server.port, canary.port})
+    monkeypatch.setattr(
+        "tasks.net.public_ips.is_public", lambda address: str(address) == "127.0.0.1"
+    )
     resolver.name("rebinding.test", ["127.0.0.1"], ["::1"])
     server.play("/a.mp4", answer(body=b"x" * 1000, length=2000, ETag='"1"'))
     url = f"http://rebinding.test:{server.port}/a.mp4"

@@ -24,11 +24,11 @@ from seedvr2_core.errors import (
     UnsupportedFormatError,
 )
 from seedvr2_core.video.probe import probe_video
-from tasks.intake import check_source
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest
-from tests.intake_kit import Canary, HostileServer, answer, left_behind, nothing_is_left
-from tests.processes import ROOT
+from tasks.sources.obtain import check_source
+from tests.kits.intake import Canary, HostileServer, answer, left_behind, nothing_is_left
+from tests.kits.processes import ROOT
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,10 +22,12 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from tasks import checked_transport, download, safe_http
-from tasks.intake import check_source
+from tasks import checked_transport
+from tasks.net import untrusted as safe_http
 from tasks.schemas import UpscaleRequest
-from tests.intake_kit import (
+from tasks.sources import download
+from tasks.sources.obtain import check_source
+from tests.kits.intake import (
     SECRET,
     HostileServer,
     Play,
@@ -219,7 +221,7 @@ class TestPatience:
 
     @pytest.mark.parametrize("play", ["silent", "drip"])
     def test_the_door(self, server: HostileServer, trusting, monkeypatch, play: str) -> None:
-        monkeypatch.setattr("tasks.intake._DOOR_SECONDS", 0.3)
+        monkeypatch.setattr("tasks.sources.obtain._DOOR_SECONDS", 0.3)
         drip = b"HTTP/1.1 200 OK\r\n" + b"X-More: x\r\n" * 1000
         url = server.play(
             "/a.mp4", lambda talk: talk.drip(drip) if play == "drip" else talk.released.wait()

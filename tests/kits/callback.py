@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.processes import ROOT
+from tests.kits.processes import ROOT
 
 SECRET = "a secret of sixteen"
 QUERY = "order=17&key=sekret42"

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from deployments.edge import create_app
-from deployments.edge_faults import Faults, FaultyEdge
 from tasks.schemas import JoinedVideo
 from tasks.settings import Settings
-from tests.gateway_kit import served
+from tests.kits.edge_faults import Faults, FaultyEdge
+from tests.kits.gateway import served
 
 KEY = "zone-password-0123456789"
 ZONE = "zone"

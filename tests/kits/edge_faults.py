@@ -4,7 +4,7 @@
 its `faults` say; none are on at first. Nothing of the service starts it. In a process of its own,
 on loopback only,
 
-    SEEDVR2_EDGE_KEY=... python -m deployments.edge_faults --root DIR
+    SEEDVR2_EDGE_KEY=... python -m tests.kits.edge_faults --root DIR
 
 takes new faults as JSON by `PUT /.faults` and tells by `GET /.faults` what was asked for and how
 many bytes of bodies came in: no stored file can have that name.
@@ -28,8 +28,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.edge import create_app
-from deployments.exits import exit_codes
-from deployments.http_server import run_server
+from deployments.host.exits import exit_codes
+from deployments.host.http_server import run_server
 from tasks.settings import get_settings
 
 CONTROL = "/.faults"

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
-from tests.processes import (
+from tests.kits.processes import (
     MARK,
     ROOT,
     children_of,
@@ -47,7 +47,7 @@ class Fault:
     after: str = ""
 
 
-SMALL_PICTURES = Fault(at="seedvr2_core.plan:BUDGETS_PX", call=96 * 54, do="small")
+SMALL_PICTURES = Fault(at="seedvr2_core.planning.plan:BUDGETS_PX", call=96 * 54, do="small")
 """What 720p means in the process that plans: pixels are not what is tested here."""
 
 
@@ -184,7 +184,7 @@ def worker_of(pid: int) -> int | None:
             line = Path(f"/proc/{child}/cmdline").read_bytes()
         except OSError:
             continue
-        if b"seedvr2_core.worker" in line:
+        if b"seedvr2_core.child" in line:
             return child
     return None
 
@@ -219,7 +219,7 @@ def kill_there(job: Job, fault: Fault, whom: str) -> Killed | None:
         None if the command ended before it came there.
     """
     begun = job.place(f"begun{len(job.commands)}")
-    count = Fault(at="seedvr2_core.channel:InFlight.begin", do="count", mark=begun)
+    count = Fault(at="seedvr2_core.child.channel:InFlight.begin", do="count", mark=begun)
     before = job.sidecars()
     process = job.start(fault, count, SEEDVR2_STALL_SECONDS="60")
     wait_until(

@@ -21,10 +21,10 @@ from starlette.types import ASGIApp
 
 import tasks.settings
 from deployments.gateway import create_app
-from deployments.gateway_prefect import PrefectLine
-from deployments.http_server import server_config
+from deployments.gateway.prefect_api import PrefectLine
+from deployments.host.http_server import server_config
 from flows.upscale import upscale
-from tasks.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.record import PROGRESS_KEY, RESULT_KEY
 from tasks.settings import Settings, use_settings
 
 URL = "https://example.org/clip.mp4"

@@ -18,7 +18,7 @@ from seedvr2_core.video.join import JoinPart
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 
 _PICTURE = ["-f", "lavfi", "-i", "testsrc2=s=128x96:r=25:d=2"]

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from seedvr2_core import plan as plan_module
-from seedvr2_core import restore
-from seedvr2_core.engine import Heartbeat
-from seedvr2_core.plan import Plan
-from seedvr2_core.planner import build_plan
-from seedvr2_core.records import read_record, write_record
-from seedvr2_core.restorer import SeedVR2Session
-from seedvr2_core.segments import Sidecar, sidecar_path, video_path
+from seedvr2_core.child import restore
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.job.sidecar import Sidecar, sidecar_path, video_path
+from seedvr2_core.planning import plan as plan_module
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
-from tests.factories import make_options
-from tests.restorer_kit import ENGINE
+from tests.kits.factories import make_options
+from tests.kits.restorer import ENGINE
 
 
 class Heard:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 MARK = "SEEDVR2_TEST_MARK"
@@ -16,7 +16,7 @@ MARK = "SEEDVR2_TEST_MARK"
 
 def command_line(*arguments: str | Path) -> list[str]:
     """The `seedvr2` command of this checkout."""
-    return [sys.executable, "-m", "deployments.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "deployments.cli.app", *map(str, arguments)]
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
-from seedvr2_core.engine import Commit
+from seedvr2_core.engines.protocol import Commit
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
+from seedvr2_core.engines.seedvr2.tiny import make_models, vae_weights
 from seedvr2_core.frames import Frame
-from seedvr2_core.plan import EngineSettings, Limits, MemoryPlan, Piece, Plan, Shot
-from seedvr2_core.restorer import SeedVR2Session
-from seedvr2_core.shot import LatentState, ShotGrid
-from seedvr2_core.tiny import make_models, vae_weights
+from seedvr2_core.planning.plan import EngineSettings, Limits, MemoryPlan, Piece, Plan, Shot
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 from seedvr2_core.vae.model import FramesPerLevel, VideoVAE, build_vae
 from seedvr2_core.video.info import EncoderSettings
-from tests.factories import make_info
+from tests.kits.factories import make_info
 
 SOURCE = 16
 """Side of the source frames; plans double it."""

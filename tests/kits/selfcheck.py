@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, VAE_TINY
-from seedvr2_core.seedvr2 import World
-from tests.weights_kit import file_bytes, tensors, tiny_catalog, write_safetensors
+from seedvr2_core.engines.seedvr2.load import World
+from tests.kits.weights import file_bytes, tensors, tiny_catalog, write_safetensors
 
 MODEL = "seedvr2-7b"
 

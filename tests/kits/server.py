@@ -22,8 +22,8 @@ from uuid import uuid4
 
 import httpx
 
-from tests.prefect_home import prepare_home
-from tests.processes import (
+from tests.kits.prefect_home import prepare_home
+from tests.kits.processes import (
     MARK,
     ROOT,
     command_line,

@@ -19,12 +19,12 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.locks import hold_lock
-from tasks import intake
+from seedvr2_core.files.locks import hold_lock
 from tasks.fetch import fetch
-from tasks.place import Place, name_in, plain_name
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
+from tasks.sources import obtain as intake
+from tasks.sources.partial import Place, name_in, plain_name
 
 VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
 OTHER = hashlib.shake_256(b"other").digest(2 * 2**20)
@@ -172,7 +172,7 @@ def test_a_source_that_was_lost_or_damaged_comes_again(server, settings: Setting
 def test_killed_while_downloading(server, settings: Settings) -> None:
     """kill -9 in the middle: the lock is free at once and the part goes on."""
     code = (
-        "import sys; from tasks.intake import obtain_source\n"
+        "import sys; from tasks.sources.obtain import obtain_source\n"
         "from tasks.schemas import UpscaleRequest; from tasks.settings import Settings\n"
         "obtain_source(UpscaleRequest(video_url=sys.argv[1]), Settings(), note=print)"
     )
@@ -294,7 +294,7 @@ def test_disk_full(server, settings: Settings, monkeypatch) -> None:
 
     server.offer("/a.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.download.sync_file", full)
+        patch.setattr("tasks.sources.download.sync_file", full)
         with pytest.raises(ResourceError, match="No space left"):
             get(server.url("/a.mp4"))
     assert get(server.url("/a.mp4")).path.read_bytes() == VIDEO

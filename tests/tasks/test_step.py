@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from seedvr2_core import errors
 from tasks.fetch import fetch
-from tasks.retry import retryable
+from tasks.step import retryable
 from tasks.upload import upload
 from tasks.verify import verify
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
-from tasks import record
-from tasks.record import Progress
+from tasks.run import record
+from tasks.run.record import Progress
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import use_settings
 from tasks.upload import upload
-from tests.edge_kit import Edge, faulty_edge, made_video
+from tests.kits.edge import Edge, faulty_edge, made_video
 
 
 def _joined(tmp_path: Path, content: bytes) -> JoinedVideo:

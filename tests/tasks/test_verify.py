@@ -12,13 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, WrongBytesError
-from tasks import served
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import Settings, get_settings, use_settings
-from tasks.storage import open_storage
+from tasks.storage import public as served
+from tasks.storage.base import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.edge_kit import Edge, faulty_edge, made_video
+from tests.kits.edge import Edge, faulty_edge, made_video
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
-from seedvr2_core.memory import CHUNKS, SLICES, level_frames
-from seedvr2_core.plan import MemoryPlan
-from seedvr2_core.windows import plan_windows
+from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
+from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.windows import plan_windows
 
 
 def lower_rung(

@@ -6,19 +6,16 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_core.checkpoint import (
-    load_text_embedding,
-    open_checkpoint,
-)
-from seedvr2_core.checkpoint_files import PUBLIC, Catalog, find_model
-from seedvr2_core.checkpoint_table import VAE
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import load_folded
-from seedvr2_core.engine import Heartbeat
-from seedvr2_core.phases import Models, memory_of
-from seedvr2_core.plan import Plan
-from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
+from seedvr2_core.weights.checkpoint import load_text_embedding, open_checkpoint
+from seedvr2_core.weights.folder import PUBLIC, Catalog, find_model
+from seedvr2_core.weights.table import VAE
 
 LOAD = "load"
 """Phase of the heartbeat."""

@@ -17,18 +17,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from seedvr2_core.color import ColorMethod, needs_whole_shot, transfer_color
 from seedvr2_core.dit.model import DiTTables, FoldedDiT, make_tables
-from seedvr2_core.engine import Heartbeat
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
+from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
+from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
+from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid, slices_between
 from seedvr2_core.errors import NumericalError, PlanError
 from seedvr2_core.frames import Frame, crop, pad, padded_size, resize, rgb_to_tensor, tensor_to_rgb
-from seedvr2_core.plan import MemoryPlan, Plan
-from seedvr2_core.residency import GuestModule, Parking
-from seedvr2_core.sampler import latent_noise, restore_latents
-from seedvr2_core.shot import LatentState, PieceSpan, ShotGrid, slices_between
+from seedvr2_core.planning.plan import MemoryPlan, Plan
+from seedvr2_core.planning.windows import StitchMode, join_windows
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
-from seedvr2_core.windows import StitchMode, join_windows
 
 ENCODE, RESTORE, DECODE = "vae-encode", "dit", "vae-decode"
 """Phases of the heartbeat; those of a warm-up have WARM_UP in front."""

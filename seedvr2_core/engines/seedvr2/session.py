@@ -16,16 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seedvr2_core.color import check_method, needs_whole_shot
-from seedvr2_core.engine import Commit, Heartbeat, ShotState, WarmUp
+from seedvr2_core.engines.protocol import Commit, Heartbeat, ShotState, WarmUp
+from seedvr2_core.engines.seedvr2.color import check_method, needs_whole_shot
+from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
+from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE, Models, Phases, memory_of
+from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid
 from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.phases import DECODE, ENCODE, RESTORE, Models, Phases, memory_of
-from seedvr2_core.plan import Piece, Plan, Shot
-from seedvr2_core.rungs import describe, lower_rung, shorter_windows
-from seedvr2_core.shot import LatentState, PieceSpan, ShotGrid
+from seedvr2_core.planning.plan import Piece, Plan, Shot
+from seedvr2_core.planning.windows import encoder_warm_up_start, warm_up_start
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
-from seedvr2_core.windows import encoder_warm_up_start, warm_up_start
 
 _LOWER_RUNG = {"float16": "bfloat16"}
 _LADDER_OF = {ENCODE: "encode", RESTORE: "dit", DECODE: "decode"}

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from seedvr2_core import windows
-from seedvr2_core.engine import ShotState
+from seedvr2_core.engines.protocol import ShotState
 from seedvr2_core.errors import PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.plan import EngineSettings, MemoryPlan, Piece, Shot
+from seedvr2_core.planning import windows
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Piece, Shot
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 

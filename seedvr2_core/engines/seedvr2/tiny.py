@@ -12,12 +12,12 @@ from torch import Tensor
 from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import expected_keys
-from seedvr2_core.engine import Heartbeat
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.errors import PlanError
-from seedvr2_core.phases import Models, memory_of
-from seedvr2_core.plan import Plan
-from seedvr2_core.random_weights import pcg64_v1
-from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 
 WEIGHTS_SEED = 7

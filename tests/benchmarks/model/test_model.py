@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.model_flops import PieceWork, dit_flops, piece_flops
-from benchmarks.model_setup import RandomTensors
+from benchmarks.model.flops import PieceWork, dit_flops, piece_flops
+from benchmarks.model.setup import RandomTensors
 from seedvr2_core.config import (
     DIT_3B,
     DIT_7B,
@@ -28,7 +28,7 @@ from seedvr2_core.dit.model import expected_keys
 from seedvr2_core.vae.model import build_vae, random_weights
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "benchmarks" / "model.py"
 SMALL = ("--model", "tiny", "--resolution", "32x16", "--window", "8", "--warm", "1")
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from benchmarks import model_timing
-from benchmarks.model_timing import MemoryWatch, StageClock, gpu_monitor
+from benchmarks.model import timing as model_timing
+from benchmarks.model.timing import MemoryWatch, StageClock, gpu_monitor
 
 GPU = cast(torch.device, types.SimpleNamespace(type="cuda"))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from deployments.doctor import Check, Report, conv_check, examine
-from seedvr2_core import device_check
-from seedvr2_core.device_check import ConvCheck, ConvShape, DeviceReport
+from deployments.cli.doctor import Check, Report, conv_check, examine
+from seedvr2_core.selfcheck import convolutions as device_check
+from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
-from tests.edge_kit import faulty_edge
+from tests.kits.edge import faulty_edge
 
 
 def conv(verdict: device_check.Verdict, channels: int, **changes: Any) -> ConvCheck:

@@ -20,12 +20,13 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.objects import StateType
 from typer.testing import CliRunner
 
-from deployments import gateway_client, watch
-from deployments.cli import app
-from deployments.gateway_auth import digest
-from deployments.machine import this_machine
+from deployments import watch
+from deployments.cli.app import app
+from deployments.gateway import client as gateway_client
+from deployments.gateway.auth import digest
+from deployments.host.machine import this_machine
 from tasks.settings import Settings
-from tests.gateway_kit import (
+from tests.kits.gateway import (
     URL,
     deployed,
     gateway,
@@ -34,7 +35,7 @@ from tests.gateway_kit import (
     record_result,
     set_state,
 )
-from tests.processes import run_command
+from tests.kits.processes import run_command
 
 
 @pytest.fixture(scope="module", autouse=True)

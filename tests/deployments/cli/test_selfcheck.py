@@ -13,19 +13,19 @@ import typer
 from moviepy import ImageClip
 from typer.testing import CliRunner, Result
 
-import deployments.selfcheck
-from tests.selfcheck_kit import MODEL, scale_weights, small_world, write_weights
-from tests.weights_kit import tensors, write_safetensors
+import deployments.cli.selfcheck
+from tests.kits.selfcheck import MODEL, scale_weights, small_world, write_weights
+from tests.kits.weights import tensors, write_safetensors
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ("--resolution", "16x24", "--frames", "45", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(deployments.selfcheck, "_world", small_world)
+    monkeypatch.setattr(deployments.cli.selfcheck, "_world", small_world)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +39,7 @@ def weights(tmp_path: Path) -> Path:
 
 def run(weights: Path, *arguments: str | Path) -> Result:
     app = typer.Typer()
-    app.command()(deployments.selfcheck.selfcheck)
+    app.command()(deployments.cli.selfcheck.selfcheck)
     out = weights.parent / "out"
     command = ["--weights", weights, "--out", out, *SMALL, *arguments]
     return CliRunner().invoke(app, [str(argument) for argument in command])
@@ -171,7 +171,7 @@ def test_mistakes_are_one_sentence(weights: Path, arguments: list[str], told: st
 
 
 def test_importing_the_command_loads_nothing_heavy() -> None:
-    code = "import sys, deployments.selfcheck; print(*sys.modules)"
+    code = "import sys, deployments.cli.selfcheck; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -14,10 +14,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deployments.serve import reachable, tied
-from seedvr2_core.segments import file_sha256
-from tests.processes import ROOT, command_line, run_command
-from tests.server_kit import WAIT_SECONDS, Serve, eventually
+from deployments.cli.serve import reachable, tied
+from seedvr2_core.job.sidecar import file_sha256
+from tests.kits.processes import ROOT, command_line, run_command
+from tests.kits.server import WAIT_SECONDS, Serve, eventually
 
 # 50 ms a frame, 75 frames, 6 segments: time enough for what a test does to it.
 SLEEP = ("--model", "sleep", "--resolution", "720p", "--preset", "ultrafast")
@@ -116,7 +116,7 @@ def test_a_job_at_work_goes_on_at_the_next_start(
     jobs = [serve.submit(demo_clip, *SLEEP, "--crf", str(crf)) for crf in (20, 21)]
     eventually(lambda: list(serve.work_dir.glob("jobs/*/segments/00001.json")), "two segments")
     parts = " ".join(serve.processes().values())
-    for name in ("prefect.engine", "seedvr2_core.worker", "deployments.gateway"):
+    for name in ("prefect.engine", "seedvr2_core.child", "deployments.gateway"):
         assert name in parts
     assert serve.stop(number) == (-signal.SIGKILL if number == signal.SIGKILL else 0), serve.said()
     eventually(lambda: not serve.processes(), "the end of all processes")
@@ -141,7 +141,7 @@ def test_parts_that_are_killed_come_back(
 ) -> None:
     serve = start(started, tmp_path)
     for text in (
-        *("deployments.gateway", "deployments.edge", "deployments.server"),
+        *("deployments.gateway", "deployments.edge", "deployments.host.prefect_server"),
         *("--pool local", "--pool cpu"),
     ):
         before = serve.part(text)
@@ -178,7 +178,7 @@ def test_cancel_and_logs(started: list[Serve], tmp_path: Path, demo_clip: Path) 
     assert following.returncode == 0
     assert "INFO" in lines
     eventually(
-        lambda: not any("seedvr2_core.worker" in c for c in serve.processes().values()),
+        lambda: not any("seedvr2_core.child" in c for c in serve.processes().values()),
         "the end of the engine child",
     )
     assert serve.command("status", job, "--watch").returncode == 1

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import deployments.weights
+import deployments.cli.weights
 import tasks.settings
-from deployments.weights import app
-from tasks import weights
+from deployments.cli import weights_hub as weights
+from deployments.cli.weights import app
 from tasks.settings import Settings, use_settings
-from tests.weights_kit import FakeHub, file_bytes, tiny_catalog, without_digest
+from tests.kits.weights import FakeHub, file_bytes, tiny_catalog, without_digest
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub with the small weights, known to the command."""
-    monkeypatch.setattr(deployments.weights, "_catalog", tiny_catalog)
+    monkeypatch.setattr(deployments.cli.weights, "_catalog", tiny_catalog)
     monkeypatch.setattr(weights, "PAUSE_SECONDS", 0.01)
     hub = FakeHub()
     for part in ("dit-3b", "dit-7b", "dit-7b-sharp", "vae", "pos_emb"):
@@ -72,7 +72,7 @@ def test_download_as_json(folder: Path) -> None:
 
 
 def test_an_unknown_digest_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deployments.weights, "_catalog", lambda: without_digest("dit-3b"))
+    monkeypatch.setattr(deployments.cli.weights, "_catalog", lambda: without_digest("dit-3b"))
     done = run("download", "seedvr2-3b")
     assert done.exit_code == 0
     assert "publisher's digest unknown; names" not in done.stderr

@@ -11,18 +11,18 @@ import torch
 from huggingface_hub import constants
 from pydantic import ValidationError
 
-from seedvr2_core.checkpoint_files import WeightsFile, find_model, read_weights_record
-from seedvr2_core.checkpoint_table import MODEL_PARTS
+from deployments.cli import weights_hub as weights
+from deployments.cli.weights_hub import download_weights, rows_for, verify_weights
 from seedvr2_core.errors import (
     CheckpointError,
     InvalidRequestError,
     ResourceError,
     SourceUnavailableError,
 )
-from tasks import weights
+from seedvr2_core.weights.folder import WeightsFile, find_model, read_weights_record
+from seedvr2_core.weights.table import MODEL_PARTS
 from tasks.settings import Settings
-from tasks.weights import download_weights, rows_for, verify_weights
-from tests.weights_kit import (
+from tests.kits.weights import (
     REPO,
     FakeHub,
     file_bytes,

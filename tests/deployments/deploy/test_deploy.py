@@ -20,9 +20,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from deployments import deploy
 from seedvr2_core.errors import InvalidRequestError
-from tests.server_kit import Alerts, eventually, prefect_server
+from tests.kits.server import Alerts, eventually, prefect_server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 URL = "https://example.org/clip.mp4"
 IMAGE = "registry.example.org/seedvr2:0123456789ab"
 pytestmark = pytest.mark.slow

@@ -9,19 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from deployments.gateway_body import MAX_FIELDS_BYTES
-from tasks.intake import obtain_source
+from deployments.gateway.body import MAX_FIELDS_BYTES
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tests.gateway_kit import (
-    URL,
-    VIDEO,
-    deployed,
-    gateway,
-    intake_files,
-    job_run,
-    submit,
-)
+from tasks.sources.obtain import obtain_source
+from tests.kits.gateway import URL, VIDEO, deployed, gateway, intake_files, job_run, submit
 
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from tasks.settings import Settings, use_settings
-from tests.callback_kit import SECRET
-from tests.gateway_kit import deployed, gateway, job_run
+from tests.kits.callback import SECRET
+from tests.kits.gateway import deployed, gateway, job_run
 
 URL = "https://example.org/clip.mp4"
 CALLBACK = "https://example.org/done?key=sekret42"

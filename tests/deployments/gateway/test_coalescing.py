@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deployments.coalescing import Coalescer
+from deployments.gateway.coalescing import Coalescer
 
 
 class Source:

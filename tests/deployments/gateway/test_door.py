@@ -20,12 +20,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from deployments.gateway import create_app
-from deployments.gateway_auth import check_exposure, digest
-from deployments.gateway_prefect import PrefectLine
+from deployments.gateway.auth import check_exposure, digest
+from deployments.gateway.prefect_api import PrefectLine
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
-from tests.gateway_kit import URL, VIDEO, deployed, gateway, served
-from tests.processes import ROOT, environment
+from tests.kits.gateway import URL, VIDEO, deployed, gateway, served
+from tests.kits.processes import ROOT, environment
 
 TOKENS = ("first-token", "second-token")
 

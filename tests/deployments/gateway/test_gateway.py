@@ -8,9 +8,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 
-from tasks.routing import route_key
+from tasks.run.routing import route_key
 from tasks.settings import Settings
-from tests.gateway_kit import (
+from tests.kits.gateway import (
     URL,
     deployed,
     gateway,

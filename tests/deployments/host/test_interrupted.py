@@ -6,8 +6,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
-from deployments.interrupted import MAX_STARTS, runs_at_work, take_up
-from tests.gateway_kit import deployed, job_run, set_state
+from deployments.host.interrupted import MAX_STARTS, runs_at_work, take_up
+from tests.kits.gateway import deployed, job_run, set_state
 
 POOLS = ("h100",)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments import supervisor as module
-from deployments.attached import attached
-from deployments.supervisor import Part, Stopped, Supervisor
+from deployments.host import supervisor as module
+from deployments.host.attached import attached
+from deployments.host.supervisor import Part, Stopped, Supervisor
 from seedvr2_core.errors import ServiceError
-from tests.processes import ROOT, children_of, is_running
+from tests.kits.processes import ROOT, children_of, is_running
 
 # Says where it listens, answers, notes its end; with `child` it has an attached child of its own.
 SMALL = """
@@ -35,7 +35,7 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 if given.child:
     tie = "--parent=" + str(os.getpid())
-    subprocess.Popen([sys.executable, "-m", "deployments.attached", tie, "small", "grandchild"])
+    subprocess.Popen([sys.executable, "-m", "deployments.host.attached", tie, "small", "grandchild"])
 handler = http.server.SimpleHTTPRequestHandler
 server = http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler)
 print(f"{given.name}: http://127.0.0.1:{server.server_port}", flush=True)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from seedvr2_core.channel import Channel, InFlight, Stopped
+from seedvr2_core.child.channel import Channel, InFlight, Stopped
 
 
 def test_items_come_in_order_and_the_putter_waits_for_room() -> None:

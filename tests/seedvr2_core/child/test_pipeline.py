@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core import pipeline
+from seedvr2_core.child import pipeline
+from seedvr2_core.engines.per_frame import PerFrameSession
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.per_frame import PerFrameSession
-from seedvr2_core.plan import Plan
-from seedvr2_core.planner import build_plan
-from seedvr2_core.segments import latents_path, sidecar_path, video_path
+from seedvr2_core.job.sidecar import latents_path, sidecar_path, video_path
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
-from tests.factories import make_options
-from tests.pipeline_kit import (
+from tests.kits.factories import make_options
+from tests.kits.pipeline import (
     KeepTorch,
     make_segments,
     packets,

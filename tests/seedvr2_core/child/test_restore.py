@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core import restore
+from seedvr2_core.child import restore
 from seedvr2_core.errors import NumericalError
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.plan import Plan
-from seedvr2_core.segments import sidecar_path
-from tests.pipeline_kit import (
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.job.sidecar import sidecar_path
+from seedvr2_core.planning.plan import Plan
+from tests.kits.pipeline import (
     Heard,
     KeepTorch,
     make_segments,
@@ -22,7 +22,7 @@ from tests.pipeline_kit import (
     use_sessions,
     use_small_pictures,
 )
-from tests.restorer_kit import BuildVAE, faulty, open_tiny, scaled
+from tests.kits.restorer import BuildVAE, faulty, open_tiny, scaled
 
 FIRST_HALF, REST = "float16 vae, float32 dit", "bfloat16 vae, float32 dit"
 

@@ -11,8 +11,8 @@ from seedvr2_core.config import DIT_3B, DIT_7B, DIT_TINY_3B, DIT_TINY_7B, DiTCon
 from seedvr2_core.dit.fold import fold_tensors, load_folded
 from seedvr2_core.dit.memory import weight_bytes
 from seedvr2_core.dit.model import FoldedDiT, expected_keys, load_plain
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.random_weights import pcg64_v1
 
 CONFIGS = {
     "3b": DIT_TINY_3B,

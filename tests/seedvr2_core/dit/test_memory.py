@@ -7,8 +7,8 @@ from seedvr2_core.config import DIT_7B, DIT_TINY_3B, DIT_TINY_7B, DiTConfig
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.memory import activation_bytes
 from seedvr2_core.dit.model import expected_keys, make_tables
-from seedvr2_core.random_weights import pcg64_v1
-from tests.live_bytes import LiveBytes
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
+from tests.kits.live_bytes import LiveBytes
 
 
 @pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from seedvr2_core.engine import load_engine
+from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
+from seedvr2_core.engines.protocol import load_engine
 from seedvr2_core.frames import Frame
-from seedvr2_core.lanczos import lanczos_resize, resize_rgb
-from seedvr2_core.plan import Piece, Shot
+from seedvr2_core.planning.plan import Piece, Shot
 
 SIZES = [
     pytest.param((45, 80), (67, 121), id="grow"),

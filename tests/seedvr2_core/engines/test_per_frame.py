@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from seedvr2_core.engine import Commit, ShotState, WarmUp
+from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
+from seedvr2_core.engines.protocol import Commit, ShotState, WarmUp
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
-from seedvr2_core.plan import Piece, Shot
+from seedvr2_core.planning.plan import Piece, Shot
 
 SHOT = Shot(index=0, start=0, stop=20)
 PIECE = Piece(shot=0, start=5, stop=9)

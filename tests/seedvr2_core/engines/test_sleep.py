@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seedvr2_core import sleep
-from seedvr2_core.engine import find_engine
+from seedvr2_core.engines import sleep
+from seedvr2_core.engines.protocol import find_engine
 from seedvr2_core.frames import Frame
-from seedvr2_core.plan import Piece
-from seedvr2_core.planner import build_plan, seconds_per_frame
-from tests.factories import make_info, make_options
+from seedvr2_core.planning.build import build_plan, seconds_per_frame
+from seedvr2_core.planning.plan import Piece
+from tests.kits.factories import make_info, make_options
 
 
 def test_frames_are_enlarged_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

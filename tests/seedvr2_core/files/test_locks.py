@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import DeadlineError
-from seedvr2_core.locks import has_flock, hold_lock
+from seedvr2_core.files.locks import has_flock, hold_lock
 
 HOLDER = """
 import sys, time

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_core import disk
-from seedvr2_core.commit import write_commit
-from seedvr2_core.engine import Commit
+from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import ResourceError, SegmentError
-from seedvr2_core.plan import Plan
-from seedvr2_core.planner import build_plan
-from seedvr2_core.segments import segments_dir
-from tests.factories import make_info, make_options
-from tests.restorer_kit import ENGINE
+from seedvr2_core.files import space as disk
+from seedvr2_core.job.latents import write_commit
+from seedvr2_core.job.sidecar import segments_dir
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Plan
+from tests.kits.factories import make_info, make_options
+from tests.kits.restorer import ENGINE
 
 
 def plan_of(**changes: object) -> Plan:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core import segments
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.plan import Plan
-from seedvr2_core.planner import build_plan
-from seedvr2_core.records import read_record, write_record
-from tests.factories import make_info, make_options
+from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.job import sidecar as segments
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Plan
+from tests.kits.factories import make_info, make_options
 
 
 @pytest.fixture

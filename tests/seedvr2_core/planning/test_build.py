@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import PlanError, ResourceError
-from seedvr2_core.plan import Plan
-from seedvr2_core.planner import (
+from seedvr2_core.planning.build import (
     WINDOW_SECONDS,
     Options,
     build_plan,
     shots_between,
     stall_limit,
 )
-from seedvr2_core.windows import num_latents, plan_windows, windows_of_piece
-from tests.factories import make_info, make_options
+from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning.windows import num_latents, plan_windows, windows_of_piece
+from tests.kits.factories import make_info, make_options
 
 
 def with_windows(window: int, overlap: int, color: str = "auto") -> Options:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seedvr2_core import memory
 from seedvr2_core.config import DIT_3B, DIT_7B, DIT_TINY_3B, VAE_PRODUCTION, VAE_TINY, DiTConfig
 from seedvr2_core.errors import PlanError, ResourceError
-from seedvr2_core.memory import MemoryRequest, plan_memory
-from seedvr2_core.plan import MemoryPlan
+from seedvr2_core.planning import memory
+from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.model import build_vae, random_weights
 
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2k": (2560, 1440), "4k": (3840, 2160)}

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.plan import (
+from seedvr2_core.planning.plan import (
     BUDGETS_PX,
     Segment,
     Shot,
@@ -14,7 +14,7 @@ from seedvr2_core.plan import (
     plan_segments,
     target_size,
 )
-from tests.factories import make_info
+from tests.kits.factories import make_info
 
 
 @pytest.mark.parametrize(

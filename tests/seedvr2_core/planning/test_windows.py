@@ -8,7 +8,7 @@ import torch
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.frames import padded_num_frames
-from seedvr2_core.windows import (
+from seedvr2_core.planning.windows import (
     StitchMode,
     decoder_slices,
     encoder_slices,

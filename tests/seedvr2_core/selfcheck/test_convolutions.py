@@ -11,8 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core import device_check
-from seedvr2_core.device_check import ConvShape, check_device, judge, reference_rows, tolerance_of
+from seedvr2_core.selfcheck import convolutions as device_check
+from seedvr2_core.selfcheck.convolutions import (
+    ConvShape,
+    check_device,
+    judge,
+    reference_rows,
+    tolerance_of,
+)
 from seedvr2_core.vae.conv import conv3d
 
 SHAPE = ConvShape(in_channels=32, out_channels=16, frames=2, height=11, width=9)
@@ -110,7 +116,7 @@ def test_verdicts() -> None:
 
 @pytest.mark.soak
 def test_runs_by_itself() -> None:
-    command = [sys.executable, "-m", "seedvr2_core.device_check", "--device", "cpu"]
+    command = [sys.executable, "-m", "seedvr2_core.selfcheck.convolutions", "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

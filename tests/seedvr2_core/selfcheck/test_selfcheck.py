@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import LatentState
 from seedvr2_core.errors import DeadlineError, InvalidRequestError
 from seedvr2_core.frames import BLACK_ROWS, Frame, pad
-from seedvr2_core.plan import Piece
-from seedvr2_core.restorer import SeedVR2Session
+from seedvr2_core.planning.plan import Piece
 from seedvr2_core.selfcheck import measure
 from seedvr2_core.selfcheck.bench import Clip, pad_without_black
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from seedvr2_core.selfcheck.run import MIN_LATENTS, Findings, Setup, run_selfcheck
-from seedvr2_core.shot import LatentState
-from tests.factories import make_info
-from tests.restorer_kit import make_frames, make_plan
-from tests.selfcheck_kit import MODEL, scale_weights, small_world, write_weights
+from tests.kits.factories import make_info
+from tests.kits.restorer import make_frames, make_plan
+from tests.kits.selfcheck import MODEL, scale_weights, small_world, write_weights
 
 pytestmark = pytest.mark.slow
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core.checkpoint import (
+from seedvr2_core.config import DIT_TINY_3B, VAE_TINY
+from seedvr2_core.dit.fold import load_folded
+from seedvr2_core.dit.model import load_plain
+from seedvr2_core.errors import CheckpointError
+from seedvr2_core.vae.model import build_vae
+from seedvr2_core.weights.checkpoint import (
     Identity,
     identify,
     load_text_embedding,
     open_checkpoint,
     public_layouts,
 )
-from seedvr2_core.config import DIT_TINY_3B, VAE_TINY
-from seedvr2_core.dit.fold import load_folded
-from seedvr2_core.dit.model import load_plain
-from seedvr2_core.errors import CheckpointError
-from seedvr2_core.vae.model import build_vae
-from tests.weights_kit import ROPE, tensors, tiny_layouts, write_safetensors, write_sparse
+from tests.kits.weights import ROPE, tensors, tiny_layouts, write_safetensors, write_sparse
 
 State = dict[str, Tensor]
 PARTS = ("dit-3b", "dit-7b", "vae", "pos_emb")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_core import checkpoint_files
-from seedvr2_core.checkpoint_files import (
+from seedvr2_core.errors import CheckpointError
+from seedvr2_core.weights import folder as checkpoint_files
+from seedvr2_core.weights.folder import (
     PUBLIC,
     WeightsRecord,
     examine,
@@ -22,9 +23,8 @@ from seedvr2_core.checkpoint_files import (
     scan_weights,
     verify_file,
 )
-from seedvr2_core.checkpoint_table import MODEL_PARTS, PUBLIC_FILES
-from seedvr2_core.errors import CheckpointError
-from tests.weights_kit import (
+from seedvr2_core.weights.table import MODEL_PARTS, PUBLIC_FILES
+from tests.kits.weights import (
     file_bytes,
     public,
     tensors,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core.checkpoint import Identity, identify, open_checkpoint
-from seedvr2_core.checkpoint_reader import read_safetensors_header
 from seedvr2_core.errors import CheckpointError
-from tests.weights_kit import tensors, tiny_layouts, write_safetensors
+from seedvr2_core.weights.checkpoint import Identity, identify, open_checkpoint
+from seedvr2_core.weights.reader import read_safetensors_header
+from tests.kits.weights import tensors, tiny_layouts, write_safetensors
 
 State = dict[str, Tensor]
 

@@ -18,8 +18,8 @@ from seedvr2_core.errors import (
     ResourceError,
     StalledError,
 )
-from tasks.guard import Child
-from tests.processes import is_running
+from tasks.child.guard import Child
+from tests.kits.processes import is_running
 
 StartChild = Callable[[str], Child]
 
@@ -143,7 +143,7 @@ def test_worker_dies_with_a_parent_that_is_killed() -> None:
         [
             sys.executable,
             "-c",
-            "import time; from tasks.guard import Child; c = Child(); print(c.pid, flush=True); "
+            "import time; from tasks.child.guard import Child; c = Child(); print(c.pid, flush=True); "
             "time.sleep(60)",
         ],
         stdout=subprocess.PIPE,

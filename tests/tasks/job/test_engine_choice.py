@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.engine import ENGINES
+from seedvr2_core.engines.protocol import ENGINES
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
-from tasks.engines import choose_device, choose_engine
+from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, check_request, offered_models
 from tasks.settings import Settings, use_settings
 

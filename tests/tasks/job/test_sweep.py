@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.locks import hold_lock
-from seedvr2_core.planner import build_plan
-from seedvr2_core.records import write_record
+from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files.records import write_record
+from seedvr2_core.planning.build import build_plan
+from tasks.job.sweep import sweep
 from tasks.settings import Settings
-from tasks.sweep import sweep
-from tests.factories import make_info, make_options
+from tests.kits.factories import make_info, make_options
 
 DAY = 86_400.0
 DIGEST = "ab" * 32

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tasks.reach import Reach, is_public
+from tasks.net.public_ips import Reach, is_public
 from tasks.settings import Settings
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.stoppable import run_stoppable
+from tasks.net.stoppable import run_stoppable
 
 
 class Told(BaseException):

@@ -10,10 +10,10 @@ import pytest
 
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUnavailableError
 from tasks.fetch import fetch
-from tasks.intake import check_source
-from tasks.safe_http import check_url, shown_url
+from tasks.net.untrusted import check_url, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
+from tasks.sources.obtain import check_source
 
 SECRET = "sekret42"
 

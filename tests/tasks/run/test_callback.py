@@ -23,15 +23,15 @@ from prefect.states import Cancelling
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from seedvr2_core.segments import file_sha256
-from tasks import callback
-from tasks.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
+from seedvr2_core.job.sidecar import file_sha256
 from tasks.estimate import plan_job
+from tasks.run import callback
+from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
 from tasks.schemas import Device, FetchedSource, ProbedSource, check_request
 from tasks.settings import Settings
-from tests.callback_kit import QUERY, SECRET, Receiver, documented_check
-from tests.processes import ROOT, environment
-from tests.server_kit import eventually
+from tests.kits.callback import QUERY, SECRET, Receiver, documented_check
+from tests.kits.processes import ROOT, environment
+from tests.kits.server import eventually
 
 
 @pytest.fixture

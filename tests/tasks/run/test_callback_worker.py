@@ -16,9 +16,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Cancelling
 
 from flows.upscale import upscale
-from tests.callback_kit import SECRET, Receiver
-from tests.processes import ROOT, children_of, command_of, environment, kill_tree
-from tests.server_kit import eventually
+from tests.kits.callback import SECRET, Receiver
+from tests.kits.processes import ROOT, children_of, command_of, environment, kill_tree
+from tests.kits.server import eventually
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600), pytest.mark.usefixtures("in_api")]
 

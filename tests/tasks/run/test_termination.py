@@ -5,7 +5,7 @@ import signal
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from tasks.termination import termination_heard
+from tasks.run.termination import termination_heard
 
 
 def _lose(signal_: BaseException) -> None:

@@ -16,11 +16,11 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from tasks import intake
 from tasks.fetch import fetch
-from tasks.intake import check_source
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
+from tasks.sources import obtain as intake
+from tasks.sources.obtain import check_source
 
 CONTENT = hashlib.shake_256(b"video").digest(1000)
 
@@ -132,6 +132,6 @@ def test_unknown_hosts(settings_with, host: str) -> None:
 
 
 def test_the_door_needs_neither_prefect_nor_torch() -> None:
-    code = "import sys, tasks.intake; print(sorted({'prefect', 'torch', 'av'} & set(sys.modules)))"
+    code = "import sys, tasks.sources.obtain; print(sorted({'prefect', 'torch', 'av'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

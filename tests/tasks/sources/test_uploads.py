@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from tasks.intake import check_source, obtain_source
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tasks.uploads import PartFile, find_upload, intake_dir, sweep_parts, upload_reference
+from tasks.sources.obtain import check_source, obtain_source
+from tasks.sources.uploads import PartFile, find_upload, intake_dir, sweep_parts, upload_reference
 
 VIDEO = b"video" * 1000
 SHA256 = hashlib.sha256(VIDEO).hexdigest()

@@ -16,10 +16,10 @@ from seedvr2_core.errors import (
     StorageError,
     StorageRefusedError,
 )
-from tasks.bunny import BunnyStorage
 from tasks.settings import Settings
-from tasks.storage import LocalStorage, check_storage, open_storage
-from tests.edge_kit import faulty_edge
+from tasks.storage.base import LocalStorage, check_storage, open_storage
+from tasks.storage.bunny import BunnyStorage
+from tests.kits.edge import faulty_edge
 
 
 def _file(folder: Path, content: bytes, name: str = "made.mp4") -> Path:

@@ -17,11 +17,11 @@ from seedvr2_core.errors import (
     StorageError,
     StorageRefusedError,
 )
-from tasks import bunny
-from tasks.bunny import BunnyStorage
-from tasks.bunny_zone import read_zone, signed
 from tasks.settings import Settings, child_environment
-from tests.edge_kit import FOLDER, KEY, Edge, faulty_edge, made_video
+from tasks.storage import bunny
+from tasks.storage.bunny import BunnyStorage
+from tasks.storage.bunny_zone import read_zone, signed
+from tests.kits.edge import FOLDER, KEY, Edge, faulty_edge, made_video
 
 CONTENT = hashlib.shake_256(b"bunny").digest(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core.color import (
+from seedvr2_core.engines.seedvr2.color import (
     ColorMethod,
     blur,
     needs_whole_shot,

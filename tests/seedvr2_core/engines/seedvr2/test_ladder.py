@@ -6,10 +6,10 @@ import itertools
 import pytest
 
 from seedvr2_core.config import VAE_PRODUCTION
-from seedvr2_core.memory import CHUNKS, SLICES, level_frames
-from seedvr2_core.plan import MemoryPlan
-from seedvr2_core.rungs import describe, lower_rung, shorter_windows
-from seedvr2_core.windows import plan_windows
+from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
+from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
+from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.windows import plan_windows
 
 PLANNED = MemoryPlan(
     vae_dtype="float16",

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
 from seedvr2_core.dit.model import DiTTables, FoldedDiT
+from seedvr2_core.engines.seedvr2.phases import Models
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.tiny import make_models, vae_weights
 from seedvr2_core.errors import DeviceMemoryError
-from seedvr2_core.phases import Models
-from seedvr2_core.plan import Plan
-from seedvr2_core.restorer import SeedVR2Session
-from seedvr2_core.segments import latents_path, sidecar_path
-from seedvr2_core.tiny import make_models, vae_weights
+from seedvr2_core.job.sidecar import latents_path, sidecar_path
+from seedvr2_core.planning.plan import Plan
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 from seedvr2_core.vae.model import FramesPerLevel, VideoVAE, build_vae
-from tests.pipeline_kit import (
+from tests.kits.pipeline import (
     KeepTorch,
     make_segments,
     packets,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
-from seedvr2_core.tiny import vae_weights
+from seedvr2_core.engines.seedvr2.tiny import vae_weights
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.model import FramesPerLevel, VideoVAE, build_vae
-from tests.restorer_kit import make_frames, make_plan, open_tiny, run_shot, whole
+from tests.kits.restorer import make_frames, make_plan, open_tiny, run_shot, whole
 
 
 class WatchedVAE(VideoVAE):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import LatentState
 from seedvr2_core.errors import NumericalError, SegmentError
-from seedvr2_core.plan import Plan
-from seedvr2_core.restorer import SeedVR2Session
-from seedvr2_core.shot import LatentState
-from tests.restorer_kit import (
+from seedvr2_core.planning.plan import Plan
+from tests.kits.restorer import (
     BuildVAE,
     Result,
     faulty,

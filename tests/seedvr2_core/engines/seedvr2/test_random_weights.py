@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seedvr2_core.random_weights import pcg64_v1
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 
 SHAPES = {
     "b.weight": (3, 4),

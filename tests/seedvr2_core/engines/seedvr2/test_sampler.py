@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core.sampler import (
+from seedvr2_core.engines.seedvr2.sampler import (
     TIMESTEP,
     condition,
     latent_noise,

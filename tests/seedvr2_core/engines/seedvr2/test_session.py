@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from seedvr2_core import phases, residency
-from seedvr2_core.engine import WarmUp
+from seedvr2_core.engines.protocol import WarmUp
+from seedvr2_core.engines.seedvr2 import parking as residency
+from seedvr2_core.engines.seedvr2 import phases
+from seedvr2_core.engines.seedvr2.tiny import open_session
 from seedvr2_core.errors import InvalidRequestError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.plan import Piece, Plan
-from seedvr2_core.tiny import open_session
+from seedvr2_core.planning.plan import Piece, Plan
 from seedvr2_core.vae.causal_conv import StreamState
-from tests.restorer_kit import (
+from tests.kits.restorer import (
     Result,
     differing,
     latents,
