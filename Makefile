@@ -51,7 +51,7 @@ fix: .venv/.installed ## format and apply safe lint fixes
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/upload.py
-	$(BIN)/python benchmarks/model/__main__.py --model $(BENCH_MODEL)
+	$(BIN)/python -m benchmarks.model --model $(BENCH_MODEL)
 
 image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
 	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .

@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
 from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.job.sidecar import file_sha256, pending_segments
-from seedvr2_core.planning import plan as plan_module
-from seedvr2_core.planning.build import Options, build_plan
-from seedvr2_core.planning.plan import EngineSettings, Plan
+from seedvr2_core.files.records import file_sha256, read_record, write_record
+from seedvr2_core.job.sidecar import pending_segments
+from seedvr2_core.planning import sizes
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import EngineSettings, Options, Plan
 from seedvr2_core.video.info import VideoInfo
 from tasks.child.guard import Child, Event
 
@@ -227,12 +227,12 @@ def prepare(
         preset=preset,
         segment_seconds=seconds,
     )
-    budgets = plan_module.BUDGETS_PX
+    budgets = sizes.BUDGETS_PX
     try:
-        plan_module.BUDGETS_PX = {"720p": pixels} if pixels else budgets
+        sizes.BUDGETS_PX = {"720p": pixels} if pixels else budgets
         plan = build_plan(read_record(info_path, VideoInfo), "benchmark", options)
     finally:
-        plan_module.BUDGETS_PX = budgets
+        sizes.BUDGETS_PX = budgets
     write_record(job_dir / "plan.json", plan)
     return job_dir
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.planning.build import Options, build_plan
-from seedvr2_core.planning.plan import EngineSettings, Plan
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import EngineSettings, Options, Plan
 from seedvr2_core.video.info import VideoInfo
 from tasks.child.guard import Child
 

@@ -1,7 +1,7 @@
 """The route flow: picks the deployment for a request, creates the job there, ends.
 
 For callers that do not know which pool takes which resolution. It takes no time and no GPU; its
-own id keeps resolving to the job (`tasks.run.routing.find_job`), so it can be handed out as a job id.
+own id keeps resolving to the job (`tasks.run.routing.find_job`), so it can be handed out as one.
 """
 
 import inspect

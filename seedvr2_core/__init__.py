@@ -6,8 +6,11 @@ The public names are loaded on first use, so that importing the package loads ne
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from seedvr2_core.config import PIXEL_VERSION
+
 if TYPE_CHECKING:
-    from seedvr2_core.engines.protocol import ENGINES, load_engine
+    from seedvr2_core.config import ENGINES
+    from seedvr2_core.engines.table import load_engine
     from seedvr2_core.errors import SeedVR2Error
     from seedvr2_core.frames import Frame
     from seedvr2_core.planning.plan import Plan
@@ -15,8 +18,6 @@ if TYPE_CHECKING:
     from seedvr2_core.video.probe import probe_video
     from seedvr2_core.video.reader import read_frames
 
-PIXEL_VERSION = 1
-"""Part of every job key; raised by hand when the same request gives other pixels."""
 
 _HOME = {
     "Plan": "seedvr2_core.planning.plan",
@@ -25,8 +26,8 @@ _HOME = {
     "SeedVR2Error": "seedvr2_core.errors",
     "probe_video": "seedvr2_core.video.probe",
     "read_frames": "seedvr2_core.video.reader",
-    "load_engine": "seedvr2_core.engines.protocol",
-    "ENGINES": "seedvr2_core.engines.protocol",
+    "load_engine": "seedvr2_core.engines.table",
+    "ENGINES": "seedvr2_core.config",
 }
 
 __all__ = [

@@ -1,8 +1,12 @@
-"""Architecture constants as frozen dataclasses, with the presets that have public weights."""
+"""What the engines are, as plain data: model architectures with their presets, and one row for
+each engine. Imports neither torch nor an engine, so the flow process can read it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from seedvr2_core.errors import InvalidRequestError
 
 PATCH = 2
 """Rows and columns of latent pixels in a token of the transformer."""
@@ -171,3 +175,93 @@ VAE_TINY = VAEConfig(block_out_channels=(8, 16, 24, 24), norm_groups=4)
 
 VAE_CONFIGS: Mapping[str, VAEConfig] = {"production": VAE_PRODUCTION, "tiny": VAE_TINY}
 """Presets by name. tiny is the production graph with few channels: tests."""
+PIXEL_VERSION = 1
+"""Part of every job key; raised by hand when the same request gives other pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One engine: what it is called, where its code is and what it needs."""
+
+    name: str
+    module: str
+    """Dotted name of the module that has `open_session` (`engines.protocol.EngineModule`)."""
+    label: str
+    """What it is, for people and for the file's metadata."""
+    dit: str = ""
+    vae: str = ""
+    """Presets of config.py; "" for engines without latents."""
+    needs_gpu: bool = False
+    test_only: bool = False
+    """Offered only where the setting TEST_ENGINES is on."""
+    weights: Literal["none", "packaged", "folder"] = "none"
+    """Where its weights are: it has none, a Python package brings them, or the weights folder."""
+
+    @property
+    def has_latents(self) -> bool:
+        """Works on shots and windows of latents (cuts are detected, segments break at windows)."""
+        return bool(self.dit)
+
+
+def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
+    return EngineSpec(
+        name=name,
+        module="seedvr2_core.engines.seedvr2.load",
+        label=label,
+        dit=dit,
+        vae="production",
+        needs_gpu=True,
+        weights="folder",
+    )
+
+
+def _tiny(name: str, dit: str) -> EngineSpec:
+    return EngineSpec(
+        name=name,
+        module="seedvr2_core.engines.seedvr2.tiny",
+        label="tiny test network (random weights, restores nothing)",
+        dit=dit,
+        vae="tiny",
+        test_only=True,
+    )
+
+
+ENGINES: dict[str, EngineSpec] = {
+    spec.name: spec
+    for spec in (
+        _seedvr2("seedvr2-7b", "SeedVR2 7B", "7b"),
+        _seedvr2("seedvr2-7b-sharp", "SeedVR2 7B sharp", "7b-sharp"),
+        _seedvr2("seedvr2-3b", "SeedVR2 3B", "3b"),
+        EngineSpec(
+            name="span",
+            module="seedvr2_core.engines.span",
+            label="SPAN (small CNN, not SeedVR2)",
+            weights="packaged",
+        ),
+        EngineSpec(
+            name="lanczos",
+            module="seedvr2_core.engines.lanczos",
+            label="Lanczos resize (no restoration)",
+        ),
+        _tiny("tiny", "tiny-7b"),
+        _tiny("tiny-3b", "tiny-3b"),
+        EngineSpec(
+            name="sleep",
+            module="seedvr2_core.engines.sleep",
+            label="test engine that takes 50 ms a frame (restores nothing)",
+            test_only=True,
+        ),
+    )
+}
+DEFAULT_ENGINE = "seedvr2-7b"
+
+
+def find_engine(name: str) -> EngineSpec:
+    """The table row of that name.
+
+    Raises:
+        InvalidRequestError: no such engine.
+    """
+    if name not in ENGINES:
+        raise InvalidRequestError(f"unknown model {name!r}; choose one of: {', '.join(ENGINES)}")
+    return ENGINES[name]

@@ -6,20 +6,16 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from seedvr2_core.engines.protocol import EngineSpec, find_engine, weights_digest
+from seedvr2_core.config import EngineSpec, find_engine
+from seedvr2_core.engines.table import weights_digest
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.planning.build import Options, build_plan
-from seedvr2_core.planning.plan import (
-    CutList,
-    EngineSettings,
-    Plan,
-    output_name,
-    plan_latent_windows,
-)
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import CutList, EngineSettings, Options, Plan, plan_latent_windows
+from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.video.info import VideoInfo
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.job.finish import FRESH_PLAN
+from tasks.job.hold import FRESH_PLAN
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import retryable

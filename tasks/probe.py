@@ -1,6 +1,5 @@
 """Probe: what the source really is, found by guarded children that read every packet."""
 
-import time
 from pathlib import Path
 
 from prefect import task
@@ -10,35 +9,12 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.records import read_record
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo
-from tasks.child.guard import Child, Event
+from tasks.child.operation import LIMIT_SECONDS, run_operation
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.run import record
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
 from tasks.sources.obtain import discard
 from tasks.step import retryable
-
-STALL_SECONDS = 60.0
-LIMIT_SECONDS = 2 * 3600.0
-"""A two-hour 4k source takes about half an hour to decode; what hangs, stalls first."""
-
-
-def run_operation(request: dict[str, object], *, until: str, doing: str) -> Event:
-    """Let a fresh child carry out one request and wait for its closing event.
-
-    Raises:
-        SeedVR2Error: what the child reported, that it died, or that a limit was passed.
-    """
-    child = Child(log=record.current().log)
-    deadline = time.monotonic() + LIMIT_SECONDS
-    try:
-        child.send(request)
-        while True:
-            event = child.next_event(stall=STALL_SECONDS, deadline=deadline, doing=doing)
-            if event["event"] == until:
-                return event
-    finally:
-        child.close()
 
 
 @task(

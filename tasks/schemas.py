@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from seedvr2_core.engines.protocol import ENGINES
+from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.plan import plan_latent_windows
 from tasks.net.untrusted import check_url
@@ -199,7 +199,7 @@ class ProbedSource(Record):
     """What the child sees, best first."""
     cpu_count: int
     cuts_path: Path | None = None
-    """JSON of `seedvr2_core.planning.plan.CutList`; None where the engine does not look at shots."""
+    """JSON of `planning.plan.CutList`; None where the engine does not look at shots."""
 
 
 class PlannedJob(Record):

@@ -314,17 +314,19 @@ def child_environment() -> dict[str, str]:
     }
 
 
-_override: list[Settings] = []
+_in_force: Settings | None = None
+"""What `use_settings` put in the place of the environment."""
 
 
 def get_settings() -> Settings:
     """The settings in force: the environment's, or what `use_settings` put in their place."""
-    return _override[-1] if _override else Settings()
+    return _in_force or Settings()
 
 
 def use_settings(settings: Settings | None) -> None:
     """Let this process use these settings (the command line does); None: the environment's."""
-    _override[:] = [settings] if settings else []
+    global _in_force
+    _in_force = settings
 
 
 def check_pool(resolution: str) -> None:

@@ -6,9 +6,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.errors import SeedVR2Error
-from seedvr2_core.files.records import sync_directory, sync_file
-from seedvr2_core.job.sidecar import file_sha256
-from tasks.probe import LIMIT_SECONDS, run_operation
+from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
+from tasks.child.operation import LIMIT_SECONDS, run_operation
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.step import retryable
 

@@ -7,7 +7,8 @@ from tasks.run.record import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
 from tasks.step import retryable
-from tasks.storage.base import STALL_SECONDS, open_storage
+from tasks.storage.base import STALL_SECONDS
+from tasks.storage.open import open_storage
 
 
 @task(

@@ -8,7 +8,8 @@ from tasks.run.record import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
 from tasks.step import retryable
-from tasks.storage.base import STALL_SECONDS, Stored, open_storage
+from tasks.storage.base import STALL_SECONDS, Stored
+from tasks.storage.open import open_storage
 from tasks.storage.public import wait_until_served
 
 

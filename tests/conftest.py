@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports Prefect: its database and profiles of the tests are not the user's.
 os.environ["PREFECT_HOME"] = _HOME = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
@@ -16,6 +17,9 @@ import imageio_ffmpeg
 import pytest
 
 from tests.kits.prefect_home import prepare_home
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
@@ -41,6 +45,19 @@ def _no_settings_stay() -> Iterator[None]:
 
     yield
     use_settings(None)
+
+
+@pytest.fixture
+def settings_with(tmp_path: Path) -> "Callable[..., Settings]":
+    """Make settings with a work directory of the test's own, and put them in force."""
+    from tasks.settings import Settings, use_settings
+
+    def make(**fields: Any) -> Settings:
+        settings = Settings(**{"work_dir": tmp_path / "work", **fields})
+        use_settings(settings)
+        return settings
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,11 @@ def test_door_checks_load_no_prefect() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["lanczos", "span", "frames", "engine", "seedvr2", "tiny", "memory", "planner"]
+    "module",
+    [
+        *("frames", "config", "planning.memory", "planning.build", "engines.protocol"),
+        *("engines.lanczos", "engines.span", "engines.seedvr2.load", "engines.seedvr2.tiny"),
+    ],
 )
 def test_model_code_needs_torch_numpy_safetensors_alone(module: str) -> None:
     others = (

@@ -1,6 +1,6 @@
 """Seconds, memory and share of the FLOP floor of the model, stage by stage.
 
-`python benchmarks/model/__main__.py --model 7b --resolution 1080p --json FILE` on a machine with a GPU;
+`python -m benchmarks.model --model 7b --resolution 1080p --json FILE` on a machine with a GPU;
 `--model tiny` runs in seconds on a CPU. Needs torch, numpy and safetensors alone.
 
 The real path (`SeedVR2Session`: encode, transformer, decode, colour) restores windows of one shot

@@ -1,4 +1,4 @@
-"""A session of the model whose stages are timed and whose memory is watched; see model.py."""
+"""A session of the model whose stages are timed and whose memory is watched; see __main__.py."""
 
 import argparse
 import gc

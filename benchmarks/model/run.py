@@ -1,4 +1,4 @@
-"""Runs windows of a shot through `SeedVR2Session` and measures them; see model.py."""
+"""Runs windows of a shot through `SeedVR2Session` and measures them; see __main__.py."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ CPU_MATMUL = 1024
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure; the report is plain data (see model.py)."""
+    """Measure; the report is plain data (see __main__.py)."""
     device = torch.device(options.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -16,15 +16,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS, DiTConfig, VAEConfig
+from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS, DiTConfig, VAEConfig, find_engine
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
-from seedvr2_core.engines.protocol import find_engine
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.planning import memory
-from seedvr2_core.planning.build import Options, build_plan
+from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
-from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Piece, Plan
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Options, Piece, Plan
 from seedvr2_core.planning.windows import num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae

@@ -31,6 +31,7 @@ from deployments.cli.options import (
     WorkDir,
     request_of,
 )
+from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
@@ -178,9 +179,9 @@ def _run(request: UpscaleRequest) -> UpscaleResult:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect's own temporary server would outlive a killed command; we bring one that does not.
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-    from deployments.cli.screen import open_display
+    from tasks.run.record import shown_to
 
-    with open_display(screen), _prefect_api():
+    with open_display(screen) as display, shown_to(display), _prefect_api():
         from flows.upscale import upscale as upscale_flow
 
         return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from seedvr2_core.engines.protocol import ENGINES
+from seedvr2_core.config import ENGINES
+from seedvr2_core.engines.table import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
 from tasks.settings import Settings
@@ -182,7 +183,7 @@ def _check_engines(settings: Settings) -> tuple[list[str], list[Check]]:
         if spec.test_only:
             continue
         try:
-            spec.weight_files(settings.weights_folder)
+            weight_files(spec.name, settings.weights_folder)
             engines.append(spec.name)
         except SeedVR2Error as error:
             checks.append(Check(name=spec.name, ok=True, notable=True, told=str(error)))

@@ -30,9 +30,9 @@ from deployments.cli.options import (
     StitchMode,
     request_of,
 )
+from deployments.cli.screen import ENDED, watch, where_it_is
 from deployments.gateway.client import Answer, Gateway
 from deployments.host.exits import exit_codes, say, screen
-from deployments.watch import ENDED, watch, words
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.obtain import check_source
@@ -179,7 +179,7 @@ def _show(job: Answer, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
         return
-    typer.echo(words(job))
+    typer.echo(where_it_is(job))
     for name in ("download_url", "output_path", "error"):
         if job[name]:
             typer.echo(f"{name}: {job[name]}")

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from deployments.host.exits import exit_codes, say, screen
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning.plan import BUDGETS_PX, target_size
+from seedvr2_core.planning.sizes import BUDGETS_PX, target_size
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from tasks.settings import child_environment
 
@@ -243,7 +243,7 @@ def _given_size(resolution: str) -> tuple[int, int] | None:
 
 def _read_clip(video: Path, num_frames: int) -> "tuple[VideoInfo, Clip]":
     """The clip's first frames."""
-    from seedvr2_core.job.sidecar import file_sha256
+    from seedvr2_core.files.records import file_sha256
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.video.probe import probe_video
     from seedvr2_core.video.reader import read_frames

@@ -239,7 +239,12 @@ def _client(api_url: str) -> "Iterator[SyncPrefectClient]":
 
 def _apply(client: "SyncPrefectClient", settings: Settings) -> None:
     """What `make deploy` applies, as far as one machine needs it."""
-    from deployments.deploy import apply_automations, apply_deployments, apply_pools, pool_template
+    from deployments.deploy.apply import (
+        apply_automations,
+        apply_deployments,
+        apply_pools,
+        pool_template,
+    )
 
     apply_pools(client, {pool: tied(pool_template(pool)) for pool in POOLS})
     apply_deployments(settings, POOLS)

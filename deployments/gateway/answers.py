@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, Field
 
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
-from tasks.run.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 

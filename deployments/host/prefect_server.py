@@ -4,8 +4,10 @@ Prefect's own temporary server outlives a killed parent; this one is a single pr
 kernel ends with its parent. It uses PREFECT_HOME's database, so that a server started later shows
 the runs.
 
-    python -m deployments.host.prefect_server --parent PID                   API alone, for one command
-    python -m deployments.host.prefect_server --parent PID --full --port 4200   UI, automations, all services
+    python -m deployments.host.prefect_server --parent PID
+        the API alone, for one command
+    python -m deployments.host.prefect_server --parent PID --full --port 4200
+        UI, automations, all services
 """
 
 import argparse

@@ -18,7 +18,7 @@ from seedvr2_core.child.channel import Channel, InFlight, Stopped
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
-from seedvr2_core.files.space import bytes_per_frame, check_room, full_disk_told, latent_bytes
+from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
 from seedvr2_core.job.latents import read_commits, write_commit
 from seedvr2_core.job.sidecar import (
@@ -29,6 +29,7 @@ from seedvr2_core.job.sidecar import (
     part_path,
     read_segment,
 )
+from seedvr2_core.job.space import bytes_per_frame, latent_bytes
 from seedvr2_core.planning.plan import Piece, Plan, Segment, Shot
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.child.pipeline import Events, Job, Pipeline
-from seedvr2_core.engines.protocol import load_engine
 from seedvr2_core.engines.seedvr2.parking import give_back
+from seedvr2_core.engines.table import load_engine
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers, segments_dir

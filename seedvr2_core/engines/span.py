@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
 from seedvr2_core.engines.ncnn_weights import read_ncnn_weights
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Heartbeat, span_weight_files
+from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.table import span_weight_files
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning.plan import Plan
 

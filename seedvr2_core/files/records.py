@@ -4,6 +4,7 @@ A file is complete or absent: written beside its name, synced, then renamed. pyd
 a record is read or written: model code imports this file where torch and numpy are all there is.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -68,3 +69,9 @@ def sync_directory(path: Path) -> None:
 def canonical_json(value: object) -> str:
     """One text for one value: sorted keys, no white space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

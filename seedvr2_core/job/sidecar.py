@@ -14,6 +14,7 @@ from pathlib import Path
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.records import (
     canonical_json,
+    file_sha256,
     read_record,
     sync_directory,
     sync_file,
@@ -92,12 +93,6 @@ def part_path(job_dir: Path, index: int) -> Path:
 def sidecar_path(job_dir: Path, index: int) -> Path:
     """The sidecar of one segment; without it the segment does not exist."""
     return segments_dir(job_dir) / f"{index:05d}.json"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) -> Sidecar:

@@ -5,27 +5,15 @@ resume. Ranges are half-open in file indices of presented frames.
 """
 
 import hashlib
-import itertools
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import PurePath
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 PLAN_FORMAT = 1
-
-BUDGETS_PX: Mapping[str, int] = {
-    "720p": 1280 * 720,
-    "1080p": 1920 * 1080,
-    "2k": 2560 * 1440,
-    "4k": 3840 * 2160,
-}
-"""Pixels of the output picture; the sides follow the displayed aspect ratio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,21 +141,6 @@ class Plan:
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
 
-def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:
-    """(width, height) of the output, both even.
-
-    The displayed picture is scaled so that its area is the resolution's budget.
-    """
-    return size_for(*info.display_size, resolution)
-
-
-def size_for(width: int | Fraction, height: int | Fraction, resolution: str) -> tuple[int, int]:
-    """(width, height) of the output for a picture that is displayed at this size, both even."""
-    scale = math.sqrt(BUDGETS_PX[resolution] / float(width * height))
-    sides = (max(2, 2 * round(float(side) * scale / 2)) for side in (width, height))
-    return next(sides), next(sides)
-
-
 def plan_latent_windows(batch_size: int, temporal_overlap: int | None) -> tuple[int, int, str]:
     """Window and overlap in latents from the request's frames, and a note ("" if none).
 
@@ -192,70 +165,34 @@ def plan_latent_windows(batch_size: int, temporal_overlap: int | None) -> tuple[
     )
 
 
-def plan_segments(
-    video: VideoInfo,
-    shots: Sequence[Shot],
-    *,
-    segment_seconds: float,
-    soft_boundaries: Mapping[int, Sequence[int]],
-) -> tuple[Segment, ...]:
-    """Cut the file into segments of about `segment_seconds` of presentation time.
-
-    Args:
-        video: times of all frames.
-        shots: rising, without gaps.
-        segment_seconds: a segment closes at the first boundary at which it has lasted this long.
-        soft_boundaries: shot index -> rising frame indices inside the shot where it may be cut.
-
-    Returns:
-        Segments that cover every frame once; each is whole shots or a part of one shot.
-    """
-    min_ticks = Fraction(segment_seconds) / Fraction(*video.time_base)
-    pieces_by_segment: list[list[Piece]] = []
-    gathered: list[Piece] = []
-
-    def flush() -> None:
-        if gathered:
-            pieces_by_segment.append(list(gathered))
-            gathered.clear()
-
-    for shot in shots:
-        cuts = _divide_shot(video.pts, shot, soft_boundaries.get(shot.index, ()), min_ticks)
-        if len(cuts) > 2:
-            flush()
-            pieces_by_segment += [
-                [Piece(shot=shot.index, start=a, stop=b)] for a, b in itertools.pairwise(cuts)
-            ]
-            continue
-        gathered.append(Piece(shot=shot.index, start=shot.start, stop=shot.stop))
-        end = video.pts[shot.stop] if shot.stop < len(video.pts) else video.pts[-1]
-        if end - video.pts[gathered[0].start] >= min_ticks:
-            flush()
-    flush()
-    return tuple(
-        Segment(index=k, start=pieces[0].start, stop=pieces[-1].stop, pieces=tuple(pieces))
-        for k, pieces in enumerate(pieces_by_segment)
-    )
-
-
-def _divide_shot(
-    pts: Sequence[int], shot: Shot, candidates: Sequence[int], min_ticks: Fraction
-) -> list[int]:
-    """Boundaries of the shot's parts, its own start and stop included."""
-    cuts = [shot.start]
-    for frame in candidates:
-        if pts[frame] - pts[cuts[-1]] >= min_ticks:
-            cuts.append(frame)
-    return [*cuts, shot.stop]
-
-
 def job_key(options: Mapping[str, object]) -> str:
     """SHA-256 over everything that changes a byte of the output, as canonical JSON."""
     text = json.dumps(options, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def output_name(source_name: str, resolution: str, key: str) -> str:
-    """`<stem, sanitised>_<resolution>_<12 digits of the key>.mp4`."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(source_name).stem).strip("._-")[:80]
-    return f"{stem or 'video'}_{resolution}_{key[:12]}.mp4"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a request asks for, resolved: the input of `build_plan`."""
+
+    resolution: str
+    engine: EngineSettings
+    device: str
+    """Torch device string."""
+    cpu_count: int
+    crf: int
+    preset: str
+    segment_seconds: float
+    device_kind: str = "cpu"
+    """The device's name."""
+    device_bytes: int | None = None
+    """Its free memory; None: the host."""
+    batch_size: int = 100
+    """Frames per window, for the stall limit."""
+    cut_detector: str = ""
+    """Which detector made the cuts; "" where none ran."""
+    stall_seconds: float | None = None
+    """Overrides the default stall limit."""
+    job_seconds: float | None = None
+    """Overrides the default job limit."""
+    notes: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.dit.model import DiTTables, make_tables
+from seedvr2_core.engines.seedvr2.blend import join_windows
 from seedvr2_core.engines.seedvr2.color import transfer_color
 from seedvr2_core.engines.seedvr2.parking import GuestModule
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
@@ -33,9 +34,9 @@ from seedvr2_core.frames import (
     rgb_to_tensor,
     tensor_to_rgb,
 )
-from seedvr2_core.planning.build import Options, build_plan
-from seedvr2_core.planning.plan import EngineSettings, Plan
-from seedvr2_core.planning.windows import join_windows, owned_latents, plan_windows
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import EngineSettings, Options, Plan
+from seedvr2_core.planning.windows import owned_latents, plan_windows
 from seedvr2_core.selfcheck.report import Clock, SavePicture
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import Posterior, VideoVAE, scale_latents

@@ -3,7 +3,8 @@
 Nearly all of the VAE's work is causal 3x3x3 convolutions in half precision, and builds of torch
 and cuDNN differ there by factors, in memory too. So three of them are run as the VAE runs them
 (conv.py, channels innermost) and compared with sums that no convolution kernel had a part in, and
-with the speed of a plain matrix product. `python -m seedvr2_core.selfcheck.convolutions` prints JSON.
+with the speed of a plain matrix product.
+`python -m seedvr2_core.selfcheck.convolutions` prints JSON.
 
 Shape legend: B batch 1, C channels, O output channels, T frames, H W pixels, R rows of a strip.
 """

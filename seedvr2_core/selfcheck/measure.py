@@ -20,8 +20,6 @@ DIVIDER_PX = 4
 AMPLIFIED = 8
 _LEVEL = re.compile(r"(encoder|decoder)\.(conv_in|mid_block|(?:down|up)_blocks\.\d+)")
 _LUMA_WEIGHTS = (0.2126, 0.7152, 0.0722)
-
-
 Device = torch.device | str
 
 

@@ -1,6 +1,7 @@
 """Which engine makes a job, and on which device."""
 
-from seedvr2_core.engines.protocol import DEFAULT_ENGINE, EngineSpec, find_engine
+from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
+from seedvr2_core.engines.table import weight_files
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.schemas import Device
 from tasks.settings import Settings
@@ -40,7 +41,7 @@ def choose_engine(model: str, device: Device, settings: Settings) -> tuple[Engin
         spec = find_engine(model)
         if obstacle := _lacks_gpu(spec, device):
             raise InvalidRequestError(f"{model} {obstacle}; choose span or lanczos, or a GPU pool")
-        spec.weight_files(settings.weights_folder)
+        weight_files(spec.name, settings.weights_folder)
         return spec, ""
     spec = find_engine(DEFAULT_ENGINE)
     obstacle = _lacks_gpu(spec, device) or _lacks_weights(spec, settings)
@@ -60,7 +61,7 @@ def _lacks_gpu(spec: EngineSpec, device: Device) -> str:
 
 def _lacks_weights(spec: EngineSpec, settings: Settings) -> str:
     try:
-        spec.weight_files(settings.weights_folder)
+        weight_files(spec.name, settings.weights_folder)
     except CheckpointError as error:
         return f"cannot be loaded: {error}"
     return ""

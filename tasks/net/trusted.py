@@ -27,3 +27,9 @@ def status_text(status: int) -> str:
 def _trusted() -> ssl.SSLContext:
     """Certifi's authorities, or those SSL_CERT_FILE names; reading them takes a while."""
     return httpx.create_ssl_context()
+
+
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """Certifi's authorities, or those SSL_CERT_FILE names; reading them takes a while."""
+    return httpx.create_ssl_context()

@@ -1,6 +1,6 @@
 """Requests to addresses that strangers chose: where they may lead and what may come back.
 
-The client connects only to IP addresses that were checked (`tasks/net/public_ips.py`), anew for every
+The client connects only to IP addresses that were checked (`public_ips.py`), anew for every
 redirect. It sends no credentials, takes no proxy from the environment and asks for unencoded bytes.
 No message and no log line shows a query string or user part: signed addresses carry their secret
 there.
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUnavailableError
-from tasks.checked_transport import CheckedTransport, host_of, port_of
 from tasks.net.public_ips import addresses_of, check_reach
+from tasks.net.trusted import trusted
 from tasks.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -286,3 +286,66 @@ def _distrust(error: BaseException | None) -> str | None:
             return error.verify_message
         error = error.__cause__ or error.__context__
     return None
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class CheckedTransport(httpx.AsyncBaseTransport):
+    """Connects to addresses that were checked; the server is told the name, and TLS holds it to it.
+
+    The name is resolved once a request, here; what is below gets IP addresses only.
+    """
+
+    def __init__(self, shown: str, settings: Settings) -> None:
+        """Let nothing be reached that these settings do not allow; messages call it `shown`."""
+        self._shown = shown
+        self._settings = settings
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=trusted(),
+            trust_env=False,
+            # One request a client: a kept connection only brings the race of a server closing it.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask the addresses of the request's host, one after the other, until one is connected.
+
+        Raises:
+            SourceRefusedError, SourceUnavailableError: as `addresses_of` does.
+        """
+        host, port = host_of(request.url), port_of(request.url)
+        seconds = request.extensions["timeout"]["connect"]
+        addresses = await addresses_of(host, port, self._shown, self._settings, seconds=seconds)
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._ask(request, host, address, seconds / len(addresses))
+        return await self._ask(request, host, addresses[-1], seconds / len(addresses))
+
+    async def _ask(
+        self, request: httpx.Request, host: str, address: str, seconds: float
+    ) -> httpx.Response:
+        """The same request at one address."""
+        timeout = request.extensions["timeout"] | {"connect": seconds}
+        aimed = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,  # Host among them
+            stream=request.stream,
+            extensions=request.extensions | {"sni_hostname": host, "timeout": timeout},
+        )
+        return await self._inner.handle_async_request(aimed)
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._inner.aclose()
+
+
+def host_of(url: httpx.URL) -> str:
+    """Host as it goes over the wire: ASCII, IPv6 without brackets."""
+    return url.raw_host.decode("ascii")
+
+
+def port_of(url: httpx.URL) -> int:
+    """Port that is connected to; 0 for schemes that are refused anyway."""
+    return _DEFAULT_PORTS.get(url.scheme, 0) if url.port is None else url.port

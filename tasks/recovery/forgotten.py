@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
-from tasks.recovery.report import recovers_at_work
+from tasks.recovery.watch import recovers_at_work
 from tasks.run.appointments import RECOVER, appoint
 from tasks.settings import get_settings
 from tasks.step import retryable

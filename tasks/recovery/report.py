@@ -6,29 +6,22 @@ machines are not compared where it matters: a run is alive if its beat changes w
 and silent if it does not for as long as it should have, the API answering all the while.
 """
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-import httpx
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, FlowFilter, FlowRunFilter
+from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.exceptions import PrefectException
-from prefect.runtime import flow_run
 
 from seedvr2_core.errors import InvalidRequestError
 from tasks.run.appointments import recoveries_of
-from tasks.run.record import PROGRESS_KEY
+from tasks.run.artifacts import PROGRESS_KEY
 from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings
-from tasks.step import retryable
 
 MARK = "recover: "
 """Begins the message of every state that `recover` sets."""
@@ -80,69 +73,6 @@ class RunReport(Record):
     def lost(self) -> bool:
         """Whether something has to be done about it."""
         return self.verdict in LOST
-
-
-@task(
-    name="look",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
-def look(run_id: UUID) -> RunReport:
-    """Read a run's state and its last beat.
-
-    Raises:
-        InvalidRequestError: there is no such run.
-    """
-    return read_report(run_id)
-
-
-@task(name="make-sure", persist_result=False, cache_policy=NO_CACHE)
-def make_sure(report: RunReport) -> RunReport:
-    """Watch a run that seems lost; what it is then, is sure.
-
-    Returns:
-        The report, or a new one if the run's state changed; alive if its beat went on.
-    """
-    while report.lost:
-        seen = _watch(report, _watch_seconds(report))
-        if seen.state_id == report.state_id:
-            return seen
-        report = seen
-    return report
-
-
-def _watch_seconds(report: RunReport) -> float:
-    """How long nothing must happen until a run counts as lost."""
-    settings = get_settings()
-    if report.verdict == "silent":
-        return (report.stall_limit_seconds or 0.0) + settings.recover_margin_seconds
-    return settings.recover_wait_seconds
-
-
-def _watch(report: RunReport, seconds: float) -> RunReport:
-    """Look again and again until something happens, or nothing did for so long.
-
-    A server that does not answer proves nothing about the run: the time starts anew.
-    """
-    logger = get_run_logger()
-    logger.info("%s: watching for %g s", report.verdict, seconds)
-    quiet_since, seen = time.monotonic(), report
-    while time.monotonic() - quiet_since < seconds:
-        time.sleep(min(POLL_SECONDS, seconds))
-        try:
-            seen = read_report(report.run_id)
-        except (httpx.HTTPError, PrefectException, OSError) as error:
-            logger.warning("the API does not answer, watching starts anew: %s", error)
-            quiet_since = time.monotonic()
-            continue
-        if seen.state_id != report.state_id:
-            return seen
-        if seen.beat_at != report.beat_at and report.verdict in ("crashed", "silent"):
-            return seen.model_copy(update={"verdict": "alive"})
-    return seen.model_copy(update={"verdict": report.verdict})
 
 
 def read_report(run_id: UUID) -> RunReport:
@@ -272,40 +202,3 @@ def _verdict_running(report: RunReport, now: datetime) -> Verdict:
         return "alive"
     limit = timedelta(seconds=report.stall_limit_seconds)
     return "silent" if now > report.beat_at + limit + margin else "alive"
-
-
-def seconds_left(report: RunReport, now: datetime) -> float:
-    """How long a job that is at work will take, by its progress so far."""
-    if report.job is None or report.began_at is None:
-        return 0.0
-    share = (report.percent or 0.0) / 100
-    if share <= 0:
-        return report.job.eta_seconds
-    elapsed = (now - report.began_at).total_seconds()
-    return min(elapsed * (1 - share) / share, report.job.job_limit_seconds)
-
-
-def recovers_at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """The runs of `recover` that are running."""
-    return client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
-        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
-    )
-
-
-@task(
-    name="another-looks",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
-def another_looks(report: RunReport) -> bool:
-    """Whether a `recover` that began before this one is at work on the same run."""
-    with get_client(sync_client=True) as client:
-        running = recovers_at_work(client)
-    ids = {str(report.run_id), str(report.asked_for)}
-    same = [run for run in running if str(run.parameters.get("run_id")) in ids and run.start_time]
-    same.sort(key=lambda run: (run.start_time, run.id))
-    return bool(same) and str(same[0].id) != flow_run.id

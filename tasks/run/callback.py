@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.net.untrusted import check_reachable, may_heal, post, shown_url
 from tasks.run.appointments import is_brought_back
-from tasks.run.record import RESULT_KEY
+from tasks.run.artifacts import RESULT_KEY
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings

@@ -6,10 +6,10 @@ away for minutes neither blocks the work nor fails the job.
 
 import contextlib
 import contextvars
-import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -19,15 +19,13 @@ import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactFilter
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
 from tasks.run.appointments import Watch
-from tasks.schemas import PlannedJob, Prospect, UpscaleResult
+from tasks.run.artifacts import PROGRESS_KEY
+from tasks.schemas import PlannedJob, Prospect
 
-PROGRESS_KEY = "upscale-progress"
-RESULT_KEY = "upscale-result"
 UPDATE_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 DONE = "done"
@@ -38,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class JobProgress:
     """Where a job is."""
 
     phase: str
@@ -66,11 +64,21 @@ class Listener(Protocol):
     def planned(self, job: PlannedJob) -> None:
         """The plan is made."""
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: JobProgress) -> None:
         """Called in the working thread with every heartbeat."""
 
 
-listeners: list[Listener] = []
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextlib.contextmanager
+def shown_to(listener: Listener) -> Iterator[None]:
+    """Let somebody in this process see the jobs that run inside the `with` block."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
 
 
 class JobRecord:
@@ -79,7 +87,8 @@ class JobRecord:
     def __init__(self, flow_run_id: str | None, run_logger: Any) -> None:
         self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
         self._logger = run_logger
-        self._latest: Progress | None = None
+        self._listeners = _listeners.get()
+        self._latest: JobProgress | None = None
         self._job: PlannedJob | None = None
         self._deadline: datetime | None = None
         self._watch = Watch(self._flow_run_id) if self._flow_run_id else None
@@ -99,7 +108,7 @@ class JobRecord:
     def planned(self, job: PlannedJob) -> None:
         """The plan is made: what will come out of it is shown from now on."""
         self._job = job
-        for listener in listeners:
+        for listener in self._listeners:
             listener.planned(job)
         # Another run of the same request may hold the job for as long as that.
         self.enter("planned", stall_limit=job.job_limit_seconds)
@@ -131,7 +140,7 @@ class JobRecord:
         """Note progress; `frames` None keeps the last count. Called once per heartbeat."""
         if frames is None:
             frames = self._latest.frames if self._latest else 0
-        self._latest = Progress(
+        self._latest = JobProgress(
             phase=phase,
             frames=frames,
             num_frames=num_frames,
@@ -140,7 +149,7 @@ class JobRecord:
             deadline=self._deadline,
         )
         self._changed.set()
-        for listener in listeners:
+        for listener in self._listeners:
             listener.progressed(self._latest)
 
     def start(self) -> None:
@@ -152,7 +161,7 @@ class JobRecord:
     def finish(self) -> None:
         """The job is done; its record must not stay at the last thing that happened before."""
         num_frames = self._job.num_frames if self._job else 0
-        self._latest = Progress(
+        self._latest = JobProgress(
             phase=DONE, frames=num_frames, num_frames=num_frames, stall_limit=DELIVERY_SECONDS
         )
 
@@ -165,7 +174,7 @@ class JobRecord:
 
     def _keep(self) -> None:
         """Record thread: at most one update a second, the latest value only, and the last one."""
-        posted: Progress | None = None
+        posted: JobProgress | None = None
         while True:
             self._changed.wait()
             self._changed.clear()
@@ -189,7 +198,7 @@ class JobRecord:
         if self._watch is not None:
             self._watch.keep(self._job.eta_seconds if self._job else None)
 
-    def _post(self, latest: Progress) -> None:
+    def _post(self, latest: JobProgress) -> None:
         """Create or update the progress artifact."""
         beat = _beat(latest, self._job)
         done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
@@ -212,7 +221,7 @@ class JobRecord:
                 client.update_artifact(self._artifact_id, update)
 
 
-def _beat(latest: Progress, job: PlannedJob | None) -> dict[str, str]:
+def _beat(latest: JobProgress, job: PlannedJob | None) -> dict[str, str]:
     """What `recover` reads of a progress artifact: the last sign of life, and what it is for."""
     beat = {
         "beat_at": latest.beat_at.isoformat(timespec="milliseconds"),
@@ -249,60 +258,23 @@ class _Unrecorded(JobRecord):
         super().__init__(None, logger)
 
 
-_current: list[JobRecord] = []
+_current: ContextVar[JobRecord | None] = ContextVar("record", default=None)
 
 
 def current() -> JobRecord:
     """The record of the run in this process."""
-    return _current[-1] if _current else _Unrecorded()
+    return _current.get() or _Unrecorded()
 
 
 @contextlib.contextmanager
 def keep_record() -> Iterator[JobRecord]:
     """Keep the record of the flow run that is running now."""
     record = JobRecord(flow_run.id, get_run_logger())
-    _current.append(record)
+    token = _current.set(record)
     record.start()
     try:
         yield record
         record.finish()
     finally:
-        _current.remove(record)
+        _current.reset(token)
         record.stop()
-
-
-def result_published(run_id: UUID) -> bool:
-    """Whether a run's result artifact is there."""
-    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [RESULT_KEY]}}
-    with get_client(sync_client=True) as client:
-        return bool(
-            client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run), limit=1)
-        )
-
-
-def publish_result(result: UpscaleResult) -> None:
-    """Write the result artifact, a table of one row that people and programs read.
-
-    Raises:
-        PrefectException, httpx.HTTPError: the server did not take it.
-    """
-    with get_client(sync_client=True) as client:
-        client.create_artifact(
-            ArtifactCreate(
-                key=RESULT_KEY,
-                type="table",
-                data=json.dumps([result.model_dump(mode="json")]),
-                description=_told(result),
-                flow_run_id=UUID(result.job_id),
-            )
-        )
-
-
-def _told(result: UpscaleResult) -> str:
-    """What a person wants to know first."""
-    return (
-        f"{result.cdn_url or result.output_path}\n\n"
-        f"{result.width}x{result.height}, {result.frames} frames, "
-        f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
-        f"engine {result.engine}, {result.seconds:g} s"
-    )

@@ -27,8 +27,7 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import sync_directory, sync_file
-from seedvr2_core.job.sidecar import file_sha256
+from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
 from tasks.net.stoppable import run_stoppable
 from tasks.net.untrusted import (
     check_answer,

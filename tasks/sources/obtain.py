@@ -22,8 +22,7 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import write_bytes
-from seedvr2_core.job.sidecar import file_sha256
+from seedvr2_core.files.records import file_sha256, write_bytes
 from tasks.net.untrusted import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings

@@ -8,8 +8,6 @@ import contextlib
 import hashlib
 from dataclasses import dataclass
 from email.message import Message
-from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -17,8 +15,8 @@ from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.files.records import read_record, write_record
 from tasks.settings import Settings
+from tasks.sources.names import plain_name
 
-_MAX_NAME = 120
 _MAX_VALIDATOR = 1000
 
 
@@ -121,25 +119,6 @@ def known_of(answer: httpx.Response, url: str, total: int | None) -> Known:
         total=total,
         name=_name_of(answer, url),
     )
-
-
-def plain_name(name: str) -> str:
-    """A file name without directories, percent codes and what does not print; may be empty."""
-    last = unquote(name, errors="replace").replace("\\", "/").rpartition("/")[2]
-    last = "".join(c for c in last if c.isprintable()).strip().lstrip(".").strip()
-    if len(last) <= _MAX_NAME:
-        return last
-    suffix = PurePosixPath(last).suffix[:16]
-    return last[: _MAX_NAME - len(suffix)] + suffix
-
-
-def name_in(source: str) -> str:
-    """The file name in an address or a path, for titles: without user, host, query and fragment."""
-    try:
-        path = urlsplit(source).path if "://" in source else source
-        return plain_name(path.rstrip("/"))
-    except ValueError:
-        return ""
 
 
 def _validator(answer: httpx.Response, header: str) -> str | None:

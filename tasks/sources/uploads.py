@@ -13,8 +13,7 @@ import uuid
 from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from seedvr2_core.files.records import sync_directory
-from seedvr2_core.job.sidecar import file_sha256
+from seedvr2_core.files.records import file_sha256, sync_directory
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 

@@ -18,7 +18,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
-from seedvr2_core.job.sidecar import file_sha256
+from seedvr2_core.files.records import file_sha256
 from tasks.net.trusted import open_client, status_text
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 from tasks.storage.bunny_zone import BunnyZone
@@ -49,8 +49,8 @@ class _Description(BaseModel):
 
 
 class BunnyStorage:
-    """Files in a Bunny storage zone (see tasks.storage.base.Storage). No redirect is followed: the key
-    goes where the settings say and nowhere else."""
+    """Files in a Bunny storage zone (see `base.Storage`). No redirect is followed: the
+    key goes where the settings say and nowhere else."""
 
     def __init__(self, zone: BunnyZone, *, on_sent: OnSent | None = None) -> None:
         """Use this zone.

@@ -18,7 +18,7 @@ import prefect.settings
 import pytest
 import yaml
 
-from deployments.deploy import pool_template, pool_type
+from deployments.deploy.apply import pool_template, pool_type
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]

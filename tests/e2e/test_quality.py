@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedvr2_core.engines.protocol import load_engine
+from seedvr2_core.engines.table import load_engine
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Piece, Shot

@@ -27,7 +27,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deploy import apply_automations, apply_deployments, apply_pools, pool_template
+from deployments.deploy.apply import (
+    apply_automations,
+    apply_deployments,
+    apply_pools,
+    pool_template,
+)
 from deployments.host.attached import attached
 from tasks.settings import Settings, use_settings
 from tests.kits.processes import ROOT, environment

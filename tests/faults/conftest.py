@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.job.sidecar import file_sha256
-from seedvr2_core.planning import plan
+from seedvr2_core.files.records import file_sha256
+from seedvr2_core.planning import sizes
 from tests.kits.faults import SMALL_PICTURES, Job
 
 
@@ -18,7 +18,7 @@ def make_job(
 
     What this process makes of them has the same small pictures as the commands'.
     """
-    monkeypatch.setattr(plan, "BUDGETS_PX", {"720p": SMALL_PICTURES.call})
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": SMALL_PICTURES.call})
     jobs: list[Job] = []
 
     def make(model: str = "sleep", work_dir: Path | None = None) -> Job:

@@ -21,7 +21,8 @@ from prefect.runtime import flow_run
 from pydantic import SecretStr
 
 from flows.upscale import upscale
-from tasks.run.record import PROGRESS_KEY, RESULT_KEY, Progress, keep_record, listeners
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
+from tasks.run.record import JobProgress, keep_record, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import Settings, use_settings
 from tasks.storage import public as served
@@ -173,7 +174,7 @@ class Watcher:
     def planned(self, job: PlannedJob) -> None:
         """Not of interest."""
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: JobProgress) -> None:
         if self.read is None and progress.detail == "2 of 3 MB":
             self.read = eventually(self._upload_artifact, "the progress artifact")
 
@@ -189,11 +190,8 @@ def test_the_record_shows_the_upload(edge: Edge, tmp_path: Path) -> None:
     edge.switch()
     use_settings(edge.settings(tmp_path / "work", bunny_root_dir=tmp_path.name))
     watcher = Watcher()
-    listeners.append(watcher)
-    try:
+    with shown_to(watcher):
         deliver(made_video(tmp_path, 3_000_000))
-    finally:
-        listeners.remove(watcher)
     assert watcher.read
     assert (watcher.read.metadata_ or {})["phase"] == "upload"
     assert watcher.read.data == 99.0

@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.upscale import upscale
-from tasks.run.record import RESULT_KEY
+from tasks.run.artifacts import RESULT_KEY
 from tests.kits.faults import Fault, Job, assert_nothing_left, run_here, wait_until, worker_of
 from tests.kits.processes import ROOT, children_of, is_running, kill_tree
 

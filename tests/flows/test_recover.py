@@ -40,15 +40,17 @@ from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks.recovery import forgotten as unseen
 from tasks.recovery import output as found_output
-from tasks.recovery import report as recovery
+from tasks.recovery import watch as recovery
+from tasks.recovery.end import move, move_ended
 from tasks.recovery.report import MARK
-from tasks.recovery.settle import move, move_ended
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, Watch, appoint
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.run.callback import call_back
-from tasks.run.record import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings, use_settings
-from tasks.storage.base import LocalStorage, Stored, open_storage
+from tasks.storage.base import Stored
+from tasks.storage.local import LocalStorage
+from tasks.storage.open import open_storage
 from tests.kits.server import Alerts
 
 PROSPECT = Prospect(

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from flows.route import route
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
-from tasks import settings
 from tasks.run.routing import (
     LABEL_RESOLUTION,
     LABEL_ROUTED_FROM,
@@ -29,9 +28,9 @@ URL = "https://example.org/clip.mp4"
 
 
 @pytest.fixture(autouse=True)
-def environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment_decides() -> None:
     """No settings that an earlier test of this process left."""
-    monkeypatch.setattr(settings, "_override", [])
+    use_settings(None)
 
 
 @pytest.fixture

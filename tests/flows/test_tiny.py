@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.upscale import upscale
 from seedvr2_core.files.records import read_record
 from seedvr2_core.job.sidecar import Sidecar, latents_path, sidecar_path
-from seedvr2_core.planning import plan as plan_module
+from seedvr2_core.planning import sizes
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.schemas import UpscaleResult
@@ -46,7 +46,7 @@ def _one_core() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plan_module, "BUDGETS_PX", SMALL)
+    monkeypatch.setattr(sizes, "BUDGETS_PX", SMALL)
     yield
     use_settings(None)
 
@@ -82,7 +82,7 @@ class Finished:
 def finished(demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     work_dir = offer_tiny(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api_url}):
-        patch.setattr(plan_module, "BUDGETS_PX", SMALL)
+        patch.setattr(sizes, "BUDGETS_PX", SMALL)
         return Finished(work_dir=work_dir, result=run(demo_clip))
 
 

@@ -23,7 +23,7 @@ from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from seedvr2_core.files.records import read_record
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
-from tasks.run.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 

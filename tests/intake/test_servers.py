@@ -22,7 +22,7 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from tasks import checked_transport
+from tasks.net import untrusted
 from tasks.net import untrusted as safe_http
 from tasks.schemas import UpscaleRequest
 from tasks.sources import download
@@ -408,7 +408,7 @@ class TestTls:
         self, tls_server, settings_with, refused, obtained, resolver, certificate, monkeypatch
     ) -> None:
         trusted = ssl.create_default_context(cafile=certificate[0])
-        monkeypatch.setattr(checked_transport, "trusted", lambda: trusted)
+        monkeypatch.setattr(untrusted, "trusted", lambda: trusted)
         settings = settings_with(fetch_allow=("good.test", "other.test"))
         for name in ("good.test", "other.test"):
             resolver.name(name, ["127.0.0.1"])

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from seedvr2_core.planning.build import Options
-from seedvr2_core.planning.plan import EngineSettings
+from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
 
 UNTAGGED = ColorInfo(full_range=False, matrix=6, primaries=2, transfer=2)

@@ -47,7 +47,7 @@ class Fault:
     after: str = ""
 
 
-SMALL_PICTURES = Fault(at="seedvr2_core.planning.plan:BUDGETS_PX", call=96 * 54, do="small")
+SMALL_PICTURES = Fault(at="seedvr2_core.planning.sizes:BUDGETS_PX", call=96 * 54, do="small")
 """What 720p means in the process that plans: pixels are not what is tested here."""
 
 

@@ -19,12 +19,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 from starlette.types import ASGIApp
 
-import tasks.settings
-from deployments.gateway import create_app
+from deployments.gateway.app import create_app
 from deployments.gateway.prefect_api import PrefectLine
 from deployments.host.http_server import server_config
 from flows.upscale import upscale
-from tasks.run.record import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.settings import Settings, use_settings
 
 URL = "https://example.org/clip.mp4"
@@ -82,9 +81,8 @@ def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.C
 def deployed(api_url: str) -> Iterator[None]:
     """Pools and deployments h100 and h200 of the real flow; nobody works on them.
 
-    In the end no run is left that a later test could take or find at work; settings are put back.
+    In the end no run is left that a later test could take or find at work.
     """
-    before = list(tasks.settings._override)
     with (
         temporary_settings({PREFECT_API_URL: api_url}),
         get_client(sync_client=True) as client,
@@ -99,7 +97,6 @@ def deployed(api_url: str) -> Iterator[None]:
         while runs := client.read_flow_runs(flow_run_filter=unended):
             for run in runs:
                 client.delete_flow_run(run.id)
-    tasks.settings._override[:] = before
 
 
 def submit(client: httpx.Client, **fields: object) -> str:

@@ -14,7 +14,7 @@ from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.records import read_record, write_record
 from seedvr2_core.job.sidecar import Sidecar, sidecar_path, video_path
-from seedvr2_core.planning import plan as plan_module
+from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
@@ -45,7 +45,7 @@ def tiny_plan(clip: Path, *, window: int = 3, overlap: int = 1, seconds: float =
 
 def use_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans for 720p get 32x18 pixels."""
-    monkeypatch.setattr(plan_module, "BUDGETS_PX", {"720p": 32 * 18})
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 32 * 18})
 
 
 def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2Session]) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-
-
 MARK = "SEEDVR2_TEST_MARK"
 """A variable by which a test knows again whatever it started, orphans included."""
 

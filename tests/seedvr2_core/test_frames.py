@@ -141,5 +141,6 @@ def test_frame_shows_its_shape_not_its_data() -> None:
 
 
 def test_importing_frames_and_windows_loads_no_torch() -> None:
-    code = "import sys, seedvr2_core.frames, seedvr2_core.planning.windows; assert 'torch' not in sys.modules"
+    modules = "sys, seedvr2_core.frames, seedvr2_core.planning.windows"
+    code = f"import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -24,7 +24,8 @@ from tasks.fetch import fetch
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import obtain as intake
-from tasks.sources.partial import Place, name_in, plain_name
+from tasks.sources.names import name_in, plain_name
+from tasks.sources.partial import Place
 
 VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
 OTHER = hashlib.shake_256(b"other").digest(2 * 2**20)

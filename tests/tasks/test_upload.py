@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
-from tasks.run import record
-from tasks.run.record import Progress
+from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import use_settings
 from tasks.upload import upload
@@ -69,21 +68,20 @@ class Listener:
     """Keeps what the record is told."""
 
     def __init__(self) -> None:
-        self.progress: list[Progress] = []
+        self.progress: list[JobProgress] = []
 
     def planned(self, job: PlannedJob) -> None:
         """Not of interest."""
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: JobProgress) -> None:
         self.progress.append(progress)
 
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     listener = Listener()
-    record.listeners.append(listener)
-    yield listener
-    record.listeners.remove(listener)
+    with shown_to(listener):
+        yield listener
 
 
 def test_upload_to_an_edge_and_again(edge: Edge, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, Wr
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.storage import public as served
-from tasks.storage.base import open_storage
+from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
 from tests.kits.edge import Edge, faulty_edge, made_video

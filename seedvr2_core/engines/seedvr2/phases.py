@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seedvr2_core.dit.model import DiTTables, FoldedDiT, make_tables
 from seedvr2_core.engines.protocol import Heartbeat
+from seedvr2_core.engines.seedvr2.blend import StitchMode, join_windows
 from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
 from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
 from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
@@ -26,7 +27,6 @@ from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid, 
 from seedvr2_core.errors import NumericalError, PlanError
 from seedvr2_core.frames import Frame, crop, pad, padded_size, resize, rgb_to_tensor, tensor_to_rgb
 from seedvr2_core.planning.plan import MemoryPlan, Plan
-from seedvr2_core.planning.windows import StitchMode, join_windows
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
 

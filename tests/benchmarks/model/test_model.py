@@ -29,7 +29,7 @@ from seedvr2_core.vae.model import build_vae, random_weights
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "benchmarks" / "model.py"
+SCRIPT = ROOT / "benchmarks" / "model" / "__main__.py"
 SMALL = ("--model", "tiny", "--resolution", "32x16", "--window", "8", "--warm", "1")
 
 

@@ -20,7 +20,7 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.objects import StateType
 from typer.testing import CliRunner
 
-from deployments import watch
+from deployments.cli import screen
 from deployments.cli.app import app
 from deployments.gateway import client as gateway_client
 from deployments.gateway.auth import digest
@@ -58,7 +58,7 @@ def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask more often than people need."""
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(screen, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(gateway_client, "_AGAIN_SECONDS", 0.1)
 
 

@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import deployments.cli.weights
-import tasks.settings
 from deployments.cli import weights_hub as weights
 from deployments.cli.weights import app
 from tasks.settings import Settings, use_settings
@@ -28,12 +27,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def folder(hub: FakeHub, tmp_path: Path) -> Iterator[Path]:
+def folder(hub: FakeHub, tmp_path: Path) -> Path:
     """The weights directory of the settings."""
-    before = list(tasks.settings._override)
     use_settings(Settings(work_dir=tmp_path, hf_endpoint=hub.url))
-    yield tmp_path / "weights"
-    tasks.settings._override[:] = before
+    return tmp_path / "weights"
 
 
 def run(*arguments: str | Path) -> Result:

@@ -18,7 +18,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 
-from deployments import deploy
+from deployments.deploy import apply
 from seedvr2_core.errors import InvalidRequestError
 from tests.kits.server import Alerts, eventually, prefect_server
 
@@ -324,7 +324,7 @@ def test_a_pool_of_another_type_is_refused(in_api: None) -> None:
         client.create_work_pool(WorkPoolCreate(name="cpu", type="docker"))
         try:
             with pytest.raises(InvalidRequestError, match=r"of type docker.*delete cpu"):
-                deploy.apply_pools(client)
+                apply.apply_pools(client)
         finally:
             client.delete_work_pool("cpu")
 

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments import deploy
-from deployments.deploy import PREFECT_FILE, deployment_name, read_deployments
+from deployments.deploy import apply
+from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deployments
 from seedvr2_core.errors import InvalidRequestError
-from tasks import settings
-from tasks.settings import DEPLOYMENTS, Settings
+from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
 
 @pytest.fixture(autouse=True)
-def environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment_decides() -> None:
     """No settings that an earlier test of this process left."""
-    monkeypatch.setattr(settings, "_override", [])
+    use_settings(None)
 
 
 def test_prefect_yaml_shows_the_default_table() -> None:
@@ -47,14 +46,14 @@ def test_there_is_nothing_to_build_or_pull() -> None:
 
 
 def test_the_image_is_named_by_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploy, "ROOT", tmp_path)
+    monkeypatch.setattr(apply, "ROOT", tmp_path)
     with pytest.raises(InvalidRequestError, match="SEEDVR2_IMAGE"):
-        deploy.default_image()
+        apply.default_image()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (tmp_path / "file").write_text("1")
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
-    clean = deploy.default_image()
+    clean = apply.default_image()
     assert re.fullmatch(r"seedvr2:[0-9a-f]{12}", clean)
     (tmp_path / "file").write_text("2")
-    assert deploy.default_image() == f"{clean}-dirty"
+    assert apply.default_image() == f"{clean}-dirty"

@@ -15,9 +15,8 @@ from prefect.workers.process import ProcessJobConfiguration
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 from pydantic import SecretStr, ValidationError
 
-from deployments.deploy import POOLS_DIR, pool_names, pool_template, pool_type
-from tasks import settings
-from tasks.settings import Settings
+from deployments.deploy.apply import POOLS_DIR, pool_names, pool_template, pool_type
+from tasks.settings import Settings, use_settings
 
 IMAGE = {"image": "seedvr2:0123456789ab"}
 GPU_POOLS = ("h100", "h200")
@@ -25,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("in_api")
 
 
 @pytest.fixture(autouse=True)
-def environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment_decides() -> None:
     """No settings that an earlier test of this process left."""
-    monkeypatch.setattr(settings, "_override", [])
+    use_settings(None)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from deployments.gateway import create_app
+from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
 from deployments.gateway.prefect_api import PrefectLine
 from seedvr2_core.errors import InvalidRequestError

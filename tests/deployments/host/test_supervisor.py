@@ -35,7 +35,8 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 if given.child:
     tie = "--parent=" + str(os.getpid())
-    subprocess.Popen([sys.executable, "-m", "deployments.host.attached", tie, "small", "grandchild"])
+    command = [sys.executable, "-m", "deployments.host.attached", tie, "small", "grandchild"]
+    subprocess.Popen(command)
 handler = http.server.SimpleHTTPRequestHandler
 server = http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler)
 print(f"{given.name}: http://127.0.0.1:{server.server_port}", flush=True)
@@ -152,7 +153,7 @@ def test_kill_9_leaves_nothing(make: Make, tmp_path: Path) -> None:
     code = """
 import os
 from pathlib import Path
-from deployments.supervisor import Part, Supervisor
+from deployments.host.supervisor import Part, Supervisor
 supervisor = Supervisor(print)
 supervisor.start(*(Part(name=n, module="small", arguments=(n, "--child"), port=0,
                         environment=os.environ, log=Path(n + ".log")) for n in ("one", "two")))

@@ -11,7 +11,7 @@ fill        fills the disk of the mark's file and goes on
 enospc      raises what a full disk raises
 garbage     writes lines that are no events before every event (at something that the child's
             main module calls before its first event; no mark)
-small       makes 720p that many pixels (`call`), at seedvr2_core.planning.plan:BUDGETS_PX; no mark
+small       makes 720p that many pixels (`call`), at seedvr2_core.planning.sizes:BUDGETS_PX; no mark
 count       appends a byte to the mark's file when a call has returned (one may wait in it)
 jump        the wall clock jumps back and forth by hours (no "at", no mark)
 """

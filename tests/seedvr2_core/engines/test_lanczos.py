@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
-from seedvr2_core.engines.protocol import load_engine
+from seedvr2_core.engines.table import load_engine
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Shot
 

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from seedvr2_core.config import find_engine
 from seedvr2_core.engines import sleep
-from seedvr2_core.engines.protocol import find_engine
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning.build import build_plan, seconds_per_frame
+from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Piece
+from seedvr2_core.planning.timing import seconds_per_frame
 from tests.kits.factories import make_info, make_options
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.ncnn_weights import read_ncnn_weights
-from seedvr2_core.engines.protocol import load_engine, span_weight_files
 from seedvr2_core.engines.span import (
     FACTORS,
     RADIUS,
@@ -27,6 +26,7 @@ from seedvr2_core.engines.span import (
     upscale_in_strips,
     upscale_rgb,
 )
+from seedvr2_core.engines.table import load_engine, span_weight_files
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Shot

@@ -17,7 +17,7 @@ from seedvr2_core.files.locks import has_flock, hold_lock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from seedvr2_core.locks import hold_lock
+from seedvr2_core.files.locks import hold_lock
 with hold_lock(Path(sys.argv[1]), timeout=0, on_wait=lambda: None):
     print("held", flush=True)
     time.sleep(60)

@@ -15,6 +15,7 @@ from seedvr2_core.errors import ResourceError, SegmentError
 from seedvr2_core.files import space as disk
 from seedvr2_core.job.latents import write_commit
 from seedvr2_core.job.sidecar import segments_dir
+from seedvr2_core.job.space import bytes_needed, bytes_per_frame, latent_bytes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from tests.kits.factories import make_info, make_options
@@ -40,16 +41,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_finished_segments_tell_better_than_the_guess() -> None:
     plan = plan_of()
-    assert disk.bytes_per_frame(plan, [(50, 5000), (50, 15000)]) == 200
-    assert disk.bytes_per_frame(plan_of(crf=24)) == disk.bytes_per_frame(plan) / 2
+    assert bytes_per_frame(plan, [(50, 5000), (50, 15000)]) == 200
+    assert bytes_per_frame(plan_of(crf=24)) == bytes_per_frame(plan) / 2
 
 
 def test_the_joined_file_is_counted_and_what_is_done_is_not() -> None:
     plan = plan_of()
     pending = plan.segments[2:]
     frames = sum(s.num_frames for s in pending) + plan.video.num_frames
-    assert disk.bytes_needed(plan, pending, [(100, 1000)]) == 10 * frames
-    assert disk.bytes_needed(plan, [], [(100, 1000)]) == 10 * plan.video.num_frames
+    assert bytes_needed(plan, pending, [(100, 1000)]) == 10 * frames
+    assert bytes_needed(plan, [], [(100, 1000)]) == 10 * plan.video.num_frames
 
 
 def test_latents_of_divided_shots_are_counted(tmp_path: Path) -> None:
@@ -66,8 +67,8 @@ def test_latents_of_divided_shots_are_counted(tmp_path: Path) -> None:
     segments_dir(tmp_path).mkdir()
     write_commit(tmp_path, segment, commit)
     written = next(segments_dir(tmp_path).iterdir()).stat().st_size
-    assert abs(disk.latent_bytes(plan, segment) - written) < 1000
-    assert disk.latent_bytes(plan_of(), plan_of().segments[0]) == 0
+    assert abs(latent_bytes(plan, segment) - written) < 1000
+    assert latent_bytes(plan_of(), plan_of().segments[0]) == 0
 
 
 def test_too_little_room_is_refused_with_both_numbers(tmp_path: Path) -> None:

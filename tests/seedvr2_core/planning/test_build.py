@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import PlanError, ResourceError
-from seedvr2_core.planning.build import (
-    WINDOW_SECONDS,
-    Options,
-    build_plan,
-    shots_between,
-    stall_limit,
-)
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.cutting import shots_between
+from seedvr2_core.planning.plan import Options, Plan
+from seedvr2_core.planning.timing import WINDOW_SECONDS, stall_limit
 from seedvr2_core.planning.windows import num_latents, plan_windows, windows_of_piece
 from tests.kits.factories import make_info, make_options
 

@@ -193,7 +193,7 @@ def test_planning_loads_no_torch() -> None:
     code = """
 import sys
 from seedvr2_core.config import DIT_7B, VAE_PRODUCTION
-from seedvr2_core.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 plan_memory(MemoryRequest(
     dit_config=DIT_7B, vae_config=VAE_PRODUCTION, width=1920, height=1080,
     num_latents_in_window=25, overlap=3, segment_latents=91, source_frame_bytes=1000000,

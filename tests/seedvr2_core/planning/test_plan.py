@@ -5,15 +5,9 @@ import itertools
 import pytest
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.planning.plan import (
-    BUDGETS_PX,
-    Segment,
-    Shot,
-    output_name,
-    plan_latent_windows,
-    plan_segments,
-    target_size,
-)
+from seedvr2_core.planning.cutting import plan_segments
+from seedvr2_core.planning.plan import Segment, Shot, plan_latent_windows
+from seedvr2_core.planning.sizes import BUDGETS_PX, output_name, target_size
 from tests.kits.factories import make_info
 
 

@@ -6,16 +6,14 @@ import math
 import pytest
 import torch
 
+from seedvr2_core.engines.seedvr2.blend import StitchMode, join_weights, join_windows
 from seedvr2_core.errors import PlanError
 from seedvr2_core.frames import padded_num_frames
 from seedvr2_core.planning.windows import (
-    StitchMode,
     decoder_slices,
     encoder_slices,
     encoder_warm_up_start,
     first_frame,
-    join_weights,
-    join_windows,
     num_latents,
     owned_latents,
     plan_windows,

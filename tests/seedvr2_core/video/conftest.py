@@ -1,15 +1,11 @@
 """The clips of the video tests."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-# Tests are no packages (and site-packages may hold a "tests" of its own): helpers are found here.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from media_kit import RECIPES, SHARED, ffmpeg
+from tests.kits.media import RECIPES, SHARED, ffmpeg
 
 
 @pytest.fixture(scope="session")

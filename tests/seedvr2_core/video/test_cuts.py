@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from media_kit import ffmpeg
 
 from seedvr2_core.errors import CheckpointError, InvalidVideoError, NumericalError
 from seedvr2_core.video import cuts
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
+from tests.kits.media import ffmpeg
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_kit import ALL_CLIPS, encode_parts, ffmpeg, settings_for, shown_times
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, JoinResult, join_segments
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.writer import count_frames
+from tests.kits.media import ALL_CLIPS, encode_parts, ffmpeg, settings_for, shown_times
 
 GetClip = Callable[[str], Path]
 

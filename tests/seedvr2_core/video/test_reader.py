@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_kit import ALL_CLIPS, shown_pictures
 
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
+from tests.kits.media import ALL_CLIPS, shown_pictures
 
 GetClip = Callable[[str], Path]
 

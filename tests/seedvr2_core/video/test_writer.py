@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_kit import encode_parts, settings_for
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
@@ -15,6 +14,7 @@ from seedvr2_core.video.info import ColorInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
+from tests.kits.media import encode_parts, settings_for
 
 GetClip = Callable[[str], Path]
 

@@ -143,8 +143,8 @@ def test_worker_dies_with_a_parent_that_is_killed() -> None:
         [
             sys.executable,
             "-c",
-            "import time; from tasks.child.guard import Child; c = Child(); print(c.pid, flush=True); "
-            "time.sleep(60)",
+            "import time; from tasks.child.guard import Child; c = Child(); "
+            "print(c.pid, flush=True); time.sleep(60)",
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -164,9 +164,9 @@ def test_worker_dies_with_a_parent_that_is_killed() -> None:
 def test_worker_prints_do_not_reach_the_protocol() -> None:
     code = (
         "import os, sys; sys.argv = ['w', str(os.getppid())]\n"
-        "from seedvr2_core import worker\n"
-        "worker.OPERATIONS = {'noise': lambda r, e: (print('noise'), os.system('echo more'), "
-        "e.emit('done'))}\nworker.main()"
+        "from seedvr2_core.child import __main__ as child\n"
+        "child.OPERATIONS = {'noise': lambda r, e: (print('noise'), os.system('echo more'), "
+        "e.emit('done'))}\nchild.main()"
     )
     script = [sys.executable, "-u", "-c", code]
     child = Child(command=script)

@@ -1,11 +1,10 @@
 """Which engine and device a request gets, by what the machine has."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
-from seedvr2_core.engines.protocol import ENGINES
+import tasks.job.engine_choice
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, check_request, offered_models
@@ -18,8 +17,7 @@ GPU = Device(name="cuda:0", kind="NVIDIA H100 80GB HBM3", free_bytes=78 * 10**9)
 @pytest.fixture
 def has_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the 7B's files were there; reading them is tested with the files themselves."""
-    spec = dataclasses.replace(ENGINES["seedvr2-7b"], weight_files=lambda folder: ())
-    monkeypatch.setitem(ENGINES, "seedvr2-7b", spec)
+    monkeypatch.setattr(tasks.job.engine_choice, "weight_files", lambda name, folder: ())
 
 
 def settings(tmp_path: Path, *, allow_cpu_engine: bool = False) -> Settings:

@@ -22,11 +22,12 @@ from prefect.states import (
 )
 
 from tasks.recovery.output import NOTE, look_once, save_result
-from tasks.recovery.report import MARK, RunReport, Verdict, report_on, seconds_left
+from tasks.recovery.report import MARK, RunReport, Verdict, report_on
 from tasks.recovery.settle import has_attempts
+from tasks.recovery.watch import seconds_left
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings
-from tasks.storage.base import open_storage
+from tasks.storage.open import open_storage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PROSPECT = Prospect(

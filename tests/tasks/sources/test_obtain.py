@@ -132,6 +132,7 @@ def test_unknown_hosts(settings_with, host: str) -> None:
 
 
 def test_the_door_needs_neither_prefect_nor_torch() -> None:
-    code = "import sys, tasks.sources.obtain; print(sorted({'prefect', 'torch', 'av'} & set(sys.modules)))"
+    heavy = {"prefect", "torch", "av"}
+    code = f"import sys, tasks.sources.obtain; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

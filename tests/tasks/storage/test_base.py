@@ -17,8 +17,9 @@ from seedvr2_core.errors import (
     StorageRefusedError,
 )
 from tasks.settings import Settings
-from tasks.storage.base import LocalStorage, check_storage, open_storage
 from tasks.storage.bunny import BunnyStorage
+from tasks.storage.local import LocalStorage
+from tasks.storage.open import check_storage, open_storage
 from tests.kits.edge import faulty_edge
 
 

@@ -1,0 +1,38 @@
+"""Sizes and names of outputs."""
+
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import PurePath
+
+from seedvr2_core.video.info import VideoInfo
+
+BUDGETS_PX: Mapping[str, int] = {
+    "720p": 1280 * 720,
+    "1080p": 1920 * 1080,
+    "2k": 2560 * 1440,
+    "4k": 3840 * 2160,
+}
+"""Pixels of the output picture; the sides follow the displayed aspect ratio."""
+
+
+def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:
+    """(width, height) of the output, both even.
+
+    The displayed picture is scaled so that its area is the resolution's budget.
+    """
+    return size_for(*info.display_size, resolution)
+
+
+def size_for(width: int | Fraction, height: int | Fraction, resolution: str) -> tuple[int, int]:
+    """(width, height) of the output for a picture that is displayed at this size, both even."""
+    scale = math.sqrt(BUDGETS_PX[resolution] / float(width * height))
+    sides = (max(2, 2 * round(float(side) * scale / 2)) for side in (width, height))
+    return next(sides), next(sides)
+
+
+def output_name(source_name: str, resolution: str, key: str) -> str:
+    """`<stem, sanitised>_<resolution>_<12 digits of the key>.mp4`."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(source_name).stem).strip("._-")[:80]
+    return f"{stem or 'video'}_{resolution}_{key[:12]}.mp4"

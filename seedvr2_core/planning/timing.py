@@ -1,0 +1,77 @@
+"""Predicted seconds and limits."""
+
+from collections.abc import Mapping, Sequence
+
+from seedvr2_core.planning.plan import Limits, Options, Segment
+from seedvr2_core.video.info import VideoInfo
+
+STARTUP_SECONDS = 10.0
+"""Starting the child, loading an engine without a large checkpoint, joining."""
+LOAD_SECONDS = 600.0
+WINDOW_SECONDS: Mapping[str, int] = {"720p": 50, "1080p": 70, "2k": 120, "4k": 250}
+MODEL_LOAD_SECONDS = 45
+"""The replaced service's seconds for a window of 100 frames and for loading the model."""
+MEASURED_CORES = 2
+ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
+    "span": (2.9, 0.01),
+    "lanczos": (0.0, 0.01),
+    "seedvr2-3b": (0.0, 0.29),
+    "seedvr2-7b": (0.0, 0.30),
+    "seedvr2-7b-sharp": (0.0, 0.30),
+    "tiny": (0.0, 3.0),
+    "tiny-3b": (0.0, 3.0),
+}
+"""Engine -> seconds per megapixel of (source, output) frame. The small engines: measured on two
+CPU cores. SeedVR2: the replaced service's own figures on H100 and H200, not measured by us."""
+ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
+    "ultrafast": 0.008,
+    "superfast": 0.011,
+    "veryfast": 0.014,
+    "faster": 0.022,
+    "fast": 0.030,
+    "medium": 0.037,
+    "slow": 0.065,
+    "slower": 0.13,
+    "veryslow": 0.25,
+}
+"""x264 preset -> seconds per output megapixel on two cores (veryfast and medium measured)."""
+ENGINE_SECONDS_PER_FRAME: Mapping[str, float] = {"sleep": 0.05}
+"""Engine -> seconds of every frame, whatever its size."""
+GPU_SHARE = 0.1
+"""Assumed share of a small engine's CPU time on a GPU; not measured."""
+
+
+def seconds_per_frame(video: VideoInfo, width: int, height: int, options: Options) -> float:
+    """Predicted wall seconds for one frame; on a CPU engine and encoder share the cores."""
+    cores = options.cpu_count / MEASURED_CORES
+    source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
+    per_source, per_output = ENGINE_SECONDS_PER_MPX.get(options.engine.name, (0.0, 0.0))
+    engine = per_source * source_mpx + per_output * output_mpx
+    encode = ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx / cores
+    if options.engine.name in ENGINE_SECONDS_PER_FRAME:
+        return max(ENGINE_SECONDS_PER_FRAME[options.engine.name], encode)
+    if options.engine.name.startswith("seedvr2"):
+        return max(engine, encode)
+    return (engine / cores if options.device == "cpu" else engine * GPU_SHARE) + encode
+
+
+def _limits(segments: Sequence[Segment], per_frame: float, eta: float, options: Options) -> Limits:
+    """Generous limits: they end what hangs, not what is slow."""
+    return Limits(
+        load=LOAD_SECONDS,
+        stall=options.stall_seconds or stall_limit(options.resolution, options.batch_size),
+        segment=tuple(max(600.0, 5 * per_frame * s.num_frames) for s in segments),
+        job=options.job_seconds or max(7200.0, 3 * eta),
+    )
+
+
+def stall_limit(resolution: str, batch_size: int) -> float:
+    """Seconds without a sign of life after which the child counts as hung.
+
+    The rule of the service that this one replaces: one and a half (2k, 4k: three) times a window
+    and a model load, at least 180 (360) s.
+    """
+    window = int(WINDOW_SECONDS[resolution] * batch_size / 100)
+    if resolution in ("2k", "4k"):
+        return float(max(int((window + MODEL_LOAD_SECONDS) * 3), 360))
+    return float(max(int((window + MODEL_LOAD_SECONDS) * 1.5), 180))

@@ -1,0 +1,124 @@
+"""A local folder as storage."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+from seedvr2_core.errors import StorageError
+from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
+from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
+
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class LocalStorage:
+    """A folder of this machine.
+
+    On the same file system a file is stored as a hard link: nothing is read or written twice, and
+    a name is claimed in one step that fails if it is taken. That is safe because neither side is
+    ever opened for writing again: the job replaces its output by rename (a new inode) and removes
+    it by unlink. Elsewhere it is copied beside its name, synced, and then given its name.
+    """
+
+    def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
+        """Use this folder, which is made when something is put.
+
+        Args:
+            folder: where files are kept.
+            public_url: address under which somebody (an edge) serves the folder.
+        """
+        self._folder = folder
+        self._public_url = public_url.rstrip("/") if public_url else None
+
+    def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
+        """Store a file (see Storage.put).
+
+        Raises:
+            InvalidRequestError: the name holds path separators, a leading dot, or is too long.
+            StorageError: the folder or the file refused, or the file is not what was expected.
+            ResourceError: the disk is full.
+        """
+        check_name(name)
+        with translated(f"storing {name} in {self._folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_file(path)
+            length, digest = path.stat().st_size, file_sha256(path)
+            if sha256 not in (None, digest):
+                raise StorageError(
+                    f"{path} is not the file that was made: expected sha256 {sha256}, got "
+                    f"{digest}; run the job again"
+                )
+            for candidate in candidates(name):
+                target = self._folder / candidate
+                if self._claim(path, target, digest) or _holds(target, length, digest):
+                    return self._stored(candidate, length, digest)
+        raise no_name_left(name)
+
+    def stat(self, name: str) -> Stored | None:
+        """What the folder holds under this name; its bytes are read and hashed."""
+        check_name(name)
+        path = self._folder / name
+        with translated(f"reading {name} in {self._folder}"):
+            if not path.is_file():
+                return None
+            return self._stored(name, path.stat().st_size, file_sha256(path))
+
+    def delete(self, name: str) -> None:
+        """Remove the file, if there is one."""
+        check_name(name)
+        with translated(f"removing {name} from {self._folder}"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _stored(self, name: str, length: int, sha256: str) -> Stored:
+        path = (self._folder / name).absolute()
+        url = f"{self._public_url}/{quote(name)}" if self._public_url else None
+        return Stored(name=name, length=length, sha256=sha256, url=url, path=path)
+
+    def _claim(self, path: Path, target: Path, sha256: str) -> bool:
+        """Store under a name that is free; False if it is taken.
+
+        The bytes come into the folder under a name that no output can have. It depends on the
+        bytes alone, so what a killed run left is written over.
+        """
+        if target.exists():
+            return False
+        staged = self._folder / f".{sha256}.part"
+        staged.unlink(missing_ok=True)
+        try:
+            _bring(path, staged)
+            return _publish(staged, target)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+def _holds(target: Path, length: int, sha256: str) -> bool:
+    """Whether a file has these bytes already."""
+    return target.is_file() and target.stat().st_size == length and file_sha256(target) == sha256
+
+
+def _bring(path: Path, staged: Path) -> None:
+    """Link the file, or copy it where it cannot be linked."""
+    try:
+        os.link(path, staged)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(path, staged)
+        sync_file(staged)
+
+
+def _publish(staged: Path, target: Path) -> bool:
+    """Give staged bytes their name; False if it was taken in the meantime."""
+    try:
+        os.link(staged, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        # No hard links here at all: a rename, which two runs at once could win one after the other.
+        staged.replace(target)
+    sync_directory(target.parent)
+    return True
