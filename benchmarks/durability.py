@@ -32,13 +32,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
 from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.files.records import file_sha256, read_record, write_record
-from seedvr2_core.job.sidecar import pending_segments
-from seedvr2_core.planning import sizes
-from seedvr2_core.planning.build import build_plan
-from seedvr2_core.planning.plan import EngineSettings, Options, Plan
+from seedvr2_core.files import file_sha256, read_record, write_record
+from seedvr2_core.job import pending_segments
+from seedvr2_core.planning import Options, Plan, build_plan, sizes
+from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.video.info import VideoInfo
-from tasks.child.guard import Child, Event
+from tasks.child import Child
+from tasks.child.guard import Event
 
 PARTS = ("kills", "memory", "shot", "busy")
 SHOT_FRAMES = (500, 5000)

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.planning.build import build_plan
-from seedvr2_core.planning.plan import EngineSettings, Options, Plan
+from seedvr2_core.files import read_record, write_record
+from seedvr2_core.planning import Options, Plan, build_plan
+from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.video.info import VideoInfo
-from tasks.child.guard import Child
+from tasks.child import Child
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"

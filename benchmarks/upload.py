@@ -26,7 +26,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from seedvr2_core.files.records import file_sha256
+from seedvr2_core.files import file_sha256
 from tasks.schemas import StoredVideo
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import BunnyZone

@@ -28,8 +28,8 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from deployments.host.exits import exit_codes
-from deployments.host.http_server import run_server
-from seedvr2_core.files.records import file_sha256
+from deployments.host.listen import run_server
+from seedvr2_core.files import file_sha256
 from tasks.settings import get_settings
 from tasks.sources.uploads import PartFile, sweep_parts
 

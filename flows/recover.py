@@ -13,12 +13,19 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.recovery.end import end_run, finish_cancel
-from tasks.recovery.forgotten import appoint_unseen
-from tasks.recovery.output import find_output
+from tasks.recovery import (
+    another_looks,
+    appoint_unseen,
+    end_run,
+    find_output,
+    finish_cancel,
+    look,
+    make_sure,
+    say_alive,
+    settle,
+)
 from tasks.recovery.report import RunReport
-from tasks.recovery.settle import has_attempts, make_appointment, say_alive, settle
-from tasks.recovery.watch import another_looks, look, make_sure
+from tasks.recovery.settle import has_attempts, make_appointment
 
 REPORT_KEY = "recover-report"
 LOOKS = 3

@@ -11,11 +11,11 @@ from prefect.runtime import flow_run
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job.finish import find_finished, finish, make_room
-from tasks.job.hold import hold_job
+from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.probe import probe
+from tasks.run import keep_record
 from tasks.run.callback import call_back, check_callback
-from tasks.run.record import DELIVERY_SECONDS, keep_record
+from tasks.run.record import DELIVERY_SECONDS
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
@@ -29,7 +29,7 @@ from tasks.schemas import (
 from tasks.settings import check_pool, get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
-from tasks.storage.open import check_storage
+from tasks.storage import check_storage
 from tasks.upload import upload
 from tasks.verify import verify
 

@@ -7,11 +7,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.config import EngineSpec, find_engine
-from seedvr2_core.engines.table import weights_digest
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.planning.build import build_plan
-from seedvr2_core.planning.plan import CutList, EngineSettings, Options, Plan, plan_latent_windows
+from seedvr2_core.engines import weights_digest
+from seedvr2_core.files import hold_lock, read_record, write_record
+from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
+from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.video.info import VideoInfo
 from tasks.job.engine_choice import choose_device, choose_engine

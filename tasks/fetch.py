@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import get_settings
-from tasks.sources.obtain import obtain_source
+from tasks.sources import obtain_source
 from tasks.step import retryable
 
 

@@ -15,17 +15,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.child.session import Session
+from tasks.child.session import SegmentWatch
 from tasks.schemas import PlannedJob
 from tasks.step import retryable
 
-_sessions: dict[Path, "Session"] = {}
+_sessions: dict[Path, "SegmentWatch"] = {}
 
 
 @contextlib.contextmanager
-def session(job: PlannedJob) -> Iterator["Session"]:
+def session(job: PlannedJob) -> Iterator["SegmentWatch"]:
     """Everything the tasks of one job share; ends the child on the way out, whatever happened."""
-    opened = Session(job)
+    opened = SegmentWatch(job)
     _sessions[job.job_dir] = opened
     try:
         yield opened

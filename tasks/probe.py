@@ -6,14 +6,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.files.records import read_record
+from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo
-from tasks.child.operation import LIMIT_SECONDS, run_operation
+from tasks.child import run_operation
+from tasks.child.operation import LIMIT_SECONDS
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
-from tasks.sources.obtain import discard
+from tasks.sources import discard
 from tasks.step import retryable
 
 

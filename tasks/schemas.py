@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning.plan import plan_latent_windows
+from seedvr2_core.planning import plan_latent_windows
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 

@@ -6,8 +6,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from seedvr2_core.errors import SeedVR2Error
-from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
-from tasks.child.operation import LIMIT_SECONDS, run_operation
+from seedvr2_core.files import file_sha256
+from seedvr2_core.files.durable import sync_directory, sync_file
+from tasks.child import run_operation
+from tasks.child.operation import LIMIT_SECONDS
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.step import retryable
 

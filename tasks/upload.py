@@ -3,12 +3,12 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.run.record import current
+from tasks.run import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
 from tasks.step import retryable
+from tasks.storage import open_storage
 from tasks.storage.base import STALL_SECONDS
-from tasks.storage.open import open_storage
 
 
 @task(

@@ -13,14 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.model.setup import Setup, make_models
+from benchmarks.model.setup import BenchSetup, make_models
 from benchmarks.model.source import PanningNoise
 from benchmarks.model.timing import MemoryWatch, Seconds, StageClock
 from seedvr2_core.engines.seedvr2.phases import Phases
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning.plan import Piece
+from seedvr2_core.planning import Piece
 
 PREPARE, SAMPLE, FINISH, MOVE = "prepare", "sample", "finish", "move"
 """Around encoder, transformer and decoder: resize and padding; noise and join; colour, rounding and
@@ -81,11 +81,11 @@ class TimedPhases:
         return timed
 
 
-class Bench:
+class TimedSession:
     """A session and what is measured of it."""
 
     def __init__(
-        self, options: argparse.Namespace, setup: Setup, device: torch.device, *, began: float
+        self, options: argparse.Namespace, setup: BenchSetup, device: torch.device, *, began: float
     ) -> None:
         """Load; `began` is when the benchmark did, for its time limit."""
         self._began, self.num_warm = began, 0

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.model.bench import STAGES, Bench
+from benchmarks.model.bench import STAGES, TimedSession
 from benchmarks.model.flops import PieceWork, piece_flops
-from benchmarks.model.setup import TEXT_TOKENS, Setup, equal_windows, make_setup, set_layout
+from benchmarks.model.setup import TEXT_TOKENS, BenchSetup, equal_windows, make_setup, set_layout
 from benchmarks.model.timing import MemoryWatch, Seconds, gpu_monitor
 from seedvr2_core.selfcheck.convolutions import ConvShape, make_inputs, matmul_rate, median_seconds
 from seedvr2_core.vae.conv import conv3d
@@ -115,7 +115,9 @@ def _device_bytes(options: argparse.Namespace, device: torch.device) -> int | No
     return min(free, int(options.device_gb * 1e9)) if options.device_gb else free
 
 
-def _references(options: argparse.Namespace, setup: Setup, device: torch.device) -> dict[str, Any]:
+def _references(
+    options: argparse.Namespace, setup: BenchSetup, device: torch.device
+) -> dict[str, Any]:
     """A matrix product and single convolutions of the decoder, in operations per second."""
     dtype = getattr(torch, setup.memory.vae_dtype)
     convs = {}
@@ -142,7 +144,7 @@ def _matmul(device: torch.device) -> float:
     return matmul_rate(device, size=CPU_MATMUL, dtype=torch.float32)
 
 
-def _conv_shapes(setup: Setup) -> Iterator[ConvShape]:
+def _conv_shapes(setup: BenchSetup) -> Iterator[ConvShape]:
     """The five kinds of wide convolutions, where they stand in the decoder."""
     widths = setup.vae_config.block_out_channels
     height, width = setup.request.padded
@@ -168,7 +170,7 @@ def _measure(
     reference = _references(options, setup, device)
     _free(device)
     assert equal_windows(options, setup), "windows of different length: a fault of the plan"
-    bench = Bench(options, setup, device, began=began)
+    bench = TimedSession(options, setup, device, began=began)
     with gpu_monitor(device) as clocks:
         windows = bench.run()
     profile = bench.profile() if options.profile else []
@@ -193,7 +195,7 @@ def _measure(
     }
 
 
-def _plan_summary(setup: Setup) -> dict[str, Any]:
+def _plan_summary(setup: BenchSetup) -> dict[str, Any]:
     plan = setup.plan
     return {
         "size": (plan.width, plan.height),
@@ -206,7 +208,7 @@ def _plan_summary(setup: Setup) -> dict[str, Any]:
 
 
 def _stage_table(
-    setup: Setup,
+    setup: BenchSetup,
     windows: Sequence[dict[str, Seconds]],
     rate: float,
     options: argparse.Namespace,
@@ -256,7 +258,7 @@ def _row(
     return row
 
 
-def _memory_table(setup: Setup, watch: MemoryWatch) -> dict[str, dict[str, Any]]:
+def _memory_table(setup: BenchSetup, watch: MemoryWatch) -> dict[str, dict[str, Any]]:
     """Measured peaks of each phase beside the plan's prediction; none measured on a CPU."""
     table: dict[str, dict[str, Any]] = {}
     for phase, predicted in setup.predicted.items():

@@ -20,10 +20,9 @@ from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS, DiTConfig, VAEConfig, 
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
 from seedvr2_core.engines.seedvr2.phases import Models
-from seedvr2_core.planning import memory
-from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning import Options, Piece, Plan, build_plan, memory
 from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
-from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Options, Piece, Plan
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.planning.windows import num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae
@@ -41,7 +40,7 @@ Hook = Callable[[nn.Module, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class BenchSetup:
     """Everything that is fixed before the first window."""
 
     plan: Plan
@@ -64,7 +63,7 @@ class Setup:
 
 def make_setup(
     options: argparse.Namespace, device: torch.device, device_bytes: int | None
-) -> Setup:
+) -> BenchSetup:
     """Plan a shot that is long enough, and how it fits.
 
     Args:
@@ -104,7 +103,7 @@ def make_setup(
     pieces = [piece for segment in plan.segments for piece in segment.pieces][:count]
     assert len(pieces) == count, f"{len(pieces)} pieces, {count} wanted"
     predicted, tensors = _predictions(request, chosen)
-    return Setup(
+    return BenchSetup(
         plan=plan,
         pieces=tuple(pieces),
         dit_config=request.dit_config,
@@ -197,7 +196,7 @@ def _predictions(
     request: MemoryRequest, chosen: MemoryPlan
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes of each phase for the plan as it is, with and without reserves."""
-    phases = memory._Phases.of(request)
+    phases = memory._PhasePeaks.of(request)
     stay = Residency(weights=chosen.weights_resident, caches=not chosen.park_caches)
     totals = {
         "encode": phases.encode((chosen.encoder_slice, chosen.encoder_level_frames[0]), stay),
@@ -275,7 +274,7 @@ class PlainDiT(nn.Module):
 
 
 def make_models(
-    options: argparse.Namespace, setup: Setup, device: torch.device, hook: Hook
+    options: argparse.Namespace, setup: BenchSetup, device: torch.device, hook: Hook
 ) -> Models:
     """Models on the device; `hook` is told of encoder, transformer and decoder."""
     dit = _make_dit(options, setup, device)
@@ -294,7 +293,7 @@ def make_models(
 
 
 def _make_dit(
-    options: argparse.Namespace, setup: Setup, device: torch.device
+    options: argparse.Namespace, setup: BenchSetup, device: torch.device
 ) -> FoldedDiT | PlainDiT:
     config = setup.dit_config
     dtype = getattr(torch, setup.memory.dit_dtype)
@@ -315,7 +314,7 @@ def set_layout(layout: torch.memory_format) -> None:
             part.LAYOUT = layout
 
 
-def equal_windows(options: argparse.Namespace, setup: Setup) -> bool:
+def equal_windows(options: argparse.Namespace, setup: BenchSetup) -> bool:
     """Whether all windows have the full length, as the plan is meant to have."""
     latents = num_latents(setup.plan.video.num_frames)
     spans = plan_windows(latents, window=options.window, overlap=OVERLAP)

@@ -39,7 +39,7 @@ from deployments.host.exits import exit_codes, screen
 from seedvr2_core.errors import InvalidRequestError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
-from tasks.sources.obtain import check_source
+from tasks.sources import check_source
 
 app = typer.Typer(
     add_completion=False,

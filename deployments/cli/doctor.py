@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from seedvr2_core.config import ENGINES
-from seedvr2_core.engines.table import weight_files
+from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
 from tasks.settings import Settings
@@ -25,7 +25,7 @@ LOW_DISK_BYTES = 5 * 10**9
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
 
 
-class Check(BaseModel):
+class DoctorCheck(BaseModel):
     """One line of the report."""
 
     name: str
@@ -45,7 +45,7 @@ class Check(BaseModel):
 class Report(BaseModel):
     """The whole report."""
 
-    checks: list[Check]
+    checks: list[DoctorCheck]
     engines: list[str]
     """Engines that run here."""
 
@@ -76,17 +76,17 @@ def examine(settings: Settings) -> Report:
     return Report(checks=[*checks, *engine_checks], engines=engines)
 
 
-def _check_python() -> Check:
+def _check_python() -> DoctorCheck:
     told = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Check(name="python", ok=platform.system() == "Linux", told=told)
+    return DoctorCheck(name="python", ok=platform.system() == "Linux", told=told)
 
 
-def _check_packages() -> Check:
+def _check_packages() -> DoctorCheck:
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return Check(name="packages", ok=True, told=told)
+    return DoctorCheck(name="packages", ok=True, told=told)
 
 
-def _check_devices() -> Check:
+def _check_devices() -> DoctorCheck:
     import torch
 
     gpus = [
@@ -95,22 +95,22 @@ def _check_devices() -> Check:
         for i in range(torch.cuda.device_count())
     ]
     cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
-    return Check(name="devices", ok=True, told=", ".join([*gpus, cpu]))
+    return DoctorCheck(name="devices", ok=True, told=", ".join([*gpus, cpu]))
 
 
-def _check_convolutions() -> list[Check]:
+def _check_convolutions() -> list[DoctorCheck]:
     """The convolutions of every GPU, run and compared: one line for each dtype."""
     import torch
 
     if not torch.cuda.is_available():
-        return [Check(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
+        return [DoctorCheck(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
     from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
     reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
     return [conv_check(report, dtype) for report in reports for dtype in DTYPES]
 
 
-def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> Check:
+def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> DoctorCheck:
     """One line on a GPU's convolutions in that dtype."""
     found = report.of(dtype)
     worst = min(found, key=lambda check: _GRAVITY.index(check.verdict))
@@ -125,7 +125,7 @@ def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> Check:
         "failed": f"FAILED: {worst.reason} ({versions})",
         "unchecked": f"not checked, {worst.reason}; run it again when the GPU is free",
     }
-    return Check(
+    return DoctorCheck(
         name=f"conv {report.device} {worst.dtype}",
         ok=worst.verdict not in ("wrong", "failed"),
         notable=worst.verdict != "ok",
@@ -146,37 +146,39 @@ def _figures(check: "ConvCheck") -> str:
     return " ".join(parts)
 
 
-def _check_work_dir(settings: Settings) -> list[Check]:
+def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
     folder = settings.work_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         locks = has_flock(folder)
     except OSError as error:
-        return [Check(name="work dir", ok=False, told=f"{folder} cannot be written: {error}")]
+        return [DoctorCheck(name="work dir", ok=False, told=f"{folder} cannot be written: {error}")]
     free = shutil.disk_usage(folder).free
     locking = "locks work" if locks else "its file system has no locks: choose another work dir"
     return [
-        Check(name="work dir", ok=locks, told=f"{folder}, {locking}"),
-        Check(name="disk", ok=free > LOW_DISK_BYTES, told=f"{free / 1e9:.0f} GB free"),
+        DoctorCheck(name="work dir", ok=locks, told=f"{folder}, {locking}"),
+        DoctorCheck(name="disk", ok=free > LOW_DISK_BYTES, told=f"{free / 1e9:.0f} GB free"),
     ]
 
 
-def _check_storage(settings: Settings) -> Check:
+def _check_storage(settings: Settings) -> DoctorCheck:
     """Where outputs go; Bunny is asked whether it takes the key."""
     if settings.storage == "local":
         told = f"local folder {settings.storage_dir}"
-        return Check(name="storage", ok=True, told=f"{told}, links {settings.public_url or 'none'}")
+        return DoctorCheck(
+            name="storage", ok=True, told=f"{told}, links {settings.public_url or 'none'}"
+        )
     try:
         zone = read_zone(settings)
         BunnyStorage(zone).stat("seedvr2-doctor.mp4")
     except SeedVR2Error as error:
-        return Check(name="storage", ok=False, told=str(error))
+        return DoctorCheck(name="storage", ok=False, told=str(error))
     signed = "signed links" if zone.token_key else "links"
     told = f"zone {zone.name} at {zone.storage_url} takes the key, {signed} at {zone.public_url}"
-    return Check(name="storage", ok=True, told=told)
+    return DoctorCheck(name="storage", ok=True, told=told)
 
 
-def _check_engines(settings: Settings) -> tuple[list[str], list[Check]]:
+def _check_engines(settings: Settings) -> tuple[list[str], list[DoctorCheck]]:
     """Engines whose weights are there; what the others lack is told, and is no failure."""
     engines, checks = [], []
     for spec in ENGINES.values():
@@ -186,5 +188,5 @@ def _check_engines(settings: Settings) -> tuple[list[str], list[Check]]:
             weight_files(spec.name, settings.weights_folder)
             engines.append(spec.name)
         except SeedVR2Error as error:
-            checks.append(Check(name=spec.name, ok=True, notable=True, told=str(error)))
+            checks.append(DoctorCheck(name=spec.name, ok=True, notable=True, told=str(error)))
     return engines, checks

@@ -35,7 +35,7 @@ from deployments.gateway.client import Answer, Gateway
 from deployments.host.exits import exit_codes, say, screen
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.obtain import check_source
+from tasks.sources import check_source
 
 KEPT = "the job goes on"
 _LATE_SECONDS = 15.0

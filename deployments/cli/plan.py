@@ -64,7 +64,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
     """
     if request.video_path is None:
         raise InvalidRequestError("seedvr2 plan needs a local file; download the address first")
-    from seedvr2_core.files.records import file_sha256
+    from seedvr2_core.files import file_sha256
     from tasks.estimate import plan_job
     from tasks.probe import probe_source
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from seedvr2_core.engines.seedvr2.load import World
     from seedvr2_core.selfcheck.bench import Clip
-    from seedvr2_core.selfcheck.run import Findings, Setup
+    from seedvr2_core.selfcheck.run import CheckSetup, Findings
     from seedvr2_core.video.info import VideoInfo
 
 REPORT_NAME = "selfcheck.json"
@@ -34,7 +34,7 @@ DEMO_CLIP = Path(__file__).parents[1] / "demo" / "bunny_320x180.mp4"
 KEPT = f"the checks that were over are in {REPORT_NAME}"
 
 
-class WeightsReport(BaseModel):
+class WeightsUsed(BaseModel):
     """One file."""
 
     name: str
@@ -65,7 +65,7 @@ class SelfcheckReport(BaseModel):
 
     when: datetime
     model: str
-    weights: list[WeightsReport]
+    weights: list[WeightsUsed]
     device: str
     device_kind: str
     python: str
@@ -130,7 +130,7 @@ def selfcheck(
 
 
 def _run(
-    setup: "Setup", out: Path, *, clock: Clock, seconds: float, quiet: bool
+    setup: "CheckSetup", out: Path, *, clock: Clock, seconds: float, quiet: bool
 ) -> SelfcheckReport:
     """Run the checks; the report on disk grows with every one, so that a crash loses none."""
     from seedvr2_core.selfcheck.run import run_selfcheck
@@ -185,7 +185,7 @@ def _setup(
     frames: int,
     device: str,
     checks: tuple[str, ...],
-) -> "Setup":
+) -> "CheckSetup":
     """Everything that is asked for, as far as it can be checked without weights.
 
     Raises:
@@ -193,7 +193,7 @@ def _setup(
         InvalidVideoError: the clip cannot be read.
     """
     size = _given_size(resolution)
-    from seedvr2_core.selfcheck.run import MIN_LATENTS, Setup
+    from seedvr2_core.selfcheck.run import MIN_LATENTS, CheckSetup
 
     num_latents = math.ceil((frames - 1) / 4) + 1
     if num_latents < MIN_LATENTS:
@@ -203,7 +203,7 @@ def _setup(
     info, clip = _read_clip(video, 4 * num_latents - 3)
     width, height = size or target_size(info, resolution)
     name, kind, free_bytes = _find_device(device)
-    return Setup(
+    return CheckSetup(
         model=model,
         weights_dir=weights.expanduser().absolute(),
         clip=clip,
@@ -243,7 +243,7 @@ def _given_size(resolution: str) -> tuple[int, int] | None:
 
 def _read_clip(video: Path, num_frames: int) -> "tuple[VideoInfo, Clip]":
     """The clip's first frames."""
-    from seedvr2_core.files.records import file_sha256
+    from seedvr2_core.files import file_sha256
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.video.probe import probe_video
     from seedvr2_core.video.reader import read_frames
@@ -274,7 +274,7 @@ def _find_device(name: str) -> tuple[str, str, int | None]:
 
 
 def _report(
-    setup: "Setup", findings: "Findings", *, clock: Clock, seconds: float
+    setup: "CheckSetup", findings: "Findings", *, clock: Clock, seconds: float
 ) -> SelfcheckReport:
     import torch
 
@@ -283,7 +283,7 @@ def _report(
         when=datetime.now(UTC),
         model=setup.model,
         weights=[
-            WeightsReport(
+            WeightsUsed(
                 name=file.path.name,
                 part=file.part,
                 dtypes=file.dtypes,

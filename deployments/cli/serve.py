@@ -19,7 +19,7 @@ import typer
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
 from deployments.host.prefect_server import is_healthy
-from deployments.host.supervisor import Part, Stopped, Supervisor
+from deployments.host.supervisor import AskedToStop, Part, Supervisor
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import RESOLUTIONS, Settings, use_settings
 
@@ -80,7 +80,7 @@ def _check_host(host: str, settings: Settings) -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Two of them over one database would take each other's runs for lost."""
-    from seedvr2_core.files.locks import hold_lock
+    from seedvr2_core.files import hold_lock
 
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
@@ -101,7 +101,7 @@ def _run(settings: Settings, host: str, ports: dict[str, int]) -> None:
         try:
             with supervisor:
                 _Stack(supervisor, settings, host, ports).run()
-        except Stopped:
+        except AskedToStop:
             say(f"stopped; {KEPT}")
 
 

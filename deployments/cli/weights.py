@@ -81,7 +81,7 @@ class WeightsReport(BaseModel):
 def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """Show the known models and what is in the folder; reads no more than names and shapes."""
     with exit_codes(KEPT):
-        from seedvr2_core.weights.folder import scan_weights
+        from seedvr2_core.weights import scan_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
         report = _report(settings, scan_weights(settings.weights_folder, catalog=catalog), catalog)

@@ -23,8 +23,9 @@ from seedvr2_core.errors import (
     ResourceError,
     SourceUnavailableError,
 )
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.files import hold_lock
+from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.weights import examine, scan_weights
 from seedvr2_core.weights.checkpoint import base_part, identify
 from seedvr2_core.weights.folder import (
     PUBLIC,
@@ -33,10 +34,8 @@ from seedvr2_core.weights.folder import (
     Inventory,
     WeightsFile,
     WeightsRecord,
-    examine,
     hash_file,
     save_weights_record,
-    scan_weights,
     verify_file,
 )
 from seedvr2_core.weights.table import Precision, PublicFile
@@ -57,7 +56,7 @@ _LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-class Progress(Protocol):
+class DownloadProgress(Protocol):
     """Hears what is going on."""
 
     def __call__(self, file: str, phase: str, done: int, total: int | None, /) -> None:
@@ -108,7 +107,7 @@ def download_weights(
     settings: Settings,
     *,
     precision: Precision = "fp16",
-    progress: Progress = silent,
+    progress: DownloadProgress = silent,
     catalog: Catalog = PUBLIC,
 ) -> tuple[WeightsFile, ...]:
     """Have everything that these models need in the weights directory; what is there stays.
@@ -131,7 +130,7 @@ def download_weights(
 
 
 def verify_weights(
-    settings: Settings, *, progress: Progress = silent, catalog: Catalog = PUBLIC
+    settings: Settings, *, progress: DownloadProgress = silent, catalog: Catalog = PUBLIC
 ) -> Inventory:
     """Check every file of the weights directory anew, digests and, where needed, values."""
     seen = scan_weights(settings.weights_folder, catalog=catalog)
@@ -146,7 +145,9 @@ def verify_weights(
     return Inventory(files=tuple(files), refused=refused)
 
 
-def _have(row: PublicFile, settings: Settings, progress: Progress, catalog: Catalog) -> WeightsFile:
+def _have(
+    row: PublicFile, settings: Settings, progress: DownloadProgress, catalog: Catalog
+) -> WeightsFile:
     """The file, from the directory or from the hub."""
     target = settings.weights_folder / row.file
     if target.exists():
@@ -167,7 +168,9 @@ def _have(row: PublicFile, settings: Settings, progress: Progress, catalog: Cata
         return _admit(part, target, row, offer, progress, catalog)
 
 
-def _here(target: Path, row: PublicFile, progress: Progress, catalog: Catalog) -> WeightsFile:
+def _here(
+    target: Path, row: PublicFile, progress: DownloadProgress, catalog: Catalog
+) -> WeightsFile:
     """A file that is there already; refused rather than replaced if it is not the right one."""
     found = examine(target, catalog=catalog, beat=_beat(progress, row.file))
     if found.status == "wrong":
@@ -180,7 +183,7 @@ def _here(target: Path, row: PublicFile, progress: Progress, catalog: Catalog) -
 
 
 def _fetch(
-    row: PublicFile, folder: Path, endpoint: str | None, progress: Progress
+    row: PublicFile, folder: Path, endpoint: str | None, progress: DownloadProgress
 ) -> tuple[Path, _Offer]:
     """All bytes of the file; goes on where an earlier try, or process, stopped."""
     import httpx2  # huggingface_hub's transport
@@ -237,7 +240,7 @@ def _part_path(folder: Path, row: PublicFile, offer: _Offer) -> Path:
     return path
 
 
-def _pull(part: Path, row: PublicFile, offer: _Offer, progress: Progress) -> None:
+def _pull(part: Path, row: PublicFile, offer: _Offer, progress: DownloadProgress) -> None:
     """The bytes that are missing."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
@@ -259,7 +262,7 @@ def _pull(part: Path, row: PublicFile, offer: _Offer, progress: Progress) -> Non
         )
 
 
-def _bar_class(progress: Progress, file: str) -> Any:
+def _bar_class(progress: DownloadProgress, file: str) -> Any:
     """What huggingface_hub takes for a progress bar."""
 
     class Bar:
@@ -324,7 +327,7 @@ def _admit(
     target: Path,
     row: PublicFile,
     offer: _Offer,
-    progress: Progress,
+    progress: DownloadProgress,
     catalog: Catalog,
 ) -> WeightsFile:
     """Check what came and give it its name."""
@@ -366,5 +369,5 @@ def _check_digest(row: PublicFile, offer: _Offer, digest: str) -> None:
         raise CheckpointError(f"its sha256 is {digest}, the hub announced {promised}")
 
 
-def _beat(progress: Progress, file: str) -> Callable[[int, int], None]:
+def _beat(progress: DownloadProgress, file: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(file, "check", done, total)

@@ -12,7 +12,7 @@ from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
 from deployments.gateway.prefect_api import PrefectLine
 from deployments.host.exits import exit_codes
-from deployments.host.http_server import run_server
+from deployments.host.listen import run_server
 from tasks.settings import get_settings
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, Field
 
+from tasks.run import PROGRESS_KEY, RESULT_KEY
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
-from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 

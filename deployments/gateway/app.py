@@ -43,7 +43,7 @@ from tasks.net.untrusted import check_url
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.schemas import Resolution, UpscaleRequest, check_request
 from tasks.settings import Settings
-from tasks.sources.obtain import check_source
+from tasks.sources import check_source
 from tasks.sources.uploads import find_upload, intake_dir, is_upload, sweep_parts
 
 WAVELET_NOTE = "color_correction wavelet is the old service's name; taken as auto"

@@ -58,7 +58,7 @@ class Upload:
             self._part.close()
 
 
-class Reader(Protocol):
+class BodyReader(Protocol):
     """Takes a body in pieces."""
 
     def feed(self, data: bytes) -> None:
@@ -124,7 +124,7 @@ def _check_length(request: Request, settings: Settings) -> None:
         raise too_large(settings)
 
 
-def _reader(request: Request, upload: Upload) -> Reader:
+def _reader(request: Request, upload: Upload) -> BodyReader:
     """The reader for the kind of body."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if request.method == "PUT" or kind.startswith(b"video/") or kind == b"application/octet-stream":

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
-    from deployments.host.http_server import listen
+    from deployments.host.listen import listen
 
     try:
         listener = listen("127.0.0.1", arguments.port)

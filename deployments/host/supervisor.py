@@ -150,7 +150,7 @@ class Part:
             return log.read().decode(errors="replace")
 
 
-class Stopped(BaseException):
+class AskedToStop(BaseException):
     """Somebody asked for the end: Ctrl-C or SIGTERM. No Exception, so that nobody swallows it."""
 
 
@@ -219,7 +219,7 @@ class Supervisor:
                 self._hurry = True
                 return
             self._asked = True
-            raise Stopped(signal.Signals(number).name)
+            raise AskedToStop(signal.Signals(number).name)
 
         before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from seedvr2_core.child.protocol import Emitter, Request
-from seedvr2_core.files.records import read_record, write_record
-from seedvr2_core.planning.plan import CutList, Plan
+from seedvr2_core.files import read_record, write_record
+from seedvr2_core.planning import Plan
+from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo
 
 

@@ -30,7 +30,7 @@ from seedvr2_core.job.sidecar import (
     read_segment,
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
-from seedvr2_core.planning.plan import Piece, Plan, Segment, Shot
+from seedvr2_core.planning import Piece, Plan, Segment, Shot
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
 
@@ -50,27 +50,27 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ShotRun:
     """Neighbouring pending pieces of one shot, restored with one state."""
 
     shot: Shot
     pieces: tuple[Piece, ...]
 
 
-def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[Run]:
+def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
     """Pieces of the pending segments, gathered as far as one engine state can be carried."""
-    runs: list[Run] = []
+    runs: list[ShotRun] = []
     for piece in (piece for segment in segments for piece in segment.pieces):
         last = runs[-1] if runs else None
         if last and last.pieces[-1].shot == piece.shot and last.pieces[-1].stop == piece.start:
-            runs[-1] = Run(shot=last.shot, pieces=(*last.pieces, piece))
+            runs[-1] = ShotRun(shot=last.shot, pieces=(*last.pieces, piece))
         else:
-            runs.append(Run(shot=plan.shots[piece.shot], pieces=(piece,)))
+            runs.append(ShotRun(shot=plan.shots[piece.shot], pieces=(piece,)))
     return runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class RestoreJob:
     """What all threads work on."""
 
     plan: Plan
@@ -94,7 +94,7 @@ class _Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Encoded:
+class _Written:
     """A segment whose file is written and not checked yet."""
 
     segment: Segment
@@ -106,12 +106,12 @@ class _Encoded:
 class Pipeline:
     """The threads, their queues and the first failure of any."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RestoreJob) -> None:
         self._job, self._plan, self._session = job, job.plan, job.session
         self._failure: BaseException | None = None
         self._decoded: Channel[Frame | None] = Channel(QUEUE_FRAMES)
         self._restored: Channel[Frame | _Finished] = Channel(QUEUE_FRAMES)
-        self._encoded: Channel[_Encoded] = Channel(1)
+        self._encoded: Channel[_Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._held_seconds = 0.0
 
@@ -135,10 +135,10 @@ class Pipeline:
         if self._failure is not None:
             raise self._failure
 
-    def _decode_all(self, runs: Sequence[Run]) -> None:
+    def _decode_all(self, runs: Sequence[ShotRun]) -> None:
         self._stage(lambda: self._decode(runs), (), self._decoded)
 
-    def _restore_all(self, runs: Sequence[Run], segments: Sequence[Segment]) -> None:
+    def _restore_all(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
         self._stage(lambda: self._restore(runs, segments), (self._decoded,), self._restored)
 
     def _encode_all(self, segments: Sequence[Segment]) -> None:
@@ -169,7 +169,7 @@ class Pipeline:
             for source in sources:
                 source.close()
 
-    def _decode(self, runs: Sequence[Run]) -> None:
+    def _decode(self, runs: Sequence[ShotRun]) -> None:
         """Decode thread: frames of every run, each run ended by None."""
         for run in runs:
             start = self._first_frame(run)
@@ -179,13 +179,13 @@ class Pipeline:
                 self._job.events.beat("decode", frame.index + 1 - start, stop - start)
             self._decoded.put(None)
 
-    def _first_frame(self, run: Run) -> int:
+    def _first_frame(self, run: ShotRun) -> int:
         """Where reading starts: at the run, or earlier where the engine must warm up."""
         if run.pieces[0].start == run.shot.start:
             return run.shot.start
         return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
 
-    def _restore(self, runs: Sequence[Run], segments: Sequence[Segment]) -> None:
+    def _restore(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
         """Engine: one state per run, piece after piece."""
         first_of = {segment.start for segment in segments}
         last_of = {segment.stop: segment.index for segment in segments}
@@ -224,7 +224,7 @@ class Pipeline:
             "restored", segment=segment, seconds=round(seconds, 3), waited=round(waited, 3)
         )
 
-    def _state_at(self, run: Run, frames: Iterator[Frame]) -> ShotState:
+    def _state_at(self, run: ShotRun, frames: Iterator[Frame]) -> ShotState:
         """The engine's state at the start of a run: fresh, or rebuilt from what is committed."""
         first = run.pieces[0]
         if first.start == run.shot.start:
@@ -271,7 +271,7 @@ class Pipeline:
                 pieces.append(self._piece_end())
         # The encoder is emptied and freed before the next one begins: two at once fill no more of
         # the cores and hold 150 MB more at 720p.
-        self._encoded.put(_Encoded(segment=segment, pieces=tuple(pieces), began=began))
+        self._encoded.put(_Written(segment=segment, pieces=tuple(pieces), began=began))
 
     def _check_room(self, segment: Segment) -> None:
         """Stop before the disk is full rather than at its last byte."""
@@ -306,7 +306,7 @@ class Pipeline:
             give_memory_back()
             self._job.events.emit("segment_done", segment=segment.index, seconds=seconds)
 
-    def _commit_segment(self, encoded: _Encoded, *, last: bool) -> float:
+    def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
         """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
         segment = encoded.segment
         counted = count_frames(part_path(self._job.job_dir, segment.index), alone=last)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_core.child.pipeline import Events, Job, Pipeline
+from seedvr2_core.child.pipeline import Events, Pipeline, RestoreJob
+from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.seedvr2.parking import give_back
-from seedvr2_core.engines.table import load_engine
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
-from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.files import hold_lock
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers, segments_dir
-from seedvr2_core.planning.plan import Plan, Segment
+from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def restore_segments(
         )
         events.emit("ready", engine=plan.engine.name, device=device)
         pending = [plan.segments[k] for k in indices]
-        job = Job(
+        job = RestoreJob(
             plan=plan,
             job_dir=job_dir,
             source=source,
@@ -79,7 +79,7 @@ def restore_segments(
             remove_leftovers(job_dir)  # a full disk gets its half segment back
 
 
-def _run_until_fall_back(job: Job, pending: Sequence[Segment]) -> list[Segment]:
+def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
     """Restore the segments; returns those left after a step down a ladder."""
     try:
         Pipeline(job).run(pending)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_tensor, rgb_to_unit, unit_to_rgb
 from seedvr2_core.engines.protocol import Heartbeat
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 
 LOBES = 3
 BLOCK = 32

@@ -15,7 +15,7 @@ from torch import Tensor
 from seedvr2_core.engines.protocol import Commit, Heartbeat, ShotState, WarmUp
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning.plan import Piece, Shot
+from seedvr2_core.planning import Piece, Shot
 
 RestoreFrame = Callable[[np.ndarray], np.ndarray]
 """(H, W, 3) uint8 or uint16 -> (target H, target W, 3) of the same dtype."""

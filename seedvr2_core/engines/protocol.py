@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from seedvr2_core.frames import Frame
 
 if TYPE_CHECKING:
-    from seedvr2_core.planning.plan import Piece, Plan, Shot
+    from seedvr2_core.planning import Piece, Plan, Shot
 
 Heartbeat = Callable[[str, int, int], None]
 """Called by the working thread as beat(phase, done, total), at least once a frame or slice."""

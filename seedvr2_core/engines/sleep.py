@@ -12,7 +12,7 @@ import numpy as np
 
 from seedvr2_core.engines.per_frame import PerFrameSession
 from seedvr2_core.engines.protocol import Heartbeat
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 
 FRAME_SECONDS = 0.05
 

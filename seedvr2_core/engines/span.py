@@ -21,7 +21,7 @@ from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to
 from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.table import span_weight_files
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 
 FEATURES = 48
 NUM_BLOCKS = 6

@@ -37,7 +37,7 @@ def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...
     Raises:
         CheckpointError: one is missing or not what it should be; says what to run.
     """
-    from seedvr2_core.weights.folder import find_model
+    from seedvr2_core.weights import find_model
 
     return find_model(weights_dir, name)
 

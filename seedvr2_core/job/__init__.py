@@ -1,0 +1,8 @@
+"""A job's directory on disk: its file names, finished segments, latents and space."""
+
+from seedvr2_core.job.sidecar import deviations, pending_segments
+
+__all__ = [
+    "deviations",
+    "pending_segments",
+]

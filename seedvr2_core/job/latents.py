@@ -12,10 +12,10 @@ from torch import Tensor
 
 from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.records import sync_directory, sync_file
+from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.files.space import full_disk_told
 from seedvr2_core.job.sidecar import latents_path
-from seedvr2_core.planning.plan import Piece, Plan, Segment
+from seedvr2_core.planning import Piece, Plan, Segment
 
 
 def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:

@@ -12,15 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.records import (
-    canonical_json,
-    file_sha256,
-    read_record,
-    sync_directory,
-    sync_file,
-    write_record,
-)
-from seedvr2_core.planning.plan import Plan, Segment
+from seedvr2_core.files import file_sha256, read_record, write_record
+from seedvr2_core.files.durable import canonical_json, sync_directory, sync_file
+from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
 

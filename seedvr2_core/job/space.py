@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
-from seedvr2_core.planning.plan import Plan, Segment
+from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.windows import num_latents
 
 GUESSED_BITS_PER_PIXEL = 0.15

@@ -145,7 +145,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         PlanError: a number or dtype makes no sense.
     """
     _check(request)
-    phases = _Phases.of(request)
+    phases = _PhasePeaks.of(request)
     lean = RESIDENCIES[-1]
     encode = _first_fit(request, "encode", SLICES, lambda rung: phases.encode(rung, lean))
     chunk = _first_fit(request, "dit", CHUNKS, lambda rung: phases.dit(rung, lean))
@@ -235,7 +235,7 @@ def _largest_window(request: MemoryRequest) -> int:
     fits, too_long = 0, request.num_latents_in_window
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        shorter = _Phases.of(replace(request, num_latents_in_window=middle))
+        shorter = _PhasePeaks.of(replace(request, num_latents_in_window=middle))
         if request.fits(shorter.dit(CHUNKS[-1], RESIDENCIES[-1])):
             fits = middle
         else:
@@ -244,7 +244,7 @@ def _largest_window(request: MemoryRequest) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Phases:
+class _PhasePeaks:
     """Peak bytes of each phase for a rung and a residency."""
 
     request: MemoryRequest
@@ -257,7 +257,7 @@ class _Phases:
     """Encoded latents of a segment, twice while slices are joined, and the tail; float32."""
 
     @classmethod
-    def of(cls, request: MemoryRequest) -> "_Phases":
+    def of(cls, request: MemoryRequest) -> "_PhasePeaks":
         """Everything that is the same for all rungs."""
         config, itemsize = request.vae_config, ITEMSIZE[request.vae_dtype]
         height, width = request.padded

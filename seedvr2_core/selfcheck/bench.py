@@ -34,8 +34,8 @@ from seedvr2_core.frames import (
     rgb_to_tensor,
     tensor_to_rgb,
 )
-from seedvr2_core.planning.build import build_plan
-from seedvr2_core.planning.plan import EngineSettings, Options, Plan
+from seedvr2_core.planning import Options, Plan, build_plan
+from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.windows import owned_latents, plan_windows
 from seedvr2_core.selfcheck.report import Clock, SavePicture
 from seedvr2_core.vae.conv import LAYOUT

@@ -12,8 +12,9 @@ import torch
 from seedvr2_core.engines.seedvr2.load import WORLD, World, load_models
 from seedvr2_core.errors import DeadlineError, InvalidRequestError, SeedVR2Error
 from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
+from seedvr2_core.planning import Plan
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
-from seedvr2_core.planning.plan import MemoryPlan, Plan
+from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.selfcheck import checks, sessions
 from seedvr2_core.selfcheck.bench import Bench, Clip, make_plan
 from seedvr2_core.selfcheck.report import (
@@ -27,7 +28,8 @@ from seedvr2_core.selfcheck.report import (
     Outcome,
     SavePicture,
 )
-from seedvr2_core.weights.folder import WeightsFile, examine, find_model
+from seedvr2_core.weights import examine, find_model
+from seedvr2_core.weights.folder import WeightsFile
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ _CHECKS: dict[str, Callable[[Bench], Outcome]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class CheckSetup:
     """What is checked, and where."""
 
     model: str
@@ -93,7 +95,7 @@ class Findings:
 
 
 def run_selfcheck(
-    setup: Setup,
+    setup: CheckSetup,
     *,
     clock: Clock,
     save: SavePicture,
@@ -132,7 +134,7 @@ def run_selfcheck(
     return Findings(weights=weights, memory=plan.memory, checks=tuple(done))
 
 
-def _check_setup(setup: Setup) -> None:
+def _check_setup(setup: CheckSetup) -> None:
     known = setup.world.catalog.models
     if setup.model not in known:
         raise InvalidRequestError(
@@ -151,7 +153,7 @@ def _check_setup(setup: Setup) -> None:
     assert setup.num_latents >= MIN_LATENTS
 
 
-def _plan(setup: Setup) -> Plan:
+def _plan(setup: CheckSetup) -> Plan:
     """One shot in one window, with memory for it."""
     num_frames = 4 * setup.num_latents - 3
     plan = make_plan(
@@ -180,7 +182,7 @@ def _plan(setup: Setup) -> Plan:
 
 
 def _load(
-    setup: Setup, plan: Plan, clock: Clock, save: SavePicture
+    setup: CheckSetup, plan: Plan, clock: Clock, save: SavePicture
 ) -> tuple[Bench, tuple[WeightsFile, ...], Check]:
     """Find, verify and read the three files; the VAE too is read now.
 

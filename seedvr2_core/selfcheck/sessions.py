@@ -15,7 +15,7 @@ from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import SIZE_MULTIPLE, Frame
-from seedvr2_core.planning.plan import Piece, Plan
+from seedvr2_core.planning import Piece, Plan
 from seedvr2_core.selfcheck.bench import Bench
 from seedvr2_core.selfcheck.measure import mean_shift, psnr, side_by_side
 from seedvr2_core.selfcheck.report import Outcome, tidy

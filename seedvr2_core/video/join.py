@@ -106,8 +106,8 @@ def join_segments(
             f"the segments hold {len(times)} frames whose times are not those of the source's "
             f"{info.num_frames} frames; redo the segments"
         )
-    clock = _Clock.of(times, info)
-    job = _Job(segments, source, info, settings, output, metadata, clock, beat)
+    clock = _Timeline.of(times, info)
+    job = _Joining(segments, source, info, settings, output, metadata, clock, beat)
     try:
         try:
             notes = job.write(carry=True)
@@ -176,7 +176,7 @@ def _times_in_file_order(segments: Sequence[JoinPart], settings: EncoderSettings
 
 
 @dataclass(frozen=True, slots=True)
-class _Clock:
+class _Timeline:
     """Decode times and durations of the whole track, in the source's ticks."""
 
     pts: tuple[int, ...]
@@ -185,7 +185,7 @@ class _Clock:
     last_duration: int
 
     @classmethod
-    def of(cls, times: Sequence[int], info: VideoInfo) -> "_Clock":
+    def of(cls, times: Sequence[int], info: VideoInfo) -> "_Timeline":
         """From the packets' presentation times in file order."""
         rank = {pts: position for position, pts in enumerate(info.pts)}
         depth = max(i - rank[pts] for i, pts in enumerate(times))
@@ -205,7 +205,7 @@ class _Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Joining:
     """One joining, possibly tried twice (with and without the other streams)."""
 
     segments: Sequence[JoinPart]
@@ -214,7 +214,7 @@ class _Job:
     settings: EncoderSettings
     output: Path
     metadata: Mapping[str, str]
-    clock: _Clock
+    clock: _Timeline
     beat: Callable[[str, int, int], None]
 
     def write(self, *, carry: bool) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.weights.reader import Format, Reader, TensorInfo, name_some, open_reader
+from seedvr2_core.weights.reader import CheckpointReader, Format, TensorInfo, name_some, open_reader
 from seedvr2_core.weights.table import NEGATIVE_TEXT, SHARP, TEXT, VAE
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
     def __init__(
         self,
         path: Path,
-        reader: Reader,
+        reader: CheckpointReader,
         names: Mapping[str, str],
         *,
         device: "torch.device | str",
@@ -278,7 +278,7 @@ class _Differences:
         )
 
 
-def _identify(path: Path, reader: Reader, layouts: Mapping[str, Layout]) -> Identity:
+def _identify(path: Path, reader: CheckpointReader, layouts: Mapping[str, Layout]) -> Identity:
     found = {part: _match(reader.tensors, layout) for part, layout in layouts.items()}
     part = min(found, key=lambda name: _distance(*found[name]))
     names, differences = found[part]
@@ -300,7 +300,7 @@ def _distance(names: Mapping[str, str], differences: _Differences) -> tuple[bool
 def _not_the_part(
     path: Path,
     part: str,
-    reader: Reader,
+    reader: CheckpointReader,
     differences: _Differences,
     layouts: Mapping[str, Layout],
 ) -> str:

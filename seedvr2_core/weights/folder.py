@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from seedvr2_core.errors import CheckpointError, SegmentError
-from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.files import read_record, write_record
 from seedvr2_core.weights.checkpoint import (
     Layouts,
     base_part,

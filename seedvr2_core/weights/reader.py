@@ -55,7 +55,7 @@ class TensorInfo:
     shape: tuple[int, ...]
 
 
-class Reader(Protocol):
+class CheckpointReader(Protocol):
     """An open weights file."""
 
     format: Format
@@ -99,7 +99,7 @@ def sniff_format(path: Path) -> Format | None:
     return None
 
 
-def open_reader(path: Path) -> Reader:
+def open_reader(path: Path) -> CheckpointReader:
     """Open a file of either format; reads no values.
 
     Raises:

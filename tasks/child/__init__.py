@@ -1,0 +1,9 @@
+"""The child process that probes, restores and joins, run under limits."""
+
+from tasks.child.guard import Child
+from tasks.child.operation import run_operation
+
+__all__ = [
+    "Child",
+    "run_operation",
+]

@@ -3,16 +3,16 @@
 import time
 
 from seedvr2_core.errors import ChildFailedError, DeadlineError
-from seedvr2_core.files.records import read_record
-from seedvr2_core.job.sidecar import pending_segments
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.files import read_record
+from seedvr2_core.job import pending_segments
+from seedvr2_core.planning import Plan
 from tasks.child.guard import Child, Event
 from tasks.run import record
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
 
-class Session:
+class SegmentWatch:
     """The pending segments of a job and the child that makes them."""
 
     def __init__(self, job: PlannedJob) -> None:

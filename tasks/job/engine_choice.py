@@ -1,7 +1,7 @@
 """Which engine makes a job, and on which device."""
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.engines.table import weight_files
+from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.schemas import Device
 from tasks.settings import Settings

@@ -5,17 +5,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
-from seedvr2_core.files.records import read_record, write_bytes
+from seedvr2_core.files import read_record
+from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.space import check_room
-from seedvr2_core.job.sidecar import deviations, finished_sizes, sidecar_path
+from seedvr2_core.job import deviations
+from seedvr2_core.job.sidecar import finished_sizes, sidecar_path
 from seedvr2_core.job.space import bytes_needed
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 from tasks.job.sweep import RESULT, remove_pieces, sweep
-from tasks.run.artifacts import publish_result
+from tasks.run import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import retryable
-from tasks.storage.open import open_storage
+from tasks.storage import open_storage
 
 
 @task(

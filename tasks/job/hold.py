@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import write_bytes
+from seedvr2_core.files import hold_lock
+from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.job.sidecar import segments_dir
 from tasks.job.sweep import LOCK, RESULT
 from tasks.schemas import PlannedJob

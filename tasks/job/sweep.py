@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError, SegmentError
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import read_record
+from seedvr2_core.files import hold_lock, read_record
 from seedvr2_core.job.sidecar import segments_dir
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 from tasks.settings import Settings
 
 RESULT, LOCK = "result.json", "job.lock"

@@ -1,0 +1,19 @@
+"""Look at a run that may be lost, and bring it back."""
+
+from tasks.recovery.end import end_run, finish_cancel
+from tasks.recovery.forgotten import appoint_unseen
+from tasks.recovery.output import find_output
+from tasks.recovery.settle import say_alive, settle
+from tasks.recovery.watch import another_looks, look, make_sure
+
+__all__ = [
+    "another_looks",
+    "appoint_unseen",
+    "end_run",
+    "find_output",
+    "finish_cancel",
+    "look",
+    "make_sure",
+    "say_alive",
+    "settle",
+]

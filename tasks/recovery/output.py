@@ -14,13 +14,14 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from seedvr2_core.files.records import file_sha256, write_bytes
+from seedvr2_core.files import file_sha256
+from seedvr2_core.files.durable import write_bytes
 from tasks.recovery.report import RunReport
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import retryable
-from tasks.storage.base import Storage, Stored, candidates
-from tasks.storage.open import open_storage
+from tasks.storage import Storage, Stored, open_storage
+from tasks.storage.base import candidates
 
 NOTE = "completed by recover: the file was in storage when its run was lost"
 

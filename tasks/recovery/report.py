@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 
 from seedvr2_core.errors import InvalidRequestError
+from tasks.run import PROGRESS_KEY
 from tasks.run.appointments import recoveries_of
-from tasks.run.artifacts import PROGRESS_KEY
 from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings

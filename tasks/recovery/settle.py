@@ -24,8 +24,9 @@ from tasks.recovery.end import (
 from tasks.recovery.output import save_result
 from tasks.recovery.report import MARK, RunReport
 from tasks.recovery.watch import seconds_left
+from tasks.run import publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES, appoint
-from tasks.run.artifacts import publish_result, result_published
+from tasks.run.artifacts import result_published
 from tasks.schemas import UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import retryable

@@ -26,8 +26,8 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
+from seedvr2_core.files import file_sha256, hold_lock
+from seedvr2_core.files.durable import sync_directory, sync_file
 from tasks.net.stoppable import run_stoppable
 from tasks.net.untrusted import (
     check_answer,

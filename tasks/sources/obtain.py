@@ -21,8 +21,8 @@ from seedvr2_core.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import file_sha256, write_bytes
+from seedvr2_core.files import file_sha256, hold_lock
+from seedvr2_core.files.durable import write_bytes
 from tasks.net.untrusted import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings

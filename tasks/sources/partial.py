@@ -12,8 +12,7 @@ from email.message import Message
 import httpx
 
 from seedvr2_core.errors import DeadlineError, SegmentError
-from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.files import hold_lock, read_record, write_record
 from tasks.settings import Settings
 from tasks.sources.names import plain_name
 

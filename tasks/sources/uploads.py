@@ -13,7 +13,8 @@ import uuid
 from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from seedvr2_core.files.records import file_sha256, sync_directory
+from seedvr2_core.files import file_sha256
+from seedvr2_core.files.durable import sync_directory
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 

@@ -1,0 +1,11 @@
+"""Where finished videos go: a local folder or a Bunny zone."""
+
+from tasks.storage.base import Storage, Stored
+from tasks.storage.open import check_storage, open_storage
+
+__all__ = [
+    "Storage",
+    "Stored",
+    "check_storage",
+    "open_storage",
+]

@@ -18,7 +18,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
-from seedvr2_core.files.records import file_sha256
+from seedvr2_core.files import file_sha256
 from tasks.net.trusted import open_client, status_text
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 from tasks.storage.bunny_zone import BunnyZone

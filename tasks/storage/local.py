@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from seedvr2_core.errors import StorageError
-from seedvr2_core.files.records import file_sha256, sync_directory, sync_file
+from seedvr2_core.files import file_sha256
+from seedvr2_core.files.durable import sync_directory, sync_file
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.files.records import file_sha256
+from seedvr2_core.files.durable import file_sha256
 from seedvr2_core.planning import sizes
-from tests.kits.faults import SMALL_PICTURES, Job
+from tests.kits.faults import SMALL_PICTURES, FaultyJob
 
 
 @pytest.fixture
 def make_job(
     demo_clip: Path, tmp_path: Path, api_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Job]]:
+) -> Iterator[Callable[..., FaultyJob]]:
     """Make jobs, each with a work directory of its own; nothing of them runs on after the test.
 
     What this process makes of them has the same small pictures as the commands'.
     """
     monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": SMALL_PICTURES.call})
-    jobs: list[Job] = []
+    jobs: list[FaultyJob] = []
 
-    def make(model: str = "sleep", work_dir: Path | None = None) -> Job:
+    def make(model: str = "sleep", work_dir: Path | None = None) -> FaultyJob:
         work_dir = work_dir or tmp_path / f"job{len(jobs)}"
-        jobs.append(Job(clip=demo_clip, work_dir=work_dir, api_url=api_url, model=model))
+        jobs.append(FaultyJob(clip=demo_clip, work_dir=work_dir, api_url=api_url, model=model))
         return jobs[-1]
 
     yield make
@@ -34,14 +34,14 @@ def make_job(
 @pytest.fixture(scope="session")
 def finished(
     demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Job]:
+) -> Callable[[str], FaultyJob]:
     """Engine -> a job that nothing disturbed; made once."""
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, FaultyJob] = {}
 
-    def finish(model: str) -> Job:
+    def finish(model: str) -> FaultyJob:
         if model not in jobs:
             work_dir = tmp_path_factory.mktemp(model)
-            jobs[model] = Job(clip=demo_clip, work_dir=work_dir, api_url=api_url, model=model)
+            jobs[model] = FaultyJob(clip=demo_clip, work_dir=work_dir, api_url=api_url, model=model)
             assert jobs[model].finish()["frames"] == 75
         return jobs[model]
 
@@ -49,7 +49,7 @@ def finished(
 
 
 @pytest.fixture(scope="session")
-def undisturbed(finished: Callable[[str], Job]) -> Callable[[str], str]:
+def undisturbed(finished: Callable[[str], FaultyJob]) -> Callable[[str], str]:
     """Engine -> the digest of a job that nothing disturbed."""
 
     def digest(model: str) -> str:

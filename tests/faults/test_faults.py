@@ -26,7 +26,7 @@ from tasks.settings import use_settings
 from tests.kits.faults import (
     NUM_SEGMENTS,
     Fault,
-    Job,
+    FaultyJob,
     assert_nothing_left,
     here,
     run_here,
@@ -45,7 +45,7 @@ FRAME = "seedvr2_core.engines.sleep:_enlarge"
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the children of this process carry faults, and the job's mark."""
 
-    def into(job: Job, *faults: Fault) -> None:
+    def into(job: FaultyJob, *faults: Fault) -> None:
         job.work_dir.mkdir(exist_ok=True)
         for name, value in job.variables(*faults).items():
             if name != "PREFECT_API_URL":
@@ -54,7 +54,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return into
 
 
-def run_with(job: Job, **settings: object) -> UpscaleResult:
+def run_with(job: FaultyJob, **settings: object) -> UpscaleResult:
     """The job's request in this process, under these settings."""
     use_settings(here(job).model_copy(update=settings))
     return run_here(job, keep_settings=True)
@@ -62,7 +62,7 @@ def run_with(job: Job, **settings: object) -> UpscaleResult:
 
 @pytest.mark.soak
 def test_a_child_that_waits_for_another_is_not_loading(
-    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    make_job: Callable[..., FaultyJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, load_seconds = make_job(), 10.0
     monkeypatch.setattr(planner, "LOAD_SECONDS", load_seconds)
@@ -81,7 +81,7 @@ def test_a_child_that_waits_for_another_is_not_loading(
 
 @pytest.mark.soak
 def test_noise_jumping_clocks_stalls_and_exits_change_nothing(
-    make_job: Callable[..., Job],
+    make_job: Callable[..., FaultyJob],
     undisturbed: Callable[[str], str],
     inject: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +117,9 @@ def test_noise_jumping_clocks_stalls_and_exits_change_nothing(
 
 @pytest.mark.soak
 def test_a_child_that_keeps_leaving_fails_the_job_with_its_last_words(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str], inject: Callable[..., None]
+    make_job: Callable[..., FaultyJob],
+    undisturbed: Callable[[str], str],
+    inject: Callable[..., None],
 ) -> None:
     job = make_job()
     first, second = job.place("exit1"), job.place("exit2")
@@ -135,7 +137,9 @@ def test_a_child_that_keeps_leaving_fails_the_job_with_its_last_words(
 
 @pytest.mark.soak
 def test_the_job_limit_is_final_and_the_job_goes_on_under_a_larger_one(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str], inject: Callable[..., None]
+    make_job: Callable[..., FaultyJob],
+    undisturbed: Callable[[str], str],
+    inject: Callable[..., None],
 ) -> None:
     job = make_job()
     inject(job)
@@ -165,8 +169,8 @@ def _of_another_plan(job_dir: Path) -> None:
 
 
 def test_pieces_that_do_not_tell_the_truth_are_made_again(
-    make_job: Callable[..., Job],
-    finished: Callable[[str], Job],
+    make_job: Callable[..., FaultyJob],
+    finished: Callable[[str], FaultyJob],
     undisturbed: Callable[[str], str],
     inject: Callable[..., None],
 ) -> None:
@@ -202,7 +206,7 @@ def fill(folder: Path, leave: int) -> Path:
 
 
 def test_a_disk_without_room_is_refused_before_work_begins(
-    make_job: Callable[..., Job], small_disk: Path, inject: Callable[..., None]
+    make_job: Callable[..., FaultyJob], small_disk: Path, inject: Callable[..., None]
 ) -> None:
     job = make_job("lanczos", small_disk)
     inject(job)
@@ -213,7 +217,7 @@ def test_a_disk_without_room_is_refused_before_work_begins(
 
 
 def test_a_disk_that_fills_up_stops_the_job_cleanly(
-    make_job: Callable[..., Job],
+    make_job: Callable[..., FaultyJob],
     undisturbed: Callable[[str], str],
     small_disk: Path,
     inject: Callable[..., None],
@@ -243,7 +247,7 @@ def test_a_disk_that_fills_up_stops_the_job_cleanly(
     ],
 )
 def test_a_full_disk_anywhere_is_one_sentence_and_a_resume(
-    make_job: Callable[..., Job],
+    make_job: Callable[..., FaultyJob],
     undisturbed: Callable[[str], str],
     inject: Callable[..., None],
     at: str,

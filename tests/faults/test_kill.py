@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from tests.kits.faults import (
     NUM_SEGMENTS,
     Fault,
-    Job,
+    FaultyJob,
     assert_nothing_left,
     kill_there,
     run_here,
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def test_kill_of_the_whole_tree_is_survived(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:
     """In the engine, between packets and sidecar, and while the joined file is checked."""
     job = make_job()
@@ -73,7 +73,7 @@ def log_of(job_id: object) -> list[str]:
 
 
 def test_a_lost_child_is_replaced_once(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:
     """The command goes on by itself: the task that waited is retried on a fresh child."""
     job = make_job()
@@ -96,7 +96,7 @@ def test_a_lost_child_is_replaced_once(
 
 @pytest.mark.soak
 def test_two_equal_requests_at_once_share_the_work(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:
     """A command, and the flow in this process: one renders, the other finds what it made."""
     job = make_job()
@@ -117,7 +117,7 @@ def test_two_equal_requests_at_once_share_the_work(
 
 @pytest.mark.soak
 def test_ctrl_c_leaves_one_sentence_and_no_process(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:
     """With a server of the command's own, which has to go as well."""
     job = make_job()

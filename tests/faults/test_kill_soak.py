@@ -10,7 +10,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kits.faults import Fault, Job, assert_nothing_left, kill_there, wait_until, worker_of
+from tests.kits.faults import (
+    Fault,
+    FaultyJob,
+    assert_nothing_left,
+    kill_there,
+    wait_until,
+    worker_of,
+)
 from tests.kits.processes import kill_tree
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -54,7 +61,7 @@ MID_SHOT: list[tuple[str, int]] = [
 ]
 
 
-def survive(job: Job, places: list[tuple[str, int]], whoms: list[str]) -> list[int]:
+def survive(job: FaultyJob, places: list[tuple[str, int]], whoms: list[str]) -> list[int]:
     """Kill one command after another; returns what had to be redone after each."""
     redone: list[int] = []
     for number, (at, call) in enumerate(places):
@@ -68,7 +75,7 @@ def survive(job: Job, places: list[tuple[str, int]], whoms: list[str]) -> list[i
 
 @pytest.mark.parametrize("whoms", [["tree", "command"], ["command", "tree"]], ids=["a", "b"])
 def test_kills_in_every_phase(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str], whoms: list[str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str], whoms: list[str]
 ) -> None:
     job = make_job()
     places = [place for phase in PHASES.values() for place in phase]
@@ -80,7 +87,7 @@ def test_kills_in_every_phase(
 
 @pytest.mark.parametrize("place", IN_CHILD, ids=lambda place: f"{place[0]}-{place[1]}")
 def test_a_child_killed_in_any_phase_is_replaced(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str], place: tuple[str, int]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str], place: tuple[str, int]
 ) -> None:
     """Without anybody's help."""
     job = make_job()
@@ -91,7 +98,7 @@ def test_a_child_killed_in_any_phase_is_replaced(
 
 
 def test_kills_in_the_middle_of_a_shot(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str]
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:
     """SeedVR2's graph: encoder, windows, decoder, commit of latents, rebuilding of a state."""
     job = make_job("tiny")
@@ -104,7 +111,7 @@ def test_kills_in_the_middle_of_a_shot(
 
 @pytest.mark.parametrize("seed", [7])
 def test_kills_at_random_moments(
-    make_job: Callable[..., Job], undisturbed: Callable[[str], str], seed: int
+    make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str], seed: int
 ) -> None:
     """Of the tree, of the command alone or of the child alone, each followed by a resume."""
     rng = random.Random(seed)

@@ -28,7 +28,7 @@ from prefect.states import AwaitingRetry, Cancelling
 
 from flows.upscale import upscale
 from tasks.run.artifacts import RESULT_KEY
-from tests.kits.faults import Fault, Job, assert_nothing_left, run_here, wait_until, worker_of
+from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, wait_until, worker_of
 from tests.kits.processes import ROOT, children_of, is_running, kill_tree
 
 pytestmark = [
@@ -42,7 +42,7 @@ pytestmark = [
 class Pool:
     """A process pool with one deployment, and the workers that were started for it."""
 
-    job: Job
+    job: FaultyJob
     client: SyncPrefectClient
     name: str = field(default_factory=lambda: f"faults-{uuid4().hex[:8]}")
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -121,13 +121,13 @@ class Pool:
 
 
 @pytest.fixture
-def pool(make_job: Callable[..., Job]) -> Iterator[Pool]:
+def pool(make_job: Callable[..., FaultyJob]) -> Iterator[Pool]:
     with open_pool(make_job()) as pool:
         yield pool
 
 
 @contextmanager
-def open_pool(job: Job) -> Iterator[Pool]:
+def open_pool(job: FaultyJob) -> Iterator[Pool]:
     """A pool on the API in force; its processes are gone afterwards."""
     with get_client(sync_client=True) as client:
         pool = Pool(job=job, client=client)
@@ -292,7 +292,7 @@ def test_a_run_whose_worker_is_killed_says_so_and_is_resumed(
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_server_that_is_away_for_90_seconds_fails_nothing_and_then_cancels(
-    make_job: Callable[..., Job],
+    make_job: Callable[..., FaultyJob],
     tmp_path: Path,
     ffmpeg: Callable[..., subprocess.CompletedProcess[bytes]],
     demo_clip: Path,

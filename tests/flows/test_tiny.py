@@ -21,7 +21,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
-from seedvr2_core.files.records import read_record
+from seedvr2_core.files.durable import read_record
 from seedvr2_core.job.sidecar import Sidecar, latents_path, sidecar_path
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.plan import Plan

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
-from seedvr2_core.files.records import read_record
+from seedvr2_core.files.durable import read_record
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.edge import create_app
 from deployments.host.exits import exit_codes
-from deployments.host.http_server import run_server
+from deployments.host.listen import run_server
 from tasks.settings import get_settings
 
 CONTROL = "/.faults"

@@ -52,7 +52,7 @@ SMALL_PICTURES = Fault(at="seedvr2_core.planning.sizes:BUDGETS_PX", call=96 * 54
 
 
 @dataclass(kw_only=True)
-class Job:
+class FaultyJob:
     """One job of one work directory and the commands that were started for it."""
 
     clip: Path
@@ -189,7 +189,7 @@ def worker_of(pid: int) -> int | None:
     return None
 
 
-def assert_nothing_left(job: Job) -> None:
+def assert_nothing_left(job: FaultyJob) -> None:
     """No half-written file, no process, one output."""
     wait_until(lambda: not job.processes(), "every process was gone", seconds=15)
     assert job.leftovers() == []
@@ -207,7 +207,7 @@ class Killed:
     """Segments that were begun and not on disk."""
 
 
-def kill_there(job: Job, fault: Fault, whom: str) -> Killed | None:
+def kill_there(job: FaultyJob, fault: Fault, whom: str) -> Killed | None:
     """Start the command, let it come to a place, and kill -9 somebody there.
 
     Args:
@@ -256,7 +256,7 @@ def _kill(process: subprocess.Popen[str], whom: str) -> None:
         wait_until(lambda: not is_running(child), "the child was gone", seconds=15)
 
 
-def here(job: Job) -> Settings:
+def here(job: FaultyJob) -> Settings:
     """Settings to run a job's request in this process."""
     return Settings(
         work_dir=job.work_dir,
@@ -268,7 +268,7 @@ def here(job: Job) -> Settings:
     )
 
 
-def run_here(job: Job, *, keep_settings: bool = False) -> UpscaleResult:
+def run_here(job: FaultyJob, *, keep_settings: bool = False) -> UpscaleResult:
     """The same request, run by the flow in this process (its settings stay in force)."""
     from flows.upscale import upscale
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from deployments.gateway.app import create_app
 from deployments.gateway.prefect_api import PrefectLine
-from deployments.host.http_server import server_config
+from deployments.host.listen import server_config
 from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.settings import Settings, use_settings

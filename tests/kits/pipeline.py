@@ -12,7 +12,7 @@ import torch
 from seedvr2_core.child import restore
 from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
-from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.files.durable import read_record, write_record
 from seedvr2_core.job.sidecar import Sidecar, sidecar_path, video_path
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan

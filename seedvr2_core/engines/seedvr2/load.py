@@ -11,10 +11,11 @@ from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
-from seedvr2_core.weights.checkpoint import load_text_embedding, open_checkpoint
-from seedvr2_core.weights.folder import PUBLIC, Catalog, find_model
+from seedvr2_core.weights import find_model, open_checkpoint
+from seedvr2_core.weights.checkpoint import load_text_embedding
+from seedvr2_core.weights.folder import PUBLIC, Catalog
 from seedvr2_core.weights.table import VAE
 
 LOAD = "load"

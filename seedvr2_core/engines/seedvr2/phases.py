@@ -26,7 +26,8 @@ from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
 from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid, slices_between
 from seedvr2_core.errors import NumericalError, PlanError
 from seedvr2_core.frames import Frame, crop, pad, padded_size, resize, rgb_to_tensor, tensor_to_rgb
-from seedvr2_core.planning.plan import MemoryPlan, Plan
+from seedvr2_core.planning import Plan
+from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
 

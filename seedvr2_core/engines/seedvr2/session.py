@@ -23,7 +23,7 @@ from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE, Models,
 from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid
 from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning.plan import Piece, Plan, Shot
+from seedvr2_core.planning import Piece, Plan, Shot
 from seedvr2_core.planning.windows import encoder_warm_up_start, warm_up_start
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from seedvr2_core.engines.protocol import ShotState
 from seedvr2_core.errors import PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning import windows
-from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Piece, Shot
+from seedvr2_core.planning import Piece, Shot, windows
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 

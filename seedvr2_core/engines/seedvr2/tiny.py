@@ -17,7 +17,7 @@ from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.errors import PlanError
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 
 WEIGHTS_SEED = 7

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from deployments.cli.doctor import Check, Report, conv_check, examine
+from deployments.cli.doctor import DoctorCheck, Report, conv_check, examine
 from seedvr2_core.selfcheck import convolutions as device_check
 from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
@@ -85,10 +85,12 @@ def test_without_gpu_and_weights_it_is_usable_and_says_what_is_missing(tmp_path:
 
 
 def test_no_engine_or_a_failed_check_is_unusable() -> None:
-    fine = Check(name="a", ok=True, told="")
+    fine = DoctorCheck(name="a", ok=True, told="")
     assert Report(checks=[fine], engines=["span"]).usable
     assert not Report(checks=[fine], engines=[]).usable
-    assert not Report(checks=[fine, Check(name="b", ok=False, told="")], engines=["span"]).usable
+    assert not Report(
+        checks=[fine, DoctorCheck(name="b", ok=False, told="")], engines=["span"]
+    ).usable
 
 
 def test_it_says_where_outputs_go_and_whether_the_storage_takes_the_key(tmp_path: Path) -> None:

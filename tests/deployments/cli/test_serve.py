@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deployments.cli.serve import reachable, tied
-from seedvr2_core.files.records import file_sha256
+from seedvr2_core.files.durable import file_sha256
 from tests.kits.processes import ROOT, command_line, run_command
 from tests.kits.server import WAIT_SECONDS, Serve, eventually
 

@@ -13,7 +13,7 @@ import pytest
 
 from deployments.host import supervisor as module
 from deployments.host.attached import attached
-from deployments.host.supervisor import Part, Stopped, Supervisor
+from deployments.host.supervisor import AskedToStop, Part, Supervisor
 from seedvr2_core.errors import ServiceError
 from tests.kits.processes import ROOT, children_of, is_running
 
@@ -142,7 +142,7 @@ def test_the_last_one_started_ends_first(make: Make, tmp_path: Path, told: list[
 def test_signals_stop_once(supervisor: Supervisor) -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell's background job ignores it
     with supervisor.signals():
-        with pytest.raises(Stopped, match="SIGTERM"):
+        with pytest.raises(AskedToStop, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)  # no second one in the middle of the end
         assert supervisor._hurry

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.records import read_record, write_record
+from seedvr2_core.files.durable import read_record, write_record
 from seedvr2_core.job import sidecar as segments
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan

@@ -18,7 +18,7 @@ from seedvr2_core.planning.plan import Piece
 from seedvr2_core.selfcheck import measure
 from seedvr2_core.selfcheck.bench import Clip, pad_without_black
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
-from seedvr2_core.selfcheck.run import MIN_LATENTS, Findings, Setup, run_selfcheck
+from seedvr2_core.selfcheck.run import MIN_LATENTS, CheckSetup, Findings, run_selfcheck
 from tests.kits.factories import make_info
 from tests.kits.restorer import make_frames, make_plan
 from tests.kits.selfcheck import MODEL, scale_weights, small_world, write_weights
@@ -43,8 +43,8 @@ def make_clip(num_frames: int = 20) -> Clip:
     return Clip(name="waves", sha256="", video=make_info(16, 16), frames=frames)
 
 
-def make_setup(folder: Path, *checks: str, vae_dtype: str = "float16") -> Setup:
-    return Setup(
+def make_setup(folder: Path, *checks: str, vae_dtype: str = "float16") -> CheckSetup:
+    return CheckSetup(
         model=MODEL,
         weights_dir=folder,
         clip=make_clip(),
@@ -72,7 +72,7 @@ class Run:
         return next(check for check in self.findings.checks if check.name == name)
 
 
-def run(setup: Setup, clock: Clock | None = None) -> Run:
+def run(setup: CheckSetup, clock: Clock | None = None) -> Run:
     pictures: dict[str, np.ndarray] = {}
     heard: list[tuple[str, ...]] = []
 

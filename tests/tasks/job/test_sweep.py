@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from seedvr2_core.files.durable import write_record
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.files.records import write_record
 from seedvr2_core.planning.build import build_plan
 from tasks.job.sweep import sweep
 from tasks.settings import Settings

@@ -23,7 +23,7 @@ from prefect.states import Cancelling
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
-from seedvr2_core.files.records import file_sha256
+from seedvr2_core.files.durable import file_sha256
 from tasks.estimate import plan_job
 from tasks.run import callback
 from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from deployments.host.http_server import listen
+from deployments.host.listen import listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
