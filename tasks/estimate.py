@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
@@ -17,7 +16,7 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.job.hold import FRESH_PLAN
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 
 def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) -> Plan:
@@ -102,15 +101,7 @@ def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
         return read_record(path, Plan)
 
 
-@task(
-    name="estimate",
-    retries=1,
-    retry_delay_seconds=2,
-    retry_condition_fn=retryable,
-    timeout_seconds=1800,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="estimate", retries=1, retry_delay_seconds=2, timeout_seconds=1800)
 def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 

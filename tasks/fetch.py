@@ -2,24 +2,15 @@
 
 import os
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import get_settings
 from tasks.sources import obtain_source
-from tasks.step import retryable
+from tasks.step import step
 
 
-@task(
-    name="fetch",
-    retries=5,
-    retry_delay_seconds=[2, 8, 30, 60, 120],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="fetch", retries=5, retry_delay_seconds=[2, 8, 30, 60, 120], retry_jitter_factor=0.5)
 def fetch(request: UpscaleRequest) -> FetchedSource:
     """Download a URL, decode an upload, or take a local file where it lies.
 

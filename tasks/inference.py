@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.child.session import SegmentWatch
 from tasks.schemas import PlannedJob
-from tasks.step import retryable
+from tasks.step import step
 
 _sessions: dict[Path, "SegmentWatch"] = {}
 
@@ -34,15 +33,7 @@ def session(job: PlannedJob) -> Iterator["SegmentWatch"]:
         opened.close()
 
 
-@task(
-    name="infer",
-    task_run_name="infer-segment-{index}",
-    retries=1,
-    retry_delay_seconds=2,
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="infer", task_run_name="infer-segment-{index}", retries=1, retry_delay_seconds=2)
 def infer(job: PlannedJob, index: int) -> State[int]:
     """Wait until segment `index` is restored and committed.
 

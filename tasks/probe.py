@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
@@ -15,18 +12,10 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
-from tasks.step import retryable
+from tasks.step import step
 
 
-@task(
-    name="probe",
-    retries=1,
-    retry_delay_seconds=2,
-    retry_condition_fn=retryable,
-    timeout_seconds=2 * LIMIT_SECONDS + 60,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="probe", retries=1, retry_delay_seconds=2, timeout_seconds=2 * LIMIT_SECONDS + 60)
 def probe(source: FetchedSource, model: str) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the model wants them.
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import file_sha256
@@ -11,18 +10,10 @@ from seedvr2_core.files.durable import sync_directory, sync_file
 from tasks.child import run_operation
 from tasks.child.operation import LIMIT_SECONDS
 from tasks.schemas import JoinedVideo, PlannedJob
-from tasks.step import retryable
+from tasks.step import step
 
 
-@task(
-    name="stitch",
-    retries=1,
-    retry_delay_seconds=2,
-    retry_condition_fn=retryable,
-    timeout_seconds=LIMIT_SECONDS + 60,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="stitch", retries=1, retry_delay_seconds=2, timeout_seconds=LIMIT_SECONDS + 60)
 def stitch(job: PlannedJob) -> JoinedVideo:
     """Join the packets of all segments without re-encoding and check the result against the plan.
 

@@ -1,25 +1,16 @@
 """Upload: the finished file goes into storage."""
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from tasks.run import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 from tasks.storage import open_storage
 from tasks.storage.base import STALL_SECONDS
 
 
-@task(
-    name="upload",
-    retries=4,
-    retry_delay_seconds=[2, 8, 30, 120],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="upload", retries=4, retry_delay_seconds=[2, 8, 30, 120], retry_jitter_factor=0.5)
 def upload(video: JoinedVideo, name: str) -> StoredVideo:
     """Put the file into storage; bytes that are there already are not sent again.
 

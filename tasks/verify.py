@@ -1,27 +1,18 @@
 """Verify: the storage says that it holds the file, and its public address, if any, shows it."""
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
 from seedvr2_core.errors import StorageError
 from tasks.run import current
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import STALL_SECONDS
 from tasks.storage.public import wait_until_served
 
 
-@task(
-    name="verify",
-    retries=4,
-    retry_delay_seconds=[1, 2, 4, 8],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="verify", retries=4, retry_delay_seconds=[1, 2, 4, 8], retry_jitter_factor=0.5)
 def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
     """Compare storage and public address with the file that was uploaded.
 

@@ -1,7 +1,6 @@
 """A job's directory: held by one run at a time, searched for a finished output, then closed."""
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
@@ -16,18 +15,11 @@ from tasks.job.sweep import RESULT, remove_pieces, sweep
 from tasks.run import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 from tasks.storage import open_storage
 
 
-@task(
-    name="find-finished",
-    retries=3,
-    retry_delay_seconds=[2, 8, 30],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
 def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
     """The job's output, if an earlier run stored it and the storage still has these bytes.
 
@@ -68,14 +60,7 @@ def _read_result(job: PlannedJob) -> UpscaleResult | None:
         return None
 
 
-@task(
-    name="make-room",
-    retries=1,
-    retry_delay_seconds=2,
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="make-room", retries=1, retry_delay_seconds=2)
 def make_room(job: PlannedJob) -> None:
     """Remove what is older than SEEDVR2_KEEP_DAYS, then see that what is missing fits the disk.
 
@@ -91,14 +76,7 @@ def make_room(job: PlannedJob) -> None:
     check_room(job.job_dir, need, doing="the job")
 
 
-@task(
-    name="finish",
-    retries=10,
-    retry_delay_seconds=[1, 2, 5, 10, 30, 30, 30, 30, 30, 30],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="finish", retries=10, retry_delay_seconds=[1, 2, 5, 10, 30, 30, 30, 30, 30, 30])
 def finish(
     job: PlannedJob,
     joined: JoinedVideo,

@@ -3,8 +3,7 @@
 import time
 from uuid import UUID
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Cancelling
@@ -13,7 +12,7 @@ from tasks.recovery.report import MARK, POLL_SECONDS, RunReport, read_states, we
 from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.callback import call_back
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 _CHANGES = 5
 """More than a worker has words for a run that it ends."""
@@ -26,14 +25,7 @@ WHY = {
 }
 
 
-@task(
-    name="finish-cancel",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="finish-cancel", retries=3, retry_delay_seconds=[1, 5, 15])
 def finish_cancel(report: RunReport) -> str:
     """Give a run that somebody cancelled its end: whoever should have is gone.
 
@@ -49,14 +41,7 @@ def finish_cancel(report: RunReport) -> str:
     return _said(moved, "cancelled")
 
 
-@task(
-    name="end-run",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="end-run", retries=3, retry_delay_seconds=[1, 5, 15])
 def end_run(report: RunReport) -> bool:
     """Cancel a lost run and wait until its worker has ended it, if there is one.
 

@@ -6,8 +6,7 @@ make the one, while the server was not there for the other, would wait for ever.
 
 from datetime import UTC, datetime, timedelta
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -16,21 +15,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from tasks.recovery.watch import recovers_at_work
 from tasks.run.appointments import RECOVER, appoint
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 _OLDEST = timedelta(days=1)
 """What was lost before that, somebody has seen; it must not start by itself."""
 _MOST = 200
 
 
-@task(
-    name="appoint-unseen",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="appoint-unseen", retries=3, retry_delay_seconds=[1, 5, 15])
 def appoint_unseen() -> str:
     """Let `recover` look at every run that seems lost and that no `recover` is at work on.
 

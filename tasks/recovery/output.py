@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from pydantic import ValidationError
 
 from seedvr2_core.files import file_sha256
@@ -19,21 +18,14 @@ from seedvr2_core.files.durable import write_bytes
 from tasks.recovery.report import RunReport
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 from tasks.storage import Storage, Stored, open_storage
 from tasks.storage.base import candidates
 
 NOTE = "completed by recover: the file was in storage when its run was lost"
 
 
-@task(
-    name="find-output",
-    retries=3,
-    retry_delay_seconds=[2, 10, 30],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="find-output", retries=3, retry_delay_seconds=[2, 10, 30])
 def find_output(report: RunReport, *, looks: int) -> UpscaleResult | None:
     """Look for a run's output in storage, so many times.
 

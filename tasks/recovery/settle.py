@@ -7,8 +7,7 @@ its history proves afterwards: whatever came in between is put back, the run's o
 
 from datetime import UTC, datetime
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import AwaitingRetry, Completed, Failed, Running
@@ -29,17 +28,10 @@ from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES, appoint
 from tasks.run.artifacts import result_published
 from tasks.schemas import UpscaleResult
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 
-@task(
-    name="make-appointment",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="make-appointment", retries=3, retry_delay_seconds=[1, 5, 15])
 def make_appointment(report: RunReport) -> None:
     """Let `recover` look again: at the new ETA of a job at work, else when it is brought back.
 
@@ -54,14 +46,7 @@ def make_appointment(report: RunReport) -> None:
             get_run_logger().info("recover looks again in %.0f s at the latest", seconds)
 
 
-@task(
-    name="say-alive",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="say-alive", retries=3, retry_delay_seconds=[1, 5, 15])
 def say_alive(report: RunReport) -> None:
     """A run that counts as crashed and beats is running: only its heartbeats were not heard."""
     with get_client(sync_client=True) as client:
@@ -69,14 +54,7 @@ def say_alive(report: RunReport) -> None:
         move(client, report.run_id, report.state_id, Running(message=told))
 
 
-@task(
-    name="settle",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="settle", retries=3, retry_delay_seconds=[1, 5, 15])
 def settle(report: RunReport, output: UpscaleResult | None) -> str:
     """Give a run that was ended its state: Completed, AwaitingRetry or Failed.
 

@@ -5,8 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -15,17 +14,10 @@ from prefect.runtime import flow_run
 
 from tasks.recovery.report import POLL_SECONDS, RunReport, read_report
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 
-@task(
-    name="look",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="look", retries=3, retry_delay_seconds=[1, 5, 15])
 def look(run_id: UUID) -> RunReport:
     """Read a run's state and its last beat.
 
@@ -35,7 +27,7 @@ def look(run_id: UUID) -> RunReport:
     return read_report(run_id)
 
 
-@task(name="make-sure", persist_result=False, cache_policy=NO_CACHE)
+@step(name="make-sure")
 def make_sure(report: RunReport) -> RunReport:
     """Watch a run that seems lost; what it is then, is sure.
 
@@ -100,14 +92,7 @@ def recovers_at_work(client: SyncPrefectClient) -> list[FlowRun]:
     )
 
 
-@task(
-    name="another-looks",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="another-looks", retries=3, retry_delay_seconds=[1, 5, 15])
 def another_looks(report: RunReport) -> bool:
     """Whether a `recover` that began before this one is at work on the same run."""
     with get_client(sync_client=True) as client:

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, uuid5
 
 import httpx
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter
@@ -36,7 +34,7 @@ from tasks.run.artifacts import RESULT_KEY
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter
@@ -102,14 +100,7 @@ class Delivery:
     error: str | None = None
 
 
-@task(
-    name="check callback",
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="check callback", retries=2, retry_delay_seconds=[1, 5])
 def check_callback(url: str) -> None:
     """Look at a callback's address before anything is spent on the job; nothing is sent.
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -17,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import get_settings
-from tasks.step import retryable
+from tasks.step import step
 
 LABEL_RESOLUTION = "seedvr2.resolution"
 LABEL_ROUTED_FROM = "seedvr2.routed_from"
@@ -79,14 +77,7 @@ def create_job(
     return name, job
 
 
-@task(
-    name="dispatch",
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-    retry_condition_fn=retryable,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
+@step(name="dispatch", retries=3, retry_delay_seconds=[1, 5, 15])
 def dispatch(
     parameters: Mapping[str, Any], resolution: str, *, routed_from: UUID
 ) -> tuple[str, FlowRun]:
