@@ -12,11 +12,12 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.errors import (
     CheckpointError,
     InvalidRequestError,
@@ -369,5 +370,5 @@ def _check_digest(row: PublicFile, offer: _Offer, digest: str) -> None:
         raise CheckpointError(f"its sha256 is {digest}, the hub announced {promised}")
 
 
-def _beat(progress: DownloadProgress, file: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(file, "check", done, total)
+def _beat(progress: DownloadProgress, file: str) -> Beat:
+    return lambda phase, done, total: progress(file, "check", done, total)

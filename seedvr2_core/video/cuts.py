@@ -14,7 +14,7 @@ import itertools
 import math
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
 from seedvr2_core.video._color import is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.info import VideoInfo
@@ -29,9 +30,6 @@ from seedvr2_core.video.reader import read_pictures
 
 if TYPE_CHECKING:
     import torch
-
-Beat = Callable[[str, int, int], None]
-"""Called with (phase, done, total), in frames."""
 
 THRESHOLD = 0.3
 """Finds 98 % of labelled cuts on live action, 90 % on animation; a false cut costs next to

@@ -8,7 +8,7 @@ D lie before the first picture at the nominal distance.
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ from av.container.core import Flags
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.space import is_full
 from seedvr2_core.video._carry import Copier, Transcoder, add_carriers
@@ -72,10 +73,6 @@ class JoinResult:
     """Sentences for the user: what was converted or left behind."""
 
 
-def _no_beat(phase: str, done: int, total: int) -> None:
-    """Nobody listens."""
-
-
 def join_segments(
     segments: Sequence[JoinPart],
     source: Path,
@@ -84,7 +81,7 @@ def join_segments(
     output: Path,
     *,
     metadata: Mapping[str, str],
-    beat: Callable[[str, int, int], None] = _no_beat,
+    beat: Beat = no_beat,
 ) -> JoinResult:
     """Write the output: all segments' packets plus the source's audio and text.
 
@@ -215,7 +212,7 @@ class _Joining:
     output: Path
     metadata: Mapping[str, str]
     clock: _Timeline
-    beat: Callable[[str, int, int], None]
+    beat: Beat
 
     def write(self, *, carry: bool) -> list[str]:
         """Write the file; returns notes."""

@@ -8,7 +8,7 @@ import itertools
 import statistics
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.video._color import (
     ColorTags,
@@ -39,9 +40,6 @@ from seedvr2_core.video._container import (
 )
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
-Beat = Callable[[str, int, int], None]
-"""Called with (phase, done, total); total 0 = unknown."""
-
 _BEAT_PACKETS = 200
 _SNIFF_PACKETS = 2000
 _SNIFF_DECODED_PACKETS = 300
@@ -50,10 +48,6 @@ _LOOK_PICTURES = 16
 _UNTIMED_CONTAINERS = ("avi", "asf")
 _VP8_SHOWN = 0x10
 """Bit of a VP8 packet's first byte: the frame is shown (others only serve as references)."""
-
-
-def _no_beat(phase: str, done: int, total: int) -> None:
-    """Nobody listens."""
 
 
 def sniff_video(path: Path) -> None:
@@ -79,7 +73,7 @@ def sniff_video(path: Path) -> None:
         refuse_unsupported(path.name, _frame_tags(first))
 
 
-def probe_video(path: Path, *, beat: Beat = _no_beat) -> VideoInfo:
+def probe_video(path: Path, *, beat: Beat = no_beat) -> VideoInfo:
     """Read a whole source (without decoding more than its first picture) and describe it.
 
     Args:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.reader import CheckpointReader, Format, TensorInfo, name_some, open_reader
@@ -215,18 +216,18 @@ class Checkpoint(Mapping[str, "Tensor"]):
     ) -> None:
         self.close()
 
-    def check_values(self, beat: Callable[[int, int], Any] = lambda done, total: None) -> None:
+    def check_values(self, beat: Beat = no_beat) -> None:
         """Read every tensor once.
 
         Args:
-            beat: called with (tensors done, of how many).
+            beat: called with ("values", tensors read, tensors in all).
 
         Raises:
             CheckpointError: NaN or infinite values, by tensor name.
         """
         for done, name in enumerate(self, start=1):
             self[name]
-            beat(done, len(self))
+            beat("values", done, len(self))
 
     def close(self) -> None:
         """Let go of the file."""

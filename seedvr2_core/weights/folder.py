@@ -9,11 +9,12 @@ seen for the first time.
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import CheckpointError, SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.weights.checkpoint import (
@@ -37,13 +38,6 @@ _CHUNK_BYTES = 8 * 2**20
 Status = Literal["verified", "unknown", "wrong", "unchecked"]
 """verified: the publisher's digest. unknown: names and shapes are right, no digest of a publisher
 to compare with. wrong: not the digest it should have. unchecked: not hashed yet."""
-
-Beat = Callable[[int, int], object]
-"""Called with (bytes done, of how many)."""
-
-
-def _no_beat(done: int, total: int) -> None:
-    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +97,7 @@ class Inventory:
 
 
 def examine(
-    path: Path, *, catalog: Catalog = PUBLIC, digest: bool = True, beat: Beat = _no_beat
+    path: Path, *, catalog: Catalog = PUBLIC, digest: bool = True, beat: Beat = no_beat
 ) -> WeightsFile:
     """What a file is, from its record where that is still valid.
 
@@ -111,7 +105,7 @@ def examine(
         path: the file.
         catalog: the known weights.
         digest: hash it if it has not been hashed; False may give the status unchecked.
-        beat: hears of the hashing.
+        beat: called while hashing, with ("hash", bytes read, bytes in all).
 
     Raises:
         CheckpointError: not a known part, truncated, damaged.
@@ -122,7 +116,7 @@ def examine(
     return _keep(path, record, catalog)
 
 
-def verify_file(path: Path, *, catalog: Catalog = PUBLIC, beat: Beat = _no_beat) -> WeightsFile:
+def verify_file(path: Path, *, catalog: Catalog = PUBLIC, beat: Beat = no_beat) -> WeightsFile:
     """Examine a file anew: names and shapes, digest against publisher and record.
 
     Where no publisher's digest vouches for the values, all of them are read once.
@@ -130,7 +124,7 @@ def verify_file(path: Path, *, catalog: Catalog = PUBLIC, beat: Beat = _no_beat)
     Args:
         path: the file.
         catalog: the known weights.
-        beat: hears of the hashing.
+        beat: called while hashing, with ("hash", bytes read, bytes in all).
 
     Raises:
         CheckpointError: not a known part, truncated, damaged.
@@ -218,7 +212,7 @@ def file_digest(path: Path) -> str:
     return (record.sha256 if record else None) or hash_file(path)
 
 
-def hash_file(path: Path, *, beat: Beat = _no_beat) -> str:
+def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
     """SHA-256 of a file's bytes.
 
     Raises:
@@ -231,7 +225,7 @@ def hash_file(path: Path, *, beat: Beat = _no_beat) -> str:
             while done <= before.st_size and (chunk := stream.read(_CHUNK_BYTES)):
                 digest.update(chunk)
                 done += len(chunk)
-                beat(done, before.st_size)
+                beat("hash", done, before.st_size)
         after = path.stat()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error

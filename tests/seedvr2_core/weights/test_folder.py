@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) ->
 def test_a_file_that_is_being_written_is_not_hashed(tmp_path: Path) -> None:
     path = put(tmp_path, "vae")
 
-    def write_more(done: int, total: int) -> None:
+    def write_more(phase: str, done: int, total: int) -> None:
         with path.open("ab") as stream:
             stream.write(b"x")
 
@@ -285,8 +285,8 @@ def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
     assert isinstance(record, WeightsRecord)
     record = dataclasses.replace(record, source="someone/weights@c")
     checkpoint_files.save_weights_record(path, record)
-    heard: list[tuple[int, int]] = []
-    beat = lambda done, total: heard.append((done, total))  # noqa: E731
+    heard: list[tuple[str, int, int]] = []
+    beat = lambda *beat: heard.append(beat)  # noqa: E731
     assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
-    assert heard[-1] == (path.stat().st_size, path.stat().st_size)
+    assert heard[-1] == ("hash", path.stat().st_size, path.stat().st_size)
     assert read_weights_record(path) == record
