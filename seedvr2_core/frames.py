@@ -21,6 +21,7 @@ BLACK_ROWS = 16
 MIN_REFLECTED_ROWS = 8
 """Rows of reflection between picture and black: black right below it would hurt its last rows."""
 FRAMES_PER_LATENT = 4
+"""Frames of a latent after a shot's first latent, which holds one frame."""
 _BLACK = -1.0
 _WHITE = {"uint8": 255, "uint16": 65535}
 
@@ -117,21 +118,6 @@ def crop(picture_CHW: "Tensor", size: tuple[int, int]) -> "Tensor":
     """Undo `pad`: the upper left (height, width) of (..., H, W), a view."""
     height, width = size
     return picture_CHW[..., :height, :width]
-
-
-def padded_num_frames(num_frames: int) -> int:
-    """The smallest 4n + 1 that is not below `num_frames`: what the VAE can encode."""
-    return -(-(num_frames - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
-
-
-def pad_frames(frames_TCHW: "Tensor") -> "Tensor":
-    """Repeat the last frame up to 4n + 1 frames."""
-    import torch
-
-    missing = padded_num_frames(len(frames_TCHW)) - len(frames_TCHW)
-    if not missing:
-        return frames_TCHW
-    return torch.cat([frames_TCHW, frames_TCHW[-1:].expand(missing, -1, -1, -1)])
 
 
 def _round_up(length: int) -> int:

@@ -168,23 +168,6 @@ def decoder_cache_bytes(
     return total
 
 
-def encoder_frame_bytes(
-    config: VAEConfig, height: int, width: int, itemsize: int
-) -> tuple[int, ...]:
-    """For each level, its largest activation of one frame."""
-    return _frame_bytes(
-        config.block_out_channels, range(config.num_levels), height, width, itemsize
-    )
-
-
-def decoder_frame_bytes(
-    config: VAEConfig, height: int, width: int, itemsize: int
-) -> tuple[int, ...]:
-    """For each level, its largest activation of one frame (the output of the level before)."""
-    levels = range(config.num_levels)[::-1]
-    return _frame_bytes(config.block_out_channels[::-1], levels, height, width, itemsize)
-
-
 def encoder_flops(config: VAEConfig, height: int, width: int, num_latents: int) -> int:
     """Operations (2 per multiply-add) to encode a shot of that many latents."""
     return _flops(config, encoder_convs(config), height, width, num_latents)
@@ -219,17 +202,6 @@ def _cells(spec: ConvSpec, height: int, width: int) -> int:
 def _cache_bytes(specs: list[ConvSpec], height: int, width: int, itemsize: int) -> int:
     return itemsize * sum(
         spec.kept_frames * spec.in_channels * _cells(spec, height, width) for spec in specs
-    )
-
-
-def _frame_bytes(
-    widths: tuple[int, ...], levels: range, height: int, width: int, itemsize: int
-) -> tuple[int, ...]:
-    """`levels`: how often each entry of `widths` has been halved in space."""
-    before = (widths[0], *widths[:-1])
-    return tuple(
-        itemsize * max(a, b) * (height >> halvings) * (width >> halvings)
-        for a, b, halvings in zip(before, widths, levels, strict=True)
     )
 
 

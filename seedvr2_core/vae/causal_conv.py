@@ -37,23 +37,19 @@ class StreamState:
         """An independent copy (tensors copied, layout kept)."""
         return self._map(Tensor.clone)
 
-    def to(
-        self, device: torch.device | str, *, pin_memory: bool = False, non_blocking: bool = False
-    ) -> Self:
+    def to(self, device: torch.device | str, *, pin_memory: bool = False) -> Self:
         """The state with its tensors on another device; tensors already there are shared.
 
         Args:
             device: where to.
             pin_memory: with device "cpu": park in page-locked memory, so that the way back can
                 overlap with work.
-            non_blocking: as `Tensor.to`; the caller synchronises.
         """
         if not pin_memory:
-            return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+            return self._map(lambda tensor: tensor.to(device))
 
         def park(tensor: Tensor) -> Tensor:
-            parked = torch.empty_like(tensor, device=device, pin_memory=True)
-            return parked.copy_(tensor, non_blocking=non_blocking)
+            return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor)
 
         return self._map(park)
 

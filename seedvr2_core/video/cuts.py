@@ -7,7 +7,6 @@ Shape legend: T frames, H = 27 and W = 48 pixels, C = 3 channels in R, G, B orde
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import itertools
@@ -24,6 +23,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
+from seedvr2_core.files import file_sha256
 from seedvr2_core.video._color import is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.reader import read_pictures
@@ -122,13 +122,7 @@ def cut_detector(threshold: float = THRESHOLD) -> str:
     """
     path = _weights_path()
     version = importlib.metadata.version(_DISTRIBUTION)
-    return f"{_DISTRIBUTION} {version} weights {weights_sha256(path)} p>={threshold:g}"
-
-
-def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{_DISTRIBUTION} {version} weights {file_sha256(path)} p>={threshold:g}"
 
 
 def _weights_path() -> Path:

@@ -65,10 +65,8 @@ class JoinPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinResult:
-    """What was written."""
+    """What the user should know about the written file."""
 
-    num_frames: int
-    size_bytes: int
     notes: tuple[str, ...]
     """Sentences for the user: what was converted or left behind."""
 
@@ -120,9 +118,7 @@ def join_segments(
     except BaseException:
         output.unlink(missing_ok=True)
         raise
-    return JoinResult(
-        num_frames=info.num_frames, size_bytes=output.stat().st_size, notes=tuple(notes)
-    )
+    return JoinResult(notes=tuple(notes))
 
 
 def _open_segment(path: Path) -> InputContainer:

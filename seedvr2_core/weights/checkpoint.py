@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.reader import CheckpointReader, Format, TensorInfo, name_some, open_reader
@@ -216,18 +215,14 @@ class Checkpoint(Mapping[str, "Tensor"]):
     ) -> None:
         self.close()
 
-    def check_values(self, beat: Beat = no_beat) -> None:
+    def check_values(self) -> None:
         """Read every tensor once.
-
-        Args:
-            beat: called with ("values", tensors read, tensors in all).
 
         Raises:
             CheckpointError: NaN or infinite values, by tensor name.
         """
-        for done, name in enumerate(self, start=1):
+        for name in self:
             self[name]
-            beat("values", done, len(self))
 
     def close(self) -> None:
         """Let go of the file."""

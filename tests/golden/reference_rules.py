@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.engines.seedvr2.color import blur, rank_match, wavelet_radii, wavelet_rgb
+from seedvr2_core.frames import FRAMES_PER_LATENT
 
 # --- sampling -----------------------------------------------------------------------------------
 
@@ -23,7 +24,7 @@ def sampling_timesteps(n: int) -> list[float]:
 def timestep_shift(t: float, latent_shape: Sequence[int]) -> float:
     """Shift of the condition's timestep by resolution and length."""
     latent_frames, height, width = latent_shape
-    num_frames = (latent_frames - 1) * 4 + 1
+    num_frames = (latent_frames - 1) * FRAMES_PER_LATENT + 1
     pixels = 64 * height * width
     if num_frames > 1:
         k = _line(pixels * num_frames, (256 * 256 * 37, 1.0), (1280 * 720 * 145, 5.0))
@@ -109,9 +110,14 @@ def preprocess(
     return ((x - 0.5) / 0.5).transpose(0, 1)
 
 
+def padded_num_frames(num_frames: int) -> int:
+    """The smallest 4n + 1 that is not below `num_frames`: what the VAE can encode."""
+    return -(-(num_frames - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
+
+
 def pad_frames(n: int, rule: str) -> list[int]:
     """Source index of each frame after padding to 4n + 1."""
-    target = -(-(n - 1) // 4) * 4 + 1
+    target = padded_num_frames(n)
     indices = list(range(n))
     mirrored = list(range(n - 2, -1, -1))[: target - n]
     if rule == "numz_mirror" and len(mirrored) == target - n:

