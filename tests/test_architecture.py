@@ -1,15 +1,40 @@
-"""The house rules that a test can hold: who loads what, and what is packaged."""
+"""The house rules that a test can hold: who loads what, what is packaged, how large things are."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "av")
+PRODUCTION = ("flows", "tasks", "seedvr2_core", "deployments", "benchmarks")
+
+CORE_FACES = ("planning", "weights", "engines", "job", "files")
+"""Packages of seedvr2_core that show names in their `__init__`."""
+EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
+"""Modules of tasks that the checks before a job need, so that they may not load Prefect."""
+LATER_TASKS = ("child", "run", "job", "recovery")
+FACES = {
+    "seedvr2_core",
+    *(f"seedvr2_core.{name}" for name in CORE_FACES),
+    *(f"tasks.{name}" for name in ("sources", "storage", *LATER_TASKS)),
+}
+
+MAX_MODULES = 14
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def production_files() -> Iterator[Path]:
+    """Every Python file that is not a test."""
+    for package in PRODUCTION:
+        yield from (ROOT / package).rglob("*.py")
 
 
 def loaded_modules(statement: str, blocked: tuple[str, ...] = ()) -> set[str]:
@@ -49,6 +74,19 @@ def test_a_child_that_probes_or_joins_loads_neither_numpy_nor_torch() -> None:
 
 def test_door_checks_load_no_prefect() -> None:
     assert not loaded_modules("import deployments.cli.app") & {"prefect", *HEAVY}
+
+
+def test_faces_of_the_core_and_the_checks_before_a_job_load_nothing_heavy() -> None:
+    faces = [f"seedvr2_core.{name}" for name in CORE_FACES]
+    early = [f"tasks.{name}" for name in EARLY_TASKS]
+    loaded = loaded_modules(f"import seedvr2_core, {', '.join([*faces, *early])}")
+    assert not loaded & {"prefect", *HEAVY}
+
+
+@pytest.mark.slow
+def test_faces_of_tasks_load_no_torch_and_no_av() -> None:
+    statement = f"import {', '.join(f'tasks.{name}' for name in LATER_TASKS)}"
+    assert not loaded_modules(statement) & set(HEAVY)
 
 
 @pytest.mark.slow
@@ -106,3 +144,51 @@ def test_public_names_of_the_core_exist() -> None:
     assert len(seedvr2_core.__all__) <= 15
     for name in seedvr2_core.__all__:
         assert getattr(seedvr2_core, name) is not None
+
+
+def test_only_packages_with_public_names_have_code_in_their_init() -> None:
+    """Others are empty, or say what the package is for."""
+    offenders = []
+    for path in production_files():
+        name = ".".join(path.parent.relative_to(ROOT).parts)
+        if path.name != "__init__.py" or name in FACES:
+            continue
+        body = ast.parse(path.read_text()).body
+        if [node for node in body if not isinstance(node, ast.Expr)] or len(body) > 1:
+            offenders.append(name)
+    assert not offenders
+
+
+def test_no_folder_holds_more_modules_than_can_be_seen_at_once() -> None:
+    modules: dict[str, int] = defaultdict(int)
+    for path in production_files():
+        modules[str(path.parent.relative_to(ROOT))] += path.name != "__init__.py"
+    assert not {folder: count for folder, count in modules.items() if count > MAX_MODULES}
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): path.read_text().count("\n") for path in production_files()
+    }
+    assert not {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES}
+
+
+def test_no_function_is_too_long() -> None:
+    """From the docstring to the end: a flow's signature is a form with one line a field."""
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.name}": node.end_lineno - node.body[0].lineno + 1
+        for path in production_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    }
+    assert not {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """Two things of one name are mixed up in imports, in logs and in talk."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for path in production_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(str(path.relative_to(ROOT)))
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
