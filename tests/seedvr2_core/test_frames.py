@@ -142,3 +142,41 @@ def test_importing_frames_and_windows_loads_no_torch() -> None:
     modules = "sys, seedvr2_core.frames, seedvr2_core.planning.windows"
     code = f"import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_value_becomes_the_nearest_level(dtype: Literal["uint8", "uint16"]) -> None:
+    """Rounded, never truncated: the error is at most half a level and has no bias."""
+    generator = torch.Generator().manual_seed(1)
+    picture = torch.rand(3, 64, 64, generator=generator) * 2 - 1
+    white = 255 if dtype == "uint8" else 65535
+    exact = (picture.double() + 1) * (white / 2)
+    error = torch.from_numpy(tensor_to_rgb(picture, dtype).astype(float)).permute(2, 0, 1) - exact
+    assert float(error.abs().max()) <= 0.5 + 1e-2
+    assert abs(float(error.mean())) < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_brighter_never_becomes_darker(dtype: Literal["uint8", "uint16"]) -> None:
+    rising = torch.linspace(-1.2, 1.2, 4096).expand(3, 1, -1)
+    levels = tensor_to_rgb(rising, dtype)[0].astype(int)
+    assert (np.diff(levels, axis=0) >= 0).all()
+    assert (levels[0] == 0).all()
+    assert (levels[-1] == levels.max()).all()
+
+
+def test_both_depths_show_the_same_picture() -> None:
+    """255 and 65535 are the same white, so 257 times a level is the same level."""
+    rgb = _all_levels("uint8")
+    torch.testing.assert_close(
+        rgb_to_tensor(rgb.astype(np.uint16) * 257), rgb_to_tensor(rgb), rtol=0, atol=1e-6
+    )
+
+
+def test_padding_keeps_every_pixel_of_every_size() -> None:
+    for height in range(1, 36):
+        width = 71 - 2 * height
+        picture = torch.arange(3 * height * width, dtype=torch.float32).view(3, height, width)
+        padded = pad(picture)
+        assert torch.equal(crop(padded, (height, width)), picture)
+        assert set(padded[..., :-16, :].unique().tolist()) <= set(picture.unique().tolist())

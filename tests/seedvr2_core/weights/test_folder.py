@@ -12,7 +12,6 @@ import torch
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import folder as checkpoint_files
 from seedvr2_core.weights.folder import (
-    PUBLIC,
     WeightsRecord,
     examine,
     file_digest,
@@ -23,7 +22,7 @@ from seedvr2_core.weights.folder import (
     scan_weights,
     verify_file,
 )
-from seedvr2_core.weights.table import MODEL_PARTS, PUBLIC_FILES
+from seedvr2_core.weights.table import MODEL_PARTS
 from tests.kits.weights import (
     file_bytes,
     public,
@@ -58,23 +57,6 @@ def put(folder: Path, part: str, name: str | None = None) -> Path:
 
 def find(folder: Path, part: str) -> Path:
     return find_weights(folder, part, catalog=tiny_catalog())
-
-
-def test_the_table() -> None:
-    assert len({row.file for row in PUBLIC_FILES}) == len(PUBLIC_FILES)
-    digests = [row.sha256 for row in PUBLIC_FILES if row.sha256]
-    assert len(set(digests)) == len(digests)
-    needed = {part for parts in MODEL_PARTS.values() for part in parts}
-    assert {row.part for row in PUBLIC_FILES} == {*needed, "neg_emb"}
-    assert PUBLIC.models is MODEL_PARTS
-
-
-def test_the_table_is_that_of_the_facts(shared: Path) -> None:
-    facts = (shared / "seedvr2" / "checkpoints.json").read_text()
-    for row in PUBLIC_FILES:
-        assert f'"{row.file}"' in facts
-        assert row.repo in facts
-        assert row.sha256 is None or row.sha256 in facts
 
 
 def test_a_part_is_found_under_any_name(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The exception tree: as it is drawn, told apart by name, and clear about what a retry can do."""
+
+import inspect
+import json
+
+import pytest
+
+from seedvr2_core import errors
+from seedvr2_core.errors import SeedVR2Error
+
+CLASSES = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, SeedVR2Error)
+]
+EACH_CLASS = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+
+
+def parents_in_the_drawing() -> dict[str, str]:
+    """Class -> the class it hangs from in the module's docstring."""
+    parents: dict[str, str] = {}
+    above: dict[int, str] = {}
+    for line in (inspect.getdoc(errors) or "").splitlines():
+        name = line.lstrip("│├└─ ").split(" ")[0]
+        if not name.endswith("Error") or line[:1] not in "S│├└ ":
+            continue
+        depth = len(line) - len(line.lstrip("│├└─ "))
+        above[depth] = name
+        if depth:
+            parents[name] = above[depth - 4]
+    return parents
+
+
+def test_the_drawing_shows_every_class_below_its_parent() -> None:
+    drawn = parents_in_the_drawing()
+    real = {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind != SeedVR2Error}
+    assert drawn == real
+
+
+def test_the_drawing_names_the_builtin_kinds() -> None:
+    """`except ValueError` and `except TimeoutError` catch what the drawing says they catch."""
+    drawing = inspect.getdoc(errors) or ""
+    for kind in CLASSES:
+        builtin = [base.__name__ for base in kind.__bases__ if base.__module__ == "builtins"]
+        if kind is not SeedVR2Error and builtin:
+            assert f"{kind.__name__} ({builtin[0]})" in drawing
+
+
+@EACH_CLASS
+def test_what_is_permanent_stays_permanent_below(kind: type[SeedVR2Error]) -> None:
+    """A retry policy that asks a base class's flag would otherwise be wrong for its subclasses."""
+    assert kind.permanent in (True, False)
+    for parent in kind.__mro__[1:]:
+        if issubclass(parent, SeedVR2Error) and parent.permanent:
+            assert kind.permanent
+
+
+@EACH_CLASS
+def test_a_user_mistake_stays_one_below(kind: type[SeedVR2Error]) -> None:
+    for parent in kind.__mro__[1:]:
+        if issubclass(parent, SeedVR2Error) and parent.user_mistake:
+            assert kind.user_mistake
+
+
+@EACH_CLASS
+def test_it_survives_the_way_out_of_a_child_by_its_name(kind: type[SeedVR2Error]) -> None:
+    """A child writes class name and message as JSON; the parent looks the class up by its name."""
+    error = kind("segment 3: got 24 frames, expected 25")
+    line = json.dumps({"kind": type(error).__name__, "message": str(error)})
+    event = json.loads(line)
+    back = getattr(errors, event["kind"])(event["message"])
+    assert type(back) is kind
+    assert str(back) == str(error)
+    assert (back.permanent, back.user_mistake) == (kind.permanent, kind.user_mistake)
+
+
+@EACH_CLASS
+def test_it_says_what_it_means(kind: type[SeedVR2Error]) -> None:
+    assert kind.__doc__ is not None
+    assert kind.__doc__.endswith(".")

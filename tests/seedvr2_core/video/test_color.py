@@ -1,0 +1,82 @@
+"""Colour tags of any kind: refused with a reason, or resolved to what swscale and players know."""
+
+import itertools
+
+import pytest
+from av.video.reformatter import ColorRange
+
+from seedvr2_core.errors import UnsupportedFormatError
+from seedvr2_core.video._color import (
+    ColorTags,
+    bit_depth,
+    has_alpha,
+    is_rgb_format,
+    refuse_unsupported,
+    resolve_color,
+    sws_colorspace,
+    sws_range,
+)
+
+CODES = range(0, 19)
+"""All matrices, primaries and transfers of H.273 that FFmpeg knows."""
+
+
+def is_refused(tags: ColorTags) -> bool:
+    try:
+        refuse_unsupported("clip.mp4", tags)
+    except UnsupportedFormatError:
+        return True
+    return False
+
+
+def test_every_tag_is_refused_or_resolved_to_what_swscale_knows() -> None:
+    """Nothing falls between the two: what is not refused can be converted, there and back."""
+    for matrix, primaries, transfer in itertools.product(CODES, CODES, CODES):
+        tags = ColorTags(range=1, matrix=matrix, primaries=primaries, transfer=transfer)
+        if not is_refused(tags):
+            color = resolve_color(tags, pix_fmt="yuv420p", width=640, height=480)
+            assert sws_colorspace(color.matrix) > 0
+            assert 2 not in (color.matrix, color.primaries, color.transfer)
+            again = ColorTags(
+                range=1,
+                matrix=color.matrix,
+                primaries=color.primaries,
+                transfer=color.transfer,
+            )
+            assert not is_refused(again)
+            assert resolve_color(again, pix_fmt="yuv420p", width=1920, height=1080) == color
+
+
+@pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
+@pytest.mark.parametrize("matrix", [1, 2, 9])
+def test_hdr_is_refused_whatever_its_matrix(matrix: int, transfer: int) -> None:
+    tags = ColorTags(range=1, matrix=matrix, primaries=1, transfer=transfer)
+    with pytest.raises(UnsupportedFormatError, match=r"clip\.mp4: HDR .* convert it"):
+        refuse_unsupported("clip.mp4", tags)
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "rgb", "alpha", "bits"),
+    [
+        ("yuv420p", False, False, 8),
+        ("yuv422p10le", False, False, 10),
+        ("yuva420p", False, True, 8),
+        ("gray", False, False, 8),
+        ("gbrp", True, False, 8),
+        ("rgba64le", True, True, 16),
+        ("pal8", True, False, 8),
+    ],
+)
+def test_what_a_pixel_format_holds(pix_fmt: str, rgb: bool, alpha: bool, bits: int) -> None:
+    assert (is_rgb_format(pix_fmt), has_alpha(pix_fmt), bit_depth(pix_fmt)) == (rgb, alpha, bits)
+
+
+def test_a_picture_of_rgb_is_never_full_range_video() -> None:
+    """The range is that of the Y'CbCr that is made of it."""
+    for range_, pix_fmt in itertools.product((0, 1, 2), ("gbrp", "pal8", "rgb24")):
+        tags = ColorTags(range=range_, matrix=0, primaries=2, transfer=2)
+        assert not resolve_color(tags, pix_fmt=pix_fmt, width=640, height=480).full_range
+
+
+def test_ranges_are_swscales() -> None:
+    assert (sws_range(True), sws_range(False)) == (ColorRange.JPEG, ColorRange.MPEG)

@@ -1,0 +1,50 @@
+"""Sizes and times of a probed video follow from its coded form."""
+
+import itertools
+from fractions import Fraction
+
+import pytest
+
+from tests.kits.factories import make_info
+
+SIZES = [(320, 180), (719, 577), (1, 2)]
+ROTATIONS = [0, 90, 180, 270]
+ASPECTS = [(1, 1), (12, 11), (64, 45), (1, 2)]
+EACH_CASE = pytest.mark.parametrize(
+    ("size", "rotation", "sar"), list(itertools.product(SIZES, ROTATIONS, ASPECTS)), ids=str
+)
+
+
+@EACH_CASE
+def test_turning_swaps_the_sides_and_keeps_the_pixels(
+    size: tuple[int, int], rotation: int, sar: tuple[int, int]
+) -> None:
+    info = make_info(*size, rotation=rotation, sar=sar)
+    assert sorted(info.upright_size) == sorted(size)
+    assert (info.upright_size == size) == (rotation % 180 == 0)
+
+
+@EACH_CASE
+def test_square_pixels_stretch_the_coded_width(
+    size: tuple[int, int], rotation: int, sar: tuple[int, int]
+) -> None:
+    """The sample aspect ratio belongs to the coded picture, so it is resolved before the turn."""
+    width, height = make_info(*size, rotation=rotation, sar=sar).display_size
+    assert width * height == size[0] * size[1] * Fraction(*sar)
+    coded = (width, height) if rotation % 180 == 0 else (height, width)
+    assert coded == (size[0] * Fraction(*sar), size[1])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_square_pixels_are_displayed_as_they_are(size: tuple[int, int], rotation: int) -> None:
+    info = make_info(*size, rotation=rotation)
+    assert info.display_size == info.upright_size
+
+
+@pytest.mark.parametrize("first", [0, 7, -3])
+def test_the_duration_counts_from_the_first_frame(first: int) -> None:
+    pts = (first, first + 1, first + 5)
+    info = make_info(pts=pts, time_base=(1, 10))
+    assert info.num_frames == 3
+    assert info.duration_seconds == pytest.approx(0.6)

@@ -1,0 +1,69 @@
+"""The table of public weights: every row can be downloaded, told apart and used."""
+
+import re
+from pathlib import Path, PurePath
+
+import pytest
+
+from seedvr2_core.weights.checkpoint import base_part, public_layouts
+from seedvr2_core.weights.folder import PUBLIC
+from seedvr2_core.weights.table import (
+    MODEL_PARTS,
+    NEGATIVE_TEXT,
+    PUBLIC_FILES,
+    SHARP,
+    TEXT,
+    VAE,
+    PublicFile,
+)
+
+EACH_ROW = pytest.mark.parametrize("row", PUBLIC_FILES, ids=lambda row: row.file)
+
+
+def test_names_and_digests_are_unique() -> None:
+    """Files are recognised by digest, else by name: neither may stand for two parts."""
+    assert len({row.file.lower() for row in PUBLIC_FILES}) == len(PUBLIC_FILES)
+    digests = [row.sha256 for row in PUBLIC_FILES if row.sha256]
+    assert len(set(digests)) == len(digests)
+
+
+def test_every_part_that_a_model_needs_is_there() -> None:
+    needed = {part for parts in MODEL_PARTS.values() for part in parts}
+    assert {row.part for row in PUBLIC_FILES} == {*needed, NEGATIVE_TEXT}
+    assert PUBLIC.models is MODEL_PARTS
+
+
+@pytest.mark.parametrize("model", MODEL_PARTS)
+def test_a_model_is_a_transformer_a_vae_and_a_text(model: str) -> None:
+    transformer, *others = MODEL_PARTS[model]
+    assert transformer.startswith("dit-")
+    assert transformer.endswith(SHARP) == model.endswith(SHARP)
+    assert others == [VAE, TEXT]
+
+
+@EACH_ROW
+def test_a_row_can_be_asked_for_and_checked(row: PublicFile) -> None:
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", row.repo)
+    assert PurePath(row.file).name == row.file
+    assert row.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", row.sha256)
+    assert row.size is None or row.size > 0
+
+
+@EACH_ROW
+def test_the_name_tells_what_the_row_says(row: PublicFile) -> None:
+    """People read the names: sharp, half precision and 8 bits must be what they say."""
+    assert ("sharp" in row.file) == row.part.endswith(SHARP)
+    assert ("fp8" in row.file) == (row.precision == "fp8")
+    assert row.file.endswith(".safetensors") == (row.precision != "original")
+
+
+def test_every_part_has_a_layout() -> None:
+    assert {base_part(row.part) for row in PUBLIC_FILES} == set(public_layouts())
+
+
+def test_the_table_is_that_of_the_facts(shared: Path) -> None:
+    facts = (shared / "seedvr2" / "checkpoints.json").read_text()
+    for row in PUBLIC_FILES:
+        assert f'"{row.file}"' in facts
+        assert row.repo in facts
+        assert row.sha256 is None or row.sha256 in facts
