@@ -220,7 +220,7 @@ def _file_report(file: "WeightsFile") -> FileReport:
         name=file.path.name,
         part=file.part,
         dtypes=file.dtypes,
-        size_bytes=file.size,
+        size_bytes=file.num_bytes,
         sha256=file.sha256,
         status=file.status,
         notes=file.notes,

@@ -72,9 +72,9 @@ def weights_digest(name: str, weights_dir: Path | None = None) -> str:
     files = weight_files(name, weights_dir)
     if not files:
         return ""
-    from seedvr2_core.weights.folder import file_digest
+    from seedvr2_core.weights.folder import recorded_sha256
 
     digest = hashlib.sha256()
     for file in files:
-        digest.update(bytes.fromhex(file_digest(file)))
+        digest.update(bytes.fromhex(recorded_sha256(file)))
     return digest.hexdigest()

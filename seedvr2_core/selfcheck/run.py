@@ -213,7 +213,7 @@ def _load(
     vae = bench.vae()
     seconds = clock.elapsed - began
     num_values = sum(p.numel() for module in (models.dit, vae) for p in module.parameters())
-    read_bytes = sum(file.size for file in weights)
+    read_bytes = sum(file.num_bytes for file in weights)
     check = Check(
         name=LOAD,
         status="ok",

@@ -29,7 +29,7 @@ class StreamState:
         for field in dataclasses.fields(self):
             yield from _named_tensors(field.name, getattr(self, field.name))
 
-    def nbytes(self) -> int:
+    def num_bytes(self) -> int:
         """Bytes of all tensors held."""
         return sum(tensor.nbytes for _, tensor in self.named_tensors())
 

@@ -79,7 +79,7 @@ class WeightsFile:
     part: str
     """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb."""
     dtypes: tuple[str, ...]
-    size: int
+    num_bytes: int
     sha256: str | None
     status: Status
     public: PublicFile | None
@@ -206,7 +206,7 @@ def find_model(
     return tuple(find_weights(weights_dir, part, catalog=catalog) for part in catalog.models[model])
 
 
-def file_digest(path: Path) -> str:
+def recorded_sha256(path: Path) -> str:
     """SHA-256 of a file, from its record where there is a valid one."""
     record = read_weights_record(path)
     return (record.sha256 if record else None) or hash_file(path)
@@ -301,7 +301,7 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         path=path,
         part=part,
         dtypes=record.dtypes,
-        size=record.size,
+        num_bytes=record.size,
         sha256=record.sha256,
         status=status,
         public=public,

@@ -44,8 +44,6 @@ class PublicFile:
     precision: Precision
     sha256: str | None = None
     """The publisher's digest; None where it is not known to us."""
-    size: int | None = None
-    """Bytes, where known."""
 
 
 PUBLIC_FILES: tuple[PublicFile, ...] = (
@@ -105,7 +103,6 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         part=VAE,
         precision="fp16",
         sha256="20678548f420d98d26f11442d3528f8b8c94e57ee046ef93dbb7633da8612ca1",
-        size=501_324_814,
     ),
     PublicFile(file="ema_vae.pth", repo=_3B_REPO, part=VAE, precision="original"),
     PublicFile(
@@ -114,7 +111,6 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         part=TEXT,
         precision="original",
         sha256="fa07a14844314772266b66c3b95deb0027696d8fe7065721263db5176f45d799",
-        size=595_100,
     ),
     PublicFile(
         file="neg_emb.pt",
@@ -122,6 +118,5 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         part=NEGATIVE_TEXT,
         precision="original",
         sha256="6a43e5800ef2354f1c156d27535834da055cbec8248298b8923492bba2076581",
-        size=656_540,
     ),
 )

@@ -89,7 +89,6 @@ def public(part: str, *, known: bool = True, file: str | None = None) -> PublicF
         part=part,
         precision="fp16",
         sha256=hashlib.sha256(content).hexdigest() if known else None,
-        size=len(content),
     )
 
 

@@ -48,8 +48,8 @@ def test_cache_bytes_are_those_of_a_state(*, fold: bool) -> None:
     vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32, fold=fold)
     _, decoder = vae.decode(torch.zeros(1, 16, 3, 2, 4))
     _, encoder = vae.encode(torch.zeros(1, 3, 9, 16, 32))
-    assert decoder.nbytes() == budget.decoder_cache_bytes(VAE_TINY, 16, 32, 4, folded=fold)
-    assert encoder.nbytes() == budget.encoder_cache_bytes(VAE_TINY, 16, 32, 4)
+    assert decoder.num_bytes() == budget.decoder_cache_bytes(VAE_TINY, 16, 32, 4, folded=fold)
+    assert encoder.num_bytes() == budget.encoder_cache_bytes(VAE_TINY, 16, 32, 4)
 
 
 def frame_bytes(widths: tuple[int, ...], levels: range) -> tuple[int, ...]:

@@ -122,8 +122,8 @@ def test_state_names_and_counts_its_tensors() -> None:
     tree = _tree()
     ((path, tensor),) = tree.named_tensors()
     assert path == "convs.1.frames"
-    assert tree.nbytes() == tensor.numel() * 8
-    assert _Tree().nbytes() == 0
+    assert tree.num_bytes() == tensor.numel() * 8
+    assert _Tree().num_bytes() == 0
 
 
 def test_state_clone_is_independent_and_keeps_the_layout() -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.weights import folder as checkpoint_files
+from seedvr2_core.weights import folder as weights_folder
 from seedvr2_core.weights.folder import (
     WeightsRecord,
     examine,
-    file_digest,
     find_model,
     find_weights,
     read_weights_record,
     record_path,
+    recorded_sha256,
     scan_weights,
     verify_file,
 )
@@ -39,13 +39,13 @@ SHARP = "dit-7b-sharp"
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were hashed."""
     names: list[str] = []
-    real = checkpoint_files.hash_file
+    real = weights_folder.hash_file
 
     def hash_file(path: Path, **options: object) -> str:
         names.append(path.name)
         return real(path, **options)
 
-    monkeypatch.setattr(checkpoint_files, "hash_file", hash_file)
+    monkeypatch.setattr(weights_folder, "hash_file", hash_file)
     return names
 
 
@@ -160,10 +160,10 @@ def test_a_file_is_examined_and_hashed_once(
     assert scan_weights(tmp_path, catalog=tiny_catalog()).files[0].status == "unchecked"
     assert hashed == []
     find(tmp_path, "vae")
-    monkeypatch.setattr(checkpoint_files, "identify", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(weights_folder, "identify", lambda *_, **__: pytest.fail("read again"))
     for _ in range(3):
         find(tmp_path, "vae")
-    assert file_digest(path) == public("vae").sha256
+    assert recorded_sha256(path) == public("vae").sha256
     assert scan_weights(tmp_path, catalog=tiny_catalog()).files[0].status == "verified"
     assert hashed == [path.name]
 
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) ->
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint_files, "write_record", refuse)
+    monkeypatch.setattr(weights_folder, "write_record", refuse)
     with caplog.at_level(logging.WARNING):
         assert find(tmp_path, "vae") == path
     assert "examined each time" in caplog.text
@@ -217,7 +217,7 @@ def test_a_file_that_is_being_written_is_not_hashed(tmp_path: Path) -> None:
             stream.write(b"x")
 
     with pytest.raises(CheckpointError, match="changed while it was read"):
-        checkpoint_files.hash_file(path, beat=write_more)
+        weights_folder.hash_file(path, beat=write_more)
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
     record = read_weights_record(path)
     assert isinstance(record, WeightsRecord)
     record = dataclasses.replace(record, source="someone/weights@c")
-    checkpoint_files.save_weights_record(path, record)
+    weights_folder.save_weights_record(path, record)
     heard: list[tuple[str, int, int]] = []
     beat = lambda *beat: heard.append(beat)  # noqa: E731
     assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
