@@ -24,6 +24,8 @@ SCORE_BYTES = 1 << 28
 FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
 _FLOAT32 = 4
+_TAPS = 3
+"""Frames that a causal 3x3x3 conv reads for one of its outputs."""
 
 
 def weight_bytes(config: VAEConfig, itemsize: int) -> int:
@@ -165,15 +167,14 @@ class WorkingSet:
     def _frame(self, level: int, channels: int) -> int:
         return self._cells(level) * channels * self.itemsize
 
-    def _conv(
-        self, level: int, frames: int, before: int, after: int, *, kept: int = 2, taps: int = 3
-    ) -> int:
+    def _conv(self, level: int, frames: int, before: int, after: int) -> int:
         """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x."""
-        buffer = (kept + frames) * self._frame(level, before)
+        kept = (_TAPS - 1) * self._frame(level, before)
+        buffer = kept + frames * self._frame(level, before)
         out = frames * self._frame(level, after)
-        passing = taps * frames * self._frame(level, before) if self.on_cpu else 0
-        # While it runs the cached frames are in the buffer only.
-        passing += self._strips(buffer, out) - kept * self._frame(level, before)
+        passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
+        # While the conv runs, the cached frames are in the buffer only.
+        passing += self._strips(buffer, out) - kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
     def _strips(self, given: int, out: int) -> int:
