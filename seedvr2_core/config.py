@@ -11,9 +11,9 @@ from seedvr2_core.errors import InvalidRequestError
 PATCH = 2
 """Rows and columns of latent pixels in a token of the transformer."""
 DEFAULT_CHUNK_TOKENS = 65_536
-"""At once in attention and MLP: enough rows to fill any GPU; more only costs memory."""
+"""Token rows that attention and MLP work on at once: enough to fill any GPU; more costs memory."""
 PERMUTE_COLUMNS = 512
-"""Columns of the residual stream that a permutation moves at once; bounds its copy."""
+"""Columns of the residual stream that a permutation moves at once, which bounds its copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class DiTConfig:
     rope: Literal["lang", "pixel"]
     """lang: video and text rotate by integer positions (3B); pixel: video only, in [-1, 1] (7B)."""
     output_modulation: bool
-    """A norm and a modulation before the output; then the last layer takes its text unmodulated
-    and updates the video only (3B)."""
+    """Whether a norm and a modulation come before the output (3B). In such a model the last layer
+    takes its text unmodulated and updates the video only."""
     window_counts: tuple[int, int, int] = (4, 3, 3)
     """Attention windows along time, height and width of a 720p picture."""
     latent_channels: int = 16
@@ -66,7 +66,7 @@ def swiglu_hidden(width: int, *, expand: int = 4) -> int:
 
 
 def alternating_windows(num_layers: int) -> tuple[bool, ...]:
-    """Even layers regular, odd layers shifted."""
+    """For each layer, whether its windows are shifted: those of odd layers are."""
     return tuple(layer % 2 == 1 for layer in range(num_layers))
 
 
@@ -124,7 +124,8 @@ DIT_CONFIGS: Mapping[str, DiTConfig] = {
     "tiny-3b": DIT_TINY_3B,
     "tiny-7b": DIT_TINY_7B,
 }
-"""Presets by name. The sharp 7B has the shapes of the 7B and other weights; tiny ones: tests."""
+"""Presets by name. The sharp 7B has the shapes of the 7B and other weights; the
+tiny ones are for tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,8 @@ class VAEConfig:
     """The causal video VAE. Defaults are those of the public weights, which all models share."""
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    """One entry a level, full resolution first; each but the last halves height and width."""
+    """Channels of each level, full resolution first. Every level but the last halves height and
+    width."""
     layers_per_block: int = 2
     """Residual blocks of an encoder level; a decoder level has one more."""
     temporal_levels: int = 2
@@ -153,12 +155,12 @@ class VAEConfig:
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels of a latent's side."""
+        """How many pixels, in height and in width, become one latent pixel."""
         return 2 ** (self.num_levels - 1)
 
     @property
     def temporal_factor(self) -> int:
-        """Frames of a latent after a shot's first, which holds one."""
+        """Frames of a latent after a shot's first latent, which holds one frame."""
         return 2**self.temporal_levels
 
     def encoder_time_stride(self, level: int) -> int:
@@ -174,9 +176,10 @@ VAE_PRODUCTION = VAEConfig()
 VAE_TINY = VAEConfig(block_out_channels=(8, 16, 24, 24), norm_groups=4)
 
 VAE_CONFIGS: Mapping[str, VAEConfig] = {"production": VAE_PRODUCTION, "tiny": VAE_TINY}
-"""Presets by name. tiny is the production graph with few channels: tests."""
+"""Presets by name. tiny is the production graph with few channels, for tests."""
 PIXEL_VERSION = 1
-"""Part of every job key; raised by hand when the same request gives other pixels."""
+"""Part of every job key. It is raised by hand when the same request gives other pixels, so that
+results of older code are not taken for new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,19 +190,23 @@ class EngineSpec:
     module: str
     """Dotted name of the module that has `open_session` (`engines.protocol.EngineModule`)."""
     label: str
-    """What it is, for people and for the file's metadata."""
+    """Its name for people, also written into the metadata of the output."""
     dit: str = ""
     vae: str = ""
-    """Presets of config.py; "" for engines without latents."""
+    """Names of presets in this module; "" for engines without latents."""
     needs_gpu: bool = False
     test_only: bool = False
     """Offered only where the setting TEST_ENGINES is on."""
     weights: Literal["none", "packaged", "folder"] = "none"
-    """Where its weights are: it has none, a Python package brings them, or the weights folder."""
+    """Where its weights are: there are none, a Python package brings them, or the weights folder
+    holds them."""
 
     @property
     def has_latents(self) -> bool:
-        """Works on shots and windows of latents (cuts are detected, segments break at windows)."""
+        """Whether it works on shots and windows of latents.
+
+        Only then are cuts detected, and segments end where windows begin.
+        """
         return bool(self.dit)
 
 

@@ -9,22 +9,22 @@ SeedVR2Error
 │   ├── SourceRefusedError (ValueError)   it never will be: scheme, address, 404, too large
 │   └── SourceUnavailableError            it may be later: connection, 5xx, cut download
 ├── CheckpointError (ValueError)          weights missing, wrong, truncated or mixed up
-├── ResourceError                         memory or disk does not suffice; carries the numbers
+├── ResourceError                         memory or disk does not suffice; says by how much
 │   └── DeviceMemoryError                 the device ran out of memory, on every rung of the ladder
 ├── NumericalError                        non-finite values survived every rung of the ladder
 ├── SegmentError                          a segment or the joined file broke its contract
 ├── StorageError                          the storage refused or lost the output
-│   ├── StorageRefusedError               it always will: credentials, address or request are wrong
+│   ├── StorageRefusedError               it always will; credentials, address or request are wrong
 │   ├── NotServedError                    stored, but its public address never showed it
-│   ├── ForbiddenError                    stored, but its public address lets nobody in
+│   ├── ForbiddenError                    stored, but its public address answers 401 or 403
 │   └── WrongBytesError                   stored, but its public address shows something else
 ├── ServiceError                          a server that is needed is away or refuses
 ├── ChildFailedError                      the child process ended by itself
 ├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
 └── DeadlineError (TimeoutError)          a segment or job limit was passed
 
-A message says what, got, expected, and what to do. `permanent` tells the retry policy whether
-trying again can help; `user_mistake` tells the command to leave with exit code 2.
+A message says what is wrong, what was got, what was expected and what to do. `permanent` tells the
+retry policy that trying again cannot help; `user_mistake` makes the command end with exit code 2.
 """
 
 
@@ -81,7 +81,7 @@ class CheckpointError(SeedVR2Error, ValueError):
 
 
 class ResourceError(SeedVR2Error):
-    """Memory or disk does not suffice; the message carries the numbers."""
+    """Memory or disk does not suffice; the message says by how much."""
 
     permanent = True
 
@@ -105,14 +105,14 @@ class StorageError(SeedVR2Error):
 
 
 class StorageRefusedError(StorageError):
-    """The storage always will refuse: credentials, address or request are wrong."""
+    """The storage will refuse every time: credentials, address or request are wrong."""
 
     permanent = True
     user_mistake = True
 
 
 class NotServedError(StorageError):
-    """The file is stored, but its public address did not show it for as long as was waited."""
+    """The file is stored, but its public address did not show it in the time that was allowed."""
 
     permanent = True
 

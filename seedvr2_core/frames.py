@@ -1,7 +1,8 @@
 """Frames on their way through the system: the type every part hands on, and its tensor form.
 
-Inside the model pictures are float32 in [-1, 1] (-1 black, 1 white); this file alone knows that.
-The flow process reads `Frame` and loads no torch, so torch is imported where it is used.
+Inside the model, pictures are float32 in [-1, 1] (-1 is black, 1 is white); only this file converts
+to and from that range. The flow process uses `Frame` without loading torch, so torch is imported
+where it is needed.
 
 Shape legend: T frames, H W pixels, C = 3 channels in R, G, B order.
 """
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIZE_MULTIPLE = 16
-"""Height and width of what the model sees: VAE stride 8 times patches of 2."""
+"""Height and width of the model's input are multiples of this: the VAE's stride of 8 times the
+transformer's patches of 2."""
 BLACK_ROWS = 16
-"""Rows of black below the picture; they steady the model's brightness from frame to frame."""
+"""Rows of black below the picture; they keep the model's brightness steady between frames."""
 MIN_REFLECTED_ROWS = 8
-"""Rows of reflection between picture and black: black right below it would hurt its last rows."""
+"""Fewest reflected rows between picture and black; black directly below the picture would spoil
+its last rows."""
 FRAMES_PER_LATENT = 4
 """Frames of a latent after a shot's first latent, which holds one frame."""
 _BLACK = -1.0
@@ -42,11 +45,11 @@ class Frame:
 
 
 def rgb_to_tensor(rgb_HWC: "np.ndarray", *, device: "torch.device | str" = "cpu") -> "Tensor":
-    """A frame's picture as the model wants it.
+    """Convert a frame's picture to what the model takes.
 
     Args:
         rgb_HWC: (H, W, 3), uint8 or uint16, full range, any strides.
-        device: where the tensor goes; the integers are moved, then widened.
+        device: of the result; the integers are moved first and widened there.
 
     Returns:
         (3, H, W) float32 in [-1, 1], contiguous.
@@ -60,7 +63,7 @@ def rgb_to_tensor(rgb_HWC: "np.ndarray", *, device: "torch.device | str" = "cpu"
 
 
 def tensor_to_rgb(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> "np.ndarray":
-    """Inverse of `rgb_to_tensor`: (3, H, W) in [-1, 1], clamped, to rounded (H, W, 3) integers."""
+    """Inverse of `rgb_to_tensor`: (3, H, W) is clamped to [-1, 1] and rounded to (H, W, 3)."""
     import torch
 
     white = _WHITE[dtype]
@@ -74,7 +77,7 @@ def resize(picture_CHW: "Tensor", size: tuple[int, int]) -> "Tensor":
 
     Args:
         picture_CHW: float32 (3, H, W) or (T, 3, H, W).
-        size: of the result; the picture itself is returned if it has that size.
+        size: (height, width) of the result; a picture of that size is returned as it is.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """Carries the other streams of a source (audio, subtitles) into an mp4, packet by packet.
 
-Whatever cannot be carried is told in a note; no stream other than the video fails a job.
+A stream that cannot be carried is named in a note; only the video can make a job fail.
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Copier:
         return self._out
 
     def feed(self, packet: Packet) -> "Iterator[Packet]":
-        """The packet at its new times; packets without a place in time are dropped."""
+        """The packet at its new times; one that does not come after the last one is dropped."""
         dts = packet.dts if packet.dts is not None else packet.pts
         dts = self._next_dts if dts is None else dts - self._shift
         if not packet.size or (self._last_dts is not None and dts <= self._last_dts):
@@ -72,7 +72,7 @@ class Copier:
         yield packet
 
     def finish(self) -> "Iterator[Packet]":
-        """Nothing is held back."""
+        """No packets, since none are held back; notes how many were dropped."""
         if self._dropped:
             self.notes.append(f"{self._name}: {self._dropped} broken packets were left out")
         yield from ()
@@ -105,7 +105,7 @@ class Transcoder:
         rate = first.sample_rate if first.sample_rate in _AAC_RATES else _FALLBACK_RATE
         layout = _AAC_LAYOUTS.get(first.layout.nb_channels, "stereo")
         self._graph = _resampling_graph(first, rate, layout)
-        # A stream cannot be taken back from the output: a rehearsal shows whether it will open.
+        # A stream cannot be removed from the output, so a trial shows first whether AAC opens.
         trial = CodecContext.create("aac", "w")
         assert isinstance(trial, AudioCodecContext)
         _set_up_aac(trial, rate, layout)
@@ -123,7 +123,7 @@ class Transcoder:
         return self._out
 
     def feed(self, packet: Packet) -> "Iterator[Packet]":
-        """AAC packets ready so far."""
+        """The AAC packets that are ready; a packet that cannot be decoded is counted."""
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
@@ -161,7 +161,7 @@ class Transcoder:
             yield from self._out.encode(frame)
 
     def finish(self) -> "Iterator[Packet]":
-        """The rest of the stream."""
+        """The AAC packets that were held back."""
         self._graph.push(None)
         yield from self._encode()
         yield from self._out.encode(None)
@@ -180,7 +180,7 @@ def _set_up_aac(context: AudioCodecContext, rate: int, layout: str) -> None:
 
 
 def _resampling_graph(first: AudioFrame, rate: int, layout: str) -> Graph:
-    """Decoded audio -> AAC's format in frames of 1024 samples, gaps filled with silence."""
+    """Turns decoded audio into AAC's format: frames of 1024 samples, gaps filled with silence."""
     graph = Graph()
     source = graph.add_abuffer(
         sample_rate=first.sample_rate,

@@ -1,4 +1,4 @@
-"""Colour of a source: tags resolved, unsupported kinds refused, swscale told the right thing.
+"""Colour of a source: resolves its tags, refuses unsupported kinds, gives swscale its numbers.
 
 Codes are those of ITU-T H.273 (FFmpeg's AVCOL_*).
 """
@@ -25,14 +25,15 @@ _MATCHING_TAGS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7)}
 # interpolated at its own place. Without these flags swscale repeats chroma and truncates (bias -0.5
 # to -1.4 levels); bicubic costs twice the time and overshoots at chroma edges.
 TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# The way back, measured on a picture there and back: mean error 0.06 levels, bias 0.02, chroma at
-# its place; bilinear with accurate rounding gives 0.09 in 1.7 times the time, without it a bias.
+# For the way back. A picture converted there and back has a mean error of 0.06 levels, a bias of
+# 0.02, and its chroma in place. Bilinear with accurate rounding has an error of 0.09 and takes 1.7
+# times as long; without accurate rounding it has a bias.
 FROM_RGB = Interpolation.AREA | Interpolation.FULL_CHR_H_INP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorTags:
-    """Colour as the file says it, unspecified included."""
+    """Colour tags as the file has them; each may be unspecified."""
 
     range: int
     matrix: int
@@ -77,9 +78,9 @@ def refuse_unsupported(name: str, tags: ColorTags) -> None:
 
 
 def resolve_color(tags: ColorTags, *, pix_fmt: str, width: int, height: int) -> ColorInfo:
-    """Colour as it is to be understood: tags kept, gaps filled by the picture's size.
+    """Complete the colour tags: what is tagged stays, gaps are filled with what players assume.
 
-    For R'G'B' sources the result is what their Y'CbCr output is to be tagged with.
+    For R'G'B' sources the result says how the Y'CbCr output has to be tagged.
 
     Args:
         tags: from the first decoded frame.

@@ -28,7 +28,7 @@ CONTAINERS = (
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 _HEAD_BYTES = 4096
 MAX_PIXELS = 8192 * 8192
-"""Of a picture; 8k has half of it. Files of a few bytes can claim to hold much larger ones."""
+"""Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
 
 
 def open_source(path: Path) -> InputContainer:
@@ -105,7 +105,10 @@ def main_video(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _check_size(stream: VideoStream, path: Path) -> None:
-    """Refuse pictures that would not fit into memory; those hidden behind the header as well."""
+    """Refuse pictures that would not fit into memory.
+
+    The decoder gets the same limit, because pictures can be larger than the header says.
+    """
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise UnsupportedFormatError(
@@ -118,7 +121,7 @@ def _check_size(stream: VideoStream, path: Path) -> None:
 def demux_all(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Stream]]":
     """Every packet of the streams (all if none given), in file order, without flush packets.
 
-    A file that breaks off or breaks down ends the iteration: what was read so far counts.
+    Where the file is cut off or damaged, the iteration ends without an error.
     """
     packets = container.demux(*streams)
     while True:
@@ -145,10 +148,10 @@ def time_base_of(stream: Stream) -> Fraction:
 
 
 def container_zero(container: InputContainer) -> Fraction:
-    """Seconds that are the container's time 0, exactly.
+    """The time, in exact seconds, at which the container's presentation begins.
 
-    Containers of broadcast kind (MPEG-TS, MPEG-PS) start anywhere: their zero is the earliest start
-    of an audio or video stream. All others count from 0.
+    Broadcast containers (MPEG-TS, MPEG-PS) start at any time: their zero is the earliest start of
+    an audio or video stream. All others count from 0.
     """
     if not container.format.flags & Flags.ts_discont.value:
         return Fraction(0)
@@ -175,8 +178,8 @@ def decode_pictures(
         container: positioned where decoding is to begin.
         stream: of that container.
         from_key: after a seek: begin at the first key packet and leave out pictures that are
-            presented before it (they may lean on pictures that were not read).
-        most_packets: stop after so many, None = go on to the end.
+            presented before it (they may depend on pictures that were not read).
+        most_packets: stop after so many packets; None reads to the end.
     """
     earliest: int | None = None
     for packet in itertools.islice(container.demux(stream), most_packets):

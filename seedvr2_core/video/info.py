@@ -1,4 +1,4 @@
-"""What the probe found out about a video: plain data, no av, so that plan and model may import it.
+"""What the probe found out about a video: plain data without av, which plan and model can import.
 
 Times are integers in `time_base` ticks. Colour codes are the numbers of ITU-T H.273 (FFmpeg's
 AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 = BT.2020.
@@ -10,7 +10,7 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorInfo:
-    """Colour as it is to be understood (untagged sources already resolved)."""
+    """Colour as players understand it: gaps in the source's tags are already filled."""
 
     full_range: bool
     matrix: int
@@ -34,7 +34,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """A source, as its packets (never its header) tell it."""
+    """A source video, as its packets describe it; the header alone is never believed."""
 
     format_name: str
     size_bytes: int
@@ -58,12 +58,13 @@ class VideoInfo:
     nominal_rate: tuple[int, int]
     """Frames per second as a ratio; what the encoder is told, never used for times."""
     zero_offset: tuple[int, int] = (0, 1)
-    """Seconds (a ratio) subtracted from every stream's times to get times from the zero."""
+    """Seconds (a ratio) subtracted from the times of every stream, so that they count from zero."""
     streams: tuple[StreamInfo, ...] = ()
     """All other streams of the container."""
     seekable: bool = True
     """False: a frame can only be found by decoding from the file's start and counting."""
     warnings: tuple[str, ...] = ()
+    """Sentences for the user about what is lost or doubtful."""
 
     @property
     def num_frames(self) -> int:
@@ -110,4 +111,4 @@ class EncoderSettings:
     """Most frames between key frames."""
     threads: int
     color: ColorInfo
-    """What the output is tagged with."""
+    """Colour tags of the output."""

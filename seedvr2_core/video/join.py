@@ -59,7 +59,7 @@ class JoinPart:
 
     path: Path
     first_pts: int
-    """Of its first frame, in the source's ticks."""
+    """Time of its first frame, in the source's ticks."""
     num_frames: int
 
 
@@ -139,7 +139,10 @@ def _segment_packets(
             continue
         ticks = None if packet.pts is None else packet.pts * scale
         if ticks is None or ticks.denominator != 1:
-            raise SegmentError(f"{part.path.name}: a frame at {ticks} ticks, expected a whole one")
+            raise SegmentError(
+                f"{part.path.name}: a frame has the time {ticks} ticks, expected a whole number; "
+                "redo the segment"
+            )
         yield part.first_pts + ticks.numerator, packet
 
 
@@ -199,7 +202,7 @@ class _Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Joining:
-    """One joining, possibly tried twice (with and without the other streams)."""
+    """One output to write; `write` may be called twice, with and without the other streams."""
 
     segments: Sequence[JoinPart]
     source: Path
@@ -238,8 +241,8 @@ class _Joining:
         return notes + [note for carrier in carriers.values() for note in carrier.notes]
 
     def _options(self) -> dict[str, str]:
-        # Offsets at the start of a track are written in the movie's time scale: with the usual
-        # 1/1000 s they would be rounded, so the movie counts as the video does.
+        # Offsets at the start of a track are written in the movie's time scale. The usual 1/1000 s
+        # would round them, so the movie gets the video's own scale.
         scale = Fraction(*self.settings.time_base).denominator
         scale *= math.ceil(10_000 / scale)
         options = {"movflags": "+faststart"}

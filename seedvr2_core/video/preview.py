@@ -1,7 +1,7 @@
 """The before/after picture of a finished job: the same part of one frame, twice.
 
-The output is constant-size and upright, which is what moviepy reads well; the source is read by
-our own reader, because moviepy turns and stretches pictures wrongly.
+moviepy reads the output, which is upright and has square pixels. The source is read by our own
+reader, because moviepy turns and stretches pictures wrongly.
 """
 
 from fractions import Fraction

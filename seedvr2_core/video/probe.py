@@ -1,6 +1,6 @@
-"""What a source holds, found by demuxing every packet: never by believing a header.
+"""Finds out what a source holds by demuxing every packet; a header alone is never believed.
 
-`sniff_video` is the cheap look at the door, `probe_video` the whole truth.
+`sniff_video` is the cheap check before a job begins, `probe_video` reads the whole file.
 """
 
 import bisect
@@ -44,14 +44,14 @@ _BEAT_PACKETS = 200
 _SNIFF_PACKETS = 2000
 _SNIFF_DECODED_PACKETS = 300
 _LOOK_PICTURES = 16
-"""Pictures decoded to see what they are and whether packets' times can be believed."""
+"""Pictures decoded to see their format and whether the packets' times can be believed."""
 _UNTIMED_CONTAINERS = ("avi", "asf")
 _VP8_SHOWN = 0x10
 """Bit of a VP8 packet's first byte: the frame is shown (others only serve as references)."""
 
 
 def sniff_video(path: Path) -> None:
-    """Refuse what is plainly no usable video; reads the headers and decodes the first picture.
+    """Refuse a file that is plainly no usable video: read its headers, decode its first picture.
 
     Raises:
         InvalidVideoError: not a video, cut off before the first frame, or no video stream.
@@ -74,7 +74,9 @@ def sniff_video(path: Path) -> None:
 
 
 def probe_video(path: Path, *, beat: Beat = no_beat) -> VideoInfo:
-    """Read a whole source (without decoding more than its first picture) and describe it.
+    """Read a whole source and describe it.
+
+    Only the first pictures are decoded, unless the packets' times cannot be believed.
 
     Args:
         path: a local file.
@@ -132,7 +134,7 @@ class _Scan:
 
 
 def _scan(container: InputContainer, stream: VideoStream, beat: Beat) -> _Scan:
-    """Demux everything."""
+    """Demux the whole file."""
     scan = _Scan()
     unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = unordered and stream.codec_context.has_b_frames
@@ -151,7 +153,7 @@ def _scan(container: InputContainer, stream: VideoStream, beat: Beat) -> _Scan:
 
 
 def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
-    """Decode the first picture and put everything together."""
+    """Decode the first pictures and describe the source."""
     with open_source(path) as container:
         stream = main_video(container, path)
         pictures = list(itertools.islice(decode_pictures(container, stream), _LOOK_PICTURES))
@@ -162,8 +164,8 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
         time_base = time_base_of(stream)
         rate = _nominal_rate(stream, scan.times, time_base)
         warnings = _picture_warnings(first, stream)
-        ladder = _ladder(path, pictures, scan, rate * time_base, beat)
-        zero = min(zero, ladder.times[0] * time_base)
+        frames = _frame_times(path, pictures, scan, rate * time_base, beat)
+        zero = min(zero, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
         rotation, rotation_warnings = _rotation(first)
         return VideoInfo(
@@ -184,54 +186,55 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
                 height=first.height,
             ),
             time_base=time_base.as_integer_ratio(),
-            pts=tuple(time - zero_ticks for time in ladder.times),
-            last_duration=_last_duration(scan, ladder.times, rate, time_base),
+            pts=tuple(time - zero_ticks for time in frames.times),
+            last_duration=_last_duration(scan, frames.times, rate, time_base),
             nominal_rate=rate.as_integer_ratio(),
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
-            warnings=(*warnings, *rotation_warnings, *ladder.warnings, *_damage(scan)),
-            seekable=ladder.seekable,
+            warnings=(*warnings, *rotation_warnings, *frames.warnings, *_damage(scan)),
+            seekable=frames.seekable,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Ladder:
-    """Raw times of all presented frames, strictly rising."""
+class _FrameTimes:
+    """When all presented frames are shown."""
 
     times: list[int]
+    """Strictly rising, raw (not yet counted from the container's zero)."""
     seekable: bool
     warnings: tuple[str, ...]
 
 
-def _ladder(
+def _frame_times(
     path: Path, pictures: Sequence[VideoFrame], scan: _Scan, ticks_rate: Fraction, beat: Beat
-) -> _Ladder:
-    """Times of the frames, from the packets where those tell them, else by decoding.
+) -> _FrameTimes:
+    """Times of the frames: from the packets if these can be believed, otherwise by decoding.
 
     Args:
         path: the source.
         pictures: the first ones the decoder gives.
         scan: of the packets.
         ticks_rate: nominal frames per tick.
-        beat: told of the decoding.
+        beat: called while decoding.
     """
     times = scan.times
     damaged = bool(scan.corrupt)
     if damaged or scan.guessed or scan.untimed or any(a == b for a, b in itertools.pairwise(times)):
-        return _decoded_ladder(path, scan, ticks_rate, beat)
-    # Packets are believed if the decoder's first pictures bear their times, but for leading ones
-    # that lean on a key frame which the file does not hold.
+        return _decoded_times(path, scan, ticks_rate, beat)
+    # Packets are believed if the first decoded pictures have the same times. Frames at the start
+    # that depend on a key frame outside the file are never decoded; they are left out.
     lost = 0 if pictures[0].pts is None else bisect.bisect_left(times, pictures[0].pts)
     if [picture.pts for picture in pictures] != times[lost : lost + len(pictures)]:
-        return _decoded_ladder(path, scan, ticks_rate, beat)
+        return _decoded_times(path, scan, ticks_rate, beat)
     if not lost:
-        return _Ladder(times, True, ())
+        return _FrameTimes(times, True, ())
     note = f"{lost} frames at the start have no key frame before them and cannot be shown"
-    return _Ladder(times[lost:], True, (note,))
+    return _FrameTimes(times[lost:], True, (note,))
 
 
-def _decoded_ladder(path: Path, scan: _Scan, ticks_rate: Fraction, beat: Beat) -> _Ladder:
-    """Times by decoding the whole file: for packets that are not one timed frame each."""
+def _decoded_times(path: Path, scan: _Scan, ticks_rate: Fraction, beat: Beat) -> _FrameTimes:
+    """Times from decoding the whole file, where a packet is not always one timed frame."""
     decoded: list[int | None] = []
     with open_source(path) as container:
         stream = main_video(container, path)
@@ -243,12 +246,12 @@ def _decoded_ladder(path: Path, scan: _Scan, ticks_rate: Fraction, beat: Beat) -
                 beat("probe", done, 0)
     known = [time for time in decoded if time is not None]
     if len(known) == len(decoded) and all(a < b for a, b in itertools.pairwise(known)):
-        return _Ladder(known, True, ())
+        return _FrameTimes(known, True, ())
     times = scan.times if len(scan.times) == len(decoded) else sorted(known)
     if len(times) != len(decoded) or any(a == b for a, b in itertools.pairwise(times)):
         times = _made_strict(times, len(decoded), 1 / ticks_rate)
     note = "the file's frame times are incomplete or repeated; they were mended in frame order"
-    return _Ladder(times, False, (note,))
+    return _FrameTimes(times, False, (note,))
 
 
 def _made_strict(times: Sequence[int], count: int, nominal_ticks: Fraction) -> list[int]:
@@ -264,14 +267,14 @@ def _made_strict(times: Sequence[int], count: int, nominal_ticks: Fraction) -> l
 
 
 def _damage(scan: _Scan) -> tuple[str, ...]:
-    """What the demuxer says about missing data."""
+    """A warning if the demuxer found damaged packets."""
     if not scan.corrupt:
         return ()
     return (f"{scan.corrupt} packets of the video are damaged or cut off",)
 
 
 def _nominal_rate(stream: VideoStream, times: Sequence[int], time_base: Fraction) -> Fraction:
-    """The rate the header names if the times agree with it (to half), else the times' own."""
+    """The header's frame rate if it is within a factor of 1.5 of the times' rate, else theirs."""
     steps = [b - a for a, b in itertools.pairwise(times) if b > a]
     named = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate]
     if not steps:
@@ -284,7 +287,7 @@ def _nominal_rate(stream: VideoStream, times: Sequence[int], time_base: Fraction
 
 
 def _last_duration(scan: _Scan, times: Sequence[int], rate: Fraction, time_base: Fraction) -> int:
-    """Ticks the last frame is shown: its packet's duration, else what is usual in the file."""
+    """How many ticks the last frame is shown: as its packet says, else as the others are."""
     if scan.last_duration > 0:
         return scan.last_duration
     steps = [b - a for a, b in itertools.pairwise(times)]
@@ -319,7 +322,7 @@ def _sar(stream: VideoStream) -> tuple[int, int]:
 
 
 def _rotation(frame: VideoFrame) -> tuple[int, tuple[str, ...]]:
-    """Clockwise quarter turns that make the picture upright, and warnings."""
+    """Clockwise degrees (a multiple of 90) that make the picture upright, and warnings."""
     # FFmpeg's angle is counter-clockwise: how far the display matrix turns the coded picture.
     clockwise = -frame.rotation % 360
     turns = round(clockwise / 90) % 4 * 90

@@ -1,4 +1,4 @@
-"""Frames of a source by index: exact times, upright, R'G'B'.
+"""Reads frames of a source by index: upright, in R'G'B', with their exact times.
 
 Frames are found by their presentation time: seek to a key frame at or before the wanted one, decode
 on, and check; a seek that landed too late is repeated from earlier. What the decoder never delivers
@@ -27,7 +27,7 @@ from seedvr2_core.video.info import VideoInfo
 _log = logging.getLogger(__name__)
 
 _EARLIER_SECONDS = (0, 2, 10)
-"""How far before the wanted time a seek aims, attempt by attempt; then the file's start."""
+"""How far before the wanted time each attempt seeks; the last one begins at the file's start."""
 _MOST_MISSING_IN_A_ROW = 25
 _MOST_MISSING_SHARE = 0.05
 _ALWAYS_MENDED = 3
@@ -101,7 +101,7 @@ def _without_gaps(
 
 
 class _Mender:
-    """Counts frames that the decoder did not deliver, and knows when to give up."""
+    """Counts frames that the decoder did not deliver and raises when there are too many."""
 
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self._name = path.name
@@ -163,8 +163,8 @@ def _pictures_near(
         yield index, picture
     if index + 1 >= stop:
         return
-    # With frame threads a broken packet near the end takes the pictures after it along: PyAV stops
-    # draining at the error. Without them every picture that can be had comes.
+    # With frame threads a broken packet near the end also loses the pictures after it, because PyAV
+    # stops draining at the error. With slice threads every picture comes that can be decoded.
     first = index + 1
     for index, picture in _decoded_near(path, info, first, threads="SLICE"):
         if index >= first:
@@ -224,7 +224,7 @@ def _video(container: InputContainer, info: VideoInfo, threads: str) -> VideoStr
 
 
 def _indexed(pictures: Iterator[VideoFrame], info: VideoInfo) -> Iterator[tuple[int, VideoFrame]]:
-    """Frame indices by presentation time; pictures that are no frame of the file are left out."""
+    """Give pictures their frame index by time; those that are no presented frame are left out."""
     zero = round(Fraction(*info.zero_offset) / Fraction(*info.time_base))
     last = _UNMATCHED
     for picture in pictures:

@@ -67,7 +67,7 @@ def test_times_must_rise(clip: GetClip, tmp_path: Path) -> None:
     settings = settings_for(probe_video(clip("plain.mp4")))
     with SegmentWriter(tmp_path / "s.part", settings, 512) as writer:
         writer.write(grey(0, 512))
-        with pytest.raises(SegmentError, match="pts 512 after 512"):
+        with pytest.raises(SegmentError, match="pts 512 after 512; times must rise"):
             writer.write(grey(1, 512))
 
 
