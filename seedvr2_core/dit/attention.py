@@ -25,7 +25,7 @@ class TextHeads:
     """The text's part in every window of a layer, in the dtype of the weights."""
 
     q_LHK: Tensor | None
-    """None in the last layer: nobody reads the text after it."""
+    """None in the last layer, after which nothing reads the text."""
     k_LHK: Tensor
     v_LHK: Tensor
 
@@ -104,8 +104,8 @@ class Attention(nn.Module):
             rotations: window shape -> complex64 (S, 1, P).
 
         Returns:
-            Projected video rows (M, D), and for each run what its windows say about the text,
-            (W, L, H K) before the projection; no such tensors in the last layer.
+            Projected video rows (M, D), and for each run the text's attention output in its
+            windows, (W, L, H K) before the projection; none in the last layer.
         """
         qkv_M3HK = self.proj_qkv.of("vid")(rows_MD).unflatten(-1, (3, *self.heads))
         said: list[Tensor] = []
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         return self.proj_out.of("vid")(qkv_M3HK[:, 0].flatten(1)), said
 
     def project_text_out(self, said: Sequence[Tensor], window_rank_W: Tensor) -> Tensor:
-        """Mean of what all windows say about the text, then the output projection.
+        """Mean of the text's attention output over all windows, then the output projection.
 
         Windows count equally whatever their size and are summed in canonical order in float32.
         Source: ByteDance SeedVR reference, text mean.
@@ -136,7 +136,7 @@ class Attention(nn.Module):
     def _attend_(self, qkv_WS3HK: Tensor, text: TextHeads, rotation_S1P: Tensor) -> Tensor:
         """Full attention over [video; text] of equal windows.
 
-        The video's result takes the place of its queries, which are spent; the text's is
+        The video's result overwrites its queries, which are not needed any more; the text's is
         returned, (W, L, H K).
         """
         q_WSHK, k_WSHK, v_WSHK = qkv_WS3HK.unbind(2)

@@ -62,7 +62,7 @@ class Block(nn.Module):
             emb_6D: time embedding, or None for a folded block.
 
         Returns:
-            The new text stream (the old one in the last layer, where it has served its turn).
+            The new text stream; in the last layer the old one, because nothing reads it after that.
         """
         text_LD = self._attend(video_ND, text_LD, tables, emb_6D)
         modulation = self._modulation("vid", "mlp", emb_6D)
@@ -97,7 +97,7 @@ class Block(nn.Module):
         tables: LayerTables,
         modulation: Modulation | None,
     ) -> list[Tensor]:
-        """Update a batch's rows; what its windows say about the text."""
+        """Update a batch's rows; returns the text's attention output in each of its windows."""
         rows_MD = video_ND[batch.start : batch.stop]
         out_MD, said = self.attn(
             self._normed(rows_MD, modulation), heads, batch.runs, tables.rotations

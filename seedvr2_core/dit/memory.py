@@ -1,4 +1,4 @@
-"""How many bytes the model takes, for whoever plans memory. Arithmetic without torch."""
+"""How many bytes the transformer needs, for the memory plan. Arithmetic without torch."""
 
 from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit.window import Batch, Run, batches, window_runs

@@ -170,7 +170,7 @@ class _Trunk(nn.Module):
 
 
 class DiT(_Trunk):
-    """The model as trained: any text, any timestep. Made for reading and for comparing."""
+    """The model as trained, for any text and timestep; what `FoldedDiT` is compared with."""
 
     def __init__(self, config: DiTConfig, *, dtype: torch.dtype = torch.float32) -> None:
         """Build with arbitrary values; `load_plain` gives it a checkpoint's.

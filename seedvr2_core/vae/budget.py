@@ -1,4 +1,4 @@
-"""What the VAE costs and reaches, from the config alone: no tensors, no device.
+"""What the VAE needs (bytes, operations) and how far it sees, from the config alone.
 
 The convolutions are listed once, in the order they run; context, cache bytes and operations are
 sums over that list. Sizes are of the padded picture: height and width divisible by 8.

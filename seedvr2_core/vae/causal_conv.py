@@ -118,11 +118,11 @@ def extend_frames(
     extra_channels: int = 0,
     prologue: Prologue | None = None,
 ) -> Tensor:
-    """A fresh buffer with the frames that the state held, then x; the state lets its frames go.
+    """A fresh buffer with the frames that the state held, followed by x; empties the state.
 
     Args:
         x_BCTHW: new frames, T >= 1.
-        state: emptied, so that held and new frames are in memory once.
+        state: emptied, so that its frames are not in memory twice.
         extra_channels: uninitialised channels to add behind x's.
         prologue: applied to x on the way in.
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 LAYOUT = torch.channels_last_3d
 """Memory layout of all weights and activations: channels innermost, so a frame is one block."""
 MAX_ELEMENTS = 2**31 - 1
-"""Of a tensor that a kernel is given: beyond it cuDNN needs 64-bit indices, which few kernels have.
-One 4k frame with the two before it at 256 channels is three times as much."""
+"""Most elements of a tensor that a kernel gets. For more, cuDNN needs 64-bit indices, which few of
+its kernels have. A 4k frame at 256 channels, with the two before it, has three times as many."""
 
 
 def conv3d(

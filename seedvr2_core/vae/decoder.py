@@ -77,7 +77,7 @@ class UpBlock(nn.Module):
         )
 
     def forward(self, x_BCTHW: Tensor, state: UpBlockState) -> Tensor:
-        """The residual blocks only; the decoder calls the up-sampler, which may take less."""
+        """Run the residual blocks; the decoder runs the up-sampler, with fewer frames at once."""
         for resnet, resnet_state in zip(self.resnets, state.resnets, strict=True):
             x_BCTHW = resnet(x_BCTHW, resnet_state)
         return x_BCTHW
@@ -117,8 +117,8 @@ class Decoder(nn.Module):
         """Decode the next latents.
 
         Depth first: each level hands at most `max_frames[level]` frames to the next and waits
-        until they have become pixels, so only those are held at the large sizes. A temporal
-        up-sampler makes two frames at least; they too are split before the level's blocks.
+        until they have become pixels, so no more are held at the large sizes. A temporal up-sampler
+        makes at least two frames; these are split again before the next level's blocks.
         """
         parts: list[Tensor] = []
         for part_BCTHW in split_frames(z_BCTHW, max_frames[0]):
@@ -140,10 +140,11 @@ class Decoder(nn.Module):
         state: DecoderState,
         max_frames: Sequence[int | None],
     ) -> Iterator[Tensor]:
-        """Pixels of the one tensor in `given`, which is taken out.
+        """Decode the one tensor in the list `given` from this level on, and yield pixels.
 
-        At these sizes a tensor that is still named is a tensor too many: each is gone as soon as
-        its last part has been worked on, before the larger ones of the next level are made.
+        The list is emptied, so that this call holds the only reference. Every tensor is released
+        as soon as its last part is processed, before the next level makes larger ones; at these
+        sizes one extra reference does not fit.
         """
         block, block_state = self.levels()[level], state.up_blocks[level]
         upsampler = block.upsampler

@@ -67,7 +67,7 @@ class DownBlock(nn.Module):
         """A fresh state."""
         return DownBlockState(
             resnets=[ResBlockState() for _ in self.resnets],
-            # Inside a shot frames come in pairs: one frame less is missing in front of the first.
+            # Inside a shot frames come in pairs, so one frame less is missing before the first.
             downsamplers=[
                 DownsamplerState(conv=ConvState(lead=1 if mid_shot else 2))
                 for _ in self.downsamplers
@@ -75,7 +75,7 @@ class DownBlock(nn.Module):
         )
 
     def forward(self, x_BCTHW: Tensor, state: DownBlockState) -> Tensor:
-        """Any T >= 1; possibly no frame comes out yet."""
+        """Takes T >= 1 frames; may give none, where a stride waits for its pair."""
         for resnet, resnet_state in zip(self.resnets, state.resnets, strict=True):
             x_BCTHW = resnet(x_BCTHW, resnet_state)
         for downsampler, down_state in zip(self.downsamplers, state.downsamplers, strict=True):
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         """Encode the next frames.
 
         Level by level over the whole slice, each at most `max_frames[level]` of its input frames
-        at a time: pictures shrink on the way, so what is kept between levels is small.
+        at a time. Pictures shrink from level to level, so what is kept between levels is small.
         """
         h_BCTHW = x_BCTHW
         last = len(self.down_blocks) - 1

@@ -1,9 +1,9 @@
-"""How many bytes the VAE takes, for whoever plans memory: weights, caches, working sets.
+"""How many bytes the VAE needs, for the memory plan: weights, caches, working sets.
 
 Arithmetic over sizes; no torch, nothing is allocated. Working sets follow encoder.py, decoder.py
 and blocks.py operator by operator; tests compare them with the live bytes of real calls.
 
-A level is counted by halvings of the picture: 0 is full size, whichever way it is walked.
+A level is numbered by how often the picture is halved: 0 is full size, in the decoder too.
 """
 
 import itertools
@@ -68,9 +68,9 @@ def cache_tensor_bytes(
 class WorkingSet:
     """What encoder and decoder hold beside weights and (folded) caches, at their worst moment.
 
-    A conv's input buffer takes its cached frames over, so they are counted once more while it
-    lives: once it is dropped they are back in the state. "Beside x" means that the caller counts
-    the input.
+    The input buffer of a conv takes over its cached frames and gives them back to the state when it
+    is dropped, so they are counted once more as long as the buffer lives. "Beside x" means that the
+    caller counts the input.
     """
 
     config: VAEConfig

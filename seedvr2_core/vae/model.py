@@ -1,10 +1,10 @@
 """The causal video VAE as one object: load, encode, decode, each slice by slice.
 
-A shot is one stream. `state=None` starts it; the state that comes back goes in with the next slice
-and belongs to that call (clone it to keep it). Slices of any size give the same result up to the
-order of sums; the same slices and level sizes give the same bits. To begin inside a shot, start a
-state at that latent and drop the outputs of the warm-up (budget.py says how many latents or frames
-it takes); it must run on the same slices.
+A shot is one stream. `state=None` starts it; the returned state goes into the next call, which
+consumes it (clone it to keep it). Slices of any size give the same result up to the order of sums;
+the same slices and level sizes give the same bits. To begin inside a shot, start a state at that
+latent and drop the outputs of the warm-up, which must run on the same slices (budget.py says how
+many latents or frames it takes).
 
 Legend: B batch, C channels, T frames, H W pixels; Z latent frames, h w latent grid.
 """
@@ -98,15 +98,15 @@ class VideoVAE(nn.Module):
         Args:
             video_BCTHW: [-1, 1], dtype and device of the weights; whole latents: 4n + 1 frames at
                 the shot's start, 4n later; H and W should be multiples of 8 (the rest is lost).
-            state: of the slice before; used up. None starts a shot.
+            state: returned for the slice before, consumed here. None starts a shot.
             max_frames: bounds the memory at the large sizes; part of what decides the bits.
 
         Returns:
             Moments [B, 32, Z, h, w], unclamped, and the state for the next slice.
 
         Raises:
-            PlanError: no whole latents, or not one bound per level. The state is then untouched;
-                after any other error it is lost.
+            PlanError: the frames do not make whole latents, or there is not one bound per level.
+                The state is then unchanged; after any other error it must not be used again.
         """
         state = self.start_encoder() if state is None else state
         group, frames = self.config.temporal_factor, video_BCTHW.shape[2]
@@ -130,7 +130,7 @@ class VideoVAE(nn.Module):
 
         Args:
             z_BCZhw: [B, 16, Z, h, w], Z >= 1, unscaled, dtype and device of the weights.
-            state: of the slice before; used up. None starts a shot.
+            state: returned for the slice before, consumed here. None starts a shot.
             max_frames: as for `encode`; the last levels are the large ones here.
 
         Returns:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from seedvr2_core.vae.conv import LAYOUT
 
 CHUNK_ELEMENTS = 1 << 25
-"""Elements normalised at once: bounds the float32 copies to about 0.4 GB."""
+"""Elements normalised at once; this bounds the float32 copies to about 0.4 GB."""
 
 
 def frame_group_norm(

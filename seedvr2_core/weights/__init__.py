@@ -1,4 +1,4 @@
-"""Weights of the SeedVR2 models: found in a folder, recognised by content, read.
+"""Weights of the SeedVR2 models: finds them in a folder, recognises and reads them.
 
 The names are loaded on first use, because reading weights needs torch.
 """

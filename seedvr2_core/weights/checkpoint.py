@@ -1,9 +1,9 @@
-"""Checkpoints: recognised by what they hold, opened strictly, read tensor by tensor.
+"""Checkpoints: recognises a file by its content, opens it strictly, reads it tensor by tensor.
 
-A file is one *part* of a model: a transformer (dit-3b, dit-7b), the VAE (vae) or the positive
-text embedding (pos_emb). The sharp 7B has the names and shapes of the 7B; checkpoint_files.py
-tells them apart. A prefix that all names share and the VAE's old attention names are understood;
-beyond that names and shapes must be exactly the model's. Importing this module loads no torch.
+A file holds one *part* of a model: a transformer (dit-3b, dit-7b), the VAE (vae) or the positive
+text embedding (pos_emb). The sharp 7B has the names and shapes of the 7B; folder.py tells them
+apart. Tensor names may share a prefix, and the VAE may use its old attention names; beyond that,
+names and shapes must be exactly the model's. Importing this module loads no torch.
 """
 
 import functools
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TEXT_SHAPE = (58, 5120)
 NEGATIVE_TEXT_SHAPE = (64, 5120)
 READABLE_DTYPES = ("F32", "F16", "BF16", "F8_E4M3")
-"""fp8 means plain casts, without scales."""
+"""Dtypes that are read. fp8 tensors have to be plain casts, without scales."""
 
 _OLD_ATTENTION = (
     (".query.", ".to_q."),
@@ -44,16 +44,16 @@ class Layout:
     shapes: Mapping[str, tuple[int, ...]]
     """Name -> shape of what is read."""
     unread: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Also in public files, all or none, and never read: the rope buffers, which lose too much in
-    half precision and are computed anew."""
+    """Tensors that a public file holds too (all of them or none) and that are never read: the rope
+    buffers. They lose too much in half precision, so they are computed anew."""
     old_names: tuple[tuple[str, str], ...] = ()
     """Replacements that turn an older convention's names into today's."""
     any_name: bool = False
-    """One tensor, whatever it is called."""
+    """The file holds one tensor, which may have any name."""
 
 
 Layouts = Callable[[], Mapping[str, Layout]]
-"""Part -> layout. A function, because building them takes torch and a second."""
+"""Gives the layout of each part. A function, because building layouts takes torch and a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Identity:
     """dit-3b, dit-7b (sharp or not), vae, pos_emb, neg_emb."""
     format: Format
     dtypes: tuple[str, ...]
-    """Of the tensors that are read, the most common first."""
+    """Dtypes of the tensors that are read, the most common first."""
 
 
 @functools.cache
@@ -112,14 +112,14 @@ def base_part(part: str) -> str:
 
 
 def identify(path: Path, *, layouts: Layouts = public_layouts) -> Identity:
-    """Recognise a file by its tensors' names and shapes; reads no values.
+    """Recognise a file by the names and shapes of its tensors, without reading values.
 
     Args:
         path: a .safetensors or torch file, under any name.
         layouts: the parts it may be.
 
     Raises:
-        CheckpointError: it is none of them; says what differs from the nearest.
+        CheckpointError: it is none of them; the message says what differs from the nearest part.
     """
     reader = open_reader(path)
     try:
@@ -136,17 +136,17 @@ def open_checkpoint(
     device: "torch.device | str" = "cpu",
     dtype: "torch.dtype | None" = None,
 ) -> "Checkpoint":
-    """Open a file that must be the given part; every name, shape and dtype is checked now.
+    """Open a file that has to be the given part, and check every name, shape and dtype.
 
     Args:
         path: the file.
         part: dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb.
         layouts: the known parts.
-        device: where tensors go as they are read; checked and cast there.
+        device: where tensors are moved when they are read, then checked and cast.
         dtype: what they are cast to; None keeps the file's.
 
     Raises:
-        CheckpointError: another part, or wrong tensors, by name.
+        CheckpointError: it is another part, or tensors are wrong; the message names them.
     """
     known = layouts()
     reader = open_reader(path)
@@ -170,8 +170,8 @@ def load_text_embedding(path: Path, *, layouts: Layouts = public_layouts) -> "Te
 class Checkpoint(Mapping[str, "Tensor"]):
     """An open file as name -> tensor, under the model's names, without the rope buffers.
 
-    Each access reads from the file (nothing is kept), checks that all values are finite and
-    gives a tensor that the caller may keep while the checkpoint is open.
+    Each access reads from the file again and checks that all values are finite. The caller may keep
+    the tensor as long as the checkpoint is open.
     """
 
     def __init__(
@@ -216,16 +216,16 @@ class Checkpoint(Mapping[str, "Tensor"]):
         self.close()
 
     def check_values(self) -> None:
-        """Read every tensor once.
+        """Read every tensor once to check its values.
 
         Raises:
-            CheckpointError: NaN or infinite values, by tensor name.
+            CheckpointError: values are NaN or infinite; the message names the tensor.
         """
         for name in self:
             self[name]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._reader.close()
 
 
@@ -234,7 +234,7 @@ def _check_finite(path: Path, name: str, tensor: "Tensor") -> None:
 
     if tensor.dtype == torch.float8_e4m3fn:
         tensor = tensor.to(torch.float16)  # exact; the reduction knows no fp8
-    low, high = torch.aminmax(tensor)  # NaN spreads; an order faster than isfinite
+    low, high = torch.aminmax(tensor)  # a NaN reaches both; ten times as fast as isfinite
     if not (math.isfinite(low.item()) and math.isfinite(high.item())):
         bad = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
@@ -245,7 +245,7 @@ def _check_finite(path: Path, name: str, tensor: "Tensor") -> None:
 
 @dataclass(slots=True)
 class _Differences:
-    """Between a file and a layout."""
+    """Names of the tensors in which a file differs from a layout."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -289,7 +289,7 @@ def _identify(path: Path, reader: CheckpointReader, layouts: Mapping[str, Layout
 
 
 def _distance(names: Mapping[str, str], differences: _Differences) -> tuple[bool, int, int]:
-    """Sorts layouts: a match first, then by how many names are shared."""
+    """Sort key of layouts: those that match first, then by how many names they share."""
     return differences.count > 0, -len(names), differences.count
 
 
@@ -307,13 +307,13 @@ def _not_the_part(
         if name != base_part(part) and not _match(reader.tensors, layout)[1].count
     ]
     held = f"holds {others[0]}, not {part}" if others else f"is not {part}"
-    return f"{path} {held}: {differences}; give it the file that belongs to this model"
+    return f"{path} {held}: {differences}; use the file that belongs to this model"
 
 
 def _match(
     tensors: Mapping[str, TensorInfo], layout: Layout
 ) -> tuple[dict[str, str], _Differences]:
-    """(the model's names of what is read -> the file's, differences)."""
+    """The model's names of what is read -> the file's names, and the differences."""
     candidates = [_renamed(tensors, "", layout)]
     if prefix := _common_prefix(tensors):
         candidates.append(_renamed(tensors, prefix, layout))

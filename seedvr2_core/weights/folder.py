@@ -1,10 +1,10 @@
-"""A plain directory of weights: what is in it, which file serves which part, what its digest says.
+"""The folder of weights: which files it holds, which part each one serves, if digests are right.
 
-Names do not matter: a file is what it holds. They are used twice, as a warning: a file under a
-public name must have the publisher's digest; and, where no digest decides, to tell the sharp 7B
-from the 7B. What was found out about a file lies beside it in `<file>.seedvr2.json`, valid as
-long as size and modification time stay, so that 16 GB are hashed once. Loads torch only for files
-seen for the first time.
+A file is recognised by its content. Its name matters in two cases only: a file under a public name
+must have the publisher's digest, and where no digest decides, the name tells the sharp 7B from the
+7B. What we found out about a file is kept beside it in `<file>.seedvr2.json`. That record is valid
+while the file's size and modification time stay the same, so that 16 GB are hashed once. Torch is
+loaded only for files that are seen for the first time.
 """
 
 import hashlib
@@ -36,13 +36,14 @@ _RECORD_FORMAT = 1
 _CHUNK_BYTES = 8 * 2**20
 
 Status = Literal["verified", "unknown", "wrong", "unchecked"]
-"""verified: the publisher's digest. unknown: names and shapes are right, no digest of a publisher
-to compare with. wrong: not the digest it should have. unchecked: not hashed yet."""
+"""verified: the file has the publisher's digest. unknown: names and shapes are right, but there is
+no publisher's digest to compare with. wrong: the file must not be used. unchecked: not hashed
+yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """What is known of weights in the world; tests have small ones."""
+    """The weights that are known: public files, layouts of parts, parts of models."""
 
     files: tuple[PublicFile, ...] = PUBLIC_FILES
     layouts: Layouts = public_layouts
@@ -54,21 +55,21 @@ PUBLIC = Catalog(models=MODEL_PARTS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsRecord:
-    """What was found out about a file, kept beside it."""
+    """What was found out about a file; kept beside it as JSON."""
 
     format: int = _RECORD_FORMAT
     size: int
     mtime_ns: int
     part: str
-    """By names and shapes: dit-7b also for the sharp one."""
+    """As names and shapes tell: dit-7b for the sharp 7B too."""
     dtypes: tuple[str, ...]
     sha256: str | None = None
     publisher: str = ""
-    """In words, for people who look."""
+    """The status in words, for people who read the record."""
     source: str | None = None
-    """Where it was downloaded: repository@commit."""
+    """Where it was downloaded from: repository@commit."""
     fault: str = ""
-    """Why it must not be used, if `verify_file` found a reason."""
+    """Why it must not be used, if `verify_file` found a reason; else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,28 +84,28 @@ class WeightsFile:
     sha256: str | None
     status: Status
     public: PublicFile | None
-    """The row of the table whose digest, or else whose name, it has."""
+    """The table's row with the same digest, or else with the same name."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """A directory's content."""
+    """What a folder of weights holds."""
 
     files: tuple[WeightsFile, ...]
     refused: Mapping[Path, str]
-    """Files that look like weights and are not used, and why."""
+    """Files that look like weights but are not used, each with the reason."""
 
 
 def examine(
     path: Path, *, catalog: Catalog = PUBLIC, digest: bool = True, beat: Beat = no_beat
 ) -> WeightsFile:
-    """What a file is, from its record where that is still valid.
+    """Tell what a file is, from its record if that is still valid.
 
     Args:
         path: the file.
         catalog: the known weights.
-        digest: hash it if it has not been hashed; False may give the status unchecked.
+        digest: hash the file if its record has no digest; with False the status may be unchecked.
         beat: called while hashing, with ("hash", bytes read, bytes in all).
 
     Raises:
@@ -117,9 +118,9 @@ def examine(
 
 
 def verify_file(path: Path, *, catalog: Catalog = PUBLIC, beat: Beat = no_beat) -> WeightsFile:
-    """Examine a file anew: names and shapes, digest against publisher and record.
+    """Examine a file anew: names, shapes, and its digest against the publisher's and the record's.
 
-    Where no publisher's digest vouches for the values, all of them are read once.
+    Where there is no publisher's digest to vouch for the values, all of them are read once.
 
     Args:
         path: the file.
@@ -156,7 +157,7 @@ def _fault(
 
 
 def scan_weights(weights_dir: Path, *, catalog: Catalog = PUBLIC) -> Inventory:
-    """Everything in a directory (not below it) that is or claims to be weights; hashes nothing."""
+    """All files directly in a folder that are or claim to be weights; hashes none of them."""
     files: list[WeightsFile] = []
     refused: dict[Path, str] = {}
     for path in sorted(weights_dir.iterdir()) if weights_dir.is_dir() else ():
@@ -176,7 +177,7 @@ def find_weights(weights_dir: Path | None, part: str, *, catalog: Catalog = PUBL
     Hashes the candidates that have not been hashed, until one serves.
 
     Raises:
-        CheckpointError: none; says what to run, and what was refused.
+        CheckpointError: there is none; the message says what to run and what was refused.
     """
     model = next(name for name, parts in catalog.models.items() if part in parts)
     advice = f"run: seedvr2 weights download {model}"
@@ -201,7 +202,7 @@ def find_model(
     """The files of a model: transformer, VAE, text embedding.
 
     Raises:
-        CheckpointError: one is missing; says what to run.
+        CheckpointError: one is missing; the message says what to run.
     """
     return tuple(find_weights(weights_dir, part, catalog=catalog) for part in catalog.models[model])
 
@@ -216,7 +217,7 @@ def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
     """SHA-256 of a file's bytes.
 
     Raises:
-        CheckpointError: not readable, or written to meanwhile.
+        CheckpointError: it cannot be read, or it changed while it was read.
     """
     digest, done = hashlib.sha256(), 0
     try:
@@ -235,12 +236,12 @@ def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
 
 
 def record_path(path: Path) -> Path:
-    """Where a file's record lies."""
+    """Where the record of a file is."""
     return path.with_name(path.name + RECORD_SUFFIX)
 
 
 def read_weights_record(path: Path) -> WeightsRecord | None:
-    """What is known of a file; None if nothing, or if the file has changed since."""
+    """The record of a file; None if there is none or the file has changed since."""
     try:
         record = read_record(record_path(path), WeightsRecord)
         stat = path.stat()
@@ -251,7 +252,7 @@ def read_weights_record(path: Path) -> WeightsRecord | None:
 
 
 def save_weights_record(path: Path, record: WeightsRecord) -> None:
-    """Keep what is known; a directory that cannot be written only costs time later."""
+    """Keep a record; if the folder cannot be written, the file is examined again each time."""
     if read_weights_record(path) == record:
         return
     try:
@@ -286,7 +287,7 @@ def _recognise(path: Path, catalog: Catalog) -> WeightsRecord:
 
 
 def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
-    """Part, status and notes from content, digest and, last, the name."""
+    """Part, status and notes from the content, then the digest, and last the name."""
     by_digest = [row for row in catalog.files if row.sha256 and row.sha256 == record.sha256]
     by_name = [row for row in catalog.files if row.file == path.name]
     public = next(iter(by_digest or by_name), None)
@@ -312,7 +313,7 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
 def _status(
     record: WeightsRecord, public: PublicFile | None, *, verified: bool
 ) -> tuple[Status, str]:
-    """Status and what to say about it."""
+    """A file's status and the sentence that explains it."""
     if record.fault:
         return "wrong", record.fault
     if record.sha256 is None:
@@ -328,7 +329,7 @@ def _status(
 
 
 def _preference(file: WeightsFile, part: str) -> tuple[bool, bool, bool, str]:
-    """Sorts candidates, best first."""
+    """Sort key of candidates, the best first."""
     return (
         file.part != part,
         file.dtypes[0].startswith("F8"),

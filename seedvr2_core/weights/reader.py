@@ -1,8 +1,8 @@
-"""What lies in a weights file: names, dtypes and shapes at once, tensors one at a time.
+"""Reads weights files: names, dtypes and shapes at once, values one tensor at a time.
 
-Two formats, told apart by their first bytes: .safetensors, whose header says everything, and what
-torch.save writes, read with `weights_only=True` so that nothing in it is run. Importing this
-module loads no torch.
+There are two formats, told apart by their first bytes: .safetensors, whose header describes all
+tensors, and the format of torch.save, read with `weights_only=True` so that no code in it is run.
+Importing this module loads no torch.
 """
 
 import json
@@ -62,23 +62,23 @@ class CheckpointReader(Protocol):
     tensors: Mapping[str, TensorInfo]
 
     def read(self, name: str) -> "Tensor":
-        """One tensor as it is stored, on the CPU."""
+        """One tensor, on the CPU, in the dtype of the file."""
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
 def name_some(names: Iterable[str]) -> str:
-    """The first few of many, sorted."""
+    """The first few names, sorted, and how many more there are."""
     found = sorted(names)
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
 
 
 def sniff_format(path: Path) -> Format | None:
-    """The format that the first bytes promise; None: no weights file.
+    """The format that the first bytes announce; None if the file holds no weights.
 
     Raises:
         CheckpointError: no file, not readable, or GGUF.
@@ -100,7 +100,7 @@ def sniff_format(path: Path) -> Format | None:
 
 
 def open_reader(path: Path) -> CheckpointReader:
-    """Open a file of either format; reads no values.
+    """Open a file of either format.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or not a weights file.
@@ -138,7 +138,7 @@ class _SafetensorsFile:
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
-    """Names, dtypes and shapes; the length of the file is checked against them.
+    """Names, dtypes and shapes; checks that the file has the length they need.
 
     Raises:
         CheckpointError: truncated, too long, or a header that contradicts itself.
@@ -231,12 +231,12 @@ class _TorchFile:
 
 
 def _load_torch(path: Path) -> object:
-    """What torch.save wrote, mapped into memory where the format allows."""
+    """What torch.save wrote, mapped into memory if the format allows that."""
     import torch
 
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"PK"
-        # By its handle, since torch.load takes a name's ending for the format.
+        # Opened by its handle, because torch.load guesses the format from a name's ending.
         handle = f"/proc/self/fd/{stream.fileno()}"
         try:
             if zipped and not zipfile.is_zipfile(path):
@@ -253,7 +253,7 @@ def _load_torch(path: Path) -> object:
 
 
 def _unwrap(path: Path, found: object) -> dict[str, "Tensor"]:
-    """The flat state dict in what was loaded."""
+    """The tensors in what was loaded, by name."""
     from torch import Tensor
 
     if isinstance(found, Tensor):

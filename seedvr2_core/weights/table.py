@@ -1,9 +1,8 @@
 """The public weights: repositories, files, digests, and which parts a model needs. Plain data.
 
-Source: shared/seedvr2/checkpoints.json (SHA-256 of a public model registry, names of the original
-inference scripts); nothing was downloaded to write this. Left out: GGUF files, which are not read,
-and numz' plain fp8 file of the 7B, which the mixed one replaced. All files of one part hold the
-same tensor names.
+Source: SHA-256 digests of a public model registry, file names of the original inference scripts;
+nothing was downloaded to write this. Left out are GGUF files, which are not read, and numz' plain
+fp8 file of the 7B, which the mixed one replaced. All files of one part hold the same tensor names.
 """
 
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ Precision = Literal["fp16", "fp8", "original"]
 VAE = "vae"
 TEXT = "pos_emb"
 NEGATIVE_TEXT = "neg_emb"
-"""Known because it lies beside the others; no model here reads it."""
+"""A public file beside the others, so it is recognised; no model here reads it."""
 SHARP = "-sharp"
-"""Ends the part of the sharp 7B, whose tensors have the names and shapes of the 7B."""
+"""Ending of the sharp 7B's part, whose tensors have the names and shapes of the 7B."""
 
 MODEL_PARTS: Mapping[str, tuple[str, ...]] = {
     "seedvr2-3b": ("dit-3b", VAE, TEXT),
