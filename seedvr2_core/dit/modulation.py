@@ -1,7 +1,7 @@
 """Adaptive modulation: scale and shift before a layer, gate behind it.
 
-There is no "1 +": the learned scale carries it. Source: ByteDance SeedVR reference, single
-adaptive layer.
+The scale is used as it is: the learned one already contains the usual "1 +".
+Source: ByteDance SeedVR reference, single adaptive layer.
 
 Shape legend: M tokens, D width. The time embedding has 6 D numbers: channel slowest, then slot
 (attention, MLP), then shift, scale, gate.

@@ -23,7 +23,7 @@ dropped and high-res frame 0 replicated there, which no conv on the low-res fram
 
 @dataclass(slots=True)
 class ResBlockState(StreamState):
-    """Of a residual block."""
+    """State of a residual block."""
 
     conv1: ConvState = field(default_factory=ConvState)
     conv2: ConvState = field(default_factory=ConvState)
@@ -31,21 +31,21 @@ class ResBlockState(StreamState):
 
 @dataclass(slots=True)
 class MidBlockState(StreamState):
-    """Of a mid block."""
+    """State of a mid block."""
 
     resnets: list[ResBlockState]
 
 
 @dataclass(slots=True)
 class DownsamplerState(StreamState):
-    """Of a down-sampler; stays empty where it does not mix frames."""
+    """State of a down-sampler; it stays empty where frames are not mixed."""
 
     conv: ConvState
 
 
 @dataclass(slots=True)
 class UpsamplerState(StreamState):
-    """Of an up-sampler: high-res frames for the plain path, low-res frames for the folded one."""
+    """State of an up-sampler: high-res frames for the plain way, low-res frames for the folded."""
 
     seen: int
     """Low-res frames since the shot's start."""

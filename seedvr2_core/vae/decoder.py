@@ -31,7 +31,7 @@ from seedvr2_core.vae.norm import NormSiLU
 
 @dataclass(slots=True)
 class UpBlockState(StreamState):
-    """Of one level."""
+    """State of one level."""
 
     resnets: list[ResBlockState]
     upsamplers: list[UpsamplerState]
@@ -42,7 +42,7 @@ class DecoderState(StreamState):
     """What one slice leaves for the next."""
 
     next_latent: int
-    """Of the shot; 0 before its first latent."""
+    """Index in the shot of the latent that comes next."""
     conv_in: ConvState
     mid_block: MidBlockState
     up_blocks: list[UpBlockState]

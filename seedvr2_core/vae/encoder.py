@@ -30,7 +30,7 @@ from seedvr2_core.vae.norm import NormSiLU
 
 @dataclass(slots=True)
 class DownBlockState(StreamState):
-    """Of one level."""
+    """State of one level."""
 
     resnets: list[ResBlockState]
     downsamplers: list[DownsamplerState]
@@ -41,7 +41,7 @@ class EncoderState(StreamState):
     """What one slice leaves for the next."""
 
     next_latent: int
-    """Of the shot; 0 before its first frame."""
+    """Index in the shot of the latent that comes next."""
     conv_in: ConvState
     down_blocks: list[DownBlockState]
     mid_block: MidBlockState

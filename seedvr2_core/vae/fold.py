@@ -24,7 +24,7 @@ from seedvr2_core.vae.causal_conv import ConvState, extend_frames
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
 EXTRA_CHANNELS = 8
-"""The constant-1 channel, with zeros up to a multiple that tensor cores like."""
+"""The constant-1 channel and zeros up to a multiple of 8, which keeps tensor cores fast."""
 
 
 def depth_to_space_time(u_BCFHW: Tensor, time_stride: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Clips made on the spot by the ffmpeg binary, the shared ones where there are any, and an oracle.
+"""Clips that the ffmpeg binary makes, the shared ones where there are any, and an oracle.
 
 The oracle is an ffmpeg process: which frames a file presents, when, and what they look like.
 """

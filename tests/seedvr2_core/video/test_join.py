@@ -1,6 +1,7 @@
 """Joining: however a file was cut into segments, the same frames at the same times come out."""
 
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -12,9 +13,10 @@ import pytest
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
-from seedvr2_core.video.join import JoinPart, JoinResult, join_segments
+from seedvr2_core.video.join import JoinPart, JoinResult, _Timeline, join_segments
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.writer import count_frames
+from tests.kits.factories import make_info
 from tests.kits.media import ALL_CLIPS, encode_parts, ffmpeg, settings_for, shown_times
 
 GetClip = Callable[[str], Path]
@@ -279,3 +281,27 @@ def test_beats(clip: GetClip, tmp_path: Path) -> None:
     )
     assert beats
     assert beats[-1] == ("join", 50, 50)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_decode_times_rise_and_never_come_after_a_frame_is_shown(seed: int) -> None:
+    """Whatever order an encoder puts frames in, and however uneven their times are."""
+    draw = random.Random(seed)
+    pts = tuple(itertools.accumulate(draw.choices([1, 2, 40], k=60), initial=draw.choice([0, 7])))
+    size = draw.randint(1, 8)
+    groups = [list(pts[i : i + size]) for i in range(0, len(pts), size)]
+    for group in groups:
+        draw.shuffle(group)
+    times = list(itertools.chain(*groups))
+    clock = _Timeline.of(times, make_info(pts=pts))
+    dts = [clock.dts(i) for i in range(len(times))]
+    assert all(a < b for a, b in itertools.pairwise(dts))
+    assert all(decoded <= shown for decoded, shown in zip(dts, times, strict=True))
+    assert len(clock.ahead) < size, "frames are decoded no earlier than their group needs"
+
+
+def test_durations_fill_the_time_from_the_first_frame_to_the_end() -> None:
+    info = make_info(pts=(3, 4, 9, 10))
+    durations = _Timeline.of(info.pts, info).durations()
+    assert list(durations) == list(info.pts)
+    assert sum(durations.values()) == 10 + info.last_duration - 3
