@@ -15,16 +15,26 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "av")
 PRODUCTION = ("flows", "tasks", "seedvr2_core", "deployments", "benchmarks")
 
-CORE_FACES = ("planning", "weights", "engines", "job", "files")
-"""Packages of seedvr2_core that show names in their `__init__`."""
 EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
 """Modules of tasks that the checks before a job need, so that they may not load Prefect."""
 LATER_TASKS = ("child", "run", "job", "recovery")
-FACES = {
-    "seedvr2_core",
-    *(f"seedvr2_core.{name}" for name in CORE_FACES),
-    *(f"tasks.{name}" for name in ("sources", "storage", *LATER_TASKS)),
+SHOWN = {
+    "tasks.sources": "check_source obtain_source discard",
+    "tasks.storage": "Storage Stored open_storage check_storage",
+    "tasks.child": "Child run_operation",
+    "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "
+    "publish_result",
+    "tasks.job": "hold_job find_finished make_room finish",
+    "tasks.recovery": "look make_sure another_looks end_run settle finish_cancel say_alive "
+    "find_output appoint_unseen",
+    "seedvr2_core.planning": "Plan Shot Piece Segment Options build_plan plan_latent_windows",
+    "seedvr2_core.weights": "find_model scan_weights examine open_checkpoint",
+    "seedvr2_core.engines": "load_engine weight_files weights_digest",
+    "seedvr2_core.job": "JobDir pending_segments deviations",
+    "seedvr2_core.files": "read_record write_record file_sha256 hold_lock",
 }
+"""Package -> the names that its `__init__` shows; production code imports them from there."""
+FACES = {"seedvr2_core", *SHOWN}
 
 MAX_MODULES = 14
 MAX_FILE_LINES = 400
@@ -77,7 +87,7 @@ def test_door_checks_load_no_prefect() -> None:
 
 
 def test_faces_of_the_core_and_the_checks_before_a_job_load_nothing_heavy() -> None:
-    faces = [f"seedvr2_core.{name}" for name in CORE_FACES]
+    faces = [name for name in SHOWN if name.startswith("seedvr2_core.")]
     early = [f"tasks.{name}" for name in EARLY_TASKS]
     loaded = loaded_modules(f"import seedvr2_core, {', '.join([*faces, *early])}")
     assert not loaded & {"prefect", *HEAVY}
@@ -144,6 +154,33 @@ def test_public_names_of_the_core_exist() -> None:
     assert len(seedvr2_core.__all__) <= 15
     for name in seedvr2_core.__all__:
         assert getattr(seedvr2_core, name) is not None
+
+
+@pytest.mark.slow
+def test_public_names_of_packages_exist_and_need_no_torch_and_no_av() -> None:
+    loaded = loaded_modules("\n".join(f"from {package} import *" for package in SHOWN))
+    assert not loaded & set(HEAVY)
+
+
+def test_public_names_are_imported_from_their_package() -> None:
+    """Outside a package nobody has to know in which of its modules a public name lives."""
+    offenders = []
+    for path in production_files():
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        imports = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)
+        ]
+        for package, names in SHOWN.items():
+            if module.startswith(f"{package}.") or module == "seedvr2_core.__init__":
+                continue
+            offenders += [
+                f"{module}: from {node.module} import {alias.name}"
+                for node in imports
+                if (node.module or "").startswith(f"{package}.")
+                for alias in node.names
+                if alias.name in names.split()
+            ]
+    assert not offenders
 
 
 def test_only_packages_with_public_names_have_code_in_their_init() -> None:
