@@ -156,6 +156,17 @@ def test_public_names_of_the_core_exist() -> None:
         assert getattr(seedvr2_core, name) is not None
 
 
+@pytest.mark.parametrize("package", SHOWN)
+def test_a_package_shows_exactly_its_public_names(package: str) -> None:
+    tree = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())
+    (shown,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert sorted(shown) == sorted(SHOWN[package].split())
+
+
 @pytest.mark.slow
 def test_public_names_of_packages_exist_and_need_no_torch_and_no_av() -> None:
     loaded = loaded_modules("\n".join(f"from {package} import *" for package in SHOWN))
