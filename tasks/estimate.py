@@ -1,19 +1,18 @@
 """Estimate: choose engine and device, plan the job, predict its time and its limits."""
 
 import os
-from pathlib import Path
 
 from prefect import get_run_logger
 
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
 from seedvr2_core.files import hold_lock, read_record, write_record
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
 from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.video.info import VideoInfo
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.job.hold import FRESH_PLAN
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -86,17 +85,17 @@ def _cuts(probed: ProbedSource) -> CutList:
     return read_record(probed.cuts_path, CutList)
 
 
-def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
+def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
     """A plan that is there is obeyed; one for a fresh start waits until its run holds the job."""
-    path = job_dir / "plan.json"
+    path = job_dir.plan_path
     # Two equal requests may come at once; free memory, and so their plans, may differ.
-    with hold_lock(job_dir / "plan.lock", timeout=60, on_wait=lambda: None):
+    with hold_lock(job_dir.plan_lock_path, timeout=60, on_wait=lambda: None):
         if not path.exists():
             write_record(path, plan)
             return plan
         os.utime(path)  # a sweep goes by age
         if fresh:
-            write_record(job_dir / FRESH_PLAN, plan)
+            write_record(job_dir.fresh_plan_path, plan)
             return plan
         return read_record(path, Plan)
 
@@ -111,7 +110,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """
     settings = get_settings()
     planned = plan_job(request, probed, settings)
-    job_dir = settings.work_dir / "jobs" / planned.job_key
+    job_dir = JobDir(settings.work_dir / "jobs" / planned.job_key)
     plan = _write_or_obey(planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
         "%d frames to %dx%d by %s on %s in %d segments, about %.0f s",
@@ -125,7 +124,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     )
     return PlannedJob(
         job_key=plan.job_key,
-        job_dir=job_dir,
+        job_dir=job_dir.path,
         source=probed.source,
         num_segments=len(plan.segments),
         num_frames=plan.video.num_frames,

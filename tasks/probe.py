@@ -1,7 +1,9 @@
 """Probe: what the source really is, found by guarded children that read every packet."""
 
+from dataclasses import asdict
 from pathlib import Path
 
+from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
@@ -39,8 +41,7 @@ def probe_source(
 ) -> ProbedSource:
     """Let children probe the source for a model; what they find is written into `folder`."""
     out = folder / f"{source.sha256}.json"
-    request: dict[str, object] = {"op": "probe", "path": str(source.path), "out": str(out)}
-    event = run_operation(request, until="probed", doing="probing the source")
+    found = run_operation(Probe(path=source.path, out=out), doing="probing the source")
     info = read_record(out, VideoInfo)
     width, height = info.upright_size
     probed = ProbedSource(
@@ -50,8 +51,8 @@ def probe_source(
         height=height,
         num_frames=info.num_frames,
         duration_seconds=info.duration_seconds,
-        devices=tuple(Device.model_validate(device) for device in event["devices"]),
-        cpu_count=event["cpu_count"],
+        devices=tuple(Device(**asdict(device)) for device in found.devices),
+        cpu_count=found.cpu_count,
     )
     device = choose_device(settings.device, probed.devices)
     spec, _ = choose_engine(model, device, settings)
@@ -67,13 +68,12 @@ def _find_cuts(probed: ProbedSource, device: str) -> Path:
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")
     if out.exists() and read_record(out, CutList).detector == detector:
         return out
-    request: dict[str, object] = {
-        "op": "find_cuts",
-        "path": str(probed.source.path),
-        "info": str(probed.info_path),
-        "device": device,
-        "detector": detector,
-        "out": str(out),
-    }
-    run_operation(request, until="cuts_found", doing="looking for cuts")
+    request = FindCuts(
+        path=probed.source.path,
+        info=probed.info_path,
+        device=device,
+        detector=detector,
+        out=out,
+    )
+    run_operation(request, doing="looking for cuts")
     return out

@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
+from seedvr2_core.child.protocol import OUTPUT_PHASE, Event, Restored, SegmentDone
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
 from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
+from seedvr2_core.job import JobDir
 from seedvr2_core.job.latents import read_commits, write_commit
 from seedvr2_core.job.sidecar import (
     Making,
     commit_segment,
     finished_sizes,
     leaves_latents,
-    part_path,
     read_segment,
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
@@ -42,7 +43,7 @@ MAX_IN_FLIGHT = 2
 class Events(Protocol):
     """Where progress goes."""
 
-    def emit(self, event: str, **values: object) -> None:
+    def emit(self, event: Event) -> None:
         """Send an event."""
 
     def beat(self, phase: str, done: int, total: int) -> None:
@@ -74,7 +75,7 @@ class RestoreJob:
     """What all threads work on."""
 
     plan: Plan
-    job_dir: Path
+    job_dir: JobDir
     source: Path
     device_kind: str
     """Of the sidecars."""
@@ -221,7 +222,7 @@ class Pipeline:
         """How far the engine is, and how long it has waited for decoder, encoder and disk."""
         waited = self._decoded.waited_seconds + self._restored.blocked_seconds + self._held_seconds
         self._job.events.emit(
-            "restored", segment=segment, seconds=round(seconds, 3), waited=round(waited, 3)
+            Restored(segment=segment, seconds=round(seconds, 3), waited=round(waited, 3))
         )
 
     def _state_at(self, run: ShotRun, frames: Iterator[Frame]) -> ShotState:
@@ -257,11 +258,11 @@ class Pipeline:
     def _encode_segment(self, segment: Segment, done: int, total: int) -> None:
         began = time.monotonic()
         self._check_room(segment)
-        part = part_path(self._job.job_dir, segment.index)
+        part = self._job.job_dir.video_part_path(segment.index)
         first_pts = self._plan.video.pts[segment.start]
 
         def on_packet(num_packets: int) -> None:
-            self._job.events.beat("encode", done + num_packets, total)
+            self._job.events.beat(OUTPUT_PHASE, done + num_packets, total)
 
         pieces: list[_Finished] = []
         with SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet) as writer:
@@ -277,7 +278,7 @@ class Pipeline:
         """Stop before the disk is full rather than at its last byte."""
         rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
         need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
-        check_room(self._job.job_dir, need, doing=f"segment {segment.index}")
+        check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
         """The piece's frames, checked to come once each, in order, at the right time."""
@@ -304,12 +305,12 @@ class Pipeline:
             self._in_flight.committed()
             del encoded  # its latents
             give_memory_back()
-            self._job.events.emit("segment_done", segment=segment.index, seconds=seconds)
+            self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
 
     def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
         """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
         segment = encoded.segment
-        counted = count_frames(part_path(self._job.job_dir, segment.index), alone=last)
+        counted = count_frames(self._job.job_dir.video_part_path(segment.index), alone=last)
         if counted != segment.num_frames:
             raise SegmentError(
                 f"segment {segment.index} decodes to {counted} frames, expected "

@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.child.pipeline import Events, Pipeline, RestoreJob
+from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
-from seedvr2_core.job.sidecar import read_segment, remove_leftovers, segments_dir
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def restore_segments(
     plan: Plan,
-    job_dir: Path,
+    job_dir: JobDir,
     *,
     source: Path,
     device: str,
@@ -51,7 +53,7 @@ def restore_segments(
     Raises:
         SeedVR2Error: of any kind the engine, the codecs or the disk have.
     """
-    segments_dir(job_dir).mkdir(parents=True, exist_ok=True)
+    job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     with alone(job_dir, device, lock_dir, events):
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
@@ -59,7 +61,7 @@ def restore_segments(
         session = engine.open_session(
             plan, device=device, beat=events.beat, weights_dir=weights_dir
         )
-        events.emit("ready", engine=plan.engine.name, device=device)
+        events.emit(Ready(engine=plan.engine.name, device=device))
         pending = [plan.segments[k] for k in indices]
         job = RestoreJob(
             plan=plan,
@@ -110,17 +112,17 @@ def _make_deterministic(threads: int) -> None:
 
 
 @contextmanager
-def alone(job_dir: Path, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
+def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
     """Hold the job against a child of a killed run that has not ended yet, and a GPU against any
     other child: two models on one GPU run out of its memory.
     """
     with ExitStack() as stack:
         for lock, whom in (
-            (job_dir / "child.lock", "the previous child to end"),
+            (job_dir.child_lock_path, "the previous child to end"),
             *((lock_dir / name, device) for name in device_locks(device)),
         ):
             logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
-            told = partial(events.emit, "waiting", whom=whom)
+            told = partial(events.emit, Waiting(whom=whom))
             stack.enter_context(hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told))
         yield
 

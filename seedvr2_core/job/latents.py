@@ -3,8 +3,6 @@
 Shape legend: T latents, H W latent grid, C 16 channels.
 """
 
-from pathlib import Path
-
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,11 +12,11 @@ from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.files.space import full_disk_told
-from seedvr2_core.job.sidecar import latents_path
+from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Piece, Plan, Segment
 
 
-def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
+def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
     """Write final latents and tail, complete or not at all.
 
     Raises:
@@ -30,8 +28,8 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
     tensors = {"latents": commit.latents.contiguous()}
     if commit.tail is not None:
         tensors["tail"] = commit.tail.contiguous()
-    path = latents_path(job_dir, segment.index)
-    part = path.with_name(path.name + ".part")
+    path = job_dir.latents_path(segment.index)
+    part = job_dir.latents_part_path(segment.index)
     with full_disk_told(f"writing the latents of segment {segment.index}"):
         save_file(tensors, part)
     sync_file(part)
@@ -40,7 +38,7 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
 
 
 def read_commits(
-    job_dir: Path, plan: Plan, piece: Piece, first_latent: int
+    job_dir: JobDir, plan: Plan, piece: Piece, first_latent: int
 ) -> tuple[Tensor, Tensor]:
     """What was committed before a piece inside a shot.
 
@@ -74,9 +72,9 @@ def read_commits(
     return torch.cat(wanted), _read(job_dir, earlier[-1], "tail")
 
 
-def _num_latents(job_dir: Path, segment: Segment) -> int:
+def _num_latents(job_dir: JobDir, segment: Segment) -> int:
     """Latents that the segment committed, from the file's header."""
-    path = latents_path(job_dir, segment.index)
+    path = job_dir.latents_path(segment.index)
     try:
         with safe_open(path, "pt") as file:
             return file.get_slice("latents").get_shape()[0]
@@ -84,10 +82,10 @@ def _num_latents(job_dir: Path, segment: Segment) -> int:
         raise SegmentError(f"latents of segment {segment.index}: {error}; run again") from error
 
 
-def _read(job_dir: Path, segment: Segment, name: str) -> Tensor:
+def _read(job_dir: JobDir, segment: Segment, name: str) -> Tensor:
     """One tensor of a segment's commit."""
     try:
-        with safe_open(latents_path(job_dir, segment.index), "pt") as file:
+        with safe_open(job_dir.latents_path(segment.index), "pt") as file:
             return file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise SegmentError(f"{name} of segment {segment.index}: {error}; run again") from error

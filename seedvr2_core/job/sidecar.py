@@ -14,6 +14,7 @@ from pathlib import Path
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import file_sha256, read_record, write_record
 from seedvr2_core.files.durable import canonical_json, sync_directory, sync_file
+from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -64,35 +65,10 @@ def plan_digest(plan: Plan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def segments_dir(job_dir: Path) -> Path:
-    """Where the segments of a job lie."""
-    return job_dir / "segments"
-
-
-def video_path(job_dir: Path, index: int) -> Path:
-    """Packets of one segment."""
-    return segments_dir(job_dir) / f"{index:05d}.mp4"
-
-
-def latents_path(job_dir: Path, index: int) -> Path:
-    """Final latents and tail of one segment."""
-    return segments_dir(job_dir) / f"{index:05d}.safetensors"
-
-
-def part_path(job_dir: Path, index: int) -> Path:
-    """Where the packets are written before they are committed."""
-    return segments_dir(job_dir) / f"{index:05d}.mp4.part"
-
-
-def sidecar_path(job_dir: Path, index: int) -> Path:
-    """The sidecar of one segment; without it the segment does not exist."""
-    return segments_dir(job_dir) / f"{index:05d}.json"
-
-
-def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) -> Sidecar:
+def commit_segment(job_dir: JobDir, plan: Plan, segment: Segment, made: Making) -> Sidecar:
     """Turn a finished and checked part file (and the latents beside it, if any) into a segment."""
-    part = part_path(job_dir, segment.index)
-    latents = latents_path(job_dir, segment.index)
+    part = job_dir.video_part_path(segment.index)
+    latents = job_dir.latents_path(segment.index)
     sync_file(part)
     sidecar = Sidecar(
         job_key=plan.job_key,
@@ -109,9 +85,9 @@ def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) ->
         plan_sha256=plan_digest(plan),
         rung=made.rung,
     )
-    part.replace(video_path(job_dir, segment.index))
-    sync_directory(segments_dir(job_dir))
-    write_record(sidecar_path(job_dir, segment.index), sidecar)
+    part.replace(job_dir.video_path(segment.index))
+    sync_directory(job_dir.segments_path)
+    write_record(job_dir.sidecar_path(segment.index), sidecar)
     return sidecar
 
 
@@ -124,12 +100,12 @@ def leaves_latents(plan: Plan, segment: Segment) -> bool:
     return (piece.start, piece.stop) != (shot.start, shot.stop)
 
 
-def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
+def read_segment(job_dir: JobDir, plan: Plan, segment: Segment) -> Sidecar | None:
     """The sidecar of a segment that may be reused, or None.
 
     A sidecar that does not fit the plan or its file is worth nothing: the segment is redone.
     """
-    path = sidecar_path(job_dir, segment.index)
+    path = job_dir.sidecar_path(segment.index)
     if not path.exists():
         return None
     try:
@@ -142,11 +118,11 @@ def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
     if told != asked:
         logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
         return None
-    if not _holds(video_path(job_dir, segment.index), sidecar.sha256, sidecar.num_bytes):
+    if not _holds(job_dir.video_path(segment.index), sidecar.sha256, sidecar.num_bytes):
         logger.warning("segment %d is redone: its file is missing, cut or changed", segment.index)
         return None
     if leaves_latents(plan, segment) and not _holds(
-        latents_path(job_dir, segment.index), sidecar.latents_sha256
+        job_dir.latents_path(segment.index), sidecar.latents_sha256
     ):
         logger.warning("segment %d is redone: its latents are missing or changed", segment.index)
         return None
@@ -160,20 +136,20 @@ def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
     return file_sha256(path) == sha256
 
 
-def pending_segments(job_dir: Path, plan: Plan) -> list[int]:
+def pending_segments(job_dir: JobDir, plan: Plan) -> list[int]:
     """Indices of the segments that must still be made, in order."""
     return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
 
 
-def finished_sizes(job_dir: Path, plan: Plan) -> list[tuple[int, int]]:
+def finished_sizes(job_dir: JobDir, plan: Plan) -> list[tuple[int, int]]:
     """(frames, bytes) of the packets that are there; cheap, digests are not looked at."""
-    paths = ((s.num_frames, video_path(job_dir, s.index)) for s in plan.segments)
+    paths = ((s.num_frames, job_dir.video_path(s.index)) for s in plan.segments)
     return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
 
 
-def deviations(job_dir: Path, plan: Plan) -> list[str]:
+def deviations(job_dir: JobDir, plan: Plan) -> list[str]:
     """Sentences on finished segments that were not made like the others, or not as planned."""
-    there = (sidecar_path(job_dir, s.index) for s in plan.segments)
+    there = (job_dir.sidecar_path(s.index) for s in plan.segments)
     sidecars = [read_record(path, Sidecar) for path in there if path.is_file()]
     notes = [
         f"segments were made {what}: {_grouped(values)}"
@@ -195,7 +171,7 @@ def _grouped(values: Sequence[str]) -> str:
     return ", ".join(f"{value} ({values.count(value)})" for value in dict.fromkeys(values))
 
 
-def remove_leftovers(job_dir: Path) -> None:
+def remove_leftovers(job_dir: JobDir) -> None:
     """Delete the part files that a killed process left."""
-    for part in [*job_dir.glob("*.part"), *segments_dir(job_dir).glob("*.part")]:
+    for part in job_dir.part_files():
         part.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ stdout; its stderr is log text. It runs in its own process group, which is kille
 
 import contextlib
 import contextvars
-import json
 import logging
 import os
 import queue
@@ -17,10 +16,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from seedvr2_core import errors
+from seedvr2_core.child.protocol import (
+    Event,
+    Failed,
+    Request,
+    Stop,
+    decode_event,
+    encode_request,
+)
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.settings import child_environment
 
@@ -28,8 +35,6 @@ TAIL_LINES = 20
 GRACE_SECONDS = 5.0
 MAX_LOG_LINES_PER_SECOND = 20
 _POLL_SECONDS = 0.25
-
-Event = Mapping[str, Any]
 
 
 class Child:
@@ -51,7 +56,7 @@ class Child:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.last_life = time.monotonic()
         self._log = log or logging.getLogger(__name__).info
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
         # The child asks the kernel to kill it when the thread that started it ends: start it from
         # a thread that lives as long as the job (flow and tasks run in the main thread).
         self._process = subprocess.Popen(
@@ -90,24 +95,24 @@ class Child:
         """Whether the child is still running."""
         return self._process.poll() is None
 
-    def send(self, request: Mapping[str, object]) -> None:
+    def send(self, request: Request[Any]) -> None:
         """Give the child something to do; a dead child is noticed by the next wait."""
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.write(encode_request(request) + "\n")
             self._stdin.flush()
 
-    def next_event(self, *, stall: float, deadline: float, doing: str) -> Event:
-        """The next event other than a log line.
+    def next_event(self, *, stall_seconds: float, deadline: float, doing: str) -> Event:
+        """Wait for the child's next event.
 
         Args:
-            stall: seconds without any event after which the child counts as hung.
+            stall_seconds: time without any event after which the child counts as hung.
             deadline: `time.monotonic()` at which waiting ends in any case.
-            doing: what is waited for, in words.
+            doing: what the child is doing, in words, for the messages.
 
         Raises:
-            StalledError: no event for `stall` seconds.
+            StalledError: no event for `stall_seconds`.
             DeadlineError: the deadline passed.
-            ChildFailedError: the child ended.
+            ChildFailedError: the child ended, or sent an event that we do not know.
             SeedVR2Error: the child reported an error of its own; its class is kept.
         """
         while True:
@@ -115,7 +120,9 @@ class Child:
                 raise DeadlineError(f"the time limit was passed while {doing}" + self._tail_words())
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_POLL_SECONDS)
-                if event["event"] == "error":
+                if isinstance(event, ChildFailedError):
+                    raise event
+                if isinstance(event, Failed):
                     raise self._reported(event)
                 return event
             if not self.alive and self._drained():
@@ -123,16 +130,16 @@ class Child:
                     f"the child process ended with {self._exit_words()} while {doing}"
                     + self._tail_words()
                 )
-            if time.monotonic() - self.last_life > stall:
+            if time.monotonic() - self.last_life > stall_seconds:
                 raise StalledError(
-                    f"no sign of life for {stall:g} s while {doing}" + self._tail_words()
+                    f"no sign of life for {stall_seconds:g} s while {doing}" + self._tail_words()
                 )
 
     def close(self) -> None:
         """End the child and everything it started; safe to call twice."""
         if self._stdin.closed:
             return
-        self.send({"op": "stop"})
+        self.send(Stop())
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -145,7 +152,10 @@ class Child:
         """Reader thread: parse events; anything else on stdout is log text."""
         with stream:
             for line in stream:
-                event = _parse_event(line)
+                try:
+                    event = decode_event(line)
+                except ChildFailedError as error:
+                    event = error  # raised where somebody waits for the event
                 if event is None:
                     self.tail.append(line.rstrip())
                     continue
@@ -184,21 +194,12 @@ class Child:
         return "; its last lines:\n" + "\n".join(self.tail)
 
     @staticmethod
-    def _reported(event: Event) -> SeedVR2Error:
+    def _reported(event: Failed) -> SeedVR2Error:
         """The error the child reported, in its own class."""
-        kind = getattr(errors, str(event["kind"]), None)
+        kind = getattr(errors, event.kind, None)
         if isinstance(kind, type) and issubclass(kind, SeedVR2Error):
-            return kind(event["message"])
-        return ChildFailedError(f"{event['kind']}: {event['message']}")
-
-
-def _parse_event(line: str) -> Event | None:
-    """An event, or None for anything that is none (a stray print, half a line)."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+            return kind(event.message)
+        return ChildFailedError(f"{event.kind}: {event.message}")
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:

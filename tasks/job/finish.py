@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.space import check_room
-from seedvr2_core.job import deviations
-from seedvr2_core.job.sidecar import finished_sizes, sidecar_path
+from seedvr2_core.job import JobDir, deviations
+from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan
-from tasks.job.sweep import RESULT, remove_pieces, sweep
+from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
@@ -50,7 +50,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
 
 def _read_result(job: PlannedJob) -> UpscaleResult | None:
     """What an earlier run wrote last, if anything that can be read."""
-    path = job.job_dir / RESULT
+    path = JobDir(job.job_dir).result_path
     if not path.exists():
         return None
     try:
@@ -69,11 +69,12 @@ def make_room(job: PlannedJob) -> None:
     """
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
-    plan = read_record(job.job_dir / "plan.json", Plan)
+    job_dir = JobDir(job.job_dir)
+    plan = read_record(job_dir.plan_path, Plan)
     # Digests are looked at when the work begins; here a glance is enough.
-    pending = [s for s in plan.segments if not sidecar_path(job.job_dir, s.index).exists()]
-    need = bytes_needed(plan, pending, finished_sizes(job.job_dir, plan))
-    check_room(job.job_dir, need, doing="the job")
+    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).exists()]
+    need = bytes_needed(plan, pending, finished_sizes(job_dir, plan))
+    check_room(job_dir.path, need, doing="the job")
 
 
 @step(name="finish", retries=10, retry_delay_seconds=[1, 2, 5, 10, 30, 30, 30, 30, 30, 30])
@@ -91,7 +92,8 @@ def finish(
         (not where SEEDVR2_KEEP_SEGMENTS is on).
     Retries: while the Prefect server is away, for about three minutes.
     """
-    plan = read_record(job.job_dir / "plan.json", Plan)
+    job_dir = JobDir(job.job_dir)
+    plan = read_record(job_dir.plan_path, Plan)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
@@ -108,15 +110,16 @@ def finish(
         frames=joined.num_frames,
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
-        notes=(*job.notes, *joined.notes, *deviations(job.job_dir, plan)),
+        notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
     )
     return _close(job, result)
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
     """Record the result and remove what it was made of."""
-    write_bytes(job.job_dir / RESULT, result.model_dump_json(indent=2).encode())
+    job_dir = JobDir(job.job_dir)
+    write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
     publish_result(result)
     if not get_settings().keep_segments:
-        remove_pieces(job.job_dir)
+        remove_pieces(job_dir)
     return result

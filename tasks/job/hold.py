@@ -9,14 +9,8 @@ from prefect.runtime import flow_run
 
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import write_bytes
-from seedvr2_core.job.sidecar import segments_dir
-from tasks.job.sweep import LOCK, RESULT
+from seedvr2_core.job import JobDir
 from tasks.schemas import PlannedJob
-
-FRESH_PLAN = "plan.fresh.json"
-"""The plan of a fresh start, until its run holds the job."""
-_FRESH_RUN = "fresh.run"
-"""Holds the id of the run that has started afresh; its own retries go on with what it made."""
 
 
 @contextlib.contextmanager
@@ -34,22 +28,21 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
     def say_so() -> None:
         get_run_logger().warning("another run of the same request is at work; waiting for it")
 
-    lock = job.job_dir / LOCK
-    with hold_lock(lock, timeout=job.job_limit_seconds, on_wait=say_so):
+    job_dir = JobDir(job.job_dir)
+    with hold_lock(job_dir.lock_path, timeout=job.job_limit_seconds, on_wait=say_so):
         if fresh:
-            _begin_afresh(job)
+            _begin_afresh(job_dir)
         yield
 
 
-def _begin_afresh(job: PlannedJob) -> None:
+def _begin_afresh(job_dir: JobDir) -> None:
     """Remove what is there and take the new plan, if this run has not done so before."""
-    run_id, marker = str(flow_run.id), job.job_dir / _FRESH_RUN
-    planned = job.job_dir / FRESH_PLAN
+    run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
     if marker.exists() and marker.read_text() == run_id:
         planned.unlink(missing_ok=True)
         return
-    (job.job_dir / RESULT).unlink(missing_ok=True)
-    shutil.rmtree(segments_dir(job.job_dir), ignore_errors=True)
+    job_dir.result_path.unlink(missing_ok=True)
+    shutil.rmtree(job_dir.segments_path, ignore_errors=True)
     if planned.exists():  # not if an equal run that began afresh just before has taken it
-        planned.replace(job.job_dir / "plan.json")
+        planned.replace(job_dir.plan_path)
     write_bytes(marker, run_id.encode())

@@ -13,21 +13,20 @@ from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files import hold_lock, read_record
-from seedvr2_core.job.sidecar import segments_dir
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan
 from tasks.settings import Settings
 
-RESULT, LOCK = "result.json", "job.lock"
 _DAY_SECONDS = 86_400.0
 
 
-def remove_pieces(job_dir: Path) -> None:
+def remove_pieces(job_dir: JobDir) -> None:
     """Remove what made a finished job's output: segments, latents and the joined file.
 
     The caller holds the job's lock and has its output in storage, verified.
     """
-    shutil.rmtree(segments_dir(job_dir), ignore_errors=True)
-    (job_dir / "output.mp4").unlink(missing_ok=True)
+    shutil.rmtree(job_dir.segments_path, ignore_errors=True)
+    job_dir.output_path.unlink(missing_ok=True)
 
 
 def sweep(settings: Settings) -> list[str]:
@@ -37,7 +36,7 @@ def sweep(settings: Settings) -> list[str]:
     """
     limit = time.time() - settings.keep_days * _DAY_SECONDS
     removed = [
-        f"job {path.name}" for path in _old_jobs(settings, limit) if _remove_job(path, limit)
+        f"job {job.path.name}" for job in _old_jobs(settings, limit) if _remove_job(job, limit)
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
@@ -73,53 +72,59 @@ def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
             yield part.name
 
 
-def _old_jobs(settings: Settings, limit: float) -> list[Path]:
-    folders = (path for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
-    return [path for path in folders if _worth_removing(path) and _last_touched(path) < limit]
+def _jobs(settings: Settings) -> Iterator[JobDir]:
+    """Every job of the work directory."""
+    return (JobDir(path) for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
 
 
-def _worth_removing(job_dir: Path) -> bool:
+def _old_jobs(settings: Settings, limit: float) -> list[JobDir]:
+    """Jobs that nobody came back for since, with something in them that may go."""
+    return [job for job in _jobs(settings) if _worth_removing(job) and _last_touched(job) < limit]
+
+
+def _worth_removing(job_dir: JobDir) -> bool:
     """Whether there is more than what stays of a finished job."""
-    names = {path.name for path in job_dir.iterdir()}
-    return RESULT not in names or bool(names - {RESULT, LOCK})
+    if not job_dir.result_path.exists():
+        return True
+    return bool(set(job_dir.path.iterdir()) - {job_dir.result_path, job_dir.lock_path})
 
 
-def _last_touched(job_dir: Path) -> float:
+def _last_touched(job_dir: JobDir) -> float:
     """When anything in the job's directory was written last."""
-    return max(_mtime(path) for path in (job_dir, *job_dir.rglob("*")))
+    return max(_mtime(path) for path in (job_dir.path, *job_dir.path.rglob("*")))
 
 
-def _remove_job(job_dir: Path, limit: float) -> bool:
+def _remove_job(job_dir: JobDir, limit: float) -> bool:
     """Remove an old job, but for its result; False if a run holds it after all."""
     try:
-        with hold_lock(job_dir / LOCK, timeout=0, on_wait=lambda: None):
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
             if _last_touched_but_lock(job_dir) >= limit:
                 return False
-            for path in job_dir.iterdir():
+            for path in job_dir.path.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name not in (RESULT, LOCK):
+                elif path not in (job_dir.result_path, job_dir.lock_path):
                     path.unlink()
-            if not (job_dir / RESULT).exists():
-                shutil.rmtree(job_dir)  # the lock's file last: others may wait for it
+            if not job_dir.result_path.exists():
+                shutil.rmtree(job_dir.path)  # the lock's file last: others may wait for it
             return True
     except DeadlineError:
         return False
 
 
-def _last_touched_but_lock(job_dir: Path) -> float:
+def _last_touched_but_lock(job_dir: JobDir) -> float:
     """As `_last_touched`; taking the lock may have made its file and so touched the directory."""
-    files = (path for path in job_dir.rglob("*") if path.name != LOCK)
+    files = (path for path in job_dir.path.rglob("*") if path != job_dir.lock_path)
     return max((_mtime(path) for path in files), default=0.0)
 
 
 def _sources_in_use(settings: Settings) -> set[str]:
     """Digests of the sources of jobs that are not finished: they may be resumed."""
     used: set[str] = set()
-    for path in (settings.work_dir / "jobs").glob("*/plan.json"):
-        if not (path.parent / RESULT).exists():
+    for job_dir in _jobs(settings):
+        if not job_dir.result_path.exists():
             try:
-                used.add(read_record(path, Plan).source_sha256)
+                used.add(read_record(job_dir.plan_path, Plan).source_sha256)
             except (SegmentError, FileNotFoundError):
                 continue  # no plan that could be resumed
     return used

@@ -13,8 +13,8 @@ import torch
 from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import ResourceError, SegmentError
 from seedvr2_core.files import space as disk
+from seedvr2_core.job import JobDir
 from seedvr2_core.job.latents import write_commit
-from seedvr2_core.job.sidecar import segments_dir
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame, latent_bytes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
@@ -64,9 +64,9 @@ def test_latents_of_divided_shots_are_counted(tmp_path: Path) -> None:
         latents=torch.zeros((owned, height, width, 16), dtype=torch.float16),
         tail=torch.zeros((1, height, width, 16)),
     )
-    segments_dir(tmp_path).mkdir()
-    write_commit(tmp_path, segment, commit)
-    written = next(segments_dir(tmp_path).iterdir()).stat().st_size
+    JobDir(tmp_path).segments_path.mkdir()
+    write_commit(JobDir(tmp_path), segment, commit)
+    written = next(JobDir(tmp_path).segments_path.iterdir()).stat().st_size
     assert abs(latent_bytes(plan, segment) - written) < 1000
     assert latent_bytes(plan_of(), plan_of().segments[0]) == 0
 
@@ -79,11 +79,11 @@ def test_too_little_room_is_refused_with_both_numbers(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence_whoever_writes(small_disk: Path) -> None:
     """A library that passes the system's words on, and a plain write."""
-    segments_dir(small_disk).mkdir()
+    JobDir(small_disk).segments_path.mkdir()
     plan = plan_of(engine=dataclasses.replace(ENGINE, window=5, overlap=1))
     latents = torch.zeros((5, 94, 160, 16), dtype=torch.float16)
     with pytest.raises(ResourceError, match="the disk is full while writing the latents of segm"):
-        write_commit(small_disk, plan.segments[0], Commit(latents=latents))
+        write_commit(JobDir(small_disk), plan.segments[0], Commit(latents=latents))
     with (
         pytest.raises(ResourceError, match=r"the disk is full while testing; .* make room"),
         disk.full_disk_told("testing"),
