@@ -20,7 +20,7 @@ from flows.upscale import upscale
 from seedvr2_core.errors import ChildFailedError, DeadlineError, ResourceError
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job import JobDir
-from seedvr2_core.planning import build as planner
+from seedvr2_core.planning import timing
 from tasks.schemas import UpscaleResult
 from tasks.settings import use_settings
 from tests.kits.faults import (
@@ -65,7 +65,7 @@ def test_a_child_that_waits_for_another_is_not_loading(
     make_job: Callable[..., FaultyJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, load_seconds = make_job(), 10.0
-    monkeypatch.setattr(planner, "LOAD_SECONDS", load_seconds)
+    monkeypatch.setattr(timing, "LOAD_SECONDS", load_seconds)
     first = run_with(job)
     job_dir = JobDir(job.job_dir())
     job_dir.result_path.unlink()
