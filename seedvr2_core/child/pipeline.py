@@ -1,10 +1,10 @@
 """One pass over pending segments: decode ahead -> engine -> encode behind -> commit.
 
-Four threads joined by bounded queues, so that memory does not grow with the video and the engine
-waits for nobody who keeps up: while the last segment is checked and committed, the next one is
-encoded already. A failure ends the stages in front of it at once; those behind first finish what
-they were given, so segments before the failure are not lost. At most `MAX_IN_FLIGHT` segments are
-begun and not on disk.
+Each stage is a thread, and bounded queues join them. So memory does not grow with the length of the
+video, and the engine does not wait for a stage that is fast enough: while one segment is checked
+and committed, the next one is already being encoded. If a stage fails, the stages before it end at
+once. The stages after it first finish what they were given, so no segment before the failure is
+lost. At most `MAX_IN_FLIGHT` segments are begun and not on disk.
 """
 
 import threading
@@ -37,29 +37,32 @@ from seedvr2_core.video.writer import SegmentWriter, count_frames
 
 QUEUE_FRAMES = 8
 MAX_IN_FLIGHT = 2
-"""Segments that a kill can cost."""
+"""Segments that are lost at most when the process is killed."""
 
 
 class Events(Protocol):
-    """Where progress goes."""
+    """Is told of the progress; an `Emitter` in the child."""
 
     def emit(self, event: Event) -> None:
         """Send an event."""
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a sign of life."""
+        """Send a heartbeat; the receiver may drop it if it comes too soon after the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotRun:
-    """Neighbouring pending pieces of one shot, restored with one state."""
+    """Neighbouring pending pieces of one shot, which the engine restores with one state."""
 
     shot: Shot
     pieces: tuple[Piece, ...]
 
 
 def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
-    """Pieces of the pending segments, gathered as far as one engine state can be carried."""
+    """Gather the pieces of the pending segments into runs.
+
+    A run ends where the shot ends or where the next piece is not pending.
+    """
     runs: list[ShotRun] = []
     for piece in (piece for segment in segments for piece in segment.pieces):
         last = runs[-1] if runs else None
@@ -72,22 +75,22 @@ def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreJob:
-    """What all threads work on."""
+    """What all threads of a pipeline need to know."""
 
     plan: Plan
     job_dir: JobDir
     source: Path
     device_kind: str
-    """Of the sidecars."""
+    """What the GPU is called, or "cpu"; for the sidecars."""
     session: Session
     events: Events
     num_frames: int
-    """Of all segments asked for."""
+    """Of all segments that the child was asked for; later passes make only some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
-    """Follows a piece's last frame on its way to the encode thread."""
+    """How a piece was made; follows its last frame to the encode thread."""
 
     commit: Commit
     precision: str
@@ -96,7 +99,7 @@ class _Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """A segment whose file is written and not checked yet."""
+    """A segment whose part file is written, and not yet checked."""
 
     segment: Segment
     pieces: tuple[_Finished, ...]
@@ -105,7 +108,7 @@ class _Written:
 
 
 class Pipeline:
-    """The threads, their queues and the first failure of any."""
+    """The threads of one pass, their queues, and the first failure of any of them."""
 
     def __init__(self, job: RestoreJob) -> None:
         self._job, self._plan, self._session = job, job.plan, job.session
@@ -156,7 +159,13 @@ class Pipeline:
         sources: Sequence[Channel[Any] | InFlight],
         sink: Channel[Any] | None,
     ) -> None:
-        """Do one thread's work; tell all stages in front and the one behind how it ended."""
+        """Do the work of one stage and tell the others when it ends.
+
+        Args:
+            work: the stage.
+            sources: queues from all stages before it; closed when it ends.
+            sink: queue to the next stage, which gets the error, if any.
+        """
         try:
             work()
         except Stopped as stopped:
@@ -171,7 +180,7 @@ class Pipeline:
                 source.close()
 
     def _decode(self, runs: Sequence[ShotRun]) -> None:
-        """Decode thread: frames of every run, each run ended by None."""
+        """Decode thread: put the frames of every run into the queue, and None after each run."""
         for run in runs:
             start = self._first_frame(run)
             stop = self._session.read_stop(run.shot, run.pieces[-1])
@@ -181,13 +190,13 @@ class Pipeline:
             self._decoded.put(None)
 
     def _first_frame(self, run: ShotRun) -> int:
-        """Where reading starts: at the run, or earlier where the engine must warm up."""
+        """First frame to read: the run's first, or an earlier one if the engine must warm up."""
         if run.pieces[0].start == run.shot.start:
             return run.shot.start
         return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
 
     def _restore(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
-        """Engine: one state per run, piece after piece."""
+        """Engine, in the calling thread: restore the runs piece by piece, each with one state."""
         first_of = {segment.start for segment in segments}
         last_of = {segment.stop: segment.index for segment in segments}
         began = time.monotonic()
@@ -213,41 +222,46 @@ class Pipeline:
         )
 
     def _hold(self, wait: Callable[[], None]) -> None:
-        """Wait for the disk, and count for how long."""
+        """Wait for the disk and add up how long that takes."""
         began = time.monotonic()
         wait()
         self._held_seconds += time.monotonic() - began
 
     def _tell_restored(self, segment: int, seconds: float) -> None:
-        """How far the engine is, and how long it has waited for decoder, encoder and disk."""
+        """Tell that a segment is restored, and how long the engine has waited for other stages."""
         waited = self._decoded.waited_seconds + self._restored.blocked_seconds + self._held_seconds
         self._job.events.emit(
             Restored(segment=segment, seconds=round(seconds, 3), waited=round(waited, 3))
         )
 
     def _state_at(self, run: ShotRun, frames: Iterator[Frame]) -> ShotState:
-        """The engine's state at the start of a run: fresh, or rebuilt from what is committed."""
+        """The engine's state at the start of a run.
+
+        At the start of a shot it is new; inside a shot it is rebuilt from the committed latents.
+        """
         first = run.pieces[0]
         if first.start == run.shot.start:
             return self._session.start(run.shot)
         latents, tail = None, None
         if self._plan.memory is not None:
-            self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
+            self._hold(self._in_flight.wait_for_disk)  # this very pass may commit the latents
             self._session.adopt_precision(run.shot, self._precision_before(first))
             first_latent = self._session.plan_warm_up(run.shot, first).first_latent
             latents, tail = read_commits(self._job.job_dir, self._plan, first, first_latent)
         return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
 
     def _precision_before(self, piece: Piece) -> str:
-        """What the segment in front of a piece was made in."""
+        """The precision in which the segment before a piece was made."""
         before = next(s for s in self._plan.segments if s.stop == piece.start)
         sidecar = read_segment(self._job.job_dir, self._plan, before)
         if sidecar is None:
-            raise SegmentError(f"segment {before.index} is needed and not there; run it again")
+            raise SegmentError(
+                f"segment {before.index}, which the next one continues, is missing; run it again"
+            )
         return sidecar.precision
 
     def _encode(self, segments: Sequence[Segment]) -> None:
-        """Encode thread: the frames of one segment after another."""
+        """Encode thread: write one segment after another to its part file."""
         total = self._job.num_frames
         done = total - sum(segment.num_frames for segment in segments)
         for segment in segments:
@@ -270,18 +284,18 @@ class Pipeline:
                 for frame in self._frames_of(piece):
                     writer.write(frame)
                 pieces.append(self._piece_end())
-        # The encoder is emptied and freed before the next one begins: two at once fill no more of
-        # the cores and hold 150 MB more at 720p.
+        # The encoder is emptied and freed before the next one begins. Two at once would not use
+        # more of the cores and would hold 150 MB more at 720p.
         self._encoded.put(_Written(segment=segment, pieces=tuple(pieces), began=began))
 
     def _check_room(self, segment: Segment) -> None:
-        """Stop before the disk is full rather than at its last byte."""
+        """Fail before the disk is full, not when nothing can be written any more."""
         rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
         need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
         check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
-        """The piece's frames, checked to come once each, in order, at the right time."""
+        """Take the piece's frames from the queue; each must come once, in order, with its time."""
         for index in range(piece.start, piece.stop):
             frame = self._restored.get()
             expected = (index, self._plan.video.pts[index])
@@ -290,7 +304,7 @@ class Pipeline:
             yield frame
 
     def _piece_end(self) -> _Finished:
-        """What comes after a piece's last frame."""
+        """Take what must come after a piece's last frame."""
         finished = self._restored.get()
         if not isinstance(finished, _Finished):
             raise SegmentError(f"the engine gave {finished} after the piece's last frame")
@@ -308,7 +322,11 @@ class Pipeline:
             self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
 
     def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
-        """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
+        """Check and commit a segment: latents and tail first, then the packets, the sidecar last.
+
+        Returns:
+            Wall seconds since the encoder asked for the segment's first frame.
+        """
         segment = encoded.segment
         counted = count_frames(self._job.job_dir.video_part_path(segment.index), alone=last)
         if counted != segment.num_frames:
@@ -328,5 +346,5 @@ class Pipeline:
 
 
 def _told_once(words: Iterator[str]) -> str:
-    """What the pieces of a segment say, each once."""
+    """The words that the pieces of a segment were made with, each once."""
     return "; ".join(dict.fromkeys(word for word in words if word))

@@ -1,6 +1,6 @@
-"""Latents on disk: what a segment inside a long shot leaves so that work can go on behind it.
+"""The latents that a part of a divided shot leaves on disk, so that work can go on after it.
 
-Shape legend: T latents, H W latent grid, C 16 channels.
+Shape legend: Z latents along time, h w height and width of a latent, C channels.
 """
 
 import torch
@@ -17,10 +17,10 @@ from seedvr2_core.planning import Piece, Plan, Segment
 
 
 def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
-    """Write final latents and tail, complete or not at all.
+    """Write the final latents and the tail of a segment, complete or not at all.
 
     Raises:
-        SegmentError: the engine has nothing to commit although the shot goes on.
+        SegmentError: the engine left no latents although the shot goes on after the segment.
         ResourceError: the disk is full.
     """
     if commit.latents is None:
@@ -40,17 +40,18 @@ def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
 def read_commits(
     job_dir: JobDir, plan: Plan, piece: Piece, first_latent: int
 ) -> tuple[Tensor, Tensor]:
-    """What was committed before a piece inside a shot.
+    """Read what the earlier segments of a shot have committed.
 
     Args:
-        job_dir: the job's directory.
-        plan: the job's plan.
-        piece: where work goes on; every segment of its shot before it that is needed is finished.
+        job_dir: of the job.
+        plan: of the job.
+        piece: where work goes on, not at the start of its shot. The segments before it that hold
+            wanted latents are finished.
         first_latent: first latent of the shot that is wanted.
 
     Returns:
-        Latents [first_latent, the piece's first) as (T, H, W, C) float16, and the tail of the
-        segment before the piece, float32.
+        The shot's latents from `first_latent` up to the piece, (Z, h, w, C) float16, and the tail
+        of the segment before the piece, (Z, h, w, C) float32.
 
     Raises:
         SegmentError: a file is missing or broken, or ends before the wanted latents.
@@ -73,7 +74,7 @@ def read_commits(
 
 
 def _num_latents(job_dir: JobDir, segment: Segment) -> int:
-    """Latents that the segment committed, from the file's header."""
+    """How many latents the segment committed, from the file's header."""
     path = job_dir.latents_path(segment.index)
     try:
         with safe_open(path, "pt") as file:
