@@ -1,4 +1,8 @@
-"""Probe: what the source really is, found by guarded children that read every packet."""
+"""Probe: find out what the source really is.
+
+Containers may lie, so a child process reads every packet. It runs under limits, because a damaged
+file can make a decoder hang or crash.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +23,10 @@ from tasks.step import step
 
 @step(name="probe", retries=1, retry_delay_seconds=2, timeout_seconds=2 * LIMIT_SECONDS + 60)
 def probe(source: FetchedSource, model: str) -> ProbedSource:
-    """Read every packet of the source in a child process; find its cuts if the model wants them.
+    """Read every packet of the source in a child process; find its cuts if the engine needs them.
 
-    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; a download or upload
-        that is no video is removed.
+    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
+        upload that is no video.
     Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, CheckpointError
         (final); child failures (retried once).
     """
@@ -32,14 +36,17 @@ def probe(source: FetchedSource, model: str) -> ProbedSource:
     try:
         return probe_source(source, model, folder, settings)
     except InvalidVideoError:
-        discard(source, settings)  # nobody's bytes are kept for being sent to us
+        discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
 
 
 def probe_source(
     source: FetchedSource, model: str, folder: Path, settings: Settings
 ) -> ProbedSource:
-    """Let children probe the source for a model; what they find is written into `folder`."""
+    """Probe the source in child processes; what they find is written into `folder`.
+
+    Raises: as `probe`.
+    """
     out = folder / f"{source.sha256}.json"
     found = run_operation(Probe(path=source.path, out=out), doing="probing the source")
     info = read_record(out, VideoInfo)
@@ -62,7 +69,7 @@ def probe_source(
 
 
 def _find_cuts(probed: ProbedSource, device: str) -> Path:
-    """Where the source's cuts are, found now if this detector has not looked before."""
+    """Find the source's cuts, unless this detector has done so before; returns their file."""
     from seedvr2_core.video.cuts import cut_detector
 
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")

@@ -1,4 +1,4 @@
-"""Stitch: the finished segments become one file, with every other stream of the source."""
+"""Stitch: join the finished segments into one file, with every other stream of the source."""
 
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from tasks.step import step
 def stitch(job: PlannedJob) -> JoinedVideo:
     """Join the packets of all segments without re-encoding and check the result against the plan.
 
-    Side effects: writes jobs/<job_key>/output.mp4, complete or not at all.
+    Side effects: writes jobs/<job_key>/output.mp4, complete or not at all, and preview.jpg.
+    Raises: SegmentError, ResourceError; child failures (retried once).
     """
     job_dir = JobDir(job.job_dir)
     part, output = job_dir.output_part_path, job_dir.output_path
@@ -49,7 +50,7 @@ def stitch(job: PlannedJob) -> JoinedVideo:
 
 
 def _draw_preview(job: PlannedJob, job_dir: JobDir) -> Path | None:
-    """The before/after picture; a job without one is still a good job."""
+    """Draw the before/after picture. If that fails, the job goes on without one."""
     request = Preview(
         job_dir=job_dir.path,
         source=job.source.path,

@@ -1,8 +1,9 @@
-"""Run the child process under limits: the mechanics of the watchdog.
+"""Runs the child process and ends it when it hangs.
 
-The child (`python -m seedvr2_core.child`) takes JSON requests on stdin and gives JSON events on
-stdout; its stderr is log text. It runs in its own process group, which is killed as a whole
-(TERM, grace, KILL). Limits run on the monotonic clock. Nothing here knows Prefect.
+The child (`python -m seedvr2_core.child`) takes requests on stdin and gives events on stdout (see
+`seedvr2_core/child/protocol.py`); its stderr is log text. It has its own process group, which is
+ended as a whole: TERM, a few seconds of grace, KILL. Limits run on the monotonic clock, because the
+wall clock may jump. This module knows nothing of Prefect.
 """
 
 import contextlib
@@ -32,8 +33,11 @@ from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, S
 from tasks.settings import child_environment
 
 TAIL_LINES = 20
+"""Log lines that are kept for error messages."""
 GRACE_SECONDS = 5.0
+"""Time between TERM and KILL."""
 MAX_LOG_LINES_PER_SECOND = 20
+"""Log lines that are passed on; the rest is dropped, so that a child cannot flood the run's log."""
 _POLL_SECONDS = 0.25
 
 
@@ -50,15 +54,17 @@ class Child:
 
         Args:
             log: called from a reader thread with each line of the child's log, at most
-                20 a second.
+                `MAX_LOG_LINES_PER_SECOND`.
             command: what to run; our process id is appended.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        """The last lines of its log."""
         self.last_life = time.monotonic()
+        """When it sent its last event."""
         self._log = log or logging.getLogger(__name__).info
         self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
-        # The child asks the kernel to kill it when the thread that started it ends: start it from
-        # a thread that lives as long as the job (flow and tasks run in the main thread).
+        # The child asks the kernel to kill it when the thread that started it ends. So this must be
+        # a thread that lives as long as the job: flow and tasks run in the main thread.
         self._process = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -73,7 +79,7 @@ class Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._stdin: IO[str] = self._process.stdin
-        # A log handler may need the starter's context; it does not follow into a thread by itself.
+        # Prefect's log handler needs our context variables, which a new thread does not inherit.
         readers = (
             (self._read_events, self._process.stdout),
             (self._read_log, self._process.stderr),
@@ -87,7 +93,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id, also the id of its group."""
+        """Id of the process and of its group."""
         return self._process.pid
 
     @property
@@ -96,7 +102,7 @@ class Child:
         return self._process.poll() is None
 
     def send(self, request: Request[Any]) -> None:
-        """Give the child something to do; a dead child is noticed by the next wait."""
+        """Give the child something to do. If it is dead, the next `next_event` raises."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(encode_request(request) + "\n")
             self._stdin.flush()
@@ -136,7 +142,7 @@ class Child:
                 )
 
     def close(self) -> None:
-        """End the child and everything it started; safe to call twice."""
+        """End the child and every process it has started; may be called twice."""
         if self._stdin.closed:
             return
         self.send(Stop())
@@ -149,7 +155,7 @@ class Child:
             reader.join(timeout=2.0)
 
     def _read_events(self, stream: IO[str]) -> None:
-        """Reader thread: parse events; anything else on stdout is log text."""
+        """Reader thread: queue the events; anything else on stdout is log text."""
         with stream:
             for line in stream:
                 try:
@@ -163,7 +169,7 @@ class Child:
                 self._events.put(event)
 
     def _read_log(self, stream: IO[str]) -> None:
-        """Reader thread: keep the last lines, pass on what the rate allows."""
+        """Reader thread: keep the last lines, and pass lines on as fast as is allowed."""
         second, passed = 0.0, 0
         with stream:
             for line in stream:
@@ -177,7 +183,7 @@ class Child:
                     self._log(text)
 
     def _drained(self) -> bool:
-        """Whether every event of a dead child has been taken."""
+        """Whether all events of a dead child have been taken."""
         self._readers[0].join(timeout=1.0)
         return self._events.empty()
 
@@ -203,7 +209,7 @@ class Child:
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
-    """End a process group: TERM, grace, KILL; returns when no member is left to signal."""
+    """End a process group: TERM, grace, KILL. Returns when no process of it is left."""
     for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
         end = time.monotonic() + grace
         try:
