@@ -79,11 +79,11 @@ def make_limits(
         eta: predicted seconds of the job.
         options: may set the stall limit and the job's limit.
     """
-    predicted = [per_frame * segment.num_frames for segment in segments]
+    seconds = [SEGMENT_FACTOR * per_frame * segment.num_frames for segment in segments]
     return Limits(
         load=LOAD_SECONDS,
         stall=options.stall_seconds or stall_limit(options.resolution, options.batch_size),
-        segment=tuple(max(MIN_SEGMENT_SECONDS, SEGMENT_FACTOR * seconds) for seconds in predicted),
+        segment=tuple(max(MIN_SEGMENT_SECONDS, limit) for limit in seconds),
         job=options.job_seconds or max(MIN_JOB_SECONDS, JOB_FACTOR * eta),
     )
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,3 +101,27 @@ def test_other_errors_pass() -> None:
     words = SegmentError("the encoder failed: [Errno 28] No space left on device: 'a.mp4'")
     with pytest.raises(ResourceError), disk.full_disk_told("testing"):
         raise words
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 10**6, 10**9, 10**12])
+@pytest.mark.parametrize("missing", [-1, 0, 1, 10**9])
+def test_the_reserve_is_never_given_away(
+    num_bytes: int, missing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly what is asked for and the reserve must be free, whatever the sizes are."""
+    usage = SimpleNamespace(free=num_bytes + disk.RESERVE_BYTES - missing)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
+    if missing <= 0:
+        disk.check_room(tmp_path, num_bytes, doing="the job")
+    else:
+        with pytest.raises(ResourceError, match=r"the job needs about .* make room and run again"):
+            disk.check_room(tmp_path, num_bytes, doing="the job")
+
+
+@pytest.mark.parametrize("code", sorted(errno.errorcode))
+def test_of_all_errors_of_the_system_two_mean_a_full_disk(code: int) -> None:
+    full = code in (errno.ENOSPC, errno.EDQUOT)
+    assert disk.is_full(OSError(code, os.strerror(code))) == full
+    expected = ResourceError if full else OSError
+    with pytest.raises(expected), disk.full_disk_told("testing"):
+        raise OSError(code, os.strerror(code))
