@@ -90,7 +90,7 @@ class RestoreJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
-    """How a piece was made; follows its last frame to the encode thread."""
+    """Follows a piece's last frame on its way to the encode thread."""
 
     commit: Commit
     precision: str
@@ -190,7 +190,7 @@ class Pipeline:
             self._decoded.put(None)
 
     def _first_frame(self, run: ShotRun) -> int:
-        """First frame to read: the run's first, or an earlier one if the engine must warm up."""
+        """Where reading starts: at the run, or earlier where the engine must warm up."""
         if run.pieces[0].start == run.shot.start:
             return run.shot.start
         return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
@@ -244,7 +244,7 @@ class Pipeline:
             return self._session.start(run.shot)
         latents, tail = None, None
         if self._plan.memory is not None:
-            self._hold(self._in_flight.wait_for_disk)  # this very pass may commit the latents
+            self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
             self._session.adopt_precision(run.shot, self._precision_before(first))
             first_latent = self._session.plan_warm_up(run.shot, first).first_latent
             latents, tail = read_commits(self._job.job_dir, self._plan, first, first_latent)
@@ -284,8 +284,8 @@ class Pipeline:
                 for frame in self._frames_of(piece):
                     writer.write(frame)
                 pieces.append(self._piece_end())
-        # The encoder is emptied and freed before the next one begins. Two at once would not use
-        # more of the cores and would hold 150 MB more at 720p.
+        # The encoder is emptied and freed before the next one begins: two at once fill no more of
+        # the cores and hold 150 MB more at 720p.
         self._encoded.put(_Written(segment=segment, pieces=tuple(pieces), began=began))
 
     def _check_room(self, segment: Segment) -> None:
@@ -304,7 +304,7 @@ class Pipeline:
             yield frame
 
     def _piece_end(self) -> _Finished:
-        """Take what must come after a piece's last frame."""
+        """What comes after a piece's last frame."""
         finished = self._restored.get()
         if not isinstance(finished, _Finished):
             raise SegmentError(f"the engine gave {finished} after the piece's last frame")

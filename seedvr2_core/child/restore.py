@@ -83,7 +83,7 @@ def restore_segments(
 
 
 def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
-    """Make the segments in one pass; returns those that are left if the engine stepped down."""
+    """Restore the segments; returns those left after a step down a ladder."""
     try:
         Pipeline(job).run(pending)
         return []
@@ -91,8 +91,8 @@ def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
         if not job.session.fall_back():
             raise
         now = ", ".join(words for words in (job.session.precision, job.session.rung) if words)
-        logger.warning("%s; the remaining segments are made with: %s", error, now)
-    gc.collect()  # the error's traceback still holds the failed pass with all its tensors
+        logger.warning("%s; what is left is done again: %s", error, now)
+    gc.collect()  # the pass that failed hangs on its error's traceback, with all its tensors
     return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
 
 
