@@ -30,15 +30,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
+from seedvr2_core.child.protocol import (
+    Event,
+    Idle,
+    Join,
+    Probe,
+    Ready,
+    Restore,
+    Restored,
+    SegmentDone,
+)
 from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.files import file_sha256, read_record, write_record
-from seedvr2_core.job import pending_segments
+from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning import Options, Plan, build_plan, sizes
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.video.info import VideoInfo
 from tasks.child import Child
-from tasks.child.guard import Event
 
 PARTS = ("kills", "memory", "shot", "busy")
 SHOT_FRAMES = (500, 5000)
@@ -94,8 +103,8 @@ def kills(folder: Path, wanted: int) -> dict[str, object]:
     expected = finish(prepare(folder / "undisturbed", CLIP, BARE, seconds=0.5), CLIP)
     while len(lost) < wanted:
         job_dir = prepare(folder / f"job{len(digests)}-{len(lost)}", CLIP, BARE, seconds=0.5)
-        plan = read_record(job_dir / "plan.json", Plan)
-        while pending_segments(job_dir, plan) and len(lost) < wanted:
+        plan = read_record(JobDir(job_dir).plan_path, Plan)
+        while pending_segments(JobDir(job_dir), plan) and len(lost) < wanted:
             cost = kill_after(rng.uniform(0.5, 4.0), job_dir, CLIP)
             lost += [] if cost is None else [cost]
         digests.add(finish(job_dir, CLIP))
@@ -119,18 +128,18 @@ def kill_after(seconds: float, job_dir: Path, source: Path) -> int | None:
         moment = float("inf")
         while time.monotonic() < moment:
             event = next_event(child)
-            if event["event"] == "ready":
+            if isinstance(event, Ready):
                 begun, moment = 1, time.monotonic() + seconds
-            begun += event["event"] == "restored"
-            done += event["event"] == "segment_done"
-            if event["event"] == "idle":
+            begun += isinstance(event, Restored)
+            done += isinstance(event, SegmentDone)
+            if isinstance(event, Idle):
                 return None
         os.kill(child.pid, signal.SIGKILL)
         try:
             while True:  # what it said before it died
                 event = next_event(child)
-                begun += event["event"] == "restored"
-                done += event["event"] == "segment_done"
+                begun += isinstance(event, Restored)
+                done += isinstance(event, SegmentDone)
         except ChildFailedError:
             return begun - done
     finally:
@@ -184,24 +193,24 @@ def busy(folder: Path) -> dict[str, object]:
     looped = ("-stream_loop", "-1", "-i", CLIP, "-an", "-frames:v", str(BUSY_FRAMES))
     ffmpeg(*looped, "-c:v", "copy", source)
     job_dir = prepare(folder / "job", source, BARE)
-    plan, child = read_record(job_dir / "plan.json", Plan), Child(log=lambda line: None)
-    told_at: dict[int, Event] = {}
+    plan, child = read_record(JobDir(job_dir).plan_path, Plan), Child(log=lambda line: None)
+    told_at: dict[int, Restored] = {}
     try:
         child.send(restore_request(job_dir, source))
-        while (event := next_event(child))["event"] != "idle":
-            if event["event"] == "restored":
-                told_at[event["segment"]] = event
+        while not isinstance(event := next_event(child), Idle):
+            if isinstance(event, Restored):
+                told_at[event.segment] = event
     finally:
         child.close()
     first, last = told_at[0], told_at[len(plan.segments) - 1]
     frames = sum(segment.num_frames for segment in plan.segments[1:])
-    wall = last["seconds"] - first["seconds"]
+    wall = last.seconds - first.seconds
     return {
         "frames": frames,
         "segments": len(plan.segments) - 1,
         "wall_seconds": round(wall, 2),
         "busy_share": round(FRAME_SECONDS * frames / wall, 4),
-        "waited_share": round((last["waited"] - first["waited"]) / wall, 4),
+        "waited_share": round((last.waited - first.waited) / wall, 4),
     }
 
 
@@ -217,7 +226,7 @@ def prepare(
     """Probe a source and plan the job; `pixels` makes 720p that small."""
     job_dir.mkdir(parents=True)
     info_path = job_dir / "probe.json"
-    ask({"op": "probe", "path": str(source), "out": str(info_path)}, until="probed")
+    ask(Probe(path=source, out=info_path))
     options = Options(
         resolution="720p",
         engine=engine,
@@ -233,38 +242,36 @@ def prepare(
         plan = build_plan(read_record(info_path, VideoInfo), "benchmark", options)
     finally:
         sizes.BUDGETS_PX = budgets
-    write_record(job_dir / "plan.json", plan)
+    write_record(JobDir(job_dir).plan_path, plan)
     return job_dir
 
 
 def finish(job_dir: Path, source: Path) -> str:
     """Make what is missing, join it; the file's digest."""
     request = restore_request(job_dir, source)
-    if request["segments"]:
-        ask(request, until="idle")
-    out = job_dir / "output.mp4"
-    join = {"op": "join", "job_dir": str(job_dir), "source": str(source), "out": str(out)}
-    ask({**join, "metadata": {}}, until="joined")
+    if request.segments:
+        ask(request)
+    out = JobDir(job_dir).output_path
+    ask(Join(job_dir=job_dir, source=source, out=out, metadata={}))
     return file_sha256(out)
 
 
-def restore_request(job_dir: Path, source: Path) -> dict[str, object]:
+def restore_request(job_dir: Path, source: Path) -> Restore:
     """What the task asks of the child."""
-    plan = read_record(job_dir / "plan.json", Plan)
-    return {
-        "op": "restore",
-        "job_dir": str(job_dir),
-        "source": str(source),
-        "device": "cpu",
-        "weights_dir": str(job_dir),
-        "lock_dir": str(job_dir),
-        "segments": pending_segments(job_dir, plan),
-    }
+    plan = read_record(JobDir(job_dir).plan_path, Plan)
+    return Restore(
+        job_dir=job_dir,
+        source=source,
+        device="cpu",
+        weights_dir=job_dir,
+        lock_dir=job_dir,
+        segments=tuple(pending_segments(JobDir(job_dir), plan)),
+    )
 
 
 def next_event(child: Child) -> Event:
     """The child's next event."""
-    return child.next_event(stall=600, deadline=time.monotonic() + 7200, doing="measuring")
+    return child.next_event(stall_seconds=600, deadline=time.monotonic() + 7200, doing="measuring")
 
 
 if __name__ == "__main__":

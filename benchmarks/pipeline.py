@@ -21,10 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 
+from seedvr2_core.child.protocol import Join, Probe, Request, Restore
 from seedvr2_core.files import read_record, write_record
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.video.info import VideoInfo
@@ -61,17 +64,20 @@ def reference(source: Path, output: Path, preset: str) -> None:
 def ours(source: Path, job_dir: Path, preset: str) -> None:
     """Probe, restore and join in children, as the tasks do."""
     job_dir.mkdir(parents=True)
-    info_path = job_dir / "probe.json"
-    ask({"op": "probe", "path": str(source), "out": str(info_path)}, until="probed")
-    write_record(job_dir / "plan.json", make_plan(read_record(info_path, VideoInfo), preset))
-    plan = read_record(job_dir / "plan.json", Plan)
-    job = {"job_dir": str(job_dir), "source": str(source)}
-    pending = [segment.index for segment in plan.segments]
-    folders = {"weights_dir": str(job_dir), "lock_dir": str(job_dir)}
-    work = {"device": "cpu", **folders, "segments": pending}
-    ask({"op": "restore", **work, **job}, until="idle")
-    out = str(job_dir / "output.mp4")
-    ask({"op": "join", "out": out, "metadata": {}, **job}, until="joined")
+    names, info_path = JobDir(job_dir), job_dir / "probe.json"
+    ask(Probe(path=source, out=info_path))
+    write_record(names.plan_path, make_plan(read_record(info_path, VideoInfo), preset))
+    plan = read_record(names.plan_path, Plan)
+    restore = Restore(
+        job_dir=job_dir,
+        source=source,
+        device="cpu",
+        weights_dir=job_dir,
+        lock_dir=job_dir,
+        segments=tuple(segment.index for segment in plan.segments),
+    )
+    ask(restore)
+    ask(Join(job_dir=job_dir, source=source, out=names.output_path, metadata={}))
 
 
 def make_plan(info: VideoInfo, preset: str) -> Plan:
@@ -97,15 +103,15 @@ def make_plan(info: VideoInfo, preset: str) -> Plan:
     return build_plan(info, "benchmark", options)
 
 
-def ask(request: dict[str, object], *, until: str) -> None:
+def ask(request: Request[Any]) -> None:
     """One child, one request."""
-    child = Child(log=lambda line: None)
+    child, answered = Child(log=lambda line: None), False
     try:
         child.send(request)
-        event = ""
-        while event != until:
+        while not answered:
             deadline = time.monotonic() + 3600
-            event = child.next_event(stall=600, deadline=deadline, doing=until)["event"]
+            event = child.next_event(stall_seconds=600, deadline=deadline, doing="measuring")
+            answered = request.is_answered_by(event)
     finally:
         child.close()
 

@@ -1,19 +1,18 @@
-"""Estimate: choose engine and device, plan the job, predict its time and its limits."""
+"""Estimate: choose engine and device, plan the job, predict its time and set its limits."""
 
 import os
-from pathlib import Path
 
 from prefect import get_run_logger
 
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
 from seedvr2_core.files import hold_lock, read_record, write_record
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
 from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.video.info import VideoInfo
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.job.hold import FRESH_PLAN
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -23,7 +22,7 @@ def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) 
     """The plan of a request; writes nothing.
 
     Raises:
-        InvalidRequestError, PlanError: the request asks for what cannot be.
+        InvalidRequestError, PlanError: the request asks for something that is not possible.
         CheckpointError: the engine's weights are missing or damaged.
         ResourceError: the job does not fit the device.
     """
@@ -53,7 +52,10 @@ def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) 
 def _engine_settings(
     request: UpscaleRequest, spec: EngineSpec, settings: Settings
 ) -> tuple[EngineSettings, str]:
-    """What the engine is told, and a note; what it has no use for does not change the job's key."""
+    """What the engine is told, and a note for the user ("" if none).
+
+    Options that the engine does not use are left out, so that they do not change the job's key.
+    """
     digest = weights_digest(spec.name, settings.weights_folder)
     if not spec.has_latents:
         engine = EngineSettings(
@@ -80,23 +82,27 @@ def _engine_settings(
 
 
 def _cuts(probed: ProbedSource) -> CutList:
-    """The cuts that the probe found; none where none were looked for."""
+    """The cuts that the probe found; none if it did not look for any."""
     if probed.cuts_path is None:
         return CutList(detector="", frames=())
     return read_record(probed.cuts_path, CutList)
 
 
-def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
-    """A plan that is there is obeyed; one for a fresh start waits until its run holds the job."""
-    path = job_dir / "plan.json"
-    # Two equal requests may come at once; free memory, and so their plans, may differ.
-    with hold_lock(job_dir / "plan.lock", timeout=60, on_wait=lambda: None):
+def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
+    """Write the plan, or obey the one that an earlier run has written.
+
+    The plan of a fresh start goes to a file of its own until its run holds the job.
+    """
+    path = job_dir.plan_path
+    # Two equal requests may come at once. Their plans may differ, because they depend on how much
+    # memory is free.
+    with hold_lock(job_dir.plan_lock_path, timeout=60, on_wait=lambda: None):
         if not path.exists():
             write_record(path, plan)
             return plan
-        os.utime(path)  # a sweep goes by age
+        os.utime(path)  # the sweep must see that the job is in use
         if fresh:
-            write_record(job_dir / FRESH_PLAN, plan)
+            write_record(job_dir.fresh_plan_path, plan)
             return plan
         return read_record(path, Plan)
 
@@ -105,13 +111,14 @@ def _write_or_obey(plan: Plan, job_dir: Path, *, fresh: bool) -> Plan:
 def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 
-    Takes a moment, but for weights seen for the first time: 16 GB are hashed once.
+    This takes a moment, except the first time that an engine is used: then its weights, up to
+    16 GB, are hashed.
 
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final).
     """
     settings = get_settings()
     planned = plan_job(request, probed, settings)
-    job_dir = settings.work_dir / "jobs" / planned.job_key
+    job_dir = JobDir(settings.work_dir / "jobs" / planned.job_key)
     plan = _write_or_obey(planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
         "%d frames to %dx%d by %s on %s in %d segments, about %.0f s",
@@ -125,7 +132,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     )
     return PlannedJob(
         job_key=plan.job_key,
-        job_dir=job_dir,
+        job_dir=job_dir.path,
         source=probed.source,
         num_segments=len(plan.segments),
         num_frames=plan.video.num_frames,

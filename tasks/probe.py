@@ -1,7 +1,13 @@
-"""Probe: what the source really is, found by guarded children that read every packet."""
+"""Probe: find out what the source really is.
 
+Containers may lie, so a child process reads every packet. It runs under limits, because a damaged
+file can make a decoder hang or crash.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 
+from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
@@ -17,10 +23,10 @@ from tasks.step import step
 
 @step(name="probe", retries=1, retry_delay_seconds=2, timeout_seconds=2 * LIMIT_SECONDS + 60)
 def probe(source: FetchedSource, model: str) -> ProbedSource:
-    """Read every packet of the source in a child process; find its cuts if the model wants them.
+    """Read every packet of the source in a child process; find its cuts if the engine needs them.
 
-    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; a download or upload
-        that is no video is removed.
+    Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
+        upload that is no video.
     Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, CheckpointError
         (final); child failures (retried once).
     """
@@ -30,17 +36,19 @@ def probe(source: FetchedSource, model: str) -> ProbedSource:
     try:
         return probe_source(source, model, folder, settings)
     except InvalidVideoError:
-        discard(source, settings)  # nobody's bytes are kept for being sent to us
+        discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
 
 
 def probe_source(
     source: FetchedSource, model: str, folder: Path, settings: Settings
 ) -> ProbedSource:
-    """Let children probe the source for a model; what they find is written into `folder`."""
+    """Probe the source in child processes; what they find is written into `folder`.
+
+    Raises: as `probe`.
+    """
     out = folder / f"{source.sha256}.json"
-    request: dict[str, object] = {"op": "probe", "path": str(source.path), "out": str(out)}
-    event = run_operation(request, until="probed", doing="probing the source")
+    found = run_operation(Probe(path=source.path, out=out), doing="probing the source")
     info = read_record(out, VideoInfo)
     width, height = info.upright_size
     probed = ProbedSource(
@@ -50,8 +58,8 @@ def probe_source(
         height=height,
         num_frames=info.num_frames,
         duration_seconds=info.duration_seconds,
-        devices=tuple(Device.model_validate(device) for device in event["devices"]),
-        cpu_count=event["cpu_count"],
+        devices=tuple(Device(**asdict(device)) for device in found.devices),
+        cpu_count=found.cpu_count,
     )
     device = choose_device(settings.device, probed.devices)
     spec, _ = choose_engine(model, device, settings)
@@ -61,19 +69,18 @@ def probe_source(
 
 
 def _find_cuts(probed: ProbedSource, device: str) -> Path:
-    """Where the source's cuts are, found now if this detector has not looked before."""
+    """Find the source's cuts, unless this detector has done so before; returns their file."""
     from seedvr2_core.video.cuts import cut_detector
 
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")
     if out.exists() and read_record(out, CutList).detector == detector:
         return out
-    request: dict[str, object] = {
-        "op": "find_cuts",
-        "path": str(probed.source.path),
-        "info": str(probed.info_path),
-        "device": device,
-        "detector": detector,
-        "out": str(out),
-    }
-    run_operation(request, until="cuts_found", doing="looking for cuts")
+    request = FindCuts(
+        path=probed.source.path,
+        info=probed.info_path,
+        device=device,
+        detector=detector,
+        out=out,
+    )
+    run_operation(request, doing="looking for cuts")
     return out

@@ -12,7 +12,7 @@ from seedvr2_core.errors import SeedVR2Error
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# ValueError covers pydantic's ValidationError: the same input is refused again.
+# The same input fails again. ValueError covers pydantic's ValidationError.
 _SAME_AGAIN = (ValueError, TypeError)
 
 
@@ -27,16 +27,17 @@ def step(
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Prefect task whose result is neither cached nor persisted.
 
-    A job's directory is the record of what is done, so Prefect must not answer for it. Retries,
-    delays and timeouts stand at each task; whether an error is retried at all is `retryable`.
+    What is done is recorded in the job's directory, so Prefect must not keep results of its own.
+    Retries, delays and timeouts stand at each task. `retryable` decides whether an error is retried
+    at all.
 
     Args:
-        name: of the task, as Prefect shows it.
-        task_run_name: template of the name of its runs; `{parameter}` is filled in.
-        retries: attempts after the first.
-        retry_delay_seconds: one number for all retries, or one for each.
-        retry_jitter_factor: share by which delays are varied, so that jobs do not retry together.
-        timeout_seconds: of one attempt; None: no limit but those inside the task.
+        name: name of the task in Prefect.
+        task_run_name: name of its runs; `{parameter}` stands for the value of a parameter.
+        retries: number of attempts after the first.
+        retry_delay_seconds: wait before a retry: one number for all, or one for each.
+        retry_jitter_factor: share by which the waits vary, so that many jobs do not retry at once.
+        timeout_seconds: limit of one attempt; None: only the limits inside the task hold.
     """
     return task(
         name=name,
@@ -52,7 +53,7 @@ def step(
 
 
 def retryable(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Tell Prefect whether to try again: anything but errors that cannot heal."""
+    """Tell Prefect whether to try again: yes, unless the same error would come again."""
     del task, run
     error = _error_of(state)
     if isinstance(error, SeedVR2Error):
@@ -61,11 +62,11 @@ def retryable(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 
 
 def _error_of(state: State[Any]) -> object:
-    """The exception that a failed attempt left, or None.
+    """The exception that ended an attempt, or None.
 
-    Prefect puts it into `state.data`, wrapped in a result record if the task returned a failed
-    state. `state.result()` would raise the same object, but inside a running event loop it answers
-    with a coroutine that nobody awaits, and then every error would look retryable.
+    Prefect puts the exception into `state.data`, wrapped in a result record if the task returned a
+    failed state. We do not call `state.result()`: inside a running event loop it returns a
+    coroutine that nobody awaits, and then every error would look retryable.
     """
     data: object = state.data
     return data if isinstance(data, BaseException) else getattr(data, "result", None)

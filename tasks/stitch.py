@@ -1,12 +1,14 @@
-"""Stitch: the finished segments become one file, with every other stream of the source."""
+"""Stitch: join the finished segments into one file, with every other stream of the source."""
 
 from pathlib import Path
 
 from prefect import get_run_logger
 
+from seedvr2_core.child.protocol import Join, Preview
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.job import JobDir
 from tasks.child import run_operation
 from tasks.child.operation import LIMIT_SECONDS
 from tasks.schemas import JoinedVideo, PlannedJob
@@ -17,49 +19,47 @@ from tasks.step import step
 def stitch(job: PlannedJob) -> JoinedVideo:
     """Join the packets of all segments without re-encoding and check the result against the plan.
 
-    Side effects: writes jobs/<job_key>/output.mp4, complete or not at all.
+    Side effects: writes jobs/<job_key>/output.mp4, complete or not at all, and preview.jpg.
+    Raises: SegmentError, ResourceError; child failures (retried once).
     """
-    output = job.job_dir / "output.mp4"
-    part = output.with_name("output.mp4.part")
-    request: dict[str, object] = {
-        "op": "join",
-        "job_dir": str(job.job_dir),
-        "source": str(job.source.path),
-        "out": str(part),
-        "metadata": {"comment": f"upscaled to {job.resolution} by {job.engine_label}"},
-    }
+    job_dir = JobDir(job.job_dir)
+    part, output = job_dir.output_part_path, job_dir.output_path
+    request = Join(
+        job_dir=job.job_dir,
+        source=job.source.path,
+        out=part,
+        metadata={"comment": f"upscaled to {job.resolution} by {job.engine_label}"},
+    )
     try:
-        event = run_operation(request, until="joined", doing="joining the segments")
+        joined = run_operation(request, doing="joining the segments")
         sync_file(part)
         part.replace(output)
     finally:
-        part.unlink(missing_ok=True)  # of a child that was ended, or of a full disk
-    sync_directory(job.job_dir)
-    for note in event["notes"]:
+        part.unlink(missing_ok=True)  # left by a child that was ended, or by a full disk
+    sync_directory(job_dir.path)
+    for note in joined.notes:
         get_run_logger().warning("%s", note)
     return JoinedVideo(
         path=output,
         sha256=file_sha256(output),
         size_bytes=output.stat().st_size,
         num_frames=job.num_frames,
-        preview=_draw_preview(job, output),
-        notes=tuple(event["notes"]),
+        preview=_draw_preview(job, job_dir),
+        notes=joined.notes,
     )
 
 
-def _draw_preview(job: PlannedJob, output: Path) -> Path | None:
-    """The before/after picture; a job without one is still a good job."""
-    picture = job.job_dir / "preview.jpg"
-    request: dict[str, object] = {
-        "op": "preview",
-        "job_dir": str(job.job_dir),
-        "source": str(job.source.path),
-        "output": str(output),
-        "out": str(picture),
-    }
+def _draw_preview(job: PlannedJob, job_dir: JobDir) -> Path | None:
+    """Draw the before/after picture. If that fails, the job goes on without one."""
+    request = Preview(
+        job_dir=job_dir.path,
+        source=job.source.path,
+        output=job_dir.output_path,
+        out=job_dir.preview_path,
+    )
     try:
-        run_operation(request, until="previewed", doing="drawing the preview")
+        run_operation(request, doing="drawing the preview")
     except SeedVR2Error as error:
         get_run_logger().warning("no before/after picture: %s", error)
         return None
-    return picture
+    return job_dir.preview_path

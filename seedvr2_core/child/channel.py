@@ -1,8 +1,7 @@
-"""What joins the stages of a pipeline: bounded queues that failures travel through as well.
+"""Bounded queues between the stages of a pipeline, which also pass failures on.
 
-A stage that fails tells both neighbours. The one behind gets everything that was put before, then
-the error, so that work which was finished is not lost. The one in front has nobody to work for any
-more: its next `put` raises `Stopped`.
+If a stage fails, the next stage receives all finished items and then the error, so no finished work
+is lost. The previous stage has nobody to work for any more: it gets `Stopped` at its next `put`.
 """
 
 import threading
@@ -14,18 +13,18 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The stage behind has ended; unwinds this one quietly."""
+    """The next stage has ended; this exception ends the current one without an error of its own."""
 
 
 class Channel(Generic[T]):
-    """A bounded queue between two threads."""
+    """A bounded queue from one thread to another."""
 
     def __init__(self, size: int) -> None:
-        """Holds `size` items at most."""
+        """Make a queue that holds at most `size` items."""
         self.waited_seconds = 0.0
-        """Of the getter, for items."""
+        """How long the getter has waited for items."""
         self.blocked_seconds = 0.0
-        """Of the putter, for room."""
+        """How long the putter has waited for room."""
         self._size = size
         self._items: deque[T] = deque()
         self._error: BaseException | None = None
@@ -33,10 +32,10 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> None:
-        """Wait for room.
+        """Put an item into the queue; waits while the queue is full.
 
         Raises:
-            Stopped: nobody gets items any more.
+            Stopped: the getter has ended.
         """
         began = time.monotonic()
         with self._changed:
@@ -48,10 +47,10 @@ class Channel(Generic[T]):
         self.blocked_seconds += time.monotonic() - began
 
     def get(self) -> T:
-        """Wait for an item.
+        """Take the oldest item; waits while the queue is empty.
 
         Raises:
-            BaseException: what the putter failed with, after its last item.
+            BaseException: the error that ended the putter, once all its items are taken.
         """
         began = time.monotonic()
         with self._changed:
@@ -64,30 +63,30 @@ class Channel(Generic[T]):
             return self._items.popleft()
 
     def fail(self, error: BaseException) -> None:
-        """The putter has ended with an error; the getter hears of it after the last item."""
+        """Tell the getter that the putter has ended; it learns of the error after the last item."""
         with self._changed:
             self._error = error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """The getter has ended."""
+        """Tell the putter that the getter has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class InFlight:
-    """Counts segments that are begun and not on disk yet: what a kill now would cost."""
+    """Counts the segments that are begun and not on disk yet: a kill would lose these."""
 
     def __init__(self, limit: int) -> None:
-        """At most `limit` at once."""
+        """Allow at most `limit` of them at once."""
         self._limit = limit
         self._count = 0
         self._closed = False
         self._changed = threading.Condition()
 
     def begin(self) -> None:
-        """Wait until one more may be begun.
+        """Begin a segment; waits until there is one less than the limit.
 
         Raises:
             Stopped: no segment will be committed any more.
@@ -97,7 +96,7 @@ class InFlight:
             self._count += 1
 
     def wait_for_disk(self) -> None:
-        """Wait until all that were begun are on disk.
+        """Wait until all segments that were begun are on disk.
 
         Raises:
             Stopped: no segment will be committed any more.
@@ -105,13 +104,13 @@ class InFlight:
         self._wait_for_at_most(0)
 
     def committed(self) -> None:
-        """One of them is on disk."""
+        """Count one segment less: it is on disk."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No segment will be committed any more."""
+        """Tell all who wait that no segment will be committed any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

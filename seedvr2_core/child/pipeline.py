@@ -1,10 +1,10 @@
 """One pass over pending segments: decode ahead -> engine -> encode behind -> commit.
 
-Four threads joined by bounded queues, so that memory does not grow with the video and the engine
-waits for nobody who keeps up: while the last segment is checked and committed, the next one is
-encoded already. A failure ends the stages in front of it at once; those behind first finish what
-they were given, so segments before the failure are not lost. At most `MAX_IN_FLIGHT` segments are
-begun and not on disk.
+Each stage is a thread, and bounded queues join them. So memory does not grow with the length of the
+video, and the engine does not wait for a stage that is fast enough: while one segment is checked
+and committed, the next one is already being encoded. If a stage fails, the stages before it end at
+once. The stages after it first finish what they were given, so no segment before the failure is
+lost. At most `MAX_IN_FLIGHT` segments are begun and not on disk.
 """
 
 import threading
@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
+from seedvr2_core.child.protocol import OUTPUT_PHASE, Event, Restored, SegmentDone
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
 from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
+from seedvr2_core.job import JobDir
 from seedvr2_core.job.latents import read_commits, write_commit
 from seedvr2_core.job.sidecar import (
     Making,
     commit_segment,
     finished_sizes,
     leaves_latents,
-    part_path,
     read_segment,
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
@@ -36,29 +37,32 @@ from seedvr2_core.video.writer import SegmentWriter, count_frames
 
 QUEUE_FRAMES = 8
 MAX_IN_FLIGHT = 2
-"""Segments that a kill can cost."""
+"""Segments that are lost at most when the process is killed."""
 
 
 class Events(Protocol):
-    """Where progress goes."""
+    """Is told of the progress; an `Emitter` in the child."""
 
-    def emit(self, event: str, **values: object) -> None:
+    def emit(self, event: Event) -> None:
         """Send an event."""
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a sign of life."""
+        """Send a heartbeat; the receiver may drop it if it comes too soon after the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotRun:
-    """Neighbouring pending pieces of one shot, restored with one state."""
+    """Neighbouring pending pieces of one shot, which the engine restores with one state."""
 
     shot: Shot
     pieces: tuple[Piece, ...]
 
 
 def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
-    """Pieces of the pending segments, gathered as far as one engine state can be carried."""
+    """Gather the pieces of the pending segments into runs.
+
+    A run ends where the shot ends or where the next piece is not pending.
+    """
     runs: list[ShotRun] = []
     for piece in (piece for segment in segments for piece in segment.pieces):
         last = runs[-1] if runs else None
@@ -71,17 +75,17 @@ def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreJob:
-    """What all threads work on."""
+    """What all threads of a pipeline need to know."""
 
     plan: Plan
-    job_dir: Path
+    job_dir: JobDir
     source: Path
     device_kind: str
-    """Of the sidecars."""
+    """What the GPU is called, or "cpu"; for the sidecars."""
     session: Session
     events: Events
     num_frames: int
-    """Of all segments asked for."""
+    """Of all segments that the child was asked for; later passes make only some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class _Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """A segment whose file is written and not checked yet."""
+    """A segment whose part file is written, and not yet checked."""
 
     segment: Segment
     pieces: tuple[_Finished, ...]
@@ -104,7 +108,7 @@ class _Written:
 
 
 class Pipeline:
-    """The threads, their queues and the first failure of any."""
+    """The threads of one pass, their queues, and the first failure of any of them."""
 
     def __init__(self, job: RestoreJob) -> None:
         self._job, self._plan, self._session = job, job.plan, job.session
@@ -155,7 +159,13 @@ class Pipeline:
         sources: Sequence[Channel[Any] | InFlight],
         sink: Channel[Any] | None,
     ) -> None:
-        """Do one thread's work; tell all stages in front and the one behind how it ended."""
+        """Do the work of one stage and tell the others when it ends.
+
+        Args:
+            work: the stage.
+            sources: queues from all stages before it; closed when it ends.
+            sink: queue to the next stage, which gets the error, if any.
+        """
         try:
             work()
         except Stopped as stopped:
@@ -170,7 +180,7 @@ class Pipeline:
                 source.close()
 
     def _decode(self, runs: Sequence[ShotRun]) -> None:
-        """Decode thread: frames of every run, each run ended by None."""
+        """Decode thread: put the frames of every run into the queue, and None after each run."""
         for run in runs:
             start = self._first_frame(run)
             stop = self._session.read_stop(run.shot, run.pieces[-1])
@@ -186,7 +196,7 @@ class Pipeline:
         return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
 
     def _restore(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
-        """Engine: one state per run, piece after piece."""
+        """Engine, in the calling thread: restore the runs piece by piece, each with one state."""
         first_of = {segment.start for segment in segments}
         last_of = {segment.stop: segment.index for segment in segments}
         began = time.monotonic()
@@ -212,20 +222,23 @@ class Pipeline:
         )
 
     def _hold(self, wait: Callable[[], None]) -> None:
-        """Wait for the disk, and count for how long."""
+        """Wait for the disk and add up how long that takes."""
         began = time.monotonic()
         wait()
         self._held_seconds += time.monotonic() - began
 
     def _tell_restored(self, segment: int, seconds: float) -> None:
-        """How far the engine is, and how long it has waited for decoder, encoder and disk."""
+        """Tell that a segment is restored, and how long the engine has waited for other stages."""
         waited = self._decoded.waited_seconds + self._restored.blocked_seconds + self._held_seconds
         self._job.events.emit(
-            "restored", segment=segment, seconds=round(seconds, 3), waited=round(waited, 3)
+            Restored(segment=segment, seconds=round(seconds, 3), waited=round(waited, 3))
         )
 
     def _state_at(self, run: ShotRun, frames: Iterator[Frame]) -> ShotState:
-        """The engine's state at the start of a run: fresh, or rebuilt from what is committed."""
+        """The engine's state at the start of a run.
+
+        At the start of a shot it is new; inside a shot it is rebuilt from the committed latents.
+        """
         first = run.pieces[0]
         if first.start == run.shot.start:
             return self._session.start(run.shot)
@@ -238,15 +251,17 @@ class Pipeline:
         return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
 
     def _precision_before(self, piece: Piece) -> str:
-        """What the segment in front of a piece was made in."""
+        """The precision in which the segment before a piece was made."""
         before = next(s for s in self._plan.segments if s.stop == piece.start)
         sidecar = read_segment(self._job.job_dir, self._plan, before)
         if sidecar is None:
-            raise SegmentError(f"segment {before.index} is needed and not there; run it again")
+            raise SegmentError(
+                f"segment {before.index}, which the next one continues, is missing; run it again"
+            )
         return sidecar.precision
 
     def _encode(self, segments: Sequence[Segment]) -> None:
-        """Encode thread: the frames of one segment after another."""
+        """Encode thread: write one segment after another to its part file."""
         total = self._job.num_frames
         done = total - sum(segment.num_frames for segment in segments)
         for segment in segments:
@@ -257,11 +272,11 @@ class Pipeline:
     def _encode_segment(self, segment: Segment, done: int, total: int) -> None:
         began = time.monotonic()
         self._check_room(segment)
-        part = part_path(self._job.job_dir, segment.index)
+        part = self._job.job_dir.video_part_path(segment.index)
         first_pts = self._plan.video.pts[segment.start]
 
         def on_packet(num_packets: int) -> None:
-            self._job.events.beat("encode", done + num_packets, total)
+            self._job.events.beat(OUTPUT_PHASE, done + num_packets, total)
 
         pieces: list[_Finished] = []
         with SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet) as writer:
@@ -274,13 +289,13 @@ class Pipeline:
         self._encoded.put(_Written(segment=segment, pieces=tuple(pieces), began=began))
 
     def _check_room(self, segment: Segment) -> None:
-        """Stop before the disk is full rather than at its last byte."""
+        """Fail before the disk is full, not when nothing can be written any more."""
         rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
         need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
-        check_room(self._job.job_dir, need, doing=f"segment {segment.index}")
+        check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
-        """The piece's frames, checked to come once each, in order, at the right time."""
+        """Take the piece's frames from the queue; each must come once, in order, with its time."""
         for index in range(piece.start, piece.stop):
             frame = self._restored.get()
             expected = (index, self._plan.video.pts[index])
@@ -304,12 +319,16 @@ class Pipeline:
             self._in_flight.committed()
             del encoded  # its latents
             give_memory_back()
-            self._job.events.emit("segment_done", segment=segment.index, seconds=seconds)
+            self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
 
     def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
-        """Latents and tail first, then the packets, the sidecar last; wall seconds of it all."""
+        """Check and commit a segment: latents and tail first, then the packets, the sidecar last.
+
+        Returns:
+            Wall seconds since the encoder asked for the segment's first frame.
+        """
         segment = encoded.segment
-        counted = count_frames(part_path(self._job.job_dir, segment.index), alone=last)
+        counted = count_frames(self._job.job_dir.video_part_path(segment.index), alone=last)
         if counted != segment.num_frames:
             raise SegmentError(
                 f"segment {segment.index} decodes to {counted} frames, expected "
@@ -327,5 +346,5 @@ class Pipeline:
 
 
 def _told_once(words: Iterator[str]) -> str:
-    """What the pieces of a segment say, each once."""
+    """The words that the pieces of a segment were made with, each once."""
     return "; ".join(dict.fromkeys(word for word in words if word))

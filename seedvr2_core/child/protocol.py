@@ -1,33 +1,364 @@
-"""What parent and child say to each other."""
+"""What the parent and its child process say to each other: typed messages, one JSON line each.
+
+The parent writes requests to the child's stdin, the child writes events to its own stdout. A line
+is a JSON object with the message's name and its fields:
+
+    {"op": "probe", "path": "/clips/a.mp4", "out": "/work/probes/1f.json"}
+    {"event": "heartbeat", "phase": "decode", "done": 10, "total": 250}
+
+Parent and child are always of the same version, so a message that one of them does not know is a
+mistake and is reported as one. A line that is no event at all (a stray print, half a line of a
+child that was killed) is log text. Importing this module loads neither numpy nor pydantic: a child
+that only probes or joins needs neither.
+"""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Generic, TextIO, TypeGuard, TypeVar, get_args, get_origin
+
+from seedvr2_core.errors import ChildFailedError
 
 BEAT_SECONDS = 0.2
-Request = Mapping[str, Any]
+"""Shortest time between two heartbeats of one phase."""
+OUTPUT_PHASE = "encode"
+"""The phase whose heartbeats count finished frames of the output. No engine may use this name."""
+
+
+class Event:
+    """Something the child tells the parent."""
+
+    __slots__ = ()
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Request(Generic[E]):
+    """Something the parent wants the child to do; the child answers with an event of type `E`."""
+
+    __slots__ = ()
+
+    answer: ClassVar[type[Event]]
+    """The event that says the work is done."""
+
+    def is_answered_by(self, event: Event) -> TypeGuard[E]:
+        """Whether this event says that the request has been carried out."""
+        return isinstance(event, self.answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDevice:
+    """A device that torch can use in the child."""
+
+    name: str
+    """Torch device string: "cuda:0", "cpu"."""
+    kind: str
+    """What the GPU is called; "cpu" for the host."""
+    free_bytes: int | None
+    """Memory that is free on it; None for the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed(Event):
+    """The source was read to its end and what was found is in the request's `out`."""
+
+    devices: tuple[FoundDevice, ...]
+    """Best first."""
+    cpu_count: int
+    """Cores that the child may use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutsFound(Event):
+    """The cuts are in the request's `out`."""
+
+    num_cuts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(Event):
+    """Another process holds the job or the GPU; repeated while that lasts."""
+
+    whom: str
+    """Whom the child waits for, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Event):
+    """The engine is loaded."""
+
+    engine: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Event):
+    """A sign of life from a thread that does the work (never from a timer)."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored(Event):
+    """The engine has made the last frame of a segment, which is not on disk yet."""
+
+    segment: int
+    seconds: float
+    """Since the engine began its pass over the pending segments."""
+    waited: float
+    """Seconds of these in which the engine waited for the decoder, the encoder or the disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentDone(Event):
+    """A segment is on disk and has its sidecar."""
+
+    segment: int
+    seconds: float
+    """From the first frame that the encoder asked for to the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle(Event):
+    """Every segment that was asked for is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined(Event):
+    """The joined file is in the request's `out`."""
+
+    notes: tuple[str, ...]
+    """Sentences for the user: what could not be carried over from the source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed(Event):
+    """The before/after picture is in the request's `out`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """The child could not do what was asked, and ends."""
+
+    kind: str
+    """Name of the error's class in `seedvr2_core.errors`."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Request[Probed]):
+    """Read every packet of a video and write its `VideoInfo`."""
+
+    answer: ClassVar = Probed
+    path: Path
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindCuts(Request[CutsFound]):
+    """Find the cuts of a probed video and write its `CutList`."""
+
+    answer: ClassVar = CutsFound
+    path: Path
+    info: Path
+    """What `Probe` wrote."""
+    device: str
+    detector: str
+    """Name of the detector, for the record."""
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore(Request[Idle]):
+    """Make segments of a job, in order.
+
+    The child says `Waiting` (while somebody else has the job or the GPU), `Ready`, and for each
+    segment `Restored` and `SegmentDone`, with heartbeats in between.
+    """
+
+    answer: ClassVar = Idle
+    job_dir: Path
+    source: Path
+    device: str
+    weights_dir: Path
+    lock_dir: Path
+    """Folder that all children of this machine share, for the locks of its GPUs."""
+    segments: tuple[int, ...]
+    """Indices, rising."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join(Request[Joined]):
+    """Join the finished segments of a job and carry the source's other streams over."""
+
+    answer: ClassVar = Joined
+    job_dir: Path
+    source: Path
+    out: Path
+    metadata: Mapping[str, str]
+    """Tags of the output file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview(Request[Previewed]):
+    """Draw the before/after picture of a joined job."""
+
+    answer: ClassVar = Previewed
+    job_dir: Path
+    source: Path
+    output: Path
+    """The joined file."""
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(Request[Event]):
+    """End the process. There is no answer."""
+
+    answer: ClassVar = Event
+
+
+REQUESTS: Mapping[str, type[Request[Any]]] = {
+    "probe": Probe,
+    "find_cuts": FindCuts,
+    "restore": Restore,
+    "join": Join,
+    "preview": Preview,
+    "stop": Stop,
+}
+EVENTS: Mapping[str, type[Event]] = {
+    "probed": Probed,
+    "cuts_found": CutsFound,
+    "waiting": Waiting,
+    "ready": Ready,
+    "heartbeat": Heartbeat,
+    "restored": Restored,
+    "segment_done": SegmentDone,
+    "idle": Idle,
+    "joined": Joined,
+    "previewed": Previewed,
+    "error": Failed,
+}
+_NAMES: Mapping[type, str] = {kind: name for name, kind in [*REQUESTS.items(), *EVENTS.items()]}
+
+
+def encode_request(request: Request[Any]) -> str:
+    """A request as one line of JSON, without the newline."""
+    return _encode("op", request)
+
+
+def encode_event(event: Event) -> str:
+    """An event as one line of JSON, without the newline."""
+    return _encode("event", event)
+
+
+def decode_request(line: str) -> Request[Any]:
+    """A request from its line.
+
+    Raises:
+        ChildFailedError: the line is no request, or one with unknown, missing or wrong fields.
+    """
+    told = _object(line)
+    if told is None or not isinstance(name := told.pop("op", None), str):
+        raise ChildFailedError(f"the parent sent a line that is no request: {line[:200]!r}")
+    return _message(REQUESTS, name, told)
+
+
+def decode_event(line: str) -> Event | None:
+    """An event from its line; None for a line that is log text.
+
+    Raises:
+        ChildFailedError: the line is an event, but an unknown one or with unknown, missing or wrong
+            fields.
+    """
+    told = _object(line)
+    if told is None or not isinstance(name := told.pop("event", None), str):
+        return None
+    return _message(EVENTS, name, told)
 
 
 class Emitter:
-    """Writes events to the parent; shared by the working threads."""
+    """Writes the child's events to the parent; its working threads share one."""
 
     def __init__(self, stream: TextIO) -> None:
+        """Write to this stream, a line per event."""
         self._stream = stream
         self._lock = threading.Lock()
         self._last_beat: dict[str, float] = {}
 
-    def emit(self, event: str, **values: object) -> None:
+    def emit(self, event: Event) -> None:
         """Send one event."""
-        line = json.dumps({"event": event, **values})
+        line = encode_event(event)
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """A sign of life; at most five a second and phase are sent."""
+        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, the others are dropped."""
         now = time.monotonic()
         if now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
             self._last_beat[phase] = now
-            self.emit("heartbeat", phase=phase, done=done, total=total)
+            self.emit(Heartbeat(phase=phase, done=done, total=total))
+
+
+def _encode(key: str, message: Any) -> str:
+    return json.dumps({key: _NAMES[type(message)], **asdict(message)}, default=os.fspath)
+
+
+def _object(line: str) -> dict[str, object] | None:
+    """The JSON object of a line, or None if it holds anything else."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _message(kinds: Mapping[str, type[Any]], name: str, told: dict[str, object]) -> Any:
+    if name not in kinds:
+        raise ChildFailedError(
+            f"unknown message {name!r} between parent and child; expected one of: "
+            f"{', '.join(kinds)}. Both must be of the same version: install again"
+        )
+    return _record(kinds[name], told, name)
+
+
+def _record(kind: Any, told: dict[str, object], where: str) -> Any:
+    """A dataclass from its JSON object; every field must be there, and no other."""
+    known = {field.name: field.type for field in fields(kind)}
+    if told.keys() != known.keys():
+        raise ChildFailedError(
+            f"message {where!r} between parent and child has the fields {sorted(told)}, expected "
+            f"{sorted(known)}. Both must be of the same version: install again"
+        )
+    return kind(**{name: _value(known[name], told[name], f"{where}.{name}") for name in known})
+
+
+def _value(kind: Any, told: object, where: str) -> Any:
+    """A field from its JSON value, as the field's type has it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType and told is None:
+        return None
+    if origin is UnionType:
+        return _value(inner[0], told, where)
+    if origin is tuple and isinstance(told, list):
+        return tuple(_value(inner[0], item, where) for item in told)
+    if origin is not None and issubclass(origin, Mapping) and isinstance(told, dict):
+        return {key: _value(inner[1], item, where) for key, item in told.items()}
+    if is_dataclass(kind) and isinstance(told, dict):
+        return _record(kind, told, where)
+    if kind is Path and isinstance(told, str):
+        return Path(told)
+    if kind is float and type(told) is int:
+        return float(told)
+    if type(told) is kind:
+        return told
+    raise ChildFailedError(f"field {where} between parent and child is {told!r}, expected {kind}")

@@ -1,7 +1,8 @@
-"""Makes the segments of a job in the child: loads the engine, goes down the ladders where it must.
+"""Makes the segments of a job: takes the locks, loads the engine, and runs the pipeline.
 
-One pass over the pending segments is `pipeline.py`. Where values are not finite or the device runs
-out of memory, the session steps down and what is still pending is done in another pass.
+A pass over the pending segments is `pipeline.py`. If values are not finite or the device runs out
+of memory, the engine steps down (to another precision, to smaller slices) and another pass makes
+the segments that are still pending.
 """
 
 import gc
@@ -15,11 +16,13 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.child.pipeline import Events, Pipeline, RestoreJob
+from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
-from seedvr2_core.job.sidecar import read_segment, remove_leftovers, segments_dir
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def restore_segments(
     plan: Plan,
-    job_dir: Path,
+    job_dir: JobDir,
     *,
     source: Path,
     device: str,
@@ -39,19 +42,19 @@ def restore_segments(
     """Restore, encode and commit the segments `indices` (rising) of a job.
 
     Args:
-        plan: of the job; obeyed.
-        job_dir: where segments are.
+        plan: of the job.
+        job_dir: of the job.
         source: the video.
         device: torch device string.
-        weights_dir: folder of the SeedVR2 weights.
+        weights_dir: folder of the SeedVR2 weights; None for engines that need none.
         lock_dir: folder that all children of this machine share, for the locks of its GPUs.
-        indices: of the segments to make.
-        events: hears of progress.
+        indices: which segments to make.
+        events: is told of the progress.
 
     Raises:
-        SeedVR2Error: of any kind the engine, the codecs or the disk have.
+        SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
-    segments_dir(job_dir).mkdir(parents=True, exist_ok=True)
+    job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     with alone(job_dir, device, lock_dir, events):
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
@@ -59,7 +62,7 @@ def restore_segments(
         session = engine.open_session(
             plan, device=device, beat=events.beat, weights_dir=weights_dir
         )
-        events.emit("ready", engine=plan.engine.name, device=device)
+        events.emit(Ready(engine=plan.engine.name, device=device))
         pending = [plan.segments[k] for k in indices]
         job = RestoreJob(
             plan=plan,
@@ -76,7 +79,7 @@ def restore_segments(
                 give_back(torch.device(device))
         finally:
             session.close()
-            remove_leftovers(job_dir)  # a full disk gets its half segment back
+            remove_leftovers(job_dir)  # a half-written segment must not go on filling a full disk
 
 
 def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
@@ -94,14 +97,17 @@ def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
 
 
 def _kind_of(device: str) -> str:
-    """What the device is called."""
+    """What the GPU is called, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _make_deterministic(threads: int) -> None:
-    """Same plan, same bytes: thread count from the plan, no algorithm chosen by timing."""
+    """Let torch compute the same bytes for the same plan.
+
+    So the thread count comes from the plan, and no algorithm is chosen by timing.
+    """
     torch.set_num_threads(threads)
-    # Not use_deterministic_algorithms: that imports the compiler as well, two seconds a child.
+    # use_deterministic_algorithms does the same but also imports the compiler: two seconds a child.
     torch.set_deterministic_debug_mode("error")
     # Every buffer is written before it is read; filling it first would cost a pass over memory.
     deterministic = torch.utils.deterministic
@@ -110,23 +116,25 @@ def _make_deterministic(threads: int) -> None:
 
 
 @contextmanager
-def alone(job_dir: Path, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
-    """Hold the job against a child of a killed run that has not ended yet, and a GPU against any
-    other child: two models on one GPU run out of its memory.
+def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
+    """Hold the job's directory and the GPU for the length of a `with` block.
+
+    A child of a run that was killed may still be ending, so there may be two children of one job.
+    Two children on one GPU would run out of its memory.
     """
     with ExitStack() as stack:
         for lock, whom in (
-            (job_dir / "child.lock", "the previous child to end"),
+            (job_dir.child_lock_path, "the previous child to end"),
             *((lock_dir / name, device) for name in device_locks(device)),
         ):
             logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
-            told = partial(events.emit, "waiting", whom=whom)
+            told = partial(events.emit, Waiting(whom=whom))
             stack.enter_context(hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told))
         yield
 
 
 def device_locks(device: str) -> list[str]:
-    """Name of the lock file of a device, by which every process knows it; a CPU has none."""
+    """Names of the lock files of a device, the same in every process; a CPU needs no lock."""
     if not device.startswith("cuda"):
         return []
     return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

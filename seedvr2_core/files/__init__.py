@@ -1,4 +1,4 @@
-"""Files that are whole or absent, locks between processes, free space."""
+"""Files that are complete or absent, locks between processes, and free space on the disk."""
 
 from seedvr2_core.files.durable import file_sha256, read_record, write_record
 from seedvr2_core.files.locks import hold_lock

@@ -1,7 +1,8 @@
-"""Reads and writes the JSON files of a job: plan.json, probe results, segment sidecars.
+"""Reads and writes small files that must survive a crash: plans, probe results, segment sidecars.
 
-A file is complete or absent: written beside its name, synced, then renamed. pydantic is loaded when
-a record is read or written: model code imports this file where torch and numpy are all there is.
+A file is complete or absent: it is written under another name beside its own, synced, and then
+renamed. pydantic is imported only when a record is read or written, because model code imports this
+module in environments that have nothing but torch and numpy.
 """
 
 import hashlib
@@ -16,18 +17,18 @@ T = TypeVar("T")
 
 
 def write_record(path: Path, record: object) -> None:
-    """Write a dataclass (or plain JSON value) to `path`, atomically and durably."""
+    """Write a dataclass (or plain JSON value) to `path` as JSON, complete or not at all."""
     from pydantic import TypeAdapter
 
     write_bytes(path, TypeAdapter(type(record)).dump_json(record))
 
 
 def read_record(path: Path, kind: type[T]) -> T:
-    """Read a dataclass back.
+    """Read a dataclass that `write_record` has written.
 
     Raises:
         SegmentError: the file is not a valid record of that kind.
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -41,7 +42,7 @@ def read_record(path: Path, kind: type[T]) -> T:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside the name, sync, rename, sync the directory."""
+    """Write a file, complete or not at all; it is on disk when this returns."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as stream:
         stream.write(content)
@@ -52,13 +53,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make a file's content durable."""
+    """Return when the file's content is on disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def sync_directory(path: Path) -> None:
-    """Make a rename inside the directory durable."""
+    """Return when the directory's entries are on disk: renames, new files, deletions."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -67,7 +68,7 @@ def sync_directory(path: Path) -> None:
 
 
 def canonical_json(value: object) -> str:
-    """One text for one value: sorted keys, no white space."""
+    """The same text for equal values: keys are sorted, and there is no white space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

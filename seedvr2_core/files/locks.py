@@ -1,8 +1,9 @@
 """Exclusive locks between processes of one machine or one shared file system (flock).
 
 A lock belongs to the open file, so the kernel releases it however its holder ends, kill -9
-included. The file stays when it is released. Its holder may delete it (a sweep does): whoever
-waited for it finds that its name is gone or another file's, and begins again with that one.
+included. The lock's file stays when the lock is released. A holder may delete the file (a sweep
+does): whoever waited for it then finds that the name is gone or belongs to a new file, and begins
+again with the new one.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ from pathlib import Path
 from seedvr2_core.errors import DeadlineError, ResourceError
 
 _POLL_SECONDS = 0.25
+"""Time between two attempts to take a lock that another process holds."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""What flock answers on file systems that do not have it."""
 
 
 @contextlib.contextmanager
@@ -27,20 +30,20 @@ def hold_lock(
     on_wait: Callable[[], None],
     while_waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Hold an exclusive lock on a file, made if there is none, for the length of a `with` block.
+    """Hold an exclusive lock on a file for the length of a `with` block.
 
-    Not re-entrant: the same process asking twice waits for itself. Children started with
-    subprocess do not inherit it.
+    It is not re-entrant: a process that asks twice waits for itself. Processes that are started
+    with subprocess do not inherit it.
 
     Args:
-        path: the lock's file; its folder is made as well.
+        path: the lock's file; it and its folder are made if they do not exist.
         timeout: seconds to wait for another holder.
         on_wait: called once, when another holder is found.
-        while_waiting: called again and again, four times a second.
+        while_waiting: called four times a second for as long as another holder has the lock.
 
     Raises:
         DeadlineError: another holder kept it for longer than `timeout`.
-        ResourceError: the file system has no flock.
+        ResourceError: the file system has no working flock.
     """
     deadline, waited = time.monotonic() + timeout, False
     while True:
@@ -59,7 +62,7 @@ def hold_lock(
 
 
 def has_flock(folder: Path) -> bool:
-    """Whether a lock in this folder keeps a second holder out; False also if it is not writable."""
+    """Whether a lock in this folder keeps a second holder out. False if nothing can be written."""
     probe = folder / f".flock-probe-{os.getpid()}"
     try:
         with probe.open("wb") as first, probe.open("wb") as second:
@@ -72,7 +75,7 @@ def has_flock(folder: Path) -> bool:
 
 
 def _open(path: Path) -> int:
-    """The lock's file, made with its folder if need be."""
+    """Open the lock's file; make it and its folder if they do not exist."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # the folder was removed in between
@@ -90,7 +93,7 @@ def _is_named(handle: int, path: Path) -> bool:
 def _wait(
     handle: int, path: Path, deadline: float, timeout: float, while_waiting: Callable[[], None]
 ) -> None:
-    """Poll for the lock: a blocking flock would be retried after every signal."""
+    """Poll for the lock. A blocking flock has no timeout and is retried after every signal."""
     while not _try_lock(handle, path):
         if time.monotonic() >= deadline:
             raise DeadlineError(
@@ -102,7 +105,7 @@ def _wait(
 
 
 def _try_lock(handle: int, path: Path) -> bool:
-    """Take the lock if it is free."""
+    """Take the lock if it is free; returns whether it was."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

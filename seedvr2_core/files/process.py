@@ -1,4 +1,4 @@
-"""What a child process asks of the system (Linux): to end with its parent, to take memory back."""
+"""What a child process asks of Linux: to end it together with its parent, to take memory back."""
 
 import ctypes
 import os
@@ -11,7 +11,8 @@ def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the thread that started it ends.
 
     Args:
-        parent: process id of the parent, told by it; if it has ended already, so do we.
+        parent: process id that the parent has told us; if it is not our parent any more, the parent
+            has ended already and we end as well.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -19,11 +20,11 @@ def die_with_parent(parent: int) -> None:
 
 
 def give_memory_back() -> None:
-    """Give free pages in the middle of the heap back to the system.
+    """Give free pages in the middle of the heap back to the system (glibc only).
 
-    Pictures of a few megabytes come and go in many threads; without this what they leave behind
-    grows for the first thirty or so segments (measured: 617 to 860 MB).
+    Pictures of a few megabytes come and go in many threads. Without this, the free memory that they
+    leave in the heap grows for the first thirty or so segments (measured: from 617 to 860 MB).
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc
+    if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,8 +1,6 @@
-"""Room on the disk: what a job will take, and one sentence when there is none.
+"""Free space on the disk: a check before work begins, and one clear error when the disk is full.
 
-A job keeps its packets twice for a moment (segments and the joined file) and, for engines with
-latents, the latents of shots that are divided. What a video takes is known only from what is
-finished; before that it is guessed.
+How much a job will need is in `seedvr2_core/job/space.py`.
 """
 
 import contextlib
@@ -13,35 +11,46 @@ from pathlib import Path
 
 from seedvr2_core.errors import ResourceError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE_BYTES = 16 * 2**20
-"""Left free for logs, sidecars and whoever else writes there."""
+"""Left free for logs, sidecars and other programs that write there."""
 
 
-def check_room(folder: Path, need: int, *, doing: str) -> None:
-    """Refuse to begin what does not fit.
+def check_room(folder: Path, num_bytes: int, *, doing: str) -> None:
+    """Refuse to begin what does not fit on the disk.
+
+    Args:
+        folder: where it will be written.
+        num_bytes: how much will be written.
+        doing: what needs the room, as the subject of the message: "the job".
 
     Raises:
-        ResourceError: with both numbers.
+        ResourceError: too little is free; the message has both numbers.
     """
     free = shutil.disk_usage(folder).free
-    if free < need + RESERVE_BYTES:
+    if free < num_bytes + RESERVE_BYTES:
         raise ResourceError(
-            f"{doing} needs about {_amount(need + RESERVE_BYTES)} of disk and {folder} has "
+            f"{doing} needs about {_amount(num_bytes + RESERVE_BYTES)} of disk and {folder} has "
             f"{_amount(free)} free; finished segments are kept: make room and run again"
         )
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the system (or a library that only passes its words on) said: no space left."""
+    """Whether an error says that the disk is full.
+
+    Libraries such as safetensors pass the system's words on in errors of their own classes.
+    """
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return error.errno in _FULL
     return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
 @contextlib.contextmanager
 def full_disk_told(doing: str) -> Iterator[None]:
-    """Turn a full disk into one sentence; other errors pass.
+    """Turn the error of a full disk into one clear sentence; other errors pass unchanged.
+
+    Args:
+        doing: what is going on, for the message: "segment 3 is encoded".
 
     Raises:
         ResourceError: the disk is full.

@@ -1,9 +1,7 @@
-"""Latents on disk: what a segment inside a long shot leaves so that work can go on behind it.
+"""The latents that a part of a divided shot leaves on disk, so that work can go on after it.
 
-Shape legend: T latents, H W latent grid, C 16 channels.
+Shape legend: Z latents along time, h w height and width of a latent, C channels.
 """
-
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,15 +12,15 @@ from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.files.space import full_disk_told
-from seedvr2_core.job.sidecar import latents_path
+from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Piece, Plan, Segment
 
 
-def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
-    """Write final latents and tail, complete or not at all.
+def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
+    """Write the final latents and the tail of a segment, complete or not at all.
 
     Raises:
-        SegmentError: the engine has nothing to commit although the shot goes on.
+        SegmentError: the engine left no latents although the shot goes on after the segment.
         ResourceError: the disk is full.
     """
     if commit.latents is None:
@@ -30,8 +28,8 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
     tensors = {"latents": commit.latents.contiguous()}
     if commit.tail is not None:
         tensors["tail"] = commit.tail.contiguous()
-    path = latents_path(job_dir, segment.index)
-    part = path.with_name(path.name + ".part")
+    path = job_dir.latents_path(segment.index)
+    part = job_dir.latents_part_path(segment.index)
     with full_disk_told(f"writing the latents of segment {segment.index}"):
         save_file(tensors, part)
     sync_file(part)
@@ -40,19 +38,20 @@ def write_commit(job_dir: Path, segment: Segment, commit: Commit) -> None:
 
 
 def read_commits(
-    job_dir: Path, plan: Plan, piece: Piece, first_latent: int
+    job_dir: JobDir, plan: Plan, piece: Piece, first_latent: int
 ) -> tuple[Tensor, Tensor]:
-    """What was committed before a piece inside a shot.
+    """Read what the earlier segments of a shot have committed.
 
     Args:
-        job_dir: the job's directory.
-        plan: the job's plan.
-        piece: where work goes on; every segment of its shot before it that is needed is finished.
+        job_dir: of the job.
+        plan: of the job.
+        piece: where work goes on, not at the start of its shot. The segments before it that hold
+            wanted latents are finished.
         first_latent: first latent of the shot that is wanted.
 
     Returns:
-        Latents [first_latent, the piece's first) as (T, H, W, C) float16, and the tail of the
-        segment before the piece, float32.
+        The shot's latents from `first_latent` up to the piece, (Z, h, w, C) float16, and the tail
+        of the segment before the piece, (Z, h, w, C) float32.
 
     Raises:
         SegmentError: a file is missing or broken, or ends before the wanted latents.
@@ -74,9 +73,9 @@ def read_commits(
     return torch.cat(wanted), _read(job_dir, earlier[-1], "tail")
 
 
-def _num_latents(job_dir: Path, segment: Segment) -> int:
-    """Latents that the segment committed, from the file's header."""
-    path = latents_path(job_dir, segment.index)
+def _num_latents(job_dir: JobDir, segment: Segment) -> int:
+    """How many latents the segment committed, from the file's header."""
+    path = job_dir.latents_path(segment.index)
     try:
         with safe_open(path, "pt") as file:
             return file.get_slice("latents").get_shape()[0]
@@ -84,10 +83,10 @@ def _num_latents(job_dir: Path, segment: Segment) -> int:
         raise SegmentError(f"latents of segment {segment.index}: {error}; run again") from error
 
 
-def _read(job_dir: Path, segment: Segment, name: str) -> Tensor:
+def _read(job_dir: JobDir, segment: Segment, name: str) -> Tensor:
     """One tensor of a segment's commit."""
     try:
-        with safe_open(latents_path(job_dir, segment.index), "pt") as file:
+        with safe_open(job_dir.latents_path(segment.index), "pt") as file:
             return file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise SegmentError(f"{name} of segment {segment.index}: {error}; run again") from error

@@ -1,8 +1,8 @@
-"""Finished segments on disk: where they lie, how they are committed, when they may be reused.
+"""Finished segments on disk: how they are committed, and when they may be reused.
 
-A segment exists once its sidecar does: the packets are written beside their name, checked,
-synced and renamed first, the sidecar last. `jobs/<job_key>/segments/00000.mp4` + `00000.json`; a
-part of a divided shot also leaves its final latents and tail in `00000.safetensors`, before both.
+A segment exists once its sidecar does. So the order of a commit is: the latents and tail (only for
+a part of a divided shot), then the packets, which were written to a part file, checked and synced,
+and the sidecar last.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import file_sha256, read_record, write_record
 from seedvr2_core.files.durable import canonical_json, sync_directory, sync_file
+from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """What is known of a finished segment."""
+    """What is known of a finished segment; written as JSON beside it."""
 
     job_key: str
     index: int
@@ -31,15 +32,15 @@ class Sidecar:
     sha256: str
     engine: str
     device: str
-    """Kind of device: "cpu", or what the GPU is called."""
+    """What the GPU is called, or "cpu"."""
     precision: str
-    """What the engine computed in."""
+    """The dtypes in which the engine computed, in words."""
     seconds: float
-    """Wall time from the first frame asked for to the commit."""
+    """Wall time from the first frame that the encoder asked for to the commit."""
     latents_sha256: str = ""
-    """Of the committed latents and tail; "" where a segment leaves none."""
+    """Of the file with final latents and tail; "" where a segment leaves none."""
     plan_sha256: str = ""
-    """What of the plan decides bytes and is not in the job's key (`plan_digest`)."""
+    """`plan_digest` of the plan it was made by."""
     rung: str = ""
     """How it was fitted into less memory than planned; "" if it was not."""
 
@@ -55,44 +56,24 @@ class Making:
 
 
 def plan_digest(plan: Plan) -> str:
-    """SHA-256 of the plan's memory rungs and threads, which may change last bits.
+    """SHA-256 of what can change the last bits of a segment and is not in the job's key.
 
-    Two plans of one job can differ in them: `fresh` plans again, on another card maybe.
+    That is the plan's memory settings and thread count. Two plans of one job can differ in them: a
+    fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def segments_dir(job_dir: Path) -> Path:
-    """Where the segments of a job lie."""
-    return job_dir / "segments"
+def commit_segment(job_dir: JobDir, plan: Plan, segment: Segment, made: Making) -> Sidecar:
+    """Turn a finished and checked part file into a segment, with the latents beside it, if any.
 
-
-def video_path(job_dir: Path, index: int) -> Path:
-    """Packets of one segment."""
-    return segments_dir(job_dir) / f"{index:05d}.mp4"
-
-
-def latents_path(job_dir: Path, index: int) -> Path:
-    """Final latents and tail of one segment."""
-    return segments_dir(job_dir) / f"{index:05d}.safetensors"
-
-
-def part_path(job_dir: Path, index: int) -> Path:
-    """Where the packets are written before they are committed."""
-    return segments_dir(job_dir) / f"{index:05d}.mp4.part"
-
-
-def sidecar_path(job_dir: Path, index: int) -> Path:
-    """The sidecar of one segment; without it the segment does not exist."""
-    return segments_dir(job_dir) / f"{index:05d}.json"
-
-
-def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) -> Sidecar:
-    """Turn a finished and checked part file (and the latents beside it, if any) into a segment."""
-    part = part_path(job_dir, segment.index)
-    latents = latents_path(job_dir, segment.index)
+    Returns:
+        The sidecar, which is on disk when this returns.
+    """
+    part = job_dir.video_part_path(segment.index)
+    latents = job_dir.latents_path(segment.index)
     sync_file(part)
     sidecar = Sidecar(
         job_key=plan.job_key,
@@ -109,14 +90,14 @@ def commit_segment(job_dir: Path, plan: Plan, segment: Segment, made: Making) ->
         plan_sha256=plan_digest(plan),
         rung=made.rung,
     )
-    part.replace(video_path(job_dir, segment.index))
-    sync_directory(segments_dir(job_dir))
-    write_record(sidecar_path(job_dir, segment.index), sidecar)
+    part.replace(job_dir.video_path(segment.index))
+    sync_directory(job_dir.segments_path)
+    write_record(job_dir.sidecar_path(segment.index), sidecar)
     return sidecar
 
 
 def leaves_latents(plan: Plan, segment: Segment) -> bool:
-    """Whether work may have to go on behind this segment inside its shot."""
+    """Whether this segment is a part of a shot, so that work may have to go on inside the shot."""
     if plan.memory is None or len(segment.pieces) != 1:
         return False
     piece = segment.pieces[0]
@@ -124,12 +105,13 @@ def leaves_latents(plan: Plan, segment: Segment) -> bool:
     return (piece.start, piece.stop) != (shot.start, shot.stop)
 
 
-def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
-    """The sidecar of a segment that may be reused, or None.
+def read_segment(job_dir: JobDir, plan: Plan, segment: Segment) -> Sidecar | None:
+    """The sidecar of a segment that may be reused; None if the segment must be made (again).
 
-    A sidecar that does not fit the plan or its file is worth nothing: the segment is redone.
+    A segment may be reused if its sidecar fits the plan and its files have the digests that the
+    sidecar holds. The reason against it is logged.
     """
-    path = sidecar_path(job_dir, segment.index)
+    path = job_dir.sidecar_path(segment.index)
     if not path.exists():
         return None
     try:
@@ -142,11 +124,11 @@ def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
     if told != asked:
         logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
         return None
-    if not _holds(video_path(job_dir, segment.index), sidecar.sha256, sidecar.num_bytes):
+    if not _holds(job_dir.video_path(segment.index), sidecar.sha256, sidecar.num_bytes):
         logger.warning("segment %d is redone: its file is missing, cut or changed", segment.index)
         return None
     if leaves_latents(plan, segment) and not _holds(
-        latents_path(job_dir, segment.index), sidecar.latents_sha256
+        job_dir.latents_path(segment.index), sidecar.latents_sha256
     ):
         logger.warning("segment %d is redone: its latents are missing or changed", segment.index)
         return None
@@ -154,26 +136,26 @@ def read_segment(job_dir: Path, plan: Plan, segment: Segment) -> Sidecar | None:
 
 
 def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
-    """Whether the file is there with these bytes; the length is looked at first, it is cheap."""
+    """Whether the file is there with these bytes. The length is compared first: that is cheap."""
     if not path.is_file() or num_bytes not in (None, path.stat().st_size):
         return False
     return file_sha256(path) == sha256
 
 
-def pending_segments(job_dir: Path, plan: Plan) -> list[int]:
+def pending_segments(job_dir: JobDir, plan: Plan) -> list[int]:
     """Indices of the segments that must still be made, in order."""
     return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
 
 
-def finished_sizes(job_dir: Path, plan: Plan) -> list[tuple[int, int]]:
-    """(frames, bytes) of the packets that are there; cheap, digests are not looked at."""
-    paths = ((s.num_frames, video_path(job_dir, s.index)) for s in plan.segments)
+def finished_sizes(job_dir: JobDir, plan: Plan) -> list[tuple[int, int]]:
+    """(frames, bytes) of each segment whose packets are there. Cheap: digests are not compared."""
+    paths = ((s.num_frames, job_dir.video_path(s.index)) for s in plan.segments)
     return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
 
 
-def deviations(job_dir: Path, plan: Plan) -> list[str]:
-    """Sentences on finished segments that were not made like the others, or not as planned."""
-    there = (sidecar_path(job_dir, s.index) for s in plan.segments)
+def deviations(job_dir: JobDir, plan: Plan) -> list[str]:
+    """Sentences for the user about segments that were not made as planned or like the others."""
+    there = (job_dir.sidecar_path(s.index) for s in plan.segments)
     sidecars = [read_record(path, Sidecar) for path in there if path.is_file()]
     notes = [
         f"segments were made {what}: {_grouped(values)}"
@@ -191,11 +173,11 @@ def deviations(job_dir: Path, plan: Plan) -> list[str]:
 
 
 def _grouped(values: Sequence[str]) -> str:
-    """Values with how many segments have each."""
+    """The values, each with the number of segments that have it."""
     return ", ".join(f"{value} ({values.count(value)})" for value in dict.fromkeys(values))
 
 
-def remove_leftovers(job_dir: Path) -> None:
+def remove_leftovers(job_dir: JobDir) -> None:
     """Delete the part files that a killed process left."""
-    for part in [*job_dir.glob("*.part"), *segments_dir(job_dir).glob("*.part")]:
+    for part in job_dir.part_files():
         part.unlink(missing_ok=True)

@@ -1,51 +1,57 @@
-"""What a job will take on the disk."""
+"""Predicts how much a job will write to the disk.
+
+For a while a job holds its packets twice, in the segments and in the joined file. An engine with
+latents also writes the latents of shots that are divided. How well a video compresses is known only
+from segments that are finished; before that it is guessed.
+"""
 
 from collections.abc import Sequence
 
+from seedvr2_core.config import VAE_CONFIGS, find_engine
 from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.windows import num_latents
 
-GUESSED_BITS_PER_PIXEL = 0.15
-"""Of a frame at CRF 18: assumed, until a segment is finished. Halves with every 6 of CRF."""
-_LATENT_FACTOR, _LATENT_CHANNELS = 8, 16
-_HALF, _FLOAT32 = 2, 4
+_BITS_PER_PIXEL = 0.15
+"""Of an output frame at CRF 18, a guess until a segment is finished; halves with every 6 of CRF."""
+_FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
 def bytes_per_frame(plan: Plan, finished: Sequence[tuple[int, int]] = ()) -> float:
-    """Packets of one output frame: as finished segments have it, else a guess.
+    """Bytes of an output frame's packets: the mean of the finished segments, or a guess.
 
     Args:
         plan: of the job.
-        finished: (frames, bytes) of segments on disk.
+        finished: (frames, bytes) of each segment on disk.
     """
-    frames = sum(count for count, _ in finished)
+    frames = sum(num_frames for num_frames, _ in finished)
     if frames:
-        return sum(size for _, size in finished) / frames
-    bits = GUESSED_BITS_PER_PIXEL * 2 ** ((18 - plan.encoder.crf) / 6)
+        return sum(num_bytes for _, num_bytes in finished) / frames
+    bits = _BITS_PER_PIXEL * 2 ** ((18 - plan.encoder.crf) / 6)
     return plan.width * plan.height * bits / 8
 
 
 def latent_bytes(plan: Plan, segment: Segment) -> int:
-    """What the segment's final latents and its tail take; 0 for whole shots and small engines."""
+    """Bytes of the segment's final latents and tail; 0 for whole shots and small engines."""
     if not leaves_latents(plan, segment):
         return 0
-    height, width = (side // _LATENT_FACTOR for side in padded_size(plan.height, plan.width))
-    values = height * width * _LATENT_CHANNELS
+    vae = VAE_CONFIGS[find_engine(plan.engine.name).vae]
+    height, width = (side // vae.spatial_factor for side in padded_size(plan.height, plan.width))
+    values = height * width * vae.latent_channels
     owned = num_latents(segment.num_frames)
-    return values * (owned * _HALF + plan.engine.overlap * _FLOAT32)
+    return values * (owned * _FLOAT16_BYTES + plan.engine.overlap * _FLOAT32_BYTES)
 
 
 def bytes_needed(
     plan: Plan, pending: Sequence[Segment], finished: Sequence[tuple[int, int]] = ()
 ) -> int:
-    """What the job will still write: pending segments, and the joined file.
+    """Bytes that the job will still write: its pending segments and the joined file.
 
     Args:
         plan: of the job.
         pending: segments that are not on disk.
-        finished: (frames, bytes) of those that are.
+        finished: (frames, bytes) of each segment that is.
     """
     rate = bytes_per_frame(plan, finished)
     frames = sum(segment.num_frames for segment in pending) + plan.video.num_frames

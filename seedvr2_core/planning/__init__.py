@@ -1,6 +1,7 @@
-"""From what a request asks for to the plan of a job. Arithmetic only; loads no torch.
+"""Makes the plan of a job from what a request asks for. Arithmetic only; loads no torch.
 
-The names are loaded on first use: the records of a plan are read where numpy is not needed.
+The names are loaded on first use, because the records of a plan are also read by processes that
+have no other need of numpy.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from seedvr2_core.lazy import loaded_on_use
 
 if TYPE_CHECKING:
     from seedvr2_core.planning.build import build_plan
-    from seedvr2_core.planning.plan import Options, Piece, Plan, Segment, Shot, plan_latent_windows
+    from seedvr2_core.planning.plan import Options, Piece, Plan, Segment, Shot
+    from seedvr2_core.planning.windows import plan_latent_windows
 
 __all__ = [
     "Options",
@@ -30,6 +32,6 @@ __getattr__ = loaded_on_use(
         "Plan": "seedvr2_core.planning.plan",
         "Segment": "seedvr2_core.planning.plan",
         "Shot": "seedvr2_core.planning.plan",
-        "plan_latent_windows": "seedvr2_core.planning.plan",
+        "plan_latent_windows": "seedvr2_core.planning.windows",
     },
 )

@@ -1,6 +1,6 @@
 """Makes the plan of a job: shots, segments, encoder, memory, predicted time and limits.
 
-Arithmetic only; the figures behind predictions stand at the top with where they come from.
+Arithmetic only; nothing is read or written.
 """
 
 import math
@@ -22,14 +22,16 @@ from seedvr2_core.planning.plan import (
     job_key,
 )
 from seedvr2_core.planning.sizes import target_size
-from seedvr2_core.planning.timing import STARTUP_SECONDS, _limits, seconds_per_frame
+from seedvr2_core.planning.timing import STARTUP_SECONDS, make_limits, seconds_per_frame
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
 
 KEYINT_SECONDS = 5
+"""Longest time between two key frames of the output."""
 X264_THREADS = 8
+"""A fixed number, because x264's output depends on it."""
 BT709, UNSPECIFIED = 1, 2
-"""H.273 codes."""
+"""H.273 codes of colour primaries, transfer and matrix."""
 
 
 def build_plan(
@@ -42,15 +44,16 @@ def build_plan(
     """Plan a job.
 
     Args:
-        video: of the source.
-        source_sha256: its digest.
-        options: of the request, resolved.
-        cuts: first frames of all shots but the first; none for engines without latents, for
-            which the file is one shot that may be divided at any frame.
+        video: what the probe found in the source.
+        source_sha256: digest of the source.
+        options: what the request asks for.
+        cuts: first frames of all shots but the first. An engine without latents gets none: for it
+            the video is one shot that may be divided at any frame.
 
     Raises:
-        PlanError: windows that cannot be planned, or a colour mode that needs the whole shot.
-        ResourceError: an engine with latents does not fit the device's free memory.
+        PlanError: the windows cannot be planned, or the colour correction needs a whole shot at
+            once and a shot has more than one window.
+        ResourceError: an engine with latents does not fit into the device's free memory.
     """
     spec = find_engine(options.engine.name)
     width, height = target_size(video, options.resolution)
@@ -84,7 +87,7 @@ def build_plan(
         encoder=encoder,
         memory=_memory(spec, video, (width, height), shots, segments, options),
         eta_seconds=round(eta, 1),
-        limits=_limits(segments, per_frame, eta, options),
+        limits=make_limits(segments, per_frame, eta, options),
         notes=(*video.warnings, *options.notes, *_size_notes(video, width, height)),
     )
 
@@ -97,7 +100,7 @@ def _memory(
     segments: Sequence[Segment],
     options: Options,
 ) -> MemoryPlan | None:
-    """How an engine with latents fits the device; None for the others."""
+    """How an engine with latents uses the device's memory; None for the others."""
     if not spec.has_latents:
         return None
     engine = options.engine
@@ -117,7 +120,7 @@ def _memory(
             source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
             device_bytes=options.device_bytes,
             device_kind=options.device_kind,
-            # CPUs have no fast half precision.
+            # CPUs are slow in half precision.
             vae_dtype="float32" if on_cpu else "float16",
             dit_dtype="float32" if on_cpu else "bfloat16",
             color_correction=engine.color_correction,
@@ -126,7 +129,7 @@ def _memory(
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:
-    """Frames inside a shot where a segment may end: the starts of its later windows."""
+    """Frames inside a shot where a segment may end: the starts of all its windows but the first."""
     engine = options.engine
     latents = num_latents(shot.stop - shot.start)
     windows = plan_windows(latents, window=engine.window, overlap=engine.overlap)
@@ -168,7 +171,7 @@ def _encoder_settings(
 
 
 def _tagged(code: int) -> int:
-    """An H.273 code, BT.709 where the source does not say."""
+    """An H.273 code, or that of BT.709 where the source does not say."""
     return BT709 if code in (0, UNSPECIFIED) else code
 
 
@@ -179,7 +182,7 @@ def _plan_key(
     shots: Sequence[Shot],
     segments: Sequence[Segment],
 ) -> str:
-    """The job key: everything that changes a byte of the output on one kind of device."""
+    """The job key, from everything that changes a byte of the output on one kind of device."""
     return job_key(
         {
             "source": source_sha256,
@@ -194,7 +197,7 @@ def _plan_key(
 
 
 def _size_notes(video: VideoInfo, width: int, height: int) -> tuple[str, ...]:
-    """Say so when the picture gets smaller."""
+    """Tell the user when the picture gets smaller."""
     display_width, display_height = video.display_size
     if display_width * display_height <= width * height:
         return ()

@@ -1,4 +1,8 @@
-"""Cuts the file into segments."""
+"""Cuts a video into shots and segments.
+
+A segment is the unit of durable work: what is restored, encoded and committed at once. Short shots
+are gathered into one segment; a long shot is divided, but only where its engine allows that.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -6,6 +10,17 @@ from fractions import Fraction
 
 from seedvr2_core.planning.plan import Piece, Segment, Shot
 from seedvr2_core.video.info import VideoInfo
+
+
+def shots_between(cuts: Sequence[int], num_frames: int) -> tuple[Shot, ...]:
+    """All shots of a video.
+
+    Args:
+        cuts: first frames of all shots but the first, rising.
+        num_frames: of the video.
+    """
+    bounds = itertools.pairwise([0, *cuts, num_frames])
+    return tuple(Shot(index=i, start=a, stop=b) for i, (a, b) in enumerate(bounds))
 
 
 def plan_segments(
@@ -18,10 +33,11 @@ def plan_segments(
     """Cut the file into segments of about `segment_seconds` of presentation time.
 
     Args:
-        video: times of all frames.
-        shots: rising, without gaps.
-        segment_seconds: a segment closes at the first boundary at which it has lasted this long.
-        soft_boundaries: shot index -> rising frame indices inside the shot where it may be cut.
+        video: the source; its `pts` are the times of all frames.
+        shots: all shots of the video, in order.
+        segment_seconds: a segment ends at the first boundary where it has lasted this long.
+        soft_boundaries: for each shot index, the frames inside the shot, rising, at which the shot
+            may be divided; a shot that is not named is never divided.
 
     Returns:
         Segments that cover every frame once; each is whole shots or a part of one shot.
@@ -63,9 +79,3 @@ def _divide_shot(
         if pts[frame] - pts[cuts[-1]] >= min_ticks:
             cuts.append(frame)
     return [*cuts, shot.stop]
-
-
-def shots_between(cuts: Sequence[int], num_frames: int) -> tuple[Shot, ...]:
-    """Shots from the first frames of all shots but the first."""
-    bounds = itertools.pairwise([0, *cuts, num_frames])
-    return tuple(Shot(index=i, start=a, stop=b) for i, (a, b) in enumerate(bounds))

@@ -1,14 +1,17 @@
-"""How an engine with latents fits its device: slices, chunks and what waits elsewhere.
+"""Chooses how an engine with latents uses the memory of its device.
 
-A segment runs in three phases: encode its windows, run the transformer on each, decode. For every
-phase this file predicts the peak from the sizes alone and takes the first rung of a ladder that
-fits. The ladders go down in every field, and slices come before residency: the largest slices that
-fit at all are taken, then as much as possible stays on the device beside them. So more memory
-never gives smaller slices. All levers are exact up to the order of sums; the transformer's window
-is the request's and never changed: one that does not fit is refused with the numbers.
+A segment runs in three phases: "encode" its frames, run the transformer ("dit") on each window,
+"decode". For every phase this module predicts the peak memory from the sizes alone. It then goes
+down a ladder, a list of settings (rungs) that need less and less memory, and takes the first rung
+that fits. Slices are chosen first: the largest that fit when everything else has left the device.
+Then as much as possible stays on the device beside them. So more memory never leads to smaller
+slices.
 
-Arithmetic without torch; nothing is allocated. Sums over tensors are tested against the live
-bytes of real calls; totals on a GPU have not been measured yet.
+These settings change results only by the order of sums. The transformer's window would change more:
+it is what the request asks for, and one that does not fit is refused with the numbers.
+
+Arithmetic without torch; nothing is allocated. Tests compare the sums over tensors with the live
+bytes of real calls. The totals on a GPU have not been measured yet.
 """
 
 import math
@@ -21,6 +24,7 @@ from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.windows import largest_overlap
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -31,7 +35,7 @@ _HALF = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constants:
-    """What no shape tells. Every figure with its source."""
+    """Memory that cannot be computed from shapes; each figure names its source."""
 
     context: int = 1_000_000_000
     """CUDA context, loaded kernels, cuBLAS (32 MiB on Hopper, its manual) and cuDNN handles.
@@ -57,19 +61,19 @@ ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _
 
 SLICES: tuple[tuple[int, int], ...] = ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1))
 """Rungs of encoder and decoder: (latents of a slice, most frames at once at full size). A level
-with half the height and width takes twice the frames, which are half the bytes."""
+with half the height and width takes twice as many frames, which together have half the bytes."""
 CHUNKS: tuple[int, ...] = (65_536, 16_384, 8_192)
-"""Rungs of the transformer: tokens at once."""
+"""Rungs of the transformer: how many tokens it takes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
-    """What stays on the device while it is not needed."""
+    """What stays on the device while it is not needed; the rest waits in host memory."""
 
     weights: bool
-    """Of the transformer, while the VAE runs."""
+    """Whether the transformer's weights stay while the VAE runs."""
     caches: bool
-    """Of the VAE, while another phase runs."""
+    """Whether the VAE's caches stay while another phase runs."""
 
 
 RESIDENCIES: tuple[Residency, ...] = (
@@ -77,29 +81,29 @@ RESIDENCIES: tuple[Residency, ...] = (
     Residency(weights=True, caches=False),
     Residency(weights=False, caches=False),
 )
-"""Rungs, the leanest last."""
+"""Rungs, the one that needs the least memory last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRequest:
-    """What the plan depends on."""
+    """Everything that the memory plan depends on."""
 
     dit_config: DiTConfig
     vae_config: VAEConfig
     width: int
-    """Of the output picture, before padding."""
+    """Of the output picture in pixels, before padding."""
     height: int
     num_latents_in_window: int
     overlap: int
     """Latents that neighbouring windows share."""
     segment_latents: int
-    """Latents of the longest segment, what it reads ahead included."""
+    """Latents of the longest segment, with those that it reads ahead."""
     source_frame_bytes: int
-    """Of one decoded source frame."""
+    """Bytes of one decoded source frame."""
     device_bytes: int | None
-    """Free memory of the device; None: the host, taken as large enough."""
+    """Free memory of the device; None for the host, which is taken as large enough."""
     device_kind: str
-    """Its name, for messages; one that starts with "cpu" runs the CPU's convolutions."""
+    """What the device is called, for messages; the host's name starts with "cpu"."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     color_correction: str = "auto"
@@ -108,7 +112,7 @@ class MemoryRequest:
 
     @property
     def on_cpu(self) -> bool:
-        """Does it run on the host?"""
+        """Whether the engine runs on the host."""
         return self.device_kind.lower().startswith("cpu")
 
     @property
@@ -124,25 +128,26 @@ class MemoryRequest:
 
     @property
     def picture_bytes(self) -> int:
-        """Of one padded frame in float32."""
+        """Bytes of one padded frame in float32."""
         return math.prod(self.padded) * self.vae_config.out_channels * _FLOAT32
 
-    def fits(self, need: int) -> bool:
+    def fits(self, num_bytes: int) -> bool:
         """Whether the device has that many bytes."""
-        return self.device_bytes is None or need <= self.device_bytes
+        return self.device_bytes is None or num_bytes <= self.device_bytes
 
 
 def plan_memory(request: MemoryRequest) -> MemoryPlan:
     """Choose slices, chunks and residency for a device.
 
     Returns:
-        A plan whose `peaks` hold "encode", "dit" and "decode" (on the device, reserves included)
-        and "host" (source frames and what waits there, page-locked; for information).
+        A plan whose `peaks` hold the bytes of "encode", "dit" and "decode" on the device, reserves
+        included, and of "host": source frames and what waits there in page-locked memory.
 
     Raises:
         ResourceError: a phase does not fit even with the smallest slices and nothing else on the
-            device. The message has need, have, the largest window that fits, and what to do.
-        PlanError: a number or dtype makes no sense.
+            device. The message tells what it needs, what the device has, the largest window that
+            fits, and what to do.
+        PlanError: a number is below 1, or a dtype is unknown.
     """
     _check(request)
     phases = _PhasePeaks.of(request)
@@ -198,6 +203,7 @@ def _check(request: MemoryRequest) -> None:
 def _first_fit(
     request: MemoryRequest, phase: str, rungs: Sequence[_Rung], need_of: Callable[[_Rung], int]
 ) -> _Rung:
+    """The first rung with which a phase fits into the device's memory."""
     need = 0
     for rung in rungs:
         need = need_of(rung)
@@ -207,6 +213,7 @@ def _first_fit(
 
 
 def _refusal(request: MemoryRequest, phase: str, need: int) -> str:
+    """Why a phase does not fit, and what the user can change so that it does."""
     have = request.device_bytes or 0
     what = (
         f"{request.width}x{request.height} does not fit: phase {phase} needs {need / 1e9:.1f} GB "
@@ -221,9 +228,8 @@ def _refusal(request: MemoryRequest, phase: str, need: int) -> str:
     if not window:
         return f"{what}no shorter window fits either; use {bigger}"
     advice = f"--batch-size {FRAMES_PER_LATENT * window}"
-    largest_overlap = (window + 1) // 3
-    if request.overlap > largest_overlap:
-        advice += f" --temporal-overlap {FRAMES_PER_LATENT * largest_overlap}"
+    if request.overlap > largest_overlap(window):
+        advice += f" --temporal-overlap {FRAMES_PER_LATENT * largest_overlap(window)}"
     return (
         f"{what}its window has {request.num_latents_in_window} latents, the largest that fits has "
         f"{window}: use {advice}, or {bigger}"
@@ -231,7 +237,7 @@ def _refusal(request: MemoryRequest, phase: str, need: int) -> str:
 
 
 def _largest_window(request: MemoryRequest) -> int:
-    """Longest window whose phase "dit" fits, by bisection; 0 if none does."""
+    """Longest window whose "dit" phase fits, found by bisection; 0 if none does."""
     fits, too_long = 0, request.num_latents_in_window
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
@@ -245,7 +251,7 @@ def _largest_window(request: MemoryRequest) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PhasePeaks:
-    """Peak bytes of each phase for a rung and a residency."""
+    """Predicts the peak bytes of each phase for a rung and a residency."""
 
     request: MemoryRequest
     vae: vae_memory.WorkingSet
@@ -254,11 +260,12 @@ class _PhasePeaks:
     encoder_caches: int
     decoder_caches: int
     latents: int
-    """Encoded latents of a segment, twice while slices are joined, and the tail; float32."""
+    """Bytes of a segment's encoded latents, which exist twice while slices are joined, and of the
+    tail; float32."""
 
     @classmethod
     def of(cls, request: MemoryRequest) -> "_PhasePeaks":
-        """Everything that is the same for all rungs."""
+        """Compute what is the same for all rungs."""
         config, itemsize = request.vae_config, ITEMSIZE[request.vae_dtype]
         height, width = request.padded
         latents = 2 * request.segment_latents + request.overlap
@@ -277,13 +284,13 @@ class _PhasePeaks:
         )
 
     def encode(self, rung: tuple[int, int], stay: Residency) -> int:
-        """Beside the other phases' things: the encoder at work."""
+        """The encoder at work, and what the other phases leave on the device."""
         work = self.vae.encoder(rung[0], level_frames(self.request.vae_config, rung[1]))
         others = self.decoder_caches if stay.caches else 0
         return self._total(self.encoder_caches + others + work, with_dit=stay.weights)
 
     def dit(self, chunk_tokens: int, stay: Residency) -> int:
-        """Beside the VAE's things: the transformer on one window."""
+        """The transformer on one window, and what the VAE leaves on the device."""
         request, config = self.request, self.request.dit_config
         work = dit_memory.activation_bytes(
             config,
@@ -300,11 +307,11 @@ class _PhasePeaks:
         return self._total(others + work, with_dit=True)
 
     def decode(self, rung: tuple[int, int], stay: Residency) -> int:
-        """Beside the other phases' things: the decoder or the colour work on its frames."""
+        """The decoder, or the colour correction of its frames, and what the other phases leave."""
         request = self.request
         work = self.vae.decoder(rung[0], level_frames(request.vae_config, rung[1])[::-1])
         planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
-        # Frames of a slice are gone before the next one is decoded; decoding counts its own.
+        # A slice's frames are gone before the next one is decoded, so the larger of both counts.
         work = max(work, planes + FRAMES_PER_LATENT * rung[0] * request.picture_bytes)
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
@@ -313,7 +320,7 @@ class _PhasePeaks:
         return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
 
     def host(self, stay: Residency) -> int:
-        """Source frames of a segment, and what waits."""
+        """Host memory: the source frames of a segment, and what waits for its phase."""
         request = self.request
         if request.on_cpu:
             return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
@@ -327,7 +334,7 @@ class _PhasePeaks:
         return pinned + FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
 
     def _total(self, moving: int, *, with_dit: bool) -> int:
-        """With weights, latents and reserves."""
+        """What a phase needs for itself (`moving`), with weights, latents and reserves."""
         total = self.vae_weights + (self.dit_weights if with_dit else 0)
         moving += self.latents
         if self.request.on_cpu:

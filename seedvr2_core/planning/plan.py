@@ -1,16 +1,15 @@
-"""The plan of a job, and its arithmetic: target size, windows, segments, keys. No model, no torch.
+"""The records that make up the plan of a job (plan.json), and the options it is made from.
 
-A plan is made once, written to plan.json and obeyed from then on; nothing in it is recomputed on
-resume. Ranges are half-open in file indices of presented frames.
+A plan is made once, written to plan.json and obeyed from then on; nothing in it is recomputed when
+a job is resumed. Frames are counted from 0 in the order in which the file presents them; ranges are
+half-open.
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedvr2_core.errors import PlanError
+from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 PLAN_FORMAT = 1
@@ -18,7 +17,7 @@ PLAN_FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutList:
-    """Where shots begin, as a detector found it."""
+    """Where the shots of a video begin, as a detector found it."""
 
     detector: str
     frames: tuple[int, ...]
@@ -60,20 +59,21 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds after which the watchdog acts."""
+    """Seconds after which the parent takes the child for hung and ends it."""
 
     load: float
-    """For the child to load the model and say it is ready."""
+    """For loading the engine."""
     stall: float
-    """Without a heartbeat."""
+    """Without a sign of life."""
     segment: tuple[float, ...]
     """For each segment."""
     job: float
+    """For all segments together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What the engine is told; every field changes bytes of the output."""
+    """What the engine is told. Every field changes bytes of the output."""
 
     name: str
     weights_digest: str
@@ -88,13 +88,14 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """How an engine with latents fits the device: chosen once, exact levers only.
+    """How an engine with latents uses the device's memory.
 
-    Every field can change last bits (not quality), so it is obeyed on resume.
+    None of this changes the quality, but every field can change the last bits of a result. So it is
+    chosen once and obeyed when the job is resumed.
     """
 
     vae_dtype: str
-    """"float16", "bfloat16" or "float32"."""
+    """"float16", "bfloat16" or "float32", as `dit_dtype`."""
     dit_dtype: str
     encoder_slice: int
     """Latents that the encoder takes at once."""
@@ -104,18 +105,18 @@ class MemoryPlan:
     decoder_level_frames: tuple[int, ...]
     """Most frames at once at each level of the decoder, lowest resolution first; 0: all."""
     chunk_tokens: int
-    """Tokens at once in attention batches and MLP of the DiT; 0: all."""
+    """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool
-    """VAE caches wait in host memory while another phase runs."""
+    """Whether VAE caches wait in host memory while another phase runs."""
     weights_resident: bool
-    """DiT weights stay on the device while the VAE runs."""
+    """Whether the DiT's weights stay on the device while the VAE runs."""
     peaks: tuple[tuple[str, int], ...] = ()
-    """(phase, predicted peak bytes)."""
+    """(phase, predicted peak bytes), for information."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything the child needs to know; plan.json."""
+    """Everything the child needs to know to make a job; written as plan.json."""
 
     format: int
     pixel_version: int
@@ -141,39 +142,9 @@ class Plan:
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
 
-def plan_latent_windows(batch_size: int, temporal_overlap: int | None) -> tuple[int, int, str]:
-    """Window and overlap in latents from the request's frames, and a note ("" if none).
-
-    Args:
-        batch_size: frames per window, >= 1.
-        temporal_overlap: frames shared by neighbouring windows; None = 12, lowered if need be.
-
-    Raises:
-        PlanError: the overlap would put a latent into three windows.
-    """
-    window = (batch_size - 1) // 4 + 1
-    overlap = math.ceil((12 if temporal_overlap is None else temporal_overlap) / 4)
-    largest = (window + 1) // 3
-    if overlap <= largest:
-        return window, overlap, ""
-    if temporal_overlap is None:
-        note = f"temporal overlap lowered to {4 * largest} frames to fit batch_size {batch_size}"
-        return window, largest, note
-    raise PlanError(
-        f"temporal_overlap {temporal_overlap} is too large for batch_size {batch_size}: "
-        f"at most {4 * largest} frames fit; lower it or raise batch_size"
-    )
-
-
-def job_key(options: Mapping[str, object]) -> str:
-    """SHA-256 over everything that changes a byte of the output, as canonical JSON."""
-    text = json.dumps(options, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a request asks for, resolved: the input of `build_plan`."""
+    """What a request asks for, with engine and device chosen: the input of `build_plan`."""
 
     resolution: str
     engine: EngineSettings
@@ -184,15 +155,21 @@ class Options:
     preset: str
     segment_seconds: float
     device_kind: str = "cpu"
-    """The device's name."""
+    """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
-    """Its free memory; None: the host."""
+    """Free memory of the device; None for the host."""
     batch_size: int = 100
-    """Frames per window, for the stall limit."""
+    """Frames per window; the stall limit depends on it."""
     cut_detector: str = ""
-    """Which detector made the cuts; "" where none ran."""
+    """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None
-    """Overrides the default stall limit."""
+    """Stall limit; None: `timing.stall_limit`."""
     job_seconds: float | None = None
-    """Overrides the default job limit."""
+    """Limit of the whole job; None: from its predicted time."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user, which the plan passes on."""
+
+
+def job_key(options: Mapping[str, object]) -> str:
+    """SHA-256, in hexadecimal, of everything that changes a byte of the output."""
+    return hashlib.sha256(canonical_json(options).encode()).hexdigest()

@@ -1,36 +1,67 @@
-"""Windows and slices of a shot, and the join of neighbouring windows.
+"""Windows and slices of a shot: which latents the model takes at once.
 
-A shot of T latents is restored in windows [s_i, e_i) that share `overlap` latents with their
-neighbours, and encoded and decoded in slices. Both are functions of the shot alone, so that work
-resumed anywhere gives the same bits. Arithmetic; tensors only in `join_windows`, torch nowhere.
+The transformer restores a shot in windows that share `overlap` latents with their neighbours; the
+VAE encodes and decodes it in slices, which share none. Both depend on the shot alone, so work that
+is resumed anywhere gives the same bits. Arithmetic on integers; loads neither numpy nor torch.
 
-Latent 0 of a shot holds frame 0, latent m >= 1 frames 4m-3 .. 4m. Ranges are half-open.
-Shape legend: K latents shared by two windows, N latents of a window, H W C as in the latent.
+Latent 0 of a shot holds frame 0, latent m >= 1 holds frames 4m-3 .. 4m. Ranges are half-open.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from seedvr2_core.errors import PlanError
+from seedvr2_core.frames import FRAMES_PER_LATENT
 
-if TYPE_CHECKING:
-    pass
-
-
-_FRAMES_PER_LATENT = 4
+DEFAULT_OVERLAP_FRAMES = 12
+"""Frames that neighbouring windows share where the request does not say."""
 _FIRST_SLICE = 2
+"""Latents of a shot's first slice: latent 0 holds a single frame, too little for a slice alone."""
 
 
 def num_latents(num_frames: int) -> int:
-    """Latents of a shot (its frames are padded to 4n + 1)."""
-    return math.ceil((num_frames - 1) / _FRAMES_PER_LATENT) + 1
+    """Latents of a shot, whose frames are padded to 4n + 1."""
+    return math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
 
 
 def first_frame(latent: int) -> int:
-    """First frame of a latent, counted from the shot's first."""
-    return max(0, _FRAMES_PER_LATENT * latent - 3)
+    """First frame of a latent, counted from the shot's first frame."""
+    return max(0, FRAMES_PER_LATENT * latent - 3)
+
+
+def largest_overlap(window: int) -> int:
+    """Most latents that neighbours of this length can share without a latent in three windows."""
+    return (window + 1) // 3
+
+
+def plan_latent_windows(batch_size: int, temporal_overlap: int | None) -> tuple[int, int, str]:
+    """Window and overlap in latents, from what the request says in frames.
+
+    Args:
+        batch_size: frames per window, >= 1.
+        temporal_overlap: frames shared by neighbouring windows; None: `DEFAULT_OVERLAP_FRAMES`,
+            or fewer where the window is too short for that.
+
+    Returns:
+        The window's length, the overlap, and a note for the user ("" if there is nothing to say).
+
+    Raises:
+        PlanError: the overlap would put a latent into three windows.
+    """
+    wanted = DEFAULT_OVERLAP_FRAMES if temporal_overlap is None else temporal_overlap
+    window = (batch_size - 1) // FRAMES_PER_LATENT + 1
+    overlap, largest = math.ceil(wanted / FRAMES_PER_LATENT), largest_overlap(window)
+    if overlap <= largest:
+        return window, overlap, ""
+    most = FRAMES_PER_LATENT * largest
+    if temporal_overlap is None:
+        note = f"temporal overlap lowered to {most} frames to fit batch_size {batch_size}"
+        return window, largest, note
+    raise PlanError(
+        f"temporal_overlap {temporal_overlap} is too large for batch_size {batch_size}: "
+        f"at most {most} frames fit; lower it or raise batch_size"
+    )
 
 
 def plan_windows(
@@ -42,22 +73,22 @@ def plan_windows(
     by one at most; the longer ones come first.
 
     Args:
-        num_latents: to cover.
+        num_latents: how many latents to cover.
         window: largest length of a window.
         overlap: latents that neighbours share.
         start: first latent; not 0 when a part of a shot is cut again into smaller windows.
 
     Raises:
-        PlanError: a latent would lie in three windows, or a number makes no sense.
+        PlanError: a latent would lie in three windows, or a number is too small.
     """
     if num_latents < 1 or window < 1 or overlap < 0:
         raise PlanError(
             f"need latents >= 1, window >= 1, overlap >= 0; got {num_latents}, {window}, {overlap}"
         )
-    if overlap > (window + 1) // 3:
+    if overlap > largest_overlap(window):
         raise PlanError(
             f"overlap {overlap} is too large for windows of {window} latents: at most "
-            f"{(window + 1) // 3}, so that no latent lies in three windows"
+            f"{largest_overlap(window)}, so that no latent lies in three windows"
         )
     if num_latents <= window:
         return (range(start, start + num_latents),)
@@ -77,10 +108,11 @@ def soft_boundaries(windows: Sequence[range]) -> tuple[int, ...]:
 
 
 def windows_of_piece(windows: Sequence[range], start: int, stop: int) -> range:
-    """Indices of the windows whose own latents are the shot's frames [start, stop).
+    """Indices of the windows that own the shot's frames [start, stop) (see `owned_latents`).
 
     Raises:
-        PlanError: `start` or `stop` is no window's first frame (nor the shot's end).
+        PlanError: `start` is not the first frame of a window, or `stop` is neither that nor the
+            end of the shot.
     """
     firsts = [first_frame(window.start) for window in windows]
     shot_end = first_frame(windows[-1].stop)
@@ -90,25 +122,28 @@ def windows_of_piece(windows: Sequence[range], start: int, stop: int) -> range:
 
 
 def owned_latents(windows: Sequence[range], index: int) -> range:
-    """The latents that are final once window `index` has been joined."""
+    """The latents that are final once window `index` has been joined to the one before it.
+
+    The overlap with the next window is not: that window blends into it.
+    """
     is_last = index == len(windows) - 1
     return range(windows[index].start, windows[index].stop if is_last else windows[index + 1].start)
 
 
 def encoder_slices(windows: Sequence[range], slice_latents: int) -> tuple[range, ...]:
-    """Slices the encoder works in: none crosses the start or the end of a window."""
+    """Slices of the encoder: none crosses the start or the end of a window."""
     edges = {edge for window in windows for edge in (window.start, window.stop)}
     return _slices(edges, slice_latents)
 
 
 def decoder_slices(windows: Sequence[range], slice_latents: int) -> tuple[range, ...]:
-    """Slices the decoder works in: none crosses the start of a window."""
+    """Slices of the decoder: none crosses the start of a window."""
     edges = {window.start for window in windows} | {windows[-1].stop}
     return _slices(edges, slice_latents)
 
 
 def _slices(edges: set[int], slice_latents: int) -> tuple[range, ...]:
-    """Groups of `slice_latents` between edges; a shot's first group is latents 0 and 1."""
+    """Cut at the edges, and between them after every `slice_latents`."""
     if slice_latents < 1:
         raise PlanError(f"a slice needs at least 1 latent, got {slice_latents}")
     first, *others = itertools.pairwise(sorted(edges))
@@ -120,16 +155,16 @@ def _slices(edges: set[int], slice_latents: int) -> tuple[range, ...]:
 
 
 def warm_up_start(slices: Sequence[range], *, first_needed: int, lead_latents: int) -> int:
-    """First latent to run when the state at `first_needed` is rebuilt; 0 = as a fresh shot.
+    """First latent to run again so that the VAE's state at `first_needed` is as it was.
 
-    Only a slice start gives the same bits, so it is the last one that leaves at least
-    `lead_latents` before the first latent whose result counts.
+    Work that starts in the middle of a slice gives other bits. So this is the start of the last
+    slice that leaves at least `lead_latents` in front of `first_needed`, or 0, the shot's start.
     """
     latest = first_needed - lead_latents
     return max((s.start for s in slices if s.start <= latest), default=0)
 
 
 def encoder_warm_up_start(slices: Sequence[range], *, first_needed: int, lead_frames: int) -> int:
-    """As `warm_up_start`, with the lead in source frames (the encoder's reach back in time)."""
-    lead_latents = math.ceil(lead_frames / _FRAMES_PER_LATENT)
+    """As `warm_up_start`, with the lead in source frames: how far back the encoder looks."""
+    lead_latents = math.ceil(lead_frames / FRAMES_PER_LATENT)
     return warm_up_start(slices, first_needed=first_needed, lead_latents=lead_latents)

@@ -1,4 +1,4 @@
-"""The child process that probes, restores and joins, run under limits."""
+"""Runs the child process, which probes, restores and joins, under limits."""
 
 from tasks.child.guard import Child
 from tasks.child.operation import run_operation

@@ -1,13 +1,13 @@
-"""Run the child process under limits: the mechanics of the watchdog.
+"""Runs the child process and ends it when it hangs.
 
-The child (`python -m seedvr2_core.child`) takes JSON requests on stdin and gives JSON events on
-stdout; its stderr is log text. It runs in its own process group, which is killed as a whole
-(TERM, grace, KILL). Limits run on the monotonic clock. Nothing here knows Prefect.
+The child (`python -m seedvr2_core.child`) takes requests on stdin and gives events on stdout (see
+`seedvr2_core/child/protocol.py`); its stderr is log text. It has its own process group, which is
+ended as a whole: TERM, a few seconds of grace, KILL. Limits run on the monotonic clock, because the
+wall clock may jump. This module knows nothing of Prefect.
 """
 
 import contextlib
 import contextvars
-import json
 import logging
 import os
 import queue
@@ -17,19 +17,28 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from seedvr2_core import errors
+from seedvr2_core.child.protocol import (
+    Event,
+    Failed,
+    Request,
+    Stop,
+    decode_event,
+    encode_request,
+)
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.settings import child_environment
 
 TAIL_LINES = 20
+"""Log lines that are kept for error messages."""
 GRACE_SECONDS = 5.0
+"""Time between TERM and KILL."""
 MAX_LOG_LINES_PER_SECOND = 20
+"""Log lines that are passed on; the rest is dropped, so that a child cannot flood the run's log."""
 _POLL_SECONDS = 0.25
-
-Event = Mapping[str, Any]
 
 
 class Child:
@@ -45,15 +54,17 @@ class Child:
 
         Args:
             log: called from a reader thread with each line of the child's log, at most
-                20 a second.
+                `MAX_LOG_LINES_PER_SECOND`.
             command: what to run; our process id is appended.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        """The last lines of its log."""
         self.last_life = time.monotonic()
+        """When it sent its last event."""
         self._log = log or logging.getLogger(__name__).info
-        self._events: queue.Queue[Event] = queue.Queue()
-        # The child asks the kernel to kill it when the thread that started it ends: start it from
-        # a thread that lives as long as the job (flow and tasks run in the main thread).
+        self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
+        # The child asks the kernel to kill it when the thread that started it ends. So this must be
+        # a thread that lives as long as the job: flow and tasks run in the main thread.
         self._process = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -68,7 +79,7 @@ class Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._stdin: IO[str] = self._process.stdin
-        # A log handler may need the starter's context; it does not follow into a thread by itself.
+        # Prefect's log handler needs our context variables, which a new thread does not inherit.
         readers = (
             (self._read_events, self._process.stdout),
             (self._read_log, self._process.stderr),
@@ -82,7 +93,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id, also the id of its group."""
+        """Id of the process and of its group."""
         return self._process.pid
 
     @property
@@ -90,24 +101,24 @@ class Child:
         """Whether the child is still running."""
         return self._process.poll() is None
 
-    def send(self, request: Mapping[str, object]) -> None:
-        """Give the child something to do; a dead child is noticed by the next wait."""
+    def send(self, request: Request[Any]) -> None:
+        """Give the child something to do. If it is dead, the next `next_event` raises."""
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.write(encode_request(request) + "\n")
             self._stdin.flush()
 
-    def next_event(self, *, stall: float, deadline: float, doing: str) -> Event:
-        """The next event other than a log line.
+    def next_event(self, *, stall_seconds: float, deadline: float, doing: str) -> Event:
+        """Wait for the child's next event.
 
         Args:
-            stall: seconds without any event after which the child counts as hung.
+            stall_seconds: time without any event after which the child counts as hung.
             deadline: `time.monotonic()` at which waiting ends in any case.
-            doing: what is waited for, in words.
+            doing: what the child is doing, in words, for the messages.
 
         Raises:
-            StalledError: no event for `stall` seconds.
+            StalledError: no event for `stall_seconds`.
             DeadlineError: the deadline passed.
-            ChildFailedError: the child ended.
+            ChildFailedError: the child ended, or sent an event that we do not know.
             SeedVR2Error: the child reported an error of its own; its class is kept.
         """
         while True:
@@ -115,7 +126,9 @@ class Child:
                 raise DeadlineError(f"the time limit was passed while {doing}" + self._tail_words())
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_POLL_SECONDS)
-                if event["event"] == "error":
+                if isinstance(event, ChildFailedError):
+                    raise event
+                if isinstance(event, Failed):
                     raise self._reported(event)
                 return event
             if not self.alive and self._drained():
@@ -123,16 +136,16 @@ class Child:
                     f"the child process ended with {self._exit_words()} while {doing}"
                     + self._tail_words()
                 )
-            if time.monotonic() - self.last_life > stall:
+            if time.monotonic() - self.last_life > stall_seconds:
                 raise StalledError(
-                    f"no sign of life for {stall:g} s while {doing}" + self._tail_words()
+                    f"no sign of life for {stall_seconds:g} s while {doing}" + self._tail_words()
                 )
 
     def close(self) -> None:
-        """End the child and everything it started; safe to call twice."""
+        """End the child and every process it has started; may be called twice."""
         if self._stdin.closed:
             return
-        self.send({"op": "stop"})
+        self.send(Stop())
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -142,10 +155,13 @@ class Child:
             reader.join(timeout=2.0)
 
     def _read_events(self, stream: IO[str]) -> None:
-        """Reader thread: parse events; anything else on stdout is log text."""
+        """Reader thread: queue the events; anything else on stdout is log text."""
         with stream:
             for line in stream:
-                event = _parse_event(line)
+                try:
+                    event = decode_event(line)
+                except ChildFailedError as error:
+                    event = error  # raised where somebody waits for the event
                 if event is None:
                     self.tail.append(line.rstrip())
                     continue
@@ -153,7 +169,7 @@ class Child:
                 self._events.put(event)
 
     def _read_log(self, stream: IO[str]) -> None:
-        """Reader thread: keep the last lines, pass on what the rate allows."""
+        """Reader thread: keep the last lines, and pass lines on as fast as is allowed."""
         second, passed = 0.0, 0
         with stream:
             for line in stream:
@@ -167,7 +183,7 @@ class Child:
                     self._log(text)
 
     def _drained(self) -> bool:
-        """Whether every event of a dead child has been taken."""
+        """Whether all events of a dead child have been taken."""
         self._readers[0].join(timeout=1.0)
         return self._events.empty()
 
@@ -184,25 +200,16 @@ class Child:
         return "; its last lines:\n" + "\n".join(self.tail)
 
     @staticmethod
-    def _reported(event: Event) -> SeedVR2Error:
+    def _reported(event: Failed) -> SeedVR2Error:
         """The error the child reported, in its own class."""
-        kind = getattr(errors, str(event["kind"]), None)
+        kind = getattr(errors, event.kind, None)
         if isinstance(kind, type) and issubclass(kind, SeedVR2Error):
-            return kind(event["message"])
-        return ChildFailedError(f"{event['kind']}: {event['message']}")
-
-
-def _parse_event(line: str) -> Event | None:
-    """An event, or None for anything that is none (a stray print, half a line)."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+            return kind(event.message)
+        return ChildFailedError(f"{event.kind}: {event.message}")
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
-    """End a process group: TERM, grace, KILL; returns when no member is left to signal."""
+    """End a process group: TERM, grace, KILL. Returns when no process of it is left."""
     for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
         end = time.monotonic() + grace
         try:

@@ -1,13 +1,30 @@
-"""The segments' watch."""
+"""The segments of a job while they are made: the child that makes them, and who waits for them.
 
+One child makes all pending segments of a job, one after another. The flow opens the watch over it
+(`session`), and each task run of the job waits there for its own segment (`current_watch`).
+"""
+
+import contextlib
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 
+from seedvr2_core.child.protocol import (
+    OUTPUT_PHASE,
+    Event,
+    Heartbeat,
+    Idle,
+    Ready,
+    Restore,
+    SegmentDone,
+    Waiting,
+)
 from seedvr2_core.errors import ChildFailedError, DeadlineError
 from seedvr2_core.files import read_record
-from seedvr2_core.job import pending_segments
+from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning import Plan
-from tasks.child.guard import Child, Event
-from tasks.run import record
+from tasks.child.guard import Child
+from tasks.run import current
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -16,19 +33,22 @@ class SegmentWatch:
     """The pending segments of a job and the child that makes them."""
 
     def __init__(self, job: PlannedJob) -> None:
-        self._job = job
-        self._plan = read_record(job.job_dir / "plan.json", Plan)
-        self._pending = pending_segments(job.job_dir, self._plan)
+        """Look which segments are on disk; a child is started when the first other is asked for."""
+        self._job, self._job_dir = job, JobDir(job.job_dir)
+        self._plan = read_record(self._job_dir.plan_path, Plan)
+        self._pending = pending_segments(self._job_dir, self._plan)
         self.reused = job.num_segments - len(self._pending)
+        """Segments that an earlier run has made."""
         self._deadline = time.monotonic() + job.job_limit_seconds
         self._child: Child | None = None
         self._ready = False
         self._lost_one = False
+        """A child ended before its work was done."""
         self._base_frames = 0
         """Frames finished before the running child began."""
 
     def is_done(self, index: int) -> bool:
-        """Whether the segment lies on disk, finished."""
+        """Whether the segment is finished and on disk."""
         return index not in self._pending
 
     def wait_for(self, index: int) -> None:
@@ -39,7 +59,7 @@ class SegmentWatch:
             SeedVR2Error: what the child reported, or that it died.
         """
         if self._lost_one and self._child is None:  # it may have made more than it could tell
-            self._pending = pending_segments(self._job.job_dir, self._plan)
+            self._pending = pending_segments(self._job_dir, self._plan)
         try:
             if not self.is_done(index):
                 self._start_child()
@@ -64,44 +84,47 @@ class SegmentWatch:
             return
         done = set(range(self._job.num_segments)) - set(self._pending)
         self._base_frames = sum(self._plan.segments[k].num_frames for k in done)
-        self._child = Child(log=record.current().log)
+        self._child = Child(log=current().log)
         self._child.send(
-            {
-                "op": "restore",
-                "job_dir": str(self._job.job_dir),
-                "source": str(self._job.source.path),
-                "device": self._job.device,
-                "weights_dir": str(get_settings().weights_folder),
-                "lock_dir": str(get_settings().work_dir / "locks"),
-                "segments": self._pending,
-            }
+            Restore(
+                job_dir=self._job.job_dir,
+                source=self._job.source.path,
+                device=self._job.device,
+                weights_dir=get_settings().weights_folder,
+                lock_dir=get_settings().work_dir / "locks",
+                segments=tuple(self._pending),
+            )
         )
         load = self._plan.limits.load
-        record.current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
+        current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
         limit = time.monotonic() + load
         while not self._ready:
             event = self._next_event(load, limit, "loading the engine")
-            self._ready = event["event"] == "ready"
-            if event["event"] == "waiting":  # it has not begun to load
+            self._ready = isinstance(event, Ready)
+            if isinstance(event, Waiting):  # it has not begun to load
                 limit = time.monotonic() + load
-                self._show(f"waiting for {event['whom']}", 0)
+                self._show(f"waiting for {event.whom}", 0)
 
     def _take_event(self, index: int, limit: float) -> None:
         """Wait for one event of the child under all limits and note it."""
-        event = self._next_event(self._job.stall_limit_seconds, limit, f"restoring segment {index}")
-        if event["event"] == "segment_done":
-            self._pending.remove(event["segment"])
-        elif event["event"] == "heartbeat":
-            self._show(event["phase"], event["done"])
-        elif event["event"] == "idle" and not self.is_done(index):
-            raise ChildFailedError(f"the child has ended its work without segment {index}")
+        stall_seconds = self._job.stall_limit_seconds
+        match self._next_event(stall_seconds, limit, f"restoring segment {index}"):
+            case SegmentDone(segment=segment):
+                self._pending.remove(segment)
+            case Heartbeat(phase=phase, done=done):
+                self._show(phase, done)
+            case Idle() if not self.is_done(index):
+                raise ChildFailedError(f"the child has ended its work without segment {index}")
+            case _:
+                pass
 
-    def _next_event(self, stall: float, limit: float, doing: str) -> Event:
+    def _next_event(self, stall_seconds: float, limit: float, doing: str) -> Event:
         """The child's next event, under the stall limit, this step's limit and the job's."""
         assert self._child is not None
+        deadline = min(limit, self._deadline)
         try:
             return self._child.next_event(
-                stall=stall, deadline=min(limit, self._deadline), doing=doing
+                stall_seconds=stall_seconds, deadline=deadline, doing=doing
             )
         except DeadlineError as error:
             if time.monotonic() <= self._deadline:
@@ -112,11 +135,34 @@ class SegmentWatch:
             ) from error
 
     def _show(self, phase: str, done: int) -> None:
-        """Pass progress on; the encoder's count is what is really finished."""
-        frames = self._base_frames + done if phase == "encode" else None
-        record.current().progress(
+        """Pass progress on; only the encoder's count tells how many frames are finished."""
+        current().progress(
             phase=phase,
-            frames=frames,
+            frames=self._base_frames + done if phase == OUTPUT_PHASE else None,
             num_frames=self._job.num_frames,
             stall_limit=self._job.stall_limit_seconds,
         )
+
+
+_watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
+
+
+@contextlib.contextmanager
+def session(job: PlannedJob) -> Iterator[SegmentWatch]:
+    """Watch the segments of a job in the `with` block; its child is ended at the end of it."""
+    watch = SegmentWatch(job)
+    token = _watch.set(watch)
+    try:
+        yield watch
+    finally:
+        _watch.reset(token)
+        watch.close()
+
+
+def current_watch() -> SegmentWatch:
+    """The watch that `session` has opened in this context.
+
+    Raises:
+        LookupError: there is none: a task for a segment runs outside of the flow's `with` block.
+    """
+    return _watch.get()

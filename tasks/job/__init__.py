@@ -1,4 +1,4 @@
-"""A job's directory: held by one run, searched for an earlier output, closed at the end."""
+"""What a run does with its job's directory: hold it, look for a finished output, clean it up."""
 
 from tasks.job.finish import find_finished, finish, make_room
 from tasks.job.hold import hold_job

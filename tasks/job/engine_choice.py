@@ -1,4 +1,4 @@
-"""Which engine makes a job, and on which device."""
+"""Chooses the engine of a job and the device that it runs on."""
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import weight_files
@@ -8,10 +8,14 @@ from tasks.settings import Settings
 
 
 def choose_device(wanted: str, devices: tuple[Device, ...]) -> Device:
-    """The device to run on: the best one, or the one that the settings name.
+    """The device to run on.
+
+    Args:
+        wanted: SEEDVR2_DEVICE: the name of a device, or "auto" for the best one.
+        devices: what this machine has, best first.
 
     Raises:
-        InvalidRequestError: the setting names a device that is not there.
+        InvalidRequestError: this machine has no device of that name.
     """
     if wanted == "auto":
         return devices[0]
@@ -28,14 +32,15 @@ def choose_engine(model: str, device: Device, settings: Settings) -> tuple[Engin
     """The engine of a request, and a note for the user ("" if none).
 
     Args:
-        model: of the request; auto is SeedVR2 7B, or span where the settings allow a small engine.
-        device: that it will run on.
+        model: of the request. "auto" is SeedVR2 7B; where that cannot run, it is span if the
+            settings allow a small engine.
+        device: the device that it will run on.
         settings: of this machine.
 
     Raises:
-        CheckpointError: its weights are missing or damaged, or auto cannot be SeedVR2 here and
-            must not become a small engine.
-        InvalidRequestError: it cannot run on this device.
+        CheckpointError: the engine's weights are missing or damaged; or the model is "auto",
+            SeedVR2 cannot run here, and the settings do not allow a small engine.
+        InvalidRequestError: the engine cannot run on this device.
     """
     if model != "auto":
         spec = find_engine(model)
@@ -56,10 +61,12 @@ def choose_engine(model: str, device: Device, settings: Settings) -> tuple[Engin
 
 
 def _lacks_gpu(spec: EngineSpec, device: Device) -> str:
+    """Why the engine cannot run on the device, as the end of a sentence; "" if it can."""
     return "needs an NVIDIA GPU" if spec.needs_gpu and device.name == "cpu" else ""
 
 
 def _lacks_weights(spec: EngineSpec, settings: Settings) -> str:
+    """Why the engine cannot be loaded, as the end of a sentence; "" if its weights are there."""
     try:
         weight_files(spec.name, settings.weights_folder)
     except CheckpointError as error:

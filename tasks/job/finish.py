@@ -1,4 +1,4 @@
-"""A job's directory: held by one run at a time, searched for a finished output, then closed."""
+"""Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run
@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.space import check_room
-from seedvr2_core.job import deviations
-from seedvr2_core.job.sidecar import finished_sizes, sidecar_path
+from seedvr2_core.job import JobDir, deviations
+from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan
-from tasks.job.sweep import RESULT, remove_pieces, sweep
+from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
@@ -21,13 +21,16 @@ from tasks.storage import open_storage
 
 @step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
 def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
-    """The job's output, if an earlier run stored it and the storage still has these bytes.
+    """The job's output, if an earlier run stored it and the storage still has the same bytes.
 
     Args:
-        job: held by this run.
-        seconds: that this run took so far.
+        job: the job, which this run holds.
+        seconds: how long this run has taken so far.
 
-    Side effects: result.json and the result artifact, as `finish`.
+    Returns:
+        The result, as this run's; None if the output must be made.
+
+    Side effects: as `finish`, where there is a result.
     Raises: StorageError (retried).
     """
     earlier = _read_result(job)
@@ -35,7 +38,9 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         return None
     found = open_storage(get_settings()).stat(earlier.filename)
     if found is None or found.sha256 != earlier.sha256:
-        get_run_logger().warning("%s is not in storage any more; made again", earlier.filename)
+        get_run_logger().warning(
+            "%s is not in storage any more; it is made again", earlier.filename
+        )
         return None
     get_run_logger().info("%s is in storage already", earlier.filename)
     changes = {
@@ -49,31 +54,34 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
 
 
 def _read_result(job: PlannedJob) -> UpscaleResult | None:
-    """What an earlier run wrote last, if anything that can be read."""
-    path = job.job_dir / RESULT
+    """The result that an earlier run has written; None if there is none that can be read."""
+    path = JobDir(job.job_dir).result_path
     if not path.exists():
         return None
     try:
         return UpscaleResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        get_run_logger().warning("%s is not readable (%d errors)", path, error.error_count())
+        get_run_logger().warning(
+            "%s is no readable result (%d errors) and is ignored", path, error.error_count()
+        )
         return None
 
 
 @step(name="make-room", retries=1, retry_delay_seconds=2)
 def make_room(job: PlannedJob) -> None:
-    """Remove what is older than SEEDVR2_KEEP_DAYS, then see that what is missing fits the disk.
+    """Remove what is older than SEEDVR2_KEEP_DAYS, then check that the job fits on the disk.
 
     Side effects: see `tasks.job.sweep`.
-    Raises: ResourceError with both numbers (final).
+    Raises: ResourceError: the disk has too little room; the message has both numbers (final).
     """
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
-    plan = read_record(job.job_dir / "plan.json", Plan)
-    # Digests are looked at when the work begins; here a glance is enough.
-    pending = [s for s in plan.segments if not sidecar_path(job.job_dir, s.index).exists()]
-    need = bytes_needed(plan, pending, finished_sizes(job.job_dir, plan))
-    check_room(job.job_dir, need, doing="the job")
+    job_dir = JobDir(job.job_dir)
+    plan = read_record(job_dir.plan_path, Plan)
+    # Digests are compared when the work begins; for an estimate the sidecars are enough.
+    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).exists()]
+    need = bytes_needed(plan, pending, finished_sizes(job_dir, plan))
+    check_room(job_dir.path, need, doing="the job")
 
 
 @step(name="finish", retries=10, retry_delay_seconds=[1, 2, 5, 10, 30, 30, 30, 30, 30, 30])
@@ -85,13 +93,21 @@ def finish(
     seconds: float,
     segments_reused: int,
 ) -> UpscaleResult:
-    """The result: to disk first, then to Prefect as an artifact; then the job's pieces go.
+    """Record the result, on disk first and then in Prefect, and remove the job's pieces.
 
-    Side effects: writes jobs/<job_key>/result.json; removes segments, latents and the joined file
-        (not where SEEDVR2_KEEP_SEGMENTS is on).
-    Retries: while the Prefect server is away, for about three minutes.
+    Args:
+        job: the job, which this run holds.
+        joined: the joined file.
+        stored: the same file in storage, verified.
+        seconds: how long this run has taken.
+        segments_reused: how many segments an earlier run had made.
+
+    Side effects: writes jobs/<job_key>/result.json and the result artifact; removes segments,
+        latents and the joined file (unless SEEDVR2_KEEP_SEGMENTS is on).
+    Retries: for about three minutes, in case the Prefect server is away.
     """
-    plan = read_record(job.job_dir / "plan.json", Plan)
+    job_dir = JobDir(job.job_dir)
+    plan = read_record(job_dir.plan_path, Plan)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
@@ -108,15 +124,16 @@ def finish(
         frames=joined.num_frames,
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
-        notes=(*job.notes, *joined.notes, *deviations(job.job_dir, plan)),
+        notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
     )
     return _close(job, result)
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
-    """Record the result and remove what it was made of."""
-    write_bytes(job.job_dir / RESULT, result.model_dump_json(indent=2).encode())
+    """Record the result and remove the pieces that it was made of."""
+    job_dir = JobDir(job.job_dir)
+    write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
     publish_result(result)
     if not get_settings().keep_segments:
-        remove_pieces(job.job_dir)
+        remove_pieces(job_dir)
     return result

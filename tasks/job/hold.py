@@ -1,4 +1,8 @@
-"""A job's directory is held by one run at a time."""
+"""Lets only one run at a time work on a job's directory.
+
+Equal requests have the same job and so the same directory. The second run waits for the first and
+then finds its output. A run that is asked to start afresh empties the directory first.
+"""
 
 import contextlib
 import shutil
@@ -9,47 +13,40 @@ from prefect.runtime import flow_run
 
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import write_bytes
-from seedvr2_core.job.sidecar import segments_dir
-from tasks.job.sweep import LOCK, RESULT
+from seedvr2_core.job import JobDir
 from tasks.schemas import PlannedJob
-
-FRESH_PLAN = "plan.fresh.json"
-"""The plan of a fresh start, until its run holds the job."""
-_FRESH_RUN = "fresh.run"
-"""Holds the id of the run that has started afresh; its own retries go on with what it made."""
 
 
 @contextlib.contextmanager
 def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
-    """Hold the job's directory; a second run of the same request waits and reuses the result.
+    """Hold the job's directory for the length of a `with` block; waits while another run holds it.
 
     Args:
-        job: whose directory it is.
-        fresh: forget what earlier runs left; once in the life of a run.
+        job: the job.
+        fresh: remove what earlier runs left. A retry of the same run does not do so again.
 
     Raises:
-        DeadlineError: the other run still holds it after its own job limit.
+        DeadlineError: another run still holds the directory after the job's time limit.
     """
 
     def say_so() -> None:
         get_run_logger().warning("another run of the same request is at work; waiting for it")
 
-    lock = job.job_dir / LOCK
-    with hold_lock(lock, timeout=job.job_limit_seconds, on_wait=say_so):
+    job_dir = JobDir(job.job_dir)
+    with hold_lock(job_dir.lock_path, timeout=job.job_limit_seconds, on_wait=say_so):
         if fresh:
-            _begin_afresh(job)
+            _begin_afresh(job_dir)
         yield
 
 
-def _begin_afresh(job: PlannedJob) -> None:
-    """Remove what is there and take the new plan, if this run has not done so before."""
-    run_id, marker = str(flow_run.id), job.job_dir / _FRESH_RUN
-    planned = job.job_dir / FRESH_PLAN
+def _begin_afresh(job_dir: JobDir) -> None:
+    """Remove results and segments and take the new plan, if this run has not done so before."""
+    run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
     if marker.exists() and marker.read_text() == run_id:
         planned.unlink(missing_ok=True)
         return
-    (job.job_dir / RESULT).unlink(missing_ok=True)
-    shutil.rmtree(segments_dir(job.job_dir), ignore_errors=True)
-    if planned.exists():  # not if an equal run that began afresh just before has taken it
-        planned.replace(job.job_dir / "plan.json")
+    job_dir.result_path.unlink(missing_ok=True)
+    shutil.rmtree(job_dir.segments_path, ignore_errors=True)
+    if planned.exists():  # an equal run that has just started afresh may have taken it
+        planned.replace(job_dir.plan_path)
     write_bytes(marker, run_id.encode())

@@ -1,7 +1,8 @@
-"""What is removed, and when: a finished job's pieces at once, what nobody came back for by age.
+"""Removes a finished job's pieces at once, and everything that was not used for some days.
 
-Nothing that a run holds is touched. Of a finished job `result.json` stays for good: it holds the
-output's digest, by which the same request finds its output in storage. Knows no Prefect.
+What a run holds is not touched. The result.json of a finished job stays for good: it has the
+output's digest, by which the same request finds its output in storage. This module knows nothing of
+Prefect.
 """
 
 import contextlib
@@ -13,31 +14,33 @@ from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files import hold_lock, read_record
-from seedvr2_core.job.sidecar import segments_dir
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan
 from tasks.settings import Settings
 
-RESULT, LOCK = "result.json", "job.lock"
 _DAY_SECONDS = 86_400.0
 
 
-def remove_pieces(job_dir: Path) -> None:
-    """Remove what made a finished job's output: segments, latents and the joined file.
+def remove_pieces(job_dir: JobDir) -> None:
+    """Remove what a finished job's output was made of: segments, latents and the joined file.
 
-    The caller holds the job's lock and has its output in storage, verified.
+    The caller holds the job's lock, and the output is in storage and verified.
     """
-    shutil.rmtree(segments_dir(job_dir), ignore_errors=True)
-    (job_dir / "output.mp4").unlink(missing_ok=True)
+    shutil.rmtree(job_dir.segments_path, ignore_errors=True)
+    job_dir.output_path.unlink(missing_ok=True)
 
 
 def sweep(settings: Settings) -> list[str]:
-    """Remove what is older than the settings keep it; returns what was removed, in words.
+    """Remove what has not been used for SEEDVR2_KEEP_DAYS.
 
-    Jobs that a run holds, sources of such jobs and downloads under way stay, however old.
+    Jobs that a run holds, sources of unfinished jobs and downloads under way stay, however old.
+
+    Returns:
+        What was removed, in words.
     """
     limit = time.time() - settings.keep_days * _DAY_SECONDS
     removed = [
-        f"job {path.name}" for path in _old_jobs(settings, limit) if _remove_job(path, limit)
+        f"job {job.path.name}" for job in _old_jobs(settings, limit) if _remove_job(job, limit)
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
@@ -48,17 +51,17 @@ def sweep(settings: Settings) -> list[str]:
 
 
 def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
-    """Sources and uploads that nobody asked for since; removed as they are yielded."""
+    """Remove sources and uploads that nobody has asked for since `limit`; yields each one."""
     used = _sources_in_use(settings)
     for path in _files(settings.work_dir / "sources", settings.work_dir / "intake"):
         is_source = re.fullmatch("[0-9a-f]{64}", path.name) and path.name not in used
-        if is_source and _mtime(path) < limit:  # fetch touches what it hands out
+        if is_source and _mtime(path) < limit:  # fetch sets the time of what it hands out
             path.unlink(missing_ok=True)
             yield path
 
 
 def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
-    """Downloads that were never finished, and what is known of those that were."""
+    """Remove unfinished downloads and notes on finished ones, from before `limit`; yields each."""
     intake = settings.work_dir / "intake"
     for part in [*intake.glob("*.part"), *intake.glob("*.json")]:
         if part.name.startswith(".") or _mtime(part) >= limit:
@@ -73,64 +76,72 @@ def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
             yield part.name
 
 
-def _old_jobs(settings: Settings, limit: float) -> list[Path]:
-    folders = (path for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
-    return [path for path in folders if _worth_removing(path) and _last_touched(path) < limit]
+def _jobs(settings: Settings) -> Iterator[JobDir]:
+    """Every job of the work directory."""
+    return (JobDir(path) for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
 
 
-def _worth_removing(job_dir: Path) -> bool:
-    """Whether there is more than what stays of a finished job."""
-    names = {path.name for path in job_dir.iterdir()}
-    return RESULT not in names or bool(names - {RESULT, LOCK})
+def _old_jobs(settings: Settings, limit: float) -> list[JobDir]:
+    """Jobs that were not touched since `limit` and have something to remove."""
+    return [job for job in _jobs(settings) if _worth_removing(job) and _last_touched(job) < limit]
 
 
-def _last_touched(job_dir: Path) -> float:
-    """When anything in the job's directory was written last."""
-    return max(_mtime(path) for path in (job_dir, *job_dir.rglob("*")))
+def _worth_removing(job_dir: JobDir) -> bool:
+    """Whether the directory holds more than what stays of a finished job."""
+    if not job_dir.result_path.exists():
+        return True
+    return bool(set(job_dir.path.iterdir()) - {job_dir.result_path, job_dir.lock_path})
 
 
-def _remove_job(job_dir: Path, limit: float) -> bool:
-    """Remove an old job, but for its result; False if a run holds it after all."""
+def _last_touched(job_dir: JobDir) -> float:
+    """When anything in the job's directory was last written (seconds since the epoch)."""
+    return max(_mtime(path) for path in (job_dir.path, *job_dir.path.rglob("*")))
+
+
+def _remove_job(job_dir: JobDir, limit: float) -> bool:
+    """Remove an old job except for its result; False if a run holds it or has just used it."""
     try:
-        with hold_lock(job_dir / LOCK, timeout=0, on_wait=lambda: None):
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
             if _last_touched_but_lock(job_dir) >= limit:
                 return False
-            for path in job_dir.iterdir():
+            for path in job_dir.path.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name not in (RESULT, LOCK):
+                elif path not in (job_dir.result_path, job_dir.lock_path):
                     path.unlink()
-            if not (job_dir / RESULT).exists():
-                shutil.rmtree(job_dir)  # the lock's file last: others may wait for it
+            if not job_dir.result_path.exists():
+                shutil.rmtree(job_dir.path)  # with the lock's file, last: others may wait for it
             return True
     except DeadlineError:
         return False
 
 
-def _last_touched_but_lock(job_dir: Path) -> float:
-    """As `_last_touched`; taking the lock may have made its file and so touched the directory."""
-    files = (path for path in job_dir.rglob("*") if path.name != LOCK)
+def _last_touched_but_lock(job_dir: JobDir) -> float:
+    """As `_last_touched`, without what taking the lock may change: its file and the directory."""
+    files = (path for path in job_dir.path.rglob("*") if path != job_dir.lock_path)
     return max((_mtime(path) for path in files), default=0.0)
 
 
 def _sources_in_use(settings: Settings) -> set[str]:
     """Digests of the sources of jobs that are not finished: they may be resumed."""
     used: set[str] = set()
-    for path in (settings.work_dir / "jobs").glob("*/plan.json"):
-        if not (path.parent / RESULT).exists():
+    for job_dir in _jobs(settings):
+        if not job_dir.result_path.exists():
             try:
-                used.add(read_record(path, Plan).source_sha256)
+                used.add(read_record(job_dir.plan_path, Plan).source_sha256)
             except (SegmentError, FileNotFoundError):
-                continue  # no plan that could be resumed
+                continue  # without a readable plan it cannot be resumed
     return used
 
 
 def _files(*folders: Path) -> Iterator[Path]:
+    """The files in these folders."""
     return (path for folder in folders for path in folder.glob("*") if path.is_file())
 
 
 def _mtime(path: Path) -> float:
+    """When the file was last written; 0 if it was removed meanwhile."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        return 0.0  # removed meanwhile
+        return 0.0

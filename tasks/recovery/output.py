@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import write_bytes
+from seedvr2_core.job import JobDir
 from tasks.recovery.report import RunReport
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import get_settings
@@ -50,14 +51,14 @@ def look_once(report: RunReport) -> UpscaleResult | None:
     """The output, by what is known of it."""
     if report.job is None:
         return None
-    job_dir, storage = _job_dir(report.job), open_storage(get_settings())
-    saved = _saved_result(job_dir / "result.json", report)
+    job_dir, storage = _job_dir(report.job.job_key), open_storage(get_settings())
+    saved = _saved_result(job_dir.result_path, report)
     if saved is not None:
         # The same source may have had another name then, and with it its output.
         stored = storage.stat(saved.filename)
         if stored is not None and stored.sha256 in (saved.sha256, ""):
             return _placed(saved, stored, report)
-    made = _digest_of(job_dir / "output.mp4", report)
+    made = _digest_of(job_dir.output_path, report)
     known = {saved.sha256 if saved else "", made} - {""}
     if report.fresh and not known:
         return None
@@ -70,13 +71,13 @@ def look_once(report: RunReport) -> UpscaleResult | None:
 
 def save_result(result: UpscaleResult) -> None:
     """Write result.json, where the job's directory can be reached from here."""
-    job_dir = get_settings().work_dir / "jobs" / result.job_key
-    if job_dir.is_dir():
-        write_bytes(job_dir / "result.json", result.model_dump_json(indent=2).encode())
+    job_dir = _job_dir(result.job_key)
+    if job_dir.path.is_dir():
+        write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
 
 
-def _job_dir(job: Prospect) -> Path:
-    return get_settings().work_dir / "jobs" / job.job_key
+def _job_dir(job_key: str) -> JobDir:
+    return JobDir(get_settings().work_dir / "jobs" / job_key)
 
 
 def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
@@ -109,7 +110,7 @@ def _taken(storage: Storage, name: str) -> Iterator[Stored]:
 
 def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> UpscaleResult:
     """The result of a run that did not live to write it."""
-    preview = _job_dir(job) / "preview.jpg"
+    preview = _job_dir(job.job_key).preview_path
     return UpscaleResult(
         job_id=str(report.run_id),
         job_key=job.job_key,

@@ -19,8 +19,8 @@ import pytest
 from flows.upscale import upscale
 from seedvr2_core.errors import ChildFailedError, DeadlineError, ResourceError
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.job.sidecar import sidecar_path, video_path
-from seedvr2_core.planning import build as planner
+from seedvr2_core.job import JobDir
+from seedvr2_core.planning import timing
 from tasks.schemas import UpscaleResult
 from tasks.settings import use_settings
 from tests.kits.faults import (
@@ -65,13 +65,13 @@ def test_a_child_that_waits_for_another_is_not_loading(
     make_job: Callable[..., FaultyJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, load_seconds = make_job(), 10.0
-    monkeypatch.setattr(planner, "LOAD_SECONDS", load_seconds)
+    monkeypatch.setattr(timing, "LOAD_SECONDS", load_seconds)
     first = run_with(job)
-    (job_dir,) = (job.work_dir / "jobs").iterdir()
-    (job_dir / "result.json").unlink()
-    sidecar_path(job_dir, 0).unlink()
+    job_dir = JobDir(job.job_dir())
+    job_dir.result_path.unlink()
+    job_dir.sidecar_path(0).unlink()
     lock = ExitStack()
-    lock.enter_context(hold_lock(job_dir / "child.lock", timeout=0, on_wait=lambda: None))
+    lock.enter_context(hold_lock(job_dir.child_lock_path, timeout=0, on_wait=lambda: None))
     threading.Timer(1.5 * load_seconds, lock.close).start()
     again = run_with(job)
     assert (again.segments_reused, again.sha256) == (NUM_SEGMENTS - 1, first.sha256)
@@ -152,18 +152,18 @@ def test_the_job_limit_is_final_and_the_job_goes_on_under_a_larger_one(
 
 
 def _truncate(job_dir: Path) -> None:
-    path = video_path(job_dir, 1)
+    path = JobDir(job_dir).video_path(1)
     path.write_bytes(path.read_bytes()[:-200])
 
 
 def _lie(job_dir: Path) -> None:
-    path = sidecar_path(job_dir, 2)
+    path = JobDir(job_dir).sidecar_path(2)
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"sha256": "0" * 64}))
 
 
 def _of_another_plan(job_dir: Path) -> None:
-    path = sidecar_path(job_dir, 4)
+    path = JobDir(job_dir).sidecar_path(4)
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"plan_sha256": "0" * 64}))
 

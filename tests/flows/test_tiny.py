@@ -22,7 +22,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core.files.durable import read_record
-from seedvr2_core.job.sidecar import Sidecar, latents_path, sidecar_path
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
@@ -124,9 +125,9 @@ def test_one_shot_in_many_segments(finished: Finished, demo_clip: Path) -> None:
     with av.open(str(output)) as container:
         assert "tiny test network" in str(container.metadata)
     job_dir = finished.work_dir / "jobs" / result.job_key
-    sidecars = [read_record(sidecar_path(job_dir, k), Sidecar) for k in range(5)]
+    sidecars = [read_record(JobDir(job_dir).sidecar_path(k), Sidecar) for k in range(5)]
     assert {sidecar.precision for sidecar in sidecars} == {"float32 vae, float32 dit"}
-    assert all(latents_path(job_dir, k).is_file() for k in range(5))
+    assert all(JobDir(job_dir).latents_path(k).is_file() for k in range(5))
 
 
 @pytest.mark.soak
@@ -136,7 +137,7 @@ def test_lost_segments_are_made_again_from_what_is_committed(
 ) -> None:
     job_dir = finished.copy_to(tmp_path)
     for index in lost:
-        sidecar_path(job_dir, index).unlink()
+        JobDir(job_dir).sidecar_path(index).unlink()
     again = run(demo_clip)
     assert (again.segments_reused, again.sha256) == (5 - len(lost), finished.result.sha256)
 
@@ -146,11 +147,11 @@ def test_a_changed_commit_is_not_built_on(
 ) -> None:
     """Latents that do not fit their sidecar's digest: their segment is made again as well."""
     job_dir = finished.copy_to(tmp_path)
-    latents = latents_path(job_dir, 1)
+    latents = JobDir(job_dir).latents_path(1)
     content = bytearray(latents.read_bytes())
     content[-1] ^= 1
     latents.write_bytes(content)
-    sidecar_path(job_dir, 2).unlink()
+    JobDir(job_dir).sidecar_path(2).unlink()
     again = run(demo_clip)
     assert (again.segments_reused, again.sha256) == (3, finished.result.sha256)
 
@@ -184,7 +185,7 @@ def test_the_3b_style_runs_too(demo_clip: Path, tmp_path: Path) -> None:
     work_dir = offer_tiny(tmp_path)
     first = run(demo_clip, "tiny-3b")
     Path(first.output_path or "").unlink()
-    sidecar_path(work_dir / "jobs" / first.job_key, 2).unlink()
+    JobDir(work_dir / "jobs" / first.job_key).sidecar_path(2).unlink()
     again = run(demo_clip, "tiny-3b")
     assert (again.segments_reused, again.sha256) == (4, first.sha256)
 

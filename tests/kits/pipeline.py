@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from seedvr2_core.child import restore
+from seedvr2_core.child.protocol import Event
 from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.durable import read_record, write_record
-from seedvr2_core.job.sidecar import Sidecar, sidecar_path, video_path
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
@@ -26,11 +28,11 @@ class Heard:
     """Events, kept; beats are not."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[tuple[str, dict[str, object]]] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def emit(self, event: str, **values: object) -> None:
+    def emit(self, event: Event) -> None:
         """Keep it."""
-        self.events.put((event, values))
+        self.events.put(event)
 
     def beat(self, phase: str, done: int, total: int) -> None:
         """Nothing."""
@@ -68,7 +70,7 @@ def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int
     heard = Heard()
     restore.restore_segments(
         plan,
-        job_dir,
+        JobDir(job_dir),
         source=source,
         device="cpu",
         weights_dir=None,
@@ -81,13 +83,13 @@ def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int
 
 def sidecars(plan: Plan, job_dir: Path) -> list[Sidecar | None]:
     """Of all segments, None where there is none."""
-    paths = [sidecar_path(job_dir, segment.index) for segment in plan.segments]
+    paths = [JobDir(job_dir).sidecar_path(segment.index) for segment in plan.segments]
     return [read_record(path, Sidecar) if path.exists() else None for path in paths]
 
 
 def packets(plan: Plan, job_dir: Path) -> list[bytes]:
     """The bytes of all segments."""
-    return [video_path(job_dir, segment.index).read_bytes() for segment in plan.segments]
+    return [JobDir(job_dir).video_path(segment.index).read_bytes() for segment in plan.segments]
 
 
 class KeepTorch:

@@ -85,10 +85,10 @@ def make_noise(emitter: Any) -> None:
     """Noise in front of every event that these write."""
     emit = emitter.emit
 
-    def noisy(self: Any, event: str, **values: object) -> None:
+    def noisy(self: Any, event: object) -> None:
         with self._lock:
             self._stream.write('{"event": "segment_d\n[1, 2]\n\nnull\n"ready"\n{"no": 1}\nnoise\n')
-        emit(self, event, **values)
+        emit(self, event)
 
     emitter.emit = noisy
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from seedvr2_core.child import pipeline
+from seedvr2_core.child.protocol import Restored
 from seedvr2_core.engines.per_frame import PerFrameSession
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.job.sidecar import latents_path, sidecar_path, video_path
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
@@ -101,7 +102,7 @@ def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
         begun.append(options["piece"].start)
         return whole_restore(self, *args, **options)
 
-    def commit(job_dir: Path, plan: Plan, segment: Any, how: Any) -> object:
+    def commit(job_dir: JobDir, plan: Plan, segment: Any, how: Any) -> object:
         assert asked_for_more.wait(60)  # until the engine wants to go on
         ahead.append(len(begun) - segment.index)
         return whole_commit(job_dir, plan, segment, how)
@@ -117,10 +118,10 @@ def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
 def test_the_engine_tells_how_far_it_is(plan: Plan, demo_clip: Path, tmp_path: Path) -> None:
     heard = make_segments(plan, tmp_path / "job", demo_clip, range(6))
     events = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
-    restored = [values for event, values in events if event == "restored"]
-    assert [values["segment"] for values in restored] == [*range(6)]
-    for values in restored:
-        assert 0 <= float(str(values["waited"])) <= float(str(values["seconds"]))
+    restored = [event for event in events if isinstance(event, Restored)]
+    assert [event.segment for event in restored] == [*range(6)]
+    for event in restored:
+        assert 0 <= event.waited <= event.seconds
 
 
 def test_only_the_last_segment_is_counted_on_all_cores(
@@ -148,8 +149,8 @@ def test_a_warm_up_waits_for_what_this_very_pass_commits(
     make_segments(plan, job_dir, demo_clip, range(5))
     before = packets(plan, job_dir)
     for index in (0, 2):
-        for path in (sidecar_path, video_path, latents_path):
-            path(job_dir, index).unlink()
+        for path in (JobDir.sidecar_path, JobDir.video_path, JobDir.latents_path):
+            path(JobDir(job_dir), index).unlink()
     whole, slow = pipeline.count_frames, threading.Event()
 
     def count(path: Path, *, alone: bool) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.child import restore
+from seedvr2_core.child.protocol import Waiting
 from seedvr2_core.errors import NumericalError
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.job.sidecar import sidecar_path
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning.plan import Plan
 from tests.kits.pipeline import (
     Heard,
@@ -63,14 +64,14 @@ def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
     heard, began = Heard(), threading.Event()
 
     def work() -> None:
-        with restore.alone(tmp_path / "job", "cuda:0", tmp_path / "locks", heard):
+        with restore.alone(JobDir(tmp_path / "job"), "cuda:0", tmp_path / "locks", heard):
             began.set()
 
     with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):
         worker = threading.Thread(target=work)
         worker.start()
-        assert heard.events.get(timeout=30) == ("waiting", {"whom": whom})
-        assert heard.events.get(timeout=30) == ("waiting", {"whom": whom}), "it says so again"
+        assert heard.events.get(timeout=30) == Waiting(whom=whom)
+        assert heard.events.get(timeout=30) == Waiting(whom=whom), "it says so again"
         assert not began.is_set()
     worker.join(timeout=30)
     assert began.is_set()
@@ -100,7 +101,7 @@ def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     before = packets(plan, tmp_path)
 
     # Another process finds out from the sidecar in front that the shot is no float16 shot any more.
-    sidecar_path(tmp_path, 4).unlink()
+    JobDir(tmp_path).sidecar_path(4).unlink()
     use_vae(monkeypatch, faulty())
     make_segments(plan, tmp_path, demo_clip, [4])
     assert precisions(plan, tmp_path) == made
@@ -116,4 +117,4 @@ def test_where_no_precision_helps_the_job_fails_and_keeps_what_is_done(
     use_vae(monkeypatch, scaled("decoder.conv_in.weight", 1e39))
     with pytest.raises(NumericalError, match="shot 0"):
         make_segments(plan, tmp_path, demo_clip, [2, 3, 4])
-    assert [sidecar_path(tmp_path, k).exists() for k in range(5)] == [True] * 2 + [False] * 3
+    assert [JobDir(tmp_path).sidecar_path(k).exists() for k in range(5)] == [True] * 2 + [False] * 3

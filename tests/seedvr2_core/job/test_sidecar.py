@@ -9,6 +9,7 @@ import pytest
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.durable import read_record, write_record
+from seedvr2_core.job import JobDir
 from seedvr2_core.job import sidecar as segments
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
@@ -22,14 +23,15 @@ def plan() -> Plan:
 
 
 @pytest.fixture
-def job_dir(tmp_path: Path, plan: Plan) -> Path:
+def job_dir(tmp_path: Path, plan: Plan) -> JobDir:
     """A job with every segment committed."""
-    segments.segments_dir(tmp_path).mkdir()
+    job_dir = JobDir(tmp_path)
+    job_dir.segments_path.mkdir()
     for segment in plan.segments:
-        segments.part_path(tmp_path, segment.index).write_bytes(b"packets %d" % segment.index)
+        job_dir.video_part_path(segment.index).write_bytes(b"packets %d" % segment.index)
         made = segments.Making(device="cpu", precision="float32", seconds=1.0)
-        segments.commit_segment(tmp_path, plan, segment, made)
-    return tmp_path
+        segments.commit_segment(job_dir, plan, segment, made)
+    return job_dir
 
 
 def test_plan_round_trips_through_json(tmp_path: Path, plan: Plan) -> None:
@@ -38,36 +40,36 @@ def test_plan_round_trips_through_json(tmp_path: Path, plan: Plan) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_committed_segments_are_not_pending(job_dir: Path, plan: Plan) -> None:
+def test_committed_segments_are_not_pending(job_dir: JobDir, plan: Plan) -> None:
     assert segments.pending_segments(job_dir, plan) == []
-    assert not list(job_dir.rglob("*.part"))
+    assert not list(job_dir.path.rglob("*.part"))
 
 
-def _cut_video(job_dir: Path) -> None:
-    path = segments.video_path(job_dir, 2)
+def _cut_video(job_dir: JobDir) -> None:
+    path = job_dir.video_path(2)
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def _flip_video(job_dir: Path) -> None:
-    segments.video_path(job_dir, 2).write_bytes(b"PACKETS 2")
+def _flip_video(job_dir: JobDir) -> None:
+    job_dir.video_path(2).write_bytes(b"PACKETS 2")
 
 
-def _lose_video(job_dir: Path) -> None:
-    segments.video_path(job_dir, 2).unlink()
+def _lose_video(job_dir: JobDir) -> None:
+    job_dir.video_path(2).unlink()
 
 
-def _lose_sidecar(job_dir: Path) -> None:
-    segments.sidecar_path(job_dir, 2).unlink()
+def _lose_sidecar(job_dir: JobDir) -> None:
+    job_dir.sidecar_path(2).unlink()
 
 
-def _cut_sidecar(job_dir: Path) -> None:
-    path = segments.sidecar_path(job_dir, 2)
+def _cut_sidecar(job_dir: JobDir) -> None:
+    path = job_dir.sidecar_path(2)
     path.write_bytes(path.read_bytes()[:20])
 
 
-def _lie(field: str, value: object) -> Callable[[Path], None]:
-    def change(job_dir: Path) -> None:
-        path = segments.sidecar_path(job_dir, 2)
+def _lie(field: str, value: object) -> Callable[[JobDir], None]:
+    def change(job_dir: JobDir) -> None:
+        path = job_dir.sidecar_path(2)
         path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
 
     return change
@@ -93,13 +95,13 @@ def _lie(field: str, value: object) -> Callable[[Path], None]:
     ],
 )
 def test_a_harmed_segment_is_redone_and_only_that_one(
-    job_dir: Path, plan: Plan, harm: Callable[[Path], None]
+    job_dir: JobDir, plan: Plan, harm: Callable[[JobDir], None]
 ) -> None:
     harm(job_dir)
     assert segments.pending_segments(job_dir, plan) == [2]
 
 
-def test_another_plan_of_the_same_job_begins_again(job_dir: Path, plan: Plan) -> None:
+def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: Plan) -> None:
     """Planned afresh with other threads: last bits may differ, so nothing is mixed."""
     other = dataclasses.replace(plan, torch_threads=plan.torch_threads + 1)
     assert other.job_key == plan.job_key
@@ -108,7 +110,7 @@ def test_another_plan_of_the_same_job_begins_again(job_dir: Path, plan: Plan) ->
     assert segments.pending_segments(job_dir, elsewhere) == []
 
 
-def test_what_was_made_differently_is_told(job_dir: Path, plan: Plan) -> None:
+def test_what_was_made_differently_is_told(job_dir: JobDir, plan: Plan) -> None:
     assert segments.deviations(job_dir, plan) == []
     _lie("device", "NVIDIA H100")(job_dir)
     _lie("rung", "windows of 3+3 latents")(job_dir)
@@ -117,11 +119,11 @@ def test_what_was_made_differently_is_told(job_dir: Path, plan: Plan) -> None:
     assert rung == "segment 2 was fitted into less memory: windows of 3+3 latents"
 
 
-def test_leftovers_are_removed(job_dir: Path, plan: Plan) -> None:
-    segments.part_path(job_dir, 3).write_bytes(b"half")
-    (job_dir / "output.mp4.part").write_bytes(b"half")
+def test_leftovers_are_removed(job_dir: JobDir, plan: Plan) -> None:
+    job_dir.video_part_path(3).write_bytes(b"half")
+    job_dir.output_part_path.write_bytes(b"half")
     segments.remove_leftovers(job_dir)
-    assert not list(job_dir.rglob("*.part"))
+    assert not list(job_dir.path.rglob("*.part"))
     assert segments.pending_segments(job_dir, plan) == []
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.planning.cutting import plan_segments
-from seedvr2_core.planning.plan import Segment, Shot, plan_latent_windows
+from seedvr2_core.planning.plan import Segment, Shot
 from seedvr2_core.planning.sizes import BUDGETS_PX, output_name, target_size
+from seedvr2_core.planning.windows import plan_latent_windows
 from tests.kits.factories import make_info
 
 

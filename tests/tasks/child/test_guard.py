@@ -11,6 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from seedvr2_core.child.protocol import (
+    Event,
+    Heartbeat,
+    Previewed,
+    Probe,
+    Probed,
+    Ready,
+    SegmentDone,
+    Waiting,
+)
 from seedvr2_core.errors import (
     ChildFailedError,
     DeadlineError,
@@ -33,7 +43,8 @@ def start(tmp_path: Path) -> Iterator[StartChild]:
         script = tmp_path / f"child{len(children)}.py"
         script.write_text(
             "import json, os, signal, subprocess, sys, time\n"
-            "def emit(**event): print(json.dumps(event), flush=True)\n" + textwrap.dedent(body)
+            "from seedvr2_core.child.protocol import *\n"
+            "emit = Emitter(sys.stdout).emit\n" + textwrap.dedent(body)
         )
         children.append(Child(command=[sys.executable, "-u", str(script)]))
         return children[-1]
@@ -43,27 +54,66 @@ def start(tmp_path: Path) -> Iterator[StartChild]:
         child.close()
 
 
-def take(child: Child, *, stall: float = 20.0, limit: float = 30.0) -> object:
-    """The child's next event, as its name."""
-    event = child.next_event(stall=stall, deadline=time.monotonic() + limit, doing="testing")
-    return event["event"]
+READY = Ready(engine="sleep", device="cpu")
+
+
+def take(child: Child, *, stall: float = 20.0, limit: float = 30.0) -> Event:
+    """The child's next event."""
+    deadline = time.monotonic() + limit
+    return child.next_event(stall_seconds=stall, deadline=deadline, doing="testing")
 
 
 def test_events_come_in_order(start: StartChild) -> None:
-    child = start("emit(event='ready'); emit(event='segment_done', segment=0); time.sleep(30)")
-    assert [take(child), take(child)] == ["ready", "segment_done"]
+    done = SegmentDone(segment=0, seconds=1.5)
+    child = start(f"emit({READY}); emit({done}); time.sleep(30)")
+    assert [take(child), take(child)] == [READY, done]
 
 
 def test_requests_arrive(start: StartChild) -> None:
-    child = start("emit(event=json.loads(sys.stdin.readline())['op'])")
-    child.send({"op": "echo"})
-    assert take(child) == "echo"
+    child = start(
+        """
+        request = decode_request(sys.stdin.readline())
+        emit(Waiting(whom=repr(request)))
+        """
+    )
+    request = Probe(path=Path("a \u00fc\n.mp4"), out=Path("/b"))
+    child.send(request)
+    assert take(child) == Waiting(whom=repr(request))
 
 
 def test_garbage_and_half_lines_are_log_text_not_life(start: StartChild) -> None:
-    child = start("print('{\"event'); print('[1]'); print('noise'); emit(event='ready')")
-    assert take(child) == "ready"
+    child = start(f"print('{{\"event'); print('[1]'); print('noise'); emit({READY})")
+    assert take(child) == READY
     assert list(child.tail)[:3] == ['{"event', "[1]", "noise"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"event": "exploded"}', "unknown message 'exploded'"),
+        ('{"event": "idle", "mood": 1}', r"message 'idle' .* has the fields \['mood'\]"),
+        ('{"event": "waiting", "whom": 7}', r"field waiting\.whom .* is 7"),
+    ],
+    ids=["name", "field", "type"],
+)
+def test_events_that_we_do_not_know_are_told(start: StartChild, line: str, told: str) -> None:
+    child = start(f"emit({READY}); print('{line}', flush=True); time.sleep(30)")
+    assert take(child) == READY
+    with pytest.raises(ChildFailedError, match=told):
+        take(child)
+
+
+def test_the_last_words_of_a_child_that_dies_in_mid_line(start: StartChild) -> None:
+    """What it said before counts; the half line is log text and is in the message."""
+    half = '{"event": "segment_done", "segm'
+    child = start(
+        f"emit({READY}); sys.stdout.write('{half}'); sys.stdout.flush(); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert take(child) == READY
+    with pytest.raises(ChildFailedError, match="SIGKILL while testing") as caught:
+        take(child)
+    assert str(caught.value).endswith(half)
 
 
 def test_silence_is_a_stall_even_while_it_logs(start: StartChild) -> None:
@@ -73,12 +123,14 @@ def test_silence_is_a_stall_even_while_it_logs(start: StartChild) -> None:
 
 
 def test_deadline_ends_a_lively_child(start: StartChild) -> None:
-    child = start("while True: emit(event='heartbeat'); time.sleep(0.05)")
+    child = start(
+        f"while True: emit({Heartbeat(phase='decode', done=1, total=2)}); time.sleep(0.05)"
+    )
     deadline = time.monotonic() + 1.0
 
     def wait_for_more() -> None:
         while True:
-            child.next_event(stall=5.0, deadline=deadline, doing="testing")
+            child.next_event(stall_seconds=5.0, deadline=deadline, doing="testing")
 
     with pytest.raises(DeadlineError):
         wait_for_more()
@@ -108,13 +160,13 @@ def test_exit_is_noticed_although_a_grandchild_holds_the_pipe(start: StartChild)
 
 @pytest.mark.parametrize("kind", [InvalidVideoError, ResourceError], ids=lambda kind: kind.__name__)
 def test_reported_errors_keep_their_class(start: StartChild, kind: type[Exception]) -> None:
-    child = start(f"emit(event='error', kind='{kind.__name__}', message='told')")
+    child = start(f"emit(Failed(kind='{kind.__name__}', message='told'))")
     with pytest.raises(kind, match="told"):
         take(child)
 
 
 def test_unknown_error_kinds_do_not_pick_other_classes(start: StartChild) -> None:
-    child = start("emit(event='error', kind='__doc__', message='told')")
+    child = start("emit(Failed(kind='__doc__', message='told'))")
     with pytest.raises(ChildFailedError, match="told"):
         take(child)
 
@@ -127,14 +179,16 @@ def test_close_ends_the_whole_group_even_if_it_ignores_term(start: StartChild) -
             "print(1, flush=True); time.sleep(60)"],
             stdout=subprocess.PIPE)
         grand.stdout.readline()
-        emit(event='ready', pid=grand.pid)
+        emit(Probed(devices=(), cpu_count=grand.pid))
         time.sleep(60)
         """
     )
-    event = child.next_event(stall=20, deadline=time.monotonic() + 30, doing="testing")
+    event = take(child)
+    assert isinstance(event, Probed)
+    pid = event.cpu_count
     child.close()
     assert not child.alive
-    assert not is_running(event["pid"])
+    assert not is_running(pid)
 
 
 def test_worker_dies_with_a_parent_that_is_killed() -> None:
@@ -165,20 +219,21 @@ def test_worker_prints_do_not_reach_the_protocol() -> None:
     code = (
         "import os, sys; sys.argv = ['w', str(os.getppid())]\n"
         "from seedvr2_core.child import __main__ as child\n"
-        "child.OPERATIONS = {'noise': lambda r, e: (print('noise'), os.system('echo more'), "
-        "e.emit('done'))}\nchild.main()"
+        "from seedvr2_core.child.protocol import Previewed, Probe\n"
+        "child.OPERATIONS = {Probe: lambda r, e: (print('noise'), os.system('echo more'), "
+        "Previewed())[-1]}\nchild.main()"
     )
     script = [sys.executable, "-u", "-c", code]
     child = Child(command=script)
     try:
-        child.send({"op": "noise"})
-        assert take(child) == "done"
+        child.send(Probe(path=Path("a"), out=Path("b")))
+        assert take(child) == Previewed()
     finally:
         child.close()
     assert {"noise", "more"} <= set(child.tail)
 
 
 def test_child_is_its_own_group(start: StartChild) -> None:
-    child = start("emit(event='ready'); time.sleep(30)")
+    child = start(f"emit({READY}); time.sleep(30)")
     take(child)
     assert os.getpgid(child.pid) == child.pid != os.getpgid(0)

@@ -19,7 +19,7 @@ from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.tiny import make_models, vae_weights
 from seedvr2_core.errors import DeviceMemoryError
-from seedvr2_core.job.sidecar import latents_path, sidecar_path
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
@@ -185,14 +185,14 @@ def test_a_shorter_window_stays_inside_its_segment(
     assert before[1] != after[1]
 
     # Made once more under the same pressure, it is the same; and work goes on behind it.
-    latents = latents_path(job_dir, 1).read_bytes()
+    latents = JobDir(job_dir).latents_path(1).read_bytes()
     for index in (1, 2):
-        sidecar_path(job_dir, index).unlink()
+        JobDir(job_dir).sidecar_path(index).unlink()
     allow(window=5)
     make_segments(plan, job_dir, demo_clip, [1])
     allow()
     make_segments(plan, job_dir, demo_clip, [2])
-    assert latents_path(job_dir, 1).read_bytes() == latents
+    assert JobDir(job_dir).latents_path(1).read_bytes() == latents
     assert packets(plan, job_dir) == after
 
 

@@ -1,0 +1,115 @@
+"""The directory of a job and the name of every file in it.
+
+    jobs/<job_key>/
+        plan.json                  the plan, written once and obeyed from then on
+        plan.fresh.json            the plan of a fresh start, until its run holds the job
+        plan.lock                  held while the plan is written
+        job.lock                   held by the run that works on the job
+        child.lock                 held by the child that makes its segments
+        fresh.run                  id of the run that has started the job afresh
+        segments/00000.mp4         packets of a segment
+        segments/00000.safetensors final latents and tail of a part of a divided shot
+        segments/00000.json        sidecar: the segment exists once this file does
+        output.mp4                 the joined file
+        preview.jpg                the before/after picture
+        result.json                what the run answered
+
+A file that is being written has ".part" behind its name. Jobs of earlier versions are resumed, so
+these names do not change.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PART_SUFFIX = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class JobDir:
+    """The directory of a job. It only names files; none of them needs to exist."""
+
+    path: Path
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan, a `Plan` record."""
+        return self.path / "plan.json"
+
+    @property
+    def fresh_plan_path(self) -> Path:
+        """The plan of a fresh start; it becomes `plan_path` once its run holds the job."""
+        return self.path / "plan.fresh.json"
+
+    @property
+    def plan_lock_path(self) -> Path:
+        """Held while the plan is written: two equal requests may come at once."""
+        return self.path / "plan.lock"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the run that works on the job."""
+        return self.path / "job.lock"
+
+    @property
+    def child_lock_path(self) -> Path:
+        """Held by the child that makes the segments: one of a killed run may still be ending."""
+        return self.path / "child.lock"
+
+    @property
+    def fresh_run_path(self) -> Path:
+        """Id of the run that has started the job afresh; its own retries do not do so again."""
+        return self.path / "fresh.run"
+
+    @property
+    def result_path(self) -> Path:
+        """What the run answered, an `UpscaleResult`; stays when everything else is removed."""
+        return self.path / "result.json"
+
+    @property
+    def output_path(self) -> Path:
+        """The joined file."""
+        return self.path / "output.mp4"
+
+    @property
+    def output_part_path(self) -> Path:
+        """The joined file while it is written."""
+        return _part(self.output_path)
+
+    @property
+    def preview_path(self) -> Path:
+        """The before/after picture."""
+        return self.path / "preview.jpg"
+
+    @property
+    def segments_path(self) -> Path:
+        """Folder of the segments."""
+        return self.path / "segments"
+
+    def video_path(self, index: int) -> Path:
+        """Packets of one segment."""
+        return self.segments_path / f"{index:05d}.mp4"
+
+    def video_part_path(self, index: int) -> Path:
+        """Packets of one segment until they are checked and committed."""
+        return _part(self.video_path(index))
+
+    def latents_path(self, index: int) -> Path:
+        """Final latents and tail of one segment, where it is a part of a divided shot."""
+        return self.segments_path / f"{index:05d}.safetensors"
+
+    def latents_part_path(self, index: int) -> Path:
+        """Latents and tail of one segment while they are written."""
+        return _part(self.latents_path(index))
+
+    def sidecar_path(self, index: int) -> Path:
+        """The sidecar of one segment; without it the segment does not exist."""
+        return self.segments_path / f"{index:05d}.json"
+
+    def part_files(self) -> list[Path]:
+        """Files that are half-written, or were when their process was killed."""
+        pattern = f"*{PART_SUFFIX}"
+        return [*self.path.glob(pattern), *self.segments_path.glob(pattern)]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + PART_SUFFIX)
