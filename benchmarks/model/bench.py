@@ -110,8 +110,8 @@ class TimedSession:
         self._made = 0
         self._frames: deque[Frame] = deque()
         self._shot = setup.plan.shots[0]
-        self._state = session.start(self._shot)
         self._left = list(setup.pieces)
+        self._state = session.begin(iter(()), shot=self._shot, piece=self._left[0])
 
     def run(self) -> list[dict[str, Seconds]]:
         """Warm pieces, then measured ones, at least one of each; fewer where time runs out."""
@@ -162,7 +162,7 @@ class TimedSession:
 
     def _piece(self) -> dict[str, Seconds]:
         piece: Piece = self._left.pop(0)
-        self._make_frames(self._session.read_stop(self._shot, piece))
+        self._make_frames(self._session.reads(self._shot, [piece]).frames.stop)
         self._clock.start()
         restored = self._session.restore(
             self._take_frames(), shot=self._shot, piece=piece, state=self._state

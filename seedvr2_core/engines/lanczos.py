@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_tensor, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.planning import Plan
 
 LOBES = 3
@@ -132,8 +132,8 @@ def resize_rgb(rgb: np.ndarray, *, height: int, width: int, device: str = "cpu")
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that resizes every frame to the plan's size (see `engine.EngineModule`)."""
+    """A session that resizes every frame to the plan's size (see `protocol.EngineModule`)."""
     resize = functools.partial(resize_rgb, height=plan.height, width=plan.width, device=device)
     return PerFrameSession(resize, beat=beat)

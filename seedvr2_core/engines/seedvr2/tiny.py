@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import expected_keys
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
@@ -28,9 +28,9 @@ _DETAIL = 0.1
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> SeedVR2Session:
-    """A session of the engine that the plan names (see `engine.EngineModule`).
+    """A session of the engine that the plan names (see `protocol.EngineModule`).
 
     Raises:
         PlanError: the plan is of another engine, or has no memory plan.
