@@ -37,14 +37,14 @@ def check_activations(bench: Bench) -> Outcome:
     planned, bench.vae_dtype = bench.vae_dtype, FLOAT16
     watch = ActivationWatch(bench.vae())
     with watch:
-        encoded = bench.encode(bench.frames, strict=False)
+        encoded = bench.encode(bench.frames, check=False)
     if watch.overflowed:
         bench.vae_dtype = LOWER_RUNG
         encoded = bench.encode(bench.frames)
         bench.vae_dtype = FLOAT16
     latents_ZhwC = bench.restore(encoded.mean_ZhwC)
     with watch:
-        rendered = bench.render(latents_ZhwC, strict=False)
+        rendered = bench.render(latents_ZhwC, check=False)
     overflowed = watch.overflowed
     bench.vae_dtype = LOWER_RUNG if overflowed and planned == FLOAT16 else planned
     if bench.vae_dtype == FLOAT16:
@@ -75,8 +75,8 @@ def check_activations(bench: Bench) -> Outcome:
 def check_color(bench: Bench) -> Outcome:
     """Every method on the clip's first frames, on what the decoder draws, not yet rounded."""
     part_ZhwC = bench.baseline().latents_ZhwC[:_COLOR_LATENTS]
-    content_TCHW = torch.cat(list(bench.decode(part_ZhwC)))
-    style_TCHW = torch.stack([bench.picture(index) for index in range(len(content_TCHW))])
+    content_TCHW = torch.cat(list(bench.draw(part_ZhwC)))
+    style_TCHW = bench.pictures(len(content_TCHW))
     sources = [bench.source_rgb(index) for index in range(len(content_TCHW))]
     numbers: dict[str, Any] = {"frames": len(content_TCHW)}
     saved = [bench.save("color_source", sources[-1])]
@@ -177,9 +177,9 @@ def check_fresh_windows(bench: Bench) -> Outcome:
     start = windows[1].start
     sliced = bench.render(bench.restore(base.encoded.mean_ZhwC, windows)).colored
     # Latent 0 of a clip holds one frame, so it begins at the last frame of latent `start`.
-    own = bench.encode(bench.frames[4 * start :])
+    own = bench.encode(bench.frames[first_frame(start + 1) - 1 :])
     fresh = bench.render(
-        bench.restore(base.encoded.mean_ZhwC, windows, fresh=(None, own.mean_ZhwC))
+        bench.restore(base.encoded.mean_ZhwC, windows, fresh_ZhwC=own.mean_ZhwC)
     ).colored
     difference = own.mean_ZhwC - base.encoded.mean_ZhwC[start:]
     scale = base.encoded.mean_ZhwC[start:].square().mean().sqrt()

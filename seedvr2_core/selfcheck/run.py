@@ -15,6 +15,7 @@ from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.windows import first_frame
 from seedvr2_core.selfcheck import checks, sessions
 from seedvr2_core.selfcheck.bench import Bench, Clip, make_plan
 from seedvr2_core.selfcheck.report import (
@@ -155,7 +156,7 @@ def _check_setup(setup: CheckSetup) -> None:
 
 def _plan(setup: CheckSetup) -> Plan:
     """One shot in one window, with memory for it."""
-    num_frames = 4 * setup.num_latents - 3
+    num_frames = first_frame(setup.num_latents)
     plan = make_plan(
         setup.clip.video,
         model=setup.model,
@@ -208,7 +209,7 @@ def _load(
         setup.clip.stretched(plan.video.num_frames),
         clock=clock,
         save=save,
-        long_frames=setup.clip.stretched(4 * LONG_LATENTS - 3),
+        long_frames=setup.clip.stretched(first_frame(LONG_LATENTS)),
     )
     vae = bench.vae()
     seconds = clock.elapsed - began

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from seedvr2_core.engines.protocol import Commit
-from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE
+from seedvr2_core.engines.seedvr2.phases import DECODE, DIT, ENCODE, RESTORE
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import SegmentError
@@ -42,7 +42,7 @@ class _Stages:
     def beat(self, phase: str, done: int, total: int) -> None:
         """The time since the heartbeat before belongs to `phase`."""
         self._clock.tick()
-        self.note(phase)
+        self.note(phase.removeprefix(f"{RESTORE} "))
 
     def note(self, phase: str) -> None:
         """As `beat`, without asking the clock."""
@@ -80,11 +80,7 @@ def check_restore(bench: Bench) -> Outcome:
         "seconds_per_frame": tidy(sum(stages.seconds.values()) / len(frames)),
         "peak_allocated_bytes": stages.allocated,
         "peak_reserved_bytes": stages.reserved,
-        "planned_bytes": {
-            ENCODE: planned["encode"],
-            RESTORE: planned["dit"],
-            DECODE: planned["decode"],
-        },
+        "planned_bytes": {phase: planned[phase] for phase in (ENCODE, DIT, DECODE)},
         "mean_shift_rgb": mean_shift(pictures, sources, device=bench.device),
         "psnr_db_to_bicubic": tidy(psnr(pictures, sources, device=bench.device)),
         "middle_frame": middle,

@@ -4,13 +4,14 @@ First the levers that are exact up to the order of sums: everything that waits d
 memory, then smaller slices and chunks for the phase that failed. Then, for the transformer alone,
 shorter windows inside one piece. The plan itself is not changed.
 
-Arithmetic without torch.
+Arithmetic; tensors are not touched.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
+from seedvr2_core.engines.seedvr2.phases import DIT, ENCODE
 from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import plan_windows
@@ -23,7 +24,7 @@ def lower_rung(
 
     Args:
         memory: the rung that did not fit.
-        phase: where memory ran out: "encode", "dit" or "decode".
+        phase: where memory ran out: ENCODE, DIT or DECODE of phases.py.
         vae_config: of the VAE, for its levels.
         window_tokens: of a whole window, what chunk_tokens 0 stands for.
 
@@ -32,16 +33,20 @@ def lower_rung(
     """
     if not memory.park_caches or memory.weights_resident:
         return replace(memory, park_caches=True, weights_resident=False)
-    if phase == "dit":
+    if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
-    if phase == "encode":
-        slices = _next_slices(memory.encoder_slice, memory.encoder_level_frames[0])
+    if phase == ENCODE:
+        slices = _next_slices(
+            memory.encoder_slice, memory.encoder_level_frames[0], vae_config.temporal_factor
+        )
         if slices is None:
             return None
         frames = level_frames(vae_config, slices[1])
         return replace(memory, encoder_slice=slices[0], encoder_level_frames=frames)
-    slices = _next_slices(memory.decoder_slice, memory.decoder_level_frames[-1])
+    slices = _next_slices(
+        memory.decoder_slice, memory.decoder_level_frames[-1], vae_config.temporal_factor
+    )
     if slices is None:
         return None
     frames = level_frames(vae_config, slices[1])[::-1]
@@ -52,9 +57,15 @@ def _next(rungs: Sequence[int], now: int) -> int | None:
     return next((rung for rung in rungs if rung < now), None)
 
 
-def _next_slices(latents: int, frames: int) -> tuple[int, int] | None:
-    """The first rung that is smaller in one and larger in neither; frames 0: all of a slice."""
-    frames = frames or 4 * latents
+def _next_slices(latents: int, frames: int, per_latent: int) -> tuple[int, int] | None:
+    """The first rung that is smaller in one number and larger in neither.
+
+    Args:
+        latents: of a slice now.
+        frames: most frames at once at full size now; 0: all of a slice.
+        per_latent: frames of a latent.
+    """
+    frames = frames or per_latent * latents
     smaller = (rung for rung in SLICES if rung[0] <= latents and rung[1] <= frames)
     return next((rung for rung in smaller if rung != (latents, frames)), None)
 

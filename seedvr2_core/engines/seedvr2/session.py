@@ -20,7 +20,7 @@ from seedvr2_core.beat import Beat
 from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.engines.seedvr2.color import check_method, needs_whole_shot
 from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
-from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE, Models, Phases, memory_of
+from seedvr2_core.engines.seedvr2.phases import DIT, Models, Phases, memory_of
 from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid
 from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
@@ -29,8 +29,6 @@ from seedvr2_core.planning.windows import encoder_warm_up_start, warm_up_start
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 
 _LOWER_RUNG = {"float16": "bfloat16"}
-_LADDER_OF = {ENCODE: "encode", RESTORE: "dit", DECODE: "decode"}
-"""Phase -> its name in `rungs.lower_rung`."""
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What libraries say that do not raise torch's own error."""
 
@@ -188,14 +186,14 @@ class SeedVR2Session:
         return True
 
     def _need_less_memory(self, failure: _Failure) -> bool:
-        phases, ladder = self._opened(), _LADDER_OF[failure.phase]
+        phases = self._opened()
         tokens = self._engine.window * phases.latent_shape[0] * phases.latent_shape[1]
-        lower = lower_rung(self._memory, ladder, phases.vae_config, window_tokens=tokens)
+        lower = lower_rung(self._memory, failure.phase, phases.vae_config, window_tokens=tokens)
         if lower is not None:
             self._memory = lower
             phases.use_memory(lower)
             return True
-        if failure.phase != RESTORE:
+        if failure.phase != DIT:
             return False
         windows = shorter_windows(failure.windows, self._engine.overlap)
         if windows is not None:
@@ -209,7 +207,7 @@ class SeedVR2Session:
         with self._noting(piece, grid):
             phases.encode(frames, state, grid, span.seen_stop)
             windows = self._windows_of(grid, piece)
-            latents_ZhwC = phases.restore_windows(state, grid, span, windows)
+            latents_ZhwC = phases.restore_windows(state, grid, span.owned, windows)
             if span.is_last:
                 state.tail_KhwC = None
             yield from phases.decode(latents_ZhwC, state, grid)

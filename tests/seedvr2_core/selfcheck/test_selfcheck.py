@@ -166,7 +166,7 @@ def test_what_was_compared_differs_as_it_must(done: Run) -> None:
 def test_the_restored_clip_is_the_product(done: Run) -> None:
     """The stage times are those of the session itself, and its picture is what was saved."""
     numbers = done["restore"].numbers
-    assert [*numbers["seconds"]] == ["vae-encode", "dit", "vae-decode"]
+    assert [*numbers["seconds"]] == ["encode", "dit", "decode"]
     assert numbers["precision"] == "float32 vae, bfloat16 dit"
     assert [*numbers["planned_bytes"]] == [*numbers["seconds"]]
     pair = done.pictures["before_after"]
@@ -202,7 +202,9 @@ def test_a_faulty_transformer_is_named(tmp_path: Path) -> None:
     scale_weights(write_weights(tmp_path), "dit-7b", {"vid_out.proj.weight": 1e9})
     result = run(make_setup(tmp_path, "activations"))
     assert result.findings.failed == ["activations"]
-    assert result["activations"].told.startswith("dit (bfloat16): values are not finite")
+    assert result["activations"].told.startswith(
+        "phase dit (bfloat16): values of shot 0 are not finite"
+    )
 
 
 def test_resume_fails_when_the_state_is_not_the_same(

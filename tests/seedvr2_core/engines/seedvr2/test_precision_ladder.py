@@ -53,8 +53,8 @@ def vae_dtype(session: SeedVR2Session, plan: Plan, shot: int) -> torch.dtype:
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("encoder.conv_in.weight", r"vae-encode: .* shot 1 .* latent 0 \(frame 5\)"),
-        ("decoder.conv_in.weight", r"vae-decode: .* shot 1 .* frame 5;"),
+        ("encoder.conv_in.weight", r"phase encode \(float16\): .* shot 1 .* latent 0 \(frame 5\)"),
+        ("decoder.conv_in.weight", r"phase decode \(float16\): .* shot 1 .* frame 5;"),
     ],
 )
 def test_overflow_in_float16_is_redone_in_bfloat16(name: str, where: str) -> None:
@@ -80,7 +80,7 @@ def test_when_bfloat16_fails_too_there_is_no_further_rung() -> None:
     plan = make_plan(6, memory=HALF)
     session = open_tiny(plan, build_vae=scaled("decoder.conv_in.weight", 1e39))
     for words in (LOWERED, ""):
-        with pytest.raises(NumericalError, match=r"vae-decode: .* shot 0 .* at frame 0;"):
+        with pytest.raises(NumericalError, match=r"phase decode .* shot 0 .* at frame 0;"):
             restore_whole(session, plan)
         assert session.step_down() == words
 
@@ -89,7 +89,9 @@ def test_a_latent_beyond_float16_counts_as_not_finite() -> None:
     plan = make_plan(9, memory=HALF)
     session = open_tiny(plan, dit_scale=1e6)
     for words in (LOWERED, ""):
-        with pytest.raises(NumericalError, match=r"dit: .* shot 0 .* latent 0 \(frame 0\)"):
+        with pytest.raises(
+            NumericalError, match=r"phase dit \(float32\): .* shot 0 .* latent 0 \(frame 0\)"
+        ):
             restore_whole(session, plan)
         assert session.step_down() == words
 
@@ -110,8 +112,10 @@ def test_other_plans_have_one_rung(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("build", "where"),
     [
-        pytest.param(faulty(encode=16), r"vae-encode: .* latent 16 \(frame 61\)", id="encode"),
-        pytest.param(faulty(decode=15), "vae-decode: .* frame 60", id="decode"),
+        pytest.param(
+            faulty(encode=16), r"phase encode \(float16\): .* latent 16 \(frame 61\)", id="encode"
+        ),
+        pytest.param(faulty(decode=15), r"phase decode \(float16\): .* frame 60", id="decode"),
     ],
 )
 def test_the_rest_of_a_shot_is_redone_from_its_commits(build: BuildVAE, where: str) -> None:

@@ -355,12 +355,16 @@ def test_heartbeats_come_for_every_slice_and_window() -> None:
     restored = session.restore(iter(make_frames(plan)), shot=shot, piece=whole(plan), state=state)
     assert not beats
     next(restored)
-    counts = {"vae-encode": len(grid.encoder_slices), "dit": len(grid.windows), "vae-decode": 1}
+    counts = {
+        "restore encode": len(grid.encoder_slices),
+        "restore dit": len(grid.windows),
+        "restore decode": 1,
+    }
     assert [phase for phase, _, _ in beats] == [p for p, n in counts.items() for _ in range(n)]
     assert len(list(restored)) == 60
     total = len(grid.decoder_slices)
-    wanted = [("vae-decode", done, total) for done in range(1, total + 1)]
-    assert [beat for beat in beats if beat[0] == "vae-decode"] == wanted
+    wanted = [("restore decode", done, total) for done in range(1, total + 1)]
+    assert [beat for beat in beats if beat[0] == "restore decode"] == wanted
 
 
 def _other_shot(plan: Plan) -> Piece:
