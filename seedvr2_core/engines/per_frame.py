@@ -1,4 +1,4 @@
-"""The session of engines that restore every frame by itself, and the conversions they share.
+"""The session of the engines that restore each frame on its own, and conversions that they share.
 
 Shape legend: B batch, C = 3 channels in R, G, B order, H W pixels. Float pictures run from 0.0
 (black) to 1.0 (white).
@@ -26,6 +26,7 @@ class PerFrameSession:
     """A `protocol.Session` whose state is empty: a frame depends on no other frame."""
 
     def __init__(self, restore_frame: RestoreFrame, *, beat: Beat) -> None:
+        """Use `restore_frame` for every frame; `beat` is called after each."""
         self._restore_frame: RestoreFrame | None = restore_frame
         self._beat = beat
 
@@ -42,7 +43,7 @@ class PerFrameSession:
     def restore(
         self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, state: ShotState
     ) -> Iterator[Frame]:
-        """Restore the piece's frames one by one; reads none past its end.
+        """Restore the piece's frames one by one; no frame past its end is read.
 
         Raises:
             SegmentError: `frames` does not start at the piece, skips a frame or ends early.
@@ -76,9 +77,10 @@ class PerFrameSession:
 
 
 def rgb_tensor(rgb: np.ndarray) -> Tensor:
-    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype, shared if it can.
+    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype.
 
-    Copies what torch cannot share: negative strides (rotated frames) and read-only memory.
+    Both share their memory, except where torch cannot: an array with negative strides (a rotated
+    frame) or in read-only memory is copied.
     """
     return torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
 

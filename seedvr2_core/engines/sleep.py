@@ -1,7 +1,7 @@
-"""The engine `sleep`: takes 50 ms for every frame, whatever the machine, and restores nothing.
+"""The engine `sleep` takes 50 ms for each frame on every machine, and restores nothing.
 
-For tests and measurements of what is around an engine: what a frame costs is known, and the
-processor stays free. Offered only where the setting TEST_ENGINES is on.
+It serves tests and measurements of everything around an engine: the cost of a frame is known, and
+the processor stays free. It is offered only where the setting TEST_ENGINES is on.
 """
 
 import functools
@@ -26,7 +26,7 @@ def open_session(
 
 
 def _enlarge(rgb: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """Nearest pixels, after a frame's time has passed."""
+    """Repeat pixels (nearest neighbour), and return when the frame's time has passed."""
     end = time.monotonic() + FRAME_SECONDS
     rows = np.arange(height) * rgb.shape[0] // height
     columns = np.arange(width) * rgb.shape[1] // width

@@ -1,4 +1,4 @@
-"""Checks of the product's own session: a whole shot with its stages timed, and taking work up."""
+"""Checks of the session that jobs use: the time and memory of each phase, and resuming a shot."""
 
 import statistics
 import time
@@ -25,9 +25,9 @@ _OVERLAP = 3
 
 
 class _Stages:
-    """Seconds and peak memory of each phase, from a session's heartbeats.
+    """Seconds and peak memory of each phase, taken at a session's beats.
 
-    A heartbeat comes after a check of values, which waits for the device.
+    A beat comes after a check of values, which waits for the device, so its time is right.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -40,7 +40,7 @@ class _Stages:
         self._reset()
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """The time since the heartbeat before belongs to `phase`."""
+        """Count the time since the last beat for the phase in this beat's name."""
         self._clock.tick()
         self.note(phase.removeprefix(f"{RESTORE} "))
 
@@ -62,7 +62,7 @@ class _Stages:
 
 
 def check_restore(bench: Bench) -> Outcome:
-    """The clip as a job restores it: before and after, and what every stage costs."""
+    """Restore the clip as a job does: pictures before and after, and what each phase costs."""
     frames = bench.frames
     plan = bench.plan_for(len(frames), window=bench.num_latents, overlap=_OVERLAP)
     stages = _Stages(bench)
@@ -96,26 +96,26 @@ def check_restore(bench: Bench) -> Outcome:
 
 
 def check_resume(bench: Bench) -> Outcome:
-    """Two windows; the second is taken up from what the first committed."""
+    """Restore two windows, the second from what the first committed."""
     return _compare(bench, bench.frames, window=len(bench.windows(_OVERLAP)[0]), size=bench.size)
 
 
 def check_resume_long(bench: Bench) -> Outcome:
-    """Many windows at half the size; the warm-up of the last begins inside the shot."""
+    """Resume the last of many windows, at half the size; its warm-up begins inside the shot."""
     height, width = (max(SIZE_MULTIPLE, side // 4 * 2) for side in bench.size)
     return _compare(bench, bench.long_frames, window=LONG_WINDOW, size=(height, width))
 
 
 @dataclass(slots=True)
 class _TakenUp:
-    """A shot whose last window was restored by another session, from commits."""
+    """A shot whose last window another session restored from what was committed before it."""
 
     pictures: list[np.ndarray]
     latents: torch.Tensor
     first_frame: int
-    """That had to be read again."""
+    """First frame that had to be read again."""
     first_latent: int
-    """That had to be decoded again."""
+    """First latent that had to be decoded again."""
 
 
 def _compare(

@@ -1,8 +1,8 @@
-"""What can be given up when a device runs out of memory although the plan said it fits.
+"""The next thing to give up when a device runs out of memory although the plan said that it fits.
 
-First the levers that are exact up to the order of sums: everything that waits does so in host
-memory, then smaller slices and chunks for the phase that failed. Then, for the transformer alone,
-shorter windows inside one piece. The plan itself is not changed.
+The first levers change nothing but the order of float sums: everything that waits goes to host
+memory, then the phase that failed works in smaller slices or chunks. After that only the
+transformer has a lever left: shorter windows inside one piece. The plan itself is not changed.
 
 Arithmetic; tensors are not touched.
 """
@@ -20,16 +20,16 @@ from seedvr2_core.planning.windows import plan_windows
 def lower_rung(
     memory: MemoryPlan, phase: str, vae_config: VAEConfig, *, window_tokens: int
 ) -> MemoryPlan | None:
-    """The next exact rung down.
+    """The next rung down that is exact up to the order of sums.
 
     Args:
         memory: the rung that did not fit.
         phase: where memory ran out: ENCODE, DIT or DECODE of phases.py.
-        vae_config: of the VAE, for its levels.
-        window_tokens: of a whole window, what chunk_tokens 0 stands for.
+        vae_config: tells the levels of the VAE and the frames of a latent.
+        window_tokens: tokens of a whole window, which is what chunk_tokens 0 stands for.
 
     Returns:
-        None where nothing exact is left.
+        None if no such rung is left.
     """
     if not memory.park_caches or memory.weights_resident:
         return replace(memory, park_caches=True, weights_resident=False)
@@ -71,13 +71,13 @@ def _next_slices(latents: int, frames: int, per_latent: int) -> tuple[int, int] 
 
 
 def shorter_windows(windows: Sequence[range], overlap: int) -> tuple[range, ...] | None:
-    """The latents of a piece, cut again into windows about two thirds as long.
+    """Cut the latents of a piece again, into windows about two thirds as long.
 
-    Its first and its last latent stay what they are, and so do the zones shared with neighbours:
-    the pieces before and behind it are not touched.
+    The piece keeps its first and its last latent and the number of latents that windows share, so
+    the pieces before and behind it are not affected.
 
     Args:
-        windows: those that did not fit, in order.
+        windows: the windows that did not fit, in order.
         overlap: latents that neighbours share.
 
     Returns:
@@ -96,7 +96,7 @@ def shorter_windows(windows: Sequence[range], overlap: int) -> tuple[range, ...]
 
 
 def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | None) -> str:
-    """In words, how work was fitted into less memory; "" if it was not."""
+    """How work was fitted into less memory than planned, in words; "" if it was not."""
     words: list[str] = []
     if (now.park_caches, now.weights_resident) != (planned.park_caches, planned.weights_resident):
         words.append("everything that waits is in host memory")

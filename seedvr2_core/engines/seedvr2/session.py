@@ -1,4 +1,4 @@
-"""The SeedVR2 engine: source frames of a shot in, restored frames out, piece after piece.
+"""The session of the SeedVR2 engines: it restores the frames of a shot, piece after piece.
 
 A piece is worked through in phases (phases.py). What the next piece needs is in `LatentState`;
 `begin` can rebuild it from committed latents and source frames. Two ladders lead down
@@ -34,15 +34,15 @@ _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_A
 
 
 class _Failure(NamedTuple):
-    """What went wrong last, and where."""
+    """Where the last error came from."""
 
     shot: int
     piece: int
     """Its first frame."""
     windows: tuple[range, ...]
-    """That it was cut into."""
+    """The windows that the piece was cut into."""
     phase: str
-    """Where memory ran out; "" for values that are not finite."""
+    """The phase in which memory ran out; "" for values that are not finite."""
 
 
 class SeedVR2Session:
@@ -52,7 +52,7 @@ class SeedVR2Session:
     """
 
     def __init__(self, models: Models, plan: Plan, *, device: str, beat: Beat) -> None:
-        """Takes the models over.
+        """Take the models over.
 
         Args:
             models: on the device.

@@ -266,7 +266,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no-param": ({"param": lambda t: "<html>\n"}, r"changed\.param: begins with '<html>'"),
     "lost-line": (
         {"param": lambda t: t[: t.rindex("PixelShuffle")]},
-        r"changed\.param: 76 layers, not as many",
+        r"changed\.param: 76 layers, but line 2 says another number",
     ),
     "strange-layer": (
         {"param": lambda t: t.replace("Swish ", "Mish ", 1)},
@@ -282,7 +282,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "garbled-line": (
         {"param": lambda t: t.replace("4 1 /conv_1", "x 1 /conv_1")},
-        r"changed\.param: line 'Concat .* is no layer",
+        r"changed\.param: line 'Concat .* is not a layer",
     ),
 }
 
