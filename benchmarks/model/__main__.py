@@ -1,14 +1,16 @@
 """Seconds, memory and share of the FLOP floor of the model, stage by stage.
 
-`python -m benchmarks.model --model 7b --resolution 1080p --json FILE` on a machine with a GPU;
-`--model tiny` runs in seconds on a CPU. Needs torch, numpy and safetensors alone.
+Run `python -m benchmarks.model --model 7b --resolution 1080p --json FILE` in the repository on a
+machine with a GPU, or `python benchmarks/model/__main__.py` from any folder. `--model tiny` takes
+seconds on a CPU. Only torch, numpy and safetensors are needed.
 
-The real path (`SeedVR2Session`: encode, transformer, decode, colour) restores windows of one shot
-with Gaussian weights made on the device and a synthetic moving picture. Every measured piece does
-the same work. Stages are timed by the device's events; memory peaks stand beside what
-`memory.plan_memory` predicts; a matrix product and single convolutions are timed in the same run.
-`--plain` runs the modules that golden tests compare (nothing folded); the other options switch
-single optimisations. Activations that are not finite and of order one end the run.
+The session that jobs use (`SeedVR2Session`: encode, transformer, decode, colour) restores pieces of
+one shot, with random weights made on the device and a synthetic moving picture. Every measured
+piece does the same work. Stages are timed by the device's events. Memory peaks are shown beside the
+predictions of `planning.memory`. A matrix product and single convolutions, timed in the same run,
+are the reference. `--plain` runs the modules that the golden tests compare (nothing is folded); the
+other options switch single optimisations. The run ends with an error if activations are not finite
+or not of order one, because its times would mean nothing.
 """
 
 import argparse
@@ -27,7 +29,7 @@ def main() -> int:
     """Measure, print, write."""
     options = parse(sys.argv[1:])
     _set_environment(options)
-    # Deferred: torch reads the environment when it is loaded.
+    # Imported only now, because torch reads the environment when it is loaded.
     from benchmarks.model.report import as_text
     from benchmarks.model.run import run
 
@@ -42,7 +44,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options, defaults of the model filled in."""
     summary, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.model",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_work(parser)
     _add_switches(parser)
@@ -115,7 +120,7 @@ def _has_gpu() -> bool:
 
 
 def _set_environment(options: argparse.Namespace) -> None:
-    """What torch must find there before it is loaded."""
+    """Set the variables that torch reads when it is loaded."""
     # Deterministic matrix products are refused without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if options.expandable_segments:

@@ -1,4 +1,4 @@
-"""A session of the model whose stages are timed and whose memory is watched; see __main__.py."""
+"""A `SeedVR2Session` whose stages are timed and whose memory is watched; see __main__.py."""
 
 import argparse
 import gc
@@ -23,16 +23,17 @@ from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Piece
 
 PREPARE, SAMPLE, FINISH, MOVE = "prepare", "sample", "finish", "move"
-"""Around encoder, transformer and decoder: resize and padding; noise and join; colour, rounding and
-the way to the host; caches and weights that wait elsewhere."""
+"""Stages around encoder, transformer and decoder. prepare: resize and padding. sample: noise and
+join. finish: colour, rounding and the copy to the host. move: caches and weights that go to the
+host and back."""
 STAGES = (PREPARE, "encode", SAMPLE, "dit", "decode", FINISH, MOVE, "other")
 RMS_RANGE = (1e-2, 1e2)
 _SAMPLED = 4
-"""Every fourth row, column and token is looked at when activations are checked."""
+"""The check of activations looks at every fourth row, column and token."""
 
 
 class TimedPhases:
-    """Real phases; each call is a stage, and its memory is watched."""
+    """The session's phases, with each call timed as a stage and its memory watched."""
 
     def __init__(self, phases: Phases, clock: StageClock, watch: MemoryWatch) -> None:
         self._phases, self._clock, self._watch = phases, clock, watch
@@ -55,7 +56,7 @@ class TimedPhases:
             return self._phases.restore_windows(*args)
 
     def decode(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> Iterator[Frame]:
-        """As `Phases.decode`; whoever takes the frames must do so at once."""
+        """As `Phases.decode`. The caller must take the frames at once, or its time counts too."""
         with self._watch.phase("decode"), self._clock.stage(FINISH):
             yield from self._phases.decode(latents_ZhwC, state, grid)
 
@@ -87,7 +88,7 @@ class TimedSession:
     def __init__(
         self, options: argparse.Namespace, setup: BenchSetup, device: torch.device, *, began: float
     ) -> None:
-        """Load; `began` is when the benchmark did, for its time limit."""
+        """Load the models; `began` is the time at which the benchmark started, for its limit."""
         self._began, self.num_warm = began, 0
         self._options, self._setup, self._device = options, setup, device
         self._clock = StageClock(device)
@@ -110,8 +111,8 @@ class TimedSession:
         self._made = 0
         self._frames: deque[Frame] = deque()
         self._shot = setup.plan.shots[0]
-        self._state = session.start(self._shot)
         self._left = list(setup.pieces)
+        self._state = session.begin(iter(()), shot=self._shot, piece=self._left[0])
 
     def run(self) -> list[dict[str, Seconds]]:
         """Warm pieces, then measured ones, at least one of each; fewer where time runs out."""
@@ -153,7 +154,7 @@ class TimedSession:
         ]
 
     def close(self) -> None:
-        """Let go of models and state."""
+        """Release models and state."""
         self._session.close()
         del self._state, self._session
         gc.collect()
@@ -162,7 +163,7 @@ class TimedSession:
 
     def _piece(self) -> dict[str, Seconds]:
         piece: Piece = self._left.pop(0)
-        self._make_frames(self._session.read_stop(self._shot, piece))
+        self._make_frames(self._session.reads(self._shot, [piece]).frames.stop)
         self._clock.start()
         restored = self._session.restore(
             self._take_frames(), shot=self._shot, piece=piece, state=self._state

@@ -44,9 +44,9 @@ def piece_flops(
 
 
 def dit_flops(config: DiTConfig, latent_size: tuple[int, int, int], *, text_len: int) -> int:
-    """Operations of one `FoldedDiT` call on a latent of (T, H, W)."""
-    num_frames, height, width = latent_size
-    grid = (num_frames, height // PATCH, width // PATCH)
+    """Operations of one `FoldedDiT` call on a window of (Z latents, h, w)."""
+    num_latents, height, width = latent_size
+    grid = (num_latents, height // PATCH, width // PATCH)
     tokens = grid[0] * grid[1] * grid[2]
     channels = PATCH * PATCH * (config.in_channels + config.latent_channels)
     total = 2 * tokens * channels * config.width

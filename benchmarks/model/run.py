@@ -23,7 +23,7 @@ from seedvr2_core.vae.conv import conv3d
 
 ATTEMPTS = 3
 SHRINK = 0.85
-"""Of the memory budget after an attempt that ran out of memory."""
+"""Factor on the memory budget after an attempt that ran out of memory."""
 CPU_MATMUL = 1024
 
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Measure; again with less memory in the plan where it did not suffice."""
+    """Measure; if the device runs out of memory, measure again with less memory in the plan."""
     began = time.perf_counter()
     _configure(options)
     report: dict[str, Any] = {"machine": machine(device), "out_of_memory": [], "refused": []}
@@ -62,14 +62,14 @@ def _run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def _free(device: torch.device) -> None:
-    """What is no longer referenced goes back to the device."""
+    """Give memory that nothing refers to back to the device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What it runs on."""
+    """Software versions and the device."""
     about: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -97,7 +97,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _configure(options: argparse.Namespace) -> None:
-    """As restore.py sets torch up, unless told otherwise."""
+    """Set torch up as child/restore.py does, unless the options say otherwise."""
     torch.backends.cudnn.benchmark = options.cudnn_benchmark
     if not options.channels_last:
         set_layout(torch.contiguous_format)

@@ -20,10 +20,11 @@ from seedvr2_core.config import DIT_CONFIGS, VAE_CONFIGS, DiTConfig, VAEConfig, 
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
 from seedvr2_core.engines.seedvr2.phases import Models
+from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning import Options, Piece, Plan, build_plan, memory
 from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
-from seedvr2_core.planning.windows import num_latents, plan_windows
+from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.video.info import ColorInfo, VideoInfo
@@ -45,7 +46,7 @@ class BenchSetup:
 
     plan: Plan
     pieces: tuple[Piece, ...]
-    """Those to run: equal work, the first one apart."""
+    """The pieces to run. All but the first are equal work."""
     dit_config: DiTConfig
     vae_config: VAEConfig
     request: MemoryRequest
@@ -76,7 +77,7 @@ def make_setup(
     num_windows = per_piece * count + 1  # the last one is longer; it is not run
     latents = num_windows * options.window - (num_windows - 1) * OVERLAP
     width, height = options.size
-    info = _video_info(_half(width), _half(height), 4 * latents - 3)
+    info = _video_info(_half(width), _half(height), first_frame(latents))
     engine = EngineSettings(
         name=ENGINES[options.model],
         weights_digest="",
@@ -86,7 +87,7 @@ def make_setup(
         stitch_mode="crossfade",
         color_correction=options.color,
     )
-    hop = 4 * (options.window - OVERLAP)
+    hop = FRAMES_PER_LATENT * (options.window - OVERLAP)
     planned = Options(
         resolution="720p",
         engine=engine,
@@ -141,7 +142,7 @@ def _video_info(width: int, height: int, num_frames: int) -> VideoInfo:
 def _memory_request(
     options: argparse.Namespace, plan: Plan, device: torch.device, device_bytes: int | None
 ) -> MemoryRequest:
-    """As the planner asks (planner.py), for the size and the dtypes of the command line."""
+    """As production asks (planning/build.py), for the size and dtypes of the command line."""
     spec = find_engine(plan.engine.name)
     longest = max(piece.stop - piece.start for s in plan.segments for piece in s.pieces)
     on_cpu = device.type == "cpu"
@@ -195,7 +196,7 @@ def _memory_plan(options: argparse.Namespace, request: MemoryRequest) -> MemoryP
 def _predictions(
     request: MemoryRequest, chosen: MemoryPlan
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of each phase for the plan as it is, with and without reserves."""
+    """Predicted bytes of each phase for this memory plan, with and without reserves."""
     phases = memory._PhasePeaks.of(request)
     stay = Residency(weights=chosen.weights_resident, caches=not chosen.park_caches)
     totals = {
@@ -268,9 +269,9 @@ class PlainDiT(nn.Module):
         """Of the model."""
         return self.dit.config
 
-    def forward(self, vid_THWC: Tensor, *, tables: DiTTables) -> Tensor:
+    def forward(self, vid_ZhwC: Tensor, *, tables: DiTTables) -> Tensor:
         """As `FoldedDiT.forward`."""
-        return self.dit(vid_THWC, self.get_buffer("text_LD"), tables=tables)
+        return self.dit(vid_ZhwC, self.get_buffer("text_LD"), tables=tables)
 
 
 def make_models(

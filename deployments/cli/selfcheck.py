@@ -4,7 +4,6 @@ For whoever has the real weights and a GPU: one command, at most ten minutes, a 
 pictures. The checks are in seedvr2_core/selfcheck; here they are fed, listened to and reported.
 """
 
-import math
 import os
 import platform
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from deployments.host.exits import exit_codes, say, screen
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGETS_PX, target_size
+from seedvr2_core.planning.windows import first_frame, num_latents
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from tasks.settings import child_environment
 
@@ -140,7 +140,7 @@ def _run(
     tell = say if quiet else typer.echo
     tell(
         f"{setup.model} at {setup.width}x{setup.height} on {setup.device_kind} ({setup.device}), "
-        f"{4 * setup.num_latents - 3} frames of {setup.clip.name}"
+        f"{first_frame(setup.num_latents)} frames of {setup.clip.name}"
     )
 
     def save(name: str, picture: "np.ndarray") -> str:
@@ -195,12 +195,12 @@ def _setup(
     size = _given_size(resolution)
     from seedvr2_core.selfcheck.run import MIN_LATENTS, CheckSetup
 
-    num_latents = math.ceil((frames - 1) / 4) + 1
-    if num_latents < MIN_LATENTS:
+    latents = num_latents(frames)
+    if latents < MIN_LATENTS:
         raise InvalidRequestError(
-            f"--frames must be at least {4 * MIN_LATENTS - 3}, for two windows, got {frames}"
+            f"--frames must be at least {first_frame(MIN_LATENTS)}, for two windows, got {frames}"
         )
-    info, clip = _read_clip(video, 4 * num_latents - 3)
+    info, clip = _read_clip(video, first_frame(latents))
     width, height = size or target_size(info, resolution)
     name, kind, free_bytes = _find_device(device)
     return CheckSetup(
@@ -213,7 +213,7 @@ def _setup(
         device_kind=kind,
         device_bytes=free_bytes,
         checks=checks,
-        num_latents=num_latents,
+        num_latents=latents,
         world=_world(),
     )
 
@@ -303,7 +303,7 @@ def _report(
         dit_dtype=findings.memory.dit_dtype,
         clip=setup.clip.name,
         clip_sha256=setup.clip.sha256,
-        frames=4 * setup.num_latents - 3,
+        frames=first_frame(setup.num_latents),
         width=setup.width,
         height=setup.height,
         memory=asdict(findings.memory),

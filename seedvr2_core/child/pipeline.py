@@ -89,20 +89,12 @@ class RestoreJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Finished:
-    """Follows a piece's last frame on its way to the encode thread."""
-
-    commit: Commit
-    precision: str
-    rung: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
     """A segment whose part file is written, and not yet checked."""
 
     segment: Segment
-    pieces: tuple[_Finished, ...]
+    commits: tuple[Commit, ...]
+    """Of its pieces."""
     began: float
     """Monotonic seconds."""
 
@@ -114,7 +106,7 @@ class Pipeline:
         self._job, self._plan, self._session = job, job.plan, job.session
         self._failure: BaseException | None = None
         self._decoded: Channel[Frame | None] = Channel(QUEUE_FRAMES)
-        self._restored: Channel[Frame | _Finished] = Channel(QUEUE_FRAMES)
+        self._restored: Channel[Frame | Commit] = Channel(QUEUE_FRAMES)
         self._encoded: Channel[_Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._held_seconds = 0.0
@@ -182,18 +174,12 @@ class Pipeline:
     def _decode(self, runs: Sequence[ShotRun]) -> None:
         """Decode thread: put the frames of every run into the queue, and None after each run."""
         for run in runs:
-            start = self._first_frame(run)
-            stop = self._session.read_stop(run.shot, run.pieces[-1])
-            for frame in read_frames(self._job.source, self._plan.video, start, stop):
+            wanted = self._session.reads(run.shot, run.pieces).frames
+            source, video = self._job.source, self._plan.video
+            for frame in read_frames(source, video, wanted.start, wanted.stop):
                 self._decoded.put(frame)
-                self._job.events.beat("decode", frame.index + 1 - start, stop - start)
+                self._job.events.beat("decode", frame.index + 1 - wanted.start, len(wanted))
             self._decoded.put(None)
-
-    def _first_frame(self, run: ShotRun) -> int:
-        """Where reading starts: at the run, or earlier where the engine must warm up."""
-        if run.pieces[0].start == run.shot.start:
-            return run.shot.start
-        return self._session.plan_warm_up(run.shot, run.pieces[0]).first_frame
 
     def _restore(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
         """Engine, in the calling thread: restore the runs piece by piece, each with one state."""
@@ -209,17 +195,11 @@ class Pipeline:
                 restored = self._session.restore(frames, shot=run.shot, piece=piece, state=state)
                 for frame in restored:
                     self._restored.put(frame)
-                self._restored.put(self._finished_piece())
+                self._restored.put(self._session.take_commit())
                 if piece.stop in last_of:
                     self._tell_restored(last_of[piece.stop], time.monotonic() - began)
             if next(frames, None) is not None:
                 raise SegmentError(f"the engine left frames of shot {run.shot.index} unread")
-
-    def _finished_piece(self) -> _Finished:
-        session = self._session
-        return _Finished(
-            commit=session.take_commit(), precision=session.precision, rung=session.rung
-        )
 
     def _hold(self, wait: Callable[[], None]) -> None:
         """Wait for the disk and add up how long that takes."""
@@ -240,15 +220,16 @@ class Pipeline:
         At the start of a shot it is new; inside a shot it is rebuilt from the committed latents.
         """
         first = run.pieces[0]
-        if first.start == run.shot.start:
-            return self._session.start(run.shot)
-        latents, tail = None, None
-        if self._plan.memory is not None:
-            self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
-            self._session.adopt_precision(run.shot, self._precision_before(first))
-            first_latent = self._session.plan_warm_up(run.shot, first).first_latent
-            latents, tail = read_commits(self._job.job_dir, self._plan, first, first_latent)
-        return self._session.warm_up(frames, latents, tail, shot=run.shot, piece=first)
+        latents = self._session.reads(run.shot, run.pieces).latents
+        before = self._committed_before(first, latents.start) if latents else None
+        return self._session.begin(frames, shot=run.shot, piece=first, before=before)
+
+    def _committed_before(self, piece: Piece, first_latent: int) -> Commit:
+        """Latents of the shot from `first_latent` on, tail and precision in front of a piece."""
+        self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
+        precision = self._precision_before(piece)
+        latents, tail = read_commits(self._job.job_dir, self._plan, piece, first_latent)
+        return Commit(latents=latents, tail=tail, precision=precision)
 
     def _precision_before(self, piece: Piece) -> str:
         """The precision in which the segment before a piece was made."""
@@ -278,15 +259,15 @@ class Pipeline:
         def on_packet(num_packets: int) -> None:
             self._job.events.beat(OUTPUT_PHASE, done + num_packets, total)
 
-        pieces: list[_Finished] = []
+        commits: list[Commit] = []
         with SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet) as writer:
             for piece in segment.pieces:
                 for frame in self._frames_of(piece):
                     writer.write(frame)
-                pieces.append(self._piece_end())
+                commits.append(self._commit_of_piece())
         # The encoder is emptied and freed before the next one begins: two at once fill no more of
         # the cores and hold 150 MB more at 720p.
-        self._encoded.put(_Written(segment=segment, pieces=tuple(pieces), began=began))
+        self._encoded.put(_Written(segment=segment, commits=tuple(commits), began=began))
 
     def _check_room(self, segment: Segment) -> None:
         """Fail before the disk is full, not when nothing can be written any more."""
@@ -303,12 +284,12 @@ class Pipeline:
                 raise SegmentError(f"the engine gave {frame}, expected frame and time {expected}")
             yield frame
 
-    def _piece_end(self) -> _Finished:
-        """What comes after a piece's last frame."""
-        finished = self._restored.get()
-        if not isinstance(finished, _Finished):
-            raise SegmentError(f"the engine gave {finished} after the piece's last frame")
-        return finished
+    def _commit_of_piece(self) -> Commit:
+        """The commit, which follows a piece's last frame."""
+        commit = self._restored.get()
+        if not isinstance(commit, Commit):
+            raise SegmentError(f"the engine gave {commit} after the piece's last frame")
+        return commit
 
     def _commit(self, segments: Sequence[Segment]) -> None:
         """Commit thread: check and commit one segment after another."""
@@ -335,12 +316,12 @@ class Pipeline:
                 f"{segment.num_frames}"
             )
         if leaves_latents(self._plan, segment):
-            write_commit(self._job.job_dir, segment, encoded.pieces[-1].commit)
+            write_commit(self._job.job_dir, segment, encoded.commits[-1])
         made = Making(
             device=self._job.device_kind,
-            precision=_told_once(piece.precision for piece in encoded.pieces),
+            precision=_told_once(commit.precision for commit in encoded.commits),
             seconds=time.monotonic() - encoded.began,
-            rung=_told_once(piece.rung for piece in encoded.pieces),
+            rung=_told_once(commit.rung for commit in encoded.commits),
         )
         return commit_segment(self._job.job_dir, self._plan, segment, made).seconds
 

@@ -75,22 +75,22 @@ def restore_segments(
         )
         try:
             while pending:
-                pending = _run_until_fall_back(job, pending)
+                pending = _run_until_step_down(job, pending)
                 give_back(torch.device(device))
         finally:
             session.close()
             remove_leftovers(job_dir)  # a half-written segment must not go on filling a full disk
 
 
-def _run_until_fall_back(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
+def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
     """Restore the segments; returns those left after a step down a ladder."""
     try:
         Pipeline(job).run(pending)
         return []
     except (NumericalError, DeviceMemoryError) as error:
-        if not job.session.fall_back():
+        now = job.session.step_down()
+        if not now:
             raise
-        now = ", ".join(words for words in (job.session.precision, job.session.rung) if words)
         logger.warning("%s; what is left is done again: %s", error, now)
     gc.collect()  # the pass that failed hangs on its error's traceback, with all its tensors
     return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]

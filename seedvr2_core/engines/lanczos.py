@@ -1,10 +1,12 @@
-"""Lanczos-3 resize and the engine "lanczos": the baseline that every other engine has to beat.
+"""Lanczos-3 resize, and the engine "lanczos": the baseline that every other engine has to beat.
 
-`lanczos_resize` is separable and works on float tensors on any device. Each axis is a banded
-matrix: its rows are cut into blocks, and a block is one small dense product with the slice of the
-input that it sees. 8-bit frames on the CPU take torch's own integer kernel of the same filter
-(torch >= 2.13): 2 to 4 ms for 480p to 720p where the float path takes 10 and more on one thread,
-within a level or two of its result, and it wakes no second thread.
+`lanczos_resize` resizes float tensors on any device, one axis after the other. Resizing an axis is
+a product with a banded matrix. The rows of the matrix are cut into blocks, and each block is one
+small dense product with the slice of the input that it depends on.
+
+8-bit frames on the CPU go through torch's own integer kernel of the same filter (torch >= 2.13).
+From 480p to 720p it takes 2 to 4 ms, where the float path takes 10 ms and more on one thread; its
+result is within two levels of the float path's, and it wakes no second thread.
 
 Shape legend: B batch, C channels, H W pixels, P planes (every leading axis folded), R rows of all
 planes.
@@ -20,13 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_tensor, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.planning import Plan
 
 LOBES = 3
 BLOCK = 32
-"""Outputs per dense block: smaller wastes calls, larger multiplies more zeros (measured)."""
+"""Outputs of a dense block. Smaller blocks need more calls, larger ones multiply more zeros; this
+size was the fastest when measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,11 @@ class _Band:
 
 @functools.lru_cache(maxsize=32)
 def _bands(size_in: int, size_out: int, device: torch.device) -> tuple[_Band, ...]:
-    """The banded matrix that resizes an axis; made once per pair of sizes.
+    """The banded matrix that resizes an axis; made once for each pair of sizes.
 
-    Pixel centres lie at half integers. When shrinking, the filter is stretched by the ratio
-    (antialias). At the edges the taps inside the picture are renormalised.
+    Pixel centres lie at half integers. To shrink, the filter is stretched by the ratio, which
+    prevents aliasing. At the edges, only taps inside the picture count, and their weights are
+    scaled to a sum of 1.
     """
     step = size_in / size_out
     stretch = max(1.0, step)
@@ -65,7 +69,7 @@ def _bands(size_in: int, size_out: int, device: torch.device) -> tuple[_Band, ..
 
 
 def _resize_width(x_PHW: Tensor, width: int) -> Tensor:
-    """Every row of every plane -> [P, H, width]."""
+    """Resize every row of every plane: [P, H, W] -> [P, H, width]."""
     planes, height, width_in = x_PHW.shape
     x_RW = x_PHW.reshape(planes * height, width_in)
     out_RW = x_RW.new_empty(planes * height, width)
@@ -76,7 +80,7 @@ def _resize_width(x_PHW: Tensor, width: int) -> Tensor:
 
 
 def _resize_height(x_PHW: Tensor, height: int) -> Tensor:
-    """Every column of every plane -> [P, height, W]."""
+    """Resize every column of every plane: [P, H, W] -> [P, height, W]."""
     planes, height_in, width = x_PHW.shape
     out_PHW = x_PHW.new_empty(planes, height, width)
     for band in _bands(height_in, height, x_PHW.device):
@@ -87,7 +91,7 @@ def _resize_height(x_PHW: Tensor, height: int) -> Tensor:
 
 
 def lanczos_resize(x_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """Resize the last two axes; antialiased when shrinking; no gradient.
+    """Resize the last two axes, without aliasing where they shrink; computes no gradient.
 
     Args:
         x_BCHW: [..., H, W] float32, any range; any number of leading axes, so [C, H, W] too.
@@ -111,13 +115,13 @@ def lanczos_resize(x_BCHW: Tensor, height: int, width: int) -> Tensor:
 
 @torch.inference_mode()
 def resize_rgb(rgb: np.ndarray, *, height: int, width: int, device: str = "cpu") -> np.ndarray:
-    """Resize one picture, rounded and clamped.
+    """Resize one picture; the result is rounded and clamped.
 
     Args:
         rgb: (H, W, 3), uint8 or uint16, any strides.
         height: rows of the result.
         width: columns of the result.
-        device: where float pictures are worked on.
+        device: torch device for the float path, which all but 8-bit pictures on the CPU take.
 
     Returns:
         (height, width, 3) of the same dtype; `rgb` itself if the size is already right.
@@ -132,8 +136,8 @@ def resize_rgb(rgb: np.ndarray, *, height: int, width: int, device: str = "cpu")
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that resizes every frame to the plan's size (see `engine.EngineModule`)."""
+    """A session that resizes every frame to the plan's size (see `protocol.EngineModule`)."""
     resize = functools.partial(resize_rgb, height=plan.height, width=plan.width, device=device)
     return PerFrameSession(resize, beat=beat)

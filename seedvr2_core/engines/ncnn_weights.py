@@ -1,8 +1,8 @@
-"""Reads the weights of an ncnn model: a .param text (the graph) and its .bin (the numbers).
+"""Read the weights of an ncnn model from its two files: .param (the graph) and .bin (the numbers).
 
-The .bin holds, in the order of the .param lines and without names: for a Convolution a tag, the
-weights as float16 (padded to 4 bytes) and the bias as float32; for a MemoryData its float32
-values. Little endian throughout.
+The .param file is text with one layer a line. The .bin file has no names: it holds the numbers of
+the layers in the order of those lines. A Convolution has a tag, its weights in float16 (padded to
+4 bytes) and its bias in float32; a MemoryData has its float32 values. All is little endian.
 """
 
 import math
@@ -22,7 +22,7 @@ WEIGHTLESS = frozenset(("Input", "BinaryOp", "Split", "Swish", "Sigmoid", "Conca
 
 
 class _BinReader:
-    """Walks a .bin file; says which layer it was at when the file does not fit."""
+    """Reads a .bin file from start to end; errors name the layer where the file does not fit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class _BinReader:
         self._at = 0
 
     def take(self, layer: str, dtype: str, count: int) -> np.ndarray:
-        """The next `count` values of the dtype, then padding to 4 bytes."""
+        """Read the next `count` values of the dtype and skip the padding to 4 bytes."""
         length = count * np.dtype(dtype).itemsize
         if self._at + length > len(self._data):
             raise CheckpointError(
@@ -42,7 +42,7 @@ class _BinReader:
         return values
 
     def check_end(self) -> None:
-        """Every byte was read."""
+        """Refuse a file of which not every byte was read."""
         if self._at != len(self._data):
             raise CheckpointError(
                 f"{self.path}: {len(self._data)} bytes, its layers need {self._at}; "
@@ -51,15 +51,15 @@ class _BinReader:
 
 
 def read_ncnn_weights(param_path: Path, bin_path: Path) -> dict[str, Tensor]:
-    """All weights of a model by name, strictly: every byte is used once.
+    """Read all weights of a model by name; every byte of the file must belong to one of them.
 
     Returns:
         "<layer>.weight" [out, in, kernel H, kernel W] and "<layer>.bias" [out] for convolutions,
         "<layer>" [C, H, W] for constants; float32 on the CPU.
 
     Raises:
-        CheckpointError: missing, truncated or mixed up files, layers or number formats that are
-            not understood, non-finite weights. Names file and layer.
+        CheckpointError: a file is missing, truncated or belongs to another one, a layer or number
+            format is not known, or a weight is not finite. The message names file and layer.
     """
     for path in (param_path, bin_path):
         if not path.is_file():
@@ -88,27 +88,30 @@ def _layers(path: Path) -> Iterator[tuple[str, str, dict[int, str]]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if lines[:1] != [PARAM_MAGIC]:
         raise CheckpointError(
-            f"{path}: begins with {''.join(lines[:1])!r}, expected {PARAM_MAGIC}; no ncnn .param"
+            f"{path}: begins with {''.join(lines[:1])!r}, expected {PARAM_MAGIC}; "
+            "it is not an ncnn .param file"
         )
     layers = [line.split() for line in lines[2:] if line.strip()]
     if len(lines) < 2 or lines[1].split()[:1] != [str(len(layers))]:
-        raise CheckpointError(f"{path}: {len(layers)} layers, not as many as line 2 says")
+        raise CheckpointError(f"{path}: {len(layers)} layers, but line 2 says another number")
     for words in layers:
         try:
             kind, name, num_inputs, num_outputs = *words[:2], int(words[2]), int(words[3])
             pairs = [word.split("=", 1) for word in words[4 + num_inputs + num_outputs :]]
             options = {int(number): value for number, value in pairs}
         except (ValueError, IndexError) as error:
-            raise CheckpointError(f"{path}: line {' '.join(words)!r} is no layer") from error
+            raise CheckpointError(f"{path}: line {' '.join(words)!r} is not a layer") from error
         if kind not in WITH_WEIGHTS | WEIGHTLESS:
-            raise CheckpointError(f"{path}: layer {name} is a {kind}, which is not understood")
+            raise CheckpointError(
+                f"{path}: layer {name} is a {kind}, which this reader does not know"
+            )
         yield kind, name, options
 
 
 def _read_layer(
     kind: str, name: str, options: dict[int, str], reader: _BinReader
 ) -> dict[str, np.ndarray]:
-    """Weights of one layer; empty for kinds that have none."""
+    """The weights of one layer, by name; empty for kinds of layers that have none."""
     if kind in WEIGHTLESS:
         return {}
     if kind == "MemoryData":  # options: 0 width, 1 height, 2 channels

@@ -1,10 +1,10 @@
-"""The session of engines that restore every frame by itself, and the conversions they share.
+"""The session of the engines that restore each frame on its own, and conversions that they share.
 
 Shape legend: B batch, C = 3 channels in R, G, B order, H W pixels. Float pictures run from 0.0
 (black) to 1.0 (white).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedvr2_core.engines.protocol import Commit, Heartbeat, ShotState, WarmUp
+from seedvr2_core.beat import Beat
+from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Piece, Shot
@@ -22,49 +23,19 @@ RestoreFrame = Callable[[np.ndarray], np.ndarray]
 
 
 class PerFrameSession:
-    """`engine.Session` without memory: state is empty, nothing is committed beside the packets."""
+    """A `protocol.Session` whose state is empty: a frame depends on no other frame."""
 
-    def __init__(self, restore_frame: RestoreFrame, *, beat: Heartbeat) -> None:
+    def __init__(self, restore_frame: RestoreFrame, *, beat: Beat) -> None:
+        """Use `restore_frame` for every frame; `beat` is called after each."""
         self._restore_frame: RestoreFrame | None = restore_frame
         self._beat = beat
 
-    def start(self, shot: Shot) -> ShotState:
-        """An empty state."""
-        return ShotState()
+    def reads(self, shot: Shot, pieces: Sequence[Piece]) -> Reads:
+        """The frames of the pieces and nothing else."""
+        return Reads(frames=range(pieces[0].start, pieces[-1].stop), latents=range(0))
 
-    @property
-    def precision(self) -> str:
-        """Of the arithmetic inside."""
-        return "float32"
-
-    @property
-    def rung(self) -> str:
-        """Frames are not divided."""
-        return ""
-
-    def fall_back(self) -> bool:
-        """There is no other precision and no smaller rung."""
-        return False
-
-    def adopt_precision(self, shot: Shot, precision: str) -> None:
-        """There is no other precision."""
-
-    def plan_warm_up(self, shot: Shot, piece: Piece) -> WarmUp:
-        """No frame before the piece is needed."""
-        return WarmUp(first_frame=piece.start, first_latent=0)
-
-    def read_stop(self, shot: Shot, piece: Piece) -> int:
-        """No frame after the piece is needed."""
-        return piece.stop
-
-    def warm_up(
-        self,
-        frames: Iterator[Frame],
-        latents: Any | None,
-        tail: Any | None,
-        *,
-        shot: Shot,
-        piece: Piece,
+    def begin(
+        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, before: Commit | None = None
     ) -> ShotState:
         """An empty state; reads no frame."""
         return ShotState()
@@ -72,7 +43,7 @@ class PerFrameSession:
     def restore(
         self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, state: ShotState
     ) -> Iterator[Frame]:
-        """Restore the piece's frames one by one; reads none past its end.
+        """Restore the piece's frames one by one; no frame past its end is read.
 
         Raises:
             SegmentError: `frames` does not start at the piece, skips a frame or ends early.
@@ -93,8 +64,12 @@ class PerFrameSession:
             yield restored
 
     def take_commit(self) -> Commit:
-        """Nothing to keep."""
-        return Commit()
+        """The precision alone: there are no latents to keep."""
+        return Commit(precision="float32")
+
+    def step_down(self) -> str:
+        """There is no other precision, and no frame can be divided: no step."""
+        return ""
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -102,9 +77,10 @@ class PerFrameSession:
 
 
 def rgb_tensor(rgb: np.ndarray) -> Tensor:
-    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype, shared if it can.
+    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype.
 
-    Copies what torch cannot share: negative strides (rotated frames) and read-only memory.
+    Both share their memory, except where torch cannot: an array with negative strides (a rotated
+    frame) or in read-only memory is copied.
     """
     return torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
 

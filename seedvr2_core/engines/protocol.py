@@ -1,21 +1,25 @@
-"""What an engine is, and the table of engines. Imports no torch: the flow process reads it too.
+"""What an engine is: the protocol of its sessions and of the module that opens them.
 
-An engine restores the frames of one shot after another. The child process opens a session once
-and feeds it shot by shot, piece by piece (a piece is the part of a shot that lies in one segment).
+The child process opens one session and restores shot after shot with it, piece by piece (a piece
+is the part of a shot that lies in one segment). A run of neighbouring pieces of one shot goes:
+`reads` says which frames and committed latents to fetch, `begin` makes the state at the first
+piece, then `restore` and `take_commit` for every piece in order.
+
+Imports no torch, so that reading the protocol stays cheap.
+
+Shape legend: Z latents, h w latent grid (H/8, W/8).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.frames import Frame
 
 if TYPE_CHECKING:
     from seedvr2_core.planning import Piece, Plan, Shot
-
-Heartbeat = Callable[[str, int, int], None]
-"""Called by the working thread as beat(phase, done, total), at least once a frame or slice."""
 
 
 @dataclass(slots=True)
@@ -23,88 +27,66 @@ class ShotState:
     """What an engine carries from piece to piece of one shot; engines with memory subclass it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reads:
+    """What has to be read to restore a run of neighbouring pieces of one shot."""
+
+    frames: range
+    """File indices of the source frames. They begin before the run where its state is rebuilt, and
+    end behind it by what its last piece shares with the next one; never outside the shot."""
+    latents: range
+    """The committed latents, counted from the shot's first, that `begin` needs. Empty at a shot's
+    start and for engines without latents."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a finished piece leaves on disk beside its packets; None for engines without latents."""
+    """What is kept of a finished piece beside its frames, so that work can go on behind it."""
 
     latents: Any | None = None
-    """Final latents that the piece owns, torch float16 (T, H/8, W/8, 16) on the CPU."""
+    """Final latents, torch float16 (Z, h, w, 16) on the CPU; None for engines without latents."""
     tail: Any | None = None
-    """The last window's own output on what the next piece shares with it, float32; None at the
-    end of a shot."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
-    """What `Session.warm_up` needs to rebuild the state at the start of a piece."""
-
-    first_frame: int
-    """First source frame (file index) to read; piece.start if none before it is needed."""
-    first_latent: int
-    """First committed latent (of the shot) to hand over; 0 for engines without latents."""
+    """The last window's own output on the latents that the next piece shares with it, float32
+    (Z, h, w, 16) on the CPU; None at the end of a shot and for engines without latents."""
+    precision: str = ""
+    """What it was computed in, for the sidecar: "float16 vae, bfloat16 dit"."""
+    rung: str = ""
+    """How it was fitted into less memory than planned, for the sidecar; "" if it was not."""
 
 
 class Session(Protocol):
-    """A loaded engine. One shot at a time; frames come out in order, lazily."""
+    """A loaded engine. It works on one shot at a time; frames come out in order, lazily."""
 
-    @property
-    def precision(self) -> str:
-        """What it computes in now, for the sidecar ("float16 vae, bfloat16 dit")."""
-        ...
-
-    @property
-    def rung(self) -> str:
-        """How the last piece was fitted into less memory than planned; "" if it was not."""
-        ...
-
-    def fall_back(self) -> bool:
-        """After a NumericalError or DeviceMemoryError: step down the ladder of what failed.
-
-        Returns:
-            Whether there was a step; pending pieces are then done again.
-        """
-        ...
-
-    def adopt_precision(self, shot: "Shot", precision: str) -> None:
-        """Go on with a shot as its earlier pieces were made, maybe by another process.
+    def reads(self, shot: "Shot", pieces: "Sequence[Piece]") -> Reads:
+        """What to read for a run. Changes nothing, so any thread may ask.
 
         Args:
-            shot: before its first piece here.
-            precision: of the piece before, from its sidecar.
+            shot: the shot.
+            pieces: neighbouring pieces of the shot, in order, at least one.
         """
         ...
 
-    def start(self, shot: "Shot") -> ShotState:
-        """State for the first piece of a shot."""
-        ...
-
-    def plan_warm_up(self, shot: "Shot", piece: "Piece") -> WarmUp:
-        """What `warm_up` needs for a piece inside a shot."""
-        ...
-
-    def read_stop(self, shot: "Shot", piece: "Piece") -> int:
-        """One past the last source frame that `restore` reads for the piece."""
-        ...
-
-    def warm_up(
+    def begin(
         self,
         frames: Iterator[Frame],
-        latents: Any | None,
-        tail: Any | None,
         *,
         shot: "Shot",
         piece: "Piece",
+        before: Commit | None = None,
     ) -> ShotState:
-        """Rebuild the state at the start of a piece inside a shot.
+        """The state at the start of a piece: fresh at a shot's start, else rebuilt.
 
         Args:
-            frames: source frames from `plan_warm_up`'s first on; consumed up to what the state
-                holds.
-            latents: final latents committed before the piece, from `plan_warm_up`'s first on
-                (T, H/8, W/8, 16) float16; None for engines without latents.
-            tail: tail committed by the piece before, float32; None likewise.
+            frames: the source frames that `reads` names, in order; consumed as far as the state
+                reaches.
             shot: the shot.
-            piece: the piece that comes next.
+            piece: the one that is restored next.
+            before: what the earlier pieces of the shot committed: exactly the latents that
+                `reads` names, and tail and precision of the piece right before. None where
+                `reads` names no latents.
+
+        Raises:
+            SegmentError: frames, latents or tail are not those that are needed.
         """
         ...
 
@@ -118,8 +100,8 @@ class Session(Protocol):
                 piece's end by what the next piece shares with it, never past the shot's end.
             shot: the shot.
             piece: half-open range of file indices to yield.
-            state: of the piece before or from `start`/`warm_up`; complete for the next piece
-                when the iterator is exhausted.
+            state: from `begin`, or as `restore` left it after the piece before. It is complete
+                for the next piece when the iterator is exhausted.
 
         Returns:
             Frames of the target size, same pts and index as their sources, uint8 or uint16.
@@ -127,7 +109,16 @@ class Session(Protocol):
         ...
 
     def take_commit(self) -> Commit:
-        """What the piece restored last leaves on disk."""
+        """What the piece that was exhausted last leaves; its latents are those that it owns."""
+        ...
+
+    def step_down(self) -> str:
+        """After a NumericalError or DeviceMemoryError: one step down the ladder of what failed.
+
+        Returns:
+            The precision and the rung of memory from now on, in words; "" if no step is left.
+            After a step all unfinished pieces are done again, from `begin` on.
+        """
         ...
 
     def close(self) -> None:
@@ -139,14 +130,14 @@ class EngineModule(Protocol):
     """What the module behind a table row offers."""
 
     def open_session(
-        self, plan: "Plan", *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+        self, plan: "Plan", *, device: str, beat: Beat, weights_dir: Path | None = None
     ) -> Session:
-        """Load weights onto the device and return a session that obeys the plan.
+        """Load the weights onto the device and return a session that obeys the plan.
 
         Args:
             plan: target size, seed, windows, thread count ...
             device: a torch device string, "cpu" or "cuda:0".
-            beat: heartbeat callback.
+            beat: called by the working thread at least once a frame, slice or window.
             weights_dir: folder of the SeedVR2 weights; other engines have no use for it.
 
         Raises:

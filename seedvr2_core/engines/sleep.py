@@ -1,7 +1,7 @@
-"""The engine `sleep`: takes 50 ms for every frame, whatever the machine, and restores nothing.
+"""The engine `sleep` takes 50 ms for each frame on every machine, and restores nothing.
 
-For tests and measurements of what is around an engine: what a frame costs is known, and the
-processor stays free. Offered only where the setting TEST_ENGINES is on.
+It serves tests and measurements of everything around an engine: the cost of a frame is known, and
+the processor stays free. It is offered only where the setting TEST_ENGINES is on.
 """
 
 import functools
@@ -10,23 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.planning import Plan
 
 FRAME_SECONDS = 0.05
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that repeats pixels up to the plan's size (see `engine.EngineModule`)."""
+    """A session that repeats pixels up to the plan's size (see `protocol.EngineModule`)."""
     enlarge = functools.partial(_enlarge, height=plan.height, width=plan.width)
     return PerFrameSession(enlarge, beat=beat)
 
 
 def _enlarge(rgb: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """Nearest pixels, after a frame's time has passed."""
+    """Repeat pixels (nearest neighbour), and return when the frame's time has passed."""
     end = time.monotonic() + FRAME_SECONDS
     rows = np.arange(height) * rgb.shape[0] // height
     columns = np.arange(width) * rgb.shape[1] // width

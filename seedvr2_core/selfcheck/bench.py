@@ -1,50 +1,40 @@
-"""The bench of a selfcheck: loaded models, a clip, and the steps of a restoration to vary.
+"""What the checks of a selfcheck work with: loaded models, a clip, and the phases one by one.
 
-`Session` of restorer.py is the product and is measured as it is; here the same steps lie open, so
-that a check can change one of them: the padding, the posterior, the windows, the seed.
+`SeedVR2Session` runs the phases (engines/seedvr2/phases.py) in a fixed order with the plan's
+settings; checks of the whole session are in sessions.py. Here a check runs a single phase and may
+change one thing about it: the padding, the posterior, the windows, the seed.
 
-Shape legend: T frames, H W pixels (padded, where not said otherwise); Z latents, h w latent grid,
-C 16 channels.
+Shape legend: T frames, C channels, H W pixels (padded, where not said otherwise); Z latents,
+h w latent grid.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from seedvr2_core.dit.model import DiTTables, make_tables
-from seedvr2_core.engines.seedvr2.blend import join_windows
-from seedvr2_core.engines.seedvr2.color import transfer_color
-from seedvr2_core.engines.seedvr2.parking import GuestModule
-from seedvr2_core.engines.seedvr2.phases import Models, memory_of
-from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
-from seedvr2_core.engines.seedvr2.shot import ShotGrid
-from seedvr2_core.errors import NumericalError
+from seedvr2_core.engines.seedvr2.phases import Models, Padding, Phases, memory_of
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
 from seedvr2_core.frames import (
     BLACK_ROWS,
     SIZE_MULTIPLE,
     Frame,
-    crop,
     pad,
-    resize,
-    rgb_to_tensor,
     tensor_to_rgb,
 )
 from seedvr2_core.planning import Options, Plan, build_plan
 from seedvr2_core.planning.plan import EngineSettings
-from seedvr2_core.planning.windows import owned_latents, plan_windows
+from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.selfcheck.report import Clock, SavePicture
-from seedvr2_core.vae.conv import LAYOUT
-from seedvr2_core.vae.model import Posterior, VideoVAE, scale_latents
+from seedvr2_core.vae.model import Posterior, VideoVAE
 from seedvr2_core.video.info import VideoInfo
 
-Pad = Callable[[Tensor], Tensor]
-COLOR = "wavelet"
-"""What colour method auto is."""
 _SEED = 100
 
 
@@ -81,7 +71,7 @@ class Rendered:
     raw: list[np.ndarray]
     """As the decoder draws them."""
     colored: list[np.ndarray]
-    """With the source's colour: the product."""
+    """With the source's colour: what a job puts out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +85,7 @@ class Baseline:
 
 
 class Bench:
-    """Models on a device, a clip of 4n + 1 frames, and the steps between them."""
+    """A clip of 4n + 1 frames, and the phases of models on a device to restore it with."""
 
     def __init__(
         self,
@@ -107,15 +97,15 @@ class Bench:
         save: SavePicture,
         long_frames: Sequence[Frame],
     ) -> None:
-        """Takes the models over.
+        """Take the models over, and build the VAE in the plan's dtype.
 
         Args:
             models: on the plan's device.
             plan: one shot, one window, with a memory plan.
             frames: of that shot.
-            clock: asked before every slice and window.
+            clock: asked after every slice and window whether there is time left.
             save: where pictures go.
-            long_frames: of the shot that is taken up far behind its start.
+            long_frames: of the shot in which work is taken up far behind its start.
         """
         self.plan, self.memory = plan, memory_of(plan)
         self.frames, self.long_frames = list(frames), list(long_frames)
@@ -123,20 +113,19 @@ class Bench:
         self.device = torch.device(plan.device)
         self.clock, self.save = clock, save
         self.vae_dtype = self.memory.vae_dtype
-        """What checks after the first use; lowered where float16 overflows."""
+        """Of the VAE from now on; a check lowers it where float16 overflows."""
         self.models = Models(build_vae=functools.cache(models.build_vae), dit=models.dit)
-        self._dit = GuestModule(models.dit, self.device, resident=self.memory.weights_resident)
-        self._tables: dict[tuple[int, ...], DiTTables] = {}
+        self._phases = Phases(self.models, plan, device=plan.device, beat=self._tick)
         self._baseline: Baseline | None = None
 
     @property
     def num_latents(self) -> int:
         """Of the clip."""
-        return (len(self.frames) - 1) // 4 + 1
+        return num_latents(len(self.frames))
 
     def vae(self) -> VideoVAE:
-        """The VAE in the dtype that is used now; built once for each."""
-        return self.models.build_vae(getattr(torch, self.vae_dtype))
+        """The VAE in the dtype that is used now; built once for each dtype."""
+        return self.models.build_vae(self._torch_dtype())
 
     def baseline(self) -> Baseline:
         """The clip in a single window; made when it is first asked for.
@@ -151,7 +140,7 @@ class Bench:
         return self._baseline
 
     def keep_baseline(self, baseline: Baseline) -> None:
-        """A check has made it already."""
+        """Take over a baseline that a check has made already."""
         self._baseline = baseline
 
     def plan_for(
@@ -175,158 +164,142 @@ class Bench:
         window = math.ceil((self.num_latents + overlap) / 2)
         return plan_windows(self.num_latents, window=window, overlap=overlap)
 
-    def picture(self, index: int) -> Tensor:
-        """The source at the target size, (3, height, width) in [-1, 1]."""
-        return resize(rgb_to_tensor(self.frames[index].rgb, device=self.device), self.size)
-
     def source_rgb(self, index: int) -> np.ndarray:
-        """The same as uint8."""
-        return tensor_to_rgb(self.picture(index), "uint8")
+        """A source frame at the target size, uint8."""
+        return tensor_to_rgb(self._phases.picture(self.frames[index]), "uint8")
 
     def sources_rgb(self) -> list[np.ndarray]:
-        """All frames of the clip."""
+        """All source frames of the clip at the target size, uint8."""
         return [self.source_rgb(index) for index in range(len(self.frames))]
 
     def encode(
-        self, frames: Sequence[Frame], *, padding: Pad = pad, strict: bool = True
+        self, frames: Sequence[Frame], *, padding: Padding = pad, check: bool = True
     ) -> Encoded:
-        """Frames (4n + 1 of them) as a clip of their own -> posterior.
+        """Encode frames as a shot of their own.
+
+        Args:
+            frames: neighbouring ones, 4n + 1 of them.
+            padding: of each picture.
+            check: whether the latents must be finite.
 
         Raises:
-            NumericalError: not finite; not if `strict` is off.
+            NumericalError: a latent is not finite.
         """
-        vae, grid = self.vae(), self._grid(len(frames))
-        state, means, stds = vae.start_encoder(), [], []
-        for latents in grid.encoder_slices:
-            self.clock.tick()
-            part = [frames[index] for index in grid.frames_of(latents)]
-            moments_BCZhw, state = vae.encode(
-                self._as_video(part, padding, vae.dtype),
-                state,
-                max_frames=_bounds(self.memory.encoder_level_frames),
+        grid = self._grid(len(frames), first_index=frames[0].index)
+        state = self._fresh_state(grid)
+        with _watch_deviations(self.vae()) as deviations:
+            self._phases.encode(
+                iter(frames), state, grid, num_latents(len(frames)), padding=padding, check=check
             )
-            posterior = Posterior.from_moments(moments_BCZhw.float())
-            means.append(scale_latents(posterior.mean, vae.config)[0].permute(1, 2, 3, 0))
-            stds.append(posterior.std[0].permute(1, 2, 3, 0) * vae.config.scaling_factor)
-        encoded = Encoded(torch.cat(means), torch.cat(stds))
-        if strict:
-            _check_finite(encoded.mean_ZhwC, f"vae-encode ({self.vae_dtype})")
-        return encoded
+        return Encoded(state.encoded_ZhwC, torch.cat(deviations))
 
     def restore(
         self,
         encoded_ZhwC: Tensor,
         windows: Sequence[range] | None = None,
         *,
-        fresh: Sequence[Tensor | None] = (),
-        seed: int = _SEED,
+        fresh_ZhwC: Tensor | None = None,
+        seed: int | None = None,
     ) -> Tensor:
         """Encoded latents -> final latents, (Z, h, w, C) float16 on the CPU.
 
         Args:
             encoded_ZhwC: of the clip, on the device.
             windows: None: a single one.
-            fresh: for each window, latents to take instead of the slice; None or absent: the slice.
-            seed: of the noise.
+            fresh_ZhwC: latents that the last window takes instead of its slice.
+            seed: of the noise; None: the plan's.
 
         Raises:
-            NumericalError: not finite, or beyond float16.
+            NumericalError: a latent is not finite, or beyond float16.
         """
-        windows = [range(len(encoded_ZhwC))] if windows is None else windows
-        tail_KhwC: Tensor | None = None
-        finals: list[Tensor] = []
-        with self._dit.on_device() as dit:
-            for index, window in enumerate(windows):
-                self.clock.tick()
-                own = fresh[index] if index < len(fresh) else None
-                input_ZhwC = encoded_ZhwC[window.start : window.stop] if own is None else own
-                noise_ZhwC = latent_noise(
-                    seed,
-                    [max(0, 4 * latent - 3) for latent in window],
-                    (input_ZhwC.shape[1], input_ZhwC.shape[2]),
-                    channels=input_ZhwC.shape[3],
-                ).to(self.device)
-                velocity = functools.partial(dit, tables=self._tables_for(input_ZhwC))
-                final_ZhwC, tail_KhwC = join_windows(
-                    tail_KhwC,
-                    restore_latents(velocity, input_ZhwC, noise_ZhwC),
-                    num_final=len(owned_latents(windows, index)),
-                    mode="crossfade",
-                )
-                finals.append(final_ZhwC.cpu())
-        latents_ZhwC = torch.cat(finals)
-        _check_finite(latents_ZhwC, f"dit ({self.memory.dit_dtype})")
-        return latents_ZhwC
+        grid = self._grid(len(self.frames))
+        windows = grid.windows if windows is None else windows
+        state = self._fresh_state(grid)
+        state.encoded_ZhwC, end = encoded_ZhwC, windows[-1].stop
+        if fresh_ZhwC is None:
+            owned = range(end)
+            return self._phases.restore_windows(state, grid, owned, windows, seed=seed)
+        *others, last = windows
+        owned = range(last.start)
+        before_ZhwC = self._phases.restore_windows(state, grid, owned, others, seed=seed)
+        state.encoded_ZhwC = fresh_ZhwC
+        owned = range(last.start, end)
+        last_ZhwC = self._phases.restore_windows(state, grid, owned, [last], seed=seed)
+        return torch.cat([before_ZhwC, last_ZhwC])
 
-    def decode(self, latents_ZhwC: Tensor, *, strict: bool = True) -> Iterator[Tensor]:
-        """Final latents -> frames, slice by slice: (T, 3, height, width) float32, cropped.
+    def draw(self, latents_ZhwC: Tensor, *, check: bool = True) -> Iterator[Tensor]:
+        """Decode final latents from the clip's first on, without colour, slice by slice.
+
+        Args:
+            latents_ZhwC: final latents.
+            check: whether the frames must be finite.
+
+        Yields:
+            Frames as the decoder draws them, (T, 3, height, width) float32, cropped.
 
         Raises:
-            NumericalError: not finite; not if `strict` is off.
+            NumericalError: a frame is not finite.
         """
-        vae, grid = self.vae(), self._grid(4 * len(latents_ZhwC) - 3)
-        state = vae.start_decoder()
-        for latents in grid.decoder_slices:
-            self.clock.tick()
-            video_BCTHW, state = vae.decode_latents(
-                latents_ZhwC[None, latents.start : latents.stop].to(self.device),
-                state,
-                max_frames=_bounds(self.memory.decoder_level_frames),
-            )
-            if strict:
-                _check_finite(video_BCTHW, f"vae-decode ({self.vae_dtype})")
-            yield crop(video_BCTHW[0].transpose(0, 1), self.size)
+        grid = self._grid(first_frame(len(latents_ZhwC)))
+        return self._phases.draw(latents_ZhwC, self._fresh_state(grid), grid, check=check)
 
-    def render(self, latents_ZhwC: Tensor, *, strict: bool = True) -> Rendered:
-        """Final latents -> pictures, raw and with the source's colour.
+    def render(self, latents_ZhwC: Tensor, *, check: bool = True) -> Rendered:
+        """Final latents -> pictures, as drawn and with the source's colour.
+
+        Args:
+            latents_ZhwC: final latents, from the clip's first on.
+            check: whether the frames must be finite.
 
         Raises:
-            NumericalError: not finite; not if `strict` is off.
+            NumericalError: a frame is not finite.
         """
         rendered = Rendered([], [])
-        for content_TCHW in self.decode(latents_ZhwC, strict=strict):
-            for content_CHW in content_TCHW:
-                style_CHW = self.picture(len(rendered.raw))
-                colored_TCHW = transfer_color(content_CHW[None], style_CHW[None], COLOR)
-                rendered.raw.append(tensor_to_rgb(content_CHW, "uint8"))
-                rendered.colored.append(tensor_to_rgb(colored_TCHW[0], "uint8"))
+        for content_TCHW in self.draw(latents_ZhwC, check=check):
+            for content_1CHW in content_TCHW.split(1):
+                source = self.frames[len(rendered.raw)]
+                colored_1CHW = self._phases.color(content_1CHW, [source])
+                rendered.raw.append(tensor_to_rgb(content_1CHW[0], "uint8"))
+                rendered.colored.append(tensor_to_rgb(colored_1CHW[0], "uint8"))
         return rendered
 
-    def _grid(self, num_frames: int) -> ShotGrid:
-        """Slices of a clip that is one window."""
-        shot = replace(self.plan.shots[0], stop=num_frames)
-        engine = replace(self.plan.engine, window=max(self.num_latents, num_frames), overlap=0)
+    def pictures(self, num_frames: int) -> Tensor:
+        """The first source frames at the target size: (T, 3, height, width) in [-1, 1]."""
+        return torch.stack([self._phases.picture(frame) for frame in self.frames[:num_frames]])
+
+    def _tick(self, phase: str, done: int, total: int) -> None:
+        self.clock.tick()
+
+    def _torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.vae_dtype)
+
+    def _fresh_state(self, grid: ShotGrid) -> LatentState:
+        return self._phases.fresh_state(grid, self._torch_dtype())
+
+    def _grid(self, num_frames: int, *, first_index: int = 0) -> ShotGrid:
+        """Slices of a shot that is one window."""
+        shot = replace(self.plan.shots[0], start=first_index, stop=first_index + num_frames)
+        engine = replace(self.plan.engine, window=num_latents(num_frames), overlap=0)
         return ShotGrid.build(shot, engine, self.memory)
 
-    def _as_video(self, frames: Sequence[Frame], padding: Pad, dtype: torch.dtype) -> Tensor:
-        """(1, 3, T, H, W) in the VAE's dtype; one frame at a time is float32."""
-        video_BCTHW: Tensor | None = None
-        for index, frame in enumerate(frames):
-            picture_CHW = resize(rgb_to_tensor(frame.rgb, device=self.device), self.size)
-            padded_CHW = padding(picture_CHW)
-            if video_BCTHW is None:
-                size = (1, 3, len(frames), *padded_CHW.shape[1:])
-                video_BCTHW = torch.empty(
-                    size, dtype=dtype, device=self.device, memory_format=LAYOUT
-                )
-            video_BCTHW[0, :, index].copy_(padded_CHW)
-        assert video_BCTHW is not None
-        return video_BCTHW
 
-    def _tables_for(self, latents_ZhwC: Tensor) -> DiTTables:
-        frames, height, width, _ = latents_ZhwC.shape
-        key = (frames, height, width)
-        if key not in self._tables:
-            self._tables.clear()  # one at a time: they are large, and quickly made
-            dit = self.models.dit
-            self._tables[key] = make_tables(
-                dit.config,
-                key,
-                len(dit.text_LD),
-                chunk_tokens=self.memory.chunk_tokens or None,
-                device=self.device,
-            )
-        return self._tables[key]
+@contextmanager
+def _watch_deviations(vae: VideoVAE) -> Iterator[list[Tensor]]:
+    """Collect the posterior's standard deviations, scaled: the phases keep its mean alone.
+
+    Yields:
+        A list that gets a float32 tensor (Z, h, w, C) for every slice that is encoded.
+    """
+    deviations: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: Any, moments_BCZhw: Tensor) -> None:
+        std_BCZhw = Posterior.from_moments(moments_BCZhw.float()).std
+        deviations.append(std_BCZhw[0].permute(1, 2, 3, 0) * vae.config.scaling_factor)
+
+    hook = vae.encoder.register_forward_hook(note)
+    try:
+        yield deviations
+    finally:
+        hook.remove()
 
 
 def pad_without_black(picture_CHW: Tensor) -> Tensor:
@@ -379,15 +352,3 @@ def make_plan(
     shot = replace(video, pts=tuple(range(num_frames)))
     plan = build_plan(shot, "", options)
     return replace(plan, height=size[0], width=size[1])
-
-
-def _bounds(level_frames: Sequence[int]) -> list[int | None]:
-    return [frames or None for frames in level_frames]
-
-
-def _check_finite(x: Tensor, stage: str) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise NumericalError(
-            f"{stage}: values are not finite; run seedvr2 weights verify, and see the check "
-            "activations"
-        )

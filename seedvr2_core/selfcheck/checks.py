@@ -1,4 +1,4 @@
-"""Checks that open the model up: activations, posterior, padding, windows, colour."""
+"""Checks of single phases of the model: activations, posterior, padding, windows, colour."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -29,22 +29,22 @@ _STRIP_ROWS = 64
 
 
 def check_activations(bench: Bench) -> Outcome:
-    """Encode, restore and decode the clip in float16 and look into every level of the VAE.
+    """Restore the clip in float16 and note the largest value at every level of the VAE.
 
-    Where float16 overflows and is what the plan asks for, the checks after this one run the VAE in
+    If float16 overflows and the plan asks for it, the checks after this one run the VAE in
     bfloat16, as a job would.
     """
     planned, bench.vae_dtype = bench.vae_dtype, FLOAT16
     watch = ActivationWatch(bench.vae())
     with watch:
-        encoded = bench.encode(bench.frames, strict=False)
+        encoded = bench.encode(bench.frames, check=False)
     if watch.overflowed:
         bench.vae_dtype = LOWER_RUNG
         encoded = bench.encode(bench.frames)
         bench.vae_dtype = FLOAT16
     latents_ZhwC = bench.restore(encoded.mean_ZhwC)
     with watch:
-        rendered = bench.render(latents_ZhwC, strict=False)
+        rendered = bench.render(latents_ZhwC, check=False)
     overflowed = watch.overflowed
     bench.vae_dtype = LOWER_RUNG if overflowed and planned == FLOAT16 else planned
     if bench.vae_dtype == FLOAT16:
@@ -73,10 +73,10 @@ def check_activations(bench: Bench) -> Outcome:
 
 
 def check_color(bench: Bench) -> Outcome:
-    """Every method on the clip's first frames, on what the decoder draws, not yet rounded."""
+    """Apply every colour method to the clip's first frames as the decoder draws them."""
     part_ZhwC = bench.baseline().latents_ZhwC[:_COLOR_LATENTS]
-    content_TCHW = torch.cat(list(bench.decode(part_ZhwC)))
-    style_TCHW = torch.stack([bench.picture(index) for index in range(len(content_TCHW))])
+    content_TCHW = torch.cat(list(bench.draw(part_ZhwC)))
+    style_TCHW = bench.pictures(len(content_TCHW))
     sources = [bench.source_rgb(index) for index in range(len(content_TCHW))]
     numbers: dict[str, Any] = {"frames": len(content_TCHW)}
     saved = [bench.save("color_source", sources[-1])]
@@ -96,7 +96,7 @@ def check_color(bench: Bench) -> Outcome:
 
 
 def check_posterior(bench: Bench) -> Outcome:
-    """The default takes the mean. A sample, and for comparison another seed of the noise."""
+    """Compare a sample of the posterior with its mean, which jobs take, and with another seed."""
     base = bench.baseline()
     mean_ZhwC, std_ZhwC = base.encoded.mean_ZhwC, base.encoded.std_ZhwC
     noise = torch.randn(mean_ZhwC.shape, generator=torch.Generator().manual_seed(_OTHER_SEED))
@@ -126,7 +126,7 @@ def check_posterior(bench: Bench) -> Outcome:
 
 
 def check_black_rows(bench: Bench) -> Outcome:
-    """The rows below the picture black (as the product) or reflected, everything else the same."""
+    """Compare black rows below the picture, as jobs have them, with reflected ones."""
     base = bench.baseline()
     encoded = bench.encode(bench.frames, padding=pad_without_black)
     without = bench.render(bench.restore(encoded.mean_ZhwC))
@@ -150,7 +150,7 @@ def check_black_rows(bench: Bench) -> Outcome:
 
 
 def check_overlap(bench: Bench) -> Outcome:
-    """Two windows with 1, 2 and 3 shared latents against the single window."""
+    """Compare two windows that share 1, 2 and 3 latents with a single window."""
     base = bench.baseline()
     numbers: dict[str, Any] = {}
     shown: list[np.ndarray] = []
@@ -171,15 +171,15 @@ def check_overlap(bench: Bench) -> Outcome:
 
 
 def check_fresh_windows(bench: Bench) -> Outcome:
-    """The second window's latents sliced from the shot's, or encoded anew as its own clip."""
+    """Compare a second window sliced from the shot's latents with one encoded as its own clip."""
     base = bench.baseline()
     windows = bench.windows(OVERLAPS[-1])
     start = windows[1].start
     sliced = bench.render(bench.restore(base.encoded.mean_ZhwC, windows)).colored
     # Latent 0 of a clip holds one frame, so it begins at the last frame of latent `start`.
-    own = bench.encode(bench.frames[4 * start :])
+    own = bench.encode(bench.frames[first_frame(start + 1) - 1 :])
     fresh = bench.render(
-        bench.restore(base.encoded.mean_ZhwC, windows, fresh=(None, own.mean_ZhwC))
+        bench.restore(base.encoded.mean_ZhwC, windows, fresh_ZhwC=own.mean_ZhwC)
     ).colored
     difference = own.mean_ZhwC - base.encoded.mean_ZhwC[start:]
     scale = base.encoded.mean_ZhwC[start:].square().mean().sqrt()
@@ -211,7 +211,7 @@ def _at_join(
 def _bottom(
     bench: Bench, pictures: Sequence[np.ndarray], sources: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Drift, and how close the lowest rows and the others are to the source."""
+    """Drift of the brightness, and the PSNR of the lowest rows and of the others to the source."""
     parts = {"bottom": slice(-BLACK_ROWS, None), "rest": slice(None, -BLACK_ROWS)}
     numbers: dict[str, Any] = {
         "drift_levels": round(drift(pictures, sources, device=bench.device), 4)

@@ -1,10 +1,10 @@
-"""Does this device compute the VAE's convolutions right, and fast?
+"""Checks whether a device computes the VAE's convolutions correctly and fast.
 
-Nearly all of the VAE's work is causal 3x3x3 convolutions in half precision, and builds of torch
-and cuDNN differ there by factors, in memory too. So three of them are run as the VAE runs them
-(conv.py, channels innermost) and compared with sums that no convolution kernel had a part in, and
-with the speed of a plain matrix product.
-`python -m seedvr2_core.selfcheck.convolutions` prints JSON.
+Nearly all of the VAE's work is causal 3x3x3 convolutions in half precision. Builds of torch and
+cuDNN differ in their speed and memory by factors. So three of them are run as the VAE runs them
+(vae/conv.py, channels innermost). Their results are compared with sums of float64 matrix products,
+in which no convolution kernel takes part, and their speed with that of a plain matrix product.
+Run `python -m seedvr2_core.selfcheck.convolutions` for a report in JSON.
 
 Shape legend: B batch 1, C channels, O output channels, T frames, H W pixels, R rows of a strip.
 """
@@ -65,7 +65,7 @@ CPU_SHAPES = tuple(
     ConvShape(in_channels=channels, out_channels=channels, frames=2, height=20, width=24)
     for channels in (128, 256, 512)
 )
-"""Small: only whether the result is right is checked there."""
+"""Small, because on a CPU only the result is checked, not the speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def check_device(
     on_gpu = device.type == "cuda"
     if shapes is None:
         shapes = GPU_SHAPES if on_gpu else CPU_SHAPES
-    # As production sets them (restore.py): no choice of kernels by timing.
+    # As a job sets them (child/restore.py): no kernel is chosen by timing.
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

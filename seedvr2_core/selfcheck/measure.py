@@ -1,6 +1,6 @@
-"""How pictures and activations are compared: PSNR, change at a join, drift, largest values.
+"""Measures of pictures and activations: PSNR, change at a join, drift, largest values.
 
-Pictures are (H, W, 3) uint8 RGB; differences are in levels of 255 and worked out on `device`.
+Pictures are (H, W, 3) uint8 RGB. Differences are in levels (of 255) and are computed on `device`.
 """
 
 import re
@@ -26,7 +26,7 @@ Device = torch.device | str
 def psnr(
     pictures: Sequence[np.ndarray], others: Sequence[np.ndarray], *, device: Device = "cpu"
 ) -> float:
-    """Over all frames together, in dB; inf where they are the same."""
+    """Peak signal-to-noise ratio over all frames together, in dB; inf if they are the same."""
     squared = [
         _difference(a, b, device).square().mean().item()
         for a, b in zip(pictures, others, strict=True)
@@ -38,7 +38,7 @@ def psnr(
 def mean_shift(
     pictures: Sequence[np.ndarray], sources: Sequence[np.ndarray], *, device: Device = "cpu"
 ) -> list[float]:
-    """Mean of R, G and B against the source, in levels."""
+    """How far the means of R, G and B are from the source's, in levels."""
     shifts = [
         _difference(a, b, device).mean(dim=(0, 1)) for a, b in zip(pictures, sources, strict=True)
     ]
@@ -48,7 +48,10 @@ def mean_shift(
 def drift(
     pictures: Sequence[np.ndarray], sources: Sequence[np.ndarray], *, device: Device = "cpu"
 ) -> float:
-    """How the brightness wanders against the source's: deviation over frames, in levels."""
+    """How much the brightness wanders: deviation over frames of its distance to the source's.
+
+    In levels.
+    """
     weights = torch.tensor(_LUMA_WEIGHTS, device=device)
     shifts = [
         (_difference(a, b, device).mean(dim=(0, 1)) @ weights).item()
@@ -64,19 +67,19 @@ def change_at_join(
     *,
     device: Device = "cpu",
 ) -> dict[str, Any]:
-    """What is seen where two windows join, against the same frames from a single window.
+    """How visible the join of two windows is, against the same frames from a single window.
 
     Args:
         pictures: of the joined windows.
         reference: of the single window.
         zone: frames from the first shared one to the first that is not shared any more.
-        device: where it is worked out.
+        device: where it is computed.
 
     Returns:
-        change_at_join: largest change, from a frame to the next, of the difference to the
-        reference (motion drops out; levels); change_elsewhere: its median outside the zone;
-        frame_step_ratio: largest ratio, in the zone, of the frame difference to the
-        reference's; psnr_db: to the reference, all frames.
+        change_at_join: the largest change from one frame to the next of the difference to the
+        reference, in levels (motion is in both and drops out); change_elsewhere: the median of
+        that change outside the zone; frame_step_ratio: largest ratio in the zone of the step from
+        one frame to the next to the reference's step; psnr_db: to the reference, over all frames.
     """
     inside, outside, ratios = [], [], []
     for t in range(1, len(pictures)):
@@ -95,7 +98,7 @@ def change_at_join(
 
 
 def side_by_side(pictures: Sequence[np.ndarray], *, axis: int = 1) -> np.ndarray:
-    """Pictures in a row (axis 0: a column) with white between them."""
+    """Pictures beside each other (axis 0: below each other), with a white line between them."""
     shape = list(pictures[0].shape)
     shape[axis] = DIVIDER_PX
     parts = [pictures[0]]
@@ -105,7 +108,7 @@ def side_by_side(pictures: Sequence[np.ndarray], *, axis: int = 1) -> np.ndarray
 
 
 def amplified(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The difference, AMPLIFIED times, on grey."""
+    """The difference of two pictures, multiplied by AMPLIFIED, on grey."""
     shown = _difference(picture, reference, "cpu").mul(AMPLIFIED).add(128).clamp(0, 255)
     return shown.to(torch.uint8).numpy()
 
@@ -115,9 +118,9 @@ def _difference(a: np.ndarray, b: np.ndarray, device: Device) -> Tensor:
 
 
 class ActivationWatch:
-    """While entered, notes the largest absolute value that any part of a VAE's level puts out.
+    """Notes, while it is entered, the largest absolute value in the outputs of each VAE level.
 
-    NaN and infinities stay, so a level that overflowed once says so.
+    NaN and infinities are kept, so a level that overflowed once is seen at the end.
     """
 
     def __init__(self, vae: nn.Module) -> None:
@@ -148,7 +151,7 @@ class ActivationWatch:
 
     @property
     def overflowed(self) -> list[str]:
-        """Levels with values that are not finite; the first is where it began."""
+        """Levels with values that are not finite; the overflow began in the first."""
         return [name for name, value in self.levels.items() if not np.isfinite(value)]
 
     def _hook(self, level: str) -> Any:

@@ -1,6 +1,6 @@
-"""What a selfcheck says: checks with their numbers, and the clock that they run against.
+"""The results of a selfcheck, the names of its checks, and the clock that they run against.
 
-Plain data and arithmetic; loads no torch, so that the command can name the checks at once.
+Plain data and arithmetic. It loads no torch, so that the command can list the checks at once.
 """
 
 import math
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 Status = Literal["ok", "failed", "reported", "skipped"]
-"""ok, failed: a verdict. reported: measured, for people to judge. skipped: not run to its end."""
+"""ok and failed are verdicts. reported: measured, for people to judge. skipped: not run to the
+end."""
 
 OUT_OF_TIME = "out of time"
 NOT_ASKED_FOR = "not asked for"
 
 FLOAT16, LOWER_RUNG = "float16", "bfloat16"
-"""Of the VAE: what a job uses, and what it goes on in where that overflows."""
+"""Dtypes of the VAE: what a job uses, and what it goes on with where that overflows."""
 
 LOAD = "load"
 CHECK_NAMES: Mapping[str, str] = {
@@ -36,28 +37,28 @@ CHECK_NAMES: Mapping[str, str] = {
     "fresh_windows": "windows as slices of the shot's latents against windows encoded anew",
     "resume_long": "as resume, half size, in a shot so long that its start is not read again",
 }
-"""Name -> what it looks at, the most important first: the order in which they run."""
+"""Name of a check -> what it looks at. They run in this order, the most important first."""
 
 SavePicture = Callable[[str, "np.ndarray"], str]
-"""Called with a name and (H, W, 3) uint8 RGB; returns where the picture lies now."""
+"""Called with a name and a picture, (H, W, 3) uint8 RGB; returns the path that it was saved to."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a check found."""
+    """What a check returns."""
 
     status: Status
     told: str
     """One line for people."""
     numbers: dict[str, Any] = field(default_factory=dict)
-    """What was measured; values are JSON, one level of nesting."""
+    """What was measured; values are JSON, with one level of nesting."""
     pictures: list[str] = field(default_factory=list)
-    """Where the pictures lie."""
+    """Paths of the saved pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A check that is over."""
+    """A finished or skipped check, as it is reported."""
 
     name: str
     status: Status
@@ -68,10 +69,10 @@ class Check:
 
 
 class Clock:
-    """Wall time of the whole selfcheck; starts when it is made."""
+    """Wall time of the whole selfcheck; it starts when the clock is made."""
 
     def __init__(self, seconds: float) -> None:
-        """`seconds` is all that there is."""
+        """Start; the whole selfcheck has `seconds`."""
         self._started = time.monotonic()
         self._seconds = seconds
 
@@ -81,7 +82,7 @@ class Clock:
         return time.monotonic() - self._started
 
     def tick(self) -> None:
-        """Called between slices and windows, which cannot be interrupted.
+        """Stop if the time is up. Called after slices and windows, which cannot be interrupted.
 
         Raises:
             DeadlineError: the time is up.
@@ -93,5 +94,5 @@ class Clock:
 
 
 def tidy(value: float) -> float | str:
-    """A number for JSON, which knows no infinities: those become words."""
+    """A number rounded for JSON. NaN and infinities, which JSON does not have, become words."""
     return float(f"{value:.6g}") if math.isfinite(value) else str(value)

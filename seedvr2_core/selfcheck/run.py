@@ -1,4 +1,4 @@
-"""Run a selfcheck: load the real weights, then check after check until the time is up."""
+"""Runs a selfcheck: loads the real weights, then runs check after check until the time is up."""
 
 import logging
 import time
@@ -15,6 +15,7 @@ from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.windows import first_frame
 from seedvr2_core.selfcheck import checks, sessions
 from seedvr2_core.selfcheck.bench import Bench, Clip, make_plan
 from seedvr2_core.selfcheck.report import (
@@ -71,9 +72,9 @@ class CheckSetup:
     device_bytes: int | None
     """Free on it; None: the host, taken as large enough."""
     checks: tuple[str, ...] = ()
-    """Those to run; empty: all."""
+    """Names of the checks to run; empty: all."""
     vae_dtype: str = FLOAT16
-    """As a job's plan has it; activations are looked at in float16 always."""
+    """As in a job's plan. The check of activations always uses float16."""
     num_latents: int = CLIP_LATENTS
     """Of the clip, at least MIN_LATENTS."""
     world: World = WORLD
@@ -81,12 +82,12 @@ class CheckSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """The whole result."""
+    """The result of a selfcheck, also while it is under way."""
 
     weights: tuple[WeightsFile, ...]
     memory: MemoryPlan
     checks: tuple[Check, ...]
-    """Those that are over, in order; at the end every name once."""
+    """Finished and skipped checks in order; at the end every name is there once."""
 
     @property
     def failed(self) -> list[str]:
@@ -106,10 +107,11 @@ def run_selfcheck(
 
     Args:
         setup: model, weights, clip, size, device.
-        clock: what does not fit is skipped and says so. Loading cannot be interrupted.
-        save: where pictures go.
-        begins: hears the name of the check that starts.
-        hear: hears of everything so far after every check.
+        clock: checks for which it has no time left are skipped and say so. Loading cannot be
+            interrupted.
+        save: saves a picture.
+        begins: called with the name of each check that starts.
+        hear: called with the findings so far after every check.
 
     Raises:
         InvalidRequestError: unknown model or check, or a picture that is too small.
@@ -155,7 +157,7 @@ def _check_setup(setup: CheckSetup) -> None:
 
 def _plan(setup: CheckSetup) -> Plan:
     """One shot in one window, with memory for it."""
-    num_frames = 4 * setup.num_latents - 3
+    num_frames = first_frame(setup.num_latents)
     plan = make_plan(
         setup.clip.video,
         model=setup.model,
@@ -184,7 +186,7 @@ def _plan(setup: CheckSetup) -> Plan:
 def _load(
     setup: CheckSetup, plan: Plan, clock: Clock, save: SavePicture
 ) -> tuple[Bench, tuple[WeightsFile, ...], Check]:
-    """Find, verify and read the three files; the VAE too is read now.
+    """Find, verify and read the three files, and build both networks.
 
     Raises:
         CheckpointError: one is missing, of another model or damaged.
@@ -208,7 +210,7 @@ def _load(
         setup.clip.stretched(plan.video.num_frames),
         clock=clock,
         save=save,
-        long_frames=setup.clip.stretched(4 * LONG_LATENTS - 3),
+        long_frames=setup.clip.stretched(first_frame(LONG_LATENTS)),
     )
     vae = bench.vae()
     seconds = clock.elapsed - began
@@ -231,7 +233,7 @@ def _load(
 
 
 def _run(name: str, run: Callable[[Bench], Outcome], bench: Bench) -> Check:
-    """One check; what goes wrong in it is its result, and the next one runs."""
+    """Run one check. An error inside it becomes its result, and the next check runs."""
     began = time.monotonic()
     try:
         bench.clock.tick()
@@ -271,7 +273,7 @@ def _skipped(name: str, reason: str, *, seconds: float = 0.0) -> Check:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """As a job runs: no algorithm chosen by timing. What was set before comes back."""
+    """Compute as a job does: no algorithm is chosen by timing. Settings are put back at the end."""
     deterministic = torch.utils.deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),

@@ -1,16 +1,16 @@
-"""Checks of the product's own session: a whole shot with its stages timed, and taking work up."""
+"""Checks of the session that jobs use: the time and memory of each phase, and resuming a shot."""
 
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from seedvr2_core.engines.protocol import Commit
-from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE
+from seedvr2_core.engines.seedvr2.phases import DECODE, DIT, ENCODE, RESTORE
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import SegmentError
@@ -25,9 +25,9 @@ _OVERLAP = 3
 
 
 class _Stages:
-    """Seconds and peak memory of each phase, from a session's heartbeats.
+    """Seconds and peak memory of each phase, taken at a session's beats.
 
-    A heartbeat comes after a check of values, which waits for the device.
+    A beat comes after a check of values, which waits for the device, so its time is right.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -40,9 +40,9 @@ class _Stages:
         self._reset()
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """The time since the heartbeat before belongs to `phase`."""
+        """Count the time since the last beat for the phase in this beat's name."""
         self._clock.tick()
-        self.note(phase)
+        self.note(phase.removeprefix(f"{RESTORE} "))
 
     def note(self, phase: str) -> None:
         """As `beat`, without asking the clock."""
@@ -62,29 +62,25 @@ class _Stages:
 
 
 def check_restore(bench: Bench) -> Outcome:
-    """The clip as a job restores it: before and after, and what every stage costs."""
+    """Restore the clip as a job does: pictures before and after, and what each phase costs."""
     frames = bench.frames
     plan = bench.plan_for(len(frames), window=bench.num_latents, overlap=_OVERLAP)
     stages = _Stages(bench)
     session = SeedVR2Session(bench.models, plan, device=plan.device, beat=stages.beat)
-    pictures, _ = _restore(session, plan, frames, _pieces(plan)[0])
+    pictures, commit = _restore(session, plan, frames, _pieces(plan)[0])
     stages.note(DECODE)
     session.close()
     sources = bench.sources_rgb()
     middle = len(frames) // 2
     planned = dict(bench.memory.peaks)
     numbers: dict[str, Any] = {
-        "precision": session.precision,
+        "precision": commit.precision,
         "frames": len(frames),
         "seconds": {phase: tidy(value) for phase, value in stages.seconds.items()},
         "seconds_per_frame": tidy(sum(stages.seconds.values()) / len(frames)),
         "peak_allocated_bytes": stages.allocated,
         "peak_reserved_bytes": stages.reserved,
-        "planned_bytes": {
-            ENCODE: planned["encode"],
-            RESTORE: planned["dit"],
-            DECODE: planned["decode"],
-        },
+        "planned_bytes": {phase: planned[phase] for phase in (ENCODE, DIT, DECODE)},
         "mean_shift_rgb": mean_shift(pictures, sources, device=bench.device),
         "psnr_db_to_bicubic": tidy(psnr(pictures, sources, device=bench.device)),
         "middle_frame": middle,
@@ -100,26 +96,26 @@ def check_restore(bench: Bench) -> Outcome:
 
 
 def check_resume(bench: Bench) -> Outcome:
-    """Two windows; the second is taken up from what the first committed."""
+    """Restore two windows, the second from what the first committed."""
     return _compare(bench, bench.frames, window=len(bench.windows(_OVERLAP)[0]), size=bench.size)
 
 
 def check_resume_long(bench: Bench) -> Outcome:
-    """Many windows at half the size; the warm-up of the last begins inside the shot."""
+    """Resume the last of many windows, at half the size; its warm-up begins inside the shot."""
     height, width = (max(SIZE_MULTIPLE, side // 4 * 2) for side in bench.size)
     return _compare(bench, bench.long_frames, window=LONG_WINDOW, size=(height, width))
 
 
 @dataclass(slots=True)
 class _TakenUp:
-    """A shot whose last window was restored by another session, from commits."""
+    """A shot whose last window another session restored from what was committed before it."""
 
     pictures: list[np.ndarray]
     latents: torch.Tensor
     first_frame: int
-    """That had to be read again."""
+    """First frame that had to be read again."""
     first_latent: int
-    """That had to be decoded again."""
+    """First latent that had to be decoded again."""
 
 
 def _compare(
@@ -137,7 +133,7 @@ def _compare(
     same = not differing and torch.equal(commit.latents, taken.latents)
     distance = (commit.latents.float() - taken.latents.float()).abs().max().item()
     numbers: dict[str, Any] = {
-        "precision": session.precision,
+        "precision": commit.precision,
         "frames": len(frames),
         "height": size[0],
         "width": size[1],
@@ -169,12 +165,11 @@ def _take_up(
     before, commit = _restore(session, plan, frames, first)
     session.close()
     session = _open(bench, plan)
-    needed = session.plan_warm_up(shot, rest)
-    source = iter(frames[needed.first_frame :])
+    reads = session.reads(shot, [rest])
+    source = iter(frames[reads.frames.start : reads.frames.stop])
     assert commit.latents is not None
-    state = session.warm_up(
-        source, commit.latents[needed.first_latent :], commit.tail, shot=shot, piece=rest
-    )
+    kept = replace(commit, latents=commit.latents[reads.latents.start :])
+    state = session.begin(source, shot=shot, piece=rest, before=kept)
     after = [f.rgb for f in session.restore(source, shot=shot, piece=rest, state=state)]
     rest_latents = session.take_commit().latents
     session.close()
@@ -182,8 +177,8 @@ def _take_up(
     return _TakenUp(
         pictures=[*before, *after],
         latents=torch.cat([commit.latents, rest_latents]),
-        first_frame=needed.first_frame,
-        first_latent=needed.first_latent,
+        first_frame=reads.frames.start,
+        first_latent=reads.latents.start,
     )
 
 
@@ -214,8 +209,9 @@ def _restore(
         SegmentError: the session gave other frames than the piece's.
     """
     shot = plan.shots[0]
-    state = session.start(shot)
-    restored = list(session.restore(iter(frames), shot=shot, piece=piece, state=state))
+    source = iter(frames)
+    state = session.begin(source, shot=shot, piece=piece)
+    restored = list(session.restore(source, shot=shot, piece=piece, state=state))
     got = [frame.index for frame in restored]
     if got != list(range(piece.start, piece.stop)):
         raise SegmentError(f"the session gave frames {got}, expected those of {piece}")

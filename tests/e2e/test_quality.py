@@ -44,7 +44,8 @@ def restore(engine: str, small: np.ndarray) -> np.ndarray:
     session = load_engine(engine).open_session(plan, device="cpu", beat=lambda *_: None)
     shot, piece = Shot(index=0, start=0, stop=count), Piece(shot=0, start=0, stop=count)
     frames = (Frame(rgb=rgb, pts=index, index=index) for index, rgb in enumerate(small))
-    restored = session.restore(frames, shot=shot, piece=piece, state=session.start(shot))
+    state = session.begin(frames, shot=shot, piece=piece)
+    restored = session.restore(frames, shot=shot, piece=piece, state=state)
     pictures = np.stack([frame.rgb for frame in restored])
     session.close()
     return pictures

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Event
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.durable import read_record, write_record
 from seedvr2_core.job import JobDir
@@ -54,7 +54,7 @@ def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2
     """Every session from now on is made by this."""
 
     def open_session(
-        plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None
+        plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None
     ) -> SeedVR2Session:
         return make(plan)
 

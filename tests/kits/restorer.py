@@ -154,8 +154,25 @@ def run_shot(
 ) -> list[Result]:
     """A shot from its start, piece after piece with one state."""
     shot = plan.shots[pieces[0].shot]
-    frames, state = iter(source[shot.start :]), session.start(shot)
+    frames = iter(source[shot.start :])
+    state = session.begin(frames, shot=shot, piece=pieces[0])
     return [run_piece(session, plan, piece, frames, state) for piece in pieces]
+
+
+def begin_behind(
+    session: SeedVR2Session,
+    plan: Plan,
+    source: Sequence[Frame],
+    piece: Piece,
+    results: "Sequence[Result]",
+) -> tuple[LatentState, Iterator[Frame]]:
+    """The state at a piece from what the pieces before it left, and the frames not read yet."""
+    shot = plan.shots[piece.shot]
+    reads = session.reads(shot, [piece])
+    kept = latents(results)[reads.latents.start : reads.latents.stop]
+    frames = iter(source[reads.frames.start : reads.frames.stop])
+    before = dataclasses.replace(results[-1].commit, latents=kept)
+    return session.begin(frames, shot=shot, piece=piece, before=before), frames
 
 
 def run_whole(plan: Plan, source: Sequence[Frame], shot: int = 0) -> Result:

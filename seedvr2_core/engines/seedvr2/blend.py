@@ -1,4 +1,11 @@
-"""The join of neighbouring windows."""
+"""How the latents of neighbouring windows are joined where the windows overlap.
+
+The transformer restores each window by itself, so both windows have an output of their own on the
+latents that they share. What the older window made of them is carried on as the tail.
+
+Shape legend: Z latents of a window, K latents that it shares with the window before, h w latent
+grid, C 16 channels.
+"""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +17,7 @@ if TYPE_CHECKING:
 
 
 StitchMode = Literal["crossfade", "later"]
+"""On the shared latents: a mix of both windows' outputs, or that of the window before alone."""
 
 
 def join_weights(overlap: int) -> tuple[float, ...]:
@@ -18,8 +26,8 @@ def join_weights(overlap: int) -> tuple[float, ...]:
 
 
 def join_windows(
-    tail_KHWC: "Tensor | None",
-    output_NHWC: "Tensor",
+    tail_KhwC: "Tensor | None",
+    output_ZhwC: "Tensor",
     *,
     num_final: int,
     mode: StitchMode,
@@ -27,28 +35,28 @@ def join_windows(
     """Join a window's output to the window before and split off what the next one needs.
 
     Args:
-        tail_KHWC: float32, the previous window's own output on the first K latents of this one;
+        tail_KhwC: float32, the previous window's own output on the first K latents of this one;
             None for a shot's first window.
-        output_NHWC: this window's output, (N, H, W, C).
+        output_ZhwC: this window's output, any floating dtype.
         num_final: latents that become final now; the rest is shared with the next window.
         mode: crossfade: raised-cosine mix of tail and output; later: the tail is kept.
 
     Returns:
-        Final latents (num_final, H, W, C), mixed in float32 and rounded once to float16, and the
-        new tail, float32, this window's own output.
+        Final latents (num_final, h, w, C), mixed in float32 and rounded once to float16, and the
+        new tail: the rest of this window's own output, float32.
 
     Raises:
         PlanError: the tail reaches beyond what becomes final.
     """
-    output_NHWC = output_NHWC.float()
-    final_NHWC = output_NHWC[:num_final].clone()
-    tail_len = 0 if tail_KHWC is None else len(tail_KHWC)
+    output_ZhwC = output_ZhwC.float()
+    final_ZhwC = output_ZhwC[:num_final].clone()
+    tail_len = 0 if tail_KhwC is None else len(tail_KhwC)
     if tail_len > num_final:
         raise PlanError(f"a tail of {tail_len} latents does not fit into {num_final} final ones")
-    if tail_KHWC is not None and tail_len:
+    if tail_KhwC is not None and tail_len:
         if mode == "later":
-            final_NHWC[:tail_len] = tail_KHWC
+            final_ZhwC[:tail_len] = tail_KhwC
         else:
-            weights = output_NHWC.new_tensor(join_weights(tail_len)).view(-1, 1, 1, 1)
-            final_NHWC[:tail_len] = tail_KHWC + weights * (output_NHWC[:tail_len] - tail_KHWC)
-    return final_NHWC.half(), output_NHWC[num_final:].clone()
+            weights = output_ZhwC.new_tensor(join_weights(tail_len)).view(-1, 1, 1, 1)
+            final_ZhwC[:tail_len] = tail_KhwC + weights * (output_ZhwC[:tail_len] - tail_KhwC)
+    return final_ZhwC.half(), output_ZhwC[num_final:].clone()

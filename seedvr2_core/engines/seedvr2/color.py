@@ -1,7 +1,7 @@
-"""Colour of the source for the restored picture: the model drifts in hue and brightness.
+"""Gives restored frames the colour of their source, because the model drifts in hue and brightness.
 
-The wavelet methods take the low frequencies from the source and keep the restored detail. Since
-the blur B is linear, (c - B c) + B s = c + B (s - c): one blur chain, of the difference.
+The wavelet methods take the low frequencies from the source and keep the restored detail. The blur
+B is linear, so (c - B c) + B s = c + B (s - c), and one blur, that of the difference, is enough.
 
 Shape legend: T frames, C = 3 channels in R, G, B order, H W pixels; c content (restored),
 s style (source). Everything is float32 in [-1, 1] before and may leave that range after.
@@ -45,10 +45,10 @@ _LAB_KAPPA = (29 / 3) ** 3
 
 
 def check_method(method: str) -> None:
-    """Refuse an unknown method.
+    """Refuse an unknown colour method.
 
     Raises:
-        InvalidRequestError: with the known ones.
+        InvalidRequestError: the method is unknown; the message lists the known ones.
     """
     if method not in get_args(ColorMethod):
         raise InvalidRequestError(
@@ -57,7 +57,7 @@ def check_method(method: str) -> None:
 
 
 def needs_whole_shot(method: str) -> bool:
-    """Does the method look at all frames of a shot together? The others work frame by frame."""
+    """Whether the method needs all frames of a shot at once; the others work frame by frame."""
     return method == "lab"
 
 
@@ -97,7 +97,7 @@ def transfer_color(content_TCHW: Tensor, style_TCHW: Tensor, method: ColorMethod
 
 
 def blur(x_CHW: Tensor, radii: Sequence[int]) -> Tensor:
-    """Chain of separable [1, 2, 1] / 4 kernels with the given dilations, edges replicated."""
+    """Blur with a chain of separable [1, 2, 1] / 4 kernels of these dilations; edges repeat."""
     for radius in radii:
         for axis in (-2, -1):
             x_CHW = _blur_axis(x_CHW, radius, axis)

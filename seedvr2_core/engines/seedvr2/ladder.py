@@ -1,16 +1,17 @@
-"""What can be given up when a device runs out of memory although the plan said it fits.
+"""The next thing to give up when a device runs out of memory although the plan said that it fits.
 
-First the levers that are exact up to the order of sums: everything that waits does so in host
-memory, then smaller slices and chunks for the phase that failed. Then, for the transformer alone,
-shorter windows inside one piece. The plan itself is not changed.
+The first levers change nothing but the order of float sums: everything that waits goes to host
+memory, then the phase that failed works in smaller slices or chunks. After that only the
+transformer has a lever left: shorter windows inside one piece. The plan itself is not changed.
 
-Arithmetic without torch.
+Arithmetic; tensors are not touched.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
+from seedvr2_core.engines.seedvr2.phases import DIT, ENCODE
 from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import plan_windows
@@ -19,29 +20,33 @@ from seedvr2_core.planning.windows import plan_windows
 def lower_rung(
     memory: MemoryPlan, phase: str, vae_config: VAEConfig, *, window_tokens: int
 ) -> MemoryPlan | None:
-    """The next exact rung down.
+    """The next rung down that is exact up to the order of sums.
 
     Args:
         memory: the rung that did not fit.
-        phase: where memory ran out: "encode", "dit" or "decode".
-        vae_config: of the VAE, for its levels.
-        window_tokens: of a whole window, what chunk_tokens 0 stands for.
+        phase: where memory ran out: ENCODE, DIT or DECODE of phases.py.
+        vae_config: tells the levels of the VAE and the frames of a latent.
+        window_tokens: tokens of a whole window, which is what chunk_tokens 0 stands for.
 
     Returns:
-        None where nothing exact is left.
+        None if no such rung is left.
     """
     if not memory.park_caches or memory.weights_resident:
         return replace(memory, park_caches=True, weights_resident=False)
-    if phase == "dit":
+    if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
-    if phase == "encode":
-        slices = _next_slices(memory.encoder_slice, memory.encoder_level_frames[0])
+    if phase == ENCODE:
+        slices = _next_slices(
+            memory.encoder_slice, memory.encoder_level_frames[0], vae_config.temporal_factor
+        )
         if slices is None:
             return None
         frames = level_frames(vae_config, slices[1])
         return replace(memory, encoder_slice=slices[0], encoder_level_frames=frames)
-    slices = _next_slices(memory.decoder_slice, memory.decoder_level_frames[-1])
+    slices = _next_slices(
+        memory.decoder_slice, memory.decoder_level_frames[-1], vae_config.temporal_factor
+    )
     if slices is None:
         return None
     frames = level_frames(vae_config, slices[1])[::-1]
@@ -52,21 +57,27 @@ def _next(rungs: Sequence[int], now: int) -> int | None:
     return next((rung for rung in rungs if rung < now), None)
 
 
-def _next_slices(latents: int, frames: int) -> tuple[int, int] | None:
-    """The first rung that is smaller in one and larger in neither; frames 0: all of a slice."""
-    frames = frames or 4 * latents
+def _next_slices(latents: int, frames: int, per_latent: int) -> tuple[int, int] | None:
+    """The first rung that is smaller in one number and larger in neither.
+
+    Args:
+        latents: of a slice now.
+        frames: most frames at once at full size now; 0: all of a slice.
+        per_latent: frames of a latent.
+    """
+    frames = frames or per_latent * latents
     smaller = (rung for rung in SLICES if rung[0] <= latents and rung[1] <= frames)
     return next((rung for rung in smaller if rung != (latents, frames)), None)
 
 
 def shorter_windows(windows: Sequence[range], overlap: int) -> tuple[range, ...] | None:
-    """The latents of a piece, cut again into windows about two thirds as long.
+    """Cut the latents of a piece again, into windows about two thirds as long.
 
-    Its first and its last latent stay what they are, and so do the zones shared with neighbours:
-    the pieces before and behind it are not touched.
+    The piece keeps its first and its last latent and the number of latents that windows share, so
+    the pieces before and behind it are not affected.
 
     Args:
-        windows: those that did not fit, in order.
+        windows: the windows that did not fit, in order.
         overlap: latents that neighbours share.
 
     Returns:
@@ -85,7 +96,7 @@ def shorter_windows(windows: Sequence[range], overlap: int) -> tuple[range, ...]
 
 
 def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | None) -> str:
-    """In words, how work was fitted into less memory; "" if it was not."""
+    """How work was fitted into less memory than planned, in words; "" if it was not."""
     words: list[str] = []
     if (now.park_caches, now.weights_resident) != (planned.park_caches, planned.weights_resident):
         words.append("everything that waits is in host memory")

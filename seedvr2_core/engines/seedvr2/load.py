@@ -1,4 +1,4 @@
-"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: sessions from checkpoint files."""
+"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: from checkpoint files to a session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import load_folded
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.planning import Plan
@@ -19,16 +19,16 @@ from seedvr2_core.weights.folder import PUBLIC, Catalog
 from seedvr2_core.weights.table import VAE
 
 LOAD = "load"
-"""Phase of the heartbeat."""
+"""Name of the beats."""
 _STEPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What is known of models and their files; tests have a small one."""
+    """The models that are known and their files; tests use one with small networks."""
 
     dit_configs: dict[str, DiTConfig]
-    """Part -> transformer."""
+    """Name of a weights part -> the transformer that it fills."""
     vae_config: VAEConfig
     catalog: Catalog
 
@@ -44,17 +44,17 @@ def open_session(
     plan: Plan,
     *,
     device: str,
-    beat: Heartbeat,
+    beat: Beat,
     weights_dir: Path | None = None,
     world: World = WORLD,
 ) -> SeedVR2Session:
-    """A session of the model that the plan names (see `engine.EngineModule`).
+    """A session of the model that the plan names (see `protocol.EngineModule`).
 
     Args:
-        plan: obeyed.
-        device: where everything runs.
-        beat: also called while weights are read.
-        weights_dir: where the three files of the model are.
+        plan: of the job.
+        device: torch device string.
+        beat: called while weights are read, and later by the session.
+        weights_dir: folder with the three files of the model.
         world: the known models.
 
     Raises:
@@ -80,13 +80,13 @@ def load_models(
     device: str,
     world: World = WORLD,
 ) -> Models:
-    """Read the transformer now and the VAE when it is asked for.
+    """Read the transformer now; the VAE is read when it is built.
 
     Args:
-        parts: names of transformer, VAE and text embedding.
-        files: the file of each.
+        parts: names of transformer, VAE and text embedding, as the weights table has them.
+        files: the file of each part.
         dit_dtype: of the transformer's Linears.
-        device: where folding happens and both run.
+        device: where weights are folded and both networks run.
         world: the known models.
 
     Raises:
@@ -106,10 +106,10 @@ def load_models(
 
 
 def _load_vae(file: Path, *, dtype: torch.dtype, device: str, world: World) -> VideoVAE:
-    """Folded in float32, rounded once."""
+    """Read the VAE; it is folded in float32 and then rounded once."""
     with open_checkpoint(
         file, VAE, layouts=world.catalog.layouts, device=device, dtype=torch.float32
     ) as tensors:
-        # Copies: a tensor of the open file must not outlive it.
+        # Copies, because a tensor of the open file must not outlive the file.
         weights = {name: tensors[name].clone() for name in tensors}
     return build_vae(world.vae_config, weights, dtype=dtype, device=device)

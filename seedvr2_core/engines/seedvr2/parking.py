@@ -1,6 +1,7 @@
-"""Who is on the device when: VAE caches and transformer weights that wait in host memory.
+"""Keeps what one phase needs out of the device's memory while another phase runs.
 
-Moving never changes a bit. On the CPU everything is where it is needed already, and nothing moves.
+VAE caches and transformer weights wait in host memory. Moving them changes no bit. On the CPU they
+are already where they are needed, and nothing moves.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Parking:
         self._enabled = enabled
 
     def park(self, state: State) -> State:
-        """The state in host memory, page-locked where the device copies from there."""
+        """The state in host memory, page-locked if the device is a GPU."""
         if not self._enabled:
             return state
         parked = state.to("cpu", pin_memory=self._device.type == "cuda")
@@ -40,12 +41,12 @@ class GuestModule(Generic[Module]):
     """A module whose weights are on the device all the time, or only while it runs."""
 
     def __init__(self, module: Module, device: torch.device, *, resident: bool) -> None:
-        """Takes the module over.
+        """Take the module over.
 
         Args:
-            module: without gradients; anywhere.
+            module: without gradients, on any device.
             device: where it runs.
-            resident: whether its weights stay there.
+            resident: whether its weights stay on the device between runs.
         """
         self.module = module
         self._device = device
@@ -69,13 +70,13 @@ class GuestModule(Generic[Module]):
                 self._leave()
 
     def _leave(self) -> None:
-        """Back to the host's copy, which never changes: nothing is copied."""
+        """Point the module at the host's copy. That never changes, so nothing is copied back."""
         self.module.load_state_dict(self._host, assign=True)
         give_back(self._device)
 
 
 def give_back(device: torch.device) -> None:
-    """Let whoever comes next carve up free memory anew: its sizes are others."""
+    """Return cached blocks to the device: the next phase needs blocks of other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -1,10 +1,13 @@
-"""The three phases of a piece: encode its frames, restore its windows of latents, decode them.
+"""The three phases of a piece: encode its frames, run the transformer (DiT), decode the latents.
 
 Each phase has the device to itself: the others' caches and weights wait in host memory where the
-plan says so. Values that are not finite are found here, slice by slice.
+plan says so. Every slice and window is checked for values that are not finite.
 
-Shape legend: T frames, C channels, H W pixels (padded, where not said otherwise); Z latents,
-h w latent grid.
+The session is built on these phases, and so is the selfcheck, which changes one thing at a time:
+the padding, the windows, the seed.
+
+Shape legend: B = 1 batch, T frames, C channels, H W pixels (padded, where not said otherwise);
+Z latents, K latents shared by two windows, h w latent grid.
 """
 
 import functools
@@ -17,13 +20,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.dit.model import DiTTables, FoldedDiT, make_tables
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.blend import StitchMode, join_windows
 from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
 from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
 from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
-from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid, slices_between
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, slices_between
 from seedvr2_core.errors import NumericalError, PlanError
 from seedvr2_core.frames import Frame, crop, pad, padded_size, resize, rgb_to_tensor, tensor_to_rgb
 from seedvr2_core.planning import Plan
@@ -31,9 +34,14 @@ from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
 
-ENCODE, RESTORE, DECODE = "vae-encode", "dit", "vae-decode"
-"""Phases of the heartbeat; those of a warm-up have WARM_UP in front."""
-WARM_UP = "warm-up "
+ENCODE, DIT, DECODE = "encode", "dit", "decode"
+"""The phases, under the names that the memory plan has for them too."""
+RESTORE, WARM_UP = "restore", "warm-up"
+"""What stands in front of the phase in a beat: whether its result is kept. It also tells the VAE's
+phases from the video codecs' "encode" and "decode" in the same child process."""
+
+Padding = Callable[[Tensor], Tensor]
+"""A picture (3, height, width) in [-1, 1] -> padded to `frames.padded_size`."""
 
 _KEPT_TABLES = 2
 """Windows of a shot have two lengths at most (those of a lower rung two others)."""
@@ -41,7 +49,7 @@ _KEPT_TABLES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """Loaded weights."""
+    """The loaded networks of a model."""
 
     build_vae: Callable[[torch.dtype], VideoVAE]
     """A VAE on the device; asked again where a shot goes on in another dtype."""
@@ -49,10 +57,10 @@ class Models:
 
 
 def memory_of(plan: Plan) -> MemoryPlan:
-    """The plan's memory plan.
+    """The memory plan of a job's plan.
 
     Raises:
-        PlanError: it has none.
+        PlanError: the plan has none.
     """
     if plan.memory is None:
         raise PlanError(f"{plan.engine.name} needs a memory plan; plan the job again")
@@ -60,10 +68,16 @@ def memory_of(plan: Plan) -> MemoryPlan:
 
 
 class Phases:
-    """Models, device and plan, and the work they do on a `LatentState`."""
+    """Models on a device, and the phases that they carry out on a `LatentState`."""
 
-    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Heartbeat) -> None:
-        """Takes the models over; the VAE of the plan's dtype is built now.
+    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Beat) -> None:
+        """Take the models over, and build the VAE in the plan's dtype.
+
+        Args:
+            models: on the device.
+            plan: size, seed, windows, slices and colour are obeyed.
+            device: torch device string.
+            beat: called after every slice and window.
 
         Raises:
             PlanError: the plan has no memory plan.
@@ -76,7 +90,7 @@ class Phases:
         self._device = torch.device(device)
         self._beat = beat
         self.phase = ENCODE
-        """What is, or was last, at work."""
+        """The phase at work, or the last one."""
         self._build_vae = models.build_vae
         self._vae: VideoVAE | None = models.build_vae(getattr(torch, self._memory.vae_dtype))
         self._dit = GuestModule(models.dit, self._device, resident=self._memory.weights_resident)
@@ -88,7 +102,7 @@ class Phases:
         self.latent_shape = (height // factor, width // factor, self.vae_config.latent_channels)
 
     def use_memory(self, memory: MemoryPlan) -> None:
-        """Go on with other slices, chunks and residency; states of before cannot be used."""
+        """Go on with other slices, chunks and residency; earlier states cannot be used."""
         if memory.weights_resident != self._memory.weights_resident:
             module, resident = self._dit.module, memory.weights_resident
             self._dit = GuestModule(module, self._device, resident=resident)
@@ -99,7 +113,10 @@ class Phases:
     def fresh_state(
         self, grid: ShotGrid, dtype: torch.dtype, *, encode_from: int = 0, decode_from: int = 0
     ) -> LatentState:
-        """A state without a past, at the shot's start or where a warm-up begins."""
+        """A state without a past, at the shot's start or where a warm-up begins.
+
+        The VAE runs in `dtype`; latents are encoded and decoded from the given ones on.
+        """
         vae = self._vae_of(dtype)
         return LatentState(
             dtype=dtype,
@@ -110,7 +127,7 @@ class Phases:
         )
 
     def on_device(self, x: Tensor) -> Tensor:
-        """The tensor where the work is done."""
+        """The tensor on the device of the models."""
         return x.to(self._device)
 
     def encode(
@@ -121,16 +138,27 @@ class Phases:
         stop: int,
         *,
         first_kept: int | None = None,
+        padding: Padding = pad,
+        check: bool = True,
     ) -> None:
-        """Encode up to latent `stop`; latents and frames before `first_kept` are a warm-up.
+        """Encode up to a latent; the results are appended to `state.encoded_ZhwC`.
+
+        Args:
+            frames: source frames from `state.next_frame` on.
+            state: continued in place.
+            grid: of the shot.
+            stop: one past the last latent to encode; the end of a slice.
+            first_kept: first latent that is kept; those before, and their frames, only bring the
+                encoder's caches to the state that they had. None: all are kept.
+            padding: of each picture.
+            check: whether the latents must be finite.
 
         Raises:
             NumericalError: a latent that is kept is not finite.
             SegmentError: a source frame is missing.
         """
         self.phase = ENCODE
-        warm_up = first_kept is not None
-        phase = WARM_UP + ENCODE if warm_up else ENCODE
+        beat_name = f"{RESTORE if first_kept is None else WARM_UP} {ENCODE}"
         first_kept = first_kept or 0
         vae = self._vae_of(state.dtype)
         slices = slices_between(grid.encoder_slices, state.encoder.next_latent, stop)
@@ -141,63 +169,81 @@ class Phases:
                 frames, grid.frames_of(latents).stop, keep_from=grid.first_frame(first_kept)
             )
             encoded_BZhwC, state.encoder = vae.encode_latents(
-                self._as_video(taken, grid.num_frames(latents), state.dtype),
+                self._as_video(taken, grid.num_frames(latents), state.dtype, padding),
                 state.encoder,
                 max_frames=_bounds(self._memory.encoder_level_frames),
             )
             if latents.start >= first_kept:
-                _check_finite(encoded_BZhwC[0], ENCODE, grid, latents)
+                if check:
+                    _check_finite(encoded_BZhwC[0], ENCODE, _name(state.dtype), grid, latents)
                 kept.append(encoded_BZhwC[0])
-            self._beat(phase, done, len(slices))
+            self._beat(beat_name, done, len(slices))
         state.encoded_ZhwC = torch.cat(kept)
         state.encoder = self._parking.park(state.encoder)
 
     def restore_windows(
-        self, state: LatentState, grid: ShotGrid, span: PieceSpan, windows: Sequence[range]
+        self,
+        state: LatentState,
+        grid: ShotGrid,
+        owned: range,
+        windows: Sequence[range],
+        *,
+        seed: int | None = None,
     ) -> Tensor:
-        """Run the piece's windows and join them.
+        """Run the transformer on neighbouring windows and join their outputs.
 
         Args:
-            state: with all latents of the windows encoded.
+            state: `encoded_ZhwC` begins at the first window and holds all latents of the windows;
+                what belongs to `owned` is taken from it.
             grid: of the shot.
-            span: of the piece.
-            windows: from its first latent to the last that it encodes; the grid's, or shorter.
+            owned: latents that become final, from the first window's first on.
+            windows: the grid's, or shorter ones over the same latents.
+            seed: of the noise; None: the plan's.
 
         Returns:
-            The latents that the piece owns, (Z, h, w, 16) float16 on the CPU.
+            The owned latents, (Z, h, w, 16) float16 on the CPU.
 
         Raises:
             NumericalError: one is not finite or out of float16's range.
         """
-        self.phase = RESTORE
+        self.phase = DIT
         finals: list[Tensor] = []
-        ends = [*(later.start for later in windows[1:]), span.owned.stop]
+        ends = [*(later.start for later in windows[1:]), owned.stop]
         with self._dit.on_device() as dit:
             for done, (window, end) in enumerate(zip(windows, ends, strict=True), start=1):
-                owned = range(window.start, end)
+                offset = window.start - owned.start
                 final_ZhwC, state.tail_KhwC = join_windows(
                     state.tail_KhwC,
-                    self._restore_window(dit, state, grid, window, window.start - span.owned.start),
-                    num_final=len(owned),
+                    self._restore_window(
+                        dit, state.encoded_ZhwC[offset : offset + len(window)], grid, window, seed
+                    ),
+                    num_final=end - window.start,
                     mode=cast(StitchMode, self._engine.stitch_mode),
                 )
-                _check_finite(final_ZhwC, RESTORE, grid, owned)
+                latents = range(window.start, end)
+                _check_finite(final_ZhwC, DIT, self._memory.dit_dtype, grid, latents)
                 finals.append(final_ZhwC.cpu())
-                self._beat(RESTORE, done, len(windows))
-        state.encoded_ZhwC = state.encoded_ZhwC[len(span.owned) :].clone()
+                self._beat(f"{RESTORE} {DIT}", done, len(windows))
+        state.encoded_ZhwC = state.encoded_ZhwC[len(owned) :].clone()
         return torch.cat(finals)
 
     def warm_up_decoder(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> None:
-        """Decode latents whose frames nobody needs."""
-        deque(self._decode(latents_ZhwC, state, grid, phase=WARM_UP + DECODE), maxlen=0)
+        """Decode latents only to bring the decoder's caches to the state that they had."""
+        frames = self.draw(latents_ZhwC, state, grid, beat_name=f"{WARM_UP} {DECODE}", check=False)
+        deque(frames, maxlen=0)
 
     def decode(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> Iterator[Frame]:
         """Decode the piece's final latents and give the frames the colour of their sources.
 
+        Args:
+            latents_ZhwC: (Z, h, w, 16), anywhere; the decoder is before the first of them.
+            state: continued in place; the source frames are taken from it.
+            grid: of the shot.
+
         Raises:
             NumericalError: a frame is not finite.
         """
-        contents = self._decode(latents_ZhwC, state, grid, phase=DECODE)
+        contents = self.draw(latents_ZhwC, state, grid)
         at_once = 1
         if needs_whole_shot(self._color):
             contents = iter([torch.cat(list(contents))])
@@ -210,10 +256,31 @@ class Phases:
                 yield from self._finish(part_TCHW, [state.frames.popleft() for _ in part_TCHW])
                 del part_TCHW
 
-    def _decode(
-        self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid, *, phase: str
+    def draw(
+        self,
+        latents_ZhwC: Tensor,
+        state: LatentState,
+        grid: ShotGrid,
+        *,
+        beat_name: str = f"{RESTORE} {DECODE}",
+        check: bool = True,
     ) -> Iterator[Tensor]:
-        """The shot's own frames of each decoder slice, cropped: (T, 3, height, width) float32."""
+        """Decode without colour: the frames of each slice as the decoder draws them.
+
+        Args:
+            latents_ZhwC: as for `decode`.
+            state: the decoder's is continued in place.
+            grid: of the shot.
+            beat_name: first argument of the beats.
+            check: whether the frames must be finite.
+
+        Yields:
+            Float32 (T, 3, height, width), about [-1, 1], cropped, without the frames that were
+            repeated at the shot's end.
+
+        Raises:
+            NumericalError: a frame is not finite.
+        """
         self.phase = DECODE
         vae = self._vae_of(state.dtype)
         first = state.decoder.next_latent
@@ -227,12 +294,23 @@ class Phases:
                 max_frames=_bounds(self._memory.decoder_level_frames),
             )
             video_TCHW = video_BCTHW[0].transpose(0, 1)
-            if phase == DECODE:
-                _check_finite(video_TCHW, DECODE, grid, latents)
-            self._beat(phase, done, len(slices))
+            if check:
+                _check_finite(video_TCHW, DECODE, _name(state.dtype), grid, latents)
+            self._beat(beat_name, done, len(slices))
             yield crop(video_TCHW, self._size)[: len(grid.frames_of(latents))]
             del video_BCTHW, video_TCHW
         state.decoder = self._parking.park(state.decoder)
+
+    def picture(self, frame: Frame) -> Tensor:
+        """A source frame at the target size: (3, height, width) float32 in [-1, 1]."""
+        return resize(rgb_to_tensor(frame.rgb, device=self._device), self._size)
+
+    def color(self, content_TCHW: Tensor, sources: Sequence[Frame]) -> Tensor:
+        """Give drawn frames the colour of their sources; float32 of the same shape."""
+        if self._color == "none":
+            return content_TCHW
+        style_TCHW = torch.stack([self.picture(frame) for frame in sources])
+        return transfer_color(content_TCHW, style_TCHW, self._color)
 
     def _vae_of(self, dtype: torch.dtype) -> VideoVAE:
         """The VAE in that dtype; one at a time is on the device."""
@@ -241,32 +319,29 @@ class Phases:
             self._vae = self._build_vae(dtype)
         return self._vae
 
-    def _picture(self, frame: Frame) -> Tensor:
-        """(3, height, width) float32 in [-1, 1], resized to the target."""
-        return resize(rgb_to_tensor(frame.rgb, device=self._device), self._size)
-
-    def _as_video(self, frames: Sequence[Frame], num_frames: int, dtype: torch.dtype) -> Tensor:
+    def _as_video(
+        self, frames: Sequence[Frame], num_frames: int, dtype: torch.dtype, padding: Padding
+    ) -> Tensor:
         """(1, 3, num_frames, H, W), padded; the last frame is repeated where frames end."""
         size = (1, 3, num_frames, *padded_size(*self._size))
         video_BCTHW = torch.empty(size, dtype=dtype, device=self._device, memory_format=LAYOUT)
         for video_CHW, frame in zip(video_BCTHW[0].unbind(1), frames, strict=False):
-            video_CHW.copy_(pad(self._picture(frame)))
+            video_CHW.copy_(padding(self.picture(frame)))
         video_BCTHW[:, :, len(frames) :] = video_BCTHW[:, :, len(frames) - 1, None]
         return video_BCTHW
 
     def _restore_window(
-        self, dit: FoldedDiT, state: LatentState, grid: ShotGrid, window: range, offset: int
+        self, dit: FoldedDiT, encoded_ZhwC: Tensor, grid: ShotGrid, window: range, seed: int | None
     ) -> Tensor:
-        """One window's own output, float32; `offset` is its place in the encoded latents."""
+        """One window's own output, (Z, h, w, 16) float32."""
         height, width, channels = self.latent_shape
         noise_ZhwC = latent_noise(
-            self._engine.seed,
+            self._engine.seed if seed is None else seed,
             [grid.first_frame(latent) for latent in window],
             (height, width),
             channels=channels,
         )
         velocity = functools.partial(dit, tables=self._tables_for(dit, len(window)))
-        encoded_ZhwC = state.encoded_ZhwC[offset : offset + len(window)]
         return restore_latents(velocity, encoded_ZhwC, noise_ZhwC.to(self._device))
 
     def _tables_for(self, dit: FoldedDiT, num_latents: int) -> DiTTables:
@@ -286,10 +361,7 @@ class Phases:
 
     def _finish(self, content_TCHW: Tensor, sources: Sequence[Frame]) -> Iterator[Frame]:
         """Colour, then rounding to the integers of the source."""
-        if self._color != "none":
-            style_TCHW = torch.stack([self._picture(frame) for frame in sources])
-            content_TCHW = transfer_color(content_TCHW, style_TCHW, self._color)
-        for picture_CHW, source in zip(content_TCHW, sources, strict=True):
+        for picture_CHW, source in zip(self.color(content_TCHW, sources), sources, strict=True):
             kind: Any = source.rgb.dtype.name
             yield replace(source, rgb=tensor_to_rgb(picture_CHW, kind))
 
@@ -298,17 +370,15 @@ def _bounds(level_frames: Sequence[int]) -> list[int | None]:
     return [frames or None for frames in level_frames]
 
 
-def _check_finite(x: Tensor, phase: str, grid: ShotGrid, latents: range) -> None:
-    """Refuse NaN and infinities.
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
-    Args:
-        x: along its first axis the latents, or the frames that they stand for.
-        phase: for the message.
-        grid: of the shot.
-        latents: of the shot.
+
+def _check_finite(x: Tensor, phase: str, dtype: str, grid: ShotGrid, latents: range) -> None:
+    """Refuse NaN and infinities in latents, or in the frames that they stand for (first axis).
 
     Raises:
-        NumericalError: names phase, shot, latent and frame.
+        NumericalError: names phase, dtype, shot, latent and frame.
     """
     low, high = torch.aminmax(x)  # NaN spreads; an order faster than isfinite
     if math.isfinite(low.item()) and math.isfinite(high.item()):
@@ -321,6 +391,6 @@ def _check_finite(x: Tensor, phase: str, grid: ShotGrid, latents: range) -> None
         latent = latents.start + place
         where = f"latent {latent} (frame {grid.first_frame(latent)})"
     raise NumericalError(
-        f"{phase}: values of shot {grid.shot.index} are not finite at {where}; "
+        f"phase {phase} ({dtype}): values of shot {grid.shot.index} are not finite at {where}; "
         "if bfloat16 fails too, the weights are damaged: run seedvr2 weights verify"
     )

@@ -1,25 +1,26 @@
-"""The SeedVR2 engine: source frames of a shot in, restored frames out, piece after piece.
+"""The session of the SeedVR2 engines: it restores the frames of a shot, piece after piece.
 
-A piece is worked through in phases (phases.py). What the next piece needs is in `LatentState`; it
-can be rebuilt from committed latents and source frames (`warm_up`). Two ladders lead down
-(`fall_back`): a shot in which float16 leads to values that are not finite goes on with a bfloat16
+A piece is worked through in phases (phases.py). What the next piece needs is in `LatentState`;
+`begin` can rebuild it from committed latents and source frames. Two ladders lead down
+(`step_down`): a shot in which float16 leads to values that are not finite goes on with a bfloat16
 VAE; where the device runs out of memory, smaller slices and chunks are taken from then on, and at
 last shorter windows for the piece at hand.
 
 Shape legend: Z latents, K latents shared by two windows, h w latent grid, C 16 channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from seedvr2_core.engines.protocol import Commit, Heartbeat, ShotState, WarmUp
+from seedvr2_core.beat import Beat
+from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.engines.seedvr2.color import check_method, needs_whole_shot
 from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
-from seedvr2_core.engines.seedvr2.phases import DECODE, ENCODE, RESTORE, Models, Phases, memory_of
+from seedvr2_core.engines.seedvr2.phases import DIT, Models, Phases, memory_of
 from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid
 from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
@@ -28,32 +29,30 @@ from seedvr2_core.planning.windows import encoder_warm_up_start, warm_up_start
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 
 _LOWER_RUNG = {"float16": "bfloat16"}
-_LADDER_OF = {ENCODE: "encode", RESTORE: "dit", DECODE: "decode"}
-"""Phase -> its name in `rungs.lower_rung`."""
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What libraries say that do not raise torch's own error."""
 
 
 class _Failure(NamedTuple):
-    """What went wrong last, and where."""
+    """Where the last error came from."""
 
     shot: int
     piece: int
     """Its first frame."""
     windows: tuple[range, ...]
-    """That it was cut into."""
+    """The windows that the piece was cut into."""
     phase: str
-    """Where memory ran out; "" for values that are not finite."""
+    """The phase in which memory ran out; "" for values that are not finite."""
 
 
 class SeedVR2Session:
-    """`engine.Session` of the engines with latents; works in the caller's thread.
+    """`protocol.Session` of the engines with latents; works in the caller's thread.
 
-    `plan_warm_up` and `read_stop` are pure: other threads may ask.
+    `reads` changes nothing, so other threads may call it meanwhile.
     """
 
-    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Heartbeat) -> None:
-        """Takes the models over.
+    def __init__(self, models: Models, plan: Plan, *, device: str, beat: Beat) -> None:
+        """Take the models over.
 
         Args:
             models: on the device.
@@ -73,47 +72,111 @@ class SeedVR2Session:
         config = self._phases.vae_config
         self._lead_frames = encoder_warm_up_frames(config)
         self._lead_latents = decoder_warm_up_latents(config)
-        self._shot_index = -1
-        self._piece_start = -1
         self._failure: _Failure | None = None
         self._shorter: dict[int, tuple[range, ...]] = {}
         """First frame of a piece -> windows that it is cut into instead of the plan's."""
         self._lowered_shots: set[int] = set()
         self._commit: Commit | None = None
 
-    @property
-    def precision(self) -> str:
-        """Of VAE and transformer, for the shot at hand."""
-        return f"{self._vae_dtype(self._shot_index)} vae, {self._memory.dit_dtype} dit"
+    def reads(self, shot: Shot, pieces: Sequence[Piece]) -> Reads:
+        """What a run needs (see `protocol.Session`): whole windows, and a warm-up before them.
 
-    def adopt_precision(self, shot: Shot, precision: str) -> None:
-        """Go on with a shot as its earlier pieces were made, maybe by another process.
-
-        Args:
-            shot: before its first piece here.
-            precision: what `precision` said after the piece before.
+        Raises:
+            PlanError: a piece does not begin and end at windows of the shot.
         """
-        if precision.startswith(f"{_LOWER_RUNG.get(self._memory.vae_dtype)} vae"):
-            self._lowered_shots.add(shot.index)
+        grid = self._grid(shot)
+        first, last = grid.span(pieces[0]), grid.span(pieces[-1])
+        encode_from, decode_from = self._warm_up_starts(grid, first)
+        return Reads(
+            frames=grid.frames_of(range(encode_from, last.seen_stop)),
+            latents=range(decode_from, first.owned.start),
+        )
 
-    @property
-    def rung(self) -> str:
-        """How the piece at hand was fitted into less memory than planned."""
-        return describe(self._planned, self._memory, self._shorter.get(self._piece_start))
+    def begin(
+        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, before: Commit | None = None
+    ) -> LatentState:
+        """The state at the piece's start (see `protocol.Session`).
 
-    def fall_back(self) -> bool:
-        """After an error: the next rung of its ladder.
+        A shot goes on in the precision of the piece before, which another process may have made.
 
-        Not finite: the VAE of the shot goes on in bfloat16. Out of memory: exact levers for all
-        that follows, then shorter windows for the piece alone.
+        Raises:
+            PlanError: the piece does not begin and end at windows of the shot.
+            SegmentError: latents or tail are not those that `reads` asks for, or a frame is
+                missing.
+            NumericalError: as `restore`, for latents that belong to the piece.
+            DeviceMemoryError: as `restore`.
+        """
+        grid, phases = self._grid(shot), self._opened()
+        span = grid.span(piece)
+        if before is not None:
+            self._adopt(shot, before.precision)
+        dtype = self._torch_dtype(shot)
+        if span.windows.start == 0:
+            return phases.fresh_state(grid, dtype)
+        encode_from, decode_from = self._warm_up_starts(grid, span)
+        latents_ZhwC, tail_KhwC = self._check_committed(before or Commit(), span, decode_from)
+        state = phases.fresh_state(grid, dtype, encode_from=encode_from, decode_from=decode_from)
+        state.tail_KhwC = phases.on_device(tail_KhwC)
+        with self._noting(piece, grid):
+            phases.encode(frames, state, grid, span.seen_before, first_kept=span.owned.start)
+            phases.warm_up_decoder(latents_ZhwC, state, grid)
+        return state
 
-        Returns:
-            False if there is no such rung.
+    def restore(
+        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, state: ShotState
+    ) -> Iterator[Frame]:
+        """Restore exactly the piece's frames (see `protocol.Session`).
+
+        The first frame waits for all windows of the piece; the rest come by decoder slices.
+
+        Raises:
+            PlanError: the piece does not begin and end at windows.
+            SegmentError: the state is not that of the piece's start, or a frame is missing.
+            NumericalError: a value is not finite. The state is lost; see `step_down`.
+            DeviceMemoryError: the device ran out of memory. The state is lost; see `step_down`.
+        """
+        grid = self._grid(shot)
+        span = grid.span(piece)
+        assert isinstance(state, LatentState), f"not a state of this engine: {state}"
+        if (state.next_latent, state.decoder.next_latent) != (span.owned.start, span.owned.start):
+            raise SegmentError(
+                f"{piece} starts at latent {span.owned.start} of its shot, the state is at "
+                f"{state.next_latent} and {state.decoder.next_latent}; make it with begin"
+            )
+        if state.dtype != self._torch_dtype(shot):
+            raise SegmentError(f"a state of {state.dtype} cannot go on; make it with begin")
+        self._commit = None
+        return self._restore(frames, grid, piece, state)
+
+    def take_commit(self) -> Commit:
+        """Latents and tail of the piece that was exhausted last; can be taken once."""
+        commit, self._commit = self._commit, None
+        assert commit is not None, "no piece was restored to its end since the last commit"
+        return commit
+
+    def step_down(self) -> str:
+        """After an error: the next step of its ladder (see `protocol.Session`).
+
+        Not finite: the VAE of the shot goes on in bfloat16. Out of memory: levers that are exact
+        up to the order of sums, for all that follows; then shorter windows for the piece alone.
         """
         failure, self._failure = self._failure, None
         if failure is None:
-            return False
-        return self._need_less_memory(failure) if failure.phase else self._lower(failure.shot)
+            return ""
+        stepped = self._need_less_memory(failure) if failure.phase else self._lower(failure.shot)
+        if not stepped:
+            return ""
+        now = (self._precision(failure.shot), self._rung(failure.piece))
+        return ", ".join(words for words in now if words)
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self._phases = None
+
+    def _adopt(self, shot: Shot, precision: str) -> None:
+        """Go on with a shot in the precision of its piece before."""
+        if precision.startswith(f"{_LOWER_RUNG.get(self._memory.vae_dtype)} vae"):
+            self._lowered_shots.add(shot.index)
 
     def _lower(self, shot: int) -> bool:
         """From float16 to bfloat16, if the plan asks for float16 and the shot still has it."""
@@ -123,102 +186,19 @@ class SeedVR2Session:
         return True
 
     def _need_less_memory(self, failure: _Failure) -> bool:
-        phases, ladder = self._opened(), _LADDER_OF[failure.phase]
+        phases = self._opened()
         tokens = self._engine.window * phases.latent_shape[0] * phases.latent_shape[1]
-        lower = lower_rung(self._memory, ladder, phases.vae_config, window_tokens=tokens)
+        lower = lower_rung(self._memory, failure.phase, phases.vae_config, window_tokens=tokens)
         if lower is not None:
             self._memory = lower
             phases.use_memory(lower)
             return True
-        if failure.phase != RESTORE:
+        if failure.phase != DIT:
             return False
         windows = shorter_windows(failure.windows, self._engine.overlap)
         if windows is not None:
             self._shorter[failure.piece] = windows
         return windows is not None
-
-    def start(self, shot: Shot) -> LatentState:
-        """A fresh shot."""
-        self._shot_index = shot.index
-        return self._opened().fresh_state(self._grid(shot), self._torch_dtype(shot))
-
-    def plan_warm_up(self, shot: Shot, piece: Piece) -> WarmUp:
-        """What comes before the piece and has to be there again."""
-        grid = self._grid(shot)
-        encode_from, decode_from = self._warm_up_starts(grid, grid.span(piece))
-        return WarmUp(first_frame=grid.first_frame(encode_from), first_latent=decode_from)
-
-    def read_stop(self, shot: Shot, piece: Piece) -> int:
-        """One past the last frame of the piece's last window."""
-        grid = self._grid(shot)
-        return grid.frames_of(range(grid.span(piece).seen_stop)).stop
-
-    def warm_up(
-        self,
-        frames: Iterator[Frame],
-        latents: Tensor | None,
-        tail: Tensor | None,
-        *,
-        shot: Shot,
-        piece: Piece,
-    ) -> LatentState:
-        """Rebuild the state at the piece's start (see `engine.Session`).
-
-        Raises:
-            SegmentError: latents or tail are not those that `plan_warm_up` asks for, or a frame
-                is missing.
-            NumericalError: as `restore`, for latents that belong to the piece.
-        """
-        grid, phases = self._grid(shot), self._opened()
-        span = grid.span(piece)
-        if span.windows.start == 0:
-            return self.start(shot)
-        encode_from, decode_from = self._warm_up_starts(grid, span)
-        latents, tail = self._check_committed(latents, tail, span, decode_from)
-        self._shot_index = shot.index
-        state = phases.fresh_state(
-            grid, self._torch_dtype(shot), encode_from=encode_from, decode_from=decode_from
-        )
-        state.tail_KhwC = phases.on_device(tail)
-        with self._noting(piece, grid):
-            phases.encode(frames, state, grid, span.seen_before, first_kept=span.owned.start)
-            phases.warm_up_decoder(latents, state, grid)
-        return state
-
-    def restore(
-        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, state: ShotState
-    ) -> Iterator[Frame]:
-        """Restore exactly the piece's frames (see `engine.Session`).
-
-        The first frame waits for all windows of the piece; the rest come by decoder slices.
-
-        Raises:
-            PlanError: the piece does not begin and end at windows.
-            SegmentError: the state is not that of the piece's start, or a frame is missing.
-            NumericalError: a value is not finite; the state is lost, see `fall_back`.
-        """
-        grid = self._grid(shot)
-        span = grid.span(piece)
-        assert isinstance(state, LatentState), f"not a state of this engine: {state}"
-        if (state.next_latent, state.decoder.next_latent) != (span.owned.start, span.owned.start):
-            raise SegmentError(
-                f"{piece} starts at latent {span.owned.start} of its shot, the state is at "
-                f"{state.next_latent} and {state.decoder.next_latent}; rebuild it with warm_up"
-            )
-        if state.dtype != self._torch_dtype(shot):
-            raise SegmentError(f"a state of {state.dtype} cannot go on; rebuild it with warm_up")
-        self._shot_index, self._commit = shot.index, None
-        return self._restore(frames, grid, piece, state)
-
-    def take_commit(self) -> Commit:
-        """Latents and tail of the piece that was exhausted last; can be taken once."""
-        commit, self._commit = self._commit, None
-        assert commit is not None, "no piece was restored to its end since the last commit"
-        return commit
-
-    def close(self) -> None:
-        """Let go of the models."""
-        self._phases = None
 
     def _restore(
         self, frames: Iterator[Frame], grid: ShotGrid, piece: Piece, state: LatentState
@@ -227,21 +207,24 @@ class SeedVR2Session:
         with self._noting(piece, grid):
             phases.encode(frames, state, grid, span.seen_stop)
             windows = self._windows_of(grid, piece)
-            latents_ZhwC = phases.restore_windows(state, grid, span, windows)
+            latents_ZhwC = phases.restore_windows(state, grid, span.owned, windows)
             if span.is_last:
                 state.tail_KhwC = None
             yield from phases.decode(latents_ZhwC, state, grid)
-        tail_KhwC = None if state.tail_KhwC is None else state.tail_KhwC.cpu()
-        self._commit = Commit(latents=latents_ZhwC, tail=tail_KhwC)
+        self._commit = Commit(
+            latents=latents_ZhwC,
+            tail=None if state.tail_KhwC is None else state.tail_KhwC.cpu(),
+            precision=self._precision(grid.shot.index),
+            rung=self._rung(piece.start),
+        )
 
     @contextmanager
     def _noting(self, piece: Piece, grid: ShotGrid) -> Iterator[None]:
-        """Note where an error came from, for `fall_back`.
+        """Note where an error came from, for `step_down`.
 
         Raises:
             DeviceMemoryError: in the place of torch's own error.
         """
-        self._piece_start = piece.start
         try:
             yield
         except NumericalError:
@@ -278,6 +261,14 @@ class SeedVR2Session:
     def _torch_dtype(self, shot: Shot) -> torch.dtype:
         return getattr(torch, self._vae_dtype(shot.index))
 
+    def _precision(self, shot_index: int) -> str:
+        """Of VAE and transformer, for the shot."""
+        return f"{self._vae_dtype(shot_index)} vae, {self._memory.dit_dtype} dit"
+
+    def _rung(self, piece_start: int) -> str:
+        """How the piece is fitted into less memory than planned."""
+        return describe(self._planned, self._memory, self._shorter.get(piece_start))
+
     def _grid(self, shot: Shot) -> ShotGrid:
         return ShotGrid.build(shot, self._engine, self._memory)
 
@@ -293,10 +284,11 @@ class SeedVR2Session:
         return encode_from, decode_from
 
     def _check_committed(
-        self, latents: Tensor | None, tail: Tensor | None, span: PieceSpan, decode_from: int
+        self, before: Commit, span: PieceSpan, decode_from: int
     ) -> tuple[Tensor, Tensor]:
         """Latents and tail, if they have the shapes that the span needs."""
         shape, first = self._opened().latent_shape, span.owned.start
+        latents, tail = before.latents, before.tail
         wanted = ((first - decode_from, *shape), (span.seen_before - first, *shape))
         if latents is None or tail is None or (latents.shape, tail.shape) != wanted:
             got = [None if x is None else tuple(x.shape) for x in (latents, tail)]

@@ -1,8 +1,8 @@
-"""One shot as the model works through it: its grid of windows and slices, and the state carried.
+"""One shot as the model sees it: its grid of windows and slices, and the state between pieces.
 
-The grid is a function of the shot alone, never of the segments, so that work taken up anywhere
-gives the same bits. Latents count from the shot's first, frames are file indices; ranges are
-half-open.
+The grid depends on the shot and the plan's settings, never on the segments, so work that is
+resumed anywhere gives the same bits. Latents count from the shot's first latent, frames are file
+indices, and ranges are half-open.
 
 Shape legend: Z latents, K latents shared by two windows, h w latent grid, C 16 channels.
 """
@@ -50,7 +50,7 @@ class ShotGrid:
 
     @classmethod
     def build(cls, shot: Shot, engine: EngineSettings, memory: MemoryPlan) -> "ShotGrid":
-        """The grid that a plan's settings give the shot.
+        """The grid of a shot under a plan's settings.
 
         Raises:
             PlanError: windows, overlap or slices make no sense.
@@ -65,10 +65,10 @@ class ShotGrid:
         )
 
     def span(self, piece: Piece) -> PieceSpan:
-        """Where a piece lies.
+        """Where a piece lies on the grid.
 
         Raises:
-            PlanError: it belongs to another shot, or does not begin and end at windows.
+            PlanError: the piece belongs to another shot, or does not begin and end at windows.
         """
         shot = self.shot
         if piece.shot != shot.index or piece.stop > shot.stop:
@@ -94,17 +94,17 @@ class ShotGrid:
 
     @staticmethod
     def num_frames(latents: range) -> int:
-        """Frames that the VAE takes for a range of latents, repeated ones included."""
+        """Frames that the VAE takes for a range of latents, with those repeated at the end."""
         return windows.first_frame(latents.stop) - windows.first_frame(latents.start)
 
     def frames_of(self, latents: range) -> range:
-        """File indices of the frames in a range of latents, those that the shot has."""
+        """File indices of the frames in a range of latents, without those past the shot's end."""
         stop = min(self.shot.stop, self.first_frame(latents.stop))
         return range(self.first_frame(latents.start), stop)
 
 
 def slices_between(slices: Sequence[range], start: int, stop: int) -> list[range]:
-    """The slices that make up latents [start, stop); both are slice boundaries."""
+    """The slices that make up latents [start, stop), where both are slice boundaries."""
     between = [part for part in slices if start <= part.start and part.stop <= stop]
     covered = range(between[0].start, between[-1].stop) if between else range(start, start)
     assert covered == range(start, stop), f"{start} or {stop} is no slice boundary"
@@ -113,10 +113,10 @@ def slices_between(slices: Sequence[range], start: int, stop: int) -> list[range
 
 @dataclass(slots=True, kw_only=True)
 class LatentState(ShotState):
-    """What goes from piece to piece of a shot, complete at a window's first latent s_j."""
+    """What goes from piece to piece of a shot; complete at a window's first latent, called s_j."""
 
     dtype: torch.dtype
-    """Of the VAE; a state never crosses a change of it."""
+    """Of the VAE. When it changes, the state is useless and is made again."""
     encoder: EncoderState
     """Caches after the last encoded latent."""
     encoded_ZhwC: Tensor
@@ -132,11 +132,13 @@ class LatentState(ShotState):
 
     @property
     def next_latent(self) -> int:
-        """s_j, as far as the encoder knows."""
+        """s_j, counted back from what the encoder has done."""
         return self.encoder.next_latent - len(self.encoded_ZhwC)
 
     def read(self, frames: Iterator[Frame], stop: int, *, keep_from: int) -> list[Frame]:
-        """Read source frames up to file index `stop`; those from `keep_from` on wait for output.
+        """Read source frames up to file index `stop`; those from `keep_from` on are kept.
+
+        They are kept in `frames`, until the restored frames take their colour.
 
         Raises:
             SegmentError: a frame is missing, or another one came.

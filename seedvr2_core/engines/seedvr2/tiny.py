@@ -1,7 +1,7 @@
-"""The engines `tiny` and `tiny-3b`: the production graph, narrow, with random weights.
+"""The engines `tiny` and `tiny-3b`: the production networks with few channels and random weights.
 
-They restore nothing, but every path of the real engines runs, on a CPU in seconds. For tests and
-trials; offered only where the setting TEST_ENGINES is on.
+They restore nothing, but they run every path of the real engines, in seconds on a CPU. They serve
+tests and trials, and are offered only where the setting TEST_ENGINES is on.
 """
 
 from pathlib import Path
@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import expected_keys
-from seedvr2_core.engines.protocol import Heartbeat
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
@@ -24,13 +24,13 @@ WEIGHTS_SEED = 7
 TEXT_TOKENS = 58
 _DIT_CONFIGS = {"tiny": DIT_CONFIGS["tiny-7b"], "tiny-3b": DIT_CONFIGS["tiny-3b"]}
 _DETAIL = 0.1
-"""Damps the decoder's last conv: what it draws is noise, and the picture shall stay visible."""
+"""Factor on the decoder's last convolution. It draws noise, which would hide the picture."""
 
 
 def open_session(
-    plan: Plan, *, device: str, beat: Heartbeat, weights_dir: Path | None = None
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
 ) -> SeedVR2Session:
-    """A session of the engine that the plan names (see `engine.EngineModule`).
+    """A session of the engine that the plan names (see `protocol.EngineModule`).
 
     Raises:
         PlanError: the plan is of another engine, or has no memory plan.
@@ -39,7 +39,11 @@ def open_session(
 
 
 def make_models(plan: Plan, *, device: str) -> Models:
-    """The same models at every call."""
+    """Networks with random weights, the same at every call.
+
+    Raises:
+        PlanError: the plan is of another engine, or has no memory plan.
+    """
     if plan.engine.name not in _DIT_CONFIGS:
         raise PlanError(f"engines with random weights: {[*_DIT_CONFIGS]}; got {plan.engine.name}")
     config = _DIT_CONFIGS[plan.engine.name]
@@ -60,7 +64,7 @@ def make_models(plan: Plan, *, device: str) -> Models:
 
 
 def vae_weights() -> dict[str, Tensor]:
-    """Of the VAE, float32."""
+    """Weights of the VAE, float32."""
     weights = random_weights(VAE_TINY, seed=WEIGHTS_SEED)
     for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
         weights[name] *= _DETAIL

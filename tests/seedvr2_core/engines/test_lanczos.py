@@ -116,14 +116,9 @@ def test_engine_session_resizes_to_the_plan(dtype: type):
     session = load_engine("lanczos").open_session(plan, device="cpu", beat=lambda *_: None)
     shot, piece = Shot(index=0, start=0, stop=4), Piece(shot=0, start=1, stop=3)
     rgb = np.rot90(make_picture(22, 16)).astype(dtype)
-    restored = list(
-        session.restore(
-            iter([Frame(rgb, 40, 1), Frame(rgb, 90, 2)]),
-            shot=shot,
-            piece=piece,
-            state=session.start(shot),
-        )
-    )
+    frames = iter([Frame(rgb, 40, 1), Frame(rgb, 90, 2)])
+    state = session.begin(frames, shot=shot, piece=piece)
+    restored = list(session.restore(frames, shot=shot, piece=piece, state=state))
     assert [(f.index, f.pts, f.rgb.shape, f.rgb.dtype) for f in restored] == [
         (1, 40, (24, 44, 3), dtype),
         (2, 90, (24, 44, 3), dtype),

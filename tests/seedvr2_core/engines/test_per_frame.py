@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
-from seedvr2_core.engines.protocol import Commit, ShotState, WarmUp
+from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Shot
@@ -27,7 +27,7 @@ def test_restore_yields_the_piece_and_leaves_the_rest():
     beats: list[tuple[str, int, int]] = []
     session = make_session(beats)
     frames = iter(make_frames(*range(5, 12)))
-    state = session.start(SHOT)
+    state = session.begin(frames, shot=SHOT, piece=PIECE)
     restored = list(session.restore(frames, shot=SHOT, piece=PIECE, state=state))
     assert [(f.index, f.pts) for f in restored] == [(i, 1000 + 7 * i) for i in range(5, 9)]
     assert all((f.rgb == 255 - f.index).all() for f in restored)
@@ -63,13 +63,16 @@ def test_restore_refuses_other_frames(indices: tuple[int, ...], message: str):
         list(session.restore(frames, shot=SHOT, piece=PIECE, state=ShotState()))
 
 
-def test_warm_up_needs_and_reads_no_frame():
+def test_a_piece_inside_a_shot_needs_its_own_frames_alone():
     session = make_session([])
     frames = iter(make_frames(5))
-    assert session.plan_warm_up(SHOT, PIECE) == WarmUp(first_frame=PIECE.start, first_latent=0)
-    assert session.warm_up(frames, None, None, shot=SHOT, piece=PIECE) == ShotState()
+    behind = Piece(shot=0, start=9, stop=14)
+    assert session.reads(SHOT, [PIECE]) == Reads(frames=range(5, 9), latents=range(0))
+    assert session.reads(SHOT, [PIECE, behind]) == Reads(frames=range(5, 14), latents=range(0))
+    assert session.begin(frames, shot=SHOT, piece=PIECE) == ShotState()
     assert next(frames).index == 5
-    assert session.take_commit() == Commit()
+    assert session.take_commit() == Commit(precision="float32")
+    assert session.step_down() == ""
     session.close()
 
 

@@ -22,7 +22,9 @@ def test_frames_are_enlarged_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     source = [Frame(np.full((2, 4, 3), 40 * i, np.uint8), i, i) for i in range(3)]
     source[1].rgb[1, 3] = 7
     shot, piece = plan.shots[0], Piece(shot=0, start=0, stop=3)
-    made = list(session.restore(iter(source), shot=shot, piece=piece, state=session.start(shot)))
+    frames = iter(source)
+    state = session.begin(frames, shot=shot, piece=piece)
+    made = list(session.restore(frames, shot=shot, piece=piece, state=state))
     assert {frame.rgb.shape for frame in made} == {(plan.height, plan.width, 3)}
     assert (made[1].rgb[-1, -1] == 7).all()
     assert (made[1].rgb[0, 0] == 40).all()

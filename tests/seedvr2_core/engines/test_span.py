@@ -177,7 +177,8 @@ def test_engine_session_upscales_to_the_plan():
     shot, piece = Shot(index=0, start=0, stop=9), Piece(shot=0, start=3, stop=5)
     rgb = draw_picture(18, 32)
     frames = iter([Frame(rgb, 10, 3), Frame(rgb, 30, 4)])
-    restored = list(session.restore(frames, shot=shot, piece=piece, state=session.start(shot)))
+    state = session.begin(frames, shot=shot, piece=piece)
+    restored = list(session.restore(frames, shot=shot, piece=piece, state=state))
     assert [(f.index, f.pts, f.rgb.shape) for f in restored] == [
         (3, 10, (36, 64, 3)),
         (4, 30, (36, 64, 3)),
@@ -265,7 +266,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no-param": ({"param": lambda t: "<html>\n"}, r"changed\.param: begins with '<html>'"),
     "lost-line": (
         {"param": lambda t: t[: t.rindex("PixelShuffle")]},
-        r"changed\.param: 76 layers, not as many",
+        r"changed\.param: 76 layers, but line 2 says another number",
     ),
     "strange-layer": (
         {"param": lambda t: t.replace("Swish ", "Mish ", 1)},
@@ -281,7 +282,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "garbled-line": (
         {"param": lambda t: t.replace("4 1 /conv_1", "x 1 /conv_1")},
-        r"changed\.param: line 'Concat .* is no layer",
+        r"changed\.param: line 'Concat .* is not a layer",
     ),
 }
 

@@ -61,7 +61,7 @@ def make_setup(folder: Path, *checks: str, vae_dtype: str = "float16") -> CheckS
 
 
 @dataclass
-class Run:
+class HeardSelfcheck:
     """A finished selfcheck and what was heard of it."""
 
     findings: Findings
@@ -72,7 +72,7 @@ class Run:
         return next(check for check in self.findings.checks if check.name == name)
 
 
-def run(setup: CheckSetup, clock: Clock | None = None) -> Run:
+def run(setup: CheckSetup, clock: Clock | None = None) -> HeardSelfcheck:
     pictures: dict[str, np.ndarray] = {}
     heard: list[tuple[str, ...]] = []
 
@@ -87,7 +87,7 @@ def run(setup: CheckSetup, clock: Clock | None = None) -> Run:
         save=save,
         hear=lambda findings: heard.append(tuple(check.name for check in findings.checks)),
     )
-    return Run(findings, pictures, heard)
+    return HeardSelfcheck(findings, pictures, heard)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(folder: Path) -> Run:
+def done(folder: Path) -> HeardSelfcheck:
     """All but the long one; in float32, which is fast on a CPU, but for the activations."""
     return run(make_setup(folder, *QUICK, vae_dtype="float32"))
 
 
-def test_every_check_ends_with_a_status_and_numbers(done: Run) -> None:
+def test_every_check_ends_with_a_status_and_numbers(done: HeardSelfcheck) -> None:
     checks = done.findings.checks
     assert tuple(check.name for check in checks) == tuple(CHECK_NAMES)
     verdicts = {"load", "activations", "resume"}
@@ -114,7 +114,7 @@ def test_every_check_ends_with_a_status_and_numbers(done: Run) -> None:
     assert not done.findings.failed
 
 
-def test_pictures_have_the_size_of_the_output(done: Run) -> None:
+def test_pictures_have_the_size_of_the_output(done: HeardSelfcheck) -> None:
     whole, pair = (HEIGHT, WIDTH, 3), (HEIGHT, 2 * WIDTH + measure.DIVIDER_PX, 3)
     sizes = {name: picture.shape for name, picture in done.pictures.items()}
     assert {name for name, size in sizes.items() if size == pair} == {
@@ -131,7 +131,7 @@ def test_pictures_have_the_size_of_the_output(done: Run) -> None:
     assert all(picture.dtype == np.uint8 for picture in done.pictures.values())
 
 
-def test_activations_are_seen_at_every_level(done: Run) -> None:
+def test_activations_are_seen_at_every_level(done: HeardSelfcheck) -> None:
     numbers = done["activations"].numbers
     assert [*numbers["levels"]] == [
         "encoder.conv_in",
@@ -145,7 +145,7 @@ def test_activations_are_seen_at_every_level(done: Run) -> None:
     assert numbers["dtype"] == "float16"
 
 
-def test_what_was_compared_differs_as_it_must(done: Run) -> None:
+def test_what_was_compared_differs_as_it_must(done: HeardSelfcheck) -> None:
     """A comparison of a thing with itself would say nothing."""
     posterior, fresh = done["posterior"].numbers, done["fresh_windows"].numbers
     assert posterior["relative_rms"] > 0
@@ -163,16 +163,16 @@ def test_what_was_compared_differs_as_it_must(done: Run) -> None:
     assert abs(np.array(done["color"].numbers["none"]["mean_shift_rgb"])).max() > 1
 
 
-def test_the_restored_clip_is_the_product(done: Run) -> None:
+def test_the_restored_clip_is_the_product(done: HeardSelfcheck) -> None:
     """The stage times are those of the session itself, and its picture is what was saved."""
     numbers = done["restore"].numbers
-    assert [*numbers["seconds"]] == ["vae-encode", "dit", "vae-decode"]
+    assert [*numbers["seconds"]] == ["encode", "dit", "decode"]
     assert numbers["precision"] == "float32 vae, bfloat16 dit"
     assert [*numbers["planned_bytes"]] == [*numbers["seconds"]]
     pair = done.pictures["before_after"]
     assert np.array_equal(pair[:, :WIDTH], done.pictures["before"])
     assert np.array_equal(pair[:, -WIDTH:], done.pictures["after"])
-    # The open steps of the bench are those of the session.
+    # The bench runs the same phases one by one.
     assert np.array_equal(done.pictures["after"], done.pictures["posterior"][:, :WIDTH])
 
 
@@ -202,21 +202,24 @@ def test_a_faulty_transformer_is_named(tmp_path: Path) -> None:
     scale_weights(write_weights(tmp_path), "dit-7b", {"vid_out.proj.weight": 1e9})
     result = run(make_setup(tmp_path, "activations"))
     assert result.findings.failed == ["activations"]
-    assert result["activations"].told.startswith("dit (bfloat16): values are not finite")
+    assert result["activations"].told.startswith(
+        "phase dit (bfloat16): values of shot 0 are not finite"
+    )
 
 
 def test_resume_fails_when_the_state_is_not_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warm_up = SeedVR2Session.warm_up
+    begin = SeedVR2Session.begin
 
     def forgetful(self: SeedVR2Session, *args: Any, piece: Piece, **rest: Any) -> LatentState:
-        state = warm_up(self, *args, piece=piece, **rest)
-        assert state.tail_KhwC is not None
-        state.tail_KhwC = state.tail_KhwC * 0.9
+        state = begin(self, *args, piece=piece, **rest)
+        if piece.start:
+            assert state.tail_KhwC is not None
+            state.tail_KhwC = state.tail_KhwC * 0.9
         return state
 
-    monkeypatch.setattr(SeedVR2Session, "warm_up", forgetful)
+    monkeypatch.setattr(SeedVR2Session, "begin", forgetful)
     check = run(make_setup(folder, "resume", vae_dtype="float32"))["resume"]
     assert check.status == "failed"
     assert check.numbers["first_differing_frame"] == check.numbers["taken_up_at_frame"]
@@ -332,11 +335,11 @@ def test_amplified_difference_is_on_grey() -> None:
 
 
 def test_the_watch_keeps_what_is_not_finite() -> None:
-    class Part(torch.nn.Module):
+    class Passing(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    vae = torch.nn.ModuleDict({"encoder": torch.nn.ModuleDict({"conv_in": Part()})})
+    vae = torch.nn.ModuleDict({"encoder": torch.nn.ModuleDict({"conv_in": Passing()})})
     watch = measure.ActivationWatch(vae)
     part = vae.get_submodule("encoder.conv_in")
     with watch:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from seedvr2_core.engines.protocol import WarmUp
+from seedvr2_core.engines.protocol import Commit, Reads
 from seedvr2_core.engines.seedvr2 import parking as residency
 from seedvr2_core.engines.seedvr2 import phases
 from seedvr2_core.engines.seedvr2.tiny import open_session
@@ -21,6 +21,7 @@ from seedvr2_core.planning.plan import Piece, Plan
 from seedvr2_core.vae.causal_conv import StreamState
 from tests.kits.restorer import (
     Result,
+    begin_behind,
     differing,
     latents,
     make_frames,
@@ -74,7 +75,8 @@ class Walk:
 @pytest.fixture(scope="module")
 def walk(plan: Plan, source: list[Frame]) -> Walk:
     session, pieces = open_tiny(plan), make_pieces(plan)
-    frames, state = iter(source), session.start(plan.shots[0])
+    frames = iter(source)
+    state = session.begin(frames, shot=plan.shots[0], piece=pieces[0])
     walk = Walk(pieces=pieces, results=[], states=[], held=[])
     for piece in pieces:
         walk.states.append(state_bits(state))
@@ -110,23 +112,20 @@ def test_segmentation_changes_no_bit(
 
 def take_up(
     plan: Plan, source: list[Frame], walk: Walk, k: int, leads: tuple[int, int] = LEADS
-) -> tuple[WarmUp, list[str], Result]:
+) -> tuple[Reads, list[str], Result]:
     """Rebuild the state before window k from commits and source, then restore its piece.
 
     Returns:
-        What was needed, names of tensors of the state that differ, and the result.
+        What was read, names of tensors of the state that differ, and the result.
     """
-    session, shot, piece = open_tiny(plan), plan.shots[0], walk.pieces[k]
+    session, piece = open_tiny(plan), walk.pieces[k]
     assert (session._lead_frames, session._lead_latents) == LEADS
     session._lead_frames, session._lead_latents = leads
-    needed = session.plan_warm_up(shot, piece)
-    committed = latents(walk.results[:k])[needed.first_latent :]
-    tail = walk.results[k - 1].commit.tail
-    frames = iter(source[needed.first_frame :])
-    state = session.warm_up(frames, committed, tail, shot=shot, piece=piece)
+    reads = session.reads(plan.shots[0], [piece])
+    state, frames = begin_behind(session, plan, source, piece, walk.results[:k])
     assert [frame.index for frame in state.frames] == walk.held[k]
     differences = differing(state_bits(state), walk.states[k])
-    return needed, differences, run_piece(session, plan, piece, frames, state)
+    return reads, differences, run_piece(session, plan, piece, frames, state)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_taking_up_work_before_a_piece_changes_no_bit(
     plan: Plan, source: list[Frame], walk: Walk, k: int, needed: tuple[int, int]
 ) -> None:
     got, differences, result = take_up(plan, source, walk, k)
-    assert (got.first_frame, got.first_latent) == needed
+    assert (got.frames.start, got.latents.start) == needed
     assert not differences
     assert_same([result], walk.results[k : k + 1])
     tail, wanted = result.commit.tail, walk.results[k].commit.tail
@@ -183,8 +182,8 @@ def test_pieces_yield_every_frame_once_and_commit_every_latent(plan: Plan, walk:
 
 
 def test_reading_ahead_and_what_is_held_are_bounded(plan: Plan, source: list[Frame]) -> None:
-    session, shot = open_tiny(plan), plan.shots[0]
-    state, read = session.start(shot), 0
+    session, shot, pieces = open_tiny(plan), plan.shots[0], make_pieces(plan, 2, 1, 4)
+    read = 0
 
     def counted() -> Iterator[Frame]:
         nonlocal read
@@ -193,9 +192,10 @@ def test_reading_ahead_and_what_is_held_are_bounded(plan: Plan, source: list[Fra
             yield frame
 
     frames, ahead = counted(), 4 * plan.engine.overlap
-    for piece in make_pieces(plan, 2, 1, 4):
+    state = session.begin(frames, shot=shot, piece=pieces[0])
+    for piece in pieces:
         restored = session.restore(frames, shot=shot, piece=piece, state=state)
-        stop = session.read_stop(shot, piece)
+        stop = session.reads(shot, [piece]).frames.stop
         assert stop == min(piece.stop + ahead, shot.stop)
         for done, frame in enumerate(restored, start=1):
             assert frame.index == piece.start + done - 1
@@ -297,10 +297,9 @@ def test_shots_do_not_know_each_other() -> None:
     source = make_frames(plan)
     session = open_tiny(plan)
     first = run_shot(session, plan, source, [whole(plan, 0)])
-    stopped = session.restore(
-        iter(source), shot=plan.shots[0], piece=whole(plan, 0), state=session.start(plan.shots[0])
-    )
-    next(stopped)
+    shot, piece = plan.shots[0], whole(plan, 0)
+    state = session.begin(iter(()), shot=shot, piece=piece)
+    next(session.restore(iter(source), shot=shot, piece=piece, state=state))
     second = run_shot(session, plan, source, make_pieces(plan, shot=1))
     assert len(second) > 1
     assert_same(first, [run_whole(plan, source, 0)])
@@ -343,14 +342,7 @@ def test_other_joins_resume_too(mode: str, overlap: int) -> None:
     pieces = make_pieces(plan)
     results = run_shot(session, plan, source, pieces)
     assert_same(results, [run_whole(plan, source)])
-    state = session.warm_up(
-        iter(source),
-        latents(results[:1]),
-        results[0].commit.tail,
-        shot=plan.shots[0],
-        piece=pieces[1],
-    )
-    frames = iter(source[state.next_frame :])
+    state, frames = begin_behind(session, plan, source, pieces[1], results[:1])
     assert_same([run_piece(session, plan, pieces[1], frames, state)], results[1:2])
 
 
@@ -359,16 +351,20 @@ def test_heartbeats_come_for_every_slice_and_window() -> None:
     beats: list[tuple[str, int, int]] = []
     session = open_session(plan, device="cpu", beat=lambda *beat: beats.append(beat))
     shot, grid = plan.shots[0], make_grid(plan)
-    state = session.start(shot)
+    state = session.begin(iter(()), shot=shot, piece=whole(plan))
     restored = session.restore(iter(make_frames(plan)), shot=shot, piece=whole(plan), state=state)
     assert not beats
     next(restored)
-    counts = {"vae-encode": len(grid.encoder_slices), "dit": len(grid.windows), "vae-decode": 1}
+    counts = {
+        "restore encode": len(grid.encoder_slices),
+        "restore dit": len(grid.windows),
+        "restore decode": 1,
+    }
     assert [phase for phase, _, _ in beats] == [p for p, n in counts.items() for _ in range(n)]
     assert len(list(restored)) == 60
     total = len(grid.decoder_slices)
-    wanted = [("vae-decode", done, total) for done in range(1, total + 1)]
-    assert [beat for beat in beats if beat[0] == "vae-decode"] == wanted
+    wanted = [("restore decode", done, total) for done in range(1, total + 1)]
+    assert [beat for beat in beats if beat[0] == "restore decode"] == wanted
 
 
 def _other_shot(plan: Plan) -> Piece:
@@ -386,31 +382,39 @@ def _cut_end(plan: Plan) -> Piece:
 @pytest.mark.parametrize("piece", [_other_shot, _inside, _cut_end])
 def test_pieces_that_are_no_windows_are_refused(piece: Callable[[Plan], Piece]) -> None:
     plan = make_plan(61)
-    session = open_tiny(plan)
+    session, shot = open_tiny(plan), plan.shots[0]
+    state = session.begin(iter(()), shot=shot, piece=whole(plan))
     with pytest.raises(PlanError):
-        session.read_stop(plan.shots[0], piece(plan))
+        session.reads(shot, [piece(plan)])
     with pytest.raises(PlanError):
-        session.restore(
-            iter(()), shot=plan.shots[0], piece=piece(plan), state=session.start(plan.shots[0])
-        )
+        session.begin(iter(()), shot=shot, piece=piece(plan))
+    with pytest.raises(PlanError):
+        session.restore(iter(()), shot=shot, piece=piece(plan), state=state)
 
 
 def test_wrong_states_frames_and_commits_are_refused() -> None:
     plan = make_plan(61)
     source, session, shot = make_frames(plan), open_tiny(plan), plan.shots[0]
     first, second = make_pieces(plan)
+    fresh = [session.begin(iter(()), shot=shot, piece=first) for _ in range(3)]
     with pytest.raises(SegmentError, match="starts at latent 7 of its shot, the state is at 0"):
-        session.restore(iter(source), shot=shot, piece=second, state=session.start(shot))
-    for frames, got in ((source[1:], r"got Frame\(1"), (source[:20], "the frames ended")):
+        session.restore(iter(source), shot=shot, piece=second, state=fresh[0])
+    wrong = ((source[1:], r"got Frame\(1"), (source[:20], "the frames ended"))
+    for state, (frames, got) in zip(fresh[1:], wrong, strict=True):
         with pytest.raises(SegmentError, match=f"expected source frame .*: {got}"):
-            run_piece(session, plan, first, iter(frames), session.start(shot))
+            run_piece(session, plan, first, iter(frames), state)
     result = run_shot(session, plan, source, [first])[0]
-    for commit in ((None, None), (latents([result])[1:], result.commit.tail)):
+    for before in (
+        None,
+        Commit(),
+        dataclasses.replace(result.commit, latents=result.commit.latents[1:]),
+    ):
         with pytest.raises(SegmentError, match=r"work goes on from latents \[0, 7\)"):
-            session.warm_up(iter(source), *commit, shot=shot, piece=second)
+            session.begin(iter(source), shot=shot, piece=second, before=before)
     with pytest.raises(AssertionError, match="no piece"):
         session.take_commit()
-    assert session.plan_warm_up(shot, first) == WarmUp(first_frame=0, first_latent=0)
+    assert session.reads(shot, [first]) == Reads(frames=range(37), latents=range(0))
+    assert session.reads(shot, [first, second]) == Reads(frames=range(61), latents=range(0))
     with pytest.raises(PlanError, match="needs a memory plan"):
         open_tiny(dataclasses.replace(plan, memory=None))
 
@@ -422,10 +426,10 @@ def test_the_tiny_engines(name: str) -> None:
     result = run_shot(session, plan, make_frames(plan), [whole(plan)])[0]
     assert latents([result]).abs().max() < 100
     assert 10 < pictures([result]).std() < 80
-    assert session.precision == "float32 vae, float32 dit"
+    assert result.commit.precision == "float32 vae, float32 dit"
     session.close()
     with pytest.raises(AssertionError, match="closed"):
-        session.start(plan.shots[0])
+        session.begin(iter(()), shot=plan.shots[0], piece=whole(plan))
 
 
 def test_the_tiny_opener_refuses_other_engines() -> None:
