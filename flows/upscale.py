@@ -104,7 +104,7 @@ def upscale(
             with session(job) as inference:
                 for index in range(job.num_segments):
                     infer(job, index)
-            record.enter("deliver", stall_limit=DELIVERY_SECONDS)
+            record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
             joined = stitch(job)
             stored = verify(upload(joined, job.output_name), joined)
             return finish(

@@ -77,7 +77,7 @@ class SegmentWatch:
             }
         )
         load = self._plan.limits.load
-        record.current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
+        record.current().enter("load", stall_seconds=load, within=self._job.job_limit_seconds)
         limit = time.monotonic() + load
         while not self._ready:
             event = self._next_event(load, limit, "loading the engine")
@@ -118,5 +118,5 @@ class SegmentWatch:
             phase=phase,
             frames=frames,
             num_frames=self._job.num_frames,
-            stall_limit=self._job.stall_limit_seconds,
+            stall_seconds=self._job.stall_limit_seconds,
         )

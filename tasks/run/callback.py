@@ -21,8 +21,6 @@ from uuid import UUID, uuid5
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
-from prefect.client.schemas.filters import ArtifactFilter
-from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import PrefectException
 from prefect.logging.loggers import flow_run_logger
 from pydantic import SecretStr
@@ -30,7 +28,7 @@ from pydantic import SecretStr
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.net.untrusted import check_reachable, may_heal, post, shown_url
 from tasks.run.appointments import is_brought_back
-from tasks.run.artifacts import RESULT_KEY
+from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings
@@ -254,15 +252,8 @@ def _result_of(flow_run: "FlowRun", state: "State[Any]") -> Mapping[str, Any]:
     """The newest result that the run has published."""
     if not state.is_completed():
         return {}
-    of_run = {"flow_run_id": {"any_": [flow_run.id]}, "key": {"any_": [RESULT_KEY]}}
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter.model_validate(of_run),
-            sort=ArtifactSort.CREATED_DESC,
-            limit=1,
-        )
-    rows = json.loads(str(found[0].data)) if found else []
-    return rows[0] if rows else {}
+        return read_result(newest_artifact(client, flow_run.id, RESULT_KEY))
 
 
 def _note(run_id: UUID, delivery: Delivery) -> None:
