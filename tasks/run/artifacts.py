@@ -133,12 +133,6 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
     )
 
 
-def result_published(run_id: UUID) -> bool:
-    """Whether a run's result artifact is there."""
-    with get_client(sync_client=True) as client:
-        return bool(newest_artifact(client, run_id, RESULT_KEY))
-
-
 def publish_result(result: UpscaleResult) -> None:
     """Write the result artifact.
 

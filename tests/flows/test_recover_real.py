@@ -1,5 +1,5 @@
 """`recover` with everything real: a server with its automations, workers, processes that are killed
-and stopped. Short forms of these are in test_recover.py.
+and stopped. The short forms of these tests, in one process, are in tests/flows/recover.
 """
 
 import os

@@ -22,9 +22,11 @@ from prefect.states import (
 )
 
 from tasks.recovery.output import NOTE, look_once, save_result
-from tasks.recovery.report import MARK, RunReport, Verdict, report_on
-from tasks.recovery.settle import has_attempts
+from tasks.recovery.report import RunReport, report_on
+from tasks.recovery.states import MARK
+from tasks.recovery.verdicts import Verdict
 from tasks.recovery.watch import seconds_left
+from tasks.run import PROGRESS_KEY, read_progress
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import open_storage
@@ -54,7 +56,12 @@ def beat(
         "stall_limit": "120.0",
         "job": PROSPECT.model_dump_json(),
     }
-    return Artifact(created=NOW - timedelta(seconds=began), data=percent, metadata_=told | metadata)
+    return Artifact(
+        key=PROGRESS_KEY,
+        created=NOW - timedelta(seconds=began),
+        data=percent,
+        metadata_=told | metadata,
+    )
 
 
 def report(
@@ -66,7 +73,8 @@ def report(
         | fields
     )
     run.state = states[-1]
-    return report_on(run, states, progress, asked_for=run.id, now=NOW)
+    saved = read_progress([progress] if progress else [])
+    return report_on(run, states, saved, asked_for=run.id, now=NOW)
 
 
 def verdict(*states: State, **how: object) -> Verdict:
@@ -129,9 +137,9 @@ def test_the_new_eta_follows_from_progress() -> None:
 
 def test_two_re_queues_and_none_after_a_limit() -> None:
     for recoveries, left in ((0, True), (1, True), (2, False)):
-        assert has_attempts(report(Crashed(), labels={"recoveries": recoveries})) is left
+        assert report(Crashed(), labels={"recoveries": recoveries}).may_requeue is left
     overdue = beat(deadline=(NOW - timedelta(days=1)).isoformat())
-    assert not has_attempts(report(Running(), progress=overdue))
+    assert not report(Running(), progress=overdue).may_requeue
 
 
 def store(settings: Settings, content: bytes, name: str = PROSPECT.output_name) -> str:
