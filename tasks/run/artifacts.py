@@ -49,11 +49,16 @@ class SavedProgress:
 
     @property
     def prospect(self) -> Prospect | None:
-        """What the job will produce; None before it is planned.
+        """What the job will produce; None before it is planned. Long notes are missing from it.
 
         Parsed on use: the gateway never needs it, and must not fail at one of a newer version.
         """
-        return Prospect.model_validate_json(self.prospect_json) if self.prospect_json else None
+        text = self.prospect_json
+        if not text:
+            return None
+        # Prefect cuts a metadata value after 500 characters and appends "...". The notes come last.
+        whole = text.partition(',"notes":')[0] + "}" if text.endswith("...") else text
+        return Prospect.model_validate_json(whole)
 
 
 def artifact_filter(run_ids: Sequence[UUID], *keys: str) -> ArtifactFilter:

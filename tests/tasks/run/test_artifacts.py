@@ -12,6 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
 
+from seedvr2_core.planning.sizes import output_name
 from tasks.run import PROGRESS_KEY, RESULT_KEY, publish_result, read_progress, read_result
 from tasks.run.artifacts import SavedProgress, newest_artifact, save_progress
 from tasks.schemas import Prospect, UpscaleResult
@@ -171,6 +172,27 @@ def test_progress_is_stored_as_before(in_api: None) -> None:
     assert (found.data, found.description) == (39.6, STORED_PROGRESS["description"])
     assert (found.key, found.type, found.flow_run_id) == ("upscale-progress", "progress", run_id)
     assert read_progress([found]) == progress(began_at=found.created)
+
+
+def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:
+    """Prefect cuts metadata values after 500 characters; the longest names must fit before that."""
+    longest = Prospect(
+        job_key="c" * 64,
+        output_name=output_name("n" * 120 + ".mp4", "1080p", "c" * 64),
+        engine="seedvr2-7b-sharp",
+        width=10_000,
+        height=10_000,
+        frames=1_000_000,
+        input_size_mb=50_000.123,
+        eta_seconds=100_000 / 3,
+        job_limit_seconds=1_000_000 / 3,
+        notes=("the source has no sound, as this long note says",) * 5,
+    )
+    run_id = uuid4()
+    told = SavedProgress(phase="planned", prospect_json=longest.model_dump_json())
+    save_progress(run_id, told, None)
+    found = read_progress([raw(run_id, PROGRESS_KEY)])
+    assert found.prospect == longest.model_copy(update={"notes": ()})
 
 
 def test_a_result_is_stored_as_before(in_api: None) -> None:
