@@ -112,7 +112,7 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
 
 
 def _error(run: FlowRun, status: Status) -> str | None:
-    """Why the job has no output, in the words of its state."""
+    """Why the job has no output: the message of its state, else the state's name."""
     if status not in ("failed", "cancelled") or run.state is None:
         return None
     message = (run.state.message or "").removeprefix(_PREFIX)

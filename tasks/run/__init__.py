@@ -1,6 +1,6 @@
-"""The flow run as Prefect keeps it: record, artifacts, callback, routing, appointments.
+"""The flow run as Prefect has it: record, artifacts, callback, routing, appointments, SIGTERM.
 
-The names are loaded on first use, because parts of this package are needed before Prefect is.
+The names are loaded on first use, so that importing this package does not load Prefect.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Runs of `upscale` on a real server that a test brings into any state, and hands on them."""
+"""Runs of `upscale` that a test puts into any state on a real server, and what it reads of them."""
 
 import contextlib
 import contextvars
@@ -37,7 +37,7 @@ PATIENCE = ("recover_wait_seconds", "recover_margin_seconds", "recover_pending_s
 
 
 class LostRun:
-    """A run of `upscale` whose process is this test."""
+    """A run of `upscale`; the test plays its worker and its process."""
 
     def __init__(
         self, client: SyncPrefectClient, deployment_id: UUID, **parameters: object
@@ -50,7 +50,7 @@ class LostRun:
         self.artifact_id: UUID | None = None
 
     def becomes(self, *states: State) -> "LostRun":
-        """Set states, as its worker, process or an operator would."""
+        """Set states, as the worker, the process or a person would."""
         for state in states:
             self.client.set_flow_run_state(self.id, state, force=True)
         return self
@@ -59,7 +59,7 @@ class LostRun:
     def when(
         self, name: str, *states: State, then: Callable[[], object] = lambda: None
     ) -> Iterator[None]:
-        """As soon as it is in that state, somebody else sets these."""
+        """Inside the block: once the run is in the state `name`, set `states` and call `then`."""
         stop = threading.Event()
 
         def watch() -> None:
@@ -69,7 +69,7 @@ class LostRun:
                     then()
                     return
 
-        context = contextvars.copy_context()  # which server it is
+        context = contextvars.copy_context()  # it knows the server
         thread = threading.Thread(target=context.run, args=(watch,))
         thread.start()
         try:
@@ -79,7 +79,7 @@ class LostRun:
             thread.join()
 
     def beat(self, *, age: float = 0.0, percent: float = 50.0, **more: str) -> "LostRun":
-        """A sign of life, so old."""
+        """Write a sign of life that is `age` seconds old, with more or other metadata."""
         at = datetime.now(UTC) - timedelta(seconds=age)
         metadata = {
             "beat_at": at.isoformat(timespec="milliseconds"),
@@ -107,13 +107,13 @@ class LostRun:
 
     @property
     def state(self) -> str:
-        """Name and message."""
+        """Name and message of the run's state."""
         state = self.run.state
         assert state is not None
         return f"{state.name}: {state.message}"
 
     def results(self) -> list[UpscaleResult]:
-        """What its result artifacts say."""
+        """The results that were published for the run."""
         return [
             UpscaleResult.model_validate(row)
             for data in artifact_data(self.client, self.id, RESULT_KEY)
@@ -121,7 +121,7 @@ class LostRun:
         ]
 
     def looks(self) -> list[FlowRun]:
-        """The appointments with `recover` that were made for it, by number."""
+        """The appointments with `recover` that were made for the run, by number."""
         runs = self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate({"name": {"any_": [f"look at {self.id}"]}})
         )
@@ -137,21 +137,21 @@ def artifact_data(client: SyncPrefectClient, run_id: UUID, key: str) -> list[str
 
 
 def recovered(job: LostRun) -> str:
-    """Let `recover` look at it here; what it said."""
+    """Let `recover` look at the run, in this process; returns the message of its end."""
     state = recover(job.id, return_state=True)
     assert state.is_completed(), state
     return str(state.message)
 
 
 def store(settings: Settings, name: str = PROSPECT.output_name) -> None:
-    """An output in storage."""
+    """Put an output into storage."""
     path = settings.work_dir / "made.mp4"
     path.write_bytes(os.urandom(100))
     open_storage(settings).put(path, name)
 
 
 def eta(run: FlowRun) -> float:
-    """In how many seconds an appointment is."""
+    """Seconds until an appointment."""
     assert run.state is not None
     at = run.state.state_details.scheduled_time
     assert at is not None

@@ -1,4 +1,4 @@
-"""A server with `upscale` and `recover` deployed, a run on it, and settings of little patience.
+"""A server with `upscale` and `recover` deployed, a run on it, and settings with short waits.
 
 Here `recover` runs in this process, against the real server and a real storage. In
 test_recover_real.py processes are really killed and stopped.
@@ -26,14 +26,14 @@ from tests.kits.lost_runs import PATIENCE, LostRun
 
 @pytest.fixture
 def client(in_api: None) -> Iterator[SyncPrefectClient]:
-    """Of the test server."""
+    """A client of the test server."""
     with get_client(sync_client=True) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path: Path) -> Settings:
-    """A storage of the test's own, and little patience."""
+    """A storage of the test's own, and short waits."""
     settings = Settings(
         work_dir=tmp_path,
         recover_margin_seconds=0.2,
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def impatient(settings: Settings) -> None:
-    """What was quiet for a moment was quiet for too long."""
+    """Settings with which every run has been quiet for too long."""
     use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
 
 
@@ -74,6 +74,7 @@ def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
 
 @pytest.fixture
 def job(client: SyncPrefectClient, deployed: dict[str, UUID]) -> LostRun:
+    """A run of the deployed `upscale` whose state is Running."""
     return LostRun(client, deployed["upscale"])
 
 

@@ -1,4 +1,4 @@
-"""Who is looked at again by `recover`, and when."""
+"""Which runs `recover` has an appointment to look at, and when."""
 
 from uuid import UUID
 

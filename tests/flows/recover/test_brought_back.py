@@ -40,7 +40,7 @@ def test_a_hung_run_whose_file_is_stored_is_completed(settings: Settings, job: L
 
 @pytest.fixture
 def caller(settings: Settings) -> Iterator[Alerts]:
-    """Somebody who wants to be told."""
+    """A webhook that callbacks may be sent to."""
     caller = Alerts()
     host = caller.url.split("/")[2]
     use_settings(
@@ -53,7 +53,7 @@ def caller(settings: Settings) -> Iterator[Alerts]:
 def test_the_caller_is_told_of_the_end_and_not_of_our_cancel(
     client: SyncPrefectClient, deployed: dict[str, UUID], settings: Settings, caller: Alerts
 ) -> None:
-    """The run's own hooks run in its process, which is gone, and in its worker, which cancels."""
+    """A worker that cancels the run for `recover` also calls its hooks; they must stay silent."""
     store(settings)
     job = LostRun(client, deployed["upscale"], callback_url=caller.url).beat(age=10)
 
@@ -102,7 +102,7 @@ def test_a_lost_run_is_re_queued_twice_and_then_fails(job: LostRun, before: int)
 
 
 class SlowStorage(LocalStorage):
-    """Shows a file at the third look."""
+    """A storage that shows the output at the third look only."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.storage_dir)
@@ -110,7 +110,7 @@ class SlowStorage(LocalStorage):
         self.looks = 0
 
     def stat(self, name: str) -> Stored | None:
-        """Look, and see nothing at first."""
+        """Look; the file is not there the first two times."""
         self.looks += 1
         if self.looks == 3:
             store(self._settings)

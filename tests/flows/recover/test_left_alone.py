@@ -53,7 +53,7 @@ def test_a_silent_run_that_beats_while_it_is_watched_is_alive(
 def test_a_crashed_run_that_beats_is_running_again(
     job: LostRun, at_second_look: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Its machine lives: a server that was away had not heard it."""
+    """Its machine is well: the server was away and missed its heartbeats."""
     job.beat(age=10).becomes(Crashed(message="no heartbeat"))
     at_second_look(job.beat)
     assert recovered(job) == "alive: Crashed; it beats"

@@ -26,7 +26,7 @@ from tests.kits.lost_runs import LostRun, recovered, store
 
 @pytest.mark.soak
 def test_who_cancels_while_recover_is_at_work_is_heard(settings: Settings, job: LostRun) -> None:
-    """Between our cancel and the re-queue."""
+    """The other cancel comes between our cancel and the re-queue."""
     use_settings(settings.model_copy(update={"recover_wait_seconds": 30.0}))
     job.beat(age=10)
     with job.when("Cancelling", Cancelling(message="I changed my mind"), Cancelled()):
@@ -61,7 +61,7 @@ def test_a_run_that_completes_while_it_is_watched_wins(
 
 
 def test_a_run_that_completes_while_it_is_cancelled_wins(settings: Settings, job: LostRun) -> None:
-    """Its process was about to end: Prefect takes its last word over a cancel."""
+    """Its process was about to end anyway; Prefect lets it complete although it is cancelled."""
     store(settings)
     job.beat(age=10)
     patient = settings.model_copy(update={"recover_wait_seconds": 30.0})
@@ -72,7 +72,7 @@ def test_a_run_that_completes_while_it_is_cancelled_wins(settings: Settings, job
 
 
 class LateClient:
-    """A client before whose first change of a state somebody else makes one."""
+    """A client that is late: right before it first sets a state, somebody else sets one."""
 
     def __init__(self, client: SyncPrefectClient, state: State) -> None:
         self._client = client
@@ -82,7 +82,7 @@ class LateClient:
         return getattr(self._client, name)
 
     def set_flow_run_state(self, run_id: UUID, state: State, force: bool = False) -> object:
-        """Let the other come first."""
+        """Set the state, the first time after the other one."""
         first, self._state = self._state, None
         if first is not None:
             self._client.set_flow_run_state(run_id, first, force=True)
@@ -90,7 +90,7 @@ class LateClient:
 
 
 def test_a_state_that_overtook_ours_is_put_back(job: LostRun) -> None:
-    """Between the look and the change: the smallest of windows, and the run's own word wins."""
+    """The run completes after we look at its state and before we set ours; it stays completed."""
     job.becomes(Crashed())
     judged = job.run.state
     assert judged is not None
@@ -104,7 +104,7 @@ def test_a_state_that_overtook_ours_is_put_back(job: LostRun) -> None:
 
 
 def test_a_worker_that_is_slow_to_cancel_costs_no_attempt(job: LostRun) -> None:
-    """It says so at the moment of the re-queue."""
+    """The worker sets Cancelled at the moment of the re-queue."""
     job.becomes(Crashed(), Cancelling(message=f"{MARK}it crashed"))
     late = LateClient(job.client, Cancelled(message="by its worker"))
     with disable_run_logger():

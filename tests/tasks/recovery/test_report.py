@@ -1,4 +1,4 @@
-"""What a run's record means, when it is looked at again, and whose the file in storage is."""
+"""Verdicts on runs, the time a job has left, and whether a file in storage is a run's output."""
 
 import json
 import os
@@ -49,7 +49,7 @@ PROSPECT = Prospect(
 def beat(
     *, age: float = 1.0, percent: float = 50.0, began: float = 600.0, **metadata: str
 ) -> Artifact:
-    """A progress artifact: how old its beat and the artifact itself are, in seconds."""
+    """A progress artifact. `age` is that of its beat, `began` that of the artifact, in seconds."""
     told = {
         "beat_at": (NOW - timedelta(seconds=age)).isoformat(timespec="milliseconds"),
         "phase": "restore",
@@ -67,7 +67,7 @@ def beat(
 def report(
     *states: State, progress: Artifact | None = None, run_id: UUID | None = None, **fields: object
 ) -> RunReport:
-    """The report on a run with this history."""
+    """The report on a run that has been in these states."""
     run = FlowRun.model_validate(
         {"id": run_id or uuid4(), "flow_id": uuid4(), "run_count": 1, "deployment_id": uuid4()}
         | fields
@@ -78,7 +78,7 @@ def report(
 
 
 def verdict(*states: State, **how: object) -> Verdict:
-    """What it means."""
+    """The verdict on a run that has been in these states."""
     return report(*states, **how).verdict  # type: ignore[arg-type]
 
 
@@ -143,7 +143,7 @@ def test_two_re_queues_and_none_after_a_limit() -> None:
 
 
 def store(settings: Settings, content: bytes, name: str = PROSPECT.output_name) -> str:
-    """Put a file into storage; its digest."""
+    """Put a file into storage; returns its SHA-256."""
     path = settings.work_dir / "made.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -164,7 +164,7 @@ def lost(**fields: object) -> RunReport:
 
 
 def result(settings: Settings) -> UpscaleResult:
-    """What an earlier run of the same request said."""
+    """The result that an earlier run of the same request published."""
     found = look_once(lost())
     assert found is not None
     return found.model_copy(update={"job_id": str(uuid4()), "seconds": 77.0, "notes": ()})
