@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 
 from deployments.gateway.coalescing import Coalescer
 from seedvr2_core.errors import InvalidRequestError
-from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, artifact_filter
+from tasks.run import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import artifact_filter
 from tasks.run.routing import job_among, job_filter
 
 RETRY_AFTER_SECONDS = 10
