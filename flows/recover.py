@@ -1,8 +1,9 @@
-"""The recover flow: the fail-safe. It looks at a run that may be lost, and brings it back.
+"""The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
-An appointment at the job's ETA starts it, an automation when a run of `upscale` crashed, or people
-by hand. Looking at a run that is well changes nothing. Without a run it looks for those that nobody
-looks at: a schedule does that, because an event can get lost.
+It looks at a job when the job crashes (an automation starts it) and when the job should be finished
+(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every 10
+minutes a schedule starts it without a job: then it finds lost runs that nothing else is checking,
+because events can get lost.
 """
 
 from uuid import UUID
@@ -25,10 +26,11 @@ from tasks.recovery import (
     settle,
 )
 from tasks.recovery.report import RunReport
-from tasks.recovery.settle import has_attempts, make_appointment
+from tasks.recovery.watch import make_appointment
 
 REPORT_KEY = "recover-report"
 LOOKS = 3
+"""How often to look for the output of a run that is about to be given up."""
 
 
 def run_name() -> str:
@@ -38,58 +40,59 @@ def run_name() -> str:
 
 @flow(name="recover", flow_run_name=run_name, persist_result=False)
 def recover(run_id: UUID | None = None) -> State[RunReport | None]:
-    """Look at a run: leave it alone if it is well, else complete, re-queue or fail it.
+    """Look at an upscale run: leave it alone if it is alive, else complete, re-queue or fail it.
 
     Args:
-        run_id: id of an upscale run, or of the route run that created it; empty: every run that is
-            lost and that nobody looks at.
+        run_id: id of an upscale run, or of the route run that created it. Leave it empty to look
+            for lost runs that nothing else is checking.
 
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
     if run_id is None:
         return Completed(message=appoint_unseen(), data=None)
     report = look(run_id)
-    done = ""
-    if report.lost and another_looks(report):
-        done = "another recover is at work on it"
+    if not report.lost:
+        done = leave_alone(report)
+    elif another_looks(report):
         make_appointment(report)
-    elif report.lost:
+        done = "another recover is at work on it"
+    else:
         report = make_sure(report)
-        done = bring_back(report)
-    elif report.verdict == "alive":
-        keep(report)
+        done = bring_back(report) if report.lost else leave_after_watching(report)
     return _told(report, done)
 
 
-def keep(report: RunReport) -> None:
-    """A job that is at work is looked at again at its new ETA, if anybody watches it."""
-    if report.deployed:
+def leave_alone(report: RunReport) -> str:
+    """Do nothing about a run that is not lost, but look at a live one again at its new ETA."""
+    if report.verdict == "alive" and report.deployed:
         make_appointment(report)
+    return ""
+
+
+def leave_after_watching(report: RunReport) -> str:
+    """Leave a run alone that only seemed lost; if Prefect has it as crashed, correct that."""
+    if report.verdict == "alive" and report.state == "Crashed":
+        say_alive(report)
+    leave_alone(report)
+    return "it beats" if report.verdict == "alive" else "it went on by itself"
 
 
 def bring_back(report: RunReport) -> str:
-    """Do what has to be done about a run that was watched; what it was, in words."""
-    if report.verdict == "alive":
-        if report.state == "Crashed":
-            say_alive(report)
-        keep(report)
-        return "it beats"
-    if not report.lost:
-        return "it went on by itself"
+    """End a run that is lost, then complete, re-queue or fail it; returns what was done."""
     if report.verdict == "abandoned":
         return finish_cancel(report)
     if not report.deployed:
         return "nothing is done: no deployment started it, so none can start it again"
     make_appointment(report)
-    output = find_output(report, looks=1 if has_attempts(report) else LOOKS)
+    output = find_output(report, looks=1 if report.may_requeue else LOOKS)
     if not end_run(report):
         return "it went on by itself"
-    # Once more: what was on its way when it was ended, may have arrived.
+    # Look once more: what the run was storing when it was ended may have arrived.
     return settle(report, output or find_output(report, looks=1))
 
 
 def _told(report: RunReport, done: str) -> State[RunReport | None]:
-    """Say what was found and done: log, artifact, state."""
+    """Tell what was found and done, in the log, in an artifact and in the flow's final state."""
     get_run_logger().info("%s", report.model_dump_json())
     create_table_artifact(
         key=REPORT_KEY,

@@ -1,7 +1,7 @@
-"""The route flow: picks the deployment for a request, creates the job there, ends.
+"""The route flow: it picks the deployment for a request, creates the job there, and ends.
 
-For callers that do not know which pool takes which resolution. It takes no time and no GPU; its
-own id keeps resolving to the job (`tasks.run.routing.find_job`), so it can be handed out as one.
+It is for callers that do not know which pool takes which resolution. It ends at once and needs no
+GPU. Callers may use its id as the job's: `tasks.run.routing.find_job` finds the job by it.
 """
 
 import inspect
@@ -26,7 +26,7 @@ def _route(**parameters: Any) -> State[str]:
     return Completed(message=f"job {job.id} on {deployment}", data=str(job.id))
 
 
-# Its form is upscale's, field by field: Prefect reads signature and docstring for both.
+# The two flows have the same form in Prefect, which makes it from a flow's signature and docstring.
 _route.__name__ = _route.__qualname__ = "route"
 _route.__signature__ = inspect.signature(upscale.fn).replace(return_annotation=State[str])
 _route.__doc__ = (upscale.fn.__doc__ or "").replace(
@@ -34,7 +34,7 @@ _route.__doc__ = (upscale.fn.__doc__ or "").replace(
     "Create the upscale job of one video on the deployment for its resolution.",
 )
 
-# Where it creates no job, there is none that could tell the caller.
+# Hooks only for the ends without a job. Where there is a job, the job tells the caller itself.
 route = flow(
     name="route",
     flow_run_name=run_name,

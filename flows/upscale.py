@@ -1,6 +1,6 @@
-"""The upscale flow: one video in, one restored and upscaled video at its address out.
+"""The upscale flow: it restores and upscales one video and stores the result.
 
-Reads like a table of contents; each step is a task with its own retries and limits.
+Each step is a task with its own retries and limits.
 """
 
 import time
@@ -35,7 +35,7 @@ from tasks.verify import verify
 
 
 def run_name() -> str:
-    """Name of a run: what is upscaled to what, without query strings or directories."""
+    """Name of a run: the video's file name, without directories or query string, and the target."""
     parameters = flow_run.parameters
     source = parameters.get("video_url") or parameters.get("video_path") or "upload"
     return f"{name_in(str(source))[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
@@ -66,23 +66,23 @@ def upscale(
     fresh: bool = False,
     callback_url: str | None = None,
 ) -> UpscaleResult:
-    """Restore and upscale one video. Exactly one source is given.
+    """Restore and upscale one video. Give exactly one of the three sources.
 
     Args:
         video_url: http(s) address of the video.
-        video_path: path on the machine that runs the flow, where the deployment allows it.
-        video_base64: a small video (at most 350 KB of text).
-        resolution: 720p, 1080p, 2k or 4k; the picture's area, the sides follow the source.
-        model: auto, a SeedVR2 model, or the small engines span and lanczos.
-        batch_size: frames the SeedVR2 model sees at once.
-        temporal_overlap: frames shared by neighbouring batches; empty means 12.
-        stitch_mode: how shared frames are joined: crossfade, or later (the earlier batch's).
-        seed: of the noise; the same seed gives the same pixels.
-        color_correction: how colour is brought back to the source's.
-        crf: x264 quality, smaller is better and larger.
+        video_path: path on the machine that runs the flow, if the deployment allows it.
+        video_base64: the bytes of a small video in base64, at most 350 KB of text.
+        resolution: 720p, 1080p, 2k or 4k. It sets the picture's area; the sides follow the source.
+        model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
+        batch_size: number of frames that the SeedVR2 model sees at once.
+        temporal_overlap: number of frames shared by neighbouring batches; empty means 12.
+        stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
+        seed: seed of the noise. The same seed gives the same pixels.
+        color_correction: how the colours are brought back to those of the source.
+        crf: x264 quality. A smaller number gives a better picture and a larger file.
         preset: x264 speed.
-        fresh: ignore segments that an earlier run left.
-        callback_url: http(s) address that is told by a signed POST how the run ended.
+        fresh: ignore finished segments that an earlier run left.
+        callback_url: http(s) address that is told how the run ended, by a signed POST.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
@@ -104,13 +104,8 @@ def upscale(
             with session(job) as inference:
                 for index in range(job.num_segments):
                     infer(job, index)
-            record.enter("deliver", stall_limit=DELIVERY_SECONDS)
+            record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
             joined = stitch(job)
             stored = verify(upload(joined, job.output_name), joined)
-            return finish(
-                job,
-                joined,
-                stored,
-                seconds=time.monotonic() - began,
-                segments_reused=inference.reused,
-            )
+            seconds = time.monotonic() - began
+            return finish(job, joined, stored, seconds=seconds, segments_reused=inference.reused)

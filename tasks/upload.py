@@ -24,7 +24,7 @@ def upload(video: JoinedVideo, name: str) -> StoredVideo:
             phase="upload",
             frames=video.num_frames,
             num_frames=video.num_frames,
-            stall_limit=STALL_SECONDS,
+            stall_seconds=STALL_SECONDS,
             detail=f"{num_bytes / 1e6:.0f} of {total / 1e6:.0f} MB",
         )
 

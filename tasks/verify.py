@@ -62,6 +62,6 @@ def _beat(video: JoinedVideo, doing: str) -> None:
         phase="verify",
         frames=video.num_frames,
         num_frames=video.num_frames,
-        stall_limit=STALL_SECONDS,
+        stall_seconds=STALL_SECONDS,
         detail=doing,
     )

@@ -1,14 +1,13 @@
 """What the gateway says of a job, read from its flow run and artifacts: nothing is kept here."""
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, Field
 
-from tasks.run import PROGRESS_KEY, RESULT_KEY
+from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
@@ -90,15 +89,14 @@ def status_word(run: FlowRun) -> Status:
 def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
     """A job from its run and its artifacts, newest first."""
     own = [a for a in artifacts if a.flow_run_id == run.id]
-    result = _result(_newest(own, RESULT_KEY))
-    progress = _newest(own, PROGRESS_KEY)
+    progress, result = read_progress(own), read_result(own)
     status = status_word(run)
     return Job(
         job_id=str(run.id),
         status=status,
         state=run.state.name or "" if run.state else "",
-        progress=100.0 if status == "completed" else _percent(progress),
-        phase=(progress.metadata_ or {}).get("phase") if progress else None,
+        progress=100.0 if status == "completed" else progress.percent or 0.0,
+        phase=progress.phase,
         gpu_type=gpu_type(run.work_pool_name),
         resolution=run.parameters.get("resolution"),
         download_url=result.get("cdn_url"),
@@ -113,27 +111,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
     )
 
 
-def _newest(artifacts: list[Artifact], key: str) -> Artifact | None:
-    """A run that was retried has several of one key."""
-    return next((a for a in artifacts if a.key == key), None)
-
-
-def _percent(progress: Artifact | None) -> float:
-    """The number in a progress artifact."""
-    data = progress.data if progress else None
-    return float(data) if isinstance(data, int | float) else 0.0
-
-
-def _result(artifact: Artifact | None) -> dict[str, Any]:
-    """The row of the result artifact's table."""
-    if artifact is None or not isinstance(artifact.data, str):
-        return {}
-    rows = json.loads(artifact.data)
-    return rows[0] if rows else {}
-
-
 def _error(run: FlowRun, status: Status) -> str | None:
-    """Why the job has no output, in the words of its state."""
+    """Why the job has no output: the message of its state, else the state's name."""
     if status not in ("failed", "cancelled") or run.state is None:
         return None
     message = (run.state.message or "").removeprefix(_PREFIX)

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from deployments.gateway.coalescing import Coalescer
 from seedvr2_core.errors import InvalidRequestError
 from tasks.run import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import artifact_filter
 from tasks.run.routing import job_among, job_filter
 
 RETRY_AFTER_SECONDS = 10
@@ -146,11 +147,9 @@ class PrefectLine:
 
     async def artifacts(self, run_ids: Sequence[UUID]) -> list[Artifact]:
         """Progress and result artifacts of runs, newest first."""
+        wanted = artifact_filter(run_ids, PROGRESS_KEY, RESULT_KEY)
         body = {
-            "artifacts": {
-                "flow_run_id": {"any_": [str(run_id) for run_id in run_ids]},
-                "key": {"any_": [PROGRESS_KEY, RESULT_KEY]},
-            },
+            "artifacts": wanted.model_dump(mode="json", exclude_none=True),
             "sort": "CREATED_DESC",
             "limit": _MAX_ARTIFACTS,
         }

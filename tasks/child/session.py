@@ -96,7 +96,7 @@ class SegmentWatch:
             )
         )
         load = self._plan.limits.load
-        current().enter("load", stall_limit=load, within=self._job.job_limit_seconds)
+        current().enter("load", stall_seconds=load, within=self._job.job_limit_seconds)
         limit = time.monotonic() + load
         while not self._ready:
             event = self._next_event(load, limit, "loading the engine")
@@ -140,7 +140,7 @@ class SegmentWatch:
             phase=phase,
             frames=self._base_frames + done if phase == OUTPUT_PHASE else None,
             num_frames=self._job.num_frames,
-            stall_limit=self._job.stall_limit_seconds,
+            stall_seconds=self._job.stall_limit_seconds,
         )
 
 

@@ -1,4 +1,8 @@
-"""Look at a run that may be lost, and bring it back."""
+"""What the flow `recover` does: look at a run that may be lost, and bring it back.
+
+`watch` looks at the run and makes sure, `output` looks for its output, `end` ends it, and `settle`
+gives it its new state. `forgotten` finds lost runs that nothing else is checking.
+"""
 
 from tasks.recovery.end import end_run, finish_cancel
 from tasks.recovery.forgotten import appoint_unseen

@@ -1,7 +1,7 @@
-"""Lost runs that nobody looks at.
+"""Find lost runs that nothing else is checking.
 
-`recover` comes to a run by its appointment, or by an event. A run whose worker died before it could
-make the one, while the server was not there for the other, would wait for ever.
+`recover` comes to a run by an appointment or by an event. A run whose worker died before it made
+the appointment, while the server was down and lost the event, would have neither and wait for ever.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -18,13 +18,14 @@ from tasks.settings import get_settings
 from tasks.step import step
 
 _OLDEST = timedelta(days=1)
-"""What was lost before that, somebody has seen; it must not start by itself."""
+"""A run that has been lost for longer is known to somebody, and must not start by itself."""
 _MOST = 200
+"""Runs looked at in one go: the most that Prefect answers."""
 
 
 @step(name="appoint-unseen", retries=3, retry_delay_seconds=[1, 5, 15])
 def appoint_unseen() -> str:
-    """Let `recover` look at every run that seems lost and that no `recover` is at work on.
+    """Let `recover` look at every run that seems lost, unless one is already at work on it.
 
     Returns:
         What was found, in words.
@@ -41,7 +42,7 @@ def appoint_unseen() -> str:
 
 
 def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """Deployed runs of `upscale` whose worker ought to have done something by now."""
+    """Runs of a deployed `upscale` whose worker should have done something by now."""
     settings, now = get_settings(), datetime.now(UTC)
     patience = {
         StateType.CRASHED: settings.recover_wait_seconds,

@@ -1,9 +1,10 @@
-"""Whether a lost run's output is in storage all the same.
+"""Find out whether a lost run's output is in storage all the same.
 
-An output's name holds the first 12 digits of its job key, the digest of the source and of every
-option that changes a byte, and a storage takes a file whole or not at all. So a file of the planned
-name is an output of that request. Where the job's directory can be read, its bytes must be the ones
-that were made there as well; a run that was asked to start afresh takes nothing less.
+The name of an output contains the first 12 digits of its job key, and the job key is a digest of
+the source and of every option that changes a byte. A storage takes a file whole or not at all. So a
+file with the planned name is an output of this request. Where the job's directory can be read, the
+stored bytes must also be the ones that were made there. For a request with `fresh` only this second
+proof counts: an earlier run may have stored a file of the same name.
 """
 
 import time
@@ -28,12 +29,16 @@ NOTE = "completed by recover: the file was in storage when its run was lost"
 
 @step(name="find-output", retries=3, retry_delay_seconds=[2, 10, 30])
 def find_output(report: RunReport, *, looks: int) -> UpscaleResult | None:
-    """Look for a run's output in storage, so many times.
+    """Look for a run's output in storage.
+
+    Args:
+        report: the run.
+        looks: how often to look before giving up.
 
     Returns:
         The result as the run itself would have published it; None if its output is not there.
 
-    Raises: StorageError (retried): the storage does not say.
+    Raises: StorageError (retried): the storage gives no answer.
     """
     settings = get_settings()
     for number in range(looks):
@@ -48,13 +53,13 @@ def find_output(report: RunReport, *, looks: int) -> UpscaleResult | None:
 
 
 def look_once(report: RunReport) -> UpscaleResult | None:
-    """The output, by what is known of it."""
+    """Look once; returns what `find_output` returns."""
     if report.job is None:
         return None
     job_dir, storage = _job_dir(report.job.job_key), open_storage(get_settings())
     saved = _saved_result(job_dir.result_path, report)
     if saved is not None:
-        # The same source may have had another name then, and with it its output.
+        # An earlier run may have read the same source under another name; its output has that name.
         stored = storage.stat(saved.filename)
         if stored is not None and stored.sha256 in (saved.sha256, ""):
             return _placed(saved, stored, report)
@@ -63,14 +68,14 @@ def look_once(report: RunReport) -> UpscaleResult | None:
     if report.fresh and not known:
         return None
     for stored in _taken(storage, report.job.output_name):
-        # A storage may not have computed a digest yet; its name and its being whole have to do.
+        # A storage may not have computed the digest yet. Then the name has to be proof enough.
         if not known or stored.sha256 in known | {""}:
             return _placed(_result(report, report.job, stored, made), stored, report)
     return None
 
 
 def save_result(result: UpscaleResult) -> None:
-    """Write result.json, where the job's directory can be reached from here."""
+    """Write result.json into the job's directory, if this machine has it."""
     job_dir = _job_dir(result.job_key)
     if job_dir.path.is_dir():
         write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
@@ -81,7 +86,7 @@ def _job_dir(job_key: str) -> JobDir:
 
 
 def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
-    """What the run, or an earlier one of the same request, wrote when it was done."""
+    """The result.json that the run, or an earlier run of the same request, wrote at its end."""
     try:
         saved = UpscaleResult.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -90,7 +95,10 @@ def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
 
 
 def _digest_of(made: Path, report: RunReport) -> str:
-    """Digest of the joined file; "" if there is none, or one from before a fresh start."""
+    """SHA-256 of the joined file in the job's directory; "" if it does not count.
+
+    It does not count if it is missing, or if the run is `fresh` and the file is older than the run.
+    """
     if not made.is_file():
         return ""
     began = report.began_at
@@ -99,7 +107,7 @@ def _digest_of(made: Path, report: RunReport) -> str:
 
 
 def _taken(storage: Storage, name: str) -> Iterator[Stored]:
-    """What is stored under the name, and under the name with -1, -2, ... as long as it is taken."""
+    """The files stored under the name and, while these exist, under the name with -1, -2, ..."""
     for candidate in candidates(name):
         stored = storage.stat(candidate)
         if stored is None:
@@ -109,7 +117,7 @@ def _taken(storage: Storage, name: str) -> Iterator[Stored]:
 
 
 def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> UpscaleResult:
-    """The result of a run that did not live to write it."""
+    """The result of a run that was lost before it could write one."""
     preview = _job_dir(job.job_key).preview_path
     return UpscaleResult(
         job_id=str(report.run_id),
@@ -132,7 +140,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
 
 
 def _placed(result: UpscaleResult, stored: Stored, report: RunReport) -> UpscaleResult:
-    """The result as this run's, with today's address of the file: signed ones expire."""
+    """The result with this run's id and with a new address of the file: signed ones expire."""
     path = str(stored.path) if stored.path else None
     return result.model_copy(
         update={"job_id": str(report.run_id), "cdn_url": stored.url, "output_path": path}

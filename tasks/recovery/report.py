@@ -1,61 +1,46 @@
-"""What is known of a run that may be lost: its state, the last sign of life it left, and what that
-means. Nothing here changes a run; `tasks/recovery/settle.py` does.
+"""What we know about a run that may be lost: its state, its last sign of life, and our verdict.
 
-A sign of life is a beat in the progress artifact of the run's present attempt. Clocks of different
-machines are not compared where it matters: a run is alive if its beat changes while it is watched,
-and silent if it does not for as long as it should have, the API answering all the while.
+Nothing here changes a run. A sign of life is a beat in the progress artifact of the run's present
+attempt. We do not compare clocks of different machines where it decides: a beat that looks too old
+is only a reason to watch the run. It is alive if its beat changes while we watch, and lost if it
+does not change for the whole limit while the API is answering (`tasks/recovery/watch.py`).
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter
-from prefect.client.schemas.objects import Artifact, FlowRun, State
-from prefect.client.schemas.sorting import ArtifactSort
+from prefect.client.schemas.objects import FlowRun, State
 
 from seedvr2_core.errors import InvalidRequestError
-from tasks.run import PROGRESS_KEY
-from tasks.run.appointments import recoveries_of
+from tasks.recovery.states import attempt_began, read_states, somebody_cancelled, we_cancelled
+from tasks.recovery.verdicts import MEANINGS, Meaning, Verdict
+from tasks.run import PROGRESS_KEY, read_progress
+from tasks.run.appointments import MAX_RECOVERIES, recoveries_of
+from tasks.run.artifacts import SavedProgress, newest_artifact
 from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings
 
-MARK = "recover: "
-"""Begins the message of every state that `recover` sets."""
-POLL_SECONDS = 2.0
-
-Verdict = Literal[
-    "waiting",
-    "alive",
-    "crashed",
-    "silent",
-    "overdue",
-    "stuck",
-    "interrupted",
-    "abandoned",
-    "ended",
-]
-LOST = ("crashed", "silent", "overdue", "stuck", "interrupted", "abandoned")
-
 
 class RunReport(Record):
-    """What is known of a run."""
+    """What we know about a run; `recover` logs it and publishes it as an artifact."""
 
     run_id: UUID
-    """The job's, also where the id of a `route` run was asked for."""
+    """The job's id, also where the report was asked for by the id of a `route` run."""
     asked_for: UUID
     state: str
+    """Prefect's name for it: Running, Crashed, TimedOut, ..."""
     state_id: UUID | None
     message: str | None
     attempts: int
     recoveries: int
+    """How often `recover` has re-queued the run."""
     deployed: bool
-    """A run that no deployment started cannot be re-queued."""
+    """Whether a deployment started the run. No other run can be re-queued."""
     fresh: bool
-    """What an earlier run of the same request left does not count."""
+    """Whether the request asked to ignore what earlier runs of it left."""
     run_seconds: float
     phase: str | None = None
     percent: float | None = None
@@ -66,13 +51,21 @@ class RunReport(Record):
     deadline: datetime | None = None
     job: Prospect | None = None
     verdict: Verdict
-    """waiting: not begun, or somebody cancels it. stuck: a worker took it and never started it.
-    interrupted: a `recover` did not finish. abandoned: cancelled, and nobody is left to end it."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What follows from the verdict."""
+        return MEANINGS[self.verdict]
 
     @property
     def lost(self) -> bool:
-        """Whether something has to be done about it."""
-        return self.verdict in LOST
+        """Whether something has to be done about the run."""
+        return self.meaning.lost
+
+    @property
+    def may_requeue(self) -> bool:
+        """Whether the run may get another attempt: it can help, and not all are used up."""
+        return self.meaning.may_requeue and self.recoveries < MAX_RECOVERIES
 
 
 def read_report(run_id: UUID) -> RunReport:
@@ -86,42 +79,35 @@ def read_report(run_id: UUID) -> RunReport:
         if run is None:
             raise InvalidRequestError(f"no flow run has the id {run_id} on {client.api_url}")
         states = read_states(client, run.id)
-        progress = _last_progress(client, run.id, since=_attempt_began(states))
+        progress = _last_progress(client, run.id, since=attempt_began(states))
     return report_on(run, states, progress, asked_for=run_id, now=datetime.now(UTC))
 
 
-def read_states(client: SyncPrefectClient, run_id: UUID) -> list[State]:
-    """Every state that a run has been in, the oldest first."""
-    return sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
-
-
-def _attempt_began(states: Sequence[State]) -> datetime:
-    """When the present attempt was taken up; what is older, an earlier attempt left."""
-    taken_up = [state.timestamp for state in states if state.is_pending()]
-    return taken_up[-1] if taken_up else datetime.min.replace(tzinfo=UTC)
-
-
-def _last_progress(client: SyncPrefectClient, run_id: UUID, *, since: datetime) -> Artifact | None:
-    """The progress artifact of the present attempt; each attempt writes one."""
-    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [PROGRESS_KEY]}}
-    found = client.read_artifacts(
-        artifact_filter=ArtifactFilter.model_validate(of_run),
-        sort=ArtifactSort.CREATED_DESC,
-        limit=1,
-    )
-    return next((a for a in found if a.created is None or a.created >= since), None)
+def _last_progress(client: SyncPrefectClient, run_id: UUID, *, since: datetime) -> SavedProgress:
+    """The progress of the present attempt; each attempt writes an artifact of its own."""
+    progress = read_progress(newest_artifact(client, run_id, PROGRESS_KEY))
+    earlier = progress.began_at is not None and progress.began_at < since
+    return SavedProgress() if earlier else progress
 
 
 def report_on(
     run: FlowRun,
     states: Sequence[State],
-    progress: Artifact | None,
+    progress: SavedProgress,
     *,
     asked_for: UUID,
     now: datetime,
 ) -> RunReport:
-    """The report from what was read."""
-    state, beat = run.state, (progress.metadata_ if progress else None) or {}
+    """The report on a run from what was read about it.
+
+    Args:
+        run: as the server has it.
+        states: every state it has been in, the oldest first.
+        progress: of its present attempt.
+        asked_for: the id by which somebody asked for the run.
+        now: the present time.
+    """
+    state = run.state
     report = RunReport(
         run_id=run.id,
         asked_for=asked_for,
@@ -133,44 +119,35 @@ def report_on(
         deployed=run.deployment_id is not None,
         fresh=bool(run.parameters.get("fresh", False)),
         run_seconds=run.estimated_run_time.total_seconds(),
-        phase=beat.get("phase"),
-        percent=_percent(progress),
-        began_at=progress.created if progress else None,
-        beat_at=_time(beat.get("beat_at")),
-        stall_limit_seconds=float(beat["stall_limit"]) if "stall_limit" in beat else None,
-        deadline=_time(beat.get("deadline")),
-        job=Prospect.model_validate_json(beat["job"]) if "job" in beat else None,
+        phase=progress.phase,
+        percent=progress.percent,
+        began_at=progress.began_at,
+        beat_at=progress.beat_at,
+        stall_limit_seconds=progress.stall_seconds,
+        deadline=progress.deadline,
+        job=progress.prospect,
         verdict="waiting",
     )
     return report.model_copy(update={"verdict": _verdict(state, states, report, now)})
 
 
-def _percent(progress: Artifact | None) -> float | None:
-    data = progress.data if progress else None
-    return float(data) if isinstance(data, int | float) else None
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
-
-
 def _verdict(
     state: State | None, states: Sequence[State], report: RunReport, now: datetime
 ) -> Verdict:
-    """What it means; a run that has begun and left no beat yet is taken for alive."""
+    """The verdict on a run with this history."""
     if state is None:
         return "waiting"
     if (state.is_cancelling() or state.is_cancelled()) and we_cancelled(states):
         return "interrupted"
     if state.is_crashed():
-        return "abandoned" if _somebody_cancelled(states) else "crashed"
+        return "abandoned" if somebody_cancelled(states) else "crashed"
     if state.is_final():
         return "ended"
     return _verdict_running(report, now) if state.is_running() else _verdict_waiting(state, now)
 
 
 def _verdict_waiting(state: State, now: datetime) -> Verdict:
-    """A worker starts what it took, and ends what is cancelled, unless it died over it."""
+    """The verdict on a run that is not running: is a worker late to start or to cancel it?"""
     settings, quiet = get_settings(), now - state.timestamp
     if state.is_pending() and quiet > timedelta(seconds=settings.recover_pending_seconds):
         return "stuck"
@@ -179,22 +156,12 @@ def _verdict_waiting(state: State, now: datetime) -> Verdict:
     return "waiting"
 
 
-def _somebody_cancelled(states: Sequence[State]) -> bool:
-    """Whether somebody else than a `recover` cancelled the present attempt."""
-    since = _attempt_began(states)
-    return any(s.is_cancelling() and s.timestamp >= since for s in states) and not we_cancelled(
-        states
-    )
-
-
-def we_cancelled(states: Sequence[State]) -> bool:
-    """Whether the last one to cancel the run was a `recover`."""
-    cancelling = [state for state in states if state.is_cancelling()]
-    return bool(cancelling) and (cancelling[-1].message or "").startswith(MARK)
-
-
 def _verdict_running(report: RunReport, now: datetime) -> Verdict:
-    """The guard in the run's own process acts at its limits; the margin is for it."""
+    """The verdict on a run whose state is Running.
+
+    Its own process ends it when it passes a limit; the margin leaves it time to do so. A run that
+    has not beaten yet is taken for alive.
+    """
     margin = timedelta(seconds=get_settings().recover_margin_seconds)
     if report.deadline is not None and now > report.deadline + margin:
         return "overdue"

@@ -1,54 +1,30 @@
-"""What is done about a lost run: it is ended, and then completed, re-queued or failed.
-
-Prefect has no compare-and-set for states, and a forced state stops no process. So a run is
-cancelled first; and a state is set only if the run is still in the state it was judged in, which
-its history proves afterwards: whatever came in between is put back, the run's own result wins.
+"""Give a run its state: Running if it was wrongly taken for crashed; Completed, AwaitingRetry or
+Failed after it was ended.
 """
 
 from datetime import UTC, datetime
 
-from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import AwaitingRetry, Completed, Failed, Running
 
-from tasks.recovery.end import (
-    WHY,
-    _label_recovering,
-    _said,
-    _tell_caller,
-    move,
-    move_ended,
-)
+from tasks.recovery.end import WENT_ON, label_recovering, tell_caller
 from tasks.recovery.output import save_result
-from tasks.recovery.report import MARK, RunReport
-from tasks.recovery.watch import seconds_left
-from tasks.run import publish_result
-from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES, appoint
-from tasks.run.artifacts import result_published
+from tasks.recovery.report import RunReport
+from tasks.recovery.states import MARK, move, move_ended
+from tasks.run import RESULT_KEY, publish_result
+from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
+from tasks.run.artifacts import newest_artifact
 from tasks.schemas import UpscaleResult
-from tasks.settings import get_settings
 from tasks.step import step
-
-
-@step(name="make-appointment", retries=3, retry_delay_seconds=[1, 5, 15])
-def make_appointment(report: RunReport) -> None:
-    """Let `recover` look again: at the new ETA of a job at work, else when it is brought back.
-
-    That is for the case that whoever brings it back is lost as well.
-    """
-    settings = get_settings()
-    bringing_back = 2 * settings.recover_wait_seconds
-    left = bringing_back if report.lost else seconds_left(report, datetime.now(UTC))
-    seconds = left + settings.recover_margin_seconds
-    with get_client(sync_client=True) as client:
-        if appoint(client, client.read_flow_run(report.run_id), seconds) is not None:
-            get_run_logger().info("recover looks again in %.0f s at the latest", seconds)
 
 
 @step(name="say-alive", retries=3, retry_delay_seconds=[1, 5, 15])
 def say_alive(report: RunReport) -> None:
-    """A run that counts as crashed and beats is running: only its heartbeats were not heard."""
+    """Make a run Running again that counts as crashed and beats.
+
+    Prefect calls a run crashed when it does not receive its heartbeats; the run may be well.
+    """
     with get_client(sync_client=True) as client:
         told = f"{MARK}it beats; it had been taken for crashed: {report.message}"
         move(client, report.run_id, report.state_id, Running(message=told))
@@ -56,7 +32,7 @@ def say_alive(report: RunReport) -> None:
 
 @step(name="settle", retries=3, retry_delay_seconds=[1, 5, 15])
 def settle(report: RunReport, output: UpscaleResult | None) -> str:
-    """Give a run that was ended its state: Completed, AwaitingRetry or Failed.
+    """Complete, re-queue or fail a run that was ended.
 
     Args:
         report: the run.
@@ -68,56 +44,49 @@ def settle(report: RunReport, output: UpscaleResult | None) -> str:
     with get_client(sync_client=True) as client:
         if output is not None:
             done = _complete(client, report, output)
-        elif has_attempts(report):
+        elif report.may_requeue:
             done = _requeue(client, report)
         else:
             done = _fail(client, report)
-        _label_recovering(client, report, False)
+        label_recovering(client, report, False)
     return done
 
 
-def has_attempts(report: RunReport) -> bool:
-    """Whether it may be re-queued: not where a limit has ended it, nor more than twice."""
-    return report.verdict != "overdue" and report.recoveries < MAX_RECOVERIES
-
-
 def _complete(client: SyncPrefectClient, report: RunReport, output: UpscaleResult) -> str:
-    """The file is there: the run is what it would have been, had it not been lost."""
-    if not result_published(report.run_id):
+    """Publish the result that the run did not, and make the run Completed."""
+    if not newest_artifact(client, report.run_id, RESULT_KEY):
         save_result(output)
         publish_result(output)
-    told = f"{MARK}{WHY[report.verdict]}, but its output is stored: {output.filename}"
-    moved = _close(client, report, Completed(message=told))
-    return _said(moved, f"completed: {output.filename}")
+    told = f"{MARK}{report.meaning.why}, but its output is stored: {output.filename}"
+    return _close(client, report, Completed(message=told), f"completed: {output.filename}")
 
 
 def _requeue(client: SyncPrefectClient, report: RunReport) -> str:
-    """The same run once more; it goes on with the segments that are there."""
+    """Let a worker take the same run again; it goes on with the segments that are finished."""
     number = report.recoveries + 1
-    # The label first: whoever is lost between both has used up an attempt, never won one.
+    # The label comes first: if we are lost in between, an attempt is used up and none is won.
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERIES: number})
-    told = f"{MARK}{WHY[report.verdict]}; re-queued, {number} of {MAX_RECOVERIES}"
+    told = f"{MARK}{report.meaning.why}; re-queued, {number} of {MAX_RECOVERIES}"
     state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=told)
-    return _said(move_ended(client, report.run_id, state), f"re-queued, {number}")
+    return f"re-queued, {number}" if move_ended(client, report.run_id, state) else WENT_ON
 
 
 def _fail(client: SyncPrefectClient, report: RunReport) -> str:
-    """Give it up."""
+    """Give the run up."""
     name, message = _last_words(report)
-    state = Failed(name=name, message=message)
-    return _said(_close(client, report, state), f"failed: {message}")
+    return _close(client, report, Failed(name=name, message=message), f"failed: {message}")
 
 
-def _close(client: SyncPrefectClient, report: RunReport, state: State) -> bool:
-    """Set a state that is its end, and tell the caller."""
-    moved = move_ended(client, report.run_id, state)
-    if moved:
-        _tell_caller(client, report.run_id, state)
-    return moved
+def _close(client: SyncPrefectClient, report: RunReport, state: State, done: str) -> str:
+    """Set a final state and tell the caller; returns what was done, in words."""
+    if not move_ended(client, report.run_id, state):
+        return WENT_ON
+    tell_caller(client, report, state)
+    return done
 
 
 def _last_words(report: RunReport) -> tuple[str, str]:
-    """Name and message of the state of a run that is given up."""
+    """Name and message of the final state of a run that is given up."""
     before = f"; before that: {report.state}: {report.message}" if report.message else ""
     if report.verdict == "overdue" and report.job is not None:
         limit = report.job.job_limit_seconds
@@ -126,6 +95,6 @@ def _last_words(report: RunReport) -> tuple[str, str]:
             "segments are kept: run it again to go on"
         )
     return "Failed", (
-        f"output file not found; {WHY[report.verdict]} and was re-queued "
+        f"output file not found; {report.meaning.why} and was re-queued "
         f"{report.recoveries} times{before}"
     )

@@ -1,6 +1,6 @@
-"""The flow run as Prefect keeps it: record, artifacts, callback, routing, appointments.
+"""The flow run as Prefect has it: record, artifacts, callback, routing, appointments, SIGTERM.
 
-The names are loaded on first use, because parts of this package are needed before Prefect is.
+The names are loaded on first use, so that importing this package does not load Prefect.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from seedvr2_core.lazy import loaded_on_use
 
 if TYPE_CHECKING:
-    from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, publish_result
+    from tasks.run.artifacts import (
+        PROGRESS_KEY,
+        RESULT_KEY,
+        publish_result,
+        read_progress,
+        read_result,
+    )
     from tasks.run.record import current, keep_record
 
 __all__ = [
@@ -17,6 +23,8 @@ __all__ = [
     "current",
     "keep_record",
     "publish_result",
+    "read_progress",
+    "read_result",
 ]
 
 __getattr__ = loaded_on_use(
@@ -25,6 +33,8 @@ __getattr__ = loaded_on_use(
         "PROGRESS_KEY": "tasks.run.artifacts",
         "RESULT_KEY": "tasks.run.artifacts",
         "publish_result": "tasks.run.artifacts",
+        "read_progress": "tasks.run.artifacts",
+        "read_result": "tasks.run.artifacts",
         "current": "tasks.run.record",
         "keep_record": "tasks.run.record",
     },

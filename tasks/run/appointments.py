@@ -1,8 +1,8 @@
-"""Appointments with `recover`: who looks at a job again, when, and how often it may be re-queued.
+"""Appointments with `recover`: when it looks at a run, and how often a run may be re-queued.
 
-A run that a deployment started is watched: it carries the label `recoveries`, and at its ETA the
-deployment `recover/auto` looks at it. The command's own runs are not, and nothing is where that
-deployment does not exist: nobody could re-queue them.
+`recover` watches the runs that a deployment started: they carry the label `recoveries`, and at a
+run's ETA the deployment `recover/auto` looks at it. It does not watch the command's own runs,
+because they cannot be re-queued, and nothing is watched where `recover/auto` does not exist.
 """
 
 import itertools
@@ -17,41 +17,46 @@ from prefect.states import Scheduled
 from tasks.settings import get_settings
 
 RECOVER = "recover/auto"
+"""The deployment that looks at runs."""
 LABEL_RECOVERIES = "recoveries"
-"""How often `recover` has re-queued a run; present on runs that it watches."""
+"""How often `recover` has re-queued a run; only runs that it watches have this label."""
 MAX_RECOVERIES = 2
 LABEL_RECOVERING = "recovering"
-"""True while `recover` brings a run back: that it is cancelled for it is not its end."""
+"""True while `recover` brings a run back. It cancels the run then, which is not the run's end."""
 
 _SAME_TIME = timedelta(seconds=60)
+"""An appointment that is later by no more than this is not made again."""
 
 
 def recoveries_of(run: FlowRun) -> int:
-    """How often a run has been re-queued."""
+    """How often `recover` has re-queued a run."""
     return int(run.labels.get(LABEL_RECOVERIES, 0))
 
 
 def is_brought_back(run_id: UUID) -> bool:
-    """Whether `recover` has it cancelled, so that it can go on: which is no end of it."""
+    """Whether `recover` is bringing a run back, so that its being cancelled is not its end."""
     with get_client(sync_client=True) as client:
         return bool(client.read_flow_run(run_id).labels.get(LABEL_RECOVERING))
 
 
 class Watch:
-    """Lets `recover` look after one attempt of a run.
+    """Lets `recover` watch one attempt of a run: labels the run, then makes the appointment.
 
-    Each step is done once, as soon as it can be: whoever keeps the record calls `keep` until it
-    does not raise. It costs four requests in all.
+    The record's thread calls `keep` again and again; each step is done once, as soon as it can be.
+    That costs four requests in all.
     """
 
     def __init__(self, run_id: UUID) -> None:
-        """Watch this run."""
+        """Watch this run; nothing is sent yet."""
         self._run_id = run_id
         self._run: FlowRun | None = None
         self._ended = False
 
     def keep(self, eta_seconds: float | None) -> None:
         """Label the run; once its ETA is known, make the appointment.
+
+        Args:
+            eta_seconds: when the job should be finished, counted from now; None: not known yet.
 
         Raises:
             PrefectException, httpx.HTTPError: the server did not take it; call again.
@@ -73,12 +78,12 @@ class Watch:
 
 
 def appoint(client: SyncPrefectClient, run: FlowRun, seconds: float) -> FlowRun | None:
-    """Let `recover` look at a run in so many seconds, unless it comes by then anyway.
+    """Let `recover` look at a run in `seconds`, unless it will have looked by then anyway.
 
-    The idempotency key lets two that ask at once make one appointment.
+    The idempotency key makes sure that two who ask at the same time make one appointment.
 
     Returns:
-        The run of `recover`; None where there is no such deployment.
+        The run of `recover` that will look; None if `recover/auto` is not deployed.
     """
     recover_id = _recover_id(client)
     if recover_id is None:
@@ -94,12 +99,13 @@ def appoint(client: SyncPrefectClient, run: FlowRun, seconds: float) -> FlowRun 
         )
         for number in itertools.count()
     )
-    # A key whose look is over, or comes too late, gives that look back: the next key is tried.
+    # A key that was used gives the run that was made with it. If that run is over or too late, the
+    # next key is tried.
     return next(look for look in made if _comes_by(look, at))
 
 
 def _comes_by(appointment: FlowRun, at: datetime) -> bool:
-    """Whether an appointment is still ahead, and not much later than asked for."""
+    """Whether an appointment is still to come, and not much later than `at`."""
     state = appointment.state
     if state is None or not state.is_scheduled():
         return False
@@ -108,7 +114,7 @@ def _comes_by(appointment: FlowRun, at: datetime) -> bool:
 
 
 def _recover_id(client: SyncPrefectClient) -> UUID | None:
-    """Id of the deployment that looks; None where there is none."""
+    """Id of the deployment `recover/auto`; None if there is none."""
     try:
         return client.read_deployment_by_name(RECOVER).id
     except ObjectNotFound:

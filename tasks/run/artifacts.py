@@ -1,29 +1,145 @@
-"""The artifacts of a run."""
+"""The two artifacts in which a run publishes its progress and its result.
+
+This module alone knows how they are stored: it writes them, and `recover`, the gateway and the
+callback read them through it. Databases keep artifacts for years, so the format does not change.
+
+- `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
+  `stall_limit`, `deadline` and `job` (a `Prospect` as JSON). Each attempt of a run has one.
+- `upscale-result`: a table of one row, an `UpscaleResult`.
+"""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter
+from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.sorting import ArtifactSort
 
-from tasks.schemas import UpscaleResult
+from tasks.schemas import Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
 
 
-def result_published(run_id: UUID) -> bool:
-    """Whether a run's result artifact is there."""
-    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [RESULT_KEY]}}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedProgress:
+    """What a progress artifact says; every field is None where the run has not said it yet."""
+
+    phase: str | None = None
+    percent: float | None = None
+    """0..100."""
+    description: str | None = None
+    """What people read: how many frames are done, or what else is going on."""
+    beat_at: datetime | None = None
+    """The last sign of life, by the clock of the machine that runs the job."""
+    stall_seconds: float | None = None
+    """Seconds without another sign of life after which this phase counts as hung."""
+    deadline: datetime | None = None
+    """When the job passes its limit; only in phases that count against it."""
+    prospect_json: str | None = None
+    """The planned job. `prospect` parses it."""
+    began_at: datetime | None = None
+    """When the artifact was created, by the server's clock: the attempt's first sign of life."""
+
+    @property
+    def prospect(self) -> Prospect | None:
+        """What the job will produce; None before it is planned. Long notes are missing from it.
+
+        Parsed on use: the gateway never needs it, and must not fail at one of a newer version.
+        """
+        text = self.prospect_json
+        if not text:
+            return None
+        # Prefect cuts a metadata value after 500 characters and appends "...". The notes come last.
+        whole = text.partition(',"notes":')[0] + "}" if text.endswith("...") else text
+        return Prospect.model_validate_json(whole)
+
+
+def artifact_filter(run_ids: Sequence[UUID], *keys: str) -> ArtifactFilter:
+    """The artifacts of these runs that have one of these keys."""
+    wanted = {"flow_run_id": {"any_": list(run_ids)}, "key": {"any_": list(keys)}}
+    return ArtifactFilter.model_validate(wanted)
+
+
+def newest_artifact(client: SyncPrefectClient, run_id: UUID, key: str) -> list[Artifact]:
+    """The last artifact of that key, for `read_progress` or `read_result`; [] if there is none."""
+    return client.read_artifacts(
+        artifact_filter=artifact_filter([run_id], key), sort=ArtifactSort.CREATED_DESC, limit=1
+    )
+
+
+def save_progress(run_id: UUID, progress: SavedProgress, artifact_id: UUID | None) -> UUID:
+    """Create the progress artifact of an attempt, or update the one with this id.
+
+    Returns:
+        The artifact's id, for the next update.
+
+    Raises:
+        PrefectException, httpx.HTTPError: the server did not take it.
+    """
+    told: dict[str, Any] = {
+        "data": progress.percent,
+        "description": progress.description,
+        "metadata_": _metadata(progress),
+    }
     with get_client(sync_client=True) as client:
-        return bool(
-            client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run), limit=1)
-        )
+        if artifact_id is None:
+            artifact = ArtifactCreate(key=PROGRESS_KEY, type="progress", flow_run_id=run_id, **told)
+            return client.create_artifact(artifact).id
+        client.update_artifact(artifact_id, ArtifactUpdate(**told))
+        return artifact_id
+
+
+def _metadata(progress: SavedProgress) -> dict[str, str]:
+    """The metadata of a progress artifact: what is known, each value as a string."""
+    told: dict[str, str] = {}
+    if progress.phase is not None:
+        told["phase"] = progress.phase
+    if progress.beat_at is not None:
+        told["beat_at"] = progress.beat_at.isoformat(timespec="milliseconds")
+    if progress.stall_seconds is not None:
+        told["stall_limit"] = str(progress.stall_seconds)
+    if progress.deadline is not None:
+        told["deadline"] = progress.deadline.isoformat(timespec="seconds")
+    if progress.prospect_json is not None:
+        told["job"] = progress.prospect_json
+    return told
+
+
+def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
+    """What a run's progress artifact says.
+
+    Args:
+        artifacts: of one run, the newest first; a run that was started again has several.
+
+    Returns:
+        The newest progress; an empty record if there is none.
+    """
+    artifact = _first(artifacts, PROGRESS_KEY)
+    if artifact is None:
+        return SavedProgress()
+    told: Mapping[str, str] = artifact.metadata_ or {}
+    data, stall = artifact.data, told.get("stall_limit")
+    return SavedProgress(
+        phase=told.get("phase"),
+        percent=float(data) if isinstance(data, int | float) else None,
+        description=artifact.description,
+        beat_at=_time(told.get("beat_at")),
+        stall_seconds=float(stall) if stall is not None else None,
+        deadline=_time(told.get("deadline")),
+        prospect_json=told.get("job"),
+        began_at=artifact.created,
+    )
 
 
 def publish_result(result: UpscaleResult) -> None:
-    """Write the result artifact, a table of one row that people and programs read.
+    """Write the result artifact.
 
     Raises:
         PrefectException, httpx.HTTPError: the server did not take it.
@@ -34,17 +150,41 @@ def publish_result(result: UpscaleResult) -> None:
                 key=RESULT_KEY,
                 type="table",
                 data=json.dumps([result.model_dump(mode="json")]),
-                description=_told(result),
+                description=_summary(result),
                 flow_run_id=UUID(result.job_id),
             )
         )
 
 
-def _told(result: UpscaleResult) -> str:
-    """What a person wants to know first."""
+def _summary(result: UpscaleResult) -> str:
+    """What a person wants to know first: where the video is, and what it is."""
     return (
         f"{result.cdn_url or result.output_path}\n\n"
         f"{result.width}x{result.height}, {result.frames} frames, "
         f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
         f"engine {result.engine}, {result.seconds:g} s"
     )
+
+
+def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
+    """The fields of `UpscaleResult` that a run has published.
+
+    Args:
+        artifacts: of one run, the newest first.
+
+    Returns:
+        The row of the newest result; {} if there is none. Rows of older versions lack fields.
+    """
+    artifact = _first(artifacts, RESULT_KEY)
+    if artifact is None or not isinstance(artifact.data, str):
+        return {}
+    rows = json.loads(artifact.data)
+    return rows[0] if rows else {}
+
+
+def _first(artifacts: Iterable[Artifact], key: str) -> Artifact | None:
+    return next((artifact for artifact in artifacts if artifact.key == key), None)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

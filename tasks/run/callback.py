@@ -1,8 +1,8 @@
-"""Tells the caller how a run ended: one signed POST to the address that the request named.
+"""Tell the caller how a run ended: one signed POST to the address that the request named.
 
-`call_back` is a hook of the flow: Prefect runs it when the run ends. It goes through the same safe
-client as downloads, tries again for a minute, and never changes what became of the run. Its body
-is signed with SEEDVR2_CALLBACK_SECRET; docs/callbacks.md shows how a receiver checks that.
+`call_back` is a hook of the flow: Prefect calls it when the run has ended. It sends through the
+same safe client as downloads, tries again for up to a minute, and never changes the run's outcome.
+The body is signed with SEEDVR2_CALLBACK_SECRET; docs/callbacks.md shows how a receiver checks it.
 """
 
 import asyncio
@@ -21,8 +21,6 @@ from uuid import UUID, uuid5
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
-from prefect.client.schemas.filters import ArtifactFilter
-from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import PrefectException
 from prefect.logging.loggers import flow_run_logger
 from pydantic import SecretStr
@@ -30,7 +28,7 @@ from pydantic import SecretStr
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.net.untrusted import check_reachable, may_heal, post, shown_url
 from tasks.run.appointments import is_brought_back
-from tasks.run.artifacts import RESULT_KEY
+from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings
@@ -43,18 +41,21 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 CALLBACK_KEY = "upscale-callback"
-"""Artifact that says whether the caller was told."""
+"""Key of the artifact that says whether the caller was told."""
 SIGNATURE_HEADER = "SeedVR2-Signature"
 EVENT_HEADER = "SeedVR2-Event-Id"
 LIMIT_SECONDS = 60.0
-"""A worker is not kept longer than this."""
+"""Longest time for all attempts: the worker is not free before they end."""
 DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts, before jitter."""
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _EVENTS = UUID("6f0f8a0e-5b8e-4a39-9a0c-2f6f1a3f7c55")
+"""Namespace of the event ids."""
 _PREFIX = "Flow run encountered an exception: "
+"""What Prefect puts before an exception's words in a state's message."""
 _MAX_ERROR = 4000
+"""Longest error text in an event, in characters."""
 
 Status = Literal["completed", "failed", "cancelled", "crashed"]
 _STATUSES: Mapping[str, Status] = {
@@ -72,15 +73,15 @@ class CallbackEvent(Record):
     event: str
     """upscale.completed, upscale.failed, upscale.cancelled, upscale.crashed."""
     event_id: str
-    """The same for the same run and status: what was seen already can be dropped."""
+    """The same run and status have the same id, so that a receiver can drop what it has seen."""
     occurred_at: str
     job_id: str
     routed_from: str | None
-    """The `route` run that created the job, if one did: the id its caller holds."""
+    """The `route` run that created the job, if one did; its id is the one that the caller holds."""
     attempt: int
     status: Status
     state: str
-    """Prefect's name for it: Completed, Failed, TimedOut, ..."""
+    """Prefect's name of the state: Completed, Failed, TimedOut, ..."""
     filename: str | None
     cdn_url: str | None
     sha256: str | None
@@ -94,7 +95,7 @@ class Delivery:
     event: str
     event_id: str
     to: str
-    """Without query string."""
+    """The address, without its query string."""
     delivered: bool
     attempts: int
     error: str | None = None
@@ -102,18 +103,19 @@ class Delivery:
 
 @step(name="check callback", retries=2, retry_delay_seconds=[1, 5])
 def check_callback(url: str) -> None:
-    """Look at a callback's address before anything is spent on the job; nothing is sent.
+    """Check a callback's address before any work is spent on the job; nothing is sent.
 
     Raises: SourceRefusedError (final): it leads to a private address. SourceUnavailableError
-        (retried): the name is not known.
+        (retried): its host name cannot be resolved.
     """
     asyncio.run(check_reachable(url, get_settings()))
 
 
 def call_back(flow: "Flow[..., Any] | None", flow_run: "FlowRun", state: "State[Any]") -> None:
-    """Tell the caller, if the request named an address; the hook of the flow's four ends.
+    """Tell the caller that a run has ended, if the request named an address.
 
-    Also for whoever ends a run from outside, where no hook runs; `flow` is not needed then.
+    The flow has it as its hook for all four ends. `recover` calls it for runs that it ends from
+    outside, where Prefect calls no hook; it passes None for `flow`.
 
     Side effects: a POST; the artifact `upscale-callback`; a warning in the run's log if it failed.
     """
@@ -137,7 +139,12 @@ def call_back(flow: "Flow[..., Any] | None", flow_run: "FlowRun", state: "State[
 
 @contextlib.contextmanager
 def _prefect_may_be_away(log: "Logger | LoggerAdapter[Logger]", so: str) -> Iterator[None]:
-    """The run has ended as it has; a record that cannot be read or kept changes nothing of it."""
+    """Log a failure to reach Prefect and go on: the caller is told all the same.
+
+    Args:
+        log: the run's.
+        so: what follows from the failure, in words.
+    """
     try:
         yield
     except (httpx.HTTPError, PrefectException, OSError) as error:
@@ -145,12 +152,12 @@ def _prefect_may_be_away(log: "Logger | LoggerAdapter[Logger]", so: str) -> Iter
 
 
 def event_of(flow_run: "FlowRun", state: "State[Any]", result: Mapping[str, Any]) -> CallbackEvent:
-    """What a run's end is told as.
+    """What the caller is told about a run's end.
 
     Args:
         flow_run: the run.
-        state: the one it ended in (or Cancelling, which hooks see instead of Cancelled).
-        result: row of the result artifact; empty where there is none.
+        state: the state in which it ended; hooks get Cancelling instead of Cancelled.
+        result: row of the result artifact; empty if there is none.
     """
     status = _STATUSES[state.type.value]
     routed_from = flow_run.labels.get(LABEL_ROUTED_FROM)
@@ -171,7 +178,7 @@ def event_of(flow_run: "FlowRun", state: "State[Any]", result: Mapping[str, Any]
 
 
 def deliver(url: str, event: CallbackEvent, settings: Settings) -> Delivery:
-    """Send an event, again and again while that may help, for a minute at most."""
+    """Send an event; try again, for a minute at most, as long as that can help."""
     shown, body = shown_url(url), event.model_dump_json().encode()
     if settings.callback_secret is None:
         told, attempts = "no secret to sign with is set here (SEEDVR2_CALLBACK_SECRET)", 0
@@ -183,14 +190,14 @@ def deliver(url: str, event: CallbackEvent, settings: Settings) -> Delivery:
 
 
 def signature(body: bytes, secret: SecretStr, *, timestamp: int) -> str:
-    """The signature header's value: HMAC-SHA256 over "timestamp.body"."""
+    """Value of the signature header: HMAC-SHA256 over "timestamp.body"."""
     signed = f"{timestamp}.".encode() + body
     digest = hmac.new(secret.get_secret_value().encode(), signed, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
 
 class _Sending:
-    """The attempts at one callback."""
+    """The attempts to send one callback."""
 
     def __init__(
         self,
@@ -206,7 +213,7 @@ class _Sending:
         self._trouble = "no attempt has ended"
 
     async def run(self) -> str | None:
-        """None when the receiver has taken it, else why not."""
+        """Send until the receiver takes it; returns None then, else why it did not."""
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
                 for delay in (*DELAYS, None):
@@ -221,10 +228,13 @@ class _Sending:
         return f"given up after {self.attempts} attempts: {self._trouble}"
 
     async def _try(self) -> bool:
-        """One POST; False: another may help.
+        """Send one POST.
+
+        Returns:
+            True if the receiver took it; False if another attempt may help.
 
         Raises:
-            SourceRefusedError: no other would.
+            SourceRefusedError: no further attempt can help.
         """
         self.attempts += 1
         signed = signature(self._body, self._secret, timestamp=int(time.time()))
@@ -245,24 +255,17 @@ class _Sending:
 
 
 def _error(state: "State[Any]") -> str:
-    """Why there is no output, in the words of the state."""
+    """Why there is no output: the state's message, else its name."""
     message = (state.message or "").removeprefix(_PREFIX)
     return message[:_MAX_ERROR] or state.name or ""
 
 
 def _result_of(flow_run: "FlowRun", state: "State[Any]") -> Mapping[str, Any]:
-    """The newest result that the run has published."""
+    """The newest result that the run has published; {} if it did not complete."""
     if not state.is_completed():
         return {}
-    of_run = {"flow_run_id": {"any_": [flow_run.id]}, "key": {"any_": [RESULT_KEY]}}
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter.model_validate(of_run),
-            sort=ArtifactSort.CREATED_DESC,
-            limit=1,
-        )
-    rows = json.loads(str(found[0].data)) if found else []
-    return rows[0] if rows else {}
+        return read_result(newest_artifact(client, flow_run.id, RESULT_KEY))
 
 
 def _note(run_id: UUID, delivery: Delivery) -> None:

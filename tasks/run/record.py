@@ -1,7 +1,8 @@
-"""The job record: progress and result artifacts of the flow run, log lines, local listeners.
+"""The record of the flow run that this process works on: progress, log lines, local listeners.
 
-Record-keeping runs in a thread of its own with the latest value only: a Prefect server that is
-away for minutes neither blocks the work nor fails the job.
+`keep_record` opens the record in the flow; tasks reach it with `current()`. A thread of its own
+publishes the latest progress to Prefect, so a Prefect server that is away for minutes neither
+delays the work nor fails the job.
 """
 
 import contextlib
@@ -17,18 +18,19 @@ from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
 from tasks.run.appointments import Watch
-from tasks.run.artifacts import PROGRESS_KEY
+from tasks.run.artifacts import SavedProgress, save_progress
 from tasks.schemas import PlannedJob, Prospect
 
 UPDATE_SECONDS = 1.0
+"""Shortest time between two updates of the progress artifact."""
 RETRY_SECONDS = 10.0
+"""Wait after the Prefect server did not take an update."""
 DONE = "done"
+"""The last phase: the result is published."""
 DELIVERY_SECONDS = 2 * 3600.0
 """Longest silence after the last segment: joining and storing have limits of their own."""
 
@@ -42,38 +44,41 @@ class JobProgress:
     phase: str
     frames: int
     num_frames: int
-    stall_limit: float
+    stall_seconds: float
     """Seconds without another sign of life after which this phase counts as hung."""
     detail: str = ""
-    """What is going on within the phase, where frames do not tell."""
+    """What is going on, in phases where the number of frames does not say it."""
     deadline: datetime | None = None
-    """When the job passes its limit; None in phases that it does not hold for."""
+    """When the job passes its limit; None in phases that do not count against it."""
     beat_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def percent(self) -> float:
-        """0..100; 100 is said only when the result is."""
+        """0..100; at most 99 until the result is published."""
         if self.phase == DONE:
             return 100.0
         return round(99.0 * self.frames / self.num_frames, 2) if self.num_frames else 0.0
 
 
 class Listener(Protocol):
-    """Somebody in this process who wants to see the job (the command's display)."""
+    """Code in this process that follows the job, such as the command's display."""
 
     def planned(self, job: PlannedJob) -> None:
-        """The plan is made."""
+        """The job is planned."""
 
     def progressed(self, progress: JobProgress) -> None:
-        """Called in the working thread with every heartbeat."""
+        """Called with every heartbeat, in the thread that works on the job."""
 
 
+# Context variables, so that two runs in one process do not see each other's. Prefect runs our
+# flow and its tasks in one thread and context, also tasks with a timeout.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_current: ContextVar["JobRecord | None"] = ContextVar("record", default=None)
 
 
 @contextlib.contextmanager
 def shown_to(listener: Listener) -> Iterator[None]:
-    """Let somebody in this process see the jobs that run inside the `with` block."""
+    """Let a listener follow the jobs that run inside the `with` block."""
     token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
@@ -81,52 +86,72 @@ def shown_to(listener: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
+@contextlib.contextmanager
+def keep_record() -> Iterator["JobRecord"]:
+    """Keep the record of the flow run that is running now."""
+    record = JobRecord(flow_run.id, get_run_logger())
+    token = _current.set(record)
+    record.start()
+    try:
+        yield record
+        record.finish()
+    finally:
+        _current.reset(token)
+        record.stop()
+
+
+def current() -> "JobRecord":
+    """The record that `keep_record` opened; outside it, one that only tells the listeners."""
+    return _current.get() or JobRecord(None, logger)
+
+
 class JobRecord:
     """The record of one flow run."""
 
     def __init__(self, flow_run_id: str | None, run_logger: Any) -> None:
+        """Make a record that is not kept yet.
+
+        Args:
+            flow_run_id: the run whose artifacts show the progress; None: there is no run.
+            run_logger: takes the child's log lines.
+        """
         self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
         self._logger = run_logger
         self._listeners = _listeners.get()
         self._latest: JobProgress | None = None
         self._job: PlannedJob | None = None
         self._deadline: datetime | None = None
-        self._watch = Watch(self._flow_run_id) if self._flow_run_id else None
         self._changed = threading.Event()
         self._ended = threading.Event()
-        self._artifact_id: UUID | None = None
-        # The run's context (API address, run id) does not follow into a thread by itself.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._keep,), daemon=True, name="record"
-        )
+        self._thread: threading.Thread | None = None
 
     def log(self, line: str) -> None:
-        """A line of the child's log, from any thread."""
+        """Pass on a line of the child's log; may be called from any thread."""
         self._logger.info("%s", line)
 
     def planned(self, job: PlannedJob) -> None:
-        """The plan is made: what will come out of it is shown from now on."""
+        """Note the plan; from now on the record shows what will come out of it."""
         self._job = job
         for listener in self._listeners:
             listener.planned(job)
-        # Another run of the same request may hold the job for as long as that.
-        self.enter("planned", stall_limit=job.job_limit_seconds)
+        # The job may wait this long for another run of the same request, which holds it.
+        self.enter("planned", stall_seconds=job.job_limit_seconds)
 
-    def enter(self, phase: str, *, stall_limit: float, within: float | None = None) -> None:
-        """A phase begins that may be silent for longer than the one before.
+    def enter(self, phase: str, *, stall_seconds: float, within: float | None = None) -> None:
+        """Begin a phase.
 
         Args:
             phase: its name.
-            stall_limit: seconds of silence that are allowed.
-            within: seconds to the job's limit, counted from the first phase that has one.
+            stall_seconds: how long the phase may be silent.
+            within: seconds to the job's limit. The limit is counted from the first phase that
+                names one; phases without one do not count against it.
         """
         if within is None:
             self._deadline = None
         elif self._deadline is None:
             self._deadline = datetime.now(UTC) + timedelta(seconds=within)
         num_frames = self._job.num_frames if self._job else 0
-        self.progress(phase=phase, frames=None, num_frames=num_frames, stall_limit=stall_limit)
+        self.progress(phase=phase, frames=None, num_frames=num_frames, stall_seconds=stall_seconds)
 
     def progress(
         self,
@@ -134,17 +159,17 @@ class JobRecord:
         phase: str,
         frames: int | None,
         num_frames: int,
-        stall_limit: float,
+        stall_seconds: float,
         detail: str = "",
     ) -> None:
-        """Note progress; `frames` None keeps the last count. Called once per heartbeat."""
+        """Note progress; called with every heartbeat. `frames` None keeps the last count."""
         if frames is None:
             frames = self._latest.frames if self._latest else 0
         self._latest = JobProgress(
             phase=phase,
             frames=frames,
             num_frames=num_frames,
-            stall_limit=stall_limit,
+            stall_seconds=stall_seconds,
             detail=detail,
             deadline=self._deadline,
         )
@@ -153,37 +178,47 @@ class JobRecord:
             listener.progressed(self._latest)
 
     def start(self) -> None:
-        """Begin to keep the record, if there is a run to keep it for."""
-        if self._flow_run_id is not None:
-            self._changed.set()
-            self._thread.start()
+        """Start the thread that publishes the record, if there is a run to publish it for."""
+        if self._flow_run_id is None:
+            return
+        self._changed.set()  # the first pass labels the run, before there is any progress
+        # A new thread has an empty context: copy the one that knows the API and the run.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._keep, self._flow_run_id), daemon=True, name="record"
+        )
+        self._thread.start()
 
     def finish(self) -> None:
-        """The job is done; its record must not stay at the last thing that happened before."""
+        """Note that the job is done, so that `stop` publishes this and not the step before."""
         num_frames = self._job.num_frames if self._job else 0
         self._latest = JobProgress(
-            phase=DONE, frames=num_frames, num_frames=num_frames, stall_limit=DELIVERY_SECONDS
+            phase=DONE, frames=num_frames, num_frames=num_frames, stall_seconds=DELIVERY_SECONDS
         )
 
     def stop(self) -> None:
-        """Write the last value and stop keeping; waits a little for that."""
+        """Publish the last value and end the thread; waits at most five seconds for it."""
         self._ended.set()
         self._changed.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout=5.0)
 
-    def _keep(self) -> None:
-        """Record thread: at most one update a second, the latest value only, and the last one."""
+    def _keep(self, run_id: UUID) -> None:
+        """The thread: publish the latest value, at most once a second, and the last one."""
+        watch = Watch(run_id)
         posted: JobProgress | None = None
+        artifact_id: UUID | None = None
         while True:
             self._changed.wait()
             self._changed.clear()
-            ended, latest = self._ended.is_set(), self._latest
+            # Read before the latest value: what was noted before the end must not be missed.
+            ended = self._ended.is_set()
+            latest = self._latest
             try:
                 if not ended:
-                    self._be_watched()
+                    watch.keep(self._job.eta_seconds if self._job else None)
                 if latest is not None and latest is not posted:
-                    self._post(latest)
+                    artifact_id = save_progress(run_id, _saved(latest, self._job), artifact_id)
                     posted = latest
                     self._ended.wait(UPDATE_SECONDS)
             except (httpx.HTTPError, PrefectException, OSError) as error:
@@ -193,50 +228,23 @@ class JobRecord:
             if ended:
                 return
 
-    def _be_watched(self) -> None:
-        """Let `recover` look after the run."""
-        if self._watch is not None:
-            self._watch.keep(self._job.eta_seconds if self._job else None)
 
-    def _post(self, latest: JobProgress) -> None:
-        """Create or update the progress artifact."""
-        beat = _beat(latest, self._job)
-        done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
-        description = f"{latest.phase}: {done} -> {self._job.output_name}" if self._job else done
-        with get_client(sync_client=True) as client:
-            if self._artifact_id is None:
-                artifact = ArtifactCreate(
-                    key=PROGRESS_KEY,
-                    type="progress",
-                    data=latest.percent,
-                    description=description,
-                    metadata_=beat,
-                    flow_run_id=self._flow_run_id,
-                )
-                self._artifact_id = client.create_artifact(artifact).id
-            else:
-                update = ArtifactUpdate(
-                    data=latest.percent, description=description, metadata_=beat
-                )
-                client.update_artifact(self._artifact_id, update)
-
-
-def _beat(latest: JobProgress, job: PlannedJob | None) -> dict[str, str]:
-    """What `recover` reads of a progress artifact: the last sign of life, and what it is for."""
-    beat = {
-        "beat_at": latest.beat_at.isoformat(timespec="milliseconds"),
-        "phase": latest.phase,
-        "stall_limit": str(latest.stall_limit),
-    }
-    if latest.deadline is not None:
-        beat["deadline"] = latest.deadline.isoformat(timespec="seconds")
-    if job is not None:
-        beat["job"] = _prospect(job).model_dump_json()
-    return beat
+def _saved(latest: JobProgress, job: PlannedJob | None) -> SavedProgress:
+    """What the progress artifact is to say."""
+    done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
+    return SavedProgress(
+        phase=latest.phase,
+        percent=latest.percent,
+        description=f"{latest.phase}: {done} -> {job.output_name}" if job else done,
+        beat_at=latest.beat_at,
+        stall_seconds=latest.stall_seconds,
+        deadline=latest.deadline,
+        prospect_json=_prospect(job).model_dump_json() if job else None,
+    )
 
 
 def _prospect(job: PlannedJob) -> Prospect:
-    """What a job will give, without what only its own machine has a use for."""
+    """What a job will produce, without what only its own machine can use."""
     return Prospect(
         job_key=job.job_key,
         output_name=job.output_name,
@@ -249,32 +257,3 @@ def _prospect(job: PlannedJob) -> Prospect:
         job_limit_seconds=job.job_limit_seconds,
         notes=job.notes,
     )
-
-
-class _Unrecorded(JobRecord):
-    """Outside a run: listeners only."""
-
-    def __init__(self) -> None:
-        super().__init__(None, logger)
-
-
-_current: ContextVar[JobRecord | None] = ContextVar("record", default=None)
-
-
-def current() -> JobRecord:
-    """The record of the run in this process."""
-    return _current.get() or _Unrecorded()
-
-
-@contextlib.contextmanager
-def keep_record() -> Iterator[JobRecord]:
-    """Keep the record of the flow run that is running now."""
-    record = JobRecord(flow_run.id, get_run_logger())
-    token = _current.set(record)
-    record.start()
-    try:
-        yield record
-        record.finish()
-    finally:
-        _current.reset(token)
-        record.stop()

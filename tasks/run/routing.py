@@ -1,7 +1,8 @@
-"""Which deployment runs a request, and which run is the job of an id that a caller holds.
+"""Choose the deployment that runs a request, and find the job for an id that a caller holds.
 
-One table decides (the setting DEPLOYMENTS); the `route` flow, the gateway and `make deploy` ask
-here. A run cannot change its work pool later, so the deployment is chosen when it is created.
+The setting SEEDVR2_DEPLOYMENTS is the table of deployments; the `route` flow, the gateway and
+`make deploy` all ask here. A run cannot change its work pool later, so its deployment is chosen
+when it is created.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,14 @@ from tasks.step import step
 
 LABEL_RESOLUTION = "seedvr2.resolution"
 LABEL_ROUTED_FROM = "seedvr2.routed_from"
+"""Id of the `route` run that created the job."""
 
 
 def deployment_for(resolution: str) -> str:
-    """Name of the deployment that takes this resolution: "upscale/h100".
+    """Name of the deployment for this resolution, such as "upscale/h100".
 
     Raises:
-        InvalidRequestError: no deployment of this site takes it.
+        InvalidRequestError: this site has no deployment for it.
     """
     table = get_settings().deployments
     try:
@@ -38,12 +40,12 @@ def deployment_for(resolution: str) -> str:
 
 
 def resolutions_of(deployment: str) -> tuple[str, ...]:
-    """What the table sends to that deployment; empty where it sends nothing."""
+    """The resolutions that the table sends to this deployment; may be empty."""
     return tuple(key for key, name in get_settings().deployments.items() if name == deployment)
 
 
 def route_key(run_id: UUID | str) -> str:
-    """Idempotency key of the job that a `route` run creates: a retried route finds the same job."""
+    """Idempotency key of the job that a `route` run creates; with it a retry finds the same job."""
     return f"route:{run_id}"
 
 
@@ -53,15 +55,16 @@ def create_job(
     """Create the run of a checked request on the deployment for its resolution.
 
     Args:
-        parameters: of the flow `upscale`; those left out take the deployment's defaults.
-        resolution: decides the deployment.
-        routed_from: the `route` run that asks; its id then resolves to the job.
+        parameters: of the flow `upscale`; the deployment has defaults for those left out.
+        resolution: decides which deployment runs the request.
+        routed_from: the `route` run that creates the job; `find_job` then finds the job by its id.
 
     Returns:
-        The deployment's name and the job; the same job for the same `routed_from`.
+        The deployment's name and the job. The same `routed_from` gives the same job.
 
     Raises:
-        InvalidRequestError: no deployment takes it, or it was never deployed.
+        InvalidRequestError: the table has no deployment for the resolution, or names one that is
+            not on the Prefect server.
     """
     name = deployment_for(resolution)
     labels: dict[str, bool | int | float | str] = {LABEL_RESOLUTION: resolution}
@@ -81,7 +84,7 @@ def create_job(
 def dispatch(
     parameters: Mapping[str, Any], resolution: str, *, routed_from: UUID
 ) -> tuple[str, FlowRun]:
-    """`create_job` as a task of a `route` run; its key makes trying again safe."""
+    """`create_job` as a task of a `route` run. Its idempotency key makes retries safe."""
     return create_job(parameters, resolution, routed_from=routed_from)
 
 
@@ -96,7 +99,7 @@ def _deployment_id(client: SyncPrefectClient, name: str) -> UUID:
 
 
 def job_filter(run_id: UUID) -> FlowRunFilter:
-    """One query for a run and for the job that it routed, if it is a `route` run."""
+    """Filter for a run and, if it is a `route` run, the job that it created: one query for both."""
     return FlowRunFilter.model_validate(
         {
             "operator": "or_",
@@ -107,15 +110,17 @@ def job_filter(run_id: UUID) -> FlowRunFilter:
 
 
 def job_among(runs: Sequence[FlowRun], run_id: UUID) -> FlowRun | None:
-    """The job among what `job_filter` found: the routed run before the run itself."""
+    """The job among the runs that `job_filter` found: the created job, else the run itself."""
     return next((r for r in runs if r.id != run_id), next(iter(runs), None))
 
 
 def find_job(run_id: UUID) -> FlowRun | None:
-    """The job of an id that somebody holds.
+    """Find the job for an id that a caller holds.
 
-    The id of a `route` run gives the run it created; until then, and where it was refused, the
-    `route` run itself, whose state says so. Any other id gives its own run; None: there is none.
+    Returns:
+        The run with this id. If that is a `route` run, the job it created; while there is no job,
+        or if the request was refused, the `route` run itself, whose state says so. None if no run
+        has this id.
     """
     with get_client(sync_client=True) as client:
         return job_among(client.read_flow_runs(flow_run_filter=job_filter(run_id)), run_id)

@@ -1,4 +1,4 @@
-"""A SIGTERM that is not lost in Prefect's engine."""
+"""Do not lose a SIGTERM in Prefect's engine."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ from prefect.exceptions import TerminationSignal
 
 @contextlib.contextmanager
 def termination_heard() -> Iterator[None]:
-    """Pass Prefect's SIGTERM on where the handling of it fails.
+    """Raise Prefect's SIGTERM again where Prefect's own handling of it fails.
 
-    One that comes while a task run is being created ends in a ValueError of the task engine. The
-    flow would be Failed, which is for good, and not Crashed, which is brought back.
+    If the signal comes while a task run is being created, the task engine raises ValueError
+    instead. The flow would then be Failed, which is final, instead of Crashed, which `recover`
+    brings back.
     """
     try:
         yield

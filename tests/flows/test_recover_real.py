@@ -1,5 +1,5 @@
 """`recover` with everything real: a server with its automations, workers, processes that are killed
-and stopped. Short forms of these are in test_recover.py.
+and stopped. The short forms of these tests, in one process, are in tests/flows/recover.
 """
 
 import os
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 400.0
 
 
 def until(look: Callable[[], Any], what: str) -> Any:
-    """What `look` gives, as soon as it gives something; a server that is away gives nothing."""
+    """Call `look` until it returns something true; a server that is away counts as false."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -95,14 +95,14 @@ class Site:
             )
 
     def kill_worker(self, pool: str) -> list[int]:
-        """kill -9 a worker with all it runs."""
+        """kill -9 a worker and all it runs; returns the process ids."""
         worker = self._workers.pop(pool)
         killed = kill_tree(worker.pid)
         worker.wait()
         return killed
 
     def running(self, pool: str) -> list[int]:
-        """What a worker runs: the flow's process, its child."""
+        """Ids of the processes that a worker runs: the flow and its child."""
         return children_of(self._workers[pool].pid)[1:]
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Site:
         return self.ask("POST", path, json=body)
 
     def create(self, deployment: str, **parameters: object) -> str:
-        """Create a run; its id."""
+        """Create a run; returns its id."""
         found = self.ask("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters}
         return self.post(f"/deployments/{found}/create_flow_run", body)["id"]
@@ -138,43 +138,43 @@ class Site:
         return self.run(run_id)["state_name"]
 
     def said(self, run_id: str) -> str:
-        """Wait until a run has completed; its message."""
+        """Wait until a run has completed; returns its message."""
         until(lambda: self.state(run_id) in ("Completed", "Failed", "Crashed"), f"end of {run_id}")
         state = self.run(run_id)["state"]
         assert state["type"] == "COMPLETED", state
         return state["message"]
 
     def states(self, run_id: str) -> list[str]:
-        """The names of all states it has been in."""
+        """The names of all states that a run has been in, the oldest first."""
         found = self.ask("GET", "/flow_run_states/", params={"flow_run_id": run_id})
         return [s["name"] for s in sorted(found, key=lambda state: state["timestamp"])]
 
     def artifacts(self, run_id: str, key: str) -> list[dict[str, Any]]:
-        """The newest first."""
+        """A run's artifacts of that key, the newest first."""
         wanted = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
         return self.post("/artifacts/filter", {"artifacts": wanted, "sort": "CREATED_DESC"})
 
     def beats(self, run_id: str, attempt: int = 1) -> bool:
-        """Whether an attempt restores frames."""
+        """Whether that attempt has restored frames."""
         progress = self.artifacts(run_id, "upscale-progress")
         if len(progress) < attempt:
             return False
         return progress[0]["data"] > 0 and progress[0]["metadata_"]["phase"] == "restore"
 
     def looks(self, run_id: str) -> list[str]:
-        """What the runs of `recover` said of a run."""
+        """The messages of all runs of `recover` that looked at a run."""
         runs = self.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
         mine = [run for run in runs if run["parameters"].get("run_id") == run_id]
         return [run["state"]["message"] or run["state_name"] for run in mine]
 
     def committed(self) -> int:
-        """Segments that are on disk."""
+        """Number of finished segments on disk."""
         return len(list((self.folder / "work").glob("jobs/*/segments/?????.json")))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """With everything deployed, and a worker that runs `recover`."""
+    """A site with everything deployed and a worker that runs `recover`."""
     site = Site(tmp_path_factory.mktemp("site"))
     try:
         site.deploy()
@@ -188,7 +188,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def clip(
     demo_clip: Path, tmp_path: Path, ffmpeg: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> Callable[[int], Path]:
-    """The demo clip, so many times; a source of its own, so a job of its own."""
+    """Make a source that repeats the demo clip; each test has its own, so that jobs differ."""
 
     def make(times: int) -> Path:
         path = tmp_path / "looped.mp4"
@@ -200,7 +200,7 @@ def clip(
 
 
 def submit(site: Site, clip: Path) -> str:
-    """A job of 50 ms a frame."""
+    """Submit a job that takes 50 ms a frame."""
     return site.create(
         "upscale/local",
         video_path=str(clip),
@@ -211,7 +211,7 @@ def submit(site: Site, clip: Path) -> str:
 
 
 def stop(site: Site) -> list[int]:
-    """SIGSTOP what the local worker runs: a machine that hangs."""
+    """SIGSTOP what the local worker runs, as if its machine hung; returns the process ids."""
     stopped = site.running("local")
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
@@ -219,7 +219,7 @@ def stop(site: Site) -> list[int]:
 
 
 def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], Path]) -> None:
-    # No appointment is near: that its heartbeats are missed brings it back.
+    # Its appointment is far away: it is brought back because its heartbeats are missed.
     site.start_worker("local", SEEDVR2_RECOVER_MARGIN_SECONDS="900")
     before = site.committed()
     job = submit(site, clip(10))

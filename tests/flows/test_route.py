@@ -1,4 +1,4 @@
-"""Routing: the site's table, the `route` flow against a real server, ids that resolve to jobs."""
+"""Routing: the site's table, the `route` flow on a real server, and finding a job by an id."""
 
 import contextlib
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ URL = "https://example.org/clip.mp4"
 
 @pytest.fixture(autouse=True)
 def environment_decides() -> None:
-    """No settings that an earlier test of this process left."""
+    """Read settings from the environment, whatever an earlier test set."""
     use_settings(None)
 
 
 @pytest.fixture
 def client(in_api: None) -> Iterator[SyncPrefectClient]:
-    """Of the test server."""
+    """A client of the test server."""
     with get_client(sync_client=True) as client:
         yield client
 
@@ -63,7 +63,7 @@ def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
 
 
 def routed(**parameters: object) -> tuple[UUID, UUID]:
-    """Run the flow here; its own id, and the id of the job it made."""
+    """Run the flow in this process; returns its own id and the id of the job it created."""
     state = route(video_url=URL, **parameters, return_state=True)
     assert state.is_completed(), state
     assert state.state_details.flow_run_id is not None

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("in_api")
 
 
 def work_in(folder: Path) -> None:
-    """Let this process work in a directory, with segments of half a second."""
+    """Let this process work in a folder, with segments of half a second."""
     use_settings(
         Settings(
             work_dir=folder,
@@ -45,7 +45,7 @@ def work_in(folder: Path) -> None:
 
 @pytest.fixture
 def work_dir(tmp_path: Path) -> Path:
-    """A work directory of its own."""
+    """A work directory of the test's own."""
     work_in(tmp_path)
     return tmp_path
 
@@ -60,7 +60,7 @@ def run(clip: Path, **options: object) -> UpscaleResult:
 def finished(
     demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, UpscaleResult]:
-    """A job that has come to its end, and the directory it lies in."""
+    """A finished job, and its work directory."""
     folder = tmp_path_factory.mktemp("finished")
     work_in(folder)
     with temporary_settings({PREFECT_API_URL: api_url}):
@@ -69,7 +69,7 @@ def finished(
 
 @pytest.fixture
 def first(work_dir: Path, finished: tuple[Path, UpscaleResult]) -> UpscaleResult:
-    """The finished job, copied into this test's work directory; its output is lost there."""
+    """The finished job, copied into this test's work directory without its stored output."""
     lost = shutil.ignore_patterns("output")
     shutil.copytree(finished[0], work_dir, dirs_exist_ok=True, ignore=lost)
     return finished[1]
@@ -146,7 +146,7 @@ def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> N
 def test_after_the_clean_up_the_same_request_finds_its_output(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
-    """A finished job keeps its result; nothing is rendered while storage has these bytes."""
+    """A finished job keeps its result; nothing is made again while storage has its bytes."""
     use_settings(get_settings().model_copy(update={"keep_segments": False}))
     second = run(demo_clip)
     assert not list((work_dir / "jobs").rglob("*.mp4"))

@@ -1,4 +1,4 @@
-"""A receiver of callbacks on loopback, which checks them as the docs say."""
+"""A receiver of callbacks on loopback. It checks their signatures with the code in the docs."""
 
 import json
 import re
@@ -14,7 +14,7 @@ QUERY = "order=17&key=sekret42"
 
 
 class Receiver:
-    """Keeps what is posted to it; answers with the given statuses in turn, the last for ever."""
+    """Keeps what is posted to it, and answers with `statuses` in turn; the last one repeats."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[dict[str, str], bytes]] = []
@@ -43,7 +43,7 @@ class Receiver:
         self._thread.start()
 
     def events(self) -> list[dict[str, Any]]:
-        """What was told, each checked as the docs say."""
+        """The events that were received; the signature of each is checked as the docs say."""
         verify = documented_check()
         for headers, body in self.posts:
             verify(body, headers["seedvr2-signature"], SECRET)
@@ -57,7 +57,7 @@ class Receiver:
 
 
 def documented_check() -> Callable[..., None]:
-    """The snippet in docs/callbacks.md, run."""
+    """The function `check_callback` of the code block in docs/callbacks.md."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "callbacks.md").read_text(), re.S)
     names: dict[str, Any] = {}
     exec(code, names)

@@ -1,4 +1,4 @@
-"""Counts the bytes that tensors hold while something runs, on any device, "meta" included."""
+"""Count the bytes that tensors hold while code runs, on any device, "meta" included."""
 
 import weakref
 from collections.abc import Callable
@@ -10,7 +10,10 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveBytes(TorchDispatchMode):
-    """Sum of the storages that operators returned and that are still alive, and its peak."""
+    """Counts, inside its `with` block, the bytes of all storages that operators returned.
+
+    `live` is the sum over the storages that still exist, `peak` its largest value so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()

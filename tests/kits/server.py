@@ -1,8 +1,7 @@
-"""A full Prefect server as a process of its own, with every service; `seedvr2 serve`; a place
-alerts go to.
+"""A full Prefect server in a process of its own, a running `seedvr2 serve`, and a webhook.
 
-The session's server (conftest.py) is the embedded one; whoever tests triggers, automations or a
-server that dies needs this.
+The server that tests share (conftest.py) is the embedded one, without all of Prefect's services.
+Tests of triggers, of automations and of a server that dies need this one.
 """
 
 import json
@@ -37,7 +36,7 @@ WAIT_SECONDS = 300.0
 
 
 def eventually(look: Callable[[], Any], what: str, *, seconds: float = WAIT_SECONDS) -> Any:
-    """What `look` gives, as soon as it gives something."""
+    """Call `look` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"{what} did not happen"
@@ -46,10 +45,10 @@ def eventually(look: Callable[[], Any], what: str, *, seconds: float = WAIT_SECO
 
 
 class Server:
-    """A server on PREFECT_HOME that can be killed and started again at the same address."""
+    """A Prefect server on PREFECT_HOME that can be killed and started again at its address."""
 
     def __init__(self, environment: Mapping[str, str], *, ui: bool = False) -> None:
-        """Use PREFECT_API_URL's port, or a free one; its own `environment` names it."""
+        """Use the port in PREFECT_API_URL, or a free one; `self.environment` then names the URL."""
         self._options = [] if ui else ["--no-ui"]
         self.url = environment.get("PREFECT_API_URL") or _free_url()
         self.environment = {**environment, "PREFECT_API_URL": self.url}
@@ -66,7 +65,7 @@ class Server:
         self.client.close()
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         port = self.url.split(":")[2].split("/")[0]
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
         prepare_home(self._log.parent)
@@ -81,13 +80,16 @@ class Server:
         eventually(self._answers, f"the server's start ({self._log})")
 
     def kill(self) -> None:
-        """kill -9, its database left as it is."""
+        """kill -9 the server; its database stays as it is."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def post(self, path: str, body: object) -> Any:
-        """POST and read; what may be asked twice: a busy sqlite answers late or 503."""
+        """POST and return the answer; only for requests that may be repeated.
+
+        A server whose sqlite is busy answers late or with 503, and is asked again.
+        """
         answers: list[httpx.Response] = []
 
         def ask() -> bool:
@@ -113,20 +115,21 @@ def _free_url() -> str:
 
 @contextmanager
 def prefect_server(environment: Mapping[str, str], *, ui: bool = False) -> Iterator[httpx.Client]:
-    """Run a server on PREFECT_HOME and the port of PREFECT_API_URL; a client of its REST API."""
+    """Run a server on PREFECT_HOME and the port of PREFECT_API_URL; yields a REST client of it."""
     with Server(environment, ui=ui) as server:
         yield server.client
 
 
 class Serve:
-    """A running `seedvr2 serve` on free ports, and all that it started."""
+    """A running `seedvr2 serve` on free ports, with every process that it started."""
 
     def __init__(self, folder: Path, **changes: str) -> None:
-        """Start it; its database and work directory are in this folder.
+        """Start it.
 
         Args:
-            folder: a second one on the same folder goes on where the first ended.
-            changes: of the environment.
+            folder: holds its database and work directory. A second one on the same folder goes on
+                where the first ended.
+            changes: environment variables to set.
         """
         self.folder = folder
         self.work_dir = folder / "work"
@@ -155,7 +158,7 @@ class Serve:
         self.urls: dict[str, str] = {}
 
     def wait_until_ready(self) -> "Serve":
-        """Read the addresses, which it prints when all is up."""
+        """Read the addresses that it prints when everything is running."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             name, _, value = line.strip().partition(": ")
@@ -176,7 +179,7 @@ class Serve:
         return done
 
     def start_script(self, source: str | Path) -> "subprocess.Popen[str]":
-        """Start upscale.sh."""
+        """Start upscale.sh with its gateway."""
         return subprocess.Popen(
             ["bash", "upscale.sh", str(source), "--resolution", "720p"],
             env=self.environment
@@ -189,17 +192,17 @@ class Serve:
         )
 
     def submit(self, *words: str | Path) -> str:
-        """Submit a job; its id."""
+        """Submit a job; returns the job's id."""
         done = self.command("submit", *words)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
 
     def status(self, job: str) -> dict[str, Any]:
-        """Where a job is."""
+        """The gateway's status of a job."""
         return httpx.get(f"{self.urls['gateway']}/status/{job}", timeout=60).json()
 
     def wait_for(self, job: str, *statuses: str) -> dict[str, Any]:
-        """The job's status as soon as it is one of these."""
+        """Wait until the job has one of these statuses; returns the gateway's answer."""
 
         def there() -> dict[str, Any] | None:
             with suppress(httpx.TransportError, KeyError):  # a part is being started again
@@ -209,27 +212,27 @@ class Serve:
         return eventually(there, f"job {job} {statuses}; serve said: {self.said()}")
 
     def processes(self) -> dict[int, str]:
-        """Everything that runs and was started by it, orphans included: id and command line."""
+        """Command lines by process id of everything it started that runs, orphans included."""
         return {pid: command_of(pid) for pid in marked(self._mark)}
 
     def part(self, text: str) -> int:
-        """The process with this text in its command line: one of serve's own children."""
+        """Id of the child of serve that has this text in its command line."""
         own = {pid: command for pid, command in self.processes().items() if text in command}
         return min(own)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end; its exit code."""
+        """Send it a signal and wait for its end; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """Kill it, if it is still there."""
+        """Kill it if it is still running."""
         self.process.kill()
         self.process.communicate()
 
 
 class Alerts:
-    """A chat service's webhook: keeps what is posted to it."""
+    """A webhook that keeps the JSON bodies posted to it, like a chat service's."""
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []

@@ -1,4 +1,4 @@
-"""What a run's record means, when it is looked at again, and whose the file in storage is."""
+"""Verdicts on runs, the time a job has left, and whether a file in storage is a run's output."""
 
 import json
 import os
@@ -22,9 +22,11 @@ from prefect.states import (
 )
 
 from tasks.recovery.output import NOTE, look_once, save_result
-from tasks.recovery.report import MARK, RunReport, Verdict, report_on
-from tasks.recovery.settle import has_attempts
+from tasks.recovery.report import RunReport, report_on
+from tasks.recovery.states import MARK
+from tasks.recovery.verdicts import Verdict
 from tasks.recovery.watch import seconds_left
+from tasks.run import PROGRESS_KEY, read_progress
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import open_storage
@@ -47,30 +49,36 @@ PROSPECT = Prospect(
 def beat(
     *, age: float = 1.0, percent: float = 50.0, began: float = 600.0, **metadata: str
 ) -> Artifact:
-    """A progress artifact: how old its beat and the artifact itself are, in seconds."""
+    """A progress artifact. `age` is that of its beat, `began` that of the artifact, in seconds."""
     told = {
         "beat_at": (NOW - timedelta(seconds=age)).isoformat(timespec="milliseconds"),
         "phase": "restore",
         "stall_limit": "120.0",
         "job": PROSPECT.model_dump_json(),
     }
-    return Artifact(created=NOW - timedelta(seconds=began), data=percent, metadata_=told | metadata)
+    return Artifact(
+        key=PROGRESS_KEY,
+        created=NOW - timedelta(seconds=began),
+        data=percent,
+        metadata_=told | metadata,
+    )
 
 
 def report(
     *states: State, progress: Artifact | None = None, run_id: UUID | None = None, **fields: object
 ) -> RunReport:
-    """The report on a run with this history."""
+    """The report on a run that has been in these states."""
     run = FlowRun.model_validate(
         {"id": run_id or uuid4(), "flow_id": uuid4(), "run_count": 1, "deployment_id": uuid4()}
         | fields
     )
     run.state = states[-1]
-    return report_on(run, states, progress, asked_for=run.id, now=NOW)
+    saved = read_progress([progress] if progress else [])
+    return report_on(run, states, saved, asked_for=run.id, now=NOW)
 
 
 def verdict(*states: State, **how: object) -> Verdict:
-    """What it means."""
+    """The verdict on a run that has been in these states."""
     return report(*states, **how).verdict  # type: ignore[arg-type]
 
 
@@ -129,13 +137,13 @@ def test_the_new_eta_follows_from_progress() -> None:
 
 def test_two_re_queues_and_none_after_a_limit() -> None:
     for recoveries, left in ((0, True), (1, True), (2, False)):
-        assert has_attempts(report(Crashed(), labels={"recoveries": recoveries})) is left
+        assert report(Crashed(), labels={"recoveries": recoveries}).may_requeue is left
     overdue = beat(deadline=(NOW - timedelta(days=1)).isoformat())
-    assert not has_attempts(report(Running(), progress=overdue))
+    assert not report(Running(), progress=overdue).may_requeue
 
 
 def store(settings: Settings, content: bytes, name: str = PROSPECT.output_name) -> str:
-    """Put a file into storage; its digest."""
+    """Put a file into storage; returns its SHA-256."""
     path = settings.work_dir / "made.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -156,7 +164,7 @@ def lost(**fields: object) -> RunReport:
 
 
 def result(settings: Settings) -> UpscaleResult:
-    """What an earlier run of the same request said."""
+    """The result that an earlier run of the same request published."""
     found = look_once(lost())
     assert found is not None
     return found.model_copy(update={"job_id": str(uuid4()), "seconds": 77.0, "notes": ()})

@@ -1,4 +1,4 @@
-"""Callbacks: a real receiver on loopback, checked with the snippet that the docs give out."""
+"""Callbacks to a real receiver on loopback, which checks them with the code in the docs."""
 
 import asyncio
 import json
@@ -219,7 +219,7 @@ def test_a_mistyped_field_does_not_show_its_address(settings: Settings) -> None:
 
 
 def noted(run_id: str) -> dict[str, Any]:
-    """The run's artifact on its callback."""
+    """The artifact that says what became of the run's callback."""
     own = {"flow_run_id": {"any_": [UUID(run_id)]}, "key": {"any_": [CALLBACK_KEY]}}
     with get_client(sync_client=True) as client:
         (found,) = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(own))
@@ -228,7 +228,7 @@ def noted(run_id: str) -> dict[str, Any]:
 
 
 def probed_earlier(clip: Path, settings: Settings) -> ProbedSource:
-    """What the probe of a run has found."""
+    """What an earlier probe of the clip found."""
     sha256 = file_sha256(clip)
     size = clip.stat().st_size
     return ProbedSource(
@@ -289,7 +289,7 @@ def test_a_refused_request_runs_nothing(settings: Settings) -> None:
 
 @pytest.mark.usefixtures("in_api")
 def test_a_run_that_is_cancelled(receiver, settings) -> None:
-    """As a worker's runner calls it: its own class, in a process that is not the run's."""
+    """Called as a worker calls it: through Prefect's hook runner, outside the run's process."""
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(upscale, parameters={"callback_url": receiver.url})
 

@@ -1,4 +1,4 @@
-"""Who tells the caller of a run that cannot do so itself: the worker. Real worker, real server."""
+"""The worker sends the callback of a run that cannot do so itself; real worker, real server."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(600), pytest.mark.usefixture
 
 
 class SilentServer:
-    """Takes requests for videos and never answers: the run that asked is at work."""
+    """Takes requests for videos and never answers, so that the run that asked stays at work."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -67,7 +67,7 @@ def silent() -> Iterator[SilentServer]:
 def worker(
     receiver: Receiver, silent: SilentServer, api_url: str, tmp_path: Path
 ) -> Iterator[tuple[str, int]]:
-    """A process worker: its pool and process id."""
+    """A process worker; gives its pool and process id."""
     pool = f"callbacks-{uuid4().hex[:8]}"
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
@@ -92,7 +92,7 @@ def worker(
 
 
 def start(client: SyncPrefectClient, pool: str, silent: SilentServer, receiver: Receiver) -> UUID:
-    """A run that waits for its source."""
+    """Start a run that waits for its source."""
     deployment = client.create_deployment(
         client.create_flow(upscale),
         pool,

@@ -1,4 +1,4 @@
-"""A SIGTERM whose handling fails in Prefect's engine is a SIGTERM all the same."""
+"""A SIGTERM ends a run also when Prefect's engine fails to handle it."""
 
 import signal
 
@@ -9,7 +9,7 @@ from tasks.run.termination import termination_heard
 
 
 def _lose(signal_: BaseException) -> None:
-    """What the task engine does with a signal when it has no task run at hand."""
+    """Fail as the task engine does when a signal comes before it has a task run."""
     try:
         raise signal_
     except BaseException as error:

@@ -1,0 +1,63 @@
+"""Which runs `recover` has an appointment to look at, and when."""
+
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import (
+    Completed,
+    Crashed,
+    Running,
+)
+
+from flows.recover import recover
+from flows.upscale import upscale
+from tasks.run.appointments import LABEL_RECOVERIES, Watch, appoint
+from tests.kits.lost_runs import LostRun, eta, recovered
+
+
+def test_a_watched_run_has_a_label_and_one_appointment_at_its_eta(job: LostRun) -> None:
+    watch = Watch(job.id)
+    watch.keep(None)
+    assert job.run.labels[LABEL_RECOVERIES] == 0
+    assert not job.looks()
+    watch.keep(1000.0)
+    watch.keep(1000.0)
+    (look,) = job.looks()
+    assert 900 < eta(look) < 1001
+    assert look.parameters == {"run_id": str(job.id)}
+    assert look.idempotency_key == f"recover:{job.id}:{job.run.run_count}:0"
+
+
+def test_who_asks_twice_has_one_appointment_and_a_later_one_does_not_count(
+    client: SyncPrefectClient, job: LostRun
+) -> None:
+    first = appoint(client, job.run, 1000)
+    assert first is not None
+    for asked, expected in ((1000, 1), (2000, 1), (100, 2), (1000, 2)):
+        appoint(client, job.run, asked)
+        assert len(job.looks()) == expected, asked
+    for look in job.looks():
+        client.set_flow_run_state(look.id, Completed(), force=True)
+    appoint(client, job.run, 1000)
+    assert [str(look.idempotency_key)[-1] for look in job.looks()] == ["0", "1", "2"]
+
+
+def test_nobody_watches_where_no_recover_is_deployed(
+    client: SyncPrefectClient, deployed: dict[str, UUID], job: LostRun
+) -> None:
+    client.delete_deployment(deployed["recover"])
+    Watch(job.id).keep(1000.0)
+    assert LABEL_RECOVERIES not in job.run.labels
+    assert recovered(job.beat()) == "alive: Running"
+
+
+def test_the_commands_own_runs_are_not_watched(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    run = client.create_flow_run(upscale, state=Running())
+    Watch(run.id).keep(1000.0)
+    assert LABEL_RECOVERIES not in client.read_flow_run(run.id).labels
+    client.set_flow_run_state(run.id, Crashed(), force=True)
+    state = recover(run.id, return_state=True)
+    assert "no deployment started it" in str(state.message)
+    assert client.read_flow_run(run.id).state_name == "Crashed"

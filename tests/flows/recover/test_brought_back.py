@@ -1,0 +1,161 @@
+"""Lost runs: `recover` ends them, and then completes, re-queues or fails them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State
+from prefect.states import (
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Crashed,
+    Pending,
+    Running,
+)
+from pydantic import SecretStr
+
+from tasks.recovery import output
+from tasks.recovery.states import MARK
+from tasks.run.appointments import LABEL_RECOVERIES
+from tasks.run.callback import call_back
+from tasks.settings import Settings, use_settings
+from tasks.storage.base import Stored
+from tasks.storage.local import LocalStorage
+from tests.kits.lost_runs import PROSPECT, LostRun, eta, recovered, store
+from tests.kits.server import Alerts
+
+
+def test_a_hung_run_whose_file_is_stored_is_completed(settings: Settings, job: LostRun) -> None:
+    store(settings)
+    assert recovered(job.beat(age=10)) == f"silent: Running; completed: {PROSPECT.output_name}"
+    assert job.state.startswith(f"Completed: {MARK}it gave no sign of life, but its output")
+    (result,) = job.results()
+    assert (result.job_id, result.filename) == (str(job.id), PROSPECT.output_name)
+    assert Path(str(result.output_path)).is_file()
+
+
+@pytest.fixture
+def caller(settings: Settings) -> Iterator[Alerts]:
+    """A webhook that callbacks may be sent to."""
+    caller = Alerts()
+    host = caller.url.split("/")[2]
+    use_settings(
+        settings.model_copy(update={"callback_secret": SecretStr("s" * 32), "fetch_allow": (host,)})
+    )
+    yield caller
+    caller.close()
+
+
+def test_the_caller_is_told_of_the_end_and_not_of_our_cancel(
+    client: SyncPrefectClient, deployed: dict[str, UUID], settings: Settings, caller: Alerts
+) -> None:
+    """A worker that cancels the run for `recover` also calls its hooks; they must stay silent."""
+    store(settings)
+    job = LostRun(client, deployed["upscale"], callback_url=caller.url).beat(age=10)
+
+    def hook() -> None:
+        call_back(None, job.run, Cancelling())
+
+    with job.when("Cancelling", then=hook):
+        assert "completed" in recovered(job)
+    assert [(body["status"], body["job_id"]) for body in caller.bodies] == [
+        ("completed", str(job.id))
+    ]
+    assert caller.bodies[0]["filename"] == PROSPECT.output_name
+
+
+@pytest.mark.soak
+def test_a_result_that_was_published_is_not_published_again(
+    settings: Settings, job: LostRun
+) -> None:
+    store(settings)
+    recovered(job.beat().becomes(Crashed()))
+    job.becomes(Crashed())
+    assert "completed" in recovered(job)
+    assert len(job.results()) == 1
+
+
+@pytest.mark.parametrize(
+    "before", [pytest.param(0, marks=pytest.mark.soak), 1], ids=["from none", "from one"]
+)
+def test_a_lost_run_is_re_queued_twice_and_then_fails(job: LostRun, before: int) -> None:
+    job.client.update_flow_run_labels(job.id, {LABEL_RECOVERIES: before})
+    job.beat().becomes(Crashed(message="killed"))
+    for number in range(before + 1, 3):
+        assert recovered(job) == f"crashed: Crashed; re-queued, {number}"
+        assert job.state == f"AwaitingRetry: {MARK}it crashed; re-queued, {number} of 2"
+        assert job.run.labels[LABEL_RECOVERIES] == number
+        assert eta(job.run) < 1
+        job.artifact_id = None
+        job.becomes(Pending(), Running()).beat().becomes(Crashed(message="killed"))
+    assert "failed: output file not found" in recovered(job)
+    assert job.state == (
+        "Failed: output file not found; it crashed and was re-queued 2 times; before that: "
+        "Crashed: killed"
+    )
+    assert not job.results()
+    assert all(look.state and look.state.is_scheduled() for look in job.looks())
+
+
+class SlowStorage(LocalStorage):
+    """A storage that shows the output at the third look only."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.storage_dir)
+        self._settings = settings
+        self.looks = 0
+
+    def stat(self, name: str) -> Stored | None:
+        """Look; the file is not there the first two times."""
+        self.looks += 1
+        if self.looks == 3:
+            store(self._settings)
+        return super().stat(name)
+
+
+def test_without_an_attempt_left_storage_is_looked_at_three_times(
+    settings: Settings, job: LostRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = SlowStorage(settings)
+    monkeypatch.setattr(output, "open_storage", lambda _: storage)
+    job.client.update_flow_run_labels(job.id, {LABEL_RECOVERIES: 2})
+    assert "completed" in recovered(job.beat().becomes(Crashed()))
+    assert storage.looks == 3
+
+
+def test_a_run_that_its_worker_never_started_is_re_queued(impatient: None, job: LostRun) -> None:
+    job.becomes(AwaitingRetry(scheduled_time=datetime.now(UTC)), Pending())
+    assert recovered(job) == "stuck: Pending; re-queued, 1"
+    assert "its worker took it and never started it" in job.state
+
+
+def test_a_cancel_of_an_earlier_attempt_ends_no_later_one(job: LostRun) -> None:
+    job.becomes(Cancelling(), Cancelled(), Pending(), Running(), Crashed(message="died"))
+    assert recovered(job) == "crashed: Crashed; re-queued, 1"
+
+
+def test_what_a_recover_left_half_done_is_finished_by_the_next(job: LostRun) -> None:
+    job.beat(age=10).becomes(Crashed(), Cancelling(message=f"{MARK}it crashed"))
+    assert recovered(job) == "interrupted: Cancelling; re-queued, 1"
+    assert job.run.state_name == "AwaitingRetry"
+
+
+@pytest.mark.parametrize("end", [(), (Crashed(message="no heartbeat"),)], ids=["silent", "crashed"])
+def test_what_somebody_cancels_ends_though_its_worker_is_gone(
+    impatient: None, job: LostRun, end: tuple[State, ...]
+) -> None:
+    job.beat(age=10).becomes(Cancelling(), *end)
+    assert recovered(job).endswith("; cancelled")
+    assert job.state.startswith(f"Cancelled: {MARK}it was cancelled, and its worker was gone")
+
+
+@pytest.mark.soak
+def test_a_run_past_its_limit_is_final(job: LostRun) -> None:
+    deadline = datetime.now(UTC) - timedelta(seconds=10)
+    assert "overdue: Running; failed" in recovered(job.beat(deadline=deadline.isoformat()))
+    assert job.run.state_name == "TimedOut"
+    assert "passed its limit of 7200 s" in job.state

@@ -1,0 +1,193 @@
+"""The record of a run: which threads reach it, what it publishes, who else is told."""
+
+import contextvars
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.logging import disable_run_logger
+from prefect.runtime import flow_run
+
+from seedvr2_core.errors import ChildFailedError
+from tasks.child import Child
+from tasks.net.stoppable import run_stoppable
+from tasks.run import PROGRESS_KEY, current, keep_record, read_progress
+from tasks.run.artifacts import SavedProgress, newest_artifact
+from tasks.run.record import DONE, JobProgress, JobRecord, shown_to
+from tasks.schemas import FetchedSource, PlannedJob
+from tasks.step import step
+
+JOB = PlannedJob(
+    job_key="0123456789ab" + "c" * 52,
+    job_dir=Path("/work/jobs/0123"),
+    source=FetchedSource(path=Path("/a.mp4"), sha256="ab" * 32, size_bytes=500_000, name="a.mp4"),
+    num_segments=2,
+    num_frames=40,
+    width=1280,
+    height=720,
+    resolution="720p",
+    engine="lanczos",
+    engine_label="Lanczos",
+    device="cpu",
+    output_name="a_720p_0123456789ab.mp4",
+    eta_seconds=10.0,
+    job_limit_seconds=3600.0,
+    stall_limit_seconds=60.0,
+    duration_seconds=1.6,
+)
+
+
+class Audience:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plans: list[PlannedJob] = []
+        self.progress: list[JobProgress] = []
+
+    def planned(self, job: PlannedJob) -> None:
+        self.plans.append(job)
+
+    def progressed(self, progress: JobProgress) -> None:
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def audience() -> Iterator[Audience]:
+    audience = Audience()
+    with shown_to(audience):
+        yield audience
+
+
+@step(name="plain")
+def plain() -> tuple[JobRecord, int]:
+    return current(), threading.get_ident()
+
+
+@step(name="with a timeout", timeout_seconds=30)
+def with_timeout() -> tuple[JobRecord, int]:
+    return current(), threading.get_ident()
+
+
+@step(name="with a coroutine")
+def with_coroutine() -> JobRecord:
+    async def ask() -> JobRecord:
+        return current()
+
+    return run_stoppable(ask())
+
+
+def saved(run_id: str) -> SavedProgress:
+    with get_client(sync_client=True) as client:
+        return read_progress(newest_artifact(client, UUID(run_id), PROGRESS_KEY))
+
+
+def test_tasks_of_every_kind_reach_the_record_of_their_flow(in_api: None) -> None:
+    @flow(name="record", persist_result=False)
+    def work() -> None:
+        with keep_record() as record:
+            assert current() is record
+            assert plain() == (record, threading.get_ident())
+            assert with_timeout() == (record, threading.get_ident())
+            assert with_coroutine() is record
+        assert current() is not record
+
+    work()
+
+
+def test_a_flow_in_another_thread_has_a_record_of_its_own(in_api: None) -> None:
+    records: list[JobRecord] = []
+    together = threading.Barrier(2, timeout=60)
+
+    @flow(name="record", persist_result=False)
+    def work() -> None:
+        with keep_record() as record:
+            together.wait()
+            found, _ = plain()
+            assert found is record
+            records.append(found)
+            together.wait()
+
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work,)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(set(map(id, records))) == 2
+
+
+def test_the_last_word_of_a_run_is_published(in_api: None, audience: Audience) -> None:
+    @flow(name="record", persist_result=False)
+    def work() -> str:
+        with keep_record() as record:
+            record.planned(JOB)
+            record.enter("load", stall_seconds=9.0, within=3600.0)
+            record.progress(phase="encode", frames=20, num_frames=40, stall_seconds=60.0)
+        return str(flow_run.id)
+
+    found = saved(work())
+    assert (found.phase, found.percent, found.stall_seconds) == (DONE, 100.0, 7200.0)
+    assert found.description == "done: 40 of 40 frames -> a_720p_0123456789ab.mp4"
+    assert found.prospect is not None
+    assert (found.prospect.job_key, found.prospect.input_size_mb) == (JOB.job_key, 0.5)
+    assert audience.plans == [JOB]
+    assert [(told.phase, told.percent) for told in audience.progress] == [
+        ("planned", 0.0),
+        ("load", 0.0),
+        ("encode", 49.5),
+    ]
+
+
+def test_a_run_that_fails_publishes_where_it_was(in_api: None) -> None:
+    ids: list[str] = []
+
+    @flow(name="record", persist_result=False)
+    def work() -> None:
+        ids.append(str(flow_run.id))
+        with keep_record() as record:
+            record.planned(JOB)
+            record.progress(phase="encode", frames=20, num_frames=40, stall_seconds=60.0)
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        work()
+    found = saved(ids[0])
+    assert (found.phase, found.percent) == ("encode", 49.5)
+
+
+def test_the_limit_is_counted_from_the_first_phase_that_names_one(audience: Audience) -> None:
+    record = JobRecord(None, logging.getLogger())
+    record.planned(JOB)
+    record.enter("load", stall_seconds=1.0, within=3600.0)
+    record.enter("load", stall_seconds=1.0, within=3600.0)
+    record.enter("deliver", stall_seconds=1.0)
+    _, first, second, delivery = [told.deadline for told in audience.progress]
+    assert first is not None
+    assert first == second
+    assert delivery is None
+
+
+def test_outside_a_run_listeners_are_told_and_nothing_is_published(audience: Audience) -> None:
+    current().progress(phase="upload", frames=None, num_frames=40, stall_seconds=60.0)
+    assert [told.phase for told in audience.progress] == ["upload"]
+    with disable_run_logger():
+        current().log("a line")
+
+
+def test_lines_of_a_child_reach_the_record(caplog: pytest.LogCaptureFixture) -> None:
+    """A reader thread passes them on."""
+    caplog.set_level(logging.INFO)
+    command = (sys.executable, "-c", "import sys; print('a line of the child', file=sys.stderr)")
+    child = Child(log=current().log, command=command)
+    with pytest.raises(ChildFailedError):
+        child.next_event(stall=60.0, deadline=time.monotonic() + 60.0, doing="printing")
+    child.close()
+    assert "a line of the child" in caplog.text
