@@ -20,7 +20,7 @@ from prefect.states import State
 from starlette.types import ASGIApp
 
 from deployments.gateway.app import create_app
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.listen import server_config
 from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
@@ -71,7 +71,7 @@ def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.C
     """A gateway with these settings, and a client of it."""
     use_settings(settings)
     with (
-        served(create_app(settings, PrefectLine(api_url)), port) as url,
+        served(create_app(settings, PrefectApi(api_url)), port) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client

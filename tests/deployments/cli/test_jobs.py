@@ -203,7 +203,7 @@ def test_logs_follow_until_the_end_and_take_late_lines(
     began = datetime.now(UTC)
     write_log(job, "first", "second", "third", at=began)
     seen: set[str] = set()
-    line = gateway_client.Gateway(Settings(), url=str(client.base_url), say=print)
+    line = gateway_client.GatewayClient(Settings(), url=str(client.base_url), say=print)
     assert [e["message"] for e in line.logs(job, seen, None)] == ["first", "second", "third"]
     write_log(job, "late", at=began + timedelta(seconds=0.5))
     assert [e["message"] for e in line.logs(job, seen, began.isoformat())] == ["late"]
@@ -261,7 +261,7 @@ def test_a_gateway_that_has_answered_is_waited_for(settings: Settings, api_url: 
     said = threading.Event()
     with gateway(settings, api_url) as first:
         port = first.base_url.port or 0
-        line = gateway_client.Gateway(
+        line = gateway_client.GatewayClient(
             settings, url=str(first.base_url), say=lambda text: said.set()
         )
         words = ["submit", URL, "--gateway", str(first.base_url)]

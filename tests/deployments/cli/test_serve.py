@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deployments.cli.serve import reachable, tied
+from deployments.cli.serve import attach_to_worker, reachable
 from seedvr2_core.files.durable import file_sha256
 from tests.kits.processes import ROOT, command_line, run_command
 from tests.kits.server import WAIT_SECONDS, Serve, eventually
@@ -197,7 +197,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence(started: list[Serve], tmp_
 
 
 def test_flow_runs_are_tied_to_their_worker() -> None:
-    template = tied({"job_configuration": {}, "variables": {"properties": {}}})
+    template = attach_to_worker({"job_configuration": {}, "variables": {"properties": {}}})
     command = template["job_configuration"]["command"]
     assert command.startswith(sys.executable)
     assert "--parent={{ $SEEDVR2_ATTACHED_PID }} prefect.engine" in command

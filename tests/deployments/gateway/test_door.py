@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.prefect_api import PrefectApi
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 from tests.kits.gateway import URL, VIDEO, deployed, gateway, served
@@ -256,7 +256,7 @@ def test_a_new_token_and_its_digest_belong_together() -> None:
 
 def test_an_app_without_a_server_needs_an_address() -> None:
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InvalidRequestError):
-        create_app(Settings(), PrefectLine())
+        create_app(Settings(), PrefectApi())
 
 
 def test_prefects_password_is_shown_to_prefect() -> None:
