@@ -1,7 +1,7 @@
 """The image and the stack, parsed and linted: there is no Docker engine in the tests.
 
 Every service's command is also run as a plain process: here with --help, for real in
-test_deploy.py, test_gateway.py and test_edge.py.
+test_apply.py, gateway/test_main.py and test_edge.py.
 """
 
 import fnmatch

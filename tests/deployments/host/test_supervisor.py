@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from deployments.host import supervisor as module
-from deployments.host.attached import attached
 from deployments.host.supervisor import AskedToStop, ManagedProcess, Supervisor
 from seedvr2_core.errors import ServiceError
 from tests.kits.processes import ROOT, children_of, is_running
@@ -180,30 +179,3 @@ supervisor.watch()
     while any(map(is_running, tree)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def test_attached_becomes_the_module(tmp_path: Path) -> None:
-    (tmp_path / "told.py").write_text("import sys; print(__name__, *sys.argv[1:])")
-    command = attached("told", "a", "--b")
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "__main__ a --b\n", done.stderr
-
-
-def test_attached_to_a_parent_that_is_gone_runs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "told.py").write_text("print('ran')")
-    done = subprocess.run(
-        attached("told", parent=2**22),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
