@@ -78,8 +78,8 @@ def upscale(
 ) -> None:
     """Upscale a video on this machine.
 
-    The last line of stdout is the path of the result, or its address if the storage is remote. If
-    it is interrupted, the same command goes on after the last finished segment.
+    The last line of stdout is the path of the result, or its address if the storage is remote.
+    After an interruption the same command goes on after the last finished segment.
     """
     with exit_codes(KEPT):
         _use_settings(work_dir)

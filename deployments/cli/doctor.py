@@ -166,10 +166,10 @@ def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
 def _check_storage(settings: Settings) -> DoctorCheck:
     """Check where outputs go; Bunny is asked whether it accepts the key."""
     if settings.storage == "local":
-        told = f"local folder {settings.storage_dir}"
-        return DoctorCheck(
-            name="storage", ok=True, told=f"{told}, links {settings.public_url or 'none'}"
-        )
+        url = settings.public_url
+        links = f"links {url}" if url else "no links (SEEDVR2_PUBLIC_URL is not set)"
+        told = f"local folder {settings.storage_dir}, {links}"
+        return DoctorCheck(name="storage", ok=True, told=told)
     try:
         zone = read_zone(settings)
         BunnyStorage(zone).stat("seedvr2-doctor.mp4")

@@ -43,7 +43,8 @@ class PlanSummary(BaseModel):
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
             f"segments  {self.segments}",
-            f"time      about {self.eta_seconds:.0f} s; fails after {self.job_limit_seconds:.0f} s",
+            f"time      about {self.eta_seconds:.0f} s, a job is stopped after "
+            f"{self.job_limit_seconds:.0f} s",
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
 

@@ -37,13 +37,17 @@ WORKER_GRACE_SECONDS = 40.0
 """Long, because a flow run that is asked to end first ends its child."""
 KEPT = "jobs that were at work go on at the next start"
 
-_Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free port.")]
-
 
 def serve(
-    gateway_port: _Port = GATEWAY_PORT,
-    api_port: _Port = API_PORT,
-    edge_port: _Port = EDGE_PORT,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the gateway; 0 takes a free one.")
+    ] = GATEWAY_PORT,
+    api_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of Prefect's server; 0 takes a free one.")
+    ] = API_PORT,
+    edge_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the edge; 0 takes a free one.")
+    ] = EDGE_PORT,
     host: Annotated[
         str, typer.Option(help="Address of gateway and edge; Prefect's API stays on loopback.")
     ] = "127.0.0.1",

@@ -20,7 +20,7 @@ def main(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     parent: Annotated[
-        int | None, typer.Option(help="End when the process with this id ends.")
+        int | None, typer.Option(help="Id of a process; the gateway ends with it.")
     ] = None,
     new_token: Annotated[
         bool, typer.Option("--new-token", help="Print a new token and its digest, and exit.")
