@@ -105,7 +105,11 @@ def _check_convolutions() -> list[DoctorCheck]:
     import torch
 
     if not torch.cuda.is_available():
-        return [DoctorCheck(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
+        return [
+            DoctorCheck(
+                name="conv3d", ok=True, notable=True, told="convolutions not checked: no GPU"
+            )
+        ]
     from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
     reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
@@ -149,6 +153,7 @@ def _figures(check: "ConvCheck") -> str:
 
 
 def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
+    """Check that the work directory can be written, that file locks work there, and its space."""
     folder = settings.work_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,9 @@ Overlap = Annotated[
 ]
 StitchMode = Annotated[
     str,
-    typer.Option(help="How shared frames are joined: crossfade, or later (the earlier batch's)."),
+    typer.Option(
+        help="How shared frames are joined: crossfade, or later (keeps the earlier batch's)."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 ColorCorrection = Annotated[
@@ -45,7 +47,7 @@ WorkDir = Annotated[
     Path | None,
     typer.Option(help="Folder of jobs and outputs; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 
 
 def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:

@@ -263,8 +263,8 @@ def _print_report(report: WeightsReport, as_json: bool) -> None:
 def _file_line(file: FileReport) -> str:
     """A file in one line: what it is, its digest, and whether it may be used and why."""
     what = f"{file.part} {'/'.join(file.dtypes)}" if file.part else "not used"
-    told = _STATUS_WORDS.get(file.status, "refused")
+    status = _STATUS_WORDS.get(file.status, "refused")
     rest = [n for n in file.notes if not n.startswith(_STATUS_WORDS["unknown"])]
     digest = f", sha256 {file.sha256[:12]}" if file.sha256 else ""
     size = f"{file.size_bytes / 1e6:,.1f} MB"
-    return f"{file.name}: {what}, {size}{digest}, {'; '.join([told, *rest])}"
+    return f"{file.name}: {what}, {size}{digest}, {'; '.join([status, *rest])}"

@@ -326,6 +326,7 @@ def _local_error(folder: Path, error: OSError) -> ResourceError:
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

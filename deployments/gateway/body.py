@@ -220,6 +220,8 @@ class _FormReader:
             raise InvalidRequestError("a field of the form is not UTF-8 text") from error
         return {"filename": self._filename, **fields}
 
+    # The methods below are callbacks of the parser.
+
     def _name(self, data: bytes) -> None:
         self._count(data)
         self._header[0].extend(data)

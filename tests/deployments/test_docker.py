@@ -179,7 +179,7 @@ def test_every_command_is_one_that_runs(services: dict[str, dict[str, Any]]) -> 
 
 @functools.cache
 def _help_of(command: tuple[str, ...]) -> str:
-    """What a program says of its options."""
+    """A program's help text."""
     program = {"python": [sys.executable], "prefect": [sys.executable, "-m", "prefect"]}
     words = [*program[command[0]], *command[1:], "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""prefect.yaml and what `make deploy` makes of it, without a server."""
+"""prefect.yaml, and how `make deploy` fits it to a site, without a server."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ ENTRYPOINTS = ("flows.upscale.upscale", "flows.route.route", "flows.recover.reco
 
 @pytest.fixture(autouse=True)
 def environment_decides() -> None:
-    """No settings that an earlier test of this process left."""
+    """Forget settings that an earlier test has put in force."""
     use_settings(None)
 
 

@@ -1,4 +1,4 @@
-"""Many who ask cost few calls; nobody gets an answer older than the question."""
+"""Many callers cost few calls, and nobody gets an answer that is older than the question."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from deployments.gateway.coalescing import Coalescer
 
 
 class Source:
-    """A slow place to ask: knows the squares of even numbers, as of now."""
+    """A slow source: it knows the squares of even numbers, each with the source's version."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []

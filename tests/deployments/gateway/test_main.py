@@ -33,7 +33,7 @@ def run_gateway(*arguments: str, **changes: str) -> "subprocess.Popen[str]":
 
 @pytest.fixture
 def command(api_url: str, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The gateway's own process and its address; a killed one had left a file half written."""
+    """The gateway's process and its address, after a killed one has left an unfinished file."""
     left = tmp_path / "intake" / ".upload-0.part"
     left.parent.mkdir()
     left.write_bytes(b"of a killed gateway")
