@@ -24,7 +24,6 @@ _SILENT_STATES = [
         *("Paused", "Suspended", "Scheduled", "AwaitingRetry"),
     )
 ]
-
 """Events after which a run sends no more heartbeats, and should not."""
 
 Action = dict[str, Any]
