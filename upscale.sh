@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Upscale a video through the gateway and wait for it: a thin client for scripts and old habits.
+# Upscale a video through the gateway and wait for the result: a small client for scripts, with the
+# arguments and the output of the old service's script.
 #
 #   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]
 #
-# SEEDVR2_GATEWAY_URL (http://127.0.0.1:8000) and SEEDVR2_GATEWAY_TOKEN (none) say where the gateway is.
-# Exit 0: the last lines are the address and the time; 1: the job failed; 2: wrong arguments.
-# Ctrl-C leaves the job running; its id is on the screen.
+# SEEDVR2_GATEWAY_URL is the gateway's address (default http://127.0.0.1:8000), SEEDVR2_GATEWAY_TOKEN
+# its token (default: none). Exit codes: 0, the last lines are the result's address and the time;
+# 1, the job failed; 2, wrong arguments. Ctrl-C leaves the job running; its id has been printed.
 set -euo pipefail
 
 GATEWAY="${SEEDVR2_GATEWAY_URL:-http://127.0.0.1:8000}"
 GATEWAY="${GATEWAY%/}"
 POLL_SECONDS="${SEEDVR2_POLL_SECONDS:-5}"
-AWAY_SECONDS=900 # how long the gateway may be away before we give up asking
+AWAY_SECONDS=900 # how long we keep asking a gateway that does not answer
 
 usage() {
   printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]\n' >&2
@@ -56,13 +57,13 @@ done
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-# The token goes by file: an argument would be seen by everybody on the machine.
+# curl reads the token from a file, because everybody on the machine can see a command's arguments.
 printf 'silent\nshow-error\n' > "$scratch/curlrc"
 if [[ -n "${SEEDVR2_GATEWAY_TOKEN:-}" ]]; then
   printf 'header = "Authorization: Bearer %s"\n' "$SEEDVR2_GATEWAY_TOKEN" >> "$scratch/curlrc"
 fi
 
-# field NAME: one field of the answer, as plain text on one line; nothing where it is null.
+# field NAME: prints a field of the answer as one line of text; an empty line if it is null.
 field() {
   python3 -c '
 import json, sys
@@ -78,7 +79,7 @@ print("" if value is None else " ".join(str(value).split()))
 ' "$scratch/answer" "$1"
 }
 
-# ask ARGS...: one call, again and again while the gateway or Prefect is away; sets $code.
+# ask ARGS...: makes a request, again and again while the gateway or Prefect is away; sets $code.
 ask() {
   local since=$SECONDS
   while true; do
@@ -95,6 +96,7 @@ ask() {
   done
 }
 
+# refusal: prints why the last request failed, in the gateway's words.
 refusal() {
   local detail
   detail="$(field detail)"
@@ -102,11 +104,12 @@ refusal() {
   printf '%s (HTTP %s from %s)' "${detail:-no reason given}" "$code" "$GATEWAY"
 }
 
+# elapsed: prints the time since the start of the script.
 elapsed() {
   printf '%02d:%02d:%02d' $((SECONDS / 3600)) $((SECONDS / 60 % 60)) $((SECONDS % 60))
 }
 
-# The same key in every attempt: however often we ask, there is one job.
+# Every attempt sends the same key, so there is only one job, however often we ask.
 key="$(python3 -c 'import uuid; print(uuid.uuid4().hex)')"
 if [[ -f "$source_" ]]; then
   name="$(python3 -c 'import sys, os, urllib.parse as u; print(u.quote(os.path.basename(sys.argv[1])))' "$source_")"

@@ -1,18 +1,18 @@
-"""What durability is worth and what it costs: kills survived, flat memory, a busy engine.
+"""What kills cost, whether memory stays flat, and how busy the engine is kept.
 
 `python benchmarks/durability.py [kills] [memory] [shot] [busy] [--kills 25] [--minutes 30]`
 
-kills   engine `sleep`: its child is killed -9 at random moments, over and over, until the work is
-        done: kills survived, segments that each of them cost (begun and not on disk), and whether
-        the joined file is that of an undisturbed run. (Kills of flow, worker and everything at
-        once: tests/faults, `make soak`.)
-memory  peak resident memory of the process tree for a source of so many minutes over that for one
-        minute: 854x480, 25 frames a second, lanczos to 720p, preset fast.
-shot    the same for the tiny SeedVR2 network and a single shot of 5,000 frames over one of 500.
-busy    engine `sleep`: its 50 ms a frame over the wall clock, from the end of its first segment to
-        the end of its last. Means nothing while the machine has other work.
+Without names, all four are run.
 
-Parts that are not named are left out; without any, all are run.
+kills   The engine `sleep` restores a clip, and its child is killed with kill -9 at random moments
+        until the work is done. Reported: kills survived, segments that each kill cost (begun and
+        not yet on disk), and whether the joined file equals that of an undisturbed run. Kills of
+        flow and worker are tests: tests/faults, `make soak`.
+memory  Peak resident memory of the process tree for a source of --minutes over that for a source
+        of one minute: 854x480, 25 frames a second, lanczos to 720p, preset fast.
+shot    The same for the tiny SeedVR2 network and one shot of 5,000 frames over one of 500.
+busy    The engine `sleep` takes 50 ms a frame. Reported: that time over the wall clock, from the
+        end of its first segment to the end of its last. It means nothing on a busy machine.
 """
 
 import argparse
@@ -74,8 +74,10 @@ TINY = dataclasses.replace(
 
 
 def main() -> int:
-    """Run the parts and print what was found as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the benchmarks and print their figures as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[])
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--minutes", type=int, default=30)
@@ -98,7 +100,7 @@ def main() -> int:
 
 
 def kills(folder: Path, wanted: int) -> dict[str, object]:
-    """Kill children until there were enough kills; every job ends like the undisturbed one."""
+    """Repeat jobs until there were enough kills; each must give the file of an undisturbed one."""
     rng, lost, digests = random.Random(5), [], set()
     expected = finish(prepare(folder / "undisturbed", CLIP, BARE, seconds=0.5), CLIP)
     while len(lost) < wanted:
@@ -147,7 +149,7 @@ def kill_after(seconds: float, job_dir: Path, source: Path) -> int | None:
 
 
 def memory(folder: Path, minutes: int) -> dict[str, object]:
-    """Peak memory for one minute and for many."""
+    """Peak memory for a source of one minute and for one of `minutes`."""
     engine = dataclasses.replace(BARE, name="lanczos")
     once = folder / "once.mp4"
     ffmpeg("-i", CLIP, "-an", "-vf", "scale=854:480", "-crf", "16", once)
@@ -161,7 +163,7 @@ def memory(folder: Path, minutes: int) -> dict[str, object]:
 
 
 def shot(folder: Path) -> dict[str, object]:
-    """Peak memory for a short and for a long single shot."""
+    """Peak memory for one short shot and for one long shot."""
     peaks = {}
     for frames in SHOT_FRAMES:
         source = folder / f"{frames}.mp4"
@@ -173,14 +175,14 @@ def shot(folder: Path) -> dict[str, object]:
 
 
 def peak_of(job_dir: Path, source: Path) -> int:
-    """Peak bytes of the tree while a job is made and joined."""
+    """Peak bytes of the process tree while a job is restored and joined."""
     with peak_memory() as peak:
         finish(job_dir, source)
     return peak[0]
 
 
 def told(peaks: dict[int, int], unit: str) -> dict[str, object]:
-    """Peaks and their ratio, the longest over the shortest."""
+    """Peaks, and the ratio of the longest source's to the shortest's."""
     return {
         f"peak_mb_by_{unit}": {length: round(peak / 1e6, 1) for length, peak in peaks.items()},
         "ratio": round(peaks[max(peaks)] / peaks[min(peaks)], 3),
@@ -247,7 +249,7 @@ def prepare(
 
 
 def finish(job_dir: Path, source: Path) -> str:
-    """Make what is missing, join it; the file's digest."""
+    """Restore the missing segments and join them; returns the file's digest."""
     request = restore_request(job_dir, source)
     if request.segments:
         ask(request)
@@ -257,7 +259,7 @@ def finish(job_dir: Path, source: Path) -> str:
 
 
 def restore_request(job_dir: Path, source: Path) -> Restore:
-    """What the task asks of the child."""
+    """The request that the task sends to the child."""
     plan = read_record(JobDir(job_dir).plan_path, Plan)
     return Restore(
         job_dir=job_dir,
@@ -270,7 +272,7 @@ def restore_request(job_dir: Path, source: Path) -> Restore:
 
 
 def next_event(child: Child) -> Event:
-    """The child's next event."""
+    """Read the child's next event."""
     return child.next_event(stall_seconds=600, deadline=time.monotonic() + 7200, doing="measuring")
 
 

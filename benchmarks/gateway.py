@@ -1,10 +1,12 @@
-"""How long GET /status takes, beside Prefect's own two calls for the same data in the same run.
+"""How long GET /status takes, compared with Prefect's own two calls for the same data.
 
 `python benchmarks/gateway.py [--rate 25] [--seconds 8] [--rounds 5] [--json]`
 
-A Prefect server and a gateway as processes of their own, 12 jobs with a progress artifact, half of
-them ended with a result. Requests leave at a fixed rate, whatever the answers take, one job after
-the other. Rounds of both kinds alternate; the figure is the median over the rounds of p95 over p95.
+A Prefect server and a gateway run as processes of their own, with 12 jobs that have a progress
+artifact; half of them have ended with a result. Requests are sent at a fixed rate, however long the
+answers take, to one job after the other. Rounds through the gateway and rounds to Prefect
+alternate. The figure is the 95th percentile through the gateway over that of Prefect, as the median
+of all rounds.
 """
 
 import argparse
@@ -26,13 +28,13 @@ PROGRESS_KEY, RESULT_KEY = "upscale-progress", "upscale-result"
 
 
 def make_jobs(api: httpx.Client) -> list[str]:
-    """Runs of upscale/local as they look in the middle of the work; every second one has ended."""
+    """Create runs of upscale/local with artifacts, as jobs make them; half of them have ended."""
     deployment = api.get("/deployments/name/upscale/local").raise_for_status().json()["id"]
     return [_make_job(api, deployment, number) for number in range(JOBS)]
 
 
 def _make_job(api: httpx.Client, deployment: str, number: int) -> str:
-    """One run with its artifacts."""
+    """Create a run and its artifacts; returns its id."""
     body = {"parameters": {"video_url": f"https://example.org/{number}.mp4"}}
     job = post(api, f"/deployments/{deployment}/create_flow_run", body)["id"]
     _set_state(api, job, "RUNNING", "Running")
@@ -54,12 +56,12 @@ def _set_state(api: httpx.Client, job: str, kind: str, name: str) -> None:
 
 
 async def through_gateway(client: httpx.AsyncClient, job: str) -> None:
-    """What a caller of ours asks."""
+    """Ask the gateway for a job's status."""
     (await client.get(f"/status/{job}")).raise_for_status()
 
 
 async def through_prefect(client: httpx.AsyncClient, job: str) -> None:
-    """The same data from Prefect: the run, then its artifacts."""
+    """Ask Prefect for the same data: the run, then its artifacts."""
     (await client.get(f"/flow_runs/{job}")).raise_for_status()
     wanted = {"flow_run_id": {"any_": [job]}, "key": {"any_": [PROGRESS_KEY, RESULT_KEY]}}
     body = {"artifacts": wanted, "sort": "CREATED_DESC", "limit": 200}
@@ -88,7 +90,7 @@ async def p95(url: str, ask: Ask, jobs: list[str], *, rate: float, seconds: floa
 
 
 def measure(gateway: str, prefect: str, jobs: list[str], options: Any) -> dict[str, Any]:
-    """Rounds of both kinds in turn; a first one of each warms caches."""
+    """Measure both in alternate rounds, after one round of each that fills the caches."""
     rows = []
     for number in range(options.rounds + 1):
         load = {"rate": options.rate, "seconds": options.seconds if number else 1.0}
@@ -109,7 +111,9 @@ def measure(gateway: str, prefect: str, jobs: list[str], options: Any) -> dict[s
 
 def main() -> int:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rate", type=float, default=25.0)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=5)

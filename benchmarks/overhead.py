@@ -1,11 +1,12 @@
-"""What a job costs beside its work: Prefect, planning, upload and verify on a warm worker.
+"""What a job costs besides its work: Prefect, planning, upload and verify on a warm worker.
 
 `python benchmarks/overhead.py [--segments 10] [--repeats 3] [--json]`
 
-A Prefect server and a process worker of their own run jobs of one clip (lanczos) cut into one and
-into many segments. Overhead is the time from the flow's first line to the run's final state, minus
-the time in which a child process (probe, restore, join) lived. Per segment: what one more segment
-adds. The reference is the children's own lifetime in the same run.
+A Prefect server and a process worker of their own run jobs of one clip (engine lanczos) that is cut
+into one segment and into many. A job's overhead is the time from the flow's first line to the run's
+final state, minus the time in which a child process (probe, restore, join) was alive. The overhead
+per segment is what one more segment adds. The reference is the lifetime of the children in the same
+run.
 """
 
 import argparse
@@ -32,7 +33,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def make_source(folder: Path, segments: int) -> Path:
-    """A silent clip of so many segments."""
+    """Make a clip without sound that has so many segments."""
     path = folder / f"clip{segments}.mp4"
     frames = str(FRAMES_A_SEGMENT * segments)
     ffmpeg("-i", CLIP, "-frames:v", frames, "-an", "-crf", "20", path)
@@ -40,14 +41,14 @@ def make_source(folder: Path, segments: int) -> Path:
 
 
 class Children:
-    """When children of ours lived, seen from outside: process ids in /proc, 5 ms apart."""
+    """Records when our child processes were alive, by looking into /proc every 5 ms."""
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._seen: dict[int, list[float]] = {}
 
     def look(self) -> None:
-        """Note who lives now."""
+        """Note which children are alive now."""
         now, known = time.time(), [self._root]
         for pid in known:
             try:
@@ -59,7 +60,7 @@ class Children:
                 continue  # it ended meanwhile
 
     def seconds(self) -> float:
-        """How long at least one lived."""
+        """Seconds in which at least one child was alive."""
         total, end = 0.0, 0.0
         for first, last in sorted(self._seen.values()):
             total += max(0.0, last - max(first, end))
@@ -86,7 +87,7 @@ def watch(root: int) -> Iterator[Children]:
 
 
 def run_job(api: httpx.Client, worker: int, source: Path, crf: int) -> tuple[float, float]:
-    """One job to its end: its overhead and its children's lifetime, seconds."""
+    """Run a job to its end; returns its overhead and its children's lifetime in seconds."""
     deployment = api.get("/deployments/name/upscale/local").raise_for_status().json()["id"]
     asked = {"video_path": str(source), "resolution": "720p", "model": "lanczos", "crf": crf}
     with watch(worker) as children:
@@ -103,7 +104,7 @@ def run_job(api: httpx.Client, worker: int, source: Path, crf: int) -> tuple[flo
 
 
 def ended(api: httpx.Client, job: str) -> dict[str, Any] | None:
-    """The run, if it has come to its end."""
+    """Read a run; None if it has not ended."""
     run = api.get(f"/flow_runs/{job}").raise_for_status().json()
     return run if run["state"]["type"] in FINAL else None
 
@@ -113,7 +114,7 @@ def _time(text: str) -> float:
 
 
 def measure(api: httpx.Client, worker: int, folder: Path, options: Any) -> dict[str, Any]:
-    """Jobs of one and of many segments in turn; the first of each warms the worker."""
+    """Run jobs of one and of many segments in turn, after one of each that warms the worker."""
     one, many = (make_source(folder, count) for count in (1, options.segments))
     rows = []
     for number in range(options.repeats + 1):
@@ -136,7 +137,9 @@ def measure(api: httpx.Client, worker: int, folder: Path, options: Any) -> dict[
 
 def main() -> int:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--segments", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -1,12 +1,12 @@
-"""The whole frame path against one ffmpeg process that does the same work in the same run.
+"""The path of frames through our pipeline, compared with one ffmpeg process for the same work.
 
 `python benchmarks/pipeline.py [--frames 900] [--pairs 5] [--json]`
 
-speed   lanczos, 854x480 -> 1280x720: our child (start, probe, decode, resize, encode, check,
-        commit, join, audio) against one ffmpeg process (decode, gbrp, scale, yuv420p, the same x264
-        settings and threads, audio copied). Interleaved pairs; the ratio of frames per second,
-        ours over theirs, pair by pair.
-memory  peak resident memory of our process tree at 3000 frames over that at 300.
+speed   Engine lanczos, 854x480 to 1280x720: our child processes (start, probe, decode, resize,
+        encode, check, commit, join, audio) against one ffmpeg process (decode, gbrp, scale,
+        yuv420p, the same x264 settings and threads, audio copied). Ours and ffmpeg run in turn,
+        pair by pair. The figure is our frames per second over ffmpeg's, the median of all pairs.
+memory  Peak resident memory of our process tree for 3000 frames over that for 300 frames.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 
 def make_source(folder: Path, frames: int) -> Path:
-    """The demo clip, enlarged to 854x480 and repeated."""
+    """Make a source: the demo clip, enlarged to 854x480 and repeated."""
     path = folder / f"source{frames}.mp4"
     loop = ("-stream_loop", "-1", "-i", CLIP, "-frames:v", str(frames), "-t", str(frames / 25))
     ffmpeg(*loop, "-vf", "scale=854:480", "-crf", "16", "-preset", "veryfast", "-c:a", "aac", path)
@@ -55,7 +55,7 @@ def make_source(folder: Path, frames: int) -> Path:
 
 
 def reference(source: Path, output: Path, preset: str) -> None:
-    """The same work in one ffmpeg process."""
+    """Do the same work in one ffmpeg process."""
     filters = "format=gbrp,scale=1280:720:flags=lanczos,format=yuv420p"
     codec = ("-c:v", "libx264", "-preset", preset, "-crf", "18", "-x264-params", X264)
     ffmpeg("-i", source, "-vf", filters, *codec, *SETTINGS, "-c:a", "copy", output)
@@ -104,7 +104,7 @@ def make_plan(info: VideoInfo, preset: str) -> Plan:
 
 
 def ask(request: Request[Any]) -> None:
-    """One child, one request."""
+    """Send one request to a child of its own and wait for the event that answers it."""
     child, answered = Child(log=lambda line: None), False
     try:
         child.send(request)
@@ -117,14 +117,14 @@ def ask(request: Request[Any]) -> None:
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """Wall seconds of a call."""
+    """Seconds that a call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def speed(folder: Path, frames: int, pairs: int, preset: str) -> dict[str, object]:
-    """Interleaved pairs; the median ratio is the figure."""
+    """Measure pairs in turn; the figure is the median of their ratios."""
     source = make_source(folder, frames)
     rows = []
     for k in range(pairs + 1):
@@ -143,7 +143,7 @@ def speed(folder: Path, frames: int, pairs: int, preset: str) -> dict[str, objec
 
 
 def tree_rss() -> int:
-    """Resident bytes of this process's children and theirs, shared pages counted once each."""
+    """Resident bytes of this process's descendants; a page that several share is counted once."""
     total, known = 0, [os.getpid()]
     for pid in known:
         try:
@@ -159,7 +159,7 @@ def tree_rss() -> int:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Sample the tree's memory while the block runs; the list's one item is the peak."""
+    """Measure the process tree's memory while the block runs; yields a list that holds the peak."""
     peak, done = [0], threading.Event()
 
     def watch() -> None:
@@ -191,7 +191,9 @@ def memory(folder: Path) -> dict[str, object]:
 
 def main() -> int:
     """Print both figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=900)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--preset", default="medium")

@@ -1,4 +1,7 @@
-"""A Prefect server, a worker and a gateway as processes, for the benchmarks of the service."""
+"""Starts a Prefect server, a worker or a gateway as processes, for the benchmarks of the service.
+
+This is no benchmark by itself: gateway.py and overhead.py use it.
+"""
 
 import os
 import signal
@@ -20,7 +23,7 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T | None], what: str, seconds: float = START_SECONDS) -> T:
-    """What `look` gives, as soon as it gives something."""
+    """Call `look` until it returns something, and return that."""
     deadline = time.monotonic() + seconds
     while (found := look()) in (None, False, ""):
         if time.monotonic() > deadline:
@@ -30,7 +33,7 @@ def until(look: Callable[[], T | None], what: str, seconds: float = START_SECOND
 
 
 def service_environment(folder: Path) -> dict[str, str]:
-    """Of a server of its own on a free port, with everything it keeps below `folder`."""
+    """Environment of a service with its own server on a free port and all its files in `folder`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")}
@@ -48,7 +51,7 @@ def service_environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[int]:
-    """`python -m arguments...` while the block runs; yields its process id."""
+    """Run `python -m arguments...` while the block runs; yields its process id."""
     with log.open("wb") as out:
         command = [sys.executable, "-m", *arguments]
         options: dict[str, Any] = {"stdout": out, "stderr": out, "stdin": subprocess.DEVNULL}
@@ -68,7 +71,7 @@ def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Itera
 
 @contextmanager
 def prefect_server(environment: Mapping[str, str], folder: Path) -> Iterator[httpx.Client]:
-    """A Prefect server; a client of its REST API."""
+    """Run a Prefect server while the block runs; yields a client of its REST API."""
     url = environment["PREFECT_API_URL"]
     port = url.split(":")[2].split("/")[0]
     start = ("prefect", "server", "start", "--no-ui", "--port", port)
@@ -81,7 +84,7 @@ def prefect_server(environment: Mapping[str, str], folder: Path) -> Iterator[htt
 
 
 def answers(url: str) -> bool:
-    """Whether an address answers well."""
+    """Whether an address answers with success."""
     try:
         return httpx.get(url, timeout=5.0).is_success
     except httpx.TransportError:
@@ -89,13 +92,13 @@ def answers(url: str) -> bool:
 
 
 def deploy(environment: Mapping[str, str]) -> None:
-    """`make deploy` on that server."""
+    """Run what `make deploy` runs, on that server."""
     command = [sys.executable, "-m", "deployments.deploy", "deploy"]
     subprocess.run(command, env=dict(environment), cwd=ROOT, check=True, capture_output=True)
 
 
 def post(client: httpx.Client, path: str, body: object) -> Any:
-    """POST and read; a server whose database is busy (503) is asked again, as its clients do."""
+    """POST and read the answer; while the server answers 503 (its database is busy), ask again."""
 
     def ask() -> httpx.Response | None:
         answer = client.post(path, json=body)

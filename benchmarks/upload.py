@@ -1,13 +1,14 @@
-"""Upload and verify against curl's PUT of the same file with the same headers in the same run.
+"""Upload and verify, compared with curl's PUT of the same file with the same headers.
 
 `python benchmarks/upload.py [--megabytes 300] [--pairs 7] [--json]`
 
-speed   our storage client (DESCRIBE, PUT, DESCRIBE, first and last bytes of the public address,
-        which is all that the tasks upload and verify do, less Prefect) over curl's PUT alone, both
-        to our edge in a process of its own. The digest is known, as it is after stitch; the file is
-        in the page cache; nothing has to be waited for. Interleaved pairs; the ratio of seconds,
-        pair by pair.
-memory  peak resident memory of a process that uploads and verifies, for the file and for a tenth.
+speed   Our storage client does all that the tasks upload and verify do, without Prefect: DESCRIBE,
+        PUT, DESCRIBE, then the first and last bytes from the public address. The reference is the
+        PUT alone, by curl. Both talk to our edge in a process of its own. The file's digest is
+        known, as it is after stitch, and the file is in the page cache. Ours and curl run in turn,
+        pair by pair. The figure is our seconds over curl's, the median of all pairs.
+memory  Peak resident memory of a process that uploads and verifies the file, over that for a file
+        of a tenth of its size.
 """
 
 import argparse
@@ -39,13 +40,13 @@ ZONE = "bench"
 
 
 def zone_at(url: str) -> BunnyZone:
-    """The edge's zone."""
+    """The edge's zone, as the storage client knows it."""
     return BunnyZone(name=ZONE, storage_url=url, public_url=url, folder="", key=SecretStr(KEY))
 
 
 @contextmanager
 def edge(folder: Path) -> Iterator[str]:
-    """An edge in a process of its own; its address."""
+    """Run an edge in a process of its own; yields its address."""
     options = ["--root", str(folder), "--port", "0", "--zone", ZONE, "--parent", str(os.getpid())]
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.edge", *options],
@@ -64,7 +65,7 @@ def edge(folder: Path) -> Iterator[str]:
 
 
 def make_file(path: Path, megabytes: int) -> str:
-    """Bytes without order; their digest. Writing and hashing leave them in the page cache."""
+    """Write random bytes; returns their digest. Afterwards the file is in the page cache."""
     with path.open("wb") as stream:
         for _ in range(megabytes):
             stream.write(os.urandom(10**6))
@@ -72,7 +73,7 @@ def make_file(path: Path, megabytes: int) -> str:
 
 
 def ours(url: str, path: Path, sha256: str) -> None:
-    """What the tasks upload and verify do."""
+    """Do what the tasks upload and verify do."""
     storage = BunnyStorage(zone_at(url), on_sent=lambda sent, total: None)
     put = storage.put(path, "ours.mp4", sha256=sha256)
     stored = StoredVideo(
@@ -88,7 +89,7 @@ def _no_wait(seen: Exception) -> None:
 
 
 def curls(url: str, path: Path, sha256: str) -> None:
-    """The same PUT by curl."""
+    """Send the same PUT with curl."""
     headers = {
         "AccessKey": KEY,
         "Checksum": sha256.upper(),
@@ -102,14 +103,14 @@ def curls(url: str, path: Path, sha256: str) -> None:
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """Wall seconds of a call."""
+    """Seconds that a call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def speed(url: str, path: Path, sha256: str, pairs: int) -> dict[str, object]:
-    """Interleaved pairs; the median ratio is the figure."""
+    """Measure pairs in turn; the figure is the median of their ratios."""
     rows = []
     for k in range(pairs + 1):
         mine = seconds(lambda: ours(url, path, sha256))
@@ -149,7 +150,7 @@ def memory(url: str, folder: Path, path: Path, sha256: str) -> dict[str, object]
 
 
 def child(url: str, path: str, sha256: str) -> int:
-    """One upload in a process of its own; prints its peak."""
+    """Upload and verify once, then print this process's peak memory."""
     ours(url, Path(path), sha256)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return 0
@@ -157,7 +158,9 @@ def child(url: str, path: str, sha256: str) -> int:
 
 def main() -> int:
     """Print both figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=int, default=300)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--json", action="store_true")

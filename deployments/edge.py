@@ -1,8 +1,9 @@
-"""A small storage and CDN for one machine that speaks Bunny's HTTP API.
+"""The edge: a small storage and file server for one machine that speaks Bunny's HTTP API.
 
-Storage side, /<zone>/<path> with the AccessKey: PUT (its Checksum is verified), DESCRIBE, DELETE.
-Public side, /<path>: GET and HEAD with Range. Both show one folder; names that begin with a dot do
-not exist. Files stream from and to disk. The same client code runs against Bunny.
+Our storage client therefore works with the edge and with Bunny alike. The storage side is
+/<zone>/<path> with the AccessKey: PUT (its Checksum is verified), DESCRIBE and DELETE. The public
+side is /<path>: GET and HEAD with Range. Both sides show the same folder; names that begin with a
+dot do not exist for them. Files are streamed from and to disk.
 
     SEEDVR2_EDGE_KEY=... python -m deployments.edge --port 9000 --root DIR
 """
@@ -41,22 +42,28 @@ _Identity = tuple[str, int, int, int]
 
 
 class Edge:
-    """The folder, seen from both sides."""
+    """Answers requests of both sides for one folder."""
 
     def __init__(self, root: Path, *, zone: str, key: SecretStr | None) -> None:
-        """Serve this folder, which is made if need be; without a key nothing can be stored."""
+        """Serve the folder `root`, which is made if it does not exist.
+
+        Args:
+            root: the folder.
+            zone: name of the storage zone.
+            key: AccessKey of the storage side; None: nothing can be stored.
+        """
         root.mkdir(parents=True, exist_ok=True)
         self._root = root.resolve()
         self._zone = zone
         self._key = key
         self._public = StaticFiles(directory=self._root)
-        # Digests by path and what changes with the bytes: stored files are large and asked often.
+        # SHA-256 by identity of the file: files are large, and their digest is asked for often.
         self._digests: dict[_Identity, str] = {}
         self._publishing = asyncio.Lock()
         sweep_parts(self._root)
 
     async def answer(self, request: Request) -> Response:
-        """Any request: storage by method, else the public side."""
+        """Answer a request: PUT, DESCRIBE and DELETE are the storage side's, others public."""
         storage = {"PUT": self._put, "DESCRIBE": self._describe, "DELETE": self._delete}
         try:
             if request.method in storage:
@@ -65,38 +72,38 @@ class Edge:
         except OSError as error:
             return _refused(error)
         except ClientDisconnect:
-            return _told(400, "the body ended early")
+            return _reply(400, "the body ended early")
 
     async def _get(self, request: Request) -> Response:
-        """A file for everybody: Starlette answers ranges, validators and methods."""
+        """Send a file to anybody; Starlette handles ranges, validators and HEAD."""
         path = _inside(self._root, request.scope["path"].removeprefix("/"))
         if path is None:
             raise HTTPException(404)
         return await self._public.get_response(str(path.relative_to(self._root)), request.scope)
 
     async def _put(self, request: Request, path: Path) -> Response:
-        """Store a file: streamed beside its name, its checksum compared, then named."""
+        """Store a file: write it under a temporary name, compare its checksum, then rename it."""
         part = await asyncio.to_thread(PartFile, self._root)
         try:
-            await _fill(part, request)
+            await _write_body(part, request)
             wanted = request.headers.get("checksum")
             if wanted is not None and not hmac.compare_digest(
                 wanted.encode(), part.sha256.upper().encode()
             ):
-                return _told(400, "the checksum is not the body's SHA-256 in upper-case hex")
-            # One at a time: the digest is this part's only while nobody else takes the name.
+                return _reply(400, "the checksum is not the body's SHA-256 in upper-case hex")
+            # One at a time, so that the digest we remember is that of the file under this name.
             async with self._publishing:
                 await asyncio.to_thread(part.publish, path)
-                with contextlib.suppress(FileNotFoundError):  # somebody may have deleted it
+                with contextlib.suppress(FileNotFoundError):  # somebody may have deleted it since
                     self._remember(_identity(path), part.sha256)
         finally:
             await asyncio.to_thread(part.close)
-        return _told(201, "File uploaded.")
+        return _reply(201, "File uploaded.")
 
     async def _describe(self, request: Request, path: Path) -> Response:
-        """What is stored, by the storage's own count."""
+        """Describe a stored file: its length and checksum are read from the disk."""
         if not path.is_file():
-            return _told(404, "Object Not Found")
+            return _reply(404, "Object Not Found")
         status = path.stat()
         changed = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="milliseconds")
         folder = path.parent.relative_to(self._root).as_posix()
@@ -117,32 +124,34 @@ class Edge:
         )
 
     async def _delete(self, request: Request, path: Path) -> Response:
-        """Remove a file, or a folder with all that is in it."""
+        """Delete a file, or a folder with everything in it."""
         if path.is_dir():
             await asyncio.to_thread(shutil.rmtree, path)
         elif path.is_file():
             path.unlink()
         else:
-            return _told(404, "Object Not Found")
-        return _told(200, "File deleted successfuly.")  # Bunny's own spelling
+            return _reply(404, "Object Not Found")
+        return _reply(200, "File deleted successfuly.")  # Bunny's own spelling
 
     async def _digest(self, path: Path) -> str:
-        """SHA-256 of a file, read again whenever the file is another."""
+        """SHA-256 of a file in hex; computed again when the file has changed."""
         identity = _identity(path)
         if identity not in self._digests:
             self._remember(identity, await asyncio.to_thread(file_sha256, path))
         return self._digests[identity]
 
     def _remember(self, identity: _Identity, sha256: str) -> None:
-        """Keep a file's digest."""
+        """Keep a file's digest; all are dropped when there are too many."""
         if len(self._digests) >= _MAX_DIGESTS:
             self._digests.clear()
         self._digests[identity] = sha256
 
     def _stored_path(self, request: Request) -> Path:
-        """The file a storage request means, if its key and zone are right.
+        """The path of the file that a storage request names, after its key and zone are checked.
 
-        Bunny answers a wrong zone as it answers a wrong key.
+        Raises:
+            HTTPException: 401 for a wrong key or zone, as at Bunny; 400 for a name that no stored
+                file can have.
         """
         zone, _, name = request.scope["path"].removeprefix("/").partition("/")
         given = request.headers.get("accesskey", "").encode()
@@ -156,7 +165,7 @@ class Edge:
 
 
 def create_app(root: Path, *, zone: str, key: SecretStr | None) -> Starlette:
-    """The edge as an ASGI application."""
+    """Build the edge's ASGI application; the arguments are those of `Edge`."""
     edge = Edge(root, zone=zone, key=key)
     methods = ["GET", "HEAD", "PUT", "DESCRIBE", "DELETE"]
     return Starlette(
@@ -165,8 +174,8 @@ def create_app(root: Path, *, zone: str, key: SecretStr | None) -> Starlette:
     )
 
 
-async def _fill(part: PartFile, request: Request) -> None:
-    """Write a body as it comes, in large pieces and off the event loop."""
+async def _write_body(part: PartFile, request: Request) -> None:
+    """Write a body to disk as it arrives, in pieces of about 1 MiB and in a thread."""
     buffer = bytearray()
     async for chunk in request.stream():
         buffer += chunk
@@ -177,13 +186,13 @@ async def _fill(part: PartFile, request: Request) -> None:
 
 
 def _identity(path: Path) -> _Identity:
-    """What changes when a file gets other bytes."""
+    """Values of which at least one changes when a file is replaced or written."""
     status = path.stat()
     return str(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _inside(root: Path, name: str) -> Path | None:
-    """The path of a name below the root; None if it could lead elsewhere or is hidden."""
+    """The path that a name means below the root; None if it is hidden or leads outside."""
     pieces = name.split("/")
     if any(
         not piece
@@ -198,33 +207,35 @@ def _inside(root: Path, name: str) -> Path | None:
     return path if path.resolve().is_relative_to(root) else None
 
 
-def _told(code: int, message: str) -> Response:
-    """An answer as Bunny's storage words it."""
+def _reply(code: int, message: str) -> Response:
+    """An answer in the form that Bunny's storage uses."""
     return JSONResponse({"HttpCode": code, "Message": message}, status_code=code)
 
 
 def _refused(error: OSError) -> Response:
-    """What the file system said, as a status."""
+    """The answer to an error of the file system: 507 if the disk is full, else 400."""
     code = 507 if error.errno in _FULL else 400
-    return _told(code, f"{error.strerror or error}")
+    return _reply(code, f"{error.strerror or error}")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Errors on either side, in the same words."""
+    """Answer errors of both sides in Bunny's form."""
     assert isinstance(error, HTTPException)
-    answer = _told(error.status_code, error.detail)
+    answer = _reply(error.status_code, error.detail)
     answer.headers.update(error.headers or {})
     return answer
 
 
 def main(
-    root: Annotated[Path, typer.Option(help="Folder that is served.")],
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    root: Annotated[Path, typer.Option(help="Folder to serve.")],
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     zone: Annotated[str, typer.Option(help="Name of the storage zone.")] = "local",
-    parent: Annotated[int | None, typer.Option(help="End when this process does.")] = None,
+    parent: Annotated[
+        int | None, typer.Option(help="Id of a process; the edge ends with it.")
+    ] = None,
 ) -> None:
-    """Serve a folder as storage zone and CDN."""
+    """Serve a folder as a storage zone and to the public."""
     with exit_codes("stored files are kept"):
         app = create_app(root, zone=zone, key=get_settings().edge_key)
         run_server(app, "edge", host=host, port=port, parent=parent)

@@ -1,7 +1,7 @@
-"""The `seedvr2` command.
+"""The `seedvr2` command: `upscale`, `plan` and `doctor`; the other commands are added here.
 
-Cheap checks run before Prefect is imported, so that a bad input is answered at once. Exit codes
-are in exits.py.
+Cheap checks run before Prefect is imported, because that takes seconds and a wrong input should be
+answered at once. deployments/host/exits.py lists the exit codes.
 """
 
 import os
@@ -29,13 +29,14 @@ from deployments.cli.options import (
     Sources,
     StitchMode,
     WorkDir,
+    check_file,
     request_of,
 )
 from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
-from deployments.host.exits import exit_codes, screen
+from deployments.host.exits import console, exit_codes
 from seedvr2_core.errors import InvalidRequestError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
@@ -46,7 +47,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="SeedVR2 video restoration and upscaling.",
+    help="""Restore and upscale videos with SeedVR2.
+
+    `seedvr2 upscale VIDEO` works on this machine. `submit`, `status`, `cancel` and `logs` talk to a
+    gateway, which `seedvr2 serve` starts.""",
 )
 app.add_typer(weights_app, name="weights")
 
@@ -67,14 +71,18 @@ def upscale(
     preset: Preset = "medium",
     fresh: Fresh = False,
     output: Annotated[
-        Path | None, typer.Option(help="Where the video goes; default WORK_DIR/output.")
+        Path | None, typer.Option(help="File to write; default: a new one in WORK_DIR/output.")
     ] = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upscale a video here and print where it is."""
+    """Upscale a video on this machine.
+
+    The last line of stdout is the path of the result, or its address if the storage is remote.
+    After an interruption the same command goes on after the last finished segment.
+    """
     with exit_codes(KEPT):
-        _use_work_dir(work_dir)
+        _use_settings(work_dir)
         request = _checked_request(
             sources,
             resolution=resolution,
@@ -89,9 +97,9 @@ def upscale(
             fresh=fresh,
         )
         _check_output(output)
-        result = _run(request)
-        place = _deliver(result, output)
-    typer.echo(result.model_dump_json() if as_json else place)
+        result = _run_flow(request)
+        location = _copy_result(result, output)
+    typer.echo(result.model_dump_json() if as_json else location)
 
 
 @app.command()
@@ -104,11 +112,14 @@ def plan(
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show sizes, segments and the expected time of a local file, without running."""
+    """Show what upscaling a file would take, without doing it.
+
+    Prints the output's size, the engine, segments, memory and the expected time.
+    """
     from deployments.cli.plan import planned_summary
 
     with exit_codes(KEPT):
-        _use_work_dir(work_dir)
+        _use_settings(work_dir)
         request = _checked_request(
             sources,
             resolution=resolution,
@@ -122,11 +133,14 @@ def plan(
 
 @app.command()
 def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
-    """Show what this machine can run; exit 1 if it cannot run anything."""
+    """Check what this machine can run.
+
+    Looks at packages, devices, work directory, storage and weights. Exits with 1 if no job can run.
+    """
     from deployments.cli.doctor import examine
 
     with exit_codes(KEPT):
-        _use_work_dir(work_dir)
+        _use_settings(work_dir)
         report = examine(get_settings())
     typer.echo(report.model_dump_json() if as_json else report.as_text())
     raise typer.Exit(0 if report.usable else 1)
@@ -138,8 +152,8 @@ for command in (submit, status, cancel, logs):
     app.command()(command)
 
 
-def _use_work_dir(work_dir: Path | None) -> None:
-    """A command on one's own machine may read its files and run without a GPU."""
+def _use_settings(work_dir: Path | None) -> None:
+    """Use settings that fit one's own machine: they allow local files and running without a GPU."""
     settings = Settings(allow_local_files=True, allow_cpu_engine=True)
     if work_dir is not None:
         settings = settings.model_copy(update={"work_dir": work_dir.expanduser().absolute()})
@@ -147,41 +161,39 @@ def _use_work_dir(work_dir: Path | None) -> None:
 
 
 def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
-    """The request, checked as far as it can be without running anything."""
+    """Make the request and check it as far as this is possible without running anything."""
     request = request_of(sources, **options)
-    check_source(request, get_settings())
-    if request.video_path is not None:
-        from seedvr2_core.video.probe import sniff_video
-
-        sniff_video(Path(request.video_path))
+    if request.video_path is None:
+        check_source(request, get_settings())
+    check_file(request, get_settings())
     return request
 
 
 def _check_output(output: Path | None) -> None:
-    """Refuse an output that could not be written, before anything runs."""
+    """Check, before anything runs, that the result can be copied to `output`."""
     if output is None:
         return
     storage = get_settings().storage
     if storage != "local":
         raise InvalidRequestError(
-            f"--output needs the local storage, got SEEDVR2_STORAGE={storage}; leave --output out: "
-            "the last line is the result's address"
+            f"--output needs the local storage, got SEEDVR2_STORAGE={storage}; leave --output out, "
+            "the command then prints the result's address"
         )
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise InvalidRequestError(
-            f"--output must name a file in a directory that exists, got {output}"
+            f"--output must name a file in a folder that exists, got {output}"
         )
 
 
-def _run(request: UpscaleRequest) -> UpscaleResult:
-    """Run the flow in this process, against the user's Prefect API or an embedded one."""
-    # Prefect logs errors with tracebacks; people get one sentence, the run's logs keep the rest.
+def _run_flow(request: UpscaleRequest) -> UpscaleResult:
+    """Run the flow in this process and show its progress."""
+    # Prefect prints errors with tracebacks. We print one sentence; the run's logs keep the rest.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    # Prefect's own temporary server would outlive a killed command; we bring one that does not.
+    # Prefect's own temporary server outlives a command that is killed; `_prefect_api` starts ours.
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
     from tasks.run.record import shown_to
 
-    with open_display(screen) as display, shown_to(display), _prefect_api():
+    with open_display(console) as display, shown_to(display), _prefect_api():
         from flows.upscale import upscale as upscale_flow
 
         return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
@@ -189,7 +201,11 @@ def _run(request: UpscaleRequest) -> UpscaleResult:
 
 @contextmanager
 def _prefect_api() -> Iterator[None]:
-    """An API to record the run in: the environment's or profile's, else an embedded server."""
+    """Make sure there is a Prefect API to record the run in.
+
+    It is the one of PREFECT_API_URL or of the Prefect profile. If neither names one, a server runs
+    as long as the block does.
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if PREFECT_API_URL.value():
@@ -202,8 +218,8 @@ def _prefect_api() -> Iterator[None]:
         yield
 
 
-def _deliver(result: UpscaleResult, output: Path | None) -> str:
-    """Where the video is, after putting it where the user asked for it."""
+def _copy_result(result: UpscaleResult, output: Path | None) -> str:
+    """Copy the result to `output`, if that is given; returns its path or address."""
     stored = result.output_path
     if output is None or stored is None:
         return stored or str(result.cdn_url)
@@ -217,7 +233,7 @@ def _deliver(result: UpscaleResult, output: Path | None) -> str:
 
 
 def main() -> None:
-    """Entry point of the `seedvr2` script."""
+    """Run the `seedvr2` script."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""`seedvr2 doctor`: what this machine can run, checked by trying."""
+"""`seedvr2 doctor`: finds out what this machine can run by trying it."""
 
 import importlib.metadata
 import os
@@ -22,32 +22,34 @@ if TYPE_CHECKING:
     from seedvr2_core.selfcheck.convolutions import ConvCheck, DeviceReport
 
 LOW_DISK_BYTES = 5 * 10**9
+"""Less free space than this is a failure."""
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
 
 
 class DoctorCheck(BaseModel):
-    """One line of the report."""
+    """One check: a line of the report."""
 
     name: str
     ok: bool
     told: str
+    """What was found, in a sentence for people."""
     notable: bool = False
-    """Nothing is broken, but somebody may want to know."""
+    """Nothing is broken, but the user should know."""
 
     @property
     def mark(self) -> str:
-        """In front of the line."""
+        """The word that begins the line."""
         if not self.ok:
             return "FAIL"
         return "note" if self.notable else "ok"
 
 
 class Report(BaseModel):
-    """The whole report."""
+    """All checks and what follows from them."""
 
     checks: list[DoctorCheck]
     engines: list[str]
-    """Engines that run here."""
+    """Names of the engines that can run here."""
 
     @property
     def usable(self) -> bool:
@@ -55,7 +57,7 @@ class Report(BaseModel):
         return bool(self.engines) and all(check.ok for check in self.checks)
 
     def as_text(self) -> str:
-        """For people."""
+        """The report for people: a line for each check, then the engines."""
         width = max(len(check.name) for check in self.checks)
         lines = [f"{check.mark:<4}  {check.name:<{width}}  {check.told}" for check in self.checks]
         runs = ", ".join(self.engines) or "none"
@@ -63,7 +65,7 @@ class Report(BaseModel):
 
 
 def examine(settings: Settings) -> Report:
-    """Try everything a job needs."""
+    """Check everything that a job needs."""
     checks = [
         _check_python(),
         _check_packages(),
@@ -99,11 +101,15 @@ def _check_devices() -> DoctorCheck:
 
 
 def _check_convolutions() -> list[DoctorCheck]:
-    """The convolutions of every GPU, run and compared: one line for each dtype."""
+    """Run the model's convolutions on every GPU and compare results: a line for each dtype."""
     import torch
 
     if not torch.cuda.is_available():
-        return [DoctorCheck(name="conv3d", ok=True, notable=True, told="no GPU: not checked")]
+        return [
+            DoctorCheck(
+                name="conv3d", ok=True, notable=True, told="convolutions not checked: no GPU"
+            )
+        ]
     from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
     reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
@@ -111,9 +117,9 @@ def _check_convolutions() -> list[DoctorCheck]:
 
 
 def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> DoctorCheck:
-    """One line on a GPU's convolutions in that dtype."""
+    """Report on a GPU's convolutions in one dtype; the worst of them decides."""
     found = report.of(dtype)
-    worst = min(found, key=lambda check: _GRAVITY.index(check.verdict))
+    worst = min(found, key=lambda check: _WORST_FIRST.index(check.verdict))
     figures = ", ".join(map(_figures, found))
     versions = f"torch {report.torch_version}, cuDNN {report.cudnn_version}"
     told = {
@@ -133,7 +139,7 @@ def conv_check(report: "DeviceReport", dtype: "torch.dtype") -> DoctorCheck:
     )
 
 
-_GRAVITY = ("wrong", "failed", "unchecked", "slow", "ok")
+_WORST_FIRST = ("wrong", "failed", "unchecked", "slow", "ok")
 
 
 def _figures(check: "ConvCheck") -> str:
@@ -147,6 +153,7 @@ def _figures(check: "ConvCheck") -> str:
 
 
 def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
+    """Check that the work directory can be written, that file locks work there, and its space."""
     folder = settings.work_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +161,7 @@ def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
     except OSError as error:
         return [DoctorCheck(name="work dir", ok=False, told=f"{folder} cannot be written: {error}")]
     free = shutil.disk_usage(folder).free
-    locking = "locks work" if locks else "its file system has no locks: choose another work dir"
+    locking = "locks work" if locks else "its file system has no file locks: choose another folder"
     return [
         DoctorCheck(name="work dir", ok=locks, told=f"{folder}, {locking}"),
         DoctorCheck(name="disk", ok=free > LOW_DISK_BYTES, told=f"{free / 1e9:.0f} GB free"),
@@ -162,12 +169,12 @@ def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
 
 
 def _check_storage(settings: Settings) -> DoctorCheck:
-    """Where outputs go; Bunny is asked whether it takes the key."""
+    """Check where outputs go; Bunny is asked whether it accepts the key."""
     if settings.storage == "local":
-        told = f"local folder {settings.storage_dir}"
-        return DoctorCheck(
-            name="storage", ok=True, told=f"{told}, links {settings.public_url or 'none'}"
-        )
+        url = settings.public_url
+        links = f"links {url}" if url else "no links (SEEDVR2_PUBLIC_URL is not set)"
+        told = f"local folder {settings.storage_dir}, {links}"
+        return DoctorCheck(name="storage", ok=True, told=told)
     try:
         zone = read_zone(settings)
         BunnyStorage(zone).stat("seedvr2-doctor.mp4")
@@ -179,7 +186,11 @@ def _check_storage(settings: Settings) -> DoctorCheck:
 
 
 def _check_engines(settings: Settings) -> tuple[list[str], list[DoctorCheck]]:
-    """Engines whose weights are there; what the others lack is told, and is no failure."""
+    """Find the engines whose weights are there.
+
+    Returns:
+        Their names, and a note for each of the others: missing weights are no failure.
+    """
     engines, checks = [], []
     for spec in ENGINES.values():
         if spec.test_only:

@@ -1,8 +1,7 @@
 """`seedvr2 submit`, `status`, `cancel` and `logs`: jobs of a gateway, here or on another machine.
 
-One way for all of them: the gateway's HTTP API, which has tokens, idempotency and uploads, and
-needs no Prefect on this side. The gateway is --gateway, SEEDVR2_GATEWAY_URL, or the one that
-`seedvr2 serve` starts by default.
+All four use the gateway's HTTP API and need no Prefect. The gateway is the one of --gateway or
+SEEDVR2_GATEWAY_URL, else the one that `seedvr2 serve` starts on this machine.
 """
 
 import json
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,26 +26,26 @@ from deployments.cli.options import (
     Seed,
     Sources,
     StitchMode,
+    check_file,
     request_of,
 )
-from deployments.cli.screen import ENDED, watch, where_it_is
-from deployments.gateway.client import Answer, Gateway
-from deployments.host.exits import exit_codes, say, screen
-from tasks.schemas import UpscaleRequest
+from deployments.cli.screen import ENDED, status_line, watch
+from deployments.gateway.client import Answer, GatewayClient
+from deployments.host.exits import console, exit_codes, say
 from tasks.settings import Settings
-from tasks.sources import check_source
 
 KEPT = "the job goes on"
 _LATE_SECONDS = 15.0
-"""Prefect takes log lines in batches: how far back to look for late ones."""
+"""Prefect receives log lines in batches: a line may come in this long after its time."""
 _FOLLOW_SECONDS = 2.0
+"""Pause between two looks at a log."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]
 GatewayUrl = Annotated[
     str | None,
-    typer.Option("--gateway", help="Its address; default SEEDVR2_GATEWAY_URL or port 8000 here."),
+    typer.Option("--gateway", help="Its address; default SEEDVR2_GATEWAY_URL or this machine."),
 ]
-Watch = Annotated[bool, typer.Option("--watch", help="Show progress until the job has ended.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until the job ends.")]
 
 
 def submit(
@@ -63,14 +61,18 @@ def submit(
     preset: Preset = "medium",
     fresh: Fresh = False,
     upload: Annotated[
-        bool, typer.Option("--upload", help="Send a file's bytes even to a gateway that sees it.")
+        bool,
+        typer.Option("--upload", help="Send the file's bytes even if the gateway sees the file."),
     ] = False,
     watched: Watch = False,
     gateway: GatewayUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hand a video to a gateway; the last line is the job's id, or its result with --watch."""
-    with exit_codes(KEPT), _gateway(gateway) as line:
+    """Submit a video to a gateway.
+
+    The last line of stdout is the job's id; with --watch it is the result's address or path.
+    """
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
         request = request_of(
             sources,
             resolution=resolution,
@@ -84,13 +86,14 @@ def submit(
             preset=preset,
             fresh=fresh,
         )
-        _check(request)
-        answer = line.submit(request, upload=upload)
+        # Only a file is checked here. Whether it accepts an address is for the gateway to decide.
+        check_file(request, Settings(allow_local_files=True))
+        answer = client.submit(request, upload=upload)
         say(f"job {answer['job_id']} on {answer['deployment']}")
         for note in answer["notes"]:
             say(f"note: {note}")
         if watched:
-            _watch(line, answer["job_id"], as_json)
+            _watch(client, answer["job_id"], as_json)
         else:
             typer.echo(json.dumps(answer) if as_json else answer["job_id"])
 
@@ -98,37 +101,43 @@ def submit(
 def status(
     job: JobId, watched: Watch = False, gateway: GatewayUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show where a job is; with --watch until it has ended, exit 1 if it has not succeeded."""
-    with exit_codes(KEPT), _gateway(gateway) as line:
+    """Show the state of a job.
+
+    With --watch it shows the progress until the job ends, and exits with 1 if it has not completed.
+    """
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
         if watched:
-            _watch(line, job, as_json)
+            _watch(client, job, as_json)
             return
-        _show(line.status(job), as_json)
+        _print_status(client.status(job), as_json)
 
 
 def cancel(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
     """Cancel a job; finished segments are kept."""
-    with exit_codes(KEPT), _gateway(gateway) as line:
-        _show(line.cancel(job), as_json)
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
+        _print_status(client.cancel(job), as_json)
 
 
 def logs(
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", help="Until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
     gateway: GatewayUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a job has logged; with --json one object a line."""
-    with exit_codes(KEPT), _gateway(gateway) as line:
+    """Show the log of a job.
+
+    With --json every line is one JSON object.
+    """
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
         seen: set[str] = set()
         after = None
         ended = not follow
         while True:
-            # Asked before the lines are read: the last look comes after the end.
-            ended = ended or line.status(job)["status"] in ENDED
+            # Asked before the lines are read, so that we read once more after the job's end.
+            ended = ended or client.status(job)["status"] in ENDED
             if follow and ended:
-                time.sleep(_FOLLOW_SECONDS)  # its last batch may be on the way
-            for entry in line.logs(job, seen, after):
+                time.sleep(_FOLLOW_SECONDS)  # the last batch of lines may still be on the way
+            for entry in client.logs(job, seen, after):
                 typer.echo(json.dumps(entry) if as_json else _log_line(entry))
                 after = _earlier(entry["at"])
             if ended:
@@ -137,29 +146,19 @@ def logs(
 
 
 @contextmanager
-def _gateway(url: str | None) -> Iterator[Gateway]:
-    """The gateway that is meant."""
-    line = Gateway(Settings(), url=url, say=say)
+def _open_gateway(url: str | None) -> Iterator[GatewayClient]:
+    """Open a client of the gateway at `url`, or of the settings' one."""
+    client = GatewayClient(Settings(), url=url, say=say)
     try:
-        yield line
+        yield client
     finally:
-        line.close()
+        client.close()
 
 
-def _check(request: UpscaleRequest) -> None:
-    """What can be seen from here: a file is a video. Addresses are for the gateway to judge."""
-    if request.video_path is None:
-        return
-    check_source(request, Settings(allow_local_files=True))
-    from seedvr2_core.video.probe import sniff_video
-
-    sniff_video(Path(request.video_path))
-
-
-def _watch(line: Gateway, job_id: str, as_json: bool) -> None:
-    """Show a job until its end, then where its result is."""
+def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
+    """Show a job until it ends, then print its result; exits with 1 if it has not completed."""
     try:
-        job = watch(lambda: line.status(job_id), screen)
+        job = watch(lambda: client.status(job_id), console)
     except KeyboardInterrupt:
         say(f"no longer watching; the job goes on: seedvr2 status {job_id} --watch")
         raise typer.Exit(130) from None
@@ -174,23 +173,23 @@ def _watch(line: Gateway, job_id: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _show(job: Answer, as_json: bool) -> None:
-    """A job's status, for people or scripts."""
+def _print_status(job: Answer, as_json: bool) -> None:
+    """Print a job's status, for people or as JSON."""
     if as_json:
         typer.echo(json.dumps(job))
         return
-    typer.echo(where_it_is(job))
+    typer.echo(status_line(job))
     for name in ("download_url", "output_path", "error"):
         if job[name]:
             typer.echo(f"{name}: {job[name]}")
 
 
 def _log_line(entry: dict[str, Any]) -> str:
-    """Time, level, message."""
+    """A log line for people: time, level, message."""
     at = datetime.fromisoformat(entry["at"]).astimezone()
     return f"{at:%H:%M:%S} {entry['level']:<8}{entry['message']}"
 
 
 def _earlier(at: str) -> str:
-    """From when on to look for lines the next time."""
+    """The time from which on the next look must read, if the last line was logged `at`."""
     return (datetime.fromisoformat(at) - timedelta(seconds=_LATE_SECONDS)).isoformat()

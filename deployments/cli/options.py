@@ -1,4 +1,4 @@
-"""Options that several commands share, and the request they make."""
+"""Options that several commands share, and the request that they make up."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,42 +7,54 @@ import typer
 
 from seedvr2_core.errors import InvalidRequestError
 from tasks.schemas import UpscaleRequest, check_request
+from tasks.settings import Settings
+from tasks.sources import check_source
 
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
 ]
-Resolution = Annotated[str, typer.Option(help="720p, 1080p, 2k or 4k.")]
+Resolution = Annotated[str, typer.Option(help="Size of the output: 720p, 1080p, 2k or 4k.")]
 Model = Annotated[
     str,
     typer.Option(
-        help="auto, seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span, lanczos; auto takes seedvr2-7b "
-        "where GPU and weights are, else span."
+        help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b (need a GPU and weights), span (small), "
+        "lanczos (resizes only), or auto: seedvr2-7b if it can run, else span."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Frames the SeedVR2 model sees at once.")]
+BatchSize = Annotated[int, typer.Option(help="Frames that a SeedVR2 model sees at once.")]
 Overlap = Annotated[
-    int | None, typer.Option(help="Frames shared by neighbouring batches; 12 if not given.")
+    int | None, typer.Option(help="Frames that neighbouring batches share; default 12.")
 ]
-StitchMode = Annotated[str, typer.Option(help="crossfade or later.")]
-Seed = Annotated[int, typer.Option(help="Of the noise.")]
+StitchMode = Annotated[
+    str,
+    typer.Option(
+        help="How shared frames are joined: crossfade, or later (keeps the earlier batch's)."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 ColorCorrection = Annotated[
-    str, typer.Option(help="auto, wavelet, wavelet_rgb, lab, adain or none.")
+    str,
+    typer.Option(
+        help="How colours are matched to the source: auto, wavelet, wavelet_rgb, lab, adain, none."
+    ),
 ]
-Crf = Annotated[int, typer.Option(help="x264 quality, 0..51, smaller is better.")]
-Preset = Annotated[str, typer.Option(help="x264 speed, ultrafast..veryslow.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Ignore finished segments.")]
+Crf = Annotated[int, typer.Option(help="Quality of x264: 0 to 51, smaller is better.")]
+Preset = Annotated[str, typer.Option(help="Speed of x264: ultrafast to veryslow.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Ignore segments that an earlier run has finished.")
+]
 WorkDir = Annotated[
     Path | None,
-    typer.Option(help="Where segments are kept; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
+    typer.Option(help="Folder of jobs and outputs; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 
 
 def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
-    """The request that a command line describes; a path in it is absolute.
+    """Make the request that a command line describes; a path in it is absolute.
 
     Raises:
-        InvalidRequestError: not exactly one source, or a wrong option.
+        InvalidRequestError: there is not exactly one source, or an option is wrong.
     """
     if not sources or len(sources) != 1:
         raise InvalidRequestError(
@@ -52,3 +64,19 @@ def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
         return check_request(video_url=sources[0], **options)
     path = str(Path(sources[0]).expanduser().absolute())
     return check_request(video_path=path, **options)
+
+
+def check_file(request: UpscaleRequest, settings: Settings) -> None:
+    """Check that the request's file, if it names one, is there and looks like a video.
+
+    Raises:
+        InvalidRequestError: these settings do not allow local files.
+        InvalidVideoError: the file is empty or no video.
+        SourceRefusedError: there is no such file.
+    """
+    if request.video_path is None:
+        return
+    check_source(request, settings)
+    from seedvr2_core.video.probe import sniff_video
+
+    sniff_video(Path(request.video_path))

@@ -1,4 +1,4 @@
-"""`seedvr2 plan`: what a job would be, without running it."""
+"""`seedvr2 plan`: shows what a job would take, without running it."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from tasks.settings import Settings
 
 
 class PlanSummary(BaseModel):
-    """The plan in numbers."""
+    """What a job will produce and what it takes."""
 
     source: str
     source_size: tuple[int, int]
@@ -25,15 +25,17 @@ class PlanSummary(BaseModel):
     shots: int
     segments: int
     window_frames: int
-    """Frames the SeedVR2 model sees at once; 0 for engines that look at single frames."""
+    """Frames that a SeedVR2 model sees at once; 0 for engines that look at single frames."""
     memory_gb: dict[str, float]
-    """Predicted peak of each phase; empty for engines without phases."""
+    """Predicted peak of each phase in GB; empty for engines without phases."""
     eta_seconds: float
+    """Expected time of the whole job."""
     job_limit_seconds: float
+    """Time after which the job is ended as failed."""
     notes: tuple[str, ...]
 
     def as_text(self) -> str:
-        """For people."""
+        """The plan for people, as a table."""
         lines = [
             f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
             f"{self.frames} frames, {self.duration_seconds:.2f} s",
@@ -41,12 +43,13 @@ class PlanSummary(BaseModel):
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
             f"segments  {self.segments}",
-            f"time      about {self.eta_seconds:.0f} s, limit {self.job_limit_seconds:.0f} s",
+            f"time      about {self.eta_seconds:.0f} s, a job is stopped after "
+            f"{self.job_limit_seconds:.0f} s",
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
 
     def _shots_as_text(self) -> list[str]:
-        """Lines that only engines with windows have."""
+        """The lines that only engines with windows have."""
         if not self.window_frames:
             return []
         peaks = ", ".join(f"{phase} {peak:.1f} GB" for phase, peak in self.memory_gb.items())
@@ -57,13 +60,15 @@ class PlanSummary(BaseModel):
 
 
 def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
-    """Probe a local file and plan it.
+    """Probe a local file and plan a job for it.
 
     Raises:
-        InvalidRequestError: the source is an address; its content is known after a download.
+        InvalidRequestError: the source is an address. Its video is unknown until it is downloaded.
     """
     if request.video_path is None:
-        raise InvalidRequestError("seedvr2 plan needs a local file; download the address first")
+        raise InvalidRequestError(
+            "seedvr2 plan needs a file on this machine; download the video first"
+        )
     from seedvr2_core.files import file_sha256
     from tasks.estimate import plan_job
     from tasks.probe import probe_source

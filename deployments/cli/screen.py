@@ -1,7 +1,7 @@
-"""What the command shows while a job runs: a live bar on a terminal, plain lines elsewhere.
+"""What the commands show while a job runs: a moving bar on a terminal, lines of text elsewhere.
 
-`open_display` shows a job that runs in this process, `watch` one that a gateway runs. Imports no
-Prefect, because the checks before a job need to answer at once.
+`open_display` shows a job that runs in this process, `watch` a job that a gateway runs. Imports no
+Prefect, because the checks before a job must answer at once.
 """
 
 import time
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from tasks.run.record import JobProgress
 
 LINE_SECONDS = 5.0
-"""Plain lines about a job of this process come at most this often."""
+"""Least time between two lines about a job of this process."""
 WATCH_LINE_SECONDS = 10.0
-"""The same for a job of a gateway."""
+"""Least time between two lines about a gateway's job, unless its state or phase changes."""
 POLL_SECONDS = 1.0
 ENDED = ("completed", "failed", "cancelled")
 
 
-def describe(job: PlannedJob) -> str:
-    """The plan in one line."""
+def plan_line(job: PlannedJob) -> str:
+    """The plan of a job in one line."""
     segments = "1 segment" if job.num_segments == 1 else f"{job.num_segments} segments"
     return (
         f"{job.source.name}: {job.num_frames} frames -> {job.width}x{job.height}, {job.engine} on "
@@ -44,19 +44,23 @@ def describe(job: PlannedJob) -> str:
     )
 
 
-def where_it_is(job: dict[str, Any]) -> str:
-    """The state of a gateway's job in one line: "processing, encode, 41 %, 12 s on local"."""
-    parts = [job["status"]]
+def status_line(job: dict[str, Any]) -> str:
+    """The status of a gateway's job in one line: "processing, encode, 41 %, 12 s on local".
+
+    Args:
+        job: the gateway's answer to GET /status/{job_id}.
+    """
+    words = [job["status"]]
     if job["state"].lower() not in (job["status"], "running", "scheduled", "pending"):
-        parts.append(job["state"])
+        words.append(job["state"])
     if job["status"] == "processing" and job["phase"]:
-        parts.append(job["phase"])
-    parts += [f"{job['progress']:.0f} %", f"{job['elapsed_seconds']:.0f} s"]
-    return ", ".join(parts) + (f" on {job['gpu_type']}" if job["gpu_type"] else "")
+        words.append(job["phase"])
+    words += [f"{job['progress']:.0f} %", f"{job['elapsed_seconds']:.0f} s"]
+    return ", ".join(words) + (f" on {job['gpu_type']}" if job["gpu_type"] else "")
 
 
-class PlainScreen:
-    """Lines of text on stderr, for logs and pipes."""
+class Lines:
+    """Prints lines of text, for logs and pipes. Base of all displays."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -70,15 +74,15 @@ class PlainScreen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing to put back."""
+        """Text that was printed stays: there is nothing to undo."""
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-class LiveScreen(PlainScreen):
-    """A bar that moves; lines stand above it."""
+class Bar(Lines):
+    """Shows a moving bar on a terminal, with the printed lines above it."""
 
     def __init__(self, console: Console, *columns: ProgressColumn, total: float | None) -> None:
         super().__init__(console)
@@ -105,19 +109,19 @@ class LiveScreen(PlainScreen):
         self._bar.stop()
 
 
-class PlainDisplay(PlainScreen):
-    """A job of this process: a line with the plan, then one every few seconds."""
+class JobLines(Lines):
+    """A job of this process in lines: its plan, then the finished frames every few seconds."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._last = 0.0
 
     def planned(self, job: PlannedJob) -> None:
-        """Show the plan and its notes."""
-        show_plan(self, job)
+        """Print the plan and its notes."""
+        _print_plan(self, job)
 
     def progressed(self, progress: "JobProgress") -> None:
-        """Show how many frames are finished, not too often."""
+        """Print how many frames are finished, unless a line came less than LINE_SECONDS ago."""
         now = time.monotonic()
         if progress.phase != "encode" or now - self._last < LINE_SECONDS:
             return
@@ -125,34 +129,34 @@ class PlainDisplay(PlainScreen):
         self.say(f"{progress.frames} of {progress.num_frames} frames ({progress.percent:.0f} %)")
 
 
-class LiveDisplay(LiveScreen):
-    """A job of this process: a bar with frames, elapsed and remaining time."""
+class JobBar(Bar):
+    """A job of this process as a bar: finished frames, elapsed and remaining time."""
 
     def __init__(self, console: Console) -> None:
         columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         super().__init__(console, *columns, total=None)
 
     def planned(self, job: PlannedJob) -> None:
-        """Show the plan and set the bar's length."""
-        show_plan(self, job)
+        """Print the plan and set the bar's length."""
+        _print_plan(self, job)
         self._bar.update(self._task, description="loading the engine", total=job.num_frames)
 
     def progressed(self, progress: "JobProgress") -> None:
         """Move the bar."""
-        at_work = progress.phase in ("restore", "encode", "decode")
-        doing = "restoring" if at_work else progress.phase
+        restoring = progress.phase in ("restore", "encode", "decode")
+        doing = "restoring" if restoring else progress.phase
         self._bar.update(self._task, description=doing, completed=progress.frames)
 
 
-def show_plan(screen: PlainScreen, job: PlannedJob) -> None:
-    """The plan and its notes, a line each."""
-    screen.say(describe(job))
+def _print_plan(lines: Lines, job: PlannedJob) -> None:
+    """Print the plan and its notes, one line each."""
+    lines.say(plan_line(job))
     for note in job.notes:
-        screen.say(f"note: {note}")
+        lines.say(f"note: {note}")
 
 
-class PlainWatch(PlainScreen):
-    """A gateway's job: a line when its state or phase changes, else every few seconds."""
+class WatchLines(Lines):
+    """A gateway's job in lines: one for each change of state or phase, else every few seconds."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -161,43 +165,43 @@ class PlainWatch(PlainScreen):
         self._progress = 0.0
 
     def show(self, job: dict[str, Any]) -> None:
-        """Show where the job is, if that is news."""
-        news = (job["status"], job["state"], job["phase"])
+        """Print the status, if it has changed since the last line."""
+        state = (job["status"], job["state"], job["phase"])
         now = time.monotonic()
         moved = job["progress"] != self._progress and now - self._last >= WATCH_LINE_SECONDS
-        if news == self._shown and not moved:
+        if state == self._shown and not moved:
             return
-        self._shown, self._last, self._progress = news, now, job["progress"]
-        self.say(where_it_is(job))
+        self._shown, self._last, self._progress = state, now, job["progress"]
+        self.say(status_line(job))
 
 
-class LiveWatch(LiveScreen):
-    """A gateway's job: one line with a bar that moves."""
+class WatchBar(Bar):
+    """A gateway's job as a bar, with its status in front."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console, TaskProgressColumn(), total=100.0)
 
     def show(self, job: dict[str, Any]) -> None:
         """Move the bar."""
-        self._bar.update(self._task, description=where_it_is(job), completed=job["progress"])
+        self._bar.update(self._task, description=status_line(job), completed=job["progress"])
 
 
-def open_display(console: Console) -> PlainDisplay | LiveDisplay:
-    """The display of a job in this process that fits where stderr goes."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+def open_display(console: Console) -> JobLines | JobBar:
+    """Choose the display for a job of this process: a bar on a terminal, else lines."""
+    return JobBar(console) if console.is_terminal else JobLines(console)
 
 
 def watch(ask: Callable[[], dict[str, Any]], console: Console) -> dict[str, Any]:
     """Show a gateway's job until it has ended; returns its last status.
 
     Args:
-        ask: gives the job's status.
-        console: where it is shown.
+        ask: asks the gateway for the job's status.
+        console: what the job is shown on.
     """
-    with LiveWatch(console) if console.is_terminal else PlainWatch(console) as shown:
+    with WatchBar(console) if console.is_terminal else WatchLines(console) as display:
         while True:
             job = ask()
-            shown.show(job)
+            display.show(job)
             if job["status"] in ENDED:
                 return job
             time.sleep(POLL_SECONDS)

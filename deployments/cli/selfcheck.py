@@ -1,7 +1,8 @@
 """`seedvr2 selfcheck`: does the model work with these weights on this device, and how well?
 
-For whoever has the real weights and a GPU: one command, at most ten minutes, a report and
-pictures. The checks are in seedvr2_core/selfcheck; here they are fed, listened to and reported.
+It is for people who have the real weights and a GPU. It takes at most ten minutes and writes a
+report and pictures. The checks themselves are in seedvr2_core/selfcheck; this module prepares their
+input, shows their progress and writes the report.
 """
 
 import os
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from deployments.host.exits import exit_codes, say, screen
+from deployments.cli.options import AsJson
+from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGETS_PX, target_size
 from seedvr2_core.planning.windows import first_frame, num_latents
-from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
+from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock, SavePicture
 from tasks.settings import child_environment
 
 if TYPE_CHECKING:
@@ -28,14 +30,15 @@ if TYPE_CHECKING:
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.selfcheck.run import CheckSetup, Findings
     from seedvr2_core.video.info import VideoInfo
+    from seedvr2_core.weights.folder import WeightsFile
 
 REPORT_NAME = "selfcheck.json"
 DEMO_CLIP = Path(__file__).parents[1] / "demo" / "bunny_320x180.mp4"
-KEPT = f"the checks that were over are in {REPORT_NAME}"
+KEPT = f"the finished checks are in {REPORT_NAME}"
 
 
 class WeightsUsed(BaseModel):
-    """One file."""
+    """One file of weights."""
 
     name: str
     part: str
@@ -43,25 +46,25 @@ class WeightsUsed(BaseModel):
     size_bytes: int
     sha256: str | None
     status: str
-    """verified: the publisher's digest; unknown: no publisher's digest to compare with."""
+    """verified: it has the publisher's digest; unknown: the publisher's digest is not known."""
 
 
 class CheckReport(BaseModel):
-    """One check."""
+    """One check and its result."""
 
     name: str
     about: str
     status: str
     """ok, failed, reported (measured, no verdict) or skipped."""
     told: str
-    """A sentence; why, where it was skipped."""
+    """The result in a sentence; for a skipped check the reason."""
     seconds: float
     numbers: dict[str, Any]
     pictures: tuple[str, ...]
 
 
 class SelfcheckReport(BaseModel):
-    """All that is known; selfcheck.json."""
+    """The content of selfcheck.json."""
 
     when: datetime
     model: str
@@ -80,37 +83,44 @@ class SelfcheckReport(BaseModel):
     width: int
     height: int
     memory: dict[str, Any]
-    """The memory plan; its peaks are predictions."""
+    """The memory plan; its peaks are predictions, not measurements."""
     budget_seconds: float
     seconds: float
     checks: list[CheckReport]
     failed: list[str]
-    """Names; none is the good news."""
+    """Names of the checks that failed."""
 
 
 def selfcheck(
-    weights: Annotated[Path, typer.Option(help="Folder of the weights.")],
+    weights: Annotated[Path, typer.Option(help="Folder with the weights.")],
     model: Annotated[
-        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b.")
+        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b.")
     ] = "seedvr2-7b",
     video: Annotated[
-        Path | None, typer.Option(help="A clip without a cut; default the bundled one.")
+        Path | None, typer.Option(help="A clip without cuts; default: the demo clip.")
     ] = None,
     resolution: Annotated[
-        str, typer.Option(help="720p, 1080p, 2k, 4k, or a size as 640x360.")
+        str, typer.Option(help="Size of the output: 720p, 1080p, 2k, 4k, or 640x360.")
     ] = "720p",
-    frames: Annotated[int, typer.Option(help="Of the clip; at least 45.")] = 65,
-    out: Annotated[Path, typer.Option(help="Where report and pictures go.")] = Path("selfcheck"),
+    frames: Annotated[int, typer.Option(help="Frames of the clip to use; at least 45.")] = 65,
+    out: Annotated[Path, typer.Option(help="Folder for the report and pictures.")] = Path(
+        "selfcheck"
+    ),
     seconds: Annotated[
-        float, typer.Option(help="Wall time; checks that do not fit are skipped and say so.")
+        float, typer.Option(help="Time limit; checks that do not fit into it are skipped.")
     ] = 600,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     check: Annotated[
-        list[str] | None, typer.Option(help=f"Only these: {', '.join(CHECK_NAMES)}.")
+        list[str] | None,
+        typer.Option(help=f"Run only this check; repeatable: {', '.join(CHECK_NAMES)}."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The last line is JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check a model with its real weights on this device; exit 1 if a check failed."""
+    """Check a model with its real weights on this device.
+
+    Restores a short clip in several ways and writes selfcheck.json and pictures. Exits with 1 if a
+    check failed.
+    """
     clock = Clock(seconds)
     os.environ.update(child_environment())  # before torch meets the GPU
     with exit_codes(KEPT):
@@ -123,16 +133,24 @@ def selfcheck(
             device=device,
             checks=tuple(check or ()),
         )
-        report = _run(setup, out, clock=clock, seconds=seconds, quiet=as_json)
+        report = _run_checks(setup, out, clock=clock, seconds=seconds, quiet=as_json)
     if as_json:
         typer.echo(report.model_dump_json())
     raise typer.Exit(1 if report.failed else 0)
 
 
-def _run(
+def _run_checks(
     setup: "CheckSetup", out: Path, *, clock: Clock, seconds: float, quiet: bool
 ) -> SelfcheckReport:
-    """Run the checks; the report on disk grows with every one, so that a crash loses none."""
+    """Run the checks; the report is written after each of them, so that a crash loses none.
+
+    Args:
+        setup: what is checked, and with which clip.
+        out: folder of the report and pictures; made if it does not exist.
+        clock: started when the command was.
+        seconds: the time limit, for the report.
+        quiet: print to stderr, because stdout is for the JSON.
+    """
     from seedvr2_core.selfcheck.run import run_selfcheck
 
     out = out.expanduser().absolute()
@@ -140,8 +158,24 @@ def _run(
     tell = say if quiet else typer.echo
     tell(
         f"{setup.model} at {setup.width}x{setup.height} on {setup.device_kind} ({setup.device}), "
-        f"{first_frame(setup.num_latents)} frames of {setup.clip.name}"
+        f"{_num_frames(setup)} frames of {setup.clip.name}"
     )
+
+    def hear(findings: "Findings") -> None:
+        tell(_check_line(findings.checks[-1]))
+        _write(out, _report(setup, findings, clock=clock, seconds=seconds))
+
+    findings = run_selfcheck(
+        setup, clock=clock, save=_picture_saver(out), begins=_show_begin, hear=hear
+    )
+    report = _report(setup, findings, clock=clock, seconds=seconds)
+    _write(out, report)
+    tell(_summary(report, out))
+    return report
+
+
+def _picture_saver(out: Path) -> SavePicture:
+    """Make the function that saves a picture as PNG in the folder and returns its path."""
 
     def save(name: str, picture: "np.ndarray") -> str:
         from moviepy import ImageClip
@@ -150,21 +184,25 @@ def _run(
         ImageClip(picture).save_frame(str(path), t=0, with_mask=False)
         return str(path)
 
-    def hear(findings: "Findings") -> None:
-        tell(_line(findings.checks[-1]))
-        _write(out, _report(setup, findings, clock=clock, seconds=seconds))
+    return save
 
-    def begins(name: str) -> None:
-        if screen.is_terminal:
-            say(f"... {name}: {CHECK_NAMES[name]}")
 
-    findings = run_selfcheck(setup, clock=clock, save=save, begins=begins, hear=hear)
-    report = _report(setup, findings, clock=clock, seconds=seconds)
-    _write(out, report)
-    counts = [check.status for check in findings.checks]
-    told = ", ".join(f"{counts.count(s)} {s}" for s in ("ok", "reported", "skipped", "failed"))
-    tell(f"{told} in {report.seconds:.0f} s; {out / REPORT_NAME}")
-    return report
+def _show_begin(name: str) -> None:
+    """Name the check that begins, on a terminal only: a check may take minutes."""
+    if console.is_terminal:
+        say(f"... {name}: {CHECK_NAMES[name]}")
+
+
+def _summary(report: SelfcheckReport, out: Path) -> str:
+    """The last line for people: how many checks ended how, and where the report is."""
+    statuses = [check.status for check in report.checks]
+    counts = ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "reported", "skipped", "failed"))
+    return f"{counts} in {report.seconds:.0f} s; {out / REPORT_NAME}"
+
+
+def _num_frames(setup: "CheckSetup") -> int:
+    """Frames of the clip that the checks use: a shot's first latent holds 1, each other one 4."""
+    return first_frame(setup.num_latents)
 
 
 def _make_folder(out: Path) -> None:
@@ -186,10 +224,10 @@ def _setup(
     device: str,
     checks: tuple[str, ...],
 ) -> "CheckSetup":
-    """Everything that is asked for, as far as it can be checked without weights.
+    """Read the clip, choose the device and check the options, all without the weights.
 
     Raises:
-        InvalidRequestError: an option makes no sense.
+        InvalidRequestError: an option is wrong.
         InvalidVideoError: the clip cannot be read.
     """
     size = _given_size(resolution)
@@ -198,7 +236,7 @@ def _setup(
     latents = num_latents(frames)
     if latents < MIN_LATENTS:
         raise InvalidRequestError(
-            f"--frames must be at least {first_frame(MIN_LATENTS)}, for two windows, got {frames}"
+            f"--frames must be at least {first_frame(MIN_LATENTS)}, enough for two windows, got {frames}"
         )
     info, clip = _read_clip(video, first_frame(latents))
     width, height = size or target_size(info, resolution)
@@ -219,17 +257,17 @@ def _setup(
 
 
 def _world() -> "World":
-    """The known models; tests put small ones in their place."""
+    """The models that are known; tests replace this with small ones."""
     from seedvr2_core.engines.seedvr2.load import WORLD
 
     return WORLD
 
 
 def _given_size(resolution: str) -> tuple[int, int] | None:
-    """(width, height) where the resolution is a size; None where it is a name.
+    """Parse --resolution; returns (width, height), or None if it is a name such as 720p.
 
     Raises:
-        InvalidRequestError: it is neither.
+        InvalidRequestError: it is neither a size nor a name.
     """
     if resolution in BUDGETS_PX:
         return None
@@ -237,12 +275,12 @@ def _given_size(resolution: str) -> tuple[int, int] | None:
     if width.isdecimal() and height.isdecimal():
         return int(width), int(height)
     raise InvalidRequestError(
-        f"--resolution is one of {', '.join(BUDGETS_PX)} or a size as 640x360, got {resolution}"
+        f"--resolution is one of {', '.join(BUDGETS_PX)} or a size like 640x360, got {resolution}"
     )
 
 
 def _read_clip(video: Path, num_frames: int) -> "tuple[VideoInfo, Clip]":
-    """The clip's first frames."""
+    """Read the clip's first frames."""
     from seedvr2_core.files import file_sha256
     from seedvr2_core.selfcheck.bench import Clip
     from seedvr2_core.video.probe import probe_video
@@ -255,7 +293,10 @@ def _read_clip(video: Path, num_frames: int) -> "tuple[VideoInfo, Clip]":
 
 
 def _find_device(name: str) -> tuple[str, str, int | None]:
-    """Torch device, its name for people, and its free bytes (None: the host).
+    """Find the device.
+
+    Returns:
+        Its name in torch, its name for people, and its free bytes (None for the CPU).
 
     Raises:
         InvalidRequestError: there is no such device.
@@ -273,26 +314,28 @@ def _find_device(name: str) -> tuple[str, str, int | None]:
     return name, torch.cuda.get_device_name(name), torch.cuda.mem_get_info(name)[0]
 
 
+def _weights_used(file: "WeightsFile") -> WeightsUsed:
+    return WeightsUsed(
+        name=file.path.name,
+        part=file.part,
+        dtypes=file.dtypes,
+        size_bytes=file.num_bytes,
+        sha256=file.sha256,
+        status=file.status,
+    )
+
+
 def _report(
     setup: "CheckSetup", findings: "Findings", *, clock: Clock, seconds: float
 ) -> SelfcheckReport:
+    """Make the report from what the checks have found so far."""
     import torch
 
     on_cuda = setup.device.startswith("cuda")
     return SelfcheckReport(
         when=datetime.now(UTC),
         model=setup.model,
-        weights=[
-            WeightsUsed(
-                name=file.path.name,
-                part=file.part,
-                dtypes=file.dtypes,
-                size_bytes=file.num_bytes,
-                sha256=file.sha256,
-                status=file.status,
-            )
-            for file in findings.weights
-        ],
+        weights=list(map(_weights_used, findings.weights)),
         device=setup.device,
         device_kind=setup.device_kind,
         python=platform.python_version(),
@@ -303,7 +346,7 @@ def _report(
         dit_dtype=findings.memory.dit_dtype,
         clip=setup.clip.name,
         clip_sha256=setup.clip.sha256,
-        frames=first_frame(setup.num_latents),
+        frames=_num_frames(setup),
         width=setup.width,
         height=setup.height,
         memory=asdict(findings.memory),
@@ -315,12 +358,13 @@ def _report(
 
 
 def _write(out: Path, report: SelfcheckReport) -> None:
-    """Complete or as it was."""
+    """Write the report so that the file is always complete, even after a crash."""
     part = out / f"{REPORT_NAME}.part"
     part.write_text(report.model_dump_json(indent=2) + "\n")
     part.replace(out / REPORT_NAME)
 
 
-def _line(check: Check) -> str:
+def _check_line(check: Check) -> str:
+    """A check's result in one line: status, name, seconds, sentence."""
     seconds = f"{check.seconds:6.1f} s" if check.seconds else " " * 8
     return f"{check.status:<9} {check.name:<14} {seconds}  {check.told}"

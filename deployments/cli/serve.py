@@ -1,9 +1,10 @@
-"""`seedvr2 serve`: all of it on one machine, with one command.
+"""`seedvr2 serve`: runs the whole service on one machine with one command.
 
-A Prefect server on PREFECT_HOME's database, the pools local and cpu with a worker each, deployments
-and automations, an edge over the storage folder, the gateway. It always brings its own server; an
-API URL of the environment or profile is not used, and serve says so. Prefect's API has no password
-unless you set one, so it listens on loopback whatever --host says.
+It starts a Prefect server on the database in PREFECT_HOME, a worker for each of the pools local and
+cpu, the edge on the storage folder, and the gateway, and applies deployments and automations. It
+always runs its own server: if the environment or the Prefect profile names another API, it says
+that it does not use it. Prefect's API has no password unless you set one, so it listens on
+loopback, whatever --host says.
 """
 
 import os
@@ -19,7 +20,7 @@ import typer
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
 from deployments.host.prefect_server import is_healthy
-from deployments.host.supervisor import AskedToStop, Part, Supervisor
+from deployments.host.supervisor import AskedToStop, ManagedProcess, Supervisor
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import RESOLUTIONS, Settings, use_settings
 
@@ -27,41 +28,51 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 POOLS = {"local": 1, "cpu": 8}
-"""Work pools of one machine, and how many runs each takes at a time."""
+"""The work pools, and how many runs each works on at a time."""
 DEPLOYMENT = "upscale/local"
-"""Takes every resolution."""
+"""The deployment for every resolution."""
 GATEWAY_PORT, API_PORT, EDGE_PORT = 8000, 4200, 8001
 WORKER_POLL_SECONDS = "2"
 WORKER_GRACE_SECONDS = 40.0
-"""A flow run that is told to end first ends its child."""
+"""Long, because a flow run that is asked to end first ends its child."""
 KEPT = "jobs that were at work go on at the next start"
-
-_Port = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")]
 
 
 def serve(
-    gateway_port: _Port = GATEWAY_PORT,
-    api_port: _Port = API_PORT,
-    edge_port: _Port = EDGE_PORT,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the gateway; 0 takes a free one.")
+    ] = GATEWAY_PORT,
+    api_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of Prefect's server; 0 takes a free one.")
+    ] = API_PORT,
+    edge_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the edge; 0 takes a free one.")
+    ] = EDGE_PORT,
     host: Annotated[
-        str, typer.Option(help="Where gateway and edge listen; Prefect's API stays on loopback.")
+        str, typer.Option(help="Address of gateway and edge; Prefect's API stays on loopback.")
     ] = "127.0.0.1",
     work_dir: Annotated[
         Path | None,
-        typer.Option(help="Jobs, outputs, logs; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
+        typer.Option(
+            help="Folder of jobs, outputs and logs; default SEEDVR2_WORK_DIR or ~/.seedvr2."
+        ),
     ] = None,
 ) -> None:
-    """Run server, workers, gateway and edge on this machine until Ctrl-C."""
+    """Run the whole service on this machine until Ctrl-C.
+
+    It consists of a Prefect server, workers, the gateway, which takes jobs, and the edge, which
+    serves the finished videos. Jobs that are at work when it ends go on at its next start.
+    """
     with exit_codes(KEPT):
         settings = _settings(work_dir)
         _check_host(host, settings)
         ports = {"server": api_port, "gateway": gateway_port, "edge": edge_port}
-        with _alone():
+        with _only_one():
             _run(settings, host, ports)
 
 
 def _settings(work_dir: Path | None) -> Settings:
-    """One's own machine: its files may be read, and it may run without a GPU."""
+    """Settings that fit one's own machine: they allow local files and running without a GPU."""
     settings = Settings(allow_local_files=True, allow_cpu_engine=True)
     chosen = (work_dir or settings.work_dir).expanduser().absolute()
     table = dict.fromkeys(RESOLUTIONS, DEPLOYMENT)
@@ -71,15 +82,15 @@ def _settings(work_dir: Path | None) -> Settings:
 
 
 def _check_host(host: str, settings: Settings) -> None:
-    """Refuse what the gateway would refuse, before anything is started."""
+    """Refuse the host that the gateway would refuse, before anything is started."""
     from deployments.gateway.auth import check_exposure
 
     check_exposure(host, settings)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Two of them over one database would take each other's runs for lost."""
+def _only_one() -> Iterator[None]:
+    """Hold a lock, because two of them on one database would take each other's runs for lost."""
     from seedvr2_core.files import hold_lock
 
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
@@ -95,7 +106,7 @@ def _alone() -> Iterator[None]:
 
 
 def _run(settings: Settings, host: str, ports: dict[str, int]) -> None:
-    """Bring everything up, keep it up, bring it down."""
+    """Start everything, keep it running and, on Ctrl-C or SIGTERM, end it."""
     supervisor = Supervisor(say)
     with supervisor.signals():
         try:
@@ -106,7 +117,7 @@ def _run(settings: Settings, host: str, ports: dict[str, int]) -> None:
 
 
 class _Stack:
-    """The parts of one machine."""
+    """All processes of the service on one machine."""
 
     def __init__(
         self, supervisor: Supervisor, settings: Settings, host: str, ports: dict[str, int]
@@ -120,16 +131,11 @@ class _Stack:
         self._environment = _environment(settings)
 
     def run(self) -> None:
-        """Start in order, tell, watch; on the way out work ends before what it needs."""
-        from deployments.host.interrupted import runs_at_work, take_up
+        """Start everything, then keep it running until somebody asks for the end."""
+        from deployments.host.interrupted import runs_at_work, schedule_again
 
-        server = self._part(
-            "server", "deployments.host.prefect_server", "--full", f"--parent={os.getpid()}"
-        )
-        server.is_ready = lambda: is_healthy(f"{server.url}/api/health")
-        root = str(self._settings.storage_dir)
-        edge = self._part("edge", "deployments.edge", "--root", root, "--host", self._host)
-        say("starting; logs are in " + str(self._logs))
+        say(f"starting; logs are in {self._logs}")
+        server, edge = self._server(), self._edge()
         self._supervisor.start(server, edge)
         assert server.url
         assert edge.url
@@ -137,25 +143,61 @@ class _Stack:
         self._environment["SEEDVR2_PUBLIC_URL"] = self._settings.public_url or reachable(edge.url)
         with _client(f"{server.url}/api") as client:
             _apply(client, self._settings)
-            for run in take_up(client, runs_at_work(client, tuple(POOLS))):
+            for run in schedule_again(client, runs_at_work(client, tuple(POOLS))):
                 say(f"job {run.id} ({run.name}) goes on")
-            gateway = self._part("gateway", "deployments.gateway", "--host", self._host)
-            gateway.is_ready = lambda: is_healthy(f"{reachable(gateway.url or '')}/healthz")
-            workers = [self._worker(client, pool) for pool in POOLS]
-            try:
-                self._supervisor.start(gateway, *workers)
-                self._tell(server, gateway, edge)
-                self._supervisor.watch()
-            finally:
-                # The small flows first: none should look after a job that is being ended.
-                self._end_work(client, server, [gateway, *reversed(workers)])
+            self._work(client, server, edge)
 
-    def _part(self, name: str, module: str, *arguments: str) -> Part:
-        """A part with a log of its own; the log of the time before is kept as .1."""
+    def _work(
+        self, client: "SyncPrefectClient", server: ManagedProcess, edge: ManagedProcess
+    ) -> None:
+        """Start what takes and does jobs; end it before the server and edge that it needs."""
+        gateway = self._gateway()
+        workers = [self._worker(client, pool) for pool in POOLS]
+        try:
+            self._supervisor.start(gateway, *workers)
+            self._print_addresses(server, gateway, edge)
+            self._supervisor.watch()
+        finally:
+            # The pool cpu ends first: `recover` must not look after a job that we are ending.
+            self._end_work(client, server, [gateway, *reversed(workers)])
+
+    def _server(self) -> ManagedProcess:
+        """Prefect's server with its UI and all services."""
+        parent = f"--parent={os.getpid()}"
+        server = self._process("server", "deployments.host.prefect_server", "--full", parent)
+        server.is_ready = lambda: is_healthy(f"{server.url}/api/health")
+        return server
+
+    def _edge(self) -> ManagedProcess:
+        """The server of the finished videos."""
+        root = str(self._settings.storage_dir)
+        return self._process("edge", "deployments.edge", "--root", root, "--host", self._host)
+
+    def _gateway(self) -> ManagedProcess:
+        """The HTTP API that takes jobs."""
+        gateway = self._process("gateway", "deployments.gateway", "--host", self._host)
+        gateway.is_ready = lambda: is_healthy(f"{reachable(gateway.url or '')}/healthz")
+        return gateway
+
+    def _worker(self, client: "SyncPrefectClient", pool: str) -> ManagedProcess:
+        """A process worker of a pool; it has come up when the server has its first heartbeat."""
+        words = ("worker", "start", "--type", "process", "--pool", pool, "--name", f"serve-{pool}")
+        worker = self._process(f"worker-{pool}", "prefect", *words, "--limit", str(POOLS[pool]))
+
+        def has_heartbeat() -> bool:
+            beats = [w.last_heartbeat_time for w in client.read_workers_for_work_pool(pool)]
+            return any(beat and beat.timestamp() >= worker.started_at for beat in beats)
+
+        worker.is_ready = has_heartbeat
+        worker.grace_seconds = WORKER_GRACE_SECONDS
+        return worker
+
+    def _process(self, name: str, module: str, *arguments: str) -> ManagedProcess:
+        """A process with a log of its own; the log of the last `seedvr2 serve` is kept as .1."""
         log = self._logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_name(f"{log.name}.1"))
-        return Part(
+        return ManagedProcess(
             name=name,
             module=module,
             arguments=arguments,
@@ -164,21 +206,10 @@ class _Stack:
             port=self._ports.get(name),
         )
 
-    def _worker(self, client: "SyncPrefectClient", pool: str) -> Part:
-        """A process worker; it is up when the server has heard of it."""
-        words = ("worker", "start", "--type", "process", "--pool", pool, "--name", f"serve-{pool}")
-        part = self._part(f"worker-{pool}", "prefect", *words, "--limit", str(POOLS[pool]))
-
-        def heard_of() -> bool:
-            beats = [w.last_heartbeat_time for w in client.read_workers_for_work_pool(pool)]
-            return any(beat and beat.timestamp() >= part.started for beat in beats)
-
-        part.is_ready = heard_of
-        part.grace = WORKER_GRACE_SECONDS
-        return part
-
-    def _tell(self, server: Part, gateway: Part, edge: Part) -> None:
-        """The addresses, on stdout, and how to use them."""
+    def _print_addresses(
+        self, server: ManagedProcess, gateway: ManagedProcess, edge: ManagedProcess
+    ) -> None:
+        """Print the addresses to stdout, and how to use them."""
         table = {"gateway": gateway.url, "prefect": server.url, "edge": edge.url}
         for name, url in table.items():
             typer.echo(f"{name}: {url}")
@@ -187,18 +218,20 @@ class _Stack:
         typer.echo(f"prefect CLI: export PREFECT_API_URL={server.url}/api")
         say("ready; Ctrl-C stops all of it")
 
-    def _end_work(self, client: "SyncPrefectClient", server: Part, parts: list[Part]) -> None:
-        """End gateway and workers; what was at work is scheduled again, for the next start."""
-        from deployments.host.interrupted import runs_at_work, take_up
+    def _end_work(
+        self, client: "SyncPrefectClient", server: ManagedProcess, processes: list[ManagedProcess]
+    ) -> None:
+        """End gateway and workers, and schedule the runs that were at work for the next start."""
+        from deployments.host.interrupted import runs_at_work, schedule_again
 
         runs = runs_at_work(client, tuple(POOLS)) if server.alive else []
-        self._supervisor.end(*parts)
+        self._supervisor.end(*processes)
         if server.alive:
-            take_up(client, runs)
+            schedule_again(client, runs)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Of all parts; folders are absolute, for flow runs work in folders of their own."""
+    """The environment of all processes; its folders are absolute, as flow runs work elsewhere."""
     folders = {
         "SEEDVR2_WORK_DIR": settings.work_dir,
         "SEEDVR2_OUTPUT_DIR": settings.output_dir,
@@ -218,13 +251,13 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def reachable(url: str) -> str:
-    """An address that a link can name: loopback stands for "every address of this machine"."""
+    """Make an address that a client can use: loopback in place of "all addresses of this host"."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 @contextmanager
 def _client(api_url: str) -> "Iterator[SyncPrefectClient]":
-    """A client of serve's own server, whatever the environment or profile name."""
+    """Open a client of our own server, whichever the environment or the Prefect profile names."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -238,7 +271,7 @@ def _client(api_url: str) -> "Iterator[SyncPrefectClient]":
 
 
 def _apply(client: "SyncPrefectClient", settings: Settings) -> None:
-    """What `make deploy` applies, as far as one machine needs it."""
+    """Apply what `make deploy` applies, as far as one machine needs it."""
     from deployments.deploy.apply import (
         apply_automations,
         apply_deployments,
@@ -246,13 +279,13 @@ def _apply(client: "SyncPrefectClient", settings: Settings) -> None:
         pool_template,
     )
 
-    apply_pools(client, {pool: tied(pool_template(pool)) for pool in POOLS})
+    apply_pools(client, {pool: attach_to_worker(pool_template(pool)) for pool in POOLS})
     apply_deployments(settings, POOLS)
     apply_automations(client, settings, POOLS)
 
 
-def tied(template: dict[str, Any]) -> dict[str, Any]:
-    """A process pool's template whose flow runs end with their worker, kill -9 included."""
+def attach_to_worker(template: dict[str, Any]) -> dict[str, Any]:
+    """Change a process pool's template so that flow runs end with their worker, even by kill -9."""
     parent = f"${PID_VARIABLE}"
     template["job_configuration"]["command"] = (
         f"{shlex.quote(sys.executable)} -m deployments.host.attached --parent={{{{ {parent} }}}} "
@@ -261,6 +294,6 @@ def tied(template: dict[str, Any]) -> dict[str, Any]:
     template["variables"]["properties"][parent] = {
         "type": "string",
         "title": "Worker",
-        "description": "Process id of the worker, of its own environment; not of a run.",
+        "description": "Process id of the worker; comes from the worker's environment.",
     }
     return template

@@ -1,4 +1,4 @@
-"""`seedvr2 weights`: what weights there are, bring them, check them."""
+"""`seedvr2 weights`: lists, downloads and verifies the weights of the SeedVR2 models."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from deployments.host.exits import exit_codes, say, screen
+from deployments.cli.options import AsJson
+from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.settings import Settings, get_settings
 
@@ -26,12 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="List, download and verify the SeedVR2 weights.",
 )
-KEPT = "what came is kept"
+KEPT = "what was downloaded is kept"
 
-AsJson = Annotated[bool, typer.Option("--json", help="The last line is JSON.")]
 WeightsDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of the weights; default SEEDVR2_WEIGHTS_DIR or WORK_DIR/weights."),
+    typer.Option(help="Folder of weights; default SEEDVR2_WEIGHTS_DIR or WORK_DIR/weights."),
 ]
 _STATUS_WORDS = {
     "verified": "publisher's digest matches",
@@ -42,11 +42,11 @@ _STATUS_WORDS = {
 
 
 class FileReport(BaseModel):
-    """One file of the folder."""
+    """One file in the folder of weights."""
 
     name: str
     part: str | None
-    """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb; None: refused."""
+    """dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb; None if the file is refused."""
     dtypes: tuple[str, ...] = ()
     size_bytes: int
     sha256: str | None = None
@@ -56,16 +56,16 @@ class FileReport(BaseModel):
 
 
 class ModelReport(BaseModel):
-    """One model: can it run?"""
+    """Whether a model can run with the files of the folder."""
 
     name: str
     ready: bool
     missing: tuple[str, ...]
-    """Parts that no usable file serves."""
+    """Parts of the model for which there is no usable file."""
 
 
 class WeightsReport(BaseModel):
-    """What `list` and `verify` say."""
+    """What `list` and `verify` print."""
 
     weights_dir: Path
     models: list[ModelReport]
@@ -79,20 +79,23 @@ class WeightsReport(BaseModel):
 
 @app.command(name="list")
 def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
-    """Show the known models and what is in the folder; reads no more than names and shapes."""
+    """List the models and the files in the folder of weights.
+
+    Of each file only the names and shapes of its tensors are read; `verify` reads it whole.
+    """
     with exit_codes(KEPT):
         from seedvr2_core.weights import scan_weights
 
         settings, catalog = _settings(weights_dir), _catalog()
         report = _report(settings, scan_weights(settings.weights_folder, catalog=catalog), catalog)
-    _show(report, as_json)
+    _print_report(report, as_json)
 
 
 @app.command()
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b."),
+        typer.Argument(metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b."),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="Of the transformer: fp16, fp8, or original (ByteDance's files).")
@@ -100,7 +103,11 @@ def download(
     weights_dir: WeightsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring all that the models need: transformer, VAE and text embedding."""
+    """Download everything that models need.
+
+    These are the files of the transformer, the VAE and the text embedding. A download that was
+    interrupted goes on where it stopped.
+    """
     with exit_codes(KEPT):
         from deployments.cli.weights_hub import download_weights
 
@@ -114,7 +121,7 @@ def download(
                 catalog=catalog,
             )
     for file in files:
-        say(_line(_file_report(file)))
+        say(_file_line(_file_report(file)))
     if as_json:
         typer.echo(json.dumps([_file_report(file).model_dump(mode="json") for file in files]))
     else:
@@ -123,7 +130,10 @@ def download(
 
 @app.command()
 def verify(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
-    """Read every file and compare digests; exit 2 if one must not be used, or none is there."""
+    """Read every file and compare its digest.
+
+    Exits with 2 if a file must not be used, or if there are none.
+    """
     with exit_codes(KEPT):
         from deployments.cli.weights_hub import verify_weights
 
@@ -131,12 +141,13 @@ def verify(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
         with _bars() as progress:
             inventory = verify_weights(settings, progress=progress, catalog=catalog)
         report = _report(settings, inventory, catalog)
-    _show(report, as_json)
+    _print_report(report, as_json)
     with exit_codes(KEPT):
         _raise_on_faults(report)
 
 
 def _raise_on_faults(report: WeightsReport) -> None:
+    """Raise CheckpointError if a file must not be used, or if there is no file."""
     if not report.files:
         raise CheckpointError(
             f"no weights in {report.weights_dir}; run: seedvr2 weights download seedvr2-7b"
@@ -147,19 +158,20 @@ def _raise_on_faults(report: WeightsReport) -> None:
 
 
 def _settings(weights_dir: Path | None) -> Settings:
-    """The settings in force, with this folder if one is given."""
+    """The settings in force, with `weights_dir` in place of theirs if it is given."""
     given = {"weights_dir": weights_dir.expanduser().absolute()} if weights_dir else {}
     return get_settings().model_copy(update=given)
 
 
 def _catalog() -> "Catalog":
-    """What is known of weights; tests put a small one in its place."""
+    """The catalog of public weights; tests replace this with a small one."""
     from seedvr2_core.weights.folder import PUBLIC
 
     return PUBLIC
 
 
 def _precision(value: str) -> Any:
+    """Check --precision; returns it in lower case."""
     known = ("fp16", "fp8", "original")
     if value.lower() not in known:
         raise InvalidRequestError(f"--precision is one of {', '.join(known)}, got {value}")
@@ -168,28 +180,29 @@ def _precision(value: str) -> Any:
 
 @contextmanager
 def _bars() -> Iterator[Any]:
-    """A bar for each file and phase, on a terminal."""
+    """Show a bar for each file and phase on a terminal, and a line for each elsewhere."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bars: dict[tuple[str, str], Any] = {}
 
-        def hear(file: str, phase: str, done: int, total: int | None) -> None:
+        def show(file: str, phase: str, done: int, total: int | None) -> None:
             key = (file, phase)
             if key not in bars:
                 bars[key] = progress.add_task(f"{phase} {file}", total=total)
-                if not screen.is_terminal:
+                if not console.is_terminal:
                     say(f"{phase} {file}")
             progress.update(bars[key], completed=done, total=total)
 
-        yield hear
+        yield show
 
 
 def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> WeightsReport:
+    """Make the report on a folder's files."""
     usable = {file.part for file in inventory.files if file.status != "wrong"}
     models = []
     for name, parts in catalog.models.items():
@@ -209,6 +222,7 @@ def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> W
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file; 0 if it cannot be read."""
     try:
         return path.stat().st_size
     except OSError:
@@ -227,29 +241,30 @@ def _file_report(file: "WeightsFile") -> FileReport:
     )
 
 
-def _show(report: WeightsReport, as_json: bool) -> None:
+def _print_report(report: WeightsReport, as_json: bool) -> None:
+    """Print the report to stdout, for people or as JSON."""
     if as_json:
         typer.echo(report.model_dump_json())
         return
-    console = Console(soft_wrap=True, highlight=False)
+    stdout = Console(soft_wrap=True, highlight=False)
     models = Table(title=None, box=None, pad_edge=False)
     for heading in ("model", "can run", "missing"):
         models.add_column(heading)
     for model in report.models:
         models.add_row(model.name, "yes" if model.ready else "no", ", ".join(model.missing))
-    console.print(models)
-    console.print(f"\n{report.weights_dir}", markup=False)
+    stdout.print(models)
+    stdout.print(f"\n{report.weights_dir}", markup=False)
     for file in report.files:
-        console.print(Text("  " + _line(file)))
+        stdout.print(Text("  " + _file_line(file)))
     if not report.files:
-        console.print("  nothing here yet")
+        stdout.print("  nothing here yet")
 
 
-def _line(file: FileReport) -> str:
-    """A file in one line, reasons included."""
+def _file_line(file: FileReport) -> str:
+    """A file in one line: what it is, its digest, and whether it may be used and why."""
     what = f"{file.part} {'/'.join(file.dtypes)}" if file.part else "not used"
-    told = _STATUS_WORDS.get(file.status, "refused")
+    status = _STATUS_WORDS.get(file.status, "refused")
     rest = [n for n in file.notes if not n.startswith(_STATUS_WORDS["unknown"])]
     digest = f", sha256 {file.sha256[:12]}" if file.sha256 else ""
     size = f"{file.size_bytes / 1e6:,.1f} MB"
-    return f"{file.name}: {what}, {size}{digest}, {'; '.join([told, *rest])}"
+    return f"{file.name}: {what}, {size}{digest}, {'; '.join([status, *rest])}"

@@ -1,9 +1,10 @@
-"""Bring public weights into the plain weights directory, and check what lies there.
+"""Downloads public weights into the folder of weights and verifies the files there.
 
-huggingface_hub finds the file and moves the bytes. Its own `hf_hub_download` throws away what it
-has when it fails (seen in 2.4), so the bytes go into a part file of ours that outlives the process:
-`<weights>/.download/<file>.<version>.part`. A file gets its name only after its digest (ours of the
-table, or the hub's) and its tensors have been checked. No token is ever sent and no telemetry.
+huggingface_hub finds a file and transfers its bytes. Its `hf_hub_download` discards what it has
+when it fails (seen in 2.4). We therefore write the bytes to a file that stays when the process
+ends: `<weights>/.download/<file>.<version>.part`. A file gets its final name only after we have
+checked its tensors and its digest (against our table, or against the hub's). We send no token and
+no telemetry.
 """
 
 import errno
@@ -45,12 +46,13 @@ from tasks.settings import Settings
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-"""Tries in a row that bring nothing new, on top of huggingface_hub's own."""
+"""Tries in a row without a new byte, after which we give up; huggingface_hub also retries."""
 PAUSE_SECONDS = 1.0
-"""Before the second try; doubled each time."""
+"""Pause before the second try; it doubles with each further one."""
 KEEP_FREE_BYTES = 10**9
+"""Space that a download leaves free on the disk."""
 LOCK_SECONDS = 6 * 3600.0
-"""How long another process may take to download the same file."""
+"""How long we wait for another process that downloads the same file."""
 
 _REFUSED_STATUS = (401, 403, 404, 410, 451)
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -58,34 +60,35 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class DownloadProgress(Protocol):
-    """Hears what is going on."""
+    """Is called while a file is downloaded and while it is checked."""
 
     def __call__(self, file: str, phase: str, done: int, total: int | None, /) -> None:
-        """`phase` is "download" or "check"; `done` of `total` bytes."""
+        """Take the progress: `phase` is "download" or "check"; `done` of `total` bytes."""
         ...
 
 
-def silent(file: str, phase: str, done: int, total: int | None) -> None:
-    """A progress that nobody looks at."""
+def ignore_progress(file: str, phase: str, done: int, total: int | None) -> None:
+    """Show nothing: the default progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Offer:
-    """What the hub says of a file."""
+class _HubFile:
+    """What the hub says about a file."""
 
     url: str
     etag: str | None
-    size: int | None
+    """Names this version of the file; of a large file it is the SHA-256."""
+    num_bytes: int | None
     commit: str | None
 
 
-def rows_for(
+def public_files(
     models: Sequence[str], precision: Precision = "fp16", *, catalog: Catalog = PUBLIC
 ) -> tuple[PublicFile, ...]:
-    """The files that models need, each once.
+    """Choose the public files that models need, each once.
 
     Raises:
-        InvalidRequestError: no such model, or none named.
+        InvalidRequestError: a model is unknown, or none is named.
     """
     unknown = [name for name in models if name not in catalog.models]
     if unknown or not models:
@@ -98,7 +101,7 @@ def rows_for(
 
 
 def _row(part: str, precision: Precision, catalog: Catalog) -> PublicFile:
-    """The file of a part: as precise as asked, else fp16, else what there is."""
+    """Choose a part's file: the precision that was asked for, else fp16, else the original."""
     rows = {row.precision: row for row in reversed(catalog.files) if row.part == part}
     return next(rows[wanted] for wanted in (precision, "fp16", "original") if wanted in rows)
 
@@ -108,32 +111,34 @@ def download_weights(
     settings: Settings,
     *,
     precision: Precision = "fp16",
-    progress: DownloadProgress = silent,
+    progress: DownloadProgress = ignore_progress,
     catalog: Catalog = PUBLIC,
 ) -> tuple[WeightsFile, ...]:
-    """Have everything that these models need in the weights directory; what is there stays.
+    """Download the files that models need, except those that are there already.
 
     Args:
-        models: seedvr2-3b, seedvr2-7b, seedvr2-7b-sharp.
-        settings: weights directory and hub.
+        models: of seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp.
+        settings: folder of weights and address of the hub.
         precision: of the transformer; "original" takes ByteDance's own files.
-        progress: hears of every file.
-        catalog: the known weights.
+        progress: called for every file.
+        catalog: the public weights.
 
     Raises:
-        InvalidRequestError: no such model.
-        CheckpointError: the hub has no such file, or what came or is there is not it.
-        SourceUnavailableError: the hub cannot be reached; what came is kept, run it again.
-        ResourceError: no space, or the directory cannot be written.
+        InvalidRequestError: there is no such model.
+        CheckpointError: the hub does not have a file, or a file (downloaded or already there) is
+            not the one that it should be.
+        SourceUnavailableError: the hub cannot be reached. What was downloaded is kept, and the same
+            call goes on from there.
+        ResourceError: the disk is full, or the folder cannot be written.
     """
-    rows = rows_for(models, precision, catalog=catalog)
-    return tuple(_have(row, settings, progress, catalog) for row in rows)
+    rows = public_files(models, precision, catalog=catalog)
+    return tuple(_ensure_file(row, settings, progress, catalog) for row in rows)
 
 
 def verify_weights(
-    settings: Settings, *, progress: DownloadProgress = silent, catalog: Catalog = PUBLIC
+    settings: Settings, *, progress: DownloadProgress = ignore_progress, catalog: Catalog = PUBLIC
 ) -> Inventory:
-    """Check every file of the weights directory anew, digests and, where needed, values."""
+    """Read every file in the folder of weights and check its digest and, where needed, values."""
     seen = scan_weights(settings.weights_folder, catalog=catalog)
     files: list[WeightsFile] = []
     refused = dict(seen.refused)
@@ -146,13 +151,13 @@ def verify_weights(
     return Inventory(files=tuple(files), refused=refused)
 
 
-def _have(
+def _ensure_file(
     row: PublicFile, settings: Settings, progress: DownloadProgress, catalog: Catalog
 ) -> WeightsFile:
-    """The file, from the directory or from the hub."""
+    """Return the file that is there, or download it; one process at a time."""
     target = settings.weights_folder / row.file
     if target.exists():
-        return _here(target, row, progress, catalog)
+        return _check_present(target, row, progress, catalog)
     folder = settings.weights_folder / ".download"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,15 +169,15 @@ def _have(
         on_wait=lambda: logger.warning("another process is downloading %s: waiting", row.file),
     ):
         if target.exists():
-            return _here(target, row, progress, catalog)
-        part, offer = _fetch(row, folder, settings.hf_endpoint, progress)
-        return _admit(part, target, row, offer, progress, catalog)
+            return _check_present(target, row, progress, catalog)
+        part, on_hub = _download(row, folder, settings.hf_endpoint, progress)
+        return _accept_file(part, target, row, on_hub, progress, catalog)
 
 
-def _here(
+def _check_present(
     target: Path, row: PublicFile, progress: DownloadProgress, catalog: Catalog
 ) -> WeightsFile:
-    """A file that is there already; refused rather than replaced if it is not the right one."""
+    """Check a file that is there already. A wrong one is reported, never replaced."""
     found = examine(target, catalog=catalog, beat=_beat(progress, row.file))
     if found.status == "wrong":
         raise CheckpointError(f"{target}: {'; '.join(found.notes)}")
@@ -183,20 +188,20 @@ def _here(
     return found
 
 
-def _fetch(
+def _download(
     row: PublicFile, folder: Path, endpoint: str | None, progress: DownloadProgress
-) -> tuple[Path, _Offer]:
-    """All bytes of the file; goes on where an earlier try, or process, stopped."""
+) -> tuple[Path, _HubFile]:
+    """Download the file, from where an earlier try or process stopped; returns its .part file."""
     import httpx2  # huggingface_hub's transport
     from huggingface_hub.errors import HfHubHTTPError
 
     tries, had = 0, -1
     while True:
         try:
-            offer = _ask(row, endpoint)
-            part = _part_path(folder, row, offer)
-            _pull(part, row, offer, progress)
-            return part, offer
+            on_hub = _look_up(row, endpoint)
+            part = _part_path(folder, row, on_hub)
+            _append_rest(part, row, on_hub, progress)
+            return part, on_hub
         except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
             _raise_if_final(row, folder, error)
             have = sum(path.stat().st_size for path in folder.glob(f"{row.file}.*.part"))
@@ -210,68 +215,69 @@ def _fetch(
             time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
 
 
-def _ask(row: PublicFile, endpoint: str | None) -> _Offer:
-    """What the hub has under that name now."""
+def _look_up(row: PublicFile, endpoint: str | None) -> _HubFile:
+    """Ask the hub what it has under the file's name now."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils.logging import set_verbosity_error
 
-    set_verbosity_error()  # it reports each of its own retries; we report when they do not help
-    # Otherwise a list of coding agents is fetched from huggingface.co to describe ourselves.
+    set_verbosity_error()  # it logs each of its own retries; we log only when these do not help
+    # Otherwise it fetches a list from huggingface.co to find out which program is running it.
     constants.HF_HUB_DISABLE_TELEMETRY = True
     place = {"repo_id": row.repo, "filename": row.file, "endpoint": _base(endpoint)}
     found = get_hf_file_metadata(hf_hub_url(**place), token=False, library_name="seedvr2")
-    # The exact version, and by the hub's own address: signed ones behind it run out in an hour.
+    # The address of this exact version at the hub itself, because the signed address that the hub
+    # redirects to expires in an hour.
     url = hf_hub_url(**place, revision=found.commit_hash)
-    return _Offer(url=url, etag=found.etag, size=found.size, commit=found.commit_hash)
+    return _HubFile(url=url, etag=found.etag, num_bytes=found.size, commit=found.commit_hash)
 
 
 def _base(endpoint: str | None) -> str | None:
     return endpoint.rstrip("/") if endpoint else None
 
 
-def _part_path(folder: Path, row: PublicFile, offer: _Offer) -> Path:
-    """Where this version's bytes go; parts of other versions, or of unknown ones, are dropped."""
-    version = hashlib.sha256((offer.etag or "").encode()).hexdigest()[:16]
+def _part_path(folder: Path, row: PublicFile, on_hub: _HubFile) -> Path:
+    """The .part file for this version. Those of other versions, or of unknown ones, are deleted."""
+    version = hashlib.sha256((on_hub.etag or "").encode()).hexdigest()[:16]
     path = folder / f"{row.file}.{version}.part"
     for other in folder.glob(f"{row.file}.*.part"):
-        if other != path or offer.etag is None:
+        if other != path or on_hub.etag is None:
             other.unlink()
-    if path.exists() and offer.size is not None and path.stat().st_size > offer.size:
+    if path.exists() and on_hub.num_bytes is not None and path.stat().st_size > on_hub.num_bytes:
         path.unlink()
     return path
 
 
-def _pull(part: Path, row: PublicFile, offer: _Offer, progress: DownloadProgress) -> None:
-    """The bytes that are missing."""
+def _append_rest(part: Path, row: PublicFile, on_hub: _HubFile, progress: DownloadProgress) -> None:
+    """Append the missing bytes to the .part file."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     with part.open("ab") as stream:
         have = stream.tell()
-        _check_space(part.parent, row, (offer.size or 0) - have)
+        _check_space(part.parent, row, (on_hub.num_bytes or 0) - have)
         http_get(
-            offer.url,
+            on_hub.url,
             stream,
             resume_size=have,
             headers={
                 **build_hf_headers(token=False, library_name="seedvr2"),
-                "Accept-Encoding": "identity",  # offsets must count the file's own bytes
+                "Accept-Encoding": "identity",  # no compression: offsets are those of the file
             },
-            expected_size=offer.size,
+            expected_size=on_hub.num_bytes,
             displayed_filename=row.file,
             tqdm_class=_bar_class(progress, row.file),
         )
 
 
 def _bar_class(progress: DownloadProgress, file: str) -> Any:
-    """What huggingface_hub takes for a progress bar."""
+    """Make the class that huggingface_hub uses as its progress bar; it calls `progress`."""
 
-    class Bar:
+    class HubBar:
         def __init__(self, *, total: int | None, initial: int, **_: object) -> None:
             self._done, self._total = initial, total
             progress(file, "download", initial, total)
 
-        def __enter__(self) -> "Bar":
+        def __enter__(self) -> "HubBar":
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -281,10 +287,11 @@ def _bar_class(progress: DownloadProgress, file: str) -> Any:
             self._done += int(count)
             progress(file, "download", self._done, self._total)
 
-    return Bar
+    return HubBar
 
 
 def _check_space(folder: Path, row: PublicFile, needed: int) -> None:
+    """Raise ResourceError if `needed` bytes would fill the disk."""
     free = shutil.disk_usage(folder).free
     if needed + KEEP_FREE_BYTES > free:
         raise ResourceError(
@@ -294,7 +301,7 @@ def _check_space(folder: Path, row: PublicFile, needed: int) -> None:
 
 
 def _raise_if_final(row: PublicFile, folder: Path, error: Exception) -> None:
-    """Turn errors that trying again cannot help into ours."""
+    """Raise errors that another try cannot mend; return for those that it may."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
@@ -320,21 +327,22 @@ def _local_error(folder: Path, error: OSError) -> ResourceError:
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _admit(
+def _accept_file(
     part: Path,
     target: Path,
     row: PublicFile,
-    offer: _Offer,
+    on_hub: _HubFile,
     progress: DownloadProgress,
     catalog: Catalog,
 ) -> WeightsFile:
-    """Check what came and give it its name."""
+    """Check a downloaded file, give it its final name and write its record."""
     digest = hash_file(part, beat=_beat(progress, row.file))
     try:
-        _check_digest(row, offer, digest)
+        _check_digest(row, on_hub, digest)
         identity = identify(part, layouts=catalog.layouts)
         if identity.part != base_part(row.part):
             raise CheckpointError(f"it holds {identity.part}, not {row.part}")
@@ -342,8 +350,9 @@ def _admit(
         kept = target.with_name(target.name + REFUSED_SUFFIX)
         part.replace(kept)
         raise CheckpointError(
-            f"{row.repo}/{row.file} came, but was refused: {error}. It is kept as {kept} and not "
-            "used; download again, and if that gives the same, the publisher has changed the file"
+            f"{row.repo}/{row.file} was downloaded but is refused: {error}. It is kept as {kept} "
+            "and not used. Download it again; if the result is the same, the publisher has changed "
+            "the file"
         ) from error
     sync_file(part)
     part.replace(target)
@@ -355,17 +364,21 @@ def _admit(
         part=identity.part,
         dtypes=identity.dtypes,
         sha256=digest,
-        source=f"{row.repo}@{offer.commit or 'main'}",
+        source=f"{row.repo}@{on_hub.commit or 'main'}",
     )
     save_weights_record(target, record)
     return examine(target, catalog=catalog)
 
 
-def _check_digest(row: PublicFile, offer: _Offer, digest: str) -> None:
-    """Against the table, and against the hub's word (the ETag of a large file is its SHA-256)."""
+def _check_digest(row: PublicFile, on_hub: _HubFile, digest: str) -> None:
+    """Compare with our table and with the hub's ETag, which is a large file's SHA-256.
+
+    Raises:
+        CheckpointError: the digest differs from one of them.
+    """
     if row.sha256 and digest != row.sha256:
         raise CheckpointError(f"its sha256 is {digest}, the publisher's is {row.sha256}")
-    promised = offer.etag if offer.etag and _SHA256.fullmatch(offer.etag) else None
+    promised = on_hub.etag if on_hub.etag and _SHA256.fullmatch(on_hub.etag) else None
     if promised and digest != promised:
         raise CheckpointError(f"its sha256 is {digest}, the hub announced {promised}")
 

@@ -1,4 +1,4 @@
-"""`make pools` and `make deploy`: bring a Prefect server to what this checkout says.
+"""`make pools` and `make deploy`: set up a Prefect server for this checkout.
 
 PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.deploy pools|deploy
 """
@@ -10,7 +10,7 @@ from deployments.deploy.apply import api_url, apply_automations, apply_deploymen
 from deployments.host.exits import exit_codes
 from tasks.settings import get_settings
 
-KEPT = "what was applied stays"
+KEPT = "what was applied so far stays"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

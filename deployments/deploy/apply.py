@@ -1,9 +1,9 @@
-"""Bring a Prefect server to what this checkout says: work pools, deployments, automations.
+"""Creates or updates work pools, deployments and automations on a Prefect server.
 
-Work pools come from work_pools/*.json, deployments with their triggers from prefect.yaml and
-automations from automations.py, all fitted to the site's table of resolutions
-(SEEDVR2_DEPLOYMENTS). Applied again, nothing doubles; what an operator set on the server beside it
-(pool limits, pauses) stays.
+Work pools come from work_pools/*.json, deployments and their triggers from prefect.yaml, and
+automations from automations.py. All of them are fitted to the table SEEDVR2_DEPLOYMENTS, which says
+which resolution runs where. Applying them again creates no duplicates, and what an operator has
+set on the server (limits of pools, pauses) stays.
 """
 
 import json
@@ -48,14 +48,14 @@ DEPLOY_SECONDS = 300.0
 
 
 def deployment_name(entry: dict[str, Any]) -> str:
-    """Full name of an entry of prefect.yaml: its flow is called as the entrypoint's last part."""
+    """Full name of an entry of prefect.yaml: the entrypoint's last part is the flow's name."""
     return f"{entry['entrypoint'].rsplit('.', 1)[-1]}/{entry['name']}"
 
 
 def read_deployments() -> dict[str, Any]:
-    """prefect.yaml, its triggers fitted to the table.
+    """Read prefect.yaml and fit its triggers to the table SEEDVR2_DEPLOYMENTS.
 
-    A deployment that the table sends nothing to listens to no event.
+    A deployment that gets no resolution from the table gets no trigger.
     """
     content = yaml.safe_load(PREFECT_FILE.read_text())
     for entry in content["deployments"]:
@@ -67,7 +67,11 @@ def read_deployments() -> dict[str, Any]:
 
 
 def pool_template(name: str) -> dict[str, Any]:
-    """A pool's base job template, fitted to the site: what the table sends there, the links."""
+    """Read a pool's base job template and fit it to the site.
+
+    The default of `resolutions` is what the table sends to the pool; jobs get SEEDVR2_PUBLIC_URL if
+    it is set here.
+    """
     template = json.loads((POOLS_DIR / f"{name}.json").read_text())
     if url := get_settings().public_url:
         template["job_configuration"]["env"]["SEEDVR2_PUBLIC_URL"] = url
@@ -78,67 +82,69 @@ def pool_template(name: str) -> dict[str, Any]:
 
 
 def _resolutions_of_pool(pool: str) -> list[str]:
-    """What the table sends to deployments of that pool."""
+    """The resolutions that the table sends to deployments on this pool."""
     entries = read_deployments()["deployments"]
     names = [deployment_name(entry) for entry in entries if entry["work_pool"]["name"] == pool]
     return [resolution for name in names for resolution in resolutions_of(name)]
 
 
 def pool_type(template: dict[str, Any]) -> str:
-    """Which worker a template is for."""
+    """The type of worker that a template is for: docker or process."""
     return "docker" if "image" in template["job_configuration"] else "process"
 
 
 def pool_names() -> list[str]:
-    """Every pool there is a template of."""
+    """Names of all pools, in order: those that have a template."""
     return sorted(path.stem for path in POOLS_DIR.glob("*.json"))
 
 
 def apply_pools(
     client: SyncPrefectClient, templates: Mapping[str, dict[str, Any]] | None = None
 ) -> None:
-    """Create the pools, or bring their templates up to date.
+    """Create the pools, or update their templates and descriptions.
 
     Args:
         client: of the server.
-        templates: base job templates by pool; all of deployments/deploy/work_pools if not given.
+        templates: base job templates by pool; all of work_pools/*.json if not given.
 
     Raises:
         InvalidRequestError: a pool of that name has another type.
     """
     templates = templates or {name: pool_template(name) for name in pool_names()}
     for name, template in templates.items():
-        kind = pool_type(template)
-        try:
-            found = client.read_work_pool(name)
-        except ObjectNotFound:
-            client.create_work_pool(
-                WorkPoolCreate(
-                    name=name,
-                    type=kind,
-                    description=DESCRIPTIONS[name],
-                    base_job_template=template,
-                )
+        action = _apply_pool(client, name, template)
+        say(f"work pool {name} ({pool_type(template)}) {action}")
+
+
+def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any]) -> str:
+    """Create or update a pool; returns what was done, in words."""
+    kind, description = pool_type(template), DESCRIPTIONS[name]
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(
+            WorkPoolCreate(
+                name=name, type=kind, description=description, base_job_template=template
             )
-            say(f"work pool {name} ({kind}) created")
-            continue
-        if found.type != kind:
-            raise InvalidRequestError(
-                f"the work pool {name!r} on the server is of type {found.type}, expected {kind}; "
-                f"move its runs away and delete it: prefect work-pool delete {name}"
-            )
-        # Only these two fields: limits and pauses are the operator's.
-        update = WorkPoolUpdate(description=DESCRIPTIONS[name], base_job_template=template)
-        client.update_work_pool(name, update)
-        say(f"work pool {name} ({kind}) is up to date")
+        )
+        return "created"
+    if found.type != kind:
+        raise InvalidRequestError(
+            f"the work pool {name!r} on the server is of type {found.type}, expected {kind}; "
+            f"move its runs away and delete it: prefect work-pool delete {name}"
+        )
+    # We update only these two fields: limits and pauses belong to the operator.
+    update = WorkPoolUpdate(description=description, base_job_template=template)
+    client.update_work_pool(name, update)
+    return "is up to date"
 
 
 def apply_deployments(settings: Settings, pools: Collection[str] | None = None) -> None:
-    """`prefect deploy --all`, with the fitted file.
+    """Run `prefect deploy --all` with prefect.yaml as fitted to the site.
 
     Args:
         settings: name the image of the docker pools.
-        pools: deployments on these alone; all if not given.
+        pools: only deployments on these pools; all if not given.
 
     Raises:
         ChildFailedError: Prefect refused a deployment; the message holds its last lines.
@@ -149,27 +155,34 @@ def apply_deployments(settings: Settings, pools: Collection[str] | None = None) 
     if any("image" in entry["work_pool"].get("job_variables", {}) for entry in wanted):
         environment["SEEDVR2_IMAGE"] = settings.image or default_image()
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
+    _run_prefect_deploy(content | {"deployments": wanted}, environment)
+    for entry in wanted:
+        say(f"deployment {deployment_name(entry)} is up to date")
+
+
+def _run_prefect_deploy(content: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Run Prefect's own command on a prefect.yaml with this content."""
     with tempfile.TemporaryDirectory() as folder:
-        fitted = Path(folder) / "prefect.yaml"
-        fitted.write_text(json.dumps(content | {"deployments": wanted}))  # JSON is YAML
-        command = attached("prefect", "--no-prompt", "deploy", "--all")
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(json.dumps(content))  # JSON is YAML
+        command = attached("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
         done = subprocess.run(
-            [*command, "--prefect-file", str(fitted)],
+            command,
             cwd=ROOT,
-            env=environment,
+            env=dict(environment),
             capture_output=True,
             text=True,
             timeout=DEPLOY_SECONDS,
         )
     if done.returncode != 0:
-        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise ChildFailedError(f"prefect deploy ended with {done.returncode}; it said:\n{told}")
-    for entry in wanted:
-        say(f"deployment {deployment_name(entry)} is up to date")
+        last_lines = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise ChildFailedError(
+            f"prefect deploy ended with {done.returncode}; its last lines are:\n{last_lines}"
+        )
 
 
 def default_image() -> str:
-    """seedvr2:<commit>, with -dirty for a checkout that differs from it.
+    """The image's name for this checkout: seedvr2:<commit>, with -dirty if files were changed.
 
     Raises:
         InvalidRequestError: this is no git checkout.
@@ -188,7 +201,13 @@ def default_image() -> str:
 def apply_automations(
     client: SyncPrefectClient, settings: Settings, pools: Collection[str] | None = None
 ) -> None:
-    """Heartbeats, recovery, alerts; alerts of these pools, of all if none are given."""
+    """Create or update the automations: lost heartbeats, recovery and alerts.
+
+    Args:
+        client: of the server.
+        settings: the alerts' address and the limit of heartbeats.
+        pools: pools whose last worker is watched; all if not given.
+    """
     alert = alert_action(settings.alert_url)
     recover_id = client.read_deployment_by_name("recover/auto").id
     for automation in (
@@ -200,14 +219,14 @@ def apply_automations(
         apply_automation(client, automation)
         say(f"automation {automation.name!r} is up to date")
     if alert is None:
-        say("alerts go nowhere: SEEDVR2_ALERT_URL is not set")
+        say("no alerts are sent: SEEDVR2_ALERT_URL is not set")
 
 
 def api_url() -> str:
-    """Where the server is.
+    """The address of the Prefect server's API.
 
     Raises:
-        InvalidRequestError: nothing says where, or nothing answers there.
+        InvalidRequestError: PREFECT_API_URL is not set, or no server answers there.
     """
     url = PREFECT_API_URL.value()
     if not url:

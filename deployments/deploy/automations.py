@@ -1,7 +1,7 @@
-"""What the Prefect server does by itself: lost heartbeats, crashed runs, alerts.
+"""Automations of the Prefect server: what it does about lost heartbeats and crashed runs, alerts.
 
-`make deploy` applies these by name. Events that start jobs are triggers of the deployments and
-stand in prefect.yaml.
+`make deploy` creates or updates them by name. The events that start jobs are triggers of the
+deployments in prefect.yaml.
 """
 
 from typing import Any
@@ -17,21 +17,26 @@ FLOWS = ["upscale", "route", "recover"]
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 _BEAT = "prefect.flow-run.heartbeat"
-_RIGHTLY_QUIET = [
+_SILENT_STATES = [
     f"prefect.flow-run.{state}"
     for state in (
         *("Completed", "Failed", "TimedOut", "Cancelled", "Crashed"),
         *("Paused", "Suspended", "Scheduled", "AwaitingRetry"),
     )
 ]
+"""Events after which a run sends no more heartbeats, and should not."""
 
 Action = dict[str, Any]
 
 
 def heartbeat_lost(seconds: float) -> AutomationCore:
-    """A run whose machine died says nothing: it counts as crashed after that silence.
+    """Mark a run as crashed if its heartbeat stops: its process or machine is gone.
 
-    Runs of recover too: a second one waits for a first one only as long as that one lives.
+    This holds for runs of `recover` too, because a second `recover` waits for the first one as long
+    as that one counts as running.
+
+    Args:
+        seconds: silence after which the run is marked.
     """
     return _automation(
         "seedvr2: heartbeat lost -> Crashed",
@@ -41,7 +46,7 @@ def heartbeat_lost(seconds: float) -> AutomationCore:
             "match": _RUN,
             "match_related": _of_flows("upscale", "recover"),
             "after": [_BEAT],
-            "expect": [_BEAT, *_RIGHTLY_QUIET],
+            "expect": [_BEAT, *_SILENT_STATES],
             "within": seconds,
         },
         {
@@ -53,7 +58,7 @@ def heartbeat_lost(seconds: float) -> AutomationCore:
 
 
 def crashed_to_recover(recover_id: UUID) -> AutomationCore:
-    """A crashed job is looked at."""
+    """Start `recover` for every run of `upscale` that has crashed."""
     return _automation(
         "seedvr2: Crashed -> recover",
         "A crashed run of upscale starts recover/auto, which brings it back.",
@@ -62,39 +67,39 @@ def crashed_to_recover(recover_id: UUID) -> AutomationCore:
             "type": "run-deployment",
             "source": "selected",
             "deployment_id": recover_id,
-            # The filter is needed: Prefect renders parameters as JSON and fails at a bare UUID.
+            # `string` is needed: Prefect renders parameters as JSON and fails on a UUID object.
             "parameters": {"run_id": "{{ flow_run.id | string }}"},
         },
     )
 
 
 def late_alert(alert: Action | None) -> AutomationCore:
-    """No worker took a run in time."""
-    said = "'run ' ~ event.resource['prefect.resource.name'] ~ ' is late: no worker took it'"
+    """Send an alert when no worker has taken a run in time."""
+    text = "'run ' ~ event.resource['prefect.resource.name'] ~ ' is late: no worker took it'"
     return _automation(
         "seedvr2: late run -> alert",
         "Tells SEEDVR2_ALERT_URL when no worker takes a run.",
         _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*FLOWS)),
-        _saying(alert, said),
+        _with_text(alert, text),
     )
 
 
 def pool_alert(alert: Action | None, pools: list[str]) -> AutomationCore:
-    """The last worker of a pool is gone."""
+    """Send an alert when the last worker of one of these pools is gone."""
     match = {"prefect.resource.id": "prefect.work-pool.*", "prefect.resource.name": pools}
-    said = "'work pool ' ~ event.resource['prefect.resource.name'] ~ ' has no worker'"
+    text = "'work pool ' ~ event.resource['prefect.resource.name'] ~ ' has no worker'"
     return _automation(
         "seedvr2: pool not ready -> alert",
         "Tells SEEDVR2_ALERT_URL when the last worker of a pool is gone.",
         _at_once("prefect.work-pool.not-ready", match),
-        _saying(alert, said),
+        _with_text(alert, text),
     )
 
 
 def _automation(
     name: str, description: str, trigger: dict[str, Any], action: Action
 ) -> AutomationCore:
-    """One trigger, counted for each resource by itself, and one action."""
+    """Make an automation of one trigger, which counts each resource by itself, and one action."""
     counted = {"type": "event", "for_each": ["prefect.resource.id"], "threshold": 1} | trigger
     return AutomationCore.model_validate(
         {"name": name, "description": description, "trigger": counted, "actions": [action]}
@@ -102,17 +107,23 @@ def _automation(
 
 
 def _at_once(event: str, match: dict[str, Any], **more: object) -> dict[str, Any]:
-    """Trigger of every such event."""
+    """Make a trigger that fires on every such event."""
     return {"posture": "Reactive", "match": match, "expect": [event], "within": 0, **more}
 
 
 def _of_flows(*names: str) -> dict[str, Any]:
-    """Runs of these flows alone."""
+    """Match only runs of these flows."""
     return {"prefect.resource.role": "flow", "prefect.resource.name": list(names)}
 
 
-def _saying(alert: Action | None, expression: str) -> Action:
-    """The alert with a text; its JSON body is what chat services take, whatever names hold."""
+def _with_text(alert: Action | None, expression: str) -> Action:
+    """Add a text to the alert.
+
+    Args:
+        alert: the call of the webhook; None does nothing instead.
+        expression: Jinja expression of the text. It is rendered as JSON, as {"text": ...}, which
+            chat services take; quotes in names are escaped.
+    """
     if alert is None:
         return {"type": "do-nothing"}
     text = "{{ ('seedvr2: ' ~ " + expression + ") | tojson }}"
@@ -120,9 +131,9 @@ def _saying(alert: Action | None, expression: str) -> Action:
 
 
 def alert_action(url: str | None) -> Action | None:
-    """The call that tells somebody; its address is kept in a block, encrypted.
+    """Make the action that sends alerts to an address; None if there is no address.
 
-    Side effects: writes the block seedvr2-alert.
+    Side effects: stores the address, which may hold a secret, in the encrypted block seedvr2-alert.
     """
     if url is None:
         return None
@@ -132,7 +143,7 @@ def alert_action(url: str | None) -> Action | None:
 
 
 def apply_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Create or change the automation of that name; one that an operator paused stays paused."""
+    """Create or update the automation of that name; if an operator has paused it, it stays so."""
     existing = client.read_automations_by_name(wanted.name)
     if not existing:
         client.create_automation(wanted)

@@ -10,21 +10,23 @@ import typer
 
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.exits import exit_codes
 from deployments.host.listen import run_server
 from tasks.settings import get_settings
 
 
 def main(
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    parent: Annotated[int | None, typer.Option(help="End when this process does.")] = None,
+    parent: Annotated[
+        int | None, typer.Option(help="Id of a process; the gateway ends with it.")
+    ] = None,
     new_token: Annotated[
-        bool, typer.Option("--new-token", help="Print a token and its digest, and leave.")
+        bool, typer.Option("--new-token", help="Print a new token and its digest, and exit.")
     ] = False,
 ) -> None:
-    """Serve the gateway in front of the Prefect server of PREFECT_API_URL."""
+    """Run the gateway; it submits jobs to the Prefect server at PREFECT_API_URL."""
     with exit_codes("jobs go on"):
         if new_token:
             token = secrets.token_urlsafe(32)
@@ -33,7 +35,7 @@ def main(
             return
         settings = get_settings()
         check_exposure(host, settings)
-        app = create_app(settings, PrefectLine())
+        app = create_app(settings, PrefectApi())
         run_server(app, "gateway", host=host, port=port, parent=parent)
 
 

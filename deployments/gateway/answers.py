@@ -1,4 +1,4 @@
-"""What the gateway says of a job, read from its flow run and artifacts: nothing is kept here."""
+"""The gateway's answers about jobs, made from a job's flow run and artifacts in Prefect."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,7 +19,7 @@ STATE_TYPES: dict[Status, tuple[str, ...]] = {
     "failed": ("FAILED", "CRASHED"),
     "cancelled": ("CANCELLED",),
 }
-"""Prefect's state types under each word (names such as Late and TimedOut are of these types)."""
+"""Prefect's state types for each status; a state such as Late or TimedOut has one of them."""
 _WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for t in types}
 _PREFIX = "Flow run encountered an exception: "
 
@@ -32,8 +32,8 @@ class Submitted(BaseModel):
     gpu_type: str
     deployment: str
     resolution: str
-    video_url: str | None = Field(description="The source; upload:... stands for sent bytes.")
-    notes: list[str] = Field(description="What was understood differently from what was sent.")
+    video_url: str | None = Field(description="The source; upload:... is a video that was sent.")
+    notes: list[str] = Field(description="What was changed in the request, and why.")
 
 
 class Job(BaseModel):
@@ -66,16 +66,16 @@ class JobList(BaseModel):
 
 
 def gpu_type(pool: str | None) -> str | None:
-    """What a pool or deployment is called on the old screen: h100 is H100, local is local."""
+    """The old service's name of a pool or deployment: H100 for h100, but local for local."""
     name = (pool or "").rpartition("/")[2]
     return (name.upper() if name[-1:].isdigit() else name) or None
 
 
 def status_word(run: FlowRun) -> Status:
-    """The caller's word for the run's state.
+    """The status that callers see for a run's state.
 
-    A crashed run is at work as long as `recover` watches it and has a re-queue left, and so is one
-    that `recover` cancels to bring it back.
+    Two kinds of runs that have ended still count as "processing": a crashed run that `recover`
+    watches and may still restart, and a run that `recover` has cancelled to restart it.
     """
     kind = run.state.type.value if run.state else "SCHEDULED"
     if kind == "CANCELLED" and run.labels.get(LABEL_RECOVERING):

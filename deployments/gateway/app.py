@@ -1,7 +1,8 @@
-"""The HTTP front door: submit, watch and cancel upscaling jobs with nothing but an HTTP client.
+"""The gateway's HTTP API: submit, watch and cancel upscaling jobs with any HTTP client.
 
-Prefect is the record; the gateway keeps nothing but the videos that callers send. While Prefect is
-away it answers 503 with Retry-After, and the same request may be sent again.
+Prefect keeps all jobs and their states. The gateway itself stores only the videos that callers
+send. While Prefect cannot be reached it answers 503 with Retry-After, and the caller may send the
+same request again.
 """
 
 import uuid
@@ -25,10 +26,10 @@ from deployments.gateway.answers import (
     gpu_type,
     status_word,
 )
-from deployments.gateway.auth import Caller, digest, who_calls
+from deployments.gateway.auth import Authenticate, authentication, digest
 from deployments.gateway.body import read_body
 from deployments.gateway.logs import add_logs
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.machine import this_machine
 from seedvr2_core.errors import (
     InvalidRequestError,
@@ -46,13 +47,13 @@ from tasks.settings import Settings
 from tasks.sources import check_source
 from tasks.sources.uploads import find_upload, intake_dir, is_upload, sweep_parts
 
-WAVELET_NOTE = "color_correction wavelet is the old service's name; taken as auto"
+WAVELET_NOTE = "color_correction wavelet is a name of the old service; the job runs with auto"
 
-JobId = Annotated[str, Path(description="The id that POST /upscale gave out.")]
+JobId = Annotated[str, Path(description="The job_id that POST /upscale answered.")]
 
 
 class Target(BaseModel):
-    """Answer to GET /plan: what a picture of this size becomes, and where."""
+    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
 
     resolution: str
     width: int
@@ -76,7 +77,7 @@ _BODY = {
                     "type": "object",
                     "properties": {"video": {"type": "string", "format": "binary"}},
                     "additionalProperties": {"type": "string"},
-                    "description": "The video as a file; the fields of the JSON body as text.",
+                    "description": "The video as a file, and the JSON body's fields as text.",
                 }
             },
             "application/octet-stream": {
@@ -87,19 +88,19 @@ _BODY = {
 }
 
 
-def create_app(settings: Settings, line: PrefectLine) -> FastAPI:
-    """The gateway as an ASGI application.
+def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
+    """Build the gateway's ASGI application.
 
     Args:
-        settings: tokens, limits and the work directory for uploads.
-        line: to the Prefect server; closed with the application.
+        settings: tokens, limits and the work directory, which takes the videos that are sent.
+        prefect: client of the Prefect server; closed when the application shuts down.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep_parts(intake_dir(settings))
         yield
-        await line.close()
+        await prefect.close()
 
     app = FastAPI(
         title="SeedVR2 upscaling",
@@ -107,32 +108,35 @@ def create_app(settings: Settings, line: PrefectLine) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={SeedVR2Error: _refused},
     )
-    caller = who_calls(settings)
-    _add_submission(app, settings, line, caller)
-    _add_jobs(app, line, caller)
-    add_logs(app, line, caller, _run_id)
-    _add_answers(app, settings, line, caller)
+    authenticate = authentication(settings)
+    _add_submission(app, settings, prefect, authenticate)
+    _add_jobs(app, prefect, authenticate)
+    add_logs(app, prefect, authenticate, _find_run_id)
+    _add_plan(app, authenticate)
+    _add_health(app, settings, prefect)
     return app
 
 
-def _add_submission(app: FastAPI, settings: Settings, line: PrefectLine, caller: Caller) -> None:
-    """POST /upscale and PUT /upscale/{filename}."""
+def _add_submission(
+    app: FastAPI, settings: Settings, prefect: PrefectApi, authenticate: Authenticate
+) -> None:
+    """Add POST /upscale and PUT /upscale/{filename}."""
 
     async def submit(
         request: Request,
-        who: Annotated[str, Depends(caller)],
+        caller: Annotated[str, Depends(authenticate)],
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Submitted:
-        """Submit a video: an address (video_url), base64, a form with a file, or its bytes.
+        """Submit a video as an address (video_url), as base64, as a form with a file, or as bytes.
 
-        With bytes as the body the options are query parameters. With an Idempotency-Key the same
-        request may be sent again and gives the same job.
+        If the body is the video's bytes, the options are query parameters. A request that is sent
+        again with the same Idempotency-Key returns the same job.
         """
-        await line.check()  # before gigabytes are taken that could not be submitted
+        await prefect.check()  # before we receive gigabytes that could not be submitted
         fields = await read_body(request, settings)
-        asked, notes = _checked(fields, settings)
+        asked, notes = _check_fields(fields, settings)
         key = idempotency_key or uuid.uuid4().hex
-        return await _submit(line, asked, notes, key=f"gateway:{digest(f'{who}:{key}')}")
+        return await _submit(prefect, asked, notes, key=f"gateway:{digest(f'{caller}:{key}')}")
 
     app.post("/upscale", status_code=202, openapi_extra=_BODY)(submit)
     raw = {"requestBody": {"required": True, "content": {"video/*": {}}}}
@@ -140,17 +144,23 @@ def _add_submission(app: FastAPI, settings: Settings, line: PrefectLine, caller:
 
 
 async def _submit(
-    line: PrefectLine, asked: UpscaleRequest, notes: list[str], *, key: str
+    prefect: PrefectApi, asked: UpscaleRequest, notes: list[str], *, key: str
 ) -> Submitted:
-    """Create the job, or find the one that this key created."""
+    """Create the job, or return the one that an earlier request created with this key.
+
+    Raises:
+        HTTPException: 422, the earlier request with this key asked for something else.
+    """
     deployment = deployment_for(asked.resolution)
     parameters = asked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     parameters["resolution"] = asked.resolution
     labels = {LABEL_RESOLUTION: asked.resolution}
-    run = await line.create(deployment, parameters, key=key, labels=labels)
+    run = await prefect.create(deployment, parameters, key=key, labels=labels)
     if any(run.parameters.get(name) != value for name, value in parameters.items()):
         raise HTTPException(
-            422, f"this Idempotency-Key belongs to job {run.id}, another request; choose a new one"
+            422,
+            f"this Idempotency-Key was used by another request, which created job {run.id}; "
+            "choose a new key",
         )
     return Submitted(
         job_id=str(run.id),
@@ -163,63 +173,68 @@ async def _submit(
     )
 
 
-def _add_jobs(app: FastAPI, line: PrefectLine, caller: Caller) -> None:
-    """GET /status/{job_id}, POST /cancel/{job_id}, GET /jobs."""
+def _add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> None:
+    """Add GET /status/{job_id}, POST /cancel/{job_id} and GET /jobs."""
 
-    @app.get("/status/{job_id}", dependencies=[Depends(caller)])
+    @app.get("/status/{job_id}", dependencies=[Depends(authenticate)])
     async def status(job_id: JobId) -> Job:
-        """Where a job is."""
-        return await _described(line, job_id)
+        """State, progress and result of a job."""
+        return await _read_job(prefect, job_id)
 
-    @app.post("/cancel/{job_id}", dependencies=[Depends(caller)])
+    @app.post("/cancel/{job_id}", dependencies=[Depends(authenticate)])
     async def cancel(job_id: JobId) -> Job:
-        """Cancel a job; finished segments are kept. 409 if it has ended otherwise."""
-        run = await _run(line, job_id)
+        """Cancel a job; its finished segments are kept. 409 if it has completed or failed."""
+        run = await _find_run(prefect, job_id)
         word = status_word(run)
         if word in ("completed", "failed"):
             raise HTTPException(409, f"job {run.id} has {word} and cannot be cancelled")
         if word != "cancelled":
-            await line.cancel(run.id)
-        return await _described(line, str(run.id))
+            await prefect.cancel(run.id)
+        return await _read_job(prefect, str(run.id))
 
-    @app.get("/jobs", dependencies=[Depends(caller)])
+    @app.get("/jobs", dependencies=[Depends(authenticate)])
     async def jobs(
         status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> JobList:
-        """Jobs, newest first."""
+        """List jobs, newest first."""
         types = STATE_TYPES[status] if status else ()
-        runs = await line.jobs(state_types=types, limit=limit, offset=offset)
-        artifacts = await line.artifacts([run.id for run in runs]) if runs else []
+        runs = await prefect.jobs(state_types=types, limit=limit, offset=offset)
+        artifacts = await prefect.artifacts([run.id for run in runs]) if runs else []
         return JobList(jobs=[describe(r, artifacts) for r in runs], limit=limit, offset=offset)
 
 
-def _add_answers(app: FastAPI, settings: Settings, line: PrefectLine, caller: Caller) -> None:
-    """GET /plan, GET /healthz."""
+def _add_plan(app: FastAPI, authenticate: Authenticate) -> None:
+    """Add GET /plan."""
 
-    @app.get("/plan", dependencies=[Depends(caller)])
+    @app.get("/plan", dependencies=[Depends(authenticate)])
     async def plan(
         width: Annotated[int, Query(ge=1, le=65_536)],
         height: Annotated[int, Query(ge=1, le=65_536)],
         resolution: Resolution = "1080p",
     ) -> Target:
-        """What a picture displayed at this size becomes, and where it would run."""
+        """The output's size for a video displayed at this size, and where it would run."""
         return _target(width, height, resolution)
+
+
+def _add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
+    """Add GET /healthz."""
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """200 while jobs can be submitted, 503 while Prefect is away; needs no token.
+        """200 while jobs can be submitted, 503 while Prefect cannot be reached; needs no token.
 
-        Where paths may be submitted, `files_of` tells whose: callers compare it with their own.
+        If this gateway accepts paths, `files_of` names the machine whose files they mean. A caller
+        sends a path only if its own machine has the same name.
         """
-        await line.check()
+        await prefect.check()
         files = {"files_of": this_machine()} if settings.allow_local_files else {}
         return {"status": "ok", **files}
 
 
 def _target(width: int, height: int, resolution: str) -> Target:
-    """Arithmetic only: no video is looked at."""
+    """Compute the answer to GET /plan; no video is read."""
     out_width, out_height = size_for(width, height, resolution)
     model_height, model_width = padded_size(out_height, out_width)
     deployment = deployment_for(resolution)
@@ -232,15 +247,19 @@ def _target(width: int, height: int, resolution: str) -> Target:
         model_height=model_height,
         gpu_type=gpu_type(deployment) or deployment,
         deployment=deployment,
-        notes=["the source is larger than the target and is scaled down"] if smaller else [],
+        notes=["the source is larger than the output and is scaled down"] if smaller else [],
     )
 
 
-def _checked(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest, list[str]]:
-    """The request as the flow takes it, and what was understood differently.
+def _check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest, list[str]]:
+    """Check a body's fields as far as this is possible without reading the video.
+
+    Returns:
+        The request for the flow, and a note on every value that was replaced.
 
     Raises:
-        InvalidRequestError, SourceRefusedError: what is wrong, and what was expected.
+        InvalidRequestError: an option is wrong, or not exactly one source is given.
+        SourceRefusedError: the source's address can never be fetched.
     """
     notes = []
     given = {name: value for name, value in fields.items() if value not in (None, "")}
@@ -257,30 +276,31 @@ def _checked(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest
     return request, notes
 
 
-async def _run(line: PrefectLine, job_id: str) -> FlowRun:
-    """The run of a job id.
+async def _find_run(prefect: PrefectApi, job_id: str) -> FlowRun:
+    """Find the flow run of a job.
 
     Raises:
-        HTTPException: 404, there is none.
+        HTTPException: 404, there is no such job.
     """
-    run = await line.find_job(_uuid(job_id))
+    run = await prefect.find_job(_uuid(job_id))
     if run is None:
         raise _not_found(job_id)
     return run
 
 
-async def _run_id(line: PrefectLine, job_id: str) -> UUID:
-    """Id of the run of a job id; raises as `_run` does."""
-    return (await _run(line, job_id)).id
+async def _find_run_id(prefect: PrefectApi, job_id: str) -> UUID:
+    """Find the id of a job's flow run; raises as `_find_run` does."""
+    return (await _find_run(prefect, job_id)).id
 
 
-async def _described(line: PrefectLine, job_id: str) -> Job:
-    """A job as it is now.
+async def _read_job(prefect: PrefectApi, job_id: str) -> Job:
+    """Read a job from Prefect.
 
-    One call after the other: the server answers two at once no sooner, and many callers later.
+    We make the two calls one after the other: the server does not answer two at once any sooner,
+    and under load it answers everybody later.
     """
-    run = await _run(line, job_id)
-    artifacts = await line.artifacts_of(run.id)
+    run = await _find_run(prefect, job_id)
+    artifacts = await prefect.artifacts_of(run.id)
     return describe(run, artifacts)
 
 
@@ -296,7 +316,7 @@ def _not_found(job_id: str) -> HTTPException:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """Errors of the tree as answers."""
+    """Answer an error of seedvr2_core/errors.py with its message and a status code."""
     code = 500
     if isinstance(error, ResourceError):
         code = 507

@@ -1,4 +1,7 @@
-"""Who may use the gateway: bearer tokens, of which it knows the digests only."""
+"""Who may use the gateway: callers with a bearer token.
+
+The gateway is configured with the SHA-256 digests of the tokens, never with the tokens themselves.
+"""
 
 import hashlib
 import hmac
@@ -12,46 +15,55 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 
-Caller = Callable[..., Awaitable[str]]
+Authenticate = Callable[..., Awaitable[str]]
+"""A FastAPI dependency that checks a request's token and returns a name for its caller."""
+
 _bearer = HTTPBearer(auto_error=False, description="A token whose digest the gateway knows.")
 
 
-def who_calls(settings: Settings) -> Caller:
-    """Who asks: the dependency that every address but /healthz has."""
+def authentication(settings: Settings) -> Authenticate:
+    """Build the dependency that every address except /healthz has.
 
-    async def caller(
+    It returns the digest of the caller's token, or "local" where no tokens are configured. It
+    raises HTTPException: 401 for a missing or unknown token, 403 for a web page where there are no
+    tokens.
+    """
+
+    async def authenticate(
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> str:
         if not settings.gateway_tokens:
-            # Open to this machine only; that must not mean: to every page its browser shows.
+            # Anybody on this machine may ask, but not every web page that its browser shows.
             if "origin" in request.headers:
-                raise HTTPException(403, "without tokens the gateway answers no web pages")
+                raise HTTPException(
+                    403, "requests by web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set"
+                )
             return "local"
         given = digest(credentials.credentials if credentials else "")
-        # All are compared, each in constant time: how long it takes tells nothing.
+        # We compare with every token, each in constant time, so that the time reveals nothing.
         known = [hmac.compare_digest(given, token) for token in settings.gateway_tokens]
         if not any(known):
             raise HTTPException(
                 401,
-                "a bearer token of this gateway is needed: Authorization: Bearer TOKEN",
+                "this gateway needs one of its tokens; send the header Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return given
 
-    return caller
+    return authenticate
 
 
 def digest(text: str) -> str:
-    """SHA-256: enough for tokens, which are long and random, as --new-token makes them."""
+    """SHA-256 in hex; a plain hash is enough, as tokens from --new-token are long and random."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_exposure(host: str, settings: Settings) -> None:
-    """Without tokens whoever reaches the gateway may use it: this machine only.
+    """Refuse to listen beyond this machine without tokens: anybody who connects may submit jobs.
 
     Raises:
-        InvalidRequestError: another address than a loopback one.
+        InvalidRequestError: no tokens are set and `host` is no loopback address.
     """
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

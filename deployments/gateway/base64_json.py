@@ -1,4 +1,8 @@
-"""Reads a JSON object whose video_base64 may be gigabytes: decoded and handed on as it comes."""
+"""Reads a JSON object whose field video_base64 may hold gigabytes.
+
+The field's text is decoded and handed on while it arrives; only the rest of the object is kept in
+memory and given to Python's JSON parser in the end.
+"""
 
 import base64
 import binascii
@@ -20,25 +24,30 @@ _DATA_URL_BYTES = 256
 
 
 class Base64Stream:
-    """Decodes the inside of a JSON string that holds base64, piece by piece."""
+    """Decodes the text between the quotes of a JSON string of base64, piece by piece.
+
+    The text may hold JSON escapes and line breaks, and may begin with data:...;base64, as in a data
+    URL.
+    """
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
-        """Hand decoded bytes to `sink`."""
+        """Start; `sink` takes the decoded bytes."""
         self._sink = sink
-        self._escaped = b""
-        self._head: bytes | None = b""
-        self._rest = b""
+        self._escaped = b""  # an escape that the last piece cut
+        self._head: bytes | None = b""  # the beginning, while it may be that of a data URL
+        self._rest = b""  # fewer than four characters that wait for more
         self._padded = False
-        self.any = False
+        self.has_data = False
+        """Whether the string holds anything that was decoded."""
 
     def feed(self, text: bytes) -> None:
-        """The next piece, escapes and line breaks included.
+        """Take the next piece of the text.
 
         Raises:
             InvalidRequestError: it is not base64.
         """
         text = self._escaped + text
-        # An escape may be cut anywhere: what follows the last backslash waits for six characters.
+        # A piece may end inside an escape (2 characters, or 6 for \\uXXXX): it waits for the rest.
         cut = text.rfind(b"\\", max(0, len(text) - 6))
         incomplete = cut >= 0 and len(text) - cut < (6 if text[cut + 1 : cut + 2] in b"u" else 2)
         self._escaped = text[cut:] if incomplete else b""
@@ -46,7 +55,11 @@ class Base64Stream:
         self._strip_head(text.translate(None, _WHITE_SPACE))
 
     def finish(self) -> None:
-        """The string ends."""
+        """End the string and decode what is left.
+
+        Raises:
+            InvalidRequestError: it is not base64.
+        """
         if self._head is not None:
             head, self._head = self._head, None
             self._decode(
@@ -56,7 +69,7 @@ class Base64Stream:
             raise _not_base64()
 
     def _strip_head(self, text: bytes) -> None:
-        """Drop the prefix of a data URL, once enough has come to see it."""
+        """Drop the prefix of a data URL, as soon as enough has arrived to recognise it."""
         if self._head is None:
             self._decode(text)
             return
@@ -67,7 +80,7 @@ class Base64Stream:
             self._decode(head[match.end() :] if match else head)
 
     def _decode(self, text: bytes) -> None:
-        """Decode whole groups of four characters."""
+        """Decode whole groups of four characters and keep the rest."""
         text = self._rest + text
         whole = len(text) // 4 * 4
         self._rest = text[whole:]
@@ -75,7 +88,7 @@ class Base64Stream:
             return
         if self._padded:  # nothing may follow the padding
             raise _not_base64()
-        self.any = True
+        self.has_data = True
         self._padded = text[:whole].endswith(b"=")
         try:
             self._sink(base64.b64decode(text[:whole], validate=True))
@@ -84,32 +97,41 @@ class Base64Stream:
 
 
 class JsonReader:
-    """A JSON object without its large string, which goes to a sink."""
+    """Reads a JSON object piece by piece and hands the bytes of its video_base64 to a sink.
+
+    It follows the nesting depth and the strings only as far as is needed to find the field at the
+    top level. Whether the text is valid JSON is for json.loads to say in `finish`.
+    """
 
     def __init__(self, sink: Callable[[bytes], None], *, max_bytes: int) -> None:
-        """Hand the video's bytes to `sink`; everything else may have `max_bytes`."""
+        """Start; `sink` takes the video's bytes, and all other text may have `max_bytes`."""
         self._video = Base64Stream(sink)
         self._max_bytes = max_bytes
-        self._text = bytearray()
+        self._text = bytearray()  # all that has arrived, the video's string left empty
         self._depth = 0
-        self._string_at: int | None = None
+        self._string_at: int | None = None  # where in the text the string began that is read now
         self._escape = False
-        self._last = b""
-        self._wanted = False
+        self._last_string = b""
+        self._video_follows = False  # the next string is the video
         self._in_video = False
-        self._seen = False
+        self._has_video = False
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the body."""
+        """Take the next piece of the body.
+
+        Raises:
+            InvalidRequestError: the video is not base64, or is given twice.
+            HTTPException: 413, the rest of the body is too large.
+        """
         at = 0
         while at < len(data):
             at = self._feed_video(data, at) if self._in_video else self._feed_text(data, at)
 
     def finish(self) -> dict[str, Any]:
-        """The object's fields, without the video if it was handed on.
+        """Return the object's fields, without video_base64 if it held data.
 
         Raises:
-            InvalidRequestError: the body is no JSON object.
+            InvalidRequestError: the body is not a JSON object.
         """
         try:
             fields = json.loads(self._text)
@@ -121,12 +143,12 @@ class JsonReader:
             raise InvalidRequestError(
                 f"the body is a JSON {type(fields).__name__}; expected an object with fields"
             )
-        if self._video.any:
+        if self._video.has_data:
             del fields[_KEY]
         return fields
 
     def _feed_video(self, data: bytes, at: int) -> int:
-        """Inside the large string: all up to its closing quote."""
+        """Decode the video's text up to its closing quote; returns the position to go on from."""
         end = data.find(b'"', at)
         self._video.feed(data[at:] if end < 0 else data[at:end])
         if end < 0:
@@ -137,13 +159,13 @@ class JsonReader:
         return end + 1
 
     def _feed_text(self, data: bytes, at: int) -> int:
-        """Outside of it: one byte after the other, until it begins or the data end."""
+        """Read other text until the video begins or the data end; returns where to go on."""
         for position in range(at, len(data)):
             byte = data[position : position + 1]
             self._text += byte
             if len(self._text) > self._max_bytes:
                 raise HTTPException(
-                    413, f"the body holds more than {self._max_bytes} bytes beside {_KEY}"
+                    413, f"the body holds more than {self._max_bytes} bytes besides {_KEY}"
                 )
             self._in_string(byte) if self._string_at is not None else self._outside(byte)
             if self._in_video:
@@ -151,50 +173,50 @@ class JsonReader:
         return len(data)
 
     def _in_string(self, byte: bytes) -> None:
-        """A byte of a key or of a small value."""
+        """Read a byte of a key or of another string value."""
         if self._escape:
             self._escape = False
         elif byte == b"\\":
             self._escape = True
         elif byte == b'"':
-            self._last = bytes(self._text[self._string_at :])
+            self._last_string = bytes(self._text[self._string_at :])
             self._string_at = None
 
     def _outside(self, byte: bytes) -> None:
-        """A byte between strings."""
+        """Read a byte between strings."""
         if byte == b'"':
-            if self._wanted:
+            if self._video_follows:
                 self._begin_video()
             else:
                 self._string_at = len(self._text) - 1
         elif byte in (b"{", b"["):
             self._depth += 1
-            self._wanted = False
+            self._video_follows = False
         elif byte in (b"}", b"]"):
             self._depth -= 1
         elif byte == b":":
-            self._wanted = self._depth == 1 and _is_key(self._last)
+            self._video_follows = self._depth == 1 and _is_key(self._last_string)
         elif byte == b",":
-            self._wanted = False
+            self._video_follows = False
 
     def _begin_video(self) -> None:
-        """The large string begins."""
-        if self._seen:
+        """The string that begins here is the video."""
+        if self._has_video:
             raise InvalidRequestError(f"{_KEY} is given twice")
-        self._seen = self._in_video = True
-        self._wanted = False
+        self._has_video = self._in_video = True
+        self._video_follows = False
 
 
 def _is_key(text: bytes) -> bool:
-    """Whether a JSON string is the field's name."""
+    """Whether a JSON string, quotes included, is the name of the video's field."""
     try:
         return json.loads(text) == _KEY
     except ValueError:
-        return False  # the whole body will be refused when it is read
+        return False  # not valid JSON: `finish` will refuse the body
 
 
 def _unescaped(text: bytes) -> bytes:
-    """JSON's escapes of characters that base64 may hold: / + = and line breaks."""
+    """Replace JSON escapes; only those of base64's own characters and line breaks are kept."""
     if b"\\" not in text:
         return text
 
@@ -202,13 +224,13 @@ def _unescaped(text: bytes) -> bytes:
         if match[1]:
             code = int(match[1], 16)
             return bytes([code]) if code < 128 else b"?"
-        return _PLAIN.get(match[2], b"?")  # no base64: refused when it is decoded
+        return _PLAIN.get(match[2], b"?")  # "?" is no base64: it is refused when it is decoded
 
     return _ESCAPE.sub(plain, text)
 
 
 def _not_base64() -> InvalidRequestError:
     return InvalidRequestError(
-        f"{_KEY} is not base64; expected the file's bytes in the standard alphabet, padded, with "
-        "or without data:video/...;base64, in front"
+        f"{_KEY} is not base64; expected the file's bytes in the standard alphabet with padding, "
+        "with or without data:video/...;base64, in front"
     )

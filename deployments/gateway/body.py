@@ -1,7 +1,8 @@
-"""Reads the body of POST /upscale as it comes: JSON, a multipart form, or the video itself.
+"""Reads the body of POST /upscale while it arrives: JSON, a multipart form, or the video itself.
 
-Videos go to disk while they arrive and become a reference; what stays in memory is small whatever
-a caller sends. Parsing and writing run off the event loop, so that answers to others do not wait.
+A video is written to disk as it arrives, and the request then holds a reference (upload:...) to the
+file. Little stays in memory, whatever a caller sends. Parsing and writing run in threads, so that
+the event loop can answer other callers.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from tasks.sources.download import disk_errors
 from tasks.sources.uploads import PartFile, intake_dir, upload_reference
 
 MAX_FIELDS_BYTES = 65_536
-"""All fields together, without the video."""
+"""Limit of all fields together, without the video."""
 _BUFFER_BYTES = 2**20
 _SOURCES = ("video_url", "video_path", "video_base64")
 
 
 class Upload:
-    """The bytes of a video under way; a file exists from the first of them on."""
+    """The file that an arriving video is written to; it is created with the first byte."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -36,7 +37,7 @@ class Upload:
         """Append bytes.
 
         Raises:
-            HTTPException: 413, the video is larger than the settings allow.
+            HTTPException: 413, the video is larger than fetch_max_bytes of the settings.
         """
         if self._part is None:
             self._part = PartFile(intake_dir(self._settings))
@@ -45,7 +46,7 @@ class Upload:
         self._part.write(data)
 
     def publish(self, name: str) -> str | None:
-        """Keep the file as intake/<sha256>; its reference, or None if no byte came."""
+        """Rename the file to intake/<sha256>; returns its reference, or None if no byte arrived."""
         if self._part is None or self._part.length == 0:
             return None
         sha256 = self._part.sha256
@@ -53,30 +54,31 @@ class Upload:
         return upload_reference(sha256, name or f"upload-{sha256[:8]}")
 
     def close(self) -> None:
-        """Remove what was not published."""
+        """Remove the file unless it has been published."""
         if self._part is not None:
             self._part.close()
 
 
 class BodyReader(Protocol):
-    """Takes a body in pieces."""
+    """Parses a body that is handed over in pieces."""
 
     def feed(self, data: bytes) -> None:
-        """The next piece."""
+        """Take the next piece."""
         ...
 
     def finish(self) -> dict[str, Any]:
-        """The fields, `filename` among them; the body is complete."""
+        """Return the fields, `filename` among them, once the whole body has been fed."""
         ...
 
 
 async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
-    """The fields of a request; a video that was sent stands there as a reference.
+    """Read a request's body and return its fields; a video in it becomes a reference.
 
     Raises:
-        InvalidRequestError: no body that can be read, or more than one source.
+        InvalidRequestError: the body cannot be read, or it holds more than one source.
         ResourceError: the disk is full.
-        HTTPException: 400 cut short, 408 too slow, 413 too large, 415 another kind of body.
+        HTTPException: 400 the body ends early, 408 it is too slow, 413 too large, 415 of a type
+            that we do not take.
     """
     _check_length(request, settings)
     upload = Upload(settings)
@@ -84,15 +86,16 @@ async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
     try:
         async with asyncio.timeout(settings.fetch_seconds):
             with disk_errors(settings):
-                await _pour(request, reader.feed)
+                await _feed_body(request, reader.feed)
                 fields = await asyncio.to_thread(reader.finish)
                 name = str(fields.pop("filename", None) or "")
                 reference = await asyncio.to_thread(upload.publish, name)
     except ClientDisconnect as error:
-        raise HTTPException(400, "the body ended early; send it again") from error
+        raise HTTPException(400, "the body ended early; send the request again") from error
     except TimeoutError as error:
         raise HTTPException(
-            408, f"the body took longer than {settings.fetch_seconds:g} s; send it faster"
+            408,
+            f"the body took longer than {settings.fetch_seconds:g} s; send it faster",
         ) from error
     finally:
         await asyncio.to_thread(upload.close)
@@ -102,30 +105,33 @@ async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
 def too_large(settings: Settings) -> HTTPException:
     """The answer to a video that is too large."""
     return HTTPException(
-        413, f"the video is larger than {settings.fetch_max_bytes} bytes, the most taken here"
+        413, f"the video is larger than {settings.fetch_max_bytes} bytes, the limit of this gateway"
     )
 
 
 def _with_upload(fields: dict[str, Any], reference: str | None) -> dict[str, Any]:
-    """Put the reference in the place of the source."""
+    """Add a sent video's reference to the fields as their source."""
     if reference is None:
         return fields
     if given := [name for name in _SOURCES if fields.get(name)]:
         raise InvalidRequestError(
-            f"exactly one source is needed, got a sent video and {', '.join(given)}"
+            f"exactly one source is needed, got the bytes of a video and {', '.join(given)}"
         )
     return {**fields, "video_url": reference}
 
 
 def _check_length(request: Request, settings: Settings) -> None:
-    """Refuse at the door what says that it is too large; base64 is larger by a third."""
+    """Refuse a body whose declared length is too large, before any of it is read.
+
+    base64 is a third larger than the video that it holds.
+    """
     most = settings.fetch_max_bytes * 4 // 3 + 2 * MAX_FIELDS_BYTES
     if int(request.headers.get("content-length", 0)) > most:
         raise too_large(settings)
 
 
 def _reader(request: Request, upload: Upload) -> BodyReader:
-    """The reader for the kind of body."""
+    """Choose the reader for the request's content type."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if request.method == "PUT" or kind.startswith(b"video/") or kind == b"application/octet-stream":
         return _RawReader(request, upload)
@@ -140,8 +146,8 @@ def _reader(request: Request, upload: Upload) -> BodyReader:
     )
 
 
-async def _pour(request: Request, feed: Callable[[bytes], None]) -> None:
-    """Hand the body over in large pieces."""
+async def _feed_body(request: Request, feed: Callable[[bytes], None]) -> None:
+    """Hand the body to `feed` in pieces of about 1 MiB."""
     buffer = bytearray()
     async for chunk in request.stream():
         buffer += chunk
@@ -152,7 +158,7 @@ async def _pour(request: Request, feed: Callable[[bytes], None]) -> None:
 
 
 class _RawReader:
-    """The body is the video; the fields are in the query."""
+    """Reads a body that is the video itself; the fields are in the query."""
 
     def __init__(self, request: Request, upload: Upload) -> None:
         self._fields: dict[str, Any] = dict(request.query_params)
@@ -173,7 +179,7 @@ class _RawReader:
 
 
 class _FormReader:
-    """A multipart form: one part is a file, the others are fields."""
+    """Reads a multipart form: one of its parts is the video, the others are fields."""
 
     def __init__(self, boundary: bytes, upload: Upload) -> None:
         self._upload = upload
@@ -205,12 +211,16 @@ class _FormReader:
 
     def finish(self) -> dict[str, Any]:
         if not self._ended:
-            raise InvalidRequestError("the form ends before its last boundary; send it again")
+            raise InvalidRequestError(
+                "the form ends before its last boundary; send the request again"
+            )
         try:
             fields: dict[str, Any] = {k: v.decode() for k, v in self._values.items()}
         except UnicodeDecodeError as error:
             raise InvalidRequestError("a field of the form is not UTF-8 text") from error
         return {"filename": self._filename, **fields}
+
+    # The methods below are callbacks of the parser.
 
     def _name(self, data: bytes) -> None:
         self._count(data)

@@ -1,7 +1,7 @@
-"""The gateway from the caller's side: what `seedvr2 submit`, status, cancel and logs talk through.
+"""A client of the gateway, for the commands `seedvr2 submit`, `status`, `cancel` and `logs`.
 
-A gateway that has answered once is waited for while it, or Prefect behind it, is away; one that
-never did is an error at once. Imports no Prefect.
+If the gateway has answered once and then it, or Prefect behind it, cannot be reached, the client
+waits and asks again. If it has never answered, that is an error at once. Imports no Prefect.
 """
 
 import time
@@ -20,29 +20,30 @@ from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 AWAY_SECONDS = 900.0
-"""How long a gateway may be away before we give up asking."""
+"""How long we keep asking a gateway that does not answer any more."""
 _AGAIN_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
-"""A file of many gigabytes is synced to disk before the gateway answers."""
+"""Long, because the gateway syncs a file of many gigabytes to disk before it answers."""
 _AWAY = (408, 429, 502, 503, 504)
-_OF_THE_CALLER = (400, 401, 403, 404, 413, 415, 422)
+_CALLERS_MISTAKE = (400, 401, 403, 404, 413, 415, 422)
 
 Answer = dict[str, Any]
 
 
-class Gateway:
-    """A gateway, and who we are to it.
+class GatewayClient:
+    """Talks to one gateway.
 
-    All methods raise ServiceError where it fails or is away, InvalidRequestError where it refuses.
+    All methods raise ServiceError if the gateway fails or cannot be reached, and
+    InvalidRequestError if it refuses the request.
     """
 
     def __init__(self, settings: Settings, *, url: str | None, say: Callable[[str], None]) -> None:
-        """Use this gateway, or the settings' one.
+        """Use the gateway at `url`, or the one of the settings.
 
         Args:
-            settings: gateway_url, gateway_token.
-            url: instead of the settings'.
-            say: told once when the gateway goes away.
+            settings: gateway_url and gateway_token.
+            url: replaces gateway_url.
+            say: called with a sentence, once a request, when we begin to wait for the gateway.
         """
         self._url = (url or settings.gateway_url).rstrip("/")
         token = settings.gateway_token
@@ -54,39 +55,42 @@ class Gateway:
                 f"{self._url[:100]!r} is no address of a gateway; expected http(s)://host:port"
             ) from error
         self._say = say
-        self._met = False
+        self._has_answered = False
 
     def submit(self, request: UpscaleRequest, *, upload: bool = False) -> Answer:
-        """Create a job; a file goes by its path where the gateway sees the same files, else whole.
+        """Create a job.
+
+        If the source is a file, the gateway gets its path where it sees the same files as we do,
+        and the file's bytes otherwise.
 
         Args:
             request: its video_path is absolute.
-            upload: send a file's bytes in any case.
+            upload: send the file's bytes in any case.
         """
-        key = {"Idempotency-Key": uuid.uuid4().hex}  # however often we ask, there is one job
+        key = {"Idempotency-Key": uuid.uuid4().hex}  # one job, however often we must ask
         options = request.model_dump(mode="json", exclude_defaults=True)
         options["resolution"] = request.resolution
-        if request.video_path is None or not (upload or self._is_elsewhere()):
+        if request.video_path is None or not (upload or self._sees_other_files()):
             return self._ask("POST", "/upscale", headers=key, json=options)
         path = Path(options.pop("video_path"))
-        where = f"/upscale/{quote(path.name, safe='')}"
-        return self._ask("PUT", where, headers=key, params=options, file=path)
+        address = f"/upscale/{quote(path.name, safe='')}"
+        return self._ask("PUT", address, headers=key, params=options, file=path)
 
     def status(self, job_id: str) -> Answer:
-        """Where a job is."""
+        """Read a job's state, progress and result."""
         return self._ask("GET", f"/status/{quote(job_id, safe='')}")
 
     def cancel(self, job_id: str) -> Answer:
-        """Cancel a job; the answer is its status."""
+        """Cancel a job; returns what `status` returns."""
         return self._ask("POST", f"/cancel/{quote(job_id, safe='')}")
 
     def logs(self, job_id: str, seen: set[str], after: str | None) -> Iterator[Answer]:
-        """Log lines that are not in `seen` yet, oldest first; `seen` grows.
+        """Read the log lines that are not in `seen` yet, oldest first, and add their ids to it.
 
         Args:
-            job_id: of the job.
-            seen: ids of lines that were given out.
-            after: time (ISO 8601) from which on to look; None: from the beginning.
+            job_id: the job's id.
+            seen: ids of the lines that earlier calls gave out.
+            after: only lines from this time on (ISO 8601); None: from the beginning.
         """
         params: dict[str, Any] = {"offset": 0} | ({"after": after} if after else {})
         more = True
@@ -103,8 +107,8 @@ class Gateway:
         """Close the connections."""
         self._http.close()
 
-    def _is_elsewhere(self) -> bool:
-        """Whether the gateway takes no paths, or a path of ours means another file to it."""
+    def _sees_other_files(self) -> bool:
+        """Whether the gateway accepts no paths, or sees another file than we do at a path."""
         return self._ask("GET", "/healthz").get("files_of") != this_machine()
 
     def _ask(
@@ -117,9 +121,9 @@ class Gateway:
         params: Mapping[str, Any] | None = None,
         json: object = None,
     ) -> Answer:
-        """One question, again and again while the gateway is away."""
+        """Send one request, again and again while the gateway that has answered does not."""
         limit = time.monotonic() + AWAY_SECONDS
-        told = False
+        waiting = False
         while True:
             try:
                 with _opened(file) as content:
@@ -128,36 +132,36 @@ class Gateway:
                     )
             except httpx.RequestError as error:
                 why = (
-                    f"no gateway answers at {self._url} ({type(error).__name__}); start seedvr2 "
-                    "serve, or say where it is with --gateway or SEEDVR2_GATEWAY_URL"
+                    f"no gateway answers at {self._url} ({type(error).__name__}); start one with "
+                    "`seedvr2 serve`, or name another with --gateway or SEEDVR2_GATEWAY_URL"
                 )
             else:
                 if answer.status_code not in _AWAY:
-                    self._met = True
+                    self._has_answered = True
                     return self._read(answer)
                 why = _detail(answer)
-            if not self._met or time.monotonic() > limit:
+            if not self._has_answered or time.monotonic() > limit:
                 raise ServiceError(why)
-            if not told:
-                told = True
+            if not waiting:
+                waiting = True
                 self._say(f"waiting: {why}")
             time.sleep(_AGAIN_SECONDS)
 
     def _read(self, answer: httpx.Response) -> Answer:
-        """The body of a good answer."""
+        """Read the body of a successful answer; raises the others as errors."""
         if answer.is_success:
             return answer.json()
         detail = _detail(answer)
         if answer.status_code == 401:
-            detail += "; set SEEDVR2_GATEWAY_TOKEN"
-        if answer.status_code in _OF_THE_CALLER:
+            detail += "; set SEEDVR2_GATEWAY_TOKEN to a token of this gateway"
+        if answer.status_code in _CALLERS_MISTAKE:
             raise InvalidRequestError(detail)
         raise ServiceError(detail)
 
 
 @contextmanager
 def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
-    """The file that is sent, if one is."""
+    """Open the file to send; None if the request has none."""
     if file is None:
         yield None
         return
@@ -166,11 +170,11 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
 
 
 def _detail(answer: httpx.Response) -> str:
-    """What the gateway says went wrong, in words."""
+    """What went wrong, in the gateway's words."""
     try:
         detail = answer.json()["detail"]
     except (ValueError, TypeError, KeyError):
-        detail = "no reason given"  # something else answers there
+        detail = "no reason given"  # something else than a gateway answers at this address
     if not isinstance(detail, str):
         detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in detail)
     return f"{detail} (HTTP {answer.status_code} from {answer.request.url.host})"

@@ -1,7 +1,7 @@
-"""Requests coalesced: what is asked for while a call is under way goes out together in the next.
+"""Coalesces requests: keys that are asked for during a call are put together into the next call.
 
-A caller alone is served as if this were not here. Many callers cost the server behind no more than
-a few calls at a time, whatever their number; nothing is remembered between calls.
+A single caller notices nothing of it. Many callers together cost the server behind a few calls,
+however many they are. No answer is kept after its call.
 """
 
 import asyncio
@@ -13,44 +13,44 @@ Value = TypeVar("Value")
 
 
 class Coalescer(Generic[Key, Value]):
-    """Answers one key at a time from calls that ask for many; one call is under way at a time.
+    """Answers callers who ask for one key each with calls for many keys, one call at a time.
 
     Args:
-        ask: the call: keys -> what was found, by key.
-        most: keys of one call.
+        ask: makes a call; takes keys and returns what was found, by key.
+        max_keys: the most keys in one call.
     """
 
     def __init__(
-        self, ask: Callable[[list[Key]], Awaitable[Mapping[Key, Value]]], *, most: int
+        self, ask: Callable[[list[Key]], Awaitable[Mapping[Key, Value]]], *, max_keys: int
     ) -> None:
-        self._ask, self._most = ask, most
+        self._ask, self._max_keys = ask, max_keys
         self._waiting: dict[Key, asyncio.Future[Value | None]] = {}
         self._worker: asyncio.Task[None] | None = None
 
     async def get(self, key: Key) -> Value | None:
-        """What a call that starts after this moment finds; None if that is nothing.
+        """Return what a call finds that starts after this moment; None if it finds nothing.
 
         Raises:
-            Exception: of the call, to everybody who waits for it.
+            Exception: what the call raised; everybody who waits for that call gets it.
         """
         if key not in self._waiting:
             self._waiting[key] = asyncio.get_running_loop().create_future()
         answer = self._waiting[key]
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await asyncio.shield(answer)  # a caller who leaves takes nobody along
+        return await asyncio.shield(answer)  # others may wait too: one who leaves cancels nothing
 
     async def _work(self) -> None:
-        """Call until nobody waits."""
+        """Make calls until nobody is waiting."""
         while self._waiting:
-            keys = list(self._waiting)[: self._most]
+            keys = list(self._waiting)[: self._max_keys]
             answers = {key: self._waiting.pop(key) for key in keys}
             try:
                 found = await self._ask(keys)
-            except Exception as error:  # noqa: BLE001 - raised to those who asked
+            except Exception as error:  # noqa: BLE001 - given to those who asked
                 for answer in answers.values():
                     answer.set_exception(error)
-                    answer.exception()  # one that nobody waits for any more is no warning
+                    answer.exception()  # asyncio warns of errors that nobody has looked at
                 continue
             for key, answer in answers.items():
                 answer.set_result(found.get(key))

@@ -1,4 +1,4 @@
-"""GET /logs/{job_id}: what a job has logged, read from Prefect page by page."""
+"""GET /logs/{job_id}: the log of a job, read from Prefect page by page."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -9,14 +9,17 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Path, Query
 from pydantic import BaseModel, Field
 
-from deployments.gateway.auth import Caller
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.auth import Authenticate
+from deployments.gateway.prefect_api import PrefectApi
 
-MAX_LINES = 200  # the most that Prefect answers
+MAX_LINES = 200  # Prefect returns no more in one answer
 
 
 class LogLine(BaseModel):
-    """One line; Prefect takes lines in batches, so that one may come in after a later one."""
+    """One line of a log.
+
+    Prefect receives lines in batches, so a line may arrive after others with a later time.
+    """
 
     id: UUID
     at: datetime
@@ -29,33 +32,33 @@ class LogPage(BaseModel):
 
     job_id: str
     lines: list[LogLine] = Field(description="Oldest first.")
-    more: bool = Field(description="There may be more: ask again with a larger offset.")
+    more: bool = Field(description="There may be more lines; ask again with a larger offset.")
 
 
 def add_logs(
     app: FastAPI,
-    line: PrefectLine,
-    caller: Caller,
-    find: Callable[[PrefectLine, str], Awaitable[UUID]],
+    prefect: PrefectApi,
+    authenticate: Authenticate,
+    find_run_id: Callable[[PrefectApi, str], Awaitable[UUID]],
 ) -> None:
-    """Add the address.
+    """Add GET /logs/{job_id}.
 
     Args:
-        app: the gateway.
-        line: to Prefect.
-        caller: the dependency that knows who asks.
-        find: from a job id to its run; 404 where there is none.
+        app: the gateway's application.
+        prefect: client of the Prefect server.
+        authenticate: dependency that checks the caller's token.
+        find_run_id: gives the id of a job's flow run; raises HTTPException 404 if there is none.
     """
 
-    @app.get("/logs/{job_id}", dependencies=[Depends(caller)])
+    @app.get("/logs/{job_id}", dependencies=[Depends(authenticate)])
     async def logs(
-        job_id: Annotated[str, Path(description="The id that POST /upscale gave out.")],
-        after: Annotated[datetime | None, Query(description="Only lines from then on.")] = None,
+        job_id: Annotated[str, Path(description="The job_id that POST /upscale answered.")],
+        after: Annotated[datetime | None, Query(description="Only lines since then.")] = None,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> LogPage:
-        """What a job has logged."""
-        run_id = await find(line, job_id)
-        found = await line.logs(run_id, after=after, limit=MAX_LINES, offset=offset)
+        """Lines that a job has logged, oldest first."""
+        run_id = await find_run_id(prefect, job_id)
+        found = await prefect.logs(run_id, after=after, limit=MAX_LINES, offset=offset)
         lines = [
             LogLine(
                 id=entry["id"],

@@ -1,7 +1,7 @@
-"""The gateway's line to Prefect: few calls over one connection pool, bounded in time.
+"""The gateway's client of Prefect's REST API: few calls, one connection pool, short limits.
 
-Prefect's own client waits for up to a minute when the server is away; callers of the gateway get
-503 with Retry-After at once instead, and try again by themselves.
+Prefect's own client waits for up to a minute when the server cannot be reached. Callers of the
+gateway should not wait: they get 503 with Retry-After at once and ask again by themselves.
 """
 
 import asyncio
@@ -26,16 +26,20 @@ from tasks.run.routing import job_among, job_filter
 RETRY_AFTER_SECONDS = 10
 _AGAIN_SECONDS = 0.3
 _TIMEOUT = httpx.Timeout(20.0, connect=3.0)
-_MAX_ARTIFACTS = 200  # the most that Prefect answers
-_TOGETHER = 20  # jobs: more than ten artifacts each no job has
+_MAX_ARTIFACTS = 200  # Prefect returns no more in one answer
+_MAX_JOBS = 20  # in one call; a job has at most ten artifacts, so that all of them fit
 
 logger = logging.getLogger(__name__)
 _RUNS = TypeAdapter(list[FlowRun])
 _ARTIFACTS = TypeAdapter(list[Artifact])
 
 
-def away(why: str) -> HTTPException:
-    """The answer while Prefect cannot be asked."""
+def unavailable(why: str) -> HTTPException:
+    """The answer to a caller while Prefect cannot do what we ask.
+
+    Args:
+        why: ends the sentence that begins with "Prefect".
+    """
     return HTTPException(
         503,
         f"Prefect {why}; nothing is lost: send the same request (and Idempotency-Key) again",
@@ -43,17 +47,17 @@ def away(why: str) -> HTTPException:
     )
 
 
-class PrefectLine:
-    """Prefect's REST API, as much of it as the gateway uses.
+class PrefectApi:
+    """The calls of Prefect's REST API that the gateway needs.
 
-    All methods raise HTTPException 503 while the server is away.
+    All methods raise HTTPException 503 while the server cannot be reached or fails.
     """
 
     def __init__(self, api_url: str | None = None) -> None:
-        """Use this API, or the one of the environment or profile.
+        """Connect to `api_url`, or to PREFECT_API_URL of the environment or Prefect profile.
 
         Raises:
-            InvalidRequestError: there is none.
+            InvalidRequestError: neither is set.
         """
         url = api_url or PREFECT_API_URL.value()
         if not url:
@@ -65,32 +69,42 @@ class PrefectLine:
         self._http = httpx.AsyncClient(
             base_url=url, timeout=_TIMEOUT, auth=(user, password) if user else None
         )
-        self._runs = Coalescer(self._read_runs, most=_TOGETHER)
-        self._artifacts = Coalescer(self._read_artifacts, most=_TOGETHER)
+        self._runs = Coalescer(self._read_runs, max_keys=_MAX_JOBS)
+        self._artifacts = Coalescer(self._read_artifacts, max_keys=_MAX_JOBS)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def check(self) -> None:
-        """Ask whether the server is there and takes our password."""
+        """Check that the server answers and accepts our password."""
         _json(await self._ask("GET", "/admin/version"))
 
     async def deployment_id(self, name: str) -> str:
-        """Id of a deployment; one that was never deployed is an outage until somebody does."""
+        """Find the id of a deployment.
+
+        A deployment that is missing is answered like an outage: once `make deploy` has run, the
+        caller's next attempt succeeds.
+        """
         answer = await self._ask("GET", f"/deployments/name/{name}")
         if answer.status_code == 404:
             logger.error("the deployment %s is not on the Prefect server; run make deploy", name)
-            raise away(f"does not know the deployment {name}")
+            raise unavailable(f"does not know the deployment {name}")
         return _json(answer)["id"]
 
     async def create(
         self, deployment: str, parameters: Mapping[str, Any], *, key: str, labels: Mapping[str, str]
     ) -> FlowRun:
-        """Create a run, or find the one that was created with the same key.
+        """Create a flow run, or return the one that was created with the same key.
+
+        Args:
+            deployment: full name, such as upscale/h100.
+            parameters: of the flow.
+            key: idempotency key.
+            labels: of the run.
 
         Raises:
-            HTTPException: 422 where Prefect refuses the parameters.
+            HTTPException: 422, Prefect refuses the parameters.
         """
         body = {
             "parameters": parameters,
@@ -105,7 +119,7 @@ class PrefectLine:
         return FlowRun.model_validate(_json(answer))
 
     async def find_job(self, run_id: UUID) -> FlowRun | None:
-        """The job of an id; the id of a `route` run gives the job it created."""
+        """Find the run of a job; the id of a `route` run leads to the job that it created."""
         run = await self._runs.get(run_id)
         if run is None:
             return None
@@ -115,26 +129,32 @@ class PrefectLine:
         return await self._routed(run_id) if kind == "route" else None
 
     async def _read_runs(self, run_ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
-        """The runs that there are, by id."""
+        """Read runs, by id; ids that do not exist are left out."""
         filter_ = {"id": {"any_": [str(run_id) for run_id in run_ids]}}
         answer = await self._ask("POST", "/flow_runs/filter", {"flow_runs": filter_})
         return {run.id: run for run in _RUNS.validate_python(_json(answer))}
 
     async def _routed(self, run_id: UUID) -> FlowRun | None:
-        """The job that a `route` run created, or the `route` run while there is none."""
+        """Find the job that a `route` run created; returns the `route` run until there is one."""
         filter_ = job_filter(run_id).model_dump(mode="json", exclude_none=True)
         answer = await self._ask("POST", "/flow_runs/filter", {"flow_runs": filter_})
         return job_among(_RUNS.validate_python(_json(answer)), run_id)
 
     async def _flow_name(self, flow_id: UUID) -> str:
-        """Name of a flow; asked once, for a flow never changes its name."""
+        """Name of a flow; asked once and then kept, because a flow never changes its name."""
         if flow_id not in self._flow_names:
             answer = await self._ask("GET", f"/flows/{flow_id}")
             self._flow_names[flow_id] = _json(answer)["name"]
         return self._flow_names[flow_id]
 
     async def jobs(self, *, state_types: Sequence[str], limit: int, offset: int) -> list[FlowRun]:
-        """Runs of the flow upscale, newest first."""
+        """List runs of the flow upscale, newest first.
+
+        Args:
+            state_types: only runs in one of these states of Prefect; all if empty.
+            limit: length of the page.
+            offset: runs before the page.
+        """
         body: dict[str, Any] = {
             "flows": {"name": {"any_": ["upscale"]}},
             "sort": "EXPECTED_START_TIME_DESC",
@@ -170,7 +190,7 @@ class PrefectLine:
     async def logs(
         self, run_id: UUID, *, after: datetime | None, limit: int, offset: int
     ) -> list[dict[str, Any]]:
-        """Log lines of a run, oldest first."""
+        """Read log lines of a run, oldest first."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [str(run_id)]}}
         if after is not None:
             wanted["timestamp"] = {"after_": after.isoformat()}
@@ -178,12 +198,12 @@ class PrefectLine:
         return _json(await self._ask("POST", "/logs/filter", body))
 
     async def cancel(self, run_id: UUID) -> None:
-        """Ask for a run's end; one without a process is cancelled at once by the server."""
+        """Cancel a run: at once if it has no process, else its worker ends the process first."""
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
         _json(await self._ask("POST", f"/flow_runs/{run_id}/set_state", body))
 
     async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """One call; tried twice, which is safe because each call may be repeated."""
+        """Make one call, twice if the first fails: each of our calls may safely be repeated."""
         why = ""
         for attempt in range(2):
             if attempt:
@@ -197,17 +217,17 @@ class PrefectLine:
                 return answer
             why = f"answers {answer.status_code}"
         logger.warning("%s %s: Prefect %s", method, path, why)
-        raise away(why)
+        raise unavailable(why)
 
 
 def _json(answer: httpx.Response) -> Any:
-    """The body of an answer that must be good: another status is between Prefect and us."""
+    """Read the body of an answer; any other status than success is our own or Prefect's fault."""
     if answer.is_success:
         return answer.json()
     logger.error("Prefect answered %d to %s", answer.status_code, answer.request.url.path)
-    raise away(f"refused the gateway's own request ({answer.status_code})")
+    raise unavailable(f"refused the gateway's own request ({answer.status_code})")
 
 
 def _password() -> str:
-    """PREFECT_API_AUTH_STRING, "user:password", or nothing."""
+    """PREFECT_API_AUTH_STRING ("user:password"); empty if it is not set."""
     return PREFECT_API_AUTH_STRING.value() or ""

@@ -1,7 +1,7 @@
-"""Runs a Python module as a program that ends when its parent does, kill -9 included.
+"""Runs a Python module as a program that ends when its parent ends, even by kill -9.
 
-For programs that are not ours and know nothing of it: Prefect's worker, its flow runs, its
-commands. The kernel is asked before the module is loaded, so there is no moment without a tie.
+This is for programs that are not ours: Prefect's worker, its flow runs and its commands. We ask the
+kernel for it before the module is loaded, so the program is attached from its first moment on.
 
     python -m deployments.host.attached --parent=PID MODULE ARGUMENTS...
 """
@@ -13,25 +13,25 @@ import sys
 from seedvr2_core.files.process import die_with_parent
 
 PID_VARIABLE = "SEEDVR2_ATTACHED_PID"
-"""Own process id, for what the module starts: a worker's job template names it as the parent."""
+"""The attached program's own process id, so that what it starts can attach to it in turn."""
 
 
 def attached(module: str, *arguments: str, parent: int | str | None = None) -> list[str]:
-    """The command that runs a module attached.
+    """The command that runs a module attached to a process.
 
     Args:
-        module: as after `python -m`.
-        arguments: of the module.
-        parent: process that it ends with; this one if not given.
+        module: name of the module, as after `python -m`.
+        arguments: arguments of the module.
+        parent: id of the process that it ends with; by default this process.
     """
     tie = f"--parent={os.getpid() if parent is None else parent}"
     return [sys.executable, "-m", "deployments.host.attached", tie, module, *arguments]
 
 
 def main() -> None:
-    """Entry point: tie, then become the module."""
+    """Attach this process, then run the module in it."""
     parent = sys.argv[1].removeprefix("--parent=")
-    # A worker that was started by hand tells no id: whoever is the parent now.
+    # A worker that was started by hand gives no id; its runs then end with their parent.
     die_with_parent(int(parent) if parent else os.getppid())
     os.environ[PID_VARIABLE] = str(os.getpid())
     sys.argv = sys.argv[2:]

@@ -1,6 +1,6 @@
-"""How commands end: one sentence for people, an exit code for scripts.
+"""How our commands end: with one sentence for people and an exit code for scripts.
 
-0 success, 1 the work failed, 2 the input is wrong, 130 interrupted.
+Exit codes: 0 success, 1 the work failed, 2 the input is wrong, 130 interrupted by Ctrl-C.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,21 @@ from rich.console import Console
 
 from seedvr2_core.errors import SeedVR2Error
 
-screen = Console(stderr=True)
+console = Console(stderr=True)
+"""All text for people goes to stderr; stdout holds only the result."""
 
 
 def say(text: str) -> None:
-    """One line for people, as it is."""
-    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line for people, unchanged."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def exit_codes(kept: str) -> Iterator[None]:
-    """Turn errors into one sentence and an exit code.
+    """Turn errors of the block into one sentence on stderr and an exit code.
 
     Args:
-        kept: what survives Ctrl-C, "finished segments are kept".
+        kept: what an interruption does not lose, such as "finished segments are kept".
     """
     try:
         yield

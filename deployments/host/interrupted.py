@@ -1,7 +1,8 @@
-"""Runs that `seedvr2 serve` had at work when it ended: they go on when it starts again.
+"""Runs that were at work when `seedvr2 serve` ended: they go on when it starts again.
 
-All processes of a run end with serve, so a run that its server still calls running when there is
-no worker yet has no process. It is scheduled once more under its own id; finished segments count.
+All processes of a run end with serve. So if the server calls a run running before serve has started
+a worker, the run has no process. We schedule it again under its own id, and it goes on after its
+finished segments.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,38 +13,38 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 MAX_STARTS = 5
-"""A run that was started that often is left alone: it may be what brings the machine down."""
+"""A run that was started so often is not started again: it may be what crashes the machine."""
 _AT_WORK = ("RUNNING", "PENDING", "CANCELLING")
 
 
 def runs_at_work(client: SyncPrefectClient, pools: Sequence[str]) -> list[FlowRun]:
-    """Runs of these pools that have a process, or had one."""
+    """List the runs of these pools that have a process, or had one when serve ended."""
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": list(_AT_WORK)}}}),
         work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": list(pools)}}),
     )
 
 
-def take_up(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> list[FlowRun]:
-    """Schedule runs again whose processes are gone; those that have ended stay as they are.
+def schedule_again(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> list[FlowRun]:
+    """Schedule runs again whose processes are gone; those that have ended meanwhile stay ended.
 
     Returns:
         The runs that will go on.
     """
     going_on = []
     for run in runs:
-        now = client.read_flow_run(run.id)
-        state = _next_state(now)
+        current = client.read_flow_run(run.id)
+        state = _next_state(current)
         if state is None:
             continue
-        client.set_flow_run_state(now.id, state, force=True)
+        client.set_flow_run_state(current.id, state, force=True)
         if state.is_scheduled():
-            going_on.append(now)
+            going_on.append(current)
     return going_on
 
 
 def _next_state(run: FlowRun) -> State | None:
-    """What becomes of a run whose process is gone; None: it has ended, or waits already."""
+    """The new state of a run whose process is gone; None if it has ended or is scheduled."""
     kind = run.state.type if run.state else StateType.PENDING
     if kind == StateType.CANCELLING:
         return Cancelled(message="cancelled while seedvr2 serve was ending")

@@ -1,4 +1,8 @@
-"""How our own HTTP servers run: one socket, said where, gone with their parent if they have one."""
+"""How the gateway and the edge listen and serve.
+
+They print their address as the first line on stdout, so that a port chosen by the kernel is known,
+and they end with their parent process if they are given one.
+"""
 
 import socket
 import sys
@@ -11,22 +15,24 @@ from seedvr2_core.files.process import die_with_parent
 
 DRAIN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 65
-"""Longer than clients keep an idle connection. uvicorn's default, 5 s, is httpx's own as well: a
-client that asks at that moment finds the connection closed under its request."""
+"""Longer than clients keep an idle connection. uvicorn's default of 5 s equals httpx's: a client
+that asks at that very moment would find the connection closed under its request."""
 
 
 def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; the first line on stdout is the server's name and address.
+    """Serve an application until SIGINT or SIGTERM.
+
+    The first line on stdout is "name: http://host:port".
 
     Args:
-        app: what is served.
-        name: what it is called on that line.
+        app: the ASGI application.
+        name: the name in that line.
         host: address to listen on.
-        port: 0 takes a free one.
-        parent: process whose end ends this one too, kill -9 included.
+        port: port to listen on; 0 takes a free one.
+        parent: id of a process; this process ends when it does, even by kill -9.
 
     Raises:
-        InvalidRequestError: the address cannot be listened on.
+        InvalidRequestError: the address is in use or does not belong to this machine.
     """
     if parent is not None:
         die_with_parent(parent)
@@ -44,14 +50,18 @@ def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | N
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, 0 on a free port; its connections send without delay.
+    """Make a listening socket whose connections send without delay (TCP_NODELAY).
 
-    asyncio sets TCP_NODELAY on sockets that were made with IPPROTO_TCP alone, which those of
-    socket.create_server are not: each answer in two pieces would wait for the client's delayed
-    acknowledgement, 40 ms.
+    asyncio sets TCP_NODELAY only on sockets that were made with IPPROTO_TCP, and those of
+    socket.create_server are not. Without it, every answer that is sent in two pieces would wait
+    40 ms for the client's delayed acknowledgement.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -60,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_config(app: ASGIApp) -> uvicorn.Config:
-    """Settings of our servers. h11: it takes methods that are in no RFC (DESCRIBE)."""
+    """uvicorn's configuration. It uses h11, which accepts the edge's method DESCRIBE."""
     return uvicorn.Config(
         app,
         http="h11",

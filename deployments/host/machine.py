@@ -8,11 +8,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def this_machine() -> str:
-    """A name of this boot of this machine and of the root folder this process sees.
+    """A name for this machine since its last boot, and for the root folder this process sees.
 
-    The same for two processes exactly if a path means the same file to both: an ssh tunnel leads
-    to another machine, a container has another root.
+    Two processes get the same name exactly if a path means the same file to both of them. A process
+    at the other end of an ssh tunnel is on another machine; one in a container has another root.
     """
     root = os.stat("/")
-    seen = f"{_BOOT_ID.read_text().strip()}:{root.st_dev}:{root.st_ino}"
-    return hashlib.sha256(seen.encode()).hexdigest()
+    identity = f"{_BOOT_ID.read_text().strip()}:{root.st_dev}:{root.st_ino}"
+    return hashlib.sha256(identity.encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""A Prefect server in one process: for one command, or with everything for `seedvr2 serve`.
+"""A Prefect server that ends with its parent: for one command, or in full for `seedvr2 serve`.
 
-Prefect's own temporary server outlives a killed parent; this one is a single process that the
-kernel ends with its parent. It uses PREFECT_HOME's database, so that a server started later shows
-the runs.
+Prefect's own temporary server goes on when its parent is killed. This one is a single process that
+the kernel ends with its parent. It uses the database in PREFECT_HOME, so a server that is started
+later shows the same runs.
 
     python -m deployments.host.prefect_server --parent PID
-        the API alone, for one command
+        only the API, for one command
     python -m deployments.host.prefect_server --parent PID --full --port 4200
-        UI, automations, all services
+        also the UI, automations and all other services
 """
 
 import argparse
@@ -26,19 +26,22 @@ from seedvr2_core.files.process import die_with_parent
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
-SAYS = "server: "
-"""Begins the first line on its stdout; its address follows."""
+ADDRESS_PREFIX = "server: "
+"""The first line on the server's stdout: this, then its address."""
 
 
 @contextmanager
 def embedded_server(log_path: Path) -> Iterator[str]:
     """Run a server while the block runs.
 
+    Args:
+        log_path: the server's output is written there.
+
     Yields:
-        Its API URL.
+        The URL of its API.
 
     Raises:
-        ChildFailedError: it did not come up; the message says where its log is.
+        ChildFailedError: it did not start; the message names the log.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
@@ -52,20 +55,20 @@ def embedded_server(log_path: Path) -> Iterator[str]:
         )
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().strip().removeprefix(SAYS) + "/api"
+        url = process.stdout.readline().strip().removeprefix(ADDRESS_PREFIX) + "/api"
         _wait_until_healthy(process, url, log_path)
         try:
             yield url
         finally:
-            _send_what_is_queued()
+            _send_queued()
     finally:
         _end(process)
         if process.stdout is not None:
             process.stdout.close()
 
 
-def _send_what_is_queued() -> None:
-    """Task states and log lines travel in the background: send them while there is a server."""
+def _send_queued() -> None:
+    """Send the events and log lines that Prefect has queued, while there still is a server."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -74,7 +77,7 @@ def _send_what_is_queued() -> None:
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Let the server write what it has received, then make sure that it is gone."""
+    """Ask the server to end, so that it can write what it has received; kill it if it does not."""
     process.terminate()
     try:
         process.wait(timeout=DRAIN_SECONDS)
@@ -84,7 +87,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _wait_until_healthy(process: "subprocess.Popen[str]", url: str, log_path: Path) -> None:
-    """Poll the health address."""
+    """Wait until the server's health address answers."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if is_healthy(f"{url}/health"):
@@ -94,7 +97,7 @@ def _wait_until_healthy(process: "subprocess.Popen[str]", url: str, log_path: Pa
 
 
 def is_healthy(address: str) -> bool:
-    """Whether a health address answers 200; it may not be listening yet."""
+    """Whether a health address answers 200; False while nothing listens there."""
     try:
         return httpx.get(address, timeout=2.0).status_code == httpx.codes.OK
     except httpx.TransportError:
@@ -102,7 +105,7 @@ def is_healthy(address: str) -> bool:
 
 
 def main() -> None:
-    """Entry point of the server process: says its address on stdout, then serves loopback."""
+    """Run the server process: print its address to stdout, then serve on loopback."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--port", type=int, default=0)
@@ -116,7 +119,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"cannot listen on 127.0.0.1 port {arguments.port}: {error.strerror}")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    sys.stdout.write(f"{SAYS}{address}\n")
+    sys.stdout.write(f"{ADDRESS_PREFIX}{address}\n")
     sys.stdout.flush()
     os.environ.update(_settings(address, full=arguments.full))
     import uvicorn
@@ -129,7 +132,7 @@ def main() -> None:
 
 
 def _settings(address: str, *, full: bool) -> dict[str, str]:
-    """Of Prefect: which services run, and where its UI finds the API."""
+    """Prefect's settings: which services run, and where the UI finds the API."""
     common = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT__SERVER_FINAL": "1"}
     if not full:
         return common | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}

@@ -1,8 +1,8 @@
-"""Keeps a few processes running: starts them in order, restarts those that die, ends all of them.
+"""Keeps several processes running: starts them in order, restarts those that die, ends all.
 
-Every part is tied to this process by the kernel (attached.py), so kill -9 leaves nothing behind.
-The first start must succeed. A part that dies later is started again after 1, 2, 4 ... seconds; one
-that dies again and again ends the whole, with its last lines.
+The kernel ends every process together with this one (attached.py), so that kill -9 leaves nothing
+behind. The first start of each must succeed. A process that dies later is started again after 1, 2,
+4 ... seconds. If one dies again and again, the supervisor gives up with the last lines of its log.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from deployments.host.attached import attached
 from seedvr2_core.errors import ServiceError
 
 MAX_DEATHS = 5
-"""In a row, without STEADY_SECONDS of life between two of them."""
+"""Deaths in a row that are tolerated; a life of STEADY_SECONDS ends the row."""
 STEADY_SECONDS = 60.0
 MAX_DELAY_SECONDS = 30.0
 START_SECONDS = 120.0
@@ -32,25 +32,26 @@ Say = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
-class Part:
-    """One process of the whole."""
+class ManagedProcess:
+    """A process that the supervisor starts, watches and ends."""
 
     name: str
     module: str
     arguments: Sequence[str] = ()
     environment: Mapping[str, str]
     log: Path
-    """Its output is appended here."""
+    """The process's output is appended to this file."""
     port: int | None = None
-    """Listens there (0: anywhere) and says so in a line `name: http://...`; None: it does not."""
+    """Port to listen on; 0 takes a free one. The process prints `name: http://host:port`. None: it
+    does not listen."""
     is_ready: Callable[[], bool] = lambda: True
-    """Asked after it has said its address."""
-    grace: float = 15.0
-    """Seconds between TERM and KILL."""
+    """Whether the process has come up; asked once its address is known."""
+    grace_seconds: float = 15.0
+    """Seconds that the process gets to end after SIGTERM, before SIGKILL."""
 
     url: str | None = None
-    """Its address, once it has said it."""
-    started: float = 0.0
+    """Its address, once it has printed it."""
+    started_at: float = 0.0
     """`time.time()` of its last start."""
     _process: "subprocess.Popen[bytes] | None" = None
     _log_offset: int = 0
@@ -59,23 +60,23 @@ class Part:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether it runs now."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the process; a part that has had a port keeps it."""
+        """Start it; after the first start it keeps the port that it was given."""
         self._next_start = None
-        listens = [] if self.port is None else ["--port", str(self.port)]
+        port = [] if self.port is None else ["--port", str(self.port)]
         with self.log.open("ab") as out:
             self._log_offset = out.tell()
-            self.started = time.time()
+            self.started_at = time.time()
             self._process = subprocess.Popen(
-                attached(self.module, *self.arguments, *listens),
+                attached(self.module, *self.arguments, *port),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 env=dict(self.environment),
-                start_new_session=True,  # Ctrl-C in a terminal is ours to pass on, in order
+                start_new_session=True,  # Ctrl-C must not reach it: we end processes in order
             )
 
     def check_ready(self) -> bool:
@@ -87,17 +88,17 @@ class Part:
         if not self.alive:
             raise ServiceError(f"{self.name} did not start: {self.last_words()}")
         if self.port is not None and self.url is None:
-            said = re.search(rf"^{self.name}: (http://\S+:(\d+))$", self._new_log(), re.M)
-            if said is None:
+            line = re.search(rf"^{self.name}: (http://\S+:(\d+))$", self._new_log(), re.M)
+            if line is None:
                 return False
-            self.url, self.port = said[1], int(said[2])
+            self.url, self.port = line[1], int(line[2])
         return self.is_ready()
 
-    def keep(self, say: Say) -> None:
-        """Start it again if it died and its time has come.
+    def keep_running(self, say: Say) -> None:
+        """Start it again if it has died and its delay is over.
 
         Raises:
-            ServiceError: it has died too often.
+            ServiceError: it has died too often in a row.
         """
         if self.alive:
             return
@@ -107,8 +108,8 @@ class Part:
             self.start()
 
     def _delay(self, say: Say) -> float:
-        """Seconds until the next start of a part that has just died."""
-        if time.time() - self.started > STEADY_SECONDS:
+        """Count a death; returns the seconds until the next start."""
+        if time.time() - self.started_at > STEADY_SECONDS:
             self._deaths = 0
         self._deaths += 1
         if self._deaths > MAX_DEATHS:
@@ -121,12 +122,16 @@ class Part:
         return delay
 
     def end(self, hurry: Callable[[], bool]) -> None:
-        """TERM, grace, KILL; whatever is left of its process group goes with it."""
+        """End it: SIGTERM, then SIGKILL for it and all that is left of its process group.
+
+        Args:
+            hurry: asked while we wait; True kills it at once.
+        """
         if self._process is None:
             return
         if self.alive:
             self._process.terminate()
-        limit = time.monotonic() + self.grace
+        limit = time.monotonic() + self.grace_seconds
         while self.alive and time.monotonic() < limit and not hurry():
             time.sleep(_POLL_SECONDS / 4)
         with contextlib.suppress(ProcessLookupError):
@@ -134,7 +139,7 @@ class Part:
         self._process.wait()
 
     def last_words(self) -> str:
-        """How it ended and the last lines of its log."""
+        """How it ended, where its log is, and the log's last lines."""
         code = self._process.poll() if self._process else None
         lines = [line for line in self._new_log().splitlines() if line.strip()][-_LOG_LINES:]
         how = "running" if code is None else f"exit code {code}"
@@ -143,7 +148,7 @@ class Part:
         return "\n".join([f"{how}; log: {self.log}", *lines])
 
     def _new_log(self) -> str:
-        """What it has written since its last start, of a long log the end."""
+        """What it has written since its last start; only the end if that is long."""
         with self.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_offset, size - _TAIL_BYTES))
@@ -151,18 +156,20 @@ class Part:
 
 
 class AskedToStop(BaseException):
-    """Somebody asked for the end: Ctrl-C or SIGTERM. No Exception, so that nobody swallows it."""
+    """Ctrl-C or SIGTERM; a BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass
 class Supervisor:
-    """The parts, in the order in which they were started.
+    """Starts, watches and ends processes.
 
-    Use as a context manager: whatever happens, its end ends the parts, the last one first.
+    Use it as a context manager: when the block ends, for whatever reason, it ends the processes in
+    reverse order of their start.
     """
 
     say: Say
-    parts: list[Part] = field(default_factory=list)
+    processes: list[ManagedProcess] = field(default_factory=list)
+    """In the order in which they were started."""
     _asked: bool = False
     _hurry: bool = False
 
@@ -170,21 +177,21 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in reversed(self.parts):
-            part.end(lambda: self._hurry)
+        for process in reversed(self.processes):
+            process.end(lambda: self._hurry)
 
-    def start(self, *parts: Part) -> None:
-        """Start parts at the same time and return when all have come up.
+    def start(self, *processes: ManagedProcess) -> None:
+        """Start processes at the same time and return when all have come up.
 
         Raises:
-            ServiceError: one did not.
+            ServiceError: one of them did not come up.
         """
-        for part in parts:
-            self.parts.append(part)
-            part.start()
+        for process in processes:
+            self.processes.append(process)
+            process.start()
         limit = time.monotonic() + START_SECONDS
-        waiting = list(parts)
-        while waiting := [part for part in waiting if not part.check_ready()]:
+        waiting = list(processes)
+        while waiting := [process for process in waiting if not process.check_ready()]:
             if time.monotonic() > limit:
                 raise ServiceError(
                     f"{waiting[0].name} did not come up within {START_SECONDS:g} s: "
@@ -192,27 +199,27 @@ class Supervisor:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def end(self, *parts: Part) -> None:
-        """End these parts now, in this order; those that were never started as well."""
-        for part in parts:
-            part.end(lambda: self._hurry)
-        self.parts = [part for part in self.parts if part not in parts]
+    def end(self, *processes: ManagedProcess) -> None:
+        """End these processes now, in this order. They may include some that were never started."""
+        for process in processes:
+            process.end(lambda: self._hurry)
+        self.processes = [process for process in self.processes if process not in processes]
 
     def watch(self) -> None:
-        """Keep all parts running until a signal comes.
+        """Keep all processes running until a signal comes.
 
         Raises:
-            ServiceError: a part dies again and again.
-            Stopped: Ctrl-C or SIGTERM.
+            ServiceError: a process dies again and again.
+            AskedToStop: Ctrl-C or SIGTERM.
         """
         while True:
-            for part in self.parts:
-                part.keep(self.say)
+            for process in self.processes:
+                process.keep_running(self.say)
             time.sleep(_POLL_SECONDS)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM raise Stopped, once; from then on they mean: do not wait."""
+        """Let Ctrl-C and SIGTERM raise AskedToStop once; a further one ends processes at once."""
 
         def asked(number: int, _: FrameType | None) -> None:
             if self._asked:

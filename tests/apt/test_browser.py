@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of a fresh server with its UI, and of a worker."""
+    """The environment of a fresh server with its UI, and of a worker."""
     home = tmp_path_factory.mktemp("service")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

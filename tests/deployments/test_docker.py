@@ -1,7 +1,7 @@
 """The image and the stack, parsed and linted: there is no Docker engine in the tests.
 
 Every service's command is also run as a plain process: here with --help, for real in
-test_deploy.py, test_gateway.py and test_edge.py.
+test_apply.py, gateway/test_main.py and test_edge.py.
 """
 
 import fnmatch
@@ -18,7 +18,8 @@ import prefect.settings
 import pytest
 import yaml
 
-from deployments.deploy.apply import pool_template, pool_type
+from deployments.cli.selfcheck import DEMO_CLIP
+from deployments.deploy.apply import POOLS_DIR, PREFECT_FILE, pool_template, pool_type
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,20 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
     assert "*" in ignored
     for secret in (".env", "weights.safetensors", ".git"):
         assert not any(fnmatch.fnmatch(secret, pattern) for pattern in sent)
+
+
+@pytest.mark.parametrize(
+    "path", [PREFECT_FILE, POOLS_DIR / "h100.json", DEMO_CLIP], ids=lambda path: path.name
+)
+def test_files_that_the_code_reads_are_in_the_image(path: Path) -> None:
+    """They are no modules, so that no import would fail without them."""
+    assert path.is_file()
+    copied = [source for copy in arguments_of("COPY") for source in copy.split()[:-1]]
+    assert any(path.is_relative_to(ROOT / source) for source in copied)
+    ignored = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    own = path.relative_to(ROOT).as_posix()
+    patterns = [line for line in ignored if line[:1] not in ("#", "!", "*", "")]
+    assert not any(own == pattern or own.startswith(f"{pattern}/") for pattern in patterns)
 
 
 def test_the_image_has_the_folders_that_templates_mount() -> None:
@@ -164,7 +179,7 @@ def test_every_command_is_one_that_runs(services: dict[str, dict[str, Any]]) -> 
 
 @functools.cache
 def _help_of(command: tuple[str, ...]) -> str:
-    """What a program says of its options."""
+    """A program's help text."""
     program = {"python": [sys.executable], "prefect": [sys.executable, "-m", "prefect"]}
     words = [*program[command[0]], *command[1:], "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""upscale.sh against a real gateway and Prefect server; the run's way is made through Prefect."""
+"""upscale.sh against a real gateway and Prefect server; tests change runs through Prefect's API."""
 
 import socket
 import subprocess
@@ -42,7 +42,7 @@ def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
 
 
 class Script:
-    """A running upscale.sh whose screen is read line by line."""
+    """A running upscale.sh whose output is read line by line."""
 
     def __init__(self, gateway_url: str, *arguments: str, token: str = "") -> None:
         self.process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Script:
         raise AssertionError(f"no line with {text!r}; stderr: {self.end()[2]}")
 
     def job(self) -> str:
-        """The id on the screen."""
+        """The job id that it has printed."""
         return self.line_with("Job submitted").split()[-1]
 
     def end(self) -> tuple[int, str, str]:

@@ -1,9 +1,9 @@
-"""The whole service on loopback: twelve jobs at once by every way in, and a server that is killed.
+"""The whole service on loopback: twelve jobs at once, submitted in every way, and a killed server.
 
-A real Prefect server, two process pools that stand in for the GPU pools of the same name (the rest
-is what `make deploy` applies), workers, a gateway, a web server with the clips. Jobs are short
-clips on the lanczos engine; what is looked at is where they run, how they end, and that none is
-lost or done twice.
+It consists of a real Prefect server, workers, a gateway and a web server with the clips. Two
+process pools stand in for the GPU pools of the same name; everything else is what `make deploy`
+applies. Jobs are short clips on the lanczos engine. The tests check where the jobs run, how they
+end, and that none is lost or done twice.
 """
 
 import json
@@ -48,10 +48,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What must come of one of the jobs."""
+    """A job and how it must end."""
 
     name: str
-    """Of its clip: each job has its own."""
+    """Name of its clip; each job has a clip of its own."""
     resolution: str
     pool: str
     state: str = "COMPLETED"
@@ -64,7 +64,7 @@ class Expected:
 
 
 class Service:
-    """What runs: a server, and processes that talk to it."""
+    """A running server, and the processes that talk to it."""
 
     def __init__(self, folder: Path, site: str, server: Server) -> None:
         self.folder = folder
@@ -91,7 +91,7 @@ class Service:
             self._start(f"worker-{pool}", "prefect", *words, "--limit", str(limit))
 
     def _start(self, name: str, module: str, *arguments: str) -> Path:
-        """Start a process; its log."""
+        """Start a process; returns its log."""
         log = self.folder / f"{name}.log"
         with log.open("wb") as out:
             self._processes.append(
@@ -107,7 +107,7 @@ class Service:
         return log
 
     def end(self) -> None:
-        """kill -9 all of it."""
+        """kill -9 all processes."""
         for process in self._processes:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -1,4 +1,4 @@
-"""A real gateway on loopback in front of a real Prefect server, and hands on its runs."""
+"""A real gateway on loopback in front of a real Prefect server, and functions that change runs."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from prefect.states import State
 from starlette.types import ASGIApp
 
 from deployments.gateway.app import create_app
-from deployments.gateway.prefect_api import PrefectLine
+from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.listen import server_config
 from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
@@ -44,7 +44,7 @@ RESULT = {
 
 @contextmanager
 def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """Run an application as our servers run; yields its address."""
+    """Run an application the way our servers run; yields its address."""
     server = uvicorn.Server(server_config(app))
     started = threading.Event()
     startup = server.startup
@@ -68,10 +68,10 @@ def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
 
 @contextmanager
 def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.Client]:
-    """A gateway with these settings, and a client of it."""
+    """Run a gateway with these settings; yields a client of it."""
     use_settings(settings)
     with (
-        served(create_app(settings, PrefectLine(api_url)), port) as url,
+        served(create_app(settings, PrefectApi(api_url)), port) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client
@@ -79,9 +79,9 @@ def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.C
 
 @contextmanager
 def deployed(api_url: str) -> Iterator[None]:
-    """Pools and deployments h100 and h200 of the real flow; nobody works on them.
+    """Make pools and deployments h100 and h200 of the real flow; no worker serves them.
 
-    In the end no run is left that a later test could take or find at work.
+    In the end all runs that have not ended are deleted, so that no later test finds them.
     """
     with (
         temporary_settings({PREFECT_API_URL: api_url}),
@@ -100,19 +100,19 @@ def deployed(api_url: str) -> Iterator[None]:
 
 
 def submit(client: httpx.Client, **fields: object) -> str:
-    """A new job's id."""
+    """Submit a job; returns its id."""
     answer = client.post("/upscale", json={"video_url": URL, **fields})
     assert answer.status_code == 202, answer.text
     return answer.json()["job_id"]
 
 
 def intake_files(settings: Settings) -> list[str]:
-    """What lies in the folder of videos that were sent."""
+    """Names of the files in the folder of videos that were sent."""
     return sorted(path.name for path in (settings.work_dir / "intake").glob("*"))
 
 
 def job_run(job_id: str) -> FlowRun:
-    """The run behind a job."""
+    """Read the flow run of a job."""
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(job_id))
 
@@ -128,7 +128,7 @@ def set_state(job_id: str, kind: StateType, name: str | None = None, message: st
 
 
 def record_progress(job_id: str, percent: float, phase: str = "restore") -> None:
-    """What the flow's record thread writes."""
+    """Write the progress artifact, as the flow's record thread does."""
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(
@@ -142,7 +142,7 @@ def record_progress(job_id: str, percent: float, phase: str = "restore") -> None
 
 
 def record_result(job_id: str, **changes: Any) -> None:
-    """What the flow's last task writes."""
+    """Write the result artifact, as the flow's last task does."""
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(

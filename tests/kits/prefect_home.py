@@ -1,5 +1,7 @@
-"""A Prefect database with all its tables, made once a machine: a server that has to make them
-itself starts 15 s later, and a suite starts many. On an empty home: test_command.py, test_serve.py.
+"""A Prefect database that has its tables, made once on a machine and then copied.
+
+A server that must create the tables itself starts 15 s later, and the tests start many servers.
+Starting on an empty PREFECT_HOME is tested too: test_command.py, test_serve.py.
 """
 
 import fcntl
@@ -13,7 +15,7 @@ from pathlib import Path
 
 
 def prepare_home(home: Path) -> None:
-    """Put the tables into a PREFECT_HOME that has none yet."""
+    """Copy the database into a PREFECT_HOME that has none yet."""
     database = home / "prefect.db"
     if not database.exists():
         home.mkdir(parents=True, exist_ok=True)
@@ -21,7 +23,7 @@ def prepare_home(home: Path) -> None:
 
 
 def _template() -> Path:
-    """The database of this version of Prefect; who comes second waits for the first."""
+    """The database for this version of Prefect; a lock lets only one process make it."""
     name = f"seedvr2-test-database-{os.getuid()}-{version('prefect')}"
     template = Path(tempfile.gettempdir()) / f"{name}.db"
     with template.with_suffix(".lock").open("w") as lock:
@@ -33,7 +35,7 @@ def _template() -> Path:
 
 
 def _migrated(home: Path) -> Path:
-    """What `prefect server database upgrade` makes."""
+    """Make a database with `prefect server database upgrade`."""
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Processes of a test: run the command, see its tree, kill it."""
+"""Processes of a test: runs the command, finds its descendants and kills them."""
 
 import os
 import signal
@@ -9,16 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MARK = "SEEDVR2_TEST_MARK"
-"""A variable by which a test knows again whatever it started, orphans included."""
+"""An environment variable by which a test finds everything that it started, orphans included."""
 
 
 def command_line(*arguments: str | Path) -> list[str]:
-    """The `seedvr2` command of this checkout."""
+    """The command line of `seedvr2` in this checkout."""
     return [sys.executable, "-m", "deployments.cli.app", *map(str, arguments)]
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, changed."""
+    """This process's environment with changes."""
     return {**os.environ, **changes}
 
 
@@ -38,7 +38,7 @@ def run_command(
 
 
 def children_of(pid: int) -> list[int]:
-    """The process and everything below it, parents first."""
+    """Ids of the process and all its descendants, parents first."""
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").glob("*"):
@@ -58,7 +58,7 @@ def is_running(pid: int) -> bool:
 
 
 def kill_tree(pid: int) -> list[int]:
-    """kill -9 a process and everything below it; returns who was there."""
+    """kill -9 a process and all its descendants; returns their ids."""
     found = children_of(pid)
     for process in found:
         try:
@@ -69,7 +69,7 @@ def kill_tree(pid: int) -> list[int]:
 
 
 def marked(mark: str) -> list[int]:
-    """Everything that runs and has this mark in its environment."""
+    """Ids of all running processes that have this mark in their environment."""
     wanted = f"{MARK}={mark}".encode()
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     return [pid for pid in pids if wanted in _environ_of(pid) and is_running(pid)]
@@ -91,5 +91,5 @@ def command_of(pid: int) -> str:
 
 
 def listen_to_ctrl_c() -> None:
-    """For a child before its exec: a shell's background jobs ignore it, and so would theirs."""
+    """Let a child react to Ctrl-C (preexec_fn): background jobs of a shell ignore it otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

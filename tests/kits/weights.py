@@ -1,4 +1,4 @@
-"""Small weights of every part, a catalog that knows them, and a hub on 127.0.0.1."""
+"""Small weights of every part, a catalog that lists them, and a hub on 127.0.0.1."""
 
 import dataclasses
 import functools
@@ -51,12 +51,12 @@ def _tensors(part: str) -> dict[str, Tensor]:
 
 
 def tensors(part: str, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """The small weights of a part; rope buffers hold nonsense."""
+    """The small weights of a part; their rope buffers hold wrong values, to be ignored."""
     return {name: t.to(dtype) for name, t in _tensors(part).items()}
 
 
 def file_bytes(part: str) -> bytes:
-    """As a .safetensors file of float16."""
+    """The content of the part's .safetensors file in float16."""
     return save(tensors(part))
 
 
@@ -66,7 +66,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor]) -> Path:
 
 
 def write_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """A float16 file of any size that takes no space: a true header, then a hole."""
+    """Write a float16 file of any size that takes no space: a valid header, then a hole."""
     header, end = {}, 0
     for name in sorted(shapes):
         size = 2 * torch.Size(shapes[name]).numel()
@@ -81,7 +81,7 @@ def write_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
 
 
 def public(part: str, *, known: bool = True, file: str | None = None) -> PublicFile:
-    """A row for the small weights of a part."""
+    """A row of the table for the small weights of a part."""
     content = file_bytes(part)
     return PublicFile(
         file=file or f"{part}.safetensors",
@@ -94,7 +94,7 @@ def public(part: str, *, known: bool = True, file: str | None = None) -> PublicF
 
 @functools.cache
 def tiny_catalog() -> Catalog:
-    """Every part under its own name, digests known."""
+    """The catalog of all small weights, with their digests."""
     parts = ("dit-3b", "dit-7b", "dit-7b-sharp", "vae", "pos_emb")
     return Catalog(
         files=tuple(public(part) for part in parts), layouts=tiny_layouts, models=MODEL_PARTS
@@ -102,13 +102,13 @@ def tiny_catalog() -> Catalog:
 
 
 def without_digest(part: str) -> Catalog:
-    """The small catalog, but nobody knows that part's digest."""
+    """The small catalog without that part's digest."""
     files = [public(row.part, known=row.part != part) for row in tiny_catalog().files]
     return dataclasses.replace(tiny_catalog(), files=tuple(files))
 
 
 class FakeHub:
-    """Two servers: the hub, which sends HEAD and GET on, and the store that has the bytes."""
+    """Two servers: the hub, which redirects HEAD and GET, and the store that has the bytes."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -75,7 +75,7 @@ def test_a_busy_gpu_is_no_failure() -> None:
 def test_without_gpu_and_weights_it_is_usable_and_says_what_is_missing(tmp_path: Path) -> None:
     found = examine(Settings(work_dir=tmp_path))
     lines = {check.name: check for check in found.checks}
-    assert lines["conv3d"].told == "no GPU: not checked"
+    assert lines["conv3d"].told == "convolutions not checked: no GPU"
     assert {"span", "lanczos"} <= set(found.engines)
     missing = lines["seedvr2-7b"]
     assert (missing.ok, missing.mark) == (True, "note")

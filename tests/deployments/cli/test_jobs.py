@@ -1,7 +1,6 @@
 """`seedvr2 submit`, `status`, `cancel` and `logs` against a real gateway and Prefect server.
 
-The run's way is made through Prefect, as in test_upscale_sh.py; commands run in this process, one
-of them in its own.
+Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """
 
 import json
@@ -57,7 +56,7 @@ def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask more often than people need."""
+    """Ask more often than for people."""
     monkeypatch.setattr(screen, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(gateway_client, "_AGAIN_SECONDS", 0.1)
 
@@ -203,11 +202,11 @@ def test_logs_follow_until_the_end_and_take_late_lines(
     began = datetime.now(UTC)
     write_log(job, "first", "second", "third", at=began)
     seen: set[str] = set()
-    line = gateway_client.Gateway(Settings(), url=str(client.base_url), say=print)
-    assert [e["message"] for e in line.logs(job, seen, None)] == ["first", "second", "third"]
+    ours = gateway_client.GatewayClient(Settings(), url=str(client.base_url), say=print)
+    assert [e["message"] for e in ours.logs(job, seen, None)] == ["first", "second", "third"]
     write_log(job, "late", at=began + timedelta(seconds=0.5))
-    assert [e["message"] for e in line.logs(job, seen, began.isoformat())] == ["late"]
-    line.close()
+    assert [e["message"] for e in ours.logs(job, seen, began.isoformat())] == ["late"]
+    ours.close()
     set_state(job, StateType.COMPLETED)
     shown = command("logs", job, "--follow").stdout
     assert [text.split()[-1] for text in shown.splitlines()] == ["first", "late", "second", "third"]
@@ -261,17 +260,17 @@ def test_a_gateway_that_has_answered_is_waited_for(settings: Settings, api_url: 
     said = threading.Event()
     with gateway(settings, api_url) as first:
         port = first.base_url.port or 0
-        line = gateway_client.Gateway(
+        ours = gateway_client.GatewayClient(
             settings, url=str(first.base_url), say=lambda text: said.set()
         )
         words = ["submit", URL, "--gateway", str(first.base_url)]
         job = job_of(CliRunner().invoke(app, words))
-        assert line.status(job)["status"] == "pending"
+        assert ours.status(job)["status"] == "pending"
     statuses: list[str] = []
-    asking = threading.Thread(target=lambda: statuses.append(line.status(job)["status"]))
+    asking = threading.Thread(target=lambda: statuses.append(ours.status(job)["status"]))
     asking.start()
     assert said.wait(60)
     with gateway(settings, api_url, port):
         asking.join(60)
-    line.close()
+    ours.close()
     assert statuses == ["pending"]

@@ -1,4 +1,4 @@
-"""`seedvr2 serve` for real: one job from submission to its link, Ctrl-C, kills, what is left."""
+"""`seedvr2 serve` for real: a job from submission to its link, Ctrl-C, kills, no process left."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deployments.cli.serve import reachable, tied
+from deployments.cli.serve import attach_to_worker, reachable
 from seedvr2_core.files.durable import file_sha256
 from tests.kits.processes import ROOT, command_line, run_command
 from tests.kits.server import WAIT_SECONDS, Serve, eventually
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[list[Serve]]:
-    """Those that a test starts; in the end not a process of theirs is there."""
+    """The services that a test starts; afterwards none of their processes may be running."""
     all_of_them: list[Serve] = []
     yield all_of_them
     for serve in all_of_them:
@@ -91,7 +91,7 @@ def all_ended(serve: Serve, number: int) -> list[dict[str, Any]] | None:
 
 
 def check_link(serve: Serve, job: dict[str, Any]) -> None:
-    """Its link gives the output, whole and in parts."""
+    """A job's link serves the output, whole and in parts."""
     assert job["download_url"].startswith(serve.urls["edge"])
     assert (job["gpu_type"], job["progress"]) == ("local", 100.0)
     whole = httpx.get(job["download_url"], timeout=60)
@@ -196,8 +196,8 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence(started: list[Serve], tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_flow_runs_are_tied_to_their_worker() -> None:
-    template = tied({"job_configuration": {}, "variables": {"properties": {}}})
+def test_flow_runs_are_attached_to_their_worker() -> None:
+    template = attach_to_worker({"job_configuration": {}, "variables": {"properties": {}}})
     command = template["job_configuration"]["command"]
     assert command.startswith(sys.executable)
     assert "--parent={{ $SEEDVR2_ATTACHED_PID }} prefect.engine" in command

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from pydantic import ValidationError
 
 from deployments.cli import weights_hub as weights
-from deployments.cli.weights_hub import download_weights, rows_for, verify_weights
+from deployments.cli.weights_hub import download_weights, public_files, verify_weights
 from seedvr2_core.errors import (
     CheckpointError,
     InvalidRequestError,
@@ -345,13 +345,13 @@ def test_verify(hub: FakeHub, here: Settings) -> None:
     ],
 )
 def test_which_files_a_model_needs(models, precision, files: list[str]) -> None:
-    assert [row.file for row in rows_for(models, precision)] == files
+    assert [row.file for row in public_files(models, precision)] == files
 
 
 @pytest.mark.parametrize("models", [[], ["seedvr2-9b"], ["seedvr2-3b", "span"]])
 def test_models_that_have_no_weights(models: list[str]) -> None:
     with pytest.raises(InvalidRequestError, match="There are: seedvr2-3b"):
-        rows_for(models)
+        public_files(models)
 
 
 def test_settings(settings_with: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

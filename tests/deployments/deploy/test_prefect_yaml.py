@@ -1,4 +1,4 @@
-"""prefect.yaml and what `make deploy` makes of it, without a server."""
+"""prefect.yaml, and how `make deploy` fits it to a site, without a server."""
 
 import re
 import subprocess
@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 
 from deployments.deploy import apply
 from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deployments
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
+ENTRYPOINTS = ("flows.upscale.upscale", "flows.route.route", "flows.recover.recover")
+"""Written in full here: runs that are already scheduled name them and must still load."""
+
 
 @pytest.fixture(autouse=True)
 def environment_decides() -> None:
-    """No settings that an earlier test of this process left."""
+    """Forget settings that an earlier test has put in force."""
     use_settings(None)
 
 
@@ -28,6 +32,17 @@ def test_prefect_yaml_shows_the_default_table() -> None:
         for resolution in map(str.lower, trigger["match"]["resolution"])
     }
     assert shown == DEPLOYMENTS == Settings().deployments
+
+
+@pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
+def test_the_entrypoint_of_a_run_that_was_scheduled_earlier_loads(entrypoint: str) -> None:
+    flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    assert flow.name == entrypoint.rpartition(".")[2]
+
+
+def test_prefect_yaml_names_these_entrypoints_and_no_other() -> None:
+    written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    assert {entry["entrypoint"] for entry in written} == set(ENTRYPOINTS)
 
 
 def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> None:

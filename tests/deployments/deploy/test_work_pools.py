@@ -1,4 +1,4 @@
-"""The work pools' templates, rendered by the workers' own classes: what a job would really get."""
+"""The work pools' templates, rendered by Prefect's own worker classes as for a real job."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("in_api")
 
 @pytest.fixture(autouse=True)
 def environment_decides() -> None:
-    """No settings that an earlier test of this process left."""
+    """Forget settings that an earlier test has put in force."""
     use_settings(None)
 
 

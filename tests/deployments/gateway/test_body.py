@@ -13,26 +13,10 @@ from deployments.gateway.body import MAX_FIELDS_BYTES
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.obtain import obtain_source
-from tests.kits.gateway import URL, VIDEO, deployed, gateway, intake_files, job_run, submit
+from tests.kits.gateway import URL, VIDEO, intake_files, job_run, submit
 
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(work_dir=tmp_path_factory.mktemp("gateway"), fetch_max_bytes=2_000_000)
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    with gateway(settings, api_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"', b"nonsense", b"{" * 60_000, b"\xff"])

@@ -1,33 +1,20 @@
 """A callback's address at the gateway: in every kind of body, refused where it cannot work."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tasks.settings import Settings, use_settings
 from tests.kits.callback import SECRET
-from tests.kits.gateway import deployed, gateway, job_run
+from tests.kits.gateway import gateway, job_run
 
 URL = "https://example.org/clip.mp4"
 CALLBACK = "https://example.org/done?key=sekret42"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(work_dir=tmp_path_factory.mktemp("gateway"), callback_secret=SECRET)
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    with gateway(settings, api_url) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)

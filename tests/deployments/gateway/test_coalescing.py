@@ -1,4 +1,4 @@
-"""Many who ask cost few calls; nobody gets an answer older than the question."""
+"""Many callers cost few calls, and nobody gets an answer that is older than the question."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from deployments.gateway.coalescing import Coalescer
 
 
 class Source:
-    """A slow place to ask: knows the squares of even numbers, as of now."""
+    """A slow source: it knows the squares of even numbers, each with the source's version."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -36,7 +36,7 @@ async def begun(*asked: "asyncio.Future[object]") -> None:
 def test_what_is_asked_during_a_call_goes_out_together_in_the_next() -> None:
     async def scene() -> None:
         source = Source()
-        coalescer = Coalescer(source.ask, most=3)
+        coalescer = Coalescer(source.ask, max_keys=3)
         first = asyncio.ensure_future(coalescer.get(2))
         await begun(first)
         later = [asyncio.ensure_future(coalescer.get(key)) for key in (4, 5, 4, 6, 8)]
@@ -53,7 +53,7 @@ def test_what_is_asked_during_a_call_goes_out_together_in_the_next() -> None:
 def test_an_answer_is_never_older_than_the_question() -> None:
     async def scene() -> None:
         source = Source()
-        coalescer = Coalescer(source.ask, most=3)
+        coalescer = Coalescer(source.ask, max_keys=3)
         first = asyncio.ensure_future(coalescer.get(2))
         await begun(first)
         source.version = 1
@@ -68,7 +68,7 @@ def test_an_answer_is_never_older_than_the_question() -> None:
 def test_an_error_reaches_all_who_wait_for_that_call_and_no_later_one() -> None:
     async def scene() -> None:
         source = Source()
-        coalescer = Coalescer(source.ask, most=3)
+        coalescer = Coalescer(source.ask, max_keys=3)
         source.error = OSError("away")
         asked = [asyncio.ensure_future(coalescer.get(2)) for _ in range(2)]
         await begun(*asked)
@@ -86,7 +86,7 @@ def test_an_error_reaches_all_who_wait_for_that_call_and_no_later_one() -> None:
 def test_one_who_leaves_takes_nobody_along() -> None:
     async def scene() -> None:
         source = Source()
-        coalescer = Coalescer(source.ask, most=3)
+        coalescer = Coalescer(source.ask, max_keys=3)
         leaves, stays = (asyncio.ensure_future(coalescer.get(2)) for _ in range(2))
         await begun(leaves, stays)
         leaves.cancel()

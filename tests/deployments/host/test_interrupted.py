@@ -6,7 +6,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
-from deployments.host.interrupted import MAX_STARTS, runs_at_work, take_up
+from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
 from tests.kits.gateway import deployed, job_run, set_state
 
 POOLS = ("h100",)
@@ -42,12 +42,12 @@ def test_what_was_at_work_is_scheduled_again_under_its_own_id(client: SyncPrefec
     # Between the question and the end of the workers:
     set_state(crashed, StateType.CRASHED)
     set_state(done, StateType.COMPLETED)
-    assert {str(run.id) for run in take_up(client, found)} == {running, pending, crashed}
+    assert {str(run.id) for run in schedule_again(client, found)} == {running, pending, crashed}
     names = {run: (job_run(run).state_name or "") for run in (running, pending, crashed)}
     assert set(names.values()) == {"AwaitingRetry"}
     assert [job_run(run).state_name for run in (cancelling, done)] == ["Cancelled", "Completed"]
     assert [job_run(run).state_name for run in (elsewhere, other)] == ["Running", "Scheduled"]
-    assert take_up(client, runs_at_work(client, POOLS)) == []
+    assert schedule_again(client, runs_at_work(client, POOLS)) == []
 
 
 def test_a_run_that_ends_it_again_and_again_is_left_alone(client: SyncPrefectClient) -> None:
@@ -55,7 +55,7 @@ def test_a_run_that_ends_it_again_and_again_is_left_alone(client: SyncPrefectCli
     for start in range(MAX_STARTS):
         set_state(run, StateType.RUNNING)
         assert job_run(run).run_count == start + 1
-        going_on = take_up(client, runs_at_work(client, POOLS))
+        going_on = schedule_again(client, runs_at_work(client, POOLS))
         assert [str(found.id) for found in going_on] == ([run] if start < MAX_STARTS - 1 else [])
     ended = job_run(run)
     assert ended.state_name == "Crashed"

@@ -1,4 +1,4 @@
-"""The supervisor with real processes: a small server of our own that does as it is told."""
+"""The supervisor with real processes: small servers that behave as a test asks."""
 
 import os
 import signal
@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from deployments.host import supervisor as module
-from deployments.host.attached import attached
-from deployments.host.supervisor import AskedToStop, Part, Supervisor
+from deployments.host.supervisor import AskedToStop, ManagedProcess, Supervisor
 from seedvr2_core.errors import ServiceError
 from tests.kits.processes import ROOT, children_of, is_running
 
@@ -42,18 +41,18 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler)
 print(f"{given.name}: http://127.0.0.1:{server.server_port}", flush=True)
 server.serve_forever()
 """
-Make = Callable[..., Part]
+Make = Callable[..., ManagedProcess]
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Make a part that runs the small server in tmp_path."""
+    """Make a process that runs the small server in tmp_path."""
     (tmp_path / "small.py").write_text(SMALL)
     monkeypatch.chdir(tmp_path)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
-    def part(name: str, *arguments: str) -> Part:
-        return Part(
+    def process(name: str, *arguments: str) -> ManagedProcess:
+        return ManagedProcess(
             name=name,
             module="small",
             arguments=(name, *arguments),
@@ -62,7 +61,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             port=0,
         )
 
-    return part
+    return process
 
 
 @pytest.fixture
@@ -77,12 +76,12 @@ def supervisor(told: list[str]) -> Iterator[Supervisor]:
 
 
 def until(true: Callable[[], object], supervisor: Supervisor) -> None:
-    """Look after the parts until something is true."""
+    """Look after the processes until something is true."""
     deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
-        for part in supervisor.parts:
-            part.keep(supervisor.say)
+        for process in supervisor.processes:
+            process.keep_running(supervisor.say)
         time.sleep(0.02)
 
 
@@ -93,12 +92,12 @@ def answers(url: str | None) -> bool:
         return False
 
 
-def pid_of(part: Part) -> int:
-    assert part._process is not None
-    return part._process.pid
+def pid_of(process: ManagedProcess) -> int:
+    assert process._process is not None
+    return process._process.pid
 
 
-def test_a_part_that_dies_comes_back_at_its_address(
+def test_a_process_that_dies_comes_back_at_its_address(
     supervisor: Supervisor, make: Make, told: list[str]
 ) -> None:
     one, two = make("one"), make("two")
@@ -122,10 +121,10 @@ def test_what_dies_again_and_again_ends_the_whole(
     supervisor: Supervisor, make: Make, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     monkeypatch.setattr(module, "MAX_DELAY_SECONDS", 0.0)
-    part = make("one")
-    supervisor.start(part)
-    part.arguments = ("one", "--fail")
-    os.kill(pid_of(part), signal.SIGKILL)
+    process = make("one")
+    supervisor.start(process)
+    process.arguments = ("one", "--fail")
+    os.kill(pid_of(process), signal.SIGKILL)
     with pytest.raises(ServiceError, match=r"(?s)one ended 6 times in a row.*no luck today"):
         supervisor.watch()
     assert len(told) == module.MAX_DEATHS
@@ -135,7 +134,7 @@ def test_the_last_one_started_ends_first(make: Make, tmp_path: Path, told: list[
     with Supervisor(told.append) as supervisor:
         for name in ("one", "two", "three"):
             supervisor.start(make(name))
-        supervisor.end(supervisor.parts[1], make("never started"))
+        supervisor.end(supervisor.processes[1], make("never started"))
     assert (tmp_path / "ends.txt").read_text().split() == ["two", "three", "one"]
 
 
@@ -153,9 +152,9 @@ def test_kill_9_leaves_nothing(make: Make, tmp_path: Path) -> None:
     code = """
 import os
 from pathlib import Path
-from deployments.host.supervisor import Part, Supervisor
+from deployments.host.supervisor import ManagedProcess, Supervisor
 supervisor = Supervisor(print)
-supervisor.start(*(Part(name=n, module="small", arguments=(n, "--child"), port=0,
+supervisor.start(*(ManagedProcess(name=n, module="small", arguments=(n, "--child"), port=0,
                         environment=os.environ, log=Path(n + ".log")) for n in ("one", "two")))
 print("up", flush=True)
 supervisor.watch()
@@ -180,30 +179,3 @@ supervisor.watch()
     while any(map(is_running, tree)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def test_attached_becomes_the_module(tmp_path: Path) -> None:
-    (tmp_path / "told.py").write_text("import sys; print(__name__, *sys.argv[1:])")
-    command = attached("told", "a", "--b")
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "__main__ a --b\n", done.stderr
-
-
-def test_attached_to_a_parent_that_is_gone_runs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "told.py").write_text("print('ran')")
-    done = subprocess.run(
-        attached("told", parent=2**22),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def alerts() -> Iterator[Alerts]:
-    """Where this module's server sends alerts."""
+    """The receiver of this module's alerts."""
     alerts = Alerts()
     yield alerts
     alerts.close()
@@ -38,7 +38,7 @@ def alerts() -> Iterator[Alerts]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dict[str, str]:
-    """Of a fresh server, and of the commands that talk to it."""
+    """The environment of a fresh server and of the commands that use it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return {
@@ -216,7 +216,7 @@ def test_a_bad_event_starts_nothing_and_leaves_a_trace(deployed: httpx.Client) -
 
 
 def running_job(api: httpx.Client) -> UUID:
-    """A run of upscale/local that says it is running."""
+    """Create a run of upscale/local in the state Running."""
     made = post(
         api,
         f"/deployments/{deployments(api)['upscale/local']['id']}/create_flow_run",
@@ -228,7 +228,7 @@ def running_job(api: httpx.Client) -> UUID:
 
 
 def of_upscale(api: httpx.Client) -> list[dict[str, str]]:
-    """What Prefect's own events of a run say of its flow."""
+    """How Prefect's events of a run name its flow."""
     flow_id = deployments(api)["upscale/local"]["flow_id"]
     return [
         {

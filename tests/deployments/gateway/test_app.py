@@ -1,6 +1,5 @@
 """The gateway: real uvicorn on loopback, a real Prefect server behind it, runs in every state."""
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import httpx
@@ -12,8 +11,6 @@ from tasks.run.routing import route_key
 from tasks.settings import Settings
 from tests.kits.gateway import (
     URL,
-    deployed,
-    gateway,
     intake_files,
     job_run,
     record_progress,
@@ -22,22 +19,7 @@ from tests.kits.gateway import (
     submit,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(work_dir=tmp_path_factory.mktemp("gateway"), fetch_max_bytes=2_000_000)
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    with gateway(settings, api_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""`seedvr2 plan`: the numbers of a job that is not run."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments.cli.options import request_of
+from deployments.cli.plan import PlanSummary, planned_summary
+from seedvr2_core.errors import InvalidRequestError
+from tasks.settings import Settings
+
+
+def summary(**changes: object) -> PlanSummary:
+    return PlanSummary.model_validate(
+        {
+            "source": "clip.mp4",
+            "source_size": (320, 180),
+            "frames": 75,
+            "duration_seconds": 3.0,
+            "width": 1280,
+            "height": 720,
+            "engine": "seedvr2-7b",
+            "device": "cuda:0",
+            "shots": 2,
+            "segments": 3,
+            "window_frames": 100,
+            "memory_gb": {"encode": 10.25, "dit": 60.0, "decode": 20.0},
+            "eta_seconds": 30.0,
+            "job_limit_seconds": 7200.0,
+            "notes": ("a note",),
+            **changes,
+        }
+    )
+
+
+def test_the_text_names_every_number_of_a_model() -> None:
+    text = summary().as_text()
+    for said in (
+        *("clip.mp4: 320x180, 75 frames, 3.00 s", "1280x720", "seedvr2-7b on cuda:0"),
+        *("windows of 100 frames", "encode 10.2 GB, dit 60.0 GB, decode 20.0 GB"),
+        *("about 30 s", "7200 s", "a note"),
+    ):
+        assert said in text
+    names = [line.split()[0] for line in text.splitlines()]
+    assert names == ["source", "output", "engine", "shots", "memory", "segments", "time", "note"]
+
+
+def test_an_engine_of_single_frames_has_no_windows() -> None:
+    text = summary(engine="span", window_frames=0, memory_gb={}, notes=()).as_text()
+    assert not {"shots", "memory", "note"} & {line.split()[0] for line in text.splitlines()}
+
+
+def test_a_local_file_is_planned_and_an_address_refused(demo_clip: Path, tmp_path: Path) -> None:
+    settings = Settings(work_dir=tmp_path, allow_local_files=True, allow_cpu_engine=True)
+    request = request_of([str(demo_clip)], model="lanczos", resolution="720p")
+    found = planned_summary(request, settings)
+    assert (found.width, found.height, found.frames, found.engine) == (1280, 720, 75, "lanczos")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InvalidRequestError, match="needs a file"):
+        planned_summary(request_of(["https://example.org/a.mp4"]), settings)

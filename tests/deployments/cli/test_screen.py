@@ -1,0 +1,138 @@
+"""What is shown of a job while it runs, as lines and as a bar."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from deployments.cli import screen
+from deployments.cli.screen import JobBar, JobLines, open_display, plan_line, status_line, watch
+from tasks.run.record import JobProgress
+from tasks.schemas import FetchedSource, PlannedJob
+
+
+def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    """A console of 80 columns, and what is written to it."""
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=80, legacy_windows=False), text
+
+
+def planned(**changes: object) -> PlannedJob:
+    source = FetchedSource(path=Path("/a/clip.mp4"), sha256="0" * 64, size_bytes=1, name="clip.mp4")
+    fields: dict[str, Any] = {
+        **{"job_key": "k", "job_dir": Path("/jobs/k"), "source": source, "output_name": "o.mp4"},
+        **{"num_segments": 2, "num_frames": 75, "width": 1280, "height": 720, "resolution": "720p"},
+        **{"engine": "span", "engine_label": "SPAN", "device": "cpu", "duration_seconds": 3.0},
+        **{"eta_seconds": 30.0, "job_limit_seconds": 7200.0, "stall_limit_seconds": 600.0},
+        "notes": ("[b]a note[/b]",),
+    }
+    return PlannedJob(**fields | changes)
+
+
+def progress(phase: str, frames: int) -> JobProgress:
+    return JobProgress(phase=phase, frames=frames, num_frames=75, stall_limit=600.0)
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    """An answer of the gateway."""
+    return {
+        **{"status": "processing", "state": "Running", "phase": "encode", "progress": 41.2},
+        **{"elapsed_seconds": 12.0, "gpu_type": "local"},
+        **changes,
+    }
+
+
+def test_the_plan_is_one_line() -> None:
+    assert plan_line(planned()) == (
+        "clip.mp4: 75 frames -> 1280x720, span on cpu, 2 segments, about 30 s"
+    )
+    assert "1 segment, " in plan_line(planned(num_segments=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "processing, encode, 41 %, 12 s on local"),
+        ({"phase": None, "gpu_type": None}, "processing, 41 %, 12 s"),
+        ({"state": "Cancelling"}, "processing, Cancelling, encode, 41 %, 12 s on local"),
+        ({"status": "pending", "state": "Scheduled"}, "pending, 41 %, 12 s on local"),
+        ({"status": "pending", "state": "Late"}, "pending, Late, 41 %, 12 s on local"),
+        ({"status": "failed", "state": "TimedOut"}, "failed, TimedOut, 41 %, 12 s on local"),
+    ],
+)
+def test_a_status_is_one_line(changes: dict[str, Any], line: str) -> None:
+    assert status_line(status(**changes)) == line
+
+
+def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 101.0, 104.9, 105.0, 200.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(times))
+    stderr, text = console(terminal=False)
+    display = open_display(stderr)
+    assert isinstance(display, JobLines)
+    with display:
+        display.planned(planned())
+        for phase, frames in (
+            *(("encode", 10), ("encode", 20), ("encode", 30), ("encode", 40)),
+            ("join", 75),
+        ):
+            display.progressed(progress(phase, frames))
+    assert text.getvalue().splitlines() == [
+        plan_line(planned()),
+        "note: [b]a note[/b]",
+        "10 of 75 frames (13 %)",
+        "40 of 75 frames (53 %)",
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:
+    stderr, text = console(terminal=True)
+    display = open_display(stderr)
+    assert isinstance(display, JobBar)
+    with display:
+        display.planned(planned())
+        display.progressed(progress("encode", 30))
+        display._bar.refresh()
+        assert "restoring" in text.getvalue()
+        assert "30/75" in text.getvalue()
+        display.progressed(progress("join", 75))
+        display._bar.refresh()
+        assert "join" in text.getvalue()
+    assert "note: [b]a note[/b]" in text.getvalue()
+    assert text.getvalue().rstrip().endswith("\x1b[2K")  # the bar is gone in the end
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Statuses of a job, one for each question."""
+    monkeypatch.setattr(screen, "POLL_SECONDS", 0.0)
+    return iter(
+        [
+            status(status="pending", state="Scheduled", phase=None, progress=0.0),
+            status(phase="fetch", progress=0.0),
+            status(progress=10.0),
+            status(progress=20.0),  # no line: the state is the same and it is too early
+            status(status="completed", state="Completed", progress=100.0),
+        ]
+    )
+
+
+def test_watching_in_lines_tells_each_change_once(answers: Iterator[dict[str, Any]]) -> None:
+    stderr, text = console(terminal=False)
+    last = watch(lambda: next(answers), stderr)
+    assert last["status"] == "completed"
+    assert [line.partition(" on ")[0] for line in text.getvalue().splitlines()] == [
+        "pending, 0 %, 12 s",
+        "processing, fetch, 0 %, 12 s",
+        "processing, encode, 10 %, 12 s",
+        "completed, 100 %, 12 s",
+    ]
+
+
+def test_watching_on_a_terminal_ends_with_the_job(answers: Iterator[dict[str, Any]]) -> None:
+    stderr, text = console(terminal=True)
+    assert watch(lambda: next(answers), stderr)["status"] == "completed"
+    assert "completed" in text.getvalue()
