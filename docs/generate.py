@@ -69,7 +69,7 @@ def options_page() -> str:
             "A request names exactly one source: `video_url`, `video_path` or `video_base64`. On "
             "the command line the source is the argument `SOURCE`, a file or an address. Every "
             "option that changes a byte of the output is part of the job's key, so another value "
-            "makes another job."
+            "makes another job. A field without an option is taken by the other doors only."
         ),
         table(("field", "option", "default", "values", "meaning"), request_rows()),
         "## The commands",
