@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,6 @@ def test_pages_do_not_depend_on_the_environment(
     assert [page() for page in generate.PAGES.values()] == before
 
 
-@pytest.mark.parametrize("schema", [Settings])
-def test_every_field_is_described(schema: type[Settings]) -> None:
+@pytest.mark.parametrize("schema", [UpscaleRequest, Settings])
+def test_every_field_is_described(schema: type[UpscaleRequest] | type[Settings]) -> None:
     assert not [name for name, field in schema.model_fields.items() if not field.description]
