@@ -6,13 +6,14 @@ VIDEO ?= deployments/demo/bunny_320x180.mp4
 RESOLUTION ?= 720p
 MODEL ?= auto
 BENCH_MODEL ?= tiny
-CODE := flows tasks seedvr2_core deployments benchmarks tests
+CODE := flows tasks seedvr2_core deployments benchmarks tests docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix bench image pools deploy clean
+.PHONY: help demo serve test test-fast soak test-apt check fix docs bench image pools deploy \
+        new-clone new-clone-check clean
 
 help: ## show the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -48,6 +49,9 @@ fix: .venv/.installed ## format and apply safe lint fixes
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
+docs: .venv/.installed ## write docs/options.md and docs/settings.md from the code
+	@$(BIN)/python docs/generate.py
+
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/upload.py
@@ -61,6 +65,21 @@ pools: .venv/.installed ## create or update the work pools on PREFECT_API_URL
 
 deploy: .venv/.installed ## pools, deployments and automations on PREFECT_API_URL (idempotent)
 	@$(BIN)/python -m deployments.deploy deploy
+
+# What a newcomer does: clone, make demo, make test. Only what is committed takes part. The folder is
+# removed at the end, also after a failure. SEEDVR2_SHARED becomes absolute: the clone lies elsewhere.
+new-clone-check: ## clone HEAD into a temporary folder, run make demo and make test there (slow)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 130' INT TERM && \
+	$(call clone_into,$$folder/clone) && \
+	make -C "$$folder/clone" PYTHON='$(PYTHON)' demo && \
+	make -C "$$folder/clone" PYTHON='$(PYTHON)' $(if $(SEEDVR2_SHARED),SEEDVR2_SHARED='$(abspath $(SEEDVR2_SHARED))') test
+
+new-clone: ## clone HEAD into the folder TO=..., the first step of new-clone-check
+	@test -n '$(TO)' || { echo 'say where: make new-clone TO=/tmp/clone' >&2; exit 2; }
+	$(call clone_into,$(TO))
+
+clone_into = git clone --quiet --no-hardlinks . "$(1)" && \
+	git -C "$(1)" checkout --quiet --detach "$$(git rev-parse HEAD)"
 
 clean: ## remove what the targets made
 	rm -rf .venv demo-output .pytest_cache .ruff_cache .import_linter_cache

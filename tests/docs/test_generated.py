@@ -1,0 +1,43 @@
+"""docs/options.md and docs/settings.md are what the code says now."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tasks.schemas import UpscaleRequest
+from tasks.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """docs/generate.py as a module."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["options.md", "settings.md"])
+def test_committed_page_is_not_stale(generate: ModuleType, name: str) -> None:
+    committed = (ROOT / "docs" / name).read_text()
+    assert committed == generate.PAGES[name](), f"docs/{name} is stale; run `make docs`"
+
+
+def test_pages_do_not_depend_on_the_environment(
+    generate: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [page() for page in generate.PAGES.values()]
+    monkeypatch.setenv("SEEDVR2_TEST_ENGINES", "true")
+    monkeypatch.setenv("SEEDVR2_WORK_DIR", "/elsewhere")
+    assert [page() for page in generate.PAGES.values()] == before
+
+
+@pytest.mark.parametrize("schema", [UpscaleRequest, Settings])
+def test_every_field_is_described(schema: type[UpscaleRequest] | type[Settings]) -> None:
+    assert not [name for name, field in schema.model_fields.items() if not field.description]
