@@ -236,7 +236,8 @@ def _setup(
     latents = num_latents(frames)
     if latents < MIN_LATENTS:
         raise InvalidRequestError(
-            f"--frames must be at least {first_frame(MIN_LATENTS)}, enough for two windows, got {frames}"
+            f"--frames must be at least {first_frame(MIN_LATENTS)}, enough for two "
+            f"windows, got {frames}"
         )
     info, clip = _read_clip(video, first_frame(latents))
     width, height = size or target_size(info, resolution)
