@@ -99,21 +99,89 @@ class Record(BaseModel):
 class UpscaleRequest(Record):
     """One job: exactly one source and what to make of it."""
 
-    video_url: str | None = Field(default=None, repr=False)
-    video_path: str | None = None
-    video_base64: str | None = Field(default=None, repr=False)
-    resolution: Resolution = "1080p"
-    model: Model = "auto"
-    batch_size: int = Field(default=100, ge=1, le=10_000)
-    temporal_overlap: int | None = Field(default=None, ge=0)
-    stitch_mode: StitchMode = "crossfade"
-    seed: int = Field(default=100, ge=0, lt=2**64)
-    color_correction: ColorCorrection = "auto"
-    crf: int = Field(default=18, ge=0, le=51)
-    preset: Preset = "medium"
-    fresh: bool = False
-    callback_url: CallbackUrl | None = Field(default=None, repr=False)
-    """Told how the run ended (`tasks/run/callback.py`); no part of the job's key."""
+    video_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="The video's http(s) address. One source is required: this, `video_path` or "
+        "`video_base64`.",
+    )
+    video_path: str | None = Field(
+        default=None,
+        description="Path of the video on the machine that runs the job, where "
+        "SEEDVR2_ALLOW_LOCAL_FILES allows that.",
+    )
+    video_base64: str | None = Field(
+        default=None,
+        repr=False,
+        description="The bytes of a small video in base64, at most 350,000 characters; the gateway "
+        "takes larger ones too and stores them as an upload.",
+    )
+    resolution: Resolution = Field(
+        default="1080p",
+        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape.",
+    )
+    model: Model = Field(
+        default="auto",
+        description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
+        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
+        "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
+        "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+    )
+    batch_size: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="How many frames a SeedVR2 model sees at once. More frames take more GPU "
+        "memory. `span` and `lanczos` work frame by frame and ignore it.",
+    )
+    temporal_overlap: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many frames neighbouring batches of a SeedVR2 model share. "
+        "Not set: 12, or fewer if the batch is too small for that.",
+    )
+    stitch_mode: StitchMode = Field(
+        default="crossfade",
+        description="What becomes of the frames that two batches share: `crossfade` blends them; "
+        "`later` keeps those of the earlier batch, so that the change comes after them.",
+    )
+    seed: int = Field(
+        default=100,
+        ge=0,
+        lt=2**64,
+        description="Seed of the SeedVR2 models' noise. The same seed gives the same pixels.",
+    )
+    color_correction: ColorCorrection = Field(
+        default="auto",
+        description="How a SeedVR2 model's result gets the colours of the source back: `wavelet` "
+        "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
+        "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
+        "frame) or `none`. `auto` is `wavelet`.",
+    )
+    crf: int = Field(
+        default=18,
+        ge=0,
+        le=51,
+        description="Quality of the x264 encoder. A smaller number gives a better picture and a "
+        "larger file.",
+    )
+    preset: Preset = Field(
+        default="medium",
+        description="Speed of the x264 encoder, from `ultrafast` to `veryslow`. "
+        "A slower preset gives a smaller file of the same quality.",
+    )
+    fresh: bool = Field(
+        default=False,
+        description="Make everything anew, instead of using what an earlier run of the same "
+        "request has finished.",
+    )
+    callback_url: CallbackUrl | None = Field(
+        default=None,
+        repr=False,
+        description="http(s) address that is told by a signed POST how the run ended. "
+        "Refused where SEEDVR2_CALLBACK_SECRET is not set.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":

@@ -43,177 +43,245 @@ class Settings(BaseSettings):
 
     work_dir: Path = Field(
         default=Path.home() / ".seedvr2",
-        description="Intake, sources and jobs; finished segments live here. Needs working flock.",
+        description="Folder for uploads, downloads, sources and the files of every job, finished "
+        "segments among them. The gateway and all workers of a service must see the same folder, "
+        "and its file system must support flock (`seedvr2 doctor` checks that).",
     )
     output_dir: Path | None = Field(
-        default=None, description="Folder of the local storage; default WORK_DIR/output."
+        default=None,
+        description="Folder that finished videos are put into when the storage is `local`. "
+        "Not set: the folder `output` in the work directory.",
     )
     weights_dir: Path | None = Field(
-        default=None, description="Plain folder with the model's weights; default WORK_DIR/weights."
+        default=None,
+        description="Folder with the weights of the SeedVR2 models. "
+        "Not set: the folder `weights` in the work directory.",
     )
     hf_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://",
-        description="Hub that weights come from, a mirror's address; default huggingface.co.",
+        description="Address of the model hub, or of a mirror of it, that "
+        "`seedvr2 weights download` downloads from. Not set: huggingface.co.",
     )
     test_engines: bool = Field(
         default=False,
-        description="Offer the models tiny, tiny-3b and sleep, which restore nothing.",
+        description="Offer the models `tiny`, `tiny-3b` and `sleep` as well. They do not restore "
+        "anything; they are for trying out an installation.",
     )
     storage: Literal["local", "bunny"] = Field(
-        default="local", description="Where outputs are put: a local folder, or Bunny edge storage."
+        default="local",
+        description="Where finished videos are stored: `local` is a folder of this machine, "
+        "`bunny` is a storage zone of Bunny.net.",
     )
     bunny_storage_zone: str | None = Field(
         default=None,
         validation_alias=_also("BUNNY_STORAGE_ZONE"),
-        description="Name of the Bunny storage zone.",
+        description="Name of the Bunny storage zone. Required if the storage is `bunny`.",
     )
     bunny_storage_key: SecretStr | None = Field(
         default=None,
         validation_alias=_also("BUNNY_STORAGE_KEY"),
-        description="Password of the storage zone, not the account's API key.",
+        description="Password of the Bunny storage zone (not the API key of the account). "
+        "Required if the storage is `bunny`.",
     )
     bunny_base_url: str | None = Field(
         default=None,
         validation_alias=_also("BUNNY_BASE_URL"),
-        description="Public address of the pull zone, https://NAME.b-cdn.net.",
+        description="Public address of the pull zone that serves the storage zone: "
+        "https://NAME.b-cdn.net. Required if the storage is `bunny`.",
     )
     bunny_root_dir: str = Field(
         default="",
         validation_alias=_also("BUNNY_ROOT_DIR"),
-        description="Folder in the zone that outputs are put into.",
+        description="Folder in the storage zone that finished videos are put into. "
+        "Empty: the top of the zone.",
     )
     bunny_region: Literal["de", "uk", "ny", "la", "sg", "se", "br", "jh", "syd"] = Field(
-        default="de", description="Main region of the storage zone; says which host takes it."
+        default="de",
+        description="Main region of the storage zone. It decides which of Bunny's hosts "
+        "videos are sent to.",
     )
     bunny_host: str | None = Field(
         default=None,
         validation_alias=_also("BUNNY_HOST"),
-        description="Storage host or its base URL, instead of the region's.",
+        description="Host or base address of the storage API, in place of the host of the region. "
+        "Needed only for a storage that is not Bunny's own but speaks its protocol.",
     )
     bunny_token_key: SecretStr | None = Field(
-        default=None, description="Token key of the pull zone; with it public addresses are signed."
+        default=None,
+        description="Token authentication key of the pull zone. If it is set, the addresses of "
+        "finished videos are signed; not set: they are plain and do not expire.",
     )
     bunny_token_seconds: float = Field(
-        default=7 * 86400.0, ge=300, description="How long a signed address works."
+        default=7 * 86400.0,
+        ge=300,
+        description="How long a signed address works, in seconds. The default is 7 days.",
     )
     verify_seconds: float = Field(
         default=100.0,
         gt=0,
         le=110,
-        description="How long a public address may take to show a file that is stored.",
+        description="How many seconds the public address may take, after the upload, to show the "
+        "stored file. The job fails if it does not.",
     )
     secrets_dir: DirectoryPath | None = Field(
         default=None,
-        description="Folder of mounted secrets: a file named like a variable holds its value.",
+        description="Folder with secrets as files: a file that has the name of a variable holds "
+        "that variable's value. A value in the environment takes precedence.",
     )
     segment_seconds: float = Field(
-        default=10.0, gt=0, description="Presentation time after which a segment is closed."
+        default=10.0,
+        gt=0,
+        description="Target length of a segment, in seconds of video. A segment is what a job "
+        "saves at a time: after a crash only the segments that were not finished are made again.",
     )
     resolutions: Annotated[tuple[str, ...], NoDecode] = Field(
         default=RESOLUTIONS,
-        description="Comma list of what this pool takes; others are refused at the door.",
+        description="Comma-separated list of the resolutions that this worker pool makes. "
+        "A run that asks for another resolution is refused.",
     )
     allow_cpu_engine: bool = Field(
-        default=False, description="model=auto may become span where no GPU or weights are."
+        default=False,
+        description="Let model `auto` fall back to the small engine `span` if there is no GPU or "
+        "no weights. Off: such a job is refused. `seedvr2 upscale` and `seedvr2 serve` turn it on.",
     )
     allow_local_files: bool = Field(
-        default=False, description="video_path may name a file of this machine."
+        default=False,
+        description="Let requests name a file of this machine (`video_path`). "
+        "`seedvr2 upscale` and `seedvr2 serve` turn it on.",
     )
     device: str = Field(
-        default="auto", description="auto, cpu or cuda:N; auto takes the first GPU there is."
+        default="auto",
+        description="Device that models run on: `cpu`, or `cuda:N` for one GPU. "
+        "`auto` takes the first GPU, or the CPU if there is none.",
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Comma list of host[:port] that may be private addresses, or listen on other "
-        "ports than the web's; empty: none.",
+        description="Comma-separated list of hosts, as HOST or HOST:PORT, that videos may be "
+        "downloaded from and callbacks sent to although they are in a private network or use "
+        "a port other than 80, 443, 8080 and 8443. Empty: none.",
     )
-    fetch_max_bytes: int = Field(default=50 * 10**9, gt=0, description="Largest source accepted.")
-    fetch_seconds: float = Field(default=3600.0, gt=0, description="Longest download.")
+    fetch_max_bytes: int = Field(
+        default=50 * 10**9,
+        gt=0,
+        description="Size of the largest video that is accepted, in bytes, "
+        "whether it is downloaded or sent to the gateway.",
+    )
+    fetch_seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="How many seconds one attempt to download a video may take, and how many a "
+        "caller may take to send one to the gateway.",
+    )
     callback_secret: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Signs callbacks; without it requests with a callback_url are refused.",
+        description="Secret that callbacks are signed with; gateway and workers need the same. "
+        "Not set: requests with a `callback_url` are refused.",
     )
     keep_days: float = Field(
         default=14.0,
         gt=0,
-        description="Days after which downloads, sources and unfinished jobs are removed.",
+        description="How many days uploads, downloads, sources and unfinished jobs are kept after "
+        "their last use. Older ones are removed when a job begins.",
     )
     keep_segments: bool = Field(
-        default=False, description="Keep the segments of finished jobs, to look into them."
+        default=False,
+        description="Keep the segments of finished jobs, to look into them. "
+        "Off: they are removed as soon as the finished video is stored and verified.",
     )
     stall_seconds: float | None = Field(
-        default=None, gt=0, description="Overrides the planned limit without a heartbeat."
+        default=None,
+        gt=0,
+        description="How many seconds the restoring process may show no sign of life before it is "
+        "ended and started again. Not set: planned for each job from resolution and batch size.",
     )
     job_seconds: float | None = Field(
-        default=None, gt=0, description="Overrides the planned limit of a whole job."
+        default=None,
+        gt=0,
+        description="How many seconds the restoring part of a job may take in all; after that the "
+        "job fails, and a new run of the same request goes on. Not set: three times the expected "
+        "time, at least two hours.",
     )
 
     deployments: Annotated[dict[str, str], NoDecode] = Field(
         default=DEPLOYMENTS,
-        description="Comma list of RESOLUTION=FLOW/DEPLOYMENT: where a request is run; * is every "
-        "resolution that is not named, one that is missing is refused.",
+        description="Comma-separated list of RESOLUTION=FLOW/DEPLOYMENT: which Prefect deployment "
+        "makes which resolution; `*` stands for all that are not named. A resolution that is "
+        "missing is refused. Set the same for `make deploy`, workers and gateway.",
     )
 
     image: str | None = Field(
         default=None,
-        description="Image of the docker pools; default seedvr2:<git commit of the checkout>.",
+        description="Container image of the docker work pools; `make deploy` reads it. "
+        "Not set: `seedvr2:<git commit of the checkout>`.",
     )
     alert_url: str | None = Field(
         default=None,
         pattern=r"^https?://",
-        description="Where `make deploy` sends alerts (late runs, a pool without workers) by POST.",
+        description="Address that Prefect sends alerts to (late runs, a work pool without "
+        "workers), by POST; `make deploy` reads it. Not set: no alerts.",
     )
     heartbeat_lost_seconds: float = Field(
         default=540.0,
         ge=30,
-        description="Silence after which a run counts as crashed: three heartbeats of Prefect's.",
+        description="After how many seconds without a heartbeat Prefect marks a run as crashed; "
+        "`make deploy` reads it. The default is three times the worker's "
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY; change both together.",
     )
     recover_margin_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="What `recover` gives a job beyond its ETA, its stall limit and its job limit.",
+        description="How many seconds the `recover` flow grants a job beyond its expected end and "
+        "beyond its limits before it acts.",
     )
     recover_wait_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="How long `recover` looks for a sign of life of a crashed run, and then waits "
-        "until it is cancelled.",
+        description="How many seconds the `recover` flow watches a crashed run for a sign of life, "
+        "and then again waits for its worker to end it.",
     )
     recover_pending_seconds: float = Field(
         default=1800.0,
         gt=0,
-        description="How long a worker may take to start a run that it took, image pull included; "
-        "`recover` then gives it to another.",
+        description="How many seconds a worker may take to start a run that it has accepted, "
+        "pulling the image included. After that `recover` gives the run to another worker.",
     )
     recover_look_seconds: float = Field(
-        default=10.0, gt=0, description="Between the looks of `recover` at the storage."
+        default=10.0,
+        gt=0,
+        description="How many seconds the `recover` flow waits between its looks for the finished "
+        "video in the storage.",
     )
 
     gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Comma list of the SHA-256 digests (hex) of the bearer tokens that the gateway "
-        "takes; empty: it listens on loopback only and asks for none.",
+        description="Comma-separated list of the SHA-256 digests (hex) of the bearer tokens that "
+        "the gateway accepts; `python -m deployments.gateway --new-token` makes a token and its "
+        "digest. Empty: the gateway asks for no token and listens on this machine only.",
     )
     gateway_url: str = Field(
         default="http://127.0.0.1:8000",
         pattern=r"^https?://",
-        description="Gateway that `seedvr2 submit`, status, cancel and logs talk to.",
+        description="Address of the gateway that `seedvr2 submit`, `status`, `logs` and `cancel` "
+        "talk to.",
     )
     gateway_token: SecretStr | None = Field(
-        default=None, description="Bearer token that they show it."
+        default=None,
+        description="Bearer token that `seedvr2 submit`, `status`, `logs` and `cancel` show the "
+        "gateway. Not set: none is sent.",
     )
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://",
-        description="Address under which the local storage's folder is served, by an edge; without "
-        "it its files have paths and no links.",
+        description="Public address under which the folder of the `local` storage is served; "
+        "`seedvr2 serve` sets it. Not set: results name the file's path and no address.",
     )
     edge_key: SecretStr | None = Field(
         default=None,
         min_length=8,
-        description="AccessKey of the edge's storage side; without it nothing can be stored there.",
+        description="Key that the edge (our small storage server with Bunny's protocol) asks for "
+        "before it stores a file. Not set: it stores nothing and only serves.",
     )
 
     @classmethod
