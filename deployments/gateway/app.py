@@ -44,7 +44,7 @@ from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.schemas import Resolution, UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
-from tasks.sources.uploads import find_upload, intake_dir, is_upload, sweep_parts
+from tasks.sources.uploads import find_upload, is_upload, sweep_parts
 
 WAVELET_NOTE = "color_correction wavelet is the old service's name; taken as auto"
 
@@ -97,7 +97,7 @@ def create_app(settings: Settings, line: PrefectLine) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweep_parts(intake_dir(settings))
+        sweep_parts(settings.intake_dir)
         yield
         await line.close()
 

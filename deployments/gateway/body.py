@@ -17,7 +17,7 @@ from deployments.gateway.base64_json import JsonReader
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
-from tasks.sources.uploads import PartFile, intake_dir, upload_reference
+from tasks.sources.uploads import PartFile, upload_reference
 
 MAX_FIELDS_BYTES = 65_536
 """All fields together, without the video."""
@@ -39,7 +39,7 @@ class Upload:
             HTTPException: 413, the video is larger than the settings allow.
         """
         if self._part is None:
-            self._part = PartFile(intake_dir(self._settings))
+            self._part = PartFile(self._settings.intake_dir)
         if self._part.length + len(data) > self._settings.fetch_max_bytes:
             raise too_large(self._settings)
         self._part.write(data)
@@ -49,7 +49,7 @@ class Upload:
         if self._part is None or self._part.length == 0:
             return None
         sha256 = self._part.sha256
-        self._part.publish(intake_dir(self._settings) / sha256)
+        self._part.publish(self._settings.intake_dir / sha256)
         return upload_reference(sha256, name or f"upload-{sha256[:8]}")
 
     def close(self) -> None:

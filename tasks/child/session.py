@@ -72,7 +72,7 @@ class SegmentWatch:
                 "source": str(self._job.source.path),
                 "device": self._job.device,
                 "weights_dir": str(get_settings().weights_folder),
-                "lock_dir": str(get_settings().work_dir / "locks"),
+                "lock_dir": str(get_settings().locks_dir),
                 "segments": self._pending,
             }
         )

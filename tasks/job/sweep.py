@@ -41,7 +41,7 @@ def sweep(settings: Settings) -> list[str]:
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
-    for path in _files(settings.work_dir / "probes"):
+    for path in _files(settings.probes_dir):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
@@ -50,7 +50,7 @@ def sweep(settings: Settings) -> list[str]:
 def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
     """Sources and uploads that nobody asked for since; removed as they are yielded."""
     used = _sources_in_use(settings)
-    for path in _files(settings.work_dir / "sources", settings.work_dir / "intake"):
+    for path in _files(settings.sources_dir, settings.intake_dir):
         is_source = re.fullmatch("[0-9a-f]{64}", path.name) and path.name not in used
         if is_source and _mtime(path) < limit:  # fetch touches what it hands out
             path.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
 
 def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
     """Downloads that were never finished, and what is known of those that were."""
-    intake = settings.work_dir / "intake"
+    intake = settings.intake_dir
     for part in [*intake.glob("*.part"), *intake.glob("*.json")]:
         if part.name.startswith(".") or _mtime(part) >= limit:
             continue
@@ -74,7 +74,7 @@ def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
 
 
 def _old_jobs(settings: Settings, limit: float) -> list[Path]:
-    folders = (path for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
+    folders = (path for path in settings.jobs_dir.glob("*") if path.is_dir())
     return [path for path in folders if _worth_removing(path) and _last_touched(path) < limit]
 
 
@@ -116,7 +116,7 @@ def _last_touched_but_lock(job_dir: Path) -> float:
 def _sources_in_use(settings: Settings) -> set[str]:
     """Digests of the sources of jobs that are not finished: they may be resumed."""
     used: set[str] = set()
-    for path in (settings.work_dir / "jobs").glob("*/plan.json"):
+    for path in settings.jobs_dir.glob("*/plan.json"):
         if not (path.parent / RESULT).exists():
             try:
                 used.add(read_record(path, Plan).source_sha256)

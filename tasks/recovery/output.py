@@ -70,13 +70,13 @@ def look_once(report: RunReport) -> UpscaleResult | None:
 
 def save_result(result: UpscaleResult) -> None:
     """Write result.json, where the job's directory can be reached from here."""
-    job_dir = get_settings().work_dir / "jobs" / result.job_key
+    job_dir = get_settings().job_dir(result.job_key)
     if job_dir.is_dir():
         write_bytes(job_dir / "result.json", result.model_dump_json(indent=2).encode())
 
 
 def _job_dir(job: Prospect) -> Path:
-    return get_settings().work_dir / "jobs" / job.job_key
+    return get_settings().job_dir(job.job_key)
 
 
 def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:

@@ -66,11 +66,6 @@ class _Arrived:
     """Of the part, if it was hashed while it was written."""
 
 
-def source_path(settings: Settings, sha256: str) -> Path:
-    """Where a source with this digest lies."""
-    return settings.work_dir.absolute() / "sources" / sha256
-
-
 def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> FetchedSource:
     """Bring the file behind an address in, or go on with a download that was cut.
 
@@ -158,7 +153,7 @@ def _conditions(known: Known | None, place: Place, settings: Settings) -> dict[s
     if known is None:
         return {}
     if known.sha256:
-        if not source_path(settings, known.sha256).exists():
+        if not (settings.sources_dir / known.sha256).exists():
             return {}
         if known.etag:
             return {"If-None-Match": known.etag}
@@ -253,13 +248,13 @@ def _settle(arrived: _Arrived, place: Place, settings: Settings, shown: str) -> 
             raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
         known = replace(known, sha256=arrived.sha256 or file_sha256(place.part))
         assert known.sha256
-        path = source_path(settings, known.sha256)
+        path = settings.sources_dir / known.sha256
         path.parent.mkdir(parents=True, exist_ok=True)
         place.part.replace(path)
         sync_directory(path.parent)
         place.end(known)
     assert known.sha256
-    path = source_path(settings, known.sha256)
+    path = settings.sources_dir / known.sha256
     return FetchedSource(
         path=path, sha256=known.sha256, size_bytes=path.stat().st_size, name=known.name
     )
@@ -268,7 +263,7 @@ def _settle(arrived: _Arrived, place: Place, settings: Settings, shown: str) -> 
 def _is_whole(known: Known, settings: Settings) -> bool:
     """Whether the source of an earlier download still has its bytes."""
     assert known.sha256
-    path = source_path(settings, known.sha256)
+    path = settings.sources_dir / known.sha256
     return path.is_file() and file_sha256(path) == known.sha256
 
 

@@ -26,9 +26,9 @@ from seedvr2_core.files.durable import write_bytes
 from tasks.net.untrusted import check_answer, check_url, open_answer, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.download import disk_errors, download, source_path
+from tasks.sources.download import disk_errors, download
 from tasks.sources.partial import forget_source
-from tasks.sources.uploads import find_upload, intake_dir, is_upload, take_reference
+from tasks.sources.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
 _CONNECT_SECONDS = 1.5
@@ -80,7 +80,7 @@ def obtain_source(
 
 def discard(source: FetchedSource, settings: Settings) -> None:
     """Remove a source that turned out to be no video; files that were not brought here stay."""
-    ours = (source_path(settings, source.sha256), intake_dir(settings) / source.sha256)
+    ours = (settings.sources_dir / source.sha256, settings.intake_dir / source.sha256)
     if source.path in ours:
         forget_source(source.sha256, settings)
         source.path.unlink(missing_ok=True)
@@ -140,8 +140,8 @@ def _decode(text: str) -> bytes:
 def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
     """Put uploaded bytes among the sources."""
     sha256 = hashlib.sha256(content).hexdigest()
-    path = source_path(settings, sha256)
-    lock = settings.work_dir / "intake" / f"{sha256}.lock"
+    path = settings.sources_dir / sha256
+    lock = settings.intake_dir / f"{sha256}.lock"
     with (
         disk_errors(settings),
         hold_lock(lock, timeout=settings.fetch_seconds, on_wait=lambda: None),

@@ -53,7 +53,7 @@ class Place:
     def __init__(self, url: str, settings: Settings) -> None:
         """Name them after the whole address, query included."""
         key = hashlib.sha256(url.encode()).hexdigest()
-        folder = settings.work_dir / "intake"
+        folder = settings.intake_dir
         self.part = folder / f"{key}.part"
         self.lock = folder / f"{key}.lock"
         self._record = folder / f"{key}.json"
@@ -99,7 +99,7 @@ class Place:
 
 def forget_source(sha256: str, settings: Settings) -> None:
     """Drop every note that the file with this digest lies among the sources."""
-    for record in (settings.work_dir / "intake").glob("*.json"):
+    for record in settings.intake_dir.glob("*.json"):
         lock = record.with_suffix(".lock")
         with (
             contextlib.suppress(DeadlineError, FileNotFoundError, SegmentError),

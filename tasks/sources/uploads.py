@@ -76,11 +76,6 @@ def sweep_parts(folder: Path) -> int:
     return removed
 
 
-def intake_dir(settings: Settings) -> Path:
-    """Where uploads lie."""
-    return settings.work_dir.absolute() / "intake"
-
-
 def upload_reference(sha256: str, name: str) -> str:
     """What stands for an upload in a request's video_url."""
     plain = re.sub(r"[^\w. -]", "_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")
@@ -105,7 +100,7 @@ def find_upload(reference: str, settings: Settings) -> Path:
             f"{reference[:100]!r} is no reference to an upload; expected "
             "upload:<sha256>/<file name>, as the gateway gives it out"
         )
-    path = intake_dir(settings) / parsed[1]
+    path = settings.intake_dir / parsed[1]
     if not path.is_file():
         raise SourceRefusedError(
             f"there is no upload {parsed[1][:12]}... in {path.parent}; upload the file again, and "

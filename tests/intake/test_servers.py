@@ -443,7 +443,7 @@ def test_names_that_servers_give(
     url = server.play("/a.mp4", answer(body=b"video", Content_Disposition=disposition))
     source = obtained(trusting, video_url=url)
     assert source.name == name
-    assert source.path.parent == trusting.work_dir / "sources"
+    assert source.path.parent == trusting.sources_dir
 
 
 def test_the_request_gives_nothing_away(server: HostileServer, trusting, obtained) -> None:

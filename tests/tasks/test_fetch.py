@@ -41,7 +41,7 @@ def _by_url(url: str) -> UpscaleRequest:
 
 def parts(settings: Settings) -> list[str]:
     """Suffixes of what lies in the intake, locks left out."""
-    found = sorted(path.suffix for path in (settings.work_dir / "intake").glob("*"))
+    found = sorted(path.suffix for path in settings.intake_dir.glob("*"))
     return [suffix for suffix in found if suffix != ".lock"]
 
 
@@ -50,7 +50,7 @@ def test_whole_download(server, settings: Settings) -> None:
     source = get(server.url("/a%20clip.mp4?token=x#t=1"))
     digest = hashlib.sha256(VIDEO).hexdigest()
     assert source == FetchedSource(
-        path=settings.work_dir / "sources" / digest,
+        path=settings.sources_dir / digest,
         sha256=digest,
         size_bytes=len(VIDEO),
         name="a clip.mp4",

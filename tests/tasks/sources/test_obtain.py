@@ -84,7 +84,7 @@ def test_upload(settings_with, prefix: str) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     for _ in range(2):
         source = fetch.fn(UpscaleRequest(video_base64=text))
-        assert source.path == settings.work_dir / "sources" / digest
+        assert source.path == settings.sources_dir / digest
         assert source.path.read_bytes() == CONTENT
         assert (source.name, source.size_bytes) == (f"upload-{digest[:8]}", 1000)
 
