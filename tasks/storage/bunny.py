@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files import file_sha256
-from tasks.net.trusted import open_client, status_text
+from tasks.net.answers import may_heal, status_text, whole_number
+from tasks.net.trusted import open_client
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 from tasks.storage.bunny_zone import BunnyZone
 
@@ -36,7 +37,6 @@ _MIN_WAIT_SECONDS = 5.0
 """What a wait counts at least: one that says 0 again and again has an end too."""
 _BEAT_SECONDS = 5.0
 _SAYS_WHEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_MAY_HEAL = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 OnSent = Callable[[int, int], None]
 
@@ -220,7 +220,7 @@ class BunnyStorage:
             )
         if status == HTTPStatus.INSUFFICIENT_STORAGE:
             raise ResourceError(f"{said}; the storage is full: free space and run again")
-        if status in _MAY_HEAL or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if may_heal(status):
             raise StorageError(f"{said}; try again")
         raise StorageRefusedError(f"{said}; expected success: BUNNY_HOST must name the storage")
 
@@ -233,9 +233,8 @@ def content_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _asked_to_wait(answer: httpx.Response) -> float | None:
+def _asked_to_wait(answer: httpx.Response) -> int | None:
     """Seconds that a storage asks its client to wait, if it says so."""
-    told = answer.headers.get("retry-after", "")
-    if answer.status_code not in _SAYS_WHEN or not (told.isascii() and told.isdigit()):
+    if answer.status_code not in _SAYS_WHEN:
         return None
-    return float(told)
+    return whole_number(answer.headers.get("retry-after", ""))

@@ -16,14 +16,14 @@ from pathlib import Path
 import httpx
 
 from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, WrongBytesError
-from tasks.net.trusted import open_client, status_text
+from tasks.net.answers import content_length, is_web_page, status_text, whole_number
+from tasks.net.trusted import open_client
 from tasks.net.untrusted import shown_url
 
 RANGE_BYTES = 65536
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds between looks; the last one again and again."""
 _LOOK_SECONDS = 10.0
-_WEB_PAGES = ("text/html", "application/xhtml+xml")
 _FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _WHOLE_OR_PART = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
 _ADVICE = {
@@ -136,8 +136,7 @@ def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
         raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.size} bytes")
     if status not in _WHOLE_OR_PART:
         raise NotServedError(f"{said}{_from_cache(answer)}, though the file is in storage")
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _WEB_PAGES:
+    if is_web_page(answer):
         raise WrongBytesError(f"{said}, but with a web page where the video should be")
     if encoding := answer.headers.get("content-encoding"):
         raise WrongBytesError(f"{said}, but encoded ({encoding[:20]!r})")
@@ -149,10 +148,9 @@ def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
 
 def _total(answer: httpx.Response) -> int | None:
     """Bytes of the whole file, by the answer's word."""
-    told = answer.headers.get("content-length", "")
     if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
-        told = answer.headers.get("content-range", "").rpartition("/")[2]
-    return int(told) if told.isascii() and told.isdigit() else None
+        return whole_number(answer.headers.get("content-range", "").rpartition("/")[2])
+    return content_length(answer)
 
 
 def _body(answer: httpx.Response, part: range, deadline: float) -> bytes:

@@ -23,7 +23,6 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from tasks.net import untrusted
-from tasks.net import untrusted as safe_http
 from tasks.schemas import UpscaleRequest
 from tasks.sources import download
 from tasks.sources.obtain import check_source
@@ -203,7 +202,7 @@ class TestPatience:
     def test_headers_that_do_not_come(
         self, server: HostileServer, trusting, refused, monkeypatch, play: str
     ) -> None:
-        monkeypatch.setattr(safe_http, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(untrusted, "ANSWER_SECONDS", 0.3)
 
         def slow_redirect(talk: Talk) -> None:
             talk.released.wait(0.1)
@@ -408,7 +407,7 @@ class TestTls:
         self, tls_server, settings_with, refused, obtained, resolver, certificate, monkeypatch
     ) -> None:
         trusted = ssl.create_default_context(cafile=certificate[0])
-        monkeypatch.setattr(untrusted, "trusted", lambda: trusted)
+        monkeypatch.setattr(untrusted, "tls_context", lambda: trusted)
         settings = settings_with(fetch_allow=("good.test", "other.test"))
         for name in ("good.test", "other.test"):
             resolver.name(name, ["127.0.0.1"])

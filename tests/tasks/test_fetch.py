@@ -21,11 +21,12 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files.locks import hold_lock
 from tasks.fetch import fetch
+from tasks.net.untrusted import check_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import obtain as intake
 from tasks.sources.names import name_in, plain_name
-from tasks.sources.partial import Place
+from tasks.sources.partial import PartialDownload
 
 VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
 OTHER = hashlib.shake_256(b"other").digest(2 * 2**20)
@@ -311,7 +312,7 @@ def test_work_dir_that_cannot_be_made(server, settings_with, tmp_path: Path) -> 
 
 def test_another_process_keeps_the_address_too_long(server, settings_with) -> None:
     settings = settings_with(fetch_allow=(server.host,), fetch_seconds=0.1)
-    lock = Place(server.url("/a.mp4"), settings).lock
+    lock = PartialDownload(check_url(server.url("/a.mp4"), settings), settings).lock
     with hold_lock(lock, timeout=0, on_wait=lambda: None), pytest.raises(DeadlineError):
         get(server.url("/a.mp4"))
     assert server.requests == []
