@@ -24,5 +24,5 @@ def fetch(request: UpscaleRequest) -> FetchedSource:
     source = obtain_source(request, settings, note=log.info)
     if source.path.parent in (settings.sources_dir, settings.intake_dir):
         os.utime(source.path)  # a sweep goes by age
-    log.info("source %s: %d bytes, sha256 %s", source.name, source.size_bytes, source.sha256)
+    log.info("source %s: %d bytes, sha256 %s", source.name, source.num_bytes, source.sha256)
     return source

@@ -40,7 +40,7 @@ def stitch(job: PlannedJob) -> JoinedVideo:
     return JoinedVideo(
         path=output,
         sha256=file_sha256(output),
-        size_bytes=output.stat().st_size,
+        num_bytes=output.stat().st_size,
         num_frames=job.num_frames,
         preview=_draw_preview(job, output),
         notes=tuple(event["notes"]),

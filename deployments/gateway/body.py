@@ -40,13 +40,13 @@ class Upload:
         """
         if self._part is None:
             self._part = PartFile(self._settings.intake_dir)
-        if self._part.length + len(data) > self._settings.fetch_max_bytes:
+        if self._part.num_bytes + len(data) > self._settings.fetch_max_bytes:
             raise too_large(self._settings)
         self._part.write(data)
 
     def publish(self, name: str) -> str | None:
         """Keep the file as intake/<sha256>; its reference, or None if no byte came."""
-        if self._part is None or self._part.length == 0:
+        if self._part is None or self._part.num_bytes == 0:
             return None
         sha256 = self._part.sha256
         self._part.publish(self._settings.intake_dir / sha256)

@@ -288,7 +288,7 @@ def _settle(arrived: _Arrived, partial: PartialDownload, settings: Settings) -> 
     assert known.sha256
     path = settings.sources_dir / known.sha256
     return FetchedSource(
-        path=path, sha256=known.sha256, size_bytes=path.stat().st_size, name=known.name
+        path=path, sha256=known.sha256, num_bytes=path.stat().st_size, name=known.name
     )
 
 

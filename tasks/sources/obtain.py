@@ -120,7 +120,7 @@ def _take_file(path: Path) -> FetchedSource:
         raise SourceUnavailableError(
             f"{path} could not be read to its end: {error.strerror}; try again"
         ) from error
-    return FetchedSource(path=path, sha256=sha256, size_bytes=size, name=path.name)
+    return FetchedSource(path=path, sha256=sha256, num_bytes=size, name=path.name)
 
 
 def _decode(text: str) -> bytes:
@@ -152,7 +152,7 @@ def _take_bytes(content: bytes, settings: Settings) -> FetchedSource:
         write_bytes(path, content)
         lock.unlink(missing_ok=True)
     return FetchedSource(
-        path=path, sha256=sha256, size_bytes=len(content), name=f"upload-{sha256[:8]}"
+        path=path, sha256=sha256, num_bytes=len(content), name=f"upload-{sha256[:8]}"
     )
 
 

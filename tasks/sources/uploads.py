@@ -35,7 +35,7 @@ class PartFile:
         self._stream = self._path.open("xb")
         fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._hash = hashlib.sha256()
-        self.length = 0
+        self.num_bytes = 0
 
     @property
     def sha256(self) -> str:
@@ -46,7 +46,7 @@ class PartFile:
         """Append bytes."""
         self._stream.write(data)
         self._hash.update(data)
-        self.length += len(data)
+        self.num_bytes += len(data)
 
     def publish(self, target: Path) -> None:
         """Give the file its name, durably; what had the name before is replaced."""
@@ -119,4 +119,4 @@ def take_reference(reference: str, settings: Settings) -> FetchedSource:
             "remove it and upload the file again"
         )
     name = reference.partition("/")[2] or f"upload-{sha256[:8]}"
-    return FetchedSource(path=path, sha256=sha256, size_bytes=path.stat().st_size, name=name)
+    return FetchedSource(path=path, sha256=sha256, num_bytes=path.stat().st_size, name=name)

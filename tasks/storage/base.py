@@ -34,8 +34,7 @@ class Stored:
     """A file as the storage has it, by its own count."""
 
     name: str
-    length: int
-    """Bytes."""
+    num_bytes: int
     sha256: str
     """Hex, lower case; "" where the storage has not computed it yet."""
     url: str | None

@@ -61,7 +61,7 @@ class BunnyStorage:
         """
         self._zone = zone
         self._on_sent: OnSent = on_sent or (lambda sent, total: None)
-        self._length = 0
+        self._num_bytes = 0
 
     def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
         """Store a file (see Storage.put). The file is read once; its digest too if it is not given.
@@ -74,21 +74,21 @@ class BunnyStorage:
         """
         check_name(name)
         with translated(f"reading {path}"):
-            length = path.stat().st_size
+            num_bytes = path.stat().st_size
             digest = sha256 or file_sha256(path)
-        self._length = length
+        self._num_bytes = num_bytes
         with open_client(follow_redirects=False) as client:
             for candidate in candidates(name):
                 found = self._describe(client, candidate)
                 if found is None:
-                    self._send(client, path, candidate, length, digest)
-                    return self._stored(candidate, length, digest)
-                if not found.sha256 and found.length == length:
+                    self._send(client, path, candidate, num_bytes, digest)
+                    return self._stored(candidate, num_bytes, digest)
+                if not found.sha256 and found.num_bytes == num_bytes:
                     raise StorageError(
-                        f"{candidate} is in storage with {length} bytes and no digest yet, so it "
-                        "cannot be told whether it is this file; try again"
+                        f"{candidate} is in storage with {num_bytes} bytes and no digest yet, so "
+                        "it cannot be told whether it is this file; try again"
                     )
-                if (found.length, found.sha256) == (length, digest):
+                if (found.num_bytes, found.sha256) == (num_bytes, digest):
                     return found
         raise no_name_left(name)
 
@@ -120,17 +120,21 @@ class BunnyStorage:
             ) from None
         return self._stored(name, told.Length, (told.Checksum or "").lower())
 
-    def _send(self, client: httpx.Client, path: Path, name: str, length: int, digest: str) -> None:
+    def _send(
+        self, client: httpx.Client, path: Path, name: str, num_bytes: int, digest: str
+    ) -> None:
         """PUT a file whose name is free."""
         headers = {
             "Checksum": digest.upper(),
             "Override-Content-Type": content_type(name),
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(length),
+            "Content-Length": str(num_bytes),
         }
         doing = f"storing {name}"
         with translated(f"reading {path}"), path.open("rb") as stream:
-            answer = self._ask(client, "PUT", name, doing, headers=headers, body=(stream, length))
+            answer = self._ask(
+                client, "PUT", name, doing, headers=headers, body=(stream, num_bytes)
+            )
             if answer.status_code == HTTPStatus.BAD_REQUEST and file_sha256(path) != digest:
                 raise StorageRefusedError(
                     f"{path} is not the file that was made: expected sha256 {digest}; "
@@ -179,26 +183,26 @@ class BunnyStorage:
                 f"{doing}: {self._zone.storage_url} {told} ({type(error).__name__}); try again"
             ) from error
 
-    def _pieces(self, stream: BinaryIO, length: int) -> Iterator[bytes]:
+    def _pieces(self, stream: BinaryIO, num_bytes: int) -> Iterator[bytes]:
         """The file from its beginning, counted; a trickle is given up."""
         began, sent = time.monotonic(), 0
         stream.seek(0)
         while piece := stream.read(_PIECE_BYTES):
             yield piece
             sent += len(piece)
-            self._on_sent(sent, length)
+            self._on_sent(sent, num_bytes)
             seconds = time.monotonic() - began
             if seconds > _GRACE_SECONDS and sent < seconds * _MIN_BYTES_PER_SECOND:
                 raise StorageError(
-                    f"{self._zone.storage_url} took {sent} of {length} bytes in {seconds:.0f} s, "
-                    f"less than {_MIN_BYTES_PER_SECOND} a second; try again"
+                    f"{self._zone.storage_url} took {sent} of {num_bytes} bytes in "
+                    f"{seconds:.0f} s, less than {_MIN_BYTES_PER_SECOND} a second; try again"
                 )
 
     def _rest(self, seconds: float) -> None:
         """Wait, with signs of life."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._on_sent(0, self._length)
+            self._on_sent(0, self._num_bytes)
             time.sleep(min(left, _BEAT_SECONDS))
 
     def _check(self, answer: httpx.Response, doing: str) -> None:
@@ -224,8 +228,10 @@ class BunnyStorage:
             raise StorageError(f"{said}; try again")
         raise StorageRefusedError(f"{said}; expected success: BUNNY_HOST must name the storage")
 
-    def _stored(self, name: str, length: int, sha256: str) -> Stored:
-        return Stored(name=name, length=length, sha256=sha256, url=self._zone.link(name), path=None)
+    def _stored(self, name: str, num_bytes: int, sha256: str) -> Stored:
+        return Stored(
+            name=name, num_bytes=num_bytes, sha256=sha256, url=self._zone.link(name), path=None
+        )
 
 
 def content_type(name: str) -> str:

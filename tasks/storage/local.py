@@ -45,7 +45,7 @@ class LocalStorage:
         with translated(f"storing {name} in {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_file(path)
-            length, digest = path.stat().st_size, file_sha256(path)
+            num_bytes, digest = path.stat().st_size, file_sha256(path)
             if sha256 not in (None, digest):
                 raise StorageError(
                     f"{path} is not the file that was made: expected sha256 {sha256}, got "
@@ -53,8 +53,8 @@ class LocalStorage:
                 )
             for candidate in candidates(name):
                 target = self._folder / candidate
-                if self._claim(path, target, digest) or _holds(target, length, digest):
-                    return self._stored(candidate, length, digest)
+                if self._claim(path, target, digest) or _holds(target, num_bytes, digest):
+                    return self._stored(candidate, num_bytes, digest)
         raise no_name_left(name)
 
     def stat(self, name: str) -> Stored | None:
@@ -72,10 +72,10 @@ class LocalStorage:
         with translated(f"removing {name} from {self._folder}"):
             (self._folder / name).unlink(missing_ok=True)
 
-    def _stored(self, name: str, length: int, sha256: str) -> Stored:
+    def _stored(self, name: str, num_bytes: int, sha256: str) -> Stored:
         path = (self._folder / name).absolute()
         url = f"{self._public_url}/{quote(name)}" if self._public_url else None
-        return Stored(name=name, length=length, sha256=sha256, url=url, path=path)
+        return Stored(name=name, num_bytes=num_bytes, sha256=sha256, url=url, path=path)
 
     def _claim(self, path: Path, target: Path, sha256: str) -> bool:
         """Store under a name that is free; False if it is taken.
@@ -94,9 +94,9 @@ class LocalStorage:
             staged.unlink(missing_ok=True)
 
 
-def _holds(target: Path, length: int, sha256: str) -> bool:
+def _holds(target: Path, num_bytes: int, sha256: str) -> bool:
     """Whether a file has these bytes already."""
-    return target.is_file() and target.stat().st_size == length and file_sha256(target) == sha256
+    return target.is_file() and target.stat().st_size == num_bytes and file_sha256(target) == sha256
 
 
 def _bring(path: Path, staged: Path) -> None:

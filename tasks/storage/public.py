@@ -40,19 +40,15 @@ class Wanted:
 
     url: str
     path: Path
-    size: int
-    """Bytes of the file."""
-
-    @property
-    def shown(self) -> str:
-        """The address without its token."""
-        return shown_url(self.url)
+    num_bytes: int
+    shown: str
+    """The address without its token, for messages."""
 
     def ranges(self) -> Iterator[range]:
         """The first and the last bytes, once if they are the same."""
-        last = range(max(0, self.size - RANGE_BYTES), self.size)
+        last = range(max(0, self.num_bytes - RANGE_BYTES), self.num_bytes)
         if last.start:
-            yield range(min(self.size, RANGE_BYTES))
+            yield range(min(self.num_bytes, RANGE_BYTES))
         yield last
 
     def read(self, part: range) -> bytes:
@@ -78,7 +74,7 @@ def wait_until_served(
         NotServedError: it never showed the file.
         WrongBytesError: in the end it showed something else.
     """
-    wanted = Wanted(url=url, path=path, size=path.stat().st_size)
+    wanted = Wanted(url=url, path=path, num_bytes=path.stat().st_size, shown=shown_url(url))
     began = time.monotonic()
     deadline = began + patience
     pauses = iter(_PAUSES)
@@ -118,7 +114,7 @@ def _look(client: httpx.Client, wanted: Wanted, deadline: float) -> None:
         if got != wanted.read(part):
             raise WrongBytesError(
                 f"{wanted.shown} shows other bytes than were stored "
-                f"(bytes {part.start} to {part.stop - 1} of {wanted.size} differ)"
+                f"(bytes {part.start} to {part.stop - 1} of {wanted.num_bytes} differ)"
             )
 
 
@@ -133,7 +129,7 @@ def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
             "the job again sends nothing twice"
         )
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.size} bytes")
+        raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.num_bytes} bytes")
     if status not in _WHOLE_OR_PART:
         raise NotServedError(f"{said}{_from_cache(answer)}, though the file is in storage")
     if is_web_page(answer):
@@ -141,9 +137,9 @@ def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
     if encoding := answer.headers.get("content-encoding"):
         raise WrongBytesError(f"{said}, but encoded ({encoding[:20]!r})")
     total = _total(answer)
-    if total != wanted.size:
+    if total != wanted.num_bytes:
         shown = "no length" if total is None else f"{total} bytes"
-        raise WrongBytesError(f"{said}, but with {shown}, expected {wanted.size} bytes")
+        raise WrongBytesError(f"{said}, but with {shown}, expected {wanted.num_bytes} bytes")
 
 
 def _total(answer: httpx.Response) -> int | None:

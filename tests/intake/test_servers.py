@@ -414,7 +414,7 @@ class TestTls:
         wrong = f"https://good.test:{tls_server.port}/a.mp4"
         refused(settings, NEVER, "certificate is not trusted .*good.test", video_url=wrong)
         right = f"https://other.test:{tls_server.port}/a.mp4"
-        assert obtained(settings, video_url=right).size_bytes == 5
+        assert obtained(settings, video_url=right).num_bytes == 5
 
     def test_tls_to_a_plain_port(self, server: HostileServer, trusting, refused) -> None:
         refused(trusting, LATER, "no connection for", video_url=f"https://{server.host}/a.mp4")

@@ -53,7 +53,7 @@ def test_whole_download(server, settings: Settings) -> None:
     assert source == FetchedSource(
         path=settings.sources_dir / digest,
         sha256=digest,
-        size_bytes=len(VIDEO),
+        num_bytes=len(VIDEO),
         name="a clip.mp4",
     )
     assert source.path.read_bytes() == VIDEO

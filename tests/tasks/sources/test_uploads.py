@@ -34,7 +34,7 @@ def test_a_part_becomes_a_file_or_nothing(settings: Settings) -> None:
     part = PartFile(folder)
     part.write(VIDEO[:7])
     part.write(VIDEO[7:])
-    assert (part.sha256, part.length) == (SHA256, len(VIDEO))
+    assert (part.sha256, part.num_bytes) == (SHA256, len(VIDEO))
     part.close()
     assert list(folder.iterdir()) == []
     assert uploaded(settings).read_bytes() == VIDEO
