@@ -189,7 +189,8 @@ def test_killed_while_downloading(server, settings: Settings) -> None:
         [sys.executable, "-c", code, server.url("/a.mp4")], env=os.environ | environment
     )
     try:
-        while not any(p.stat().st_size for p in settings.work_dir.glob("intake/*.part")):
+        part = PartialDownload(check_url(server.url("/a.mp4"), settings), settings).part
+        while not (part.exists() and part.stat().st_size):
             assert process.poll() is None
             time.sleep(0.05)
     finally:
