@@ -77,7 +77,7 @@ def ours(url: str, path: Path, sha256: str) -> None:
     storage = BunnyStorage(zone_at(url), on_sent=lambda sent, total: None)
     put = storage.put(path, "ours.mp4", sha256=sha256)
     stored = StoredVideo(
-        name=put.name, url=put.url, path=None, sha256=put.sha256, size_bytes=put.length
+        name=put.name, url=put.url, path=None, sha256=put.sha256, num_bytes=put.num_bytes
     )
     check_described(stored, storage.stat(stored.name))
     assert stored.url is not None

@@ -118,7 +118,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """
     settings = get_settings()
     planned = plan_job(request, probed, settings)
-    job_dir = JobDir(settings.work_dir / "jobs" / planned.job_key)
+    job_dir = JobDir(settings.job_dir(planned.job_key))
     plan = _write_or_obey(planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
         "%d frames to %dx%d by %s on %s in %d segments, about %.0f s",

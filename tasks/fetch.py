@@ -22,7 +22,7 @@ def fetch(request: UpscaleRequest) -> FetchedSource:
     log = get_run_logger()
     settings = get_settings()
     source = obtain_source(request, settings, note=log.info)
-    if source.path.parent in (settings.work_dir / "sources", settings.work_dir / "intake"):
+    if source.path.parent in (settings.sources_dir, settings.intake_dir):
         os.utime(source.path)  # a sweep goes by age
-    log.info("source %s: %d bytes, sha256 %s", source.name, source.size_bytes, source.sha256)
+    log.info("source %s: %d bytes, sha256 %s", source.name, source.num_bytes, source.sha256)
     return source

@@ -31,7 +31,7 @@ def probe(source: FetchedSource, model: str) -> ProbedSource:
         (final); child failures (retried once).
     """
     settings = get_settings()
-    folder = settings.work_dir / "probes"
+    folder = settings.probes_dir
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return probe_source(source, model, folder, settings)

@@ -237,7 +237,7 @@ class FetchedSource(Record):
 
     path: Path
     sha256: str
-    size_bytes: int
+    num_bytes: int
     name: str
     """What people call it: the file name in the URL or path, without directories or query."""
 
@@ -313,7 +313,7 @@ class JoinedVideo(Record):
 
     path: Path
     sha256: str
-    size_bytes: int
+    num_bytes: int
     num_frames: int
     preview: Path | None = None
     """Before/after picture beside it."""
@@ -329,7 +329,7 @@ class StoredVideo(Record):
     path: Path | None
     """Where a local storage keeps it."""
     sha256: str
-    size_bytes: int
+    num_bytes: int
 
 
 class UpscaleResult(Record):

@@ -358,6 +358,35 @@ class Settings(BaseSettings):
         """Folder of the weights."""
         return self.weights_dir or self.work_dir / "weights"
 
+    @property
+    def intake_dir(self) -> Path:
+        """Uploads (named by their SHA-256), and downloads that are not finished. Absolute."""
+        return self.work_dir.absolute() / "intake"
+
+    @property
+    def sources_dir(self) -> Path:
+        """Downloaded sources, named by their SHA-256. Absolute."""
+        return self.work_dir.absolute() / "sources"
+
+    @property
+    def probes_dir(self) -> Path:
+        """What the probe found in each source: JSON files. Absolute."""
+        return self.work_dir.absolute() / "probes"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """One folder for each job. Absolute."""
+        return self.work_dir.absolute() / "jobs"
+
+    @property
+    def locks_dir(self) -> Path:
+        """Lock files by which processes of this machine take turns at a device. Absolute."""
+        return self.work_dir.absolute() / "locks"
+
+    def job_dir(self, job_key: str) -> Path:
+        """Folder of one job: its plan, its segments, its result. Absolute."""
+        return self.jobs_dir / job_key
+
 
 _SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
 

@@ -42,7 +42,7 @@ def stitch(job: PlannedJob) -> JoinedVideo:
     return JoinedVideo(
         path=output,
         sha256=file_sha256(output),
-        size_bytes=output.stat().st_size,
+        num_bytes=output.stat().st_size,
         num_frames=job.num_frames,
         preview=_draw_preview(job, job_dir),
         notes=joined.notes,

@@ -28,14 +28,14 @@ def upload(video: JoinedVideo, name: str) -> StoredVideo:
             detail=f"{num_bytes / 1e6:.0f} of {total / 1e6:.0f} MB",
         )
 
-    sent(0, video.size_bytes)
+    sent(0, video.num_bytes)
     storage = open_storage(get_settings(), on_sent=sent)
     stored = storage.put(video.path, name, sha256=video.sha256)
-    get_run_logger().info("stored as %s (%d bytes)", stored.name, stored.length)
+    get_run_logger().info("stored as %s (%d bytes)", stored.name, stored.num_bytes)
     return StoredVideo(
         name=stored.name,
         url=stored.url,
         path=stored.path,
         sha256=stored.sha256,
-        size_bytes=stored.length,
+        num_bytes=stored.num_bytes,
     )

@@ -46,7 +46,7 @@ def check_described(stored: StoredVideo, found: Stored | None) -> None:
     if found is None:
         raise StorageError(f"{stored.name} is not in storage after its upload; run the job again")
     for what, expected, got in (
-        ("length", stored.size_bytes, found.length),
+        ("length", stored.num_bytes, found.num_bytes),
         ("sha256", stored.sha256, found.sha256 or "none yet"),
     ):
         if got != expected:

@@ -75,7 +75,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
 
     path = Path(request.video_path)
     source = FetchedSource(
-        path=path, sha256=file_sha256(path), size_bytes=path.stat().st_size, name=path.name
+        path=path, sha256=file_sha256(path), num_bytes=path.stat().st_size, name=path.name
     )
     with TemporaryDirectory() as folder:
         probed = probe_source(source, request.model, Path(folder), settings)

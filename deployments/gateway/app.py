@@ -45,7 +45,7 @@ from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.schemas import Resolution, UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
-from tasks.sources.uploads import find_upload, intake_dir, is_upload, sweep_parts
+from tasks.sources.uploads import find_upload, is_upload, sweep_parts
 
 WAVELET_NOTE = "color_correction wavelet is a name of the old service; the job runs with auto"
 
@@ -98,7 +98,7 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweep_parts(intake_dir(settings))
+        sweep_parts(settings.intake_dir)
         yield
         await prefect.close()
 

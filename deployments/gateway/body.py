@@ -18,7 +18,7 @@ from deployments.gateway.base64_json import JsonReader
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
-from tasks.sources.uploads import PartFile, intake_dir, upload_reference
+from tasks.sources.uploads import PartFile, upload_reference
 
 MAX_FIELDS_BYTES = 65_536
 """Limit of all fields together, without the video."""
@@ -40,17 +40,17 @@ class Upload:
             HTTPException: 413, the video is larger than fetch_max_bytes of the settings.
         """
         if self._part is None:
-            self._part = PartFile(intake_dir(self._settings))
-        if self._part.length + len(data) > self._settings.fetch_max_bytes:
+            self._part = PartFile(self._settings.intake_dir)
+        if self._part.num_bytes + len(data) > self._settings.fetch_max_bytes:
             raise too_large(self._settings)
         self._part.write(data)
 
     def publish(self, name: str) -> str | None:
         """Rename the file to intake/<sha256>; returns its reference, or None if no byte arrived."""
-        if self._part is None or self._part.length == 0:
+        if self._part is None or self._part.num_bytes == 0:
             return None
         sha256 = self._part.sha256
-        self._part.publish(intake_dir(self._settings) / sha256)
+        self._part.publish(self._settings.intake_dir / sha256)
         return upload_reference(sha256, name or f"upload-{sha256[:8]}")
 
     def close(self) -> None:

@@ -91,7 +91,7 @@ class SegmentWatch:
                 source=self._job.source.path,
                 device=self._job.device,
                 weights_dir=get_settings().weights_folder,
-                lock_dir=get_settings().work_dir / "locks",
+                lock_dir=get_settings().locks_dir,
                 segments=tuple(self._pending),
             )
         )

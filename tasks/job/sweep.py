@@ -44,7 +44,7 @@ def sweep(settings: Settings) -> list[str]:
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
-    for path in _files(settings.work_dir / "probes"):
+    for path in _files(settings.probes_dir):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
@@ -53,7 +53,7 @@ def sweep(settings: Settings) -> list[str]:
 def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
     """Remove sources and uploads that nobody has asked for since `limit`; yields each one."""
     used = _sources_in_use(settings)
-    for path in _files(settings.work_dir / "sources", settings.work_dir / "intake"):
+    for path in _files(settings.sources_dir, settings.intake_dir):
         is_source = re.fullmatch("[0-9a-f]{64}", path.name) and path.name not in used
         if is_source and _mtime(path) < limit:  # fetch sets the time of what it hands out
             path.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
 
 def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
     """Remove unfinished downloads and notes on finished ones, from before `limit`; yields each."""
-    intake = settings.work_dir / "intake"
+    intake = settings.intake_dir
     for part in [*intake.glob("*.part"), *intake.glob("*.json")]:
         if part.name.startswith(".") or _mtime(part) >= limit:
             continue
@@ -78,7 +78,7 @@ def _old_downloads(settings: Settings, limit: float) -> Iterator[str]:
 
 def _jobs(settings: Settings) -> Iterator[JobDir]:
     """Every job of the work directory."""
-    return (JobDir(path) for path in (settings.work_dir / "jobs").glob("*") if path.is_dir())
+    return (JobDir(path) for path in settings.jobs_dir.glob("*") if path.is_dir())
 
 
 def _old_jobs(settings: Settings, limit: float) -> list[JobDir]:

@@ -1,8 +1,9 @@
-"""Where an address that a stranger chose may lead: which ports, names and IP addresses.
+"""Which ports and IP addresses may be connected to for an address that a stranger chose.
 
-A name is resolved here, in bounded time, and every address it has must pass; who asks connects to
-the addresses given back, never to the name, so a second answer of the name server changes nothing.
-Nothing is connected to before it was checked.
+`check_reach` refuses ports and literal IP addresses without asking anybody. `resolve` asks the name
+server, in bounded time, and every IP address of the host must pass. The caller connects to the IP
+addresses that it returns and never to the name, so a second answer of the name server changes
+nothing.
 """
 
 import asyncio
@@ -16,12 +17,13 @@ from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.settings import Settings
 
 PORTS = frozenset({80, 443, 8080, 8443})
-"""Where web servers listen; every other port must be named in `SEEDVR2_FETCH_ALLOW`."""
+"""Ports of web servers; every other port must be named in SEEDVR2_FETCH_ALLOW."""
 
 IPAddress = IPv4Address | IPv6Address
 
-_MAX_ADDRESSES = 3
-# IANA's special-purpose registries, and not what a release of Python knows of them.
+_MAX_IPS = 3
+# Copied from IANA's special-purpose registries: what `ipaddress` knows of them depends on the
+# release of Python.
 _NOT_PUBLIC_4 = tuple(
     IPv4Network(net)
     for net in (
@@ -29,14 +31,14 @@ _NOT_PUBLIC_4 = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",
-        "168.63.129.16/32",  # a cloud's metadata on a public-looking address
-        "169.254.0.0/16",  # link-local, metadata
+        "168.63.129.16/32",  # a cloud's metadata service at an address that looks public
+        "169.254.0.0/16",  # link-local; metadata services of clouds
         "172.16.0.0/12",
-        "192.0.0.0/24",  # protocols, another cloud's metadata
+        "192.0.0.0/24",  # protocol assignments; a cloud's metadata service
         "192.0.2.0/24",  # documentation
         "192.31.196.0/24",  # AS112
         "192.52.193.0/24",  # AMT
-        "192.88.99.0/24",  # relays of 6to4
+        "192.88.99.0/24",  # 6to4 relays
         "192.168.0.0/16",
         "192.175.48.0/24",  # AS112
         "198.18.0.0/15",  # benchmarks
@@ -45,12 +47,13 @@ _NOT_PUBLIC_4 = tuple(
         "224.0.0.0/3",  # multicast, reserved, broadcast
     )
 )
-# Everything public in IPv6 lies here; ::/96, ::ffff:0:0/96 (IPv4) and 64:ff9b::/96 (NAT64) do not.
+# All public IPv6 addresses lie in this network. Those that wrap an IPv4 address lie outside of it:
+# ::/96, ::ffff:0:0/96 and 64:ff9b::/96 (NAT64).
 _PUBLIC_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
     IPv6Network(net)
     for net in (
-        "2001::/23",  # special purposes, Teredo (wraps IPv4) among them
+        "2001::/23",  # special purposes; Teredo among them, which wraps IPv4
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4: wraps IPv4
         "2620:4f:8000::/48",  # AS112
@@ -61,35 +64,42 @@ _NOT_PUBLIC_6 = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What may be connected to: public addresses on web ports, and what the operator names."""
+    """What may be connected to: public IP addresses on web ports, and what the operator names."""
 
     named: frozenset[tuple[str, int | None]]
-    """Host and port, or host alone: that host at any port."""
+    """Hosts that the operator names, in lower case, each with a port; None means any port."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Reach":
-        """From `SEEDVR2_FETCH_ALLOW`: host or host:port, as they stand in the URL."""
+        """Read SEEDVR2_FETCH_ALLOW: host or host:port, written as in the URL."""
         return cls(frozenset(_host_and_port(entry) for entry in settings.fetch_allow))
 
     def names(self, host: str, port: int) -> bool:
-        """Whether the operator allows this host by name."""
+        """Whether the operator names this host, at this port or at any."""
         host = host.lower()
         return (host, None) in self.named or (host, port) in self.named
 
     def takes_port(self, host: str, port: int) -> bool:
-        """Whether this host may be asked at this port."""
+        """Whether this port of this host may be connected to."""
         return port in PORTS or self.names(host, port)
 
-    def takes_address(self, host: str, address: IPAddress, port: int) -> bool:
-        """Whether this host may be reached at this address."""
-        return self.names(host, port) or is_public(address)
+    def takes_ip(self, host: str, ip: IPAddress, port: int) -> bool:
+        """Whether this host may be connected to at this IP address."""
+        return self.names(host, port) or is_public(ip)
 
 
 def check_reach(host: str, port: int, shown: str, settings: Settings) -> None:
-    """Refuse what can be refused without asking a name server: ports and private IP addresses.
+    """Refuse what can be refused without asking a name server.
+
+    Args:
+        host: a name or an IP address, as it stands in the URL (ASCII).
+        port: to be connected to.
+        shown: the address that led here, as messages may show it.
+        settings: hold what the operator allows.
 
     Raises:
-        SourceRefusedError: no web port, or an address that is not public.
+        SourceRefusedError: it is no port of web servers, or the host is an IP address that is not
+            public.
     """
     reach = Reach.of(settings)
     if not reach.takes_port(host, port):
@@ -97,50 +107,52 @@ def check_reach(host: str, port: int, shown: str, settings: Settings) -> None:
             f"{shown} leads to port {port} of {host}; expected one of {sorted(PORTS)}, others must "
             f"be named in SEEDVR2_FETCH_ALLOW ({host}:{port})"
         )
-    address = _literal(host)
-    if address is not None and not reach.takes_address(host, address, port):
+    ip = _literal(host)
+    if ip is not None and not reach.takes_ip(host, ip, port):
         raise _not_public(host, port, shown)
 
 
-async def addresses_of(
+async def resolve(
     host: str, port: int, shown: str, settings: Settings, *, seconds: float
 ) -> list[str]:
-    """The addresses to connect to, all of them checked; IPv4 first, at most three.
+    """Find the IP addresses to connect to, at most three, IPv4 first.
 
     Args:
-        host: a name or an IP address, as it stands in the URL (ASCII).
-        port: to be asked at.
+        host: a name or an IP address that `check_reach` has let through.
+        port: to be connected to.
         shown: the address that led here, as messages may show it.
         settings: hold what the operator allows.
         seconds: the longest wait for the name server.
 
     Raises:
-        SourceRefusedError: one of its addresses is not public.
-        SourceUnavailableError: it has none, or the name server does not answer.
+        SourceRefusedError: one of the host's IP addresses is not public, even if others are.
+        SourceUnavailableError: the host has none, or the name server does not answer.
     """
-    check_reach(host, port, shown, settings)
     found = await _look_up(host, port, shown, seconds)
     reach = Reach.of(settings)
-    if not all(reach.takes_address(host, address, port) for address in found):
+    if not all(reach.takes_ip(host, ip, port) for ip in found):
         raise _not_public(host, port, shown)
-    # Many machines have a name for IPv6 and no way to it.
-    found.sort(key=lambda address: address.version)
-    return [str(address) for address in found[:_MAX_ADDRESSES]]
+    # Many machines resolve names to IPv6 addresses but have no route to them.
+    found.sort(key=lambda ip: ip.version)
+    return [str(ip) for ip in found[:_MAX_IPS]]
 
 
-def is_public(address: IPAddress) -> bool:
-    """Whether anyone on the internet could reach it; what wraps an IPv4 address counts as not."""
-    if isinstance(address, IPv4Address):
-        return address.is_global and not any(address in net for net in _NOT_PUBLIC_4)
-    inside = address in _PUBLIC_6 and not any(address in net for net in _NOT_PUBLIC_6)
-    return inside and address.is_global
+def is_public(ip: IPAddress) -> bool:
+    """Whether anyone on the internet could connect to it.
+
+    An IPv6 address that wraps an IPv4 address does not count as public.
+    """
+    if isinstance(ip, IPv4Address):
+        return ip.is_global and not any(ip in net for net in _NOT_PUBLIC_4)
+    inside = ip in _PUBLIC_6 and not any(ip in net for net in _NOT_PUBLIC_6)
+    return inside and ip.is_global
 
 
 async def _look_up(host: str, port: int, shown: str, seconds: float) -> list[IPAddress]:
-    """Every address of a name, in the resolver's order, without repetitions.
+    """Every IP address of a host, in the resolver's order, without repetitions.
 
-    The event loop's own resolver cannot be given up: closing the loop waits for it, however long
-    the name server keeps silent. A daemon thread can.
+    This runs in a daemon thread, because the event loop's own resolver cannot be abandoned: closing
+    the loop waits for it, however long the name server keeps silent.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str] | Exception] = loop.create_future()
@@ -156,7 +168,7 @@ async def _look_up(host: str, port: int, shown: str, seconds: float) -> list[IPA
             found = [str(entry[4][0]) for entry in entries]
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
             found = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits for the answer
             loop.call_soon_threadsafe(tell, found)
 
     threading.Thread(target=ask, name="resolve", daemon=True).start()

@@ -1,35 +1,31 @@
-"""HTTP clients for addresses that the operator chose: a storage, and the public side of it.
+"""An HTTP client for addresses that the operator chose: the storage and its public address.
 
-Addresses that strangers chose go through `safe_http.py`.
+Requests to addresses that strangers chose go through `tasks/net/untrusted.py`.
 """
 
 import functools
 import logging
 import ssl
-from http.client import responses
 
 import httpx
 
 
 def open_client(*, follow_redirects: bool) -> httpx.Client:
-    """A client whose log lines show no address: a signed one is a key."""
+    """A client that logs no addresses."""
+    hide_addresses_in_logs()
+    return httpx.Client(verify=tls_context(), follow_redirects=follow_redirects)
+
+
+def hide_addresses_in_logs() -> None:
+    """Silence the client's log lines: they show whole addresses, and a signed address is a key."""
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return httpx.Client(verify=_trusted(), follow_redirects=follow_redirects)
-
-
-def status_text(status: int) -> str:
-    """A status as messages show it: 404 Not Found. What the server called it is not repeated."""
-    return f"{status} {responses.get(status, '')}".rstrip()
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
-    """Certifi's authorities, or those SSL_CERT_FILE names; reading them takes a while."""
-    return httpx.create_ssl_context()
+def tls_context() -> ssl.SSLContext:
+    """The certificate authorities that are trusted: certifi's, or those that SSL_CERT_FILE names.
 
-
-@functools.cache
-def trusted() -> ssl.SSLContext:
-    """Certifi's authorities, or those SSL_CERT_FILE names; reading them takes a while."""
+    All clients share one context, because reading the authorities takes a while.
+    """
     return httpx.create_ssl_context()

@@ -1,38 +1,56 @@
 """Requests to addresses that strangers chose: where they may lead and what may come back.
 
-The client connects only to IP addresses that were checked (`public_ips.py`), anew for every
-redirect. It sends no credentials, takes no proxy from the environment and asks for unencoded bytes.
-No message and no log line shows a query string or user part: signed addresses carry their secret
+`check_url` turns a string into an `Address`, which is parsed and checked once. The client connects
+only to IP addresses that were checked (`public_ips.py`), and checks every redirect like the first
+address. It sends no credentials, takes no proxy from the environment and asks for unencoded bytes.
+No message and no log line shows a query string or a user name: signed addresses carry their secret
 there.
 """
 
 import asyncio
 import contextlib
-import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import responses
 from urllib.parse import urlsplit
 
 import httpx
 
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUnavailableError
-from tasks.net.public_ips import addresses_of, check_reach
-from tasks.net.trusted import trusted
+from tasks.net.answers import content_length, is_web_page, may_heal, status_text
+from tasks.net.public_ips import check_reach, resolve
+from tasks.net.trusted import hide_addresses_in_logs, tls_context
 from tasks.settings import Settings
 
 MAX_REDIRECTS = 5
 ANSWER_SECONDS = 60.0
-"""For the way to an answer's headers, redirects included, however slowly they drip."""
+"""Limit for everything up to the end of an answer's headers, redirects included. Without it a
+server could send its headers byte by byte for ever."""
 MAX_URL = 8192
+"""Characters of an address."""
 
-_SCHEMES = ("http", "https")
-_WEB_PAGES = ("text/html", "application/xhtml+xml")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_SHOWN = 200
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
 _RESOLVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An http or https address that `check_url` has let through."""
+
+    given: str = field(repr=False)
+    """As it was given, without white space around it. It may hold a secret."""
+    url: httpx.URL = field(repr=False)
+    """The same, parsed. It may hold a secret."""
+    shown: str
+    """The same for messages: printable, without user, query and fragment."""
+    host: str
+    """Host name or IP address as it goes over the wire: ASCII, IPv6 without brackets."""
+    port: int
+    """Port to connect to; the default of the scheme if the address names none."""
 
 
 def shown_url(url: str) -> str:
@@ -43,39 +61,32 @@ def shown_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "the address"
-    if parts.scheme not in _SCHEMES or not host:
+    if parts.scheme not in _DEFAULT_PORTS or not host:
         return f"{parts.scheme}: address" if parts.scheme else "the address"
     host = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
     return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
 
 
-def check_url(url: str, settings: Settings) -> httpx.URL:
-    """Parse an address that may be asked for; asks no name server.
+def check_url(url: str, settings: Settings) -> Address:
+    """Parse an address and refuse it if it may not be asked for. Asks no name server.
 
     Raises:
-        SourceRefusedError: another scheme than http and https, a user part, a port or an IP address
-            that is not to be reached, or no address at all.
+        SourceRefusedError: the scheme is not http or https, there is a user name or password, the
+            port or the IP address may not be connected to, or it is no address at all.
     """
     shown = shown_url(url)
     if len(url) > MAX_URL:
         raise SourceRefusedError(
             f"{shown} has {len(url)} characters; at most {MAX_URL} are taken as an address"
         )
-    try:
-        parsed = httpx.URL(url.strip())
-        port = port_of(parsed)
-    except (httpx.InvalidURL, UnicodeError):
-        # Not chained: its text may quote a password as a "port".
-        raise SourceRefusedError(
-            f"{shown} cannot be read as an address; expected http(s)://host/path"
-        ) from None
-    if parsed.scheme not in _SCHEMES:
-        kind = f"{parsed.scheme[:20]}: addresses" if parsed.scheme else "addresses without a scheme"
-        raise SourceRefusedError(f"{kind} are not fetched; expected http:// or https://")
-    if not parsed.host:
+    given = url.strip()
+    parsed = _parse(given, shown)
+    host = parsed.raw_host.decode("ascii")
+    port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
+    if not host:
         raise SourceRefusedError(f"{shown} names no host; expected http(s)://host/path")
-    if not _is_host(host_of(parsed)):
+    if not _is_host(host):
         raise SourceRefusedError(f"{shown} cannot be read as an address; its host is no host name")
     if not 0 < port < 2**16:
         raise SourceRefusedError(f"{parsed.host} is asked for at port {port}; 1 to 65535")
@@ -83,35 +94,35 @@ def check_url(url: str, settings: Settings) -> httpx.URL:
         raise SourceRefusedError(
             f"{shown} carries a user name or password, which are not sent; use a signed address"
         )
-    check_reach(host_of(parsed), port, shown, settings)
-    return parsed
+    check_reach(host, port, shown, settings)
+    return Address(given=given, url=parsed, shown=shown, host=host, port=port)
 
 
 @contextlib.asynccontextmanager
 async def open_answer(
-    url: str,
+    address: Address,
     settings: Settings,
     *,
     headers: Mapping[str, str],
     timeout: httpx.Timeout,
 ) -> AsyncIterator[httpx.Response]:
-    """GET an address, following redirects; the answer's status is the caller's to judge.
+    """GET an address, following redirects; judging the answer's status is left to the caller.
 
-    The body is not read; errors while the caller reads it are translated as well.
+    The body is not read yet; errors while the caller reads it are translated as well.
 
     Raises:
-        SourceRefusedError: the address, or one it redirects to, is not one to connect to.
+        SourceRefusedError: it redirects to an address that may not be asked for, or too often; its
+            certificate is not trusted; or its host has an IP address that is not public.
         SourceUnavailableError: no connection, no answer in time, or a cut answer.
     """
-    target = check_url(url, settings)
-    with _in_our_words(shown_url(url)):
-        async with _client(url, settings, timeout) as client:
-            request = client.build_request("GET", target, headers=headers)
+    with _translated_errors(address):
+        async with _client(address, settings, timeout) as client:
+            request = client.build_request("GET", address.url, headers=headers)
             answer = await _headers_of(client, request, max_redirects=MAX_REDIRECTS)
             if answer.next_request is not None:
                 await answer.aclose()
                 raise SourceRefusedError(
-                    f"{shown_url(url)} redirects more than {MAX_REDIRECTS} times"
+                    f"{address.shown} redirects more than {MAX_REDIRECTS} times"
                 )
             try:
                 yield answer
@@ -120,43 +131,208 @@ async def open_answer(
 
 
 async def post(
-    url: str,
+    address: Address,
     content: bytes,
     settings: Settings,
     *,
     headers: Mapping[str, str],
     timeout: httpx.Timeout,
 ) -> int:
-    """POST to an address and give the answer's status; redirects are not followed.
+    """POST to an address and return the answer's status; redirects are not followed.
 
     Raises:
-        SourceRefusedError: the address is not one to connect to.
+        SourceRefusedError: its certificate is not trusted, or its host has an IP address that is
+            not public.
         SourceUnavailableError: no connection, or no answer in time.
     """
-    target = check_url(url, settings)
-    with _in_our_words(shown_url(url)):
-        async with _client(url, settings, timeout) as client:
-            request = client.build_request("POST", target, headers=headers, content=content)
+    with _translated_errors(address):
+        async with _client(address, settings, timeout) as client:
+            request = client.build_request("POST", address.url, headers=headers, content=content)
             answer = await _headers_of(client, request, max_redirects=0)
-            await answer.aclose()  # its body is nobody's business
+            await answer.aclose()  # only the status matters, so the body is not read
             return answer.status_code
 
 
 async def check_reachable(url: str, settings: Settings) -> None:
-    """Look at an address as a connection would, without making one.
+    """Check an address and resolve its host as a request would, but connect to nothing.
 
     Raises:
-        SourceRefusedError: it is not one to connect to.
-        SourceUnavailableError: its name is not known, or the name server does not answer.
+        SourceRefusedError: it may not be asked for.
+        SourceUnavailableError: its host is not known, or the name server does not answer.
     """
-    parsed = check_url(url, settings)
-    host, port = host_of(parsed), port_of(parsed)
-    await addresses_of(host, port, shown_url(url), settings, seconds=_RESOLVE_SECONDS)
+    address = check_url(url, settings)
+    await resolve(address.host, address.port, address.shown, settings, seconds=_RESOLVE_SECONDS)
+
+
+def check_answer(answer: httpx.Response, address: Address, settings: Settings) -> None:
+    """Judge by its status and headers whether an answer can be a video.
+
+    Raises:
+        SourceRefusedError: it will never be one: 4xx, a web page, encoded, too large.
+        SourceUnavailableError: it may be one later: 408, 425, 429, 5xx.
+        InvalidVideoError: it is empty.
+    """
+    shown = address.shown
+    _check_status(answer.status_code, shown)
+    if is_web_page(answer):
+        raise SourceRefusedError(
+            f"{shown} serves a web page, not a video; pass the address of the file itself"
+        )
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise SourceRefusedError(
+            f"{shown} serves encoded bytes ({encoding[:20]!r}) though plain ones were asked for"
+        )
+    num_bytes = content_length(answer)
+    if num_bytes == 0:
+        raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
+    if num_bytes is not None:
+        check_size(num_bytes, address, settings)
+
+
+def check_size(num_bytes: int, address: Address, settings: Settings) -> None:
+    """Refuse a source that is larger than SEEDVR2_FETCH_MAX_BYTES.
+
+    Raises:
+        SourceRefusedError: with both numbers.
+    """
+    if num_bytes > settings.fetch_max_bytes:
+        raise SourceRefusedError(
+            f"{address.shown} holds {num_bytes} bytes or more, at most {settings.fetch_max_bytes} "
+            "are taken (SEEDVR2_FETCH_MAX_BYTES)"
+        )
+
+
+def _parse(given: str, shown: str) -> httpx.URL:
+    """Parse an address; refuse what is none and every scheme but http and https."""
+    try:
+        parsed = httpx.URL(given)
+    except (httpx.InvalidURL, UnicodeError):
+        # Not chained: the text of the cause may quote a password as a "port".
+        raise SourceRefusedError(
+            f"{shown} cannot be read as an address; expected http(s)://host/path"
+        ) from None
+    if parsed.scheme not in _DEFAULT_PORTS:
+        kind = f"{parsed.scheme[:20]}: addresses" if parsed.scheme else "addresses without a scheme"
+        raise SourceRefusedError(f"{kind} are not fetched; expected http:// or https://")
+    return parsed
+
+
+def _is_host(host: str) -> bool:
+    """Whether this could be a name in the DNS, or is an IP address."""
+    labels = host.removesuffix(".").split(".")
+    return ":" in host or (len(host) <= 254 and all(map(_LABEL.fullmatch, labels)))
+
+
+def _check_status(status: int, shown: str) -> None:
+    """Refuse every status but 200 and 206."""
+    if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        return
+    if may_heal(status):
+        raise SourceUnavailableError(f"{shown} answered {status_text(status)}; try again")
+    raise SourceRefusedError(
+        f"{shown} answered {status_text(status)}; expected 200 OK, check the address"
+    )
+
+
+async def _headers_of(
+    client: httpx.AsyncClient, request: httpx.Request, *, max_redirects: int
+) -> httpx.Response:
+    """Send a request and wait for the headers of the answer, at most ANSWER_SECONDS.
+
+    Redirects are followed here and not by the client, which would read and decode their bodies,
+    however large they are.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            for _ in range(max_redirects):
+                answer = await client.send(request, stream=True)
+                if answer.next_request is None:
+                    return answer
+                await answer.aclose()
+                request = answer.next_request
+            return await client.send(request, stream=True)
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("the headers took too long", request=request) from error
+
+
+def _client(address: Address, settings: Settings, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """A client for one request, whose only way out is the checked transport."""
+    hide_addresses_in_logs()
+    return httpx.AsyncClient(
+        transport=_CheckedTransport(address, settings),
+        # A proxy would connect in our place, to IP addresses that nobody checked.
+        trust_env=False,
+        timeout=timeout,
+        headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+    )
+
+
+class _CheckedTransport(httpx.AsyncBaseTransport):
+    """Checks where each request leads and connects to no IP address that was not checked.
+
+    A host is resolved here, once a request, and the connection goes to the IP address that was
+    found: a second answer of the name server changes nothing. The server still sees the host's name
+    in the request, and its TLS certificate must be for that name.
+    """
+
+    def __init__(self, address: Address, settings: Settings) -> None:
+        """Begin with `address`, which is checked already; redirects may lead to others."""
+        self._first = address
+        self._settings = settings
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=tls_context(),
+            trust_env=False,
+            # A client makes one request; a connection that is kept could only be closed by the
+            # server just when it is used again.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request to the first IP address of its host that takes a connection.
+
+        Raises:
+            SourceRefusedError, SourceUnavailableError: as `check_url` and `resolve` do.
+        """
+        address = self._first
+        if request.url != address.url:  # a redirect
+            address = check_url(str(request.url), self._settings)
+        seconds = request.extensions["timeout"]["connect"]
+        ips = await resolve(
+            address.host, address.port, self._first.shown, self._settings, seconds=seconds
+        )
+        seconds /= len(ips)
+        for ip in ips[:-1]:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send_to(ip, request, address.host, seconds)
+        return await self._send_to(ips[-1], request, address.host, seconds)
+
+    async def _send_to(
+        self, ip: str, request: httpx.Request, host: str, seconds: float
+    ) -> httpx.Response:
+        """Send the same request to one IP address; `seconds` limit the connecting."""
+        timeout = request.extensions["timeout"] | {"connect": seconds}
+        aimed = httpx.Request(
+            request.method,
+            request.url.copy_with(host=ip),
+            headers=request.headers,  # Host is among them
+            stream=request.stream,
+            extensions=request.extensions | {"sni_hostname": host, "timeout": timeout},
+        )
+        return await self._inner.handle_async_request(aimed)
+
+    async def aclose(self) -> None:
+        """Close open connections."""
+        await self._inner.aclose()
 
 
 @contextlib.contextmanager
-def _in_our_words(shown: str) -> Iterator[None]:
-    """Translate the client's errors; their texts may quote what a server sent, so few are kept."""
+def _translated_errors(address: Address) -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Their texts may quote what a server sent, so most are left out of the message.
+    """
+    shown = address.shown
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
@@ -175,177 +351,10 @@ def _in_our_words(shown: str) -> Iterator[None]:
         ) from None
 
 
-async def _headers_of(
-    client: httpx.AsyncClient, request: httpx.Request, *, max_redirects: int
-) -> httpx.Response:
-    """Send a request and wait for the headers, within a time of its own.
-
-    Redirects are followed here: the client would read their bodies, however large, and decode them.
-    """
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            for _ in range(max_redirects):
-                answer = await client.send(request, stream=True)
-                if answer.next_request is None:
-                    return answer
-                await answer.aclose()
-                request = answer.next_request
-            return await client.send(request, stream=True)
-    except TimeoutError as error:
-        raise httpx.ReadTimeout("the headers took too long", request=request) from error
-
-
-def check_answer(answer: httpx.Response, url: str, settings: Settings) -> None:
-    """Judge an answer by its status line and headers.
-
-    Raises:
-        SourceRefusedError: it will never be a video: 4xx, a web page, encoded, too large.
-        SourceUnavailableError: it may be one later: 408, 425, 429, 5xx.
-        InvalidVideoError: it is empty.
-    """
-    shown = shown_url(url)
-    _check_status(answer.status_code, shown)
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _WEB_PAGES:
-        raise SourceRefusedError(
-            f"{shown} serves a web page, not a video; pass the address of the file itself"
-        )
-    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise SourceRefusedError(
-            f"{shown} serves encoded bytes ({encoding[:20]!r}) though plain ones were asked for"
-        )
-    length = content_length(answer)
-    if length == 0:
-        raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
-    if length is not None:
-        check_size(length, shown, settings)
-
-
-def check_size(num_bytes: int, shown: str, settings: Settings) -> None:
-    """Refuse sources over the limit."""
-    if num_bytes > settings.fetch_max_bytes:
-        raise SourceRefusedError(
-            f"{shown} holds {num_bytes} bytes or more, at most {settings.fetch_max_bytes} are "
-            "taken (SEEDVR2_FETCH_MAX_BYTES)"
-        )
-
-
-def content_length(answer: httpx.Response) -> int | None:
-    """Bytes in this answer's body, if it says so."""
-    told = answer.headers.get("content-length", "")
-    return int(told) if told.isascii() and told.isdigit() else None
-
-
-def may_heal(status: int) -> bool:
-    """Whether the same request may get another answer later."""
-    soon = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-    return status in soon or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _check_status(status: int, shown: str) -> None:
-    """Refuse every answer but 200 and 206."""
-    if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        return
-    answered = f"{shown} answered {status} {responses.get(status, '')}".rstrip()
-    if may_heal(status):
-        raise SourceUnavailableError(f"{answered}; try again")
-    raise SourceRefusedError(f"{answered}; expected 200 OK, check the address")
-
-
-def _client(url: str, settings: Settings, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """A client that cannot be led to private addresses."""
-    # Both print whole addresses, at INFO and DEBUG.
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-    async def check_hop(request: httpx.Request) -> None:
-        """Every redirect obeys the rules of the first address."""
-        check_url(str(request.url), settings)
-
-    return httpx.AsyncClient(
-        transport=CheckedTransport(shown_url(url), settings),
-        # A proxy would connect in our place, to addresses that nobody checked.
-        trust_env=False,
-        timeout=timeout,
-        headers={"Accept": "*/*", "Accept-Encoding": "identity"},
-        event_hooks={"request": [check_hop]},
-    )
-
-
-def _is_host(host: str) -> bool:
-    """Whether it could be a name in the DNS, or is an IP address."""
-    labels = host.removesuffix(".").split(".")
-    return ":" in host or (len(host) <= 254 and all(map(_LABEL.fullmatch, labels)))
-
-
 def _distrust(error: BaseException | None) -> str | None:
-    """Why a certificate was not taken, if that is what the error is about."""
+    """Why the certificate was not accepted; None if the error is about something else."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message
         error = error.__cause__ or error.__context__
     return None
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class CheckedTransport(httpx.AsyncBaseTransport):
-    """Connects to addresses that were checked; the server is told the name, and TLS holds it to it.
-
-    The name is resolved once a request, here; what is below gets IP addresses only.
-    """
-
-    def __init__(self, shown: str, settings: Settings) -> None:
-        """Let nothing be reached that these settings do not allow; messages call it `shown`."""
-        self._shown = shown
-        self._settings = settings
-        self._inner = httpx.AsyncHTTPTransport(
-            verify=trusted(),
-            trust_env=False,
-            # One request a client: a kept connection only brings the race of a server closing it.
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask the addresses of the request's host, one after the other, until one is connected.
-
-        Raises:
-            SourceRefusedError, SourceUnavailableError: as `addresses_of` does.
-        """
-        host, port = host_of(request.url), port_of(request.url)
-        seconds = request.extensions["timeout"]["connect"]
-        addresses = await addresses_of(host, port, self._shown, self._settings, seconds=seconds)
-        for address in addresses[:-1]:
-            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await self._ask(request, host, address, seconds / len(addresses))
-        return await self._ask(request, host, addresses[-1], seconds / len(addresses))
-
-    async def _ask(
-        self, request: httpx.Request, host: str, address: str, seconds: float
-    ) -> httpx.Response:
-        """The same request at one address."""
-        timeout = request.extensions["timeout"] | {"connect": seconds}
-        aimed = httpx.Request(
-            request.method,
-            request.url.copy_with(host=address),
-            headers=request.headers,  # Host among them
-            stream=request.stream,
-            extensions=request.extensions | {"sni_hostname": host, "timeout": timeout},
-        )
-        return await self._inner.handle_async_request(aimed)
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        await self._inner.aclose()
-
-
-def host_of(url: httpx.URL) -> str:
-    """Host as it goes over the wire: ASCII, IPv6 without brackets."""
-    return url.raw_host.decode("ascii")
-
-
-def port_of(url: httpx.URL) -> int:
-    """Port that is connected to; 0 for schemes that are refused anyway."""
-    return _DEFAULT_PORTS.get(url.scheme, 0) if url.port is None else url.port

@@ -82,7 +82,7 @@ def save_result(result: UpscaleResult) -> None:
 
 
 def _job_dir(job_key: str) -> JobDir:
-    return JobDir(get_settings().work_dir / "jobs" / job_key)
+    return JobDir(get_settings().job_dir(job_key))
 
 
 def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
@@ -112,7 +112,7 @@ def _taken(storage: Storage, name: str) -> Iterator[Stored]:
         stored = storage.stat(candidate)
         if stored is None:
             return
-        if stored.length:
+        if stored.num_bytes:
             yield stored
 
 
@@ -127,7 +127,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
         output_path=None,
         preview_path=str(preview) if preview.is_file() else None,
         input_size_mb=job.input_size_mb,
-        output_size_mb=round(stored.length / 1e6, 3),
+        output_size_mb=round(stored.num_bytes / 1e6, 3),
         sha256=stored.sha256 or made,
         engine=job.engine,
         width=job.width,

@@ -26,7 +26,8 @@ from prefect.logging.loggers import flow_run_logger
 from pydantic import SecretStr
 
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
-from tasks.net.untrusted import check_reachable, may_heal, post, shown_url
+from tasks.net.answers import may_heal
+from tasks.net.untrusted import check_reachable, check_url, post, shown_url
 from tasks.run.appointments import is_brought_back
 from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tasks.run.routing import LABEL_ROUTED_FROM
@@ -237,18 +238,19 @@ class _Sending:
             SourceRefusedError: no further attempt can help.
         """
         self.attempts += 1
+        address = check_url(self._url, self._settings)
         signed = signature(self._body, self._secret, timestamp=int(time.time()))
         headers = {**self._headers, SIGNATURE_HEADER: signed}
         try:
             status = await post(
-                self._url, self._body, self._settings, headers=headers, timeout=_TIMEOUT
+                address, self._body, self._settings, headers=headers, timeout=_TIMEOUT
             )
         except SourceUnavailableError as error:
             self._trouble = str(error)
             return False
         if httpx.codes.is_success(status):
             return True
-        self._trouble = f"{shown_url(self._url)} answered {status}"
+        self._trouble = f"{address.shown} answered {status}"
         if not may_heal(status):
             raise SourceRefusedError(f"{self._trouble}; expected 2xx, redirects are not followed")
         return False

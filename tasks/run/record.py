@@ -252,7 +252,7 @@ def _prospect(job: PlannedJob) -> Prospect:
         width=job.width,
         height=job.height,
         frames=job.num_frames,
-        input_size_mb=round(job.source.size_bytes / 1e6, 3),
+        input_size_mb=round(job.source.num_bytes / 1e6, 3),
         eta_seconds=job.eta_seconds,
         job_limit_seconds=job.job_limit_seconds,
         notes=job.notes,

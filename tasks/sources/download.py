@@ -1,8 +1,9 @@
-"""A download that survives its process: WORK_DIR/intake/<sha256(url)>.part -> sources/<sha256>.
+"""Downloads that go on after a crash: WORK_DIR/intake/<digest>.part -> WORK_DIR/sources/<sha256>.
 
-One process at a time works on an address (a lock beside the part). What the server says of the
-file (ETag, Last-Modified) lies beside it too, so that a cut download goes on where it stopped if
-the file is still the same, and a file that is here already is only asked after.
+One process at a time works on an address; it holds the lock beside the part. What the server said
+about the file (ETag, Last-Modified) is kept there too. With it a download that was cut goes on
+where it stopped, if the file is still the same, and for a file that we have already the server is
+only asked whether it has changed.
 """
 
 import asyncio
@@ -28,92 +29,100 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files import file_sha256, hold_lock
 from seedvr2_core.files.durable import sync_directory, sync_file
+from tasks.net.answers import content_length
 from tasks.net.stoppable import run_stoppable
-from tasks.net.untrusted import (
-    check_answer,
-    check_size,
-    check_url,
-    content_length,
-    open_answer,
-    shown_url,
-)
+from tasks.net.untrusted import Address, check_answer, check_size, check_url, open_answer
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
-from tasks.sources.partial import Known, Place, known_of
+from tasks.sources.partial import Known, PartialDownload, known_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-"""Seconds to connect, and without a byte; the whole download has its own limit."""
+"""Seconds to connect, and seconds without a byte. The whole download has a limit of its own."""
 SLOW_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 10_000
-"""What a server must send over every SLOW_SECONDS; a source of 1 GB would take more than a day."""
+"""What a server must send on average over every SLOW_SECONDS. At less than that a source of 1 GB
+would take more than a day."""
 KEEP_FREE_BYTES = 256 * 10**6
-"""Disk space that a download leaves to others."""
+"""Disk space that a download leaves free for others."""
 DISK_CHECK_BYTES = 64 * 2**20
-"""How many bytes come between two looks at the disk."""
+"""The free space is checked each time that this many bytes have come."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """A file that is here: as the part, or among the sources already."""
+    """A file that we have: in the part, or (if `known.sha256` is set) among the sources."""
 
     known: Known
-    sha256: str | None = None
-    """Of the part, if it was hashed while it was written."""
-
-
-def source_path(settings: Settings, sha256: str) -> Path:
-    """Where a source with this digest lies."""
-    return settings.work_dir.absolute() / "sources" / sha256
+    part_sha256: str | None = None
+    """Digest of the part, if it was computed while the part was written."""
 
 
 def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> FetchedSource:
-    """Bring the file behind an address in, or go on with a download that was cut.
+    """Download the file at an address, or go on with a download that was cut.
+
+    Args:
+        url: http or https address.
+        settings: where files go, what may be reached, and the limits.
+        note: takes lines for the log.
 
     Raises:
-        SourceRefusedError: it will never be obtained; nothing is kept.
-        SourceUnavailableError: it cannot be obtained now; what came is kept for the next attempt.
+        SourceRefusedError: it can never be downloaded; nothing is kept.
+        SourceUnavailableError: it cannot be downloaded now; what came is kept for the next attempt.
         InvalidVideoError: it is empty.
-        ResourceError: the disk does not suffice.
+        ResourceError: there is not enough disk space.
         DeadlineError: another process works on the same address for longer than the limit.
     """
-    url = url.strip()
-    check_url(url, settings)
-    place, shown = Place(url, settings), shown_url(url)
+    address = check_url(url, settings)
+    partial = PartialDownload(address, settings)
 
-    def say_so() -> None:
-        note(f"another run is fetching {shown}; waiting for it")
+    def tell_waiting() -> None:
+        note(f"another run is fetching {address.shown}; waiting for it")
 
     with (
         disk_errors(settings),
-        hold_lock(place.lock, timeout=settings.fetch_seconds, on_wait=say_so),
+        hold_lock(partial.lock, timeout=settings.fetch_seconds, on_wait=tell_waiting),
     ):
         try:
-            arrived = run_stoppable(_bring_in(url, place, settings, note))
-            return _settle(arrived, place, settings, shown)
+            arrived = run_stoppable(_bring_in(partial, settings, note))
+            return _settle(arrived, partial, settings)
         except (SourceRefusedError, InvalidVideoError):
-            place.forget()
+            partial.forget()
             raise
         finally:
-            place.tidy()
+            partial.tidy()
+
+
+@contextlib.contextmanager
+def disk_errors(settings: Settings) -> Iterator[None]:
+    """Turn an OSError while a source is written into a ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SeedVR2Error):  # DeadlineError is a TimeoutError, hence an OSError
+            raise
+        raise ResourceError(
+            f"{settings.work_dir} cannot take the source: {error.strerror or error}; "
+            "free space or set SEEDVR2_WORK_DIR"
+        ) from error
 
 
 async def _bring_in(
-    url: str, place: Place, settings: Settings, note: Callable[[str], None]
+    partial: PartialDownload, settings: Settings, note: Callable[[str], None]
 ) -> _Arrived:
-    """Transfer within the time limit, from the start again if the part is not worth keeping."""
-    shown = shown_url(url)
+    """Transfer the file within the time limit; once more from its start if the part is useless."""
+    shown = partial.address.shown
     try:
         async with asyncio.timeout(settings.fetch_seconds):
             for _ in range(2):
-                arrived = await _transfer(url, place, settings, note)
+                arrived = await _transfer(partial, settings, note)
                 if arrived is not None:
                     return arrived
-                place.forget()
+                partial.forget()
                 note(f"{shown} has changed or cannot be resumed; starting again")
     except TimeoutError as error:
         raise SourceUnavailableError(
@@ -124,54 +133,68 @@ async def _bring_in(
 
 
 async def _transfer(
-    url: str, place: Place, settings: Settings, note: Callable[[str], None]
+    partial: PartialDownload, settings: Settings, note: Callable[[str], None]
 ) -> _Arrived | None:
-    """One request. None: what lies here does not fit what the server has."""
-    known = place.read()
-    if known and place.holds_all_of(known):
+    """Make one request and receive its answer.
+
+    Returns:
+        The file; None if what we have does not fit what the server has.
+    """
+    known, address = partial.read(), partial.address
+    if known and partial.is_whole(known):
         return _Arrived(known)
-    headers = _conditions(known, place, settings)
-    # Before the request: a large part takes a while, and servers do not wait for ever.
-    digest = _digest_of(place.part) if "Range" in headers else hashlib.sha256()
-    async with open_answer(url, settings, headers=headers, timeout=TIMEOUT) as answer:
+    headers = _conditions(known, partial, settings)
+    # Hash the part before the request: that takes a while, and servers do not wait for ever.
+    digest = _digest_of(partial.part) if "Range" in headers else hashlib.sha256()
+    async with open_answer(address, settings, headers=headers, timeout=TIMEOUT) as answer:
         status = answer.status_code
         if known and known.sha256 and status == HTTPStatus.NOT_MODIFIED:
-            note(f"{shown_url(url)} has not changed; it is here already")
-            return _Arrived(known) if _is_whole(known, settings) else None
+            note(f"{address.shown} has not changed; it is here already")
+            return _Arrived(known) if _is_intact(known, settings) else None
         if "Range" in headers and status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
-        check_answer(answer, url, settings)
+        check_answer(answer, address, settings)
         if status == HTTPStatus.PARTIAL_CONTENT:
-            known = _continued(answer, known, place) if "Range" in headers else None
+            known = _continued(answer, known, partial) if "Range" in headers else None
             if known is None:
                 return None
-            note(f"going on with {shown_url(url)} at {headers['Range']}")
+            note(f"going on with {address.shown} at {headers['Range']}")
         else:
-            known, digest = known_of(answer, url, content_length(answer)), hashlib.sha256()
-            place.begin(known)
-        await _receive(answer, place, known.total, digest, settings, shown=shown_url(url))
+            known, digest = known_of(answer, address, content_length(answer)), hashlib.sha256()
+            partial.begin(known)
+        await _receive(answer, partial, known.total, digest, settings)
     return _Arrived(known, digest.hexdigest())
 
 
-def _conditions(known: Known | None, place: Place, settings: Settings) -> dict[str, str]:
-    """Headers that ask only for what is not here."""
+def _conditions(
+    known: Known | None, partial: PartialDownload, settings: Settings
+) -> dict[str, str]:
+    """Request headers that ask only for what we do not have."""
     if known is None:
         return {}
     if known.sha256:
-        if not source_path(settings, known.sha256).exists():
+        if not (settings.sources_dir / known.sha256).exists():
             return {}
         if known.etag:
             return {"If-None-Match": known.etag}
         return {"If-Modified-Since": known.last_modified} if known.last_modified else {}
-    if known.validator and place.size:
-        return {"Range": f"bytes={place.size}-", "If-Range": known.validator}
+    if known.validator and partial.num_bytes:
+        return {"Range": f"bytes={partial.num_bytes}-", "If-Range": known.validator}
     return {}
 
 
-def _continued(answer: httpx.Response, known: Known | None, place: Place) -> Known | None:
-    """The file whose rest a partial answer holds; None: it does not go on exactly where we are."""
+def _continued(
+    answer: httpx.Response, known: Known | None, partial: PartialDownload
+) -> Known | None:
+    """What is known of the file if a partial answer goes on exactly where our part ends.
+
+    Returns:
+        None if it begins elsewhere, or comes from another version of the file.
+    """
     told = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    if known is None or told is None or int(told[1]) != place.size or known.differs_from(answer):
+    if known is None or told is None or known.differs_from(answer):
+        return None
+    if int(told[1]) != partial.num_bytes:
         return None
     if told[2] == "*":
         return known
@@ -179,58 +202,61 @@ def _continued(answer: httpx.Response, known: Known | None, place: Place) -> Kno
 
 
 def _digest_of(part: Path) -> "_Hash":
-    """A running digest of what has come so far."""
+    """A SHA-256 of what has come so far, which further bytes can be added to."""
     with part.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256")
 
 
 async def _receive(
     answer: httpx.Response,
-    place: Place,
+    partial: PartialDownload,
     total: int | None,
     digest: "_Hash",
     settings: Settings,
-    *,
-    shown: str,
 ) -> None:
-    """Append the body to the part and its digest, within the limits of size, disk and patience."""
-    pace = _Pace(shown)
-    with place.part.open("ab") as stream:
-        size = checked = stream.tell()
-        _check_disk(0 if total is None else total - size, settings)
+    """Append the body to the part and its digest, within the limits of size, disk and speed.
+
+    `total` is the length of the whole file in bytes, None if the server does not say.
+    """
+    address = partial.address
+    pace = _Pace(address)
+    with partial.part.open("ab") as stream:
+        num_bytes = checked = stream.tell()
+        _check_disk(0 if total is None else total - num_bytes, settings)
         async for chunk in answer.aiter_raw():
-            size += len(chunk)
-            check_size(size, shown, settings)
-            if total is not None and size > total:
-                place.forget()
+            num_bytes += len(chunk)
+            check_size(num_bytes, address, settings)
+            if total is not None and num_bytes > total:
+                partial.forget()
                 raise SourceUnavailableError(
-                    f"{shown} sends more than the {total} bytes it announced; try again"
+                    f"{address.shown} sends more than the {total} bytes it announced; try again"
                 )
             stream.write(chunk)
             digest.update(chunk)
             pace.came(len(chunk))
-            if size - checked > DISK_CHECK_BYTES:
-                checked = size
+            if num_bytes - checked > DISK_CHECK_BYTES:
+                checked = num_bytes
                 _check_disk(0, settings)
-    if total is not None and size != total:
+    if total is not None and num_bytes != total:
         raise SourceUnavailableError(
-            f"{shown} ended after {size} of {total} bytes; what came is kept, try again"
+            f"{address.shown} ended after {num_bytes} of {total} bytes; what came is kept, "
+            "try again"
         )
 
 
 class _Pace:
-    """Ends a transfer that drips: a byte now and then would hold us for hours."""
+    """Ends a transfer that is too slow: a byte now and then would hold the job for hours."""
 
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._since = time.monotonic()
         self._num_bytes = 0
 
     def came(self, num_bytes: int) -> None:
-        """Count bytes.
+        """Count bytes that have come, and judge the speed every SLOW_SECONDS.
 
         Raises:
-            SourceUnavailableError: too few of them since the last look.
+            SourceUnavailableError: fewer than MIN_BYTES_PER_SECOND came.
         """
         self._num_bytes += num_bytes
         seconds = time.monotonic() - self._since
@@ -238,42 +264,43 @@ class _Pace:
             return
         if self._num_bytes < MIN_BYTES_PER_SECOND * seconds:
             raise SourceUnavailableError(
-                f"{self._shown} sent {self._num_bytes} bytes in {seconds:.0f} s, less than "
+                f"{self._address.shown} sent {self._num_bytes} bytes in {seconds:.0f} s, less than "
                 f"{MIN_BYTES_PER_SECOND} a second; what came is kept, try again"
             )
         self._since, self._num_bytes = time.monotonic(), 0
 
 
-def _settle(arrived: _Arrived, place: Place, settings: Settings, shown: str) -> FetchedSource:
-    """Give the whole file its place among the sources."""
+def _settle(arrived: _Arrived, partial: PartialDownload, settings: Settings) -> FetchedSource:
+    """Move a whole file among the sources, if it does not lie there already."""
     known = arrived.known
     if known.sha256 is None:
-        sync_file(place.part)
-        if not place.size:
+        sync_file(partial.part)
+        if not partial.num_bytes:
+            shown = partial.address.shown
             raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
-        known = replace(known, sha256=arrived.sha256 or file_sha256(place.part))
+        known = replace(known, sha256=arrived.part_sha256 or file_sha256(partial.part))
         assert known.sha256
-        path = source_path(settings, known.sha256)
+        path = settings.sources_dir / known.sha256
         path.parent.mkdir(parents=True, exist_ok=True)
-        place.part.replace(path)
+        partial.part.replace(path)
         sync_directory(path.parent)
-        place.end(known)
+        partial.end(known)
     assert known.sha256
-    path = source_path(settings, known.sha256)
+    path = settings.sources_dir / known.sha256
     return FetchedSource(
-        path=path, sha256=known.sha256, size_bytes=path.stat().st_size, name=known.name
+        path=path, sha256=known.sha256, num_bytes=path.stat().st_size, name=known.name
     )
 
 
-def _is_whole(known: Known, settings: Settings) -> bool:
-    """Whether the source of an earlier download still has its bytes."""
+def _is_intact(known: Known, settings: Settings) -> bool:
+    """Whether the source of an earlier download is still there with the same bytes."""
     assert known.sha256
-    path = source_path(settings, known.sha256)
+    path = settings.sources_dir / known.sha256
     return path.is_file() and file_sha256(path) == known.sha256
 
 
 def _check_disk(num_bytes: int, settings: Settings) -> None:
-    """Make sure that so many more bytes fit.
+    """Make sure that this many more bytes fit on the disk.
 
     Raises:
         ResourceError: they do not.
@@ -285,17 +312,3 @@ def _check_disk(num_bytes: int, settings: Settings) -> None:
             f"{KEEP_FREE_BYTES / 1e9:.2f} GB to others, but {free / 1e9:.2f} GB are free in "
             f"{settings.work_dir}; free space or set SEEDVR2_WORK_DIR"
         )
-
-
-@contextlib.contextmanager
-def disk_errors(settings: Settings) -> Iterator[None]:
-    """Turn what the file system refuses while a source is written into an error of the tree."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, SeedVR2Error):  # DeadlineError is a TimeoutError, hence an OSError
-            raise
-        raise ResourceError(
-            f"{settings.work_dir} cannot take the source: {error.strerror or error}; "
-            "free space or set SEEDVR2_WORK_DIR"
-        ) from error

@@ -1,7 +1,8 @@
-"""From a request to a whole source on this machine: a local file, an upload or a download.
+"""From a request to its whole, hashed source on this machine.
 
-Plain functions that import no Prefect: `check_source` looks at the door, `obtain_source` brings
-the source in. Downloads and uploads end in WORK_DIR/sources/<sha256>; local files stay in place.
+`check_source` refuses a bad source before a job begins; `obtain_source` brings the source in.
+Downloads and base64 end as WORK_DIR/sources/<sha256>; local files and uploads stay where they are.
+These are plain functions that import no Prefect.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files import file_sha256, hold_lock
 from seedvr2_core.files.durable import write_bytes
-from tasks.net.untrusted import check_answer, check_url, open_answer, shown_url
+from tasks.net.untrusted import Address, check_answer, check_url, open_answer
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.download import disk_errors, download, source_path
+from tasks.sources.download import disk_errors, download
 from tasks.sources.partial import forget_source
-from tasks.sources.uploads import find_upload, intake_dir, is_upload, take_reference
+from tasks.sources.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
 _CONNECT_SECONDS = 1.5
@@ -56,7 +57,8 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
     elif is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
     else:
-        _check_door(request.video_url or "", settings)
+        address = check_url(request.video_url or "", settings)
+        asyncio.run(_check_headers(address, settings))
 
 
 def obtain_source(
@@ -72,22 +74,22 @@ def obtain_source(
     if request.video_path:
         return _take_file(_check_path(request.video_path, settings))
     if request.video_base64:
-        return _take_upload(_decode(request.video_base64), settings)
+        return _take_bytes(_decode(request.video_base64), settings)
     if is_upload(request.video_url):
         return take_reference(request.video_url or "", settings)
     return download(request.video_url or "", settings, note=note)
 
 
 def discard(source: FetchedSource, settings: Settings) -> None:
-    """Remove a source that turned out to be no video; files that were not brought here stay."""
-    ours = (source_path(settings, source.sha256), intake_dir(settings) / source.sha256)
+    """Remove a source that turned out to be no video; a local file stays where it is."""
+    ours = (settings.sources_dir / source.sha256, settings.intake_dir / source.sha256)
     if source.path in ours:
         forget_source(source.sha256, settings)
         source.path.unlink(missing_ok=True)
 
 
 def _check_path(given: str, settings: Settings) -> Path:
-    """The path of a regular file that is not empty."""
+    """The absolute path of a local file, which is regular, readable and not empty."""
     if not settings.allow_local_files:
         raise InvalidRequestError(
             "video_path is not taken here: local files are off (SEEDVR2_ALLOW_LOCAL_FILES); "
@@ -118,7 +120,7 @@ def _take_file(path: Path) -> FetchedSource:
         raise SourceUnavailableError(
             f"{path} could not be read to its end: {error.strerror}; try again"
         ) from error
-    return FetchedSource(path=path, sha256=sha256, size_bytes=size, name=path.name)
+    return FetchedSource(path=path, sha256=sha256, num_bytes=size, name=path.name)
 
 
 def _decode(text: str) -> bytes:
@@ -137,11 +139,11 @@ def _decode(text: str) -> bytes:
     return content
 
 
-def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
-    """Put uploaded bytes among the sources."""
+def _take_bytes(content: bytes, settings: Settings) -> FetchedSource:
+    """Write the bytes that came in the request among the sources."""
     sha256 = hashlib.sha256(content).hexdigest()
-    path = source_path(settings, sha256)
-    lock = settings.work_dir / "intake" / f"{sha256}.lock"
+    path = settings.sources_dir / sha256
+    lock = settings.intake_dir / f"{sha256}.lock"
     with (
         disk_errors(settings),
         hold_lock(lock, timeout=settings.fetch_seconds, on_wait=lambda: None),
@@ -150,26 +152,20 @@ def _take_upload(content: bytes, settings: Settings) -> FetchedSource:
         write_bytes(path, content)
         lock.unlink(missing_ok=True)
     return FetchedSource(
-        path=path, sha256=sha256, size_bytes=len(content), name=f"upload-{sha256[:8]}"
+        path=path, sha256=sha256, num_bytes=len(content), name=f"upload-{sha256[:8]}"
     )
 
 
-def _check_door(url: str, settings: Settings) -> None:
-    """Ask for the headers behind an address and leave."""
-    check_url(url, settings)
-    asyncio.run(_knock(url, settings))
-
-
-async def _knock(url: str, settings: Settings) -> None:
-    """One GET whose body is not read."""
-    wait = httpx.Timeout(_DOOR_SECONDS, connect=_CONNECT_SECONDS)
+async def _check_headers(address: Address, settings: Settings) -> None:
+    """GET an address and judge the answer by its headers; the body is not read."""
+    timeout = httpx.Timeout(_DOOR_SECONDS, connect=_CONNECT_SECONDS)
     try:
         async with (
             asyncio.timeout(_DOOR_SECONDS),
-            open_answer(url, settings, headers={}, timeout=wait) as answer,
+            open_answer(address, settings, headers={}, timeout=timeout) as answer,
         ):
-            check_answer(answer, url, settings)
+            check_answer(answer, address, settings)
     except TimeoutError as error:
         raise SourceUnavailableError(
-            f"{shown_url(url)} did not answer within {_DOOR_SECONDS:g} s; try again"
+            f"{address.shown} did not answer within {_DOOR_SECONDS:g} s; try again"
         ) from error

@@ -1,7 +1,7 @@
-"""Where a download lies while it is under way, and what is known of it: WORK_DIR/intake.
+"""Files of an unfinished download in WORK_DIR/intake, and what we know about it.
 
-The files are named after a digest of the whole address; neither their names nor what is in them
-shows a query string.
+The files are named after a digest of the whole address. Neither their names nor their contents show
+a query string, which may hold a secret.
 """
 
 import contextlib
@@ -13,15 +13,17 @@ import httpx
 
 from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
+from tasks.net.untrusted import Address
 from tasks.settings import Settings
 from tasks.sources.names import plain_name
 
 _MAX_VALIDATOR = 1000
+"""Characters of an ETag or a date that we would send back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of an address's file; kept beside its part."""
+    """What the server said about the file at an address, and whether we have it; kept as JSON."""
 
     etag: str | None
     last_modified: str | None
@@ -29,17 +31,17 @@ class Known:
     """Bytes of the whole file, if the server says so."""
     name: str
     sha256: str | None = None
-    """Set when the whole file lies among the sources."""
+    """Digest of the whole file once it lies among the sources; None until then."""
 
     @property
     def validator(self) -> str | None:
-        """What `If-Range` takes: a strong ETag or a date."""
+        """What the header If-Range takes: a strong ETag, else the date of the last change."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
         return self.last_modified
 
     def differs_from(self, answer: httpx.Response) -> bool:
-        """Whether an answer is of another version of the file, as far as it says."""
+        """Whether an answer's headers say that it comes from another version of the file."""
         told = (answer.headers.get("etag"), answer.headers.get("last-modified"))
         return any(
             new is not None and new != old
@@ -47,91 +49,95 @@ class Known:
         )
 
 
-class Place:
-    """The files of one address in WORK_DIR/intake."""
+class PartialDownload:
+    """The download of one address: the part that has come so far, a lock, and a record.
 
-    def __init__(self, url: str, settings: Settings) -> None:
-        """Name them after the whole address, query included."""
-        key = hashlib.sha256(url.encode()).hexdigest()
-        folder = settings.work_dir / "intake"
-        self.part = folder / f"{key}.part"
-        self.lock = folder / f"{key}.lock"
-        self._record = folder / f"{key}.json"
+    Whoever changes any of it holds the lock.
+    """
+
+    def __init__(self, address: Address, settings: Settings) -> None:
+        """Name the files after the whole address, query included. Nothing is written yet."""
+        key = hashlib.sha256(address.given.encode()).hexdigest()
+        self.address = address
+        self.part = settings.intake_dir / f"{key}.part"
+        self.lock = settings.intake_dir / f"{key}.lock"
+        self._record = settings.intake_dir / f"{key}.json"
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that have come so far."""
+        return self.part.stat().st_size if self.part.exists() else 0
 
     def read(self) -> Known | None:
-        """What was known when the last download began or ended."""
+        """What was known when the last download began or ended; None if there was none."""
         try:
             return read_record(self._record, Known)
         except (FileNotFoundError, SegmentError):
             return None
 
-    @property
-    def size(self) -> int:
-        """Bytes that have come so far."""
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def holds_all_of(self, known: Known) -> bool:
-        """Whether the part is whole: its process ended before it came among the sources."""
-        whole = known.sha256 is None and known.total is not None
-        return whole and self.part.exists() and self.size == known.total
+    def is_whole(self, known: Known) -> bool:
+        """Whether every byte has come, but the process ended before it moved the file away."""
+        waiting = known.sha256 is None and known.total is not None
+        return waiting and self.part.exists() and self.num_bytes == known.total
 
     def begin(self, known: Known) -> None:
-        """Start from nothing: old bytes go before the new validator comes."""
+        """Start from nothing: old bytes are removed before the new validator is written."""
         self.part.unlink(missing_ok=True)
         write_record(self._record, known)
 
     def end(self, known: Known) -> None:
-        """Note that the whole file lies among the sources."""
+        """Record that the whole file lies among the sources."""
         write_record(self._record, known)
 
     def forget(self) -> None:
-        """Drop the part and what is known of it."""
+        """Remove the part and the record."""
         self._record.unlink(missing_ok=True)
         self.part.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Leave nothing behind where nothing came; for the holder of the lock, when it is done."""
+        """Remove all files, the lock too, if no byte has come and no source is recorded."""
         known = self.read()
-        if self.size == 0 and not (known and known.sha256):
+        if self.num_bytes == 0 and not (known and known.sha256):
             self.forget()
             self.lock.unlink(missing_ok=True)
 
 
 def forget_source(sha256: str, settings: Settings) -> None:
-    """Drop every note that the file with this digest lies among the sources."""
-    for record in (settings.work_dir / "intake").glob("*.json"):
+    """Remove every record that says that the file with this digest lies among the sources."""
+    for record in settings.intake_dir.glob("*.json"):
         lock = record.with_suffix(".lock")
         with (
+            # Who holds the lock is asking the server just now and will see that the file is gone.
             contextlib.suppress(DeadlineError, FileNotFoundError, SegmentError),
-            hold_lock(lock, timeout=0, on_wait=lambda: None),  # whoever holds it asks anew
+            hold_lock(lock, timeout=0, on_wait=lambda: None),
         ):
             if read_record(record, Known).sha256 == sha256:
                 record.unlink()
                 lock.unlink()
 
 
-def known_of(answer: httpx.Response, url: str, total: int | None) -> Known:
-    """What a whole answer's headers say of the file."""
+def known_of(answer: httpx.Response, address: Address, total: int | None) -> Known:
+    """What the headers of an answer with the whole file say; `total` is its length in bytes."""
     return Known(
         etag=_validator(answer, "etag"),
         last_modified=_validator(answer, "last-modified"),
         total=total,
-        name=_name_of(answer, url),
+        name=_name_of(answer, address),
     )
 
 
 def _validator(answer: httpx.Response, header: str) -> str | None:
-    """A header that will be sent back: nothing that could not stand in a request."""
+    """A header that we will send back; None if it holds what no request should contain."""
     value = answer.headers.get(header)
     plain = value and value.isascii() and value.isprintable() and len(value) <= _MAX_VALIDATOR
     return value if plain else None
 
 
-def _name_of(answer: httpx.Response, url: str) -> str:
-    """What people call the file: the server's word, else the end of the address's path."""
+def _name_of(answer: httpx.Response, address: Address) -> str:
+    """The file's name: as the server calls it, else the last part of the address's path."""
     message = Message()
     message["content-disposition"] = answer.headers.get("content-disposition", "")
-    for name in (message.get_filename(""), *(u.path for u in (httpx.URL(url), answer.url))):
+    for name in (message.get_filename(""), address.url.path, answer.url.path):
         if plain := plain_name(name):
             return plain
     return "video"

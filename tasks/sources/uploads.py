@@ -35,7 +35,7 @@ class PartFile:
         self._stream = self._path.open("xb")
         fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._hash = hashlib.sha256()
-        self.length = 0
+        self.num_bytes = 0
 
     @property
     def sha256(self) -> str:
@@ -46,7 +46,7 @@ class PartFile:
         """Append bytes."""
         self._stream.write(data)
         self._hash.update(data)
-        self.length += len(data)
+        self.num_bytes += len(data)
 
     def publish(self, target: Path) -> None:
         """Give the file its name, durably; what had the name before is replaced."""
@@ -76,11 +76,6 @@ def sweep_parts(folder: Path) -> int:
     return removed
 
 
-def intake_dir(settings: Settings) -> Path:
-    """Where uploads lie."""
-    return settings.work_dir.absolute() / "intake"
-
-
 def upload_reference(sha256: str, name: str) -> str:
     """What stands for an upload in a request's video_url."""
     plain = re.sub(r"[^\w. -]", "_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")
@@ -105,7 +100,7 @@ def find_upload(reference: str, settings: Settings) -> Path:
             f"{reference[:100]!r} is no reference to an upload; expected "
             "upload:<sha256>/<file name>, as the gateway gives it out"
         )
-    path = intake_dir(settings) / parsed[1]
+    path = settings.intake_dir / parsed[1]
     if not path.is_file():
         raise SourceRefusedError(
             f"there is no upload {parsed[1][:12]}... in {path.parent}; upload the file again, and "
@@ -124,4 +119,4 @@ def take_reference(reference: str, settings: Settings) -> FetchedSource:
             "remove it and upload the file again"
         )
     name = reference.partition("/")[2] or f"upload-{sha256[:8]}"
-    return FetchedSource(path=path, sha256=sha256, size_bytes=path.stat().st_size, name=name)
+    return FetchedSource(path=path, sha256=sha256, num_bytes=path.stat().st_size, name=name)

@@ -1,4 +1,4 @@
-"""Where finished videos go: a local folder or a Bunny zone."""
+"""Where finished videos are stored: a local folder or a Bunny storage zone."""
 
 from tasks.storage.base import Storage, Stored
 from tasks.storage.open import check_storage, open_storage

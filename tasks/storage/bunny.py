@@ -1,8 +1,12 @@
-"""Bunny edge storage behind the Storage protocol: one PUT a file, DESCRIBE, links of a pull zone.
+"""A Bunny storage zone as storage: PUT stores a file, DESCRIBE tells its length and digest.
 
-A PUT is all or nothing, so it is preceded by a DESCRIBE: bytes that are stored already are not
-sent again, whether an earlier attempt lost its answer or another run was first. The zone's password
-travels in the AccessKey header alone; no message, no log line and no repr holds it.
+A PUT stores a file whole or not at all. A DESCRIBE comes first, so that bytes that are stored
+already are not sent again: an earlier attempt may have lost its answer, or another run was first.
+The zone's password is sent in the AccessKey header only; no message, no log line and no repr shows
+it.
+
+We wait here only when the storage sends Retry-After. Every other wait is a task retry, visible in
+Prefect.
 """
 
 import contextlib
@@ -19,87 +23,93 @@ from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files import file_sha256
-from tasks.net.trusted import open_client, status_text
+from tasks.net.answers import may_heal, status_text, whole_number
+from tasks.net.trusted import open_client
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 from tasks.storage.bunny_zone import BunnyZone
 
 _ASK = httpx.Timeout(30.0, connect=10.0)
-# After the last byte the storage may still be hashing and writing.
+# After the last byte the storage may go on hashing and writing for minutes before it answers.
 _PUT = httpx.Timeout(30.0, connect=10.0, read=300.0)
 _PIECE_BYTES = 2**20
 _GRACE_SECONDS = 60.0
 _MIN_BYTES_PER_SECOND = 50_000
-# What the storage itself asks for (Retry-After) is waited here; every other wait is a retry of
-# the task, which people see.
+"""An upload that is slower than this on average, after _GRACE_SECONDS, is given up."""
 _MAX_WAIT_SECONDS = 60.0
+"""Longest sum of waits that Retry-After asks for during one request."""
 _MIN_WAIT_SECONDS = 5.0
-"""What a wait counts at least: one that says 0 again and again has an end too."""
+"""Each wait counts as at least this long in that sum, so that Retry-After: 0 cannot repeat for
+ever."""
 _BEAT_SECONDS = 5.0
-_SAYS_WHEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_MAY_HEAL = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+"""Seconds between signs of life during a wait."""
+_MAY_SAY_WHEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 OnSent = Callable[[int, int], None]
+"""Called with the bytes sent and the bytes in all."""
 
 
 class _Description(BaseModel):
-    """What DESCRIBE tells of a file, as far as it matters here."""
+    """The part of DESCRIBE's answer that we use."""
 
     Length: int
     Checksum: str | None = None
 
 
 class BunnyStorage:
-    """Files in a Bunny storage zone (see `base.Storage`). No redirect is followed: the
-    key goes where the settings say and nowhere else."""
+    """Stores files in a Bunny storage zone (see `base.Storage`).
+
+    No redirect is followed: the password goes where the settings say and nowhere else.
+    """
 
     def __init__(self, zone: BunnyZone, *, on_sent: OnSent | None = None) -> None:
         """Use this zone.
 
         Args:
-            zone: where it is and what opens it.
-            on_sent: told bytes sent and bytes in all, after every piece and while waiting.
+            zone: its addresses and keys.
+            on_sent: called after every piece, and while we wait (then with 0 bytes sent).
         """
         self._zone = zone
         self._on_sent: OnSent = on_sent or (lambda sent, total: None)
-        self._length = 0
+        self._num_bytes = 0
 
     def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
-        """Store a file (see Storage.put). The file is read once; its digest too if it is not given.
+        """Store a file (see Storage.put). Without `sha256` the file is read twice.
 
         Raises:
-            InvalidRequestError: the name cannot be a stored file's.
-            StorageRefusedError: the storage does not take it: key, zone, or other bytes on the way.
-            StorageError: it may take it later.
+            InvalidRequestError: the name cannot be the name of a stored file.
+            StorageRefusedError: the storage refuses it: the key or the zone is wrong, or the bytes
+                changed on the way.
+            StorageError: the storage may take it later.
             ResourceError: the storage is full.
         """
         check_name(name)
         with translated(f"reading {path}"):
-            length = path.stat().st_size
+            num_bytes = path.stat().st_size
             digest = sha256 or file_sha256(path)
-        self._length = length
+        self._num_bytes = num_bytes
         with open_client(follow_redirects=False) as client:
             for candidate in candidates(name):
                 found = self._describe(client, candidate)
                 if found is None:
-                    self._send(client, path, candidate, length, digest)
-                    return self._stored(candidate, length, digest)
-                if not found.sha256 and found.length == length:
+                    self._send(client, path, candidate, num_bytes, digest)
+                    return self._stored(candidate, num_bytes, digest)
+                if not found.sha256 and found.num_bytes == num_bytes:
                     raise StorageError(
-                        f"{candidate} is in storage with {length} bytes and no digest yet, so it "
-                        "cannot be told whether it is this file; try again"
+                        f"{candidate} is in storage with {num_bytes} bytes and no digest yet, so "
+                        "it cannot be told whether it is this file; try again"
                     )
-                if (found.length, found.sha256) == (length, digest):
+                if (found.num_bytes, found.sha256) == (num_bytes, digest):
                     return found
         raise no_name_left(name)
 
     def stat(self, name: str) -> Stored | None:
-        """What the storage says of the file with this name."""
+        """What the storage says about the file with this name; None if there is none."""
         check_name(name)
         with open_client(follow_redirects=False) as client:
             return self._describe(client, name)
 
     def delete(self, name: str) -> None:
-        """Remove the file, if there is one; the pull zone may show it for a while."""
+        """Remove the file, if there is one; the pull zone may go on serving it for a while."""
         check_name(name)
         with open_client(follow_redirects=False) as client:
             answer = self._ask(client, "DELETE", name, f"removing {name}")
@@ -120,17 +130,21 @@ class BunnyStorage:
             ) from None
         return self._stored(name, told.Length, (told.Checksum or "").lower())
 
-    def _send(self, client: httpx.Client, path: Path, name: str, length: int, digest: str) -> None:
-        """PUT a file whose name is free."""
+    def _send(
+        self, client: httpx.Client, path: Path, name: str, num_bytes: int, digest: str
+    ) -> None:
+        """PUT a file under a name that is free."""
         headers = {
             "Checksum": digest.upper(),
             "Override-Content-Type": content_type(name),
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(length),
+            "Content-Length": str(num_bytes),
         }
         doing = f"storing {name}"
         with translated(f"reading {path}"), path.open("rb") as stream:
-            answer = self._ask(client, "PUT", name, doing, headers=headers, body=(stream, length))
+            answer = self._ask(
+                client, "PUT", name, doing, headers=headers, body=(stream, num_bytes)
+            )
             if answer.status_code == HTTPStatus.BAD_REQUEST and file_sha256(path) != digest:
                 raise StorageRefusedError(
                     f"{path} is not the file that was made: expected sha256 {digest}; "
@@ -148,7 +162,16 @@ class BunnyStorage:
         headers: Mapping[str, str] | None = None,
         body: tuple[BinaryIO, int] | None = None,
     ) -> httpx.Response:
-        """One request; where the storage says how long to wait, wait and ask again."""
+        """Make one request; while the storage answers with Retry-After, wait and repeat it.
+
+        Args:
+            client: of this operation.
+            method: DESCRIBE, PUT or DELETE.
+            name: of the file in storage.
+            doing: begins the message of an error.
+            headers: beside the key.
+            body: an open file and its length in bytes.
+        """
         url = f"{self._zone.storage_url}/{quote(self._zone.name)}{self._zone.path(name)}"
         given = {"AccessKey": self._zone.key.get_secret_value(), **(headers or {})}
         waited = 0.0
@@ -169,7 +192,7 @@ class BunnyStorage:
 
     @contextlib.contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
-        """Turn what the network does into an error of the tree."""
+        """Turn errors of the network into StorageError."""
         try:
             yield
         except httpx.TransportError as error:
@@ -179,30 +202,33 @@ class BunnyStorage:
                 f"{doing}: {self._zone.storage_url} {told} ({type(error).__name__}); try again"
             ) from error
 
-    def _pieces(self, stream: BinaryIO, length: int) -> Iterator[bytes]:
-        """The file from its beginning, counted; a trickle is given up."""
+    def _pieces(self, stream: BinaryIO, num_bytes: int) -> Iterator[bytes]:
+        """The file from its beginning, in pieces. Raises StorageError if they go out too slowly."""
         began, sent = time.monotonic(), 0
         stream.seek(0)
         while piece := stream.read(_PIECE_BYTES):
             yield piece
             sent += len(piece)
-            self._on_sent(sent, length)
+            self._on_sent(sent, num_bytes)
             seconds = time.monotonic() - began
             if seconds > _GRACE_SECONDS and sent < seconds * _MIN_BYTES_PER_SECOND:
                 raise StorageError(
-                    f"{self._zone.storage_url} took {sent} of {length} bytes in {seconds:.0f} s, "
-                    f"less than {_MIN_BYTES_PER_SECOND} a second; try again"
+                    f"{self._zone.storage_url} took {sent} of {num_bytes} bytes in "
+                    f"{seconds:.0f} s, less than {_MIN_BYTES_PER_SECOND} a second; try again"
                 )
 
     def _rest(self, seconds: float) -> None:
-        """Wait, with signs of life."""
+        """Wait, with a sign of life every few seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._on_sent(0, self._length)
+            self._on_sent(0, self._num_bytes)
             time.sleep(min(left, _BEAT_SECONDS))
 
     def _check(self, answer: httpx.Response, doing: str) -> None:
-        """Judge a status. What the storage wrote is not repeated: it may quote what it was sent."""
+        """Turn every status that is no success into an error.
+
+        The body of the answer is not shown, because it may quote what was sent.
+        """
         status = answer.status_code
         if answer.is_success:
             return
@@ -220,22 +246,23 @@ class BunnyStorage:
             )
         if status == HTTPStatus.INSUFFICIENT_STORAGE:
             raise ResourceError(f"{said}; the storage is full: free space and run again")
-        if status in _MAY_HEAL or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if may_heal(status):
             raise StorageError(f"{said}; try again")
         raise StorageRefusedError(f"{said}; expected success: BUNNY_HOST must name the storage")
 
-    def _stored(self, name: str, length: int, sha256: str) -> Stored:
-        return Stored(name=name, length=length, sha256=sha256, url=self._zone.link(name), path=None)
+    def _stored(self, name: str, num_bytes: int, sha256: str) -> Stored:
+        return Stored(
+            name=name, num_bytes=num_bytes, sha256=sha256, url=self._zone.link(name), path=None
+        )
 
 
 def content_type(name: str) -> str:
-    """What a file of this name is served as."""
+    """The content type that a file of this name is served with."""
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _asked_to_wait(answer: httpx.Response) -> float | None:
-    """Seconds that a storage asks its client to wait, if it says so."""
-    told = answer.headers.get("retry-after", "")
-    if answer.status_code not in _SAYS_WHEN or not (told.isascii() and told.isdigit()):
+def _asked_to_wait(answer: httpx.Response) -> int | None:
+    """Seconds of the Retry-After header, if the storage asks us to wait."""
+    if answer.status_code not in _MAY_SAY_WHEN:
         return None
-    return float(told)
+    return whole_number(answer.headers.get("retry-after", ""))

@@ -1,6 +1,7 @@
-"""A Bunny storage zone and its pull zone: read from the settings; addresses, signed or not.
+"""A Bunny storage zone and its pull zone as the settings describe them, and public addresses.
 
-What is missing or cannot be is refused here, before anything is sent, in words that show no secret.
+Settings that are missing or wrong are refused here, before anything is sent, by messages that show
+no secret.
 """
 
 import base64
@@ -27,25 +28,28 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BunnyZone:
-    """A storage zone, the pull zone in front of it, and what opens them."""
+    """A storage zone, the pull zone that serves it to the public, and the keys of both."""
 
     name: str
     storage_url: str
-    """Base address of the storage's API, without the zone."""
+    """Base address of the storage API, without the zone's name."""
     public_url: str
     """Base address of the pull zone."""
     folder: str
-    """Folder in the zone, without slashes around it; "" is the zone itself."""
+    """Folder in the zone, without slashes around it; "" is the top of the zone."""
     key: SecretStr
+    """Password of the storage zone."""
     token_key: SecretStr | None = None
+    """Key that public addresses are signed with; None if they are not signed."""
     token_seconds: float = 7 * 86400.0
+    """How long a signed address works."""
 
     def path(self, name: str) -> str:
-        """Path of a stored file below the zone, percent-encoded."""
+        """Path of a stored file in the zone, percent-encoded, with a slash in front."""
         return "/" + quote(f"{self.folder}/{name}" if self.folder else name)
 
     def link(self, name: str) -> str:
-        """Public address of a stored file, signed where the pull zone asks for that."""
+        """Public address of a stored file; signed from now on if there is a token key."""
         url = f"{self.public_url}{self.path(name)}"
         if self.token_key is None:
             return url
@@ -56,7 +60,7 @@ def read_zone(settings: Settings) -> BunnyZone:
     """The zone that the settings describe.
 
     Raises:
-        StorageRefusedError: something is missing or cannot be; secrets are not shown.
+        StorageRefusedError: a setting is missing or wrong; secrets are not shown.
     """
     host = settings.bunny_host or _REGION_HOSTS[settings.bunny_region]
     token_key = settings.bunny_token_key or None
@@ -72,12 +76,12 @@ def read_zone(settings: Settings) -> BunnyZone:
 
 
 def signed(url: str, key: SecretStr, *, expires: int) -> str:
-    """The address with a token of the pull zone (Bunny's HS256 scheme) that works until `expires`.
+    """Sign an address with Bunny's HS256 token scheme.
 
     Args:
         url: without a query.
         key: token authentication key of the pull zone.
-        expires: Unix time.
+        expires: Unix time, in seconds, until which the address works.
     """
     message = f"{urlsplit(url).path}{expires}".encode()
     digest = hmac.digest(key.get_secret_value().encode(), message, hashlib.sha256)
@@ -86,7 +90,7 @@ def signed(url: str, key: SecretStr, *, expires: int) -> str:
 
 
 def _needed(variable: str, value: _T | None) -> _T:
-    """A setting that must be there."""
+    """The value of a setting that the storage cannot do without."""
     if not value:
         raise StorageRefusedError(
             f"SEEDVR2_STORAGE=bunny needs {variable}, which is not set; put it into the "
@@ -96,7 +100,7 @@ def _needed(variable: str, value: _T | None) -> _T:
 
 
 def _secret(variable: str, value: SecretStr) -> SecretStr:
-    """A key that can stand in a header."""
+    """A key, refused if it cannot be sent in a header."""
     if not _is_plain(value.get_secret_value()):
         raise StorageRefusedError(
             f"{variable} holds spaces, control or non-ASCII characters (not shown); copy it again"
@@ -105,7 +109,7 @@ def _secret(variable: str, value: SecretStr) -> SecretStr:
 
 
 def _public_url(value: str) -> str:
-    """Address of the pull zone."""
+    """Address of the pull zone; a storage host in its place is refused."""
     url = _base_url("BUNNY_BASE_URL", value)
     if (urlsplit(url).hostname or "").endswith(_STORAGE_HOST):
         raise StorageRefusedError(
@@ -116,7 +120,7 @@ def _public_url(value: str) -> str:
 
 
 def _base_url(variable: str, value: str) -> str:
-    """A host or a base address as a base address without a slash at its end."""
+    """Turn a host or a base address into a base address without a slash at its end."""
     url = value.strip().rstrip("/")
     url = url if "://" in url else f"https://{url}"
     try:
@@ -146,5 +150,5 @@ def _folder(value: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it can stand in a header or an address as it is."""
+    """Whether the text can stand in a header or an address without encoding."""
     return text.isascii() and text.isprintable() and " " not in text

@@ -1,4 +1,4 @@
-"""A local folder as storage."""
+"""A folder of this machine as storage."""
 
 import errno
 import os
@@ -11,16 +11,17 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_directory, sync_file
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LocalStorage:
-    """A folder of this machine.
+    """Stores files in a folder (see `base.Storage`).
 
-    On the same file system a file is stored as a hard link: nothing is read or written twice, and
-    a name is claimed in one step that fails if it is taken. That is safe because neither side is
-    ever opened for writing again: the job replaces its output by rename (a new inode) and removes
-    it by unlink. Elsewhere it is copied beside its name, synced, and then given its name.
+    On the same file system a file is stored as a hard link: its bytes are not copied, and taking a
+    name is one step that fails if the name is taken. Both names then share the same bytes, which
+    is safe because nobody opens a finished file for writing again: a job replaces its output by
+    rename and removes it by unlink. From another file system the file is copied under a temporary
+    name, synced, and then given its name.
     """
 
     def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
@@ -28,7 +29,7 @@ class LocalStorage:
 
         Args:
             folder: where files are kept.
-            public_url: address under which somebody (an edge) serves the folder.
+            public_url: address under which a web server (the edge) serves the folder, if any.
         """
         self._folder = folder
         self._public_url = public_url.rstrip("/") if public_url else None
@@ -37,15 +38,16 @@ class LocalStorage:
         """Store a file (see Storage.put).
 
         Raises:
-            InvalidRequestError: the name holds path separators, a leading dot, or is too long.
-            StorageError: the folder or the file refused, or the file is not what was expected.
+            InvalidRequestError: the name has path separators or a leading dot, or is too long.
+            StorageError: the folder cannot be written, the file cannot be read, or its digest is
+                not the expected one.
             ResourceError: the disk is full.
         """
         check_name(name)
         with translated(f"storing {name} in {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_file(path)
-            length, digest = path.stat().st_size, file_sha256(path)
+            num_bytes, digest = path.stat().st_size, file_sha256(path)
             if sha256 not in (None, digest):
                 raise StorageError(
                     f"{path} is not the file that was made: expected sha256 {sha256}, got "
@@ -53,12 +55,12 @@ class LocalStorage:
                 )
             for candidate in candidates(name):
                 target = self._folder / candidate
-                if self._claim(path, target, digest) or _holds(target, length, digest):
-                    return self._stored(candidate, length, digest)
+                if self._claim(path, target, digest) or _holds(target, num_bytes, digest):
+                    return self._stored(candidate, num_bytes, digest)
         raise no_name_left(name)
 
     def stat(self, name: str) -> Stored | None:
-        """What the folder holds under this name; its bytes are read and hashed."""
+        """The file with this name, or None; its bytes are read and hashed."""
         check_name(name)
         path = self._folder / name
         with translated(f"reading {name} in {self._folder}"):
@@ -72,16 +74,16 @@ class LocalStorage:
         with translated(f"removing {name} from {self._folder}"):
             (self._folder / name).unlink(missing_ok=True)
 
-    def _stored(self, name: str, length: int, sha256: str) -> Stored:
+    def _stored(self, name: str, num_bytes: int, sha256: str) -> Stored:
         path = (self._folder / name).absolute()
         url = f"{self._public_url}/{quote(name)}" if self._public_url else None
-        return Stored(name=name, length=length, sha256=sha256, url=url, path=path)
+        return Stored(name=name, num_bytes=num_bytes, sha256=sha256, url=url, path=path)
 
     def _claim(self, path: Path, target: Path, sha256: str) -> bool:
-        """Store under a name that is free; False if it is taken.
+        """Store the file under `target` if that name is free; False if it is taken.
 
-        The bytes come into the folder under a name that no output can have. It depends on the
-        bytes alone, so what a killed run left is written over.
+        The bytes first get a temporary name, which no output can have because of its dot. It is
+        made from the digest alone, so that it replaces what a killed run has left.
         """
         if target.exists():
             return False
@@ -94,32 +96,33 @@ class LocalStorage:
             staged.unlink(missing_ok=True)
 
 
-def _holds(target: Path, length: int, sha256: str) -> bool:
-    """Whether a file has these bytes already."""
-    return target.is_file() and target.stat().st_size == length and file_sha256(target) == sha256
+def _holds(target: Path, num_bytes: int, sha256: str) -> bool:
+    """Whether this file exists and has these bytes."""
+    return target.is_file() and target.stat().st_size == num_bytes and file_sha256(target) == sha256
 
 
 def _bring(path: Path, staged: Path) -> None:
-    """Link the file, or copy it where it cannot be linked."""
+    """Link the file to its temporary name, or copy it if it cannot be linked."""
     try:
         os.link(path, staged)
     except OSError as error:
-        if error.errno not in _NO_LINK:
+        if error.errno not in _CANNOT_LINK:
             raise
         shutil.copyfile(path, staged)
         sync_file(staged)
 
 
 def _publish(staged: Path, target: Path) -> bool:
-    """Give staged bytes their name; False if it was taken in the meantime."""
+    """Give the file its name; False if the name was taken in the meantime."""
     try:
         os.link(staged, target)
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINK:
+        if error.errno not in _CANNOT_LINK:
             raise
-        # No hard links here at all: a rename, which two runs at once could win one after the other.
+        # This file system has no hard links. A rename replaces a file that another run has put
+        # there just now, so of two such runs the later one wins.
         staged.replace(target)
     sync_directory(target.parent)
     return True

@@ -1,11 +1,16 @@
-"""The storage that the settings name."""
+"""Chooses the storage that the settings name, and checks it before a job begins."""
 
+import logging
 from collections.abc import Callable
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
 from tasks.settings import Settings
-from tasks.storage.base import Storage, logger
+from tasks.storage.base import Storage
+from tasks.storage.bunny import BunnyStorage
+from tasks.storage.bunny_zone import read_zone
 from tasks.storage.local import LocalStorage
+
+logger = logging.getLogger(__name__)
 
 
 def open_storage(
@@ -15,23 +20,21 @@ def open_storage(
 
     Args:
         settings: of this installation.
-        on_sent: told bytes sent and bytes in all while a file goes over the network.
+        on_sent: called with the bytes sent and the bytes in all while a file is sent over the
+            network.
 
     Raises:
-        StorageRefusedError: what the storage needs is not set.
+        StorageRefusedError: a setting that the storage needs is missing or wrong.
     """
     if settings.storage == "bunny":
-        from tasks.storage.bunny import BunnyStorage  # which needs this module's words
-        from tasks.storage.bunny_zone import read_zone
-
         return BunnyStorage(read_zone(settings), on_sent=on_sent)
     return LocalStorage(settings.storage_dir, public_url=settings.public_url)
 
 
 def check_storage(settings: Settings) -> None:
-    """Refuse at the door what could not be delivered in the end: a storage is asked once.
+    """Ask the storage once, so that a job that could not be delivered is refused at its beginning.
 
-    One that does not answer now may do so when the video is done; a warning says so.
+    If the storage does not answer, that is only a warning: it may answer when the video is done.
 
     Raises:
         StorageRefusedError: credentials are missing, or the storage refuses them.

@@ -1,10 +1,14 @@
-"""Whether a stored file's public address shows it: its first and last bytes, by range requests.
+"""Checks that the public address of a stored file shows the file's first and last bytes.
 
-Three answers besides yes. Not yet: 404, 5xx, no answer; CDNs remember a 404 for some seconds and
-replicas lag, so this is asked again. Forbidden: 401 or 403, which no waiting heals. Something else:
-other bytes, another length, a web page with the status 200; an old copy may still give way, so this
-is asked again too. Nothing here may be asked before the storage has taken the file: the 404 would
-be remembered.
+The public address shows one of four things:
+- the file;
+- not yet (404, 5xx, no answer): CDNs remember a 404 for some seconds and replicas lag, so we ask
+  again;
+- forbidden (401, 403): waiting does not help, so this fails at once;
+- something else (other bytes, another length, a web page with the status 200): it may be an old
+  copy that is replaced soon, so we ask again until the time is up.
+
+Ask only after the storage has taken the file: the CDN would remember an early 404.
 """
 
 import time
@@ -16,14 +20,17 @@ from pathlib import Path
 import httpx
 
 from seedvr2_core.errors import ForbiddenError, NotServedError, StorageError, WrongBytesError
-from tasks.net.trusted import open_client, status_text
+from tasks.net.answers import content_length, is_web_page, status_text, whole_number
+from tasks.net.trusted import open_client
 from tasks.net.untrusted import shown_url
 
 RANGE_BYTES = 65536
+"""Bytes that are compared at the beginning and at the end of the file."""
+
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between looks; the last one again and again."""
+"""Seconds between looks; the last pause is repeated."""
 _LOOK_SECONDS = 10.0
-_WEB_PAGES = ("text/html", "application/xhtml+xml")
+"""Limit of one request."""
 _FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _WHOLE_OR_PART = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
 _ADVICE = {
@@ -35,28 +42,26 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A file and the address that must show it."""
+class _Wanted:
+    """The file that was stored, and the public address that must show it."""
 
     url: str
+    """Public address; it may hold a token."""
     path: Path
-    size: int
-    """Bytes of the file."""
-
-    @property
-    def shown(self) -> str:
-        """The address without its token."""
-        return shown_url(self.url)
+    """The file on this machine."""
+    num_bytes: int
+    shown: str
+    """The address without its token, for messages."""
 
     def ranges(self) -> Iterator[range]:
-        """The first and the last bytes, once if they are the same."""
-        last = range(max(0, self.size - RANGE_BYTES), self.size)
+        """Positions of the first and of the last bytes; one range if the file is that small."""
+        last = range(max(0, self.num_bytes - RANGE_BYTES), self.num_bytes)
         if last.start:
-            yield range(min(self.size, RANGE_BYTES))
+            yield range(min(self.num_bytes, RANGE_BYTES))
         yield last
 
     def read(self, part: range) -> bytes:
-        """That part of the file."""
+        """The file's bytes at these positions."""
         with self.path.open("rb") as stream:
             stream.seek(part.start)
             return stream.read(len(part))
@@ -65,20 +70,20 @@ class Wanted:
 def wait_until_served(
     url: str, path: Path, *, patience: float, on_wait: Callable[[StorageError], None]
 ) -> None:
-    """Look until the public address shows the file, with growing pauses.
+    """Look at the public address, with growing pauses, until it shows the file.
 
     Args:
-        url: public address, signed if it must be.
+        url: public address, signed if the pull zone wants that.
         path: the file that was stored, on this machine.
-        patience: seconds after which no new look is taken.
-        on_wait: told after every look but the last what was seen.
+        patience: seconds after which no new look is begun.
+        on_wait: called before every pause with what was seen instead of the file.
 
     Raises:
-        ForbiddenError: it lets nobody in, or does not take the token.
-        NotServedError: it never showed the file.
-        WrongBytesError: in the end it showed something else.
+        ForbiddenError: the address is closed, or does not accept the token.
+        NotServedError: the last look saw no file.
+        WrongBytesError: the last look saw something else.
     """
-    wanted = Wanted(url=url, path=path, size=path.stat().st_size)
+    wanted = _Wanted(url=url, path=path, num_bytes=path.stat().st_size, shown=shown_url(url))
     began = time.monotonic()
     deadline = began + patience
     pauses = iter(_PAUSES)
@@ -96,11 +101,11 @@ def wait_until_served(
                 time.sleep(pause)
 
 
-def _look(client: httpx.Client, wanted: Wanted, deadline: float) -> None:
-    """Ask once for the first and the last bytes.
+def _look(client: httpx.Client, wanted: _Wanted, deadline: float) -> None:
+    """Ask once for the first and for the last bytes.
 
     Raises:
-        ForbiddenError, NotServedError, WrongBytesError: what is seen instead.
+        ForbiddenError, NotServedError, WrongBytesError: the address shows that instead of the file.
     """
     for part in wanted.ranges():
         seconds = min(_LOOK_SECONDS, max(1.0, deadline - time.monotonic()))
@@ -118,12 +123,12 @@ def _look(client: httpx.Client, wanted: Wanted, deadline: float) -> None:
         if got != wanted.read(part):
             raise WrongBytesError(
                 f"{wanted.shown} shows other bytes than were stored "
-                f"(bytes {part.start} to {part.stop - 1} of {wanted.size} differ)"
+                f"(bytes {part.start} to {part.stop - 1} of {wanted.num_bytes} differ)"
             )
 
 
-def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
-    """Judge status and headers."""
+def _check_answer(answer: httpx.Response, wanted: _Wanted) -> None:
+    """Judge an answer by its status and headers."""
     status = answer.status_code
     said = f"{wanted.shown} answers {status_text(status)}"
     if status in _FORBIDDEN:
@@ -133,33 +138,31 @@ def _check_answer(answer: httpx.Response, wanted: Wanted) -> None:
             "the job again sends nothing twice"
         )
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.size} bytes")
+        raise WrongBytesError(f"{said}: what it shows is shorter than {wanted.num_bytes} bytes")
     if status not in _WHOLE_OR_PART:
         raise NotServedError(f"{said}{_from_cache(answer)}, though the file is in storage")
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _WEB_PAGES:
+    if is_web_page(answer):
         raise WrongBytesError(f"{said}, but with a web page where the video should be")
     if encoding := answer.headers.get("content-encoding"):
         raise WrongBytesError(f"{said}, but encoded ({encoding[:20]!r})")
     total = _total(answer)
-    if total != wanted.size:
+    if total != wanted.num_bytes:
         shown = "no length" if total is None else f"{total} bytes"
-        raise WrongBytesError(f"{said}, but with {shown}, expected {wanted.size} bytes")
+        raise WrongBytesError(f"{said}, but with {shown}, expected {wanted.num_bytes} bytes")
 
 
 def _total(answer: httpx.Response) -> int | None:
-    """Bytes of the whole file, by the answer's word."""
-    told = answer.headers.get("content-length", "")
+    """Length of the whole file as the answer states it; None if it does not."""
     if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
-        told = answer.headers.get("content-range", "").rpartition("/")[2]
-    return int(told) if told.isascii() and told.isdigit() else None
+        return whole_number(answer.headers.get("content-range", "").rpartition("/")[2])
+    return content_length(answer)
 
 
 def _body(answer: httpx.Response, part: range, deadline: float) -> bytes:
-    """That part of the file; a server that knows no ranges sends it all, which is read past.
+    """The bytes of this part; a server without ranges sends the whole file, so we skip the rest.
 
     Raises:
-        NotServedError: it does not come in time.
+        NotServedError: they do not come in time.
     """
     position = part.start if answer.status_code == HTTPStatus.PARTIAL_CONTENT else 0
     got = bytearray()
@@ -176,6 +179,6 @@ def _body(answer: httpx.Response, part: range, deadline: float) -> bytes:
 
 
 def _from_cache(answer: httpx.Response) -> str:
-    """Whether a CDN says that it remembers this answer."""
+    """Words for the message if the CDN says that it answered from its cache; else ""."""
     told = answer.headers.get("cdn-cache") or answer.headers.get("x-cache") or ""
     return " from its cache" if "HIT" in told.upper() else ""

@@ -170,7 +170,7 @@ def uploaded(storage: DavStorage, video: JoinedVideo) -> StoredVideo:
     """What the upload task makes of it."""
     put = storage.put(video.path, video.path.name, sha256=video.sha256)
     return StoredVideo(
-        name=put.name, url=put.url, path=None, sha256=put.sha256, size_bytes=put.length
+        name=put.name, url=put.url, path=None, sha256=put.sha256, num_bytes=put.num_bytes
     )
 
 
@@ -193,7 +193,7 @@ def test_upload_and_verify(nginx: Nginx, video: JoinedVideo) -> None:
     kept = nginx.folder / "files" / "out" / stored.name
     assert kept.read_bytes() == video.path.read_bytes()
     assert uploaded(storage, video) == stored
-    assert nginx.puts()[before:] == [f"201 {video.size_bytes}"]
+    assert nginx.puts()[before:] == [f"201 {video.num_bytes}"]
     storage.delete(stored.name)
     assert storage.stat(stored.name) is None
 

@@ -32,13 +32,13 @@ PHASES: dict[str, list[tuple[str, int]]] = {
         ("seedvr2_core.job.sidecar:write_record", 1),
     ],
     "stitch": [
-        ("seedvr2_core.video.join:_Job.write", 1),
+        ("seedvr2_core.video.join:_Joining.write", 1),
         ("seedvr2_core.video.join:check_joined", 1),
         ("tasks.stitch:sync_file", 1),
     ],
     "upload": [
-        ("tasks.storage.base:_bring", 1),
-        ("tasks.storage.base:_publish", 1),
+        ("tasks.storage.local:_bring", 1),
+        ("tasks.storage.local:_publish", 1),
         ("tasks.job.finish:write_bytes", 1),
         ("tasks.job.finish:publish_result", 1),
     ],

@@ -240,5 +240,5 @@ def test_hosts_that_the_operator_allows(
     ):
         settings = settings_with(fetch_allow=(allowed,))
         url = f"http://{host}:{server.port}/a.mp4"
-        assert obtained(settings, video_url=url).size_bytes == 5
+        assert obtained(settings, video_url=url).num_bytes == 5
         assert b"\r\nHost: " + f"{host.lower()}:{server.port}".encode() in server.heads[-1]

@@ -99,7 +99,7 @@ def test_five_redirects_are_followed_and_a_sixth_is_not(
         server.play(f"/{hop}", moved(f"/{hop + 1}"))
     server.play("/6", answer(body=b"video"))
     first = f"http://{server.host}"
-    assert obtained(trusting, video_url=f"{first}/1").size_bytes == 5
+    assert obtained(trusting, video_url=f"{first}/1").num_bytes == 5
     server.heads.clear()
     refused(trusting, SourceRefusedError, "redirects more than 5 times", video_url=f"{first}/0")
     assert len(server.heads) == 6
@@ -115,10 +115,10 @@ def test_the_body_of_a_redirect_is_not_read(
         talk.pour(bytes(2**16))
 
     server.play("/b.mp4", answer(body=b"video"))
-    assert obtained(trusting, video_url=server.play("/a.mp4", endless)).size_bytes == 5
+    assert obtained(trusting, video_url=server.play("/a.mp4", endless)).num_bytes == 5
     bomb = gzip.compress(bytes(10 * 2**20))
     packed = answer("302 Found", bomb, Location="/b.mp4", Content_Encoding="gzip")
-    assert obtained(trusting, video_url=server.play("/c.mp4", packed)).size_bytes == 5
+    assert obtained(trusting, video_url=server.play("/c.mp4", packed)).num_bytes == 5
 
 
 def test_a_chain_that_ends_at_a_private_address(

@@ -23,7 +23,6 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from tasks.net import untrusted
-from tasks.net import untrusted as safe_http
 from tasks.schemas import UpscaleRequest
 from tasks.sources import download
 from tasks.sources.obtain import check_source
@@ -203,7 +202,7 @@ class TestPatience:
     def test_headers_that_do_not_come(
         self, server: HostileServer, trusting, refused, monkeypatch, play: str
     ) -> None:
-        monkeypatch.setattr(safe_http, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(untrusted, "ANSWER_SECONDS", 0.3)
 
         def slow_redirect(talk: Talk) -> None:
             talk.released.wait(0.1)
@@ -408,14 +407,14 @@ class TestTls:
         self, tls_server, settings_with, refused, obtained, resolver, certificate, monkeypatch
     ) -> None:
         trusted = ssl.create_default_context(cafile=certificate[0])
-        monkeypatch.setattr(untrusted, "trusted", lambda: trusted)
+        monkeypatch.setattr(untrusted, "tls_context", lambda: trusted)
         settings = settings_with(fetch_allow=("good.test", "other.test"))
         for name in ("good.test", "other.test"):
             resolver.name(name, ["127.0.0.1"])
         wrong = f"https://good.test:{tls_server.port}/a.mp4"
         refused(settings, NEVER, "certificate is not trusted .*good.test", video_url=wrong)
         right = f"https://other.test:{tls_server.port}/a.mp4"
-        assert obtained(settings, video_url=right).size_bytes == 5
+        assert obtained(settings, video_url=right).num_bytes == 5
 
     def test_tls_to_a_plain_port(self, server: HostileServer, trusting, refused) -> None:
         refused(trusting, LATER, "no connection for", video_url=f"https://{server.host}/a.mp4")
@@ -443,7 +442,7 @@ def test_names_that_servers_give(
     url = server.play("/a.mp4", answer(body=b"video", Content_Disposition=disposition))
     source = obtained(trusting, video_url=url)
     assert source.name == name
-    assert source.path.parent == trusting.work_dir / "sources"
+    assert source.path.parent == trusting.sources_dir
 
 
 def test_the_request_gives_nothing_away(server: HostileServer, trusting, obtained) -> None:

@@ -67,4 +67,4 @@ def made_video(folder: Path, size: int = 300_000, name: str = "output.mp4") -> J
     path = folder / name
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return JoinedVideo(path=path, sha256=sha256, size_bytes=size, num_frames=75)
+    return JoinedVideo(path=path, sha256=sha256, num_bytes=size, num_frames=75)

@@ -21,11 +21,12 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files.locks import hold_lock
 from tasks.fetch import fetch
+from tasks.net.untrusted import check_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import obtain as intake
 from tasks.sources.names import name_in, plain_name
-from tasks.sources.partial import Place
+from tasks.sources.partial import PartialDownload
 
 VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
 OTHER = hashlib.shake_256(b"other").digest(2 * 2**20)
@@ -41,7 +42,7 @@ def _by_url(url: str) -> UpscaleRequest:
 
 def parts(settings: Settings) -> list[str]:
     """Suffixes of what lies in the intake, locks left out."""
-    found = sorted(path.suffix for path in (settings.work_dir / "intake").glob("*"))
+    found = sorted(path.suffix for path in settings.intake_dir.glob("*"))
     return [suffix for suffix in found if suffix != ".lock"]
 
 
@@ -50,9 +51,9 @@ def test_whole_download(server, settings: Settings) -> None:
     source = get(server.url("/a%20clip.mp4?token=x#t=1"))
     digest = hashlib.sha256(VIDEO).hexdigest()
     assert source == FetchedSource(
-        path=settings.work_dir / "sources" / digest,
+        path=settings.sources_dir / digest,
         sha256=digest,
-        size_bytes=len(VIDEO),
+        num_bytes=len(VIDEO),
         name="a clip.mp4",
     )
     assert source.path.read_bytes() == VIDEO
@@ -188,7 +189,8 @@ def test_killed_while_downloading(server, settings: Settings) -> None:
         [sys.executable, "-c", code, server.url("/a.mp4")], env=os.environ | environment
     )
     try:
-        while not any(p.stat().st_size for p in settings.work_dir.glob("intake/*.part")):
+        part = PartialDownload(check_url(server.url("/a.mp4"), settings), settings).part
+        while not (part.exists() and part.stat().st_size):
             assert process.poll() is None
             time.sleep(0.05)
     finally:
@@ -311,7 +313,7 @@ def test_work_dir_that_cannot_be_made(server, settings_with, tmp_path: Path) -> 
 
 def test_another_process_keeps_the_address_too_long(server, settings_with) -> None:
     settings = settings_with(fetch_allow=(server.host,), fetch_seconds=0.1)
-    lock = Place(server.url("/a.mp4"), settings).lock
+    lock = PartialDownload(check_url(server.url("/a.mp4"), settings), settings).lock
     with hold_lock(lock, timeout=0, on_wait=lambda: None), pytest.raises(DeadlineError):
         get(server.url("/a.mp4"))
     assert server.requests == []

@@ -18,7 +18,7 @@ def _joined(tmp_path: Path, content: bytes) -> JoinedVideo:
     path = tmp_path / "output.mp4"
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return JoinedVideo(path=path, sha256=sha256, size_bytes=len(content), num_frames=1)
+    return JoinedVideo(path=path, sha256=sha256, num_bytes=len(content), num_frames=1)
 
 
 def test_upload_and_again(settings_with, tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_upload_and_again(settings_with, tmp_path: Path) -> None:
     stored = upload.fn(video, "a.mp4")
     assert stored.path == tmp_path / "work" / "output" / "a.mp4"
     assert stored.path.read_bytes() == b"video"
-    assert (stored.sha256, stored.size_bytes, stored.url) == (video.sha256, 5, None)
+    assert (stored.sha256, stored.num_bytes, stored.url) == (video.sha256, 5, None)
     assert upload.fn(video, "a.mp4") == stored
 
 
@@ -87,10 +87,10 @@ def listener() -> Iterator[Listener]:
 def test_upload_to_an_edge_and_again(edge: Edge, tmp_path: Path) -> None:
     video = made_video(tmp_path)
     stored = upload.fn(video, "a.mp4")
-    assert (stored.name, stored.path, stored.size_bytes) == ("a.mp4", None, video.size_bytes)
+    assert (stored.name, stored.path, stored.num_bytes) == ("a.mp4", None, video.num_bytes)
     assert stored.url == f"{edge.url}/{tmp_path.name}/a.mp4"
     assert upload.fn(video, "a.mp4") == stored
-    assert edge.app.received() == video.size_bytes
+    assert edge.app.received() == video.num_bytes
     assert not edge.app.public()
 
 

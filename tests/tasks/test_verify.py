@@ -30,7 +30,7 @@ def video(tmp_path: Path) -> JoinedVideo:
 def stored(settings_with, video: JoinedVideo) -> StoredVideo:
     put = open_storage(settings_with()).put(video.path, "a.mp4")
     return StoredVideo(
-        name=put.name, url=put.url, path=put.path, sha256=put.sha256, size_bytes=put.length
+        name=put.name, url=put.url, path=put.path, sha256=put.sha256, num_bytes=put.num_bytes
     )
 
 

@@ -47,7 +47,7 @@ class TestSentVideos:
         assert (parameters["video_url"], parameters["resolution"]) == (reference, "4k")
         request = UpscaleRequest(video_url=reference)
         source = obtain_source(request, settings, note=lambda _: None)
-        assert (source.sha256, source.size_bytes, source.name) == (SHA256, len(VIDEO), name)
+        assert (source.sha256, source.num_bytes, source.name) == (SHA256, len(VIDEO), name)
 
     def test_a_form(self, client: httpx.Client, settings: Settings) -> None:
         form = {"resolution": "4k", "seed": "3", "temporal_overlap": ""}

@@ -69,14 +69,14 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
 def test_what_the_operator_names(entry: str, host: str, port: int, named: bool) -> None:
     reach = Reach.of(Settings(fetch_allow=(entry,)))
     assert reach.names(host, port) is named
-    assert reach.takes_address(host, ip_address("10.0.0.5"), port) is named
+    assert reach.takes_ip(host, ip_address("10.0.0.5"), port) is named
     assert reach.takes_port(host, port) is (named or port == 80)
 
 
 def test_nothing_is_named_by_default() -> None:
     assert Settings().fetch_allow == ()
     reach = Reach.of(Settings())
-    assert not reach.takes_address("localhost", ip_address("127.0.0.1"), 80)
+    assert not reach.takes_ip("localhost", ip_address("127.0.0.1"), 80)
     assert [p for p in range(1, 2**16) if reach.takes_port("example.org", p)] == [
         80,
         443,

@@ -112,6 +112,6 @@ def test_shown_url(url: str, shown: str) -> None:
 
 def test_check_url_takes_what_people_paste() -> None:
     assert (
-        str(check_url(" HTTPS://Example.org/a b.mp4\n", Settings()))
+        str(check_url(" HTTPS://Example.org/a b.mp4\n", Settings()).url)
         == "https://example.org/a%20b.mp4"
     )

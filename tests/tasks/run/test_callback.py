@@ -232,7 +232,7 @@ def probed_earlier(clip: Path, settings: Settings) -> ProbedSource:
     sha256 = file_sha256(clip)
     size = clip.stat().st_size
     return ProbedSource(
-        source=FetchedSource(path=clip, sha256=sha256, size_bytes=size, name=clip.name),
+        source=FetchedSource(path=clip, sha256=sha256, num_bytes=size, name=clip.name),
         info_path=settings.work_dir / "probes" / f"{sha256}.json",
         width=64,
         height=48,

@@ -36,7 +36,7 @@ def test_local_file_stays_in_place(settings_with, tmp_path: Path) -> None:
     source = fetch.fn(UpscaleRequest(video_path=str(path)))
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert source == FetchedSource(
-        path=path, sha256=digest, size_bytes=len(CONTENT), name="my clip.mp4"
+        path=path, sha256=digest, num_bytes=len(CONTENT), name="my clip.mp4"
     )
     check_source(UpscaleRequest(video_path=str(path)), settings)
     assert not settings.work_dir.exists()
@@ -84,9 +84,9 @@ def test_upload(settings_with, prefix: str) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     for _ in range(2):
         source = fetch.fn(UpscaleRequest(video_base64=text))
-        assert source.path == settings.work_dir / "sources" / digest
+        assert source.path == settings.sources_dir / digest
         assert source.path.read_bytes() == CONTENT
-        assert (source.name, source.size_bytes) == (f"upload-{digest[:8]}", 1000)
+        assert (source.name, source.num_bytes) == (f"upload-{digest[:8]}", 1000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.obtain import check_source, obtain_source
-from tasks.sources.uploads import PartFile, find_upload, intake_dir, sweep_parts, upload_reference
+from tasks.sources.uploads import PartFile, find_upload, sweep_parts, upload_reference
 
 VIDEO = b"video" * 1000
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
@@ -21,20 +21,20 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def uploaded(settings: Settings, content: bytes = VIDEO) -> Path:
-    part = PartFile(intake_dir(settings))
+    part = PartFile(settings.intake_dir)
     part.write(content)
-    target = intake_dir(settings) / part.sha256
+    target = settings.intake_dir / part.sha256
     part.publish(target)
     part.close()
     return target
 
 
 def test_a_part_becomes_a_file_or_nothing(settings: Settings) -> None:
-    folder = intake_dir(settings)
+    folder = settings.intake_dir
     part = PartFile(folder)
     part.write(VIDEO[:7])
     part.write(VIDEO[7:])
-    assert (part.sha256, part.length) == (SHA256, len(VIDEO))
+    assert (part.sha256, part.num_bytes) == (SHA256, len(VIDEO))
     part.close()
     assert list(folder.iterdir()) == []
     assert uploaded(settings).read_bytes() == VIDEO
@@ -43,7 +43,7 @@ def test_a_part_becomes_a_file_or_nothing(settings: Settings) -> None:
 
 
 def test_a_sweep_leaves_what_is_being_written(settings: Settings) -> None:
-    folder = intake_dir(settings)
+    folder = settings.intake_dir
     part = PartFile(folder)
     (folder / ".upload-dead.part").write_bytes(b"x")
     assert sweep_parts(folder) == 1

@@ -50,7 +50,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStorage:
 
 def test_put_stat_delete(storage: LocalStorage, tmp_path: Path) -> None:
     stored = storage.put(_file(tmp_path, b"video"), "a_1080p.mp4")
-    assert (stored.name, stored.length, stored.url) == ("a_1080p.mp4", 5, None)
+    assert (stored.name, stored.num_bytes, stored.url) == ("a_1080p.mp4", 5, None)
     assert stored.sha256 == _sha256(b"video")
     assert stored.path
     assert stored.path.read_bytes() == b"video"

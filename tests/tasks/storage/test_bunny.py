@@ -58,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_put_stat_delete(edge: Edge, storage: BunnyStorage, path: Path) -> None:
     stored = storage.put(path, "a b.mp4", sha256=SHA256)
-    assert (stored.name, stored.length, stored.sha256) == ("a b.mp4", len(CONTENT), SHA256)
+    assert (stored.name, stored.num_bytes, stored.sha256) == ("a b.mp4", len(CONTENT), SHA256)
     assert stored.url == f"{edge.url}/out/a%20b.mp4"
     assert stored.path is None
     assert edge.stored() == {"a b.mp4": CONTENT}
