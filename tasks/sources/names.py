@@ -14,7 +14,7 @@ def plain_name(name: str) -> str:
     cut to 120 characters with its suffix kept. The result may be empty.
     """
     last = unquote(name, errors="replace").replace("\\", "/").rpartition("/")[2]
-    last = "".join(c for c in last if c.isprintable()).strip().lstrip(".").strip()
+    last = "".join(c for c in last if c.isprintable()).lstrip(". ").rstrip()
     if len(last) <= _MAX_NAME:
         return last
     suffix = PurePosixPath(last).suffix[:16]
