@@ -24,9 +24,10 @@ from tasks.schemas import (
     Resolution,
     StitchMode,
     UpscaleResult,
+    check_pool,
     check_request,
 )
-from tasks.settings import check_pool, get_settings
+from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
 from tasks.storage import check_storage

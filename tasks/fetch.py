@@ -1,4 +1,4 @@
-"""Fetch: the source comes to this machine, whole and hashed."""
+"""Fetch: bring the source to this machine, whole and hashed."""
 
 import os
 
@@ -12,10 +12,10 @@ from tasks.step import step
 
 @step(name="fetch", retries=5, retry_delay_seconds=[2, 8, 30, 60, 120], retry_jitter_factor=0.5)
 def fetch(request: UpscaleRequest) -> FetchedSource:
-    """Download a URL, decode an upload, or take a local file where it lies.
+    """Download an address, decode base64, or take an upload or a local file where it lies.
 
-    Side effects: WORK_DIR/intake (parts, locks) and WORK_DIR/sources/<sha256>.
-    Limits: SEEDVR2_FETCH_SECONDS an attempt; a retry goes on where the last one stopped.
+    Side effects: files in WORK_DIR/intake (parts, locks) and WORK_DIR/sources/<sha256>.
+    Limits: SEEDVR2_FETCH_SECONDS for each attempt; a retry goes on where the last one stopped.
     Raises: InvalidRequestError, InvalidVideoError, SourceRefusedError, ResourceError (final),
         SourceUnavailableError (retried).
     """
@@ -23,6 +23,6 @@ def fetch(request: UpscaleRequest) -> FetchedSource:
     settings = get_settings()
     source = obtain_source(request, settings, note=log.info)
     if source.path.parent in (settings.sources_dir, settings.intake_dir):
-        os.utime(source.path)  # a sweep goes by age
+        os.utime(source.path)  # a sweep removes what has not been used for long
     log.info("source %s: %d bytes, sha256 %s", source.name, source.num_bytes, source.sha256)
     return source

@@ -1,6 +1,6 @@
-"""What travels: the request, what tasks hand each other, the result. Small and serialisable.
+"""The request, the values that tasks hand each other, and the result: small and serialisable.
 
-Imports no Prefect and no torch, so that the command line can refuse a bad request at once.
+Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
 from pathlib import Path
@@ -26,7 +26,8 @@ from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
 MAX_BASE64_BYTES = 350_000
-"""Prefect refuses parameters over 512 KB; larger videos go by URL, path or upload."""
+"""Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
+URL, path or upload."""
 
 
 def _lower(value: object) -> object:
@@ -45,7 +46,7 @@ def _plain_model(value: object) -> object:
 
 
 def offered_models() -> list[str]:
-    """auto and the engines that a request may name; test engines where the settings say so."""
+    """The models that a request may name: auto and the engines; test engines if they are on."""
     test_engines = get_settings().test_engines
     return ["auto", *(n for n, spec in ENGINES.items() if test_engines or not spec.test_only)]
 
@@ -57,7 +58,7 @@ def _offered_model(name: str) -> str:
 
 
 def _signable(url: str) -> str:
-    """An address for callbacks that may be connected to, where callbacks can be signed."""
+    """Refuse an address that may not be connected to, and any if we have no secret to sign with."""
     settings = get_settings()
     if settings.callback_secret is None:
         raise ValueError(
@@ -69,7 +70,7 @@ def _signable(url: str) -> str:
 
 
 class _OfferedModels:
-    """Makes forms offer the models as a list."""
+    """Makes the JSON schema list the models, so that forms offer them."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -90,9 +91,9 @@ Preset = Literal[
 
 
 class Record(BaseModel):
-    """Base of all schemas: unknown fields are mistakes, values do not change."""
+    """Base of all schemas: unknown fields are refused, and values cannot be changed."""
 
-    # Addresses carry secrets in their query strings, and errors end in logs.
+    # Addresses may carry secrets in their query strings, and errors end up in logs.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
@@ -205,10 +206,10 @@ class UpscaleRequest(Record):
 
 
 def check_request(**parameters: object) -> UpscaleRequest:
-    """Validate flow or command parameters.
+    """Validate the parameters of a flow run or a command.
 
     Raises:
-        InvalidRequestError: one sentence that names each wrong field and what it may be.
+        InvalidRequestError: one sentence that names each wrong field and its allowed values.
     """
     try:
         return UpscaleRequest.model_validate(parameters)
@@ -216,12 +217,26 @@ def check_request(**parameters: object) -> UpscaleRequest:
         raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
 
 
+def check_pool(resolution: str) -> None:
+    """Refuse a run whose resolution this worker pool does not make.
+
+    Raises:
+        InvalidRequestError: which resolutions the pool makes.
+    """
+    allowed = get_settings().resolutions
+    if resolution not in allowed:
+        raise InvalidRequestError(
+            f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
+            "deployment for that resolution"
+        )
+
+
 _NOT_SHOWN = ("video_url", "video_base64", "callback_url")
-"""Fields whose value no message repeats."""
+"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
 
 
 def _sentence(error: object) -> str:
-    """One validation error in words."""
+    """One of pydantic's validation errors in words."""
     assert isinstance(error, dict)
     where = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -233,28 +248,29 @@ def _sentence(error: object) -> str:
 
 
 class FetchedSource(Record):
-    """A source that lies on this machine, whole."""
+    """A whole source on this machine."""
 
     path: Path
     sha256: str
+    """Hex, lower case."""
     num_bytes: int
     name: str
-    """What people call it: the file name in the URL or path, without directories or query."""
+    """Its name for people: the file name in the URL or path, without directories or query."""
 
 
 class Device(Record):
-    """Where an engine can run."""
+    """A device that an engine can run on."""
 
     name: str
     """Torch device string: "cuda:0", "cpu"."""
     kind: str
-    """What it is called; "cpu" for the host."""
+    """The GPU's model name; "cpu" for the CPU."""
     free_bytes: int | None = None
-    """Memory that was free when the source was probed; None: the host's."""
+    """GPU memory that was free when the source was probed; None for the CPU."""
 
 
 class ProbedSource(Record):
-    """A source that is a video."""
+    """A source that the probe has found to be a video, and the devices of this machine."""
 
     source: FetchedSource
     info_path: Path
@@ -264,14 +280,14 @@ class ProbedSource(Record):
     num_frames: int
     duration_seconds: float
     devices: tuple[Device, ...]
-    """What the child sees, best first."""
+    """Devices that the child process can use, best first."""
     cpu_count: int
     cuts_path: Path | None = None
-    """JSON of `planning.plan.CutList`; None where the engine does not look at shots."""
+    """JSON of `planning.plan.CutList`; None if the engine does not look at shots."""
 
 
 class PlannedJob(Record):
-    """A job whose plan.json is written."""
+    """A job whose plan.json has been written."""
 
     job_key: str
     job_dir: Path
@@ -283,7 +299,7 @@ class PlannedJob(Record):
     resolution: str
     engine: str
     engine_label: str
-    """The engine in words, for metadata and people."""
+    """The engine's name for people and for the video's metadata."""
     device: str
     output_name: str
     eta_seconds: float
@@ -294,7 +310,9 @@ class PlannedJob(Record):
 
 
 class Prospect(Record):
-    """What will come out of a planned job: the part of its record that outlives its process."""
+    """What a planned job will make. It is kept in the progress artifact, where `recover` finds it
+    when the job's process is gone.
+    """
 
     job_key: str
     output_name: str
@@ -309,14 +327,14 @@ class Prospect(Record):
 
 
 class JoinedVideo(Record):
-    """The finished file in the job directory."""
+    """The finished file in the job's directory."""
 
     path: Path
     sha256: str
     num_bytes: int
     num_frames: int
     preview: Path | None = None
-    """Before/after picture beside it."""
+    """Before/after picture in the same directory, if there is one."""
     notes: tuple[str, ...] = ()
 
 
@@ -325,16 +343,16 @@ class StoredVideo(Record):
 
     name: str
     url: str | None
-    """Public address; None where the storage has none (a local folder)."""
+    """Public address; None if the storage has none (a local folder that nobody serves)."""
     path: Path | None
-    """Where a local storage keeps it."""
+    """The file in a local folder; None if it is not on this machine."""
     sha256: str
     num_bytes: int
 
 
 class UpscaleResult(Record):
-    """What the caller gets; also the result artifact, whose table begins with what people look for,
-    and result.json.
+    """What the caller gets. It is also the result artifact, a table that begins with the columns
+    people look for, and result.json in the job's directory.
     """
 
     filename: str

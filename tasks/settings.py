@@ -1,7 +1,7 @@
-"""Settings of the installation: the only reader of the environment.
+"""Settings of the installation; no other module reads the environment.
 
 Every field is an environment variable with the prefix SEEDVR2_ (SEEDVR2_WORK_DIR, ...). What a
-job is asked to do is no setting: that is the request (`tasks/schemas.py`).
+single job should do is not a setting but part of the request (`tasks/schemas.py`).
 """
 
 import os
@@ -18,24 +18,21 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from seedvr2_core.errors import InvalidRequestError
+Seconds = Annotated[float, Field(gt=0)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 
 RESOLUTIONS = ("720p", "1080p", "2k", "4k")
-DEPLOYMENTS = {
-    "720p": "upscale/h100",
-    "1080p": "upscale/h100",
-    "2k": "upscale/h200",
-    "4k": "upscale/h200",
-}
+_H100, _H200 = "upscale/h100", "upscale/h200"
+DEPLOYMENTS = {"720p": _H100, "1080p": _H100, "2k": _H200, "4k": _H200}
 
 
 def _also(old_name: str) -> AliasChoices:
-    """Our name, and the old service's."""
+    """Two names of a variable: with our prefix, and as the service that we replace called it."""
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
 class Settings(BaseSettings):
-    """What this machine or pool allows and where it keeps things."""
+    """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(
         env_prefix="SEEDVR2_", extra="ignore", frozen=True, validate_by_name=True
@@ -57,9 +54,8 @@ class Settings(BaseSettings):
         description="Folder with the weights of the SeedVR2 models. "
         "Not set: the folder `weights` in the work directory.",
     )
-    hf_endpoint: str | None = Field(
+    hf_endpoint: WebAddress | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="Address of the model hub, or of a mirror of it, that "
         "`seedvr2 weights download` downloads from. Not set: huggingface.co.",
     )
@@ -98,19 +94,17 @@ class Settings(BaseSettings):
     )
     bunny_region: Literal["de", "uk", "ny", "la", "sg", "se", "br", "jh", "syd"] = Field(
         default="de",
-        description="Main region of the storage zone. It decides which of Bunny's hosts "
-        "videos are sent to.",
+        description="Main region of the storage zone; it decides which host videos are sent to.",
     )
     bunny_host: str | None = Field(
         default=None,
         validation_alias=_also("BUNNY_HOST"),
-        description="Host or base address of the storage API, in place of the host of the region. "
-        "Needed only for a storage that is not Bunny's own but speaks its protocol.",
+        description="Host or base address of the storage API. Not set: the host of the region.",
     )
     bunny_token_key: SecretStr | None = Field(
         default=None,
-        description="Token authentication key of the pull zone. If it is set, the addresses of "
-        "finished videos are signed; not set: they are plain and do not expire.",
+        description="Token authentication key of the pull zone, to sign the addresses of finished "
+        "videos with. Not set: addresses are plain and do not expire.",
     )
     bunny_token_seconds: float = Field(
         default=7 * 86400.0,
@@ -121,17 +115,16 @@ class Settings(BaseSettings):
         default=100.0,
         gt=0,
         le=110,
-        description="How many seconds the public address may take, after the upload, to show the "
-        "stored file. The job fails if it does not.",
+        description="How many seconds after the upload the public address may take to show the "
+        "stored file, before the job fails.",
     )
     secrets_dir: DirectoryPath | None = Field(
         default=None,
         description="Folder with secrets as files: a file that has the name of a variable holds "
-        "that variable's value. A value in the environment takes precedence.",
+        "that variable's value. The environment takes precedence.",
     )
-    segment_seconds: float = Field(
+    segment_seconds: Seconds = Field(
         default=10.0,
-        gt=0,
         description="Target length of a segment, in seconds of video. A segment is what a job "
         "saves at a time: after a crash only the segments that were not finished are made again.",
     )
@@ -164,12 +157,10 @@ class Settings(BaseSettings):
     fetch_max_bytes: int = Field(
         default=50 * 10**9,
         gt=0,
-        description="Size of the largest video that is accepted, in bytes, "
-        "whether it is downloaded or sent to the gateway.",
+        description="Size of the largest video that is accepted, downloaded or sent, in bytes.",
     )
-    fetch_seconds: float = Field(
+    fetch_seconds: Seconds = Field(
         default=3600.0,
-        gt=0,
         description="How many seconds one attempt to download a video may take, and how many a "
         "caller may take to send one to the gateway.",
     )
@@ -190,90 +181,71 @@ class Settings(BaseSettings):
         description="Keep the segments of finished jobs, to look into them. "
         "Off: they are removed as soon as the finished video is stored and verified.",
     )
-    stall_seconds: float | None = Field(
+    stall_seconds: Seconds | None = Field(
         default=None,
-        gt=0,
         description="How many seconds the restoring process may show no sign of life before it is "
         "ended and started again. Not set: planned for each job from resolution and batch size.",
     )
-    job_seconds: float | None = Field(
+    job_seconds: Seconds | None = Field(
         default=None,
-        gt=0,
-        description="How many seconds the restoring part of a job may take in all; after that the "
-        "job fails, and a new run of the same request goes on. Not set: three times the expected "
-        "time, at least two hours.",
+        description="How many seconds the restoring of a job may take in all; then it fails, and a "
+        "new run goes on. Not set: three times the expected time, at least two hours.",
     )
-
     deployments: Annotated[dict[str, str], NoDecode] = Field(
         default=DEPLOYMENTS,
         description="Comma-separated list of RESOLUTION=FLOW/DEPLOYMENT: which Prefect deployment "
         "makes which resolution; `*` stands for all that are not named. A resolution that is "
         "missing is refused. Set the same for `make deploy`, workers and gateway.",
     )
-
     image: str | None = Field(
         default=None,
         description="Container image of the docker work pools; `make deploy` reads it. "
         "Not set: `seedvr2:<git commit of the checkout>`.",
     )
-    alert_url: str | None = Field(
+    alert_url: WebAddress | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="Address that Prefect sends alerts to (late runs, a work pool without "
         "workers), by POST; `make deploy` reads it. Not set: no alerts.",
     )
     heartbeat_lost_seconds: float = Field(
         default=540.0,
         ge=30,
-        description="After how many seconds without a heartbeat Prefect marks a run as crashed; "
-        "`make deploy` reads it. The default is three times the worker's "
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY; change both together.",
+        description="After how many seconds without a heartbeat Prefect marks a run as crashed "
+        "(`make deploy` reads it): three times the workers' PREFECT_FLOWS_HEARTBEAT_FREQUENCY.",
     )
-    recover_margin_seconds: float = Field(
+    recover_margin_seconds: Seconds = Field(
         default=300.0,
-        gt=0,
-        description="How many seconds the `recover` flow grants a job beyond its expected end and "
-        "beyond its limits before it acts.",
+        description="How many seconds beyond a job's expected end and limits `recover` waits.",
     )
-    recover_wait_seconds: float = Field(
+    recover_wait_seconds: Seconds = Field(
         default=60.0,
-        gt=0,
         description="How many seconds the `recover` flow watches a crashed run for a sign of life, "
         "and then again waits for its worker to end it.",
     )
-    recover_pending_seconds: float = Field(
+    recover_pending_seconds: Seconds = Field(
         default=1800.0,
-        gt=0,
         description="How many seconds a worker may take to start a run that it has accepted, "
         "pulling the image included. After that `recover` gives the run to another worker.",
     )
-    recover_look_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        description="How many seconds the `recover` flow waits between its looks for the finished "
-        "video in the storage.",
+    recover_look_seconds: Seconds = Field(
+        default=10.0, description="How many seconds `recover` waits between two looks at storage."
     )
-
     gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Comma-separated list of the SHA-256 digests (hex) of the bearer tokens that "
         "the gateway accepts; `python -m deployments.gateway --new-token` makes a token and its "
         "digest. Empty: the gateway asks for no token and listens on this machine only.",
     )
-    gateway_url: str = Field(
+    gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",
-        pattern=r"^https?://",
-        description="Address of the gateway that `seedvr2 submit`, `status`, `logs` and `cancel` "
-        "talk to.",
+        description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
     )
     gateway_token: SecretStr | None = Field(
         default=None,
-        description="Bearer token that `seedvr2 submit`, `status`, `logs` and `cancel` show the "
-        "gateway. Not set: none is sent.",
+        description="Bearer token that commands send to the gateway. Not set: none is sent.",
     )
-    public_url: str | None = Field(
+    public_url: WebAddress | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="Public address under which the folder of the `local` storage is served; "
         "`seedvr2 serve` sets it. Not set: results name the file's path and no address.",
     )
@@ -293,10 +265,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then files in SEEDVR2_SECRETS_DIR."""
+        """Take values from arguments, else the environment, else files in SEEDVR2_SECRETS_DIR."""
         del dotenv_settings, file_secret_settings
         folder = os.environ.get("SEEDVR2_SECRETS_DIR")
-        if not folder or not Path(folder).is_dir():  # the field's own check says so
+        if not folder or not Path(folder).is_dir():  # the field's own check refuses it
             return init_settings, env_settings
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
 
@@ -314,7 +286,7 @@ class Settings(BaseSettings):
     @field_validator("deployments")
     @classmethod
     def _whole_table(cls, value: dict[str, str]) -> dict[str, str]:
-        """Refuse resolutions that do not exist and names that are no deployment's."""
+        """Refuse unknown resolutions and names that are not of the form flow/deployment."""
         if not value or set(value) - set(RESOLUTIONS):
             raise ValueError(f"got resolutions {sorted(value)}; known: {RESOLUTIONS} and *")
         if wrong := [n for n in value.values() if len([p for p in n.split("/") if p]) != 2]:
@@ -324,7 +296,7 @@ class Settings(BaseSettings):
     @field_validator("gateway_tokens")
     @classmethod
     def _digests(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse what is no digest, without showing it: it may be the token itself."""
+        """Refuse entries that are no digests, without showing them: one may be the token itself."""
         if wrong := [i for i, one in enumerate(value, 1) if not re.fullmatch("[0-9a-f]{64}", one)]:
             raise ValueError(
                 f"entries {wrong} are no SHA-256 digests (64 hex digits); make a token and its "
@@ -335,7 +307,7 @@ class Settings(BaseSettings):
     @field_validator("resolutions", "fetch_allow", "gateway_tokens", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Read a comma list."""
+        """Read a comma-separated list."""
         if isinstance(value, str):
             return tuple(item.strip().lower() for item in value.split(",") if item.strip())
         return value
@@ -343,7 +315,7 @@ class Settings(BaseSettings):
     @field_validator("resolutions")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse resolutions that do not exist."""
+        """Refuse unknown resolutions."""
         if unknown := set(value) - set(RESOLUTIONS):
             raise ValueError(f"unknown resolutions {sorted(unknown)}; known: {RESOLUTIONS}")
         return value
@@ -392,18 +364,20 @@ _SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
 
 
 def child_environment() -> dict[str, str]:
-    """Environment of whatever runs a model: ours, and what torch asks for on a GPU.
+    """Environment of a process that runs a model: ours without its secrets, plus tuning.
 
-    Allocators that waste little memory, on the device and on the host (one arena: threads that come
-    and go with every segment would each leave one behind; pictures are taken from it as well: pages
-    of their own would be cleared by the kernel for each of them, 6 ms of CPU a 720p frame, and what
-    holes they leave goes back after every segment); a cuBLAS workspace with which sums have one
-    order. Our keys are left out: decoders of strangers' videos have no use for them.
+    One malloc arena, because threads come and go with every segment and each would leave an arena
+    behind. Pictures lie in it too: pages of their own would be cleared by the kernel for every
+    picture, 6 ms of CPU per 720p frame; free memory is returned after every segment. The others
+    save GPU memory and let cuBLAS add in one fixed order, so that results are reproducible.
+
+    Variables that are set already keep their values. Secrets are left out because the process
+    decodes videos of strangers and needs none.
     """
     given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {
         "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most that glibc takes: a 4k picture
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # glibc's maximum; a 4k picture fits
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -412,29 +386,15 @@ def child_environment() -> dict[str, str]:
 
 
 _in_force: Settings | None = None
-"""What `use_settings` put in the place of the environment."""
+"""What `use_settings` has put in the place of the environment."""
 
 
 def get_settings() -> Settings:
-    """The settings in force: the environment's, or what `use_settings` put in their place."""
+    """The settings in force: those of the environment, or those given to `use_settings`."""
     return _in_force or Settings()
 
 
 def use_settings(settings: Settings | None) -> None:
-    """Let this process use these settings (the command line does); None: the environment's."""
+    """Make this process use these settings, as the command line does; None: the environment's."""
     global _in_force
     _in_force = settings
-
-
-def check_pool(resolution: str) -> None:
-    """Refuse a resolution that this pool does not take.
-
-    Raises:
-        InvalidRequestError: the run was created on the wrong pool.
-    """
-    allowed = get_settings().resolutions
-    if resolution not in allowed:
-        raise InvalidRequestError(
-            f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
-            "deployment for that resolution"
-        )

@@ -1,4 +1,4 @@
-"""Upload: the finished file goes into storage."""
+"""Upload: put the finished file into storage."""
 
 from prefect import get_run_logger
 
@@ -16,7 +16,7 @@ def upload(video: JoinedVideo, name: str) -> StoredVideo:
 
     Side effects: one file in storage, named `name`, or `name` with -<n> if other bytes have it.
     Raises: StorageError (retried), StorageRefusedError (final: key, zone or request are wrong),
-        ResourceError when the storage is full (final).
+        ResourceError if the storage is full (final).
     """
 
     def sent(num_bytes: int, total: int) -> None:

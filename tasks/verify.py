@@ -1,4 +1,4 @@
-"""Verify: the storage says that it holds the file, and its public address, if any, shows it."""
+"""Verify: check that the storage holds the file and that its public address, if any, shows it."""
 
 from prefect import get_run_logger
 
@@ -16,12 +16,15 @@ from tasks.storage.public import wait_until_served
 def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
     """Compare storage and public address with the file that was uploaded.
 
-    A local folder reads every byte of its copy. The public address is asked for the first and the
-    last bytes, for as long as SEEDVR2_VERIFY_SECONDS: CDNs remember that a file was missing.
+    With a local folder every byte of the copy is read. The public address is asked for the first
+    and the last bytes, again and again for SEEDVR2_VERIFY_SECONDS, because CDNs remember for a
+    while that a file was missing.
 
     Raises:
-        StorageError: the storage lost or changed it (retried: a storage may need a moment).
-        NotServedError, ForbiddenError, WrongBytesError: what the public address shows (final).
+        StorageError: the storage has lost or changed the file (retried, because a storage may need
+            a moment).
+        NotServedError, ForbiddenError, WrongBytesError: the public address shows no file, or
+            another one (final).
     """
     settings = get_settings()
     check_described(stored, open_storage(settings).stat(stored.name))
@@ -38,10 +41,10 @@ def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
 
 
 def check_described(stored: StoredVideo, found: Stored | None) -> None:
-    """Compare what the storage tells of a file with what was uploaded.
+    """Compare the storage's description of a file (None: it has none) with what was uploaded.
 
     Raises:
-        StorageError: names what, expected and got.
+        StorageError: what differs, what was expected and what it is.
     """
     if found is None:
         raise StorageError(f"{stored.name} is not in storage after its upload; run the job again")
@@ -57,7 +60,7 @@ def check_described(stored: StoredVideo, found: Stored | None) -> None:
 
 
 def _beat(video: JoinedVideo, doing: str) -> None:
-    """A sign of life while nothing can be done but wait."""
+    """Tell the job's record that we are alive and waiting; the frames are all done."""
     current().progress(
         phase="verify",
         frames=video.num_frames,

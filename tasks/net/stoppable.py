@@ -1,4 +1,4 @@
-"""A coroutine that whatever interrupts its caller ends at once."""
+"""Runs a coroutine so that a signal, a timeout or Ctrl-C in its caller ends it at once."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,11 @@ T = TypeVar("T")
 
 
 def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a thread of its own and wait for it.
+    """Run a coroutine in a thread of its own and return its result.
 
-    asyncio swallows what a signal handler raises (Prefect's SIGTERM) while the loop of the main
-    thread is in a callback. Here it interrupts the waiting; the coroutine is cancelled and awaited.
+    In the main thread, asyncio would swallow an exception that a signal handler raises (Prefect's
+    for SIGTERM) while the event loop is in a callback. Here the exception interrupts the waiting:
+    the coroutine is cancelled, we wait until it has ended, and the exception goes on.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
@@ -30,6 +31,6 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
         except BaseException:
             if not ended.done():
                 loop, task = started.result()
-                with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
                     loop.call_soon_threadsafe(task.cancel if task else loop.stop)
             raise

@@ -1,4 +1,4 @@
-"""A source, from an address, a path or sent bytes, as a hashed file on this machine."""
+"""Brings a source to this machine: an address, a path or sent bytes become a hashed file."""
 
 from tasks.sources.obtain import check_source, discard, obtain_source
 

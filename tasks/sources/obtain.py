@@ -32,6 +32,7 @@ from tasks.sources.partial import forget_source
 from tasks.sources.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
+"""Limit of the check of an address before a job: the caller is waiting for an answer."""
 _CONNECT_SECONDS = 1.5
 _DATA_URL = re.compile(
     r"data:(?:video/[\w.+-]+|application/octet-stream)?(?:;[^,;]+)*;base64,", re.I

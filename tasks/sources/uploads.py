@@ -1,8 +1,8 @@
-"""Bytes that callers send: hashed while they are written, published whole, named by digest.
+"""Videos that callers send: written to a part, hashed meanwhile, and named by their digest.
 
-An upload ends as WORK_DIR/intake/<sha256>. A request names it as its video_url with the reference
-`upload:<sha256>/<file name>`, so parameters stay small and the same bytes are the same source.
-Whoever runs the job must see the same work directory.
+An upload ends as WORK_DIR/intake/<sha256>. A request names it by the reference
+`upload:<sha256>/<file name>` in its video_url: so the run's parameters stay small, and the same
+bytes are the same source. The worker that runs the job must see the same work directory.
 """
 
 import fcntl
@@ -23,33 +23,35 @@ _PART = ".upload-{}.part"
 
 
 class PartFile:
-    """A file under way: bytes are appended and hashed; it has no name before `publish`.
+    """A file that is being written: bytes are appended and hashed until `publish` names it.
 
-    Its lock tells a sweep that somebody still writes; the kernel drops it with the process.
+    It holds a lock, so that `sweep_parts` sees that somebody is still writing; the kernel releases
+    the lock when the process ends. All methods may raise OSError.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin a file in this folder, which is made if need be. Raises OSError, as all here."""
+        """Begin a file in this folder, which is made if it does not exist."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / _PART.format(uuid.uuid4().hex)
         self._stream = self._path.open("xb")
         fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._hash = hashlib.sha256()
         self.num_bytes = 0
+        """Bytes written so far."""
 
     @property
     def sha256(self) -> str:
-        """Digest of what was written so far, hex, lower case."""
+        """Digest of what has been written so far, hex, lower case."""
         return self._hash.hexdigest()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+        """Append bytes to the file and its digest."""
         self._stream.write(data)
         self._hash.update(data)
         self.num_bytes += len(data)
 
     def publish(self, target: Path) -> None:
-        """Give the file its name, durably; what had the name before is replaced."""
+        """Sync the file and rename it to `target`, replacing any file of that name."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,42 +59,42 @@ class PartFile:
         sync_directory(target.parent)
 
     def close(self) -> None:
-        """Let go of it; what was not published is removed."""
+        """Close the file; it is removed if it was not published."""
         self._path.unlink(missing_ok=True)
         self._stream.close()
 
 
 def sweep_parts(folder: Path) -> int:
-    """Remove what killed processes left half written; returns how many files that were."""
+    """Remove files that killed processes left half written; returns their number."""
     removed = 0
     for path in folder.glob(_PART.format("*")):
         with path.open("rb") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # its writer lives
+                continue  # its writer is still at work
             path.unlink(missing_ok=True)
             removed += 1
     return removed
 
 
 def upload_reference(sha256: str, name: str) -> str:
-    """What stands for an upload in a request's video_url."""
+    """The reference to an upload, for a request's video_url; `name` is made harmless."""
     plain = re.sub(r"[^\w. -]", "_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")
     return f"upload:{sha256}/{plain[-200:] or 'video'}"
 
 
 def is_upload(video_url: str | None) -> bool:
-    """Whether a request's address is a reference to an upload."""
+    """Whether a request's video_url is a reference to an upload."""
     return (video_url or "").startswith("upload:")
 
 
 def find_upload(reference: str, settings: Settings) -> Path:
-    """Where the upload lies.
+    """Path of the upload that a reference names.
 
     Raises:
         InvalidRequestError: it is no reference.
-        SourceRefusedError: this machine does not have it.
+        SourceRefusedError: there is no such upload in this work directory.
     """
     parsed = _REFERENCE.fullmatch(reference)
     if parsed is None:
@@ -110,7 +112,11 @@ def find_upload(reference: str, settings: Settings) -> Path:
 
 
 def take_reference(reference: str, settings: Settings) -> FetchedSource:
-    """The uploaded source, its bytes checked against its name."""
+    """The upload that a reference names, as a source; its bytes are hashed again.
+
+    Raises:
+        InvalidRequestError, SourceRefusedError: as `find_upload` does, or the bytes have changed.
+    """
     path = find_upload(reference, settings)
     sha256 = file_sha256(path)
     if sha256 != path.name:

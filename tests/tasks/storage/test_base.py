@@ -1,194 +1,50 @@
-"""The local folder as a storage."""
+"""What all storages share: names, candidates, translated errors."""
 
 import errno
-import hashlib
-import logging
-import os
-import tempfile
-from pathlib import Path
+import random
+from pathlib import PurePosixPath
 
 import pytest
-from pydantic import SecretStr
 
-from seedvr2_core.errors import (
-    InvalidRequestError,
-    ResourceError,
-    StorageError,
-    StorageRefusedError,
-)
-from tasks.settings import Settings
-from tasks.storage.bunny import BunnyStorage
-from tasks.storage.local import LocalStorage
-from tasks.storage.open import check_storage, open_storage
-from tests.kits.edge import faulty_edge
-
-
-def _file(folder: Path, content: bytes, name: str = "made.mp4") -> Path:
-    path = folder / name
-    path.write_bytes(content)
-    return path
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EXDEV, "another file system")
-
-    monkeypatch.setattr(os, "link", refuse)
-
-
-@pytest.fixture(params=["linked", "copied"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStorage:
-    if request.param == "copied":
-        request.getfixturevalue("no_links")
-    return LocalStorage(tmp_path / "out")
-
-
-def test_put_stat_delete(storage: LocalStorage, tmp_path: Path) -> None:
-    stored = storage.put(_file(tmp_path, b"video"), "a_1080p.mp4")
-    assert (stored.name, stored.num_bytes, stored.url) == ("a_1080p.mp4", 5, None)
-    assert stored.sha256 == _sha256(b"video")
-    assert stored.path
-    assert stored.path.read_bytes() == b"video"
-    assert storage.stat("a_1080p.mp4") == stored
-    assert os.listdir(tmp_path / "out") == ["a_1080p.mp4"]
-    storage.delete("a_1080p.mp4")
-    storage.delete("a_1080p.mp4")
-    assert storage.stat("a_1080p.mp4") is None
-
-
-def test_from_another_file_system(tmp_path: Path) -> None:
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system here")
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        stored = LocalStorage(tmp_path / "out").put(_file(Path(folder), b"video"), "a.mp4")
-    assert stored.path
-    assert stored.path.read_bytes() == b"video"
-    assert os.listdir(tmp_path / "out") == ["a.mp4"]
-
-
-def test_same_bytes_are_not_written_again(storage: LocalStorage, tmp_path: Path) -> None:
-    path = _file(tmp_path, b"video")
-    first = storage.put(path, "a.mp4")
-    assert first.path
-    before = first.path.stat()
-    assert storage.put(path, "a.mp4") == first
-    after = first.path.stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-
-
-def test_other_bytes_get_a_number(storage: LocalStorage, tmp_path: Path) -> None:
-    names = [
-        storage.put(_file(tmp_path, content, content.decode()), "a.b.mp4").name
-        for content in (b"one", b"two", b"six", b"two", b"one")
-    ]
-    assert names == ["a.b.mp4", "a.b-1.mp4", "a.b-2.mp4", "a.b-1.mp4", "a.b.mp4"]
-    assert (tmp_path / "out" / "a.b.mp4").read_bytes() == b"one"
-
-
-def test_what_the_job_does_later_leaves_the_stored_file_alone(
-    storage: LocalStorage, tmp_path: Path
-) -> None:
-    path = _file(tmp_path, b"video")
-    storage.put(path, "a.mp4")
-    _file(tmp_path, b"redone", "made.mp4.part").replace(path)
-    assert (tmp_path / "out" / "a.mp4").read_bytes() == b"video"
-    path.unlink()
-    assert (tmp_path / "out" / "a.mp4").read_bytes() == b"video"
-
-
-def test_what_a_killed_copy_left_is_written_over(
-    no_links: None, storage: LocalStorage, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir()
-    _file(tmp_path / "out", b"vi", f".{_sha256(b'video')}.part")
-    storage.put(_file(tmp_path, b"video"), "a.mp4")
-    assert os.listdir(tmp_path / "out") == ["a.mp4"]
-    assert (tmp_path / "out" / "a.mp4").read_bytes() == b"video"
-
-
-def test_a_file_that_is_not_what_was_expected_is_not_stored(
-    storage: LocalStorage, tmp_path: Path
-) -> None:
-    with pytest.raises(StorageError, match=_sha256(b"video")):
-        storage.put(_file(tmp_path, b"other"), "a.mp4", sha256=_sha256(b"video"))
-    assert os.listdir(tmp_path / "out") == []
+from seedvr2_core.errors import InvalidRequestError, ResourceError, StorageError
+from tasks.storage.base import candidates, check_name, no_name_left, translated
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["", " ", ".", "..", ".hidden.mp4", "../a.mp4", "a/b.mp4", "a\\b.mp4", "a\0.mp4", "é" * 126],
-    ids=repr,
+    ("name", "second"),
+    [("a.mp4", "a-1.mp4"), ("a.b.mp4", "a.b-1.mp4"), ("a", "a-1"), ("a.", "a-1.")],
 )
-def test_names_that_leave_or_hide(storage: LocalStorage, tmp_path: Path, name: str) -> None:
-    path = _file(tmp_path, b"video")
-    for act in (lambda: storage.put(path, name), lambda: storage.stat(name)):
-        with pytest.raises(InvalidRequestError):
-            act()
-    with pytest.raises(InvalidRequestError):
-        storage.delete(name)
-    assert os.listdir(tmp_path) == ["made.mp4"]
+def test_candidates(name: str, second: str) -> None:
+    tried = list(candidates(name))
+    assert tried[:2] == [name, second]
+    assert len(set(tried)) == len(tried) == 1000
+    assert {PurePosixPath(one).suffix for one in tried} == {PurePosixPath(name).suffix}
+    assert "1000 different files" in str(no_name_left(name))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_candidate_of_a_good_name_is_a_name(seed: int) -> None:
+    """The longest ones too: the file system's limit is 255 bytes."""
+    name = "".join(random.Random(seed).choices("aé.- ", k=100)).strip(". ")
+    check_name(name)
+    for candidate in candidates(name):
+        assert len(candidate.encode()) <= 255
+        assert "/" not in candidate
+        assert not candidate.startswith(".")
+
+
+@pytest.mark.parametrize("name", ["", ".a", "a/b", "a\\b", "a\n", "é" * 126])
+def test_names_that_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="at most 250 bytes"):
+        check_name(name)
 
 
 @pytest.mark.parametrize(
     ("number", "kind"),
     [(errno.ENOSPC, ResourceError), (errno.EDQUOT, ResourceError), (errno.EIO, StorageError)],
-    ids=["full", "quota", "broken"],
 )
-def test_a_disk_that_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(kind, match=r"storing a\.mp4 .*: "):
-        LocalStorage(tmp_path / "out").put(_file(tmp_path, b"video"), "a.mp4")
-    assert os.listdir(tmp_path / "out") == []
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No such file"):
-        LocalStorage(tmp_path / "out").put(tmp_path / "gone.mp4", "a.mp4")
-
-
-def test_settings_name_the_folder(settings_with, tmp_path: Path) -> None:
-    for settings, folder in (
-        (settings_with(), tmp_path / "work" / "output"),
-        (settings_with(output_dir=tmp_path / "elsewhere"), tmp_path / "elsewhere"),
-    ):
-        stored = open_storage(settings).put(_file(tmp_path, b"video"), "a.mp4")
-        assert stored.path == folder / "a.mp4"
-
-
-def test_files_have_links_where_somebody_serves_the_folder(tmp_path: Path) -> None:
-    settings = Settings(output_dir=tmp_path / "out", public_url="https://cdn.example/v/")
-    storage = open_storage(settings)
-    stored = storage.put(_file(tmp_path, b"video"), "my clip #1.mp4")
-    assert stored.url == "https://cdn.example/v/my%20clip%20%231.mp4"
-    assert storage.stat("my clip #1.mp4") == stored
-    with pytest.raises(ValueError, match="public_url"):
-        Settings(public_url="cdn.example")
-
-
-def test_the_door_looks_at_what_the_end_needs(
-    tmp_path: Path, settings_with, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_storage(settings_with())
-    with faulty_edge(tmp_path / "edge") as edge:
-        assert isinstance(open_storage(edge.settings(tmp_path)), BunnyStorage)
-        check_storage(edge.settings(tmp_path))
-        with pytest.raises(StorageRefusedError, match="needs BUNNY_STORAGE_ZONE"):
-            check_storage(edge.settings(tmp_path, bunny_storage_zone=None))
-        with pytest.raises(StorageRefusedError, match="must be the password"):
-            check_storage(edge.settings(tmp_path, bunny_storage_key=SecretStr("another")))
-        edge.switch(refusals=[500])
-        with caplog.at_level(logging.WARNING):
-            check_storage(edge.settings(tmp_path))
-        assert "the job begins all the same" in caplog.text
-        assert edge.app.received() == 0
+def test_errors_of_the_system_are_translated(number: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="storing a failed: told") as caught, translated("storing a"):
+        raise OSError(number, "told")
+    assert type(caught.value) is kind
+    assert isinstance(caught.value.__cause__, OSError)

@@ -1,0 +1,56 @@
+"""Names that people give sources, made harmless."""
+
+import random
+
+import pytest
+
+from tasks.sources.names import name_in, plain_name
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("/videos/a%20b.mp4", "a b.mp4"),
+        ("../../etc/passwd", "passwd"),
+        ("..%2F..%2Fx.mp4", "x.mp4"),
+        ("C:\\clips\\x.mp4", "x.mp4"),
+        ("/a/", ""),
+        ("...", ""),
+        (".htaccess", "htaccess"),
+        (". .htaccess", "htaccess"),
+        ("a\0\x1b\u202eb.mp4", "ab.mp4"),
+        ("%ff.mp4", "\ufffd.mp4"),
+        ("видео.mp4", "видео.mp4"),
+        ("x" * 300 + ".mp4", "x" * 116 + ".mp4"),
+    ],
+)
+def test_plain_name(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("https://example.org/clips/a%20b.mp4?token=x#t", "a b.mp4"),
+        ("https://me:secret@example.org", ""),
+        ("https://me:secret@example.org/a/?token=x", "a"),
+        ("/home/me/what?.mp4", "what?.mp4"),
+        ("upload:" + "0" * 64 + "/clip.mp4", "clip.mp4"),
+        ("https://[/a.mp4?token=x", ""),
+    ],
+)
+def test_name_in(source: str, name: str) -> None:
+    assert name_in(source) == name
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_was_sent_the_name_is_harmless(seed: int) -> None:
+    """Of 120 characters at most, printable, without directories and not hidden."""
+    rng = random.Random(seed)
+    for _ in range(50):
+        characters = rng.choices("ab./\\% 2Fü\0\n\u202e", k=rng.randrange(200))
+        plain = plain_name("".join(characters))
+        assert len(plain) <= 120
+        assert not plain.startswith(".")
+        assert plain.isprintable()
+        assert not set(plain) & set("/\\")
