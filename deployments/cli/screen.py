@@ -143,7 +143,7 @@ class JobBar(Bar):
 
     def progressed(self, progress: "JobProgress") -> None:
         """Move the bar."""
-        restoring = progress.phase in ("restore", "encode", "decode")
+        restoring = progress.phase.partition(" ")[0] in ("restore", "encode")
         doing = "restoring" if restoring else progress.phase
         self._bar.update(self._task, description=doing, completed=progress.frames)
 

@@ -21,7 +21,7 @@ def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
 
 
 def planned(**changes: object) -> PlannedJob:
-    source = FetchedSource(path=Path("/a/clip.mp4"), sha256="0" * 64, size_bytes=1, name="clip.mp4")
+    source = FetchedSource(path=Path("/a/clip.mp4"), sha256="0" * 64, num_bytes=1, name="clip.mp4")
     fields: dict[str, Any] = {
         **{"job_key": "k", "job_dir": Path("/jobs/k"), "source": source, "output_name": "o.mp4"},
         **{"num_segments": 2, "num_frames": 75, "width": 1280, "height": 720, "resolution": "720p"},
@@ -33,7 +33,7 @@ def planned(**changes: object) -> PlannedJob:
 
 
 def progress(phase: str, frames: int) -> JobProgress:
-    return JobProgress(phase=phase, frames=frames, num_frames=75, stall_limit=600.0)
+    return JobProgress(phase=phase, frames=frames, num_frames=75, stall_seconds=600.0)
 
 
 def status(**changes: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tasks.step import step
 JOB = PlannedJob(
     job_key="0123456789ab" + "c" * 52,
     job_dir=Path("/work/jobs/0123"),
-    source=FetchedSource(path=Path("/a.mp4"), sha256="ab" * 32, size_bytes=500_000, name="a.mp4"),
+    source=FetchedSource(path=Path("/a.mp4"), sha256="ab" * 32, num_bytes=500_000, name="a.mp4"),
     num_segments=2,
     num_frames=40,
     width=1280,
