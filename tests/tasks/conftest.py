@@ -1,4 +1,4 @@
-"""Settings that are put back, a silent run logger, and a real HTTP server."""
+"""Settings that are put back, a silent run logger, a real HTTP server and a real edge."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,6 +6,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from tasks.settings import Settings
+from tests.kits.edge import Edge, faulty_edge
 from tests.kits.video_server import VideoServer
 
 
@@ -21,6 +22,12 @@ def other_server() -> Iterator[VideoServer]:
     server = VideoServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with faulty_edge(tmp_path_factory.mktemp("edge")) as edge:
+        yield edge
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import use_settings
 from tasks.upload import upload
-from tests.kits.edge import Edge, faulty_edge, made_video
+from tests.kits.edge import Edge, made_video
 
 
 def _joined(tmp_path: Path, content: bytes) -> JoinedVideo:
@@ -48,12 +48,6 @@ def test_a_file_that_changed_since_it_was_joined(settings_with, tmp_path: Path) 
 
 
 # --- over the network -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with faulty_edge(tmp_path_factory.mktemp("edge")) as edge:
-        yield edge
 
 
 @pytest.fixture

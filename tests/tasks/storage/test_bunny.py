@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,17 +18,11 @@ from seedvr2_core.errors import (
 from tasks.storage import bunny
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
-from tests.kits.edge import FOLDER, KEY, Edge, faulty_edge, made_video
+from tests.kits.edge import FOLDER, KEY, Edge, made_video
 
 CONTENT = hashlib.shake_256(b"bunny").digest(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PUT = f"/zone/{FOLDER}/a.mp4"
-
-
-@pytest.fixture(scope="module")
-def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with faulty_edge(tmp_path_factory.mktemp("edge")) as edge:
-        yield edge
 
 
 @pytest.fixture
