@@ -25,7 +25,7 @@ from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.run.record import JobProgress, keep_record, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import Settings, use_settings
-from tasks.storage import public as served
+from tasks.storage import public
 from tasks.upload import upload
 from tasks.verify import verify
 from tests.kits.edge import KEY, Edge, faulty_edge, made_video
@@ -130,7 +130,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served, "_PAUSES", (0.1, 0.2, 0.4))
+    monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4))
 
 
 @pytest.mark.parametrize(

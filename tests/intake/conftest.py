@@ -11,10 +11,10 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from seedvr2_core.errors import SeedVR2Error
-from tasks.net import public_ips as reach
+from tasks.net import public_ips
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, use_settings
-from tasks.sources import obtain as intake
+from tasks.sources import obtain_source
 from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
 
 
@@ -22,7 +22,7 @@ from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, secrets_i
 def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
     """Listens on a port that web servers may have, so that only its address is against it."""
     canary = Canary()
-    monkeypatch.setattr(reach, "PORTS", reach.PORTS | {canary.port})
+    monkeypatch.setattr(public_ips, "PORTS", public_ips.PORTS | {canary.port})
     yield canary
     visits = canary.visits()
     canary.close()
@@ -83,7 +83,7 @@ def refused(caplog: pytest.LogCaptureFixture) -> Refused:
         request = UpscaleRequest(**given)
         notes: list[str] = []
         with caplog.at_level(logging.DEBUG), pytest.raises(kind, match=words) as caught:
-            intake.obtain_source(request, settings, note=notes.append)
+            obtain_source(request, settings, note=notes.append)
         assert type(caught.value) is kind
         told = "".join(traceback.format_exception(caught.value)) + repr(request) + " ".join(notes)
         assert SECRET not in told + caplog.text
@@ -98,6 +98,6 @@ def obtained(settings_with: Callable[..., Settings]) -> Callable[..., FetchedSou
     """Bring a source in that is to be taken."""
 
     def take(settings: Settings, **given: Any) -> FetchedSource:
-        return intake.obtain_source(UpscaleRequest(**given), settings, note=lambda line: None)
+        return obtain_source(UpscaleRequest(**given), settings, note=lambda line: None)
 
     return take

@@ -8,7 +8,7 @@ import pytest
 from seedvr2_core.errors import NotServedError, StorageError
 from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import Settings, use_settings
-from tasks.storage import public as served
+from tasks.storage import public
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
@@ -71,7 +71,7 @@ def edge_settings(edge: Edge, tmp_path: Path, **fields: Any) -> Settings:
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other in a tenth of the time."""
-    monkeypatch.setattr(served, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
+    monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
 
 
 def statuses(edge: Edge) -> list[int | None]:

@@ -24,7 +24,7 @@ from tasks.fetch import fetch
 from tasks.net.untrusted import check_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources import obtain as intake
+from tasks.sources import obtain_source
 from tasks.sources.partial import PartialDownload
 
 VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
@@ -198,7 +198,7 @@ def test_two_at_once_download_once(server, settings: Settings) -> None:
     request, notes = _by_url(server.url("/a.mp4")), []
 
     def run() -> None:
-        found.append(intake.obtain_source(request, settings, note=notes.append))
+        found.append(obtain_source(request, settings, note=notes.append))
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:

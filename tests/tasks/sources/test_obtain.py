@@ -19,7 +19,7 @@ from seedvr2_core.errors import (
 from tasks.fetch import fetch
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources import obtain as intake
+from tasks.sources import obtain
 from tasks.sources.obtain import check_source
 
 CONTENT = hashlib.shake_256(b"video").digest(1000)
@@ -108,7 +108,7 @@ def test_the_door_reads_no_body_and_leaves_nothing(server, settings: Settings) -
 
 
 def test_the_door_does_not_wait_for_a_silent_server(server, settings, monkeypatch) -> None:
-    monkeypatch.setattr(intake, "_DOOR_SECONDS", 0.3)
+    monkeypatch.setattr(obtain, "_DOOR_SECONDS", 0.3)
     release = threading.Event()
     server.answer("/a.mp4", lambda handler: release.wait(60))
     with pytest.raises(SourceUnavailableError, match="did not answer"):
@@ -118,7 +118,7 @@ def test_the_door_does_not_wait_for_a_silent_server(server, settings, monkeypatc
 
 def test_the_door_does_not_wait_for_a_silent_name_server(settings_with, monkeypatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(intake, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(obtain, "_CONNECT_SECONDS", 0.1)
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [release.wait(60)][1:])
     with pytest.raises(SourceUnavailableError, match="name server"):
         check_source(_by_url("https://example.org/a.mp4"), settings_with())

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from seedvr2_core.errors import ForbiddenError, NotServedError, WrongBytesError
 from tasks.schemas import JoinedVideo
 from tasks.settings import Settings, get_settings, use_settings
-from tasks.storage import public as served
+from tasks.storage import public
 from tasks.upload import upload
 from tasks.verify import verify
 from tests.kits.edge import Edge, made_video
@@ -43,7 +43,7 @@ def edge_settings(edge: Edge, tmp_path: Path, **fields: Any) -> Settings:
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other in a tenth of the time."""
-    monkeypatch.setattr(served, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
+    monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
 
 
 def statuses(edge: Edge) -> list[int | None]:
@@ -166,7 +166,7 @@ def test_a_server_without_ranges(video: JoinedVideo, settings_with, tmp_path: Pa
         stored.path.unlink()
         stored.path.write_bytes(content[:-1] + b"\0")
         with pytest.raises(WrongBytesError, match="bytes 234464 to 299999 of 300000 differ"):
-            served.wait_until_served(
+            public.wait_until_served(
                 str(stored.url), video.path, patience=0.1, on_wait=lambda seen: None
             )
         server.shutdown()
