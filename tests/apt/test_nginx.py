@@ -31,7 +31,7 @@ from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import BunnyZone
 from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
-from tests.kits.edge import made_video
+from tests.kits.http.edge import made_video
 from tests.kits.server import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -271,7 +271,7 @@ def test_faults_live_in_a_program_of_their_own_and_are_off_at_first(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     assert edge.client.get("/.faults").status_code == 404
-    faulty = EdgeProcess(tmp_path / "root", module="tests.kits.edge_faults")
+    faulty = EdgeProcess(tmp_path / "root", module="tests.kits.http.edge_faults")
     try:
         assert faulty.storage("PUT", "a.mp4", content=VIDEO).status_code == 201
         assert faulty.client.get("/a.mp4").content == VIDEO

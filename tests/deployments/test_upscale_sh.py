@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import StateType
 
 from deployments.gateway.auth import digest
 from tasks.settings import Settings
-from tests.kits.gateway import (
+from tests.kits.http.gateway import (
     URL,
     deployed,
     gateway,

@@ -28,7 +28,7 @@ from tasks.settings import Settings, use_settings
 from tasks.storage import public
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.edge import KEY, Edge, faulty_edge, made_video
+from tests.kits.http.edge import KEY, Edge, faulty_edge, made_video
 from tests.kits.server import eventually
 
 pytestmark = pytest.mark.usefixtures("in_api")

@@ -15,7 +15,7 @@ from tasks.net import public_ips
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, use_settings
 from tasks.sources import obtain_source
-from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
+from tests.kits.http.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
 
 
 @pytest.fixture

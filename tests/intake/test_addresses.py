@@ -8,7 +8,7 @@ from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.schemas import UpscaleRequest
 from tasks.sources import download
 from tasks.sources.obtain import check_source
-from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, answer, nothing_is_left
+from tests.kits.http.intake import SECRET, Canary, HostileServer, Resolver, answer, nothing_is_left
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -27,7 +27,7 @@ from seedvr2_core.video.probe import probe_video
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest
 from tasks.sources.obtain import check_source
-from tests.kits.intake import Canary, HostileServer, answer, left_behind, nothing_is_left
+from tests.kits.http.intake import Canary, HostileServer, answer, left_behind, nothing_is_left
 from tests.kits.processes import ROOT
 
 pytestmark = pytest.mark.timeout(60)

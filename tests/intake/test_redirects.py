@@ -5,7 +5,15 @@ import gzip
 import pytest
 
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
-from tests.kits.intake import SECRET, Canary, HostileServer, Resolver, Talk, answer, nothing_is_left
+from tests.kits.http.intake import (
+    SECRET,
+    Canary,
+    HostileServer,
+    Resolver,
+    Talk,
+    answer,
+    nothing_is_left,
+)
 
 pytestmark = pytest.mark.timeout(60)
 

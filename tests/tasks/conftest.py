@@ -6,8 +6,8 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from tasks.settings import Settings
-from tests.kits.edge import Edge, faulty_edge
-from tests.kits.video_server import VideoServer
+from tests.kits.http.edge import Edge, faulty_edge
+from tests.kits.http.video_server import VideoServer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import use_settings
 from tasks.upload import upload
-from tests.kits.edge import Edge, made_video
+from tests.kits.http.edge import Edge, made_video
 
 
 def _joined(tmp_path: Path, content: bytes) -> JoinedVideo:

@@ -12,7 +12,7 @@ from tasks.storage import public
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.edge import Edge, made_video
+from tests.kits.http.edge import Edge, made_video
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from deployments.cli.doctor import DoctorCheck, Report, conv_check, examine
 from seedvr2_core.selfcheck import convolutions as device_check
 from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
-from tests.kits.edge import faulty_edge
+from tests.kits.http.edge import faulty_edge
 
 
 def conv(verdict: device_check.Verdict, channels: int, **changes: Any) -> ConvCheck:

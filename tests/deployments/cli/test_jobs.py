@@ -25,7 +25,7 @@ from deployments.gateway import client as gateway_client
 from deployments.gateway.auth import digest
 from deployments.host.machine import this_machine
 from tasks.settings import Settings
-from tests.kits.gateway import (
+from tests.kits.http.gateway import (
     URL,
     deployed,
     gateway,

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tasks.settings import Settings
-from tests.kits.gateway import deployed, gateway
+from tests.kits.http.gateway import deployed, gateway
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import StateType
 
 from tasks.run.routing import route_key
 from tasks.settings import Settings
-from tests.kits.gateway import (
+from tests.kits.http.gateway import (
     URL,
     intake_files,
     job_run,

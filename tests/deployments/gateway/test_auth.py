@@ -8,7 +8,7 @@ import pytest
 from deployments.gateway.auth import check_exposure, digest
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
-from tests.kits.gateway import URL, gateway
+from tests.kits.http.gateway import URL, gateway
 
 TOKENS = ("first-token", "second-token")
 

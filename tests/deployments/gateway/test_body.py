@@ -13,7 +13,7 @@ from deployments.gateway.body import MAX_FIELDS_BYTES
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.obtain import obtain_source
-from tests.kits.gateway import URL, VIDEO, intake_files, job_run, submit
+from tests.kits.http.gateway import URL, VIDEO, intake_files, job_run, submit
 
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
 pytestmark = pytest.mark.usefixtures("on_the_server")

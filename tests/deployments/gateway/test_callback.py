@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from tasks.settings import Settings, use_settings
-from tests.kits.callback import SECRET
-from tests.kits.gateway import gateway, job_run
+from tests.kits.http.callback import SECRET
+from tests.kits.http.gateway import gateway, job_run
 
 URL = "https://example.org/clip.mp4"
 CALLBACK = "https://example.org/done?key=sekret42"

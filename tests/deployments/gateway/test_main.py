@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from deployments.gateway.auth import digest
-from tests.kits.gateway import VIDEO
+from tests.kits.http.gateway import VIDEO
 from tests.kits.processes import ROOT, environment
 
 pytestmark = pytest.mark.usefixtures("on_the_server")

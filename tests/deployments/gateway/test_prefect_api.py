@@ -17,7 +17,7 @@ from deployments.gateway.app import create_app
 from deployments.gateway.prefect_api import PrefectApi
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
-from tests.kits.gateway import URL, VIDEO, gateway, served
+from tests.kits.http.gateway import URL, VIDEO, gateway, served
 
 pytestmark = pytest.mark.usefixtures("on_the_server")
 

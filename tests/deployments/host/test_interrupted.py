@@ -7,7 +7,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
-from tests.kits.gateway import deployed, job_run, set_state
+from tests.kits.http.gateway import deployed, job_run, set_state
 
 POOLS = ("h100",)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.net.trusted import open_client, tls_context
-from tests.kits.video_server import VideoServer
+from tests.kits.http.video_server import VideoServer
 
 SECRET = "sekret42"
 

@@ -29,7 +29,7 @@ from tasks.run import callback
 from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
 from tasks.schemas import Device, FetchedSource, ProbedSource, check_request
 from tasks.settings import Settings
-from tests.kits.callback import QUERY, SECRET, Receiver, documented_check
+from tests.kits.http.callback import QUERY, SECRET, Receiver, documented_check
 from tests.kits.processes import ROOT, environment
 from tests.kits.server import eventually
 

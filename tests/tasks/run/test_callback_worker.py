@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Cancelling
 
 from flows.upscale import upscale
-from tests.kits.callback import SECRET, Receiver
+from tests.kits.http.callback import SECRET, Receiver
 from tests.kits.processes import ROOT, children_of, command_of, environment, kill_tree
 from tests.kits.server import eventually
 

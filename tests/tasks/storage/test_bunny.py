@@ -18,7 +18,7 @@ from seedvr2_core.errors import (
 from tasks.storage import bunny
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
-from tests.kits.edge import FOLDER, KEY, Edge, made_video
+from tests.kits.http.edge import FOLDER, KEY, Edge, made_video
 
 CONTENT = hashlib.shake_256(b"bunny").digest(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 from seedvr2_core.errors import StorageRefusedError
 from tasks.settings import Settings
 from tasks.storage.bunny_zone import read_zone, signed
-from tests.kits.edge import KEY
+from tests.kits.http.edge import KEY
 
 
 def bunny_settings(**fields: Any) -> Settings:

@@ -10,7 +10,7 @@ from seedvr2_core.errors import StorageRefusedError
 from tasks.settings import Settings
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.open import check_storage, open_storage
-from tests.kits.edge import faulty_edge
+from tests.kits.http.edge import faulty_edge
 
 
 def _file(folder: Path, content: bytes, name: str = "made.mp4") -> Path:

@@ -19,7 +19,7 @@ from tasks.settings import Settings, get_settings, use_settings
 from tasks.storage import public
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.edge import Edge, made_video
+from tests.kits.http.edge import Edge, made_video
 
 
 @pytest.fixture

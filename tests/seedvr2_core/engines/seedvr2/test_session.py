@@ -5,7 +5,7 @@ The long shot has 60 latents in 7 windows of at most 12 with 3 shared; windows s
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -224,18 +224,6 @@ def test_parking_changes_no_bit(
     assert parked == ["EncoderState", "DecoderState"] * 3
 
 
-def test_a_guest_module_comes_and_goes() -> None:
-    module = torch.nn.BatchNorm1d(3)
-    guest = residency.GuestModule(module, torch.device("meta"), resident=False)
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    for _ in range(2):
-        assert {t.device.type for t in module.state_dict().values()} == {"cpu"}
-        with guest.on_device() as there:
-            assert {t.device.type for t in there.state_dict().values()} == {"meta"}
-    for name, tensor in module.state_dict().items():
-        assert torch.equal(tensor, before[name])
-
-
 SETTINGS = {
     "one-latent-slices": {"encoder_slice": 1, "decoder_slice": 1},
     "large-slices": {"encoder_slice": 9, "decoder_slice": 9},
@@ -367,31 +355,6 @@ def test_heartbeats_come_for_every_slice_and_window() -> None:
     assert [beat for beat in beats if beat[0] == "restore decode"] == wanted
 
 
-def _other_shot(plan: Plan) -> Piece:
-    return dataclasses.replace(whole(plan), shot=3)
-
-
-def _inside(plan: Plan) -> Piece:
-    return Piece(shot=0, start=0, stop=30)
-
-
-def _cut_end(plan: Plan) -> Piece:
-    return Piece(shot=0, start=0, stop=60)
-
-
-@pytest.mark.parametrize("piece", [_other_shot, _inside, _cut_end])
-def test_pieces_that_are_no_windows_are_refused(piece: Callable[[Plan], Piece]) -> None:
-    plan = make_plan(61)
-    session, shot = open_tiny(plan), plan.shots[0]
-    state = session.begin(iter(()), shot=shot, piece=whole(plan))
-    with pytest.raises(PlanError):
-        session.reads(shot, [piece(plan)])
-    with pytest.raises(PlanError):
-        session.begin(iter(()), shot=shot, piece=piece(plan))
-    with pytest.raises(PlanError):
-        session.restore(iter(()), shot=shot, piece=piece(plan), state=state)
-
-
 def test_wrong_states_frames_and_commits_are_refused() -> None:
     plan = make_plan(61)
     source, session, shot = make_frames(plan), open_tiny(plan), plan.shots[0]
@@ -417,21 +380,3 @@ def test_wrong_states_frames_and_commits_are_refused() -> None:
     assert session.reads(shot, [first, second]) == Reads(frames=range(61), latents=range(0))
     with pytest.raises(PlanError, match="needs a memory plan"):
         open_tiny(dataclasses.replace(plan, memory=None))
-
-
-@pytest.mark.parametrize("name", ["tiny", "tiny-3b"])
-def test_the_tiny_engines(name: str) -> None:
-    plan = make_plan(9, name=name)
-    session = open_session(plan, device="cpu", beat=lambda *_: None)
-    result = run_shot(session, plan, make_frames(plan), [whole(plan)])[0]
-    assert latents([result]).abs().max() < 100
-    assert 10 < pictures([result]).std() < 80
-    assert result.commit.precision == "float32 vae, float32 dit"
-    session.close()
-    with pytest.raises(AssertionError, match="closed"):
-        session.begin(iter(()), shot=plan.shots[0], piece=whole(plan))
-
-
-def test_the_tiny_opener_refuses_other_engines() -> None:
-    with pytest.raises(PlanError, match="seedvr2-7b"):
-        open_session(make_plan(9, name="seedvr2-7b"), device="cpu", beat=lambda *_: None)

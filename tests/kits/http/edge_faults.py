@@ -4,7 +4,7 @@
 its `faults` say; none are on at first. Nothing of the service starts it. In a process of its own,
 on loopback only,
 
-    SEEDVR2_EDGE_KEY=... python -m tests.kits.edge_faults --root DIR
+    SEEDVR2_EDGE_KEY=... python -m tests.kits.http.edge_faults --root DIR
 
 takes new faults as JSON by `PUT /.faults` and tells by `GET /.faults` what was asked for and how
 many bytes of bodies came in: no stored file can have that name.

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from deployments.edge import create_app
 from tasks.schemas import JoinedVideo
 from tasks.settings import Settings
-from tests.kits.edge_faults import Faults, FaultyEdge
-from tests.kits.gateway import served
+from tests.kits.http.edge_faults import Faults, FaultyEdge
+from tests.kits.http.gateway import served
 
 KEY = "zone-password-0123456789"
 ZONE = "zone"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.settings import Settings
 
 SECRET = "sekret42"
@@ -221,3 +222,9 @@ def secrets_in(work_dir: Path, secret: str) -> list[str]:
         for path in work_dir.rglob("*")
         if secret in path.name or (path.is_file() and secret.encode() in path.read_bytes())
     ]
+
+
+NEVER, LATER = SourceRefusedError, SourceUnavailableError
+
+
+BROKE = "broke off"
