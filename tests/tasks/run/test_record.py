@@ -188,6 +188,6 @@ def test_lines_of_a_child_reach_the_record(caplog: pytest.LogCaptureFixture) -> 
     command = (sys.executable, "-c", "import sys; print('a line of the child', file=sys.stderr)")
     child = Child(log=current().log, command=command)
     with pytest.raises(ChildFailedError):
-        child.next_event(stall=60.0, deadline=time.monotonic() + 60.0, doing="printing")
+        child.next_event(stall_seconds=60.0, deadline=time.monotonic() + 60.0, doing="printing")
     child.close()
     assert "a line of the child" in caplog.text
