@@ -7,12 +7,12 @@ import pytest
 
 from seedvr2_core.errors import NotServedError, StorageError
 from tasks.schemas import JoinedVideo, StoredVideo
-from tasks.settings import Settings, use_settings
+from tasks.settings import use_settings
 from tasks.storage import public
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.http.edge import Edge, made_video
+from tests.kits.http.edge import Edge, edge_settings, made_video, statuses
 
 
 @pytest.fixture
@@ -64,19 +64,10 @@ def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
     return shared_edge
 
 
-def edge_settings(edge: Edge, tmp_path: Path, **fields: Any) -> Settings:
-    return edge.settings(tmp_path, bunny_root_dir=tmp_path.name, **fields)
-
-
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other in a tenth of the time."""
     monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
-
-
-def statuses(edge: Edge) -> list[int | None]:
-    """What the public address answered, in order."""
-    return [seen.status for seen in edge.app.public()]
 
 
 @pytest.mark.parametrize(

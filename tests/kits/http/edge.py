@@ -68,3 +68,13 @@ def made_video(folder: Path, size: int = 300_000, name: str = "output.mp4") -> J
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     return JoinedVideo(path=path, sha256=sha256, num_bytes=size, num_frames=75)
+
+
+def edge_settings(edge: Edge, tmp_path: Path, **fields: Any) -> Settings:
+    """Settings of a test whose storage folder bears the name of its own directory."""
+    return edge.settings(tmp_path, bunny_root_dir=tmp_path.name, **fields)
+
+
+def statuses(edge: Edge) -> list[int | None]:
+    """What the public address answered, in order."""
+    return [seen.status for seen in edge.app.public()]

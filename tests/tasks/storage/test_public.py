@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from seedvr2_core.errors import ForbiddenError, NotServedError, WrongBytesError
 from tasks.schemas import JoinedVideo
-from tasks.settings import Settings, get_settings, use_settings
+from tasks.settings import get_settings, use_settings
 from tasks.storage import public
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.http.edge import Edge, made_video
+from tests.kits.http.edge import Edge, edge_settings, made_video, statuses
 
 
 @pytest.fixture
@@ -36,19 +36,10 @@ def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
     return shared_edge
 
 
-def edge_settings(edge: Edge, tmp_path: Path, **fields: Any) -> Settings:
-    return edge.settings(tmp_path, bunny_root_dir=tmp_path.name, **fields)
-
-
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other in a tenth of the time."""
     monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
-
-
-def statuses(edge: Edge) -> list[int | None]:
-    """What the public address answered, in order."""
-    return [seen.status for seen in edge.app.public()]
 
 
 def test_first_and_last_bytes_are_asked_for(edge: Edge, video: JoinedVideo) -> None:
