@@ -6,19 +6,25 @@ VIDEO ?= deployments/demo/bunny_320x180.mp4
 RESOLUTION ?= 720p
 MODEL ?= auto
 BENCH_MODEL ?= tiny
-CODE := flows tasks seedvr2_core deployments benchmarks tests docs
+CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix docs bench image pools deploy \
-        new-clone new-clone-check clean
+.PHONY: help demo serve test test-fast soak test-apt check fix lock audit docs bench image pools \
+        deploy new-clone new-clone-check clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
-.venv/.installed: pyproject.toml
+# Exact versions, and only files whose sha256 is known. PyPI has torch's CUDA builds alone; where pip
+# is set up with a place that has the CPU build, that one is taken (about 3 GB less).
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+
+.venv/.installed: pyproject.toml $(wildcard requirements/*.lock)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -r requirements/base.lock -r requirements/dev.lock
+	$(PIP) -r requirements/cpu.lock 2>/dev/null || $(PIP) -r requirements/cuda.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for your own)
@@ -48,6 +54,15 @@ check: .venv/.installed ## format, lint, types, import contracts
 fix: .venv/.installed ## format and apply safe lint fixes
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+lock: .venv/.installed ## write requirements/*.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@$(BIN)/python requirements/write.py
+
+audit: .venv/.installed ## ask PyPI which locked packages have known vulnerabilities
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	@cat requirements/base.lock requirements/dev.lock requirements/cuda.lock > .venv/audited.txt
+	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement .venv/audited.txt
 
 docs: .venv/.installed ## write docs/options.md and docs/settings.md from the code
 	@$(BIN)/python docs/generate.py

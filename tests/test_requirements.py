@@ -1,0 +1,84 @@
+"""The lock files that `make` installs from fit pyproject.toml and name a digest for every file."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+LOCKS = {path.name: path.read_text() for path in (ROOT / "requirements").glob("*.lock")}
+ENTRY = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
+
+
+def project() -> dict:
+    """pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def locked_versions(*names: str) -> dict[str, set[Version]]:
+    """The versions of each package in the named lock files; several where markers choose."""
+    versions: dict[str, set[Version]] = {}
+    for name in names:
+        for package, version in ENTRY.findall(LOCKS[name]):
+            versions.setdefault(package, set()).add(Version(version))
+    return versions
+
+
+@pytest.mark.parametrize(
+    ("group", "locks"),
+    [
+        ("runtime", ("base.lock", "cuda.lock")),
+        ("gpu", ("cuda.lock",)),
+        ("dev", ("base.lock", "dev.lock")),
+        ("build", ("base.lock",)),
+    ],
+)
+def test_each_requirement_is_locked_at_a_version_that_it_allows(
+    group: str, locks: tuple[str, ...]
+) -> None:
+    told = project()["project"]
+    requirements = {
+        "runtime": told["dependencies"],
+        "gpu": told["optional-dependencies"]["gpu"],
+        "dev": told["optional-dependencies"]["dev"],
+        "build": project()["build-system"]["requires"],
+    }[group]
+    locked = locked_versions(*locks)
+    for requirement in map(Requirement, requirements):
+        found = locked.get(canonicalize_name(requirement.name), set())
+        assert found, f"{requirement} is in none of {locks}: run `make lock`"
+        assert all(version in requirement.specifier for version in found), (requirement, found)
+
+
+def test_every_entry_has_a_digest() -> None:
+    assert set(LOCKS) == {"base.lock", "dev.lock", "cpu.lock", "cuda.lock"}
+    for name, text in LOCKS.items():
+        entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+        assert entries, name
+        bare = [
+            entry for entry in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}$", entry, re.M)
+        ]
+        assert not bare, (name, bare)
+
+
+def test_both_builds_of_torch_are_of_the_pinned_version() -> None:
+    [pinned] = [
+        requirement
+        for requirement in map(Requirement, project()["project"]["dependencies"])
+        if requirement.name == "torch"
+    ]
+    [cuda], [cpu] = (locked_versions(name)["torch"] for name in ("cuda.lock", "cpu.lock"))
+    assert str(pinned.specifier) == f"=={cuda}"
+    assert cpu.local == "cpu"
+    assert cpu.public == str(cuda)
+
+
+def test_what_builds_the_package_is_locked_as_pyproject_names_it() -> None:
+    named = {Requirement(line).name for line in project()["build-system"]["requires"]}
+    lines = (ROOT / "requirements/build.in").read_text().splitlines()
+    built_with = {Requirement(line).name for line in lines if not line.startswith("#")}
+    assert named <= built_with
