@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def _parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, An
         )
     try:
         header = json.loads(stream.read(length), object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its header is no JSON ({error})") from error
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
@@ -241,7 +242,9 @@ def _load_torch(path: Path) -> object:
         try:
             if zipped and not zipfile.is_zipfile(path):
                 raise EOFError("truncated: the table of contents at its end is missing")
-            return torch.load(handle, map_location="cpu", weights_only=True, mmap=zipped)
+            with warnings.catch_warnings():  # about pickle protocols, which the caller cannot choose
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.load(handle, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             raise CheckpointError(
                 f"{path} is damaged, or holds more than tensors and could run foreign code; it "
