@@ -5,22 +5,24 @@ renamed. pydantic is imported only when a record is read or written, because mod
 module in environments that have nothing but torch and numpy.
 """
 
+import functools
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seedvr2_core.errors import SegmentError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
 
 def write_record(path: Path, record: object) -> None:
     """Write a dataclass (or plain JSON value) to `path` as JSON, complete or not at all."""
-    from pydantic import TypeAdapter
-
-    write_bytes(path, TypeAdapter(type(record)).dump_json(record))
+    write_bytes(path, _adapter(type(record)).dump_json(record))
 
 
 def read_record(path: Path, kind: type[T]) -> T:
@@ -30,15 +32,23 @@ def read_record(path: Path, kind: type[T]) -> T:
         SegmentError: the file is not a valid record of that kind.
         FileNotFoundError: there is no such file.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return _adapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
         raise SegmentError(
             f"{path} is not a valid {kind.__name__} record ({error.error_count()} errors); "
             "remove it and run again"
         ) from error
+
+
+@functools.cache
+def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
+    """What turns records of a kind into JSON and back; to build it takes tens of milliseconds."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -242,7 +242,7 @@ def _load_torch(path: Path) -> object:
         try:
             if zipped and not zipfile.is_zipfile(path):
                 raise EOFError("truncated: the table of contents at its end is missing")
-            with warnings.catch_warnings():  # about pickle protocols, which the caller cannot choose
+            with warnings.catch_warnings():  # about pickle protocols: not the caller's choice
                 warnings.simplefilter("ignore", UserWarning)
                 return torch.load(handle, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
