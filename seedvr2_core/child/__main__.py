@@ -14,6 +14,7 @@ import traceback
 from queue import SimpleQueue
 from typing import NoReturn, TextIO
 
+from seedvr2_core.child.confine import confine
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import Emitter, Failed, Stop, decode_request
 from seedvr2_core.errors import SeedVR2Error
@@ -31,6 +32,7 @@ def main() -> NoReturn:
     emitter = Emitter(_own_stdout())
     die_with_parent(int(sys.argv[1]))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    confine()
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     try:
