@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tomllib
 import venv
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -25,7 +26,7 @@ SERVE_PORTS = (8000, 4200, 8001)
 _JOB = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _TOKEN = re.compile(r"^token \(.*\): +(\S+)$", re.M)
 _EXPORT = re.compile(r"^[\w ]*:? *export (\w+)=(\S+)$", re.M)
-_COMMAND_SECONDS = 240.0
+_COMMAND_SECONDS = 900.0
 
 
 def clone_head(target: Path) -> None:
@@ -80,6 +81,7 @@ class Newcomer:
         self._filled = filled
         self._mark = f"newcomer-{os.getpid()}-{id(self)}"
         own = Path(sys.executable).parent
+        to_packages = {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k}
         path = [p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != own]
         self.environment = {
             "HOME": str(home),
@@ -87,17 +89,13 @@ class Newcomer:
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
             MARK: self._mark,
+            **to_packages,
             **variables,
         }
         self._done: set[str] = set()
         self._service: subprocess.Popen[bytes] | None = None
         self._service_log = home / "serve.log"
         prepare_home(home / ".prefect")
-
-    @property
-    def serves(self) -> bool:
-        """Whether the service has been started."""
-        return self._service is not None
 
     def once(self, text: str) -> None:
         """Run a command that others need, unless it has been run."""
@@ -149,8 +147,9 @@ class Newcomer:
         """Press Ctrl-C in the service's terminal, if it runs; returns what it has said."""
         if self._service is None:
             return ""
-        os.killpg(self._service.pid, signal.SIGINT)
         try:
+            with suppress(ProcessLookupError):  # it has ended already
+                os.killpg(self._service.pid, signal.SIGINT)
             self._service.wait(_COMMAND_SECONDS)
         finally:
             for pid in marked(self._mark):

@@ -1,4 +1,4 @@
-"""The shell commands that a page shows: those of its blocks marked `sh`, and those inside sentences.
+"""The shell commands that a page shows: in blocks marked `sh`, and inside sentences.
 
 A block says in its first line what it is: `sh` for commands that a reader may paste, another word
 (`text`, `json`) for what a reader only reads. So nothing has to guess.
@@ -31,7 +31,7 @@ class Command:
     @property
     def bare(self) -> str:
         """The command without comment, on one line."""
-        return " ".join(shlex.split(self.text, comments=True))
+        return " ".join(shlex.split(self.text.replace("\\\n", " "), comments=True))
 
     @property
     def words(self) -> list[str]:
@@ -48,14 +48,16 @@ def commands_of(root: Path, page: str) -> list[Command]:
     found: list[Command] = []
     for block, (kind, body) in enumerate(_BLOCK.findall((root / page).read_text())):
         if not kind:
-            raise ValueError(f"{page}: write ```sh or ```text above the block {body[:60]!r}")
+            raise ValueError(
+                f"{page}: a block must say what it is; put ```sh or ```text above {body[:40]!r}"
+            )
         if kind == "sh":
             found += [Command(page, block, text) for text in _joined(body)]
     return found
 
 
 def inline_commands(root: Path, page: str, programs: tuple[str, ...]) -> list[str]:
-    """What stands between backticks in sentences and tables, and begins with one of the programs."""
+    """What stands between backticks in prose and begins with one of the programs."""
     prose = _BLOCK.sub("", (root / page).read_text())
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     return [span for span in spans if [w for w in words_of(span)[:1] if w in programs]]
@@ -64,7 +66,7 @@ def inline_commands(root: Path, page: str, programs: tuple[str, ...]) -> list[st
 def words_of(text: str) -> list[str]:
     """The words of a command, without comments and without the variables set in front of it."""
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
     except ValueError:
         return []  # a span such as `it's` is no command
     while words and _ASSIGNMENT.match(words[0]):
@@ -73,7 +75,7 @@ def words_of(text: str) -> list[str]:
 
 
 def _joined(body: str) -> Iterator[str]:
-    """Commands of a block: lines that end with a backslash or inside a quotation belong together."""
+    """Commands of a block; a backslash or an open quotation goes on in the next line."""
     lines: list[str] = []
     for line in body.splitlines():
         lines.append(line)
