@@ -15,8 +15,8 @@ import pytest
 
 from tests.kits.http.video_server import VideoServer
 from tests.kits.media import ffmpeg
-from tests.kits.newcomer import SERVE_PORTS, Newcomer, clone_head, lend_environment
-from tests.kits.pages import PAGES, Command, commands_of
+from tests.kits.pages.commands import PAGES, Command, commands_of
+from tests.kits.pages.newcomer import SERVE_PORTS, Newcomer, clone_head, lend_environment
 from tests.kits.processes import ROOT
 
 pytestmark = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.judge_command import PROGRAMS, UnknownPartError, judge
-from tests.kits.pages import PAGES, commands_of, inline_commands
+from tests.kits.pages.commands import PAGES, commands_of, inline_commands
+from tests.kits.pages.judge import PROGRAMS, UnknownPartError, judge
 from tests.kits.processes import ROOT
 from tests.walkthrough.test_commands import NOT_RUN
 

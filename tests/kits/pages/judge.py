@@ -13,7 +13,7 @@ import typer
 import yaml
 from typer.main import get_command
 
-from tests.kits.pages import words_of
+from tests.kits.pages.commands import words_of
 from tests.kits.processes import ROOT
 
 PROGRAMS = ("seedvr2", "prefect", "python", "make", "bash", "docker")

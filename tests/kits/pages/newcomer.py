@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
-from tests.kits.pages import Command
+from tests.kits.pages.commands import Command
 from tests.kits.prefect_home import prepare_home
 from tests.kits.processes import MARK, ROOT, listen_to_ctrl_c, marked
 from tests.kits.server import eventually
