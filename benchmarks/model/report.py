@@ -1,15 +1,20 @@
-"""The model benchmark's report as text."""
+"""Writes the report of the model benchmark as text for people."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Tables for people; the JSON has more."""
+    """Write the report's main figures as tables; the JSON holds all of them.
+
+    Args:
+        report: the report as `benchmarks/model/run.py` makes it.
+    """
     return "\n".join(_lines(report))
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
+    """The text, line by line."""
     machine, plan, reference = report["machine"], report["plan"], report["reference"]
     yield f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}, " + (
         f"Triton {machine['triton']}"
@@ -55,6 +60,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _stages(report: dict[str, Any]) -> Iterator[str]:
+    """Seconds of each stage for 100 frames, beside the shortest time that its operations allow."""
     columns = ("s device", "min", "max", "s host", "TFLOP", "TFLOP/s", "s floor", "share")
     yield f"{'per 100 frames':<14}" + "".join(f"{column:>10}" for column in columns)
     for name, row in [*report["stages"].items(), ("total", report["total"])]:
@@ -69,6 +75,7 @@ def _stages(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _memory(table: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Peak memory of each phase in GB: what the plan predicted, and what was measured."""
     columns = ("plan", "used", "ratio", "tensors", "measured", "ratio")
     yield f"{'peak GB':<14}" + "".join(f"{column:>10}" for column in columns)
     for name, row in table.items():

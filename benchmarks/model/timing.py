@@ -1,4 +1,9 @@
-"""Measuring work on a device: stages by events, memory by phase, clocks by nvidia-smi."""
+"""Measures the model on a device: seconds of each stage, peak memory of each phase, GPU clocks.
+
+Seconds come from events on the device's stream, because the host runs ahead of a GPU and its own
+clock would charge one stage with the work of another. Memory comes from torch's allocator, clocks
+and power from nvidia-smi.
+"""
 
 import itertools
 import statistics
@@ -13,29 +18,40 @@ from typing import Any
 import torch
 
 OTHER = "other"
+"""The stage that gets the time which no stage claims."""
 _QUERIES = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Of one stage in one window."""
+    """Seconds that one stage took, summed over one measured window."""
 
     device: float
-    """Between events on the device's stream, waiting for the host included; as `wall` on a CPU."""
+    """Between events on the device's stream. A device that waits for the host goes on counting. On
+    a CPU, where there are no events, it is the same as `wall`."""
     wall: float
-    """Between calls on the host, which runs ahead of the device inside a window."""
+    """Between calls on the host's clock. Inside a window the host runs ahead of the device, so only
+    the sum over a window means something."""
 
 
 @dataclass(slots=True)
 class _Mark:
+    """A moment at which the stage changes."""
+
     stage: str
-    """What ends here."""
+    """The stage that ends here."""
     wall: float
+    """The host's clock, in seconds."""
     event: Any
+    """`torch.cuda.Event` on the current stream; None on a CPU."""
 
 
 class StageClock:
-    """Attributes every moment between `start` and `stop` to the innermost stage."""
+    """Says how long each stage took between `start` and `stop`.
+
+    Stages may lie inside each other. Every moment counts for the innermost open stage alone, so the
+    stages add up to the whole; time outside all stages counts for `OTHER`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -43,13 +59,17 @@ class StageClock:
         self._marks: list[_Mark] = []
 
     def start(self) -> None:
-        """Begin a window; the device is idle now."""
+        """Begin a window. Waits until the device has finished what was asked of it before."""
         self._synchronize()
         self._marks = []
         self._mark()
 
     def stop(self) -> dict[str, Seconds]:
-        """End the window once the device has finished; seconds of each stage."""
+        """End the window; waits until the device has finished.
+
+        Returns:
+            Stage -> its seconds in this window.
+        """
         assert not self._stack, f"stages still open: {self._stack}"
         self._mark()
         self._synchronize()
@@ -64,18 +84,18 @@ class StageClock:
         return spent
 
     def enter(self, stage: str) -> None:
-        """What follows belongs to that stage."""
+        """Count the time from now on for this stage."""
         self._mark()
         self._stack.append(stage)
 
     def leave(self) -> None:
-        """What follows belongs to the stage around."""
+        """End the innermost stage; count the time from now on for the stage around it."""
         self._mark()
         self._stack.pop()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Enter and leave."""
+        """Count the time of a block for a stage."""
         self.enter(name)
         try:
             yield
@@ -97,30 +117,34 @@ class StageClock:
 
 @dataclass(slots=True)
 class PhasePeak:
-    """Device memory of a phase at its worst."""
+    """The most device memory that a phase ever used."""
 
     allocated: int = 0
-    """Bytes of tensors and of libraries' scratch."""
+    """Bytes of tensors, and of scratch memory that libraries took from torch's allocator."""
     reserved: int = 0
-    """Bytes that torch's allocator held, what an earlier phase left behind included."""
+    """Bytes that torch's allocator held, used or not. It keeps what an earlier phase has freed."""
     outside: int = 0
-    """Bytes of the device that torch's allocator knows nothing of: context, kernels, others."""
+    """Bytes in use on the device that torch's allocator did not take: the CUDA context, loaded
+    kernels, and other programs."""
 
 
 @dataclass(slots=True)
 class MemoryWatch:
-    """Peaks of each phase since the last `clear`; stays empty on a CPU."""
+    """Keeps the peak memory of each phase since the last `clear`.
+
+    It stays empty on a CPU, where torch does not count memory.
+    """
 
     device: torch.device
     peaks: dict[str, PhasePeak] = field(default_factory=dict)
 
     def clear(self) -> None:
-        """Forget what was seen."""
+        """Forget all peaks."""
         self.peaks = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Watch a phase."""
+        """Watch the memory of a block; a phase that runs several times keeps its largest peak."""
         if self.device.type != "cuda":
             yield
             return
@@ -138,10 +162,11 @@ class MemoryWatch:
 
 @contextmanager
 def gpu_monitor(device: torch.device) -> Iterator[dict[str, dict[str, float] | None]]:
-    """Sample clocks and power while the block runs; figures are there after it.
+    """Ask nvidia-smi twice a second for clocks (MHz), power (W), temperature (C) and load (%).
 
     Yields:
-        Name -> {"median", "min", "max"}, or None where nvidia-smi is absent or does not say.
+        A table that is filled when the block ends: nvidia-smi's name of the figure -> {"median",
+        "min", "max"}. A figure is None if nvidia-smi is absent or does not tell it.
     """
     figures: dict[str, dict[str, float] | None] = dict.fromkeys(_QUERIES)
     if device.type != "cuda":
@@ -165,6 +190,7 @@ def gpu_monitor(device: torch.device) -> Iterator[dict[str, dict[str, float] | N
 
 
 def _summaries(lines: list[str]) -> dict[str, dict[str, float] | None]:
+    """Median, minimum and maximum of each column of nvidia-smi's lines; `[N/A]` is passed over."""
     rows = [line.split(",") for line in lines]
     columns = zip(*(row for row in rows if len(row) == len(_QUERIES)), strict=True)
     found: dict[str, dict[str, float] | None] = {}

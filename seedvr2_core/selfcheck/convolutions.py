@@ -45,6 +45,7 @@ class ConvShape:
     in_channels: int
     out_channels: int
     frames: int
+    """Frames of the result; the input has two more."""
     height: int
     width: int
 
@@ -76,14 +77,14 @@ class ConvCheck:
     dtype: str
     verdict: Verdict
     reason: str
-    """A sentence; "" if all is well."""
+    """A sentence that says why it is not ok; "" if it is."""
     error: float | None = None
     """Relative rms error against float64, of the worst row; None where it could not run."""
     tolerance: float
     tflops: float | None = None
     """Median rate; None on a CPU."""
     share: float | None = None
-    """Of the bfloat16 matrix product's rate."""
+    """Its rate over that of a bfloat16 matrix product; None on a CPU."""
     extra_bytes: int | None = None
     """Peak device memory of the call beside input, weights and result."""
     kernels: tuple[str, ...] = ()
@@ -99,7 +100,7 @@ class DeviceReport:
     torch_version: str
     cudnn_version: int | None
     matmul_tflops: float | None
-    """bfloat16, 8192 cubed; None on a CPU."""
+    """Rate of a bfloat16 product of two matrices of 8192 by 8192; None on a CPU."""
     convs: tuple[ConvCheck, ...]
 
     def of(self, dtype: torch.dtype) -> tuple[ConvCheck, ...]:
@@ -149,7 +150,17 @@ def check_device(
 def judge(
     error: float, tolerance: float, share: float | None, extra_bytes: int | None = None
 ) -> tuple[Verdict, str]:
-    """Verdict and reason from the figures of a `ConvCheck`; NaN counts as wrong."""
+    """Judge a convolution by its figures.
+
+    Args:
+        error: relative rms error; NaN counts as wrong.
+        tolerance: the largest error that rounding explains.
+        share: its rate over that of a matrix product; None if it was not timed.
+        extra_bytes: scratch memory of the call, named in the reason if it is slow.
+
+    Returns:
+        The verdict, and a sentence that says why ("" for "ok").
+    """
     if not error <= tolerance:
         return "wrong", f"relative rms error {error:.2g}, rounding explains {tolerance:.2g}"
     if share is not None and share < SLOW_SHARE:
@@ -170,7 +181,11 @@ def tolerance_of(dtype: torch.dtype) -> float:
 def matmul_rate(
     device: torch.device, *, size: int = MATMUL_SIZE, dtype: torch.dtype = torch.bfloat16
 ) -> float:
-    """Operations per second of a square matrix product."""
+    """Measure how fast the device multiplies two square matrices of `size`.
+
+    Returns:
+        Floating-point operations per second; a multiply and the add after it count as 2.
+    """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / median_seconds(lambda: torch.mm(a, b), device)
 
@@ -178,7 +193,14 @@ def matmul_rate(
 def median_seconds(
     work: Callable[[], object], device: torch.device, *, warm: int = 3, repeats: int = 10
 ) -> float:
-    """Median seconds of a call after some calls that do not count, by the device's own clock."""
+    """Measure how long a call takes: the median over some calls, in seconds.
+
+    Args:
+        work: what is timed.
+        device: a GPU is timed by events on its stream, a CPU by the wall clock.
+        warm: calls before the first timed one; they compile, allocate and choose kernels.
+        repeats: timed calls.
+    """
     for _ in range(warm):
         work()
     if device.type != "cuda":
@@ -193,6 +215,7 @@ def median_seconds(
 
 
 def _wall_seconds(work: Callable[[], object]) -> float:
+    """Seconds that a call takes by the wall clock."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -201,7 +224,14 @@ def _wall_seconds(work: Callable[[], object]) -> float:
 def make_inputs(
     shape: ConvShape, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Input with the two frames before it, weights and bias; sizes as in the VAE, any signs."""
+    """Make random operands whose values are as large as in the VAE.
+
+    Returns:
+        The input, [1, C, T + 2, H, W]: T frames and the two before them, which a causal
+        convolution also reads. It went through SiLU, as in the VAE. Then the weights,
+        [O, C, 3, 3, 3], scaled so that results are about 1, and the bias, [O]. All are of `dtype`
+        on `device`, channels innermost, and the same every time.
+    """
     generator = torch.Generator(device).manual_seed(1)
 
     def normal(*size: int) -> Tensor:
@@ -225,6 +255,11 @@ def _check_conv(
     matmul: float | None,
     convolve: Convolve,
 ) -> ConvCheck:
+    """Run one convolution, compare its result and, if `matmul` gives a rate, time it.
+
+    A convolution that cannot run does not end the report: its check says "failed", or "unchecked"
+    if the device's memory does not suffice.
+    """
     about: dict[str, Any] = {
         "shape": shape,
         "dtype": _name(dtype),
@@ -260,11 +295,15 @@ def _check_conv(
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of an error's message: torch adds a whole stack of C++ calls to it."""
     return str(error).strip().split("\n", maxsplit=1)[0][:200]
 
 
 def _extra_bytes(work: Callable[[], Tensor], device: torch.device) -> int | None:
-    """Peak memory of a call beside what it returns."""
+    """Bytes that a call needs on the device at its worst, beside what it returns.
+
+    None on a CPU, where torch does not count memory.
+    """
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -276,7 +315,14 @@ def _extra_bytes(work: Callable[[], Tensor], device: torch.device) -> int | None
 
 
 def _worst_error(y_BOTHW: Tensor, x_BCTHW: Tensor, weight: Tensor, bias: Tensor) -> float:
-    """Relative rms error of single rows: the first, middle and last ones, the largest of them."""
+    """Compare some rows at the top, in the middle and at the bottom with `reference_rows`.
+
+    The rms error of each row is divided by the rms of the right values. A fault at the edge of the
+    picture spoils one row, so we take the worst row and not the mean over all.
+
+    Returns:
+        The largest of these errors; NaN if one is NaN.
+    """
     height = y_BOTHW.shape[3]
     rows = min(_STRIP_ROWS, height)
     errors: list[float] = []
@@ -286,12 +332,20 @@ def _worst_error(y_BOTHW: Tensor, x_BCTHW: Tensor, weight: Tensor, bias: Tensor)
         across = (0, 1, 2, 4)
         ratio_R = difference.square().mean(across) / wanted.square().mean(across)
         errors += ratio_R.sqrt().tolist()
-    # NaN compares as False, so max() could pass over it.
+    # max() may pass over NaN, because every comparison with it is False.
     return next((error for error in errors if error != error), max(errors))
 
 
 def reference_rows(x_BCTHW: Tensor, weight: Tensor, bias: Tensor, rows: range) -> Tensor:
-    """Some rows of the convolution: its taps one by one as float64 matrix products.
+    """Calculate some rows of the convolution in another way, which is exact enough to judge it.
+
+    Each of the 27 taps is one matrix product in float64. No convolution kernel takes part.
+
+    Args:
+        x_BCTHW: the input with the two frames before it.
+        weight: [O, C, 3, 3, 3].
+        bias: [O].
+        rows: which rows of the result.
 
     Returns:
         [B, O, T - 2, len(rows), W] float64.
@@ -310,7 +364,10 @@ def reference_rows(x_BCTHW: Tensor, weight: Tensor, bias: Tensor, rows: range) -
 
 
 def _kernels(work: Callable[[], object], device: torch.device) -> tuple[str, ...]:
-    """Names of the kernels that a call runs; none where the profiler cannot see them."""
+    """Names of the device's kernels that a call runs, the longest-running first.
+
+    Empty where the profiler is not allowed to see them.
+    """
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         work()
@@ -325,7 +382,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def main() -> int:
-    """Print the report; exit 1 if something is wrong."""
+    """Print the report as JSON; returns the exit code, 1 if a convolution is wrong or failed."""
     parser = argparse.ArgumentParser(description="Check the convolutions of a device.")
     default = "cuda:0" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default)

@@ -17,6 +17,7 @@ def make_info(
     rotation: int = 0,
     sar: tuple[int, int] = (1, 1),
 ) -> VideoInfo:
+    """Describe an 8-bit H.264 video without colour tags; by default 300 frames at 25 per second."""
     return VideoInfo(
         format_name="mp4",
         size_bytes=1,
@@ -37,6 +38,7 @@ def make_info(
 
 
 def make_options(**changes: object) -> Options:
+    """The options of a 720p job for `lanczos`, with changes to fields of `Options`."""
     engine = EngineSettings(
         name="lanczos",
         weights_digest="",

@@ -1,4 +1,4 @@
-"""Real commands on real files, and what is done to them: faults inside, kills from outside.
+"""Runs real commands on real files and disturbs them: by faults inside and by kills from outside.
 
 Jobs are made by the engine `sleep` (50 ms a frame, so that kills find it at work on any machine) or
 `tiny` (SeedVR2's graph). Where a kill falls is not left to chance: the process itself stops at a
@@ -48,12 +48,12 @@ class Fault:
 
 
 SMALL_PICTURES = Fault(at="seedvr2_core.planning.sizes:BUDGETS_PX", call=96 * 54, do="small")
-"""What 720p means in the process that plans: pixels are not what is tested here."""
+"""Makes 720p mean 96x54 pixels in the process that plans: these tests need frames, not pixels."""
 
 
 @dataclass(kw_only=True)
 class FaultyJob:
-    """One job of one work directory and the commands that were started for it."""
+    """One job in a work directory of its own, and the commands that were started for it."""
 
     clip: Path
     work_dir: Path
@@ -88,7 +88,7 @@ class FaultyJob:
         return process
 
     def variables(self, *faults: Fault) -> dict[str, str]:
-        """Environment of what works on this job."""
+        """The environment variables of a process that works on this job."""
         variables = {
             "PREFECT_API_URL": self.api_url,
             "SEEDVR2_SEGMENT_SECONDS": "0.5",
@@ -102,7 +102,7 @@ class FaultyJob:
         return variables
 
     def request(self) -> dict[str, Any]:
-        """The flow's parameters for it."""
+        """The same job as parameters of the flow."""
         return {
             "video_path": str(self.clip),
             "model": self.model,
@@ -111,7 +111,7 @@ class FaultyJob:
         }
 
     def place(self, name: str) -> str:
-        """A file for a fault's mark."""
+        """The path of a file that a fault makes when it acts (`Fault.mark`)."""
         return str(self.work_dir / f"fault-{name}")
 
     def said(self, process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -123,7 +123,7 @@ class FaultyJob:
         )
 
     def result(self, process: subprocess.Popen[str]) -> dict[str, object]:
-        """Wait for a command that must succeed; its result."""
+        """Wait for a command, which must succeed; returns its result."""
         code = process.wait(timeout=PATIENCE_SECONDS)
         out, err = self.said(process)
         assert code == 0, err
@@ -131,11 +131,11 @@ class FaultyJob:
         return result
 
     def finish(self) -> dict[str, object]:
-        """Run the command to its end, undisturbed."""
+        """Run the command to its end without any fault; returns its result."""
         return self.result(self.start())
 
     def job_dir(self) -> Path:
-        """The job's directory; there is one."""
+        """The job's directory; fails unless there is exactly one."""
         (found,) = self.work_dir.glob("jobs/*")
         return found
 
@@ -149,20 +149,20 @@ class FaultyJob:
         return self.has("segments/?????.mp4.part")
 
     def has(self, pattern: str) -> bool:
-        """Whether the job's directory holds such a file."""
+        """Whether a file in the job's directory matches the pattern."""
         return any(self.work_dir.glob(f"jobs/*/{pattern}"))
 
     def processes(self) -> list[int]:
-        """Everything that was started for this job and runs, orphans included."""
+        """Ids of all running processes of this job, those included whose parent has died."""
         return marked(self.mark)
 
     def leftovers(self) -> list[Path]:
-        """What a killed run left half-written."""
+        """Files that were being written when their process was killed."""
         parts = self.work_dir.rglob("*.part")
         return [path for path in parts if not path.name.startswith("fault-")]
 
     def end(self) -> None:
-        """Nothing of it runs on."""
+        """Kill every command that still runs."""
         for process in self.commands:
             if process.poll() is None:
                 kill_tree(process.pid)
@@ -170,7 +170,7 @@ class FaultyJob:
 
 
 def wait_until(true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Poll a condition."""
+    """Ask every 10 ms until the condition is true; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"waited {seconds:g} s in vain until {what}"
@@ -178,7 +178,7 @@ def wait_until(true: Callable[[], object], what: str, *, seconds: float = PATIEN
 
 
 def worker_of(pid: int) -> int | None:
-    """The running child below a process."""
+    """The id of the child with the model among a process's descendants, or None."""
     for child in children_of(pid)[1:]:
         try:
             line = Path(f"/proc/{child}/cmdline").read_bytes()
@@ -190,7 +190,7 @@ def worker_of(pid: int) -> int | None:
 
 
 def assert_nothing_left(job: FaultyJob) -> None:
-    """No half-written file, no process, one output."""
+    """Check that the job left no half-written file, no process, and exactly one output."""
     wait_until(lambda: not job.processes(), "every process was gone", seconds=15)
     assert job.leftovers() == []
     assert len(list((job.work_dir / "output").iterdir())) == 1
@@ -198,25 +198,25 @@ def assert_nothing_left(job: FaultyJob) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Killed:
-    """What a kill cost."""
+    """What a kill left and what it cost."""
 
     command: "subprocess.Popen[str]"
     committed: dict[str, int]
-    """Sidecars that were there."""
+    """The sidecars on disk after the kill: name -> when it was written (ns)."""
     redone: int
-    """Segments that were begun and not on disk."""
+    """How many segments had been begun and were not on disk, so that they are made again."""
 
 
 def kill_there(job: FaultyJob, fault: Fault, whom: str) -> Killed | None:
-    """Start the command, let it come to a place, and kill -9 somebody there.
+    """Start the command, wait until it stops at a place, and kill -9 a process of it there.
 
     Args:
-        job: whose command is started.
-        fault: one that holds.
-        whom: "child" (the command lives on), "command" or "tree".
+        job: the job whose command is started.
+        fault: where the process stops; it must be one that holds, and name a mark.
+        whom: "child" (the command lives on), "command" or "tree" (the command and all below it).
 
     Returns:
-        None if the command ended before it came there.
+        None if the command ended before it came to that place.
     """
     begun = job.place(f"begun{len(job.commands)}")
     count = Fault(at="seedvr2_core.child.channel:InFlight.begin", do="count", mark=begun)
@@ -257,7 +257,7 @@ def _kill(process: subprocess.Popen[str], whom: str) -> None:
 
 
 def here(job: FaultyJob) -> Settings:
-    """Settings to run a job's request in this process."""
+    """The settings with which the flow does this job in the test's own process."""
     return Settings(
         work_dir=job.work_dir,
         allow_local_files=True,
@@ -269,7 +269,7 @@ def here(job: FaultyJob) -> Settings:
 
 
 def run_here(job: FaultyJob, *, keep_settings: bool = False) -> UpscaleResult:
-    """The same request, run by the flow in this process (its settings stay in force)."""
+    """Do the job with the flow in the test's own process; the settings stay in force afterwards."""
     from flows.upscale import upscale
 
     if not keep_settings:

@@ -1,4 +1,4 @@
-"""Runs of `upscale` that a test puts into any state on a real server, and what it reads of them."""
+"""Runs of `upscale` on a real server that a test puts into any state, and reads of them."""
 
 import contextlib
 import contextvars
@@ -33,11 +33,11 @@ PROSPECT = Prospect(
     job_limit_seconds=7200.0,
 )
 PATIENCE = ("recover_wait_seconds", "recover_margin_seconds", "recover_pending_seconds")
-"""The settings that say how long a run may be quiet."""
+"""The settings that say for how long a run may give no sign of life."""
 
 
 class LostRun:
-    """A run of `upscale`; the test plays its worker and its process."""
+    """A run of `upscale` without worker and process: the test does what they would do."""
 
     def __init__(
         self, client: SyncPrefectClient, deployment_id: UUID, **parameters: object
@@ -50,7 +50,7 @@ class LostRun:
         self.artifact_id: UUID | None = None
 
     def becomes(self, *states: State) -> "LostRun":
-        """Set states, as the worker, the process or a person would."""
+        """Set these states one after another, as its worker, its process or a person would."""
         for state in states:
             self.client.set_flow_run_state(self.id, state, force=True)
         return self
@@ -59,7 +59,10 @@ class LostRun:
     def when(
         self, name: str, *states: State, then: Callable[[], object] = lambda: None
     ) -> Iterator[None]:
-        """Inside the block: once the run is in the state `name`, set `states` and call `then`."""
+        """Within the block, wait for the state `name`; then set `states` and call `then`.
+
+        A thread does this, so the block can call what brings the run into that state.
+        """
         stop = threading.Event()
 
         def watch() -> None:
@@ -79,7 +82,13 @@ class LostRun:
             thread.join()
 
     def beat(self, *, age: float = 0.0, percent: float = 50.0, **more: str) -> "LostRun":
-        """Write a sign of life that is `age` seconds old, with more or other metadata."""
+        """Write a sign of life into the run's progress artifact.
+
+        Args:
+            age: how many seconds ago it was given.
+            percent: the progress that it shows.
+            more: metadata to add or to replace.
+        """
         at = datetime.now(UTC) - timedelta(seconds=age)
         metadata = {
             "beat_at": at.isoformat(timespec="milliseconds"),
@@ -103,6 +112,7 @@ class LostRun:
 
     @property
     def run(self) -> FlowRun:
+        """The run as the server has it now."""
         return self.client.read_flow_run(self.id)
 
     @property
@@ -113,7 +123,7 @@ class LostRun:
         return f"{state.name}: {state.message}"
 
     def results(self) -> list[UpscaleResult]:
-        """The results that were published for the run."""
+        """The results that were published for the run (its result artifacts)."""
         return [
             UpscaleResult.model_validate(row)
             for data in artifact_data(self.client, self.id, RESULT_KEY)
@@ -121,7 +131,7 @@ class LostRun:
         ]
 
     def looks(self) -> list[FlowRun]:
-        """The appointments with `recover` that were made for the run, by number."""
+        """The runs of `recover` that were scheduled to look at this run, in their order."""
         runs = self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate({"name": {"any_": [f"look at {self.id}"]}})
         )
@@ -137,21 +147,21 @@ def artifact_data(client: SyncPrefectClient, run_id: UUID, key: str) -> list[str
 
 
 def recovered(job: LostRun) -> str:
-    """Let `recover` look at the run, in this process; returns the message of its end."""
+    """Run `recover` on the run in this process; returns the message of its final state."""
     state = recover(job.id, return_state=True)
     assert state.is_completed(), state
     return str(state.message)
 
 
 def store(settings: Settings, name: str = PROSPECT.output_name) -> None:
-    """Put an output into storage."""
+    """Put a file into storage as if it were the run's output."""
     path = settings.work_dir / "made.mp4"
     path.write_bytes(os.urandom(100))
     open_storage(settings).put(path, name)
 
 
 def eta(run: FlowRun) -> float:
-    """Seconds until an appointment."""
+    """Seconds until a scheduled run begins."""
     assert run.state is not None
     at = run.state.state_details.scheduled_time
     assert at is not None

@@ -1,4 +1,4 @@
-"""Jobs whose segments are made in this process, without a child: plans, runs, faulty models."""
+"""Makes the segments of a job in the test's own process, without a child: plans and runs."""
 
 import dataclasses
 import queue
@@ -25,33 +25,40 @@ from tests.kits.restorer import ENGINE
 
 
 class Heard:
-    """Events, kept; beats are not."""
+    """Takes the place of the channel to the flow process: it keeps events and drops beats."""
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def emit(self, event: Event) -> None:
-        """Keep it."""
+        """Keep an event."""
         self.events.put(event)
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Drop a beat."""
 
 
 def tiny_plan(clip: Path, *, window: int = 3, overlap: int = 1, seconds: float = 0.5) -> Plan:
-    """The clip as one shot for the tiny network, 32x18; the caller puts the budget back."""
+    """Plan the clip as one shot for the tiny network.
+
+    Args:
+        clip: a video.
+        window: latents of a window.
+        overlap: latents that neighbouring windows share.
+        seconds: length of a segment.
+    """
     options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1)
     engine = dataclasses.replace(ENGINE, name="tiny", window=window, overlap=overlap)
     return build_plan(probe_video(clip), "0" * 64, dataclasses.replace(options, engine=engine))
 
 
 def use_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans for 720p get 32x18 pixels."""
+    """Let plans for 720p have 32x18 pixels until the end of the test."""
     monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 32 * 18})
 
 
 def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2Session]) -> None:
-    """Every session from now on is made by this."""
+    """Let `make` open every session until the end of the test."""
 
     def open_session(
         plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None
@@ -63,7 +70,7 @@ def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2
 
 
 def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int]) -> Heard:
-    """What the child does on a request."""
+    """Do what the child does when it is asked for segments; returns the events that it sent."""
     if not (job_dir / "plan.json").exists():
         job_dir.mkdir(exist_ok=True)
         write_record(job_dir / "plan.json", plan)
@@ -82,18 +89,21 @@ def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int
 
 
 def sidecars(plan: Plan, job_dir: Path) -> list[Sidecar | None]:
-    """Of all segments, None where there is none."""
+    """The sidecar of each segment, or None where there is none."""
     paths = [JobDir(job_dir).sidecar_path(segment.index) for segment in plan.segments]
     return [read_record(path, Sidecar) if path.exists() else None for path in paths]
 
 
 def packets(plan: Plan, job_dir: Path) -> list[bytes]:
-    """The bytes of all segments."""
+    """The bytes of each segment's file."""
     return [JobDir(job_dir).video_path(segment.index).read_bytes() for segment in plan.segments]
 
 
 class KeepTorch:
-    """A child sets these for good; in a test process other tests follow."""
+    """Puts torch's thread count and determinism back afterwards.
+
+    A child sets them once and ends. In a test's process other tests follow, which must not notice.
+    """
 
     def __enter__(self) -> None:
         self._before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

@@ -1,4 +1,4 @@
-"""Plans, source frames and runs for tests of the SeedVR2 engine with tiny networks."""
+"""Plans, source frames and runs for tests of the SeedVR2 engine, with tiny networks."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ from seedvr2_core.video.info import EncoderSettings
 from tests.kits.factories import make_info
 
 SOURCE = 16
-"""Side of the source frames; plans double it."""
+"""Width and height of the source frames in pixels; the plans here double both."""
 MEMORY = MemoryPlan(
     vae_dtype="float32",
     dit_dtype="float32",
@@ -49,7 +49,13 @@ BuildVAE = Callable[[torch.dtype], VideoVAE]
 
 
 def make_plan(*lengths: int, memory: dict[str, object] | None = None, **engine: object) -> Plan:
-    """One shot for every length in frames; frames come at uneven times."""
+    """Plan a video with one shot for each length (in frames); its frames come at uneven times.
+
+    Args:
+        lengths: frames of each shot.
+        memory: fields of `MemoryPlan` to change.
+        engine: fields of `EngineSettings` to change.
+    """
     edges = [0, *itertools.accumulate(lengths)]
     pts = tuple(100 + 3 * i + i % 2 for i in range(edges[-1]))
     info = make_info(SOURCE, SOURCE, pts=pts)
@@ -89,7 +95,7 @@ def make_plan(*lengths: int, memory: dict[str, object] | None = None, **engine: 
 
 
 def make_frames(plan: Plan) -> list[Frame]:
-    """Moving waves and noise, uint8."""
+    """Make the plan's source frames: moving waves with noise, [SOURCE, SOURCE, 3] uint8."""
     rng = np.random.default_rng(3)
     y, x, c = np.mgrid[0:SOURCE, 0:SOURCE, 0:3]
     return [
@@ -105,7 +111,13 @@ def _rounded(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def open_tiny(
     plan: Plan, *, build_vae: BuildVAE | None = None, dit_scale: float = 1
 ) -> SeedVR2Session:
-    """A session without heartbeat; `build_vae` replaces the models' own."""
+    """Open a session with the tiny networks; its beats go nowhere.
+
+    Args:
+        plan: what it works by.
+        build_vae: makes another VAE than the tiny one.
+        dit_scale: factor of the transformer's last layer.
+    """
     models = make_models(plan, device="cpu")
     models.dit.vid_out.proj.weight.mul_(dit_scale)
     if build_vae is not None:
@@ -114,12 +126,19 @@ def open_tiny(
 
 
 def make_grid(plan: Plan, shot: int = 0) -> ShotGrid:
+    """The grid of latents and windows of a shot."""
     assert plan.memory is not None
     return ShotGrid.build(plan.shots[shot], plan.engine, plan.memory)
 
 
 def make_pieces(plan: Plan, *groups: int, shot: int = 0) -> list[Piece]:
-    """Pieces of so many windows each; none given: one piece for each window."""
+    """Cut a shot into pieces at starts of windows.
+
+    Args:
+        plan: has the shot.
+        groups: how many windows each piece has; without any, each window is a piece.
+        shot: index of the shot.
+    """
     grid = make_grid(plan, shot)
     starts = [grid.first_frame(window.start) for window in grid.windows]
     firsts = [0, *itertools.accumulate(groups or [1] * len(starts))]
@@ -135,15 +154,18 @@ def whole(plan: Plan, shot: int = 0) -> Piece:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a piece."""
+    """What a session made of a piece."""
 
     frames: list[Frame]
+    """The restored frames."""
     commit: Commit
+    """What the session keeps of the piece for the next one."""
 
 
 def run_piece(
     session: SeedVR2Session, plan: Plan, piece: Piece, frames: Iterator[Frame], state: LatentState
 ) -> Result:
+    """Restore one piece; `frames` are the source frames that were not read yet."""
     shot = plan.shots[piece.shot]
     restored = list(session.restore(frames, shot=shot, piece=piece, state=state))
     return Result(restored, session.take_commit())
@@ -152,7 +174,7 @@ def run_piece(
 def run_shot(
     session: SeedVR2Session, plan: Plan, source: Sequence[Frame], pieces: Sequence[Piece]
 ) -> list[Result]:
-    """A shot from its start, piece after piece with one state."""
+    """Restore a shot from its start, piece after piece, with one state that goes along."""
     shot = plan.shots[pieces[0].shot]
     frames = iter(source[shot.start :])
     state = session.begin(frames, shot=shot, piece=pieces[0])
@@ -166,7 +188,19 @@ def begin_behind(
     piece: Piece,
     results: "Sequence[Result]",
 ) -> tuple[LatentState, Iterator[Frame]]:
-    """The state at a piece from what the pieces before it left, and the frames not read yet."""
+    """Begin in the middle of a shot, as after a crash.
+
+    Args:
+        session: a new session.
+        plan: what it works by.
+        source: all source frames.
+        piece: where to begin.
+        results: what came of the pieces before it.
+
+    Returns:
+        The state, rebuilt from what the pieces before it committed, and the source frames that the
+        session has not read yet.
+    """
     shot = plan.shots[piece.shot]
     reads = session.reads(shot, [piece])
     kept = latents(results)[reads.latents.start : reads.latents.stop]
@@ -176,23 +210,23 @@ def begin_behind(
 
 
 def run_whole(plan: Plan, source: Sequence[Frame], shot: int = 0) -> Result:
-    """A shot as one piece in a session of its own."""
+    """Restore a shot as one piece in a session of its own."""
     return run_shot(open_tiny(plan), plan, source, [whole(plan, shot)])[0]
 
 
 def pictures(results: Sequence[Result]) -> np.ndarray:
-    """All restored frames of neighbouring pieces."""
+    """The restored frames of some pieces, [T, H, W, 3] uint8."""
     return np.stack([frame.rgb for result in results for frame in result.frames])
 
 
 def latents(results: Sequence[Result]) -> Tensor:
-    """All committed latents of neighbouring pieces."""
+    """The committed latents of some pieces, joined in time."""
     parts = [result.commit.latents for result in results]
     return torch.cat([part for part in parts if part is not None])
 
 
 def state_bits(state: LatentState) -> dict[str, Tensor]:
-    """Copies of all tensors of a state."""
+    """Copies of all tensors of a state, by name."""
     caches = [*state.encoder.named_tensors(), *state.decoder.named_tensors()]
     bits = {f"{i}.{name}": tensor for i, (name, tensor) in enumerate(caches)}
     bits["encoded"] = state.encoded_ZhwC
@@ -202,13 +236,16 @@ def state_bits(state: LatentState) -> dict[str, Tensor]:
 
 
 def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    """Names of tensors that are not the same bits, or are on one side only."""
+    """Names of the tensors that are not equal bit by bit, or that only one side has."""
     both = a.keys() & b.keys()
     return [*(a.keys() ^ b.keys()), *(name for name in both if not torch.equal(a[name], b[name]))]
 
 
 class FaultyVAE(VideoVAE):
-    """In float16 it makes infinities at one latent, in what comes out and not in the caches."""
+    """A VAE that overflows in float16 at one latent, as a real one may; in float32 it is right.
+
+    The fault is in its output and not in its caches, so what is done again from there is right.
+    """
 
     encode_fault: int | None = None
     decode_fault: int | None = None
@@ -250,7 +287,7 @@ class FaultyVAE(VideoVAE):
 
 
 def faulty(*, encode: int | None = None, decode: int | None = None) -> BuildVAE:
-    """A `build_vae` whose float16 VAE fails at that latent."""
+    """Make a `build_vae` for `open_tiny` whose VAE overflows in float16 at these latents."""
 
     def build(dtype: torch.dtype) -> VideoVAE:
         vae = build_vae(VAE_TINY, vae_weights(), dtype=dtype)
@@ -263,7 +300,7 @@ def faulty(*, encode: int | None = None, decode: int | None = None) -> BuildVAE:
 
 
 def scaled(name: str, factor: float) -> BuildVAE:
-    """A `build_vae` whose weight of that name is that many times larger."""
+    """Make a `build_vae` for `open_tiny` that multiplies the weight of this name by a factor."""
 
     def build(dtype: torch.dtype) -> VideoVAE:
         weights = vae_weights()

@@ -22,7 +22,7 @@ def small_world() -> World:
 
 
 def write_weights(folder: Path) -> Path:
-    """The three files of MODEL as published."""
+    """Write the three files that MODEL needs, with the digests of the published ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("dit-7b", "vae", "pos_emb"):
         (folder / f"{part}.safetensors").write_bytes(file_bytes(part))
@@ -30,7 +30,13 @@ def write_weights(folder: Path) -> Path:
 
 
 def scale_weights(folder: Path, part: str, factors: Mapping[str, float]) -> None:
-    """Put a file of one's own in the place of a published one: some tensors are larger."""
+    """Replace a published file by one of another name, in which some tensors are multiplied.
+
+    Args:
+        folder: of the weights.
+        part: which file.
+        factors: tensor name -> factor.
+    """
     (folder / f"{part}.safetensors").unlink()
     changed = tensors(part, torch.float32)
     for name, factor in factors.items():

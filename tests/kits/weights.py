@@ -1,4 +1,4 @@
-"""Small weights of every part, a catalog that lists them, and a hub on 127.0.0.1."""
+"""Small weights of every part of a model, a catalog that lists them, and a hub on loopback."""
 
 import dataclasses
 import functools
@@ -51,7 +51,10 @@ def _tensors(part: str) -> dict[str, Tensor]:
 
 
 def tensors(part: str, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """The small weights of a part; their rope buffers hold wrong values, to be ignored."""
+    """The small weights of a part.
+
+    Their rope buffers hold wrong values: a loader must calculate these tables and not read them.
+    """
     return {name: t.to(dtype) for name, t in _tensors(part).items()}
 
 
@@ -66,7 +69,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor]) -> Path:
 
 
 def write_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """Write a float16 file of any size that takes no space: a valid header, then a hole."""
+    """Write a float16 file that says it is large and takes no space: after its header is a hole."""
     header, end = {}, 0
     for name in sorted(shapes):
         size = 2 * torch.Size(shapes[name]).numel()
@@ -108,22 +111,22 @@ def without_digest(part: str) -> Catalog:
 
 
 class FakeHub:
-    """Two servers: the hub, which redirects HEAD and GET, and the store that has the bytes."""
+    """A weights hub as two servers: the hub, which only redirects, and the store of the bytes."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         """File name -> content, all in REPO."""
         self.etags: dict[str, str] = {}
-        """Instead of the content's SHA-256."""
+        """File name -> the ETag that the hub tells instead of the content's SHA-256."""
         self.status: list[int] = []
-        """What the next answers of the hub are instead."""
+        """Statuses that the hub's next answers have instead of a redirect."""
         self.cut: list[int] = []
-        """How many bytes of the body the next answers of the store send before they hang up."""
+        """For each of the store's next answers, after how many bytes of the body it hangs up."""
         self.commit = "c" * 40
         self.asked: list[tuple[str, str, dict[str, str]]] = []
-        """Method, path, headers (lower case) at the hub."""
+        """Method, path and headers (names in lower case) of each request to the hub."""
         self.ranges: list[str | None] = []
-        """Range of each request at the store."""
+        """The Range header of each request to the store, or None."""
         self._hub, self._store = self._serve(self._answer), self._serve(self._give)
         self.url = self._address(self._hub)
 

@@ -22,14 +22,14 @@ FOLDER = "out"
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """A served edge."""
+    """An edge that is running."""
 
     url: str
     app: FaultyEdge
     root: Path
 
     def switch(self, **faults: Any) -> None:
-        """Let these faults be on, and no others."""
+        """Switch these faults on and all others off."""
         self.app.faults = Faults(**faults)
 
     def settings(self, work_dir: Path, **fields: Any) -> Settings:
@@ -47,21 +47,21 @@ class Edge:
         return Settings(**{**defaults, **fields})
 
     def stored(self) -> dict[str, bytes]:
-        """What is in storage, by name."""
+        """The files in storage: name -> content."""
         folder = self.root / FOLDER
         return {path.name: path.read_bytes() for path in folder.glob("*")}
 
 
 @contextmanager
 def faulty_edge(root: Path) -> Iterator[Edge]:
-    """Serve an edge; no fault is on at first."""
+    """Run an edge until the block ends; at first no fault is on."""
     app = FaultyEdge(create_app(root, zone=ZONE, key=SecretStr(KEY)))
     with served(app) as url:
         yield Edge(url=url, app=app, root=root)
 
 
 def made_video(folder: Path, size: int = 300_000, name: str = "output.mp4") -> JoinedVideo:
-    """A finished file of a job: bytes that a storage takes for a video."""
+    """Make a job's finished file: random bytes, because a storage does not look into a video."""
     folder.mkdir(parents=True, exist_ok=True)
     content = hashlib.shake_256(name.encode()).digest(size)
     path = folder / name

@@ -1,13 +1,13 @@
-"""An edge with bad days: what storages and CDNs do to their clients, switched on by tests.
+"""An edge that does what storages and CDNs do to their clients on bad days.
 
-`FaultyEdge(create_app(...))` wraps the edge (`edge.py`, which knows nothing of this) and does what
-its `faults` say; none are on at first. Nothing of the service starts it. In a process of its own,
-on loopback only,
+`FaultyEdge(create_app(...))` wraps the edge (`deployments/edge.py`, which knows nothing of it) and
+does what its `faults` say; at first no fault is on. Only tests start it. In a process of its own,
+on loopback,
 
     SEEDVR2_EDGE_KEY=... python -m tests.kits.http.edge_faults --root DIR
 
-takes new faults as JSON by `PUT /.faults` and tells by `GET /.faults` what was asked for and how
-many bytes of bodies came in: no stored file can have that name.
+it takes new faults as JSON by `PUT /.faults`, and tells by `GET /.faults` what was asked for and
+how many bytes of bodies came in. No stored file can have that name.
 """
 
 import asyncio
@@ -39,7 +39,10 @@ _OTHER_BYTES = bytes(255 - value for value in range(256))
 
 
 class Faults(BaseModel):
-    """What goes wrong from now on. Counted faults (lists, numbers of requests) are used up."""
+    """What goes wrong from now on.
+
+    Faults that are a list or a number of requests are used up by the requests that meet them.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,13 +78,13 @@ class Faults(BaseModel):
 
 @dataclass(kw_only=True)
 class Seen:
-    """One request."""
+    """One request that came in."""
 
     method: str
     path: str
     headers: dict[str, str]
     status: int | None = None
-    """None: the connection ended without an answer."""
+    """The status of the answer; None if the connection ended without one."""
     received: int = 0
     """Bytes of its body that came in."""
 
@@ -97,7 +100,7 @@ class _Exchange:
     gone: bool = field(default=False)
 
     async def cut(self) -> None:
-        """End the connection now, without a word; afterwards nobody can answer."""
+        """End the connection without an answer; returns when the server has noticed it."""
         self.gone = True
         # uvicorn hands out bound methods of the request's cycle, which holds the connection.
         self.send.__self__.transport.abort()  # type: ignore[attr-defined]
@@ -105,7 +108,7 @@ class _Exchange:
             pass
 
     async def answer(self, response: Response) -> None:
-        """Answer by ourselves."""
+        """Send this answer instead of the edge's."""
         self.seen.status = response.status_code
         await response(self.scope, self.receive, self.send)
 
@@ -114,7 +117,7 @@ class FaultyEdge:
     """The edge behind faults, and what it saw."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap an edge; no fault is on."""
+        """Wrap an edge, with no fault on."""
         self.faults = Faults()
         self.seen: list[Seen] = []
         self._app = app
@@ -122,16 +125,16 @@ class FaultyEdge:
         self._missing_until: dict[str, float] = {}
 
     def received(self, path: str | None = None) -> int:
-        """Bytes of PUT bodies that came in, for one path or in all."""
+        """How many bytes of PUT bodies came in, for one path or for all."""
         puts = [seen for seen in self.seen if seen.method == "PUT"]
         return sum(seen.received for seen in puts if path in (None, seen.path))
 
     def public(self) -> list[Seen]:
-        """Requests on the public side."""
+        """The requests to the public side."""
         return [seen for seen in self.seen if seen.method not in _STORAGE]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Any request."""
+        """Answer a request (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -147,7 +150,7 @@ class FaultyEdge:
         await side(exchange)
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Switch faults, or tell what was seen."""
+        """PUT sets the faults; GET tells the faults and the requests that came in."""
         request = Request(scope, receive)
         if request.method == "PUT":
             self.faults = Faults.model_validate_json(await request.body())
@@ -191,7 +194,7 @@ class FaultyEdge:
             await self._show(exchange)
 
     async def _show(self, exchange: _Exchange) -> None:
-        """A file of the edge, whole or spoilt."""
+        """Answer with the edge's file, whole or spoilt as the faults say."""
         missing = []
 
         async def send(message: Message) -> None:
@@ -206,7 +209,7 @@ class FaultyEdge:
             await self._answer_missing(exchange, cache="MISS")
 
     async def _answer_missing(self, exchange: _Exchange, *, cache: str) -> None:
-        """Nothing is here; that is remembered from its first telling on."""
+        """Say that there is no such file; a CDN remembers this for a while."""
         faults, path = self.faults, exchange.seen.path
         if cache == "MISS" and faults.negative_cache_seconds:
             self._missing_until[path] = time.monotonic() + faults.negative_cache_seconds
@@ -217,7 +220,7 @@ class FaultyEdge:
             await exchange.answer(Response(status_code=404, headers=headers))
 
     def _signed(self, scope: Scope) -> bool:
-        """Whether an address carries a token of the key, if one is asked for, that still works."""
+        """Whether the address has a valid token that has not expired, if tokens are asked for."""
         if self.faults.token_key is None:
             return True
         query = parse_qs(scope["query_string"].decode())
@@ -228,7 +231,7 @@ class FaultyEdge:
         return query.get("token") == [token] and float(expires) > time.time()
 
     def _counted(self, exchange: _Exchange, cut_at: int | None) -> Receive:
-        """Count a body as it comes; slow it down; end the connection in it."""
+        """Count the bytes of a body as they come, slow it down, and cut it at `cut_at` bytes."""
 
         async def receive() -> Message:
             if exchange.gone:
@@ -244,7 +247,7 @@ class FaultyEdge:
         return receive
 
     def _sent(self, exchange: _Exchange) -> Send:
-        """Note the status; say nothing on a connection that was cut; slow bodies down."""
+        """Note the status and slow the body down; on a connection that was cut, send nothing."""
 
         async def send(message: Message) -> None:
             if exchange.gone:
@@ -257,7 +260,7 @@ class FaultyEdge:
         return send
 
     def _stored(self, exchange: _Exchange, send: Send) -> Send:
-        """Note when a file was stored; lose the answer."""
+        """Note when a file was stored, and lose the answer if the faults say so."""
 
         async def note(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 201:
@@ -271,7 +274,10 @@ class FaultyEdge:
         return note
 
     def _misdescribed(self, send: Send) -> Send:
-        """Tell another checksum, or none. The answer's start waits for its body's new length."""
+        """Tell another checksum, or none.
+
+        The start of the answer has the length of its body, so it is sent when that is known.
+        """
         start: list[Message] = []
 
         async def change(message: Message) -> None:
@@ -289,7 +295,7 @@ class FaultyEdge:
         return change
 
     def _spoilt(self, exchange: _Exchange, send: Send) -> Send:
-        """Other bytes, another length, or half of the body and then nothing."""
+        """Send other bytes, another length, or half of the body before the connection ends."""
         faults = self.faults
         cut = faults.cut_downloads > 0
         if cut:

@@ -1,6 +1,7 @@
-"""A hostile world on loopback: a canary nobody may touch, a fake name server, a lying web server.
+"""What an address from a stranger may lead to: private hosts, names that change, lying servers.
 
-Nothing here reaches further than 127.0.0.1 and ::1.
+A canary notices whoever connects to a private address; a name server and a web server do what a
+test says. All of it is on 127.0.0.1 and ::1.
 """
 
 import contextlib
@@ -16,12 +17,12 @@ from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.settings import Settings
 
 SECRET = "sekret42"
-"""Stands in the query of every address that is tried; nobody may be told it."""
+"""A key in the query of every address that is tried; no message, log or file may show it."""
 WAIT_SECONDS = 30.0
 
 
 class Canary:
-    """Listens where only private addresses lead and remembers who connected."""
+    """Listens on loopback, where a fetch must never connect, and counts who does."""
 
     def __init__(self) -> None:
         self._visitors: list[tuple[str, int]] = []
@@ -34,7 +35,10 @@ class Canary:
             threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
 
     def visits(self) -> int:
-        """Connections so far. One of our own is made last: when it is seen, all others were."""
+        """How many connections came so far.
+
+        We make one of our own last: once it has been seen, all earlier ones have been seen too.
+        """
         for listening in self._sockets:
             with socket.create_connection(listening.getsockname()[:2], WAIT_SECONDS) as own:
                 name = own.getsockname()[:2]
@@ -62,21 +66,21 @@ class Canary:
 
 
 class Resolver:
-    """A name server: names have addresses, or one list for each time they are asked for."""
+    """Takes the place of `socket.getaddrinfo` for names that a test gives addresses to."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self._real = socket.getaddrinfo
         self._names: dict[str, list[Sequence[str]]] = {}
         self.released = threading.Event()
-        """Set when names that get no answer may be given up."""
+        """When this is set, `silent.test`, which gets no answer, is answered after all."""
 
     def name(self, host: str, *answers: Sequence[str]) -> None:
-        """Give a name its addresses; several answers are given in turn, the last one for ever."""
+        """Give a name its addresses; each look-up takes the next answer, and the last one stays."""
         self._names[host] = list(answers)
 
     def getaddrinfo(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        """In the place of socket.getaddrinfo."""
+        """Answer as `socket.getaddrinfo` does; names that are not known must be addresses."""
         name = host.decode() if isinstance(host, bytes) else str(host)
         self.asked.append(name)
         if name == "silent.test":
@@ -129,12 +133,13 @@ Play = Callable[[Talk], None] | bytes
 
 
 class HostileServer:
-    """Speaks what a test tells it to speak, byte by byte."""
+    """A web server that sends exactly the bytes that a test wants."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
-        """Every request that came, in order."""
+        """The head of every request that came, in order."""
         self.plays: dict[str, Play] = {}
+        """Path -> what is done with a request for it."""
         self.released = threading.Event()
         outer = self
 
@@ -154,7 +159,7 @@ class HostileServer:
         self._thread.start()
 
     def play(self, path: str, play: Play) -> str:
-        """Offer something at a path; its address."""
+        """Offer something at a path; returns its address."""
         self.plays[path] = play
         return f"http://{self.host}{path}"
 
@@ -199,14 +204,21 @@ class HostileServer:
 def answer(
     status: str = "200 OK", body: bytes = b"", *, length: int | None = None, **headers: str
 ) -> bytes:
-    """An answer's bytes; `length` lies about the body's; _ in a header's name stands for -."""
+    """Make the bytes of an HTTP answer.
+
+    Args:
+        status: code and text.
+        body: what follows the head.
+        length: what Content-Length says instead of the truth.
+        headers: more headers, with _ for - in their names; an empty value leaves one out.
+    """
     told = {"Content_Length": str(len(body) if length is None else length), **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in told.items() if value]
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1") + body
 
 
 def left_behind(work_dir: Path) -> list[str]:
-    """Files below the work directory."""
+    """Paths of all files below the work directory."""
     return sorted(str(p.relative_to(work_dir)) for p in work_dir.rglob("*") if not p.is_dir())
 
 
@@ -225,6 +237,6 @@ def secrets_in(work_dir: Path, secret: str) -> list[str]:
 
 
 NEVER, LATER = SourceRefusedError, SourceUnavailableError
-
-
+"""The errors for a source that no retry can fetch, and for one that a later try may."""
 BROKE = "broke off"
+"""What a message says of a connection that ended before its answer did."""
