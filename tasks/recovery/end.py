@@ -19,6 +19,8 @@ from tasks.step import step
 
 WENT_ON = "left alone: it went on by itself"
 _POLL_SECONDS = 1.0
+_NO_PROCESS_SECONDS = 15.0
+"""How long to wait for the worker of a run that has no process left to end."""
 
 
 @step(name="finish-cancel", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -70,6 +72,8 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
             return False
     patience = get_settings().recover_wait_seconds
+    if not report.meaning.has_process:
+        patience = min(patience, _NO_PROCESS_SECONDS)
     deadline = time.monotonic() + patience
     run = client.read_flow_run(report.run_id)
     while _may_be_ended(run) and time.monotonic() < deadline:

@@ -88,11 +88,10 @@ def _close(client: SyncPrefectClient, report: RunReport, state: State, done: str
 def _last_words(report: RunReport) -> tuple[str, str]:
     """Name and message of the final state of a run that is given up."""
     before = f"; before that: {report.state}: {report.message}" if report.message else ""
-    if report.verdict == "overdue" and report.job is not None:
-        limit = report.job.job_limit_seconds
+    if report.verdict == "overdue" and report.deadline is not None:
         return "TimedOut", (
-            f"the job passed its limit of {limit:g} s and its process did not end it; finished "
-            "segments are kept: run it again to go on"
+            f"the job passed its time limit at {report.deadline:%Y-%m-%d %H:%M:%S} UTC and its "
+            "process did not end it; finished segments are kept: run it again to go on"
         )
     return "Failed", (
         f"output file not found; {report.meaning.why} and was re-queued "

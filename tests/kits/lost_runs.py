@@ -32,7 +32,12 @@ PROSPECT = Prospect(
     eta_seconds=1000.0,
     job_limit_seconds=7200.0,
 )
-PATIENCE = ("recover_wait_seconds", "recover_margin_seconds", "recover_pending_seconds")
+PATIENCE = (
+    "recover_wait_seconds",
+    "recover_margin_seconds",
+    "recover_pending_seconds",
+    "recover_silent_seconds",
+)
 """The settings that say how long a run may be quiet."""
 
 

@@ -1,5 +1,5 @@
 """`make pools` and `make deploy` against a fresh, full Prefect server, and what that then does by
-itself: events that start jobs, lost heartbeats, alerts.
+itself: events that start jobs, crashed runs, alerts.
 """
 
 import json
@@ -49,7 +49,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dic
         "PREFECT_UI_ENABLED": "0",
         "SEEDVR2_IMAGE": IMAGE,
         "SEEDVR2_ALERT_URL": alerts.url,
-        "SEEDVR2_HEARTBEAT_LOST_SECONDS": "30",
     }
 
 
@@ -120,7 +119,7 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     assert schedules == dict.fromkeys(names, 0) | {"recover/auto": 1}
     image = there["deployments"]["upscale/h200"]["job_variables"]["image"]
     assert image == IMAGE
-    assert len(there["automations"]) == 6
+    assert len(there["automations"]) == 5
     assert all(item["enabled"] for item in there["automations"].values())
 
 
@@ -239,17 +238,9 @@ def of_upscale(api: httpx.Client) -> list[dict[str, str]]:
     ]
 
 
-@pytest.mark.soak
-def test_a_lost_heartbeat_ends_in_crashed_and_starts_recover(deployed: httpx.Client) -> None:
+def test_a_crashed_run_starts_recover(deployed: httpx.Client) -> None:
     run_id = running_job(deployed)
-    resource = {"prefect.resource.id": f"prefect.flow-run.{run_id}"}
-    send(deployed, "prefect.flow-run.heartbeat", resource, related=of_upscale(deployed))
-    eventually(
-        lambda: deployed.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED", "Crashed"
-    )
-    assert (
-        "no heartbeat for 30 s" in deployed.get(f"/flow_runs/{run_id}").json()["state"]["message"]
-    )
+    post(deployed, f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}})
     asked = {"run_id": str(run_id)}
     eventually(
         lambda: asked in [run["parameters"] for run in runs_of(deployed, "recover/auto")],
