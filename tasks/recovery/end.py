@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Cancelling
 from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK, ended_by_us, move
 from tasks.run.appointments import LABEL_RECOVERING
+from tasks.run.attempts import end_task_runs
 from tasks.run.callback import call_back
 from tasks.settings import get_settings
 from tasks.step import step
@@ -35,6 +36,7 @@ def finish_cancel(report: RunReport) -> str:
         state = Cancelled(message=told)
         if not move(client, report.run_id, report.state_id, state):
             return WENT_ON
+        end_task_runs(client, report.run_id, told)
         tell_caller(client, report, state)
     return "cancelled"
 

@@ -15,6 +15,7 @@ from tasks.recovery.states import MARK, move, move_ended
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
+from tasks.run.attempts import end_task_runs
 from tasks.schemas import UpscaleResult
 from tasks.step import step
 
@@ -81,6 +82,7 @@ def _close(client: SyncPrefectClient, report: RunReport, state: State, done: str
     """Set a final state and tell the caller; returns what was done, in words."""
     if not move_ended(client, report.run_id, state):
         return WENT_ON
+    end_task_runs(client, report.run_id, f"{MARK}{report.meaning.why}")
     tell_caller(client, report, state)
     return done
 

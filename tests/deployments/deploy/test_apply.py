@@ -205,6 +205,30 @@ def test_an_event_starts_a_job_on_the_right_pool_with_typed_parameters(
     assert runs_of(deployed, "upscale/h100")[0]["parameters"]["resolution"] == "720p"
 
 
+def test_only_known_scalars_of_an_event_become_parameters_and_none_is_a_template(
+    deployed: httpx.Client,
+) -> None:
+    taken = {"video_url": URL + "?{{ event.id }}", "crf": 20, "fresh": False, "preset": "fast"}
+    template = {"__prefect_kind": "jinja", "template": "{{ event.resource }}"}
+    request_event(
+        deployed,
+        "2k",
+        **taken,
+        seed=template,
+        model=["lanczos"],
+        temporal_overlap=None,
+        unknown="x",
+        __prefect_kind="jinja",
+        template="{{ event.id }}",
+    )
+
+    def made() -> list[dict[str, Any]]:
+        runs = runs_of(deployed, "upscale/h200")
+        return [r["parameters"] for r in runs if r["parameters"]["video_url"] == taken["video_url"]]
+
+    assert eventually(made, "a job", seconds=60)[0] == taken | {"resolution": "2k"}
+
+
 def test_a_bad_event_starts_nothing_and_leaves_a_trace(deployed: httpx.Client) -> None:
     before = len(runs_of(deployed, "upscale/h200"))
     request_event(deployed, "2k", video_url=URL, seed="not a number")
