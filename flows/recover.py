@@ -1,9 +1,9 @@
 """The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
 It looks at a job when the job crashes (an automation starts it) and when the job should be finished
-(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every 10
-minutes a schedule starts it without a job: then it finds lost runs that nothing else is checking,
-because events can get lost.
+(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every
+minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
+because events can get lost or come late.
 """
 
 from uuid import UUID
@@ -25,6 +25,7 @@ from tasks.recovery import (
     say_alive,
     settle,
 )
+from tasks.recovery.forgotten import QUIET_SWEEP
 from tasks.recovery.report import RunReport
 from tasks.recovery.watch import make_appointment
 
@@ -35,7 +36,8 @@ LOOKS = 3
 
 def run_name() -> str:
     """Name of a run: which run is looked at."""
-    return f"look at {flow_run.parameters.get('run_id') or 'all'}"
+    run_id = flow_run.parameters.get("run_id")
+    return f"look at {run_id}" if run_id else QUIET_SWEEP
 
 
 @flow(name="recover", flow_run_name=run_name, persist_result=False)

@@ -14,15 +14,22 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.upscale import run_name, upscale
+from seedvr2_core.errors import SeedVR2Error
 from tasks.run.callback import call_back
+from tasks.run.failures import failed, tell_in_sentences
 from tasks.run.routing import dispatch
 from tasks.schemas import check_request
 
 
 def _route(**parameters: Any) -> State[str]:
-    request = check_request(**parameters)
-    asked = request.model_dump(mode="json", exclude_none=True)
-    deployment, job = dispatch(asked, request.resolution, routed_from=UUID(flow_run.id))
+    tell_in_sentences()
+    try:
+        request = check_request(**parameters)
+        given = request.model_dump(mode="json", exclude_none=True)
+        asked = {name: value for name, value in given.items() if value != ""}
+        deployment, job = dispatch(asked, request.resolution, routed_from=UUID(flow_run.id))
+    except SeedVR2Error as error:
+        return failed(error)
     return Completed(message=f"job {job.id} on {deployment}", data=str(job.id))
 
 

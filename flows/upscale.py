@@ -6,16 +6,21 @@ Each step is a task with its own retries and limits.
 import time
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from seedvr2_core.errors import SeedVR2Error
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
+from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.probe import probe
 from tasks.run import keep_record
+from tasks.run.attempts import end_earlier_attempts, end_with_run
 from tasks.run.callback import call_back, check_callback
-from tasks.run.record import DELIVERY_SECONDS
+from tasks.run.failures import completed, failed, tell_in_sentences
+from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
@@ -23,6 +28,8 @@ from tasks.schemas import (
     Preset,
     Resolution,
     StitchMode,
+    Text,
+    UpscaleRequest,
     UpscaleResult,
     check_pool,
     check_request,
@@ -48,13 +55,13 @@ def run_name() -> str:
     persist_result=False,
     on_completion=[call_back],
     on_failure=[call_back],
-    on_cancellation=[call_back],
+    on_cancellation=[end_with_run, call_back],
     on_crashed=[call_back],
 )
 def upscale(
-    video_url: str | None = None,
-    video_path: str | None = None,
-    video_base64: str | None = None,
+    video_url: Text = "",
+    video_path: Text = "",
+    video_base64: Text = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     batch_size: int = 100,
@@ -65,13 +72,14 @@ def upscale(
     crf: int = 18,
     preset: Preset = "medium",
     fresh: bool = False,
-    callback_url: str | None = None,
-) -> UpscaleResult:
+    callback_url: Text = "",
+) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
 
     Args:
-        video_url: http(s) address of the video.
-        video_path: path on the machine that runs the flow, if the deployment allows it.
+        video_url: http(s) address of the video, such as https://example.org/clip.mp4.
+        video_path: path on the machine that runs the flow, if the deployment allows it, such as
+            /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p, 1080p, 2k or 4k. It sets the picture's area; the sides follow the source.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
@@ -83,30 +91,45 @@ def upscale(
         crf: x264 quality. A smaller number gives a better picture and a larger file.
         preset: x264 speed.
         fresh: ignore finished segments that an earlier run left.
-        callback_url: http(s) address that is told how the run ended, by a signed POST.
+        callback_url: http(s) address that is told how the run ended, by a signed POST, such as
+            https://example.org/hook.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
-    request = check_request(**locals())
+    asked = locals()
+    tell_in_sentences()
     began = time.monotonic()
-    check_pool(request.resolution)
-    if request.callback_url:
-        check_callback(request.callback_url)
-    check_storage(get_settings())
-    with termination_heard(), keep_record() as record:
-        source = fetch(request)
-        probed = probe(source, request.model)
-        job = estimate(request, probed)
-        record.planned(job)
-        with hold_job(job, fresh=request.fresh):
-            if finished := find_finished(job, seconds=time.monotonic() - began):
-                return finished
-            make_room(job)
-            with session(job) as inference:
-                for index in range(job.num_segments):
-                    infer(job, index)
-            record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
-            joined = stitch(job)
-            stored = verify(upload(joined, job.output_name), joined)
-            seconds = time.monotonic() - began
-            return finish(job, joined, stored, seconds=seconds, segments_reused=inference.reused)
+    try:
+        request = check_request(**asked)
+        check_pool(request.resolution)
+        if request.callback_url:
+            check_callback(request.callback_url)
+        check_storage(get_settings())
+        with termination_heard(), keep_record() as record:
+            return completed(_make(request, record, began))
+    except HeldElsewhere as held:
+        return held.leave()
+    except SeedVR2Error as error:
+        return failed(error)
+
+
+def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
+    """Make the output of a request, or find it made; `began` is when the run did."""
+    end_earlier_attempts()
+    leave_if_still_held()
+    source = fetch(request)
+    probed = probe(source, request.model)
+    job = estimate(request, probed)
+    record.planned(job)
+    with hold_job(job, fresh=request.fresh):
+        if finished := find_finished(job, seconds=time.monotonic() - began):
+            return finished
+        make_room(job)
+        with session(job) as inference:
+            for index in range(job.num_segments):
+                infer(index, job.num_segments)
+        record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
+        joined = stitch(job)
+        stored = verify(upload(joined, job.output_name), joined)
+        seconds = time.monotonic() - began
+        return finish(job, joined, stored, seconds=seconds, segments_reused=inference.reused)

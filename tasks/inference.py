@@ -12,15 +12,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.child.session import current_watch, session
-from tasks.schemas import PlannedJob
 from tasks.step import step
 
 __all__ = ["infer", "session"]
 
 
 @step(name="infer", task_run_name="infer-segment-{index}", retries=1, retry_delay_seconds=2)
-def infer(job: PlannedJob, index: int) -> State[int]:
-    """Wait until segment `index` is restored and committed.
+def infer(index: int, num_segments: int) -> State[int]:
+    """Wait until segment `index` of `num_segments` is restored and committed.
+
+    It takes numbers alone: for a parameter that another task has returned, such as the job, Prefect
+    would draw a line from that task to every segment.
 
     Returns:
         Completed, named `Reused` if the segment was there before.
@@ -33,5 +35,5 @@ def infer(job: PlannedJob, index: int) -> State[int]:
     began = time.monotonic()
     watch.wait_for(index)
     seconds = time.monotonic() - began
-    get_run_logger().info("segment %d of %d done in %.1f s", index + 1, job.num_segments, seconds)
+    get_run_logger().info("segment %d of %d done in %.1f s", index + 1, num_segments, seconds)
     return Completed(message=f"segment {index} restored", data=index)

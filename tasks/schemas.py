@@ -83,6 +83,9 @@ Model = Annotated[
     str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
 ]
 CallbackUrl = Annotated[str, AfterValidator(_signable)]
+NoneIfEmpty = BeforeValidator(lambda value: value or None)
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+"""A text field of a form. Empty means not given; so does None, which older clients send."""
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
@@ -177,7 +180,7 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
-    callback_url: CallbackUrl | None = Field(
+    callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
         repr=False,
         description="http(s) address that is told by a signed POST how the run ended. "

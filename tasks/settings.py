@@ -207,20 +207,19 @@ class Settings(BaseSettings):
         description="Address that Prefect sends alerts to (late runs, a work pool without "
         "workers), by POST; `make deploy` reads it. Not set: no alerts.",
     )
-    heartbeat_lost_seconds: float = Field(
-        default=540.0,
-        ge=30,
-        description="After how many seconds without a heartbeat Prefect marks a run as crashed "
-        "(`make deploy` reads it): three times the workers' PREFECT_FLOWS_HEARTBEAT_FREQUENCY.",
+    recover_silent_seconds: Seconds = Field(
+        default=40.0,
+        description="How many seconds the process of a job may show no sign of life before "
+        "`recover` looks whether it is gone. A process shows one every 10 seconds.",
     )
     recover_margin_seconds: Seconds = Field(
         default=300.0,
         description="How many seconds beyond a job's expected end and limits `recover` waits.",
     )
     recover_wait_seconds: Seconds = Field(
-        default=60.0,
-        description="How many seconds the `recover` flow watches a crashed run for a sign of life, "
-        "and then again waits for its worker to end it.",
+        default=45.0,
+        description="How many seconds the `recover` flow watches a run that was never started, and "
+        "how many it waits for the worker of a lost run to end its process.",
     )
     recover_pending_seconds: Seconds = Field(
         default=1800.0,

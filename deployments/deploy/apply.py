@@ -22,12 +22,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from deployments.deploy.automations import (
+    LATE_ALERT,
+    OF_EARLIER_VERSIONS,
+    POOL_ALERT,
     alert_action,
     apply_automation,
     crashed_to_recover,
-    heartbeat_lost,
     late_alert,
     pool_alert,
+    remove_automations,
 )
 from deployments.host.attached import attached
 from deployments.host.exits import say
@@ -201,25 +204,26 @@ def default_image() -> str:
 def apply_automations(
     client: SyncPrefectClient, settings: Settings, pools: Collection[str] | None = None
 ) -> None:
-    """Create or update the automations: lost heartbeats, recovery and alerts.
+    """Create or update the automations: recovery and, if there is an address for them, alerts.
 
     Args:
         client: of the server.
-        settings: the alerts' address and the limit of heartbeats.
+        settings: the alerts' address.
         pools: pools whose last worker is watched; all if not given.
     """
     alert = alert_action(settings.alert_url)
     recover_id = client.read_deployment_by_name("recover/auto").id
-    for automation in (
-        heartbeat_lost(settings.heartbeat_lost_seconds),
-        crashed_to_recover(recover_id),
-        late_alert(alert),
-        pool_alert(alert, sorted(pools or pool_names())),
-    ):
-        apply_automation(client, automation)
-        say(f"automation {automation.name!r} is up to date")
+    wanted, unwanted = [crashed_to_recover(recover_id)], list(OF_EARLIER_VERSIONS)
     if alert is None:
         say("no alerts are sent: SEEDVR2_ALERT_URL is not set")
+        unwanted += [LATE_ALERT, POOL_ALERT]
+    else:
+        wanted += [late_alert(alert), pool_alert(alert, sorted(pools or pool_names()))]
+    for automation in wanted:
+        apply_automation(client, automation)
+        say(f"automation {automation.name!r} is up to date")
+    for name in remove_automations(client, unwanted):
+        say(f"automation {name!r} is removed")
 
 
 def api_url() -> str:

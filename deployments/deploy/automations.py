@@ -1,9 +1,10 @@
-"""Automations of the Prefect server: what it does about lost heartbeats and crashed runs, alerts.
+"""Automations of the Prefect server: what it does about crashed runs, and alerts.
 
 `make deploy` creates or updates them by name. The events that start jobs are triggers of the
 deployments in prefect.yaml.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -13,48 +14,15 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import SecretStr
 
 ALERT_BLOCK = "seedvr2-alert"
+LATE_ALERT = "seedvr2: late run -> alert"
+POOL_ALERT = "seedvr2: pool not ready -> alert"
+OF_EARLIER_VERSIONS = ["seedvr2: heartbeat lost -> Crashed"]
+"""Automations that `make deploy` removes. Events come late after the server was started again, so
+that a run which had ended long ago counted as silent; `recover` now asks for signs of life."""
 FLOWS = ["upscale", "route", "recover"]
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
-_BEAT = "prefect.flow-run.heartbeat"
-_SILENT_STATES = [
-    f"prefect.flow-run.{state}"
-    for state in (
-        *("Completed", "Failed", "TimedOut", "Cancelled", "Crashed"),
-        *("Paused", "Suspended", "Scheduled", "AwaitingRetry"),
-    )
-]
-"""Events after which a run sends no more heartbeats, and should not."""
-
 Action = dict[str, Any]
-
-
-def heartbeat_lost(seconds: float) -> AutomationCore:
-    """Mark a run as crashed if its heartbeat stops: its process or machine is gone.
-
-    This holds for runs of `recover` too, because a second `recover` waits for the first one as long
-    as that one counts as running.
-
-    Args:
-        seconds: silence after which the run is marked.
-    """
-    return _automation(
-        "seedvr2: heartbeat lost -> Crashed",
-        "A run of upscale or recover without a heartbeat is marked as crashed.",
-        {
-            "posture": "Proactive",
-            "match": _RUN,
-            "match_related": _of_flows("upscale", "recover"),
-            "after": [_BEAT],
-            "expect": [_BEAT, *_SILENT_STATES],
-            "within": seconds,
-        },
-        {
-            "type": "change-flow-run-state",
-            "state": "CRASHED",
-            "message": f"no heartbeat for {seconds:g} s: its process or machine is gone",
-        },
-    )
 
 
 def crashed_to_recover(recover_id: UUID) -> AutomationCore:
@@ -73,23 +41,23 @@ def crashed_to_recover(recover_id: UUID) -> AutomationCore:
     )
 
 
-def late_alert(alert: Action | None) -> AutomationCore:
+def late_alert(alert: Action) -> AutomationCore:
     """Send an alert when no worker has taken a run in time."""
     text = "'run ' ~ event.resource['prefect.resource.name'] ~ ' is late: no worker took it'"
     return _automation(
-        "seedvr2: late run -> alert",
+        LATE_ALERT,
         "Tells SEEDVR2_ALERT_URL when no worker takes a run.",
         _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*FLOWS)),
         _with_text(alert, text),
     )
 
 
-def pool_alert(alert: Action | None, pools: list[str]) -> AutomationCore:
+def pool_alert(alert: Action, pools: list[str]) -> AutomationCore:
     """Send an alert when the last worker of one of these pools is gone."""
     match = {"prefect.resource.id": "prefect.work-pool.*", "prefect.resource.name": pools}
     text = "'work pool ' ~ event.resource['prefect.resource.name'] ~ ' has no worker'"
     return _automation(
-        "seedvr2: pool not ready -> alert",
+        POOL_ALERT,
         "Tells SEEDVR2_ALERT_URL when the last worker of a pool is gone.",
         _at_once("prefect.work-pool.not-ready", match),
         _with_text(alert, text),
@@ -116,16 +84,14 @@ def _of_flows(*names: str) -> dict[str, Any]:
     return {"prefect.resource.role": "flow", "prefect.resource.name": list(names)}
 
 
-def _with_text(alert: Action | None, expression: str) -> Action:
+def _with_text(alert: Action, expression: str) -> Action:
     """Add a text to the alert.
 
     Args:
-        alert: the call of the webhook; None does nothing instead.
+        alert: the call of the webhook.
         expression: Jinja expression of the text. It is rendered as JSON, as {"text": ...}, which
             chat services take; quotes in names are escaped.
     """
-    if alert is None:
-        return {"type": "do-nothing"}
     text = "{{ ('seedvr2: ' ~ " + expression + ") | tojson }}"
     return alert | {"payload": '{"text": ' + text + "}"}
 
@@ -152,3 +118,11 @@ def apply_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     client.update_automation(existing[0].id, kept)
     for double in existing[1:]:
         client.delete_automation(double.id)
+
+
+def remove_automations(client: SyncPrefectClient, names: Iterable[str]) -> list[str]:
+    """Remove automations that are not wanted any more; returns the names of those that existed."""
+    there = [(name, found.id) for name in names for found in client.read_automations_by_name(name)]
+    for _, automation_id in there:
+        client.delete_automation(automation_id)
+    return [name for name, _ in there]

@@ -4,8 +4,9 @@
         plan.json                  the plan, written once and obeyed from then on
         plan.fresh.json            the plan of a fresh start, until its run holds the job
         plan.lock                  held while the plan is written
-        job.lock                   held by the run that works on the job
+        job.lock                   held by the run that works on the job; names it (JSON)
         child.lock                 held by the child that makes its segments
+        waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
@@ -54,6 +55,11 @@ class JobDir:
     def child_lock_path(self) -> Path:
         """Held by the child that makes the segments: one of a killed run may still be ending."""
         return self.path / "child.lock"
+
+    @property
+    def waiting_path(self) -> Path:
+        """Folder with one file for each run that waits until the run at work has ended."""
+        return self.path / "waiting"
 
     @property
     def fresh_run_path(self) -> Path:

@@ -1,42 +1,214 @@
 """Lets only one run at a time work on a job's directory.
 
 Equal requests have the same job and so the same directory. The second run waits for the first and
-then finds its output. A run that is asked to start afresh empties the directory first.
+then finds its output. A deployed run must not wait in its worker's slot, which may be a GPU's: it
+ends its process in the state AwaitingRetry, and the first run wakes it. A run of the command has no
+slot and waits where it is. A run that is asked to start afresh empties the directory first.
 """
 
 import contextlib
+import json
+import math
 import shutil
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
-from prefect.runtime import flow_run
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.runtime import deployment, flow_run
+from prefect.states import AwaitingRetry
 
+from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.job import JobDir
+from tasks.run import current
 from tasks.schemas import PlannedJob
+from tasks.settings import get_settings
+
+LABEL_WAITS_FOR = "waits_for_job"
+"""Key of the job that a run waits for; "" once it has stopped waiting."""
+LABEL_WAITS = "waits"
+"""How often a run has left its slot to wait."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 120.0
+"""Wait before a run looks again by itself; doubled each time. It is woken when the job is free; the
+wait is for the case that the run at work was killed."""
+_SHOW_SECONDS = 2.0
+"""Least time between two lines of progress while a run waits in its place."""
+_STALL_SECONDS = 60.0
+"""A run that waits in its place beats: it counts as hung after so many seconds without."""
+
+
+class HeldElsewhere(Exception):
+    """Another run works on the same job, and this one is to wait outside of its worker's slot."""
+
+    def __init__(self, job_key: str, holder: str) -> None:
+        """Note the job and the words that name the run at work."""
+        super().__init__(f"waiting for {holder}, which works on the same request")
+        self.job_key = job_key
+
+    def leave(self) -> State[Any]:
+        """The state in which this run's process ends; a worker takes the run up again later.
+
+        Side effects: labels the run, so that it looks at the job's lock first when it comes back;
+        a file in the job's directory, by which the run at work finds it.
+        """
+        run_id, waits = UUID(str(flow_run.id)), int(_labels().get(LABEL_WAITS, 0))
+        seconds = min(FIRST_WAIT_SECONDS * 2**waits, LONGEST_WAIT_SECONDS)
+        with get_client(sync_client=True) as client:
+            labels = {LABEL_WAITS_FOR: self.job_key, LABEL_WAITS: waits + 1}
+            client.update_flow_run_labels(run_id, labels)
+        waiting = JobDir(get_settings().job_dir(self.job_key)).waiting_path
+        waiting.mkdir(parents=True, exist_ok=True)
+        (waiting / str(run_id)).touch()
+        again = datetime.now(UTC) + timedelta(seconds=seconds)
+        return AwaitingRetry(scheduled_time=again, message=str(self))
+
+
+def leave_if_still_held() -> None:
+    """Raise HeldElsewhere at once if this run has waited for a job and another still holds it.
+
+    So a run that looks again fetches and probes nothing before it is its turn.
+    """
+    job_key = str(_labels().get(LABEL_WAITS_FOR, ""))
+    if not job_key:
+        return
+    job_dir = JobDir(get_settings().job_dir(job_key))
+    if job_dir.path.is_dir() and not _is_free(job_dir):
+        raise _held_elsewhere(job_dir, 0)
 
 
 @contextlib.contextmanager
 def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
-    """Hold the job's directory for the length of a `with` block; waits while another run holds it.
+    """Hold the job's directory for the length of a `with` block.
 
     Args:
         job: the job.
         fresh: remove what earlier runs left. A retry of the same run does not do so again.
 
     Raises:
-        DeadlineError: another run still holds the directory after the job's time limit.
+        HeldElsewhere: another run holds it, and this one belongs to a worker.
     """
-
-    def say_so() -> None:
-        get_run_logger().warning("another run of the same request is at work; waiting for it")
-
     job_dir = JobDir(job.job_dir)
-    with hold_lock(job_dir.lock_path, timeout=job.job_limit_seconds, on_wait=say_so):
+    with contextlib.ExitStack() as stack:
+        stack.callback(_wake, job_dir)
+        try:
+            stack.enter_context(_lock(job_dir, job.num_frames))
+        except DeadlineError:
+            stack.pop_all()
+            raise _held_elsewhere(job_dir, job.num_frames) from None
+        _sign(job_dir)
+        stack.callback(job_dir.lock_path.write_bytes, b"")
         if fresh:
             _begin_afresh(job_dir)
         yield
+
+
+@contextlib.contextmanager
+def _lock(job_dir: JobDir, num_frames: int) -> Iterator[None]:
+    """Hold the job's lock.
+
+    A run of a worker does not wait for it. Any other waits here, as long as the run at work takes.
+
+    Raises:
+        DeadlineError: another run holds it, and this one belongs to a worker.
+    """
+    shown = -math.inf
+
+    def say_so() -> None:
+        if deployment.id is None:
+            get_run_logger().warning(
+                "waiting for %s, which works on the same request", _holder(job_dir)
+            )
+
+    def show() -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= _SHOW_SECONDS:
+            shown = time.monotonic()
+            _show_waiting(_holder(job_dir), num_frames)
+
+    timeout = math.inf if deployment.id is None else 0.0
+    with hold_lock(job_dir.lock_path, timeout=timeout, on_wait=say_so, while_waiting=show):
+        yield
+
+
+def _held_elsewhere(job_dir: JobDir, num_frames: int) -> HeldElsewhere:
+    """Show in the record for whom this run waits; returns what ends its process."""
+    holder = _holder(job_dir)
+    _show_waiting(holder, num_frames)
+    return HeldElsewhere(job_dir.path.name, holder)
+
+
+def _show_waiting(holder: str, num_frames: int) -> None:
+    """Show in the record for whom this run waits."""
+    current().progress(
+        phase="waiting",
+        frames=None,
+        num_frames=num_frames,
+        stall_seconds=_STALL_SECONDS,
+        detail=f"for {holder}, which works on the same request",
+    )
+
+
+def _labels() -> dict[str, Any]:
+    """The labels of this run as they were when its process began."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return dict(run.labels) if run else {}
+
+
+def _is_free(job_dir: JobDir) -> bool:
+    """Whether nobody holds the job now."""
+    try:
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
+            return True
+    except DeadlineError:
+        return False
+
+
+def _sign(job_dir: JobDir) -> None:
+    """Write into the lock's file who holds it, for those who wait."""
+    run = {"run_id": str(flow_run.id), "name": flow_run.name}
+    job_dir.lock_path.write_bytes(json.dumps(run).encode())
+
+
+def _holder(job_dir: JobDir) -> str:
+    """The run that holds the job, in words: its name and its id."""
+    try:
+        run = json.loads(job_dir.lock_path.read_bytes())
+        return f"job {run['run_id']} ({run['name']})"
+    except (OSError, ValueError, KeyError, TypeError):  # it is writing this, or an older version
+        return "another job"
+
+
+def _wake(job_dir: JobDir) -> None:
+    """Let the runs that wait for the job begin now. They come back by themselves if this fails."""
+    waiting = job_dir.waiting_path
+    run_ids = [path.name for path in waiting.glob("*")] if waiting.is_dir() else []
+    if not run_ids:
+        return
+    shutil.rmtree(waiting, ignore_errors=True)
+    try:
+        with get_client(sync_client=True) as client:
+            for run_id in run_ids:
+                _begin_now(client, UUID(run_id))
+    except (httpx.HTTPError, PrefectException, OSError, ValueError) as error:
+        get_run_logger().warning("the runs that wait for this one come back later: %s", error)
+
+
+def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
+    """Schedule a waiting run for now, if it is still waiting."""
+    state = client.read_flow_run(run_id).state
+    if state is not None and state.name == "AwaitingRetry":
+        now = AwaitingRetry(scheduled_time=datetime.now(UTC), message="the job it waited for ended")
+        client.set_flow_run_state(run_id, now)
 
 
 def _begin_afresh(job_dir: JobDir) -> None:

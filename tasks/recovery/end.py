@@ -13,12 +13,15 @@ from prefect.states import Cancelled, Cancelling
 from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK, ended_by_us, move
 from tasks.run.appointments import LABEL_RECOVERING
+from tasks.run.attempts import end_task_runs
 from tasks.run.callback import call_back
 from tasks.settings import get_settings
 from tasks.step import step
 
 WENT_ON = "left alone: it went on by itself"
 _POLL_SECONDS = 1.0
+_NO_PROCESS_SECONDS = 15.0
+"""How long to wait for the worker of a run that has no process left to end."""
 
 
 @step(name="finish-cancel", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -33,6 +36,7 @@ def finish_cancel(report: RunReport) -> str:
         state = Cancelled(message=told)
         if not move(client, report.run_id, report.state_id, state):
             return WENT_ON
+        end_task_runs(client, report.run_id, told)
         tell_caller(client, report, state)
     return "cancelled"
 
@@ -70,6 +74,8 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
             return False
     patience = get_settings().recover_wait_seconds
+    if not report.meaning.has_process:
+        patience = min(patience, _NO_PROCESS_SECONDS)
     deadline = time.monotonic() + patience
     run = client.read_flow_run(report.run_id)
     while _may_be_ended(run) and time.monotonic() < deadline:

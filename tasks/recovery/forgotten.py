@@ -1,26 +1,41 @@
-"""Find lost runs that nothing else is checking.
+"""Find lost runs that nothing else is checking: the sweep, every minute.
 
-`recover` comes to a run by an appointment or by an event. A run whose worker died before it made
-the appointment, while the server was down and lost the event, would have neither and wait for ever.
+`recover` comes to a run by an appointment or by an event. An event may come a quarter of an hour
+late, or not at all, if the server was started again meanwhile; and the worker of a run may die
+before it made the appointment. So the sweep asks the server itself. It asks for all runs together,
+a few requests however many there are, and changes nothing: `recover` makes sure before it acts.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
+from prefect.runtime import flow_run
+from prefect.states import Crashed
 
-from tasks.recovery.watch import recovers_at_work
-from tasks.run.appointments import RECOVER, appoint
+from tasks.recovery.report import report_on
+from tasks.recovery.states import MARK
+from tasks.recovery.watch import is_over
+from tasks.run import PROGRESS_KEY, read_progress
+from tasks.run.appointments import RECOVER, appoint, find_recover
+from tasks.run.artifacts import SavedProgress, artifact_filter
 from tasks.settings import get_settings
 from tasks.step import step
 
+QUIET_SWEEP = "look at all"
+"""Name of a run of `recover` that looks for lost runs, unless it has found one."""
 _OLDEST = timedelta(days=1)
 """A run that has been lost for longer is known to somebody, and must not start by itself."""
-_MOST = 200
-"""Runs looked at in one go: the most that Prefect answers."""
+_KEEP_SWEEPS = timedelta(hours=1)
+"""How long a sweep that found nothing stays in Prefect's lists."""
+_PAGE = 200
+"""The most runs or artifacts that Prefect gives in one answer."""
 
 
 @step(name="appoint-unseen", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -31,37 +46,110 @@ def appoint_unseen() -> str:
         What was found, in words.
     """
     with get_client(sync_client=True) as client:
-        at_work = {str(recover.parameters.get("run_id")) for recover in recovers_at_work(client)}
+        at_work = _end_lost_recovers(client)
         unseen = [run for run in _quiet_runs(client) if str(run.id) not in at_work]
+        recover_id = find_recover(client) if unseen else None
         for run in unseen:
             name = run.state.name if run.state else "unknown"
             get_run_logger().warning("%s (%s): %s, and nobody looks at it", run.name, run.id, name)
-            if appoint(client, run, 0) is None:
+            if recover_id is None:
                 return f"{RECOVER} is not deployed: nobody can look"
+            appoint(client, run, 0, recover_id=recover_id)
+        if unseen:
+            found = f"found {len(unseen)} lost runs"
+            client.update_flow_run(UUID(flow_run.id), name=found)
+        _forget_quiet_sweeps(client)
     return f"{len(unseen)} lost runs that nobody looked at"
 
 
+def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:
+    """Make runs of `recover` Crashed whose process is gone: others would wait for them.
+
+    Returns:
+        Ids of the runs that the others are at work on.
+    """
+    now, at_work = datetime.now(UTC), set[str]()
+    for run in _runs(client, "recover", {"state": {"type": {"any_": ["RUNNING"]}}}):
+        if str(run.id) == flow_run.id or not is_over(run, now):
+            at_work.add(str(run.parameters.get("run_id")))
+        else:
+            told = f"{MARK}it gave no sign that it is at work any more"
+            client.set_flow_run_state(run.id, Crashed(message=told))
+    return at_work
+
+
 def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """Runs of a deployed `upscale` whose worker should have done something by now."""
-    settings, now = get_settings(), datetime.now(UTC)
+    """Runs of a deployed `upscale` whose worker or process should have done something by now."""
+    now = datetime.now(UTC)
+    deployed = {"deployment_id": {"is_null_": False}}
+    open_types = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    crashed = {
+        "state": {"type": {"any_": ["CRASHED"]}},
+        "end_time": {"after_": (now - _OLDEST).isoformat()},
+    }
+    runs = [
+        *_runs(client, "upscale", deployed | open_types),
+        *_runs(client, "upscale", deployed | crashed),
+    ]
+    running = [run.id for run in runs if run.state and run.state.is_running()]
+    progress = _progress_of(client, running)
+    return [run for run in runs if _is_quiet(run, progress.get(run.id, SavedProgress()), now)]
+
+
+def _is_quiet(run: FlowRun, progress: SavedProgress, now: datetime) -> bool:
+    """Whether a run seems lost, and not for so long that somebody must know."""
+    state, settings = run.state, get_settings()
+    if state is None:
+        return False
+    if state.is_running():
+        since = max(state.timestamp, progress.renewed_at or state.timestamp)
+        report = report_on(run, (), progress, asked_for=run.id, now=now)
+        return report.lost and now - since < _OLDEST
     patience = {
-        StateType.CRASHED: settings.recover_wait_seconds,
+        StateType.CRASHED: settings.recover_wait_seconds / 3,  # the automation comes first
         StateType.CANCELLING: settings.recover_margin_seconds,
         StateType.PENDING: settings.recover_pending_seconds,
+    }[state.type]
+    return timedelta(seconds=patience) < now - state.timestamp < _OLDEST
+
+
+def _runs(client: SyncPrefectClient, flow: str, wanted: dict[str, Any]) -> Iterator[FlowRun]:
+    """All runs of a flow that a filter lets through, page by page."""
+    for offset in range(0, 100 * _PAGE, _PAGE):
+        page = client.read_flow_runs(
+            flow_filter=FlowFilter.model_validate({"name": {"any_": [flow]}}),
+            flow_run_filter=FlowRunFilter.model_validate(wanted),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=_PAGE,
+            offset=offset,
+        )
+        yield from page
+        if len(page) < _PAGE:
+            return
+
+
+def _progress_of(
+    client: SyncPrefectClient, run_ids: Sequence[UUID]
+) -> dict[UUID | None, SavedProgress]:
+    """The newest progress of each run; all attempts of a run have artifacts."""
+    found: dict[UUID | None, SavedProgress] = {}
+    for first in range(0, len(run_ids), _PAGE // 4):
+        artifacts = client.read_artifacts(
+            artifact_filter=artifact_filter(run_ids[first : first + _PAGE // 4], PROGRESS_KEY),
+            sort=ArtifactSort.UPDATED_DESC,
+            limit=_PAGE,
+        )
+        for artifact in artifacts:
+            found.setdefault(artifact.flow_run_id, read_progress([artifact]))
+    return found
+
+
+def _forget_quiet_sweeps(client: SyncPrefectClient) -> None:
+    """Delete old runs of this sweep that found nothing: one comes every minute."""
+    old = {
+        "name": {"any_": [QUIET_SWEEP]},
+        "state": {"type": {"any_": ["COMPLETED"]}},
+        "end_time": {"before_": (datetime.now(UTC) - _KEEP_SWEEPS).isoformat()},
     }
-    wanted = {
-        "state": {"type": {"any_": list(patience)}},
-        "deployment_id": {"is_null_": False},
-    }
-    runs = client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale"]}}),
-        flow_run_filter=FlowRunFilter.model_validate(wanted),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=_MOST,
-    )
-    return [
-        run
-        for run in runs
-        if run.state is not None
-        and timedelta(seconds=patience[run.state.type]) < now - run.state.timestamp < _OLDEST
-    ]
+    for run in _runs(client, "recover", old):
+        client.delete_flow_run(run.id)

@@ -1,9 +1,10 @@
 """What we know about a run that may be lost: its state, its last sign of life, and our verdict.
 
-Nothing here changes a run. A sign of life is a beat in the progress artifact of the run's present
-attempt. We do not compare clocks of different machines where it decides: a beat that looks too old
-is only a reason to watch the run. It is alive if its beat changes while we watch, and lost if it
-does not change for the whole limit while the API is answering (`tasks/recovery/watch.py`).
+Nothing here changes a run. The progress artifact of the run's present attempt shows two signs of
+life: a beat tells that its work goes on, and a renewal of the artifact that its process is there.
+We do not compare clocks of different machines where it decides: a sign that looks too old is only a
+reason to watch the run. It is alive if the sign changes while we watch, and lost if it does not
+change for the whole limit while the API is answering (`tasks/recovery/watch.py`).
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,10 @@ class RunReport(Record):
     began_at: datetime | None = None
     """First sign of life of this attempt."""
     beat_at: datetime | None = None
+    renewed_at: datetime | None = None
+    """The last sign of life of its process, by the server's clock."""
+    alive_seconds: float | None = None
+    """How often its process shows one; None if it is of a version that shows none."""
     stall_limit_seconds: float | None = None
     deadline: datetime | None = None
     job: Prospect | None = None
@@ -123,6 +128,8 @@ def report_on(
         percent=progress.percent,
         began_at=progress.began_at,
         beat_at=progress.beat_at,
+        renewed_at=progress.renewed_at,
+        alive_seconds=progress.alive_seconds,
         stall_limit_seconds=progress.stall_seconds,
         deadline=progress.deadline,
         job=progress.prospect,
@@ -143,7 +150,9 @@ def _verdict(
         return "abandoned" if somebody_cancelled(states) else "crashed"
     if state.is_final():
         return "ended"
-    return _verdict_running(report, now) if state.is_running() else _verdict_waiting(state, now)
+    if state.is_running():
+        return _verdict_running(report, state.timestamp, now)
+    return _verdict_waiting(state, now)
 
 
 def _verdict_waiting(state: State, now: datetime) -> Verdict:
@@ -156,13 +165,25 @@ def _verdict_waiting(state: State, now: datetime) -> Verdict:
     return "waiting"
 
 
-def _verdict_running(report: RunReport, now: datetime) -> Verdict:
+def _verdict_running(report: RunReport, since: datetime, now: datetime) -> Verdict:
     """The verdict on a run whose state is Running.
 
-    Its own process ends it when it passes a limit; the margin leaves it time to do so. A run that
-    has not beaten yet is taken for alive.
+    Its own process ends it when it hangs or passes a limit that somebody set; the margin leaves it
+    time to do so. A process that is gone cannot, and its signs of life say so much sooner.
+
+    Args:
+        report: what is known of the run.
+        since: when it became Running.
+        now: the present time.
     """
-    margin = timedelta(seconds=get_settings().recover_margin_seconds)
+    settings = get_settings()
+    margin = timedelta(seconds=settings.recover_margin_seconds)
+    if report.began_at is None or report.renewed_at is None:
+        patience = timedelta(seconds=settings.recover_pending_seconds)
+        return "stuck" if now > since + patience else "alive"
+    patience = timedelta(seconds=settings.recover_silent_seconds)
+    if report.alive_seconds is not None and now > max(report.renewed_at, since) + patience:
+        return "gone"
     if report.deadline is not None and now > report.deadline + margin:
         return "overdue"
     if report.beat_at is None or report.stall_limit_seconds is None:

@@ -15,6 +15,7 @@ from tasks.recovery.states import MARK, move, move_ended
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
+from tasks.run.attempts import end_task_runs
 from tasks.schemas import UpscaleResult
 from tasks.step import step
 
@@ -81,6 +82,7 @@ def _close(client: SyncPrefectClient, report: RunReport, state: State, done: str
     """Set a final state and tell the caller; returns what was done, in words."""
     if not move_ended(client, report.run_id, state):
         return WENT_ON
+    end_task_runs(client, report.run_id, f"{MARK}{report.meaning.why}")
     tell_caller(client, report, state)
     return done
 
@@ -88,11 +90,10 @@ def _close(client: SyncPrefectClient, report: RunReport, state: State, done: str
 def _last_words(report: RunReport) -> tuple[str, str]:
     """Name and message of the final state of a run that is given up."""
     before = f"; before that: {report.state}: {report.message}" if report.message else ""
-    if report.verdict == "overdue" and report.job is not None:
-        limit = report.job.job_limit_seconds
+    if report.verdict == "overdue" and report.deadline is not None:
         return "TimedOut", (
-            f"the job passed its limit of {limit:g} s and its process did not end it; finished "
-            "segments are kept: run it again to go on"
+            f"the job passed its time limit at {report.deadline:%Y-%m-%d %H:%M:%S} UTC and its "
+            "process did not end it; finished segments are kept: run it again to go on"
         )
     return "Failed", (
         f"output file not found; {report.meaning.why} and was re-queued "

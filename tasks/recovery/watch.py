@@ -1,7 +1,7 @@
 """Watch a run until we know whether it is lost, and arrange when `recover` looks at it again."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -18,6 +18,12 @@ from tasks.settings import get_settings
 from tasks.step import step
 
 _POLL_SECONDS = 2.0
+_LATEST_LOOK_SECONDS = 6 * 3600.0
+"""Longest time between two looks at a run that is at work."""
+_BRING_BACK_SECONDS = 600.0
+"""Longest time that a `recover` needs for a run once it has watched it."""
+LABEL_UNTIL = "recover_until"
+"""Until when a run of `recover` may be at work on a run (ISO time); after that it is lost."""
 
 
 @step(name="look", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -42,11 +48,29 @@ def another_looks(report: RunReport) -> bool:
 
 
 def recovers_at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """The runs of `recover` that are running."""
-    return client.read_flow_runs(
+    """The runs of `recover` that are running, without those whose time is over."""
+    running = client.read_flow_runs(
         flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
     )
+    now = datetime.now(UTC)
+    return [run for run in running if not is_over(run, now)]
+
+
+def is_over(run: FlowRun, now: datetime) -> bool:
+    """Whether the time in which a run of `recover` may be at work is over: its process is gone."""
+    until = run.labels.get(LABEL_UNTIL)
+    if until is not None:
+        return now > datetime.fromisoformat(str(until))
+    began = run.start_time or (run.state.timestamp if run.state else now)
+    return now > began + timedelta(seconds=_BRING_BACK_SECONDS)
+
+
+def _say_until(seconds: float) -> None:
+    """Label our own run with the time until which it may be at work."""
+    until = datetime.now(UTC) + timedelta(seconds=seconds + _BRING_BACK_SECONDS)
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run.id), {LABEL_UNTIL: until.isoformat()})
 
 
 @step(name="make-sure")
@@ -69,6 +93,8 @@ def _watch_seconds(report: RunReport) -> float:
     settings = get_settings()
     if report.meaning.watch == "stall limit":
         return (report.stall_limit_seconds or 0.0) + settings.recover_margin_seconds
+    if report.meaning.watch == "sign" and report.alive_seconds is not None:
+        return min(2 * report.alive_seconds, settings.recover_wait_seconds)
     return settings.recover_wait_seconds
 
 
@@ -79,6 +105,7 @@ def _watch(report: RunReport, seconds: float) -> RunReport:
     """
     logger = get_run_logger()
     logger.info("%s: watching for %g s", report.verdict, seconds)
+    _say_until(seconds)
     quiet_since, seen = time.monotonic(), report
     while time.monotonic() - quiet_since < seconds:
         time.sleep(min(_POLL_SECONDS, seconds))
@@ -90,9 +117,15 @@ def _watch(report: RunReport, seconds: float) -> RunReport:
             continue
         if seen.state_id != report.state_id:
             return seen
-        if seen.beat_at != report.beat_at and report.meaning.beat_refutes:
+        if _refuted(report, seen):
             return seen.model_copy(update={"verdict": "alive"})
     return seen.model_copy(update={"verdict": report.verdict})
+
+
+def _refuted(report: RunReport, seen: RunReport) -> bool:
+    """Whether a sign of life has come since the report that proves its verdict wrong."""
+    beat = report.meaning.beat_refutes and seen.beat_at != report.beat_at
+    return beat or (report.meaning.sign_refutes and seen.renewed_at != report.renewed_at)
 
 
 @step(name="make-appointment", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -117,6 +150,6 @@ def seconds_left(report: RunReport, now: datetime) -> float:
         return 0.0
     share = (report.percent or 0.0) / 100
     if share <= 0:
-        return report.job.eta_seconds
+        return min(report.job.eta_seconds, _LATEST_LOOK_SECONDS)
     elapsed = (now - report.began_at).total_seconds()
-    return min(elapsed * (1 - share) / share, report.job.job_limit_seconds)
+    return min(elapsed * (1 - share) / share, _LATEST_LOOK_SECONDS)

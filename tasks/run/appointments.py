@@ -66,7 +66,7 @@ class Watch:
         with get_client(sync_client=True) as client:
             if self._run is None:
                 run = client.read_flow_run(self._run_id)
-                if run.deployment_id is None or _recover_id(client) is None:
+                if run.deployment_id is None or find_recover(client) is None:
                     self._ended = True
                     return
                 client.update_flow_run_labels(self._run_id, {LABEL_RECOVERIES: recoveries_of(run)})
@@ -77,15 +77,23 @@ class Watch:
                 self._ended = True
 
 
-def appoint(client: SyncPrefectClient, run: FlowRun, seconds: float) -> FlowRun | None:
+def appoint(
+    client: SyncPrefectClient, run: FlowRun, seconds: float, *, recover_id: UUID | None = None
+) -> FlowRun | None:
     """Let `recover` look at a run in `seconds`, unless it will have looked by then anyway.
 
     The idempotency key makes sure that two who ask at the same time make one appointment.
 
+    Args:
+        client: of the server.
+        run: the run to look at.
+        seconds: from now.
+        recover_id: what `find_recover` returned, if the caller has asked it already.
+
     Returns:
-        The run of `recover` that will look; None if `recover/auto` is not deployed.
+        The run of `recover` that will look; None if it is not deployed.
     """
-    recover_id = _recover_id(client)
+    recover_id = recover_id or find_recover(client)
     if recover_id is None:
         return None
     at = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -113,7 +121,7 @@ def _comes_by(appointment: FlowRun, at: datetime) -> bool:
     return planned is not None and planned <= at + _SAME_TIME
 
 
-def _recover_id(client: SyncPrefectClient) -> UUID | None:
+def find_recover(client: SyncPrefectClient) -> UUID | None:
     """Id of the deployment `recover/auto`; None if there is none."""
     try:
         return client.read_deployment_by_name(RECOVER).id

@@ -4,7 +4,8 @@ This module alone knows how they are stored: it writes them, and `recover`, the 
 callback read them through it. Databases keep artifacts for years, so the format does not change.
 
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
-  `stall_limit`, `deadline` and `job` (a `Prospect` as JSON). Each attempt of a run has one.
+  `stall_limit`, `deadline`, `alive_every` and `job` (a `Prospect` as JSON). Each attempt of a run
+  has one.
 - `upscale-result`: a table of one row, an `UpscaleResult`.
 """
 
@@ -42,10 +43,14 @@ class SavedProgress:
     """Seconds without another sign of life after which this phase counts as hung."""
     deadline: datetime | None = None
     """When the job passes its limit; only in phases that count against it."""
+    alive_seconds: float | None = None
+    """The process renews the artifact at least this often, whatever its work does."""
     prospect_json: str | None = None
     """The planned job. `prospect` parses it."""
     began_at: datetime | None = None
     """When the artifact was created, by the server's clock: the attempt's first sign of life."""
+    renewed_at: datetime | None = None
+    """When the artifact was last renewed, by the server's clock."""
 
     @property
     def prospect(self) -> Prospect | None:
@@ -107,6 +112,8 @@ def _metadata(progress: SavedProgress) -> dict[str, str]:
         told["stall_limit"] = str(progress.stall_seconds)
     if progress.deadline is not None:
         told["deadline"] = progress.deadline.isoformat(timespec="seconds")
+    if progress.alive_seconds is not None:
+        told["alive_every"] = str(progress.alive_seconds)
     if progress.prospect_json is not None:
         told["job"] = progress.prospect_json
     return told
@@ -125,7 +132,7 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
     if artifact is None:
         return SavedProgress()
     told: Mapping[str, str] = artifact.metadata_ or {}
-    data, stall = artifact.data, told.get("stall_limit")
+    data, stall, alive = artifact.data, told.get("stall_limit"), told.get("alive_every")
     return SavedProgress(
         phase=told.get("phase"),
         percent=float(data) if isinstance(data, int | float) else None,
@@ -133,8 +140,10 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
         beat_at=_time(told.get("beat_at")),
         stall_seconds=float(stall) if stall is not None else None,
         deadline=_time(told.get("deadline")),
+        alive_seconds=float(alive) if alive is not None else None,
         prospect_json=told.get("job"),
         began_at=artifact.created,
+        renewed_at=artifact.updated,
     )
 
 

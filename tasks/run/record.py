@@ -27,6 +27,8 @@ from tasks.schemas import PlannedJob, Prospect
 
 UPDATE_SECONDS = 1.0
 """Shortest time between two updates of the progress artifact."""
+ALIVE_SECONDS = 10.0
+"""Longest time between two updates: without one, `recover` takes the process for lost."""
 RETRY_SECONDS = 10.0
 """Wait after the Prefect server did not take an update."""
 DONE = "done"
@@ -204,12 +206,15 @@ class JobRecord:
             self._thread.join(timeout=5.0)
 
     def _keep(self, run_id: UUID) -> None:
-        """The thread: publish the latest value, at most once a second, and the last one."""
+        """The thread: publish the latest value, at most once a second, and the last one.
+
+        Where nothing changes, the same value is published again as the process's sign of life.
+        """
         watch = Watch(run_id)
         posted: JobProgress | None = None
         artifact_id: UUID | None = None
         while True:
-            self._changed.wait()
+            renew = not self._changed.wait(ALIVE_SECONDS)
             self._changed.clear()
             # Read before the latest value: what was noted before the end must not be missed.
             ended = self._ended.is_set()
@@ -217,7 +222,7 @@ class JobRecord:
             try:
                 if not ended:
                     watch.keep(self._job.eta_seconds if self._job else None)
-                if latest is not None and latest is not posted:
+                if renew or artifact_id is None or latest is not posted:
                     artifact_id = save_progress(run_id, _saved(latest, self._job), artifact_id)
                     posted = latest
                     self._ended.wait(UPDATE_SECONDS)
@@ -229,8 +234,15 @@ class JobRecord:
                 return
 
 
-def _saved(latest: JobProgress, job: PlannedJob | None) -> SavedProgress:
-    """What the progress artifact is to say."""
+def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
+    """What the progress artifact is to say; `latest` is None until the job is planned."""
+    if latest is None:
+        return SavedProgress(
+            phase="prepare",
+            percent=0.0,
+            description="prepare: fetching and probing the source",
+            alive_seconds=ALIVE_SECONDS,
+        )
     done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
     return SavedProgress(
         phase=latest.phase,
@@ -239,6 +251,7 @@ def _saved(latest: JobProgress, job: PlannedJob | None) -> SavedProgress:
         beat_at=latest.beat_at,
         stall_seconds=latest.stall_seconds,
         deadline=latest.deadline,
+        alive_seconds=ALIVE_SECONDS,
         prospect_json=_prospect(job).model_dump_json() if job else None,
     )
 

@@ -98,6 +98,10 @@ def test_route_has_the_form_of_upscale() -> None:
     assert form == parameter_schema(upscale).model_dump()
     assert form["properties"]["resolution"]["enum"] == ["720p", "1080p", "2k", "4k"]
     assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
+    for name in ("video_url", "video_path", "video_base64", "callback_url"):
+        field = form["properties"][name]
+        assert (field["type"], field["default"], "anyOf" in field) == ("string", "", False)
+    assert "https://example.org/clip.mp4" in form["properties"]["video_url"]["description"]
     undescribed = [name for name, field in form["properties"].items() if "description" not in field]
     assert not undescribed
     assert "deployment for its resolution" in (route.description or "")
@@ -136,6 +140,24 @@ def test_a_route_that_is_tried_again_gives_the_same_job(
     route_id, job_id = routed(resolution="2k")
     _, again = create_job({"video_url": URL, "resolution": "2k"}, "2k", routed_from=route_id)
     assert again.id == job_id
+
+
+def test_a_form_that_is_left_empty_is_refused_at_once_in_one_sentence(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    for flow, form in ((route, {"video_url": "", "callback_url": ""}), (upscale, {})):
+        state = flow(**form, return_state=True)
+        assert state.is_failed()
+        assert str(state.message).startswith("exactly one source is needed"), state.message
+        assert state.state_details.flow_run_id is not None
+        assert client.read_flow_run(state.state_details.flow_run_id).run_count == 1
+
+
+def test_what_older_clients_leave_out_as_null_is_empty(
+    client: SyncPrefectClient, deployed: dict[str, UUID]
+) -> None:
+    _, job_id = routed(resolution="2k", video_path=None, callback_url=None)
+    assert client.read_flow_run(job_id).parameters.get("video_path", "") == ""
 
 
 def test_a_refused_request_has_no_job_and_its_id_says_so(

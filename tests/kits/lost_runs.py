@@ -32,8 +32,13 @@ PROSPECT = Prospect(
     eta_seconds=1000.0,
     job_limit_seconds=7200.0,
 )
-PATIENCE = ("recover_wait_seconds", "recover_margin_seconds", "recover_pending_seconds")
-"""The settings that say for how long a run may give no sign of life."""
+PATIENCE = (
+    "recover_wait_seconds",
+    "recover_margin_seconds",
+    "recover_pending_seconds",
+    "recover_silent_seconds",
+)
+"""The settings that say how long a run may be quiet."""
 
 
 class LostRun:

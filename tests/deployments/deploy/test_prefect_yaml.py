@@ -1,5 +1,6 @@
 """prefect.yaml, and how `make deploy` fits it to a site, without a server."""
 
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from prefect.flows import load_flow_from_entrypoint
 
 from deployments.deploy import apply
 from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deployments
+from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
@@ -52,6 +54,18 @@ def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> Non
     resolutions = [label for trigger in h100 for label in trigger["match"]["resolution"]]
     assert resolutions == ["720p", "1080p", "2k", "4k", "720P", "1080P", "2K", "4K"]
     assert entries["upscale/h200"]["triggers"] == []
+
+
+def test_an_event_may_give_every_parameter_of_the_flow_and_no_other() -> None:
+    written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    templates = {
+        trigger["parameters"]["value"]["template"]
+        for entry in written
+        for trigger in entry.get("triggers", [])
+    }
+    (template,) = templates
+    named = set(re.findall(r'"([a-z0-9_]+)"', template)) - {"in", "string", "number"}
+    assert named == set(inspect.signature(upscale.fn).parameters) - {"resolution"}
 
 
 def test_there_is_nothing_to_build_or_pull() -> None:

@@ -1,5 +1,6 @@
 """Lost runs: `recover` ends them, and then completes, re-queues or fails them."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,6 +128,14 @@ def test_without_an_attempt_left_storage_is_looked_at_three_times(
     assert storage.looks == 3
 
 
+def test_a_run_whose_process_is_gone_is_re_queued(settings: Settings, job: LostRun) -> None:
+    use_settings(settings.model_copy(update={"recover_silent_seconds": 0.01}))
+    job.beat(alive_every="10.0", stall_limit="7200")
+    time.sleep(0.1)
+    assert recovered(job) == "gone: Running; re-queued, 1"
+    assert "its process or machine was gone" in job.state
+
+
 def test_a_run_that_its_worker_never_started_is_re_queued(impatient: None, job: LostRun) -> None:
     job.becomes(AwaitingRetry(scheduled_time=datetime.now(UTC)), Pending())
     assert recovered(job) == "stuck: Pending; re-queued, 1"
@@ -158,4 +167,4 @@ def test_a_run_past_its_limit_is_final(job: LostRun) -> None:
     deadline = datetime.now(UTC) - timedelta(seconds=10)
     assert "overdue: Running; failed" in recovered(job.beat(deadline=deadline.isoformat()))
     assert job.run.state_name == "TimedOut"
-    assert "passed its limit of 7200 s" in job.state
+    assert f"passed its time limit at {deadline:%Y-%m-%d %H:%M}" in job.state

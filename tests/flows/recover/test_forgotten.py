@@ -1,18 +1,18 @@
 """`recover` without a run finds lost runs that nothing else is checking."""
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import (
-    Crashed,
-    Running,
-)
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Running
 
 from flows.recover import recover
 from tasks.recovery import forgotten
+from tasks.recovery.watch import LABEL_UNTIL
 from tasks.settings import Settings, use_settings
 from tests.kits.lost_runs import PATIENCE, LostRun, eta
 
@@ -41,7 +41,7 @@ def test_runs_that_are_well_or_not_quiet_for_long_or_for_too_long_are_not_found(
         kind: LostRun(client, deployed["upscale"]) for kind in StateType if kind.name != "PAUSED"
     }
     for kind, job in jobs.items():
-        job.becomes(State(type=kind))
+        job.beat(alive_every="10.0").becomes(State(type=kind))
     use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 3600.0)))
     recover()
     assert not any(job.looks() for job in jobs.values())
@@ -50,9 +50,68 @@ def test_runs_that_are_well_or_not_quiet_for_long_or_for_too_long_are_not_found(
     recover()
     assert not any(job.looks() for job in jobs.values())
     monkeypatch.undo()
+    time.sleep(0.1)
     recover()
     found = {kind.name for kind, job in jobs.items() if job.looks()}
-    assert found == {"CRASHED", "PENDING", "CANCELLING"}
+    assert found == {"CRASHED", "PENDING", "CANCELLING", "RUNNING"}
+
+
+def test_running_jobs_are_judged_by_the_newest_record_of_each(
+    client: SyncPrefectClient, deployed: dict[str, UUID], settings: Settings
+) -> None:
+    use_settings(settings.model_copy(update={"recover_silent_seconds": 1.5}))
+    gone, alive, old = (LostRun(client, deployed["upscale"]) for _ in range(3))
+    gone.beat(alive_every="10.0")
+    old.beat()
+    alive.beat(alive_every="10.0")
+    time.sleep(1.6)
+    alive.artifact_id = None  # its second attempt has a record of its own
+    alive.beat(alive_every="10.0")
+    recover()
+    assert [len(job.looks()) for job in (gone, alive, old)] == [1, 0, 0]
+
+
+def test_a_recover_whose_time_is_over_is_ended_and_holds_nobody_up(
+    impatient: None, client: SyncPrefectClient, deployed: dict[str, UUID], job: LostRun
+) -> None:
+    job.becomes(Crashed())
+    lost = client.create_flow_run_from_deployment(
+        deployed["recover"], parameters={"run_id": str(job.id)}
+    )
+    client.set_flow_run_state(lost.id, Running(), force=True)
+    now = datetime.now(UTC)
+    for until, looks in ((now + timedelta(hours=1), 0), (now, 1)):
+        client.update_flow_run_labels(lost.id, {LABEL_UNTIL: until.isoformat()})
+        recover()
+        assert len(job.looks()) == looks
+    state = client.read_flow_run(lost.id).state
+    assert state is not None
+    assert state.is_crashed()
+
+
+def test_old_sweeps_that_found_nothing_are_forgotten(
+    client: SyncPrefectClient,
+    deployed: dict[str, UUID],
+    settings: Settings,
+    job: LostRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job.becomes(Completed())
+    recover()  # what earlier tests left is found by now
+    quiet = recover(return_state=True).state_details.flow_run_id
+    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
+    job.becomes(Crashed())
+    busy = recover(return_state=True).state_details.flow_run_id
+    assert quiet is not None
+    assert busy is not None
+    assert client.read_flow_run(busy).name.startswith("found ")
+    recover()
+    assert client.read_flow_run(quiet).name == forgotten.QUIET_SWEEP, "not old enough"
+    monkeypatch.setattr(forgotten, "_KEEP_SWEEPS", timedelta(0))
+    recover()
+    with pytest.raises(ObjectNotFound):
+        client.read_flow_run(quiet)
+    assert client.read_flow_run(busy)
 
 
 def test_nobody_can_look_where_no_recover_is_deployed(

@@ -1,6 +1,7 @@
 """Runs that `recover` leaves alone: they are alive, have ended, or only have to be waited for."""
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -61,6 +62,17 @@ def test_a_crashed_run_that_beats_is_running_again(
     assert "no heartbeat" in job.state
     assert LABEL_RECOVERIES not in job.run.labels
     assert str(job.looks()[-1].idempotency_key).startswith(f"recover:{job.id}:2:")
+
+
+def test_a_run_whose_process_renews_its_record_while_it_is_watched_is_alive(
+    settings: Settings, job: LostRun, at_second_look: Callable[[Callable[[], object]], None]
+) -> None:
+    use_settings(settings.model_copy(update={"recover_silent_seconds": 0.01}))
+    job.beat(alive_every="10.0")
+    time.sleep(0.1)
+    at_second_look(lambda: job.beat(alive_every="10.0"))
+    assert recovered(job) == "alive: Running; it beats"
+    assert job.state.startswith("Running")
 
 
 @pytest.mark.soak

@@ -47,9 +47,16 @@ PROSPECT = Prospect(
 
 
 def beat(
-    *, age: float = 1.0, percent: float = 50.0, began: float = 600.0, **metadata: str
+    *,
+    age: float = 1.0,
+    percent: float = 50.0,
+    began: float = 600.0,
+    renewed: float = 0.0,
+    **metadata: str,
 ) -> Artifact:
-    """A progress artifact. `age` is that of its beat, `began` that of the artifact, in seconds."""
+    """A progress artifact. `age` is that of its beat, `began` that of the artifact, `renewed` that
+    of its last update, in seconds.
+    """
     told = {
         "beat_at": (NOW - timedelta(seconds=age)).isoformat(timespec="milliseconds"),
         "phase": "restore",
@@ -59,6 +66,7 @@ def beat(
     return Artifact(
         key=PROGRESS_KEY,
         created=NOW - timedelta(seconds=began),
+        updated=NOW - timedelta(seconds=renewed),
         data=percent,
         metadata_=told | metadata,
     )
@@ -112,7 +120,34 @@ def test_a_run_is_silent_only_beyond_its_stall_limit_and_the_margin() -> None:
     assert verdict(Running(), progress=beat(age=419)) == "alive"
     assert verdict(Running(), progress=beat(age=421)) == "silent"
     assert verdict(Running(), progress=beat(age=421, stall_limit="7200.0")) == "alive"
-    assert verdict(Running()) == "alive", "no beat yet: it fetches or probes"
+    assert verdict(running(60)) == "alive", "no beat yet: it fetches or probes"
+
+
+def running(age: float) -> State:
+    """Running, for so many seconds."""
+    return Running(timestamp=NOW - timedelta(seconds=age))
+
+
+def test_a_process_that_renews_nothing_is_gone_long_before_its_work_is_silent() -> None:
+    signs = {"alive_every": "10.0", "stall_limit": "7200.0"}
+    for renewed, expected in ((39, "alive"), (41, "gone")):
+        assert verdict(running(600), progress=beat(renewed=renewed, **signs)) == expected
+    past = (NOW - timedelta(days=1)).isoformat()
+    assert verdict(running(600), progress=beat(renewed=41, deadline=past, **signs)) == "gone"
+    assert verdict(running(30), progress=beat(renewed=41, **signs)) == "alive", "just began"
+    old = beat(renewed=41, stall_limit="7200.0")
+    assert verdict(running(600), progress=old) == "alive", "of a version without such signs"
+
+
+def test_a_run_without_any_sign_of_life_is_lost_after_half_an_hour() -> None:
+    assert verdict(running(1799)) == "alive"
+    assert verdict(running(1801)) == "stuck"
+
+
+def test_a_run_without_a_deadline_is_judged_by_its_signs_alone() -> None:
+    endless = beat(age=1, began=30 * 86400)
+    assert verdict(running(30 * 86400), progress=endless) == "alive"
+    assert verdict(running(30 * 86400), progress=beat(age=421, began=30 * 86400)) == "silent"
 
 
 def test_a_run_is_overdue_only_beyond_its_deadline_and_the_margin() -> None:
@@ -129,7 +164,12 @@ def test_what_a_recover_left_unfinished_is_told_from_what_somebody_cancelled() -
 
 
 def test_the_new_eta_follows_from_progress() -> None:
-    for percent, began, left in ((50, 600, 600), (75, 600, 200), (0, 600, 1000), (1, 600, 7200)):
+    for percent, began, left in (
+        (50, 600, 600),
+        (75, 600, 200),
+        (0, 600, 1000),
+        (1, 600, 6 * 3600),
+    ):
         seen = report(Running(), progress=beat(percent=percent, began=began))
         assert seconds_left(seen, NOW) == pytest.approx(left)
     assert seconds_left(report(Running()), NOW) == 0

@@ -20,7 +20,8 @@ def test_these_runs_are_left_alone(verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     ("verdict", "may_requeue", "watch", "beat_refutes"),
     [
-        ("crashed", True, "wait", True),
+        ("crashed", True, "sign", True),
+        ("gone", True, "sign", False),
         ("silent", True, "stall limit", True),
         ("overdue", False, "wait", False),
         ("stuck", True, "wait", False),

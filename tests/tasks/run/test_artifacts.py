@@ -87,6 +87,7 @@ def progress(**changes: object) -> SavedProgress:
         deadline=datetime(2026, 11, 23, 13, 50, tzinfo=UTC),
         prospect_json=PROSPECT_JSON,
         began_at=datetime(2026, 11, 23, 11, 50, 0, 123_456, tzinfo=UTC),
+        renewed_at=datetime(2026, 11, 23, 11, 59, 59, 900_000, tzinfo=UTC),
     )
     return replace(told, **changes)  # type: ignore[arg-type]
 
@@ -130,7 +131,9 @@ def test_the_stored_result_is_read() -> None:
 def test_what_a_progress_does_not_say_is_none(
     changes: dict[str, object], expected: SavedProgress
 ) -> None:
-    found = read_progress([stored(STORED_PROGRESS, description=None, created=None, **changes)])
+    found = read_progress(
+        [stored(STORED_PROGRESS, description=None, created=None, updated=None, **changes)]
+    )
     assert found == expected
     assert found.prospect is None
 
@@ -171,7 +174,7 @@ def test_progress_is_stored_as_before(in_api: None) -> None:
     assert found.metadata_ == STORED_PROGRESS["metadata_"]
     assert (found.data, found.description) == (39.6, STORED_PROGRESS["description"])
     assert (found.key, found.type, found.flow_run_id) == ("upscale-progress", "progress", run_id)
-    assert read_progress([found]) == progress(began_at=found.created)
+    assert read_progress([found]) == progress(began_at=found.created, renewed_at=found.updated)
 
 
 def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from seedvr2_core.errors import ChildFailedError
 from tasks.child import Child
 from tasks.net.stoppable import run_stoppable
-from tasks.run import PROGRESS_KEY, current, keep_record, read_progress
+from tasks.run import PROGRESS_KEY, current, keep_record, read_progress, record
 from tasks.run.artifacts import SavedProgress, newest_artifact
 from tasks.run.record import DONE, JobProgress, JobRecord, shown_to
 from tasks.schemas import FetchedSource, PlannedJob
@@ -161,6 +161,31 @@ def test_a_run_that_fails_publishes_where_it_was(in_api: None) -> None:
         work()
     found = saved(ids[0])
     assert (found.phase, found.percent) == ("encode", 49.5)
+
+
+def test_a_process_shows_that_it_is_there_though_its_work_stands_still(
+    in_api: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "ALIVE_SECONDS", 0.2)
+    seen: list[SavedProgress] = []
+
+    @flow(name="stands still")
+    def stands_still() -> None:
+        with keep_record(), get_client(sync_client=True) as client:
+            deadline = time.monotonic() + 60
+            while len({one.renewed_at for one in seen}) < 3 and time.monotonic() < deadline:
+                time.sleep(0.2)
+                seen.append(read_progress(newest_artifact(client, UUID(flow_run.id), PROGRESS_KEY)))
+            current().planned(JOB)
+            time.sleep(2.0)
+            seen.append(read_progress(newest_artifact(client, UUID(flow_run.id), PROGRESS_KEY)))
+
+    stands_still()
+    told = [one for one in seen if one.renewed_at]
+    assert len({one.renewed_at for one in told}) >= 4
+    assert {one.phase for one in told[:-1]} == {"prepare"}
+    assert {one.alive_seconds for one in told} == {0.2}
+    assert len({one.began_at for one in told}) == 1, "one artifact an attempt"
 
 
 def test_the_limit_is_counted_from_the_first_phase_that_names_one(audience: Audience) -> None:

@@ -1,0 +1,61 @@
+"""How a run's end is told: a failure by one sentence, a success by what came out.
+
+Prefect logs an error with its traceback where a task raises it and again where the flow does. Our
+own errors say all that a reader needs, so their tracebacks are left out; any other error is a bug,
+and its traceback is kept once.
+"""
+
+import logging
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from seedvr2_core.errors import DeadlineError, SeedVR2Error
+from tasks.schemas import UpscaleResult
+
+_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_TOLD = "_seedvr2_traceback_told"
+
+
+def completed(result: UpscaleResult) -> State[UpscaleResult]:
+    """The state of a run that has made its output; its message says what came out."""
+    reused = f", {result.segments_reused} segments were there" if result.segments_reused else ""
+    told = (
+        f"{result.filename}: {result.width}x{result.height}, {result.frames} frames, "
+        f"{result.output_size_mb:g} MB by {result.engine} in {result.seconds:g} s{reused}"
+    )
+    return Completed(message=told, data=result)
+
+
+def failed(error: SeedVR2Error) -> State[Any]:
+    """The state of a run that could not make its output; its message is the error's sentence."""
+    name = "TimedOut" if isinstance(error, DeadlineError) else "Failed"
+    return Failed(name=name, message=str(error), data=error)
+
+
+class _OneTraceback(logging.Filter):
+    """Leaves the tracebacks of our own errors out of a log, and the second one of any other."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, SeedVR2Error):
+            retry = record.args[-1] if isinstance(record.args, tuple) and record.args else ""
+            record.msg, record.args = "%s", (str(error),)
+            if isinstance(retry, str) and "etry" in retry:
+                record.msg, record.args = "%s (%s)", (str(error), retry)
+            record.exc_info = record.exc_text = None
+        elif error is not None:
+            if getattr(error, _TOLD, False):
+                record.exc_info = record.exc_text = None
+            else:
+                setattr(error, _TOLD, True)
+        return True
+
+
+def tell_in_sentences() -> None:
+    """Let the logs of runs in this process tell failures as this module says; may be repeated."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, _OneTraceback) for one in logger.filters):
+            logger.addFilter(_OneTraceback())
