@@ -372,7 +372,7 @@ def child_environment() -> dict[str, str]:
     save GPU memory and let cuBLAS add in one fixed order, so that results are reproducible.
 
     Variables that are set already keep their values. Secrets are left out because the process
-    decodes videos of strangers and needs none.
+    decodes videos of strangers and needs none. Python imports nothing from the working directory.
     """
     given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {
@@ -382,6 +382,7 @@ def child_environment() -> dict[str, str]:
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **given,
+        "PYTHONSAFEPATH": "1",
     }
 
 

@@ -288,7 +288,7 @@ def attach_to_worker(template: dict[str, Any]) -> dict[str, Any]:
     """Change a process pool's template so that flow runs end with their worker, even by kill -9."""
     parent = f"${PID_VARIABLE}"
     template["job_configuration"]["command"] = (
-        f"{shlex.quote(sys.executable)} -m deployments.host.attached --parent={{{{ {parent} }}}} "
+        f"{shlex.quote(sys.executable)} -P -m deployments.host.attached --parent={{{{ {parent} }}}} "
         "prefect.engine"
     )
     template["variables"]["properties"][parent] = {
