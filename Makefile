@@ -76,10 +76,10 @@ image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
 	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
 
 pools: .venv/.installed ## create or update the work pools on PREFECT_API_URL
-	@$(BIN)/python -m deployments.deploy pools
+	@$(BIN)/python -P -m deployments.deploy pools
 
 deploy: .venv/.installed ## pools, deployments and automations on PREFECT_API_URL (idempotent)
-	@$(BIN)/python -m deployments.deploy deploy
+	@$(BIN)/python -P -m deployments.deploy deploy
 
 # What a newcomer does: clone, make demo, make test. Only what is committed takes part. The folder is
 # removed at the end, also after a failure. SEEDVR2_SHARED becomes absolute: the clone lies elsewhere.

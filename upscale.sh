@@ -63,9 +63,11 @@ if [[ -n "${SEEDVR2_GATEWAY_TOKEN:-}" ]]; then
   printf 'header = "Authorization: Bearer %s"\n' "$SEEDVR2_GATEWAY_TOKEN" >> "$scratch/curlrc"
 fi
 
+# Every python3 gets -I: without it, it would import from the caller's folder.
+
 # field NAME: prints a field of the answer as one line of text; an empty line if it is null.
 field() {
-  python3 -c '
+  python3 -I -c '
 import json, sys
 try:
     value = json.load(open(sys.argv[1])).get(sys.argv[2])
@@ -110,13 +112,13 @@ elapsed() {
 }
 
 # Every attempt sends the same key, so there is only one job, however often we ask.
-key="$(python3 -c 'import uuid; print(uuid.uuid4().hex)')"
+key="$(python3 -I -c 'import uuid; print(uuid.uuid4().hex)')"
 if [[ -f "$source_" ]]; then
-  name="$(python3 -c 'import sys, os, urllib.parse as u; print(u.quote(os.path.basename(sys.argv[1])))' "$source_")"
+  name="$(python3 -I -c 'import sys, os, urllib.parse as u; print(u.quote(os.path.basename(sys.argv[1])))' "$source_")"
   ask --header "Idempotency-Key: $key" --upload-file "$source_" \
     "$GATEWAY/upscale/$name?resolution=$resolution" || fail "$(refusal)"
 else
-  python3 -c 'import json, sys; print(json.dumps({"video_url": sys.argv[1], "resolution": sys.argv[2]}))' \
+  python3 -I -c 'import json, sys; print(json.dumps({"video_url": sys.argv[1], "resolution": sys.argv[2]}))' \
     "$source_" "$resolution" > "$scratch/body"
   ask --header "Idempotency-Key: $key" --header 'Content-Type: application/json' \
     --data-binary "@$scratch/body" "$GATEWAY/upscale" || fail "$(refusal)"

@@ -7,23 +7,35 @@ single job should do is not a setting but part of the request (`tasks/schemas.py
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, DirectoryPath, Field, SecretStr, field_validator
+from pydantic import AliasChoices, DirectoryPath, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
 )
 
-Seconds = Annotated[float, Field(gt=0)]
-WebAddress = Annotated[str, Field(pattern=r"^https?://")]
+from tasks.setting_types import (
+    DEPLOYMENTS,
+    RESOLUTIONS,
+    Digests,
+    Names,
+    Resolutions,
+    Seconds,
+    Table,
+    WebAddress,
+)
 
-RESOLUTIONS = ("720p", "1080p", "2k", "4k")
-_H100, _H200 = "upscale/h100", "upscale/h200"
-DEPLOYMENTS = {"720p": _H100, "1080p": _H100, "2k": _H200, "4k": _H200}
+__all__ = [
+    "DEPLOYMENTS",
+    "RESOLUTIONS",
+    "Settings",
+    "child_environment",
+    "get_settings",
+    "use_settings",
+]
 
 
 def _also(old_name: str) -> AliasChoices:
@@ -128,7 +140,7 @@ class Settings(BaseSettings):
         description="Target length of a segment, in seconds of video. A segment is what a job "
         "saves at a time: after a crash only the segments that were not finished are made again.",
     )
-    resolutions: Annotated[tuple[str, ...], NoDecode] = Field(
+    resolutions: Resolutions = Field(
         default=RESOLUTIONS,
         description="Comma-separated list of the resolutions that this worker pool makes. "
         "A run that asks for another resolution is refused.",
@@ -148,7 +160,7 @@ class Settings(BaseSettings):
         description="Device that models run on: `cpu`, or `cuda:N` for one GPU. "
         "`auto` takes the first GPU, or the CPU if there is none.",
     )
-    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+    fetch_allow: Names = Field(
         default=(),
         description="Comma-separated list of hosts, as HOST or HOST:PORT, that videos may be "
         "downloaded from and callbacks sent to although they are in a private network or use "
@@ -191,7 +203,7 @@ class Settings(BaseSettings):
         description="How many seconds the restoring of a job may take in all; then it fails, and a "
         "new run goes on. Not set: three times the expected time, at least two hours.",
     )
-    deployments: Annotated[dict[str, str], NoDecode] = Field(
+    deployments: Table = Field(
         default=DEPLOYMENTS,
         description="Comma-separated list of RESOLUTION=FLOW/DEPLOYMENT: which Prefect deployment "
         "makes which resolution; `*` stands for all that are not named. A resolution that is "
@@ -201,6 +213,12 @@ class Settings(BaseSettings):
         default=None,
         description="Container image of the docker work pools; `make deploy` reads it. "
         "Not set: `seedvr2:<git commit of the checkout>`.",
+    )
+    site_file: Path | None = Field(
+        default=None,
+        description="File with the settings of the whole installation, lines NAME=value; "
+        "`make deploy` reads it and hands the settings to the jobs of every work pool. "
+        "Not set: `site.env` in the folder `deployments`, if it is there.",
     )
     alert_url: WebAddress | None = Field(
         default=None,
@@ -229,10 +247,10 @@ class Settings(BaseSettings):
     recover_look_seconds: Seconds = Field(
         default=10.0, description="How many seconds `recover` waits between two looks at storage."
     )
-    gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
+    gateway_tokens: Digests = Field(
         default=(),
         description="Comma-separated list of the SHA-256 digests (hex) of the bearer tokens that "
-        "the gateway accepts; `python -m deployments.gateway --new-token` makes a token and its "
+        "the gateway accepts; `python -P -m deployments.gateway --new-token` makes a token and its "
         "digest. Empty: the gateway asks for no token and listens on this machine only.",
     )
     gateway_url: WebAddress = Field(
@@ -270,54 +288,6 @@ class Settings(BaseSettings):
         if not folder or not Path(folder).is_dir():  # the field's own check refuses it
             return init_settings, env_settings
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
-
-    @field_validator("deployments", mode="before")
-    @classmethod
-    def _read_table(cls, value: object) -> object:
-        """Read 720p=upscale/h100,*=upscale/h200."""
-        if not isinstance(value, str):
-            return value
-        pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-        table = {key.strip().lower(): name.strip() for key, _, name in pairs}
-        rest = table.pop("*", None)
-        return dict.fromkeys(RESOLUTIONS, rest) | table if rest else table
-
-    @field_validator("deployments")
-    @classmethod
-    def _whole_table(cls, value: dict[str, str]) -> dict[str, str]:
-        """Refuse unknown resolutions and names that are not of the form flow/deployment."""
-        if not value or set(value) - set(RESOLUTIONS):
-            raise ValueError(f"got resolutions {sorted(value)}; known: {RESOLUTIONS} and *")
-        if wrong := [n for n in value.values() if len([p for p in n.split("/") if p]) != 2]:
-            raise ValueError(f"got {wrong}; a deployment is named flow/deployment: upscale/h100")
-        return value
-
-    @field_validator("gateway_tokens")
-    @classmethod
-    def _digests(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse entries that are no digests, without showing them: one may be the token itself."""
-        if wrong := [i for i, one in enumerate(value, 1) if not re.fullmatch("[0-9a-f]{64}", one)]:
-            raise ValueError(
-                f"entries {wrong} are no SHA-256 digests (64 hex digits); make a token and its "
-                "digest with python -m deployments.gateway --new-token"
-            )
-        return value
-
-    @field_validator("resolutions", "fetch_allow", "gateway_tokens", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Read a comma-separated list."""
-        if isinstance(value, str):
-            return tuple(item.strip().lower() for item in value.split(",") if item.strip())
-        return value
-
-    @field_validator("resolutions")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse unknown resolutions."""
-        if unknown := set(value) - set(RESOLUTIONS):
-            raise ValueError(f"unknown resolutions {sorted(unknown)}; known: {RESOLUTIONS}")
-        return value
 
     @property
     def storage_dir(self) -> Path:
@@ -371,7 +341,7 @@ def child_environment() -> dict[str, str]:
     save GPU memory and let cuBLAS add in one fixed order, so that results are reproducible.
 
     Variables that are set already keep their values. Secrets are left out because the process
-    decodes videos of strangers and needs none.
+    decodes videos of strangers and needs none. Python imports nothing from the working directory.
     """
     given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
     return {
@@ -381,6 +351,7 @@ def child_environment() -> dict[str, str]:
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **given,
+        "PYTHONSAFEPATH": "1",
     }
 
 

@@ -278,9 +278,12 @@ def _apply(client: "SyncPrefectClient", settings: Settings) -> None:
         apply_pools,
         pool_template,
     )
+    from deployments.deploy.site import Site
 
-    apply_pools(client, {pool: attach_to_worker(pool_template(pool)) for pool in POOLS})
-    apply_deployments(settings, POOLS)
+    # Workers and flow runs have serve's environment, so that pools are given nothing more.
+    templates = {pool: attach_to_worker(pool_template(pool)) for pool in POOLS}
+    apply_pools(client, templates, Site(whole=True))
+    apply_deployments(client, settings, POOLS)
     apply_automations(client, settings, POOLS)
 
 
@@ -288,8 +291,8 @@ def attach_to_worker(template: dict[str, Any]) -> dict[str, Any]:
     """Change a process pool's template so that flow runs end with their worker, even by kill -9."""
     parent = f"${PID_VARIABLE}"
     template["job_configuration"]["command"] = (
-        f"{shlex.quote(sys.executable)} -m deployments.host.attached --parent={{{{ {parent} }}}} "
-        "prefect.engine"
+        f"{shlex.quote(sys.executable)} -P -m deployments.host.attached "
+        f"--parent={{{{ {parent} }}}} prefect.engine"
     )
     template["variables"]["properties"][parent] = {
         "type": "string",

@@ -2,8 +2,8 @@
 
 Work pools come from work_pools/*.json, deployments and their triggers from prefect.yaml, and
 automations from automations.py. All of them are fitted to the table SEEDVR2_DEPLOYMENTS, which says
-which resolution runs where. Applying them again creates no duplicates, and what an operator has
-set on the server (limits of pools, pauses) stays.
+which resolution runs where, and to the site's settings (site.py). Applying them again creates no
+duplicates, and what an operator has set on the server stays (operators.py).
 """
 
 import json
@@ -32,11 +32,13 @@ from deployments.deploy.automations import (
     pool_alert,
     remove_automations,
 )
+from deployments.deploy.operators import keep_deployment, merge_template, read_deployment
+from deployments.deploy.site import Site
 from deployments.host.attached import attached
 from deployments.host.exits import say
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
 from tasks.run.routing import resolutions_of
-from tasks.settings import Settings, get_settings
+from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PREFECT_FILE = ROOT / "prefect.yaml"
@@ -48,6 +50,7 @@ DESCRIPTIONS = {
     "local": "Processes on the worker's own machine, with the GPU or CPU it has.",
 }
 DEPLOY_SECONDS = 300.0
+EMPTY_SITE = Site()
 
 
 def deployment_name(entry: dict[str, Any]) -> str:
@@ -58,10 +61,12 @@ def deployment_name(entry: dict[str, Any]) -> str:
 def read_deployments() -> dict[str, Any]:
     """Read prefect.yaml and fit its triggers to the table SEEDVR2_DEPLOYMENTS.
 
-    A deployment that gets no resolution from the table gets no trigger.
+    A deployment that gets no resolution from the table gets no trigger. The step that refuses a
+    plain `prefect deploy` is left out.
     """
     content = yaml.safe_load(PREFECT_FILE.read_text())
     for entry in content["deployments"]:
+        entry.pop("build", None)
         taken = list(resolutions_of(deployment_name(entry)))
         triggers = entry.pop("triggers", []) if taken else []
         label = {"resolution": taken + [resolution.upper() for resolution in taken]}
@@ -72,12 +77,9 @@ def read_deployments() -> dict[str, Any]:
 def pool_template(name: str) -> dict[str, Any]:
     """Read a pool's base job template and fit it to the site.
 
-    The default of `resolutions` is what the table sends to the pool; jobs get SEEDVR2_PUBLIC_URL if
-    it is set here.
+    The default of `resolutions` is what the table sends to the pool.
     """
     template = json.loads((POOLS_DIR / f"{name}.json").read_text())
-    if url := get_settings().public_url:
-        template["job_configuration"]["env"]["SEEDVR2_PUBLIC_URL"] = url
     variable = template["variables"]["properties"].get("resolutions")
     if variable is not None and (taken := _resolutions_of_pool(name)):
         variable["default"] = ",".join(taken)
@@ -102,29 +104,33 @@ def pool_names() -> list[str]:
 
 
 def apply_pools(
-    client: SyncPrefectClient, templates: Mapping[str, dict[str, Any]] | None = None
+    client: SyncPrefectClient,
+    templates: Mapping[str, dict[str, Any]] | None = None,
+    site: Site = EMPTY_SITE,
 ) -> None:
     """Create the pools, or update their templates and descriptions.
 
     Args:
         client: of the server.
         templates: base job templates by pool; all of work_pools/*.json if not given.
+        site: its settings are handed to the jobs of every pool.
 
     Raises:
         InvalidRequestError: a pool of that name has another type.
     """
     templates = templates or {name: pool_template(name) for name in pool_names()}
     for name, template in templates.items():
-        action = _apply_pool(client, name, template)
+        action = _apply_pool(client, name, template, site)
         say(f"work pool {name} ({pool_type(template)}) {action}")
 
 
-def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any]) -> str:
+def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any], site: Site) -> str:
     """Create or update a pool; returns what was done, in words."""
     kind, description = pool_type(template), DESCRIPTIONS[name]
     try:
         found = client.read_work_pool(name)
     except ObjectNotFound:
+        template, _ = merge_template(template, {}, site)
         client.create_work_pool(
             WorkPoolCreate(
                 name=name, type=kind, description=description, base_job_template=template
@@ -136,16 +142,20 @@ def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any]) 
             f"the work pool {name!r} on the server is of type {found.type}, expected {kind}; "
             f"move its runs away and delete it: prefect work-pool delete {name}"
         )
+    template, notes = merge_template(template, found.base_job_template, site)
     # We update only these two fields: limits and pauses belong to the operator.
     update = WorkPoolUpdate(description=description, base_job_template=template)
     client.update_work_pool(name, update)
-    return "is up to date"
+    return "\n  ".join(["is up to date", *notes])
 
 
-def apply_deployments(settings: Settings, pools: Collection[str] | None = None) -> None:
+def apply_deployments(
+    client: SyncPrefectClient, settings: Settings, pools: Collection[str] | None = None
+) -> None:
     """Run `prefect deploy --all` with prefect.yaml as fitted to the site.
 
     Args:
+        client: of the server.
         settings: name the image of the docker pools.
         pools: only deployments on these pools; all if not given.
 
@@ -158,9 +168,13 @@ def apply_deployments(settings: Settings, pools: Collection[str] | None = None) 
     if any("image" in entry["work_pool"].get("job_variables", {}) for entry in wanted):
         environment["SEEDVR2_IMAGE"] = settings.image or default_image()
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
+    before = {name: read_deployment(client, name) for name in map(deployment_name, wanted)}
     _run_prefect_deploy(content | {"deployments": wanted}, environment)
     for entry in wanted:
-        say(f"deployment {deployment_name(entry)} is up to date")
+        name = deployment_name(entry)
+        earlier = before[name]
+        notes = keep_deployment(client, earlier, entry, name) if earlier else []
+        say("\n  ".join([f"deployment {name} is up to date", *notes]))
 
 
 def _run_prefect_deploy(content: dict[str, Any], environment: Mapping[str, str]) -> None:

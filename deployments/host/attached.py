@@ -12,6 +12,10 @@ import sys
 
 from seedvr2_core.files.process import die_with_parent
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""With it Python does not import from the folder that it is started in, where a file named like a
+module would be executed in the module's place. PYTHONPATH goes on working. Like the option -P, but
+processes that the process starts inherit it."""
 PID_VARIABLE = "SEEDVR2_ATTACHED_PID"
 """The attached program's own process id, so that what it starts can attach to it in turn."""
 
@@ -25,7 +29,7 @@ def attached(module: str, *arguments: str, parent: int | str | None = None) -> l
         parent: id of the process that it ends with; by default this process.
     """
     tie = f"--parent={os.getpid() if parent is None else parent}"
-    return [sys.executable, "-m", "deployments.host.attached", tie, module, *arguments]
+    return [sys.executable, "-P", "-m", "deployments.host.attached", tie, module, *arguments]
 
 
 def main() -> None:
@@ -34,6 +38,7 @@ def main() -> None:
     # A worker that was started by hand gives no id; its runs then end with their parent.
     die_with_parent(int(parent) if parent else os.getppid())
     os.environ[PID_VARIABLE] = str(os.getpid())
+    os.environ.update(SAFE_PATH)
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -44,9 +44,10 @@ def embedded_server(log_path: Path) -> Iterator[str]:
         ChildFailedError: it did not start; the message names the log.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    parent = ("--parent", str(os.getpid()))
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.host.prefect_server", "--parent", str(os.getpid())],
+            [sys.executable, "-P", "-m", "deployments.host.prefect_server", *parent],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -122,9 +123,16 @@ def main() -> None:
     sys.stdout.write(f"{ADDRESS_PREFIX}{address}\n")
     sys.stdout.flush()
     os.environ.update(_settings(address, full=arguments.full))
+    if home := os.environ.get("PREFECT_HOME"):
+        os.environ["PREFECT_HOME"] = str(Path(home).expanduser().absolute())
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.settings import PREFECT_HOME
 
+    # When it migrates the database, the server imports from its working directory (alembic's
+    # prepend_sys_path), and that was the caller's folder until now.
+    PREFECT_HOME.value().mkdir(parents=True, exist_ok=True)
+    os.chdir(PREFECT_HOME.value())
     config = uvicorn.Config(
         create_app(), log_level="error", lifespan="on", timeout_graceful_shutdown=int(DRAIN_SECONDS)
     )

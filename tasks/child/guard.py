@@ -48,7 +48,7 @@ class Child:
         self,
         *,
         log: Callable[[str], None] | None = None,
-        command: Sequence[str] = (sys.executable, "-u", "-m", "seedvr2_core.child"),
+        command: Sequence[str] = (sys.executable, "-P", "-u", "-m", "seedvr2_core.child"),
     ) -> None:
         """Start the child.
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -123,12 +123,21 @@ def prefect_server(environment: Mapping[str, str], *, ui: bool = False) -> Itera
 class Serve:
     """A running `seedvr2 serve` on free ports, with every process that it started."""
 
-    def __init__(self, folder: Path, **changes: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        command: Sequence[str] = (),
+        cwd: Path = ROOT,
+        **changes: str,
+    ) -> None:
         """Start it.
 
         Args:
             folder: holds its database and work directory. A second one on the same folder goes on
                 where the first ended.
+            command: how `seedvr2` is started; as a module of this checkout if not given.
+            cwd: folder to start it in.
             changes: environment variables to set.
         """
         self.folder = folder
@@ -146,9 +155,9 @@ class Serve:
         self._error_log = folder / f"serve-{self._mark}.err"
         with self._error_log.open("w") as errors:
             self.process = subprocess.Popen(
-                command_line("serve", *ports, "--work-dir", self.work_dir),
+                [*(command or command_line()), "serve", *ports, "--work-dir", str(self.work_dir)],
                 env=self.environment,
-                cwd=ROOT,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

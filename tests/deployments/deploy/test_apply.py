@@ -24,6 +24,7 @@ from tests.kits.server import Alerts, eventually, prefect_server
 
 ROOT = Path(__file__).parents[3]
 URL = "https://example.org/clip.mp4"
+CALLBACK_SECRET = "a-callback-secret-of-the-site"
 IMAGE = "registry.example.org/seedvr2:0123456789ab"
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dic
         "PREFECT_UI_ENABLED": "0",
         "SEEDVR2_IMAGE": IMAGE,
         "SEEDVR2_ALERT_URL": alerts.url,
+        "SEEDVR2_CALLBACK_SECRET": CALLBACK_SECRET,
     }
 
 
@@ -151,6 +153,7 @@ def test_once_more_changes_nothing_that_an_operator_set(
     deployed.patch("/work_pools/h100", json={"concurrency_limit": 3, "is_paused": True})
     late = everything(deployed)["automations"]["seedvr2: late run -> alert"]["id"]
     deployed.patch(f"/automations/{late}", json={"enabled": False})
+    set_by_an_operator(deployed)
     before = everything(deployed)
     done = command("deploy", environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -167,6 +170,81 @@ def test_once_more_changes_nothing_that_an_operator_set(
     assert len(after["deployments"]["recover/auto"]["schedules"]) == 1
     assert not after["automations"]["seedvr2: late run -> alert"]["enabled"]
     deployed.patch(f"/automations/{late}", json={"enabled": True})
+    assert pool["base_job_template"] == before["work_pools"]["h100"]["base_job_template"]
+    for name in ("upscale/h100", "recover/auto"):
+        told = {key: after["deployments"][name][key] for key in OPERATORS}
+        assert told == {key: before["deployments"][name][key] for key in OPERATORS}, name
+    assert not after["deployments"]["recover/auto"]["schedules"][0]["active"]
+    for told in ("kept mem_limit = '200g'", "kept TZ in the environment", "kept concurrency_limit, env, "):
+        assert told in done.stderr
+    resume(deployed)
+
+
+OPERATORS = ("job_variables", "paused", "concurrency_limit", "work_queue_name")
+
+
+def set_by_an_operator(api: httpx.Client) -> None:
+    """What an operator sets in the UI, on a pool and on deployments."""
+    template = api.get("/work_pools/h100").json()["base_job_template"]
+    variables = template["variables"]["properties"]
+    variables["mem_limit"]["default"] = "200g"
+    variables["env"]["default"]["TZ"] = "Europe/Berlin"
+    assert api.patch("/work_pools/h100", json={"base_job_template": template}).is_success
+    post(api, "/work_pools/h100/queues", {"name": "urgent"})
+    h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/auto"))
+    reference = {"OUR_KEY": "{{ prefect.blocks.secret.seedvr2-callback-secret }}"}
+    job_variables = h100["job_variables"] | {"env": reference, "shm_size": "16g"}
+    changes = {"job_variables": job_variables, "concurrency_limit": 2, "work_queue_name": "urgent"}
+    assert api.patch(f"/deployments/{h100['id']}", json=changes).is_success
+    assert api.patch(f"/deployments/{recover['id']}", json={"paused": True}).is_success
+    schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
+    assert api.patch(schedule, json={"active": False}).is_success
+
+
+def resume(api: httpx.Client) -> None:
+    """For the tests that follow: deployments that are stopped start nothing."""
+    recover = deployments(api)["recover/auto"]
+    api.patch(f"/deployments/{recover['id']}", json={"paused": False})
+    schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
+    api.patch(schedule, json={"active": True})
+    h100 = deployments(api)["upscale/h100"]
+    api.patch(f"/deployments/{h100['id']}", json={"work_queue_name": "default"})
+
+
+def test_the_sites_keys_are_in_secret_blocks_and_pools_refer_to_them(
+    deployed: httpx.Client,
+) -> None:
+    for pool in ("h100", "cpu"):
+        template = deployed.get(f"/work_pools/{pool}").json()["base_job_template"]
+        given = template["variables"]["properties"]["env"]["default"]
+        reference = "{{ prefect.blocks.secret.seedvr2-callback-secret }}"
+        assert given["SEEDVR2_CALLBACK_SECRET"] == reference
+        assert CALLBACK_SECRET not in json.dumps(template)
+    block = "/block_types/slug/secret/block_documents/name/seedvr2-callback-secret"
+    found = deployed.get(block, params={"include_secrets": True}).json()
+    assert found["data"]["value"] == CALLBACK_SECRET
+
+
+def test_a_plain_prefect_deploy_leaves_a_good_site_as_it_is(
+    deployed: httpx.Client, environment: dict[str, str]
+) -> None:
+    plain = {k: v for k, v in environment.items() if k != "SEEDVR2_IMAGE"}
+    before = everything(deployed)["deployments"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        env=plain,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    assert "SEEDVR2_IMAGE is not set" in done.stdout + done.stderr
+    assert "make deploy" in done.stdout + done.stderr
+    after = everything(deployed)["deployments"]
+    updated = {name for name, item in after.items() if item["updated"] != before[name]["updated"]}
+    assert not updated & {"upscale/h100", "upscale/h200"}
+    assert after["upscale/h100"]["job_variables"]["image"] == IMAGE
 
 
 def send(api: httpx.Client, name: str, resource: dict[str, str], **more: object) -> None:

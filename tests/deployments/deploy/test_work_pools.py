@@ -16,6 +16,8 @@ from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 from pydantic import SecretStr, ValidationError
 
 from deployments.deploy.apply import POOLS_DIR, pool_names, pool_template, pool_type
+from deployments.deploy.operators import merge_template
+from deployments.deploy.site import Site
 from tasks.settings import Settings, use_settings
 
 IMAGE = {"image": "seedvr2:0123456789ab"}
@@ -176,6 +178,26 @@ def test_a_key_comes_from_a_secret_block() -> None:
     Secret(value=SecretStr("s3cret-key")).save("test-storage-key", overwrite=True)
     asked = {"BUNNY_STORAGE_KEY": "{{ prefect.blocks.secret.test-storage-key }}"}
     assert container("h200", env=asked)["environment"]["BUNNY_STORAGE_KEY"] == "s3cret-key"
+
+
+@pytest.mark.parametrize("pool", ["h100", "cpu"])
+def test_a_job_gets_the_sites_settings_and_the_values_of_its_keys(pool: str) -> None:
+    site = Site(
+        values={
+            "SEEDVR2_CALLBACK_SECRET": "a-secret-of-the-whole-site",
+            "SEEDVR2_KEEP_DAYS": "30",
+            "SEEDVR2_ALERT_URL": "https://chat.example/hook",
+        }
+    )
+    assert site.save_keys() == ["seedvr2-callback-secret"]
+    template, _ = merge_template(pool_template(pool), {}, site)
+    kind = pool_type(template)
+    classes = {"docker": DockerWorkerJobConfiguration, "process": ProcessJobConfiguration}
+    values = {"env": {"TZ": "UTC"}} | (IMAGE if kind == "docker" else {})
+    made = asyncio.run(classes[kind].from_template_and_values(template, values))
+    assert made.env["SEEDVR2_CALLBACK_SECRET"] == "a-secret-of-the-whole-site"
+    assert (made.env["SEEDVR2_KEEP_DAYS"], made.env["TZ"]) == ("30", "UTC")
+    assert "SEEDVR2_ALERT_URL" not in made.env
 
 
 def test_the_gpu_pools_differ_in_defaults_alone() -> None:

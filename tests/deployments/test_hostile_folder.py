@@ -1,0 +1,154 @@
+"""What we start imports nothing from the folder that it is started in.
+
+Each test works in a folder with files that are named like modules that we, Prefect or the standard
+library import. Each of them notes that it was executed, then fails.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from deployments.host.attached import attached
+from seedvr2_core.child.protocol import Probe, Probed
+from tasks.child import Child
+from tests.kits.prefect_home import prepare_home
+from tests.kits.processes import ROOT
+from tests.kits.server import Serve
+
+COMMAND = str(Path(sys.executable).parent / "seedvr2")
+MODULES = ("grp", "av", "prefect", "json", "typer", "runpy", "numpy", "uvicorn", "uuid", "urllib")
+PACKAGES = ("tasks", "flows", "seedvr2_core", "deployments", "torch")
+HOSTILE = """
+from pathlib import Path
+note = Path({folder!r}) / "executed.txt"
+with note.open("a") as out:
+    out.write("{name}\\n")
+raise SystemExit("the hostile {name} was executed")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder, as the working directory; afterwards nothing in it may have been executed."""
+    folder = tmp_path / "videos"
+    files = [folder / f"{name}.py" for name in MODULES]
+    files += [folder / name / "__init__.py" for name in PACKAGES]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        name = file.parent.name if file.stem == "__init__" else file.stem
+        file.write_text(HOSTILE.format(folder=str(folder), name=name))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # which must go on working
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    yield folder
+    note = folder / "executed.txt"
+    assert not note.exists(), note.read_text()
+
+
+def test_the_child_is_ours(folder: Path, demo_clip: Path) -> None:
+    child = Child()
+    try:
+        child.send(Probe(path=demo_clip, out=folder.parent / "probe.json"))
+        while not isinstance(next_event(child), Probed):
+            pass
+    finally:
+        child.close()
+
+
+def next_event(child: Child) -> object:
+    return child.next_event(
+        stall_seconds=60, deadline=time.monotonic() + 120, doing="probing the clip"
+    )
+
+
+def test_attached_modules_and_what_they_start_are_the_installed_ones(folder: Path) -> None:
+    (folder.parent / "told.py").write_text(
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import grp; print(grp)'])"
+    )
+    path = f"{ROOT}{os.pathsep}{folder.parent}"
+    done = subprocess.run(
+        attached("told"),
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "built-in" in done.stdout or "lib-dynload" in done.stdout, done.stderr
+
+
+def test_no_program_of_ours_is_started_without_it() -> None:
+    """Wherever our code names the interpreter and a module, -P stands between them."""
+    for package in ("deployments", "flows", "tasks", "seedvr2_core"):
+        for file in (ROOT / package).rglob("*.py"):
+            starts = re.findall(r"sys\.executable\W[^\n]*-m\b", file.read_text())
+            assert all("-P" in start for start in starts), (file, starts)
+
+
+@pytest.mark.slow
+def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
+    prepare_home(folder.parent / "prefect")
+    options = ("--model", "lanczos", "--resolution", "720p", "--preset", "ultrafast", "--json")
+    done = subprocess.run(
+        [COMMAND, "upscale", str(demo_clip), *options, "--work-dir", str(folder.parent / "work")],
+        env={**os.environ, "PREFECT_HOME": str(folder.parent / "prefect")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["output_path"]).is_file()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_serve_and_its_flow_runs_do_a_whole_job(folder: Path, demo_clip: Path) -> None:
+    serve = Serve(folder.parent, command=(COMMAND,), cwd=folder)
+    try:
+        serve.wait_until_ready()
+        job = serve.submit(demo_clip, "--model", "lanczos", "--resolution", "720p")
+        assert serve.wait_for(job, "completed", "failed")["status"] == "completed"
+        assert serve.stop() == 0
+    finally:
+        serve.close()
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A gateway that refuses everything with a reason."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(422)
+        self.end_headers()
+        self.wfile.write(b'{"detail": "refused here"}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+def test_the_script_for_scripts(folder: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = subprocess.run(
+            ["bash", str(ROOT / "upscale.sh"), "https://example.org/clip.mp4"],
+            env={
+                **os.environ,
+                "SEEDVR2_GATEWAY_URL": f"http://127.0.0.1:{server.server_address[1]}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "refused here" in done.stderr, done.stderr
