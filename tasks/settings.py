@@ -18,8 +18,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tasks.gateway_settings import GatewaySettings, WebAddress, split_list
+
 Seconds = Annotated[float, Field(gt=0)]
-WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 
 RESOLUTIONS = ("720p", "1080p", "2k", "4k")
 _H100, _H200 = "upscale/h100", "upscale/h200"
@@ -31,7 +32,7 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings, BaseSettings):
     """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(
@@ -230,20 +231,6 @@ class Settings(BaseSettings):
     recover_look_seconds: Seconds = Field(
         default=10.0, description="How many seconds `recover` waits between two looks at storage."
     )
-    gateway_tokens: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Comma-separated list of the SHA-256 digests (hex) of the bearer tokens that "
-        "the gateway accepts; `python -m deployments.gateway --new-token` makes a token and its "
-        "digest. Empty: the gateway asks for no token and listens on this machine only.",
-    )
-    gateway_url: WebAddress = Field(
-        default="http://127.0.0.1:8000",
-        description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
-    )
-    gateway_token: SecretStr | None = Field(
-        default=None,
-        description="Bearer token that commands send to the gateway. Not set: none is sent.",
-    )
     public_url: WebAddress | None = Field(
         default=None,
         description="Public address under which the folder of the `local` storage is served; "
@@ -293,24 +280,11 @@ class Settings(BaseSettings):
             raise ValueError(f"got {wrong}; a deployment is named flow/deployment: upscale/h100")
         return value
 
-    @field_validator("gateway_tokens")
+    @field_validator("resolutions", "fetch_allow", mode="before")
     @classmethod
-    def _digests(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse entries that are no digests, without showing them: one may be the token itself."""
-        if wrong := [i for i, one in enumerate(value, 1) if not re.fullmatch("[0-9a-f]{64}", one)]:
-            raise ValueError(
-                f"entries {wrong} are no SHA-256 digests (64 hex digits); make a token and its "
-                "digest with python -m deployments.gateway --new-token"
-            )
-        return value
-
-    @field_validator("resolutions", "fetch_allow", "gateway_tokens", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         """Read a comma-separated list."""
-        if isinstance(value, str):
-            return tuple(item.strip().lower() for item in value.split(",") if item.strip())
-        return value
+        return split_list(value)
 
     @field_validator("resolutions")
     @classmethod
