@@ -23,12 +23,14 @@ import typer
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from deployments.host.exits import exit_codes
+from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.listen import run_server
 from seedvr2_core.files import file_sha256
 from tasks.settings import get_settings
@@ -164,12 +166,23 @@ class Edge:
         return path
 
 
-def create_app(root: Path, *, zone: str, key: SecretStr | None) -> Starlette:
-    """Build the edge's ASGI application; the arguments are those of `Edge`."""
+def create_app(
+    root: Path, *, zone: str, key: SecretStr | None, hosts: frozenset[str] = frozenset()
+) -> Starlette:
+    """Build the edge's ASGI application.
+
+    Args:
+        root: as for `Edge`.
+        zone: as for `Edge`.
+        key: as for `Edge`.
+        hosts: the names that requests may ask for, beside this machine's addresses.
+    """
     edge = Edge(root, zone=zone, key=key)
     methods = ["GET", "HEAD", "PUT", "DESCRIBE", "DELETE"]
+    host_check = Middleware(HostCheck, allowed=hosts, refuse=lambda told: _reply(421, told))
     return Starlette(
         routes=[Route("/{path:path}", edge.answer, methods=methods)],
+        middleware=[host_check],
         exception_handlers={HTTPException: _http_error},
     )
 
@@ -229,7 +242,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 def main(
     root: Annotated[Path, typer.Option(help="Folder to serve.")],
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine, behind a proxy.")
+    ] = "127.0.0.1",
     zone: Annotated[str, typer.Option(help="Name of the storage zone.")] = "local",
     parent: Annotated[
         int | None, typer.Option(help="Id of a process; the edge ends with it.")
@@ -237,7 +252,8 @@ def main(
 ) -> None:
     """Serve a folder as a storage zone and to the public."""
     with exit_codes("stored files are kept"):
-        app = create_app(root, zone=zone, key=get_settings().edge_key)
+        settings = get_settings()
+        app = create_app(root, zone=zone, key=settings.edge_key, hosts=allowed_hosts(settings))
         run_server(app, "edge", host=host, port=port, parent=parent)
 
 

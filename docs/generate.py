@@ -30,7 +30,7 @@ NOTICE = (
 SECTIONS = (
     ("Sources", ("fetch_",)),
     ("Bunny storage", ("bunny_",)),
-    ("Gateway, edge and callbacks", ("gateway_", "edge_", "public_url", "callback_")),
+    ("Gateway, edge and callbacks", ("gateway_", "allowed_", "edge_", "public_url", "callback_")),
     ("Deploying and recovering", ("deployments", "image", "alert_", "heartbeat_", "recover_")),
 )
 """Heading of a table of settings, and how the names of its fields begin."""

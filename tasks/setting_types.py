@@ -47,6 +47,15 @@ def _digests(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no host name, such as an address with a scheme or a port."""
+    if wrong := [one for one in value if not re.fullmatch(r"\*|[a-z0-9._-]+|[0-9a-f:]+", one)]:
+        raise ValueError(
+            f"got {wrong}; expected host names without scheme and port: gpu.example.org"
+        )
+    return value
+
+
 def _known(value: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse unknown resolutions."""
     if unknown := set(value) - set(RESOLUTIONS):
@@ -59,6 +68,7 @@ WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A comma-separated list, in lower case."""
 Digests = Annotated[tuple[str, ...], NoDecode, AfterValidator(_digests), BeforeValidator(_split)]
+HostNames = Annotated[tuple[str, ...], NoDecode, AfterValidator(_hosts), BeforeValidator(_split)]
 Resolutions = Annotated[tuple[str, ...], NoDecode, AfterValidator(_known), BeforeValidator(_split)]
 Table = Annotated[
     dict[str, str], NoDecode, AfterValidator(_whole_table), BeforeValidator(_read_table)

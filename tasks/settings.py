@@ -17,10 +17,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,
     RESOLUTIONS,
-    Digests,
     Names,
     Resolutions,
     Seconds,
@@ -43,7 +43,7 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings, BaseSettings):
     """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(
@@ -246,20 +246,6 @@ class Settings(BaseSettings):
     )
     recover_look_seconds: Seconds = Field(
         default=10.0, description="How many seconds `recover` waits between two looks at storage."
-    )
-    gateway_tokens: Digests = Field(
-        default=(),
-        description="Comma-separated list of the SHA-256 digests (hex) of the bearer tokens that "
-        "the gateway accepts; `python -P -m deployments.gateway --new-token` makes a token and its "
-        "digest. Empty: the gateway asks for no token and listens on this machine only.",
-    )
-    gateway_url: WebAddress = Field(
-        default="http://127.0.0.1:8000",
-        description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
-    )
-    gateway_token: SecretStr | None = Field(
-        default=None,
-        description="Bearer token that commands send to the gateway. Not set: none is sent.",
     )
     public_url: WebAddress | None = Field(
         default=None,

@@ -18,7 +18,9 @@ from tasks.settings import get_settings
 
 def main(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine, behind a proxy.")
+    ] = "127.0.0.1",
     parent: Annotated[
         int | None, typer.Option(help="Id of a process; the gateway ends with it.")
     ] = None,

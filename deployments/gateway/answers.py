@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+from uuid import UUID
 
 from prefect.client.schemas.objects import Artifact, FlowRun
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
+from tasks.run.artifacts import SavedProgress
+from tasks.sources.names import name_in
+from tasks.sources.uploads import is_upload
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
@@ -24,8 +28,57 @@ _WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for 
 _PREFIX = "Flow run encountered an exception: "
 
 
+_ID = "6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11"
+_SUBMITTED: dict[str, Any] = {
+    "job_id": _ID,
+    "status": "pending",
+    "gpu_type": "H100",
+    "deployment": "upscale/h100",
+    "resolution": "1080p",
+    "video_url": "https://example.org/a.mp4",
+    "notes": [],
+}
+_JOB: dict[str, Any] = {
+    "job_id": _ID,
+    "status": "completed",
+    "state": "Completed",
+    "progress": 100.0,
+    "phase": "verify",
+    "source_name": "a.mp4",
+    "engine": "seedvr2-7b",
+    "width": 1920,
+    "height": 1080,
+    "frames": 750,
+    "position": None,
+    "gpu_type": "H100",
+    "resolution": "1080p",
+    "download_url": "https://cdn.example.org/a_1080p_0123456789ab.mp4",
+    "output_path": None,
+    "filename": "a_1080p_0123456789ab.mp4",
+    "input_size_mb": 3.1,
+    "output_size_mb": 12.25,
+    "error": None,
+    "elapsed_seconds": 320.5,
+    "submitted_at": "2026-11-28T09:00:00Z",
+    "notes": [],
+}
+_LINE: dict[str, Any] = {
+    "id": "0d5c9a0e-8a3c-4c43-9a8e-3f0b7d1c2e55",
+    "at": "2026-11-28T09:00:05Z",
+    "level": "INFO",
+    "message": "750 frames of 320x180 become 1920x1080",
+}
+
+
+def _example(value: dict[str, Any]) -> ConfigDict:
+    """Show this answer in the OpenAPI."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
 class Submitted(BaseModel):
     """Answer to POST /upscale."""
+
+    model_config = _example(_SUBMITTED)
 
     job_id: str
     status: Status
@@ -39,11 +92,24 @@ class Submitted(BaseModel):
 class Job(BaseModel):
     """Answer to GET /status/{job_id}."""
 
+    model_config = _example(_JOB)
+
     job_id: str
     status: Status
     state: str = Field(description="Name of Prefect's state: Late, Running, TimedOut, ...")
     progress: float = Field(description="0..100.")
     phase: str | None
+    source_name: str | None = Field(description="The source's file name, as far as it has one.")
+    engine: str | None = Field(
+        description="What restores the frames. Null until that is decided, if it was left open."
+    )
+    width: int | None = Field(description="Width of the result in pixels; null until planned.")
+    height: int | None = Field(description="Height of the result in pixels; null until planned.")
+    frames: int | None = Field(description="Frames of the result; null until planned.")
+    position: int | None = Field(
+        description="How many jobs wait for the same workers in front of this one; 0: it is the "
+        "next. Null if it does not wait."
+    )
     gpu_type: str | None
     resolution: str | None
     download_url: str | None
@@ -60,9 +126,74 @@ class Job(BaseModel):
 class JobList(BaseModel):
     """Answer to GET /jobs."""
 
+    model_config = _example({"jobs": [_JOB], "limit": 20, "offset": 0})
+
     jobs: list[Job]
     limit: int
     offset: int
+
+
+class LogLine(BaseModel):
+    """One line of a log.
+
+    Prefect receives lines in batches, so a line may arrive after others with a later time.
+    """
+
+    model_config = _example(_LINE)
+
+    id: UUID
+    at: datetime
+    level: str
+    message: str
+
+
+class LogPage(BaseModel):
+    """Answer to GET /logs/{job_id}."""
+
+    model_config = _example({"job_id": _ID, "lines": [_LINE], "more": False})
+
+    job_id: str
+    lines: list[LogLine] = Field(description="Oldest first.")
+    more: bool = Field(description="There may be more lines; ask again with a larger offset.")
+
+
+class Target(BaseModel):
+    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
+
+    model_config = _example(
+        {
+            "resolution": "4k",
+            "width": 3840,
+            "height": 2160,
+            "model_width": 3840,
+            "model_height": 2192,
+            "gpu_type": "H200",
+            "deployment": "upscale/h200",
+            "notes": [],
+        }
+    )
+
+    resolution: str
+    width: int
+    height: int
+    model_width: int
+    model_height: int
+    gpu_type: str
+    deployment: str
+    notes: list[str]
+
+
+class Health(BaseModel):
+    """Answer to GET /healthz."""
+
+    model_config = _example({"status": "ok", "files_of": None})
+
+    status: Literal["ok"]
+    files_of: str | None = Field(
+        default=None,
+        description="If this gateway accepts paths: the machine whose files they mean. A caller "
+        "sends a path only if its own machine has the same name.",
+    )
 
 
 def gpu_type(pool: str | None) -> str | None:
@@ -86,10 +217,17 @@ def status_word(run: FlowRun) -> Status:
     return _WORDS[kind]
 
 
-def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
-    """A job from its run and its artifacts, newest first."""
+def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | None) -> Job:
+    """A job from its run and its artifacts, newest first.
+
+    Args:
+        run: the job's flow run.
+        artifacts: of this run, others among them are left out.
+        position: how many jobs wait in front of it; None if it does not wait.
+    """
     own = [a for a in artifacts if a.flow_run_id == run.id]
     progress, result = read_progress(own), read_result(own)
+    planned = {**_planned(progress), **result}
     status = status_word(run)
     return Job(
         job_id=str(run.id),
@@ -97,18 +235,48 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
         state=run.state.name or "" if run.state else "",
         progress=100.0 if status == "completed" else progress.percent or 0.0,
         phase=progress.phase,
+        source_name=_source_name(run),
+        engine=planned.get("engine") or _asked_engine(run),
+        width=planned.get("width"),
+        height=planned.get("height"),
+        frames=planned.get("frames"),
+        position=position,
         gpu_type=gpu_type(run.work_pool_name),
         resolution=run.parameters.get("resolution"),
         download_url=result.get("cdn_url"),
         output_path=result.get("output_path"),
         filename=result.get("filename"),
-        input_size_mb=result.get("input_size_mb"),
+        input_size_mb=planned.get("input_size_mb"),
         output_size_mb=result.get("output_size_mb"),
         error=_error(run, status),
         elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
     )
+
+
+def _planned(progress: SavedProgress) -> dict[str, Any]:
+    """What the plan says the job will make; {} before it is planned, or if we cannot read it."""
+    try:
+        prospect = progress.prospect
+    except ValidationError:  # written by a newer version, while this gateway is not yet updated
+        return {}
+    return prospect.model_dump() if prospect else {}
+
+
+def _source_name(run: FlowRun) -> str | None:
+    """The file name of the source, without directories, host or query."""
+    source = run.parameters.get("video_url") or run.parameters.get("video_path")
+    if not isinstance(source, str):
+        return None
+    name = source.partition("/")[2] if is_upload(source) else name_in(source)
+    return name or None
+
+
+def _asked_engine(run: FlowRun) -> str | None:
+    """The engine that the request named; None if it left the choice open."""
+    asked = run.parameters.get("model")
+    return asked if asked != "auto" else None
 
 
 def _error(run: FlowRun, status: Status) -> str | None:

@@ -1,57 +1,146 @@
-"""Who may use the gateway: callers with a bearer token.
+"""Who may use the gateway: callers with a bearer token, each for the jobs that it has sent.
 
 The gateway is configured with the SHA-256 digests of the tokens, never with the tokens themselves.
 """
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import (
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
+from prefect.client.schemas.objects import FlowRun
 
+from deployments.host.listen import is_loopback
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 
-Authenticate = Callable[..., Awaitable[str]]
-"""A FastAPI dependency that checks a request's token and returns a name for its caller."""
+_TAG = "caller:"
+_TAG_DIGITS = 12
+_OLD_KEY = "gateway:"
+"""What the idempotency keys of our jobs begin with, also those made before jobs had owners."""
 
 _bearer = HTTPBearer(auto_error=False, description="A token whose digest the gateway knows.")
+_basic = HTTPBasic(auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request."""
+
+    name: str
+    """The digest of the caller's token, or "local" where no tokens are configured."""
+    sees_all: bool
+    """Whether the jobs of others may be seen and cancelled as well."""
+
+    @property
+    def tag(self) -> str:
+        """The tag of this caller's jobs in Prefect: "caller:" and 12 digits of the digest."""
+        return f"{_TAG}{self.name[:_TAG_DIGITS]}"
+
+    def may_see(self, run: FlowRun) -> bool:
+        """Whether this job may be seen and cancelled.
+
+        Jobs that older versions of the gateway made have no owner: whoever knows their id may.
+        """
+        owned = any(tag.startswith(_TAG) for tag in run.tags)
+        old = not owned and (run.idempotency_key or "").startswith(_OLD_KEY)
+        return self.sees_all or self.tag in run.tags or old
+
+
+Authenticate = Callable[..., Awaitable[Caller]]
+"""A FastAPI dependency that checks a request's token and returns its caller."""
 
 
 def authentication(settings: Settings) -> Authenticate:
     """Build the dependency that every address except /healthz has.
 
-    It returns the digest of the caller's token, or "local" where no tokens are configured. It
-    raises HTTPException: 401 for a missing or unknown token, 403 for a web page where there are no
-    tokens.
+    It raises HTTPException: 401 for a missing or unknown token, 403 for a web page of another
+    origin where there are no tokens.
     """
 
     async def authenticate(
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    ) -> str:
-        if not settings.gateway_tokens:
-            # Anybody on this machine may ask, but not every web page that its browser shows.
-            if "origin" in request.headers:
-                raise HTTPException(
-                    403, "requests by web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set"
-                )
-            return "local"
-        given = digest(credentials.credentials if credentials else "")
-        # We compare with every token, each in constant time, so that the time reveals nothing.
-        known = [hmac.compare_digest(given, token) for token in settings.gateway_tokens]
-        if not any(known):
-            raise HTTPException(
-                401,
-                "this gateway needs one of its tokens; send the header Authorization: Bearer TOKEN",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return given
+    ) -> Caller:
+        return _caller(settings, request, credentials.credentials if credentials else "", "Bearer")
 
     return authenticate
+
+
+def page_authentication(settings: Settings) -> Authenticate:
+    """Build the dependency of the pages that people open in a browser.
+
+    A browser cannot send a bearer token for a page, but it asks for a password: the token is taken
+    as the password too. That holds for these pages alone, because a browser adds a password to
+    whatever another page lets it send.
+    """
+
+    async def authenticate(
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        password: Annotated[HTTPBasicCredentials | None, Depends(_basic)],
+    ) -> Caller:
+        token = password.password if password else ""
+        token = credentials.credentials if credentials else token
+        return _caller(settings, request, token, 'Basic realm="a token as the password"')
+
+    return authenticate
+
+
+def _caller(settings: Settings, request: Request, token: str, challenge: str) -> Caller:
+    """Find out who asks, or refuse."""
+    if not is_closed(settings):
+        _refuse_foreign_page(request)
+        return Caller("local", sees_all=True)
+    given = digest(token)
+    operator = _is_among(given, settings.gateway_operator_tokens)
+    if not (_is_among(given, settings.gateway_tokens) or operator):
+        raise HTTPException(
+            401,
+            "this gateway needs one of its tokens; send the header Authorization: Bearer TOKEN",
+            headers={"WWW-Authenticate": challenge},
+        )
+    return Caller(given, sees_all=operator)
+
+
+def is_closed(settings: Settings) -> bool:
+    """Whether the gateway asks for tokens."""
+    return bool(settings.gateway_tokens or settings.gateway_operator_tokens)
+
+
+def _is_among(given: str, digests: tuple[str, ...]) -> bool:
+    """Compare with every digest, each in constant time, so that the time reveals nothing."""
+    return any([hmac.compare_digest(given, known) for known in digests])
+
+
+def _refuse_foreign_page(request: Request) -> None:
+    """Without tokens anybody on this machine may ask, but not every page that its browser shows.
+
+    Our own page, /docs, may. Following a link from elsewhere is a visit, not a request by a page.
+
+    Raises:
+        HTTPException: 403, the browser says that the request comes from a page of another origin.
+    """
+    headers = request.headers
+    origin = headers.get("origin")
+    other = (
+        origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    )
+    visit = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    site = headers.get("sec-fetch-site", "none")
+    if other or (site not in ("none", "same-origin") and not visit):
+        raise HTTPException(
+            403, "requests by other web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set"
+        )
 
 
 def digest(text: str) -> str:
@@ -60,16 +149,12 @@ def digest(text: str) -> str:
 
 
 def check_exposure(host: str, settings: Settings) -> None:
-    """Refuse to listen beyond this machine without tokens: anybody who connects may submit jobs.
+    """Refuse to listen beyond this machine without tokens.
 
     Raises:
         InvalidRequestError: no tokens are set and `host` is no loopback address.
     """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not settings.gateway_tokens and not loopback:
+    if not is_closed(settings) and not is_loopback(host):
         raise InvalidRequestError(
             f"without tokens the gateway listens on loopback only, got --host {host}; make a token "
             "with --new-token and set SEEDVR2_GATEWAY_TOKENS to its digest"

@@ -7,6 +7,8 @@ the event loop can answer other callers.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import HTTPException, Request
@@ -15,13 +17,17 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from deployments.gateway.base64_json import JsonReader
+from deployments.gateway.quota import Arrival
 from seedvr2_core.errors import InvalidRequestError
+from tasks.net.answers import whole_number
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
 from tasks.sources.uploads import PartFile, upload_reference
 
 MAX_FIELDS_BYTES = 65_536
 """Limit of all fields together, without the video."""
+MAX_BOUNDARY = 70
+"""Characters between the parts of a form, by RFC 2046."""
 _BUFFER_BYTES = 2**20
 _SOURCES = ("video_url", "video_path", "video_base64")
 
@@ -29,20 +35,24 @@ _SOURCES = ("video_url", "video_path", "video_base64")
 class Upload:
     """The file that an arriving video is written to; it is created with the first byte."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, arrival: Arrival) -> None:
         self._settings = settings
+        self._arrival = arrival
         self._part: PartFile | None = None
+        self._made: tuple[Path, int] | None = None  # a file that was not there before; its inode
 
     def write(self, data: bytes) -> None:
         """Append bytes.
 
         Raises:
             HTTPException: 413, the video is larger than fetch_max_bytes of the settings.
+            ResourceError: there is no room for it.
         """
+        if self._arrival.num_bytes + len(data) > self._settings.fetch_max_bytes:
+            raise too_large(self._settings)
+        self._arrival.add(len(data))
         if self._part is None:
             self._part = PartFile(self._settings.intake_dir)
-        if self._part.num_bytes + len(data) > self._settings.fetch_max_bytes:
-            raise too_large(self._settings)
         self._part.write(data)
 
     def publish(self, name: str) -> str | None:
@@ -50,13 +60,39 @@ class Upload:
         if self._part is None or self._part.num_bytes == 0:
             return None
         sha256 = self._part.sha256
-        self._part.publish(self._settings.intake_dir / sha256)
+        target = self._settings.intake_dir / sha256
+        is_new = not target.exists()
+        self._part.publish(target)
+        self._made = (target, target.stat().st_ino) if is_new else None
         return upload_reference(sha256, name or f"upload-{sha256[:8]}")
+
+    def keep(self) -> None:
+        """The request was accepted: the video counts for its caller."""
+        if self._part is not None:
+            self._arrival.keep(self._part.sha256)
+
+    def retract(self) -> None:
+        """The request was refused: remove the video, unless others have sent the same one."""
+        if self._made is None:
+            return
+        path, inode = self._made
+        if path.exists() and path.stat().st_ino == inode:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the file unless it has been published."""
         if self._part is not None:
             self._part.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body that has been read."""
+
+    fields: dict[str, Any]
+    """The request's fields; a video that was sent is a reference in `video_url`."""
+    upload: Upload
+    """The video's file. Whoever judges the request calls its `keep` or its `retract`."""
 
 
 class BodyReader(Protocol):
@@ -71,17 +107,17 @@ class BodyReader(Protocol):
         ...
 
 
-async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
-    """Read a request's body and return its fields; a video in it becomes a reference.
+async def read_body(request: Request, settings: Settings, arrival: Arrival) -> Body:
+    """Read a request's body; a video in it becomes a reference.
 
     Raises:
         InvalidRequestError: the body cannot be read, or it holds more than one source.
-        ResourceError: the disk is full.
+        ResourceError: there is no room for the video.
         HTTPException: 400 the body ends early, 408 it is too slow, 413 too large, 415 of a type
             that we do not take.
     """
-    _check_length(request, settings)
-    upload = Upload(settings)
+    _check_length(request, settings, arrival)
+    upload = Upload(settings, arrival)
     reader = _reader(request, upload)
     try:
         async with asyncio.timeout(settings.fetch_seconds):
@@ -99,7 +135,11 @@ async def read_body(request: Request, settings: Settings) -> dict[str, Any]:
         ) from error
     finally:
         await asyncio.to_thread(upload.close)
-    return _with_upload(fields, reference)
+    try:
+        return Body(_with_upload(fields, reference), upload)
+    except InvalidRequestError:
+        await asyncio.to_thread(upload.retract)
+        raise
 
 
 def too_large(settings: Settings) -> HTTPException:
@@ -120,14 +160,16 @@ def _with_upload(fields: dict[str, Any], reference: str | None) -> dict[str, Any
     return {**fields, "video_url": reference}
 
 
-def _check_length(request: Request, settings: Settings) -> None:
+def _check_length(request: Request, settings: Settings, arrival: Arrival) -> None:
     """Refuse a body whose declared length is too large, before any of it is read.
 
     base64 is a third larger than the video that it holds.
     """
-    most = settings.fetch_max_bytes * 4 // 3 + 2 * MAX_FIELDS_BYTES
-    if int(request.headers.get("content-length", 0)) > most:
+    declared = whole_number(request.headers.get("content-length", "")) or 0
+    if declared > settings.fetch_max_bytes * 4 // 3 + 2 * MAX_FIELDS_BYTES:
         raise too_large(settings)
+    if declared > MAX_FIELDS_BYTES:
+        arrival.check(declared * 3 // 4)
 
 
 def _reader(request: Request, upload: Upload) -> BodyReader:
@@ -137,13 +179,28 @@ def _reader(request: Request, upload: Upload) -> BodyReader:
         return _RawReader(request, upload)
     if kind == b"application/json":
         return JsonReader(upload.write, max_bytes=MAX_FIELDS_BYTES)
-    if kind == b"multipart/form-data" and b"boundary" in options:
-        return _FormReader(options[b"boundary"], upload)
+    if kind == b"multipart/form-data":
+        return _FormReader(_boundary(options), upload)
     raise HTTPException(
         415,
         f"got a body of type {kind.decode('latin-1')[:80]!r}; expected application/json, "
         "multipart/form-data, video/* or application/octet-stream",
     )
+
+
+def _boundary(options: dict[bytes, bytes]) -> bytes:
+    """The boundary of a form.
+
+    Raises:
+        InvalidRequestError: there is none, or it is none that RFC 2046 allows.
+    """
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= MAX_BOUNDARY or not boundary.isascii():
+        raise InvalidRequestError(
+            f"the form's boundary has {len(boundary)} characters; expected 1 to {MAX_BOUNDARY} "
+            "ASCII characters in the header Content-Type"
+        )
+    return boundary
 
 
 async def _feed_body(request: Request, feed: Callable[[bytes], None]) -> None:
@@ -236,15 +293,22 @@ class _FormReader:
         self._header = (bytearray(), bytearray())
 
     def _begin_part(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if kind != b"form-data" or (b"name" not in options and b"filename" not in options):
+            raise InvalidRequestError(
+                "a part of the form has no name; expected Content-Disposition: form-data; "
+                'name="FIELD", or filename="FILE" for the video'
+            )
         self._field = None
-        if b"filename" not in options:
-            self._field = options.get(b"name", b"").decode("utf-8", "replace")
-            self._values[self._field] = bytearray()
-        elif self._filename is not None:
-            raise InvalidRequestError("the form holds two files; expected one video")
-        else:
+        if b"filename" in options:
+            if self._filename is not None:
+                raise InvalidRequestError("the form holds two files; expected one video")
             self._filename = options[b"filename"].decode("utf-8", "replace")
+            return
+        self._field = options[b"name"].decode("utf-8", "replace")
+        if self._field in self._values:
+            raise InvalidRequestError(f"the form's field {self._field[:80]!r} is given twice")
+        self._values[self._field] = bytearray()
 
     def _data(self, data: bytes) -> None:
         if self._field is None:

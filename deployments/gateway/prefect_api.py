@@ -24,6 +24,8 @@ from tasks.run.artifacts import artifact_filter
 from tasks.run.routing import job_among, job_filter
 
 RETRY_AFTER_SECONDS = 10
+WAITING = ("SCHEDULED", "PENDING")
+"""Prefect's state types of a run that waits for a worker."""
 _AGAIN_SECONDS = 0.3
 _TIMEOUT = httpx.Timeout(20.0, connect=3.0)
 _MAX_ARTIFACTS = 200  # Prefect returns no more in one answer
@@ -93,7 +95,13 @@ class PrefectApi:
         return _json(answer)["id"]
 
     async def create(
-        self, deployment: str, parameters: Mapping[str, Any], *, key: str, labels: Mapping[str, str]
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        key: str,
+        labels: Mapping[str, str],
+        tag: str,
     ) -> FlowRun:
         """Create a flow run, or return the one that was created with the same key.
 
@@ -102,6 +110,7 @@ class PrefectApi:
             parameters: of the flow.
             key: idempotency key.
             labels: of the run.
+            tag: of the run, beside those of its deployment.
 
         Raises:
             HTTPException: 422, Prefect refuses the parameters.
@@ -110,6 +119,7 @@ class PrefectApi:
             "parameters": parameters,
             "idempotency_key": key,
             "labels": labels,
+            "tags": [tag],
             "state": {"type": "SCHEDULED", "message": "submitted through the gateway"},
         }
         deployment_id = await self.deployment_id(deployment)
@@ -147,11 +157,14 @@ class PrefectApi:
             self._flow_names[flow_id] = _json(answer)["name"]
         return self._flow_names[flow_id]
 
-    async def jobs(self, *, state_types: Sequence[str], limit: int, offset: int) -> list[FlowRun]:
+    async def jobs(
+        self, *, state_types: Sequence[str], tag: str | None, limit: int, offset: int
+    ) -> list[FlowRun]:
         """List runs of the flow upscale, newest first.
 
         Args:
             state_types: only runs in one of these states of Prefect; all if empty.
+            tag: only runs with this tag; all if None.
             limit: length of the page.
             offset: runs before the page.
         """
@@ -161,9 +174,32 @@ class PrefectApi:
             "limit": limit,
             "offset": offset,
         }
+        wanted: dict[str, Any] = {}
         if state_types:
-            body["flow_runs"] = {"state": {"type": {"any_": list(state_types)}}}
+            wanted["state"] = {"type": {"any_": list(state_types)}}
+        if tag is not None:
+            wanted["tags"] = {"all_": [tag]}
+        if wanted:
+            body["flow_runs"] = wanted
         return _RUNS.validate_python(_json(await self._ask("POST", "/flow_runs/filter", body)))
+
+    async def position(self, run: FlowRun) -> int | None:
+        """How many runs of the same work pool wait in front of this one; None if it does not wait.
+
+        A worker takes the runs of its pool in the order of their scheduled times.
+        """
+        waits = run.state is not None and run.state.type.value in WAITING
+        if not waits or run.expected_start_time is None or run.work_pool_name is None:
+            return None
+        body = {
+            "flow_runs": {
+                "state": {"type": {"any_": list(WAITING)}},
+                "expected_start_time": {"before_": run.expected_start_time.isoformat()},
+                "id": {"not_any_": [str(run.id)]},
+            },
+            "work_pools": {"name": {"any_": [run.work_pool_name]}},
+        }
+        return int(_json(await self._ask("POST", "/flow_runs/count", body)))
 
     async def artifacts(self, run_ids: Sequence[UUID]) -> list[Artifact]:
         """Progress and result artifacts of runs, newest first."""

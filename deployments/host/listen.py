@@ -4,12 +4,15 @@ They print their address as the first line on stdout, so that a port chosen by t
 and they end with their parent process if they are given one.
 """
 
+import ipaddress
 import socket
 import sys
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from deployments.host.exits import say
+from deployments.host.slow_clients import BodyPace, PatientProtocol
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.process import die_with_parent
 
@@ -46,7 +49,27 @@ def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | N
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     sys.stdout.write(f"{name}: http://{shown}:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
+    if note := exposure_note(name, host):
+        say(note)
     uvicorn.Server(server_config(app)).run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def exposure_note(name: str, host: str) -> str | None:
+    """What to say when a server listens where other machines reach it; None on loopback."""
+    if is_loopback(host):
+        return None
+    return (
+        f"note: {name} listens on {host} and speaks plain HTTP; put a proxy with TLS in front of "
+        "it, and name the host that callers use in SEEDVR2_ALLOWED_HOSTS"
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -72,8 +95,8 @@ def listen(host: str, port: int) -> socket.socket:
 def server_config(app: ASGIApp) -> uvicorn.Config:
     """uvicorn's configuration. It uses h11, which accepts the edge's method DESCRIBE."""
     return uvicorn.Config(
-        app,
-        http="h11",
+        BodyPace(app),
+        http=PatientProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",

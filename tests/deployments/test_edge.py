@@ -197,7 +197,7 @@ def test_nothing_outside_the_folder_is_ever_read(
     (root / ".hidden").write_text("secret")
     if not (root / "link").is_symlink():
         (root / "link").symlink_to(root.parent)
-    answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+    answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"secret" not in answer.replace(path.encode(), b"")
 
@@ -211,7 +211,7 @@ def test_nothing_outside_the_folder_is_ever_written(
     if not (root / "link").is_symlink():
         (root / "link").symlink_to(root.parent)
     answer = edge.raw(
-        f"PUT /zone/{path} HTTP/1.1\r\nHost: e\r\nAccessKey: {KEY}\r\n"
+        f"PUT /zone/{path} HTTP/1.1\r\nHost: localhost\r\nAccessKey: {KEY}\r\n"
         "Content-Length: 1\r\nConnection: close\r\n\r\nx"
     )
     assert answer.startswith(b"HTTP/1.1 400")
@@ -223,7 +223,7 @@ def test_a_body_that_ends_early_leaves_nothing(edge: EdgeProcess, root: Path) ->
     host, port = edge.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
-            f"PUT /zone/cut.mp4 HTTP/1.1\r\nHost: e\r\nAccessKey: {KEY}\r\n"
+            f"PUT /zone/cut.mp4 HTTP/1.1\r\nHost: localhost\r\nAccessKey: {KEY}\r\n"
             "Content-Length: 1000000\r\n\r\n".encode()
         )
         connection.sendall(b"x" * 1000)
@@ -251,7 +251,9 @@ def test_memory_does_not_follow_the_size_of_files(edge: EdgeProcess) -> None:
 def test_without_a_key_of_its_own_nothing_can_be_stored(tmp_path: Path) -> None:
     from starlette.testclient import TestClient
 
-    with TestClient(create_app(tmp_path / "root", zone="zone", key=None)) as client:
+    with TestClient(
+        create_app(tmp_path / "root", zone="zone", key=None), base_url="http://localhost"
+    ) as client:
         for key in ({}, {"AccessKey": ""}):
             assert client.put("/zone/a.mp4", content=b"x", headers=key).status_code == 401
 

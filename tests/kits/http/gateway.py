@@ -24,6 +24,7 @@ from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.listen import server_config
 from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
+from tasks.schemas import Prospect
 from tasks.settings import Settings, use_settings
 
 URL = "https://example.org/clip.mp4"
@@ -127,7 +128,23 @@ def set_state(job_id: str, kind: StateType, name: str | None = None, message: st
         client.set_flow_run_state(UUID(job_id), state, force=True)
 
 
-def record_progress(job_id: str, percent: float, phase: str = "restore") -> None:
+PLANNED = Prospect(
+    job_key="0" * 64,
+    output_name="clip_1080p_abc.mp4",
+    engine="lanczos",
+    width=1920,
+    height=1080,
+    frames=75,
+    input_size_mb=1.5,
+    eta_seconds=30,
+    job_limit_seconds=7200,
+).model_dump_json()
+"""A planned job, as the progress artifact has it."""
+
+
+def record_progress(
+    job_id: str, percent: float, phase: str = "restore", job: str | None = None
+) -> None:
     """Write the progress artifact, as the flow's record thread does."""
     with get_client(sync_client=True) as client:
         client.create_artifact(
@@ -135,7 +152,7 @@ def record_progress(job_id: str, percent: float, phase: str = "restore") -> None
                 key=PROGRESS_KEY,
                 type="progress",
                 data=percent,
-                metadata_={"phase": phase},
+                metadata_={"phase": phase} | ({"job": job} if job else {}),
                 flow_run_id=UUID(job_id),
             )
         )

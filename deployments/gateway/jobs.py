@@ -1,0 +1,140 @@
+"""What callers ask about their jobs: status, list, log; and how they cancel one."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from logging import getLevelName
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, HTTPException, Path, Query
+from prefect.client.schemas.objects import Artifact, FlowRun
+
+from deployments.gateway.answers import (
+    STATE_TYPES,
+    Job,
+    JobList,
+    LogLine,
+    LogPage,
+    Status,
+    describe,
+    status_word,
+)
+from deployments.gateway.auth import Authenticate, Caller
+from deployments.gateway.prefect_api import PrefectApi
+from deployments.gateway.problems import WITH_TOKEN, problems
+
+MAX_LINES = 200  # Prefect returns no more in one answer
+MAX_OFFSET = 1_000_000_000
+
+JobId = Annotated[
+    str,
+    Path(
+        description="The job_id that POST /upscale answered.",
+        examples=["6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11"],
+    ),
+]
+Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="How many to leave out.")]
+_READ = (*WITH_TOKEN, 503)
+
+
+def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> None:
+    """Add GET /status/{job_id}, POST /cancel/{job_id}, GET /jobs and GET /logs/{job_id}."""
+
+    @app.get("/status/{job_id}", responses=problems(*_READ, 404))
+    async def status(job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]) -> Job:
+        """State, progress and result of a job."""
+        run = await _find_run(prefect, caller, job_id)
+        return await _read_job(prefect, run)
+
+    @app.post("/cancel/{job_id}", responses=problems(*_READ, 404, 409))
+    async def cancel(job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]) -> Job:
+        """Cancel a job; its finished segments are kept. 409 if it has completed or failed."""
+        run = await _find_run(prefect, caller, job_id)
+        word = status_word(run)
+        if word in ("completed", "failed"):
+            raise HTTPException(409, f"job {run.id} has {word} and cannot be cancelled")
+        if word != "cancelled":
+            await prefect.cancel(run.id)
+            run = await _find_run(prefect, caller, job_id)
+        return await _read_job(prefect, run)
+
+    @app.get("/jobs", responses=problems(*_READ))
+    async def jobs(
+        caller: Annotated[Caller, Depends(authenticate)],
+        status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
+        offset: Offset = 0,
+    ) -> JobList:
+        """List the caller's jobs, newest first; with an operator's token those of everybody."""
+        types = STATE_TYPES[status] if status else ()
+        tag = None if caller.sees_all else caller.tag
+        runs = await prefect.jobs(state_types=types, tag=tag, limit=limit, offset=offset)
+        artifacts = await prefect.artifacts([run.id for run in runs]) if runs else []
+        found = [await _described(prefect, run, artifacts) for run in runs]
+        return JobList(jobs=found, limit=limit, offset=offset)
+
+    @app.get("/logs/{job_id}", responses=problems(*_READ, 404))
+    async def logs(
+        job_id: JobId,
+        caller: Annotated[Caller, Depends(authenticate)],
+        after: Annotated[datetime | None, Query(description="Only lines since then.")] = None,
+        offset: Offset = 0,
+    ) -> LogPage:
+        """Lines that a job has logged, oldest first."""
+        since = _utc(after)
+        run = await _find_run(prefect, caller, job_id)
+        found = await prefect.logs(run.id, after=since, limit=MAX_LINES, offset=offset)
+        lines = [
+            LogLine(
+                id=entry["id"],
+                at=entry["timestamp"],
+                level=getLevelName(entry["level"]),
+                message=entry["message"],
+            )
+            for entry in found
+        ]
+        return LogPage(job_id=str(run.id), lines=lines, more=len(lines) == MAX_LINES)
+
+
+async def _find_run(prefect: PrefectApi, caller: Caller, job_id: str) -> FlowRun:
+    """Find the flow run of a job.
+
+    Raises:
+        HTTPException: 404, this caller has no such job. Whether somebody else has is not told.
+    """
+    missing = HTTPException(404, f"there is no job {job_id[:80]!r}")
+    try:
+        run = await prefect.find_job(UUID(job_id))
+    except ValueError as error:
+        raise missing from error
+    if run is None or not caller.may_see(run):
+        raise missing
+    return run
+
+
+async def _read_job(prefect: PrefectApi, run: FlowRun) -> Job:
+    """Read a job's artifacts and describe it.
+
+    We make the calls one after the other: the server does not answer two at once any sooner, and
+    under load it answers everybody later.
+    """
+    return await _described(prefect, run, await prefect.artifacts_of(run.id))
+
+
+async def _described(prefect: PrefectApi, run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
+    """A job with its place in the queue."""
+    return describe(run, artifacts, position=await prefect.position(run))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """The same moment in UTC, which is what Prefect compares; without a zone it is UTC already.
+
+    Raises:
+        HTTPException: 422, the moment lies before the year 1 or after 9999 in UTC.
+    """
+    if moment is None or moment.tzinfo is None:
+        return moment and moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise HTTPException(422, "after: this moment is in no year that we can compare") from error

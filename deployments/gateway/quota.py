@@ -1,0 +1,127 @@
+"""How many bytes of sent videos the gateway keeps for each token.
+
+Videos are named by their digest, so the same video of two callers is one file, and it counts for
+both. For each caller a folder holds one small file a video, WORK_DIR/intake/callers/NAME/<sha256>
+with the video's size in it; one whose video is gone does not count and is removed.
+"""
+
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.gateway.auth import Caller
+from seedvr2_core.errors import ResourceError
+from tasks.net.answers import whole_number
+from tasks.settings import Settings
+from tasks.sources.download import KEEP_FREE_BYTES
+
+_FOLDER = "callers"
+
+
+class Quota:
+    """Counts what callers have sent, and the room on the disk. One object serves all requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._arriving = _Arriving()
+
+    @contextmanager
+    def count(self, caller: Caller) -> "Iterator[Arrival]":
+        """Count the bytes of one request while they arrive."""
+        arrival = Arrival(self._settings, self._arriving, caller)
+        try:
+            yield arrival
+        finally:
+            self._arriving.change(caller.name, -arrival.num_bytes)
+
+
+class _Arriving:
+    """Bytes of the requests under way, by caller; bodies are written in several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_bytes: Counter[str] = Counter()
+
+    def change(self, name: str, num_bytes: int) -> int:
+        """Add bytes of a caller, or take some away; returns what the caller has then."""
+        with self._lock:
+            self._num_bytes[name] += num_bytes
+            return self._num_bytes[name] or self._num_bytes.pop(name)
+
+
+class Arrival:
+    """The bytes of one request."""
+
+    def __init__(self, settings: Settings, arriving: _Arriving, caller: Caller) -> None:
+        self._settings = settings
+        self._arriving = arriving
+        self._caller = caller
+        self._folder = settings.intake_dir / _FOLDER / caller.name
+        self._kept: int | None = None
+        self.num_bytes = 0
+        """Bytes counted so far."""
+
+    def add(self, num_bytes: int) -> None:
+        """Count bytes before they are written.
+
+        Raises:
+            ResourceError: they do not fit into the caller's quota, or the disk's reserve would be
+                used.
+        """
+        self.num_bytes += num_bytes
+        self._check(0, self._arriving.change(self._caller.name, num_bytes))
+
+    def check(self, num_bytes: int) -> None:
+        """Check that there is room for that many more bytes; raises as `add` does."""
+        self._check(num_bytes, self._arriving.change(self._caller.name, 0))
+
+    def _check(self, num_bytes: int, arriving: int) -> None:
+        """Check the room for more bytes beside those that are arriving for this caller."""
+        self._check_disk(num_bytes)
+        quota = self._settings.gateway_quota_bytes
+        if quota is None:
+            return
+        if self._kept is None:
+            self._kept = self._kept_bytes()
+        held = self._kept + arriving
+        if held + num_bytes > quota:
+            raise ResourceError(
+                f"this token may have {quota} bytes of sent videos here, and with this one it "
+                f"would have {held + num_bytes} or more; send an address (video_url), or wait "
+                f"until older ones are removed, {self._settings.keep_days:g} days after their use"
+            )
+
+    def keep(self, sha256: str) -> None:
+        """Note that the caller has sent this video, which is kept."""
+        if self._settings.gateway_quota_bytes is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.joinpath(sha256).write_text(str(self.num_bytes))
+
+    def _kept_bytes(self) -> int:
+        """Bytes of the caller's videos that are kept from earlier requests."""
+        total = 0
+        for note in self._folder.glob("*"):
+            if self._settings.intake_dir.joinpath(note.name).is_file():
+                total += whole_number(note.read_text()) or 0
+            else:
+                note.unlink(missing_ok=True)
+        return total
+
+    def _check_disk(self, num_bytes: int) -> None:
+        """Leave the reserve of the disk to the jobs that are at work."""
+        folder = _existing(self._settings.work_dir.absolute())
+        free = shutil.disk_usage(folder).free
+        if free - num_bytes < KEEP_FREE_BYTES:
+            raise ResourceError(
+                f"the disk of the gateway has no room for this video: {free / 1e9:.2f} GB are free "
+                f"in {folder} and {KEEP_FREE_BYTES / 1e9:.2f} GB are left to jobs; make room, or "
+                "send an address (video_url)"
+            )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
