@@ -7,6 +7,7 @@ then finds its output. A run that is asked to start afresh empties the directory
 import contextlib
 import shutil
 from collections.abc import Iterator
+from math import inf
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run
@@ -14,6 +15,7 @@ from prefect.runtime import flow_run
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.job import JobDir
+from tasks.run import current
 from tasks.schemas import PlannedJob
 
 
@@ -24,16 +26,16 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
     Args:
         job: the job.
         fresh: remove what earlier runs left. A retry of the same run does not do so again.
-
-    Raises:
-        DeadlineError: another run still holds the directory after the job's time limit.
     """
 
     def say_so() -> None:
         get_run_logger().warning("another run of the same request is at work; waiting for it")
 
+    def still_waiting() -> None:
+        current().wait("another run of the same request")
+
     job_dir = JobDir(job.job_dir)
-    with hold_lock(job_dir.lock_path, timeout=job.job_limit_seconds, on_wait=say_so):
+    with hold_lock(job_dir.lock_path, timeout=inf, on_wait=say_so, while_waiting=still_waiting):
         if fresh:
             _begin_afresh(job_dir)
         yield

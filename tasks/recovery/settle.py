@@ -90,8 +90,9 @@ def _last_words(report: RunReport) -> tuple[str, str]:
     before = f"; before that: {report.state}: {report.message}" if report.message else ""
     if report.verdict == "overdue" and report.job is not None:
         limit = report.job.job_limit_seconds
+        told = "" if limit is None else f" of {limit:g} s"
         return "TimedOut", (
-            f"the job passed its limit of {limit:g} s and its process did not end it; finished "
+            f"the job passed its limit{told} and its process did not end it; finished "
             "segments are kept: run it again to go on"
         )
     return "Failed", (

@@ -119,4 +119,6 @@ def seconds_left(report: RunReport, now: datetime) -> float:
     if share <= 0:
         return report.job.eta_seconds
     elapsed = (now - report.began_at).total_seconds()
-    return min(elapsed * (1 - share) / share, report.job.job_limit_seconds)
+    left = elapsed * (1 - share) / share
+    limit = report.job.job_limit_seconds
+    return left if limit is None else min(left, limit)

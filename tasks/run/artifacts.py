@@ -4,7 +4,8 @@ This module alone knows how they are stored: it writes them, and `recover`, the 
 callback read them through it. Databases keep artifacts for years, so the format does not change.
 
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
-  `stall_limit`, `deadline` and `job` (a `Prospect` as JSON). Each attempt of a run has one.
+  `stall_limit`, `deadline`, `frames`, `num_frames`, `seconds_left`, `detail` and `job` (a
+  `Prospect` as JSON). Each attempt of a run has one.
 - `upscale-result`: a table of one row, an `UpscaleResult`.
 """
 
@@ -12,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -26,6 +27,8 @@ from tasks.schemas import Prospect, UpscaleResult
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
 
+N = TypeVar("N", int, float)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedProgress:
@@ -33,7 +36,14 @@ class SavedProgress:
 
     phase: str | None = None
     percent: float | None = None
-    """0..100."""
+    """0..100; it never falls within an attempt."""
+    frames: int | None = None
+    """Restored frames, those that an earlier run has kept included."""
+    num_frames: int | None = None
+    seconds_left: float | None = None
+    """Seconds from `beat_at` until the output is stored."""
+    detail: str | None = None
+    """What is going on where frames do not say it: whom the job waits for, "30 of 400 MB"."""
     description: str | None = None
     """What people read: how many frames are done, or what else is going on."""
     beat_at: datetime | None = None
@@ -41,7 +51,7 @@ class SavedProgress:
     stall_seconds: float | None = None
     """Seconds without another sign of life after which this phase counts as hung."""
     deadline: datetime | None = None
-    """When the job passes its limit; only in phases that count against it."""
+    """When the job passes the limit that its operator set; most jobs have none."""
     prospect_json: str | None = None
     """The planned job. `prospect` parses it."""
     began_at: datetime | None = None
@@ -107,6 +117,14 @@ def _metadata(progress: SavedProgress) -> dict[str, str]:
         told["stall_limit"] = str(progress.stall_seconds)
     if progress.deadline is not None:
         told["deadline"] = progress.deadline.isoformat(timespec="seconds")
+    if progress.frames is not None:
+        told["frames"] = str(progress.frames)
+    if progress.num_frames is not None:
+        told["num_frames"] = str(progress.num_frames)
+    if progress.seconds_left is not None:
+        told["seconds_left"] = f"{progress.seconds_left:.1f}"
+    if progress.detail is not None:
+        told["detail"] = progress.detail
     if progress.prospect_json is not None:
         told["job"] = progress.prospect_json
     return told
@@ -125,13 +143,17 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
     if artifact is None:
         return SavedProgress()
     told: Mapping[str, str] = artifact.metadata_ or {}
-    data, stall = artifact.data, told.get("stall_limit")
+    data = artifact.data
     return SavedProgress(
         phase=told.get("phase"),
         percent=float(data) if isinstance(data, int | float) else None,
         description=artifact.description,
         beat_at=_time(told.get("beat_at")),
-        stall_seconds=float(stall) if stall is not None else None,
+        frames=_number(told.get("frames"), int),
+        num_frames=_number(told.get("num_frames"), int),
+        seconds_left=_number(told.get("seconds_left"), float),
+        detail=told.get("detail"),
+        stall_seconds=_number(told.get("stall_limit"), float),
         deadline=_time(told.get("deadline")),
         prospect_json=told.get("job"),
         began_at=artifact.created,
@@ -184,6 +206,10 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
 
 def _first(artifacts: Iterable[Artifact], key: str) -> Artifact | None:
     return next((artifact for artifact in artifacts if artifact.key == key), None)
+
+
+def _number(text: str | None, kind: type[N]) -> N | None:
+    return None if text is None else kind(text)
 
 
 def _time(text: str | None) -> datetime | None:
