@@ -11,15 +11,35 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
 from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
+from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.video.info import VideoInfo
+from tasks.child.rates import known_rates, measure
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
+MEASURE_FROM_SECONDS = 60.0
+"""A job that is expected to take less is planned without measuring the machine first."""
 
-def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) -> Plan:
-    """The plan of a request; writes nothing.
+
+def plan_job(
+    request: UpscaleRequest,
+    probed: ProbedSource,
+    settings: Settings,
+    *,
+    measure_from: float = MEASURE_FROM_SECONDS,
+) -> Plan:
+    """The plan of a request.
+
+    Args:
+        request: what is asked for.
+        probed: its source.
+        settings: of this machine.
+        measure_from: expected seconds of a job from which on it is worth some seconds to measure a
+            small engine, if that was not done on this machine before.
+
+    Side effects: keeps what was measured in WORK_DIR/rates.
 
     Raises:
         InvalidRequestError, PlanError: the request asks for something that is not possible.
@@ -29,6 +49,7 @@ def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) 
     device = choose_device(settings.device, probed.devices)
     spec, note = choose_engine(request.model, device, settings)
     engine, window_note = _engine_settings(request, spec, settings)
+    rates = known_rates(spec.name, request.preset, device.kind, settings)
     options = Options(
         resolution=request.resolution,
         engine=engine,
@@ -46,7 +67,26 @@ def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) 
         notes=tuple(text for text in (note, window_note) if text),
     )
     video = read_record(probed.info_path, VideoInfo)
-    return build_plan(video, probed.source.sha256, options, cuts=_cuts(probed).frames)
+    cuts = _cuts(probed).frames
+    plan = build_plan(video, probed.source.sha256, options, cuts=cuts, rates=rates)
+    if rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
+        return plan
+    measured = measure(plan, probed.source.path, settings)
+    if measured is None:
+        return plan
+    return build_plan(video, probed.source.sha256, options, cuts=cuts, rates=measured)
+
+
+def _can_be_measured(spec: EngineSpec) -> bool:
+    """Whether some seconds tell how fast an engine is: a model with windows only begins in them."""
+    return not spec.has_latents and spec.name not in ENGINE_SECONDS_PER_FRAME
+
+
+def is_guess(plan: Plan) -> bool:
+    """Whether the predicted time rests on nothing that was measured on this machine."""
+    if plan.engine.name in ENGINE_SECONDS_PER_FRAME:
+        return False
+    return plan.frame_seconds is None or not plan.frame_seconds.rates.measured
 
 
 def _engine_settings(
@@ -107,12 +147,12 @@ def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
         return read_record(path, Plan)
 
 
-@step(name="estimate", retries=1, retry_delay_seconds=2, timeout_seconds=1800)
+@step(name="estimate", retries=1, retry_delay_seconds=2)
 def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 
     This takes a moment, except the first time that an engine is used: then its weights, up to
-    16 GB, are hashed.
+    16 GB, are hashed. A small engine is measured first, if this machine is new and the job long.
 
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final).
     """
@@ -144,6 +184,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         device=planned.device,
         output_name=output_name(probed.source.name, plan.resolution, plan.job_key),
         eta_seconds=plan.eta_seconds,
+        eta_is_guess=is_guess(plan),
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
         duration_seconds=probed.duration_seconds,

@@ -13,7 +13,6 @@ from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo
 from tasks.child import run_operation
-from tasks.child.operation import LIMIT_SECONDS
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
@@ -21,7 +20,7 @@ from tasks.sources import discard
 from tasks.step import step
 
 
-@step(name="probe", retries=1, retry_delay_seconds=2, timeout_seconds=2 * LIMIT_SECONDS + 60)
+@step(name="probe", retries=1, retry_delay_seconds=2)
 def probe(source: FetchedSource, model: str) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the engine needs them.
 

@@ -306,7 +306,10 @@ class PlannedJob(Record):
     device: str
     output_name: str
     eta_seconds: float
-    job_limit_seconds: float
+    eta_is_guess: bool = False
+    """Nothing has been measured on this machine yet."""
+    job_limit_seconds: float | None
+    """Only where the operator has set one."""
     stall_limit_seconds: float
     duration_seconds: float
     notes: tuple[str, ...] = ()
@@ -325,7 +328,7 @@ class Prospect(Record):
     frames: int
     input_size_mb: float
     eta_seconds: float
-    job_limit_seconds: float
+    job_limit_seconds: float | None
     notes: tuple[str, ...] = ()
 
 

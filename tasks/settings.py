@@ -5,7 +5,6 @@ single job should do is not a setting but part of the request (`tasks/schemas.py
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tasks.environment import for_children
 from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,
@@ -196,12 +196,13 @@ class Settings(GatewaySettings, BaseSettings):
     stall_seconds: Seconds | None = Field(
         default=None,
         description="How many seconds the restoring process may show no sign of life before it is "
-        "ended and started again. Not set: planned for each job from resolution and batch size.",
+        "ended and started again. Not set: planned for each job from resolution and batch size, "
+        "and doubled each time a process of the job was ended for that.",
     )
     job_seconds: Seconds | None = Field(
         default=None,
         description="How many seconds the restoring of a job may take in all; then it fails, and a "
-        "new run goes on. Not set: three times the expected time, at least two hours.",
+        "new run goes on. Not set: as long as the job gets ahead.",
     )
     deployments: Table = Field(
         default=DEPLOYMENTS,
@@ -301,6 +302,11 @@ class Settings(GatewaySettings, BaseSettings):
         return self.work_dir.absolute() / "probes"
 
     @property
+    def rates_dir(self) -> Path:
+        """How fast each machine was found to work: a JSON file for each. Absolute."""
+        return self.work_dir.absolute() / "rates"
+
+    @property
     def jobs_dir(self) -> Path:
         """One folder for each job. Absolute."""
         return self.work_dir.absolute() / "jobs"
@@ -315,30 +321,9 @@ class Settings(GatewaySettings, BaseSettings):
         return self.jobs_dir / job_key
 
 
-_SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
-
-
 def child_environment() -> dict[str, str]:
-    """Environment of a process that runs a model: ours without its secrets, plus tuning.
-
-    One malloc arena, because threads come and go with every segment and each would leave an arena
-    behind. Pictures lie in it too: pages of their own would be cleared by the kernel for every
-    picture, 6 ms of CPU per 720p frame; free memory is returned after every segment. The others
-    save GPU memory and let cuBLAS add in one fixed order, so that results are reproducible.
-
-    Variables that are set already keep their values. Secrets are left out because the process
-    decodes videos of strangers and needs none. Python imports nothing from the working directory.
-    """
-    given = {name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)}
-    return {
-        "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # glibc's maximum; a 4k picture fits
-        "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        **given,
-        "PYTHONSAFEPATH": "1",
-    }
+    """Environment of a process that decodes strangers' videos or runs a model."""
+    return for_children(os.environ)
 
 
 _in_force: Settings | None = None

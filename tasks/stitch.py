@@ -10,12 +10,11 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.job import JobDir
 from tasks.child import run_operation
-from tasks.child.operation import LIMIT_SECONDS
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.step import step
 
 
-@step(name="stitch", retries=1, retry_delay_seconds=2, timeout_seconds=LIMIT_SECONDS + 60)
+@step(name="stitch", retries=1, retry_delay_seconds=2)
 def stitch(job: PlannedJob) -> JoinedVideo:
     """Join the packets of all segments without re-encoding and check the result against the plan.
 

@@ -30,8 +30,10 @@ class PlanSummary(BaseModel):
     """Predicted peak of each phase in GB; empty for engines without phases."""
     eta_seconds: float
     """Expected time of the whole job."""
-    job_limit_seconds: float
-    """Time after which the job is ended as failed."""
+    eta_is_guess: bool
+    """The time could not be measured on this machine."""
+    job_limit_seconds: float | None
+    """Time after which restoring is ended as failed (SEEDVR2_JOB_SECONDS); None: no limit."""
     notes: tuple[str, ...]
 
     def as_text(self) -> str:
@@ -43,10 +45,16 @@ class PlanSummary(BaseModel):
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
             f"segments  {self.segments}",
-            f"time      about {self.eta_seconds:.0f} s, a job is stopped after "
-            f"{self.job_limit_seconds:.0f} s",
+            f"time      {self._time_as_text()}",
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+
+    def _time_as_text(self) -> str:
+        """How long the job takes, and the limit if there is one."""
+        about = f"about {self.eta_seconds:.0f} s" + (" (a guess)" if self.eta_is_guess else "")
+        if self.job_limit_seconds is None:
+            return about
+        return f"{about}, stopped after {self.job_limit_seconds:.0f} s (SEEDVR2_JOB_SECONDS)"
 
     def _shots_as_text(self) -> list[str]:
         """The lines that only engines with windows have."""
@@ -70,7 +78,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
             "seedvr2 plan needs a file on this machine; download the video first"
         )
     from seedvr2_core.files import file_sha256
-    from tasks.estimate import plan_job
+    from tasks.estimate import is_guess, plan_job
     from tasks.probe import probe_source
 
     path = Path(request.video_path)
@@ -79,7 +87,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
     )
     with TemporaryDirectory() as folder:
         probed = probe_source(source, request.model, Path(folder), settings)
-        plan = plan_job(request, probed, settings)
+        plan = plan_job(request, probed, settings, measure_from=0.0)
     return PlanSummary(
         source=path.name,
         source_size=(probed.width, probed.height),
@@ -96,6 +104,7 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         if plan.memory
         else {},
         eta_seconds=plan.eta_seconds,
+        eta_is_guess=is_guess(plan),
         job_limit_seconds=plan.limits.job,
         notes=plan.notes,
     )

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from tasks.schemas import PlannedJob
@@ -27,12 +25,26 @@ from tasks.schemas import PlannedJob
 if TYPE_CHECKING:
     from tasks.run.record import JobProgress
 
-LINE_SECONDS = 5.0
-"""Least time between two lines about a job of this process."""
+LINE_SECONDS = 30.0
+"""Time between two lines about a job of this process, where its phase stays the same."""
 WATCH_LINE_SECONDS = 10.0
 """Least time between two lines about a gateway's job, unless its state or phase changes."""
 POLL_SECONDS = 1.0
 ENDED = ("completed", "failed", "cancelled")
+DOING = {
+    "fetch": "fetching the video",
+    "probe": "reading the video",
+    "cuts": "looking for cuts",
+    "measure": "measuring how fast this machine is",
+    "planned": "beginning",
+    "load": "loading the engine",
+    "restore": "restoring",
+    "deliver": "finishing",
+    "join": "joining the segments",
+    "upload": "storing",
+    "verify": "checking what is stored",
+}
+"""Phase -> what people read; others are shown by their own names."""
 
 
 def plan_line(job: PlannedJob) -> str:
@@ -40,8 +52,35 @@ def plan_line(job: PlannedJob) -> str:
     segments = "1 segment" if job.num_segments == 1 else f"{job.num_segments} segments"
     return (
         f"{job.source.name}: {job.num_frames} frames -> {job.width}x{job.height}, {job.engine} on "
-        f"{job.device}, {segments}, about {job.eta_seconds:.0f} s"
+        f"{job.device}, {segments}, about {duration(job.eta_seconds)}"
+        + (" (a guess)" if job.eta_is_guess else "")
     )
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: "8 s", "3:20 min", "1:05 h"."""
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 100 * 60:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    minutes = round(whole / 60)
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def doing(progress: "JobProgress") -> str:
+    """What a job is doing, in words: "restoring", "waiting for cuda:0"."""
+    if progress.phase == "wait":
+        return progress.detail
+    return DOING.get(progress.phase, progress.phase)
+
+
+def how_far(progress: "JobProgress") -> str:
+    """How far a job is: "30 of 75 frames (40 %), 12 s left"."""
+    told = f"{progress.frames} of {progress.num_frames} frames ({progress.percent:.0f} %)"
+    if progress.seconds_left is None or progress.phase != "restore":
+        return told
+    return f"{told}, {duration(progress.seconds_left)} left"
 
 
 def status_line(job: dict[str, Any]) -> str:
@@ -94,7 +133,7 @@ class Bar(Lines):
             console=console,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=total)
+        self._task = self._bar.add_task("starting", total=total, far="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -110,42 +149,50 @@ class Bar(Lines):
 
 
 class JobLines(Lines):
-    """A job of this process in lines: its plan, then the finished frames every few seconds."""
+    """A job of this process in lines: its plan, each phase, and how far it is now and then."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._last = 0.0
+        self._doing = ""
 
     def planned(self, job: PlannedJob) -> None:
         """Print the plan and its notes."""
         _print_plan(self, job)
 
     def progressed(self, progress: "JobProgress") -> None:
-        """Print how many frames are finished, unless a line came less than LINE_SECONDS ago."""
-        now = time.monotonic()
-        if progress.phase != "encode" or now - self._last < LINE_SECONDS:
+        """Print a line for each phase, and one every LINE_SECONDS within a phase."""
+        now, what = time.monotonic(), doing(progress)
+        if progress.phase == "planned":
+            return  # the plan has just been printed
+        if what == self._doing and now - self._last < LINE_SECONDS:
             return
-        self._last = now
-        self.say(f"{progress.frames} of {progress.num_frames} frames ({progress.percent:.0f} %)")
+        self._last, self._doing = now, what
+        if progress.phase in ("restore", "done"):
+            what = f"{what}: {how_far(progress)}"
+        elif progress.detail and progress.phase != "wait":
+            what = f"{what}: {progress.detail}"
+        self.say(what)
 
 
 class JobBar(Bar):
-    """A job of this process as a bar: finished frames, elapsed and remaining time."""
+    """A job of this process as a bar: restored frames, elapsed time and time left."""
 
     def __init__(self, console: Console) -> None:
-        columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.fields[far]}", markup=False), TimeElapsedColumn())
         super().__init__(console, *columns, total=None)
 
     def planned(self, job: PlannedJob) -> None:
         """Print the plan and set the bar's length."""
         _print_plan(self, job)
-        self._bar.update(self._task, description="loading the engine", total=job.num_frames)
+        self._bar.update(self._task, total=100.0)
 
     def progressed(self, progress: "JobProgress") -> None:
         """Move the bar."""
-        restoring = progress.phase.partition(" ")[0] in ("restore", "encode")
-        doing = "restoring" if restoring else progress.phase
-        self._bar.update(self._task, description=doing, completed=progress.frames)
+        far = how_far(progress) if progress.num_frames else progress.detail
+        self._bar.update(
+            self._task, description=doing(progress), completed=progress.percent, far=far
+        )
 
 
 def _print_plan(lines: Lines, job: PlannedJob) -> None:

@@ -18,6 +18,8 @@ from seedvr2_core.child.protocol import (
     Idle,
     Join,
     Joined,
+    Measure,
+    Measured,
     Preview,
     Previewed,
     Probe,
@@ -49,6 +51,21 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
     cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
     write_record(request.out, CutList(detector=request.detector, frames=cuts))
     return CutsFound(num_cuts=len(cuts))
+
+
+def measure(request: Measure, emitter: Emitter) -> Measured:
+    """Find out what a frame of a job takes on this machine."""
+    from seedvr2_core.child.measure import measure_frames
+
+    plan = read_record(request.plan, Plan)
+    engine_seconds, encoder_seconds = measure_frames(
+        plan,
+        source=request.source,
+        device=request.device,
+        folder=request.folder,
+        beat=emitter.beat,
+    )
+    return Measured(engine_seconds=engine_seconds, encoder_seconds=encoder_seconds)
 
 
 def restore(request: Restore, emitter: Emitter) -> Idle:
@@ -114,6 +131,7 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Probe: probe,
     FindCuts: find_cuts,
+    Measure: measure,
     Restore: restore,
     Join: join,
     Preview: preview,

@@ -1,10 +1,14 @@
-"""One pass over pending segments: decode ahead -> engine -> encode behind -> commit.
+"""Makes pending segments in one pass. Four stages work at the same time, each in its own thread:
 
-Each stage is a thread, and bounded queues join them. So memory does not grow with the length of the
-video, and the engine does not wait for a stage that is fast enough: while one segment is checked
-and committed, the next one is already being encoded. If a stage fails, the stages before it end at
-once. The stages after it first finish what they were given, so no segment before the failure is
-lost. At most `MAX_IN_FLIGHT` segments are begun and not on disk.
+    decode (read source frames) -> restore (the engine) -> encode (x264) -> commit (check, rename)
+
+Each stage hands its results to the next through a queue of a few items. The queues are short, so
+memory does not grow with the length of the video. They are long enough that the engine need not
+wait for a stage that keeps up: while one segment is being checked, the next is being encoded.
+
+If a stage fails, the stages before it stop at once, because nobody takes their results any more.
+The stages after it first finish what they already have, so every segment before the failure is
+still committed. At any time at most `MAX_IN_FLIGHT` segments are begun and not yet on disk.
 """
 
 import threading
@@ -12,10 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
-from seedvr2_core.child.protocol import OUTPUT_PHASE, Event, Restored, SegmentDone
+from seedvr2_core.child.progress import Events, ProgressCount
+from seedvr2_core.child.protocol import Restored, SegmentDone
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
@@ -36,23 +41,18 @@ from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
 
 QUEUE_FRAMES = 8
+"""Frames that wait between two stages."""
 MAX_IN_FLIGHT = 2
-"""Segments that are lost at most when the process is killed."""
-
-
-class Events(Protocol):
-    """Is told of the progress; an `Emitter` in the child."""
-
-    def emit(self, event: Event) -> None:
-        """Send an event."""
-
-    def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a heartbeat; the receiver may drop it if it comes too soon after the last one."""
+"""Segments that may be begun and not yet on disk. These are lost when the process is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotRun:
-    """Neighbouring pending pieces of one shot, which the engine restores with one state."""
+    """Pending pieces of one shot, without a gap: the engine carries its state from one to the next.
+
+    Where a segment between them is finished already, a new run begins behind it, with a state that
+    is rebuilt from what was committed.
+    """
 
     shot: Shot
     pieces: tuple[Piece, ...]
@@ -61,7 +61,7 @@ class ShotRun:
 def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
     """Gather the pieces of the pending segments into runs.
 
-    A run ends where the shot ends or where the next piece is not pending.
+    A run ends where its shot ends, or where the next piece of the shot is finished already.
     """
     runs: list[ShotRun] = []
     for piece in (piece for segment in segments for piece in segment.pieces):
@@ -84,25 +84,25 @@ class RestoreJob:
     """What the GPU is called, or "cpu"; for the sidecars."""
     session: Session
     events: Events
-    num_frames: int
-    """Of all segments that the child was asked for; later passes make only some of them."""
+    progress: ProgressCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """A segment whose part file is written, and not yet checked."""
+    """A segment whose `.part` file is written and closed; nobody has checked it yet."""
 
     segment: Segment
     commits: tuple[Commit, ...]
-    """Of its pieces."""
+    """What each of its pieces leaves, in order."""
     began: float
-    """Monotonic seconds."""
+    """When the encoder asked for its first frame, in monotonic seconds."""
 
 
 class Pipeline:
-    """The threads of one pass, their queues, and the first failure of any of them."""
+    """The threads of one pass, the queues between them, and the first error of any of them."""
 
     def __init__(self, job: RestoreJob) -> None:
+        """Make the queues; `run` starts the threads."""
         self._job, self._plan, self._session = job, job.plan, job.session
         self._failure: BaseException | None = None
         self._decoded: Channel[Frame | None] = Channel(QUEUE_FRAMES)
@@ -110,13 +110,20 @@ class Pipeline:
         self._encoded: Channel[_Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._held_seconds = 0.0
+        """How long the engine has waited for segments to reach the disk."""
 
     def run(self, segments: Sequence[Segment]) -> None:
         """Make the segments; returns when the last one is committed.
 
+        The engine works in the calling thread, the other stages in threads of their own.
+
+        Args:
+            segments: those that are pending, in order.
+
         Raises:
-            SeedVR2Error: of any stage; segments before the one that failed are committed.
+            SeedVR2Error: the first error of any stage. The segments before it are committed.
         """
+        self._job.progress.begin_pass(pending=sum(segment.num_frames for segment in segments))
         runs = plan_runs(self._plan, segments)
         threads = [
             threading.Thread(target=self._decode_all, args=(runs,), name="decode"),
@@ -151,12 +158,14 @@ class Pipeline:
         sources: Sequence[Channel[Any] | InFlight],
         sink: Channel[Any] | None,
     ) -> None:
-        """Do the work of one stage and tell the others when it ends.
+        """Do the work of one stage, and tell the other stages how it ended.
 
         Args:
-            work: the stage.
-            sources: queues from all stages before it; closed when it ends.
-            sink: queue to the next stage, which gets the error, if any.
+            work: what the stage does.
+            sources: the queues of all stages before it. They are closed when it ends, for whatever
+                reason, so that no earlier stage waits for it.
+            sink: the queue to the next stage. If the stage fails, the next one gets its error after
+                the items that are already in the queue.
         """
         try:
             work()
@@ -172,7 +181,7 @@ class Pipeline:
                 source.close()
 
     def _decode(self, runs: Sequence[ShotRun]) -> None:
-        """Decode thread: put the frames of every run into the queue, and None after each run."""
+        """Decode thread: read the source frames of each run; None marks the end of a run."""
         for run in runs:
             wanted = self._session.reads(run.shot, run.pieces).frames
             source, video = self._job.source, self._plan.video
@@ -182,7 +191,7 @@ class Pipeline:
             self._decoded.put(None)
 
     def _restore(self, runs: Sequence[ShotRun], segments: Sequence[Segment]) -> None:
-        """Engine, in the calling thread: restore the runs piece by piece, each with one state."""
+        """The engine's stage: restore each run piece by piece, and hand on frames and commits."""
         first_of = {segment.start for segment in segments}
         last_of = {segment.stop: segment.index for segment in segments}
         began = time.monotonic()
@@ -192,9 +201,11 @@ class Pipeline:
             for piece in run.pieces:
                 if piece.start in first_of:
                     self._hold(self._in_flight.begin)
+                self._job.progress.begin_piece(piece.stop - piece.start)
                 restored = self._session.restore(frames, shot=run.shot, piece=piece, state=state)
                 for frame in restored:
                     self._restored.put(frame)
+                    self._job.progress.frame_restored()
                 self._restored.put(self._session.take_commit())
                 if piece.stop in last_of:
                     self._tell_restored(last_of[piece.stop], time.monotonic() - began)
@@ -202,13 +213,13 @@ class Pipeline:
                 raise SegmentError(f"the engine left frames of shot {run.shot.index} unread")
 
     def _hold(self, wait: Callable[[], None]) -> None:
-        """Wait for the disk and add up how long that takes."""
+        """Wait until segments are on disk, and note how long the engine had to wait."""
         began = time.monotonic()
         wait()
         self._held_seconds += time.monotonic() - began
 
     def _tell_restored(self, segment: int, seconds: float) -> None:
-        """Tell that a segment is restored, and how long the engine has waited for other stages."""
+        """Say that the engine is done with a segment, and how long other stages kept it waiting."""
         waited = self._decoded.waited_seconds + self._restored.blocked_seconds + self._held_seconds
         self._job.events.emit(
             Restored(segment=segment, seconds=round(seconds, 3), waited=round(waited, 3))
@@ -217,7 +228,8 @@ class Pipeline:
     def _state_at(self, run: ShotRun, frames: Iterator[Frame]) -> ShotState:
         """The engine's state at the start of a run.
 
-        At the start of a shot it is new; inside a shot it is rebuilt from the committed latents.
+        At the start of a shot the state is new. Inside a shot the engine rebuilds it from what the
+        segments before have committed, and goes on with the same bits as if it had never stopped.
         """
         first = run.pieces[0]
         latents = self._session.reads(run.shot, run.pieces).latents
@@ -225,14 +237,23 @@ class Pipeline:
         return self._session.begin(frames, shot=run.shot, piece=first, before=before)
 
     def _committed_before(self, piece: Piece, first_latent: int) -> Commit:
-        """Latents of the shot from `first_latent` on, tail and precision in front of a piece."""
-        self._hold(self._in_flight.wait_for_disk)  # it may be this pass that commits them
+        """What the shot has committed before a piece.
+
+        Args:
+            piece: the first of a run that begins inside a shot.
+            first_latent: the first latent of the shot that the engine needs for its warm-up.
+
+        Returns:
+            The latents from there up to the piece, the tail, and the precision they were made in.
+        """
+        # This very pass may have made them, and its commit thread may still be writing them.
+        self._hold(self._in_flight.wait_for_disk)
         precision = self._precision_before(piece)
         latents, tail = read_commits(self._job.job_dir, self._plan, piece, first_latent)
         return Commit(latents=latents, tail=tail, precision=precision)
 
     def _precision_before(self, piece: Piece) -> str:
-        """The precision in which the segment before a piece was made."""
+        """The precision of the segment before a piece, from its sidecar: the shot goes on in it."""
         before = next(s for s in self._plan.segments if s.stop == piece.start)
         sidecar = read_segment(self._job.job_dir, self._plan, before)
         if sidecar is None:
@@ -243,21 +264,20 @@ class Pipeline:
 
     def _encode(self, segments: Sequence[Segment]) -> None:
         """Encode thread: write one segment after another to its part file."""
-        total = self._job.num_frames
-        done = total - sum(segment.num_frames for segment in segments)
         for segment in segments:
             with full_disk_told(f"segment {segment.index} is encoded"):
-                self._encode_segment(segment, done, total)
-            done += segment.num_frames
+                self._encode_segment(segment)
 
-    def _encode_segment(self, segment: Segment, done: int, total: int) -> None:
+    def _encode_segment(self, segment: Segment) -> None:
+        """Write the part file of a segment, and pass it on together with its commits."""
         began = time.monotonic()
         self._check_room(segment)
         part = self._job.job_dir.video_part_path(segment.index)
         first_pts = self._plan.video.pts[segment.start]
 
         def on_packet(num_packets: int) -> None:
-            self._job.events.beat(OUTPUT_PHASE, done + num_packets, total)
+            self._job.events.beat("encode", num_packets, segment.num_frames)
+            self._job.progress.frame_encoded()
 
         commits: list[Commit] = []
         with SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet) as writer:
@@ -265,18 +285,18 @@ class Pipeline:
                 for frame in self._frames_of(piece):
                     writer.write(frame)
                 commits.append(self._commit_of_piece())
-        # The encoder is emptied and freed before the next one begins: two at once fill no more of
-        # the cores and hold 150 MB more at 720p.
+        # Only one encoder exists at a time: it has given out its last packet before the next one is
+        # made. A second one beside it would gain no speed and hold another 150 MB at 720p.
         self._encoded.put(_Written(segment=segment, commits=tuple(commits), began=began))
 
     def _check_room(self, segment: Segment) -> None:
-        """Fail before the disk is full, not when nothing can be written any more."""
+        """Raise an error now if the segment will not fit on the disk, not when half is written."""
         rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
         need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
         check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
-        """Take the piece's frames from the queue; each must come once, in order, with its time."""
+        """Take the piece's frames from the queue. Each must come once, in order, with its pts."""
         for index in range(piece.start, piece.stop):
             frame = self._restored.get()
             expected = (index, self._plan.video.pts[index])
@@ -285,7 +305,7 @@ class Pipeline:
             yield frame
 
     def _commit_of_piece(self) -> Commit:
-        """The commit, which follows a piece's last frame."""
+        """Take the piece's commit from the queue, where it follows the last frame."""
         commit = self._restored.get()
         if not isinstance(commit, Commit):
             raise SegmentError(f"the engine gave {commit} after the piece's last frame")
@@ -298,12 +318,19 @@ class Pipeline:
             with full_disk_told(f"segment {segment.index} is finished"):
                 seconds = self._commit_segment(encoded, last=segment is segments[-1])
             self._in_flight.committed()
-            del encoded  # its latents
+            del encoded  # with it go its latents, hundreds of MB at 4k
             give_memory_back()
             self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
 
     def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
-        """Check and commit a segment: latents and tail first, then the packets, the sidecar last.
+        """Check a segment's part file, then put it in its place.
+
+        Latents and tail are written first, then the video is renamed, and the sidecar comes last: a
+        segment exists only if its sidecar does, so a kill in between leaves nothing half done.
+
+        Args:
+            encoded: the segment.
+            last: no other segment is being encoded, so all cores may decode for the check.
 
         Returns:
             Wall seconds since the encoder asked for the segment's first frame.
@@ -327,5 +354,5 @@ class Pipeline:
 
 
 def _told_once(words: Iterator[str]) -> str:
-    """The words that the pieces of a segment were made with, each once."""
+    """What the pieces of a segment say about how they were made, without repetitions."""
     return "; ".join(dict.fromkeys(word for word in words if word))

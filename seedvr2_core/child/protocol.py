@@ -26,8 +26,8 @@ from seedvr2_core.errors import ChildFailedError
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-OUTPUT_PHASE = "encode"
-"""The phase whose heartbeats count finished frames of the output. No engine may use this name."""
+PROGRESS_SECONDS = 0.2
+"""Shortest time between two `Progressed`."""
 
 
 class Event:
@@ -107,6 +107,19 @@ class Heartbeat(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed(Event):
+    """How far the work on the segments that were asked for is. A heartbeat tells that the child is
+    alive; this tells that it gets ahead."""
+
+    restored: int
+    """Frames that the engine has made."""
+    work: float
+    """The same, with what is done of the frames that the engine is making now, in frames."""
+    encoded: int
+    """Frames that have left the encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restored(Event):
     """The engine has made the last frame of a segment, which is not on disk yet."""
 
@@ -124,6 +137,16 @@ class SegmentDone(Event):
     segment: int
     seconds: float
     """From the first frame that the encoder asked for to the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured(Event):
+    """What a frame of the job takes on this machine."""
+
+    engine_seconds: float
+    """Of the engine, with decoding and conversions. On a CPU: if it had all cores for itself."""
+    encoder_seconds: float
+    """Of the encoder, if it had all cores for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +197,19 @@ class FindCuts(Request[CutsFound]):
     detector: str
     """Name of the detector, for the record."""
     out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure(Request[Measured]):
+    """Restore and encode the first frames of a job for some seconds, and keep nothing of it."""
+
+    answer: ClassVar = Measured
+    plan: Path
+    """Of the job."""
+    source: Path
+    device: str
+    folder: Path
+    """For a temporary file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +265,7 @@ class Stop(Request[Event]):
 REQUESTS: Mapping[str, type[Request[Any]]] = {
     "probe": Probe,
     "find_cuts": FindCuts,
+    "measure": Measure,
     "restore": Restore,
     "join": Join,
     "preview": Preview,
@@ -240,8 +277,10 @@ EVENTS: Mapping[str, type[Event]] = {
     "waiting": Waiting,
     "ready": Ready,
     "heartbeat": Heartbeat,
+    "progressed": Progressed,
     "restored": Restored,
     "segment_done": SegmentDone,
+    "measured": Measured,
     "idle": Idle,
     "joined": Joined,
     "previewed": Previewed,

@@ -1,8 +1,9 @@
-"""Makes the segments of a job: takes the locks, loads the engine, and runs the pipeline.
+"""Makes the segments of a job: waits for its turn, loads the engine, and runs the pipeline.
 
-A pass over the pending segments is `pipeline.py`. If values are not finite or the device runs out
-of memory, the engine steps down (to another precision, to smaller slices) and another pass makes
-the segments that are still pending.
+One pass of the pipeline (`pipeline.py`) makes all pending segments, unless values are not finite or
+the device runs out of memory. Then the engine takes a step down (another precision, or smaller
+slices of the picture), and another pass makes the segments that are still pending. There are only a
+few steps, so this ends.
 """
 
 import gc
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_core.child.pipeline import Events, Pipeline, RestoreJob
+from seedvr2_core.child.pipeline import Pipeline, RestoreJob
+from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.seedvr2.parking import give_back
@@ -58,12 +60,13 @@ def restore_segments(
     with alone(job_dir, device, lock_dir, events):
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
+        pending = [plan.segments[k] for k in indices]
+        progress = ProgressCount(events, num_frames=sum(s.num_frames for s in pending))
         engine = load_engine(plan.engine.name)
         session = engine.open_session(
-            plan, device=device, beat=events.beat, weights_dir=weights_dir
+            plan, device=device, beat=progress.beat, weights_dir=weights_dir
         )
         events.emit(Ready(engine=plan.engine.name, device=device))
-        pending = [plan.segments[k] for k in indices]
         job = RestoreJob(
             plan=plan,
             job_dir=job_dir,
@@ -71,7 +74,7 @@ def restore_segments(
             device_kind=_kind_of(device),
             session=session,
             events=events,
-            num_frames=sum(segment.num_frames for segment in pending),
+            progress=progress,
         )
         try:
             while pending:
@@ -79,11 +82,15 @@ def restore_segments(
                 give_back(torch.device(device))
         finally:
             session.close()
-            remove_leftovers(job_dir)  # a half-written segment must not go on filling a full disk
+            remove_leftovers(job_dir)  # on a full disk, half a segment would stay in the way
 
 
 def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
-    """Restore the segments; returns those left after a step down a ladder."""
+    """Make the segments in one pass.
+
+    Returns:
+        The segments that are left because the engine had to take a step down; [] if all are made.
+    """
     try:
         Pipeline(job).run(pending)
         return []
@@ -92,7 +99,8 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
         if not now:
             raise
         logger.warning("%s; what is left is done again: %s", error, now)
-    gc.collect()  # the pass that failed hangs on its error's traceback, with all its tensors
+    # The error's traceback still refers to the pass that failed, and so to all of its tensors.
+    gc.collect()
     return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
 
 
@@ -102,14 +110,17 @@ def _kind_of(device: str) -> str:
 
 
 def _make_deterministic(threads: int) -> None:
-    """Let torch compute the same bytes for the same plan.
+    """Make torch compute the same bytes for the same plan, on every run.
 
-    So the thread count comes from the plan, and no algorithm is chosen by timing.
+    The thread count decides in which order sums are added, so it comes from the plan. And cuDNN may
+    not choose its algorithms by timing them.
     """
     torch.set_num_threads(threads)
-    # use_deterministic_algorithms does the same but also imports the compiler: two seconds a child.
+    # torch.use_deterministic_algorithms does the same, but it also imports torch's compiler, which
+    # takes two seconds in every child.
     torch.set_deterministic_debug_mode("error")
-    # Every buffer is written before it is read; filling it first would cost a pass over memory.
+    # torch would fill every new buffer with NaN. Ours are all written before they are read, so that
+    # would only cost time.
     deterministic = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
@@ -119,8 +130,9 @@ def _make_deterministic(threads: int) -> None:
 def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
     """Hold the job's directory and the GPU for the length of a `with` block.
 
-    A child of a run that was killed may still be ending, so there may be two children of one job.
-    Two children on one GPU would run out of its memory.
+    The child of a run that was killed may still be ending when the next run starts its own, and the
+    two must not write to one directory. Two children on one GPU would run out of its memory. While
+    this child waits for another, it says so again and again (`Waiting`).
     """
     with ExitStack() as stack:
         for lock, whom in (
@@ -134,7 +146,7 @@ def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Itera
 
 
 def device_locks(device: str) -> list[str]:
-    """Names of the lock files of a device, the same in every process; a CPU needs no lock."""
+    """Names of a device's lock files, which are the same in every process. A CPU has none."""
     if not device.startswith("cuda"):
         return []
     return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

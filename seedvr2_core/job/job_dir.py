@@ -91,6 +91,11 @@ class JobDir:
         """Folder of the segments."""
         return self.path / "segments"
 
+    @property
+    def lost_children_path(self) -> Path:
+        """How many children of the job were ended because they seemed to hang."""
+        return self.segments_path / "lost-children.json"
+
     def video_path(self, index: int) -> Path:
         """Packets of one segment."""
         return self.segments_path / f"{index:05d}.mp4"

@@ -17,12 +17,13 @@ from seedvr2_core.planning.plan import (
     MemoryPlan,
     Options,
     Plan,
+    Rates,
     Segment,
     Shot,
     job_key,
 )
 from seedvr2_core.planning.sizes import target_size
-from seedvr2_core.planning.timing import STARTUP_SECONDS, make_limits, seconds_per_frame
+from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
 
@@ -40,6 +41,7 @@ def build_plan(
     options: Options,
     *,
     cuts: Sequence[int] = (),
+    rates: Rates | None = None,
 ) -> Plan:
     """Plan a job.
 
@@ -49,6 +51,7 @@ def build_plan(
         options: what the request asks for.
         cuts: first frames of all shots but the first. An engine without latents gets none: for it
             the video is one shot that may be divided at any frame.
+        rates: how fast this machine is; None: as the tables in `timing.py` have it.
 
     Raises:
         PlanError: the windows cannot be planned, or the colour correction needs a whole shot at
@@ -68,8 +71,7 @@ def build_plan(
     segments = plan_segments(
         video, shots, segment_seconds=options.segment_seconds, soft_boundaries=soft
     )
-    per_frame = seconds_per_frame(video, width, height, options)
-    eta = STARTUP_SECONDS + per_frame * video.num_frames
+    frame = frame_seconds(video, width, height, options, rates)
     return Plan(
         format=PLAN_FORMAT,
         pixel_version=PIXEL_VERSION,
@@ -86,8 +88,9 @@ def build_plan(
         segments=segments,
         encoder=encoder,
         memory=_memory(spec, video, (width, height), shots, segments, options),
-        eta_seconds=round(eta, 1),
-        limits=make_limits(segments, per_frame, eta, options),
+        eta_seconds=round(job_seconds(frame, video.num_frames), 1),
+        limits=make_limits(options),
+        frame_seconds=frame,
         notes=(*video.warnings, *options.notes, *_size_notes(video, width, height)),
     )
 

@@ -59,16 +59,55 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds after which the parent takes the child for hung and ends it."""
+    """Seconds after which the parent takes the child for hung and ends it.
+
+    Plans of earlier versions also have a limit for each segment, which is not read.
+    """
 
     load: float
-    """For loading the engine."""
+    """Without a sign of life while the engine is loaded."""
     stall: float
-    """Without a sign of life."""
-    segment: tuple[float, ...]
-    """For each segment."""
-    job: float
-    """For all segments together."""
+    """Without a sign of life after that."""
+    job: float | None
+    """For all segments together; None: the operator has set no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How a machine compares with the tables of `timing.py`: its seconds over theirs."""
+
+    engine: float = 1.0
+    encoder: float = 1.0
+    measured: bool = False
+    """Whether they were measured; else the predicted time is a guess."""
+    machine: str = ""
+    """The machine that they hold for."""
+    device_kind: str = ""
+    """What the engine runs on there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSeconds:
+    """Predicted seconds for one frame."""
+
+    engine: float
+    encoder: float
+    beside: bool
+    """The engine has a device of its own, so the slower of the two counts; else the sum."""
+    mpx: float
+    """Output megapixels."""
+    rates: Rates = Rates()
+    """What the tables were corrected by."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for one frame in a long video."""
+        return self.of(1, 1)
+
+    def of(self, restored: float, encoded: float) -> float:
+        """Seconds for so many frames of the engine and of the encoder."""
+        engine, encoder = restored * self.engine, encoded * self.encoder
+        return max(engine, encoder) if self.beside else engine + encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +177,8 @@ class Plan:
     """None for engines without latents."""
     eta_seconds: float
     limits: Limits
+    frame_seconds: FrameSeconds | None = None
+    """What `eta_seconds` was predicted from; None in plans of earlier versions."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
@@ -165,7 +206,7 @@ class Options:
     stall_seconds: float | None = None
     """Stall limit; None: `timing.stall_limit`."""
     job_seconds: float | None = None
-    """Limit of the whole job; None: from its predicted time."""
+    """Limit of the whole job; None: no limit."""
     notes: tuple[str, ...] = ()
     """Sentences for the user, which the plan passes on."""
 

@@ -1,12 +1,26 @@
-"""Predicts how long a job takes and sets the limits after which it counts as hung."""
+"""Predicts how long a job takes, how much of it is left, and when it counts as hung.
+
+A frame costs seconds of the engine and seconds of the encoder (`FrameSeconds`). The tables below
+have them for one machine; `Rates` corrects them for another, and the running job corrects both by
+what it has taken so far (`seconds_left`).
+"""
 
 from collections.abc import Mapping, Sequence
 
-from seedvr2_core.planning.plan import Limits, Options, Segment
+from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Plan, Rates
 from seedvr2_core.video.info import VideoInfo
 
-STARTUP_SECONDS = 10.0
-"""Starting the child, loading an engine without a large checkpoint, joining."""
+STARTUP_SECONDS = 5.0
+"""Starting the child and loading an engine without a large checkpoint."""
+DELIVERY_SECONDS = 3.0
+"""Joining, checking and storing a short video."""
+DELIVERY_SECONDS_PER_MPX = 0.002
+"""The same for each frame more, per output megapixel: its segment is decoded once to be counted."""
+LOOKAHEAD_SHARE = 0.2
+"""How much of a frame's encoding is done when the encoder has taken it and not given it out. x264
+holds back about 50 frames, so a short clip seems to run fast at first. Measured."""
+TRUST_SECONDS = 1.0
+"""How long a job has to run until its own speed counts as much as the predicted one."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (2.9, 0.01),
     "lanczos": (0.0, 0.01),
@@ -39,53 +53,112 @@ GPU_SHARE = 0.1
 """A small engine's time on a GPU as a share of its CPU time. Assumed, not measured."""
 
 LOAD_SECONDS = 600.0
-"""Limit for loading the engine."""
-SEGMENT_FACTOR, MIN_SEGMENT_SECONDS = 5, 600.0
-"""Limit for a segment: so many times its predicted seconds, and at least so many seconds."""
-JOB_FACTOR, MIN_JOB_SECONDS = 3, 7200.0
-"""The same for a job."""
+"""Longest silence while the engine is loaded: torch is imported and nothing beats meanwhile."""
+PROGRESS_FACTOR, PROGRESS_STALLS = 10, 3
+"""Work may stand still, with signs of life, for so many times the seconds of the longest piece, and
+at least for so many stall limits. After a step down a ladder a piece is done once more."""
 WINDOW_SECONDS: Mapping[str, int] = {"720p": 50, "1080p": 70, "2k": 120, "4k": 250}
 """The replaced service's seconds for a window of 100 frames."""
 MODEL_LOAD_SECONDS = 45
 """The replaced service's seconds for loading the model."""
 
 
-def seconds_per_frame(video: VideoInfo, width: int, height: int, options: Options) -> float:
-    """Predicted wall seconds for one frame.
+def frame_seconds(
+    video: VideoInfo, width: int, height: int, options: Options, rates: Rates | None = None
+) -> FrameSeconds:
+    """Predicted seconds of one frame.
 
     SeedVR2 runs beside the encoder, so the slower of the two counts. On a CPU a small engine shares
     the cores with the encoder, so their times are added.
-    """
-    cores = options.cpu_count / MEASURED_CORES
-    source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
-    per_source, per_output = ENGINE_SECONDS_PER_MPX.get(options.engine.name, (0.0, 0.0))
-    engine = per_source * source_mpx + per_output * output_mpx
-    encode = ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx / cores
-    if options.engine.name in ENGINE_SECONDS_PER_FRAME:
-        return max(ENGINE_SECONDS_PER_FRAME[options.engine.name], encode)
-    if options.engine.name.startswith("seedvr2"):
-        return max(engine, encode)
-    return (engine / cores if options.device == "cpu" else engine * GPU_SHARE) + encode
-
-
-def make_limits(
-    segments: Sequence[Segment], per_frame: float, eta: float, options: Options
-) -> Limits:
-    """The limits of a job. They are generous: they end what hangs, not what is slow.
 
     Args:
-        segments: of the job.
-        per_frame: predicted seconds of a frame.
-        eta: predicted seconds of the job.
-        options: may set the stall limit and the job's limit.
+        video: the source.
+        width: of the output.
+        height: of the output.
+        options: engine, device, preset and number of cores.
+        rates: of this machine; None: as the tables have it.
     """
-    seconds = [SEGMENT_FACTOR * per_frame * segment.num_frames for segment in segments]
+    rates = rates or Rates()
+    cores = options.cpu_count / MEASURED_CORES
+    source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
+    encoder = rates.encoder * ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx / cores
+    name = options.engine.name
+    beside = name.startswith("seedvr2") or name in ENGINE_SECONDS_PER_FRAME
+    if name in ENGINE_SECONDS_PER_FRAME:
+        engine = ENGINE_SECONDS_PER_FRAME[name]
+    else:
+        per_source, per_output = ENGINE_SECONDS_PER_MPX.get(name, (0.0, 0.0))
+        engine = rates.engine * (per_source * source_mpx + per_output * output_mpx)
+        if not beside:
+            engine = engine / cores if options.device == "cpu" else engine * GPU_SHARE
+    return FrameSeconds(engine=engine, encoder=encoder, beside=beside, mpx=output_mpx, rates=rates)
+
+
+def job_seconds(frame: FrameSeconds, num_frames: int) -> float:
+    """Predicted seconds of a whole job."""
+    return STARTUP_SECONDS + num_frames * frame.seconds + _delivery_seconds(frame, num_frames)
+
+
+def seconds_left(
+    frame: FrameSeconds, num_frames: int, *, work: float, encoded: float, awake: float
+) -> float:
+    """Seconds until the job's output is stored, from what the child has done so far.
+
+    What was done should have taken some time. What it took, over that, is how much slower this job
+    is than predicted, and the same holds for what is left.
+
+    Args:
+        frame: predicted seconds of a frame.
+        num_frames: that the child was asked for.
+        work: frames restored of these, parts included.
+        encoded: of these, frames that have left the encoder.
+        awake: seconds since the engine was ready.
+    """
+    inside = max(0.0, work - encoded)
+    done = frame.of(work, encoded + LOOKAHEAD_SHARE * inside)
+    total = frame.of(num_frames, num_frames)
+    slower = (awake + TRUST_SECONDS * min(1.0, total / 100)) / (
+        done + TRUST_SECONDS * min(1.0, total / 100)
+    )
+    return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
+
+
+def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
+    """Predicted seconds of joining, checking and storing."""
+    return DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
+
+
+def make_limits(options: Options) -> Limits:
+    """The limits of a job: they end what hangs and not what is slow.
+
+    Args:
+        options: may set the stall limit, and a limit of the whole job.
+    """
     return Limits(
         load=LOAD_SECONDS,
         stall=options.stall_seconds or stall_limit(options.resolution, options.batch_size),
-        segment=tuple(max(MIN_SEGMENT_SECONDS, limit) for limit in seconds),
-        job=options.job_seconds or max(MIN_JOB_SECONDS, JOB_FACTOR * eta),
+        job=options.job_seconds,
     )
+
+
+def progress_limit(plan: Plan, *, stall_seconds: float, per_frame: float) -> float:
+    """Seconds for which work may stand still although the child gives signs of life.
+
+    A child that works finishes a slice, a window or a frame now and then. Only after a step down a
+    ladder it says nothing new for as long as it takes to do a piece once more.
+
+    Args:
+        plan: of the job.
+        stall_seconds: the stall limit in force.
+        per_frame: seconds of a frame, predicted or as measured so far, whichever is more.
+    """
+    return max(PROGRESS_STALLS * stall_seconds, PROGRESS_FACTOR * per_frame * _longest_piece(plan))
+
+
+def _longest_piece(plan: Plan) -> int:
+    """Frames of the longest piece."""
+    pieces: Sequence[Piece] = [piece for segment in plan.segments for piece in segment.pieces]
+    return max((piece.stop - piece.start for piece in pieces), default=0)
 
 
 def stall_limit(resolution: str, batch_size: int) -> float:

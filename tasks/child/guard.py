@@ -2,8 +2,8 @@
 
 The child (`python -m seedvr2_core.child`) takes requests on stdin and gives events on stdout (see
 `seedvr2_core/child/protocol.py`); its stderr is log text. It has its own process group, which is
-ended as a whole: TERM, a few seconds of grace, KILL. Limits run on the monotonic clock, because the
-wall clock may jump. This module knows nothing of Prefect.
+ended as a whole: TERM, a few seconds of grace, KILL. Limits count only the time in which this
+process was running (`awake.py`). This module knows nothing of Prefect.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import IO, Any
 
 from seedvr2_core import errors
@@ -30,6 +31,7 @@ from seedvr2_core.child.protocol import (
     encode_request,
 )
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
+from tasks.child.awake import awake_seconds
 from tasks.settings import child_environment
 
 TAIL_LINES = 20
@@ -38,6 +40,10 @@ GRACE_SECONDS = 5.0
 """Time between TERM and KILL."""
 MAX_LOG_LINES_PER_SECOND = 20
 """Log lines that are passed on; the rest is dropped, so that a child cannot flood the run's log."""
+MAX_EVENT_CHARS = 1_000_000
+"""Longest line that may be an event; what a longer one has beyond that is read and thrown away."""
+MAX_LOG_CHARS = 2_000
+"""What is kept of a line of the log."""
 _POLL_SECONDS = 0.25
 
 
@@ -59,8 +65,8 @@ class Child:
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last lines of its log."""
-        self.last_life = time.monotonic()
-        """When it sent its last event."""
+        self.last_life = awake_seconds()
+        """When it sent its last event, by the clock of `awake_seconds`."""
         self._log = log or logging.getLogger(__name__).info
         self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
         # The child asks the kernel to kill it when the thread that started it ends. So this must be
@@ -107,13 +113,13 @@ class Child:
             self._stdin.write(encode_request(request) + "\n")
             self._stdin.flush()
 
-    def next_event(self, *, stall_seconds: float, deadline: float, doing: str) -> Event:
+    def next_event(self, *, stall_seconds: float, doing: str, deadline: float = inf) -> Event:
         """Wait for the child's next event.
 
         Args:
             stall_seconds: time without any event after which the child counts as hung.
-            deadline: `time.monotonic()` at which waiting ends in any case.
             doing: what the child is doing, in words, for the messages.
+            deadline: `awake_seconds()` at which waiting ends in any case.
 
         Raises:
             StalledError: no event for `stall_seconds`.
@@ -122,7 +128,7 @@ class Child:
             SeedVR2Error: the child reported an error of its own; its class is kept.
         """
         while True:
-            if time.monotonic() > deadline:
+            if awake_seconds() > deadline:
                 raise DeadlineError(f"the time limit was passed while {doing}" + self._tail_words())
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_POLL_SECONDS)
@@ -136,7 +142,7 @@ class Child:
                     f"the child process ended with {self._exit_words()} while {doing}"
                     + self._tail_words()
                 )
-            if time.monotonic() - self.last_life > stall_seconds:
+            if awake_seconds() - self.last_life > stall_seconds:
                 raise StalledError(
                     f"no sign of life for {stall_seconds:g} s while {doing}" + self._tail_words()
                 )
@@ -157,22 +163,22 @@ class Child:
     def _read_events(self, stream: IO[str]) -> None:
         """Reader thread: queue the events; anything else on stdout is log text."""
         with stream:
-            for line in stream:
+            for line in _lines(stream, MAX_EVENT_CHARS):
                 try:
                     event = decode_event(line)
                 except ChildFailedError as error:
                     event = error  # raised where somebody waits for the event
                 if event is None:
-                    self.tail.append(line.rstrip())
+                    self.tail.append(line.rstrip()[:MAX_LOG_CHARS])
                     continue
-                self.last_life = time.monotonic()
+                self.last_life = awake_seconds()
                 self._events.put(event)
 
     def _read_log(self, stream: IO[str]) -> None:
         """Reader thread: keep the last lines, and pass lines on as fast as is allowed."""
         second, passed = 0.0, 0
         with stream:
-            for line in stream:
+            for line in _lines(stream, MAX_LOG_CHARS):
                 text = line.rstrip()
                 self.tail.append(text)
                 now = time.monotonic()
@@ -190,7 +196,10 @@ class Child:
     def _exit_words(self) -> str:
         code = self._process.returncode
         if code is not None and code < 0:
-            return f"signal {signal.Signals(-code).name}"
+            try:
+                return f"signal {signal.Signals(-code).name}"
+            except ValueError:  # most real-time signals have no name
+                return f"signal {-code}"
         return f"exit code {code}"
 
     def _tail_words(self) -> str:
@@ -206,6 +215,14 @@ class Child:
         if isinstance(kind, type) and issubclass(kind, SeedVR2Error):
             return kind(event.message)
         return ChildFailedError(f"{event.kind}: {event.message}")
+
+
+def _lines(stream: IO[str], most: int) -> Iterator[str]:
+    """The lines of a stream, each cut after `most` characters, so that memory stays bounded."""
+    while line := stream.readline(most):
+        yield line
+        while len(line) == most and not line.endswith("\n"):
+            line = stream.readline(most)
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:

@@ -1,22 +1,20 @@
 """One request to a fresh child that ends when it has answered."""
 
-import time
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Request
+from seedvr2_core.child.protocol import Event, Heartbeat, Request
 from tasks.child.guard import Child
 from tasks.run import current
 
 STALL_SECONDS = 60.0
-"""Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds."""
-LIMIT_SECONDS = 2 * 3600.0
-"""A two-hour 4k source takes about half an hour to decode; what hangs, stalls first."""
+"""Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds. There
+is no other limit: a source is read once, so whoever beats comes to its end."""
 
 E = TypeVar("E", bound=Event)
 
 
 def run_operation(request: Request[E], *, doing: str) -> E:
-    """Let a fresh child carry out one request.
+    """Let a fresh child carry out one request; its heartbeats go into the run's record.
 
     Args:
         request: what to do.
@@ -26,14 +24,15 @@ def run_operation(request: Request[E], *, doing: str) -> E:
         The event that answers the request.
 
     Raises:
-        SeedVR2Error: what the child reported, that it died, or that a limit was passed.
+        SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
     child = Child(log=current().log)
-    deadline = time.monotonic() + LIMIT_SECONDS
     try:
         child.send(request)
         while True:
-            event = child.next_event(stall_seconds=STALL_SECONDS, deadline=deadline, doing=doing)
+            event = child.next_event(stall_seconds=STALL_SECONDS, doing=doing)
+            if isinstance(event, Heartbeat):
+                current().beat(event.phase, event.done, event.total, stall_seconds=STALL_SECONDS)
             if request.is_answered_by(event):
                 return event
     finally:

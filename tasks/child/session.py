@@ -5,28 +5,35 @@ One child makes all pending segments of a job, one after another. The flow opens
 """
 
 import contextlib
-import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from math import inf
 
 from seedvr2_core.child.protocol import (
-    OUTPUT_PHASE,
     Event,
     Heartbeat,
     Idle,
+    Progressed,
     Ready,
     Restore,
     SegmentDone,
     Waiting,
 )
-from seedvr2_core.errors import ChildFailedError, DeadlineError
+from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning import Plan
+from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
+from tasks.child.pace import Pace
+from tasks.child.patience import Patience
+from tasks.child.rates import learn
 from tasks.run import current
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
+
+LOAD, RESTORE, WAIT = "load", "restore", "wait"
+"""Phases of the record while the segments are made."""
 
 
 class SegmentWatch:
@@ -39,13 +46,17 @@ class SegmentWatch:
         self._pending = pending_segments(self._job_dir, self._plan)
         self.reused = job.num_segments - len(self._pending)
         """Segments that an earlier run has made."""
-        self._deadline = time.monotonic() + job.job_limit_seconds
+        # Only an operator sets a limit of the job.
+        limit = job.job_limit_seconds
+        self._deadline = inf if limit is None else awake_seconds() + limit
+        self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
         self._child: Child | None = None
-        self._ready = False
+        self._pace: Pace | None = None
+        """Of the running child, from when its engine is loaded."""
+        self._slowest = 0.0
+        """Seconds of a frame of the slowest child so far."""
         self._lost_one = False
         """A child ended before its work was done."""
-        self._base_frames = 0
-        """Frames finished before the running child began."""
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -55,7 +66,8 @@ class SegmentWatch:
         """Return when the segment is committed; starts the child if none runs.
 
         Raises:
-            StalledError, DeadlineError: a limit was passed; the child is ended.
+            StalledError: the child hangs. It is ended, and the next one may be silent for longer.
+            DeadlineError: the operator's limit of the job was passed; the child is ended.
             SeedVR2Error: what the child reported, or that it died.
         """
         if self._lost_one and self._child is None:  # it may have made more than it could tell
@@ -63,17 +75,20 @@ class SegmentWatch:
         try:
             if not self.is_done(index):
                 self._start_child()
-            limit = time.monotonic() + self._plan.limits.segment[index]
             while not self.is_done(index):
-                self._take_event(index, limit)
-        except BaseException:
+                self._take_event(index)
+        except BaseException as error:
+            if isinstance(error, StalledError):
+                self._patience.lost()
             # Also on Prefect's own timeout, a cancellation or Ctrl-C: never leave a child behind.
             self.close()
             raise
 
     def close(self) -> None:
         """End the child, if any."""
-        child, self._child, self._ready = self._child, None, False
+        child, self._child = self._child, None
+        if self._pace is not None:
+            self._slowest, self._pace = self._pace.slowest, None
         if child is not None:
             self._lost_one = True
             child.close()
@@ -82,8 +97,6 @@ class SegmentWatch:
         """Start a child on all pending segments and wait until its engine is loaded."""
         if self._child is not None:
             return
-        done = set(range(self._job.num_segments)) - set(self._pending)
-        self._base_frames = sum(self._plan.segments[k].num_frames for k in done)
         self._child = Child(log=current().log)
         self._child.send(
             Restore(
@@ -95,52 +108,84 @@ class SegmentWatch:
                 segments=tuple(self._pending),
             )
         )
-        load = self._plan.limits.load
-        current().enter("load", stall_seconds=load, within=self._job.job_limit_seconds)
-        limit = time.monotonic() + load
-        while not self._ready:
-            event = self._next_event(load, limit, "loading the engine")
-            self._ready = isinstance(event, Ready)
-            if isinstance(event, Waiting):  # it has not begun to load
-                limit = time.monotonic() + load
-                self._show(f"waiting for {event.whom}", 0)
+        self._show(LOAD)
+        while self._pace is None:
+            match self._next_event(self._load_stall, "loading the engine"):
+                case Ready():
+                    pending = sum(self._plan.segments[k].num_frames for k in self._pending)
+                    self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
+                case Waiting(whom=whom):
+                    self._show(WAIT, f"waiting for {whom}")
+                case Heartbeat(done=done, total=total) if total:
+                    self._show(LOAD, f"{100 * done // total} % of the weights")
+                case _:
+                    pass
+        self._show(RESTORE)
 
-    def _take_event(self, index: int, limit: float) -> None:
+    def _take_event(self, index: int) -> None:
         """Wait for one event of the child under all limits and note it."""
-        stall_seconds = self._job.stall_limit_seconds
-        match self._next_event(stall_seconds, limit, f"restoring segment {index}"):
+        assert self._pace is not None
+        match self._next_event(self._stall, f"restoring segment {index}"):
             case SegmentDone(segment=segment):
                 self._pending.remove(segment)
-            case Heartbeat(phase=phase, done=done):
-                self._show(phase, done)
+                if not self._pending:
+                    learn(self._plan, self._pace, get_settings())
+            case Progressed() as progress:
+                self._pace.note(progress)
+                self._show(RESTORE)
+            case Heartbeat():
+                self._show(RESTORE)
             case Idle() if not self.is_done(index):
                 raise ChildFailedError(f"the child has ended its work without segment {index}")
             case _:
                 pass
+        still = self._pace.stands_still(self._stall)
+        if still is not None and not self.is_done(index):
+            raise StalledError(
+                f"no frame, window or slice was finished for {still:.0f} s while restoring segment "
+                f"{index}, although the child gave signs of life"
+            )
 
-    def _next_event(self, stall_seconds: float, limit: float, doing: str) -> Event:
-        """The child's next event, under the stall limit, this step's limit and the job's."""
+    def _next_event(self, stall_seconds: float, doing: str) -> Event:
+        """The child's next event, under the stall limit and the operator's limit of the job."""
         assert self._child is not None
-        deadline = min(limit, self._deadline)
         try:
             return self._child.next_event(
-                stall_seconds=stall_seconds, deadline=deadline, doing=doing
+                stall_seconds=stall_seconds, deadline=self._deadline, doing=doing
             )
         except DeadlineError as error:
-            if time.monotonic() <= self._deadline:
-                raise
             raise DeadlineError(
-                f"the job passed its limit of {self._job.job_limit_seconds:g} s while {doing}; "
-                "finished segments are kept: run it again to go on"
+                f"the job passed the limit of {self._job.job_limit_seconds:g} s that "
+                f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
+                "larger one, or none, and run it again to go on"
             ) from error
 
-    def _show(self, phase: str, done: int) -> None:
-        """Pass progress on; only the encoder's count tells how many frames are finished."""
+    @property
+    def _stall(self) -> float:
+        """The stall limit in force."""
+        return self._job.stall_limit_seconds * self._patience.factor
+
+    @property
+    def _load_stall(self) -> float:
+        """The same while the engine is loaded."""
+        return self._plan.limits.load * self._patience.factor
+
+    def _kept_frames(self) -> int:
+        """Frames of the segments that are on disk."""
+        done = set(range(self._job.num_segments)) - set(self._pending)
+        return sum(self._plan.segments[k].num_frames for k in done)
+
+    def _show(self, phase: str, detail: str = "") -> None:
+        """Pass progress on."""
+        pace = self._pace
         current().progress(
             phase=phase,
-            frames=self._base_frames + done if phase == OUTPUT_PHASE else None,
-            num_frames=self._job.num_frames,
-            stall_seconds=self._job.stall_limit_seconds,
+            frames=pace.frames if pace else self._kept_frames(),
+            work=pace.work if pace else None,
+            stall_seconds=self._stall if pace else self._load_stall,
+            seconds_left=pace.seconds_left if pace else None,
+            within=None if self._deadline == inf else self._deadline - awake_seconds(),
+            detail=detail,
         )
 
 

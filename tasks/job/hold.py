@@ -42,8 +42,6 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 120.0
 wait is for the case that the run at work was killed."""
 _SHOW_SECONDS = 2.0
 """Least time between two lines of progress while a run waits in its place."""
-_STALL_SECONDS = 60.0
-"""A run that waits in its place beats: it counts as hung after so many seconds without."""
 
 
 class HeldElsewhere(Exception):
@@ -82,7 +80,7 @@ def leave_if_still_held() -> None:
         return
     job_dir = JobDir(get_settings().job_dir(job_key))
     if job_dir.path.is_dir() and not _is_free(job_dir):
-        raise _held_elsewhere(job_dir, 0)
+        raise _held_elsewhere(job_dir)
 
 
 @contextlib.contextmanager
@@ -100,10 +98,10 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_wake, job_dir)
         try:
-            stack.enter_context(_lock(job_dir, job.num_frames))
+            stack.enter_context(_lock(job_dir))
         except DeadlineError:
             stack.pop_all()
-            raise _held_elsewhere(job_dir, job.num_frames) from None
+            raise _held_elsewhere(job_dir) from None
         _sign(job_dir)
         stack.callback(job_dir.lock_path.write_bytes, b"")
         if fresh:
@@ -112,7 +110,7 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(job_dir: JobDir, num_frames: int) -> Iterator[None]:
+def _lock(job_dir: JobDir) -> Iterator[None]:
     """Hold the job's lock.
 
     A run of a worker does not wait for it. Any other waits here, as long as the run at work takes.
@@ -132,29 +130,23 @@ def _lock(job_dir: JobDir, num_frames: int) -> Iterator[None]:
         nonlocal shown
         if time.monotonic() - shown >= _SHOW_SECONDS:
             shown = time.monotonic()
-            _show_waiting(_holder(job_dir), num_frames)
+            _show_waiting(_holder(job_dir))
 
     timeout = math.inf if deployment.id is None else 0.0
     with hold_lock(job_dir.lock_path, timeout=timeout, on_wait=say_so, while_waiting=show):
         yield
 
 
-def _held_elsewhere(job_dir: JobDir, num_frames: int) -> HeldElsewhere:
+def _held_elsewhere(job_dir: JobDir) -> HeldElsewhere:
     """Show in the record for whom this run waits; returns what ends its process."""
     holder = _holder(job_dir)
-    _show_waiting(holder, num_frames)
+    _show_waiting(holder)
     return HeldElsewhere(job_dir.path.name, holder)
 
 
-def _show_waiting(holder: str, num_frames: int) -> None:
+def _show_waiting(holder: str) -> None:
     """Show in the record for whom this run waits."""
-    current().progress(
-        phase="waiting",
-        frames=None,
-        num_frames=num_frames,
-        stall_seconds=_STALL_SECONDS,
-        detail=f"for {holder}, which works on the same request",
-    )
+    current().wait(f"{holder}, which works on the same request")
 
 
 def _labels() -> dict[str, Any]:

@@ -4,8 +4,8 @@ This module alone knows how they are stored: it writes them, and `recover`, the 
 callback read them through it. Databases keep artifacts for years, so the format does not change.
 
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
-  `stall_limit`, `deadline`, `alive_every` and `job` (a `Prospect` as JSON). Each attempt of a run
-  has one.
+  `stall_limit`, `deadline`, `alive_every`, `frames`, `num_frames`, `seconds_left`, `detail` and
+  `job` (a `Prospect` as JSON). Each attempt of a run has one.
 - `upscale-result`: a table of one row, an `UpscaleResult`.
 """
 
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -27,6 +27,8 @@ from tasks.schemas import Prospect, UpscaleResult
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
 
+N = TypeVar("N", int, float)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedProgress:
@@ -34,7 +36,14 @@ class SavedProgress:
 
     phase: str | None = None
     percent: float | None = None
-    """0..100."""
+    """0..100; it never falls within an attempt."""
+    frames: int | None = None
+    """Restored frames, those that an earlier run has kept included."""
+    num_frames: int | None = None
+    seconds_left: float | None = None
+    """Seconds from `beat_at` until the output is stored."""
+    detail: str | None = None
+    """What is going on where frames do not say it: whom the job waits for, "30 of 400 MB"."""
     description: str | None = None
     """What people read: how many frames are done, or what else is going on."""
     beat_at: datetime | None = None
@@ -42,7 +51,7 @@ class SavedProgress:
     stall_seconds: float | None = None
     """Seconds without another sign of life after which this phase counts as hung."""
     deadline: datetime | None = None
-    """When the job passes its limit; only in phases that count against it."""
+    """When the job passes the limit that its operator set; most jobs have none."""
     alive_seconds: float | None = None
     """The process renews the artifact at least this often, whatever its work does."""
     prospect_json: str | None = None
@@ -103,20 +112,20 @@ def save_progress(run_id: UUID, progress: SavedProgress, artifact_id: UUID | Non
 
 def _metadata(progress: SavedProgress) -> dict[str, str]:
     """The metadata of a progress artifact: what is known, each value as a string."""
-    told: dict[str, str] = {}
-    if progress.phase is not None:
-        told["phase"] = progress.phase
-    if progress.beat_at is not None:
-        told["beat_at"] = progress.beat_at.isoformat(timespec="milliseconds")
-    if progress.stall_seconds is not None:
-        told["stall_limit"] = str(progress.stall_seconds)
-    if progress.deadline is not None:
-        told["deadline"] = progress.deadline.isoformat(timespec="seconds")
-    if progress.alive_seconds is not None:
-        told["alive_every"] = str(progress.alive_seconds)
-    if progress.prospect_json is not None:
-        told["job"] = progress.prospect_json
-    return told
+    beat_at, deadline, left = progress.beat_at, progress.deadline, progress.seconds_left
+    told = {
+        "phase": progress.phase,
+        "beat_at": beat_at.isoformat(timespec="milliseconds") if beat_at else None,
+        "stall_limit": progress.stall_seconds,
+        "deadline": deadline.isoformat(timespec="seconds") if deadline else None,
+        "alive_every": progress.alive_seconds,
+        "frames": progress.frames,
+        "num_frames": progress.num_frames,
+        "seconds_left": None if left is None else f"{left:.1f}",
+        "detail": progress.detail,
+        "job": progress.prospect_json,
+    }
+    return {name: str(value) for name, value in told.items() if value is not None}
 
 
 def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
@@ -132,15 +141,19 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
     if artifact is None:
         return SavedProgress()
     told: Mapping[str, str] = artifact.metadata_ or {}
-    data, stall, alive = artifact.data, told.get("stall_limit"), told.get("alive_every")
+    data = artifact.data
     return SavedProgress(
         phase=told.get("phase"),
         percent=float(data) if isinstance(data, int | float) else None,
         description=artifact.description,
         beat_at=_time(told.get("beat_at")),
-        stall_seconds=float(stall) if stall is not None else None,
+        frames=_number(told.get("frames"), int),
+        num_frames=_number(told.get("num_frames"), int),
+        seconds_left=_number(told.get("seconds_left"), float),
+        detail=told.get("detail"),
+        stall_seconds=_number(told.get("stall_limit"), float),
         deadline=_time(told.get("deadline")),
-        alive_seconds=float(alive) if alive is not None else None,
+        alive_seconds=_number(told.get("alive_every"), float),
         prospect_json=told.get("job"),
         began_at=artifact.created,
         renewed_at=artifact.updated,
@@ -193,6 +206,10 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
 
 def _first(artifacts: Iterable[Artifact], key: str) -> Artifact | None:
     return next((artifact for artifact in artifacts if artifact.key == key), None)
+
+
+def _number(text: str | None, kind: type[N]) -> N | None:
+    return None if text is None else kind(text)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -33,6 +33,10 @@ RETRY_SECONDS = 10.0
 """Wait after the Prefect server did not take an update."""
 DONE = "done"
 """The last phase: the result is published."""
+WAIT = "wait"
+"""The phase in which a job waits for somebody else; the detail says for whom."""
+WAIT_STALL_SECONDS = 600.0
+"""Longest silence of a job that waits."""
 DELIVERY_SECONDS = 2 * 3600.0
 """Longest silence after the last segment: joining and storing have limits of their own."""
 
@@ -41,17 +45,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """Where a job is."""
+    """Where a job is. Frames and percentage never run backward in a run."""
 
     phase: str
     frames: int
+    """Restored frames, those that an earlier run has kept included."""
     num_frames: int
     stall_seconds: float
     """Seconds without another sign of life after which this phase counts as hung."""
+    work: float | None = None
+    """Restored frames, with what is done of those that are being made; None: `frames`."""
     detail: str = ""
     """What is going on, in phases where the number of frames does not say it."""
+    seconds_left: float | None = None
+    """Until the output is stored; None where nothing is known about it."""
     deadline: datetime | None = None
-    """When the job passes its limit; None in phases that do not count against it."""
+    """When the job passes the limit that the operator set; None in all phases without one."""
     beat_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -59,7 +68,8 @@ class JobProgress:
         """0..100; at most 99 until the result is published."""
         if self.phase == DONE:
             return 100.0
-        return round(99.0 * self.frames / self.num_frames, 2) if self.num_frames else 0.0
+        work = self.frames if self.work is None else self.work
+        return round(99.0 * min(1.0, work / self.num_frames), 2) if self.num_frames else 0.0
 
 
 class Listener(Protocol):
@@ -122,7 +132,6 @@ class JobRecord:
         self._listeners = _listeners.get()
         self._latest: JobProgress | None = None
         self._job: PlannedJob | None = None
-        self._deadline: datetime | None = None
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -136,48 +145,76 @@ class JobRecord:
         self._job = job
         for listener in self._listeners:
             listener.planned(job)
-        # The job may wait this long for another run of the same request, which holds it.
-        self.enter("planned", stall_seconds=job.job_limit_seconds)
+        self.enter("planned", stall_seconds=DELIVERY_SECONDS)
 
-    def enter(self, phase: str, *, stall_seconds: float, within: float | None = None) -> None:
-        """Begin a phase.
+    def enter(self, phase: str, *, stall_seconds: float) -> None:
+        """Begin a phase that may be silent for so many seconds."""
+        self.progress(phase=phase, stall_seconds=stall_seconds)
+
+    def wait(self, whom: str, *, stall_seconds: float = WAIT_STALL_SECONDS) -> None:
+        """Say that the job waits for somebody; called again and again while it waits.
 
         Args:
-            phase: its name.
-            stall_seconds: how long the phase may be silent.
-            within: seconds to the job's limit. The limit is counted from the first phase that
-                names one; phases without one do not count against it.
+            whom: who that is, in words: "another run of the same request", "cuda:0".
+            stall_seconds: the longest time between two calls.
         """
-        if within is None:
-            self._deadline = None
-        elif self._deadline is None:
-            self._deadline = datetime.now(UTC) + timedelta(seconds=within)
-        num_frames = self._job.num_frames if self._job else 0
-        self.progress(phase=phase, frames=None, num_frames=num_frames, stall_seconds=stall_seconds)
+        self.progress(phase=WAIT, detail=f"waiting for {whom}", stall_seconds=stall_seconds)
+
+    def beat(self, phase: str, done: int, total: int, *, stall_seconds: float) -> None:
+        """Note a heartbeat of work that is not counted in frames; `total` 0: not known."""
+        detail = f"{100 * min(done, total) // total} %" if total else f"{done}"
+        self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
     def progress(
         self,
         *,
         phase: str,
-        frames: int | None,
-        num_frames: int,
         stall_seconds: float,
+        frames: int | None = None,
+        work: float | None = None,
+        num_frames: int | None = None,
+        seconds_left: float | None = None,
+        within: float | None = None,
         detail: str = "",
     ) -> None:
-        """Note progress; called with every heartbeat. `frames` None keeps the last count."""
-        if frames is None:
-            frames = self._latest.frames if self._latest else 0
-        self._latest = JobProgress(
-            phase=phase,
-            frames=frames,
-            num_frames=num_frames,
-            stall_seconds=stall_seconds,
-            detail=detail,
-            deadline=self._deadline,
+        """Note progress; called with every heartbeat.
+
+        Args:
+            phase: what kind of work is under way.
+            stall_seconds: how long it may be silent.
+            frames: restored frames of the job. None, or fewer than before: the last count stays.
+            work: the same, with what is done of the frames that are being made.
+            num_frames: of the job; None: as planned.
+            seconds_left: until the output is stored.
+            within: seconds to the limit that the operator has set for the job, if it counts now.
+            detail: what is going on, where the number of frames does not say it.
+        """
+        before = self._latest
+        frames = max(frames or 0, before.frames if before else 0)
+        if num_frames is None:
+            num_frames = self._job.num_frames if self._job else 0
+        done = max(frames, work or 0.0, (before.work or 0.0) if before else 0.0)
+        now = datetime.now(UTC)
+        self._tell(
+            JobProgress(
+                phase=phase,
+                frames=frames,
+                num_frames=num_frames,
+                stall_seconds=stall_seconds,
+                work=done,
+                detail=detail,
+                seconds_left=None if seconds_left is None else round(seconds_left, 1),
+                deadline=None if within is None else now + timedelta(seconds=within),
+                beat_at=now,
+            )
         )
+
+    def _tell(self, progress: JobProgress) -> None:
+        """Keep the latest progress, and tell the thread and the listeners."""
+        self._latest = progress
         self._changed.set()
         for listener in self._listeners:
-            listener.progressed(self._latest)
+            listener.progressed(progress)
 
     def start(self) -> None:
         """Start the thread that publishes the record, if there is a run to publish it for."""
@@ -194,8 +231,8 @@ class JobRecord:
     def finish(self) -> None:
         """Note that the job is done, so that `stop` publishes this and not the step before."""
         num_frames = self._job.num_frames if self._job else 0
-        self._latest = JobProgress(
-            phase=DONE, frames=num_frames, num_frames=num_frames, stall_seconds=DELIVERY_SECONDS
+        self.progress(
+            phase=DONE, frames=num_frames, seconds_left=0.0, stall_seconds=DELIVERY_SECONDS
         )
 
     def stop(self) -> None:
@@ -247,6 +284,10 @@ def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
     return SavedProgress(
         phase=latest.phase,
         percent=latest.percent,
+        frames=latest.frames,
+        num_frames=latest.num_frames,
+        seconds_left=latest.seconds_left,
+        detail=latest.detail or None,
         description=f"{latest.phase}: {done} -> {job.output_name}" if job else done,
         beat_at=latest.beat_at,
         stall_seconds=latest.stall_seconds,

@@ -1,12 +1,13 @@
 """The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: from checkpoint files to a session."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from seedvr2_core.beat import Beat
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
@@ -19,8 +20,7 @@ from seedvr2_core.weights.folder import PUBLIC, Catalog
 from seedvr2_core.weights.table import VAE
 
 LOAD = "load"
-"""Name of the beats."""
-_STEPS = 3
+"""Name of the beats; they count bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ def open_session(
     Args:
         plan: of the job.
         device: torch device string.
-        beat: called while weights are read, and later by the session.
+        beat: called with (LOAD, bytes read, bytes of the files) for each tensor that is read, and
+            later by the session.
         weights_dir: folder with the three files of the model.
         world: the known models.
 
@@ -63,13 +64,9 @@ def open_session(
     """
     parts = world.catalog.models[plan.engine.name]
     files = find_model(weights_dir, plan.engine.name, catalog=world.catalog)
-    beat(LOAD, 0, _STEPS)
     dtype = getattr(torch, memory_of(plan).dit_dtype)
-    models = load_models(parts, files, dit_dtype=dtype, device=device, world=world)
-    beat(LOAD, _STEPS - 1, _STEPS)
-    session = SeedVR2Session(models, plan, device=device, beat=beat)
-    beat(LOAD, _STEPS, _STEPS)
-    return session
+    models = load_models(parts, files, dit_dtype=dtype, device=device, world=world, beat=beat)
+    return SeedVR2Session(models, plan, device=device, beat=beat)
 
 
 def load_models(
@@ -79,6 +76,7 @@ def load_models(
     dit_dtype: torch.dtype,
     device: str,
     world: World = WORLD,
+    beat: Beat = no_beat,
 ) -> Models:
     """Read the transformer now; the VAE is read when it is built.
 
@@ -88,28 +86,70 @@ def load_models(
         dit_dtype: of the transformer's Linears.
         device: where weights are folded and both networks run.
         world: the known models.
+        beat: as for `open_session`; also called when the VAE is built.
 
     Raises:
         CheckpointError: a file is not the part that it should be.
     """
     layouts = world.catalog.layouts
     dit_file, vae_file, text_file = files
+    read = _ReadBytes(beat, total=sum(file.stat().st_size for file in files))
     text_LX = load_text_embedding(text_file, layouts=layouts)
     with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
         config = world.dit_configs[parts[0]]
-        dit = load_folded(config, tensors, text_LX, dtype=dit_dtype, device=device)
+        dit = load_folded(config, read.counted(tensors), text_LX, dtype=dit_dtype, device=device)
 
     def build(dtype: torch.dtype) -> VideoVAE:
-        return _load_vae(vae_file, dtype=dtype, device=device, world=world)
+        return _load_vae(vae_file, dtype=dtype, device=device, world=world, read=read)
 
     return Models(build_vae=build, dit=dit)
 
 
-def _load_vae(file: Path, *, dtype: torch.dtype, device: str, world: World) -> VideoVAE:
+def _load_vae(
+    file: Path, *, dtype: torch.dtype, device: str, world: World, read: "_ReadBytes"
+) -> VideoVAE:
     """Read the VAE; it is folded in float32 and then rounded once."""
     with open_checkpoint(
         file, VAE, layouts=world.catalog.layouts, device=device, dtype=torch.float32
     ) as tensors:
         # Copies, because a tensor of the open file must not outlive the file.
-        weights = {name: tensors[name].clone() for name in tensors}
+        counted = read.counted(tensors)
+        weights = {name: counted[name].clone() for name in counted}
     return build_vae(world.vae_config, weights, dtype=dtype, device=device)
+
+
+class _ReadBytes:
+    """Beats for each tensor that is read, so that a slow disk does not look like a hang."""
+
+    def __init__(self, beat: Beat, *, total: int) -> None:
+        self._beat, self._total, self._done = beat, total, 0
+
+    def counted(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The same tensors; reading one of them beats."""
+        return _CountedTensors(tensors, self)
+
+    def add(self, num_bytes: int) -> None:
+        """Beat after so many more bytes; what is read twice does not exceed the total."""
+        self._done = min(self._total, self._done + num_bytes)
+        self._beat(LOAD, self._done, self._total)
+
+
+class _CountedTensors(Mapping[str, Tensor]):
+    """Tensors by name, read on access."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], read: _ReadBytes) -> None:
+        self._tensors, self._read = tensors, read
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        self._read.add(tensor.nbytes)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)

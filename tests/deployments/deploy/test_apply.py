@@ -175,7 +175,11 @@ def test_once_more_changes_nothing_that_an_operator_set(
         told = {key: after["deployments"][name][key] for key in OPERATORS}
         assert told == {key: before["deployments"][name][key] for key in OPERATORS}, name
     assert not after["deployments"]["recover/auto"]["schedules"][0]["active"]
-    for told in ("kept mem_limit = '200g'", "kept TZ in the environment", "kept concurrency_limit, env, "):
+    for told in (
+        "kept mem_limit = '200g'",
+        "kept TZ in the environment",
+        "kept concurrency_limit, env, ",
+    ):
         assert told in done.stderr
     resume(deployed)
 

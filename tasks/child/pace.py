@@ -1,0 +1,83 @@
+"""How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
+
+from seedvr2_core.child.protocol import Progressed
+from seedvr2_core.planning import Plan
+from seedvr2_core.planning.plan import FrameSeconds
+from seedvr2_core.planning.timing import progress_limit, seconds_left
+from tasks.child.awake import awake_seconds
+
+
+def frame_seconds_of(plan: Plan) -> FrameSeconds:
+    """Predicted seconds of a frame; plans of earlier versions have only the whole time."""
+    if plan.frame_seconds is not None:
+        return plan.frame_seconds
+    per_frame = plan.eta_seconds / max(1, plan.video.num_frames)
+    mpx = plan.width * plan.height / 1e6
+    return FrameSeconds(engine=per_frame, encoder=0.0, beside=True, mpx=mpx)
+
+
+class Pace:
+    """The progress of one child, from when its engine is ready."""
+
+    def __init__(self, plan: Plan, *, pending_frames: int, slowest: float = 0.0) -> None:
+        """Count from now on.
+
+        Args:
+            plan: of the job.
+            pending_frames: frames of the segments that the child was asked for.
+            slowest: seconds of a frame that an earlier child of the job took.
+        """
+        self._plan, self.pending_frames = plan, pending_frames
+        self.kept_frames = plan.video.num_frames - pending_frames
+        """Frames that were finished before this child began."""
+        self._frame = frame_seconds_of(plan)
+        self._slowest = max(slowest, self._frame.seconds)
+        self._began = self._moved_at = awake_seconds()
+        self._now = Progressed(restored=0, work=0.0, encoded=0)
+        self._most_work = 0.0
+
+    def note(self, progress: Progressed) -> None:
+        """Take what the child says."""
+        self._now = progress
+        if progress.work + progress.encoded / 1e6 > self._most_work:
+            self._most_work = progress.work + progress.encoded / 1e6
+            self._moved_at = awake_seconds()
+
+    @property
+    def frames(self) -> int:
+        """Restored frames of the job."""
+        return self.kept_frames + self._now.restored
+
+    @property
+    def work(self) -> float:
+        """The same, with what is done of the frames that are being made."""
+        return self.kept_frames + self._now.work
+
+    @property
+    def seconds(self) -> float:
+        """Awake seconds since the engine was ready."""
+        return awake_seconds() - self._began
+
+    @property
+    def slowest(self) -> float:
+        """Seconds of a frame: predicted, or as measured by now, whichever is more."""
+        if self._most_work < 1:
+            return self._slowest
+        return max(self._slowest, self.seconds / self._most_work)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the job's output is stored."""
+        return seconds_left(
+            self._frame,
+            self.pending_frames,
+            work=self._now.work,
+            encoded=self._now.encoded,
+            awake=self.seconds,
+        )
+
+    def stands_still(self, stall_seconds: float) -> float | None:
+        """Seconds without any progress, if that is longer than it may be; else None."""
+        still = awake_seconds() - self._moved_at
+        limit = progress_limit(self._plan, stall_seconds=stall_seconds, per_frame=self.slowest)
+        return still if still > limit else None
