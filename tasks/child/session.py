@@ -39,6 +39,11 @@ class SegmentWatch:
         self._pending = pending_segments(self._job_dir, self._plan)
         self.reused = job.num_segments - len(self._pending)
         """Segments that an earlier run has made."""
+        self.frames_reused = sum(
+            segment.num_frames
+            for segment in self._plan.segments
+            if segment.index not in self._pending
+        )
         self._deadline = time.monotonic() + job.job_limit_seconds
         self._child: Child | None = None
         self._ready = False
