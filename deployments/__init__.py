@@ -1,0 +1,5 @@
+"""What is started. Every program of ours imports this package before it imports Prefect."""
+
+from deployments.host.quiet import keep_prefect_quiet
+
+keep_prefect_quiet()

@@ -131,5 +131,11 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         joined = stitch(job)
         stored = verify(upload(joined, job.output_name), joined)
-        seconds = time.monotonic() - began
-        return finish(job, joined, stored, seconds=seconds, segments_reused=inference.reused)
+        return finish(
+            job,
+            joined,
+            stored,
+            seconds=time.monotonic() - began,
+            segments_reused=inference.reused,
+            frames_reused=inference.frames_reused,
+        )

@@ -375,6 +375,12 @@ class UpscaleResult(Record):
     notes: tuple[str, ...] = ()
     preview_path: str | None = None
     """Before/after picture on the machine that ran the job."""
+    source_name: str = ""
+    """The source's name for people; "" in records of older versions."""
+    frames_reused: int = 0
+    """Frames that an earlier run had made."""
+    already_done: bool = False
+    """Whether an earlier run had finished the video, so that this one made nothing."""
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

@@ -5,16 +5,15 @@ answered at once. deployments/host/exits.py lists the exit codes.
 """
 
 import os
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from deployments.cli.jobs import cancel, logs, status, submit
+from deployments.cli.jobs import cancel, jobs, logs, status, submit
 from deployments.cli.options import (
     AsJson,
     BatchSize,
@@ -32,12 +31,20 @@ from deployments.cli.options import (
     check_file,
     request_of,
 )
+from deployments.cli.output import (
+    Output,
+    as_json_line,
+    check_work_dir,
+    chosen_output,
+    delivered_to,
+    ending,
+)
 from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
-from deployments.host.exits import console, exit_codes
-from seedvr2_core.errors import InvalidRequestError
+from deployments.cli.words import absolute
+from deployments.host.exits import console, exit_codes, say, tell, tell_of_errors
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -49,12 +56,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Restore and upscale videos with SeedVR2.
 
-    `seedvr2 upscale VIDEO` works on this machine. `submit`, `status`, `cancel` and `logs` talk to a
-    gateway, which `seedvr2 serve` starts.""",
+    `seedvr2 upscale VIDEO` works on this machine. `submit`, `status`, `jobs`, `cancel` and `logs`
+    talk to a gateway, which `seedvr2 serve` starts.""",
 )
 app.add_typer(weights_app, name="weights")
 
 KEPT = "finished segments are kept"
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"seedvr2 {version('seedvr2-prefect')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_all(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; --version has ended the program by now."""
+    del show_version
 
 
 @app.command()
@@ -71,15 +96,22 @@ def upscale(
     preset: Preset = "medium",
     fresh: Fresh = False,
     output: Annotated[
-        Path | None, typer.Option(help="File to write; default: a new one in WORK_DIR/output.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The .mp4 file to write; default: a new one in WORK_DIR/output."
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
+    ] = False,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Upscale a video on this machine.
 
     The last line of stdout is the path of the result, or its address if the storage is remote.
-    After an interruption the same command goes on after the last finished segment.
+    After an interruption the same command goes on after the last finished segment. No file is ever
+    replaced without --overwrite, and the source never is.
     """
     with exit_codes(KEPT):
         _use_settings(work_dir)
@@ -96,10 +128,12 @@ def upscale(
             preset=preset,
             fresh=fresh,
         )
-        _check_output(output)
-        result = _run_flow(request)
-        location = _copy_result(result, output)
-    typer.echo(result.model_dump_json() if as_json else location)
+        check_work_dir(get_settings())
+        chosen = chosen_output(output, request, get_settings(), overwrite=overwrite)
+        result = _run_flow(request, chosen)
+        for line in ending(result):
+            say(line)
+    tell(as_json_line(result) if as_json else str(result.output_path or result.cdn_url))
 
 
 @app.command()
@@ -128,7 +162,7 @@ def plan(
             temporal_overlap=temporal_overlap,
         )
         summary = planned_summary(request, get_settings())
-    typer.echo(summary.model_dump_json() if as_json else summary.as_text())
+    tell(summary.model_dump_json() if as_json else summary.as_text())
 
 
 @app.command()
@@ -142,13 +176,13 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     with exit_codes(KEPT):
         _use_settings(work_dir)
         report = examine(get_settings())
-    typer.echo(report.model_dump_json() if as_json else report.as_text())
+    tell(report.model_dump_json() if as_json else report.as_text())
     raise typer.Exit(0 if report.usable else 1)
 
 
 app.command()(selfcheck)
 app.command()(serve)
-for command in (submit, status, cancel, logs):
+for command in (submit, status, jobs, cancel, logs):
     app.command()(command)
 
 
@@ -156,7 +190,8 @@ def _use_settings(work_dir: Path | None) -> None:
     """Use settings that fit one's own machine: they allow local files and running without a GPU."""
     settings = Settings(allow_local_files=True, allow_cpu_engine=True)
     if work_dir is not None:
-        settings = settings.model_copy(update={"work_dir": work_dir.expanduser().absolute()})
+        chosen = absolute(work_dir, "--work-dir")
+        settings = settings.model_copy(update={"work_dir": chosen})
     use_settings(settings)
 
 
@@ -169,23 +204,7 @@ def _checked_request(sources: list[str] | None, **options: object) -> UpscaleReq
     return request
 
 
-def _check_output(output: Path | None) -> None:
-    """Check, before anything runs, that the result can be copied to `output`."""
-    if output is None:
-        return
-    storage = get_settings().storage
-    if storage != "local":
-        raise InvalidRequestError(
-            f"--output needs the local storage, got SEEDVR2_STORAGE={storage}; leave --output out, "
-            "the command then prints the result's address"
-        )
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise InvalidRequestError(
-            f"--output must name a file in a folder that exists, got {output}"
-        )
-
-
-def _run_flow(request: UpscaleRequest) -> UpscaleResult:
+def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
     """Run the flow in this process and show its progress."""
     # Prefect prints errors with tracebacks. We print one sentence; the run's logs keep the rest.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -193,7 +212,12 @@ def _run_flow(request: UpscaleRequest) -> UpscaleResult:
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
     from tasks.run.record import shown_to
 
-    with open_display(console) as display, shown_to(display), _prefect_api():
+    with (
+        delivered_to(output),
+        open_display(console) as display,
+        shown_to(display),
+        _prefect_api(),
+    ):
         from flows.upscale import upscale as upscale_flow
 
         return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
@@ -218,24 +242,11 @@ def _prefect_api() -> Iterator[None]:
         yield
 
 
-def _copy_result(result: UpscaleResult, output: Path | None) -> str:
-    """Copy the result to `output`, if that is given; returns its path or address."""
-    stored = result.output_path
-    if output is None or stored is None:
-        return stored or str(result.cdn_url)
-    part = output.with_name(output.name + ".part")
-    try:
-        shutil.copyfile(stored, part)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
-    return str(output.absolute())
-
-
 def main() -> None:
     """Run the `seedvr2` script."""
+    tell_of_errors()
     app()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

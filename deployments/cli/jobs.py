@@ -1,6 +1,6 @@
-"""`seedvr2 submit`, `status`, `cancel` and `logs`: jobs of a gateway, here or on another machine.
+"""`seedvr2 submit`, `status`, `jobs`, `cancel` and `logs`: the jobs of a gateway.
 
-All four use the gateway's HTTP API and need no Prefect. The gateway is the one of --gateway or
+All use the gateway's HTTP API and need no Prefect. The gateway is the one of --gateway or
 SEEDVR2_GATEWAY_URL, else the one that `seedvr2 serve` starts on this machine.
 """
 
@@ -31,7 +31,7 @@ from deployments.cli.options import (
 )
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.gateway.client import Answer, GatewayClient
-from deployments.host.exits import console, exit_codes, say
+from deployments.host.exits import console, exit_codes, say, tell
 from tasks.settings import Settings
 
 KEPT = "the job goes on"
@@ -112,6 +112,25 @@ def status(
         _print_status(client.status(job), as_json)
 
 
+def jobs(
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100, help="How many jobs to show.")
+    ] = 20,
+    gateway: GatewayUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the gateway's jobs, newest first.
+
+    With --json every line is one JSON object, as `status` prints it.
+    """
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
+        found = client.jobs(limit)
+        for job in found:
+            tell(json.dumps(job) if as_json else _job_line(job))
+        if not found:
+            say("the gateway has no jobs")
+
+
 def cancel(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
     """Cancel a job; finished segments are kept."""
     with exit_codes(KEPT), _open_gateway(gateway) as client:
@@ -138,7 +157,7 @@ def logs(
             if follow and ended:
                 time.sleep(_FOLLOW_SECONDS)  # the last batch of lines may still be on the way
             for entry in client.logs(job, seen, after):
-                typer.echo(json.dumps(entry) if as_json else _log_line(entry))
+                tell(json.dumps(entry) if as_json else _log_line(entry))
                 after = _earlier(entry["at"])
             if ended:
                 return
@@ -167,7 +186,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
     elif job["status"] == "completed":
-        typer.echo(job["download_url"] or job["output_path"])
+        tell(job["download_url"] or job["output_path"])
     if job["status"] != "completed":
         say(f"error: job {job_id} has {job['status']}: {job['error']}")
         raise typer.Exit(1)
@@ -178,10 +197,18 @@ def _print_status(job: Answer, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
         return
-    typer.echo(status_line(job))
+    tell(status_line(job))
     for name in ("download_url", "output_path", "error"):
         if job[name]:
-            typer.echo(f"{name}: {job[name]}")
+            tell(f"{name}: {job[name]}")
+
+
+def _job_line(job: Answer) -> str:
+    """A job in a list: when it was submitted, of what, and its state."""
+    at = datetime.fromisoformat(job["submitted_at"]).astimezone() if job["submitted_at"] else None
+    when = f"{at:%Y-%m-%d %H:%M}" if at else "-"
+    what = job.get("source_name") or job["filename"] or f"to {job['resolution']}"
+    return f"{job['job_id']}  {when}  {what}: {status_line(job)}"
 
 
 def _log_line(entry: dict[str, Any]) -> str:

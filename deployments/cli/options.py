@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.words import absolute
 from seedvr2_core.errors import InvalidRequestError
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
@@ -13,7 +14,15 @@ from tasks.sources import check_source
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
 ]
-Resolution = Annotated[str, typer.Option(help="Size of the output: 720p, 1080p, 2k or 4k.")]
+Resolution = Annotated[
+    str,
+    typer.Option(
+        "--resolution",
+        "-r",
+        help="Size of the output by its area: 720p, 1080p, 2k or 4k; or by its shorter side: "
+        "short:720, short:1080, short:1440 or short:2160.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -62,8 +71,8 @@ def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
         )
     if "://" in sources[0]:
         return check_request(video_url=sources[0], **options)
-    path = str(Path(sources[0]).expanduser().absolute())
-    return check_request(video_path=path, **options)
+    path = absolute(Path(sources[0]), "SOURCE")
+    return check_request(video_path=str(path), **options)
 
 
 def check_file(request: UpscaleRequest, settings: Settings) -> None:

@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 
 from deployments.cli.options import AsJson
+from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGETS_PX, target_size
@@ -153,7 +154,7 @@ def _run_checks(
     """
     from seedvr2_core.selfcheck.run import run_selfcheck
 
-    out = out.expanduser().absolute()
+    out = absolute(out, "--out")
     _make_folder(out)
     tell = say if quiet else typer.echo
     tell(
@@ -244,7 +245,7 @@ def _setup(
     name, kind, free_bytes = _find_device(device)
     return CheckSetup(
         model=model,
-        weights_dir=weights.expanduser().absolute(),
+        weights_dir=absolute(weights, "--weights"),
         clip=clip,
         width=width,
         height=height,

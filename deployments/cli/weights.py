@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.cli.options import AsJson
+from deployments.cli.words import absolute, counted
 from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.settings import Settings, get_settings
+from tasks.sources.names import printable
 
 if TYPE_CHECKING:
     from seedvr2_core.weights.folder import Catalog, Inventory, WeightsFile
@@ -154,12 +156,12 @@ def _raise_on_faults(report: WeightsReport) -> None:
         )
     if report.faulty:
         names = ", ".join(file.name for file in report.faulty)
-        raise CheckpointError(f"{len(report.faulty)} files must not be used: {names}")
+        raise CheckpointError(f"{counted(len(report.faulty), 'file')} must not be used: {names}")
 
 
 def _settings(weights_dir: Path | None) -> Settings:
     """The settings in force, with `weights_dir` in place of theirs if it is given."""
-    given = {"weights_dir": weights_dir.expanduser().absolute()} if weights_dir else {}
+    given = {"weights_dir": absolute(weights_dir, "--weights-dir")} if weights_dir else {}
     return get_settings().model_copy(update=given)
 
 
@@ -210,7 +212,11 @@ def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> W
         models.append(ModelReport(name=name, ready=not missing, missing=missing))
     refused = [
         FileReport(
-            name=path.name, part=None, size_bytes=_size(path), status="refused", notes=(reason,)
+            name=printable(path.name),
+            part=None,
+            size_bytes=_size(path),
+            status="refused",
+            notes=(reason,),
         )
         for path, reason in inventory.refused.items()
     ]
@@ -231,7 +237,7 @@ def _size(path: Path) -> int:
 
 def _file_report(file: "WeightsFile") -> FileReport:
     return FileReport(
-        name=file.path.name,
+        name=printable(file.path.name),
         part=file.part,
         dtypes=file.dtypes,
         size_bytes=file.num_bytes,

@@ -80,6 +80,10 @@ class GatewayClient:
         """Read a job's state, progress and result."""
         return self._ask("GET", f"/status/{quote(job_id, safe='')}")
 
+    def jobs(self, limit: int) -> list[Answer]:
+        """The newest jobs, each as `status` returns it."""
+        return self._ask("GET", "/jobs", params={"limit": limit})["jobs"]
+
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""
         return self._ask("POST", f"/cancel/{quote(job_id, safe='')}")

@@ -1,23 +1,76 @@
 """How our commands end: with one sentence for people and an exit code for scripts.
 
-Exit codes: 0 success, 1 the work failed, 2 the input is wrong, 130 interrupted by Ctrl-C.
+Exit codes: 0 success, 1 the work failed, 2 the input is wrong, 130 interrupted by Ctrl-C. No
+traceback is shown: an error that we did not expect is written to a file that the sentence names.
 """
 
-from collections.abc import Iterator
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from seedvr2_core.errors import SeedVR2Error
+from tasks.sources.names import printable
 
 console = Console(stderr=True)
 """All text for people goes to stderr; stdout holds only the result."""
 
+_ADVICE: Mapping[int, str] = {
+    errno.EACCES: "give this user the right to it, or name another place",
+    errno.EPERM: "give this user the right to it, or name another place",
+    errno.EROFS: "name a place on another file system",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file: check the path",
+    errno.EISDIR: "name a file, not a folder",
+    errno.EEXIST: "name another place, or move what is there",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "its links lead in a circle: check the path",
+    errno.EINVAL: "check the path",
+}
+"""What to do about errors that the input caused (exit code 2)."""
+_MACHINE_ADVICE: Mapping[int, str] = {
+    errno.ENOSPC: "make room and run it again",
+    errno.EDQUOT: "make room and run it again",
+    errno.EFBIG: "the file system takes no larger files: name a place on another one",
+    errno.EIO: "the disk or its connection fails: look at the system's log",
+    errno.ESTALE: "the network file system was mounted anew: run it again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the machine has too many open files",
+    errno.EADDRINUSE: "another process has that port: stop it or choose another port",
+}
+"""What to do about the others (exit code 1)."""
+
 
 def say(text: str) -> None:
-    """Print a line for people, unchanged."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line for people; what could steer their terminal is shown as an escape code."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """Print the result on stdout: as it is for scripts, harmless for a terminal."""
+    if sys.stdout.isatty():
+        typer.echo(printable(text))
+    else:
+        typer.echo(os.fsencode(text))
+
+
+def os_error_sentence(error: OSError) -> str:
+    """Say what the system refused, about which file, and what to do."""
+    place = error.filename if isinstance(error.filename, str) else ""
+    if isinstance(error.filename, bytes):
+        place = os.fsdecode(error.filename)
+    code = error.errno or 0
+    advice = _ADVICE.get(code) or _MACHINE_ADVICE.get(code) or "look at the system's log"
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{place + ': ' if place else ''}{reason}; {advice}"
 
 
 @contextmanager
@@ -32,6 +85,50 @@ def exit_codes(kept: str) -> Iterator[None]:
     except SeedVR2Error as error:
         say(f"error: {error}")
         raise typer.Exit(2 if error.user_mistake else 1) from error
+    except ValidationError as error:
+        if error.title != "Settings":
+            raise
+        say(f"error: {_settings_sentence(error)}")
+        raise typer.Exit(2) from error
+    except BrokenPipeError:
+        raise  # whoever read our output has gone: click ends the command
+    except OSError as error:
+        say(f"error: {os_error_sentence(error)}")
+        raise typer.Exit(2 if error.errno in _ADVICE else 1) from error
     except KeyboardInterrupt as error:
         say(f"interrupted; {kept}: run it again to go on")
         raise typer.Exit(130) from error
+
+
+def _settings_sentence(error: ValidationError) -> str:
+    """What is wrong with the settings; values are not shown, because some are secrets."""
+    told = []
+    for one in error.errors(include_input=False):
+        name = str(one["loc"][0]) if one["loc"] else "settings"
+        variable = name if name.isupper() else f"SEEDVR2_{name.upper()}"
+        told.append(f"{variable}: {str(one['msg']).removeprefix('Value error, ')}")
+    return "; ".join(told)
+
+
+def tell_of_errors() -> None:
+    """Show errors that nothing has handled as one sentence, in place of Python's traceback."""
+    sys.excepthook = _tell_unexpected
+
+
+def _tell_unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Write the traceback to a file and say where it is."""
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, OSError):
+        first = os_error_sentence(error)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="seedvr2-error-", suffix=".log", delete=False, errors="backslashreplace"
+        ) as log:
+            log.write(lines)
+        where = f"; the details are in {log.name}"
+    except OSError:
+        where = "; its details could not be written"
+    say(f"error: unexpected {kind.__name__}: {first[:300]}{where}")

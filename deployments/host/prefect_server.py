@@ -141,7 +141,7 @@ def main() -> None:
 
 def _settings(address: str, *, full: bool) -> dict[str, str]:
     """Prefect's settings: which services run, and where the UI finds the API."""
-    common = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT__SERVER_FINAL": "1"}
+    common = {"PREFECT__SERVER_FINAL": "1"}
     if not full:
         return common | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     return common | {"PREFECT_UI_ENABLED": "1", "PREFECT_SERVER_UI_API_URL": f"{address}/api"}

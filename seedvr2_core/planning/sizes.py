@@ -16,6 +16,8 @@ BUDGETS_PX: Mapping[str, int] = {
 }
 """Pixels of the output picture for each resolution that a request can ask for. The sides follow the
 displayed aspect ratio of the source."""
+OUTPUT_ENDINGS = (".mp4",)
+"""Endings of the files that we write; another one would promise another container."""
 
 
 def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:

@@ -46,6 +46,11 @@ class SegmentWatch:
         self._pending = pending_segments(self._job_dir, self._plan)
         self.reused = job.num_segments - len(self._pending)
         """Segments that an earlier run has made."""
+        self.frames_reused = sum(
+            segment.num_frames
+            for segment in self._plan.segments
+            if segment.index not in self._pending
+        )
         # Only an operator sets a limit of the job.
         limit = job.job_limit_seconds
         self._deadline = inf if limit is None else awake_seconds() + limit

@@ -1,22 +1,31 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
+import shutil
+from pathlib import Path
+
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
-from seedvr2_core.files import read_record
+from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.files.durable import write_bytes
-from seedvr2_core.files.space import check_room
+from seedvr2_core.files.place import place
+from seedvr2_core.files.space import check_room, is_full
 from seedvr2_core.job import JobDir, deviations
 from seedvr2_core.job.sidecar import finished_sizes
-from seedvr2_core.job.space import bytes_needed
+from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.planning import Plan
 from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
-from tasks.storage import open_storage
+from tasks.storage import Stored, open_storage
+from tasks.storage.base import candidates, translated
+from tasks.storage.open import storage_folder
+
+PREVIEW_ENDING = ".before-after.jpg"
+"""What the name of the before/after picture adds to the video's, beside which it lies."""
 
 
 @step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
@@ -36,21 +45,49 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
     earlier = _read_result(job)
     if earlier is None:
         return None
-    found = open_storage(get_settings()).stat(earlier.filename)
-    if found is None or found.sha256 != earlier.sha256:
+    found = _find_stored(job, earlier)
+    if found is None:
         get_run_logger().warning(
             "%s is not in storage any more; it is made again", earlier.filename
         )
         return None
-    get_run_logger().info("%s is in storage already", earlier.filename)
+    get_run_logger().info("%s is there already", found.name)
+    preview = Path(earlier.preview_path) if earlier.preview_path else None
     changes = {
         "job_id": str(flow_run.id),
+        "filename": found.name,
         "cdn_url": found.url,
         "output_path": str(found.path) if found.path else None,
+        "preview_path": _placed_preview(preview, found.path),
+        "source_name": job.source.name,
         "seconds": round(seconds, 2),
         "segments_reused": job.num_segments,
+        "frames_reused": job.num_frames,
+        "already_done": True,
     }
     return _close(job, earlier.model_copy(update=changes))
+
+
+def _find_stored(job: PlannedJob, earlier: UpscaleResult) -> Stored | None:
+    """The earlier output where this run wants it; None if its bytes are nowhere any more.
+
+    An earlier run may have stored it elsewhere on this machine: in a file that its caller named, or
+    in the folder while now a file is named. Then it is stored again from there.
+    """
+    storage = open_storage(get_settings())
+    found = storage.stat(earlier.filename)
+    if found is not None and found.sha256 == earlier.sha256:
+        return found
+    elsewhere = Path(earlier.output_path) if earlier.output_path else None
+    if elsewhere is None or not elsewhere.is_file() or file_sha256(elsewhere) != earlier.sha256:
+        return None
+    # Storages may link the file they are given, and who edits one of two files must not change the
+    # other. So they get a copy.
+    job_dir = JobDir(job.job_dir)
+    with translated(f"copying {elsewhere}"):
+        shutil.copyfile(elsewhere, job_dir.output_part_path)
+        job_dir.output_part_path.replace(job_dir.output_path)
+    return storage.put(job_dir.output_path, job.output_name, sha256=earlier.sha256)
 
 
 def _read_result(job: PlannedJob) -> UpscaleResult | None:
@@ -80,8 +117,15 @@ def make_room(job: PlannedJob) -> None:
     plan = read_record(job_dir.plan_path, Plan)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
     pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).exists()]
-    need = bytes_needed(plan, pending, finished_sizes(job_dir, plan))
-    check_room(job_dir.path, need, doing="the job")
+    finished = finished_sizes(job_dir, plan)
+    check_room(job_dir.path, bytes_needed(plan, pending, finished), doing="the job")
+    folder = storage_folder(get_settings())
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_dev != job_dir.path.stat().st_dev:  # else the output will be a link
+        size = round(bytes_per_frame(plan, finished) * plan.video.num_frames)
+        check_room(folder, size, doing="the finished video")
 
 
 @step(name="finish", retries=10, retry_delay_seconds=[1, 2, 5, 10, 30, 30, 30, 30, 30, 30])
@@ -92,6 +136,7 @@ def finish(
     *,
     seconds: float,
     segments_reused: int,
+    frames_reused: int,
 ) -> UpscaleResult:
     """Record the result, on disk first and then in Prefect, and remove the job's pieces.
 
@@ -101,9 +146,11 @@ def finish(
         stored: the same file in storage, verified.
         seconds: how long this run has taken.
         segments_reused: how many segments an earlier run had made.
+        frames_reused: how many frames they have.
 
-    Side effects: writes jobs/<job_key>/result.json and the result artifact; removes segments,
-        latents and the joined file (unless SEEDVR2_KEEP_SEGMENTS is on).
+    Side effects: writes jobs/<job_key>/result.json, the before/after picture beside the output, if
+        that is on this machine, and the result artifact; removes segments, latents and the joined
+        file (unless SEEDVR2_KEEP_SEGMENTS is on).
     Retries: for about three minutes, in case the Prefect server is away.
     """
     job_dir = JobDir(job.job_dir)
@@ -114,7 +161,8 @@ def finish(
         filename=stored.name,
         cdn_url=stored.url,
         output_path=str(stored.path) if stored.path else None,
-        preview_path=str(joined.preview) if joined.preview else None,
+        preview_path=_placed_preview(joined.preview, stored.path),
+        source_name=job.source.name,
         input_size_mb=round(job.source.num_bytes / 1e6, 3),
         output_size_mb=round(stored.num_bytes / 1e6, 3),
         sha256=stored.sha256,
@@ -124,16 +172,63 @@ def finish(
         frames=joined.num_frames,
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
+        frames_reused=frames_reused,
         notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
     )
     return _close(job, result)
 
 
+def _placed_preview(preview: Path | None, output: Path | None) -> str | None:
+    """Put the before/after picture beside the output, if that is on this machine.
+
+    Returns:
+        Where it is. If it cannot be put there, that is where it was; None if there is none.
+    """
+    if preview is None or not preview.is_file():
+        return None
+    if output is None:
+        return str(preview)
+    try:
+        sha256 = file_sha256(preview)
+        for name in candidates(output.stem + PREVIEW_ENDING):
+            target = output.with_name(name)
+            if place(preview, target, part_name=f".{sha256}.part"):
+                return str(target)
+            if target.is_file() and file_sha256(target) == sha256:
+                return str(target)
+    except OSError as error:
+        get_run_logger().warning("the before/after picture stays in %s: %s", preview, error)
+    return str(preview)
+
+
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
-    """Record the result and remove the pieces that it was made of."""
+    """Record the result and remove the pieces that it was made of.
+
+    The video is stored and verified, so a disk that takes no record does not fail the job.
+    """
     job_dir = JobDir(job.job_dir)
-    write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
+    try:
+        _write_result(job_dir, result)
+    except OSError as error:
+        note = (
+            f"{job_dir.result_path} could not be written ({error.strerror}), so the same request "
+            "would make the video again"
+        )
+        get_run_logger().warning("%s", note)
+        result = result.model_copy(update={"notes": (*result.notes, note)})
     publish_result(result)
     if not get_settings().keep_segments:
         remove_pieces(job_dir)
     return result
+
+
+def _write_result(job_dir: JobDir, result: UpscaleResult) -> None:
+    """Write result.json; on a full disk the job's pieces, which are not needed now, make room."""
+    content = result.model_dump_json(indent=2).encode()
+    try:
+        write_bytes(job_dir.result_path, content)
+    except OSError as error:
+        if not is_full(error) or get_settings().keep_segments:
+            raise
+        remove_pieces(job_dir)
+        write_bytes(job_dir.result_path, content)

@@ -1,5 +1,6 @@
 """Names that people give sources, made harmless: for titles, output names and results."""
 
+import unicodedata
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -31,3 +32,22 @@ def name_in(source: str) -> str:
         return plain_name(path.rstrip("/"))
     except ValueError:
         return ""
+
+
+def printable(text: str) -> str:
+    """The text with everything that could steer a terminal shown as an escape code.
+
+    Spaces and line breaks stay. Bytes of a file name that are no UTF-8 are shown as \\xNN.
+    """
+    return "".join(c if _is_harmless(c) else _escaped(c) for c in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char == "\n" or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode (surrogateescape)
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,27 +1,21 @@
 """A folder of this machine as storage."""
 
-import errno
-import os
-import shutil
 from pathlib import Path
 from urllib.parse import quote
 
 from seedvr2_core.errors import StorageError
 from seedvr2_core.files import file_sha256
-from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.durable import sync_file
+from seedvr2_core.files.place import place
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
-
-_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LocalStorage:
     """Stores files in a folder (see `base.Storage`).
 
-    On the same file system a file is stored as a hard link: its bytes are not copied, and taking a
-    name is one step that fails if the name is taken. Both names then share the same bytes, which
-    is safe because nobody opens a finished file for writing again: a job replaces its output by
-    rename and removes it by unlink. From another file system the file is copied under a temporary
-    name, synced, and then given its name.
+    On the same file system a file is stored as a hard link, so its bytes are not copied (see
+    `seedvr2_core.files.place`). A job replaces its output by rename and removes it by unlink, so it
+    never changes the bytes that both names share.
     """
 
     def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
@@ -82,47 +76,12 @@ class LocalStorage:
     def _claim(self, path: Path, target: Path, sha256: str) -> bool:
         """Store the file under `target` if that name is free; False if it is taken.
 
-        The bytes first get a temporary name, which no output can have because of its dot. It is
-        made from the digest alone, so that it replaces what a killed run has left.
+        The temporary name is made from the digest alone, so that it replaces what a killed run has
+        left. No output can have it because of its dot.
         """
-        if target.exists():
-            return False
-        staged = self._folder / f".{sha256}.part"
-        staged.unlink(missing_ok=True)
-        try:
-            _bring(path, staged)
-            return _publish(staged, target)
-        finally:
-            staged.unlink(missing_ok=True)
+        return place(path, target, part_name=f".{sha256}.part")
 
 
 def _holds(target: Path, num_bytes: int, sha256: str) -> bool:
     """Whether this file exists and has these bytes."""
     return target.is_file() and target.stat().st_size == num_bytes and file_sha256(target) == sha256
-
-
-def _bring(path: Path, staged: Path) -> None:
-    """Link the file to its temporary name, or copy it if it cannot be linked."""
-    try:
-        os.link(path, staged)
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
-        shutil.copyfile(path, staged)
-        sync_file(staged)
-
-
-def _publish(staged: Path, target: Path) -> bool:
-    """Give the file its name; False if the name was taken in the meantime."""
-    try:
-        os.link(staged, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
-        # This file system has no hard links. A rename replaces a file that another run has put
-        # there just now, so of two such runs the later one wins.
-        staged.replace(target)
-    sync_directory(target.parent)
-    return True

@@ -1,22 +1,50 @@
 """Chooses the storage that the settings name, and checks it before a job begins."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
+from seedvr2_core.files.place import try_writing
 from tasks.settings import Settings
 from tasks.storage.base import Storage
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
 from tasks.storage.local import LocalStorage
+from tasks.storage.one_file import FileStorage, OutputFile
 
 logger = logging.getLogger(__name__)
+
+# A context variable, so that two runs in one process do not see each other's.
+_output: ContextVar[OutputFile | None] = ContextVar("output", default=None)
+
+
+@contextlib.contextmanager
+def stored_as(output: OutputFile | None) -> Iterator[None]:
+    """Let the jobs that run inside the `with` block store their result as this file.
+
+    It takes the place of the storage that the settings name; None: that storage is used.
+    """
+    token = _output.set(output)
+    try:
+        yield
+    finally:
+        _output.reset(token)
+
+
+def storage_folder(settings: Settings) -> Path | None:
+    """The folder that results are written to; None if it is not on this machine."""
+    if output := _output.get():
+        return FileStorage(output).folder
+    return settings.storage_dir if settings.storage == "local" else None
 
 
 def open_storage(
     settings: Settings, *, on_sent: Callable[[int, int], None] | None = None
 ) -> Storage:
-    """The storage that the settings name.
+    """The storage that the settings name, or the file of `stored_as`.
 
     Args:
         settings: of this installation.
@@ -26,6 +54,8 @@ def open_storage(
     Raises:
         StorageRefusedError: a setting that the storage needs is missing or wrong.
     """
+    if output := _output.get():
+        return FileStorage(output)
     if settings.storage == "bunny":
         return BunnyStorage(read_zone(settings), on_sent=on_sent)
     return LocalStorage(settings.storage_dir, public_url=settings.public_url)
@@ -37,9 +67,19 @@ def check_storage(settings: Settings) -> None:
     If the storage does not answer, that is only a warning: it may answer when the video is done.
 
     Raises:
-        StorageRefusedError: credentials are missing, or the storage refuses them.
+        StorageRefusedError: credentials are missing, or the storage refuses them; the folder
+            cannot be written.
     """
-    if settings.storage == "local":
+    folder = storage_folder(settings)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try_writing(folder)
+        except OSError as error:
+            raise StorageRefusedError(
+                f"the output folder {folder} cannot be written: {error.strerror}; make room or "
+                "give it to this user, or name another one with SEEDVR2_OUTPUT_DIR"
+            ) from error
         return
     try:
         open_storage(settings).stat("seedvr2-door-check.mp4")

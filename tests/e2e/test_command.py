@@ -135,7 +135,19 @@ def test_upscale_of_an_address_prints_the_path_last(
     assert (result["frames"], result["status"]) == (75, "completed")
     assert "secret-token" not in done.stdout + done.stderr + told.read_text()
     assert probe_video(output).num_frames == 75
-    assert list(output.parent.iterdir()) == [output]
+    picture = output.with_name("mine.before-after.jpg")
+    assert sorted(output.parent.iterdir()) == [picture, output]
+    assert not (tmp_path / "work" / "output").exists(), "one copy on disk"
+    assert (result["filename"], result["output_path"]) == ("mine.mp4", str(output))
+    assert (result["source_name"], result["engine"]) == ("clip.mp4", "lanczos")
+    for line in (
+        f"done: {output}",
+        "1280x720, 75 frames, ",
+        "made by lanczos from clip.mp4",
+        "frames/s",
+        f"before and after: {picture}",
+    ):
+        assert line in done.stderr
 
 
 def test_embedded_server_leaves_nothing_behind(tmp_path: Path, demo_clip: Path) -> None:

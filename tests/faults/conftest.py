@@ -53,7 +53,7 @@ def undisturbed(finished: Callable[[str], FaultyJob]) -> Callable[[str], str]:
     """Engine -> the digest of a job that nothing disturbed."""
 
     def digest(model: str) -> str:
-        (output,) = (finished(model).work_dir / "output").iterdir()
+        (output,) = (finished(model).work_dir / "output").glob("*.mp4")
         return file_sha256(output)
 
     return digest

@@ -59,6 +59,8 @@ STORED_ROW = {
     "job_key": "0123456789abcccc",
     "job_id": "8c1f6c52-96c1-4b5a-9f0f-0d6f0f0a7a11",
 }
+ADDED_SINCE = {"source_name": "", "frames_reused": 0, "already_done": False}
+"""What rows of older versions lack."""
 STORED_RESULT = {
     "id": "5d1c0f7e-3b52-4c0e-8f67-6c2a4b8e9d10",
     "created": "2026-11-23T12:01:00Z",
@@ -202,5 +204,5 @@ def test_a_result_is_stored_as_before(in_api: None) -> None:
     publish_result(result())
     found = raw(UUID(str(STORED_ROW["job_id"])), RESULT_KEY)
     assert (found.key, found.type) == ("upscale-result", "table")
-    assert json.loads(str(found.data)) == [STORED_ROW]
-    assert read_result([found]) == STORED_ROW
+    assert json.loads(str(found.data)) == [STORED_ROW | ADDED_SINCE]
+    assert read_result([found]) == STORED_ROW | ADDED_SINCE

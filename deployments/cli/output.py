@@ -1,0 +1,159 @@
+"""Where `seedvr2 upscale` puts its result, checked before the work begins, and what it says at the
+end.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.cli.words import absolute, amount, counted, duration
+from seedvr2_core.errors import InvalidRequestError, ResourceError
+from seedvr2_core.files.place import try_writing
+from seedvr2_core.files.space import check_room
+from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult
+from tasks.settings import Settings
+from tasks.storage.one_file import OutputFile, check_output_file
+from tasks.storage.open import stored_as
+
+if TYPE_CHECKING:
+    from tasks.run.record import JobProgress
+
+
+def check_work_dir(settings: Settings) -> None:
+    """Make the work directory and write to it, so that no job begins that cannot keep its files.
+
+    Raises:
+        InvalidRequestError: it is a file, or cannot be made or written.
+        ResourceError: its disk is full.
+    """
+    folder = settings.work_dir.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, 0, doing="a job")
+        try_writing(folder)
+    except ResourceError as error:
+        raise ResourceError(f"the work directory's disk is full: {error}") from error
+    except OSError as error:
+        blocking = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), folder)
+        reason = f"{blocking} is no folder" if not blocking.is_dir() else error.strerror
+        raise InvalidRequestError(
+            f"the work directory {folder} cannot be used: {reason}; name another with --work-dir "
+            "or SEEDVR2_WORK_DIR"
+        ) from error
+
+
+class Output:
+    """The file that --output names. It also listens to the job, to refuse it once it is planned."""
+
+    def __init__(self, file: OutputFile, made_by: str | None) -> None:
+        """Use `chosen_output`.
+
+        Args:
+            file: the checked file.
+            made_by: key of the job that made the file that is there; None if there is none.
+        """
+        self.file = file
+        self._made_by = made_by
+
+    def planned(self, job: PlannedJob) -> None:
+        """Refuse a job that would make another video than the one that is there.
+
+        Raises:
+            InvalidRequestError: the file is another job's result.
+        """
+        if self._made_by not in (None, job.job_key):
+            raise InvalidRequestError(
+                f"the output file {self.file.path} is there already, made from another source or "
+                "with other options; choose another name, or replace it with --overwrite"
+            )
+
+    def progressed(self, progress: "JobProgress") -> None:
+        """Nothing: only the plan matters here."""
+
+
+def chosen_output(
+    path: Path | None, request: UpscaleRequest, settings: Settings, *, overwrite: bool
+) -> Output | None:
+    """Check the file that --output names; None if the option is not given.
+
+    A file that an earlier run of the command has made may be there: whether this is the same
+    request is known when the job is planned.
+
+    Raises:
+        InvalidRequestError: why the result cannot be written there.
+    """
+    if path is None:
+        if overwrite:
+            raise InvalidRequestError("--overwrite is about the file of --output, which is missing")
+        return None
+    if settings.storage != "local":
+        raise InvalidRequestError(
+            f"--output needs the local storage, got SEEDVR2_STORAGE={settings.storage}; leave "
+            "--output out, the command then prints the result's address"
+        )
+    wanted = absolute(path, "--output")
+    source = Path(request.video_path) if request.video_path else None
+    file = OutputFile(path=wanted, overwrite=overwrite, source=source)
+    made_by = None if overwrite or request.fresh else _maker(wanted, settings)
+    check_output_file(file if made_by is None else _with_overwrite(file))
+    return Output(file, made_by)
+
+
+def _with_overwrite(file: OutputFile) -> OutputFile:
+    """The same file, for a check that lets it exist."""
+    return OutputFile(path=file.path, overwrite=True, source=file.source)
+
+
+def _maker(path: Path, settings: Settings) -> str | None:
+    """Key of the job whose result this file is, byte for byte; None if there is none."""
+    from seedvr2_core.files import file_sha256
+
+    if not path.is_file():
+        return None
+    for record in settings.jobs_dir.glob("*/result.json"):
+        try:
+            made = UpscaleResult.model_validate_json(record.read_bytes())
+        except (OSError, ValueError):  # a job without a readable result has made no file here
+            continue
+        if made.output_path == str(path) and made.sha256 == file_sha256(path):
+            return made.job_key
+    return None
+
+
+@contextmanager
+def delivered_to(output: Output | None) -> Iterator[None]:
+    """Let the job inside the block store its result where the command wants it."""
+    if output is None:
+        yield
+        return
+    from tasks.run.record import shown_to
+
+    with stored_as(output.file), shown_to(output):
+        yield
+
+
+def ending(result: UpscaleResult) -> list[str]:
+    """What was made, for people: the file, the work, what was kept, where the picture is."""
+    place = result.output_path or result.cdn_url or result.filename
+    lines = [
+        f"{'already done' if result.already_done else 'done'}: {place}",
+        f"  {result.width}x{result.height}, {counted(result.frames, 'frame')}, "
+        f"{amount(result.output_size_mb)}, made by {result.engine} from {result.source_name}",
+    ]
+    if not result.already_done:
+        made = result.frames - result.frames_reused
+        rate = f", {made / result.seconds:.1f} frames/s" if made and result.seconds else ""
+        lines.append(f"  {duration(result.seconds)}{rate}")
+        if result.frames_reused:
+            lines.append(f"  {result.frames_reused} of {counted(result.frames, 'frame')} kept")
+    if result.preview_path:
+        lines.append(f"  before and after: {result.preview_path}")
+    return lines
+
+
+def as_json_line(result: UpscaleResult) -> str:
+    """The result as one line of JSON that holds ASCII alone, safe for any terminal."""
+    return json.dumps(result.model_dump(mode="json"))

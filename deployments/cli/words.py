@@ -1,0 +1,55 @@
+"""Numbers and names as the commands show them."""
+
+from pathlib import Path
+
+from seedvr2_core.errors import InvalidRequestError
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 frame", "2 frames"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def amount(megabytes: float) -> str:
+    """Megabytes, from a thousand on as gigabytes."""
+    return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds: "41 s", "3 min 05 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def absolute(path: Path, what: str) -> Path:
+    """The absolute path that a user means, with "~" replaced.
+
+    Args:
+        path: as it was given.
+        what: the option or argument that names it, for the message.
+
+    Raises:
+        InvalidRequestError: its bytes are no UTF-8, in which all records are written; or "~user"
+            names nobody.
+    """
+    try:
+        str(path).encode()
+        return path.expanduser().absolute()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"{what}: the name {path} holds bytes that are no UTF-8; rename it, or make a link "
+            "with a plain name to it (ln -s)"
+        ) from None
+    except RuntimeError:
+        raise InvalidRequestError(
+            f"{what}: {path} names the home of a user who is not known here; write the path in full"
+        ) from None
+    except FileNotFoundError:
+        raise InvalidRequestError(
+            f"{what}: {path} is relative, and the current folder was removed; change to another one"
+        ) from None
