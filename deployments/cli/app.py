@@ -16,6 +16,7 @@ import typer
 
 from deployments.cli.jobs import cancel, logs, status, submit
 from deployments.cli.options import (
+    AllowDamaged,
     AsJson,
     BatchSize,
     ColorCorrection,
@@ -36,7 +37,7 @@ from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
-from deployments.host.exits import console, exit_codes
+from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import InvalidRequestError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
@@ -69,6 +70,7 @@ def upscale(
     color_correction: ColorCorrection = "auto",
     crf: Crf = 18,
     preset: Preset = "medium",
+    allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: a new one in WORK_DIR/output.")
@@ -94,11 +96,14 @@ def upscale(
             color_correction=color_correction,
             crf=crf,
             preset=preset,
+            allow_damaged=allow_damaged,
             fresh=fresh,
         )
         _check_output(output)
         result = _run_flow(request)
         location = _copy_result(result, output)
+    for note in result.notes:
+        say(f"note: {note}")
     typer.echo(result.model_dump_json() if as_json else location)
 
 
@@ -109,6 +114,7 @@ def plan(
     model: Model = "auto",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
+    allow_damaged: AllowDamaged = False,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -126,6 +132,7 @@ def plan(
             model=model,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
+            allow_damaged=allow_damaged,
         )
         summary = planned_summary(request, get_settings())
     typer.echo(summary.model_dump_json() if as_json else summary.as_text())
