@@ -71,6 +71,7 @@ def upscale(
     color_correction: ColorCorrection = "auto",
     crf: int = 18,
     preset: Preset = "medium",
+    allow_damaged: bool = False,
     fresh: bool = False,
     callback_url: Text = "",
 ) -> State[UpscaleResult]:
@@ -90,6 +91,7 @@ def upscale(
         color_correction: how the colours are brought back to those of the source.
         crf: x264 quality. A smaller number gives a better picture and a larger file.
         preset: x264 speed.
+        allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         callback_url: http(s) address that is told how the run ended, by a signed POST, such as
             https://example.org/hook.
@@ -118,7 +120,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     end_earlier_attempts()
     leave_if_still_held()
     source = fetch(request)
-    probed = probe(source, request.model)
+    probed = probe(source, request.model, allow_damaged=request.allow_damaged)
     job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):

@@ -8,6 +8,7 @@ SeedVR2Error
 ├── SourceError                           the source could not be obtained
 │   ├── SourceRefusedError (ValueError)   it never will be: scheme, address, 404, too large
 │   └── SourceUnavailableError            it may be later: connection, 5xx, cut download
+├── FileReadError                         the machine failed to read a file: disk, network share
 ├── CheckpointError (ValueError)          weights missing, wrong, truncated or mixed up
 ├── ResourceError                         memory or disk does not suffice; says by how much
 │   └── DeviceMemoryError                 the device ran out of memory, on every rung of the ladder
@@ -71,6 +72,10 @@ class SourceRefusedError(SourceError, ValueError):
 
 class SourceUnavailableError(SourceError):
     """The source could not be obtained now; trying again may help."""
+
+
+class FileReadError(SeedVR2Error):
+    """The machine failed to read a file that is there: a bad disk, a network share that is away."""
 
 
 class CheckpointError(SeedVR2Error, ValueError):

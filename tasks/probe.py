@@ -11,7 +11,7 @@ from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import VideoInfo, ends_early
 from tasks.child import run_operation
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
@@ -21,8 +21,10 @@ from tasks.step import step
 
 
 @step(name="probe", retries=1, retry_delay_seconds=2)
-def probe(source: FetchedSource, model: str) -> ProbedSource:
+def probe(source: FetchedSource, model: str, *, allow_damaged: bool = False) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the engine needs them.
+
+    A source that ends before its header or index says is refused unless `allow_damaged` is set.
 
     Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
         upload that is no video.
@@ -33,14 +35,19 @@ def probe(source: FetchedSource, model: str) -> ProbedSource:
     folder = settings.probes_dir
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return probe_source(source, model, folder, settings)
+        return probe_source(source, model, folder, settings, allow_damaged=allow_damaged)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
 
 
 def probe_source(
-    source: FetchedSource, model: str, folder: Path, settings: Settings
+    source: FetchedSource,
+    model: str,
+    folder: Path,
+    settings: Settings,
+    *,
+    allow_damaged: bool = False,
 ) -> ProbedSource:
     """Probe the source in child processes; what they find is written into `folder`.
 
@@ -49,6 +56,8 @@ def probe_source(
     out = folder / f"{source.sha256}.json"
     found = run_operation(Probe(path=source.path, out=out), doing="probing the source")
     info = read_record(out, VideoInfo)
+    if info.ends_early and not allow_damaged:
+        raise ends_early(source.name, info.ends_early)
     width, height = info.upright_size
     probed = ProbedSource(
         source=source,

@@ -175,6 +175,12 @@ class UpscaleRequest(Record):
         description="Speed of the x264 encoder, from `ultrafast` to `veryslow`. "
         "A slower preset gives a smaller file of the same quality.",
     )
+    allow_damaged: bool = Field(
+        default=False,
+        description="Take a video that ends before its header or index says, as a file does that "
+        "was cut off, and upscale what is there. Off: such a file is refused, with how many frames "
+        "it has and should have.",
+    )
     fresh: bool = Field(
         default=False,
         description="Make everything anew, instead of using what an earlier run of the same "

@@ -15,6 +15,7 @@ import typer
 
 from deployments.cli.jobs import cancel, jobs, logs, status, submit
 from deployments.cli.options import (
+    AllowDamaged,
     AsJson,
     BatchSize,
     ColorCorrection,
@@ -94,6 +95,7 @@ def upscale(
     color_correction: ColorCorrection = "auto",
     crf: Crf = 18,
     preset: Preset = "medium",
+    allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
     output: Annotated[
         Path | None,
@@ -126,6 +128,7 @@ def upscale(
             color_correction=color_correction,
             crf=crf,
             preset=preset,
+            allow_damaged=allow_damaged,
             fresh=fresh,
         )
         check_work_dir(get_settings())
@@ -143,6 +146,7 @@ def plan(
     model: Model = "auto",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
+    allow_damaged: AllowDamaged = False,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,6 +164,7 @@ def plan(
             model=model,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
+            allow_damaged=allow_damaged,
         )
         summary = planned_summary(request, get_settings())
     tell(summary.model_dump_json() if as_json else summary.as_text())

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli.options import (
+    AllowDamaged,
     AsJson,
     BatchSize,
     ColorCorrection,
@@ -59,6 +60,7 @@ def submit(
     color_correction: ColorCorrection = "auto",
     crf: Crf = 18,
     preset: Preset = "medium",
+    allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
     upload: Annotated[
         bool,
@@ -84,6 +86,7 @@ def submit(
             color_correction=color_correction,
             crf=crf,
             preset=preset,
+            allow_damaged=allow_damaged,
             fresh=fresh,
         )
         # Only a file is checked here. Whether it accepts an address is for the gateway to decide.

@@ -49,6 +49,10 @@ ColorCorrection = Annotated[
 ]
 Crf = Annotated[int, typer.Option(help="Quality of x264: 0 to 51, smaller is better.")]
 Preset = Annotated[str, typer.Option(help="Speed of x264: ultrafast to veryslow.")]
+AllowDamaged = Annotated[
+    bool,
+    typer.Option("--allow-damaged", help="Take a video whose end is missing: what is there of it."),
+]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Ignore segments that an earlier run has finished.")
 ]
@@ -80,7 +84,7 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
 
     Raises:
         InvalidRequestError: these settings do not allow local files.
-        InvalidVideoError: the file is empty or no video.
+        InvalidVideoError: the file is empty, no video, or cut off and that is not allowed.
         SourceRefusedError: there is no such file.
     """
     if request.video_path is None:
@@ -88,4 +92,4 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
     check_source(request, settings)
     from seedvr2_core.video.probe import sniff_video
 
-    sniff_video(Path(request.video_path))
+    sniff_video(Path(request.video_path), allow_damaged=request.allow_damaged)

@@ -149,6 +149,7 @@ def ending(result: UpscaleResult) -> list[str]:
         lines.append(f"  {duration(result.seconds)}{rate}")
         if result.frames_reused:
             lines.append(f"  {result.frames_reused} of {counted(result.frames, 'frame')} kept")
+    lines += [f"  note: {note}" for note in result.notes]
     if result.preview_path:
         lines.append(f"  before and after: {result.preview_path}")
     return lines

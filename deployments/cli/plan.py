@@ -86,7 +86,9 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         path=path, sha256=file_sha256(path), num_bytes=path.stat().st_size, name=path.name
     )
     with TemporaryDirectory() as folder:
-        probed = probe_source(source, request.model, Path(folder), settings)
+        probed = probe_source(
+            source, request.model, Path(folder), settings, allow_damaged=request.allow_damaged
+        )
         plan = plan_job(request, probed, settings, measure_from=0.0)
     return PlanSummary(
         source=path.name,

@@ -1,13 +1,16 @@
 """Opens sources safely: local files in known containers only, never what a file points at.
 
 The demuxers are limited to real containers (no playlists, no concat scripts, no image globs) and
-the protocols to plain files, so that a hostile "video" cannot make FFmpeg read another file or URL.
+all protocols are off: FFmpeg reads through our own reader of one file, so that a hostile "video"
+cannot make it read another file or URL.
 """
 
+import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import av.error
@@ -18,41 +21,82 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
+
+S = TypeVar("S", bound=Stream)
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,mxf,nut,ivf,yuv4mpegpipe"
 )
 """FFmpeg demuxers a source may use."""
 
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+_OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+_BUFFER_BYTES = 2**16
 _HEAD_BYTES = 4096
 MAX_PIXELS = 8192 * 8192
 """Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
 
 
-def open_source(path: Path) -> InputContainer:
-    """Open a source for reading.
+@contextlib.contextmanager
+def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputContainer]:
+    """Open a source for reading, for the length of a `with` block.
+
+    Args:
+        path: the source.
+        on_bytes: called with the position and the file's length before every read.
 
     Raises:
         InvalidVideoError: missing, empty, or no video container; one sentence says why.
+        FileReadError: the machine failed to read it, now or inside the block.
     """
-    if not path.is_file():
-        raise InvalidVideoError(f"{path.name}: there is no such file")
-    if path.stat().st_size == 0:
-        raise InvalidVideoError(f"{path.name}: the file is empty (0 bytes), a video is needed")
+    with _opened(path, on_bytes) as file:
+        if not file.num_bytes:
+            raise InvalidVideoError(f"{path.name}: the file is empty (0 bytes), a video is needed")
+        try:
+            container = open_container(file, options=_OPEN_OPTIONS)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InvalidVideoError(f"{path.name}: {_reason(path, error)}") from error
+        with container:
+            yield container
+        if file.failed:  # and a demuxer has swallowed it
+            raise file.failed
+
+
+def open_container(
+    file: FileReader, *, options: Mapping[str, str] | None = None, format_name: str | None = None
+) -> InputContainer:
+    """Let libav read a file through our own reader; PyAV raises what a read raises."""
+    return av.open(
+        file,
+        mode="r",
+        format=format_name,
+        options=dict(options or {}),
+        metadata_errors="replace",
+        buffer_size=_BUFFER_BYTES,
+    )
+
+
+def _opened(path: Path, on_bytes: OnBytes) -> FileReader:
+    """The source's file.
+
+    Raises:
+        InvalidVideoError: it is not there, is no file, or may not be read.
+        FileReadError: the machine cannot say.
+    """
     try:
-        # The prefix keeps a name such as "http:x.mp4" from being read as a protocol.
-        return av.open(
-            f"file:{path}", mode="r", options=dict(_OPEN_OPTIONS), metadata_errors="replace"
-        )
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise InvalidVideoError(f"{path.name}: {_reason(path, error)}") from error
+        if not path.is_file():
+            raise InvalidVideoError(f"{path.name}: there is no such file")
+        return FileReader(path, on_bytes=on_bytes)
+    except PermissionError as error:
+        raise InvalidVideoError(f"{path.name}: this file may not be read") from error
+    except OSError as error:
+        raise FileReadError(f"{path.name}: it cannot be opened ({error.strerror})") from error
 
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be opened, from its first bytes."""
-    with path.open("rb") as file:
+    with FileReader(path) as file:
         head = file.read(_HEAD_BYTES)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"#EXTM3U"):
@@ -118,21 +162,34 @@ def _check_size(stream: VideoStream, path: Path) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def demux_all(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Stream]]":
+def demux_all(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
     """Every packet of the streams (all if none given), in file order, without flush packets.
 
     Where the file is cut off or damaged, the iteration ends without an error.
+
+    Raises:
+        FileReadError: the machine failed to read the file.
+    """
+    for packet in _packets(container, *streams):
+        if packet.size or packet.pts is not None or packet.dts is not None:
+            yield packet
+
+
+def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
+    """As `demux_all`, with the empty packets at the end that make decoders give their last frames.
+
+    They do not come where the file is damaged so badly that the demuxer gives up.
     """
     packets = container.demux(*streams)
     while True:
         try:
             packet = next(packets, None)
+        except av.error.MemoryError:
+            raise
         except av.error.FFmpegError:
-            return
+            return  # bad data: what the machine fails to read is no FFmpegError (see FileReader)
         if packet is None:
             return
-        if packet.size == 0 and packet.pts is None and packet.dts is None:
-            continue
         yield packet
 
 
@@ -182,7 +239,7 @@ def decode_pictures(
         most_packets: stop after so many packets; None reads to the end.
     """
     earliest: int | None = None
-    for packet in itertools.islice(container.demux(stream), most_packets):
+    for packet in itertools.islice(_packets(container, stream), most_packets):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
                 continue

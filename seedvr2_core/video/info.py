@@ -7,6 +7,8 @@ AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 
 from dataclasses import dataclass
 from fractions import Fraction
 
+from seedvr2_core.errors import InvalidVideoError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorInfo:
@@ -65,6 +67,9 @@ class VideoInfo:
     """False: a frame can only be found by decoding from the file's start and counting."""
     warnings: tuple[str, ...] = ()
     """Sentences for the user about what is lost or doubtful."""
+    ends_early: str = ""
+    """"the file ends early: 19 of about 75 frames" where so much is missing that the file is only
+    taken if the request allows it; one of the warnings says so too."""
 
     @property
     def num_frames(self) -> int:
@@ -90,6 +95,14 @@ class VideoInfo:
         width = self.width * Fraction(*self.sar)
         height = Fraction(self.height)
         return (height, width) if self.rotation in (90, 270) else (width, height)
+
+
+def ends_early(name: str, sentence: str) -> InvalidVideoError:
+    """The error for a file whose end is missing, where the request does not allow that."""
+    return InvalidVideoError(
+        f"{name}: {sentence} are there; get the whole file, or allow_damaged (--allow-damaged) to "
+        "upscale what is there"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,29 +6,23 @@
 import bisect
 import itertools
 import statistics
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.video._color import (
-    ColorTags,
-    bit_depth,
-    has_alpha,
-    refuse_unsupported,
-    resolve_color,
-)
+from seedvr2_core.files.reading import OnBytes
+from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
     codec_name,
     container_zero,
@@ -38,9 +32,10 @@ from seedvr2_core.video._container import (
     open_source,
     time_base_of,
 )
-from seedvr2_core.video.info import StreamInfo, VideoInfo
+from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
+from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
+from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 
-_BEAT_PACKETS = 200
 _SNIFF_PACKETS = 2000
 _SNIFF_DECODED_PACKETS = 300
 _LOOK_PICTURES = 16
@@ -50,19 +45,28 @@ _VP8_SHOWN = 0x10
 """Bit of a VP8 packet's first byte: the frame is shown (others only serve as references)."""
 
 
-def sniff_video(path: Path) -> None:
+def sniff_video(path: Path, *, allow_damaged: bool = False) -> None:
     """Refuse a file that is plainly no usable video: read its headers, decode its first picture.
 
+    Args:
+        path: a local file.
+        allow_damaged: take a file whose index says that its end is missing.
+
     Raises:
-        InvalidVideoError: not a video, cut off before the first frame, or no video stream.
+        InvalidVideoError: not a video, cut off before the first frame, no video stream, or cut off
+            by what its index says.
         UnsupportedFormatError: a kind of video that is refused.
     """
     with open_source(path) as container:
         stream = main_video(container, path)
-        refuse_unsupported(path.name, _tags(stream.codec_context))
+        refuse_unsupported(path.name, tags(stream.codec_context))
+        promise = promise_of(container, stream, path)
         packets = itertools.islice(demux_all(container), _SNIFF_PACKETS)
         if not any(packet.stream_index == stream.index and packet.size for packet in packets):
             raise _no_frames(path)
+        ending = by_index(promise, stream.average_rate or Fraction(25))
+        if ending.refused and not allow_damaged:
+            raise ends_early(path.name, ending.sentence)
     # The pictures' own tags win over the container's, so one has to be decoded.
     with open_source(path) as container:
         stream = main_video(container, path)
@@ -70,30 +74,34 @@ def sniff_video(path: Path) -> None:
         first = next(pictures, None)
         if first is None:
             raise _undecodable(path)
-        refuse_unsupported(path.name, _frame_tags(first))
+        refuse_unsupported(path.name, frame_tags(first))
 
 
 def probe_video(path: Path, *, beat: Beat = no_beat) -> VideoInfo:
     """Read a whole source and describe it.
 
-    Only the first pictures are decoded, unless the packets' times cannot be believed.
+    Only the first pictures are decoded, unless the packets' times cannot be believed. A file that
+    ends early is described as it is; `VideoInfo.ends_early` says so.
 
     Args:
         path: a local file.
-        beat: called about every 200 packets with ("probe", packets, 0).
+        beat: called at every read with ("probe", position in the file, its length), and at every
+            picture that is decoded.
 
     Raises:
         InvalidVideoError: not a video, cut off before the first frame, or no video stream.
         UnsupportedFormatError: a kind of video that is refused (HDR, BT.2020).
+        FileReadError: the machine failed to read the file.
     """
-    with open_source(path) as container:
+    on_bytes = partial(beat, "probe")
+    with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
-        refuse_unsupported(path.name, _tags(stream.codec_context))
-        scan = _scan(container, stream, beat)
+        refuse_unsupported(path.name, tags(stream.codec_context))
+        scan = _scan(container, stream, path)
         zero = container_zero(container)
     if not scan.times and not scan.untimed:
         raise _no_frames(path)
-    return _describe(path, scan, zero, beat)
+    return _describe(path, scan, zero, on_bytes)
 
 
 def _no_frames(path: Path) -> InvalidVideoError:
@@ -121,6 +129,9 @@ class _Scan:
     guessed: bool = False
     """The container holds no presentation times; the demuxer guesses them from the order."""
     counts: Counter[int] = field(default_factory=Counter)
+    promise: Promise = field(default_factory=Promise)
+    """What the file says about its end."""
+    extent: Extent = field(default_factory=Extent)
 
     def add(self, packet: "Packet[Stream]") -> None:
         """Count a packet of the video that is presented."""
@@ -133,16 +144,15 @@ class _Scan:
             self.last_time, self.last_duration = packet.pts, packet.duration or 0
 
 
-def _scan(container: InputContainer, stream: VideoStream, beat: Beat) -> _Scan:
+def _scan(container: InputContainer, stream: VideoStream, path: Path) -> _Scan:
     """Demux the whole file."""
-    scan = _Scan()
+    scan = _Scan(promise=promise_of(container, stream, path))
     unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = unordered and stream.codec_context.has_b_frames
     vp8 = stream.codec_context.codec.canonical_name == "vp8"
-    for done, packet in enumerate(demux_all(container)):
+    for packet in demux_all(container):
         scan.counts[packet.stream_index] += 1
-        if done % _BEAT_PACKETS == 0:
-            beat("probe", done, 0)
+        scan.extent.add(packet)
         if packet.stream_index != stream.index or packet.is_discard or not packet.size:
             continue
         if vp8 and not bytes(packet)[0] & _VP8_SHOWN:
@@ -152,22 +162,23 @@ def _scan(container: InputContainer, stream: VideoStream, beat: Beat) -> _Scan:
     return scan
 
 
-def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
+def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> VideoInfo:
     """Decode the first pictures and describe the source."""
-    with open_source(path) as container:
+    with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         pictures = list(itertools.islice(decode_pictures(container, stream), _LOOK_PICTURES))
         if not pictures:
             raise _undecodable(path)
         first = pictures[0]
-        refuse_unsupported(path.name, _frame_tags(first))
+        refuse_unsupported(path.name, frame_tags(first))
         time_base = time_base_of(stream)
         rate = _nominal_rate(stream, scan.times, time_base)
-        warnings = _picture_warnings(first, stream)
-        frames = _frame_times(path, pictures, scan, rate * time_base, beat)
+        warnings = picture_warnings(first, stream)
+        frames = _frame_times(path, pictures, scan, rate * time_base, on_bytes)
         zero = min(zero, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
-        rotation, rotation_warnings = _rotation(first)
+        turn, turn_warnings = rotation(first)
+        ending = _ending(scan, stream, frames.times, rate)
         return VideoInfo(
             format_name=container.format.name,
             size_bytes=path.stat().st_size,
@@ -177,10 +188,10 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
             bit_depth=bit_depth(first.format.name),
             width=first.width,
             height=first.height,
-            rotation=rotation,
-            sar=_sar(stream),
+            rotation=turn,
+            sar=sar(stream),
             color=resolve_color(
-                _frame_tags(first),
+                frame_tags(first),
                 pix_fmt=first.format.name,
                 width=first.width,
                 height=first.height,
@@ -191,8 +202,9 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, beat: Beat) -> VideoInfo:
             nominal_rate=rate.as_integer_ratio(),
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
-            warnings=(*warnings, *rotation_warnings, *frames.warnings, *_damage(scan)),
+            warnings=(*warnings, *turn_warnings, *frames.warnings, *_damage(scan, ending)),
             seekable=frames.seekable,
+            ends_early=ending.sentence if ending.refused else "",
         )
 
 
@@ -207,7 +219,7 @@ class _FrameTimes:
 
 
 def _frame_times(
-    path: Path, pictures: Sequence[VideoFrame], scan: _Scan, ticks_rate: Fraction, beat: Beat
+    path: Path, pictures: Sequence[VideoFrame], scan: _Scan, ticks_rate: Fraction, on_bytes: OnBytes
 ) -> _FrameTimes:
     """Times of the frames: from the packets if these can be believed, otherwise by decoding.
 
@@ -216,34 +228,33 @@ def _frame_times(
         pictures: the first ones the decoder gives.
         scan: of the packets.
         ticks_rate: nominal frames per tick.
-        beat: called while decoding.
+        on_bytes: called while the file is read and decoded.
     """
     times = scan.times
     damaged = bool(scan.corrupt)
     if damaged or scan.guessed or scan.untimed or any(a == b for a, b in itertools.pairwise(times)):
-        return _decoded_times(path, scan, ticks_rate, beat)
+        return _decoded_times(path, scan, ticks_rate, on_bytes)
     # Packets are believed if the first decoded pictures have the same times. Frames at the start
     # that depend on a key frame outside the file are never decoded; they are left out.
     lost = 0 if pictures[0].pts is None else bisect.bisect_left(times, pictures[0].pts)
     if [picture.pts for picture in pictures] != times[lost : lost + len(pictures)]:
-        return _decoded_times(path, scan, ticks_rate, beat)
+        return _decoded_times(path, scan, ticks_rate, on_bytes)
     if not lost:
         return _FrameTimes(times, True, ())
     note = f"{lost} frames at the start have no key frame before them and cannot be shown"
     return _FrameTimes(times[lost:], True, (note,))
 
 
-def _decoded_times(path: Path, scan: _Scan, ticks_rate: Fraction, beat: Beat) -> _FrameTimes:
+def _decoded_times(path: Path, scan: _Scan, ticks_rate: Fraction, on_bytes: OnBytes) -> _FrameTimes:
     """Times from decoding the whole file, where a packet is not always one timed frame."""
     decoded: list[int | None] = []
-    with open_source(path) as container:
+    with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         # Frame threads lose pictures after a broken packet at the end (see reader.py).
         stream.thread_type = "SLICE" if scan.corrupt else "AUTO"
-        for done, picture in enumerate(decode_pictures(container, stream)):
+        for picture in decode_pictures(container, stream):
             decoded.append(picture.pts)
-            if done % _BEAT_PACKETS == 0:
-                beat("probe", done, 0)
+            on_bytes(len(decoded), 0)
     known = [time for time in decoded if time is not None]
     if len(known) == len(decoded) and all(a < b for a, b in itertools.pairwise(known)):
         return _FrameTimes(known, True, ())
@@ -266,11 +277,19 @@ def _made_strict(times: Sequence[int], count: int, nominal_ticks: Fraction) -> l
     return strict
 
 
-def _damage(scan: _Scan) -> tuple[str, ...]:
-    """A warning if the demuxer found damaged packets."""
+def _ending(scan: _Scan, stream: VideoStream, times: Sequence[int], rate: Fraction) -> Ending:
+    """Whether the file ends before it says that it does."""
+    time_base = time_base_of(stream)
+    seconds = [time * time_base for time in times]
+    return ending_of(scan.promise, scan.extent, stream.index, seconds, rate)
+
+
+def _damage(scan: _Scan, ending: Ending) -> tuple[str, ...]:
+    """Warnings if the demuxer found damaged packets or the file ends early."""
+    told = (ending.sentence,) if ending.sentence else ()
     if not scan.corrupt:
-        return ()
-    return (f"{scan.corrupt} packets of the video are damaged or cut off",)
+        return told
+    return (f"{scan.corrupt} packets of the video are damaged or cut off", *told)
 
 
 def _nominal_rate(stream: VideoStream, times: Sequence[int], time_base: Fraction) -> Fraction:
@@ -293,67 +312,6 @@ def _last_duration(scan: _Scan, times: Sequence[int], rate: Fraction, time_base:
     steps = [b - a for a, b in itertools.pairwise(times)]
     usual = statistics.median(steps) if steps else 1 / (rate * time_base)
     return max(1, round(usual))
-
-
-def _tags(context: VideoCodecContext) -> ColorTags:
-    return ColorTags(
-        range=context.color_range,
-        matrix=context.colorspace,
-        primaries=context.color_primaries,
-        transfer=context.color_trc,
-    )
-
-
-def _frame_tags(frame: VideoFrame) -> ColorTags:
-    return ColorTags(
-        range=frame.color_range,
-        matrix=frame.colorspace,
-        primaries=frame.color_primaries,
-        transfer=frame.color_trc,
-    )
-
-
-def _sar(stream: VideoStream) -> tuple[int, int]:
-    """Sample aspect ratio from container or codec; (1, 1) if unknown or absurd."""
-    sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    if not sar or not Fraction(1, 16) <= sar <= 16:
-        return 1, 1
-    return sar.as_integer_ratio()
-
-
-def _rotation(frame: VideoFrame) -> tuple[int, tuple[str, ...]]:
-    """Clockwise degrees (a multiple of 90) that make the picture upright, and warnings."""
-    # FFmpeg's angle is counter-clockwise: how far the display matrix turns the coded picture.
-    clockwise = -frame.rotation % 360
-    turns = round(clockwise / 90) % 4 * 90
-    warnings: list[str] = []
-    if clockwise % 90:
-        warnings.append(f"a rotation of {clockwise} degrees was taken as {turns}")
-    if _is_mirrored(frame):
-        warnings.append("the display matrix mirrors the picture; that is not applied")
-    return turns, tuple(warnings)
-
-
-def _is_mirrored(frame: VideoFrame) -> bool:
-    """Whether the display matrix flips the picture (negative determinant)."""
-    for entry in frame.side_data:
-        if getattr(getattr(entry, "type", None), "name", "") == "DISPLAYMATRIX":
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(entry))  # type: ignore[arg-type]
-            return a * d - b * c < 0
-    return False
-
-
-def _picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
-    """What is lost or doubtful about the pictures."""
-    warnings: list[str] = []
-    name = frame.format.name
-    if frame.interlaced_frame:
-        warnings.append("the video is interlaced; it is restored as it is, not deinterlaced")
-    if has_alpha(name) or stream.metadata.get("alpha_mode") == "1":
-        warnings.append("the video has transparency (alpha), which is dropped")
-    if bit_depth(name) > 8:
-        warnings.append(f"the video has {bit_depth(name)} bits a sample; it is restored as 8 bits")
-    return tuple(warnings)
 
 
 def _other_streams(

@@ -108,7 +108,8 @@ def test_a_damaged_tail_leaves_the_frames_ffmpeg_shows(clip: GetClip, tmp_path: 
 def test_beats(clip: GetClip) -> None:
     beats: list[tuple[str, int, int]] = []
     probe_video(clip("audio_longer.mp4"), beat=lambda *beat: beats.append(beat))
-    assert beats == [("probe", 0, 0), ("probe", 200, 0)]
+    assert {phase for phase, _, _ in beats} == {"probe"}
+    assert {total for _, _, total in beats} == {clip("audio_longer.mp4").stat().st_size}
 
 
 @pytest.mark.parametrize(
