@@ -141,7 +141,8 @@ def check(reader: Newcomer, command: Command) -> None:
         return
     assert done.returncode == 0, said
     # curl ends with 0 whatever the gateway answers.
-    assert not re.match(r'\{"(detail|error)"', done.stdout) or TOO_LATE in said, said
+    refusal = r'\{"(detail|error|exception_message)"'
+    assert not re.match(refusal, done.stdout) or TOO_LATE in said, said
     if "--output restored.mp4" in command.text:
         assert (reader.clone / "restored.mp4").stat().st_size
 
