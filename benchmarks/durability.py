@@ -53,15 +53,7 @@ PARTS = ("kills", "memory", "shot", "busy")
 SHOT_FRAMES = (500, 5000)
 SHOT_PIXELS = 96 * 54
 BUSY_FRAMES = 1250
-BARE = EngineSettings(
-    name="sleep",
-    weights_digest="",
-    seed=0,
-    window=0,
-    overlap=0,
-    stitch_mode="",
-    color_correction="",
-)
+BARE = EngineSettings.without_latents("sleep")
 TINY = dataclasses.replace(
     BARE,
     name="tiny",

@@ -23,8 +23,9 @@ from typing import Any
 import httpx
 from service import answers, deploy, post, prefect_server, process, service_environment, until
 
+from tasks.run import PROGRESS_KEY, RESULT_KEY
+
 JOBS = 12
-PROGRESS_KEY, RESULT_KEY = "upscale-progress", "upscale-result"
 
 
 def make_jobs(api: httpx.Client) -> list[str]:

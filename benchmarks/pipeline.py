@@ -82,15 +82,7 @@ def ours(source: Path, job_dir: Path, preset: str) -> None:
 
 def make_plan(info: VideoInfo, preset: str) -> Plan:
     """The plan that the command would make with --model lanczos --resolution 720p."""
-    engine = EngineSettings(
-        name="lanczos",
-        weights_digest="",
-        seed=0,
-        window=0,
-        overlap=0,
-        stitch_mode="",
-        color_correction="",
-    )
+    engine = EngineSettings.without_latents("lanczos")
     options = Options(
         resolution="720p",
         engine=engine,

@@ -92,22 +92,10 @@ def is_guess(plan: Plan) -> bool:
 def _engine_settings(
     request: UpscaleRequest, spec: EngineSpec, settings: Settings
 ) -> tuple[EngineSettings, str]:
-    """What the engine is told, and a note for the user ("" if none).
-
-    Options that the engine does not use are left out, so that they do not change the job's key.
-    """
+    """What the engine is told, and a note for the user ("" if none)."""
     digest = weights_digest(spec.name, settings.weights_folder)
     if not spec.has_latents:
-        engine = EngineSettings(
-            name=spec.name,
-            weights_digest=digest,
-            seed=0,
-            window=0,
-            overlap=0,
-            stitch_mode="",
-            color_correction="",
-        )
-        return engine, ""
+        return EngineSettings.without_latents(spec.name, digest), ""
     window, overlap, note = plan_latent_windows(request.batch_size, request.temporal_overlap)
     engine = EngineSettings(
         name=spec.name,

@@ -14,6 +14,7 @@ from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.files.space import full_disk_told
 from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Piece, Plan, Segment
+from seedvr2_core.planning.windows import num_latents
 
 
 def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
@@ -54,7 +55,8 @@ def read_commits(
         of the segment before the piece, (Z, h, w, C) float32.
 
     Raises:
-        SegmentError: a file is missing or broken, or ends before the wanted latents.
+        SegmentError: a file is missing or broken, or the files hold other latents than the frames
+            before the piece need.
     """
     earlier = [
         segment
@@ -64,6 +66,12 @@ def read_commits(
         and segment.stop <= piece.start
     ]
     lengths = [_num_latents(job_dir, segment) for segment in earlier]
+    needed = num_latents(piece.start - plan.shots[piece.shot].start)
+    if sum(lengths) != needed:
+        raise SegmentError(
+            f"the segments before frame {piece.start} hold {sum(lengths)} latents, expected "
+            f"{needed}; start the job afresh (--fresh)"
+        )
     missing = first_latent
     wanted: list[Tensor] = []
     for segment, length in zip(earlier, lengths, strict=True):

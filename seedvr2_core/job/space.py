@@ -33,14 +33,20 @@ def bytes_per_frame(plan: Plan, finished: Sequence[tuple[int, int]] = ()) -> flo
 
 
 def latent_bytes(plan: Plan, segment: Segment) -> int:
-    """Bytes of the segment's final latents and tail; 0 for whole shots and small engines."""
+    """Bytes of the segment's final latents and tail; 0 for whole shots and small engines.
+
+    The last segment of a shot has no tail, because no piece follows it.
+    """
     if not leaves_latents(plan, segment):
         return 0
     vae = VAE_CONFIGS[find_engine(plan.engine.name).vae]
     height, width = (side // vae.spatial_factor for side in padded_size(plan.height, plan.width))
     values = height * width * vae.latent_channels
-    owned = num_latents(segment.num_frames)
-    return values * (owned * _FLOAT16_BYTES + plan.engine.overlap * _FLOAT32_BYTES)
+    shot = plan.shots[segment.pieces[0].shot]
+    before = num_latents(segment.start - shot.start) if segment.start > shot.start else 0
+    owned = num_latents(segment.stop - shot.start) - before
+    tail = plan.engine.overlap if segment.stop < shot.stop else 0
+    return values * (owned * _FLOAT16_BYTES + tail * _FLOAT32_BYTES)
 
 
 def bytes_needed(

@@ -124,6 +124,22 @@ class EngineSettings:
     stitch_mode: str
     color_correction: str
 
+    @classmethod
+    def without_latents(cls, name: str, weights_digest: str = "") -> "EngineSettings":
+        """Settings of an engine without latents: what it does not use is left empty.
+
+        So options that it ignores do not change the job's key.
+        """
+        return cls(
+            name=name,
+            weights_digest=weights_digest,
+            seed=0,
+            window=0,
+            overlap=0,
+            stitch_mode="",
+            color_correction="",
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:

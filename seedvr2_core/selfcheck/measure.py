@@ -1,6 +1,7 @@
 """Measures of pictures and activations: PSNR, change at a join, drift, largest values.
 
-Pictures are (H, W, 3) uint8 RGB. Differences are in levels (of 255) and are computed on `device`.
+Pictures are (H, W, 3) RGB, uint8 or uint16: a source of 16 bits is restored to 16 bits. Differences
+are in levels of 255 whatever the depth, so that numbers compare, and are computed on `device`.
 """
 
 import re
@@ -98,7 +99,7 @@ def change_at_join(
 
 
 def side_by_side(pictures: Sequence[np.ndarray], *, axis: int = 1) -> np.ndarray:
-    """Pictures beside each other (axis 0: below each other), with a white line between them."""
+    """Pictures beside each other (axis 0: below), with white lines between them; all uint8."""
     shape = list(pictures[0].shape)
     shape[axis] = DIVIDER_PX
     parts = [pictures[0]]
@@ -108,13 +109,32 @@ def side_by_side(pictures: Sequence[np.ndarray], *, axis: int = 1) -> np.ndarray
 
 
 def amplified(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The difference of two pictures, multiplied by AMPLIFIED, on grey."""
+    """The difference of two pictures, multiplied by AMPLIFIED, on grey; uint8."""
     shown = _difference(picture, reference, "cpu").mul(AMPLIFIED).add(128).clamp(0, 255)
     return shown.to(torch.uint8).numpy()
 
 
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of two values at one place, in levels; 0 only if they are the same."""
+    return _difference(a, b, "cpu").abs().max().item()
+
+
+def to_eight_bits(picture: np.ndarray) -> np.ndarray:
+    """The picture as uint8, rounded: what people look at."""
+    if picture.dtype == np.uint8:
+        return picture
+    return _levels(picture, "cpu").round().to(torch.uint8).numpy()
+
+
 def _difference(a: np.ndarray, b: np.ndarray, device: Device) -> Tensor:
-    return torch.from_numpy(a).to(device).float() - torch.from_numpy(b).to(device).float()
+    """a - b in levels."""
+    return _levels(a, device) - _levels(b, device)
+
+
+def _levels(picture: np.ndarray, device: Device) -> Tensor:
+    """(H, W, 3) of either depth -> float32 with white at 255; exact for uint8."""
+    per_level = np.iinfo(picture.dtype).max // 255
+    return torch.from_numpy(picture).to(device).float() / per_level
 
 
 class ActivationWatch:

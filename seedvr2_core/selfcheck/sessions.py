@@ -17,7 +17,13 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import SIZE_MULTIPLE, Frame
 from seedvr2_core.planning import Piece, Plan
 from seedvr2_core.selfcheck.bench import Bench
-from seedvr2_core.selfcheck.measure import mean_shift, psnr, side_by_side
+from seedvr2_core.selfcheck.measure import (
+    largest_difference,
+    mean_shift,
+    psnr,
+    side_by_side,
+    to_eight_bits,
+)
 from seedvr2_core.selfcheck.report import Outcome, tidy
 
 LONG_WINDOW = 14
@@ -85,10 +91,11 @@ def check_restore(bench: Bench) -> Outcome:
         "psnr_db_to_bicubic": tidy(psnr(pictures, sources, device=bench.device)),
         "middle_frame": middle,
     }
+    before, after = sources[middle], to_eight_bits(pictures[middle])
     saved = [
-        bench.save("before_after", side_by_side([sources[middle], pictures[middle]])),
-        bench.save("before", sources[middle]),
-        bench.save("after", pictures[middle]),
+        bench.save("before_after", side_by_side([before, after])),
+        bench.save("before", before),
+        bench.save("after", after),
     ]
     shares = ", ".join(f"{phase} {value:.1f} s" for phase, value in stages.seconds.items())
     told = f"{len(frames)} frames: {shares}; look at the pictures"
@@ -128,7 +135,7 @@ def _compare(
     session.close()
     taken = _take_up(bench, plan, frames, first, rest)
     assert commit.latents is not None
-    steps = [_largest_difference(a, b) for a, b in zip(wanted, taken.pictures, strict=True)]
+    steps = [largest_difference(a, b) for a, b in zip(wanted, taken.pictures, strict=True)]
     differing = [index for index, step in enumerate(steps) if step]
     same = not differing and torch.equal(commit.latents, taken.latents)
     distance = (commit.latents.float() - taken.latents.float()).abs().max().item()
@@ -142,7 +149,7 @@ def _compare(
         "warm_up_from_latent": taken.first_latent,
         "differing_frames": len(differing),
         "first_differing_frame": differing[0] if differing else None,
-        "largest_difference_levels": max(steps),
+        "largest_difference_levels": tidy(max(steps)),
         "mean_of_frames_largest": tidy(statistics.fmean(steps)),
         "largest_difference_latents": tidy(distance),
     }
@@ -150,7 +157,7 @@ def _compare(
     told = f"the same bits; {at}"
     if not same:
         told = (
-            f"{len(differing)} frames differ, by up to {max(steps)} levels (latents by "
+            f"{len(differing)} frames differ, by up to {max(steps):.3g} levels (latents by "
             f"{distance:.3g}); {at}"
         )
     return Outcome(status="ok" if same else "failed", told=told, numbers=numbers)
@@ -216,7 +223,3 @@ def _restore(
     if got != list(range(piece.start, piece.stop)):
         raise SegmentError(f"the session gave frames {got}, expected those of {piece}")
     return [frame.rgb for frame in restored], session.take_commit()
-
-
-def _largest_difference(a: np.ndarray, b: np.ndarray) -> int:
-    return int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max())

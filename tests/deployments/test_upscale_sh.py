@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +13,6 @@ from deployments.gateway.auth import digest
 from tasks.settings import Settings
 from tests.kits.http.gateway import (
     URL,
-    deployed,
     gateway,
     job_run,
     record_progress,
@@ -23,22 +21,7 @@ from tests.kits.http.gateway import (
 )
 from tests.kits.processes import ROOT, environment
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(work_dir=tmp_path_factory.mktemp("script"))
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    with gateway(settings, api_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 class Script:

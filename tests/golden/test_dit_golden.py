@@ -20,6 +20,7 @@ from torch import Tensor
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, load_plain
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
+from tests.golden import adapter_dit as adapter
 
 HERE = Path(__file__).parent
 LOCAL = HERE / "data" / "dit"
@@ -41,9 +42,6 @@ def _load(name: str, path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-adapter = _load("golden_adapter_dit", HERE / "adapter_dit.py")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ A subset lies in data/vae, so that a plain clone proves parity. Where the full s
 """
 
 import functools
-import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seedvr2_core.vae.model import build_vae
+from tests.golden import adapter_vae as adapter
 
 HERE = Path(__file__).parent
 LOCAL = HERE / "data" / "vae"
@@ -27,18 +27,6 @@ FULL = SHARED / "golden" / "vae"
 NUM_FULL_CASES = 36
 
 Case = dict[str, Any]
-
-
-def _load(name: str, path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-adapter = _load("golden_adapter_vae", HERE / "adapter_vae.py")
 
 
 @pytest.fixture(autouse=True)

@@ -39,15 +39,7 @@ def make_info(
 
 def make_options(**changes: object) -> Options:
     """The options of a 720p job for `lanczos`, with changes to fields of `Options`."""
-    engine = EngineSettings(
-        name="lanczos",
-        weights_digest="",
-        seed=0,
-        window=0,
-        overlap=0,
-        stitch_mode="",
-        color_correction="",
-    )
+    engine = EngineSettings.without_latents("lanczos")
     options = Options(
         resolution="720p",
         engine=engine,

@@ -8,25 +8,12 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import SourceUnavailableError
-from tasks.fetch import fetch
-from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.schemas import FetchedSource
 from tasks.settings import Settings
+from tests.kits.http.downloads import get, parts
+from tests.kits.http.video_server import VideoServer
 
-VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
-
-
-def get(url: str) -> FetchedSource:
-    return fetch.fn(_by_url(url))
-
-
-def _by_url(url: str) -> UpscaleRequest:
-    return UpscaleRequest(video_url=url)
-
-
-def parts(settings: Settings) -> list[str]:
-    """Suffixes of what lies in the intake, locks left out."""
-    found = sorted(path.suffix for path in settings.intake_dir.glob("*"))
-    return [suffix for suffix in found if suffix != ".lock"]
+VIDEO = VideoServer.VIDEO
 
 
 def test_whole_download(server, settings: Settings) -> None:

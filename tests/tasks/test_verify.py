@@ -1,23 +1,17 @@
 """The verify task: the storage's word against the upload's, and what the public address shows."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seedvr2_core.errors import NotServedError, StorageError
 from tasks.schemas import JoinedVideo, StoredVideo
-from tasks.settings import use_settings
-from tasks.storage import public
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
-from tests.kits.http.edge import Edge, edge_settings, made_video, statuses
+from tests.kits.http.edge import Edge, statuses
 
-
-@pytest.fixture
-def video(tmp_path: Path) -> JoinedVideo:
-    return made_video(tmp_path)
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture
@@ -53,21 +47,6 @@ def test_lost_or_damaged(stored: StoredVideo, video: JoinedVideo, spoil: Any, to
 
 
 # --- with a public address ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
-    """The module's edge without faults; storage names are the test's own (its folder)."""
-    shared_edge.switch()
-    shared_edge.app.seen.clear()
-    use_settings(edge_settings(shared_edge, tmp_path))
-    return shared_edge
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow each other in a tenth of the time."""
-    monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
 
 
 @pytest.mark.parametrize(

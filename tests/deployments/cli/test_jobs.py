@@ -6,7 +6,7 @@ Tests change runs through Prefect's API. Commands run in this process, one of th
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -27,7 +27,6 @@ from deployments.host.machine import this_machine
 from tasks.settings import Settings
 from tests.kits.http.gateway import (
     URL,
-    deployed,
     gateway,
     job_run,
     record_progress,
@@ -36,22 +35,7 @@ from tests.kits.http.gateway import (
 )
 from tests.kits.processes import run_command
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(work_dir=tmp_path_factory.mktemp("jobs"))
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    with gateway(settings, api_url) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 @pytest.fixture(autouse=True)

@@ -1,28 +1,10 @@
-"""A gateway on loopback in front of the session's Prefect server, for the tests of this folder."""
+"""Settings of the gateway that the tests of this folder ask."""
 
-from collections.abc import Iterator
-
-import httpx
 import pytest
 
 from tasks.settings import Settings
-from tests.kits.http.gateway import deployed, gateway
-
-
-@pytest.fixture(scope="module")
-def on_the_server(api_url: str) -> Iterator[None]:
-    """Deployments of the real flow, for jobs to be created on."""
-    with deployed(api_url):
-        yield
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(work_dir=tmp_path_factory.mktemp("gateway"), fetch_max_bytes=2_000_000)
-
-
-@pytest.fixture(scope="module")
-def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
-    """A client of a gateway with these settings."""
-    with gateway(settings, api_url) as client:
-        yield client

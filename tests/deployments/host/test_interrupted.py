@@ -7,15 +7,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
-from tests.kits.http.gateway import deployed, job_run, set_state
+from tests.kits.http.gateway import job_run, set_state
 
 POOLS = ("h100",)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def on_the_server(api_url: str) -> Iterator[None]:
-    with deployed(api_url):
-        yield
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ SERVE_PORTS = (8000, 4200, 8001)
 """Gateway, Prefect and edge of `seedvr2 serve`, as the pages name them."""
 _JOB = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _TOKEN = re.compile(r"^token \(.*\): +(\S+)$", re.M)
-_EXPORT = re.compile(r"^[\w ]*:? *export (\w+)=(\S+)$", re.M)
+_EXPORT = re.compile(r"^[\w ]*: (export .+)$", re.M)
 _COMMAND_SECONDS = 900.0
 
 
@@ -93,6 +93,8 @@ class Newcomer:
             **variables,
         }
         self._done: set[str] = set()
+        self._exports: list[str] = []
+        """Lines that the service told this reader to paste into the shell."""
         self._service: subprocess.Popen[bytes] | None = None
         self._service_log = home / "serve.log"
         prepare_home(home / ".prefect")
@@ -113,7 +115,7 @@ class Newcomer:
         known = f"[ ! -e '{variables}' ] || . '{variables}'"
         keep = f"declare -p | grep -Ev '^declare -[a-zA-Z-]*r' > '{variables}'"
         done = subprocess.run(
-            ["bash", "-c", f"{known}\n{text}\ncode=$?\n{keep}\nexit $code"],
+            ["bash", "-c", "\n".join([*self._exports, known, text, "code=$?", keep, "exit $code"])],
             cwd=self.clone,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -168,4 +170,4 @@ class Newcomer:
             self.environment["JOB"] = jobs[-1]
         if token := _TOKEN.search(said):
             self.environment["TOKEN"] = token[1]
-        self.environment.update(_EXPORT.findall(said))
+        self._exports += _EXPORT.findall(said)

@@ -1,4 +1,4 @@
-"""Room on the disk: what is predicted, and what a real full file system leads to."""
+"""Room on the disk: the check for it, and what a real full file system leads to."""
 
 import dataclasses
 import errno
@@ -16,7 +16,6 @@ from seedvr2_core.errors import ResourceError, SegmentError
 from seedvr2_core.files import space as disk
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.latents import write_commit
-from seedvr2_core.job.space import bytes_needed, bytes_per_frame, latent_bytes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from tests.kits.factories import make_info, make_options
@@ -38,38 +37,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_finished_segments_tell_better_than_the_guess() -> None:
-    plan = plan_of()
-    assert bytes_per_frame(plan, [(50, 5000), (50, 15000)]) == 200
-    assert bytes_per_frame(plan_of(crf=24)) == bytes_per_frame(plan) / 2
-
-
-def test_the_joined_file_is_counted_and_what_is_done_is_not() -> None:
-    plan = plan_of()
-    pending = plan.segments[2:]
-    frames = sum(s.num_frames for s in pending) + plan.video.num_frames
-    assert bytes_needed(plan, pending, [(100, 1000)]) == 10 * frames
-    assert bytes_needed(plan, [], [(100, 1000)]) == 10 * plan.video.num_frames
-
-
-def test_latents_of_divided_shots_are_counted(tmp_path: Path) -> None:
-    """As what is really written, but for the file's header."""
-    engine = dataclasses.replace(ENGINE, window=5, overlap=1)
-    plan = plan_of(engine=engine)
-    segment = plan.segments[0]
-    height, width = 752 // 8, 1280 // 8
-    owned = (segment.num_frames - 1) // 4 + 1
-    commit = Commit(
-        latents=torch.zeros((owned, height, width, 16), dtype=torch.float16),
-        tail=torch.zeros((1, height, width, 16)),
-    )
-    JobDir(tmp_path).segments_path.mkdir()
-    write_commit(JobDir(tmp_path), segment, commit)
-    written = next(JobDir(tmp_path).segments_path.iterdir()).stat().st_size
-    assert abs(latent_bytes(plan, segment) - written) < 1000
-    assert latent_bytes(plan_of(), plan_of().segments[0]) == 0
 
 
 def test_too_little_room_is_refused_with_both_numbers(tmp_path: Path) -> None:

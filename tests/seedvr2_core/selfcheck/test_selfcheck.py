@@ -38,8 +38,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_clip(num_frames: int = 20) -> Clip:
+def make_clip(num_frames: int = 20, *, deep: bool = False) -> Clip:
+    """Moving waves; `deep` makes the same pictures in 16 bits."""
     frames = tuple(make_frames(make_plan(num_frames)))
+    if deep:
+        frames = tuple(replace(frame, rgb=frame.rgb.astype(np.uint16) * 257) for frame in frames)
     return Clip(name="waves", sha256="", video=make_info(16, 16), frames=frames)
 
 
@@ -174,6 +177,21 @@ def test_the_restored_clip_is_the_product(done: HeardSelfcheck) -> None:
     assert np.array_equal(pair[:, -WIDTH:], done.pictures["after"])
     # The bench runs the same phases one by one.
     assert np.array_equal(done.pictures["after"], done.pictures["posterior"][:, :WIDTH])
+
+
+def test_a_clip_of_sixteen_bits_is_measured_as_one_of_eight(
+    folder: Path, done: HeardSelfcheck
+) -> None:
+    """Its restored frames have 16 bits too; pictures and numbers are in levels of 255."""
+    setup = make_setup(folder, "restore", "resume", vae_dtype="float32")
+    deep = run(replace(setup, clip=make_clip(deep=True)))
+    wanted, numbers = done["restore"].numbers, deep["restore"].numbers
+    for name in ("psnr_db_to_bicubic", "mean_shift_rgb"):
+        assert numbers[name] == pytest.approx(wanted[name], abs=0.1)
+    assert all(picture.dtype == np.uint8 for picture in deep.pictures.values())
+    off = deep.pictures["after"].astype(int) - done.pictures["after"]
+    assert abs(off).max() <= 1
+    assert deep["resume"].status == "ok", deep["resume"].told
 
 
 def test_an_overflow_in_the_encoder_is_found_where_it_begins(tmp_path: Path) -> None:

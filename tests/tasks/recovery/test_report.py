@@ -27,23 +27,13 @@ from tasks.recovery.states import MARK
 from tasks.recovery.verdicts import Verdict
 from tasks.recovery.watch import seconds_left
 from tasks.run import PROGRESS_KEY, read_progress
-from tasks.schemas import Prospect, UpscaleResult
+from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import open_storage
+from tests.kits.lost_runs import PROSPECT as LOST
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-PROSPECT = Prospect(
-    job_key="0123456789ab" + "c" * 52,
-    output_name="clip_720p_0123456789ab.mp4",
-    engine="lanczos",
-    width=1280,
-    height=720,
-    frames=75,
-    input_size_mb=0.5,
-    eta_seconds=1000.0,
-    job_limit_seconds=7200.0,
-    notes=("a note",),
-)
+PROSPECT = LOST.model_copy(update={"notes": ("a note",)})
 
 
 def beat(

@@ -50,13 +50,6 @@ class SilentServer:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
 def silent() -> Iterator[SilentServer]:
     server = SilentServer()
     yield server

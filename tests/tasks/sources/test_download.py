@@ -20,29 +20,16 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from seedvr2_core.files.locks import hold_lock
-from tasks.fetch import fetch
 from tasks.net.untrusted import check_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import obtain_source
 from tasks.sources.partial import PartialDownload
+from tests.kits.http.downloads import get, parts
+from tests.kits.http.video_server import VideoServer
 
-VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
+VIDEO = VideoServer.VIDEO
 OTHER = hashlib.shake_256(b"other").digest(2 * 2**20)
-
-
-def get(url: str) -> FetchedSource:
-    return fetch.fn(_by_url(url))
-
-
-def _by_url(url: str) -> UpscaleRequest:
-    return UpscaleRequest(video_url=url)
-
-
-def parts(settings: Settings) -> list[str]:
-    """Suffixes of what lies in the intake, locks left out."""
-    found = sorted(path.suffix for path in settings.intake_dir.glob("*"))
-    return [suffix for suffix in found if suffix != ".lock"]
 
 
 # Resuming
@@ -195,7 +182,7 @@ def test_a_signal_ends_a_download_at_once(server, settings: Settings) -> None:
 def test_two_at_once_download_once(server, settings: Settings) -> None:
     server.offer("/a.mp4")
     found: list[FetchedSource] = []
-    request, notes = _by_url(server.url("/a.mp4")), []
+    request, notes = UpscaleRequest(video_url=server.url("/a.mp4")), []
 
     def run() -> None:
         found.append(obtain_source(request, settings, note=notes.append))

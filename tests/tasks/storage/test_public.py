@@ -21,25 +21,7 @@ from tasks.upload import upload
 from tasks.verify import verify
 from tests.kits.http.edge import Edge, edge_settings, made_video, statuses
 
-
-@pytest.fixture
-def video(tmp_path: Path) -> JoinedVideo:
-    return made_video(tmp_path)
-
-
-@pytest.fixture
-def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
-    """The module's edge without faults; storage names are the test's own (its folder)."""
-    shared_edge.switch()
-    shared_edge.app.seen.clear()
-    use_settings(edge_settings(shared_edge, tmp_path))
-    return shared_edge
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow each other in a tenth of the time."""
-    monkeypatch.setattr(public, "_PAUSES", (0.1, 0.2, 0.4, 0.8))
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 def test_first_and_last_bytes_are_asked_for(edge: Edge, video: JoinedVideo) -> None:

@@ -1,0 +1,16 @@
+"""Downloads as the fetch task makes them, and what they leave in the intake."""
+
+from tasks.fetch import fetch
+from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.settings import Settings
+
+
+def get(url: str) -> FetchedSource:
+    """Fetch the video at an address, without Prefect."""
+    return fetch.fn(UpscaleRequest(video_url=url))
+
+
+def parts(settings: Settings) -> list[str]:
+    """Suffixes of the files in the intake, without locks."""
+    found = sorted(path.suffix for path in settings.intake_dir.glob("*"))
+    return [suffix for suffix in found if suffix != ".lock"]
