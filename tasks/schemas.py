@@ -372,6 +372,8 @@ class UpscaleResult(Record):
     notes: tuple[str, ...] = ()
     preview_path: str | None = None
     """Before/after picture on the machine that ran the job."""
+    preview_url: str | None = None
+    """Address of the same picture, where the storage has public addresses."""
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

@@ -6,17 +6,18 @@ which resolution runs where. Applying them again creates no duplicates, and what
 set on the server (limits of pools, pauses) stays.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -48,6 +49,8 @@ DESCRIPTIONS = {
     "local": "Processes on the worker's own machine, with the GPU or CPU it has.",
 }
 DEPLOY_SECONDS = 300.0
+FORMER_DEPLOYMENTS = ("recover/auto",)
+"""Deployments that had other names in earlier versions; their schedules would go on."""
 
 
 def deployment_name(entry: dict[str, Any]) -> str:
@@ -159,8 +162,18 @@ def apply_deployments(settings: Settings, pools: Collection[str] | None = None) 
         environment["SEEDVR2_IMAGE"] = settings.image or default_image()
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
     _run_prefect_deploy(content | {"deployments": wanted}, environment)
+    with get_client(sync_client=True) as client:
+        remove_deployments(client, FORMER_DEPLOYMENTS)
     for entry in wanted:
         say(f"deployment {deployment_name(entry)} is up to date")
+
+
+def remove_deployments(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """Remove deployments, with their scheduled runs, where they exist."""
+    for name in names:
+        with contextlib.suppress(ObjectNotFound):
+            client.delete_deployment(client.read_deployment_by_name(name).id)
+            say(f"deployment {name} is removed: it has another name now")
 
 
 def _run_prefect_deploy(content: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -212,7 +225,7 @@ def apply_automations(
         pools: pools whose last worker is watched; all if not given.
     """
     alert = alert_action(settings.alert_url)
-    recover_id = client.read_deployment_by_name("recover/auto").id
+    recover_id = client.read_deployment_by_name("recover/lost-runs").id
     wanted, unwanted = [crashed_to_recover(recover_id)], list(OF_EARLIER_VERSIONS)
     if alert is None:
         say("no alerts are sent: SEEDVR2_ALERT_URL is not set")

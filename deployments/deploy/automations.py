@@ -29,7 +29,7 @@ def crashed_to_recover(recover_id: UUID) -> AutomationCore:
     """Start `recover` for every run of `upscale` that has crashed."""
     return _automation(
         "seedvr2: Crashed -> recover",
-        "A crashed run of upscale starts recover/auto, which brings it back.",
+        "A crashed run of upscale starts recover/lost-runs, which brings it back.",
         _at_once("prefect.flow-run.Crashed", _RUN, match_related=_of_flows("upscale")),
         {
             "type": "run-deployment",

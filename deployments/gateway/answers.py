@@ -55,6 +55,9 @@ class Job(BaseModel):
     elapsed_seconds: float
     submitted_at: datetime | None
     notes: list[str]
+    waiting_for: str | None = Field(
+        default=None, description="What a job waits for that has left its worker meanwhile."
+    )
 
 
 class JobList(BaseModel):
@@ -108,7 +111,14 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
         elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
+        waiting_for=_waiting_for(run),
     )
+
+
+def _waiting_for(run: FlowRun) -> str | None:
+    """What a run waits for, as its state says it; None if it is not waiting."""
+    waits = run.state is not None and run.state.name == "AwaitingRetry"
+    return run.state.message if waits and run.state else None
 
 
 def _error(run: FlowRun, status: Status) -> str | None:

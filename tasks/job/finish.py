@@ -1,9 +1,12 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
+from pathlib import Path
+
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
+from seedvr2_core.errors import ResourceError, StorageError
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.space import check_room
@@ -56,7 +59,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
 def _read_result(job: PlannedJob) -> UpscaleResult | None:
     """The result that an earlier run has written; None if there is none that can be read."""
     path = JobDir(job.job_dir).result_path
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         return UpscaleResult.model_validate_json(path.read_bytes())
@@ -79,7 +82,7 @@ def make_room(job: PlannedJob) -> None:
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.plan_path, Plan)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
-    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).exists()]
+    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
     need = bytes_needed(plan, pending, finished_sizes(job_dir, plan))
     check_room(job_dir.path, need, doing="the job")
 
@@ -115,6 +118,7 @@ def finish(
         cdn_url=stored.url,
         output_path=str(stored.path) if stored.path else None,
         preview_path=str(joined.preview) if joined.preview else None,
+        preview_url=_store_preview(joined, stored),
         input_size_mb=round(job.source.num_bytes / 1e6, 3),
         output_size_mb=round(stored.num_bytes / 1e6, 3),
         sha256=stored.sha256,
@@ -127,6 +131,23 @@ def finish(
         notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
     )
     return _close(job, result)
+
+
+def _store_preview(joined: JoinedVideo, stored: StoredVideo) -> str | None:
+    """Store the before/after picture beside a video that has a public address.
+
+    Returns:
+        The picture's address; None if there is no picture or no address. A storage that does not
+        take the picture does not fail the job.
+    """
+    if joined.preview is None or stored.url is None:
+        return None
+    name = f"{Path(stored.name).stem}.preview{joined.preview.suffix}"
+    try:
+        return open_storage(get_settings()).put(joined.preview, name).url
+    except (StorageError, ResourceError) as error:
+        get_run_logger().warning("the before/after picture is not stored: %s", error)
+        return None
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:

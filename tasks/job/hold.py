@@ -27,7 +27,7 @@ from prefect.states import AwaitingRetry
 
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
-from seedvr2_core.files.durable import write_bytes
+from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
 from tasks.run import current
 from tasks.schemas import PlannedJob
@@ -214,11 +214,12 @@ def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
 def _begin_afresh(job_dir: JobDir) -> None:
     """Remove results and segments and take the new plan, if this run has not done so before."""
     run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
-    if marker.exists() and marker.read_text() == run_id:
+    if marker.is_file() and marker.read_bytes() == run_id.encode():
         planned.unlink(missing_ok=True)
         return
+    make_way(job_dir.result_path)
     job_dir.result_path.unlink(missing_ok=True)
     shutil.rmtree(job_dir.segments_path, ignore_errors=True)
     if planned.exists():  # an equal run that has just started afresh may have taken it
-        planned.replace(job_dir.plan_path)
+        replace_file(planned, job_dir.plan_path)
     write_bytes(marker, run_id.encode())

@@ -2,6 +2,7 @@
 and stopped. The short forms of these tests, in one process, are in tests/flows/recover.
 """
 
+import json
 import os
 import signal
 import socket
@@ -234,7 +235,8 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
     ends = ("Crashed", "Cancelling", "AwaitingRetry", "Completed")
     assert [name for name in site.states(job) if name in ends] == list(ends)
     (result,) = site.artifacts(job, "upscale-result")
-    assert '"segments_reused": 0' not in result["data"]
+    reused = {row["what"]: row["value"] for row in json.loads(result["data"])}["segments_reused"]
+    assert reused >= 3
     assert any("re-queued, 1" in said for said in site.looks(job))
 
 
@@ -242,11 +244,11 @@ def test_a_slow_run_that_beats_is_left_alone(site: Site, clip: Callable[[int], P
     site.start_worker("local")
     job = submit(site, clip(10))
     until(lambda: site.beats(job), "beats")
-    assert site.said(site.create("recover/auto", run_id=job)) == "alive: Running"
+    assert site.said(site.create("recover/lost-runs", run_id=job)) == "alive: Running"
     until(lambda: site.state(job) == "Completed", "Completed")
     assert site.run(job)["run_count"] == 1
     assert "Cancelling" not in site.states(job)
-    assert site.said(site.create("recover/auto", run_id=job)) == "ended: Completed"
+    assert site.said(site.create("recover/lost-runs", run_id=job)) == "ended: Completed"
 
 
 def test_a_hung_run_whose_file_is_stored_is_completed(

@@ -198,9 +198,29 @@ def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:
     assert found.prospect == longest.model_copy(update={"notes": ()})
 
 
-def test_a_result_is_stored_as_before(in_api: None) -> None:
-    publish_result(result())
-    found = raw(UUID(str(STORED_ROW["job_id"])), RESULT_KEY)
+def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> None:
+    run_id = uuid4()
+    told = result().model_copy(
+        update={
+            "job_id": str(run_id),
+            "notes": ("a note", "another\nnote"),
+            "preview_url": "http://127.0.0.1:8001/clip.preview.jpg",
+        }
+    )
+    publish_result(told)
+    found = raw(run_id, RESULT_KEY)
     assert (found.key, found.type) == ("upscale-result", "table")
-    assert json.loads(str(found.data)) == [STORED_ROW]
-    assert read_result([found]) == STORED_ROW
+    rows = json.loads(str(found.data))
+    assert {tuple(row) for row in rows} == {("what", "value")}
+    assert rows[0] == {"what": "filename", "value": told.filename}, "what people look for is first"
+    assert "![before and after](http://127.0.0.1:8001/clip.preview.jpg)" in str(found.description)
+    expected = told.model_dump(mode="json", exclude_none=True)
+    assert read_result([found]) == expected | {"notes": ["a note", "another note"]}
+
+
+def test_a_result_without_a_picture_or_notes_has_none(in_api: None) -> None:
+    run_id = uuid4()
+    publish_result(result().model_copy(update={"job_id": str(run_id), "notes": ()}))
+    found = raw(run_id, RESULT_KEY)
+    assert "![" not in str(found.description)
+    assert read_result([found])["notes"] == []
