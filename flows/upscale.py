@@ -9,7 +9,6 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from seedvr2_core.errors import SeedVR2Error
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
@@ -19,11 +18,13 @@ from tasks.probe import probe
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run
 from tasks.run.callback import call_back, check_callback
-from tasks.run.failures import completed, failed, tell_in_sentences
+from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
+from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
+    FetchedSource,
     Model,
     Preset,
     Resolution,
@@ -107,9 +108,9 @@ def upscale(
         check_storage(get_settings())
         with termination_heard(), keep_record() as record:
             return completed(_make(request, record, began))
-    except HeldElsewhere as held:
-        return held.leave()
-    except SeedVR2Error as error:
+    except (HeldElsewhere, FetchedElsewhere) as elsewhere:
+        return elsewhere.leave()
+    except EXPECTED as error:
         return failed(error)
 
 
@@ -117,7 +118,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     """Make the output of a request, or find it made; `began` is when the run did."""
     end_earlier_attempts()
     leave_if_still_held()
-    source = fetch(request)
+    source = fetched_before(get_settings()) or _fetch(request)
     probed = probe(source, request.model)
     job = estimate(request, probed)
     record.planned(job)
@@ -133,3 +134,11 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         stored = verify(upload(joined, job.output_name), joined)
         seconds = time.monotonic() - began
         return finish(job, joined, stored, seconds=seconds, segments_reused=inference.reused)
+
+
+def _fetch(request: UpscaleRequest) -> FetchedSource:
+    """Fetch the source here, or leave it to a run without a GPU if it takes long."""
+    source = fetch(request, patience=patience_for(request))
+    if source is None:
+        raise FetchedElsewhere(hand_over())
+    return source

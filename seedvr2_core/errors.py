@@ -73,6 +73,12 @@ class SourceUnavailableError(SourceError):
     """The source could not be obtained now; trying again may help."""
 
 
+class SourceTooSlowError(SourceError):
+    """The source did not come within the time that all attempts together may take."""
+
+    permanent = True
+
+
 class CheckpointError(SeedVR2Error, ValueError):
     """Weights are missing, wrong, truncated or mixed up."""
 

@@ -45,7 +45,7 @@ POOLS_DIR = Path(__file__).parent / "work_pools"
 DESCRIPTIONS = {
     "h100": "One container a job, one job a GPU: 720p and 1080p by default.",
     "h200": "One container a job, one job a GPU with more memory: 2k and 4k by default.",
-    "cpu": "Small flows without a GPU: route and recover.",
+    "cpu": "Small flows without a GPU: route, recover and fetch-source.",
     "local": "Processes on the worker's own machine, with the GPU or CPU it has.",
 }
 DEPLOY_SECONDS = 300.0
@@ -55,7 +55,7 @@ FORMER_DEPLOYMENTS = ("recover/auto",)
 
 def deployment_name(entry: dict[str, Any]) -> str:
     """Full name of an entry of prefect.yaml: the entrypoint's last part is the flow's name."""
-    return f"{entry['entrypoint'].rsplit('.', 1)[-1]}/{entry['name']}"
+    return f"{entry['entrypoint'].rsplit('.', 1)[-1].replace('_', '-')}/{entry['name']}"
 
 
 def read_deployments() -> dict[str, Any]:

@@ -19,7 +19,7 @@ POOL_ALERT = "seedvr2: pool not ready -> alert"
 OF_EARLIER_VERSIONS = ["seedvr2: heartbeat lost -> Crashed"]
 """Automations that `make deploy` removes. Events come late after the server was started again, so
 that a run which had ended long ago counted as silent; `recover` now asks for signs of life."""
-FLOWS = ["upscale", "route", "recover"]
+FLOWS = ["upscale", "route", "recover", "fetch-source"]
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 Action = dict[str, Any]

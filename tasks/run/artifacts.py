@@ -171,7 +171,7 @@ def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
     """The rows of the result artifact; what has no value has no row."""
     told = result.model_dump(mode="json", exclude_none=True)
     told["notes"] = "\n".join(note.replace("\n", " ") for note in result.notes)
-    return [{"what": name, "value": value} for name, value in told.items() if value != ""]
+    return [{"what": name, "value": value} for name, value in told.items()]
 
 
 def _summary(result: UpscaleResult) -> str:
@@ -192,7 +192,7 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
         artifacts: of one run, the newest first.
 
     Returns:
-        The newest result; {} if there is none. Fields without a value are missing.
+        The newest result; {} if there is none. Those of older versions lack fields.
     """
     artifact = _first(artifacts, RESULT_KEY)
     if artifact is None or not isinstance(artifact.data, str):
@@ -200,8 +200,8 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
     rows = json.loads(artifact.data)
     if not rows or "what" not in rows[0]:
         return rows[0] if rows else {}
-    told = {row["what"]: row["value"] for row in rows}
-    return told | {"notes": str(told.get("notes", "")).splitlines()}
+    told = dict.fromkeys(UpscaleResult.model_fields) | {r["what"]: r["value"] for r in rows}
+    return told | {"notes": str(told["notes"] or "").splitlines()}
 
 
 def _first(artifacts: Iterable[Artifact], key: str) -> Artifact | None:

@@ -22,7 +22,10 @@ from tests.kits.server import prefect_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
-HEARTBEAT_LOST_SECONDS = 75
+AWAY_SECONDS = 75.0
+"""An outage of the server: longer than a process may show no sign of life."""
+BACK_SECONDS = 240.0
+"""Longest time until a run whose machine died is scheduled again, on a busy test machine."""
 PATIENCE_SECONDS = 400.0
 
 
@@ -52,14 +55,12 @@ class Site:
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": self.url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "SEEDVR2_IMAGE": "none:0",
             "SEEDVR2_WORK_DIR": str(folder / "work"),
             "SEEDVR2_TEST_ENGINES": "1",
             "SEEDVR2_SEGMENT_SECONDS": "2",
             "SEEDVR2_STALL_SECONDS": "10",
-            "SEEDVR2_HEARTBEAT_LOST_SECONDS": str(HEARTBEAT_LOST_SECONDS),
             "SEEDVR2_RECOVER_MARGIN_SECONDS": "10",
             "SEEDVR2_RECOVER_WAIT_SECONDS": "45",
             "SEEDVR2_RECOVER_LOOK_SECONDS": "2",
@@ -220,7 +221,8 @@ def stop(site: Site) -> list[int]:
 
 
 def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], Path]) -> None:
-    # Its appointment is far away: it is brought back because its heartbeats are missed.
+    # Its appointment is far away, and the server is started again, which loses events or has them
+    # come late: the sweep finds that the run shows no sign of life.
     site.start_worker("local", SEEDVR2_RECOVER_MARGIN_SECONDS="900")
     before = site.committed()
     job = submit(site, clip(10))
@@ -228,12 +230,24 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
     killed = site.kill_worker("local")
     assert len(killed) >= 3, "worker, flow, child"
     until(lambda: not any(is_running(pid) for pid in killed), "the end of all of them")
+    began = time.monotonic()
+    site.kill_server()
+    site.start_server()
+    site.start_worker("cpu")
     site.start_worker("local")
+    until(lambda: "AwaitingRetry" in site.states(job), "AwaitingRetry")
+    seconds = time.monotonic() - began
+    print(f"scheduled again {seconds:.0f} s after its machine died")
+    assert seconds < BACK_SECONDS
     until(lambda: site.state(job) == "Completed", "Completed")
+    until(lambda: any("re-queued, 1" in said for said in site.looks(job)), "its report")
     run = site.run(job)
     assert (run["run_count"], run["labels"]["recoveries"]) == (2, 1)
-    ends = ("Crashed", "Cancelling", "AwaitingRetry", "Completed")
+    ends = ("Cancelling", "AwaitingRetry", "Completed")
     assert [name for name in site.states(job) if name in ends] == list(ends)
+    of_run = {"flow_runs": {"id": {"any_": [job]}}}
+    tasks = {task["state_type"] for task in site.post("/task_runs/filter", of_run)}
+    assert not tasks & {"RUNNING", "PENDING"}, "what the killed attempt left is ended"
     (result,) = site.artifacts(job, "upscale-result")
     reused = {row["what"]: row["value"] for row in json.loads(result["data"])}["segments_reused"]
     assert reused >= 3
@@ -247,7 +261,7 @@ def test_a_slow_run_that_beats_is_left_alone(site: Site, clip: Callable[[int], P
     assert site.said(site.create("recover/lost-runs", run_id=job)) == "alive: Running"
     until(lambda: site.state(job) == "Completed", "Completed")
     assert site.run(job)["run_count"] == 1
-    assert "Cancelling" not in site.states(job)
+    assert not {"Cancelling", "Crashed"} & set(site.states(job))
     assert site.said(site.create("recover/lost-runs", run_id=job)) == "ended: Completed"
 
 
@@ -295,12 +309,11 @@ def test_a_server_that_was_away_kills_no_job(site: Site, clip: Callable[[int], P
     until(lambda: site.beats(job), "beats")
     at_work = site.running("local")
     site.kill_server()
-    time.sleep(HEARTBEAT_LOST_SECONDS + 20)  # the outage itself: longer than the silence allowed
+    time.sleep(AWAY_SECONDS)
     site.start_server()
     site.start_worker("cpu")
     site.start_worker("local")
-    until(lambda: "Crashed" in site.states(job), "Crashed, wrongly")
-    until(lambda: any("it beats" in said for said in site.looks(job)), "recover's look")
+    time.sleep(AWAY_SECONDS)  # a sweep comes by
     assert site.state(job) == "Running"
     assert all(is_running(pid) for pid in at_work)
     until(lambda: site.state(job) == "Completed", "Completed")

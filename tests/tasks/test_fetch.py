@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,9 @@ VIDEO = hashlib.shake_256(b"video").digest(3 * 2**20)
 
 
 def get(url: str) -> FetchedSource:
-    return fetch.fn(_by_url(url))
+    source = fetch.fn(_by_url(url))
+    assert source is not None
+    return source
 
 
 def _by_url(url: str) -> UpscaleRequest:
@@ -53,6 +56,19 @@ def test_redirects_are_followed_and_the_first_name_stays(server, settings: Setti
     source = get(server.url("/first.mp4"))
     assert source.path.read_bytes() == VIDEO
     assert source.name == "first.mp4"
+
+
+def test_who_has_no_patience_gets_none_and_what_came_is_kept(server, settings: Settings) -> None:
+    stall = threading.Event()
+    server.offer("/a.mp4", stall=stall)
+    assert fetch.fn(_by_url(server.url("/a.mp4")), patience=0.5) is None
+    stall.set()
+    server.answer("/b.mp4", 503)
+    assert fetch.fn(_by_url(server.url("/b.mp4")), patience=20) is None, "at once"
+    assert ".part" in parts(settings)
+    server.offer("/a.mp4")
+    assert get(server.url("/a.mp4")).path.read_bytes() == VIDEO
+    assert server.headers_of("/a.mp4")[-1]["range"].startswith("bytes=")
 
 
 def test_500_then_well(server, settings: Settings) -> None:

@@ -107,7 +107,10 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     there = everything(deployed)
     pools = {name: pool["type"] for name, pool in there["work_pools"].items()}
     assert pools == {"h100": "docker", "h200": "docker", "cpu": "process", "local": "process"}
-    names = {"upscale/h100", "upscale/h200", "upscale/local", "route/auto", "recover/lost-runs"}
+    names = {
+        *("upscale/h100", "upscale/h200", "upscale/local"),
+        *("route/auto", "recover/lost-runs", "fetch-source/cpu"),
+    }
     assert set(there["deployments"]) == names
     for name, item in there["deployments"].items():
         assert "seedvr2" in item["tags"], name

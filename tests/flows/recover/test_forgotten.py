@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed, Running
+from prefect.states import Crashed, Running
 
 from flows.recover import recover
 from tasks.recovery import forgotten
@@ -92,16 +92,15 @@ def test_a_recover_whose_time_is_over_is_ended_and_holds_nobody_up(
 def test_old_sweeps_that_found_nothing_are_forgotten(
     client: SyncPrefectClient,
     deployed: dict[str, UUID],
-    settings: Settings,
     job: LostRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job.becomes(Completed())
-    recover()  # what earlier tests left is found by now
-    quiet = recover(return_state=True).state_details.flow_run_id
-    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
     job.becomes(Crashed())
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [])
+    quiet = recover(return_state=True).state_details.flow_run_id
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [job.run])
     busy = recover(return_state=True).state_details.flow_run_id
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [])
     assert quiet is not None
     assert busy is not None
     assert client.read_flow_run(busy).name.startswith("found ")

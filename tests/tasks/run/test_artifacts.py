@@ -214,7 +214,7 @@ def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> N
     assert {tuple(row) for row in rows} == {("what", "value")}
     assert rows[0] == {"what": "filename", "value": told.filename}, "what people look for is first"
     assert "![before and after](http://127.0.0.1:8001/clip.preview.jpg)" in str(found.description)
-    expected = told.model_dump(mode="json", exclude_none=True)
+    expected = told.model_dump(mode="json")
     assert read_result([found]) == expected | {"notes": ["a note", "another note"]}
 
 
