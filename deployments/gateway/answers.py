@@ -22,6 +22,8 @@ STATE_TYPES: dict[Status, tuple[str, ...]] = {
 """Prefect's state types for each status; a state such as Late or TimedOut has one of them."""
 _WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for t in types}
 _PREFIX = "Flow run encountered an exception: "
+_WAITING = "waiting for "
+"""The message of a run that has left its worker to wait begins with this."""
 
 
 class Submitted(BaseModel):
@@ -117,8 +119,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
 
 def _waiting_for(run: FlowRun) -> str | None:
     """What a run waits for, as its state says it; None if it is not waiting."""
-    waits = run.state is not None and run.state.name == "AwaitingRetry"
-    return run.state.message if waits and run.state else None
+    told = (run.state.message or "") if run.state and run.state.name == "AwaitingRetry" else ""
+    return told.removeprefix(_WAITING) if told.startswith(_WAITING) else None
 
 
 def _error(run: FlowRun, status: Status) -> str | None:

@@ -20,7 +20,6 @@ import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.states import AwaitingRetry
@@ -30,13 +29,12 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
 from tasks.run import current
+from tasks.run.attempts import note_wait, own_labels
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
 LABEL_WAITS_FOR = "waits_for_job"
-"""Key of the job that a run waits for; "" once it has stopped waiting."""
-LABEL_WAITS = "waits"
-"""How often a run has left its slot to wait."""
+"""Key of the job that a run has waited for."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 120.0
 """Wait before a run looks again by itself; doubled each time. It is woken when the job is free; the
 wait is for the case that the run at work was killed."""
@@ -60,14 +58,11 @@ class HeldElsewhere(Exception):
         Side effects: labels the run, so that it looks at the job's lock first when it comes back;
         a file in the job's directory, by which the run at work finds it.
         """
-        run_id, waits = UUID(str(flow_run.id)), int(_labels().get(LABEL_WAITS, 0))
-        seconds = min(FIRST_WAIT_SECONDS * 2**waits, LONGEST_WAIT_SECONDS)
-        with get_client(sync_client=True) as client:
-            labels = {LABEL_WAITS_FOR: self.job_key, LABEL_WAITS: waits + 1}
-            client.update_flow_run_labels(run_id, labels)
+        waits = note_wait(**{LABEL_WAITS_FOR: self.job_key})
+        seconds = min(FIRST_WAIT_SECONDS * 2 ** min(waits, 8), LONGEST_WAIT_SECONDS)
         waiting = JobDir(get_settings().job_dir(self.job_key)).waiting_path
         waiting.mkdir(parents=True, exist_ok=True)
-        (waiting / str(run_id)).touch()
+        (waiting / str(flow_run.id)).touch()
         again = datetime.now(UTC) + timedelta(seconds=seconds)
         return AwaitingRetry(scheduled_time=again, message=str(self))
 
@@ -77,7 +72,7 @@ def leave_if_still_held() -> None:
 
     So a run that looks again fetches and probes nothing before it is its turn.
     """
-    job_key = str(_labels().get(LABEL_WAITS_FOR, ""))
+    job_key = str(own_labels().get(LABEL_WAITS_FOR, ""))
     if not job_key:
         return
     job_dir = JobDir(get_settings().job_dir(job_key))
@@ -155,13 +150,6 @@ def _show_waiting(holder: str, num_frames: int) -> None:
         stall_seconds=_STALL_SECONDS,
         detail=f"for {holder}, which works on the same request",
     )
-
-
-def _labels() -> dict[str, Any]:
-    """The labels of this run as they were when its process began."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    return dict(run.labels) if run else {}
 
 
 def _is_free(job_dir: JobDir) -> bool:

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment
 from prefect.runtime import flow_run as this_run
 from prefect.states import AwaitingRetry, Failed
 
+from tasks.run.attempts import note_wait, own_labels
 from tasks.run.callback import call_back
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
@@ -40,13 +40,14 @@ class FetchedElsewhere(Exception):
 
     def leave(self) -> State[Any]:
         """The state in which this run's process ends; a worker takes the run up again later."""
+        note_wait()
         again = datetime.now(UTC) + timedelta(seconds=LOOK_AGAIN_SECONDS)
         return AwaitingRetry(scheduled_time=again, message=str(self))
 
 
 def fetched_before(settings: Settings) -> FetchedSource | None:
     """The source that `fetch-source` has brought for this run; None if it has not, or not here."""
-    labels = _labels()
+    labels = own_labels()
     sha256 = str(labels.get(LABEL_SHA256, ""))
     path = settings.sources_dir / sha256
     if not sha256 or not path.is_file():
@@ -68,7 +69,7 @@ def patience_for(request: UpscaleRequest) -> float | None:
     if deployment.id is None or not url.startswith(("http://", "https://")):
         return None
     with get_client(sync_client=True) as client:
-        fetcher = _labels().get(LABEL_FETCHER)
+        fetcher = own_labels().get(LABEL_FETCHER)
         if fetcher is None:
             return None if _fetcher_id(client) is None else PATIENCE_SECONDS
         try:
@@ -138,13 +139,6 @@ def _set_waiting(client: SyncPrefectClient, run_id: UUID, state: State) -> bool:
         return False
     client.set_flow_run_state(run_id, state, force=True)
     return True
-
-
-def _labels() -> dict[str, Any]:
-    """The labels of this run as they were when its process began."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    return dict(run.labels) if run else {}
 
 
 def _fetcher_id(client: SyncPrefectClient) -> UUID | None:

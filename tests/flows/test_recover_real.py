@@ -84,13 +84,13 @@ class Site:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start_worker(self, pool: str, **changes: str) -> None:
+    def start_worker(self, pool: str, *, limit: int = 1, **changes: str) -> None:
         """A process worker of the pool, or another one if it is gone."""
         worker = self._workers.get(pool)
         if worker is not None and worker.poll() is None:
             return
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-        command += ["--limit", "1" if pool == "local" else "4"]
+        command += ["--limit", str(limit) if pool == "local" else "4"]
         with (self.folder / f"{pool}.log").open("ab") as log:
             self._workers[pool] = subprocess.Popen(
                 command, env=self.environment | changes, cwd=ROOT, stdout=log, stderr=log
@@ -319,3 +319,29 @@ def test_a_server_that_was_away_kills_no_job(site: Site, clip: Callable[[int], P
     until(lambda: site.state(job) == "Completed", "Completed")
     assert site.run(job)["labels"]["recoveries"] == 0
     assert "Cancelling" not in site.states(job)
+
+
+def test_a_second_run_frees_its_slot_and_takes_the_result_when_it_is_there(
+    site: Site, clip: Callable[[int], Path], demo_clip: Path
+) -> None:
+    site.start_worker("local")  # if an earlier test has left none
+    site.kill_worker("local")
+    site.start_worker("local", limit=2)
+    source = clip(10)
+    first = submit(site, source)
+    until(lambda: site.beats(first), "beats")
+    second = submit(site, source)
+    until(lambda: site.state(second) == "AwaitingRetry", "AwaitingRetry")
+    assert f"waiting for job {first}" in site.run(second)["state"]["message"]
+    other = submit(site, demo_clip)
+    until(lambda: site.state(other) == "Running", "another job in the slot")
+    assert site.state(first) == "Running"
+    until(lambda: site.state(first) == "Completed", "the first")
+    began = time.monotonic()
+    until(lambda: site.state(second) == "Completed", "the second")
+    print(f"the second took its result {time.monotonic() - began:.0f} s after the first had ended")
+    results = [site.artifacts(job, "upscale-result")[0]["data"] for job in (first, second)]
+    told = [{row["what"]: row["value"] for row in json.loads(data)} for data in results]
+    assert told[0]["filename"] == told[1]["filename"]
+    assert site.run(second)["labels"]["recoveries"] == 0
+    until(lambda: site.state(other) == "Completed", "the other")
