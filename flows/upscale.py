@@ -46,7 +46,9 @@ from tasks.verify import verify
 def run_name() -> str:
     """Name of a run: the video's file name, without directories or query string, and the target."""
     parameters = flow_run.parameters
-    source = parameters.get("video_url") or parameters.get("video_path") or "upload"
+    source = parameters.get("video_url") or parameters.get("video_path")
+    if not source:
+        source = "upload" if parameters.get("video_base64") else "no source"
     return f"{name_in(str(source))[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
 
 

@@ -19,7 +19,9 @@ POOL_ALERT = "seedvr2: pool not ready -> alert"
 OF_EARLIER_VERSIONS = ["seedvr2: heartbeat lost -> Crashed"]
 """Automations that `make deploy` removes. Events come late after the server was started again, so
 that a run which had ended long ago counted as silent; `recover` now asks for signs of life."""
-FLOWS = ["upscale", "route", "recover", "fetch-source"]
+WAITED_FOR = ["upscale", "route", "fetch-source"]
+"""Flows whose late runs somebody waits for. A run of `recover` comes every minute: without a worker
+on its pool there would be as many alerts, and one about the pool says it."""
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 Action = dict[str, Any]
@@ -47,7 +49,7 @@ def late_alert(alert: Action) -> AutomationCore:
     return _automation(
         LATE_ALERT,
         "Tells SEEDVR2_ALERT_URL when no worker takes a run.",
-        _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*FLOWS)),
+        _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*WAITED_FOR)),
         _with_text(alert, text),
     )
 

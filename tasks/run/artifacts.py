@@ -171,7 +171,7 @@ def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
     """The rows of the result artifact; what has no value has no row."""
     told = result.model_dump(mode="json", exclude_none=True)
     told["notes"] = "\n".join(note.replace("\n", " ") for note in result.notes)
-    return [{"what": name, "value": value} for name, value in told.items()]
+    return [{"what": name, "value": value} for name, value in told.items() if value != ""]
 
 
 def _summary(result: UpscaleResult) -> str:
@@ -201,6 +201,7 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
     if not rows or "what" not in rows[0]:
         return rows[0] if rows else {}
     told = dict.fromkeys(UpscaleResult.model_fields) | {r["what"]: r["value"] for r in rows}
+    told["sha256"] = told["sha256"] or ""  # a storage may not have computed it
     return told | {"notes": str(told["notes"] or "").splitlines()}
 
 

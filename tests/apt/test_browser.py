@@ -137,7 +137,7 @@ def test_a_failed_runs_page_has_one_sentence_and_no_traceback(
         failed = ended_run(api, {"parameters": asked})
         assert failed["state"]["type"] == "FAILED"
         seen = html.unescape(browse(api, f"/runs/flow-run/{failed['id']}", tmp_path / "f.png"))
-        words = "exactly one source is needed" if not number else "127.0.0.1:9 "
+        words = "exactly one source is needed" if not number else "leads to port 9 of 127.0.0.1"
         assert words in seen, f"{words} is not on the page ({tmp_path})"
         wanted = {"logs": {"flow_run_id": {"any_": [failed["id"]]}}}
         lines = api.post("/logs/filter", json=wanted).raise_for_status().json()
