@@ -183,12 +183,12 @@ def _wake(job_dir: JobDir) -> None:
     if not run_ids:
         return
     shutil.rmtree(waiting, ignore_errors=True)
-    try:
-        with get_client(sync_client=True) as client:
-            for run_id in run_ids:
+    with get_client(sync_client=True) as client:
+        for run_id in run_ids:
+            try:
                 _begin_now(client, UUID(run_id))
-    except (httpx.HTTPError, PrefectException, OSError, ValueError) as error:
-        get_run_logger().warning("the runs that wait for this one come back later: %s", error)
+            except (httpx.HTTPError, PrefectException, OSError, ValueError) as error:
+                get_run_logger().warning("run %s comes back later: %s", run_id, error)
 
 
 def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
