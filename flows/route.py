@@ -14,9 +14,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.upscale import run_name, upscale
-from seedvr2_core.errors import SeedVR2Error
 from tasks.run.callback import call_back
-from tasks.run.failures import failed, tell_in_sentences
+from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.routing import dispatch
 from tasks.schemas import check_request
 
@@ -28,7 +27,7 @@ def _route(**parameters: Any) -> State[str]:
         given = request.model_dump(mode="json", exclude_none=True)
         asked = {name: value for name, value in given.items() if value != ""}
         deployment, job = dispatch(asked, request.resolution, routed_from=UUID(flow_run.id))
-    except SeedVR2Error as error:
+    except EXPECTED as error:
         return failed(error)
     return Completed(message=f"job {job.id} on {deployment}", data=str(job.id))
 

@@ -9,7 +9,6 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from seedvr2_core.errors import SeedVR2Error
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
@@ -19,11 +18,13 @@ from tasks.probe import probe
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run
 from tasks.run.callback import call_back, check_callback
-from tasks.run.failures import completed, failed, tell_in_sentences
+from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
+from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
+    FetchedSource,
     Model,
     Preset,
     Resolution,
@@ -45,7 +46,9 @@ from tasks.verify import verify
 def run_name() -> str:
     """Name of a run: the video's file name, without directories or query string, and the target."""
     parameters = flow_run.parameters
-    source = parameters.get("video_url") or parameters.get("video_path") or "upload"
+    source = parameters.get("video_url") or parameters.get("video_path")
+    if not source:
+        source = "upload" if parameters.get("video_base64") else "no source"
     return f"{name_in(str(source))[:60] or 'video'} -> {parameters.get('resolution', '1080p')}"
 
 
@@ -109,9 +112,9 @@ def upscale(
         check_storage(get_settings())
         with termination_heard(), keep_record() as record:
             return completed(_make(request, record, began))
-    except HeldElsewhere as held:
-        return held.leave()
-    except SeedVR2Error as error:
+    except (HeldElsewhere, FetchedElsewhere) as elsewhere:
+        return elsewhere.leave()
+    except EXPECTED as error:
         return failed(error)
 
 
@@ -119,7 +122,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     """Make the output of a request, or find it made; `began` is when the run did."""
     end_earlier_attempts()
     leave_if_still_held()
-    source = fetch(request)
+    source = fetched_before(get_settings()) or _fetch(request)
     probed = probe(source, request.model, allow_damaged=request.allow_damaged)
     job = estimate(request, probed)
     record.planned(job)
@@ -141,3 +144,11 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
         )
+
+
+def _fetch(request: UpscaleRequest) -> FetchedSource:
+    """Fetch the source here, or leave it to a run without a GPU if it takes long."""
+    source = fetch(request, patience=patience_for(request))
+    if source is None:
+        raise FetchedElsewhere(hand_over())
+    return source

@@ -78,6 +78,12 @@ class FileReadError(SeedVR2Error):
     """The machine failed to read a file that is there: a bad disk, a network share that is away."""
 
 
+class SourceTooSlowError(SourceError):
+    """The source did not come within the time that all attempts together may take."""
+
+    permanent = True
+
+
 class CheckpointError(SeedVR2Error, ValueError):
     """Weights are missing, wrong, truncated or mixed up."""
 

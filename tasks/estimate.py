@@ -1,11 +1,13 @@
 """Estimate: choose engine and device, plan the job, predict its time and set its limits."""
 
 import os
+from pathlib import Path
 
 from prefect import get_run_logger
 
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
+from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
@@ -117,7 +119,7 @@ def _cuts(probed: ProbedSource) -> CutList:
 
 
 def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
-    """Write the plan, or obey the one that an earlier run has written.
+    """Write the plan, or obey the one that an earlier run has written, if that is possible.
 
     The plan of a fresh start goes to a file of its own until its run holds the job.
     """
@@ -125,14 +127,41 @@ def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
     # Two equal requests may come at once. Their plans may differ, because they depend on how much
     # memory is free.
     with hold_lock(job_dir.plan_lock_path, timeout=60, on_wait=lambda: None):
-        if not path.exists():
+        earlier = _read_plan(path, plan)
+        if earlier is None:
             write_record(path, plan)
             return plan
         os.utime(path)  # the sweep must see that the job is in use
         if fresh:
             write_record(job_dir.fresh_plan_path, plan)
             return plan
-        return read_record(path, Plan)
+        return earlier
+
+
+def _read_plan(path: Path, planned: Plan) -> Plan | None:
+    """The plan that an earlier run has written for the same job.
+
+    Args:
+        path: plan.json.
+        planned: the plan that this run would write.
+
+    Returns:
+        None if there is none that can be obeyed: it is missing, damaged, of another format, or of
+        another job. A new one then takes its place, and segments that fit the new one are kept.
+    """
+    try:
+        earlier = read_record(path, Plan)
+    except FileNotFoundError:
+        return None
+    except SegmentError as error:
+        get_run_logger().warning("the job is planned anew: %s", error)
+        return None
+    told = (earlier.format, earlier.pixel_version, earlier.job_key, earlier.source_sha256)
+    asked = (planned.format, planned.pixel_version, planned.job_key, planned.source_sha256)
+    if told != asked:
+        get_run_logger().warning("the job is planned anew: %s is of another job or version", path)
+        return None
+    return earlier
 
 
 @step(name="estimate", retries=1, retry_delay_seconds=2)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seedvr2_core.child.protocol import FindCuts, Probe
-from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.info import VideoInfo, ends_early
@@ -76,12 +76,20 @@ def probe_source(
     return probed.model_copy(update={"cuts_path": _find_cuts(probed, device.name)})
 
 
+def _detector_of(cuts_path: Path) -> str | None:
+    """The detector that found the cuts in this file; None if it holds no readable cuts."""
+    try:
+        return read_record(cuts_path, CutList).detector
+    except (FileNotFoundError, SegmentError):
+        return None
+
+
 def _find_cuts(probed: ProbedSource, device: str) -> Path:
     """Find the source's cuts, unless this detector has done so before; returns their file."""
     from seedvr2_core.video.cuts import cut_detector
 
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")
-    if out.exists() and read_record(out, CutList).detector == detector:
+    if _detector_of(out) == detector:
         return out
     request = FindCuts(
         path=probed.source.path,

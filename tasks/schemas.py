@@ -387,6 +387,8 @@ class UpscaleResult(Record):
     """Frames that an earlier run had made."""
     already_done: bool = False
     """Whether an earlier run had finished the video, so that this one made nothing."""
+    preview_url: str | None = None
+    """Address of the same picture, where the storage has public addresses."""
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

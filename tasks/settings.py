@@ -173,8 +173,8 @@ class Settings(GatewaySettings, BaseSettings):
     )
     fetch_seconds: Seconds = Field(
         default=3600.0,
-        description="How many seconds one attempt to download a video may take, and how many a "
-        "caller may take to send one to the gateway.",
+        description="How many seconds the download of a video may take, all attempts together, "
+        "and how many a caller may take to send one to the gateway.",
     )
     callback_secret: SecretStr | None = Field(
         default=None,

@@ -7,7 +7,7 @@ from prefect import get_run_logger
 from seedvr2_core.child.protocol import Join, Preview
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import file_sha256
-from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.durable import replace_file, sync_directory, sync_file
 from seedvr2_core.job import JobDir
 from tasks.child import run_operation
 from tasks.schemas import JoinedVideo, PlannedJob
@@ -32,7 +32,7 @@ def stitch(job: PlannedJob) -> JoinedVideo:
     try:
         joined = run_operation(request, doing="joining the segments")
         sync_file(part)
-        part.replace(output)
+        replace_file(part, output)
     finally:
         part.unlink(missing_ok=True)  # left by a child that was ended, or by a full disk
     sync_directory(job_dir.path)

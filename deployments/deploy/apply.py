@@ -6,17 +6,18 @@ which resolution runs where, and to the site's settings (site.py). Applying them
 duplicates, and what an operator has set on the server stays (operators.py).
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -46,16 +47,18 @@ POOLS_DIR = Path(__file__).parent / "work_pools"
 DESCRIPTIONS = {
     "h100": "One container a job, one job a GPU: 720p and 1080p by default.",
     "h200": "One container a job, one job a GPU with more memory: 2k and 4k by default.",
-    "cpu": "Small flows without a GPU: route and recover.",
+    "cpu": "Small flows without a GPU: route, recover and fetch-source.",
     "local": "Processes on the worker's own machine, with the GPU or CPU it has.",
 }
 DEPLOY_SECONDS = 300.0
 EMPTY_SITE = Site()
+FORMER_DEPLOYMENTS = ("recover/auto",)
+"""Deployments that had other names in earlier versions; their schedules would go on."""
 
 
 def deployment_name(entry: dict[str, Any]) -> str:
     """Full name of an entry of prefect.yaml: the entrypoint's last part is the flow's name."""
-    return f"{entry['entrypoint'].rsplit('.', 1)[-1]}/{entry['name']}"
+    return f"{entry['entrypoint'].rsplit('.', 1)[-1].replace('_', '-')}/{entry['name']}"
 
 
 def read_deployments() -> dict[str, Any]:
@@ -170,11 +173,21 @@ def apply_deployments(
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
     before = {name: read_deployment(client, name) for name in map(deployment_name, wanted)}
     _run_prefect_deploy(content | {"deployments": wanted}, environment)
+    with get_client(sync_client=True) as client:
+        remove_deployments(client, FORMER_DEPLOYMENTS)
     for entry in wanted:
         name = deployment_name(entry)
         earlier = before[name]
         notes = keep_deployment(client, earlier, entry, name) if earlier else []
         say("\n  ".join([f"deployment {name} is up to date", *notes]))
+
+
+def remove_deployments(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """Remove deployments, with their scheduled runs, where they exist."""
+    for name in names:
+        with contextlib.suppress(ObjectNotFound):
+            client.delete_deployment(client.read_deployment_by_name(name).id)
+            say(f"deployment {name} is removed: it has another name now")
 
 
 def _run_prefect_deploy(content: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -226,7 +239,7 @@ def apply_automations(
         pools: pools whose last worker is watched; all if not given.
     """
     alert = alert_action(settings.alert_url)
-    recover_id = client.read_deployment_by_name("recover/auto").id
+    recover_id = client.read_deployment_by_name("recover/lost-runs").id
     wanted, unwanted = [crashed_to_recover(recover_id)], list(OF_EARLIER_VERSIONS)
     if alert is None:
         say("no alerts are sent: SEEDVR2_ALERT_URL is not set")

@@ -19,7 +19,9 @@ POOL_ALERT = "seedvr2: pool not ready -> alert"
 OF_EARLIER_VERSIONS = ["seedvr2: heartbeat lost -> Crashed"]
 """Automations that `make deploy` removes. Events come late after the server was started again, so
 that a run which had ended long ago counted as silent; `recover` now asks for signs of life."""
-FLOWS = ["upscale", "route", "recover"]
+WAITED_FOR = ["upscale", "route", "fetch-source"]
+"""Flows whose late runs somebody waits for. A run of `recover` comes every minute: without a worker
+on its pool there would be as many alerts, and one about the pool says it."""
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 Action = dict[str, Any]
@@ -29,7 +31,7 @@ def crashed_to_recover(recover_id: UUID) -> AutomationCore:
     """Start `recover` for every run of `upscale` that has crashed."""
     return _automation(
         "seedvr2: Crashed -> recover",
-        "A crashed run of upscale starts recover/auto, which brings it back.",
+        "A crashed run of upscale starts recover/lost-runs, which brings it back.",
         _at_once("prefect.flow-run.Crashed", _RUN, match_related=_of_flows("upscale")),
         {
             "type": "run-deployment",
@@ -47,7 +49,7 @@ def late_alert(alert: Action) -> AutomationCore:
     return _automation(
         LATE_ALERT,
         "Tells SEEDVR2_ALERT_URL when no worker takes a run.",
-        _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*FLOWS)),
+        _at_once("prefect.flow-run.Late", _RUN, match_related=_of_flows(*WAITED_FOR)),
         _with_text(alert, text),
     )
 

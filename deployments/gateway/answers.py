@@ -26,6 +26,8 @@ STATE_TYPES: dict[Status, tuple[str, ...]] = {
 """Prefect's state types for each status; a state such as Late or TimedOut has one of them."""
 _WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for t in types}
 _PREFIX = "Flow run encountered an exception: "
+_WAITING = "waiting for "
+"""The message of a run that has left its worker to wait begins with this."""
 
 
 _ID = "6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11"
@@ -121,6 +123,9 @@ class Job(BaseModel):
     elapsed_seconds: float
     submitted_at: datetime | None
     notes: list[str]
+    waiting_for: str | None = Field(
+        default=None, description="What a job waits for that has left its worker meanwhile."
+    )
 
 
 class JobList(BaseModel):
@@ -252,6 +257,7 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
+        waiting_for=_waiting_for(run),
     )
 
 
@@ -277,6 +283,12 @@ def _asked_engine(run: FlowRun) -> str | None:
     """The engine that the request named; None if it left the choice open."""
     asked = run.parameters.get("model")
     return asked if asked != "auto" else None
+
+
+def _waiting_for(run: FlowRun) -> str | None:
+    """What a run waits for, as its state says it; None if it is not waiting."""
+    told = (run.state.message or "") if run.state and run.state.name == "AwaitingRetry" else ""
+    return told.removeprefix(_WAITING) if told.startswith(_WAITING) else None
 
 
 def _error(run: FlowRun, status: Status) -> str | None:

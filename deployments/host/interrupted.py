@@ -12,6 +12,8 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from tasks.run.attempts import attempts_of
+
 MAX_STARTS = 5
 """A run that was started so often is not started again: it may be what crashes the machine."""
 _AT_WORK = ("RUNNING", "PENDING", "CANCELLING")
@@ -50,9 +52,9 @@ def _next_state(run: FlowRun) -> State | None:
         return Cancelled(message="cancelled while seedvr2 serve was ending")
     if kind not in (StateType.RUNNING, StateType.PENDING, StateType.CRASHED):
         return None
-    if run.run_count < MAX_STARTS:
+    if attempts_of(run) < MAX_STARTS:
         return AwaitingRetry(message="seedvr2 serve ended; the job goes on when it is up again")
     return Crashed(
-        message=f"seedvr2 serve ended {run.run_count} times while this job was at work; "
+        message=f"seedvr2 serve ended {attempts_of(run)} times while this job was at work; "
         "start it again by hand, finished segments are kept"
     )

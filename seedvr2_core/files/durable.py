@@ -7,7 +7,9 @@ module in environments that have nothing but torch and numpy.
 
 import functools
 import hashlib
+import itertools
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+SET_ASIDE = ".set-aside-"
+"""Behind the name of a folder that was in the place of one of our files; a number follows."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_record(path: Path, record: object) -> None:
@@ -29,8 +35,9 @@ def read_record(path: Path, kind: type[T]) -> T:
     """Read a dataclass that `write_record` has written.
 
     Raises:
-        SegmentError: the file is not a valid record of that kind.
-        FileNotFoundError: there is no such file.
+        SegmentError: it is not a valid record of that kind, or no file at all: damaged, or written
+            by another program. What it says must be made anew.
+        FileNotFoundError: there is nothing of that name.
     """
     from pydantic import ValidationError
 
@@ -38,9 +45,10 @@ def read_record(path: Path, kind: type[T]) -> T:
         return _adapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
         raise SegmentError(
-            f"{path} is not a valid {kind.__name__} record ({error.error_count()} errors); "
-            "remove it and run again"
+            f"{path} is not a valid {kind.__name__} record ({error.error_count()} errors)"
         ) from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise SegmentError(f"{path} is no file, expected a {kind.__name__} record") from error
 
 
 @functools.cache
@@ -54,12 +62,29 @@ def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, complete or not at all; it is on disk when this returns."""
     part = path.with_name(path.name + ".part")
+    make_way(part)
     with part.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    part.replace(path)
+    replace_file(part, path)
     sync_directory(path.parent)
+
+
+def replace_file(part: Path, path: Path) -> None:
+    """Give a file its name. A folder in that place is set aside; its content is not ours."""
+    make_way(path)
+    part.replace(path)
+
+
+def make_way(path: Path) -> None:
+    """Rename a folder that is in the place of one of our files."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    names = (path.with_name(f"{path.name}{SET_ASIDE}{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    logger.warning("%s was a folder, expected a file; it is now %s", path, aside.name)
 
 
 def sync_file(path: Path) -> None:

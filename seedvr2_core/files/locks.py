@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError, ResourceError
+from seedvr2_core.files.durable import make_way
 
 _POLL_SECONDS = 0.25
 """Time between two attempts to take a lock that another process holds."""
@@ -78,6 +79,7 @@ def _open(path: Path) -> int:
     """Open the lock's file; make it and its folder if they do not exist."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
+        make_way(path)
         with contextlib.suppress(FileNotFoundError):  # the folder was removed in between
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 

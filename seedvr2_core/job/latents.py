@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seedvr2_core.engines.protocol import Commit
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.durable import replace_file, sync_directory, sync_file
 from seedvr2_core.files.space import full_disk_told
 from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Piece, Plan, Segment
@@ -34,7 +34,7 @@ def write_commit(job_dir: JobDir, segment: Segment, commit: Commit) -> None:
     with full_disk_told(f"writing the latents of segment {segment.index}"):
         save_file(tensors, part)
     sync_file(part)
-    part.replace(path)
+    replace_file(part, path)
     sync_directory(path.parent)
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import file_sha256, read_record, write_record
-from seedvr2_core.files.durable import canonical_json, sync_directory, sync_file
+from seedvr2_core.files.durable import (
+    canonical_json,
+    make_way,
+    replace_file,
+    sync_directory,
+    sync_file,
+)
 from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning import Plan, Segment
 
@@ -90,7 +96,7 @@ def commit_segment(job_dir: JobDir, plan: Plan, segment: Segment, made: Making) 
         plan_sha256=plan_digest(plan),
         rung=made.rung,
     )
-    part.replace(job_dir.video_path(segment.index))
+    replace_file(part, job_dir.video_path(segment.index))
     sync_directory(job_dir.segments_path)
     write_record(job_dir.sidecar_path(segment.index), sidecar)
     return sidecar
@@ -180,4 +186,5 @@ def _grouped(values: Sequence[str]) -> str:
 def remove_leftovers(job_dir: JobDir) -> None:
     """Delete the part files that a killed process left."""
     for part in job_dir.part_files():
+        make_way(part)
         part.unlink(missing_ok=True)

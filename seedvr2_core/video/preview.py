@@ -11,6 +11,7 @@ import numpy as np
 from moviepy import ImageClip, VideoFileClip, clips_array
 
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.files.durable import replace_file
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.reader import read_frames
 
@@ -43,7 +44,7 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
         sheet = sheet.resized(height=MAX_HEIGHT)
     part = picture.with_name(picture.stem + ".part.jpg")
     ImageClip(np.asarray(sheet.get_frame(0))).save_frame(str(part), t=0, with_mask=False)
-    part.replace(picture)
+    replace_file(part, picture)
 
 
 def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
+from seedvr2_core.errors import ResourceError, StorageError
 from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.place import place
@@ -53,12 +55,14 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         return None
     get_run_logger().info("%s is there already", found.name)
     preview = Path(earlier.preview_path) if earlier.preview_path else None
+    preview_path, preview_url = _keep_preview(preview, found)
     changes = {
         "job_id": str(flow_run.id),
         "filename": found.name,
         "cdn_url": found.url,
         "output_path": str(found.path) if found.path else None,
-        "preview_path": _placed_preview(preview, found.path),
+        "preview_path": preview_path,
+        "preview_url": preview_url,
         "source_name": job.source.name,
         "seconds": round(seconds, 2),
         "segments_reused": job.num_segments,
@@ -93,7 +97,7 @@ def _find_stored(job: PlannedJob, earlier: UpscaleResult) -> Stored | None:
 def _read_result(job: PlannedJob) -> UpscaleResult | None:
     """The result that an earlier run has written; None if there is none that can be read."""
     path = JobDir(job.job_dir).result_path
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         return UpscaleResult.model_validate_json(path.read_bytes())
@@ -116,7 +120,7 @@ def make_room(job: PlannedJob) -> None:
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.plan_path, Plan)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
-    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).exists()]
+    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
     finished = finished_sizes(job_dir, plan)
     check_room(job_dir.path, bytes_needed(plan, pending, finished), doing="the job")
     folder = storage_folder(get_settings())
@@ -155,13 +159,15 @@ def finish(
     """
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.plan_path, Plan)
+    preview_path, preview_url = _keep_preview(joined.preview, stored)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
         filename=stored.name,
         cdn_url=stored.url,
         output_path=str(stored.path) if stored.path else None,
-        preview_path=_placed_preview(joined.preview, stored.path),
+        preview_path=preview_path,
+        preview_url=preview_url,
         source_name=job.source.name,
         input_size_mb=round(job.source.num_bytes / 1e6, 3),
         output_size_mb=round(stored.num_bytes / 1e6, 3),
@@ -178,27 +184,50 @@ def finish(
     return _close(job, result)
 
 
-def _placed_preview(preview: Path | None, output: Path | None) -> str | None:
-    """Put the before/after picture beside the output, if that is on this machine.
+def _keep_preview(
+    preview: Path | None, stored: StoredVideo | Stored
+) -> tuple[str | None, str | None]:
+    """Put the before/after picture beside the video, wherever that is stored.
 
     Returns:
-        Where it is. If it cannot be put there, that is where it was; None if there is none.
+        Its path on this machine and its public address, each None where there is none. A place
+        that does not take the picture does not fail the job.
     """
     if preview is None or not preview.is_file():
-        return None
-    if output is None:
-        return str(preview)
+        return None, None
+    if stored.path is not None:
+        placed = _placed_preview(preview, stored.path)
+        beside = placed.parent == stored.path.parent
+        return str(placed), _neighbour(stored, placed.name) if beside else None
+    try:
+        name = Path(stored.name).stem + PREVIEW_ENDING
+        return str(preview), open_storage(get_settings()).put(preview, name).url
+    except (StorageError, ResourceError) as error:
+        get_run_logger().warning("the before/after picture is not stored: %s", error)
+        return str(preview), None
+
+
+def _neighbour(stored: StoredVideo | Stored, name: str) -> str | None:
+    """The public address of a file beside a stored video; None if the video has none."""
+    return f"{stored.url.rpartition('/')[0]}/{quote(name)}" if stored.url else None
+
+
+def _placed_preview(preview: Path, output: Path) -> Path:
+    """Put the before/after picture beside the output; returns where it is.
+
+    If it cannot be put there, that is where it was.
+    """
     try:
         sha256 = file_sha256(preview)
         for name in candidates(output.stem + PREVIEW_ENDING):
             target = output.with_name(name)
             if place(preview, target, part_name=f".{sha256}.part"):
-                return str(target)
+                return target
             if target.is_file() and file_sha256(target) == sha256:
-                return str(target)
+                return target
     except OSError as error:
         get_run_logger().warning("the before/after picture stays in %s: %s", preview, error)
-    return str(preview)
+    return preview
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:

@@ -20,23 +20,21 @@ import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.states import AwaitingRetry
 
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
-from seedvr2_core.files.durable import write_bytes
+from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
 from tasks.run import current
+from tasks.run.attempts import note_wait, own_labels
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
 LABEL_WAITS_FOR = "waits_for_job"
-"""Key of the job that a run waits for; "" once it has stopped waiting."""
-LABEL_WAITS = "waits"
-"""How often a run has left its slot to wait."""
+"""Key of the job that a run has waited for."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 120.0
 """Wait before a run looks again by itself; doubled each time. It is woken when the job is free; the
 wait is for the case that the run at work was killed."""
@@ -58,14 +56,11 @@ class HeldElsewhere(Exception):
         Side effects: labels the run, so that it looks at the job's lock first when it comes back;
         a file in the job's directory, by which the run at work finds it.
         """
-        run_id, waits = UUID(str(flow_run.id)), int(_labels().get(LABEL_WAITS, 0))
-        seconds = min(FIRST_WAIT_SECONDS * 2**waits, LONGEST_WAIT_SECONDS)
-        with get_client(sync_client=True) as client:
-            labels = {LABEL_WAITS_FOR: self.job_key, LABEL_WAITS: waits + 1}
-            client.update_flow_run_labels(run_id, labels)
+        waits = note_wait(**{LABEL_WAITS_FOR: self.job_key})
+        seconds = min(FIRST_WAIT_SECONDS * 2 ** min(waits, 8), LONGEST_WAIT_SECONDS)
         waiting = JobDir(get_settings().job_dir(self.job_key)).waiting_path
         waiting.mkdir(parents=True, exist_ok=True)
-        (waiting / str(run_id)).touch()
+        (waiting / str(flow_run.id)).touch()
         again = datetime.now(UTC) + timedelta(seconds=seconds)
         return AwaitingRetry(scheduled_time=again, message=str(self))
 
@@ -75,7 +70,7 @@ def leave_if_still_held() -> None:
 
     So a run that looks again fetches and probes nothing before it is its turn.
     """
-    job_key = str(_labels().get(LABEL_WAITS_FOR, ""))
+    job_key = str(own_labels().get(LABEL_WAITS_FOR, ""))
     if not job_key:
         return
     job_dir = JobDir(get_settings().job_dir(job_key))
@@ -149,13 +144,6 @@ def _show_waiting(holder: str) -> None:
     current().wait(f"{holder}, which works on the same request")
 
 
-def _labels() -> dict[str, Any]:
-    """The labels of this run as they were when its process began."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    return dict(run.labels) if run else {}
-
-
 def _is_free(job_dir: JobDir) -> bool:
     """Whether nobody holds the job now."""
     try:
@@ -187,12 +175,12 @@ def _wake(job_dir: JobDir) -> None:
     if not run_ids:
         return
     shutil.rmtree(waiting, ignore_errors=True)
-    try:
-        with get_client(sync_client=True) as client:
-            for run_id in run_ids:
+    with get_client(sync_client=True) as client:
+        for run_id in run_ids:
+            try:
                 _begin_now(client, UUID(run_id))
-    except (httpx.HTTPError, PrefectException, OSError, ValueError) as error:
-        get_run_logger().warning("the runs that wait for this one come back later: %s", error)
+            except (httpx.HTTPError, PrefectException, OSError, ValueError) as error:
+                get_run_logger().warning("run %s comes back later: %s", run_id, error)
 
 
 def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
@@ -206,11 +194,12 @@ def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
 def _begin_afresh(job_dir: JobDir) -> None:
     """Remove results and segments and take the new plan, if this run has not done so before."""
     run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
-    if marker.exists() and marker.read_text() == run_id:
+    if marker.is_file() and marker.read_bytes() == run_id.encode():
         planned.unlink(missing_ok=True)
         return
+    make_way(job_dir.result_path)
     job_dir.result_path.unlink(missing_ok=True)
     shutil.rmtree(job_dir.segments_path, ignore_errors=True)
     if planned.exists():  # an equal run that has just started afresh may have taken it
-        planned.replace(job_dir.plan_path)
+        replace_file(planned, job_dir.plan_path)
     write_bytes(marker, run_id.encode())

@@ -58,7 +58,7 @@ def appoint_unseen() -> str:
         if unseen:
             found = f"found {len(unseen)} lost runs"
             client.update_flow_run(UUID(flow_run.id), name=found)
-        _forget_quiet_sweeps(client)
+        _forget_sweeps(client)
     return f"{len(unseen)} lost runs that nobody looked at"
 
 
@@ -144,8 +144,13 @@ def _progress_of(
     return found
 
 
-def _forget_quiet_sweeps(client: SyncPrefectClient) -> None:
-    """Delete old runs of this sweep that found nothing: one comes every minute."""
+def _forget_sweeps(client: SyncPrefectClient) -> None:
+    """Delete old runs of this sweep that found nothing, and those that are late: this one was
+    theirs. One comes every minute, so a worker that was away for a night would find hundreds.
+    """
+    for run in _runs(client, "recover", {"state": {"name": {"any_": ["Late"]}}}):
+        if run.auto_scheduled and not run.parameters.get("run_id"):
+            client.delete_flow_run(run.id)
     old = {
         "name": {"any_": [QUIET_SWEEP]},
         "state": {"type": {"any_": ["COMPLETED"]}},

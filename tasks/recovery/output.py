@@ -89,7 +89,7 @@ def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
     """The result.json that the run, or an earlier run of the same request, wrote at its end."""
     try:
         saved = UpscaleResult.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, IsADirectoryError, ValidationError):
         return None
     return saved if saved.job_id == str(report.run_id) or not report.fresh else None
 

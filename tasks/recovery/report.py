@@ -20,6 +20,7 @@ from tasks.recovery.verdicts import MEANINGS, Meaning, Verdict
 from tasks.run import PROGRESS_KEY, read_progress
 from tasks.run.appointments import MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress, newest_artifact
+from tasks.run.attempts import attempts_of
 from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings
@@ -119,7 +120,7 @@ def report_on(
         state=state.name if state and state.name else "unknown",
         state_id=state.id if state else None,
         message=state.message if state else None,
-        attempts=run.run_count,
+        attempts=attempts_of(run),
         recoveries=recoveries_of(run),
         deployed=run.deployment_id is not None,
         fresh=bool(run.parameters.get("fresh", False)),

@@ -1,8 +1,8 @@
 """Appointments with `recover`: when it looks at a run, and how often a run may be re-queued.
 
 `recover` watches the runs that a deployment started: they carry the label `recoveries`, and at a
-run's ETA the deployment `recover/auto` looks at it. It does not watch the command's own runs,
-because they cannot be re-queued, and nothing is watched where `recover/auto` does not exist.
+run's ETA the deployment `recover/lost-runs` looks at it. It does not watch the command's own runs,
+because they cannot be re-queued, and nothing is watched where `recover/lost-runs` does not exist.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from prefect.states import Scheduled
 
 from tasks.settings import get_settings
 
-RECOVER = "recover/auto"
+RECOVER = "recover/lost-runs"
 """The deployment that looks at runs."""
 LABEL_RECOVERIES = "recoveries"
 """How often `recover` has re-queued a run; only runs that it watches have this label."""
@@ -122,7 +122,7 @@ def _comes_by(appointment: FlowRun, at: datetime) -> bool:
 
 
 def find_recover(client: SyncPrefectClient) -> UUID | None:
-    """Id of the deployment `recover/auto`; None if there is none."""
+    """Id of the deployment `recover/lost-runs`; None if there is none."""
     try:
         return client.read_deployment_by_name(RECOVER).id
     except ObjectNotFound:

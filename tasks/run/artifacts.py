@@ -6,7 +6,9 @@ callback read them through it. Databases keep artifacts for years, so the format
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
   `stall_limit`, `deadline`, `alive_every`, `frames`, `num_frames`, `seconds_left`, `detail` and
   `job` (a `Prospect` as JSON). Each attempt of a run has one.
-- `upscale-result`: a table of one row, an `UpscaleResult`.
+- `upscale-result`: a table of two columns, `what` and `value`, with a row for each field of an
+  `UpscaleResult`; its notes are one text with a line for each. Until November 2026 it was one row
+  with a column for each field; both are read.
 """
 
 import json
@@ -171,20 +173,28 @@ def publish_result(result: UpscaleResult) -> None:
             ArtifactCreate(
                 key=RESULT_KEY,
                 type="table",
-                data=json.dumps([result.model_dump(mode="json")]),
+                data=json.dumps(_rows(result)),
                 description=_summary(result),
                 flow_run_id=UUID(result.job_id),
             )
         )
 
 
+def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
+    """The rows of the result artifact; what has no value has no row."""
+    told = result.model_dump(mode="json", exclude_none=True)
+    told["notes"] = "\n".join(note.replace("\n", " ") for note in result.notes)
+    return [{"what": name, "value": value} for name, value in told.items() if value != ""]
+
+
 def _summary(result: UpscaleResult) -> str:
-    """What a person wants to know first: where the video is, and what it is."""
+    """What a person wants to know first, in Markdown: where the video is, what it is, a picture."""
+    picture = f"\n\n![before and after]({result.preview_url})" if result.preview_url else ""
     return (
         f"{result.cdn_url or result.output_path}\n\n"
         f"{result.width}x{result.height}, {result.frames} frames, "
         f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
-        f"engine {result.engine}, {result.seconds:g} s"
+        f"engine {result.engine}, {result.seconds:g} s{picture}"
     )
 
 
@@ -195,13 +205,17 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
         artifacts: of one run, the newest first.
 
     Returns:
-        The row of the newest result; {} if there is none. Rows of older versions lack fields.
+        The newest result; {} if there is none. Those of older versions lack fields.
     """
     artifact = _first(artifacts, RESULT_KEY)
     if artifact is None or not isinstance(artifact.data, str):
         return {}
     rows = json.loads(artifact.data)
-    return rows[0] if rows else {}
+    if not rows or "what" not in rows[0]:
+        return rows[0] if rows else {}
+    told = dict.fromkeys(UpscaleResult.model_fields) | {r["what"]: r["value"] for r in rows}
+    told["sha256"] = told["sha256"] or ""  # a storage may not have computed it
+    return told | {"notes": str(told["notes"] or "").splitlines()}
 
 
 def _first(artifacts: Iterable[Artifact], key: str) -> Artifact | None:

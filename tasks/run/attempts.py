@@ -1,7 +1,8 @@
-"""The attempts of one run: what an attempt that was killed has left in Prefect is ended.
+"""The attempts of one run: which of its starts count, and what a killed attempt has left.
 
 A process that is killed cannot say how its task runs ended, so they would count as running for
-ever. Whoever takes the run up, or ends it, ends them.
+ever. Whoever takes the run up, or ends it, ends them. A start after which the run has only left its
+worker's slot to wait is no attempt.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.context import FlowRunContext
 from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as this_run
 from prefect.states import Crashed
@@ -17,9 +19,36 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
+LABEL_WAITS = "waits"
+"""How often a run has left its worker's slot to wait."""
 _OPEN = ["RUNNING", "PENDING", "SCHEDULED", "CANCELLING", "PAUSED"]
 _PAGE = 200
 _MOST_PAGES = 50
+
+
+def attempts_of(run: "FlowRun") -> int:
+    """How often a run has begun its work: its starts without those that ended in waiting."""
+    return max(run.run_count - int(run.labels.get(LABEL_WAITS, 0)), 0)
+
+
+def own_labels() -> dict[str, Any]:
+    """The labels of this run as they were when its process began; {} outside of a run."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return dict(run.labels) if run else {}
+
+
+def note_wait(**labels: str) -> int:
+    """Count that this run leaves its slot to wait; returns how often it had before.
+
+    Args:
+        labels: more labels for the run.
+    """
+    waits = int(own_labels().get(LABEL_WAITS, 0))
+    with get_client(sync_client=True) as client:
+        counted: dict[str, bool | int | float | str] = {LABEL_WAITS: waits + 1, **labels}
+        client.update_flow_run_labels(UUID(str(this_run.id)), counted)
+    return waits
 
 
 def end_task_runs(client: SyncPrefectClient, run_id: UUID, told: str) -> int:

@@ -30,6 +30,7 @@ from tasks.net.answers import may_heal
 from tasks.net.untrusted import check_reachable, check_url, post, shown_url
 from tasks.run.appointments import is_brought_back
 from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
+from tasks.run.attempts import attempts_of
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record
 from tasks.settings import Settings, get_settings
@@ -168,7 +169,7 @@ def event_of(flow_run: "FlowRun", state: "State[Any]", result: Mapping[str, Any]
         occurred_at=datetime.now(UTC).isoformat(timespec="seconds"),
         job_id=str(flow_run.id),
         routed_from=str(routed_from) if routed_from else None,
-        attempt=flow_run.run_count,
+        attempt=attempts_of(flow_run),
         status=status,
         state=state.name or status,
         filename=result.get("filename"),

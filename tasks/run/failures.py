@@ -14,6 +14,8 @@ from prefect.states import Completed, Failed
 from seedvr2_core.errors import DeadlineError, SeedVR2Error
 from tasks.schemas import UpscaleResult
 
+EXPECTED = (SeedVR2Error,)
+"""Errors that a flow tells by one sentence; any other is a bug."""
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 _TOLD = "_seedvr2_traceback_told"
 

@@ -37,6 +37,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("service")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        edge = free.getsockname()[1]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEEDVR2_", "PREFECT_"))}
     return kept | {
         "PREFECT_HOME": str(home),
@@ -46,6 +48,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
         "SEEDVR2_SEGMENT_SECONDS": "1",
         "SEEDVR2_IMAGE": "seedvr2:test",
+        "SEEDVR2_PUBLIC_URL": f"http://127.0.0.1:{edge}",
     }
 
 
@@ -57,9 +60,14 @@ def api(environment: dict[str, str]) -> Iterator[httpx.Client]:
         subprocess.run(deploy, env=environment, cwd=ROOT, check=True, capture_output=True)
         start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
         worker = subprocess.Popen([*start, "--type", "process"], env=environment, cwd=ROOT)
+        port = environment["SEEDVR2_PUBLIC_URL"].rpartition(":")[2]
+        root = f"{environment['SEEDVR2_WORK_DIR']}/output"
+        serve = [sys.executable, "-m", "deployments.edge", "--port", port, "--root", root]
+        edge = subprocess.Popen(serve, env=environment, cwd=ROOT)
         yield client
-        kill_tree(worker.pid)  # Prefect's worker does not always end on SIGTERM
-        worker.wait(60)
+        for process in (worker, edge):
+            kill_tree(process.pid)  # Prefect's worker does not always end on SIGTERM
+            process.wait(60)
 
 
 def deployment_id(api: httpx.Client) -> str:
@@ -72,6 +80,13 @@ def run(api: httpx.Client) -> dict[str, Any]:
     """A job that has come to its end."""
     asked = {"video_path": str(CLIP), "resolution": "720p", "model": "lanczos"}
     body = {"parameters": asked, "state": {"type": "SCHEDULED"}}
+    found = ended_run(api, body)
+    assert found["state"]["type"] == "COMPLETED", found["state"]
+    return found
+
+
+def ended_run(api: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Create a run and wait for its end."""
     path = f"/deployments/{deployment_id(api)}/create_flow_run"
     job = api.post(path, json=body).raise_for_status().json()["id"]
 
@@ -79,9 +94,7 @@ def run(api: httpx.Client) -> dict[str, Any]:
         found = api.get(f"/flow_runs/{job}").raise_for_status().json()
         return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
 
-    found = eventually(ended, "the job's end")
-    assert found["state"]["type"] == "COMPLETED", found["state"]
-    return found
+    return eventually(ended, "the job's end")
 
 
 def browse(api: httpx.Client, page: str, picture: Path, *, height: int = 1400) -> str:
@@ -114,13 +127,42 @@ def test_a_runs_page_shows_its_tasks(
     seen = browse(api, f"/runs/flow-run/{run['id']}", tmp_path / "run.png")
     assert run["name"] in seen.replace("-&gt;", "->")
     assert "Completed" in seen
+    assert "1280x720, 75 frames" in seen, "the state says what came out"
+
+
+def test_a_failed_runs_page_has_one_sentence_and_no_traceback(
+    api: httpx.Client, tmp_path: Path
+) -> None:
+    for number, asked in enumerate(({}, {"video_url": "http://127.0.0.1:9/clip.mp4"})):
+        failed = ended_run(api, {"parameters": asked})
+        assert failed["state"]["type"] == "FAILED"
+        seen = html.unescape(browse(api, f"/runs/flow-run/{failed['id']}", tmp_path / "f.png"))
+        words = "exactly one source is needed" if not number else "leads to port 9 of 127.0.0.1"
+        assert words in seen, f"{words} is not on the page ({tmp_path})"
+        wanted = {"logs": {"flow_run_id": {"any_": [failed["id"]]}}}
+        lines = api.post("/logs/filter", json=wanted).raise_for_status().json()
+        assert not [line for line in lines if "Traceback" in line["message"]]
+
+
+def test_deployments_are_told_apart_by_their_names(api: httpx.Client, tmp_path: Path) -> None:
+    seen = browse(api, "/deployments", tmp_path / "deployments.png")
+    for word in ("auto", "lost-runs", "local"):
+        assert word in seen, f"{word} is not on the page ({tmp_path})"
+    names = [item["name"] for item in api.post("/deployments/filter", json={}).json()]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
     ("key", "words"),
     [
         ("upscale-progress", ["done: 75 of 75 frames", "bunny_320x180_720p_", "100%"]),
-        ("upscale-result", ["bunny_320x180_720p_", "1280x720, 75 frames", "engine lanczos"]),
+        (
+            "upscale-result",
+            [
+                *("bunny_320x180_720p_", "1280x720, 75 frames", "engine lanczos"),
+                *("filename", "segments_reused", 'alt="before and after"'),
+            ],
+        ),
     ],
 )
 def test_an_artifacts_page_tells(

@@ -204,7 +204,7 @@ def _deploy(service: Service) -> None:
 
 def _look_often(client: SyncPrefectClient) -> None:
     """Lost runs that nobody looks at are looked for every three minutes here."""
-    recover = client.read_deployment_by_name("recover/auto")
+    recover = client.read_deployment_by_name("recover/lost-runs")
     (schedule,) = recover.schedules
     often = IntervalSchedule(interval=timedelta(minutes=3))
     client.update_deployment_schedule(recover.id, schedule.id, schedule=often)

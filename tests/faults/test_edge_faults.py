@@ -5,7 +5,6 @@ upscale flow meets the edge in the tests marked soak, and so do most faults: wha
 to the tasks is in tests/tasks as well.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from prefect.runtime import flow_run
 from pydantic import SecretStr
 
 from flows.upscale import upscale
-from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
+from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
 from tasks.run.record import JobProgress, keep_record, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.settings import Settings, use_settings
@@ -225,10 +224,8 @@ def run(edge: Edge, clip: Path, work_dir: Path, **fields: Any) -> State[Any]:
 
 def result_artifact(job_id: str) -> dict[str, Any]:
     """What a client reads."""
-    of_run = {"flow_run_id": {"any_": [UUID(job_id)]}, "key": {"any_": [RESULT_KEY]}}
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run))
-    return json.loads(str(found[0].data))[0]
+        return dict(read_result(newest_artifact(client, UUID(job_id), RESULT_KEY)))
 
 
 @pytest.mark.soak

@@ -4,7 +4,6 @@ Runs are made on a deployment of this test's own pool, as the UI makes them. Wha
 does is done the same way: the run's state is set to AwaitingRetry.
 """
 
-import json
 import os
 import signal
 import socket
@@ -22,12 +21,11 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.filters import ArtifactFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.upscale import upscale
-from tasks.run.artifacts import RESULT_KEY
+from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, wait_until, worker_of
 from tests.kits.processes import ROOT, children_of, is_running, kill_tree
 
@@ -105,12 +103,7 @@ class Pool:
 
     def result_of(self, run: UUID) -> dict[str, Any]:
         """The result artifact."""
-        of_run = {"flow_run_id": {"any_": [str(run)]}, "key": {"any_": [RESULT_KEY]}}
-        (artifact,) = self.client.read_artifacts(
-            artifact_filter=ArtifactFilter.model_validate(of_run)
-        )
-        result: dict[str, Any] = json.loads(str(artifact.data))[0]
-        return result
+        return dict(read_result(newest_artifact(self.client, run, RESULT_KEY)))
 
     def end(self) -> None:
         """No worker runs on."""

@@ -9,19 +9,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectAlreadyExists
-from prefect.flow_engine import run_flow
-from prefect.states import Pending, Running
-from prefect.utilities.callables import parameter_schema
+from prefect.states import Running
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidVideoError
@@ -34,9 +28,9 @@ from tasks.run.attempts import end_task_runs
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings, get_settings
+from tests.kits.deployed_runs import QUICK, attempt, deploy, seconds_until
 
 HOLDER = {"run_id": "11111111-2222-3333-4444-555555555555", "name": "clip.mp4 -> 720p"}
-QUICK = {"model": "lanczos", "resolution": "720p", "preset": "ultrafast"}
 
 
 @pytest.fixture
@@ -57,15 +51,7 @@ def settings(settings_with: object) -> Settings:
 @pytest.fixture
 def deployment(client: SyncPrefectClient) -> UUID:
     """`upscale`, deployed on a pool without workers."""
-    pool = WorkPoolCreate(name="second-pool", type="process", base_job_template={})
-    with contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(pool)
-    return client.create_deployment(
-        client.create_flow(upscale),
-        "second",
-        work_pool_name=pool.name,
-        parameter_openapi_schema=parameter_schema(upscale).model_dump(),
-    )
+    return deploy(client, upscale, "second")
 
 
 @contextlib.contextmanager
@@ -76,16 +62,6 @@ def held(job_dir: JobDir) -> Iterator[None]:
         yield
 
 
-def attempt(client: SyncPrefectClient, run_id: UUID) -> State:
-    """One attempt of a deployed run, in this process; returns the state that it ends in."""
-    client.set_flow_run_state(run_id, Pending(), force=True)
-    run = client.read_flow_run(run_id)
-    run_flow(upscale, flow_run=run, return_type="state")
-    state = client.read_flow_run(run_id).state
-    assert state is not None
-    return state
-
-
 def task_runs(client: SyncPrefectClient, run_id: UUID) -> dict[str, str]:
     """State names by task run name; task runs are recorded in the background."""
     from prefect.events.worker import EventsWorker
@@ -94,14 +70,6 @@ def task_runs(client: SyncPrefectClient, run_id: UUID) -> dict[str, str]:
     of_run = FlowRunFilter.model_validate({"id": {"any_": [run_id]}})
     runs = client.read_task_runs(flow_run_filter=of_run)
     return {run.name: run.state.name or "" if run.state else "" for run in runs}
-
-
-def seconds_until(run: FlowRun) -> float:
-    """Seconds until a scheduled run begins."""
-    assert run.state is not None
-    at = run.state.state_details.scheduled_time
-    assert at is not None
-    return (at - datetime.now(UTC)).total_seconds()
 
 
 def test_a_second_run_leaves_its_slot_says_for_whom_it_waits_and_is_woken(

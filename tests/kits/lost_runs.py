@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,11 +11,11 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.states import Pending, Running
 
 from flows.recover import recover
-from tasks.run import PROGRESS_KEY, RESULT_KEY
+from tasks.run import PROGRESS_KEY, RESULT_KEY, read_result
 from tasks.schemas import Prospect, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import open_storage
@@ -130,9 +129,8 @@ class LostRun:
     def results(self) -> list[UpscaleResult]:
         """The results that were published for the run (its result artifacts)."""
         return [
-            UpscaleResult.model_validate(row)
-            for data in artifact_data(self.client, self.id, RESULT_KEY)
-            for row in json.loads(data)
+            UpscaleResult.model_validate(read_result([artifact]))
+            for artifact in artifacts_of(self.client, self.id, RESULT_KEY)
         ]
 
     def looks(self) -> list[FlowRun]:
@@ -144,11 +142,15 @@ class LostRun:
         return sorted(made, key=lambda run: str(run.idempotency_key))
 
 
+def artifacts_of(client: SyncPrefectClient, run_id: UUID, key: str) -> list[Artifact]:
+    """A run's artifacts of that key."""
+    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
+    return client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run))
+
+
 def artifact_data(client: SyncPrefectClient, run_id: UUID, key: str) -> list[str]:
     """Data of a run's artifacts of that key."""
-    of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
-    found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(of_run))
-    return [str(artifact.data) for artifact in found]
+    return [str(artifact.data) for artifact in artifacts_of(client, run_id, key)]
 
 
 def recovered(job: LostRun) -> str:

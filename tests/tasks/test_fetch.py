@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from seedvr2_core.errors import SourceUnavailableError
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
-from tests.kits.http.downloads import get, parts
+from tests.kits.http.downloads import by_url, get, parts
 from tests.kits.http.video_server import VideoServer
 
 VIDEO = VideoServer.VIDEO
@@ -40,6 +41,19 @@ def test_redirects_are_followed_and_the_first_name_stays(server, settings: Setti
     source = get(server.url("/first.mp4"))
     assert source.path.read_bytes() == VIDEO
     assert source.name == "first.mp4"
+
+
+def test_who_has_no_patience_gets_none_and_what_came_is_kept(server, settings: Settings) -> None:
+    stall = threading.Event()
+    server.offer("/a.mp4", stall=stall)
+    assert fetch.fn(by_url(server.url("/a.mp4")), patience=0.5) is None
+    stall.set()
+    server.answer("/b.mp4", 503)
+    assert fetch.fn(by_url(server.url("/b.mp4")), patience=20) is None, "at once"
+    assert ".part" in parts(settings)
+    server.offer("/a.mp4")
+    assert get(server.url("/a.mp4")).path.read_bytes() == VIDEO
+    assert server.headers_of("/a.mp4")[-1]["range"].startswith("bytes=")
 
 
 def test_500_then_well(server, settings: Settings) -> None:

@@ -109,7 +109,10 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     there = everything(deployed)
     pools = {name: pool["type"] for name, pool in there["work_pools"].items()}
     assert pools == {"h100": "docker", "h200": "docker", "cpu": "process", "local": "process"}
-    names = {"upscale/h100", "upscale/h200", "upscale/local", "route/auto", "recover/auto"}
+    names = {
+        *("upscale/h100", "upscale/h200", "upscale/local"),
+        *("route/auto", "recover/lost-runs", "fetch-source/cpu"),
+    }
     assert set(there["deployments"]) == names
     for name, item in there["deployments"].items():
         assert "seedvr2" in item["tags"], name
@@ -118,7 +121,7 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
         assert item["enforce_parameter_schema"], name
         assert item["entrypoint"].startswith("flows."), name
     schedules = {name: len(item["schedules"]) for name, item in there["deployments"].items()}
-    assert schedules == dict.fromkeys(names, 0) | {"recover/auto": 1}
+    assert schedules == dict.fromkeys(names, 0) | {"recover/lost-runs": 1}
     image = there["deployments"]["upscale/h200"]["job_variables"]["image"]
     assert image == IMAGE
     assert len(there["automations"]) == 5
@@ -133,7 +136,7 @@ def test_the_form_has_lists_defaults_and_help(deployed: httpx.Client) -> None:
         for field in ("model", "stitch_mode", "color_correction", "preset"):
             assert len(fields[field]["enum"]) > 1, field
         assert all(field.get("description") for field in fields.values()), name
-    asked = deployments(deployed)["recover/auto"]["parameter_openapi_schema"]
+    asked = deployments(deployed)["recover/lost-runs"]["parameter_openapi_schema"]
     assert (list(asked["properties"]), asked.get("required")) == (["run_id"], None)
 
 
@@ -141,10 +144,26 @@ def test_the_schedule_makes_runs_that_look_for_lost_ones(deployed: httpx.Client)
     """Prefect's scheduler fails in silence where a dependency of its server is too new."""
 
     def scheduled() -> list[dict[str, Any]]:
-        runs = runs_of(deployed, "recover/auto")
+        runs = runs_of(deployed, "recover/lost-runs")
         return [run["parameters"] for run in runs if run["auto_scheduled"]]
 
     assert eventually(scheduled, "a scheduled run", seconds=120)[0] == {}
+
+
+def leave_what_the_last_version_made(api: httpx.Client) -> None:
+    """A deployment with its old name, and an automation that is gone."""
+    flow_id = deployments(api)["recover/lost-runs"]["flow_id"]
+    post(api, "/deployments/", {"name": "auto", "flow_id": flow_id})
+    trigger = {"type": "event", "posture": "Reactive", "expect": ["x"], "threshold": 1, "within": 0}
+    post(
+        api,
+        "/automations/",
+        {
+            "name": "seedvr2: heartbeat lost -> Crashed",
+            "trigger": trigger,
+            "actions": [{"type": "do-nothing"}],
+        },
+    )
 
 
 def test_once_more_changes_nothing_that_an_operator_set(
@@ -155,6 +174,7 @@ def test_once_more_changes_nothing_that_an_operator_set(
     deployed.patch(f"/automations/{late}", json={"enabled": False})
     set_by_an_operator(deployed)
     before = everything(deployed)
+    leave_what_the_last_version_made(deployed)
     done = command("deploy", environment)
     assert done.returncode == 0, done.stdout + done.stderr
     after = everything(deployed)
@@ -167,7 +187,7 @@ def test_once_more_changes_nothing_that_an_operator_set(
         }
     pool = after["work_pools"]["h100"]
     assert (pool["concurrency_limit"], pool["is_paused"]) == (3, True)
-    assert len(after["deployments"]["recover/auto"]["schedules"]) == 1
+    assert len(after["deployments"]["recover/lost-runs"]["schedules"]) == 1
     assert not after["automations"]["seedvr2: late run -> alert"]["enabled"]
     deployed.patch(f"/automations/{late}", json={"enabled": True})
     assert pool["base_job_template"] == before["work_pools"]["h100"]["base_job_template"]
@@ -349,7 +369,7 @@ def test_a_crashed_run_starts_recover(deployed: httpx.Client) -> None:
     post(deployed, f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}})
     asked = {"run_id": str(run_id)}
     eventually(
-        lambda: asked in [run["parameters"] for run in runs_of(deployed, "recover/auto")],
+        lambda: asked in [run["parameters"] for run in runs_of(deployed, "recover/lost-runs")],
         "a run of recover",
     )
 

@@ -15,7 +15,12 @@ from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
-ENTRYPOINTS = ("flows.upscale.upscale", "flows.route.route", "flows.recover.recover")
+ENTRYPOINTS = (
+    "flows.upscale.upscale",
+    "flows.route.route",
+    "flows.recover.recover",
+    "flows.fetch_source.fetch_source",
+)
 """Written in full here: runs that are already scheduled name them and must still load."""
 
 
@@ -39,7 +44,7 @@ def test_prefect_yaml_shows_the_default_table() -> None:
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
 def test_the_entrypoint_of_a_run_that_was_scheduled_earlier_loads(entrypoint: str) -> None:
     flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-    assert flow.name == entrypoint.rpartition(".")[2]
+    assert flow.name == entrypoint.rpartition(".")[2].replace("_", "-")
 
 
 def test_prefect_yaml_names_these_entrypoints_and_no_other() -> None:

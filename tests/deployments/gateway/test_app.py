@@ -126,6 +126,13 @@ def test_every_state_has_its_word(
     ]
 
 
+def test_a_job_that_has_left_its_worker_says_for_what_it_waits(client: httpx.Client) -> None:
+    job = submit(client)
+    for message, told in (("waiting for job 1 (a.mp4)", "job 1 (a.mp4)"), ("re-queued", None)):
+        set_state(job, StateType.SCHEDULED, "AwaitingRetry", message=message)
+        assert client.get(f"/status/{job}").json()["waiting_for"] == told
+
+
 def test_a_crashed_job_is_at_work_while_a_recovery_remains(client: httpx.Client) -> None:
     for recoveries, status in ((0, "processing"), (1, "processing"), (2, "failed")):
         job = submit(client)

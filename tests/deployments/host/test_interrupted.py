@@ -1,12 +1,14 @@
 """What becomes of runs whose processes ended with `seedvr2 serve`."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
+from tasks.run.attempts import LABEL_WAITS
 from tests.kits.http.gateway import job_run, set_state
 
 POOLS = ("h100",)
@@ -45,6 +47,15 @@ def test_what_was_at_work_is_scheduled_again_under_its_own_id(client: SyncPrefec
     assert [job_run(run).state_name for run in (cancelling, done)] == ["Cancelled", "Completed"]
     assert [job_run(run).state_name for run in (elsewhere, other)] == ["Running", "Scheduled"]
     assert schedule_again(client, runs_at_work(client, POOLS)) == []
+
+
+def test_starts_that_ended_in_waiting_do_not_count(client: SyncPrefectClient) -> None:
+    run = new_run(client)
+    for _ in range(MAX_STARTS):
+        set_state(run, StateType.RUNNING)
+        set_state(run, StateType.PENDING)
+    client.update_flow_run_labels(UUID(run), {LABEL_WAITS: 2})
+    assert [str(one.id) for one in schedule_again(client, runs_at_work(client, POOLS))] == [run]
 
 
 def test_a_run_that_ends_it_again_and_again_is_left_alone(client: SyncPrefectClient) -> None:

@@ -64,7 +64,7 @@ def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
             parameter_openapi_schema=parameter_schema(flow).model_dump(),
             enforce_parameter_schema=True,
         )
-        for flow, name in ((upscale, "to-recover"), (recover, "auto"))
+        for flow, name in ((upscale, "to-recover"), (recover, "lost-runs"))
     }
     yield ids
     for deployment_id in ids.values():

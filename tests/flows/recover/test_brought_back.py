@@ -24,6 +24,7 @@ from tasks.recovery.states import MARK
 from tasks.run.appointments import LABEL_RECOVERIES
 from tasks.run.callback import call_back
 from tasks.settings import Settings, use_settings
+from tasks.stitch import stitch
 from tasks.storage.base import Stored
 from tasks.storage.local import LocalStorage
 from tests.kits.lost_runs import PROSPECT, LostRun, eta, recovered, store
@@ -32,8 +33,11 @@ from tests.kits.server import Alerts
 
 def test_a_hung_run_whose_file_is_stored_is_completed(settings: Settings, job: LostRun) -> None:
     store(settings)
+    left = job.client.create_task_run(stitch, flow_run_id=job.id, dynamic_key="left")
+    job.client.set_task_run_state(left.id, Running(), force=True)
     assert recovered(job.beat(age=10)) == f"silent: Running; completed: {PROSPECT.output_name}"
     assert job.state.startswith(f"Completed: {MARK}it gave no sign of life, but its output")
+    assert job.client.read_task_run(left.id).state_name == "Crashed"
     (result,) = job.results()
     assert (result.job_id, result.filename) == (str(job.id), PROSPECT.output_name)
     assert Path(str(result.output_path)).is_file()

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed, Running
+from prefect.states import Crashed, Running
 
 from flows.recover import recover
 from tasks.recovery import forgotten
@@ -92,16 +92,15 @@ def test_a_recover_whose_time_is_over_is_ended_and_holds_nobody_up(
 def test_old_sweeps_that_found_nothing_are_forgotten(
     client: SyncPrefectClient,
     deployed: dict[str, UUID],
-    settings: Settings,
     job: LostRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job.becomes(Completed())
-    recover()  # what earlier tests left is found by now
-    quiet = recover(return_state=True).state_details.flow_run_id
-    use_settings(settings.model_copy(update=dict.fromkeys(PATIENCE, 0.01)))
     job.becomes(Crashed())
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [])
+    quiet = recover(return_state=True).state_details.flow_run_id
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [job.run])
     busy = recover(return_state=True).state_details.flow_run_id
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [])
     assert quiet is not None
     assert busy is not None
     assert client.read_flow_run(busy).name.startswith("found ")
@@ -112,6 +111,37 @@ def test_old_sweeps_that_found_nothing_are_forgotten(
     with pytest.raises(ObjectNotFound):
         client.read_flow_run(quiet)
     assert client.read_flow_run(busy)
+
+
+def test_sweeps_that_are_late_are_dropped_but_no_appointment(
+    client: SyncPrefectClient,
+    deployed: dict[str, UUID],
+    job: LostRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forgotten, "_quiet_runs", lambda _: [])
+    late = State(type=StateType.SCHEDULED, name="Late")
+    sweep, by_hand, look = (
+        client.create_flow_run_from_deployment(deployed["recover"], parameters=parameters)
+        for parameters in ({}, {}, {"run_id": str(job.id)})
+    )
+    for run in (sweep, by_hand, look):
+        client.set_flow_run_state(run.id, late, force=True)
+    read = client.read_flow_runs
+
+    def scheduled_by_prefect(**how: object) -> list[FlowRun]:
+        runs = read(**how)  # type: ignore[arg-type]
+        ours = (sweep.id, look.id)
+        return [run.model_copy(update={"auto_scheduled": run.id in ours}) for run in runs]
+
+    monkeypatch.setattr(
+        SyncPrefectClient, "read_flow_runs", lambda _, **how: scheduled_by_prefect(**how)
+    )
+    recover()
+    with pytest.raises(ObjectNotFound):
+        client.read_flow_run(sweep.id)
+    assert client.read_flow_run(by_hand.id)
+    assert client.read_flow_run(look.id)
 
 
 def test_nobody_can_look_where_no_recover_is_deployed(

@@ -5,9 +5,16 @@ from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 
 
+def by_url(url: str) -> UpscaleRequest:
+    """The request for the video at an address."""
+    return UpscaleRequest(video_url=url)
+
+
 def get(url: str) -> FetchedSource:
     """Fetch the video at an address, without Prefect."""
-    return fetch.fn(UpscaleRequest(video_url=url))
+    source = fetch.fn(by_url(url))
+    assert source is not None
+    return source
 
 
 def parts(settings: Settings) -> list[str]:

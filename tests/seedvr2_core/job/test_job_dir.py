@@ -14,6 +14,7 @@ NAMES = {
     "plan_lock_path": "plan.lock",
     "lock_path": "job.lock",
     "child_lock_path": "child.lock",
+    "waiting_path": "waiting",
     "fresh_run_path": "fresh.run",
     "result_path": "result.json",
     "output_path": "output.mp4",

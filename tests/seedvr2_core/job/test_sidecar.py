@@ -67,6 +67,15 @@ def _cut_sidecar(job_dir: JobDir) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
+def _a_folder_for(name: str) -> Callable[[JobDir], None]:
+    def change(job_dir: JobDir) -> None:
+        path = job_dir.segments_path / name
+        path.unlink()
+        path.mkdir()
+
+    return change
+
+
 def _lie(field: str, value: object) -> Callable[[JobDir], None]:
     def change(job_dir: JobDir) -> None:
         path = job_dir.sidecar_path(2)
@@ -88,10 +97,12 @@ def _lie(field: str, value: object) -> Callable[[JobDir], None]:
         _lie("index", 1),
         _lie("sha256", "00"),
         _lie("plan_sha256", ""),
+        _a_folder_for("00002.json"),
+        _a_folder_for("00002.mp4"),
     ],
     ids=[
         *("cut", "flipped", "lost", "no-sidecar", "half-sidecar", "range", "key", "index"),
-        *("digest", "plan"),
+        *("digest", "plan", "sidecar-folder", "video-folder"),
     ],
 )
 def test_a_harmed_segment_is_redone_and_only_that_one(

@@ -59,8 +59,6 @@ STORED_ROW = {
     "job_key": "0123456789abcccc",
     "job_id": "8c1f6c52-96c1-4b5a-9f0f-0d6f0f0a7a11",
 }
-ADDED_SINCE = {"source_name": "", "frames_reused": 0, "already_done": False}
-"""What rows of older versions lack."""
 STORED_RESULT = {
     "id": "5d1c0f7e-3b52-4c0e-8f67-6c2a4b8e9d10",
     "created": "2026-11-23T12:01:00Z",
@@ -200,9 +198,29 @@ def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:
     assert found.prospect == longest.model_copy(update={"notes": ()})
 
 
-def test_a_result_is_stored_as_before(in_api: None) -> None:
-    publish_result(result())
-    found = raw(UUID(str(STORED_ROW["job_id"])), RESULT_KEY)
+def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> None:
+    run_id = uuid4()
+    told = result().model_copy(
+        update={
+            "job_id": str(run_id),
+            "notes": ("a note", "another\nnote"),
+            "preview_url": "http://127.0.0.1:8001/clip.preview.jpg",
+        }
+    )
+    publish_result(told)
+    found = raw(run_id, RESULT_KEY)
     assert (found.key, found.type) == ("upscale-result", "table")
-    assert json.loads(str(found.data)) == [STORED_ROW | ADDED_SINCE]
-    assert read_result([found]) == STORED_ROW | ADDED_SINCE
+    rows = json.loads(str(found.data))
+    assert {tuple(row) for row in rows} == {("what", "value")}
+    assert rows[0] == {"what": "filename", "value": told.filename}, "what people look for is first"
+    assert "![before and after](http://127.0.0.1:8001/clip.preview.jpg)" in str(found.description)
+    expected = told.model_dump(mode="json")
+    assert read_result([found]) == expected | {"notes": ["a note", "another note"]}
+
+
+def test_a_result_without_a_picture_or_notes_has_none(in_api: None) -> None:
+    run_id = uuid4()
+    publish_result(result().model_copy(update={"job_id": str(run_id), "notes": ()}))
+    found = raw(run_id, RESULT_KEY)
+    assert "![" not in str(found.description)
+    assert read_result([found])["notes"] == []

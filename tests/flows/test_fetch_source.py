@@ -1,0 +1,159 @@
+"""A job whose source is slow leaves its worker's slot, and `fetch-source` brings the source."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry, Cancelled
+
+from flows.fetch_source import fetch_source
+from seedvr2_core.errors import SourceTooSlowError
+from tasks.fetch import fetch
+from tasks.run import handover
+from tasks.run.handover import LABEL_FETCHER
+from tasks.schemas import UpscaleRequest
+from tasks.settings import Settings
+from tests.kits.deployed_runs import QUICK, attempt, deploy, seconds_until
+from tests.kits.http.video_server import VideoServer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def client(in_api: None) -> Iterator[SyncPrefectClient]:
+    """A client of the test server."""
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def server() -> Iterator[VideoServer]:
+    """A server of videos."""
+    server = VideoServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def settings(server: VideoServer, settings_with: Callable[..., Settings]) -> Settings:
+    """Settings for small jobs, on a server that is private."""
+    return settings_with(
+        allow_cpu_engine=True, segment_seconds=1.5, fetch_allow=(server.host,), fetch_seconds=60
+    )
+
+
+@pytest.fixture
+def job(
+    client: SyncPrefectClient,
+    server: VideoServer,
+    settings: Settings,
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[FlowRun]:
+    """A deployed run whose source stops in the middle; `fetch-source` is deployed too."""
+    monkeypatch.setattr(handover, "PATIENCE_SECONDS", 0.5)
+    stall = threading.Event()
+    server.offer("/clip.mp4", content=demo_clip.read_bytes(), stall=stall, etag=None)
+    fetcher_id = deploy(client, fetch_source, "cpu")
+    parameters = {"video_url": server.url("/clip.mp4"), **QUICK}
+    yield client.create_flow_run_from_deployment(deploy_upscale(client), parameters=parameters)
+    stall.set()
+    client.delete_deployment(fetcher_id)
+
+
+def deploy_upscale(client: SyncPrefectClient) -> UUID:
+    """`upscale`, deployed on a pool without workers."""
+    from flows.upscale import upscale
+
+    return deploy(client, upscale, "slow-source")
+
+
+def fetchers(client: SyncPrefectClient, job: FlowRun) -> list[FlowRun]:
+    """The runs of `fetch-source` for a job."""
+    wanted = {"idempotency_key": {"any_": [f"fetch-source:{job.id}"]}}
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+
+
+def test_a_slow_source_is_fetched_outside_and_not_asked_for_again(
+    client: SyncPrefectClient, server: VideoServer, job: FlowRun, demo_clip: Path
+) -> None:
+    state = attempt(client, job.id)
+    (fetcher,) = fetchers(client, job)
+    told = f"waiting for its source, which run {fetcher.id} is fetching"
+    assert (state.name, state.message) == ("AwaitingRetry", told)
+    assert client.read_flow_run(job.id).labels[LABEL_FETCHER] == str(fetcher.id)
+    asked = len(server.requests)
+    state = attempt(client, job.id)
+    assert (state.name, state.message) == ("AwaitingRetry", told)
+    assert len(server.requests) == asked, "it asks for nothing while another run is at work"
+    assert len(fetchers(client, job)) == 1
+    server.offer("/clip.mp4", content=demo_clip.read_bytes(), etag=None)
+    brought = fetch_source(job.id, return_state=True)
+    assert brought.message == "clip.mp4: 0.152 MB"
+    assert seconds_until(client.read_flow_run(job.id)) < 1
+    asked = len(server.requests)
+    state = attempt(client, job.id)
+    assert state.is_completed(), state
+    assert str(state.message).startswith("clip_720p_")
+    assert len(server.requests) == asked, "the source is here, though it has no ETag"
+
+
+def test_a_source_that_never_comes_fails_the_job_without_a_gpu(
+    client: SyncPrefectClient,
+    server: VideoServer,
+    job: FlowRun,
+    settings_with: Callable[..., Settings],
+) -> None:
+    attempt(client, job.id)
+    settings_with(fetch_allow=(server.host,), fetch_seconds=0.5)
+    brought = fetch_source(job.id, return_state=True)
+    state = client.read_flow_run(job.id).state
+    assert state is not None
+    assert (brought.name, state.name) == ("Failed", "Failed")
+    assert "0.5 s over all attempts" in str(state.message)
+
+
+def test_what_is_refused_elsewhere_is_tried_by_the_job_itself(
+    client: SyncPrefectClient, job: FlowRun, settings_with: Callable[..., Settings]
+) -> None:
+    attempt(client, job.id)
+    settings_with(fetch_allow=())
+    assert fetch_source(job.id, return_state=True).is_failed()
+    run = client.read_flow_run(job.id)
+    assert run.state_name == "AwaitingRetry"
+    assert seconds_until(run) < 1
+
+
+def test_a_job_that_was_cancelled_meanwhile_stays_so(
+    client: SyncPrefectClient, server: VideoServer, job: FlowRun, demo_clip: Path
+) -> None:
+    client.set_flow_run_state(job.id, AwaitingRetry(), force=True)
+    client.set_flow_run_state(job.id, Cancelled(), force=True)
+    server.offer("/clip.mp4", content=demo_clip.read_bytes())
+    assert fetch_source(job.id, return_state=True).is_completed()
+    assert client.read_flow_run(job.id).state_name == "Cancelled"
+
+
+def test_all_attempts_together_have_one_deadline(
+    client: SyncPrefectClient, server: VideoServer, settings_with: Callable[..., Settings]
+) -> None:
+    settings_with(fetch_allow=(server.host,), fetch_seconds=2.0)
+    server.answer("/a.mp4", 503)
+    quick = fetch.with_options(retry_delay_seconds=[0.1, 3.0, 0.1, 0.1, 0.1], retry_jitter_factor=0)
+
+    @flow(name="one deadline")
+    def attempts() -> None:
+        quick(UpscaleRequest(video_url=server.url("/a.mp4")))
+
+    began = time.monotonic()
+    with pytest.raises(SourceTooSlowError, match=r"within 2 s over all attempts.*SEEDVR2_FETCH"):
+        attempts()
+    assert time.monotonic() - began < 60
+    assert len(server.requests) == 2, "after the deadline nothing is asked for"
