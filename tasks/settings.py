@@ -254,6 +254,12 @@ class Settings(BaseSettings):
         "the gateway accepts; `python -P -m deployments.gateway --new-token` makes a token and its "
         "digest. Empty: the gateway asks for no token and listens on this machine only.",
     )
+    allowed_hosts: Names = Field(
+        default=(),
+        description="Comma-separated list of the host names by which gateway and edge may be "
+        "asked, besides loopback's and that of SEEDVR2_PUBLIC_URL. Empty: no others on a server "
+        "that listens on loopback and has no tokens, else all.",
+    )
     gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",
         description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
@@ -330,7 +336,9 @@ class Settings(BaseSettings):
         return self.jobs_dir / job_key
 
 
-_SECRET = re.compile(r"(SEEDVR2|BUNNY)_\w*(KEY|TOKEN|SECRET)")
+_SECRET = re.compile(
+    r"(SEEDVR2|BUNNY|PREFECT)_\w*(KEY|TOKEN|SECRET|AUTH_STRING|PASSWORD|CONNECTION_URL)"
+)
 
 
 def child_environment() -> dict[str, str]:

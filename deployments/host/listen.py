@@ -10,8 +10,10 @@ import sys
 import uvicorn
 from starlette.types import ASGIApp
 
+from deployments.host.allowed_hosts import AllowedHosts, allowed_hosts
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.process import die_with_parent
+from tasks.settings import get_settings
 
 DRAIN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 65
@@ -19,7 +21,15 @@ KEEP_ALIVE_SECONDS = 65
 that asks at that very moment would find the connection closed under its request."""
 
 
-def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | None = None) -> None:
+def run_server(
+    app: ASGIApp,
+    name: str,
+    *,
+    host: str,
+    port: int,
+    parent: int | None = None,
+    guarded: bool = False,
+) -> None:
     """Serve an application until SIGINT or SIGTERM.
 
     The first line on stdout is "name: http://host:port".
@@ -30,6 +40,7 @@ def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | N
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         parent: id of a process; this process ends when it does, even by kill -9.
+        guarded: whether callers have to show a token (see `allowed_hosts`).
 
     Raises:
         InvalidRequestError: the address is in use or does not belong to this machine.
@@ -43,6 +54,10 @@ def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | N
             f"{name} cannot listen on {host} port {port}: {error.strerror or error}; "
             "choose another --host or --port"
         ) from error
+    settings = get_settings()
+    hosts = allowed_hosts(settings, listening=host, guarded=guarded)
+    if hosts is not None:
+        app = AllowedHosts(app, hosts)
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     sys.stdout.write(f"{name}: http://{shown}:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
