@@ -14,6 +14,9 @@ GATEWAY="${GATEWAY%/}"
 POLL_SECONDS="${SEEDVR2_POLL_SECONDS:-5}"
 AWAY_SECONDS=900 # how long we keep asking a gateway that does not answer
 
+# A proxy is for the outside alone.
+export no_proxy="${no_proxy:-${NO_PROXY:-}},127.0.0.1,localhost,::1"
+
 usage() {
   printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]\n' >&2
   exit 2

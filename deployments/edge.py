@@ -32,6 +32,7 @@ from starlette.staticfiles import StaticFiles
 from deployments.host.exits import exit_codes
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.listen import run_server
+from deployments.host.loopback import is_loopback
 from seedvr2_core.files import file_sha256
 from tasks.settings import get_settings
 from tasks.sources.uploads import PartFile, sweep_parts
@@ -253,7 +254,9 @@ def main(
     """Serve a folder as a storage zone and to the public."""
     with exit_codes("stored files are kept"):
         settings = get_settings()
-        app = create_app(root, zone=zone, key=settings.edge_key, hosts=allowed_hosts(settings))
+        # What lies here is for everybody, but for a page's visitors only if others reach us too.
+        hosts = allowed_hosts(settings, guarded=not is_loopback(host))
+        app = create_app(root, zone=zone, key=settings.edge_key, hosts=hosts)
         run_server(app, "edge", host=host, port=port, parent=parent)
 
 

@@ -46,6 +46,7 @@ from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say, tell, tell_of_errors
+from deployments.host.loopback import keep_loopback_direct
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -232,24 +233,24 @@ def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
 def _prefect_api() -> Iterator[None]:
     """Make sure there is a Prefect API to record the run in.
 
-    It is the one of PREFECT_API_URL or of the Prefect profile. If neither names one, a server runs
-    as long as the block does.
+    It is the one of PREFECT_API_URL or of the Prefect profile. If neither names one, it is that of
+    a `seedvr2 serve` on the same PREFECT_HOME, else a server that runs as long as the block does.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
         yield
         return
-    from deployments.host.prefect_server import embedded_server
+    from deployments.host.prefect_server import open_api
 
-    log_path = get_settings().work_dir / "prefect-server.log"
-    with embedded_server(log_path) as url, temporary_settings({PREFECT_API_URL: url}):
+    with open_api(get_settings().work_dir / "prefect-server.log"):
         yield
 
 
 def main() -> None:
     """Run the `seedvr2` script."""
     tell_of_errors()
+    keep_loopback_direct()
     app()
 
 

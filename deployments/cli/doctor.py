@@ -3,7 +3,9 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -70,6 +72,7 @@ def examine(settings: Settings) -> Report:
         _check_python(),
         _check_packages(),
         _check_devices(),
+        driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
         *_check_work_dir(settings),
         _check_storage(settings),
@@ -98,6 +101,54 @@ def _check_devices() -> DoctorCheck:
     ]
     cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
     return DoctorCheck(name="devices", ok=True, told=", ".join([*gpus, cpu]))
+
+
+MIN_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+"""Oldest NVIDIA driver for each major version of CUDA on Linux, from the release notes of the CUDA
+toolkit (minor version compatibility). docs/operations.md states the one for our torch."""
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+
+
+def driver_check(text: str | None, cuda: str | None) -> DoctorCheck:
+    """Check that the GPU's driver is new enough for the CUDA that torch was built with.
+
+    Args:
+        text: what the kernel tells of the NVIDIA driver; None if there is none.
+        cuda: CUDA version of torch, such as "12.8"; None for a build without CUDA.
+    """
+    needed = MIN_DRIVERS.get(int(cuda.partition(".")[0])) if cuda else None
+    asked = f"torch with CUDA {cuda} needs {needed}" if needed else f"torch has CUDA {cuda}"
+    if text is None:
+        told = "no NVIDIA driver" if cuda is None else f"no NVIDIA driver; {asked} or newer"
+        return DoctorCheck(name="driver", ok=True, notable=True, told=told)
+    match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    found = match[1] if match else None
+    if cuda is None:
+        told = f"driver {found}, and torch is a build without CUDA: it cannot use the GPU"
+        return DoctorCheck(name="driver", ok=True, notable=True, told=told)
+    if found is None or needed is None:
+        told = f"not checked: driver {found or 'of unknown version'}, CUDA {cuda}"
+        return DoctorCheck(name="driver", ok=True, notable=True, told=told)
+    ok = _version(found) >= _version(needed)
+    told = f"NVIDIA {found}; {asked} or newer" + ("" if ok else ": install a newer driver")
+    return DoctorCheck(name="driver", ok=ok, told=told)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _driver_text() -> str | None:
+    try:
+        return DRIVER_FILE.read_text()
+    except OSError:
+        return None
+
+
+def _cuda_of_torch() -> str | None:
+    import torch
+
+    return torch.version.cuda
 
 
 def _check_convolutions() -> list[DoctorCheck]:

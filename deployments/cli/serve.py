@@ -3,8 +3,8 @@
 It starts a Prefect server on the database in PREFECT_HOME, a worker for each of the pools local and
 cpu, the edge on the storage folder, and the gateway, and applies deployments and automations. It
 always runs its own server: if the environment or the Prefect profile names another API, it says
-that it does not use it. Prefect's API has no password unless you set one, so it listens on
-loopback, whatever --host says.
+that it does not use it. Prefect's API listens on loopback, whatever --host says, and asks for the
+installation's password (host/installation.py).
 """
 
 import os
@@ -19,9 +19,17 @@ import typer
 
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
-from deployments.host.prefect_server import is_healthy
+from deployments.host.health import is_healthy
+from deployments.host.installation import (
+    ApiAddress,
+    announce,
+    api_auth,
+    auth_file,
+    only_serve,
+    prefect_home,
+)
+from deployments.host.loopback import keep_loopback_direct
 from deployments.host.supervisor import AskedToStop, ManagedProcess, Supervisor
-from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import RESOLUTIONS, Settings, use_settings
 
 if TYPE_CHECKING:
@@ -35,6 +43,8 @@ GATEWAY_PORT, API_PORT, EDGE_PORT = 8000, 4200, 8001
 WORKER_POLL_SECONDS = "2"
 WORKER_GRACE_SECONDS = 40.0
 """Long, because a flow run that is asked to end first ends its child."""
+_AUTH = "PREFECT_API_AUTH_STRING"
+_SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
 KEPT = "jobs that were at work go on at the next start"
 
 
@@ -67,7 +77,7 @@ def serve(
         settings = _settings(work_dir)
         _check_host(host, settings)
         ports = {"server": api_port, "gateway": gateway_port, "edge": edge_port}
-        with _only_one():
+        with only_serve(prefect_home()):
             _run(settings, host, ports)
 
 
@@ -86,23 +96,6 @@ def _check_host(host: str, settings: Settings) -> None:
     from deployments.gateway.auth import check_exposure
 
     check_exposure(host, settings)
-
-
-@contextmanager
-def _only_one() -> Iterator[None]:
-    """Hold a lock, because two of them on one database would take each other's runs for lost."""
-    from seedvr2_core.files import hold_lock
-
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-
-    def refuse() -> None:
-        raise InvalidRequestError(
-            f"seedvr2 serve is running already on the Prefect database in {home}; stop it first, "
-            "or set PREFECT_HOME to another folder"
-        )
-
-    with hold_lock(home / "seedvr2-serve.lock", timeout=0, on_wait=refuse):
-        yield
 
 
 def _run(settings: Settings, host: str, ports: dict[str, int]) -> None:
@@ -141,7 +134,9 @@ class _Stack:
         assert edge.url
         self._environment["PREFECT_API_URL"] = f"{server.url}/api"
         self._environment["SEEDVR2_PUBLIC_URL"] = self._settings.public_url or reachable(edge.url)
-        with _client(f"{server.url}/api") as client:
+        address = ApiAddress(url=f"{server.url}/api", auth=self._environment[_AUTH])
+        announce(prefect_home(), address)
+        with _client(address) as client:
             _apply(client, self._settings)
             for run in schedule_again(client, runs_at_work(client, tuple(POOLS))):
                 say(f"job {run.id} ({run.name}) goes on")
@@ -215,7 +210,13 @@ class _Stack:
             typer.echo(f"{name}: {url}")
         moved = "" if gateway.port == GATEWAY_PORT else f" --gateway {gateway.url}"
         typer.echo(f"submit: seedvr2 submit VIDEO --resolution 1080p --watch{moved}")
-        typer.echo(f"prefect CLI: export PREFECT_API_URL={server.url}/api")
+        if _SERVER_AUTH not in os.environ:
+            file = auth_file(prefect_home())
+            typer.echo(f"prefect password: the UI asks for what is in {file}")
+            shown = f'"$(cat {shlex.quote(str(file))})"'
+        else:
+            shown = f'"${_SERVER_AUTH}"'
+        typer.echo(f"prefect CLI: export PREFECT_API_URL={server.url}/api {_AUTH}={shown}")
         say("ready; Ctrl-C stops all of it")
 
     def _end_work(
@@ -237,7 +238,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "SEEDVR2_OUTPUT_DIR": settings.output_dir,
         "SEEDVR2_WEIGHTS_DIR": settings.weights_dir,
     }
-    return {
+    auth = os.environ.get(_SERVER_AUTH) or api_auth(prefect_home())
+    environment = {
         "PREFECT_WORKER_QUERY_SECONDS": WORKER_POLL_SECONDS,
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.work_dir / "prefect-ui"),
         **os.environ,
@@ -246,8 +248,12 @@ def _environment(settings: Settings) -> dict[str, str]:
         "SEEDVR2_ALLOW_CPU_ENGINE": "true",
         "SEEDVR2_DEPLOYMENTS": f"*={DEPLOYMENT}",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        _SERVER_AUTH: auth,
+        _AUTH: auth,
         "PYTHONUNBUFFERED": "1",
     }
+    keep_loopback_direct(environment)
+    return environment
 
 
 def reachable(url: str) -> str:
@@ -256,15 +262,15 @@ def reachable(url: str) -> str:
 
 
 @contextmanager
-def _client(api_url: str) -> "Iterator[SyncPrefectClient]":
+def _client(address: ApiAddress) -> "Iterator[SyncPrefectClient]":
     """Open a client of our own server, whichever the environment or the Prefect profile names."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    if (other := PREFECT_API_URL.value()) and other != api_url:
+    if (other := PREFECT_API_URL.value()) and other != address.url:
         say(f"note: PREFECT_API_URL is {other}; serve does not use it, it runs a server of its own")
     with (
-        temporary_settings({PREFECT_API_URL: api_url}),
+        temporary_settings({PREFECT_API_URL: address.url, PREFECT_API_AUTH_STRING: address.auth}),
         get_client(sync_client=True) as client,
     ):
         yield client

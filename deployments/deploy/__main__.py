@@ -20,6 +20,7 @@ from deployments.deploy.apply import (
 )
 from deployments.deploy.site import Site, read_site, site_of_environment
 from deployments.host.exits import exit_codes, say
+from deployments.host.loopback import keep_loopback_direct
 from tasks.settings import get_settings, use_settings
 
 KEPT = "what was applied so far stays"
@@ -92,4 +93,5 @@ def _apply_pools(client: SyncPrefectClient, site: Site) -> None:
 
 
 if __name__ == "__main__":
+    keep_loopback_direct()
     app()

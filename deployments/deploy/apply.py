@@ -20,7 +20,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
 from deployments.deploy.automations import (
     LATE_ALERT,
@@ -168,6 +168,8 @@ def apply_deployments(
     content = read_deployments()
     wanted = [e for e in content["deployments"] if pools is None or e["work_pool"]["name"] in pools]
     environment = {**os.environ, "PREFECT_API_URL": api_url()}
+    if auth := PREFECT_API_AUTH_STRING.value():
+        environment["PREFECT_API_AUTH_STRING"] = auth
     if any("image" in entry["work_pool"].get("job_variables", {}) for entry in wanted):
         environment["SEEDVR2_IMAGE"] = settings.image or default_image()
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")

@@ -168,9 +168,15 @@ def keep_deployment(
         update["paused"] = True
     if before.work_queue_name not in (None, now.work_queue_name):
         update["work_queue_name"] = before.work_queue_name
+        # Without the pool, Prefect would take a queue of this name from any pool.
+        update["work_pool_name"] = now.work_pool_name
     if update:
         client.update_deployment(now.id, DeploymentUpdate(**update))
-    notes = [f"kept {', '.join(sorted({*theirs, *update} - {'job_variables'}))}"] if update else []
+    notes = (
+        [f"kept {', '.join(sorted({*theirs, *update} - {'job_variables', 'work_pool_name'}))}"]
+        if update
+        else []
+    )
     return notes + _keep_stopped_schedules(client, before, now)
 
 

@@ -1,6 +1,6 @@
 """Run the gateway, or make a token for it.
 
-SEEDVR2_GATEWAY_TOKENS=<digest>,... python -m deployments.gateway --host 0.0.0.0 --port 8000
+SEEDVR2_GATEWAY_TOKENS=<digest>,... python -P -m deployments.gateway --host 0.0.0.0 --port 8000
 """
 
 import secrets
@@ -13,6 +13,7 @@ from deployments.gateway.auth import check_exposure, digest
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.exits import exit_codes
 from deployments.host.listen import run_server
+from deployments.host.loopback import keep_loopback_direct
 from tasks.settings import get_settings
 
 
@@ -42,4 +43,5 @@ def main(
 
 
 if __name__ == "__main__":
+    keep_loopback_direct()
     typer.run(main)

@@ -13,7 +13,12 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Query
 
 from deployments.gateway.answers import Health, Target, gpu_type
-from deployments.gateway.auth import Authenticate, authentication, page_authentication
+from deployments.gateway.auth import (
+    Authenticate,
+    authentication,
+    is_closed,
+    page_authentication,
+)
 from deployments.gateway.docs import add_docs
 from deployments.gateway.jobs import add_jobs
 from deployments.gateway.prefect_api import PrefectApi, unavailable
@@ -59,7 +64,7 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     )
     app.add_middleware(
         HostCheck,
-        allowed=allowed_hosts(settings),
+        allowed=allowed_hosts(settings, guarded=is_closed(settings)),
         refuse=lambda sentence: problem(421, sentence),
     )
     add_handlers(app)

@@ -19,7 +19,7 @@ from fastapi.security import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.host.listen import is_loopback
+from deployments.host.loopback import is_loopback
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 

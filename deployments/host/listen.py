@@ -4,7 +4,6 @@ They print their address as the first line on stdout, so that a port chosen by t
 and they end with their parent process if they are given one.
 """
 
-import ipaddress
 import socket
 import sys
 
@@ -12,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.host.exits import say
+from deployments.host.loopback import is_loopback
 from deployments.host.slow_clients import BodyPace, PatientProtocol
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.process import die_with_parent
@@ -22,7 +22,14 @@ KEEP_ALIVE_SECONDS = 65
 that asks at that very moment would find the connection closed under its request."""
 
 
-def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | None = None) -> None:
+def run_server(
+    app: ASGIApp,
+    name: str,
+    *,
+    host: str,
+    port: int,
+    parent: int | None = None,
+) -> None:
     """Serve an application until SIGINT or SIGTERM.
 
     The first line on stdout is "name: http://host:port".
@@ -52,14 +59,6 @@ def run_server(app: ASGIApp, name: str, *, host: str, port: int, parent: int | N
     if note := exposure_note(name, host):
         say(note)
     uvicorn.Server(server_config(app)).run(sockets=[listener])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def exposure_note(name: str, host: str) -> str | None:

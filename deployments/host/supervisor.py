@@ -8,6 +8,7 @@ behind. The first start of each must succeed. A process that dies later is start
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -24,6 +25,8 @@ MAX_DEATHS = 5
 STEADY_SECONDS = 60.0
 MAX_DELAY_SECONDS = 30.0
 START_SECONDS = 120.0
+MAX_LOG_BYTES = 20 * 2**20
+"""A log that has become longer is kept once, as .1, and begins again."""
 _POLL_SECONDS = 0.2
 _LOG_LINES = 5
 _TAIL_BYTES = 65_536
@@ -95,17 +98,28 @@ class ManagedProcess:
         return self.is_ready()
 
     def keep_running(self, say: Say) -> None:
-        """Start it again if it has died and its delay is over.
+        """Start it again if it has died and its delay is over; keep its log small.
 
         Raises:
             ServiceError: it has died too often in a row.
         """
+        if self.log.stat().st_size > MAX_LOG_BYTES:
+            self._shorten_log()
         if self.alive:
             return
         if self._next_start is None:
             self._next_start = time.monotonic() + self._delay(say)
         elif time.monotonic() >= self._next_start:
             self.start()
+
+    def _shorten_log(self) -> None:
+        """Keep the log so far as .1 and empty it. The process goes on writing into the same file.
+
+        What it writes between the copy and the cut is lost: a line or two.
+        """
+        shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+        os.truncate(self.log, 0)
+        self._log_offset = 0
 
     def _delay(self, say: Say) -> float:
         """Count a death; returns the seconds until the next start."""

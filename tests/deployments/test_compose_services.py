@@ -33,9 +33,14 @@ SHELL = {
     "SEEDVR2_IMAGE": "registry.example.org/seedvr2:0123456789ab",
     "POSTGRES_PASSWORD": "abc123",
     "PREFECT_AUTH": "operator:a-password",
-    "SEEDVR2_GATEWAY_TOKENS": digest("a-token"),
 }
-"""What compose.yaml says an operator sets."""
+"""What an operator sets in .env."""
+SITE = {
+    "SEEDVR2_GATEWAY_TOKENS": digest("a-token"),
+    "SEEDVR2_CALLBACK_SECRET": "a-secret-of-the-whole-site",
+    "SEEDVR2_KEEP_DAYS": "30",
+}
+"""What an operator sets in site.env."""
 AUTH = ("operator", "a-password")
 URL = "https://example.org/clip.mp4"
 pytestmark = pytest.mark.soak
@@ -58,10 +63,13 @@ class Stack:
     """The services as processes on this machine."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
         self.ports = {port: _free_port() for port in ("4200", "8000", "8001")}
         self._services = yaml.safe_load(self._here(filled_in(COMPOSE.read_text())))["services"]
+        for name, service in self._services.items():
+            if name.startswith("worker-"):  # here they share one loopback
+                self._services[name] = _with_port(service, "8080", _free_port())
         self.api = f"http://127.0.0.1:{self.ports['4200']}/api"
         self.gateway = f"http://127.0.0.1:{self.ports['8000']}"
 
@@ -75,7 +83,7 @@ class Stack:
         for port, free in self.ports.items():
             text = re.sub(rf"\b{port}\b", str(free), text)
         text = text.replace("0.0.0.0", "127.0.0.1").replace("http://server:", "http://127.0.0.1:")
-        return text.replace("/var/lib/seedvr2/work", str(self._folder / "work"))
+        return text.replace("/var/lib/seedvr2/work", str(self.folder / "work"))
 
     def environment(self, name: str) -> dict[str, str]:
         """Of a service: the image's, and what compose.yaml adds."""
@@ -84,19 +92,20 @@ class Stack:
         return {
             **mine,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PREFECT_HOME": str(self._folder / f"home-{name}"),
-            "SEEDVR2_WORK_DIR": str(self._folder / "work"),
+            "PREFECT_HOME": str(self.folder / f"home-{name}"),
+            "SEEDVR2_WORK_DIR": str(self.folder / "work"),
+            **(SITE if "env_file" in self._services[name] else {}),
             **{key: str(value) for key, value in given.items() if value is not None},
         }
 
     def start(self, name: str, **changes: str) -> None:
         """Run a service's command."""
-        with (self._folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("wb") as log:
             self._running.append(
                 subprocess.Popen(
                     self._services[name]["command"],
                     env=self.environment(name) | changes,
-                    cwd=self._folder,
+                    cwd=self.folder,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
@@ -108,7 +117,7 @@ class Stack:
         return subprocess.run(
             self._services[name]["command"],
             env=self.environment(name),
-            cwd=self._folder,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=200,
@@ -123,13 +132,17 @@ class Stack:
 
     def log(self, name: str) -> str:
         """What a service wrote."""
-        return (self._folder / f"{name}.log").read_text()
+        return (self.folder / f"{name}.log").read_text()
 
     def end(self) -> None:
         """kill -9 everything, the newest first."""
         for process in reversed(self._running):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _with_port(service: dict[str, Any], port: str, free: int) -> dict[str, Any]:
+    return json.loads(json.dumps(service).replace(port, str(free)))
 
 
 def _free_port() -> int:
@@ -155,7 +168,7 @@ def running(folder: Path) -> Iterator[Stack]:
 def test_every_service_starts_and_is_healthy(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
         expected = {"postgres", "server", "deploy", "worker-cpu", "worker-h100", "worker-h200"}
-        assert stack.names == expected | {"gateway", "edge"}
+        assert stack.names == expected | {"gateway", "edge", "check-volumes"}
         assert not stack.is_healthy("server"), "a healthcheck that cannot fail"
         # The one variable that is put in place of PostgreSQL.
         database = f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
@@ -170,12 +183,21 @@ def test_every_service_starts_and_is_healthy(tmp_path: Path) -> None:
 
 def _deploy(stack: Stack, api: httpx.Client) -> None:
     """depends_on: deploy has to succeed before anything else starts."""
+    (stack.folder / "work").mkdir()
+    checked = stack.run("check-volumes")
+    assert checked.returncode == 0, checked.stderr
     done = stack.run("deploy")
     assert done.returncode == 0, done.stdout + done.stderr
     pools = {pool["name"]: pool for pool in api.post("/work_pools/filter", json={}).json()}
     assert set(pools) >= {"h100", "h200", "cpu"}
     h100 = api.get("/deployments/name/upscale/h100").json()
     assert h100["job_variables"]["image"] == SHELL["SEEDVR2_IMAGE"]
+    for name in ("h100", "cpu"):  # the site reaches the jobs of every pool
+        env = pools[name]["base_job_template"]["variables"]["properties"]["env"]["default"]
+        assert env == {
+            "SEEDVR2_KEEP_DAYS": "30",
+            "SEEDVR2_CALLBACK_SECRET": "{{ prefect.blocks.secret.seedvr2-callback-secret }}",
+        }
 
 
 def _serve(stack: Stack) -> None:
@@ -192,6 +214,7 @@ def _serve(stack: Stack) -> None:
 def _work(stack: Stack, api: httpx.Client) -> None:
     """The workers take their pools; the one for small flows runs one."""
     for name in ("worker-cpu", "worker-h100", "worker-h200"):
+        assert not stack.is_healthy(name), "a healthcheck that cannot fail"
         stack.start(name)
     for name in ("cpu", "h100", "h200"):
         workers = f"/work_pools/{name}/workers/filter"
@@ -199,7 +222,7 @@ def _work(stack: Stack, api: httpx.Client) -> None:
             lambda workers=workers: api.post(workers, json={}).json(),
             f"a worker of {name}: {stack.log(f'worker-{name}')}",
         )
-        assert stack.is_healthy(f"worker-{name}")
+        eventually(lambda name=name: stack.is_healthy(f"worker-{name}"), f"health of {name}")
     answer = httpx.post(
         f"{stack.gateway}/upscale",
         json={"video_url": URL, "resolution": "4k"},

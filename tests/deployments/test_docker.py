@@ -20,6 +20,7 @@ import yaml
 
 from deployments.cli.selfcheck import DEMO_CLIP
 from deployments.deploy.apply import POOLS_DIR, PREFECT_FILE, pool_template, pool_type
+from deployments.deploy.site import VARIABLES, read_site
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,7 @@ def test_every_service_is_whole(stack: dict[str, Any], services: dict[str, dict[
     allowed = {
         *("image", "command", "environment", "volumes", "ports", "depends_on", "healthcheck"),
         *("init", "restart", "cap_drop", "security_opt", "group_add", "profiles"),
+        *("logging", "env_file"),
     }
     for name, service in services.items():
         assert set(service) <= allowed, name
@@ -124,11 +126,13 @@ def test_every_service_is_whole(stack: dict[str, Any], services: dict[str, dict[
             healthy = condition["condition"] == "service_healthy"
             assert not healthy or "healthcheck" in services[other], f"{name} waits for {other}"
         for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
+            source = re.sub(r"\$\{\w+:-([\w-]+)\}", r"\1", volume).split(":")[0]
             assert source.startswith("/") or source in stack["volumes"], volume
+        assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         assert not service["image"].endswith(":latest")
         if name != "postgres":
+            assert service["env_file"] == ["site.env"], name
             assert service["cap_drop"] == ["ALL"], name
             assert service["image"].startswith("${SEEDVR2_IMAGE:?"), name
 
@@ -162,15 +166,46 @@ def test_gpu_workers_give_the_templates_all_they_ask_for(
         service = services[f"worker-{pool}"]
         assert asked == OF_WORKERS
         assert asked <= set(service["environment"])
-        assert service["command"][-2:] == ["--limit", "1"]
+        assert "--limit 1 " in " ".join(service["command"])
         assert pool_type(template) in service["command"]
         assert service["environment"]["SEEDVR2_NETWORK"] == stack["networks"]["default"]["name"]
+
+
+def test_whatever_works_on_jobs_has_the_work_volume(services: dict[str, dict[str, Any]]) -> None:
+    """`recover`, in worker-cpu, looks for plans and outputs where gateway and jobs put them."""
+    volume = "${SEEDVR2_WORK_VOLUME:-seedvr2-work}:/var/lib/seedvr2/work"
+    for name in ("worker-cpu", "gateway", "edge", "check-volumes"):
+        assert services[name]["volumes"] == [volume], name
+
+
+def test_workers_tell_of_their_health_themselves(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("worker-cpu", "worker-h100", "worker-h200"):
+        assert "--with-healthcheck" in services[name]["command"], name
+        port = services[name]["environment"]["PREFECT_WORKER_WEBSERVER_PORT"]
+        assert f":{port}/health" in services[name]["healthcheck"]["test"][3], name
+
+
+def test_the_samples_name_all_that_compose_asks_for_and_settings_that_exist(
+    tmp_path: Path,
+) -> None:
+    asked = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text()))
+    shown = re.findall(r"^#?(\w+)=", (COMPOSE.parent / "env.sample").read_text(), re.M)
+    assert set(shown) == asked
+    sample = (COMPOSE.parent / "site.env.sample").read_text()
+    for line in re.findall(r"^#?([A-Z_0-9]+)=", sample, re.M):
+        assert line in VARIABLES, line
+    filled = re.sub(r"^#([A-Z_0-9]+)=(\S.*)$", r"\1=\2", sample, flags=re.M)
+    filled = filled.replace("#BUNNY_STORAGE_ZONE=", "BUNNY_STORAGE_ZONE=zone")
+    site = tmp_path / "site.env"
+    site.write_text(filled)
+    assert len(read_site(site).values) >= 7
+    assert read_site(COMPOSE.parent / "site.env.sample").values == {"SEEDVR2_GATEWAY_TOKENS": ""}
 
 
 @pytest.mark.slow
 def test_every_command_is_one_that_runs(services: dict[str, dict[str, Any]]) -> None:
     commands = sorted({tuple(s["command"]) for s in services.values() if "command" in s})
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:  # one program has one help, whatever its options are
         told = _help_of(tuple(itertools.takewhile(lambda word: not word.startswith("--"), command)))
         options = [word for word in command if word.startswith("--")]

@@ -197,7 +197,7 @@ def _deploy(service: Service) -> None:
         get_client(sync_client=True) as client,
     ):
         apply_pools(client, templates)
-        apply_deployments(settings)
+        apply_deployments(client, settings)
         apply_automations(client, settings)
         _look_often(client)
 

@@ -172,9 +172,17 @@ class Serve:
         for line in self.process.stdout:
             name, _, value = line.strip().partition(": ")
             self.urls[name] = value
+            if name == "prefect password":
+                self.urls[name] = Path(value.rpartition(" ")[2]).read_text().strip()
             if name == "prefect CLI":
                 return self
         raise AssertionError(f"serve ended: {self.said()}")
+
+    @property
+    def auth(self) -> tuple[str, str]:
+        """User and password of its Prefect API."""
+        user, _, password = self.urls["prefect password"].partition(":")
+        return user, password
 
     def said(self) -> str:
         """What it wrote to stderr."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import SourceUnavailableError
+from tasks.fetch import fetch
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 from tests.kits.http.downloads import by_url, get, parts

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from deployments.cli.doctor import DoctorCheck, Report, conv_check, examine
+from deployments.cli.doctor import DoctorCheck, Report, conv_check, driver_check, examine
 from seedvr2_core.selfcheck import convolutions as device_check
 from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
@@ -69,6 +69,34 @@ def test_a_busy_gpu_is_no_failure() -> None:
     line = conv_check(report(busy), torch.float16)
     assert (line.ok, line.mark) == (True, "note")
     assert not conv_check(report(conv("failed", 128, reason="no kernel")), torch.float16).ok
+
+
+KERNEL = (
+    "NVRM version: NVIDIA UNIX {kind} Kernel Module  {version}  Release Build  (dvs-builder)\n"
+    "GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "mark", "told"),
+    [
+        ("550.54.15", "12.8", "ok", "NVIDIA 550.54.15; torch with CUDA 12.8 needs 525.60.13"),
+        ("550.54.15", "13.0", "FAIL", "needs 580.65.06 or newer: install a newer driver"),
+        ("580.65.06", "13.0", "ok", "NVIDIA 580.65.06"),
+        (None, "13.0", "note", "no NVIDIA driver; torch with CUDA 13.0 needs 580.65.06"),
+        (None, None, "note", "no NVIDIA driver"),
+        ("550.54.15", None, "note", "torch is a build without CUDA"),
+        ("550.54.15", "14.1", "note", "not checked"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["x86_64", "Open Kernel Module for x86_64"])
+def test_the_driver_is_compared_with_what_torch_was_built_for(
+    version: str | None, cuda: str | None, mark: str, told: str, kind: str
+) -> None:
+    text = version and KERNEL.format(kind=kind, version=version)
+    line = driver_check(text, cuda)
+    assert (line.name, line.mark) == ("driver", mark)
+    assert told in line.told
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where no GPU is")

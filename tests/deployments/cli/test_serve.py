@@ -47,7 +47,7 @@ def test_one_command_takes_jobs_from_submission_to_their_links(
 ) -> None:
     serve = start(started, tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert "PREFECT_API_URL is http://127.0.0.1:9/api; serve does not use it" in serve.said()
-    assert httpx.get(serve.urls["prefect"], follow_redirects=True).status_code == 200  # the UI
+    check_prefect_is_for_us_alone(serve)
     # By an event, a bad one by upscale.sh, and one that is watched.
     send_event(serve, video_path=str(demo_clip), model="lanczos", crf=30)
     text = tmp_path / "text.mp4"
@@ -65,9 +65,46 @@ def test_one_command_takes_jobs_from_submission_to_their_links(
     home = str(tmp_path / "prefect")
     second = run_command("serve", "--work-dir", tmp_path / "second", PREFECT_HOME=home)
     assert (second.returncode, "is running already" in second.stderr) == (2, True)
+    check_the_command_shares_the_server(serve, demo_clip)
     assert serve.stop() == 0, serve.said()
     assert not serve.processes()
     assert "go on at the next start" in serve.said()
+
+
+def check_prefect_is_for_us_alone(serve: Serve) -> None:
+    """The UI is served, but its API has a password, knows its own name and allows no other page."""
+    url = serve.urls["prefect"]
+    assert httpx.get(url, follow_redirects=True).status_code == 200  # the UI
+    version = f"{url}/api/admin/version"
+    assert httpx.get(version).status_code == 401
+    assert httpx.get(version, auth=serve.auth).status_code == 200
+    for server in ("prefect", "gateway", "edge"):
+        foreign = httpx.get(serve.urls[server], headers={"Host": "evil.example"}, auth=serve.auth)
+        assert foreign.status_code == 421, server
+    for origin, allowed in (("https://evil.example", None), (url, url)):
+        answer = httpx.get(version, headers={"Origin": origin}, auth=serve.auth)
+        assert answer.headers.get("access-control-allow-origin") == allowed
+    home = serve.folder / "prefect"
+    for name in ("prefect.db", "seedvr2-api-auth", "seedvr2-serve.json"):
+        assert (home / name).stat().st_mode & 0o077 == 0, name
+
+
+def check_the_command_shares_the_server(serve: Serve, clip: Path) -> None:
+    """`seedvr2 upscale` on the same PREFECT_HOME is recorded by the server that is running."""
+    done = run_command(
+        *("upscale", clip, *LANCZOS, "--crf", "31", "--work-dir", serve.folder / "own"),
+        timeout=WAIT_SECONDS,
+        PREFECT_HOME=str(serve.folder / "prefect"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"recorded by the seedvr2 serve at {serve.urls['prefect']}/api" in done.stderr
+    assert not (serve.folder / "own" / "prefect-server.log").exists()
+    runs = httpx.post(
+        f"{serve.urls['prefect']}/api/flow_runs/filter", json={}, auth=serve.auth, timeout=60
+    ).json()
+    assert [run["state_type"] for run in runs if run["parameters"].get("crf") == 31] == [
+        "COMPLETED"
+    ]
 
 
 def send_event(serve: Serve, **payload: object) -> None:
@@ -79,7 +116,8 @@ def send_event(serve: Serve, **payload: object) -> None:
         "resource": {"prefect.resource.id": "upscale.request.1", "resolution": "720p"},
         "payload": payload,
     }
-    sent = httpx.post(f"{serve.urls['prefect']}/api/events", json=[event], timeout=60)
+    address = f"{serve.urls['prefect']}/api/events"
+    sent = httpx.post(address, json=[event], timeout=60, auth=serve.auth)
     assert sent.status_code == 204
 
 

@@ -204,7 +204,10 @@ def test_once_more_changes_nothing_that_an_operator_set(
     resume(deployed)
 
 
-OPERATORS = ("job_variables", "paused", "concurrency_limit", "work_queue_name")
+OPERATORS = ("job_variables", "paused", "concurrency_limit", "work_queue_name", "work_pool_name")
+
+
+H100_QUEUE = {"work_pool_name": "h100", "work_queue_name": "urgent"}
 
 
 def set_by_an_operator(api: httpx.Client) -> None:
@@ -218,7 +221,7 @@ def set_by_an_operator(api: httpx.Client) -> None:
     h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/auto"))
     reference = {"OUR_KEY": "{{ prefect.blocks.secret.seedvr2-callback-secret }}"}
     job_variables = h100["job_variables"] | {"env": reference, "shm_size": "16g"}
-    changes = {"job_variables": job_variables, "concurrency_limit": 2, "work_queue_name": "urgent"}
+    changes = {"job_variables": job_variables, "concurrency_limit": 2} | H100_QUEUE
     assert api.patch(f"/deployments/{h100['id']}", json=changes).is_success
     assert api.patch(f"/deployments/{recover['id']}", json={"paused": True}).is_success
     schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
@@ -232,7 +235,7 @@ def resume(api: httpx.Client) -> None:
     schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
     api.patch(schedule, json={"active": True})
     h100 = deployments(api)["upscale/h100"]
-    api.patch(f"/deployments/{h100['id']}", json={"work_queue_name": "default"})
+    api.patch(f"/deployments/{h100['id']}", json=H100_QUEUE | {"work_queue_name": "default"})
 
 
 def test_the_sites_keys_are_in_secret_blocks_and_pools_refer_to_them(

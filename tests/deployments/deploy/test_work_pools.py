@@ -77,12 +77,25 @@ def test_a_container_gets_the_workers_gpu_and_no_other(pool: str) -> None:
 @pytest.mark.parametrize("pool", GPU_POOLS)
 def test_docker_takes_the_settings(pool: str) -> None:
     settings = container(pool)
-    keys = ("device_requests", "shm_size", "init", "mem_limit", "memswap_limit", "cap_drop")
+    keys = (
+        "log_config",
+        "device_requests",
+        "shm_size",
+        "init",
+        "mem_limit",
+        "memswap_limit",
+        "cap_drop",
+    )
     chosen = {key: settings[key] for key in (*keys, "security_opt", "privileged")}
     host = HostConfig(version="1.44", **chosen, binds=settings["volumes"])
     assert host["DeviceRequests"][0]["DeviceIDs"] == ["1"]
     assert host["ShmSize"] == 8 * 2**30
     assert host["Init"] is True
+    assert host["LogConfig"] == {
+        "Type": "json-file",
+        "Config": {"max-size": "20m", "max-file": "5"},
+    }
+    assert settings["auto_remove"] is True
     assert host["Memory"] == host["MemorySwap"] >= 96 * 2**30
     assert host["Binds"] == [
         "seedvr2-work:/var/lib/seedvr2/work",

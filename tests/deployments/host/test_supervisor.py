@@ -130,6 +130,29 @@ def test_what_dies_again_and_again_ends_the_whole(
     assert len(told) == module.MAX_DEATHS
 
 
+def test_a_log_that_grows_too_long_is_kept_once_and_begins_again(
+    supervisor: Supervisor, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "MAX_LOG_BYTES", 1000)
+    process = make("one")
+    supervisor.start(process)
+    url, kept = process.url, tmp_path / "one.log.1"
+    asked = 0
+
+    def kept_once() -> bool:
+        nonlocal asked
+        asked += answers(url)  # a line of its log each
+        return kept.exists()
+
+    until(kept_once, supervisor)
+    assert f"one: {url}" in kept.read_text()
+    assert answers(url)
+    later = (tmp_path / "one.log").read_bytes()
+    assert b"\0" not in later, "it must not go on at its old offset"
+    assert 0 < len(later) <= 1000
+    assert asked < 100
+
+
 def test_the_last_one_started_ends_first(make: Make, tmp_path: Path, told: list[str]) -> None:
     with Supervisor(told.append) as supervisor:
         for name in ("one", "two", "three"):
