@@ -94,8 +94,11 @@ def _settings(work_dir: Path | None) -> Settings:
 def _check_host(host: str, settings: Settings) -> None:
     """Refuse the host that the gateway would refuse, before anything is started."""
     from deployments.gateway.auth import check_exposure
+    from deployments.host.listen import exposure_note
 
     check_exposure(host, settings)
+    if note := exposure_note("the service", host):
+        say(note)
 
 
 def _run(settings: Settings, host: str, ports: dict[str, int]) -> None:

@@ -8,7 +8,6 @@ import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import (
@@ -132,9 +131,7 @@ def _refuse_foreign_page(request: Request) -> None:
     """
     headers = request.headers
     origin = headers.get("origin")
-    other = (
-        origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-    )
+    other = origin is not None and origin.partition("://")[2] != headers.get("host")
     visit = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     site = headers.get("sec-fetch-site", "none")
     if other or (site not in ("none", "same-origin") and not visit):

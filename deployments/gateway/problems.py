@@ -110,7 +110,9 @@ def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -
 
     The sentence may quote what a caller sent, so it is cut and made fit for UTF-8.
     """
-    detail = sentence.encode(errors="replace").decode()[:_MAX_DETAIL]
+    detail = sentence.encode(errors="replace").decode()
+    if len(detail) > _MAX_DETAIL:
+        detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 + 5 :]}"
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
 
 

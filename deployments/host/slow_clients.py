@@ -162,11 +162,11 @@ class BodyPace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on with a `receive` that has a limit until the body has ended."""
         if scope["type"] == "http":
-            receive = _Pace(receive).receive
+            receive = _BodyReceiver(receive).receive
         await self._app(scope, receive, send)
 
 
-class _Pace:
+class _BodyReceiver:
     """Receives one request's body."""
 
     def __init__(self, receive: Receive) -> None:

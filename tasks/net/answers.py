@@ -6,6 +6,7 @@ from http.client import responses
 import httpx
 
 _MAY_HEAL = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_MAX_DIGITS = 100
 _WEB_PAGES = ("text/html", "application/xhtml+xml")
 
 
@@ -31,5 +32,9 @@ def content_length(answer: httpx.Response) -> int | None:
 
 
 def whole_number(text: str) -> int | None:
-    """The number in a header's value, or None if the value is anything but ASCII digits."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    """The number in a header's value, or None if the value is anything but ASCII digits.
+
+    None as well for more digits than any size has: Python refuses to read very long numbers.
+    """
+    plain = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if plain else None

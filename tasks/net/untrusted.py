@@ -34,6 +34,8 @@ MAX_URL = 8192
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_SHOWN = 200
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
+# The client reads a port as Python reads an int: with a sign, or in the digits of any script.
+_PORT = re.compile(r"(?:.*\]|[^:]*|.*@[^:]*)(?::[0-9]{0,1000})?", re.S)
 _RESOLVE_SECONDS = 10.0
 
 
@@ -89,7 +91,7 @@ def check_url(url: str, settings: Settings) -> Address:
     if not _is_host(host):
         raise SourceRefusedError(f"{shown} cannot be read as an address; its host is no host name")
     if not 0 < port < 2**16:
-        raise SourceRefusedError(f"{parsed.host} is asked for at port {port}; 1 to 65535")
+        raise SourceRefusedError(f"{host} is asked for at port {str(port)[:10]}; 1 to 65535")
     if parsed.userinfo:
         raise SourceRefusedError(
             f"{shown} carries a user name or password, which are not sent; use a signed address"
@@ -207,7 +209,9 @@ def _parse(given: str, shown: str) -> httpx.URL:
     """Parse an address; refuse what is none and every scheme but http and https."""
     try:
         parsed = httpx.URL(given)
-    except (httpx.InvalidURL, UnicodeError):
+        if not _PORT.fullmatch(urlsplit(given).netloc):
+            raise ValueError("the port is no number")
+    except (httpx.InvalidURL, ValueError):
         # Not chained: the text of the cause may quote a password as a "port".
         raise SourceRefusedError(
             f"{shown} cannot be read as an address; expected http(s)://host/path"

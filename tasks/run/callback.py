@@ -2,13 +2,11 @@
 
 `call_back` is a hook of the flow: Prefect calls it when the run has ended. It sends through the
 same safe client as downloads, tries again for up to a minute, and never changes the run's outcome.
-The body is signed with SEEDVR2_CALLBACK_SECRET; docs/callbacks.md shows how a receiver checks it.
+The body is signed (`tasks/net/signing.py`); docs/callbacks.md shows how a receiver checks it.
 """
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 import random
 import time
@@ -27,6 +25,7 @@ from pydantic import SecretStr
 
 from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
 from tasks.net.answers import may_heal
+from tasks.net.signing import signature
 from tasks.net.untrusted import check_reachable, check_url, post, shown_url
 from tasks.run.appointments import is_brought_back
 from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
@@ -191,13 +190,6 @@ def deliver(url: str, event: CallbackEvent, settings: Settings) -> Delivery:
     return Delivery(event.event, event.event_id, shown, told is None, attempts, told)
 
 
-def signature(body: bytes, secret: SecretStr, *, timestamp: int) -> str:
-    """Value of the signature header: HMAC-SHA256 over "timestamp.body"."""
-    signed = f"{timestamp}.".encode() + body
-    digest = hmac.new(secret.get_secret_value().encode(), signed, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
-
-
 class _Sending:
     """The attempts to send one callback."""
 
@@ -240,7 +232,7 @@ class _Sending:
         """
         self.attempts += 1
         address = check_url(self._url, self._settings)
-        signed = signature(self._body, self._secret, timestamp=int(time.time()))
+        signed = signature(self._body, self._secret, host=address.host, timestamp=int(time.time()))
         headers = {**self._headers, SIGNATURE_HEADER: signed}
         try:
             status = await post(

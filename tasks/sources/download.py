@@ -50,7 +50,7 @@ KEEP_FREE_BYTES = 256 * 10**6
 DISK_CHECK_BYTES = 64 * 2**20
 """The free space is checked each time that this many bytes have come."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-\d+/(\d{1,20}|\*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,8 @@ class TestResume:
             pytest.param("bytes 8193-16383/16384", {}, id="starts-too-late"),
             pytest.param("bytes 8192-16383/99999", {}, id="another-length"),
             pytest.param("octets 8192-16383/16384", {}, id="other-unit"),
+            pytest.param(f"bytes 8192-16383/{'9' * 5000}", {}, id="length-of-5000-digits"),
+            pytest.param(f"bytes {'9' * 5000}-16383/*", {}, id="start-of-5000-digits"),
             pytest.param("", {}, id="no-range"),
             pytest.param("bytes */16384", {}, id="no-span"),
             pytest.param("bytes 8192-16383/16384, bytes 0-1/2", {}, id="two-ranges"),

@@ -6,13 +6,20 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from deployments.gateway.__main__ import print_receiver
 from deployments.gateway.auth import digest
+from seedvr2_core.errors import InvalidRequestError
+from tasks.net.signing import receiver_secret, signature
+from tasks.settings import Settings
+from tests.kits.http.callback import SECRET, documented_check
 from tests.kits.http.gateway import VIDEO
 from tests.kits.processes import ROOT, environment
 
@@ -126,3 +133,17 @@ def test_a_new_token_and_its_digest_belong_together() -> None:
     told, _ = run_gateway("--new-token").communicate(timeout=60)
     token, shown = (line.split()[-1] for line in told.strip().splitlines())
     assert digest(token) == shown
+
+
+def test_a_receivers_secret_is_the_one_that_signs() -> None:
+    process = run_gateway("--receiver", "Example.org", SEEDVR2_CALLBACK_SECRET=SECRET)
+    told, _ = process.communicate(timeout=60)
+    secret, shown = (line.split()[-1] for line in told.strip().splitlines())
+    assert secret == receiver_secret(SecretStr(SECRET), "example.org")
+    signed = signature(b"body", SecretStr(SECRET), host="example.org", timestamp=int(time.time()))
+    assert f"k={shown}," in signed
+    documented_check()(b"body", signed, secret)
+    with pytest.raises(InvalidRequestError, match="SEEDVR2_CALLBACK_SECRET"):
+        print_receiver("example.org", Settings())
+    with pytest.raises(InvalidRequestError, match="expected a host name"):
+        print_receiver("https://example.org/", Settings(callback_secret=SecretStr(SECRET)))

@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -69,6 +70,18 @@ class TestPrefectIsAway:
             assert (answer.status_code, "upscale/nowhere" in answer.text) == (503, True)
             refused = client.post("/upscale", json={"video_url": URL, "resolution": "4k"})
             assert refused.status_code == 422
+
+
+def test_the_health_of_a_silent_server_is_told_within_three_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        with gateway(Settings(), url) as client:
+            began = time.monotonic()
+            answer = client.get("/healthz")
+            taken = time.monotonic() - began
+    assert (answer.status_code, "does not answer within" in answer.text) == (503, True)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert taken < 3
 
 
 def test_an_app_without_a_server_needs_an_address() -> None:

@@ -7,9 +7,15 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pydantic import SecretStr
+
+from tasks.net.signing import receiver_secret
 from tests.kits.processes import ROOT
 
 SECRET = "a secret of sixteen"
+"""The operator's."""
+RECEIVERS_SECRET = receiver_secret(SecretStr(SECRET), "127.0.0.1")
+"""The one that the receiver below is told."""
 QUERY = "order=17&key=sekret42"
 
 
@@ -46,7 +52,7 @@ class Receiver:
         """The events that were received; the signature of each is checked as the docs say."""
         verify = documented_check()
         for headers, body in self.posts:
-            verify(body, headers["seedvr2-signature"], SECRET)
+            verify(body, headers["seedvr2-signature"], RECEIVERS_SECRET)
             assert headers["seedvr2-event-id"] == json.loads(body)["event_id"]
         return [json.loads(body) for _, body in self.posts]
 

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +29,7 @@ from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import Prospect
 from tasks.settings import Settings, use_settings
+from tests.kits.processes import ROOT, environment
 
 URL = "https://example.org/clip.mp4"
 VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
@@ -76,6 +80,33 @@ def gateway(settings: Settings, api_url: str, port: int = 0) -> Iterator[httpx.C
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client
+
+
+class GatewayProcess:
+    """`python -m deployments.gateway` as a process of its own."""
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        """Start it and wait for its address."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.gateway", *arguments],
+            env=environment(variables),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        _, _, self.url = self.process.stdout.readline().strip().partition(": ")
+
+    def peak_kib(self) -> int:
+        """Most memory that the process ever held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+
+    def end(self) -> str:
+        """Let it end; returns what it wrote to stderr."""
+        self.process.terminate()
+        return self.process.communicate(timeout=60)[1]
 
 
 @contextmanager

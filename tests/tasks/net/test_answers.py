@@ -44,6 +44,7 @@ def test_web_pages(kind: str, page: bool) -> None:
         ("1.5", None),
         ("\uff11", None),
         ("1 2", None),
+        ("9" * 5000, None),
     ],
 )
 def test_whole_numbers(text: str, number: int | None) -> None:

@@ -20,16 +20,18 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.runner._hook_runner import HookRunner
 from prefect.states import Cancelling
+from pydantic import SecretStr
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
 from seedvr2_core.files.durable import file_sha256
 from tasks.estimate import plan_job
+from tasks.net.signing import receiver_secret
 from tasks.run import callback
 from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
 from tasks.schemas import Device, FetchedSource, ProbedSource, check_request
 from tasks.settings import Settings
-from tests.kits.http.callback import QUERY, SECRET, Receiver, documented_check
+from tests.kits.http.callback import QUERY, RECEIVERS_SECRET, SECRET, Receiver, documented_check
 from tests.kits.processes import ROOT, environment
 from tests.kits.server import eventually
 
@@ -101,18 +103,19 @@ def test_the_documented_check_takes_what_is_sent_and_nothing_else(
     assert send(receiver, settings).delivered
     ((headers, body),) = receiver.posts
     check, signature = documented_check(), headers["seedvr2-signature"]
-    check(body, signature, SECRET)
+    check(body, signature, RECEIVERS_SECRET)
     for wrong in (
-        (body + b" ", signature, SECRET),
-        (body, signature, "another secret"),
-        (body, signature.replace("t=1", "t=2"), SECRET),
-        (body, signature, SECRET, -1.0),
+        (body + b" ", signature, RECEIVERS_SECRET),
+        (body, signature, SECRET),
+        (body, signature, receiver_secret(SecretStr(SECRET), "another.example")),
+        (body, signature.replace("t=1", "t=2"), RECEIVERS_SECRET),
+        (body, signature, RECEIVERS_SECRET, -1.0),
     ):
         with pytest.raises(ValueError, match="signature is"):
             check(*wrong)
-    for garbage in ("", "t=1", "v1=é", "t=1,v1", "v1=" + "0" * 64):
+    for garbage in ("", "t=1", "v2=é", "t=1,v2", "v2=" + "0" * 64):
         with pytest.raises(ValueError, match=r"."):
-            check(body, garbage, SECRET)
+            check(body, garbage, RECEIVERS_SECRET)
 
 
 @pytest.mark.parametrize(

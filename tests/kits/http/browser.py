@@ -1,0 +1,84 @@
+"""A real browser, headless: opens pages of servers on this machine and runs scripts in them.
+
+Needs Debian's package `chromium`; it is driven through its own debugging protocol.
+"""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+from tests.kits.server import eventually
+
+CHROMIUM = shutil.which("chromium")
+
+
+class Page:
+    """One open page."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._ids = itertools.count(1)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Call a method of the debugging protocol."""
+        number = next(self._ids)
+        self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            told = json.loads(self._connection.recv(timeout=60))
+            if told.get("id") == number:
+                assert "error" not in told, told
+                return told["result"]
+
+    def open(self, url: str) -> None:
+        """Go to an address and wait until the page is loaded."""
+        self.call("Page.enable")
+        failed = self.call("Page.navigate", url=url).get("errorText")
+        assert not failed, failed
+        eventually(lambda: self.run("document.readyState") == "complete", f"{url} to load")
+
+    def run(self, script: str) -> Any:
+        """Run a script in the page; returns its value, also that of a promise."""
+        told = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+
+@contextmanager
+def browser(folder: Path, *, hosts: dict[str, str] | None = None) -> Iterator[Page]:
+    """Start a browser with a profile in this folder.
+
+    Args:
+        folder: for its profile.
+        hosts: names that it takes for addresses of this machine, as a hostile DNS would tell it.
+    """
+    assert CHROMIUM is not None
+    rules = ",".join(f"MAP {name} {address}" for name, address in (hosts or {}).items())
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server",
+        "--remote-debugging-port=0", f"--user-data-dir={folder}", f"--host-resolver-rules={rules}",
+        "about:blank",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        noted = folder / "DevToolsActivePort"
+        port = eventually(
+            lambda: noted.exists() and re.match(r"\d+", noted.read_text()), "the browser's start"
+        )[0]
+        pages = httpx.get(f"http://127.0.0.1:{port}/json").json()
+        address = next(page for page in pages if page["type"] == "page")["webSocketDebuggerUrl"]
+        with connect(address, max_size=2**25) as connection:
+            yield Page(connection)
+    finally:
+        process.terminate()
+        process.wait(30)
