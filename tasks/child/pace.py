@@ -60,10 +60,13 @@ class Pace:
 
     @property
     def slowest(self) -> float:
-        """Seconds of a frame: predicted, or as measured by now, whichever is more."""
+        """Seconds of a frame: predicted, or as measured, whichever is more.
+
+        Measured up to the last progress, so that standing still does not count as being slow.
+        """
         if self._most_work < 1:
             return self._slowest
-        return max(self._slowest, self.seconds / self._most_work)
+        return max(self._slowest, (self._moved_at - self._began) / self._most_work)
 
     @property
     def seconds_left(self) -> float:

@@ -160,7 +160,7 @@ class JobRecord:
 
     def beat(self, phase: str, done: int, total: int, *, stall_seconds: float) -> None:
         """Note a heartbeat of work that is not counted in frames; `total` 0: not known."""
-        detail = f"{100 * min(done, total) // total} %" if total else f"{done}"
+        detail = f"{100 * min(done, total) // total} %" if total else ""
         self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
     def progress(
