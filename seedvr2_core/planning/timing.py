@@ -19,8 +19,9 @@ DELIVERY_SECONDS_PER_MPX = 0.002
 LOOKAHEAD_SHARE = 0.2
 """How much of a frame's encoding is done when the encoder has taken it and not given it out. x264
 holds back about 50 frames, so a short clip seems to run fast at first. Measured."""
-TRUST_SECONDS = 1.0
-"""How long a job has to run until its own speed counts as much as the predicted one."""
+TRUST_SHARE, TRUST_SECONDS = 0.01, 1.0
+"""A job's own speed counts as much as the predicted one after this share of its time, and after so
+many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (2.9, 0.01),
     "lanczos": (0.0, 0.01),
@@ -117,9 +118,9 @@ def seconds_left(
     inside = max(0.0, work - encoded)
     done = frame.of(work, encoded + LOOKAHEAD_SHARE * inside)
     total = frame.of(num_frames, num_frames)
-    slower = (awake + TRUST_SECONDS * min(1.0, total / 100)) / (
-        done + TRUST_SECONDS * min(1.0, total / 100)
-    )
+    trusted = min(TRUST_SECONDS, TRUST_SHARE * total)
+    weight = done / (done + trusted) if done > 0 else 0.0
+    slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
     return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
 
 
