@@ -269,6 +269,8 @@ class JobRecord:
 def _saved(latest: JobProgress, job: PlannedJob | None) -> SavedProgress:
     """What the progress artifact is to say."""
     done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
+    if latest.seconds_left and not latest.detail:
+        done += f", about {latest.seconds_left:.0f} s left"
     return SavedProgress(
         phase=latest.phase,
         percent=latest.percent,
