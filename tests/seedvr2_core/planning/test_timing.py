@@ -14,6 +14,7 @@ from seedvr2_core.planning.timing import (
     ENCODE_SECONDS_PER_MPX,
     ENGINE_SECONDS_PER_FRAME,
     ENGINE_SECONDS_PER_MPX,
+    LOOKAHEAD,
     WINDOW_SECONDS,
     frame_seconds,
     make_limits,
@@ -40,6 +41,7 @@ def predicted(options: Options, *, width: int = 640, height: int = 360) -> float
 
 def test_every_engine_and_resolution_has_figures() -> None:
     assert {*ENGINE_SECONDS_PER_MPX, *ENGINE_SECONDS_PER_FRAME} == {*ENGINES}
+    assert {*LOOKAHEAD} == {*PRESETS}
     assert WINDOW_SECONDS.keys() == BUDGETS_PX.keys()
 
 
@@ -111,9 +113,9 @@ def test_time_left_follows_the_jobs_own_speed(seed: int) -> None:
 
 
 def test_frames_that_the_encoder_holds_back_do_not_count_as_done() -> None:
-    """x264 takes 50 frames at once, at a fifth of their cost; the rest of it is still to come."""
-    frame = FrameSeconds(engine=0.01, encoder=0.09, beside=False, mpx=0.9)
-    spent = 50 * 0.01 + 50 * 0.09 / 5
+    """x264 takes 50 frames and gives none out; most of their cost is still to come."""
+    frame = FrameSeconds(engine=0.01, encoder=0.09, beside=False, mpx=0.9, lookahead=40)
+    spent = 50 * 0.01 + 0.09 * (40 * 0.12 + 10 * 0.6)
     left = seconds_left(frame, 75, work=50, encoded=0, awake=spent)
     assert left == pytest.approx(75 * 0.1 - spent + 3, rel=0.1)
 
