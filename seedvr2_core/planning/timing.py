@@ -135,15 +135,33 @@ def seconds_left(
         encoded: of these, frames that have left the encoder.
         awake: seconds since the engine was ready.
     """
-    inside = max(0.0, work - encoded)
-    looked_at = min(inside, frame.lookahead)
-    begun = inside - looked_at
-    done = frame.of(work, encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * begun)
+    done = frame.of(work, _encoder_work(frame, work=work, encoded=encoded))
     total = frame.of(num_frames, num_frames)
     trusted = min(TRUST_SECONDS, TRUST_SHARE * total)
     weight = done / (done + trusted) if done > 0 else 0.0
     slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
     return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
+
+
+def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:
+    """How much of the work is done, 0..1: it rises with the engine's frames and the encoder's.
+
+    Args:
+        frame: predicted seconds of a frame.
+        num_frames: that the child was asked for.
+        work: frames restored of these, parts included.
+        encoded: of these, frames that have left the encoder.
+    """
+    encoder_work = _encoder_work(frame, work=work, encoded=encoded)
+    done = work * frame.engine + encoder_work * frame.encoder
+    return min(1.0, done / max(1e-9, num_frames * (frame.engine + frame.encoder)))
+
+
+def _encoder_work(frame: FrameSeconds, *, work: float, encoded: float) -> float:
+    """What the encoder has done, in frames: those it gave out, and its part of those it holds."""
+    inside = max(0.0, work - encoded)
+    looked_at = min(inside, frame.lookahead)
+    return encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * (inside - looked_at)
 
 
 def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:

@@ -89,6 +89,14 @@ def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) ->
     [
         ({}, "processing, encode, 41 %, 12 s on local"),
         ({"phase": None, "gpu_type": None}, "processing, 41 %, 12 s"),
+        (
+            {"seconds_left": 200.0, "detail": None},
+            "processing, encode, 41 %, 12 s, 3:20 min left on local",
+        ),
+        (
+            {"phase": "wait", "detail": "waiting for cuda:0"},
+            "processing, waiting for cuda:0, 41 %, 12 s on local",
+        ),
         ({"state": "Cancelling"}, "processing, Cancelling, encode, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Scheduled"}, "pending, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Late"}, "pending, Late, 41 %, 12 s on local"),

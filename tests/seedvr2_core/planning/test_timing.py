@@ -16,6 +16,7 @@ from seedvr2_core.planning.timing import (
     ENGINE_SECONDS_PER_MPX,
     LOOKAHEAD,
     WINDOW_SECONDS,
+    done_share,
     frame_seconds,
     make_limits,
     progress_limit,
@@ -126,3 +127,28 @@ def test_a_longer_window_may_be_silent_for_longer(resolution: str) -> None:
     assert limits == sorted(limits)
     assert limits[-1] > limits[0]
     assert all(limit == int(limit) for limit in limits)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_share_of_work_rises_with_either_count_and_ends_at_one(seed: int) -> None:
+    rng = random.Random(seed)
+    num_frames = rng.randrange(1, 200)
+    frame = FrameSeconds(
+        engine=rng.uniform(0, 1),
+        encoder=rng.uniform(0, 1),
+        beside=rng.random() < 0.5,
+        lookahead=rng.choice((0, 10, 40)),
+        mpx=0.9,
+    )
+    work = encoded = before = 0.0
+    while encoded < num_frames:
+        if rng.random() < 0.5:
+            work = min(num_frames, work + rng.uniform(0, 4))
+        else:
+            encoded = min(work, encoded + 1)
+        if work == num_frames and rng.random() < 0.5:
+            encoded = min(num_frames, encoded + 1)
+        share = done_share(frame, num_frames, work=work, encoded=encoded)
+        assert before <= share + 1e-9
+        before = share
+    assert before == pytest.approx(1.0)
