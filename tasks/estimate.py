@@ -84,6 +84,13 @@ def _can_be_measured(spec: EngineSpec) -> bool:
     return not spec.has_latents and spec.name not in ENGINE_SECONDS_PER_FRAME
 
 
+def _limit_notes(plan: Plan) -> tuple[str, ...]:
+    """Tell the user of the limit that the operator has set, if any."""
+    if plan.limits.job is None:
+        return ()
+    return (f"restoring may take {plan.limits.job:g} s at the most (SEEDVR2_JOB_SECONDS)",)
+
+
 def is_guess(plan: Plan) -> bool:
     """Whether the predicted time rests on nothing that was measured on this machine."""
     if plan.engine.name in ENGINE_SECONDS_PER_FRAME:
@@ -205,5 +212,5 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
         duration_seconds=probed.duration_seconds,
-        notes=plan.notes,
+        notes=(*plan.notes, *_limit_notes(planned)),
     )

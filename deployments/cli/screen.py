@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30.0
 """Time between two lines about a job of this process, where its phase stays the same."""
-WATCH_LINE_SECONDS = 10.0
+WATCH_LINE_SECONDS = 30.0
 """Least time between two lines about a gateway's job, unless its state or phase changes."""
 POLL_SECONDS = 1.0
 ENDED = ("completed", "failed", "cancelled")
@@ -39,6 +39,7 @@ DOING = {
     "planned": "beginning",
     "load": "loading the engine",
     "restore": "restoring",
+    "encode": "encoding the last frames",
     "deliver": "finishing",
     "join": "joining the segments",
     "upload": "storing",
@@ -78,7 +79,7 @@ def doing(progress: "JobProgress") -> str:
 def how_far(progress: "JobProgress") -> str:
     """How far a job is: "30 of 75 frames (40 %), 12 s left"."""
     told = f"{progress.frames} of {progress.num_frames} frames ({progress.percent:.0f} %)"
-    if progress.seconds_left is None or progress.phase != "restore":
+    if progress.seconds_left is None or progress.phase not in ("restore", "encode"):
         return told
     return f"{told}, {duration(progress.seconds_left)} left"
 
@@ -93,8 +94,11 @@ def status_line(job: dict[str, Any]) -> str:
     if job["state"].lower() not in (job["status"], "running", "scheduled", "pending"):
         words.append(job["state"])
     if job["status"] == "processing" and job["phase"]:
-        words.append(job["phase"])
+        waiting = job["phase"] == "wait"
+        words.append(job.get("detail") or "waiting" if waiting else job["phase"])
     words += [f"{job['progress']:.0f} %", f"{job['elapsed_seconds']:.0f} s"]
+    if job["status"] == "processing" and job.get("seconds_left"):  # older gateways do not say it
+        words.append(f"{duration(job['seconds_left'])} left")
     return ", ".join(words) + (f" on {job['gpu_type']}" if job["gpu_type"] else "")
 
 
@@ -168,7 +172,7 @@ class JobLines(Lines):
         if what == self._doing and now - self._last < LINE_SECONDS:
             return
         self._last, self._doing = now, what
-        if progress.phase in ("restore", "done"):
+        if progress.phase in ("restore", "encode", "done"):
             what = f"{what}: {how_far(progress)}"
         elif progress.detail and progress.phase != "wait":
             what = f"{what}: {progress.detail}"

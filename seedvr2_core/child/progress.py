@@ -9,8 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from seedvr2_core.child.protocol import PROGRESS_SECONDS, Event, Progressed
+from seedvr2_core.child.protocol import Event, Progressed
 
+PROGRESS_SECONDS = 0.2
+"""Shortest time between two `Progressed`."""
 SHARES: Mapping[str, tuple[float, float]] = {
     "restore encode": (0.0, 0.25),
     "restore dit": (0.25, 0.7),

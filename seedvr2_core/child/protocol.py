@@ -26,8 +26,6 @@ from seedvr2_core.errors import ChildFailedError
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-PROGRESS_SECONDS = 0.2
-"""Shortest time between two `Progressed`."""
 
 
 class Event:

@@ -96,6 +96,8 @@ class FrameSeconds:
     """The engine has a device of its own, so the slower of the two counts; else the sum."""
     mpx: float
     """Output megapixels."""
+    lookahead: int = 0
+    """Frames that the encoder takes before it encodes the first."""
     rates: Rates = Rates()
     """What the tables were corrected by."""
 

@@ -16,11 +16,25 @@ DELIVERY_SECONDS = 3.0
 """Joining, checking and storing a short video."""
 DELIVERY_SECONDS_PER_MPX = 0.002
 """The same for each frame more, per output megapixel: its segment is decoded once to be counted."""
-LOOKAHEAD_SHARE = 0.2
-"""How much of a frame's encoding is done when the encoder has taken it and not given it out. x264
-holds back about 50 frames, so a short clip seems to run fast at first. Measured."""
-TRUST_SECONDS = 1.0
-"""How long a job has to run until its own speed counts as much as the predicted one."""
+LOOKAHEAD: Mapping[str, int] = {
+    "ultrafast": 0,
+    "superfast": 0,
+    "veryfast": 10,
+    "faster": 20,
+    "fast": 30,
+    "medium": 40,
+    "slow": 50,
+    "slower": 60,
+    "veryslow": 60,
+}
+"""Frames that each x264 preset looks ahead: so many are taken before the first is encoded, and a
+short clip seems to run fast at first."""
+SHARE_LOOKED_AT, SHARE_BEGUN = 0.12, 0.6
+"""How much of a frame's encoding is done when x264 has only looked at it, and when it is among the
+frames that its threads have begun. Measured with preset medium, 75 and 100 frames."""
+TRUST_SHARE, TRUST_SECONDS = 0.01, 1.0
+"""A job's own speed counts as much as the predicted one after this share of its time, and after so
+many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (2.9, 0.01),
     "lanczos": (0.0, 0.01),
@@ -91,7 +105,14 @@ def frame_seconds(
         engine = rates.engine * (per_source * source_mpx + per_output * output_mpx)
         if not beside:
             engine = engine / cores if options.device == "cpu" else engine * GPU_SHARE
-    return FrameSeconds(engine=engine, encoder=encoder, beside=beside, mpx=output_mpx, rates=rates)
+    return FrameSeconds(
+        engine=engine,
+        encoder=encoder,
+        beside=beside,
+        lookahead=LOOKAHEAD[options.preset],
+        mpx=output_mpx,
+        rates=rates,
+    )
 
 
 def job_seconds(frame: FrameSeconds, num_frames: int) -> float:
@@ -114,13 +135,33 @@ def seconds_left(
         encoded: of these, frames that have left the encoder.
         awake: seconds since the engine was ready.
     """
-    inside = max(0.0, work - encoded)
-    done = frame.of(work, encoded + LOOKAHEAD_SHARE * inside)
+    done = frame.of(work, _encoder_work(frame, work=work, encoded=encoded))
     total = frame.of(num_frames, num_frames)
-    slower = (awake + TRUST_SECONDS * min(1.0, total / 100)) / (
-        done + TRUST_SECONDS * min(1.0, total / 100)
-    )
+    trusted = min(TRUST_SECONDS, TRUST_SHARE * total)
+    weight = done / (done + trusted) if done > 0 else 0.0
+    slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
     return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
+
+
+def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:
+    """How much of the work is done, 0..1: it rises with the engine's frames and the encoder's.
+
+    Args:
+        frame: predicted seconds of a frame.
+        num_frames: that the child was asked for.
+        work: frames restored of these, parts included.
+        encoded: of these, frames that have left the encoder.
+    """
+    encoder_work = _encoder_work(frame, work=work, encoded=encoded)
+    done = work * frame.engine + encoder_work * frame.encoder
+    return min(1.0, done / max(1e-9, num_frames * (frame.engine + frame.encoder)))
+
+
+def _encoder_work(frame: FrameSeconds, *, work: float, encoded: float) -> float:
+    """What the encoder has done, in frames: those it gave out, and its part of those it holds."""
+    inside = max(0.0, work - encoded)
+    looked_at = min(inside, frame.lookahead)
+    return encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * (inside - looked_at)
 
 
 def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:

@@ -3,7 +3,7 @@
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import FrameSeconds
-from seedvr2_core.planning.timing import progress_limit, seconds_left
+from seedvr2_core.planning.timing import done_share, progress_limit, seconds_left
 from tasks.child.awake import awake_seconds
 
 
@@ -50,8 +50,11 @@ class Pace:
 
     @property
     def work(self) -> float:
-        """The same, with what is done of the frames that are being made."""
-        return self.kept_frames + self._now.work
+        """Work done for the job, in frames: a frame is whole when it is restored and encoded."""
+        share = done_share(
+            self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
+        )
+        return self.kept_frames + share * self.pending_frames
 
     @property
     def seconds(self) -> float:
@@ -60,10 +63,13 @@ class Pace:
 
     @property
     def slowest(self) -> float:
-        """Seconds of a frame: predicted, or as measured by now, whichever is more."""
+        """Seconds of a frame: predicted, or as measured, whichever is more.
+
+        Measured up to the last progress, so that standing still does not count as being slow.
+        """
         if self._most_work < 1:
             return self._slowest
-        return max(self._slowest, self.seconds / self._most_work)
+        return max(self._slowest, (self._moved_at - self._began) / self._most_work)
 
     @property
     def seconds_left(self) -> float:

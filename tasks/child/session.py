@@ -32,8 +32,9 @@ from tasks.run import current
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
-LOAD, RESTORE, WAIT = "load", "restore", "wait"
-"""Phases of the record while the segments are made."""
+LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
+"""Phases of the record while the segments are made. In ENCODE all frames are restored, and the
+encoder has yet to give out the last ones."""
 
 
 class SegmentWatch:
@@ -137,9 +138,9 @@ class SegmentWatch:
                     learn(self._plan, self._pace, get_settings())
             case Progressed() as progress:
                 self._pace.note(progress)
-                self._show(RESTORE)
+                self._show(self._phase(self._pace))
             case Heartbeat():
-                self._show(RESTORE)
+                self._show(self._phase(self._pace))
             case Idle() if not self.is_done(index):
                 raise ChildFailedError(f"the child has ended its work without segment {index}")
             case _:
@@ -164,6 +165,10 @@ class SegmentWatch:
                 f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
                 "larger one, or none, and run it again to go on"
             ) from error
+
+    def _phase(self, pace: Pace) -> str:
+        """What is shown; the engine's own phases follow each other too fast to be read."""
+        return RESTORE if pace.frames < self._job.num_frames else ENCODE
 
     @property
     def _stall(self) -> float:

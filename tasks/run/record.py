@@ -54,7 +54,7 @@ class JobProgress:
     stall_seconds: float
     """Seconds without another sign of life after which this phase counts as hung."""
     work: float | None = None
-    """Restored frames, with what is done of those that are being made; None: `frames`."""
+    """Work done, in frames: one is whole when it is restored and encoded. None: `frames`."""
     detail: str = ""
     """What is going on, in phases where the number of frames does not say it."""
     seconds_left: float | None = None
@@ -162,7 +162,7 @@ class JobRecord:
 
     def beat(self, phase: str, done: int, total: int, *, stall_seconds: float) -> None:
         """Note a heartbeat of work that is not counted in frames; `total` 0: not known."""
-        detail = f"{100 * min(done, total) // total} %" if total else f"{done}"
+        detail = f"{100 * min(done, total) // total} %" if total else ""
         self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
     def progress(
@@ -183,7 +183,8 @@ class JobRecord:
             phase: what kind of work is under way.
             stall_seconds: how long it may be silent.
             frames: restored frames of the job. None, or fewer than before: the last count stays.
-            work: the same, with what is done of the frames that are being made.
+            work: work done, in frames; a frame is whole when it is restored and encoded. None, in
+                phases after the work: all of `frames`.
             num_frames: of the job; None: as planned.
             seconds_left: until the output is stored.
             within: seconds to the limit that the operator has set for the job, if it counts now.
@@ -193,7 +194,7 @@ class JobRecord:
         frames = max(frames or 0, before.frames if before else 0)
         if num_frames is None:
             num_frames = self._job.num_frames if self._job else 0
-        done = max(frames, work or 0.0, (before.work or 0.0) if before else 0.0)
+        done = max(frames if work is None else work, (before.work or 0.0) if before else 0.0)
         now = datetime.now(UTC)
         self._tell(
             JobProgress(
@@ -281,6 +282,8 @@ def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
             alive_seconds=ALIVE_SECONDS,
         )
     done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
+    if latest.seconds_left and not latest.detail:
+        done += f", about {latest.seconds_left:.0f} s left"
     return SavedProgress(
         phase=latest.phase,
         percent=latest.percent,

@@ -143,7 +143,7 @@ def test_the_job_limit_is_final_and_the_job_goes_on_under_a_larger_one(
 ) -> None:
     job = make_job()
     inject(job)
-    with pytest.raises(DeadlineError, match="the job passed its limit of 3 s"):
+    with pytest.raises(DeadlineError, match="the job passed the limit of 3 s"):
         run_with(job, job_seconds=3.0)
     wait_until(lambda: not job.processes(), "the child was gone", seconds=15)
     result = run_with(job)

@@ -90,7 +90,7 @@ def make_plan(*lengths: int, memory: dict[str, object] | None = None, **engine: 
         ),
         memory=dataclasses.replace(MEMORY, **(memory or {})),
         eta_seconds=1.0,
-        limits=Limits(load=1, stall=1, segment=(), job=1),
+        limits=Limits(load=1, stall=1, job=None),
     )
 
 

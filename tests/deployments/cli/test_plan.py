@@ -26,7 +26,8 @@ def summary(**changes: object) -> PlanSummary:
             "window_frames": 100,
             "memory_gb": {"encode": 10.25, "dit": 60.0, "decode": 20.0},
             "eta_seconds": 30.0,
-            "job_limit_seconds": 7200.0,
+            "eta_is_guess": False,
+            "job_limit_seconds": None,
             "notes": ("a note",),
             **changes,
         }
@@ -38,9 +39,11 @@ def test_the_text_names_every_number_of_a_model() -> None:
     for said in (
         *("clip.mp4: 320x180, 75 frames, 3.00 s", "1280x720", "seedvr2-7b on cuda:0"),
         *("windows of 100 frames", "encode 10.2 GB, dit 60.0 GB, decode 20.0 GB"),
-        *("about 30 s", "7200 s", "a note"),
+        *("about 30 s\n", "a note"),
     ):
         assert said in text
+    limited = summary(job_limit_seconds=7200.0, eta_is_guess=True).as_text()
+    assert "about 30 s (a guess), stopped after 7200 s (SEEDVR2_JOB_SECONDS)" in limited
     names = [line.split()[0] for line in text.splitlines()]
     assert names == ["source", "output", "engine", "shots", "memory", "segments", "time", "note"]
 
@@ -55,6 +58,7 @@ def test_a_local_file_is_planned_and_an_address_refused(demo_clip: Path, tmp_pat
     request = request_of([str(demo_clip)], model="lanczos", resolution="720p")
     found = planned_summary(request, settings)
     assert (found.width, found.height, found.frames, found.engine) == (1280, 720, 75, "lanczos")
-    assert not list(tmp_path.iterdir())
+    assert not found.eta_is_guess, "a new machine is measured"
+    assert [path.name for path in tmp_path.iterdir()] == ["rates"], "and nothing else is kept"
     with pytest.raises(InvalidRequestError, match="needs a file"):
         planned_summary(request_of(["https://example.org/a.mp4"]), settings)

@@ -9,15 +9,23 @@ import pytest
 from rich.console import Console
 
 from deployments.cli import screen
-from deployments.cli.screen import JobBar, JobLines, open_display, plan_line, status_line, watch
+from deployments.cli.screen import (
+    JobBar,
+    JobLines,
+    duration,
+    open_display,
+    plan_line,
+    status_line,
+    watch,
+)
 from tasks.run.record import JobProgress
 from tasks.schemas import FetchedSource, PlannedJob
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
-    """A console of 80 columns, and what is written to it."""
+    """A console of 110 columns, and what is written to it."""
     text = io.StringIO()
-    return Console(file=text, force_terminal=terminal, width=80, legacy_windows=False), text
+    return Console(file=text, force_terminal=terminal, width=110, legacy_windows=False), text
 
 
 def planned(**changes: object) -> PlannedJob:
@@ -26,14 +34,21 @@ def planned(**changes: object) -> PlannedJob:
         **{"job_key": "k", "job_dir": Path("/jobs/k"), "source": source, "output_name": "o.mp4"},
         **{"num_segments": 2, "num_frames": 75, "width": 1280, "height": 720, "resolution": "720p"},
         **{"engine": "span", "engine_label": "SPAN", "device": "cpu", "duration_seconds": 3.0},
-        **{"eta_seconds": 30.0, "job_limit_seconds": 7200.0, "stall_limit_seconds": 600.0},
+        **{"eta_seconds": 30.0, "job_limit_seconds": None, "stall_limit_seconds": 600.0},
         "notes": ("[b]a note[/b]",),
     }
     return PlannedJob(**fields | changes)
 
 
-def progress(phase: str, frames: int) -> JobProgress:
-    return JobProgress(phase=phase, frames=frames, num_frames=75, stall_seconds=600.0)
+def progress(phase: str, frames: int, detail: str = "", left: float | None = None) -> JobProgress:
+    return JobProgress(
+        phase=phase,
+        frames=frames,
+        num_frames=75,
+        stall_seconds=600.0,
+        detail=detail,
+        seconds_left=left,
+    )
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -50,6 +65,23 @@ def test_the_plan_is_one_line() -> None:
         "clip.mp4: 75 frames -> 1280x720, span on cpu, 2 segments, about 30 s"
     )
     assert "1 segment, " in plan_line(planned(num_segments=1))
+    assert plan_line(planned(eta_is_guess=True)).endswith("about 30 s (a guess)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 s"),
+        (0.4, "0 s"),
+        (99, "99 s"),
+        (100, "1:40 min"),
+        (5999, "99:59 min"),
+        (6000, "1:40 h"),
+        (360_000, "100:00 h"),
+    ],
+)
+def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -57,6 +89,14 @@ def test_the_plan_is_one_line() -> None:
     [
         ({}, "processing, encode, 41 %, 12 s on local"),
         ({"phase": None, "gpu_type": None}, "processing, 41 %, 12 s"),
+        (
+            {"seconds_left": 200.0, "detail": None},
+            "processing, encode, 41 %, 12 s, 3:20 min left on local",
+        ),
+        (
+            {"phase": "wait", "detail": "waiting for cuda:0"},
+            "processing, waiting for cuda:0, 41 %, 12 s on local",
+        ),
         ({"state": "Cancelling"}, "processing, Cancelling, encode, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Scheduled"}, "pending, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Late"}, "pending, Late, 41 %, 12 s on local"),
@@ -68,23 +108,38 @@ def test_a_status_is_one_line(changes: dict[str, Any], line: str) -> None:
 
 
 def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([100.0, 101.0, 104.9, 105.0, 200.0])
+    times = iter([100.0, 101.0, 102.0, 103.0, 131.9, 132.0, 133.0, 150.0, 151.0, 181.0, 182.0])
     monkeypatch.setattr(screen.time, "monotonic", lambda: next(times))
     stderr, text = console(terminal=False)
     display = open_display(stderr)
     assert isinstance(display, JobLines)
     with display:
         display.planned(planned())
-        for phase, frames in (
-            *(("encode", 10), ("encode", 20), ("encode", 30), ("encode", 40)),
-            ("join", 75),
+        for told in (
+            progress("planned", 0),
+            progress("wait", 0, "waiting for cuda:0"),
+            progress("load", 0, "1 % of the weights"),
+            progress("restore", 10, left=200.0),
+            progress("restore", 20, left=180.0),
+            progress("restore", 30, left=160.0),
+            progress("restore", 40, left=140.0),
+            progress("join", 75),
+            progress("upload", 75, "1 of 9 MB"),
+            progress("upload", 75, "2 of 9 MB"),
+            progress("done", 75),
         ):
-            display.progressed(progress(phase, frames))
+            display.progressed(told)
     assert text.getvalue().splitlines() == [
         plan_line(planned()),
         "note: [b]a note[/b]",
-        "10 of 75 frames (13 %)",
-        "40 of 75 frames (53 %)",
+        "waiting for cuda:0",
+        "loading the engine: 1 % of the weights",
+        "restoring: 10 of 75 frames (13 %), 3:20 min left",
+        "restoring: 40 of 75 frames (53 %), 2:20 min left",
+        "joining the segments",
+        "storing: 1 of 9 MB",
+        "storing: 2 of 9 MB",
+        "done: 75 of 75 frames (100 %)",
     ]
 
 
@@ -94,10 +149,10 @@ def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:
     assert isinstance(display, JobBar)
     with display:
         display.planned(planned())
-        display.progressed(progress("encode", 30))
+        display.progressed(progress("restore", 30, left=65.0))
         display._bar.refresh()
         assert "restoring" in text.getvalue()
-        assert "30/75" in text.getvalue()
+        assert "30 of 75 frames (40 %), 65 s left" in text.getvalue()
         display.progressed(progress("join", 75))
         display._bar.refresh()
         assert "join" in text.getvalue()

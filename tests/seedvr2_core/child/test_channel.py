@@ -1,5 +1,6 @@
 """Queues between stages: order, bounds, and how failures travel."""
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -69,3 +70,43 @@ def test_whoever_waits_for_the_disk_hears_that_it_failed() -> None:
         for done in waiting:
             with pytest.raises(Stopped):
                 done.result(timeout=30)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_whatever_is_taken_is_a_beginning_of_what_was_put(seed: int) -> None:
+    """Any size, any length, and an end from either side at any item."""
+    rng = random.Random(seed)
+    size, length = rng.randrange(1, 6), rng.randrange(1, 80)
+    putter_ends, getter_ends = rng.randrange(length + 1), rng.randrange(length + 1)
+    channel: Channel[int] = Channel(size)
+    most_waiting = 0
+
+    def put() -> str:
+        nonlocal most_waiting
+        try:
+            for item in range(putter_ends):
+                channel.put(item)
+                most_waiting = max(most_waiting, len(channel._items))
+        except Stopped:
+            return "stopped"
+        channel.fail(KeyError("the end"))
+        return "ended"
+
+    taken: list[int] = []
+    with ThreadPoolExecutor() as pool:
+        putter = pool.submit(put)
+        try:
+            while len(taken) < getter_ends:
+                taken.append(channel.get())
+            heard = "enough"
+        except KeyError:
+            heard = "the end"
+        channel.close()
+        ended = putter.result(timeout=30)
+    assert taken == list(range(min(putter_ends, getter_ends)))
+    assert most_waiting <= size
+    assert heard == ("the end" if putter_ends < getter_ends else "enough")
+    if ended == "stopped":
+        assert putter_ends > getter_ends
+    if putter_ends > getter_ends + size:
+        assert ended == "stopped"

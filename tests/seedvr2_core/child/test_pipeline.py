@@ -1,7 +1,10 @@
 """The stages around an engine: what a failure or a slow disk does to the segments in flight."""
 
+import itertools
+import random
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from seedvr2_core.child import pipeline
-from seedvr2_core.child.protocol import Restored
+from seedvr2_core.child.protocol import Progressed, Restored, SegmentDone
 from seedvr2_core.engines.per_frame import PerFrameSession
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
@@ -122,6 +125,47 @@ def test_the_engine_tells_how_far_it_is(plan: Plan, demo_clip: Path, tmp_path: P
     assert [event.segment for event in restored] == [*range(6)]
     for event in restored:
         assert 0 <= event.waited <= event.seconds
+
+
+def test_progress_counts_every_restored_frame(plan: Plan, demo_clip: Path, tmp_path: Path) -> None:
+    """Also where a segment in between is there already."""
+    for indices in ([0, 2, 3], [1, 4, 5]):
+        heard = make_segments(plan, tmp_path / "job", demo_clip, indices)
+        events = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
+        told = [event for event in events if isinstance(event, Progressed)]
+        frames = sum(plan.segments[k].num_frames for k in indices)
+        assert (told[-1].restored, told[-1].encoded) == (frames, frames)
+        for before, after in itertools.pairwise(told):
+            assert (before.restored, before.work) <= (after.restored, after.work)
+            assert before.encoded <= after.encoded <= after.restored
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_segments_are_committed_in_order_whatever_is_pending(
+    seed: int, plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages that are slow at random change nothing about the order or the events."""
+    rng = random.Random(seed)
+    whole_commit, whole_count = pipeline.commit_segment, pipeline.count_frames
+    committed: list[int] = []
+
+    def commit(job_dir: JobDir, plan: Plan, segment: Any, how: Any) -> object:
+        time.sleep(rng.choice((0.0, 0.05)))
+        committed.append(segment.index)
+        return whole_commit(job_dir, plan, segment, how)
+
+    def count(path: Path, *, alone: bool) -> int:
+        time.sleep(rng.choice((0.0, 0.05)))
+        return whole_count(path, alone=alone)
+
+    monkeypatch.setattr(pipeline, "commit_segment", commit)
+    monkeypatch.setattr(pipeline, "count_frames", count)
+    pending = sorted(rng.sample(range(6), rng.randrange(1, 7)))
+    heard = make_segments(plan, tmp_path / "job", demo_clip, pending)
+    events = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
+    assert committed == pending
+    assert [event.segment for event in events if isinstance(event, SegmentDone)] == pending
+    assert made(plan, tmp_path / "job") == pending
 
 
 def test_only_the_last_segment_is_counted_on_all_cores(

@@ -10,7 +10,7 @@ from seedvr2_core.engines import sleep
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Piece
-from seedvr2_core.planning.timing import seconds_per_frame
+from seedvr2_core.planning.timing import frame_seconds
 from tests.kits.factories import make_info, make_options
 
 
@@ -39,5 +39,5 @@ def test_it_is_for_tests_and_its_time_is_planned() -> None:
     options = make_options()
     engine = dataclasses.replace(options.engine, name="sleep")
     info = make_info()
-    planned = seconds_per_frame(info, 320, 180, make_options(engine=engine, preset="ultrafast"))
+    planned = frame_seconds(info, 320, 180, make_options(engine=engine, preset="ultrafast")).seconds
     assert planned == sleep.FRAME_SECONDS

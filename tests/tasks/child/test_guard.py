@@ -1,6 +1,7 @@
 """The watchdog's mechanics, on real processes."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ from seedvr2_core.errors import (
     ResourceError,
     StalledError,
 )
-from tasks.child.guard import Child
+from tasks.child.awake import awake_seconds
+from tasks.child.guard import MAX_LOG_CHARS, Child
 from tests.kits.processes import is_running
 
 StartChild = Callable[[str], Child]
@@ -59,7 +61,7 @@ READY = Ready(engine="sleep", device="cpu")
 
 def take(child: Child, *, stall: float = 20.0, limit: float = 30.0) -> Event:
     """The child's next event."""
-    deadline = time.monotonic() + limit
+    deadline = awake_seconds() + limit
     return child.next_event(stall_seconds=stall, deadline=deadline, doing="testing")
 
 
@@ -126,7 +128,7 @@ def test_deadline_ends_a_lively_child(start: StartChild) -> None:
     child = start(
         f"while True: emit({Heartbeat(phase='decode', done=1, total=2)}); time.sleep(0.05)"
     )
-    deadline = time.monotonic() + 1.0
+    deadline = awake_seconds() + 1.0
 
     def wait_for_more() -> None:
         while True:
@@ -148,6 +150,76 @@ def test_signal_is_told_by_name(start: StartChild) -> None:
     child = start("os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ChildFailedError, match="SIGKILL"):
         take(child)
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(start: StartChild) -> None:
+    child = start("os.kill(os.getpid(), signal.SIGRTMIN + 5)")
+    number = signal.SIGRTMIN + 5
+    with pytest.raises(ChildFailedError, match=f"ended with signal {number} while testing"):
+        take(child)
+
+
+def test_a_flood_without_a_newline_leaves_memory_alone(start: StartChild) -> None:
+    """300 MB on stdout and 30 MB on stderr; then the child goes on as if nothing had been."""
+    child = start(
+        f"""
+        for _ in range(300):
+            sys.stdout.write('x' * 10**6)
+        for _ in range(30):
+            sys.stderr.write('y' * 10**6)
+        print(flush=True)
+        print(file=sys.stderr, flush=True)
+        emit({READY})
+        time.sleep(30)
+        """
+    )
+    before = peak_bytes()
+    assert take(child, stall=120.0, limit=120.0) == READY
+    assert peak_bytes() - before < 50e6
+    assert max(map(len, child.tail)) <= MAX_LOG_CHARS
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("stopped", ["both", "parent"])
+def test_time_in_which_we_were_stopped_does_not_count(stopped: str, tmp_path: Path) -> None:
+    """A laptop that sleeps, a frozen container: longer than the stall limit, and it goes on."""
+    beats = tmp_path / "beats.py"
+    beats.write_text(
+        "import sys, time\n"
+        "from seedvr2_core.child.protocol import *\n"
+        "emit = Emitter(sys.stdout).emit\n"
+        "for _ in range(60):\n"
+        f"    emit({Heartbeat(phase='restore', done=1, total=2)}); time.sleep(0.2)\n"
+        "emit(Idle())\n"
+    )
+    watch = (
+        "import sys\n"
+        "from seedvr2_core.child.protocol import Idle\n"
+        "from tasks.child.guard import Child\n"
+        f"child = Child(command=[sys.executable, '-u', {str(beats)!r}])\n"
+        "print(child.pid, flush=True)\n"
+        "while not isinstance(child.next_event(stall_seconds=4.0, doing='testing'), Idle): pass\n"
+        "print('done', flush=True)\n"
+        "child.close()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", watch], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent:
+        child = int(parent.stdout.readline())
+        time.sleep(1.0)
+        os.kill(parent.pid, signal.SIGSTOP)
+        if stopped == "both":
+            os.killpg(child, signal.SIGSTOP)
+        time.sleep(7.0)
+        os.kill(parent.pid, signal.SIGCONT)
+        time.sleep(0.3)  # the parent looks first: its child has said nothing yet
+        os.killpg(child, signal.SIGCONT)
+        assert parent.stdout.readline() == "done\n"
+    assert parent.returncode == 0
 
 
 def test_exit_is_noticed_although_a_grandchild_holds_the_pipe(start: StartChild) -> None:

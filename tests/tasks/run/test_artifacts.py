@@ -114,6 +114,13 @@ def test_the_stored_progress_is_read() -> None:
     )
 
 
+def test_what_a_run_says_of_frames_and_time_left_is_read_back() -> None:
+    told = {"frames": "30", "num_frames": "75", "seconds_left": "12.5", "detail": "a wait"}
+    found = read_progress([stored(STORED_PROGRESS, metadata_=told)])
+    assert (found.frames, found.num_frames, found.seconds_left) == (30, 75, 12.5)
+    assert found.detail == "a wait"
+
+
 def test_the_stored_result_is_read() -> None:
     assert read_result([stored(STORED_RESULT)]) == STORED_ROW
 

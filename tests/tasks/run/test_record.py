@@ -1,10 +1,11 @@
 """The record of a run: which threads reach it, what it publishes, who else is told."""
 
 import contextvars
+import itertools
 import logging
+import random
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -38,7 +39,7 @@ JOB = PlannedJob(
     device="cpu",
     output_name="a_720p_0123456789ab.mp4",
     eta_seconds=10.0,
-    job_limit_seconds=3600.0,
+    job_limit_seconds=None,
     stall_limit_seconds=60.0,
     duration_seconds=1.6,
 )
@@ -129,7 +130,7 @@ def test_the_last_word_of_a_run_is_published(in_api: None, audience: Audience) -
     def work() -> str:
         with keep_record() as record:
             record.planned(JOB)
-            record.enter("load", stall_seconds=9.0, within=3600.0)
+            record.enter("load", stall_seconds=9.0)
             record.progress(phase="encode", frames=20, num_frames=40, stall_seconds=60.0)
         return str(flow_run.id)
 
@@ -143,6 +144,7 @@ def test_the_last_word_of_a_run_is_published(in_api: None, audience: Audience) -
         ("planned", 0.0),
         ("load", 0.0),
         ("encode", 49.5),
+        (DONE, 100.0),
     ]
 
 
@@ -188,16 +190,61 @@ def test_a_process_shows_that_it_is_there_though_its_work_stands_still(
     assert len({one.began_at for one in told}) == 1, "one artifact an attempt"
 
 
-def test_the_limit_is_counted_from_the_first_phase_that_names_one(audience: Audience) -> None:
+def test_the_operators_limit_is_shown_where_it_counts(audience: Audience) -> None:
     record = JobRecord(None, logging.getLogger())
     record.planned(JOB)
-    record.enter("load", stall_seconds=1.0, within=3600.0)
-    record.enter("load", stall_seconds=1.0, within=3600.0)
+    record.progress(phase="load", stall_seconds=1.0, within=3600.0)
     record.enter("deliver", stall_seconds=1.0)
-    _, first, second, delivery = [told.deadline for told in audience.progress]
-    assert first is not None
-    assert first == second
-    assert delivery is None
+    planned, loading, delivery = audience.progress
+    assert loading.deadline is not None
+    assert (loading.deadline - loading.beat_at).total_seconds() == 3600
+    assert (planned.deadline, delivery.deadline) == (None, None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frames_and_percentage_never_run_backward(seed: int, audience: Audience) -> None:
+    """A child may be lost with frames that were counted, and phases without a count lie between."""
+    rng = random.Random(seed)
+    record = JobRecord(None, logging.getLogger())
+    record.planned(JOB)
+    for _ in range(100):
+        frames = rng.randrange(41)
+        what = rng.randrange(4)
+        if what == 0:
+            record.wait("cuda:0")
+        elif what == 1:
+            record.beat("join", frames, 40, stall_seconds=60.0)
+        else:
+            work = min(40.0, frames + rng.random())
+            record.progress(phase="restore", frames=frames, work=work, stall_seconds=60.0)
+    record.finish()
+    for before, after in itertools.pairwise(audience.progress):
+        assert before.frames <= after.frames
+        assert before.percent <= after.percent
+    assert max(told.percent for told in audience.progress[:-1]) <= 99
+    assert (audience.progress[-1].phase, audience.progress[-1].percent) == (DONE, 100.0)
+
+
+def test_a_wait_says_for_whom_and_what_is_left_is_published(in_api: None) -> None:
+    ids: list[str] = []
+
+    @flow(name="record", persist_result=False)
+    def work() -> None:
+        ids.append(str(flow_run.id))
+        with keep_record() as record:
+            record.planned(JOB)
+            record.progress(
+                phase="restore", frames=20, work=20.5, seconds_left=12.34, stall_seconds=60.0
+            )
+            record.wait("cuda:0")
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        work()
+    found = saved(ids[0])
+    assert (found.phase, found.detail) == ("wait", "waiting for cuda:0")
+    assert (found.frames, found.num_frames, found.percent) == (20, 40, 50.74)
+    assert (found.description or "").startswith("wait: waiting for cuda:0")
 
 
 def test_outside_a_run_listeners_are_told_and_nothing_is_published(audience: Audience) -> None:
@@ -213,6 +260,6 @@ def test_lines_of_a_child_reach_the_record(caplog: pytest.LogCaptureFixture) -> 
     command = (sys.executable, "-c", "import sys; print('a line of the child', file=sys.stderr)")
     child = Child(log=current().log, command=command)
     with pytest.raises(ChildFailedError):
-        child.next_event(stall_seconds=60.0, deadline=time.monotonic() + 60.0, doing="printing")
+        child.next_event(stall_seconds=60.0, doing="printing")
     child.close()
     assert "a line of the child" in caplog.text

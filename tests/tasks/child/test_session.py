@@ -1,0 +1,232 @@
+"""Waiting for segments: what is slow goes on, what hangs is ended, and what people see of it."""
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedvr2_core.errors import DeadlineError, SeedVR2Error, StalledError
+from seedvr2_core.files import write_record
+from seedvr2_core.job import JobDir
+from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.plan import FrameSeconds
+from tasks.child import session
+from tasks.child.guard import Child
+from tasks.child.session import SegmentWatch
+from tasks.run.record import JobProgress, shown_to
+from tasks.schemas import FetchedSource, PlannedJob
+from tasks.settings import Settings, use_settings
+from tests.kits.factories import make_info, make_options
+
+Script = Callable[[str], None]
+
+
+class Audience:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.progress: list[JobProgress] = []
+
+    def planned(self, job: PlannedJob) -> None:
+        """Nothing."""
+
+    def progressed(self, progress: JobProgress) -> None:
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def audience() -> Iterator[Audience]:
+    audience = Audience()
+    with shown_to(audience):
+        yield audience
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    settings = Settings(work_dir=tmp_path / "work")
+    use_settings(settings)
+    yield settings
+    use_settings(None)
+
+
+@pytest.fixture
+def child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """The child of the job runs these lines of Python."""
+
+    def set_script(body: str) -> None:
+        script = tmp_path / "child.py"
+        script.write_text(
+            "import sys, time\n"
+            "from seedvr2_core.child.protocol import *\n"
+            "emit = Emitter(sys.stdout).emit\n"
+            "ready = Ready(engine='lanczos', device='cpu')\n"
+            "def beat(done): emit(Heartbeat(phase='restore', done=done, total=300))\n"
+            "def done(n): emit(Progressed(restored=n, work=n, encoded=n))\n"
+            "request = decode_request(sys.stdin.readline())\n" + textwrap.dedent(body)
+        )
+        command = [sys.executable, "-u", str(script)]
+        monkeypatch.setattr(session, "Child", partial(Child, command=command))
+
+    return set_script
+
+
+def a_job(tmp_path: Path, *, stall: float = 20.0, load: float = 20.0, **changes: Any) -> PlannedJob:
+    """300 frames in two segments."""
+    plan: Plan = build_plan(make_info(), "a", make_options(segment_seconds=6))
+    quick = FrameSeconds(engine=1e-4, encoder=0.0, beside=True, mpx=0.9)
+    plan = replace(plan, frame_seconds=quick, limits=replace(plan.limits, load=load))
+    assert [segment.num_frames for segment in plan.segments] == [150, 150]
+    job_dir = JobDir(tmp_path / "job")
+    job_dir.path.mkdir(exist_ok=True)
+    write_record(job_dir.plan_path, plan)
+    fields: dict[str, Any] = {
+        "job_key": "k" * 64,
+        "job_dir": job_dir.path,
+        "source": FetchedSource(path=Path("/a.mp4"), sha256="0" * 64, num_bytes=1, name="a.mp4"),
+        "num_segments": 2,
+        "num_frames": 300,
+        "width": 1280,
+        "height": 720,
+        "resolution": "720p",
+        "engine": "lanczos",
+        "engine_label": "Lanczos",
+        "device": "cpu",
+        "output_name": "o.mp4",
+        "eta_seconds": 1.0,
+        "job_limit_seconds": None,
+        "stall_limit_seconds": stall,
+        "duration_seconds": 12.0,
+    }
+    return PlannedJob(**fields | changes)
+
+
+def run(job: PlannedJob) -> None:
+    """Wait for both segments."""
+    watch = SegmentWatch(job)
+    try:
+        for index in range(2):
+            watch.wait_for(index)
+    finally:
+        watch.close()
+
+
+def failure(job: PlannedJob, kind: type[SeedVR2Error]) -> str:
+    with pytest.raises(kind) as caught:
+        run(job)
+    return str(caught.value)
+
+
+SEGMENTS = "[emit(SegmentDone(segment=k, seconds=1.0)) for k in request.segments]\nemit(Idle())\n"
+
+
+def test_a_slow_job_goes_on_as_long_as_it_gets_ahead(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    """It takes ten thousand times as long as predicted, far beyond its stall limit."""
+    child_is(
+        "emit(ready)\nfor n in range(16): beat(n); done(n * 20); time.sleep(0.25)\n"
+        "done(300)\n" + SEGMENTS
+    )
+    run(a_job(tmp_path, stall=1.5))
+    shown = [told.frames for told in audience.progress if told.phase in ("restore", "encode")]
+    assert shown == sorted(shown)
+    assert (shown[0], shown[-1]) == (0, 300)
+    left = [told.seconds_left for told in audience.progress if told.phase in ("restore", "encode")]
+    assert None not in left
+
+
+def test_a_child_that_beats_and_never_gets_ahead_is_ended(child_is: Script, tmp_path: Path) -> None:
+    child_is("emit(ready)\ndone(7)\nwhile True: beat(3); done(7); time.sleep(0.05)\n")
+    told = failure(a_job(tmp_path, stall=0.5), StalledError)
+    assert "no frame, window or slice was finished for" in told
+    assert "segment 0, although the child gave signs of life" in told
+
+
+def test_a_step_down_is_no_standstill_where_frames_are_slow(
+    child_is: Script, tmp_path: Path
+) -> None:
+    """Work falls back and is done once more, at the speed that was seen before."""
+    child_is(
+        "emit(ready)\n"
+        "for n in range(1, 9): done(n); beat(n); time.sleep(0.25)\n"
+        "for n in range(9): done(n); beat(n); time.sleep(0.25)\n"
+        "done(300)\n" + SEGMENTS
+    )
+    run(a_job(tmp_path, stall=0.6))
+
+
+def test_only_the_operator_limits_a_job(child_is: Script, tmp_path: Path) -> None:
+    child_is("emit(ready)\nn = 0\nwhile True: n += 1; done(n); time.sleep(0.05)\n")
+    told = failure(a_job(tmp_path, job_limit_seconds=2.0), DeadlineError)
+    assert "the limit of 2 s that SEEDVR2_JOB_SECONDS sets" in told
+
+
+def test_loading_may_take_long_while_bytes_are_read(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    child_is(
+        "for n in range(12): emit(Heartbeat(phase='load', done=n, total=12)); time.sleep(0.25)\n"
+        "emit(ready)\n" + SEGMENTS
+    )
+    run(a_job(tmp_path, load=1.5))
+    assert "50 % of the weights" in [told.detail for told in audience.progress]
+
+
+def test_a_load_that_hangs_is_ended_and_waiting_for_a_gpu_is_not(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    child_is("for n in range(10): emit(Waiting(whom='cuda:0')); time.sleep(0.25)\ntime.sleep(60)\n")
+    told = failure(a_job(tmp_path, load=1.0), StalledError)
+    assert "no sign of life for 1 s while loading the engine" in told
+    waits = [told for told in audience.progress if told.phase == "wait"]
+    assert {told.detail for told in waits} == {"waiting for cuda:0"}
+    assert len(waits) == 10
+
+
+def test_the_next_try_and_the_next_run_are_more_patient(child_is: Script, tmp_path: Path) -> None:
+    """What was ended may only have been slow: it must not meet the same limit for ever."""
+    child_is("emit(ready)\nbeat(1)\ntime.sleep(3)\ndone(300)\n" + SEGMENTS)
+    job = a_job(tmp_path, stall=1.0)
+    assert "no sign of life for 1 s" in failure(job, StalledError)
+    assert "no sign of life for 2 s" in failure(job, StalledError)
+    run(job)  # 4 s suffice
+
+
+def test_a_stall_limit_of_the_operator_stays(child_is: Script, tmp_path: Path) -> None:
+    child_is("emit(ready)\ntime.sleep(60)\n")
+    use_settings(Settings(work_dir=tmp_path / "work", stall_seconds=1.0))
+    for _ in range(2):
+        told = failure(a_job(tmp_path, stall=1.0), StalledError)
+        assert "no sign of life for 1 s" in told
+
+
+def test_a_plan_of_an_earlier_version_is_obeyed(child_is: Script, tmp_path: Path) -> None:
+    job = a_job(tmp_path)
+    path = JobDir(job.job_dir).plan_path
+    old = path.read_text()
+    for new, before in (
+        ('"job":null', '"job":7200.0,"segment":[600.0,600.0]'),
+        ('"frame_seconds":{', '"not_known_then":{'),
+    ):
+        assert new in old
+        old = old.replace(new, before)
+    path.write_text(old)
+    child_is("emit(ready)\ndone(300)\n" + SEGMENTS)
+    run(job)
+
+
+def test_a_resumed_job_counts_from_what_was_kept(
+    child_is: Script, tmp_path: Path, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "pending_segments", lambda job_dir, plan: [1])
+    child_is("emit(ready)\ndone(75)\ntime.sleep(0.3)\ndone(150)\n" + SEGMENTS)
+    run(a_job(tmp_path))
+    shown = [told.frames for told in audience.progress]
+    assert shown[0] == 150
+    assert 225 in shown
+    assert shown[-1] == 300
