@@ -44,7 +44,8 @@ from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute
-from deployments.host.exits import console, exit_codes, say, tell, tell_of_errors
+from deployments.host.exits import console, exit_codes, run_program, say, tell
+from seedvr2_core.errors import ServiceError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -232,7 +233,8 @@ def _prefect_api() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        _check_api(url)
         yield
         return
     from deployments.host.prefect_server import embedded_server
@@ -242,10 +244,23 @@ def _prefect_api() -> Iterator[None]:
         yield
 
 
+def _check_api(url: str) -> None:
+    """Refuse to begin without the Prefect server that is to record the run."""
+    import httpx
+
+    try:
+        httpx.get(f"{url}/health", timeout=10.0)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(
+            f"no Prefect server answers at {url} ({type(error).__name__}); start it, or unset "
+            "PREFECT_API_URL (the environment's or the Prefect profile's): then the command runs "
+            "a server of its own"
+        ) from error
+
+
 def main() -> None:
     """Run the `seedvr2` script."""
-    tell_of_errors()
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from deployments.deploy.automations import (
 from deployments.host.attached import attached
 from deployments.host.exits import say
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
-from tasks.run.routing import resolutions_of
+from tasks.run.routing import names_of, resolutions_of
 from tasks.settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,8 @@ def read_deployments() -> dict[str, Any]:
     for entry in content["deployments"]:
         taken = list(resolutions_of(deployment_name(entry)))
         triggers = entry.pop("triggers", []) if taken else []
-        label = {"resolution": taken + [resolution.upper() for resolution in taken]}
+        names = names_of(taken)
+        label = {"resolution": names + [name.upper() for name in names]}
         entry["triggers"] = [trigger | {"match": trigger["match"] | label} for trigger in triggers]
     return content
 

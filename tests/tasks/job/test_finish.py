@@ -1,5 +1,6 @@
 """The end of a job: its result is found again, recorded, and kept when the disk takes no record."""
 
+import contextlib
 import hashlib
 import importlib
 import subprocess
@@ -103,9 +104,9 @@ def finished(job: PlannedJob) -> UpscaleResult:
 
 def fill(path: Path) -> None:
     """Write a file until its disk is full."""
-    with path.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space"):
-        while True:
-            stream.write(b"x" * 4096)
+    with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(b"x" * 4096):
+            pass
 
 
 def again(job: PlannedJob) -> UpscaleResult | None:
