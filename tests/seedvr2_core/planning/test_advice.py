@@ -97,7 +97,7 @@ def test_an_overlap_that_the_shorter_batch_cannot_have_is_lowered_too() -> None:
 
 
 def test_lab_is_advised_away() -> None:
-    told = refusal_of(options_for(139, "720p", batch_size=1300, color="lab"))
+    told = refusal_of(options_for(139, "1080p", batch_size=1300, color="lab"))
     assert "or --color-correction wavelet" in told
 
 
