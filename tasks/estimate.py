@@ -4,7 +4,7 @@ import os
 
 from prefect import get_run_logger
 
-from seedvr2_core.config import EngineSpec, find_engine
+from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
 from seedvr2_core.files import hold_lock, read_record, write_record
 from seedvr2_core.job import JobDir
@@ -13,22 +13,41 @@ from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.video.info import VideoInfo
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
 
-def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) -> Plan:
+def plan_job(
+    request: UpscaleRequest,
+    probed: ProbedSource,
+    settings: Settings,
+    *,
+    assumed: Device | None = None,
+) -> Plan:
     """The plan of a request; writes nothing.
+
+    Args:
+        request: what is asked for.
+        probed: the source.
+        settings: of this machine.
+        assumed: a device that this machine need not have. The plan is only to be looked at then:
+            the engine's weights are not needed, and they are not part of the key.
 
     Raises:
         InvalidRequestError, PlanError: the request asks for something that is not possible.
         CheckpointError: the engine's weights are missing or damaged.
         ResourceError: the job does not fit the device.
     """
-    device = choose_device(settings.device, probed.devices)
-    spec, note = choose_engine(request.model, device, settings)
-    engine, window_note = _engine_settings(request, spec, settings)
+    if assumed is None:
+        device = choose_device(settings.device, probed.devices)
+        spec, note = choose_engine(request.model, device, settings)
+        digest = weights_digest(spec.name, settings.weights_folder)
+    else:
+        device, digest = assumed, ""
+        spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
+        note = f"planned for {assumed.kind}, whatever this machine has"
+    engine, window_note = _engine_settings(request, spec, digest)
     options = Options(
         resolution=request.resolution,
         engine=engine,
@@ -50,13 +69,12 @@ def plan_job(request: UpscaleRequest, probed: ProbedSource, settings: Settings) 
 
 
 def _engine_settings(
-    request: UpscaleRequest, spec: EngineSpec, settings: Settings
+    request: UpscaleRequest, spec: EngineSpec, digest: str
 ) -> tuple[EngineSettings, str]:
     """What the engine is told, and a note for the user ("" if none).
 
     Options that the engine does not use are left out, so that they do not change the job's key.
     """
-    digest = weights_digest(spec.name, settings.weights_folder)
     if not spec.has_latents:
         engine = EngineSettings(
             name=spec.name,

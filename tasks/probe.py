@@ -65,11 +65,14 @@ def probe_source(
     spec, _ = choose_engine(model, device, settings)
     if not spec.has_latents:
         return probed
-    return probed.model_copy(update={"cuts_path": _find_cuts(probed, device.name)})
+    return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
 
-def _find_cuts(probed: ProbedSource, device: str) -> Path:
-    """Find the source's cuts, unless this detector has done so before; returns their file."""
+def find_cuts(probed: ProbedSource, device: str) -> Path:
+    """Find the source's cuts, unless this detector has done so before; returns their file.
+
+    Raises: as `probe`.
+    """
     from seedvr2_core.video.cuts import cut_detector
 
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")

@@ -144,6 +144,13 @@ def plan(
     model: Model = "auto",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for this card: h100, h200 or GB of memory (48); default: this machine's, or "
+            "an H100 for a model that needs a GPU where there is none."
+        ),
+    ] = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -162,7 +169,7 @@ def plan(
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
         )
-        summary = planned_summary(request, get_settings())
+        summary = planned_summary(request, get_settings(), gpu=gpu)
     tell(summary.model_dump_json() if as_json else summary.as_text())
 
 
