@@ -18,6 +18,7 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
+from tasks.sources.names import called_by_name
 from tasks.step import step
 
 
@@ -34,7 +35,8 @@ def probe(source: FetchedSource, model: str) -> ProbedSource:
     folder = settings.probes_dir
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return probe_source(source, model, folder, settings)
+        with called_by_name(source):
+            return probe_source(source, model, folder, settings)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise

@@ -11,7 +11,7 @@ from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.names import plain_name
+from tasks.sources.names import printable
 
 
 class PlanSummary(BaseModel):
@@ -113,7 +113,7 @@ def planned_summary(
         path=path,
         sha256=file_sha256(path),
         num_bytes=path.stat().st_size,
-        name=plain_name(path.name) or "video",
+        name=printable(path.name),
     )
     assumed = named_card(gpu) if gpu else None
     with TemporaryDirectory() as folder:
