@@ -78,7 +78,7 @@ def named_card(name: str) -> Device:
     text = name.lower().strip().removesuffix("gb").strip()
     if text in CARDS_GB:
         kind, gigabytes = CARDS_GB[text]
-    elif text.isdecimal() and _TAKEN_GB < int(text) <= 10_000:
+    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
         kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
     else:
         raise InvalidRequestError(
