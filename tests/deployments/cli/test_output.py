@@ -29,7 +29,7 @@ RESULT = UpscaleResult(
     input_size_mb=1.0,
     output_size_mb=12.34,
     segments_reused=1,
-    preview_path="/out/mine.before-after.jpg",
+    preview_path="/out/mine.preview.jpg",
     source_name="clip.mp4",
     frames_reused=125,
     sha256="0" * 64,
@@ -217,7 +217,7 @@ def test_the_end_says_what_was_made() -> None:
         "  1280x720, 377 frames, 12.3 MB, made by span from clip.mp4",
         "  42 s, 6.0 frames/s",
         "  125 of 377 frames kept",
-        "  before and after: /out/mine.before-after.jpg",
+        "  before and after: /out/mine.preview.jpg",
     ]
     whole = RESULT.model_copy(
         update={
