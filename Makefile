@@ -27,8 +27,13 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+# The values go through the environment as they were written: make does not expand a dollar in them,
+# and the shell sees no quotes. A name that begins with a dash is no option.
+demo: export DEMO_VIDEO = $(value VIDEO)
+demo: export DEMO_RESOLUTION = $(value RESOLUTION)
+demo: export DEMO_MODEL = $(value MODEL)
 demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for your own)
-	@$(BIN)/seedvr2 upscale '$(VIDEO)' --resolution '$(RESOLUTION)' --model '$(MODEL)' --work-dir demo-output
+	@$(BIN)/seedvr2 upscale --resolution="$$DEMO_RESOLUTION" --model="$$DEMO_MODEL" --work-dir demo-output -- "$$DEMO_VIDEO"
 
 serve: .venv/.installed ## server, workers, gateway and edge on this machine, until Ctrl-C
 	@$(BIN)/seedvr2 serve

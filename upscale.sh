@@ -2,8 +2,9 @@
 # Upscale a video through the gateway and wait for the result: a small client for scripts, with the
 # arguments and the output of the old service's script.
 #
-#   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]
+#   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|short:720|...|short:2160] [--wait]
 #
+# If no gateway answers, it says so at once; with --wait it waits 15 minutes for one.
 # SEEDVR2_GATEWAY_URL is the gateway's address (default http://127.0.0.1:8000), SEEDVR2_GATEWAY_TOKEN
 # its token (default: none). Exit codes: 0, the last lines are the result's address and the time;
 # 1, the job failed; 2, wrong arguments. Ctrl-C leaves the job running; its id has been printed.
@@ -18,7 +19,8 @@ AWAY_SECONDS=900 # how long we keep asking a gateway that does not answer
 export no_proxy="${no_proxy:-${NO_PROXY:-}},127.0.0.1,localhost,::1"
 
 usage() {
-  printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k]\n' >&2
+  printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|%s] [--wait]\n' \
+    'short:720|short:1080|short:1440|short:2160' >&2
   exit 2
 }
 
@@ -29,6 +31,7 @@ fail() {
 
 source_=''
 resolution='1080p'
+patient='' # whether we wait for a gateway that does not answer
 while (($# > 0)); do
   case "$1" in
     --resolution | -r)
@@ -38,6 +41,16 @@ while (($# > 0)); do
       ;;
     --resolution=*)
       resolution="${1#*=}"
+      shift
+      ;;
+    --wait)
+      patient=yes
+      shift
+      ;;
+    --)
+      shift
+      (($# == 1)) && [[ -z "$source_" ]] || usage
+      source_="$1"
       shift
       ;;
     -*) usage ;;
@@ -51,7 +64,7 @@ done
 [[ -n "$source_" ]] || usage
 resolution="${resolution,,}"
 case "$resolution" in
-  720p | 1080p | 2k | 4k) ;;
+  720p | 1080p | 2k | 4k | short:720 | short:1080 | short:1440 | short:2160) ;;
   *) usage ;;
 esac
 for needed in curl python3; do
@@ -61,14 +74,15 @@ done
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 # curl reads the token from a file, because everybody on the machine can see a command's arguments.
-printf 'silent\nshow-error\n' > "$scratch/curlrc"
+# Names with brackets are names: curl would take them for patterns.
+printf 'silent\nshow-error\ngloboff\n' > "$scratch/curlrc"
 if [[ -n "${SEEDVR2_GATEWAY_TOKEN:-}" ]]; then
   printf 'header = "Authorization: Bearer %s"\n' "$SEEDVR2_GATEWAY_TOKEN" >> "$scratch/curlrc"
 fi
 
 # Every python3 gets -I: without it, it would import from the caller's folder.
 
-# field NAME: prints a field of the answer as one line of text; an empty line if it is null.
+# field NAME: prints a field of the answer as one line of plain text; an empty line if it is null.
 field() {
   python3 -I -c '
 import json, sys
@@ -80,11 +94,13 @@ if isinstance(value, (list, tuple)):
     value = "; ".join(map(str, value))
 elif isinstance(value, dict):
     value = json.dumps(value)
-print("" if value is None else " ".join(str(value).split()))
+text = "" if value is None else " ".join(str(value).split())
+print("".join(c if c.isprintable() else "?" for c in text))  # nothing may steer the terminal
 ' "$scratch/answer" "$1"
 }
 
-# ask ARGS...: makes a request, again and again while the gateway or Prefect is away; sets $code.
+# ask ARGS...: makes a request, again and again while the gateway or Prefect is away; sets $code. A
+# gateway that has not answered yet is waited for only with --wait.
 ask() {
   local since=$SECONDS
   while true; do
@@ -92,8 +108,12 @@ ask() {
     code="$(curl --config "$scratch/curlrc" --output "$scratch/answer" --write-out '%{http_code}' \
       --connect-timeout 10 "$@" 2> "$scratch/error" || true)"
     case "$code" in
-      2??) return 0 ;;
-      000 | 429 | 502 | 503 | 504) ;;
+      2??)
+        patient=yes
+        return 0
+        ;;
+      000) [[ -n "$patient" ]] || return 1 ;;
+      429 | 502 | 503 | 504) ;;
       *) return 1 ;;
     esac
     ((SECONDS - since < AWAY_SECONDS)) || return 1
@@ -105,6 +125,12 @@ ask() {
 refusal() {
   local detail
   detail="$(field detail)"
+  if [[ "$code" == 000 && -z "$patient" ]]; then
+    printf 'no gateway answers at %s (%s); start one with "seedvr2 serve", name another with' \
+      "$GATEWAY" "$(tail -n 1 "$scratch/error")"
+    printf ' SEEDVR2_GATEWAY_URL, or wait for it with --wait'
+    return
+  fi
   [[ -n "$detail" ]] || detail="$(tail -n 1 "$scratch/error")"
   printf '%s (HTTP %s from %s)' "${detail:-no reason given}" "$code" "$GATEWAY"
 }
@@ -117,7 +143,8 @@ elapsed() {
 # Every attempt sends the same key, so there is only one job, however often we ask.
 key="$(python3 -I -c 'import uuid; print(uuid.uuid4().hex)')"
 if [[ -f "$source_" ]]; then
-  name="$(python3 -I -c 'import sys, os, urllib.parse as u; print(u.quote(os.path.basename(sys.argv[1])))' "$source_")"
+  name="$(python3 -I -c 'import sys, os, urllib.parse as u; print(u.quote(os.fsencode(os.path.basename(sys.argv[1]))))' "$source_")"
+  [[ "$source_" == /* ]] || source_="./$source_" # curl reads stdin for a file that is called "-"
   ask --header "Idempotency-Key: $key" --upload-file "$source_" \
     "$GATEWAY/upscale/$name?resolution=$resolution" || fail "$(refusal)"
 else

@@ -85,7 +85,8 @@ def upscale(
         video_path: path on the machine that runs the flow, if the deployment allows it, such as
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
-        resolution: 720p, 1080p, 2k or 4k. It sets the picture's area; the sides follow the source.
+        resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
+            short:720 to short:2160 sets the shorter side.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
         batch_size: number of frames that the SeedVR2 model sees at once.
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.

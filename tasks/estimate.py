@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from seedvr2_core.config import EngineSpec, find_engine
+from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
@@ -17,7 +17,7 @@ from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.video.info import VideoInfo
 from tasks.child.rates import known_rates, measure
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.schemas import PlannedJob, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
@@ -31,15 +31,18 @@ def plan_job(
     settings: Settings,
     *,
     measure_from: float = MEASURE_FROM_SECONDS,
+    assumed: Device | None = None,
 ) -> Plan:
     """The plan of a request.
 
     Args:
         request: what is asked for.
-        probed: its source.
+        probed: the source.
         settings: of this machine.
         measure_from: expected seconds of a job from which on it is worth some seconds to measure a
             small engine, if that was not done on this machine before.
+        assumed: a device that this machine need not have. The plan is only to be looked at then:
+            the engine's weights are not needed, and they are not part of the key.
 
     Side effects: keeps what was measured in WORK_DIR/rates.
 
@@ -48,9 +51,15 @@ def plan_job(
         CheckpointError: the engine's weights are missing or damaged.
         ResourceError: the job does not fit the device.
     """
-    device = choose_device(settings.device, probed.devices)
-    spec, note = choose_engine(request.model, device, settings)
-    engine, window_note = _engine_settings(request, spec, settings)
+    if assumed is None:
+        device = choose_device(settings.device, probed.devices)
+        spec, note = choose_engine(request.model, device, settings)
+        digest = weights_digest(spec.name, settings.weights_folder)
+    else:
+        device, digest = assumed, ""
+        spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
+        note = f"planned for {assumed.kind}, whatever this machine has"
+    engine, window_note = _engine_settings(request, spec, digest)
     rates = known_rates(spec.name, request.preset, device.kind, settings)
     options = Options(
         resolution=request.resolution,
@@ -71,7 +80,7 @@ def plan_job(
     video = read_record(probed.info_path, VideoInfo)
     cuts = _cuts(probed).frames
     plan = build_plan(video, probed.source.sha256, options, cuts=cuts, rates=rates)
-    if rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
+    if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
         return plan
     measured = measure(plan, probed.source.path, settings)
     if measured is None:
@@ -99,10 +108,12 @@ def is_guess(plan: Plan) -> bool:
 
 
 def _engine_settings(
-    request: UpscaleRequest, spec: EngineSpec, settings: Settings
+    request: UpscaleRequest, spec: EngineSpec, digest: str
 ) -> tuple[EngineSettings, str]:
-    """What the engine is told, and a note for the user ("" if none)."""
-    digest = weights_digest(spec.name, settings.weights_folder)
+    """What the engine is told, and a note for the user ("" if none).
+
+    Options that the engine does not use are left out, so that they do not change the job's key.
+    """
     if not spec.has_latents:
         return EngineSettings.without_latents(spec.name, digest), ""
     window, overlap, note = plan_latent_windows(request.batch_size, request.temporal_overlap)

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.child.session import current_watch, session
+from tasks.sources.names import called_by_name
 from tasks.step import step
 
 __all__ = ["infer", "session"]
@@ -33,7 +34,8 @@ def infer(index: int, num_segments: int) -> State[int]:
     if watch.is_done(index):
         return Completed(name="Reused", message=f"segment {index} was already there", data=index)
     began = time.monotonic()
-    watch.wait_for(index)
+    with called_by_name(watch.source):
+        watch.wait_for(index)
     seconds = time.monotonic() - began
     get_run_logger().info("segment %d of %d done in %.1f s", index + 1, num_segments, seconds)
     return Completed(message=f"segment {index} restored", data=index)

@@ -17,6 +17,7 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
+from tasks.sources.names import called_by_name
 from tasks.step import step
 
 
@@ -35,7 +36,8 @@ def probe(source: FetchedSource, model: str, *, allow_damaged: bool = False) -> 
     folder = settings.probes_dir
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return probe_source(source, model, folder, settings, allow_damaged=allow_damaged)
+        with called_by_name(source):
+            return probe_source(source, model, folder, settings, allow_damaged=allow_damaged)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
@@ -73,7 +75,7 @@ def probe_source(
     spec, _ = choose_engine(model, device, settings)
     if not spec.has_latents:
         return probed
-    return probed.model_copy(update={"cuts_path": _find_cuts(probed, device.name)})
+    return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
 
 def _detector_of(cuts_path: Path) -> str | None:
@@ -84,8 +86,11 @@ def _detector_of(cuts_path: Path) -> str | None:
         return None
 
 
-def _find_cuts(probed: ProbedSource, device: str) -> Path:
-    """Find the source's cuts, unless this detector has done so before; returns their file."""
+def find_cuts(probed: ProbedSource, device: str) -> Path:
+    """Find the source's cuts, unless this detector has done so before; returns their file.
+
+    Raises: as `probe`.
+    """
     from seedvr2_core.video.cuts import cut_detector
 
     detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")

@@ -3,6 +3,7 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ from pydantic_core import CoreSchema
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
+from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, budget_name
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
@@ -78,7 +80,10 @@ class _OfferedModels:
         return {"type": "string", "enum": offered_models()}
 
 
-Resolution = Annotated[Literal["720p", "1080p", "2k", "4k"], BeforeValidator(_lower)]
+Resolution = Annotated[
+    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
+    BeforeValidator(_lower),
+]
 Model = Annotated[
     str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
 ]
@@ -123,7 +128,9 @@ class UpscaleRequest(Record):
     resolution: Resolution = Field(
         default="1080p",
         description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
-        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape.",
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape: "
+        "1080p makes 1662x1248 of a 4:3 video. `short:720` to `short:2160` set the shorter side "
+        "instead: `short:1080` makes 1440x1080 of it.",
     )
     model: Model = Field(
         default="auto",
@@ -233,7 +240,7 @@ def check_pool(resolution: str) -> None:
         InvalidRequestError: which resolutions the pool makes.
     """
     allowed = get_settings().resolutions
-    if resolution not in allowed:
+    if budget_name(resolution) not in allowed:
         raise InvalidRequestError(
             f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
             "deployment for that resolution"
@@ -253,7 +260,28 @@ def _sentence(error: object) -> str:
         return message
     if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
         return f"{where}: {message}"
-    return f"{where}: {message}, got {str(error['input'])[:80]!r}"
+    given = str(error["input"])[:80]
+    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
+
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("hd", "1280x720"), "720p"),
+    **dict.fromkeys(("fhd", "fullhd", "full-hd", "1920x1080"), "1080p"),
+    **dict.fromkeys(("qhd", "1440", "1440p", "2560x1440"), "2k"),
+    **dict.fromkeys(("uhd", "2160", "2160p", "3840x2160"), "4k"),
+}
+"""What people call our resolutions."""
+
+
+def _suggestion(field: str, given: str) -> str:
+    """The end of a message that names the value which was probably meant; "" if none is close."""
+    if field not in ("resolution", "model"):
+        return ""
+    known = offered_models() if field == "model" else [*BUDGETS_PX, *SHORT_SIDES_PX]
+    name = given.lower().strip()
+    close = [_OTHER_NAMES[name]] if field == "resolution" and name in _OTHER_NAMES else []
+    close = close or difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class FetchedSource(Record):

@@ -45,8 +45,9 @@ from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute
-from deployments.host.exits import console, exit_codes, say, tell, tell_of_errors
+from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
+from seedvr2_core.errors import ServiceError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -148,6 +149,13 @@ def plan(
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     allow_damaged: AllowDamaged = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for this card: h100, h200 or GB of memory (48); default: this machine's, or "
+            "an H100 for a model that needs a GPU where there is none."
+        ),
+    ] = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -167,7 +175,7 @@ def plan(
             temporal_overlap=temporal_overlap,
             allow_damaged=allow_damaged,
         )
-        summary = planned_summary(request, get_settings())
+        summary = planned_summary(request, get_settings(), gpu=gpu)
     tell(summary.model_dump_json() if as_json else summary.as_text())
 
 
@@ -238,7 +246,8 @@ def _prefect_api() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL
 
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        _check_api(url)
         yield
         return
     from deployments.host.prefect_server import open_api
@@ -247,11 +256,24 @@ def _prefect_api() -> Iterator[None]:
         yield
 
 
+def _check_api(url: str) -> None:
+    """Refuse to begin without the Prefect server that is to record the run."""
+    import httpx
+
+    try:
+        httpx.get(f"{url}/health", timeout=10.0)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(
+            f"no Prefect server answers at {url} ({type(error).__name__}); start it, or unset "
+            "PREFECT_API_URL (the environment's or the Prefect profile's): then the command runs "
+            "a server of its own"
+        ) from error
+
+
 def main() -> None:
     """Run the `seedvr2` script."""
-    tell_of_errors()
     keep_loopback_direct()
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

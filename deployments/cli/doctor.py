@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from deployments.host.exits import os_error_sentence
 from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
@@ -210,7 +211,8 @@ def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
         folder.mkdir(parents=True, exist_ok=True)
         locks = has_flock(folder)
     except OSError as error:
-        return [DoctorCheck(name="work dir", ok=False, told=f"{folder} cannot be written: {error}")]
+        told = f"{folder} cannot be written: {os_error_sentence(error)}"
+        return [DoctorCheck(name="work dir", ok=False, told=told)]
     free = shutil.disk_usage(folder).free
     locking = "locks work" if locks else "its file system has no file locks: choose another folder"
     return [

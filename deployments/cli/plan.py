@@ -5,10 +5,13 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 
+from deployments.cli.words import counted, duration
+from seedvr2_core.config import DEFAULT_ENGINE, find_engine
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
-from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
+from tasks.sources.names import printable
 
 
 class PlanSummary(BaseModel):
@@ -22,6 +25,7 @@ class PlanSummary(BaseModel):
     height: int
     engine: str
     device: str
+    """This machine's device, or the card that --gpu names or that is assumed."""
     shots: int
     segments: int
     window_frames: int
@@ -40,7 +44,7 @@ class PlanSummary(BaseModel):
         """The plan for people, as a table."""
         lines = [
             f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
-            f"{self.frames} frames, {self.duration_seconds:.2f} s",
+            f"{counted(self.frames, 'frame')}, {self.duration_seconds:.2f} s",
             f"output    {self.width}x{self.height}",
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
@@ -51,10 +55,10 @@ class PlanSummary(BaseModel):
 
     def _time_as_text(self) -> str:
         """How long the job takes, and the limit if there is one."""
-        about = f"about {self.eta_seconds:.0f} s" + (" (a guess)" if self.eta_is_guess else "")
+        about = f"about {duration(self.eta_seconds)}" + (" (a guess)" if self.eta_is_guess else "")
         if self.job_limit_seconds is None:
             return about
-        return f"{about}, stopped after {self.job_limit_seconds:.0f} s (SEEDVR2_JOB_SECONDS)"
+        return f"{about}, stopped after {duration(self.job_limit_seconds)} (SEEDVR2_JOB_SECONDS)"
 
     def _shots_as_text(self) -> list[str]:
         """The lines that only engines with windows have."""
@@ -67,8 +71,40 @@ class PlanSummary(BaseModel):
         ]
 
 
-def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
+CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
+"""Cards that --gpu knows by name, with their GB of memory."""
+_TAKEN_GB = 2
+"""Of a card's memory, by other things; as in the README's table."""
+
+
+def named_card(name: str) -> Device:
+    """The device that --gpu describes: the name of a card, or GB of memory.
+
+    Raises:
+        InvalidRequestError: neither.
+    """
+    text = name.lower().strip().removesuffix("gb").strip()
+    if text in CARDS_GB:
+        kind, gigabytes = CARDS_GB[text]
+    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
+        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
+    else:
+        raise InvalidRequestError(
+            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
+        )
+    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
+
+
+def planned_summary(
+    request: UpscaleRequest, settings: Settings, *, gpu: str | None = None
+) -> PlanSummary:
     """Probe a local file and plan a job for it.
+
+    Args:
+        request: what is asked for.
+        settings: of this machine.
+        gpu: a card to plan for, as `named_card` takes it. None: this machine's device; where it
+            has no GPU and the model needs one, an H100.
 
     Raises:
         InvalidRequestError: the source is an address. Its video is unknown until it is downloaded.
@@ -79,26 +115,27 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         )
     from seedvr2_core.files import file_sha256
     from tasks.estimate import is_guess, plan_job
-    from tasks.probe import probe_source
 
     path = Path(request.video_path)
     source = FetchedSource(
-        path=path, sha256=file_sha256(path), num_bytes=path.stat().st_size, name=path.name
+        path=path,
+        sha256=file_sha256(path),
+        num_bytes=path.stat().st_size,
+        name=printable(path.name),
     )
+    assumed = named_card(gpu) if gpu else None
     with TemporaryDirectory() as folder:
-        probed = probe_source(
-            source, request.model, Path(folder), settings, allow_damaged=request.allow_damaged
-        )
-        plan = plan_job(request, probed, settings, measure_from=0.0)
+        probed, assumed = _probed(source, request, Path(folder), settings, assumed)
+        plan = plan_job(request, probed, settings, measure_from=0.0, assumed=assumed)
     return PlanSummary(
-        source=path.name,
+        source=source.name,
         source_size=(probed.width, probed.height),
         frames=probed.num_frames,
         duration_seconds=probed.duration_seconds,
         width=plan.width,
         height=plan.height,
         engine=plan.engine.name,
-        device=plan.device,
+        device=assumed.kind if assumed else plan.device,
         shots=len(plan.shots),
         segments=len(plan.segments),
         window_frames=FRAMES_PER_LATENT * plan.engine.window,
@@ -110,3 +147,33 @@ def planned_summary(request: UpscaleRequest, settings: Settings) -> PlanSummary:
         job_limit_seconds=plan.limits.job,
         notes=plan.notes,
     )
+
+
+def _probed(
+    source: FetchedSource,
+    request: UpscaleRequest,
+    folder: Path,
+    settings: Settings,
+    assumed: Device | None,
+) -> tuple[ProbedSource, Device | None]:
+    """Probe the source, with its cuts if the engine looks at shots.
+
+    Returns:
+        What was found, and the card to plan for: `assumed`, an H100 where the model needs a GPU
+        and there is none, or None for this machine's device.
+    """
+    from tasks.job.engine_choice import choose_device, choose_engine
+    from tasks.probe import find_cuts, probe_source
+
+    model = request.model
+    spec = find_engine(DEFAULT_ENGINE if model == "auto" else model)
+    # lanczos runs anywhere and needs no cuts.
+    probed = probe_source(source, "lanczos", folder, settings, allow_damaged=request.allow_damaged)
+    here = choose_device(settings.device, probed.devices)
+    if assumed is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
+        assumed = named_card("h100")
+    if assumed is None:
+        spec, _ = choose_engine(model, here, settings)
+    if spec.has_latents:
+        probed = probed.model_copy(update={"cuts_path": find_cuts(probed, here.name)})
+    return probed, assumed

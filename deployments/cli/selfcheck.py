@@ -19,7 +19,7 @@ from deployments.cli.options import AsJson
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning.sizes import BUDGETS_PX, target_size
+from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, target_size
 from seedvr2_core.planning.windows import first_frame, num_latents
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock, SavePicture
 from tasks.settings import child_environment
@@ -271,13 +271,14 @@ def _given_size(resolution: str) -> tuple[int, int] | None:
     Raises:
         InvalidRequestError: it is neither a size nor a name.
     """
-    if resolution in BUDGETS_PX:
+    if resolution in (*BUDGETS_PX, *SHORT_SIDES_PX):
         return None
     width, _, height = resolution.partition("x")
     if width.isdecimal() and height.isdecimal():
         return int(width), int(height)
     raise InvalidRequestError(
-        f"--resolution is one of {', '.join(BUDGETS_PX)} or a size like 640x360, got {resolution}"
+        f"--resolution is one of {', '.join([*BUDGETS_PX, *SHORT_SIDES_PX])} or a size like "
+        f"640x360, got {resolution}"
     )
 
 

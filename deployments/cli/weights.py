@@ -161,6 +161,8 @@ def _raise_on_faults(report: WeightsReport) -> None:
 
 def _settings(weights_dir: Path | None) -> Settings:
     """The settings in force, with `weights_dir` in place of theirs if it is given."""
+    if weights_dir is not None and weights_dir.exists() and not weights_dir.is_dir():
+        raise InvalidRequestError(f"--weights-dir must be a folder, got the file {weights_dir}")
     given = {"weights_dir": absolute(weights_dir, "--weights-dir")} if weights_dir else {}
     return get_settings().model_copy(update=given)
 

@@ -38,7 +38,7 @@ from deployments.deploy.site import Site
 from deployments.host.attached import attached
 from deployments.host.exits import say
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
-from tasks.run.routing import resolutions_of
+from tasks.run.routing import names_of, resolutions_of
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,8 @@ def read_deployments() -> dict[str, Any]:
         entry.pop("build", None)
         taken = list(resolutions_of(deployment_name(entry)))
         triggers = entry.pop("triggers", []) if taken else []
-        label = {"resolution": taken + [resolution.upper() for resolution in taken]}
+        names = names_of(taken)
+        label = {"resolution": names + [name.upper() for name in names]}
         entry["triggers"] = [trigger | {"match": trigger["match"] | label} for trigger in triggers]
     return content
 

@@ -27,7 +27,7 @@ from deployments.gateway.submission import add_submission
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.machine import this_machine
 from seedvr2_core.frames import padded_size
-from seedvr2_core.planning.sizes import size_for
+from seedvr2_core.planning.sizes import size_for, size_note
 from tasks.run.routing import deployment_for
 from tasks.schemas import Resolution
 from tasks.settings import Settings
@@ -105,7 +105,9 @@ def _target(width: int, height: int, resolution: str) -> Target:
     out_width, out_height = size_for(width, height, resolution)
     model_height, model_width = padded_size(out_height, out_width)
     deployment = deployment_for(resolution)
-    smaller = out_width * out_height < width * height
+    notes = [size_note(width, height, resolution)]
+    if out_width * out_height < width * height:
+        notes.append("the source is larger than the output and is scaled down")
     return Target(
         resolution=resolution,
         width=out_width,
@@ -114,5 +116,5 @@ def _target(width: int, height: int, resolution: str) -> Target:
         model_height=model_height,
         gpu_type=gpu_type(deployment) or deployment,
         deployment=deployment,
-        notes=["the source is larger than the output and is scaled down"] if smaller else [],
+        notes=[note for note in notes if note],
     )

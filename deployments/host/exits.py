@@ -6,12 +6,12 @@ traceback is shown: an error that we did not expect is written to a file that th
 
 import errno
 import os
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 
 import typer
 from pydantic import ValidationError
@@ -47,6 +47,9 @@ _MACHINE_ADVICE: Mapping[int, str] = {
     errno.EADDRINUSE: "another process has that port: stop it or choose another port",
 }
 """What to do about the others (exit code 1)."""
+
+_SECRET = re.compile("KEY|TOKEN|SECRET")
+"""In the names of settings whose values are not shown."""
 
 
 def say(text: str) -> None:
@@ -101,25 +104,30 @@ def exit_codes(kept: str) -> Iterator[None]:
 
 
 def _settings_sentence(error: ValidationError) -> str:
-    """What is wrong with the settings; values are not shown, because some are secrets."""
+    """What is wrong with the settings; the values of secrets are not shown."""
     told = []
-    for one in error.errors(include_input=False):
+    for one in error.errors():
         name = str(one["loc"][0]) if one["loc"] else "settings"
         variable = name if name.isupper() else f"SEEDVR2_{name.upper()}"
-        told.append(f"{variable}: {str(one['msg']).removeprefix('Value error, ')}")
+        got = "" if _SECRET.search(variable) else f", got {str(one['input'])[:80]!r}"
+        told.append(f"{variable}: {str(one['msg']).removeprefix('Value error, ')}{got}")
     return "; ".join(told)
 
 
-def tell_of_errors() -> None:
-    """Show errors that nothing has handled as one sentence, in place of Python's traceback."""
-    sys.excepthook = _tell_unexpected
+def run_program(program: Callable[[], object]) -> None:
+    """Run a program; an error that nothing has handled is told in one sentence and ends it with 1.
+
+    Python's traceback goes to a file, which the sentence names.
+    """
+    try:
+        program()
+    except Exception as error:  # noqa: BLE001 - told, and kept in full
+        _tell_unexpected(error)
+        sys.exit(1)
 
 
-def _tell_unexpected(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _tell_unexpected(error: Exception) -> None:
     """Write the traceback to a file and say where it is."""
-    lines = "".join(traceback.format_exception(kind, error, trace))
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, OSError):
         first = os_error_sentence(error)
@@ -127,8 +135,8 @@ def _tell_unexpected(
         with tempfile.NamedTemporaryFile(
             "w", prefix="seedvr2-error-", suffix=".log", delete=False, errors="backslashreplace"
         ) as log:
-            log.write(lines)
-        where = f"; the details are in {log.name}"
+            log.write("".join(traceback.format_exception(error)))
+        where = f"the details are in {log.name}"
     except OSError:
-        where = "; its details could not be written"
-    say(f"error: unexpected {kind.__name__}: {first[:300]}{where}")
+        where = "its details could not be written"
+    say(f"error: unexpected {type(error).__name__}: {first[:300]}; {where}")

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from fractions import Fraction
 
 from seedvr2_core.config import DIT_CONFIGS, PIXEL_VERSION, VAE_CONFIGS, EngineSpec, find_engine
-from seedvr2_core.errors import PlanError
+from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.planning.advice import what_fits
 from seedvr2_core.planning.cutting import plan_segments, shots_between
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 from seedvr2_core.planning.plan import (
@@ -22,7 +23,7 @@ from seedvr2_core.planning.plan import (
     Shot,
     job_key,
 )
-from seedvr2_core.planning.sizes import target_size
+from seedvr2_core.planning.sizes import SHORT_SIDES_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
@@ -56,8 +57,31 @@ def build_plan(
     Raises:
         PlanError: the windows cannot be planned, or the colour correction needs a whole shot at
             once and a shot has more than one window.
-        ResourceError: an engine with latents does not fit into the device's free memory.
+        ResourceError: an engine with latents does not fit into the device's free memory; the
+            message says what fits, which has been tried.
     """
+
+    def plan(changed: Options) -> Plan:
+        return _build(video, source_sha256, changed, cuts, rates)
+
+    try:
+        return plan(options)
+    except ResourceError as error:
+        other = what_fits(options, plan)
+        told = (
+            f", or {other}" if other else "; no shorter batch and no lower resolution fits either"
+        )
+        raise ResourceError(f"{error}{told}") from error
+
+
+def _build(
+    video: VideoInfo,
+    source_sha256: str,
+    options: Options,
+    cuts: Sequence[int],
+    rates: Rates | None,
+) -> Plan:
+    """Plan a job as `build_plan` does; its ResourceError gives no advice."""
     spec = find_engine(options.engine.name)
     width, height = target_size(video, options.resolution)
     encoder = _encoder_settings(video, width, height, options)
@@ -91,7 +115,11 @@ def build_plan(
         eta_seconds=round(job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
         frame_seconds=frame,
-        notes=(*video.warnings, *options.notes, *_size_notes(video, width, height)),
+        notes=(
+            *video.warnings,
+            *options.notes,
+            *_size_notes(video, width, height, options.resolution),
+        ),
     )
 
 
@@ -195,16 +223,19 @@ def _plan_key(
             "cut_detector": options.cut_detector,
             "shots": [shot.start for shot in shots],
             "segments": [segment.start for segment in segments],
+            # Its name is in the file's metadata; the names of budgets follow from the size.
+            **({"resolution": options.resolution} if options.resolution in SHORT_SIDES_PX else {}),
         }
     )
 
 
-def _size_notes(video: VideoInfo, width: int, height: int) -> tuple[str, ...]:
-    """Tell the user when the picture gets smaller."""
+def _size_notes(video: VideoInfo, width: int, height: int, resolution: str) -> tuple[str, ...]:
+    """Tell the user what the resolution means here, and when the picture gets smaller."""
     display_width, display_height = video.display_size
-    if display_width * display_height <= width * height:
-        return ()
-    return (
-        f"the source ({float(display_width):g}x{float(display_height):g}) is larger than the "
-        f"target ({width}x{height}) and is scaled down",
-    )
+    notes = [size_note(display_width, display_height, resolution)]
+    if display_width * display_height > width * height:
+        notes.append(
+            f"the source ({float(display_width):g}x{float(display_height):g}) is larger than the "
+            f"target ({width}x{height}) and is scaled down"
+        )
+    return tuple(note for note in notes if note)

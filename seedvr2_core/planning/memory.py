@@ -16,7 +16,7 @@ bytes of real calls. The totals on a GPU have not been measured yet.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from seedvr2_core.config import DiTConfig, VAEConfig
@@ -24,7 +24,6 @@ from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import MemoryPlan
-from seedvr2_core.planning.windows import largest_overlap
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -145,16 +144,16 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
 
     Raises:
         ResourceError: a phase does not fit even with the smallest slices and nothing else on the
-            device. The message tells what it needs, what the device has, the largest window that
-            fits, and what to do.
+            device. The message tells what it needs and what the device has.
         PlanError: a number is below 1, or a dtype is unknown.
     """
     _check(request)
     phases = _PhasePeaks.of(request)
     lean = RESIDENCIES[-1]
-    encode = _first_fit(request, "encode", SLICES, lambda rung: phases.encode(rung, lean))
-    chunk = _first_fit(request, "dit", CHUNKS, lambda rung: phases.dit(rung, lean))
-    decode = _first_fit(request, "decode", SLICES, lambda rung: phases.decode(rung, lean))
+    _check_fits(request, phases)
+    encode = _first_fit(request, SLICES, lambda rung: phases.encode(rung, lean))
+    chunk = _first_fit(request, CHUNKS, lambda rung: phases.dit(rung, lean))
+    decode = _first_fit(request, SLICES, lambda rung: phases.decode(rung, lean))
 
     def peaks(stay: Residency) -> tuple[tuple[str, int], ...]:
         return (
@@ -201,52 +200,33 @@ def _check(request: MemoryRequest) -> None:
 
 
 def _first_fit(
-    request: MemoryRequest, phase: str, rungs: Sequence[_Rung], need_of: Callable[[_Rung], int]
+    request: MemoryRequest, rungs: Sequence[_Rung], need_of: Callable[[_Rung], int]
 ) -> _Rung:
-    """The first rung with which a phase fits into the device's memory."""
-    need = 0
-    for rung in rungs:
-        need = need_of(rung)
-        if request.fits(need):
-            return rung
-    raise ResourceError(_refusal(request, phase, need))
+    """The first rung with which a phase fits into the device's memory; `_check_fits` found one."""
+    return next(rung for rung in rungs if request.fits(need_of(rung)))
 
 
-def _refusal(request: MemoryRequest, phase: str, need: int) -> str:
-    """Why a phase does not fit, and what the user can change so that it does."""
+def _check_fits(request: MemoryRequest, phases: "_PhasePeaks") -> None:
+    """Refuse what does not fit on the lowest rungs, with the number that all phases together need.
+
+    What else the user can change is for `planning.advice` to find out, which tries it.
+    """
+    lean = RESIDENCIES[-1]
+    needs = {
+        "encode": phases.encode(SLICES[-1], lean),
+        "dit": phases.dit(CHUNKS[-1], lean),
+        "decode": phases.decode(SLICES[-1], lean),
+    }
+    phase, need = max(needs.items(), key=lambda item: item[1])
+    if request.fits(need):
+        return
     have = request.device_bytes or 0
-    what = (
-        f"{request.width}x{request.height} does not fit: phase {phase} needs {need / 1e9:.1f} GB "
-        f"at the least and {request.device_kind} has {have / 1e9:.1f} GB free; "
+    window = f" with a window of {request.num_latents_in_window} latents" if phase == "dit" else ""
+    raise ResourceError(
+        f"{request.width}x{request.height} does not fit: phase {phase}{window} needs "
+        f"{need / 1e9:.1f} GB at the least and {request.device_kind} has {have / 1e9:.1f} GB free; "
+        f"use a GPU with {math.ceil(need / 1e9)} GB free"
     )
-    bigger = f"a GPU with {math.ceil(need / 1e9)} GB free, or a lower --resolution"
-    if phase == "decode" and request.color_correction == "lab":
-        return f"{what}use --color-correction wavelet, or {bigger}"
-    if phase != "dit":
-        return f"{what}use {bigger}"
-    window = _largest_window(request)
-    if not window:
-        return f"{what}no shorter window fits either; use {bigger}"
-    advice = f"--batch-size {FRAMES_PER_LATENT * window}"
-    if request.overlap > largest_overlap(window):
-        advice += f" --temporal-overlap {FRAMES_PER_LATENT * largest_overlap(window)}"
-    return (
-        f"{what}its window has {request.num_latents_in_window} latents, the largest that fits has "
-        f"{window}: use {advice}, or {bigger}"
-    )
-
-
-def _largest_window(request: MemoryRequest) -> int:
-    """Longest window whose "dit" phase fits, found by bisection; 0 if none does."""
-    fits, too_long = 0, request.num_latents_in_window
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        shorter = _PhasePeaks.of(replace(request, num_latents_in_window=middle))
-        if request.fits(shorter.dit(CHUNKS[-1], RESIDENCIES[-1])):
-            fits = middle
-        else:
-            too_long = middle
-    return fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ what it has taken so far (`seconds_left`).
 from collections.abc import Mapping, Sequence
 
 from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Plan, Rates
+from seedvr2_core.planning.sizes import budget_name
 from seedvr2_core.video.info import VideoInfo
 
 STARTUP_SECONDS = 5.0
@@ -208,7 +209,8 @@ def stall_limit(resolution: str, batch_size: int) -> float:
     This is the rule of the service that this one replaces: one and a half times the seconds of a
     window and a model load, at least 180 s; for 2k and 4k three times, at least 360 s.
     """
-    window = int(WINDOW_SECONDS[resolution] * batch_size / 100)
-    if resolution in ("2k", "4k"):
+    budget = budget_name(resolution)
+    window = int(WINDOW_SECONDS[budget] * batch_size / 100)
+    if budget in ("2k", "4k"):
         return float(max(int((window + MODEL_LOAD_SECONDS) * 3), 360))
     return float(max(int((window + MODEL_LOAD_SECONDS) * 1.5), 180))

@@ -1,4 +1,4 @@
-"""The before/after picture of a finished job: the same part of one frame, twice.
+"""The before/after picture of a finished job: the same part of one frame, twice, with labels.
 
 moviepy reads the output, which is upright and has square pixels. The source is read by our own
 reader, because moviepy turns and stretches pictures wrongly.
@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from moviepy import ImageClip, VideoFileClip, clips_array
+from moviepy import ImageClip, TextClip, VideoFileClip, clips_array
 
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
@@ -17,6 +17,9 @@ from seedvr2_core.video.reader import read_frames
 
 MAX_HEIGHT = 720
 DIVIDER_PX = 4
+LABEL_SHARE = 24
+"""The letters' height is this part of the picture's height, and at least MIN_LABEL_PX."""
+MIN_LABEL_PX = 12
 
 
 def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) -> None:
@@ -42,9 +45,30 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     sheet = clips_array([parts])
     if height > MAX_HEIGHT:
         sheet = sheet.resized(height=MAX_HEIGHT)
+    labelled = np.array(sheet.get_frame(0))
+    _write_label(labelled, "before", left=0)
+    _write_label(labelled, "after", left=(labelled.shape[1] + DIVIDER_PX) // 2)
     part = picture.with_name(picture.stem + ".part.jpg")
-    ImageClip(np.asarray(sheet.get_frame(0))).save_frame(str(part), t=0, with_mask=False)
+    ImageClip(labelled).save_frame(str(part), t=0, with_mask=False)
     replace_file(part, picture)
+
+
+def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
+    """Write a word on black into the top corner of the part that begins at column `left`.
+
+    Args:
+        sheet: (H, W, 3) uint8, changed in place.
+        text: the word.
+        left: first column of the part.
+    """
+    letters = max(MIN_LABEL_PX, sheet.shape[0] // LABEL_SHARE)
+    margin = (letters // 2, letters // 3)
+    clip = TextClip(
+        text=text, font_size=letters, color="white", bg_color="black", margin=margin, duration=1
+    )
+    label = np.asarray(clip.get_frame(0))
+    place = sheet[: label.shape[0], left : left + label.shape[1]]
+    place[:] = label[: place.shape[0], : place.shape[1]]
 
 
 def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:

@@ -45,6 +45,7 @@ class SegmentWatch:
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._plan = read_record(self._job_dir.plan_path, Plan)
         self._pending = pending_segments(self._job_dir, self._plan)
+        self.source = job.source
         self.reused = job.num_segments - len(self._pending)
         """Segments that an earlier run has made."""
         self.frames_reused = sum(

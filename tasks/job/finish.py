@@ -26,7 +26,7 @@ from tasks.storage import Stored, open_storage
 from tasks.storage.base import candidates, translated
 from tasks.storage.open import storage_folder
 
-PREVIEW_ENDING = ".before-after.jpg"
+PREVIEW_ENDING = ".preview.jpg"
 """What the name of the before/after picture adds to the video's, beside which it lies."""
 
 

@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.planning.sizes import BUDGET_NAMES, budget_name
 from tasks.settings import get_settings
 from tasks.step import step
 
@@ -31,7 +32,7 @@ def deployment_for(resolution: str) -> str:
     """
     table = get_settings().deployments
     try:
-        return table[resolution.lower()]
+        return table[budget_name(resolution.lower())]
     except KeyError:
         raise InvalidRequestError(
             f"resolution {resolution!r} has no deployment here; there is one for "
@@ -42,6 +43,11 @@ def deployment_for(resolution: str) -> str:
 def resolutions_of(deployment: str) -> tuple[str, ...]:
     """The resolutions that the table sends to this deployment; may be empty."""
     return tuple(key for key, name in get_settings().deployments.items() if name == deployment)
+
+
+def names_of(budgets: Sequence[str]) -> list[str]:
+    """Everything that a request may call these resolutions, for the labels of events."""
+    return [*budgets, *(short for short, budget in BUDGET_NAMES.items() if budget in budgets)]
 
 
 def route_key(run_id: UUID | str) -> str:

@@ -1,8 +1,13 @@
 """Names that people give sources, made harmless: for titles, output names and results."""
 
+import contextlib
 import unicodedata
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from seedvr2_core.errors import SeedVR2Error
+from tasks.schemas import FetchedSource
 
 _MAX_NAME = 120
 """Characters of a name, its suffix included."""
@@ -32,6 +37,25 @@ def name_in(source: str) -> str:
         return plain_name(path.rstrip("/"))
     except ValueError:
         return ""
+
+
+@contextlib.contextmanager
+def called_by_name(source: FetchedSource) -> Iterator[None]:
+    """Let errors of the block name the source as people do.
+
+    Downloads and uploads lie under their digests, and whoever reads the file knows no other name.
+
+    Raises: the same kind of error with the name in place of the digest.
+    """
+    try:
+        yield
+    except SeedVR2Error as error:
+        told = str(error).replace(str(source.path), source.name)
+        if source.path.name == source.sha256:
+            told = told.replace(source.sha256, source.name)
+        if told == str(error):
+            raise
+        raise type(error)(told) from error
 
 
 def printable(text: str) -> str:

@@ -28,6 +28,7 @@ from tasks.net.untrusted import Address, check_answer, check_url, open_answer
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors, download
+from tasks.sources.names import printable
 from tasks.sources.partial import forget_source
 from tasks.sources.uploads import find_upload, is_upload, take_reference
 
@@ -121,7 +122,7 @@ def _take_file(path: Path) -> FetchedSource:
         raise SourceUnavailableError(
             f"{path} could not be read to its end: {error.strerror}; try again"
         ) from error
-    return FetchedSource(path=path, sha256=sha256, num_bytes=size, name=path.name)
+    return FetchedSource(path=path, sha256=sha256, num_bytes=size, name=printable(path.name))
 
 
 def _decode(text: str) -> bytes:

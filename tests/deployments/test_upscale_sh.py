@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -27,9 +28,11 @@ pytestmark = pytest.mark.usefixtures("on_the_server")
 class Script:
     """A running upscale.sh whose output is read line by line."""
 
-    def __init__(self, gateway_url: str, *arguments: str, token: str = "") -> None:
+    def __init__(
+        self, gateway_url: str, *arguments: str, token: str = "", cwd: Path = ROOT
+    ) -> None:
         self.process = subprocess.Popen(
-            ["bash", "upscale.sh", *arguments],
+            ["bash", str(ROOT / "upscale.sh"), *arguments],
             env=environment(
                 {
                     "SEEDVR2_GATEWAY_URL": gateway_url,
@@ -37,7 +40,7 @@ class Script:
                     "SEEDVR2_POLL_SECONDS": "0.2",
                 }
             ),
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -102,6 +105,24 @@ def test_a_job_that_ends_badly_is_exit_1(client: httpx.Client, kind: StateType, 
     assert (code, f'has {word}: no "video" at all' in err) == (1, True)
 
 
+@pytest.mark.parametrize("name", ["-", "-x.mp4", "a{b,c}[1-2].mp4", "it's $HOME.mp4"])
+def test_a_file_of_any_name_is_sent(
+    client: httpx.Client, settings: Settings, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(name.encode() * 100)
+    with Script(str(client.base_url), "-r", "Short:720", "--", name, cwd=tmp_path) as script:
+        parameters = job_run(script.job()).parameters
+    assert parameters["resolution"] == "short:720"
+    sha256 = parameters["video_url"].removeprefix("upload:").partition("/")[0]
+    assert (settings.work_dir / "intake" / sha256).read_bytes() == name.encode() * 100
+
+
+def test_what_a_gateway_says_cannot_steer_the_terminal(client: httpx.Client) -> None:
+    with Script(str(client.base_url), URL) as script:
+        set_state(script.job(), StateType.FAILED, message="a\x1b[31mb")
+        assert "a?[31mb" in script.end()[2]
+
+
 def test_a_file_is_sent(client: httpx.Client, settings: Settings, tmp_path: Path) -> None:
     clip = tmp_path / "my clip #1 ä.mp4"
     clip.write_bytes(b"video" * 1000)
@@ -151,11 +172,25 @@ def test_the_token_comes_from_the_environment(settings: Settings, api_url: str) 
             assert script.end()[0] == 0
 
 
+def test_without_a_gateway_it_says_so_at_once(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"video")
+    for source in (URL, str(clip)):
+        began = time.monotonic()
+        with Script("http://127.0.0.1:9", source) as script:
+            code, out, err = script.end()
+        assert (code, out) == (1, "")
+        assert "no gateway answers at http://127.0.0.1:9" in err
+        assert "wait for it with --wait" in err
+        assert len(err.splitlines()) == 1
+        assert time.monotonic() - began < 60, "it has waited"
+
+
 def test_it_waits_for_a_gateway_that_is_away(settings: Settings, api_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     with (
-        Script(f"http://127.0.0.1:{port}", URL) as script,
+        Script(f"http://127.0.0.1:{port}", URL, "--wait") as script,
         gateway(settings, api_url, port),
     ):
         set_state(script.job(), StateType.COMPLETED)

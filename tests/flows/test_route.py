@@ -73,6 +73,8 @@ def routed(**parameters: object) -> tuple[UUID, UUID]:
 def test_the_default_table_knows_every_resolution() -> None:
     assert deployment_for("720p") == deployment_for("1080P") == "upscale/h100"
     assert deployment_for("2k") == deployment_for("4K") == "upscale/h200"
+    assert deployment_for("short:1080") == "upscale/h100"
+    assert deployment_for("Short:2160") == "upscale/h200"
     assert resolutions_of("upscale/h200") == ("2k", "4k")
     assert resolutions_of("upscale/local") == ()
 
@@ -96,7 +98,13 @@ def test_a_table_that_means_nothing_is_refused(table: str, monkeypatch: pytest.M
 def test_route_has_the_form_of_upscale() -> None:
     form = parameter_schema(route).model_dump()
     assert form == parameter_schema(upscale).model_dump()
-    assert form["properties"]["resolution"]["enum"] == ["720p", "1080p", "2k", "4k"]
+    assert form["properties"]["resolution"]["enum"][:5] == [
+        "720p",
+        "1080p",
+        "2k",
+        "4k",
+        "short:720",
+    ]
     assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
     for name in ("video_url", "video_path", "video_base64", "callback_url"):
         field = form["properties"][name]

@@ -1,4 +1,4 @@
-"""`seedvr2 submit`, `status`, `cancel` and `logs` against a real gateway and Prefect server.
+"""The job commands (`submit`, `status`, `jobs` ...) against a real gateway and Prefect server.
 
 Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """
@@ -55,6 +55,18 @@ def command(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 def job_of(result: Result) -> str:
     assert result.exit_code == 0, result.stderr
     return result.stdout.splitlines()[-1]
+
+
+def test_jobs_are_listed_newest_first(command: Callable[..., Result]) -> None:
+    made = [job_of(command("submit", URL, "-r", size)) for size in ("short:720", "4k")]
+    set_state(made[0], StateType.FAILED, message="a\x1b[31mb")
+    lines = command("jobs", "-n", 2).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == made[::-1]
+    assert ": pending, " in lines[0]
+    assert ": failed, " in lines[1]
+    told = [json.loads(line) for line in command("jobs", "-n", 2, "--json").stdout.splitlines()]
+    assert [job["resolution"] for job in told] == ["4k", "short:720"]
+    assert command("jobs", "-n", 0).exit_code == 2
 
 
 def test_an_address_becomes_a_job(command: Callable[..., Result]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployments.cli.options import request_of
-from deployments.cli.plan import PlanSummary, planned_summary
+from deployments.cli.plan import PlanSummary, named_card, planned_summary
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 
@@ -62,3 +62,36 @@ def test_a_local_file_is_planned_and_an_address_refused(demo_clip: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["rates"], "and nothing else is kept"
     with pytest.raises(InvalidRequestError, match="needs a file"):
         planned_summary(request_of(["https://example.org/a.mp4"]), settings)
+
+
+@pytest.mark.slow
+def test_a_model_is_planned_without_a_gpu_for_a_card_that_is_named(
+    demo_clip: Path, tmp_path: Path
+) -> None:
+    """Weights are not needed either: the plan is only looked at."""
+    settings = Settings(work_dir=tmp_path, allow_local_files=True, device="cpu")
+    request = request_of([str(demo_clip)], model="seedvr2-7b", resolution="720p")
+    found = planned_summary(request, settings)
+    assert (found.engine, found.device) == ("seedvr2-7b", "NVIDIA H100 80GB")
+    assert "planned for NVIDIA H100 80GB" in found.notes[0]
+    assert {"encode", "dit", "decode"} <= found.memory_gb.keys()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "free_gb"),
+    [
+        ("H200", "NVIDIA H200", 139),
+        ("24", "a GPU with 24 GB", 22),
+        ("48 GB", "a GPU with 48 GB", 46),
+    ],
+)
+def test_a_card_has_what_other_things_leave_of_it(name: str, kind: str, free_gb: int) -> None:
+    card = named_card(name)
+    assert (card.kind, card.free_bytes) == (kind, free_gb * 10**9)
+
+
+@pytest.mark.parametrize("name", ["4090", "", "2", "h100s", "-24", "1e9", "24 TB"])
+def test_a_card_that_nobody_knows_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="--gpu is h100, h200 or the GB"):
+        named_card(name)

@@ -13,6 +13,7 @@ from deployments.deploy import apply
 from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deployments
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
+from tasks.run.routing import deployment_for, names_of
 from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
 ENTRYPOINTS = (
@@ -38,7 +39,9 @@ def test_prefect_yaml_shows_the_default_table() -> None:
         for trigger in entry.get("triggers", [])
         for resolution in map(str.lower, trigger["match"]["resolution"])
     }
-    assert shown == DEPLOYMENTS == Settings().deployments
+    table = Settings().deployments
+    assert table == DEPLOYMENTS
+    assert shown == {name: deployment_for(name) for name in names_of(list(table))}
 
 
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
@@ -57,7 +60,8 @@ def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> Non
     entries = {deployment_name(e): e for e in read_deployments()["deployments"]}
     h100 = entries["upscale/h100"]["triggers"]
     resolutions = [label for trigger in h100 for label in trigger["match"]["resolution"]]
-    assert resolutions == ["720p", "1080p", "2k", "4k", "720P", "1080P", "2K", "4K"]
+    names = ["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"]
+    assert resolutions == [*names, *(name.upper() for name in names)]
     assert entries["upscale/h200"]["triggers"] == []
 
 

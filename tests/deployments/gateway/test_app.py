@@ -26,7 +26,12 @@ pytestmark = pytest.mark.usefixtures("on_the_server")
 
 @pytest.mark.parametrize(
     ("resolution", "gpu", "pool"),
-    [("720p", "H100", "h100"), ("1080P", "H100", "h100"), ("2K", "H200", "h200")],
+    [
+        ("720p", "H100", "h100"),
+        ("1080P", "H100", "h100"),
+        ("2K", "H200", "h200"),
+        ("short:1440", "H200", "h200"),
+    ],
 )
 def test_a_job_is_created_on_the_deployment_for_its_resolution(
     client: httpx.Client, resolution: str, gpu: str, pool: str
@@ -223,6 +228,13 @@ def test_plan_is_arithmetic(client: httpx.Client) -> None:
     assert (told["model_width"], told["model_height"], told["notes"]) == (3840, 2192, [])
     small = client.get("/plan", params={"width": 1920, "height": 1080, "resolution": "720p"})
     assert "scaled down" in small.json()["notes"][0]
+    pal = client.get("/plan", params={"width": 640, "height": 480, "resolution": "720p"}).json()
+    assert (pal["width"], pal["height"]) == (1108, 832)
+    assert "short:720 makes it 960x720" in pal["notes"][0]
+    pal = client.get(
+        "/plan", params={"width": 640, "height": 480, "resolution": "short:720"}
+    ).json()
+    assert (pal["width"], pal["height"], pal["notes"]) == (960, 720, [])
     assert client.get("/plan", params={"width": 0, "height": 180}).status_code == 422
     assert (
         client.get("/plan", params={"width": 9, "height": 9, "resolution": "8k"}).status_code == 422

@@ -1,10 +1,15 @@
 """Errors become one sentence on stderr and an exit code."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 import typer
 
-from deployments.host.exits import exit_codes
+from deployments.host.exits import exit_codes, run_program, say, tell
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
+from tasks.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,67 @@ def test_each_kind_of_end_has_its_code(
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), exit_codes("all is kept"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (errno.EACCES, 2, "Permission denied; give this user the right"),
+        (errno.EROFS, 2, "Read-only file system; name a place on another file system"),
+        (errno.ENOTDIR, 2, "Not a directory; a part of the path is a file"),
+        (errno.ENAMETOOLONG, 2, "File name too long; use a shorter name"),
+        (errno.ENOSPC, 1, "No space left on device; make room"),
+        (errno.EIO, 1, "Input/output error; the disk or its connection fails"),
+        (errno.EXFULL, 1, "Exchange full; look at the system's log"),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) and value > 2 else None,
+)
+def test_what_the_system_refuses_is_a_sentence_too(
+    number: int, code: int, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, exit_codes("all is kept"):
+        raise OSError(number, os.strerror(number), "/a/b.mp4")
+    assert caught.value.exit_code == code
+    assert capfd.readouterr().err.startswith(f"error: /a/b.mp4: {told}")
+
+
+def test_a_wrong_setting_is_named_and_a_secret_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEEDVR2_FETCH_SECONDS", "soon")
+    monkeypatch.setenv("SEEDVR2_CALLBACK_SECRET", "too-short")
+    with pytest.raises(typer.Exit) as caught, exit_codes("all is kept"):
+        Settings()
+    told = capfd.readouterr().err
+    assert caught.value.exit_code == 2
+    assert "SEEDVR2_FETCH_SECONDS: Input should be a valid number" in told
+    assert "got 'soon'" in told
+    assert "SEEDVR2_CALLBACK_SECRET: " in told
+    assert "too-short" not in told
+
+
+def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[31m\udcff\u202eb c\u00a0é")
+    assert capfd.readouterr().err == "a\\x1b[31m\\xff\\u202eb c\u00a0é\n"
+
+
+def test_the_result_is_raw_for_scripts(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    tell("/a\x1b\udcff.mp4")
+    assert capfdbinary.readouterr().out == b"/a\x1b\xff.mp4\n"
+
+
+def test_an_error_that_nobody_expected_leaves_its_traceback_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fails() -> None:
+        raise ZeroDivisionError("by \x1b nothing\nand more")
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(fails)
+    (log,) = tmp_path.iterdir()
+    assert ended.value.code == 1
+    told = "error: unexpected ZeroDivisionError: by \\x1b nothing; the details are in "
+    assert capfd.readouterr().err == f"{told}{log}\n"
+    assert "Traceback" in log.read_text()

@@ -46,6 +46,19 @@ def test_key_changes_with_every_option_that_changes_bytes() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_a_shorter_side_is_a_job_of_its_own() -> None:
+    """Its name is in the file's metadata, so the same pixels by another name are another file."""
+    plans = [
+        build_plan(make_info(), "a", make_options(resolution=r)) for r in ("720p", "short:720")
+    ]
+    assert {(plan.width, plan.height) for plan in plans} == {(1280, 720)}
+    assert plans[0].job_key != plans[1].job_key
+    old = "811a104062ee2b0e5ceedb85f8e6944f722ac9a5d4af47760ca5c62333c6c19f"
+    assert build_plan(make_info(), "a", make_options(segment_seconds=5)).job_key == old
+    four_to_three = build_plan(make_info(640, 480), "a", make_options())
+    assert any("resolution short:720 makes it 960x720" in note for note in four_to_three.notes)
+
+
 def test_limits_and_notes() -> None:
     options = make_options(stall_seconds=7, job_seconds=9)
     plan: Plan = build_plan(make_info(3840, 2160), "a", options)

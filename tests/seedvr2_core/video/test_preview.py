@@ -19,7 +19,12 @@ def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
         assert image.size == (160 + 4 + 160, 180)
         pixels = np.asarray(image.convert("RGB")).astype(float)
     before, after = pixels[:, :156], pixels[:, 164:320]
-    assert np.abs(before - after).mean() < 12
+    assert np.abs(before - after)[40:].mean() < 12
+    for label in (before[:20, :40], after[:20, :40]):  # white letters on black
+        assert (label.min(), label.max()) < (40, 255)
+        assert label.max() > 180
+        assert (label < 60).mean() > 0.4
+    assert np.abs(before - after)[:20, :40].mean() > 3, "they are two different words"
     assert pixels[:, 161:163].min() > 200
     assert list(tmp_path.iterdir()) == [picture]
 

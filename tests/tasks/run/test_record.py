@@ -6,6 +6,7 @@ import logging
 import random
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID

@@ -1,10 +1,13 @@
 """Names that people give sources, made harmless."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from tasks.sources.names import name_in, plain_name
+from seedvr2_core.errors import InvalidVideoError, SegmentError
+from tasks.schemas import FetchedSource
+from tasks.sources.names import called_by_name, name_in, plain_name, printable
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,32 @@ def test_whatever_was_sent_the_name_is_harmless(seed: int) -> None:
         assert not plain.startswith(".")
         assert plain.isprintable()
         assert not set(plain) & set("/\\")
+
+
+def test_errors_name_a_source_as_people_do() -> None:
+    sha256 = "ab" * 32
+    sent = FetchedSource(
+        path=Path("/w/intake") / sha256, sha256=sha256, num_bytes=1, name="holiday.mov"
+    )
+    with pytest.raises(InvalidVideoError, match=r"^holiday\.mov: no frames$"), called_by_name(sent):
+        raise InvalidVideoError(f"{sha256}: no frames")
+    with pytest.raises(InvalidVideoError, match=r"^holiday\.mov is empty$"), called_by_name(sent):
+        raise InvalidVideoError(f"/w/intake/{sha256} is empty")
+    other = SegmentError("another matter")
+    with pytest.raises(SegmentError) as raised, called_by_name(sent):
+        raise other
+    assert raised.value is other
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ü 中 a\u3000b", "plain ü 中 a\u3000b"),
+        ("two\nlines", "two\nlines"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\r\b\t\x9b", "\\r\\x08\\t\\x9b"),
+        ("\udcff\ud800", "\\xff\\ud800"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
