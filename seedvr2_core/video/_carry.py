@@ -18,6 +18,7 @@ from av.filter import Graph
 from av.packet import Packet
 from av.stream import Disposition, Stream
 
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.video._container import demux_all, open_source
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
@@ -202,9 +203,9 @@ def _resampling_graph(first: AudioFrame, rate: int, layout: str) -> Graph:
     return graph
 
 
-def first_audio_frame(path: Path, index: int) -> AudioFrame | None:
+def first_audio_frame(path: Path, index: int, on_bytes: OnBytes = no_bytes) -> AudioFrame | None:
     """The first frame that decodes from an audio stream, None if there is none."""
-    with open_source(path) as container:
+    with open_source(path, on_bytes=on_bytes) as container:
         stream = container.streams[index]
         for packet in demux_all(container, stream):
             try:
@@ -218,9 +219,21 @@ def first_audio_frame(path: Path, index: int) -> AudioFrame | None:
 
 
 def add_carriers(
-    output: OutputContainer, source: InputContainer, path: Path, info: VideoInfo
+    output: OutputContainer,
+    source: InputContainer,
+    path: Path,
+    info: VideoInfo,
+    *,
+    on_bytes: OnBytes = no_bytes,
 ) -> tuple[dict[int, Copier | Transcoder], list[str]]:
     """Add every stream that can be carried to the output.
+
+    Args:
+        output: has its video stream and is not written yet.
+        source: open, before its first packet is read.
+        path: of the source.
+        info: of the source.
+        on_bytes: called while the source is read.
 
     Returns:
         Carriers by index of the source's stream, and notes about what is left behind.
@@ -231,7 +244,9 @@ def add_carriers(
         for stream in info.streams:
             if stream.kind != kind:
                 continue
-            carrier = _carrier(output, source.streams[stream.index], path, info, stream, notes)
+            carrier = _carrier(
+                output, source.streams[stream.index], path, info, stream, notes, on_bytes
+            )
             if carrier is not None:
                 _copy_labels(source.streams[stream.index], carrier.stream)
                 carriers[stream.index] = carrier
@@ -254,6 +269,7 @@ def _carrier(
     info: VideoInfo,
     stream: StreamInfo,
     notes: list[str],
+    on_bytes: OnBytes,
 ) -> Copier | Transcoder | None:
     """How one stream is carried; None (and a note) if it cannot be."""
     name, zero = _name(stream), Fraction(*info.zero_offset)
@@ -266,7 +282,7 @@ def _carrier(
         notes.append(f"{name} is not carried over")
         return None
     try:
-        first = first_audio_frame(path, stream.index)
+        first = first_audio_frame(path, stream.index, on_bytes)
         if first is None or not isinstance(template, AudioStream):
             notes.append(f"{name} cannot be decoded and is not carried over")
             return None

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import av
 import av.error
@@ -180,7 +180,7 @@ def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
 
     They do not come where the file is damaged so badly that the demuxer gives up.
     """
-    packets = container.demux(*streams)
+    packets = cast("Iterator[Packet[S]]", container.demux(*streams))
     while True:
         try:
             packet = next(packets, None)

@@ -2,13 +2,14 @@
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import quote
 
 from seedvr2_core.errors import StorageError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.reading import OnBytes, no_bytes
+from seedvr2_core.files.writing import copy_file
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
@@ -24,13 +25,17 @@ class LocalStorage:
     name, synced, and then given its name.
     """
 
-    def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, public_url: str | None = None, on_bytes: OnBytes = no_bytes
+    ) -> None:
         """Use this folder, which is made when something is put.
 
         Args:
             folder: where files are kept.
             public_url: address under which a web server (the edge) serves the folder, if any.
+            on_bytes: called with the bytes done and the bytes in all while a file is read.
         """
+        self._on_bytes = on_bytes
         self._folder = folder
         self._public_url = public_url.rstrip("/") if public_url else None
 
@@ -47,7 +52,7 @@ class LocalStorage:
         with translated(f"storing {name} in {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_file(path)
-            num_bytes, digest = path.stat().st_size, file_sha256(path)
+            num_bytes, digest = path.stat().st_size, self._sha256(path)
             if sha256 not in (None, digest):
                 raise StorageError(
                     f"{path} is not the file that was made: expected sha256 {sha256}, got "
@@ -55,7 +60,7 @@ class LocalStorage:
                 )
             for candidate in candidates(name):
                 target = self._folder / candidate
-                if self._claim(path, target, digest) or _holds(target, num_bytes, digest):
+                if self._claim(path, target, digest) or self._holds(target, num_bytes, digest):
                     return self._stored(candidate, num_bytes, digest)
         raise no_name_left(name)
 
@@ -66,7 +71,7 @@ class LocalStorage:
         with translated(f"reading {name} in {self._folder}"):
             if not path.is_file():
                 return None
-            return self._stored(name, path.stat().st_size, file_sha256(path))
+            return self._stored(name, path.stat().st_size, self._sha256(path))
 
     def delete(self, name: str) -> None:
         """Remove the file, if there is one."""
@@ -90,26 +95,29 @@ class LocalStorage:
         staged = self._folder / f".{sha256}.part"
         staged.unlink(missing_ok=True)
         try:
-            _bring(path, staged)
+            self._bring(path, staged)
             return _publish(staged, target)
         finally:
             staged.unlink(missing_ok=True)
 
+    def _sha256(self, path: Path) -> str:
+        return file_sha256(path, on_bytes=self._on_bytes)
 
-def _holds(target: Path, num_bytes: int, sha256: str) -> bool:
-    """Whether this file exists and has these bytes."""
-    return target.is_file() and target.stat().st_size == num_bytes and file_sha256(target) == sha256
+    def _holds(self, target: Path, num_bytes: int, sha256: str) -> bool:
+        """Whether this file exists and has these bytes."""
+        if not target.is_file() or target.stat().st_size != num_bytes:
+            return False
+        return self._sha256(target) == sha256
 
-
-def _bring(path: Path, staged: Path) -> None:
-    """Link the file to its temporary name, or copy it if it cannot be linked."""
-    try:
-        os.link(path, staged)
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
-        shutil.copyfile(path, staged)
-        sync_file(staged)
+    def _bring(self, path: Path, staged: Path) -> None:
+        """Link the file to its temporary name, or copy it if it cannot be linked."""
+        try:
+            os.link(path, staged)
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            copy_file(path, staged, on_bytes=self._on_bytes)
+            sync_file(staged)
 
 
 def _publish(staged: Path, target: Path) -> bool:

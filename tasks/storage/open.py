@@ -1,9 +1,9 @@
 """Chooses the storage that the settings name, and checks it before a job begins."""
 
 import logging
-from collections.abc import Callable
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.settings import Settings
 from tasks.storage.base import Storage
 from tasks.storage.bunny import BunnyStorage
@@ -13,22 +13,20 @@ from tasks.storage.local import LocalStorage
 logger = logging.getLogger(__name__)
 
 
-def open_storage(
-    settings: Settings, *, on_sent: Callable[[int, int], None] | None = None
-) -> Storage:
+def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage:
     """The storage that the settings name.
 
     Args:
         settings: of this installation.
-        on_sent: called with the bytes sent and the bytes in all while a file is sent over the
-            network.
+        on_bytes: called with the bytes done and the bytes in all while a file is sent, copied or
+            read to its end.
 
     Raises:
         StorageRefusedError: a setting that the storage needs is missing or wrong.
     """
     if settings.storage == "bunny":
-        return BunnyStorage(read_zone(settings), on_sent=on_sent)
-    return LocalStorage(settings.storage_dir, public_url=settings.public_url)
+        return BunnyStorage(read_zone(settings), on_bytes=on_bytes)
+    return LocalStorage(settings.storage_dir, public_url=settings.public_url, on_bytes=on_bytes)
 
 
 def check_storage(settings: Settings) -> None:
