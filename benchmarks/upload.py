@@ -74,7 +74,7 @@ def make_file(path: Path, megabytes: int) -> str:
 
 def ours(url: str, path: Path, sha256: str) -> None:
     """Do what the tasks upload and verify do."""
-    storage = BunnyStorage(zone_at(url), on_sent=lambda sent, total: None)
+    storage = BunnyStorage(zone_at(url), on_bytes=lambda sent, total: None)
     put = storage.put(path, "ours.mp4", sha256=sha256)
     stored = StoredVideo(
         name=put.name, url=put.url, path=None, sha256=put.sha256, num_bytes=put.num_bytes

@@ -56,7 +56,13 @@ def probe_source(
     Raises: as `probe`.
     """
     out = folder / f"{source.sha256}.json"
-    found = run_operation(Probe(path=source.path, out=out), doing="probing the source")
+    request = Probe(
+        path=source.path,
+        out=out,
+        max_frames=settings.max_frames,
+        max_seconds=settings.max_video_seconds,
+    )
+    found = run_operation(request, doing="probing the source")
     info = read_record(out, VideoInfo)
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)

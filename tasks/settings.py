@@ -171,6 +171,17 @@ class Settings(GatewaySettings, BaseSettings):
         gt=0,
         description="Size of the largest video that is accepted, downloaded or sent, in bytes.",
     )
+    max_frames: int = Field(
+        default=1_000_000,
+        gt=0,
+        description="Frames of the longest video that is accepted. A small file can hold millions "
+        "of frames, and so months of work.",
+    )
+    max_video_seconds: Seconds = Field(
+        default=43_200.0,
+        description="Playing time of the longest video that is accepted, in seconds. "
+        "The default is 12 hours.",
+    )
     fetch_seconds: Seconds = Field(
         default=3600.0,
         description="How many seconds the download of a video may take, all attempts together, "

@@ -1,5 +1,6 @@
 """Stitch: join the finished segments into one file, with every other stream of the source."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -10,8 +11,10 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import replace_file, sync_directory, sync_file
 from seedvr2_core.job import JobDir
 from tasks.child import run_operation
+from tasks.run import current
 from tasks.schemas import JoinedVideo, PlannedJob
 from tasks.step import step
+from tasks.storage.base import STALL_SECONDS
 
 
 @step(name="stitch", retries=1, retry_delay_seconds=2)
@@ -40,11 +43,22 @@ def stitch(job: PlannedJob) -> JoinedVideo:
         get_run_logger().warning("%s", note)
     return JoinedVideo(
         path=output,
-        sha256=file_sha256(output),
+        sha256=file_sha256(output, on_bytes=partial(_hashed, job)),
         num_bytes=output.stat().st_size,
         num_frames=job.num_frames,
         preview=_draw_preview(job, job_dir),
         notes=joined.notes,
+    )
+
+
+def _hashed(job: PlannedJob, num_bytes: int, total: int) -> None:
+    """Tell the job's record that we are alive: a large file takes minutes."""
+    current().progress(
+        phase="join",
+        frames=job.num_frames,
+        num_frames=job.num_frames,
+        stall_seconds=STALL_SECONDS,
+        detail=f"hashed {num_bytes / 1e6:.0f} of {total / 1e6:.0f} MB",
     )
 
 

@@ -29,7 +29,7 @@ def upload(video: JoinedVideo, name: str) -> StoredVideo:
         )
 
     sent(0, video.num_bytes)
-    storage = open_storage(get_settings(), on_sent=sent)
+    storage = open_storage(get_settings(), on_bytes=sent)
     stored = storage.put(video.path, name, sha256=video.sha256)
     get_run_logger().info("stored as %s (%d bytes)", stored.name, stored.num_bytes)
     return StoredVideo(

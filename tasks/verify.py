@@ -27,7 +27,11 @@ def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
             another one (final).
     """
     settings = get_settings()
-    check_described(stored, open_storage(settings).stat(stored.name))
+
+    def read(num_bytes: int, total: int) -> None:
+        _beat(video, f"read {num_bytes / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    check_described(stored, open_storage(settings, on_bytes=read).stat(stored.name))
     if stored.url is not None:
 
         def waiting(seen: StorageError) -> None:

@@ -38,7 +38,12 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
     """Read every packet of a video; also tell which devices this machine has."""
     from seedvr2_core.video.probe import probe_video
 
-    info = probe_video(request.path, beat=emitter.beat)
+    info = probe_video(
+        request.path,
+        beat=emitter.beat,
+        max_frames=request.max_frames,
+        max_seconds=request.max_seconds,
+    )
     write_record(request.out, info)
     return Probed(devices=_devices(), cpu_count=len(os.sched_getaffinity(0)))
 

@@ -181,6 +181,9 @@ class Probe(Request[Probed]):
     answer: ClassVar = Probed
     path: Path
     out: Path
+    max_frames: int | None = None
+    """A longer video is refused while it is read; None: any is taken."""
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+_HASHED_BYTES = 2**20
 SET_ASIDE = ".set-aside-"
 """Behind the name of a folder that was in the place of one of our files; a number follows."""
 
@@ -107,7 +109,19 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def file_sha256(path: Path, *, on_bytes: OnBytes = no_bytes) -> str:
+    """Hex SHA-256 of a file's bytes.
+
+    Args:
+        path: the file.
+        on_bytes: called with (bytes hashed, bytes in all): a large file takes minutes.
+
+    Raises:
+        FileReadError: the machine failed to read it.
+        OSError: it cannot be opened.
+    """
+    digest = hashlib.sha256()
+    with FileReader(path, on_bytes=on_bytes) as file:
+        while piece := file.read(_HASHED_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -7,15 +7,23 @@ file system the file is copied under a temporary name beside its own, synced, an
 
 import errno
 import os
-import shutil
 from pathlib import Path
 
 from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.reading import OnBytes, no_bytes
+from seedvr2_core.files.writing import copy_file
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
-def place(path: Path, target: Path, *, part_name: str, replace: bool = False) -> bool:
+def place(
+    path: Path,
+    target: Path,
+    *,
+    part_name: str,
+    replace: bool = False,
+    on_bytes: OnBytes = no_bytes,
+) -> bool:
     """Put a finished file under `target` as well.
 
     Args:
@@ -24,6 +32,7 @@ def place(path: Path, target: Path, *, part_name: str, replace: bool = False) ->
         part_name: temporary name in the target's folder, which no other file has. A file of that
             name is what a killed process has left.
         replace: whether a file that has the name already is replaced.
+        on_bytes: called with (bytes copied, bytes in all) while the file is copied.
 
     Returns:
         False if the name is taken and the file there may not be replaced; nothing is changed then.
@@ -36,7 +45,7 @@ def place(path: Path, target: Path, *, part_name: str, replace: bool = False) ->
     staged = target.with_name(part_name)
     staged.unlink(missing_ok=True)
     try:
-        _bring(path, staged)
+        _bring(path, staged, on_bytes)
         return _publish(staged, target, replace=replace)
     finally:
         staged.unlink(missing_ok=True)
@@ -55,14 +64,14 @@ def try_writing(folder: Path) -> None:
         trial.unlink(missing_ok=True)
 
 
-def _bring(path: Path, staged: Path) -> None:
+def _bring(path: Path, staged: Path, on_bytes: OnBytes) -> None:
     """Link the file to its temporary name, or copy it if it cannot be linked."""
     try:
         os.link(path, staged)
     except OSError as error:
         if error.errno not in _CANNOT_LINK:
             raise
-        shutil.copyfile(path, staged)
+        copy_file(path, staged, on_bytes=on_bytes)
         sync_file(staged)
 
 

@@ -65,13 +65,17 @@ class FileReader(io.RawIOBase):
         """
         self._on_bytes(self._position, self.num_bytes)
         try:
-            piece = self._file.read(READ_BYTES if size < 0 else size) or b""
+            piece = self._read(READ_BYTES if size < 0 else size)
         except OSError as error:
             raise self._failure(error.strerror or str(error)) from error
         if not piece and size and self._position < self.num_bytes:
             raise self._failure(f"it had {self.num_bytes} bytes and has become shorter")
         self._position += len(piece)
         return piece
+
+    def _read(self, size: int) -> bytes:
+        """What the operating system gives."""
+        return self._file.read(size) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move the position; returns it.

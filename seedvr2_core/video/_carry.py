@@ -3,6 +3,7 @@
 A stream that cannot be carried is named in a note; only the video can make a job fail.
 """
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from av.filter import Graph
 from av.packet import Packet
 from av.stream import Disposition, Stream
 
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.video._container import demux_all, open_source
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
@@ -30,6 +32,9 @@ _AAC_RATES = frozenset(
     {7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 )
 _FALLBACK_RATE = 48_000
+_AAC_SAMPLES = 1024
+_FILLED_SECONDS = 2
+"""Gaps in converted sound that are filled with silence."""
 
 
 class Copier:
@@ -79,7 +84,10 @@ class Copier:
 
 
 class Transcoder:
-    """Decodes an audio stream and encodes it as AAC; gaps become silence.
+    """Decodes an audio stream and encodes it as AAC, at the times that the source gives it.
+
+    Small gaps become silence. After a long one the sound goes on at its own time: silence of hours
+    would have to be made, and to be held in memory.
 
     Args:
         output: where the stream is added.
@@ -104,6 +112,7 @@ class Transcoder:
         self._first = first
         rate = first.sample_rate if first.sample_rate in _AAC_RATES else _FALLBACK_RATE
         layout = _AAC_LAYOUTS.get(first.layout.nb_channels, "stereo")
+        self._rate, self._layout = rate, layout
         self._graph = _resampling_graph(first, rate, layout)
         # A stream cannot be removed from the output, so a trial shows first whether AAC opens.
         trial = CodecContext.create("aac", "w")
@@ -145,20 +154,41 @@ class Transcoder:
         start = self._next_sample
         if frame.pts is not None and frame.time_base is not None:
             start = round((frame.pts * frame.time_base - self._zero) * first.sample_rate)
+        if start - self._next_sample > _FILLED_SECONDS * first.sample_rate:
+            yield from self._break_off()
+            self._graph = _resampling_graph(first, self._rate, self._layout)
         self._next_sample = start + frame.samples
         frame.pts, frame.time_base = start, Fraction(1, first.sample_rate)
         self._graph.push(frame)
         yield from self._encode()
 
-    def _encode(self) -> "Iterator[Packet]":
-        """Encode what the graph has ready."""
+    def _encode(self, *, least: int = 0) -> "Iterator[Packet]":
+        """Encode what the graph has ready, without frames of fewer samples than `least`."""
         while True:
             try:
                 frame = self._graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             assert isinstance(frame, AudioFrame)
-            yield from self._out.encode(frame)
+            if frame.samples >= least:
+                yield from self._out.encode(frame)
+
+    def _break_off(self) -> "Iterator[Packet]":
+        """Encode what the graph holds back before a gap.
+
+        The encoder takes a short frame only at the very end, so the last one is filled up with
+        silence; a rest of that silence is left out.
+        """
+        first = self._first
+        samples = math.ceil(2 * _AAC_SAMPLES * first.sample_rate / self._rate)
+        silence = AudioFrame(first.format.name, first.layout.name, samples)
+        for plane in silence.planes:
+            plane.update((b"\x80" if "u8" in first.format.name else b"\0") * plane.buffer_size)
+        silence.sample_rate = first.sample_rate
+        silence.pts, silence.time_base = self._next_sample, Fraction(1, first.sample_rate)
+        self._graph.push(silence)
+        self._graph.push(None)
+        yield from self._encode(least=_AAC_SAMPLES)
 
     def finish(self) -> "Iterator[Packet]":
         """The AAC packets that were held back."""
@@ -191,7 +221,7 @@ def _resampling_graph(first: AudioFrame, rate: int, layout: str) -> Graph:
     steps = [
         graph.add("aresample", f"{rate}:async=1"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates={rate}:channel_layouts={layout}"),
-        graph.add("asetnsamples", "n=1024:p=0"),
+        graph.add("asetnsamples", f"n={_AAC_SAMPLES}:p=0"),
         graph.add("abuffersink"),
     ]
     previous = source
@@ -202,9 +232,9 @@ def _resampling_graph(first: AudioFrame, rate: int, layout: str) -> Graph:
     return graph
 
 
-def first_audio_frame(path: Path, index: int) -> AudioFrame | None:
+def first_audio_frame(path: Path, index: int, on_bytes: OnBytes = no_bytes) -> AudioFrame | None:
     """The first frame that decodes from an audio stream, None if there is none."""
-    with open_source(path) as container:
+    with open_source(path, on_bytes=on_bytes) as container:
         stream = container.streams[index]
         for packet in demux_all(container, stream):
             try:
@@ -218,9 +248,21 @@ def first_audio_frame(path: Path, index: int) -> AudioFrame | None:
 
 
 def add_carriers(
-    output: OutputContainer, source: InputContainer, path: Path, info: VideoInfo
+    output: OutputContainer,
+    source: InputContainer,
+    path: Path,
+    info: VideoInfo,
+    *,
+    on_bytes: OnBytes = no_bytes,
 ) -> tuple[dict[int, Copier | Transcoder], list[str]]:
     """Add every stream that can be carried to the output.
+
+    Args:
+        output: has its video stream and is not written yet.
+        source: open, before its first packet is read.
+        path: of the source.
+        info: of the source.
+        on_bytes: called while the source is read.
 
     Returns:
         Carriers by index of the source's stream, and notes about what is left behind.
@@ -231,7 +273,9 @@ def add_carriers(
         for stream in info.streams:
             if stream.kind != kind:
                 continue
-            carrier = _carrier(output, source.streams[stream.index], path, info, stream, notes)
+            carrier = _carrier(
+                output, source.streams[stream.index], path, info, stream, notes, on_bytes
+            )
             if carrier is not None:
                 _copy_labels(source.streams[stream.index], carrier.stream)
                 carriers[stream.index] = carrier
@@ -254,6 +298,7 @@ def _carrier(
     info: VideoInfo,
     stream: StreamInfo,
     notes: list[str],
+    on_bytes: OnBytes,
 ) -> Copier | Transcoder | None:
     """How one stream is carried; None (and a note) if it cannot be."""
     name, zero = _name(stream), Fraction(*info.zero_offset)
@@ -266,7 +311,7 @@ def _carrier(
         notes.append(f"{name} is not carried over")
         return None
     try:
-        first = first_audio_frame(path, stream.index)
+        first = first_audio_frame(path, stream.index, on_bytes)
         if first is None or not isinstance(template, AudioStream):
             notes.append(f"{name} cannot be decoded and is not carried over")
             return None

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import av
 import av.error
@@ -34,6 +34,9 @@ CONTAINERS = (
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
 _BUFFER_BYTES = 2**16
 _HEAD_BYTES = 4096
+_LARGEST_PIXEL_BYTES = 8
+_LARGE_PICTURE_BYTES = 2**28
+"""Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
 MAX_PIXELS = 8192 * 8192
 """Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
 
@@ -180,7 +183,7 @@ def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
 
     They do not come where the file is damaged so badly that the demuxer gives up.
     """
-    packets = container.demux(*streams)
+    packets = cast("Iterator[Packet[S]]", container.demux(*streams))
     while True:
         try:
             packet = next(packets, None)
@@ -251,6 +254,13 @@ def decode_pictures(
         for picture in pictures:
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):
                 yield picture
+
+
+def thread_kind(stream: VideoStream) -> str:
+    """How a stream is decoded: a picture in each thread, or, if these are huge, one at a time."""
+    context = stream.codec_context
+    num_bytes = context.width * context.height * _LARGEST_PIXEL_BYTES
+    return "SLICE" if num_bytes > _LARGE_PICTURE_BYTES else "AUTO"
 
 
 def codec_name(stream: Stream) -> str:

@@ -196,8 +196,12 @@ def _is_fragmented(video: VideoStream) -> bool:
 
 def _indexed(video: VideoStream, num_bytes: int) -> Promise:
     """What a complete index says about the frames that are shown."""
-    ends = [entry.pos + entry.size for entry in video.index_entries if not entry.is_discard]
-    return Promise(frames=len(ends), frames_there=sum(end <= num_bytes for end in ends))
+    frames = there = 0
+    for entry in video.index_entries:
+        if not entry.is_discard:
+            frames += 1
+            there += entry.pos + entry.size <= num_bytes
+    return Promise(frames=frames, frames_there=there)
 
 
 def _tagged_duration(metadata: Mapping[str, str]) -> Fraction | None:

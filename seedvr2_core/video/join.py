@@ -7,10 +7,13 @@ D lie before the first picture at the nominal distance.
 
 import heapq
 import itertools
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +25,25 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.errors import SegmentError
+from seedvr2_core.errors import FileReadError, SeedVR2Error, SegmentError
 from seedvr2_core.files.space import is_full
 from seedvr2_core.video._carry import Copier, Transcoder, add_carriers
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
+from seedvr2_core.video._output import IndexRoomError, finish_output, index_room, open_output
+from seedvr2_core.video._segments import (
+    JoinPart,
+    check_joined,
+    open_segment,
+    segment_packets,
+    times_in_file_order,
+)
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_BEAT_PACKETS = 200
+_log = logging.getLogger(__name__)
+
 _CARRIED_METADATA = frozenset(
     {
         "title",
@@ -51,16 +63,6 @@ _CARRIED_METADATA = frozenset(
     }
 )
 _LARGEST_TIMESCALE = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinPart:
-    """A committed segment."""
-
-    path: Path
-    first_pts: int
-    """Time of its first frame, in the source's ticks."""
-    num_frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +92,16 @@ def join_segments(
         settings: those the segments were encoded with.
         output: where to write (mp4, whatever the suffix); removed again on failure.
         metadata: of the container; wins over the source's own title, artist and so on.
-        beat: called about every 200 packets with ("join", packets, video packets in all).
+        beat: called with ("join", position in the file that is read or written, its length) at
+            every read and every write.
 
     Raises:
         SegmentError: the segments do not give exactly the frames of `info`, or disagree.
+        FileReadError: the machine failed to read a segment or the source, or the source has lost
+            packets since it was probed.
     """
-    times = _times_in_file_order(segments, settings)
+    on_bytes = partial(beat, "join")
+    times = times_in_file_order(segments, settings, on_bytes)
     if sorted(times) != list(info.pts):
         raise SegmentError(
             f"the segments hold {len(times)} frames whose times are not those of the source's "
@@ -104,14 +110,8 @@ def join_segments(
     clock = _Timeline.of(times, info)
     job = _Joining(segments, source, info, settings, output, metadata, clock, beat)
     try:
-        try:
-            notes = job.write(carry=True)
-        except (av.error.FFmpegError, ValueError) as error:
-            if is_full(error):
-                raise
-            notes = job.write(carry=False)
-            notes.insert(0, f"no other stream is carried over, the container refused: {error}")
-        check_joined(output, info)
+        notes = _write(job)
+        check_joined(output, info, on_bytes=on_bytes)
     except av.error.FFmpegError as error:
         output.unlink(missing_ok=True)
         raise SegmentError(f"the segments cannot be joined: {error}") from error
@@ -121,54 +121,30 @@ def join_segments(
     return JoinResult(notes=tuple(notes))
 
 
-def _open_segment(path: Path) -> InputContainer:
+def _write(job: "_Joining") -> list[str]:
+    """Write the file with all that can be carried over; returns notes.
+
+    What the container refuses is left behind. What the machine fails to read or to write is raised:
+    it is no reason to go on without the sound.
+    """
     try:
-        return av.open(f"file:{path}", mode="r", format="mp4")
-    except (av.error.FFmpegError, OSError) as error:
-        raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
+        return _write_once(job, carry=True)
+    except (av.error.FFmpegError, ValueError) as error:
+        if is_full(error) or isinstance(error, SeedVR2Error):
+            raise
+        told = f"no other stream is carried over, the container refused: {error}"
+    return [told, *_write_once(job, carry=False)]
 
 
-def _segment_packets(
-    part: JoinPart, container: InputContainer, time_base: Fraction
-) -> "Iterator[tuple[int, Packet[VideoStream]]]":
-    """(pts in the source's ticks, packet) of a segment in file order."""
-    stream = container.streams.video[0]
-    scale = time_base_of(stream) / time_base
-    for packet in container.demux(stream):
-        if not packet.size:
-            continue
-        ticks = None if packet.pts is None else packet.pts * scale
-        if ticks is None or ticks.denominator != 1:
-            raise SegmentError(
-                f"{part.path.name}: a frame has the time {ticks} ticks, expected a whole number; "
-                "redo the segment"
-            )
-        yield part.first_pts + ticks.numerator, packet
-
-
-def _times_in_file_order(segments: Sequence[JoinPart], settings: EncoderSettings) -> list[int]:
-    """Presentation times of all packets; checks frame counts and equal headers on the way."""
-    times: list[int] = []
-    header: bytes | None = None
-    for part in segments:
-        with _open_segment(part.path) as container:
-            extradata = container.streams.video[0].codec_context.extradata
-            if header is not None and extradata != header:
-                raise SegmentError(
-                    f"{part.path.name}: its codec header differs from the first segment's; "
-                    "it was encoded with other settings"
-                )
-            header = extradata
-            own = [
-                pts for pts, _ in _segment_packets(part, container, Fraction(*settings.time_base))
-            ]
-        if len(own) != part.num_frames or min(own, default=None) != part.first_pts:
-            raise SegmentError(
-                f"{part.path.name}: {len(own)} frames from {min(own, default=None)} on, expected "
-                f"{part.num_frames} from {part.first_pts}"
-            )
-        times += own
-    return times
+def _write_once(job: "_Joining", *, carry: bool) -> list[str]:
+    """Write the file, with room for the index at its front if that is worth it."""
+    reserved = index_room(job.info, job.num_bytes())
+    if reserved:
+        try:
+            return job.write(carry=carry, reserved=reserved)
+        except IndexRoomError:
+            _log.warning("the room for the index was too small; the file is written once more")
+    return job.write(carry=carry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +178,7 @@ class _Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Joining:
-    """One output to write; `write` may be called twice, with and without the other streams."""
+    """One output to write; `write` may be called again, without the other streams for example."""
 
     segments: Sequence[JoinPart]
     source: Path
@@ -213,12 +189,25 @@ class _Joining:
     clock: _Timeline
     beat: Beat
 
-    def write(self, *, carry: bool) -> list[str]:
-        """Write the file; returns notes."""
+    def num_bytes(self) -> int:
+        """Of all segments."""
+        return sum(part.path.stat().st_size for part in self.segments)
+
+    def write(self, *, carry: bool, reserved: int = 0) -> list[str]:
+        """Write the file; returns notes.
+
+        Args:
+            carry: take the source's other streams along.
+            reserved: bytes to keep for the index before the media; 0: the media are written first
+                and moved afterwards.
+
+        Raises:
+            IndexRoomError: the index needs more than was reserved.
+        """
         with (
-            open_source(self.source) as source,
-            av.open(
-                f"file:{self.output}", mode="w", format="mp4", container_options=self._options()
+            open_source(self.source, on_bytes=self._on_bytes) as source,
+            open_output(
+                self.output, options=self._options(reserved), on_bytes=self._on_bytes
             ) as container,
         ):
             container.flags |= Flags.bitexact.value
@@ -226,7 +215,9 @@ class _Joining:
             carriers: dict[int, Copier | Transcoder] = {}
             notes: list[str] = []
             if carry:
-                carriers, notes = add_carriers(container, source, self.source, self.info)
+                carriers, notes = add_carriers(
+                    container, source, self.source, self.info, on_bytes=self._on_bytes
+                )
             if carry and source.chapters():
                 container.set_chapters(_shifted_chapters(source, Fraction(*self.info.zero_offset)))
             container.metadata.update(_kept_metadata(source, self.metadata))
@@ -238,20 +229,24 @@ class _Joining:
             )
             for _, packet in streams:
                 container.mux(packet)
+            finish_output(container, reserved=reserved)
         return notes + [note for carrier in carriers.values() for note in carrier.notes]
 
-    def _options(self) -> dict[str, str]:
+    def _on_bytes(self, done: int, total: int) -> None:
+        self.beat("join", done, total)
+
+    def _options(self, reserved: int) -> dict[str, str]:
         # Offsets at the start of a track are written in the movie's time scale. The usual 1/1000 s
         # would round them, so the movie gets the video's own scale.
         scale = Fraction(*self.settings.time_base).denominator
         scale *= math.ceil(10_000 / scale)
-        options = {"movflags": "+faststart"}
+        options = {"moov_size": str(reserved)} if reserved else {"movflags": "+faststart"}
         if scale <= _LARGEST_TIMESCALE:
             options |= {"movie_timescale": str(scale), "video_track_timescale": str(scale)}
         return options
 
     def _add_video(self, container: OutputContainer) -> VideoStream:
-        with _open_segment(self.segments[0].path) as first:
+        with open_segment(self.segments[0].path) as first:
             video = container.add_stream_from_template(first.streams.video[0], opaque=True)
         video.time_base = Fraction(*self.settings.time_base)
         return video
@@ -262,8 +257,8 @@ class _Joining:
         total, durations = self.info.num_frames, self.clock.durations()
         position, last_dts = 0, None
         for part in self.segments:
-            with _open_segment(part.path) as container:
-                for pts, packet in _segment_packets(part, container, time_base):
+            with open_segment(part.path, on_bytes=self._on_bytes) as container:
+                for pts, packet in segment_packets(part, container, time_base):
                     dts = self.clock.dts(position)
                     if dts > pts or (last_dts is not None and dts <= last_dts):
                         raise SegmentError(
@@ -275,8 +270,6 @@ class _Joining:
                     packet.pts, packet.dts, packet.time_base = pts, dts, time_base
                     packet.duration = self.info.last_duration if last else durations[pts]
                     packet.stream = video
-                    if position % _BEAT_PACKETS == 0 or last:
-                        self.beat("join", position, total)
                     yield dts * time_base, packet
 
     def _other_packets(
@@ -286,10 +279,23 @@ class _Joining:
         if not carriers:
             return
         streams = [source.streams[index] for index in carriers]
+        counts: Counter[int] = Counter()
         for packet in demux_all(source, *streams):
+            counts[packet.stream_index] += 1
             yield from _timed(carriers[packet.stream_index].feed(packet))
+        self._check_counts(counts, carriers)
         for carrier in carriers.values():
             yield from _timed(carrier.finish())
+
+    def _check_counts(self, counts: Mapping[int, int], carried: Iterable[int]) -> None:
+        """Refuse to leave out packets that the probe has read."""
+        for stream in self.info.streams:
+            if stream.index in carried and counts[stream.index] < stream.num_packets:
+                raise FileReadError(
+                    f"{self.source.name}: {counts[stream.index]} of {stream.num_packets} packets "
+                    f"of stream {stream.index} ({stream.codec}) could be read; the file has "
+                    "changed, or the disk it lies on fails"
+                )
 
 
 def _timed(packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, Packet]]":
@@ -317,35 +323,3 @@ def _kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, 
     """The source's descriptive tags, overlaid by our own."""
     kept = {k: v for k, v in source.metadata.items() if k.lower() in _CARRIED_METADATA}
     return {**kept, **own}
-
-
-def check_joined(path: Path, info: VideoInfo) -> None:
-    """Check a joined file's packets against the source.
-
-    Raises:
-        SegmentError: frame count or a time differs, or decode times do not rise.
-    """
-    with _open_segment(path) as container:
-        stream = container.streams.video[0]
-        scale = time_base_of(stream) / Fraction(*info.time_base)
-        shown: list[int] = []
-        last_dts: int | None = None
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            pts, dts = packet.pts, packet.dts
-            if (
-                pts is None
-                or dts is None
-                or dts > pts
-                or (last_dts is not None and dts <= last_dts)
-            ):
-                raise SegmentError(f"{path.name}: packet at pts {pts}, dts {dts} after {last_dts}")
-            last_dts = dts
-            if not packet.is_discard and (pts * scale).denominator == 1:
-                shown.append((pts * scale).numerator)
-    if sorted(shown) != list(info.pts):
-        raise SegmentError(
-            f"{path.name}: {len(shown)} frames whose times are not those of the source's "
-            f"{info.num_frames} frames"
-        )

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
@@ -30,6 +30,7 @@ from seedvr2_core.video._container import (
     demux_all,
     main_video,
     open_source,
+    thread_kind,
     time_base_of,
 )
 from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
@@ -77,7 +78,13 @@ def sniff_video(path: Path, *, allow_damaged: bool = False) -> None:
         refuse_unsupported(path.name, frame_tags(first))
 
 
-def probe_video(path: Path, *, beat: Beat = no_beat) -> VideoInfo:
+def probe_video(
+    path: Path,
+    *,
+    beat: Beat = no_beat,
+    max_frames: int | None = None,
+    max_seconds: float | None = None,
+) -> VideoInfo:
     """Read a whole source and describe it.
 
     Only the first pictures are decoded, unless the packets' times cannot be believed. A file that
@@ -87,17 +94,19 @@ def probe_video(path: Path, *, beat: Beat = no_beat) -> VideoInfo:
         path: a local file.
         beat: called at every read with ("probe", position in the file, its length), and at every
             picture that is decoded.
+        max_frames: a longer video is refused as soon as that is seen; None: any is taken.
+        max_seconds: the same for the time from the first to the last frame.
 
     Raises:
         InvalidVideoError: not a video, cut off before the first frame, or no video stream.
-        UnsupportedFormatError: a kind of video that is refused (HDR, BT.2020).
+        UnsupportedFormatError: a kind of video that is refused (HDR, BT.2020), or too long.
         FileReadError: the machine failed to read the file.
     """
     on_bytes = partial(beat, "probe")
     with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
-        scan = _scan(container, stream, path)
+        scan = _scan(container, stream, path, _Most(path, stream, max_frames, max_seconds))
         zero = container_zero(container)
     if not scan.times and not scan.untimed:
         raise _no_frames(path)
@@ -121,6 +130,7 @@ class _Scan:
     """What demuxing found; times in the video stream's ticks, raw."""
 
     times: list[int] = field(default_factory=list)
+    first_time: int = 2**63
     last_time: int = -(2**63)
     last_duration: int = 0
     untimed: int = 0
@@ -140,12 +150,43 @@ class _Scan:
             self.untimed += 1
             return
         self.times.append(packet.pts)
+        self.first_time = min(self.first_time, packet.pts)
         if packet.pts > self.last_time:
             self.last_time, self.last_duration = packet.pts, packet.duration or 0
 
 
-def _scan(container: InputContainer, stream: VideoStream, path: Path) -> _Scan:
+class _Most:
+    """The longest video that is taken."""
+
+    def __init__(
+        self, path: Path, stream: VideoStream, max_frames: int | None, max_seconds: float | None
+    ) -> None:
+        self._name = path.name
+        self._frames = max_frames
+        self._seconds = max_seconds
+        self._ticks = None if max_seconds is None else max_seconds / time_base_of(stream)
+
+    def check(self, num_frames: int, ticks: int = 0) -> None:
+        """Refuse a video that is known to have so many frames, and to last so long.
+
+        Raises:
+            UnsupportedFormatError: that is too much.
+        """
+        if self._frames is not None and num_frames > self._frames:
+            raise UnsupportedFormatError(
+                f"{self._name}: the video has more than {self._frames} frames, the most that are "
+                "taken here (SEEDVR2_MAX_FRAMES); cut it into parts"
+            )
+        if self._ticks is not None and ticks > self._ticks:
+            raise UnsupportedFormatError(
+                f"{self._name}: the video lasts longer than {self._seconds:g} s, the most that is "
+                "taken here (SEEDVR2_MAX_VIDEO_SECONDS); cut it into parts"
+            )
+
+
+def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Most) -> _Scan:
     """Demux the whole file."""
+    most.check(len(stream.index_entries))
     scan = _Scan(promise=promise_of(container, stream, path))
     unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = unordered and stream.codec_context.has_b_frames
@@ -158,6 +199,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path) -> _Scan:
         if vp8 and not bytes(packet)[0] & _VP8_SHOWN:
             continue
         scan.add(packet)
+        most.check(len(scan.times) + scan.untimed, scan.last_time - scan.first_time)
     scan.times.sort()
     return scan
 
@@ -166,15 +208,14 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
     """Decode the first pictures and describe the source."""
     with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
-        pictures = list(itertools.islice(decode_pictures(container, stream), _LOOK_PICTURES))
-        if not pictures:
+        first, looked_at = _first_pictures(container, stream)
+        if first is None:
             raise _undecodable(path)
-        first = pictures[0]
         refuse_unsupported(path.name, frame_tags(first))
         time_base = time_base_of(stream)
         rate = _nominal_rate(stream, scan.times, time_base)
         warnings = picture_warnings(first, stream)
-        frames = _frame_times(path, pictures, scan, rate * time_base, on_bytes)
+        frames = _frame_times(path, looked_at, scan, rate * time_base, on_bytes)
         zero = min(zero, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
         turn, turn_warnings = rotation(first)
@@ -208,6 +249,21 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
         )
 
 
+def _first_pictures(
+    container: InputContainer, stream: VideoStream
+) -> tuple[VideoFrame | None, list[int | None]]:
+    """The first picture, None if there is none, and the times of the first 16.
+
+    One picture is held at a time: of the largest that are taken, 16 have 6 GB.
+    """
+    first: VideoFrame | None = None
+    times: list[int | None] = []
+    for picture in itertools.islice(decode_pictures(container, stream), _LOOK_PICTURES):
+        first = first or picture
+        times.append(picture.pts)
+    return first, times
+
+
 @dataclass(frozen=True, slots=True)
 class _FrameTimes:
     """When all presented frames are shown."""
@@ -219,13 +275,17 @@ class _FrameTimes:
 
 
 def _frame_times(
-    path: Path, pictures: Sequence[VideoFrame], scan: _Scan, ticks_rate: Fraction, on_bytes: OnBytes
+    path: Path,
+    looked_at: Sequence[int | None],
+    scan: _Scan,
+    ticks_rate: Fraction,
+    on_bytes: OnBytes,
 ) -> _FrameTimes:
     """Times of the frames: from the packets if these can be believed, otherwise by decoding.
 
     Args:
         path: the source.
-        pictures: the first ones the decoder gives.
+        looked_at: times of the first pictures that the decoder gives.
         scan: of the packets.
         ticks_rate: nominal frames per tick.
         on_bytes: called while the file is read and decoded.
@@ -236,8 +296,8 @@ def _frame_times(
         return _decoded_times(path, scan, ticks_rate, on_bytes)
     # Packets are believed if the first decoded pictures have the same times. Frames at the start
     # that depend on a key frame outside the file are never decoded; they are left out.
-    lost = 0 if pictures[0].pts is None else bisect.bisect_left(times, pictures[0].pts)
-    if [picture.pts for picture in pictures] != times[lost : lost + len(pictures)]:
+    lost = 0 if looked_at[0] is None else bisect.bisect_left(times, looked_at[0])
+    if list(looked_at) != times[lost : lost + len(looked_at)]:
         return _decoded_times(path, scan, ticks_rate, on_bytes)
     if not lost:
         return _FrameTimes(times, True, ())
@@ -251,7 +311,7 @@ def _decoded_times(path: Path, scan: _Scan, ticks_rate: Fraction, on_bytes: OnBy
     with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         # Frame threads lose pictures after a broken packet at the end (see reader.py).
-        stream.thread_type = "SLICE" if scan.corrupt else "AUTO"
+        stream.thread_type = "SLICE" if scan.corrupt else thread_kind(stream)
         for picture in decode_pictures(container, stream):
             decoded.append(picture.pts)
             on_bytes(len(decoded), 0)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
-from seedvr2_core.video._container import decode_pictures, open_source
+from seedvr2_core.video._container import decode_pictures, open_source, thread_kind
 from seedvr2_core.video.info import VideoInfo
 
 _log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def _video(container: InputContainer, info: VideoInfo, threads: str) -> VideoStr
     """The stream that was probed, set to decode with the given kind of threads."""
     stream = container.streams[info.stream_index]
     assert isinstance(stream, VideoStream)
-    stream.thread_type = threads
+    stream.thread_type = threads if threads == "SLICE" else thread_kind(stream)
     return stream
 
 

@@ -12,7 +12,7 @@ Prefect.
 import contextlib
 import mimetypes
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files import file_sha256
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.answers import may_heal, status_text, whole_number
 from tasks.net.trusted import open_client
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
@@ -44,9 +45,6 @@ _BEAT_SECONDS = 5.0
 """Seconds between signs of life during a wait."""
 _MAY_SAY_WHEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
-OnSent = Callable[[int, int], None]
-"""Called with the bytes sent and the bytes in all."""
-
 
 class _Description(BaseModel):
     """The part of DESCRIBE's answer that we use."""
@@ -61,15 +59,16 @@ class BunnyStorage:
     No redirect is followed: the password goes where the settings say and nowhere else.
     """
 
-    def __init__(self, zone: BunnyZone, *, on_sent: OnSent | None = None) -> None:
+    def __init__(self, zone: BunnyZone, *, on_bytes: OnBytes = no_bytes) -> None:
         """Use this zone.
 
         Args:
             zone: its addresses and keys.
-            on_sent: called after every piece, and while we wait (then with 0 bytes sent).
+            on_bytes: called after every piece that was sent or hashed, and while we wait (then with
+                0 bytes).
         """
         self._zone = zone
-        self._on_sent: OnSent = on_sent or (lambda sent, total: None)
+        self._on_bytes = on_bytes
         self._num_bytes = 0
 
     def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
@@ -85,7 +84,7 @@ class BunnyStorage:
         check_name(name)
         with translated(f"reading {path}"):
             num_bytes = path.stat().st_size
-            digest = sha256 or file_sha256(path)
+            digest = sha256 or file_sha256(path, on_bytes=self._on_bytes)
         self._num_bytes = num_bytes
         with open_client(follow_redirects=False) as client:
             for candidate in candidates(name):
@@ -145,7 +144,8 @@ class BunnyStorage:
             answer = self._ask(
                 client, "PUT", name, doing, headers=headers, body=(stream, num_bytes)
             )
-            if answer.status_code == HTTPStatus.BAD_REQUEST and file_sha256(path) != digest:
+            refused = answer.status_code == HTTPStatus.BAD_REQUEST
+            if refused and file_sha256(path, on_bytes=self._on_bytes) != digest:
                 raise StorageRefusedError(
                     f"{path} is not the file that was made: expected sha256 {digest}; "
                     "run the job again"
@@ -209,7 +209,7 @@ class BunnyStorage:
         while piece := stream.read(_PIECE_BYTES):
             yield piece
             sent += len(piece)
-            self._on_sent(sent, num_bytes)
+            self._on_bytes(sent, num_bytes)
             seconds = time.monotonic() - began
             if seconds > _GRACE_SECONDS and sent < seconds * _MIN_BYTES_PER_SECOND:
                 raise StorageError(
@@ -221,7 +221,7 @@ class BunnyStorage:
         """Wait, with a sign of life every few seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._on_sent(0, self._num_bytes)
+            self._on_bytes(0, self._num_bytes)
             time.sleep(min(left, _BEAT_SECONDS))
 
     def _check(self, answer: httpx.Response, doing: str) -> None:

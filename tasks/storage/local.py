@@ -7,6 +7,7 @@ from seedvr2_core.errors import StorageError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_file
 from seedvr2_core.files.place import place
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 
 
@@ -18,13 +19,17 @@ class LocalStorage:
     never changes the bytes that both names share.
     """
 
-    def __init__(self, folder: Path, *, public_url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, public_url: str | None = None, on_bytes: OnBytes = no_bytes
+    ) -> None:
         """Use this folder, which is made when something is put.
 
         Args:
             folder: where files are kept.
             public_url: address under which a web server (the edge) serves the folder, if any.
+            on_bytes: called with the bytes done and the bytes in all while a file is read.
         """
+        self._on_bytes = on_bytes
         self._folder = folder
         self._public_url = public_url.rstrip("/") if public_url else None
 
@@ -41,7 +46,7 @@ class LocalStorage:
         with translated(f"storing {name} in {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_file(path)
-            num_bytes, digest = path.stat().st_size, file_sha256(path)
+            num_bytes, digest = path.stat().st_size, self._sha256(path)
             if sha256 not in (None, digest):
                 raise StorageError(
                     f"{path} is not the file that was made: expected sha256 {sha256}, got "
@@ -49,7 +54,7 @@ class LocalStorage:
                 )
             for candidate in candidates(name):
                 target = self._folder / candidate
-                if self._claim(path, target, digest) or _holds(target, num_bytes, digest):
+                if self._claim(path, target, digest) or self._holds(target, num_bytes, digest):
                     return self._stored(candidate, num_bytes, digest)
         raise no_name_left(name)
 
@@ -60,7 +65,7 @@ class LocalStorage:
         with translated(f"reading {name} in {self._folder}"):
             if not path.is_file():
                 return None
-            return self._stored(name, path.stat().st_size, file_sha256(path))
+            return self._stored(name, path.stat().st_size, self._sha256(path))
 
     def delete(self, name: str) -> None:
         """Remove the file, if there is one."""
@@ -79,9 +84,13 @@ class LocalStorage:
         The temporary name is made from the digest alone, so that it replaces what a killed run has
         left. No output can have it because of its dot.
         """
-        return place(path, target, part_name=f".{sha256}.part")
+        return place(path, target, part_name=f".{sha256}.part", on_bytes=self._on_bytes)
 
+    def _sha256(self, path: Path) -> str:
+        return file_sha256(path, on_bytes=self._on_bytes)
 
-def _holds(target: Path, num_bytes: int, sha256: str) -> bool:
-    """Whether this file exists and has these bytes."""
-    return target.is_file() and target.stat().st_size == num_bytes and file_sha256(target) == sha256
+    def _holds(self, target: Path, num_bytes: int, sha256: str) -> bool:
+        """Whether this file exists and has these bytes."""
+        if not target.is_file() or target.stat().st_size != num_bytes:
+            return False
+        return self._sha256(target) == sha256

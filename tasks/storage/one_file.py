@@ -19,6 +19,7 @@ from seedvr2_core.errors import (
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_file
 from seedvr2_core.files.place import place, try_writing
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.planning.sizes import OUTPUT_ENDINGS
 from tasks.storage.base import Stored, translated
 
@@ -118,9 +119,15 @@ class FileStorage:
     The names that the job gives are not used, so there is one file and one name.
     """
 
-    def __init__(self, output: OutputFile) -> None:
-        """Use this file."""
+    def __init__(self, output: OutputFile, *, on_bytes: OnBytes = no_bytes) -> None:
+        """Use this file.
+
+        Args:
+            output: the file.
+            on_bytes: called with the bytes done and the bytes in all while a file is read.
+        """
         self._output = output
+        self._on_bytes = on_bytes
 
     @property
     def folder(self) -> Path:
@@ -142,7 +149,7 @@ class FileStorage:
         try:
             with translated(f"writing {output.path}"):
                 sync_file(path)
-                digest = file_sha256(path)
+                digest = file_sha256(path, on_bytes=self._on_bytes)
                 if sha256 not in (None, digest):
                     raise StorageError(
                         f"{path} is not the file that was made: expected sha256 {sha256}, got "
@@ -153,7 +160,11 @@ class FileStorage:
                     return stored
                 part = f".{digest}.part"
                 if is_source(output) or not place(
-                    path, target, part_name=part, replace=output.overwrite
+                    path,
+                    target,
+                    part_name=part,
+                    replace=output.overwrite,
+                    on_bytes=self._on_bytes,
                 ):
                     raise StorageRefusedError(
                         f"{output.path} has come into being while the video was made, and is not "
@@ -184,7 +195,7 @@ class FileStorage:
         return Stored(
             name=self._output.path.name,
             num_bytes=target.stat().st_size,
-            sha256=sha256 or file_sha256(target),
+            sha256=sha256 or file_sha256(target, on_bytes=self._on_bytes),
             url=None,
             path=self._output.path,
         )

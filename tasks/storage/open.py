@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
 from seedvr2_core.files.place import try_writing
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.settings import Settings
 from tasks.storage.base import Storage
 from tasks.storage.bunny import BunnyStorage
@@ -41,24 +42,22 @@ def storage_folder(settings: Settings) -> Path | None:
     return settings.storage_dir if settings.storage == "local" else None
 
 
-def open_storage(
-    settings: Settings, *, on_sent: Callable[[int, int], None] | None = None
-) -> Storage:
+def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage:
     """The storage that the settings name, or the file of `stored_as`.
 
     Args:
         settings: of this installation.
-        on_sent: called with the bytes sent and the bytes in all while a file is sent over the
-            network.
+        on_bytes: called with the bytes done and the bytes in all while a file is sent, copied or
+            read to its end.
 
     Raises:
         StorageRefusedError: a setting that the storage needs is missing or wrong.
     """
     if output := _output.get():
-        return FileStorage(output)
+        return FileStorage(output, on_bytes=on_bytes)
     if settings.storage == "bunny":
-        return BunnyStorage(read_zone(settings), on_sent=on_sent)
-    return LocalStorage(settings.storage_dir, public_url=settings.public_url)
+        return BunnyStorage(read_zone(settings), on_bytes=on_bytes)
+    return LocalStorage(settings.storage_dir, public_url=settings.public_url, on_bytes=on_bytes)
 
 
 def check_storage(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import plan_job
@@ -58,6 +58,16 @@ def test_what_is_allowed_does_not_change_the_job(
         )
         keys.add(plan_job(request, probed, settings).job_key)
     assert len(keys) == 1
+
+
+def test_more_than_the_installation_takes_is_refused(
+    demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    source = source_of(demo_clip)
+    with pytest.raises(UnsupportedFormatError, match=r"more than 74 frames.*SEEDVR2_MAX_FRAMES"):
+        probe_source(source, "lanczos", tmp_path, settings_with(max_frames=74))
+    with pytest.raises(UnsupportedFormatError, match="longer than 2 s"):
+        probe_source(source, "lanczos", tmp_path, settings_with(max_video_seconds=2))
 
 
 def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path) -> None:

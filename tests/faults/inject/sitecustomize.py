@@ -9,6 +9,8 @@ hold        never returns, so that the process can be killed right there
 exit        ends the process with code 7
 fill        fills the disk of the mark's file and goes on
 enospc      raises what a full disk raises
+eio, estale raise what a bad disk, a network share raises
+slow        every call takes `call` milliseconds longer; no mark
 garbage     writes lines that are no events before every event (at something that the child's
             main module calls before its first event; no mark)
 small       makes 720p that many pixels (`call`), at seedvr2_core.planning.sizes:BUDGETS_PX; no mark
@@ -55,8 +57,9 @@ def act(what: str, mark: str) -> None:
     if what == "exit":
         print("leaving on purpose", file=sys.stderr, flush=True)
         os._exit(7)
-    if what == "enospc":
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if what in ("enospc", "eio", "estale"):
+        number = getattr(errno, what.upper())
+        raise OSError(number, os.strerror(number))
     while what == "hold":
         time.sleep(3600)
 
@@ -72,7 +75,9 @@ def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[...,
             with Path(fault["mark"]).open("ab") as stream:
                 stream.write(b".")
             return result
-        if fault["do"] == "garbage":
+        if fault["do"] == "slow":
+            time.sleep(fault["call"] / 1000)
+        elif fault["do"] == "garbage":
             make_noise(sys.modules["__main__"].Emitter)
         elif armed and next(calls) == fault["call"] and claim(fault["mark"]):
             act(fault["do"], fault["mark"])

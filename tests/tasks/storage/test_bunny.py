@@ -120,7 +120,7 @@ def test_waits_have_signs_of_life_and_an_end(
     monkeypatch.setattr(bunny, "_MAX_WAIT_SECONDS", 1.0)
     beats: list[tuple[int, int]] = []
     storage = BunnyStorage(
-        read_zone(edge.settings(tmp_path)), on_sent=lambda *sent: beats.append(sent)
+        read_zone(edge.settings(tmp_path)), on_bytes=lambda *sent: beats.append(sent)
     )
     edge.switch(refusals=[429, 429], refuse=["PUT"], retry_after=1)
     with pytest.raises(StorageError, match="429"):
@@ -131,7 +131,7 @@ def test_waits_have_signs_of_life_and_an_end(
 def test_progress_grows_to_the_whole(edge: Edge, path: Path, tmp_path: Path) -> None:
     sent: list[tuple[int, int]] = []
     storage = BunnyStorage(
-        read_zone(edge.settings(tmp_path)), on_sent=lambda *both: sent.append(both)
+        read_zone(edge.settings(tmp_path)), on_bytes=lambda *both: sent.append(both)
     )
     path.write_bytes(b"x" * (3 * 2**20 + 5))
     storage.put(path, "a.mp4")

@@ -1,0 +1,180 @@
+"""Reads mp4 files of our own making: segments and the joined file.
+
+Their times stand in the index. Whoever wants nothing else opens them with `index_only`: then the
+pictures' bytes are not fetched from the disk, and looking through a file of 20 GB takes a second.
+"""
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
+from seedvr2_core.video._container import open_container, time_base_of
+from seedvr2_core.video.info import EncoderSettings, VideoInfo
+
+_FETCHED_BYTES = 2**23
+"""The beginning of a file is read in any case: libav looks at the first pictures."""
+_BOX = struct.Struct(">I4s")
+_LARGE_BOX = struct.Struct(">I4sQ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPart:
+    """A committed segment."""
+
+    path: Path
+    first_pts: int
+    """Time of its first frame, in the source's ticks."""
+    num_frames: int
+
+
+class _IndexReader(FileReader):
+    """Gives the bytes of an mp4's media data as zeros, without reading them."""
+
+    def __init__(self, path: Path, *, on_bytes: OnBytes) -> None:
+        super().__init__(path, on_bytes=on_bytes)
+        self._media: list[range] = []
+        self._media = list(self._boxes(b"mdat"))
+
+    def _read(self, size: int) -> bytes:
+        position = self.tell()
+        for box in self._media:
+            if position in box:
+                self._file.seek(size := min(size, box.stop - position), os.SEEK_CUR)
+                return bytes(size)
+        return super()._read(size)
+
+    def _boxes(self, kind: bytes) -> Iterator[range]:
+        """Where the top-level boxes of a kind lie, after the part that is always fetched."""
+        position = 0
+        while position + _LARGE_BOX.size <= self.num_bytes:
+            self.seek(position)
+            head = self.read(_LARGE_BOX.size)
+            size, name = _BOX.unpack_from(head)
+            if size == 1:
+                size = _LARGE_BOX.unpack(head)[2]
+            if size < _BOX.size:  # it reaches to the end, or this is no mp4
+                size = self.num_bytes - position
+            stop = min(position + size, self.num_bytes)
+            if name == kind and stop > _FETCHED_BYTES:
+                yield range(max(position + _LARGE_BOX.size, _FETCHED_BYTES), stop)
+            position += size
+        self.seek(0)
+
+
+@contextlib.contextmanager
+def open_segment(
+    path: Path, *, index_only: bool = False, on_bytes: OnBytes = no_bytes
+) -> Iterator[InputContainer]:
+    """Open a segment or the joined file for the length of a `with` block.
+
+    Args:
+        path: the file.
+        index_only: packets have their times and sizes, and zeros for content.
+        on_bytes: called with the position and the file's length before every read.
+
+    Raises:
+        SegmentError: it is not there or no mp4.
+        FileReadError: the machine failed to read it, now or inside the block.
+    """
+    reader = _IndexReader if index_only else FileReader
+    try:
+        file = reader(path, on_bytes=on_bytes)
+    except OSError as error:
+        raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
+    with file:
+        try:
+            container = open_container(file, format_name="mp4")
+        except (av.error.FFmpegError, ValueError) as error:
+            raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
+        with container:
+            yield container
+        if file.failed:  # and the demuxer has swallowed it
+            raise file.failed
+
+
+def segment_packets(
+    part: JoinPart, container: InputContainer, time_base: Fraction
+) -> "Iterator[tuple[int, Packet[VideoStream]]]":
+    """(pts in the source's ticks, packet) of a segment in file order."""
+    stream = container.streams.video[0]
+    scale = time_base_of(stream) / time_base
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        ticks = None if packet.pts is None else packet.pts * scale
+        if ticks is None or ticks.denominator != 1:
+            raise SegmentError(
+                f"{part.path.name}: a frame has the time {ticks} ticks, expected a whole number; "
+                "redo the segment"
+            )
+        yield part.first_pts + ticks.numerator, packet
+
+
+def times_in_file_order(
+    segments: Sequence[JoinPart], settings: EncoderSettings, on_bytes: OnBytes
+) -> list[int]:
+    """Presentation times of all packets; checks frame counts and equal headers on the way."""
+    times: list[int] = []
+    header: bytes | None = None
+    time_base = Fraction(*settings.time_base)
+    for part in segments:
+        with open_segment(part.path, index_only=True, on_bytes=on_bytes) as container:
+            extradata = container.streams.video[0].codec_context.extradata
+            if header is not None and extradata != header:
+                raise SegmentError(
+                    f"{part.path.name}: its codec header differs from the first segment's; "
+                    "it was encoded with other settings"
+                )
+            header = extradata
+            own = [pts for pts, _ in segment_packets(part, container, time_base)]
+        if len(own) != part.num_frames or min(own, default=None) != part.first_pts:
+            raise SegmentError(
+                f"{part.path.name}: {len(own)} frames from {min(own, default=None)} on, expected "
+                f"{part.num_frames} from {part.first_pts}"
+            )
+        times += own
+    return times
+
+
+def check_joined(path: Path, info: VideoInfo, *, on_bytes: OnBytes = no_bytes) -> None:
+    """Check a joined file's packets against the source.
+
+    Raises:
+        SegmentError: frame count or a time differs, or decode times do not rise.
+        FileReadError: the machine failed to read it.
+    """
+    with open_segment(path, index_only=True, on_bytes=on_bytes) as container:
+        stream = container.streams.video[0]
+        scale = time_base_of(stream) / Fraction(*info.time_base)
+        shown: list[int] = []
+        last_dts: int | None = None
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            pts, dts = packet.pts, packet.dts
+            if (
+                pts is None
+                or dts is None
+                or dts > pts
+                or (last_dts is not None and dts <= last_dts)
+            ):
+                raise SegmentError(f"{path.name}: packet at pts {pts}, dts {dts} after {last_dts}")
+            last_dts = dts
+            if not packet.is_discard and (pts * scale).denominator == 1:
+                shown.append((pts * scale).numerator)
+    if sorted(shown) != list(info.pts):
+        raise SegmentError(
+            f"{path.name}: {len(shown)} frames whose times are not those of the source's "
+            f"{info.num_frames} frames"
+        )

@@ -1,0 +1,105 @@
+/* A disk that fails, for one file: LD_PRELOAD this and name the fault in the environment.
+ *
+ * BAD_DISK_FILE     absolute path of the file; the others are read as usual
+ * BAD_DISK_ERROR    errno of the read that fails, "short" (every read gives at most 777 bytes) or
+ *                   "slow" (every read takes BAD_DISK_READ milliseconds longer)
+ * BAD_DISK_READ     which read of a process fails, counted from 1
+ * BAD_DISK_PROCESS  which process it is, counted from 1 as they come to read the file
+ * BAD_DISK_MARK     a file that gets a byte from every process that reads the file, and whose
+ *                   name with ".done" exists when the read has failed
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static long process, count;
+
+static int concerns(int handle) {
+    const char *wanted = getenv("BAD_DISK_FILE");
+    char link[64], path[PATH_MAX];
+    ssize_t length;
+    if (!wanted)
+        return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", handle);
+    length = readlink(link, path, sizeof path - 1);
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return !strcmp(path, wanted);
+}
+
+/* The number of this process among those that read the file. */
+static long enter(const char *mark) {
+    struct stat status;
+    int handle = open(mark, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    long number = 0;
+    if (handle >= 0) {
+        if (write(handle, ".", 1) == 1 && !fstat(handle, &status))
+            number = status.st_size;
+        close(handle);
+    }
+    return number;
+}
+
+/* 0, or the errno with which this read fails; *most is the number of bytes it may give. */
+static int fault(int handle, size_t *most) {
+    const char *what = getenv("BAD_DISK_ERROR"), *mark = getenv("BAD_DISK_MARK");
+    const char *which = getenv("BAD_DISK_PROCESS"), *when = getenv("BAD_DISK_READ");
+    char done[PATH_MAX];
+    int number = 0, saved = errno;
+    if (!what || !mark || !concerns(handle)) {
+        errno = saved;
+        return 0;
+    }
+    pthread_mutex_lock(&lock);
+    if (!process)
+        process = enter(mark);
+    count++;
+    if (!strcmp(what, "short")) {
+        if (*most > 777)
+            *most = 777;
+    } else if (!strcmp(what, "slow")) {
+        usleep(1000 * atol(when));
+    } else if (process == atol(which) && count == atol(when)) {
+        number = atoi(what);
+        snprintf(done, sizeof done, "%s.done", mark);
+        close(open(done, O_WRONLY | O_CREAT, 0600));
+    }
+    pthread_mutex_unlock(&lock);
+    errno = saved;
+    return number;
+}
+
+ssize_t read(int handle, void *buffer, size_t size) {
+    static ssize_t (*real)(int, void *, size_t);
+    int number = fault(handle, &size);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "read");
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    return real(handle, buffer, size);
+}
+
+ssize_t pread64(int handle, void *buffer, size_t size, off64_t place) {
+    static ssize_t (*real)(int, void *, size_t, off64_t);
+    int number = fault(handle, &size);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pread64");
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    return real(handle, buffer, size, place);
+}
