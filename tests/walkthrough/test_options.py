@@ -68,6 +68,8 @@ def test_a_block_must_say_what_it_is_and_be_whole(tmp_path: Path, body: str, sai
 def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
     page = "```sh\na one  # comment\n# only a comment\nb two \\\n  three\nc '[{\n 1}]'\n```\n"
     (tmp_path / "page.md").write_text(page + "```text\nd\n```\n")
+    (tmp_path / "output.md").write_text("```\nmade: a.mp4\n```\n")
+    assert commands_of(tmp_path, "output.md") == []
     found = commands_of(tmp_path, "page.md")
     assert [command.bare for command in found] == ["a one", "b two three", "c [{\n 1}]"]
 
