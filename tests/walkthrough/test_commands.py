@@ -170,9 +170,12 @@ def test_ctrl_c_ends_the_service(reader_who_serves: Newcomer) -> None:
 def test_a_newcomer_makes_the_environment(tmp_path: Path, site: VideoServer) -> None:
     """The same with the environment that `make` installs; needs a package index and 3 GB."""
     reader = new_reader(tmp_path, site)
-    demo = reader.run(Command("README.md", 0, "make demo"))
-    assert demo.returncode == 0, demo.stderr
-    assert Path(demo.stdout.split()[-1]).stat().st_size
-    for command in all_commands():
-        if not any(word in command.text for word in SERVICE):
-            check(reader, command)
+    try:
+        demo = reader.run(Command("README.md", 0, "make demo"))
+        assert demo.returncode == 0, demo.stderr
+        assert Path(demo.stdout.split()[-1]).stat().st_size
+        for command in all_commands():
+            if not any(word in command.text for word in SERVICE):
+                check(reader, command)
+    finally:
+        shutil.rmtree(reader.clone)  # pytest would keep three of them

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.pages.commands import PAGES, commands_of, inline_commands
+from tests.kits.pages.commands import PAGES, Command, commands_of, inline_commands
 from tests.kits.pages.judge import PROGRAMS, UnknownPartError, judge
+from tests.kits.pages.newcomer import Newcomer
 from tests.kits.processes import ROOT
 from tests.walkthrough.test_commands import NOT_RUN
 
@@ -67,5 +68,28 @@ def test_a_block_must_say_what_it_is_and_be_whole(tmp_path: Path, body: str, sai
 def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
     page = "```sh\na one  # comment\n# only a comment\nb two \\\n  three\nc '[{\n 1}]'\n```\n"
     (tmp_path / "page.md").write_text(page + "```text\nd\n```\n")
+    (tmp_path / "output.md").write_text("```\nmade: a.mp4\n```\n")
+    assert commands_of(tmp_path, "output.md") == []
     found = commands_of(tmp_path, "page.md")
     assert [command.bare for command in found] == ["a one", "b two three", "c [{\n 1}]"]
+
+
+def test_a_newcomer_carries_over_what_a_reader_would(tmp_path: Path) -> None:
+    """Variables within a block; from block to block only ids, tokens and what they were told."""
+    first, second = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "ab")
+    reader = Newcomer(tmp_path, tmp_path / "home", {"https://example.org/": "http://here/"})
+
+    def said(text: str, block: int = 0) -> str:
+        return reader.run(Command("page.md", block, text)).stdout.strip()
+
+    said("A='two words'; export B=b")
+    assert said('echo "$A" $B; false') == "two words b"
+    assert reader.run(Command("page.md", 0, "false")).returncode == 1
+    assert said('echo "$A$B"', block=1) == ""
+    assert said(f"echo job {first} made") == f"job {first} made"
+    assert said("echo $JOB", block=1) == first
+    said(f"JOB=$(echo {second})")
+    assert said("echo $JOB") == said("echo $JOB", block=1) == second
+    said("echo 'token (for the caller):   secret'; echo 'prefect CLI: export C=c D=\"$(echo d)\"'")
+    assert said("echo $TOKEN $C$D https://example.org/a.mp4", 2) == "secret cd http://here/a.mp4"
+    assert "seedvr2" not in said("command -v seedvr2 prefect")

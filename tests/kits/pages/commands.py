@@ -1,7 +1,8 @@
 """The shell commands that a page shows: in blocks marked `sh`, and inside sentences.
 
-A block says in its first line what it is: `sh` for commands that a reader may paste, another word
-(`text`, `json`) for what a reader only reads. So nothing has to guess.
+A block that is marked `sh` holds commands that a reader may paste. Any other block is for reading;
+one in which a line begins as a command does must say so (`text`, `json`), so that no command is
+left out by mistake.
 """
 
 import re
@@ -14,6 +15,10 @@ PAGES = ("README.md", "docs/tutorial.md", "docs/operations.md")
 """The pages whose commands somebody pastes, in the order of reading."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+_COMMAND = re.compile(
+    r"^(\.venv/bin/|[A-Z][A-Z0-9_]+=|(seedvr2|make|prefect|python|curl|docker|git|bash|export) )",
+    re.M,
+)
 _ASSIGNMENT = re.compile(r"^\w+=")
 
 
@@ -47,7 +52,7 @@ def commands_of(root: Path, page: str) -> list[Command]:
     """
     found: list[Command] = []
     for block, (kind, body) in enumerate(_BLOCK.findall((root / page).read_text())):
-        if not kind:
+        if not kind and _COMMAND.search(body):
             raise ValueError(
                 f"{page}: a block must say what it is; put ```sh or ```text above {body[:40]!r}"
             )

@@ -100,7 +100,7 @@ def _prefect(words: list[str]) -> None:
 def _make(words: list[str]) -> None:
     for word in words:
         name, is_variable, _ = word.partition("=")
-        wanted = rf"\$\({name}\)" if is_variable else rf"^{re.escape(name)}:"
+        wanted = rf"\b{name}\b" if is_variable else rf"^{re.escape(name)}:"
         if not re.search(wanted, _MAKEFILE, re.M):
             raise UnknownPartError(f"the Makefile knows no {word!r}")
 

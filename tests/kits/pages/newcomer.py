@@ -112,10 +112,19 @@ class Newcomer:
         for word, value in self._filled.items():
             text = text.replace(word, value)
         variables = self._home / f"{command.page.replace('/', '-')}-{command.block}.sh"
-        known = f"[ ! -e '{variables}' ] || . '{variables}'"
-        keep = f"declare -p | grep -Ev '^declare -[a-zA-Z-]*r' > '{variables}'"
+        job = self._home / "job"
+        lines = [
+            *self._exports,
+            f"[ ! -e '{variables}' ] || . '{variables}'",
+            f"JOB='{self.environment.get('JOB', '')}'",
+            text,
+            "code=$?",
+            f"declare -p | grep -Ev '^declare -[a-zA-Z-]*r' > '{variables}'",
+            f"echo $JOB > '{job}'",  # a command may have put it there instead of printing it
+            "exit $code",
+        ]
         done = subprocess.run(
-            ["bash", "-c", "\n".join([*self._exports, known, text, "code=$?", keep, "exit $code"])],
+            ["bash", "-c", "\n".join(lines)],
             cwd=self.clone,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -124,7 +133,7 @@ class Newcomer:
             timeout=_COMMAND_SECONDS,
         )
         print(f"{text}\n-> {done.returncode}\n{done.stdout}\n{done.stderr}")
-        self._remember(done.stdout)
+        self._remember(job.read_text() + done.stdout)
         return done
 
     def serve(self, text: str) -> None:
