@@ -29,7 +29,7 @@ class Meaning:
     may_requeue: bool = False
     """Another attempt can succeed."""
     watch: Literal["sign", "wait", "stall limit"] = "wait"
-    """How long nothing must happen before the run counts as lost: two of the times in which its
+    """How long nothing must happen before the run counts as lost: three of the times in which its
     process shows a sign of life, the setting `recover_wait_seconds`, or the run's own stall limit
     and `recover_margin_seconds`."""
     beat_refutes: bool = False

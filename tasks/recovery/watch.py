@@ -18,6 +18,12 @@ from tasks.settings import get_settings
 from tasks.step import step
 
 _POLL_SECONDS = 2.0
+_WRITE_SECONDS = 6.0
+"""How often the watcher itself writes to the server, to see whether others can."""
+_SLOW_SECONDS = 5.0
+"""A server that takes so long for a write and a read may not have taken a sign of life."""
+_SIGNS = 3.0
+"""How many signs of life a process must miss while it is watched to count as gone."""
 _LATEST_LOOK_SECONDS = 6 * 3600.0
 """Longest time between two looks at a run that is at work."""
 _BRING_BACK_SECONDS = 600.0
@@ -94,27 +100,34 @@ def _watch_seconds(report: RunReport) -> float:
     if report.meaning.watch == "stall limit":
         return (report.stall_limit_seconds or 0.0) + settings.recover_margin_seconds
     if report.meaning.watch == "sign" and report.alive_seconds is not None:
-        return min(2 * report.alive_seconds, settings.recover_wait_seconds)
+        return min(_SIGNS * report.alive_seconds, settings.recover_wait_seconds)
     return settings.recover_wait_seconds
 
 
 def _watch(report: RunReport, seconds: float) -> RunReport:
     """Look again and again until something happens, or until nothing has happened for so long.
 
-    A server that does not answer proves nothing about the run: the time starts anew.
+    A server that does not answer, or that takes long to read or to write, proves nothing about the
+    run, whose process writes to it too: the time starts anew.
     """
     logger = get_run_logger()
     logger.info("%s: watching for %g s", report.verdict, seconds)
-    _say_until(seconds)
-    quiet_since, seen = time.monotonic(), report
+    quiet_since, wrote, seen = time.monotonic(), -_WRITE_SECONDS, report
     while time.monotonic() - quiet_since < seconds:
         time.sleep(min(_POLL_SECONDS, seconds))
+        asked = time.monotonic()
         try:
+            if asked - wrote > _WRITE_SECONDS:
+                _say_until(seconds)
+                wrote = time.monotonic()
             seen = read_report(report.run_id)
         except (httpx.HTTPError, PrefectException, OSError) as error:
             logger.warning("the API does not answer, watching starts anew: %s", error)
             quiet_since = time.monotonic()
             continue
+        if time.monotonic() - asked > _SLOW_SECONDS:
+            logger.warning("the API is slow, watching starts anew")
+            quiet_since = time.monotonic()
         if seen.state_id != report.state_id:
             return seen
         if _refuted(report, seen):

@@ -1,5 +1,6 @@
 """Runs that `recover` leaves alone: they are alive, have ended, or only have to be waited for."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from prefect.states import (
 
 from flows.recover import REPORT_KEY, recover
 from seedvr2_core.errors import InvalidRequestError
+from tasks.recovery import watch
 from tasks.recovery.states import MARK
 from tasks.run.appointments import LABEL_RECOVERIES
 from tasks.settings import Settings, use_settings
@@ -73,6 +75,32 @@ def test_a_run_whose_process_renews_its_record_while_it_is_watched_is_alive(
     at_second_look(lambda: job.beat(alive_every="10.0"))
     assert recovered(job) == "alive: Running; it beats"
     assert job.state.startswith("Running")
+
+
+def test_a_server_that_is_slow_to_write_proves_nothing(
+    settings: Settings,
+    job: LostRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run's process could not write either; once the server is quick, it shows its sign."""
+    use_settings(settings.model_copy(update={"recover_silent_seconds": 0.01}))
+    monkeypatch.setattr(watch, "_SLOW_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "_WRITE_SECONDS", 0.0)
+    job.beat(alive_every="10.0")
+    time.sleep(0.1)
+    real, writes = watch._say_until, itertools.count(1)
+
+    def say_until(seconds: float) -> None:
+        number = next(writes)
+        if number < 3:
+            time.sleep(0.6)
+        if number == 3:
+            job.beat(alive_every="10.0")
+        real(seconds)
+
+    monkeypatch.setattr(watch, "_say_until", say_until)
+    assert recovered(job) == "alive: Running; it beats"
+    assert next(writes) == 4
 
 
 @pytest.mark.soak
