@@ -4,6 +4,8 @@ from typing import Any
 
 import httpx
 
+from tests.kits.server import eventually
+
 
 def everything(api: httpx.Client) -> dict[str, dict[str, Any]]:
     """All pools, deployments and automations by name."""
@@ -29,6 +31,11 @@ def post(api: httpx.Client, path: str, body: object = None) -> Any:
     return response.json() if response.content else None
 
 
+def patch(api: httpx.Client, path: str, json: object) -> None:
+    """PATCH, again while the server is busy."""
+    eventually(lambda: api.patch(path, json=json).is_success, f"PATCH {path}", seconds=60)
+
+
 def runs_of(api: httpx.Client, deployment: str) -> list[dict[str, Any]]:
     """Runs of a deployment."""
     wanted = {"any_": [deployments(api)[deployment]["id"]]}
@@ -47,23 +54,23 @@ def set_by_an_operator(api: httpx.Client) -> None:
     variables = template["variables"]["properties"]
     variables["mem_limit"]["default"] = "200g"
     variables["env"]["default"]["TZ"] = "Europe/Berlin"
-    assert api.patch("/work_pools/h100", json={"base_job_template": template}).is_success
+    patch(api, "/work_pools/h100", json={"base_job_template": template})
     post(api, "/work_pools/h100/queues", {"name": "urgent"})
     h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/auto"))
     reference = {"OUR_KEY": "{{ prefect.blocks.secret.seedvr2-callback-secret }}"}
     job_variables = h100["job_variables"] | {"env": reference, "shm_size": "16g"}
     changes = {"job_variables": job_variables, "concurrency_limit": 2} | H100_QUEUE
-    assert api.patch(f"/deployments/{h100['id']}", json=changes).is_success
-    assert api.patch(f"/deployments/{recover['id']}", json={"paused": True}).is_success
+    patch(api, f"/deployments/{h100['id']}", json=changes)
+    patch(api, f"/deployments/{recover['id']}", json={"paused": True})
     schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
-    assert api.patch(schedule, json={"active": False}).is_success
+    patch(api, schedule, json={"active": False})
 
 
 def resume(api: httpx.Client) -> None:
     """For the tests that follow: deployments that are stopped start nothing."""
     recover = deployments(api)["recover/auto"]
-    api.patch(f"/deployments/{recover['id']}", json={"paused": False})
+    patch(api, f"/deployments/{recover['id']}", json={"paused": False})
     schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
-    api.patch(schedule, json={"active": True})
+    patch(api, schedule, json={"active": True})
     h100 = deployments(api)["upscale/h100"]
-    api.patch(f"/deployments/{h100['id']}", json=H100_QUEUE | {"work_queue_name": "default"})
+    patch(api, f"/deployments/{h100['id']}", json=H100_QUEUE | {"work_queue_name": "default"})

@@ -31,6 +31,8 @@ def test_children_that_read_strangers_videos_get_no_keys(monkeypatch: pytest.Mon
     secret = (
         *("BUNNY_STORAGE_KEY", "SEEDVR2_BUNNY_STORAGE_KEY", "SEEDVR2_BUNNY_TOKEN_KEY"),
         *("SEEDVR2_EDGE_KEY", "SEEDVR2_GATEWAY_TOKEN", "SEEDVR2_CALLBACK_SECRET"),
+        *("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
     )
     for name in secret:
         monkeypatch.setenv(name, "zone-password-0123456789")
