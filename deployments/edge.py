@@ -5,7 +5,7 @@ Our storage client therefore works with the edge and with Bunny alike. The stora
 side is /<path>: GET and HEAD with Range. Both sides show the same folder; names that begin with a
 dot do not exist for them. Files are streamed from and to disk.
 
-    SEEDVR2_EDGE_KEY=... python -m deployments.edge --port 9000 --root DIR
+    SEEDVR2_EDGE_KEY=... python -P -m deployments.edge --port 9000 --root DIR
 """
 
 import asyncio

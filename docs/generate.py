@@ -42,6 +42,11 @@ REQUEST_COMMANDS = ("upscale", "plan", "submit")
 
 OTHER_VARIABLES = (
     ("PREFECT_API_URL", "Prefect server that records the runs; `seedvr2 serve` does not use it."),
+    ("PREFECT_API_AUTH_STRING", "user:password that clients of the Prefect server show to it."),
+    (
+        "PREFECT_SERVER_API_AUTH_STRING",
+        "user:password that a Prefect server asks for; `seedvr2 serve` makes one if it is not set.",
+    ),
     ("PREFECT_HOME", "Folder of Prefect's own database where the server is not PostgreSQL."),
     ("SEEDVR2_GPU", "Docker workers: index or UUID of the GPU that the worker's runs get."),
     ("SEEDVR2_WORK_VOLUME", "Docker workers: volume or folder of the work directory."),

@@ -3,7 +3,7 @@
 This is for programs that are not ours: Prefect's worker, its flow runs and its commands. We ask the
 kernel for it before the module is loaded, so the program is attached from its first moment on.
 
-    python -m deployments.host.attached --parent=PID MODULE ARGUMENTS...
+    python -P -m deployments.host.attached --parent=PID MODULE ARGUMENTS...
 """
 
 import os

@@ -1,7 +1,8 @@
 """What we start imports nothing from the folder that it is started in.
 
 Each test works in a folder with files that are named like modules that we, Prefect or the standard
-library import. Each of them notes that it was executed, then fails.
+library import. Each of them notes that it was executed, then fails. The environment names a proxy
+for everything: our own servers must be reached without it.
 """
 
 import json
@@ -49,6 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # which must go on working
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # which cannot reach our own servers
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     yield folder
     note = folder / "executed.txt"
     assert not note.exists(), note.read_text()

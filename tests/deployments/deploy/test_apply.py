@@ -20,6 +20,15 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from deployments.deploy import apply
 from seedvr2_core.errors import InvalidRequestError
+from tests.kits.deployed import (
+    OPERATORS,
+    deployments,
+    everything,
+    post,
+    resume,
+    runs_of,
+    set_by_an_operator,
+)
 from tests.kits.server import Alerts, eventually, prefect_server
 
 ROOT = Path(__file__).parents[3]
@@ -79,30 +88,6 @@ def deployed(api: httpx.Client, environment: dict[str, str]) -> httpx.Client:
     done = command("deploy", environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return api
-
-
-def everything(api: httpx.Client) -> dict[str, dict[str, Any]]:
-    """All pools, deployments and automations by name."""
-    return {
-        kind: {item["name"]: item for item in post(api, f"/{kind}/filter")}
-        for kind in ("work_pools", "automations")
-    } | {"deployments": deployments(api)}
-
-
-def deployments(api: httpx.Client) -> dict[str, Any]:
-    """All deployments by full name."""
-    flows = {flow["id"]: flow["name"] for flow in post(api, "/flows/filter")}
-    found = post(api, "/deployments/filter")
-    by_name = {f"{flows[item['flow_id']]}/{item['name']}": item for item in found}
-    assert len(by_name) == len(found)
-    return by_name
-
-
-def post(api: httpx.Client, path: str, body: object = None) -> Any:
-    """POST and read."""
-    response = api.post(path, json={} if body is None else body)
-    assert response.is_success, response.text
-    return response.json() if response.content else None
 
 
 def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
@@ -204,40 +189,6 @@ def test_once_more_changes_nothing_that_an_operator_set(
     resume(deployed)
 
 
-OPERATORS = ("job_variables", "paused", "concurrency_limit", "work_queue_name", "work_pool_name")
-
-
-H100_QUEUE = {"work_pool_name": "h100", "work_queue_name": "urgent"}
-
-
-def set_by_an_operator(api: httpx.Client) -> None:
-    """What an operator sets in the UI, on a pool and on deployments."""
-    template = api.get("/work_pools/h100").json()["base_job_template"]
-    variables = template["variables"]["properties"]
-    variables["mem_limit"]["default"] = "200g"
-    variables["env"]["default"]["TZ"] = "Europe/Berlin"
-    assert api.patch("/work_pools/h100", json={"base_job_template": template}).is_success
-    post(api, "/work_pools/h100/queues", {"name": "urgent"})
-    h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/auto"))
-    reference = {"OUR_KEY": "{{ prefect.blocks.secret.seedvr2-callback-secret }}"}
-    job_variables = h100["job_variables"] | {"env": reference, "shm_size": "16g"}
-    changes = {"job_variables": job_variables, "concurrency_limit": 2} | H100_QUEUE
-    assert api.patch(f"/deployments/{h100['id']}", json=changes).is_success
-    assert api.patch(f"/deployments/{recover['id']}", json={"paused": True}).is_success
-    schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
-    assert api.patch(schedule, json={"active": False}).is_success
-
-
-def resume(api: httpx.Client) -> None:
-    """For the tests that follow: deployments that are stopped start nothing."""
-    recover = deployments(api)["recover/auto"]
-    api.patch(f"/deployments/{recover['id']}", json={"paused": False})
-    schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
-    api.patch(schedule, json={"active": True})
-    h100 = deployments(api)["upscale/h100"]
-    api.patch(f"/deployments/{h100['id']}", json=H100_QUEUE | {"work_queue_name": "default"})
-
-
 def test_the_sites_keys_are_in_secret_blocks_and_pools_refer_to_them(
     deployed: httpx.Client,
 ) -> None:
@@ -284,12 +235,6 @@ def request_event(api: httpx.Client, label: str, /, **payload: object) -> None:
     """Ask for a job by an event."""
     resource = {"prefect.resource.id": f"upscale.request.{uuid4()}", "resolution": label}
     send(api, "upscale.requested", resource, payload=payload)
-
-
-def runs_of(api: httpx.Client, deployment: str) -> list[dict[str, Any]]:
-    """Runs of a deployment."""
-    wanted = {"any_": [deployments(api)[deployment]["id"]]}
-    return post(api, "/flow_runs/filter", {"flow_runs": {"deployment_id": wanted}})
 
 
 def test_an_event_starts_a_job_on_the_right_pool_with_typed_parameters(
