@@ -25,7 +25,7 @@ _AGAIN_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 """Long, because the gateway syncs a file of many gigabytes to disk before it answers."""
 _AWAY = (408, 429, 502, 503, 504)
-_CALLERS_MISTAKE = (400, 401, 403, 404, 409, 413, 415, 421, 422)
+_CALLERS_MISTAKE = (400, 401, 403, 404, 413, 415, 421, 422)
 
 Answer = dict[str, Any]
 

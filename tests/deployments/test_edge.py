@@ -219,6 +219,15 @@ def test_nothing_outside_the_folder_is_ever_written(
     assert not (root / ".hidden2").exists()
 
 
+@pytest.mark.parametrize("side", ["GET /clip.mp4", "PUT /zone/clip.mp4", "DESCRIBE /zone/clip.mp4"])
+def test_a_foreign_host_is_refused_on_both_sides(edge: EdgeProcess, side: str) -> None:
+    head = f"{side} HTTP/1.1\r\nHost: evil.test\r\nAccessKey: {KEY}\r\nConnection: close\r\n\r\n"
+    answer = edge.raw(head)
+    assert answer.startswith(b"HTTP/1.1 421 ")
+    assert b"SEEDVR2_ALLOWED_HOSTS" in answer
+    assert b"access-control" not in answer.lower()
+
+
 def test_a_body_that_ends_early_leaves_nothing(edge: EdgeProcess, root: Path) -> None:
     host, port = edge.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:

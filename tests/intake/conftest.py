@@ -1,6 +1,7 @@
 """What every hostile case is given, and what must hold after each: the canary saw nobody."""
 
 import logging
+import resource
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +17,28 @@ from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, use_settings
 from tasks.sources import obtain_source
 from tests.kits.http.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
+
+OWN_GROWTH_KIB = 32 * 1024
+"""What one case may add to the largest size of this process, which stands for the flow process."""
+CHILD_KIB = 300 * 1024
+"""How large a child may grow that reads a hostile file."""
+
+
+@pytest.fixture(autouse=True)
+def _memory_stays_bounded() -> Iterator[None]:
+    """No source, however hostile, makes a process large.
+
+    The kernel records the largest size that a process ever had, so what other tests have needed
+    before does not count.
+    """
+    own, children = _peak_kib(resource.RUSAGE_SELF), _peak_kib(resource.RUSAGE_CHILDREN)
+    yield
+    assert _peak_kib(resource.RUSAGE_SELF) <= own + OWN_GROWTH_KIB
+    assert _peak_kib(resource.RUSAGE_CHILDREN) <= max(children, CHILD_KIB)
+
+
+def _peak_kib(whose: int) -> int:
+    return resource.getrusage(whose).ru_maxrss
 
 
 @pytest.fixture
