@@ -106,11 +106,10 @@ class Heartbeat(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed(Event):
-    """How far the work on the segments that were asked for is. A heartbeat tells that the child is
-    alive; this tells that it gets ahead."""
+    """How far the work is. A heartbeat says that the child is alive; this, that it gets ahead."""
 
     restored: int
-    """Frames that the engine has made."""
+    """Frames that the engine has made, of the segments that were asked for."""
     work: float
     """The same, with what is done of the frames that the engine is making now, in frames."""
     encoded: int
