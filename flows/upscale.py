@@ -16,6 +16,7 @@ from tasks.probe import probe
 from tasks.run import keep_record
 from tasks.run.callback import call_back, check_callback
 from tasks.run.record import DELIVERY_SECONDS
+from tasks.run.routing import check_pool
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
@@ -24,7 +25,6 @@ from tasks.schemas import (
     Resolution,
     StitchMode,
     UpscaleResult,
-    check_pool,
     check_request,
 )
 from tasks.settings import get_settings

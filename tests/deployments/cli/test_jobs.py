@@ -1,4 +1,4 @@
-"""`seedvr2 submit`, `status`, `jobs`, `cancel` and `logs` against a real gateway and Prefect server.
+"""The commands that talk to a gateway, against a real one and a real Prefect server.
 
 Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """
