@@ -21,6 +21,7 @@ from tasks.run.callback import call_back, check_callback
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
+from tasks.run.routing import check_pool
 from tasks.run.termination import termination_heard
 from tasks.schemas import (
     ColorCorrection,
@@ -32,7 +33,6 @@ from tasks.schemas import (
     Text,
     UpscaleRequest,
     UpscaleResult,
-    check_pool,
     check_request,
 )
 from tasks.settings import get_settings

@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
-from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, budget_name
+from seedvr2_core.planning.sizes import meant_resolution
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
@@ -233,20 +233,6 @@ def check_request(**parameters: object) -> UpscaleRequest:
         raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
 
 
-def check_pool(resolution: str) -> None:
-    """Refuse a run whose resolution this worker pool does not make.
-
-    Raises:
-        InvalidRequestError: which resolutions the pool makes.
-    """
-    allowed = get_settings().resolutions
-    if budget_name(resolution) not in allowed:
-        raise InvalidRequestError(
-            f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
-            "deployment for that resolution"
-        )
-
-
 _NOT_SHOWN = ("video_url", "video_base64", "callback_url")
 """Fields whose value is repeated in no message, because it may hold a secret or be huge."""
 
@@ -264,24 +250,15 @@ def _sentence(error: object) -> str:
     return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
 
 
-_OTHER_NAMES = {
-    **dict.fromkeys(("hd", "1280x720"), "720p"),
-    **dict.fromkeys(("fhd", "fullhd", "full-hd", "1920x1080"), "1080p"),
-    **dict.fromkeys(("qhd", "1440", "1440p", "2560x1440"), "2k"),
-    **dict.fromkeys(("uhd", "2160", "2160p", "3840x2160"), "4k"),
-}
-"""What people call our resolutions."""
-
-
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
-    if field not in ("resolution", "model"):
-        return ""
-    known = offered_models() if field == "model" else [*BUDGETS_PX, *SHORT_SIDES_PX]
-    name = given.lower().strip()
-    close = [_OTHER_NAMES[name]] if field == "resolution" and name in _OTHER_NAMES else []
-    close = close or difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    meant: str | None = None
+    if field == "resolution":
+        meant = meant_resolution(given)
+    elif field == "model":
+        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
+        meant = next(iter(close), None)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 class FetchedSource(Record):

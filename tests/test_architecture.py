@@ -34,7 +34,8 @@ SHOWN = {
     "seedvr2_core.files": "read_record write_record file_sha256 hold_lock",
 }
 """Package -> the names that its `__init__` shows; production code imports them from there."""
-FACES = {"seedvr2_core", *SHOWN}
+FACES = {"seedvr2_core", "deployments", *SHOWN}
+"""Packages with code in their `__init__`; that of deployments runs before Prefect is imported."""
 
 MAX_MODULES = 14
 MAX_FILE_LINES = 400

@@ -1,5 +1,6 @@
 """How large the output picture is, and what the output file is called."""
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -30,6 +31,22 @@ MAX_BUDGETS = 4
 """Times the budget that a picture may have whose shorter side is given."""
 OUTPUT_ENDINGS = (".mp4",)
 """Endings of the files that we write; another one would promise another container."""
+
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("hd", "1280x720"), "720p"),
+    **dict.fromkeys(("fhd", "fullhd", "full-hd", "1920x1080"), "1080p"),
+    **dict.fromkeys(("qhd", "1440", "1440p", "2560x1440"), "2k"),
+    **dict.fromkeys(("uhd", "2160", "2160p", "3840x2160"), "4k"),
+}
+"""What people call our resolutions."""
+
+
+def meant_resolution(given: str) -> str | None:
+    """The resolution that was probably meant by an unknown name; None if none is close."""
+    name = given.lower().strip()
+    close = difflib.get_close_matches(name, [*BUDGETS_PX, *SHORT_SIDES_PX], n=1)
+    return _OTHER_NAMES.get(name) or next(iter(close), None)
 
 
 def budget_name(resolution: str) -> str:

@@ -50,6 +50,20 @@ def names_of(budgets: Sequence[str]) -> list[str]:
     return [*budgets, *(short for short, budget in BUDGET_NAMES.items() if budget in budgets)]
 
 
+def check_pool(resolution: str) -> None:
+    """Refuse a run whose resolution this worker pool does not make.
+
+    Raises:
+        InvalidRequestError: which resolutions the pool makes.
+    """
+    allowed = get_settings().resolutions
+    if budget_name(resolution) not in allowed:
+        raise InvalidRequestError(
+            f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
+            "deployment for that resolution"
+        )
+
+
 def route_key(run_id: UUID | str) -> str:
     """Idempotency key of the job that a `route` run creates; with it a retry finds the same job."""
     return f"route:{run_id}"

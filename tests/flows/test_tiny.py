@@ -76,6 +76,8 @@ class Finished:
     def copy_to(self, work_dir: Path) -> Path:
         """Let this process work on a copy of the job, whose output is lost; its directory."""
         shutil.copytree(self.work_dir / "jobs", work_dir / "jobs")
+        for record in work_dir.glob("jobs/*/result.json"):
+            record.write_text(record.read_text().replace(str(self.work_dir), str(work_dir)))
         return offer_tiny(work_dir) / "jobs" / self.result.job_key
 
 

@@ -1,4 +1,4 @@
-"""The job commands (`submit`, `status`, `jobs` ...) against a real gateway and Prefect server.
+"""The commands that talk to a gateway, against a real one and a real Prefect server.
 
 Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """

@@ -9,6 +9,7 @@ from seedvr2_core.planning.sizes import (
     BUDGETS_PX,
     SHORT_SIDES_PX,
     budget_name,
+    meant_resolution,
     output_name,
     size_for,
     size_note,
@@ -68,3 +69,14 @@ def test_names_of_files_have_no_colon() -> None:
     assert (
         output_name("a b.mp4", "short:720", "0123456789abcdef") == "a_b_short720_0123456789ab.mp4"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *(("1080", "1080p"), (" UHD ", "4k"), ("1440p", "2k"), ("short:700", "short:720")),
+        *(("8k", None), ("", None), ("large", None)),
+    ],
+)
+def test_what_was_meant(given: str, meant: str | None) -> None:
+    assert meant_resolution(given) == meant
