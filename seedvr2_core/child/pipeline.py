@@ -185,7 +185,13 @@ class Pipeline:
         for run in runs:
             wanted = self._session.reads(run.shot, run.pieces).frames
             source, video = self._job.source, self._plan.video
-            for frame in read_frames(source, video, wanted.start, wanted.stop):
+            for frame in read_frames(
+                source,
+                video,
+                wanted.start,
+                wanted.stop,
+                on_bytes=lambda done, total: self._job.events.beat("decode", 0, 0),
+            ):
                 self._decoded.put(frame)
                 self._job.events.beat("decode", frame.index + 1 - wanted.start, len(wanted))
             self._decoded.put(None)

@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video._container import decode_pictures, open_source, thread_kind
@@ -34,7 +35,9 @@ _ALWAYS_MENDED = 3
 _UNMATCHED = -1
 
 
-def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[Frame]:
+def read_frames(
+    path: Path, info: VideoInfo, start: int, stop: int, *, on_bytes: OnBytes = no_bytes
+) -> Iterator[Frame]:
     """Yield the presented frames [start, stop), lazily.
 
     Args:
@@ -42,6 +45,8 @@ def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[
         info: from `probe_video`.
         start: index of the first frame.
         stop: index after the last frame, <= info.num_frames.
+        on_bytes: called before every read of the file, also on the way to the first frame, which
+            may be long: not every file can be read from its middle.
 
     Yields:
         Frames in order: uint8 R'G'B' full range, rotation applied, pts = info.pts[index].
@@ -49,6 +54,7 @@ def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[
     Raises:
         InvalidVideoError: more than 25 frames in a row, or 5 % of the file's (but at
             least 3), cannot be decoded.
+        FileReadError: the machine failed to read the file.
         ValueError: the range does not lie in the file.
     """
     if not 0 <= start <= stop <= info.num_frames:
@@ -56,12 +62,12 @@ def read_frames(path: Path, info: VideoInfo, start: int, stop: int) -> Iterator[
     if start == stop:
         return
     convert = _Converter(info)
-    for index, picture in read_pictures(path, info, start, stop):
+    for index, picture in read_pictures(path, info, start, stop, on_bytes):
         yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
 
 
 def read_pictures(
-    path: Path, info: VideoInfo, start: int, stop: int
+    path: Path, info: VideoInfo, start: int, stop: int, on_bytes: OnBytes = no_bytes
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(index, decoded picture as coded) of the presented frames [start, stop), gaps mended.
 
@@ -69,7 +75,7 @@ def read_pictures(
         InvalidVideoError: as `read_frames`.
     """
     mender = _Mender(path, info)
-    pictures = _pictures_near(path, info, start, stop)
+    pictures = _pictures_near(path, info, start, stop, on_bytes)
     for index, picture, delivered in _without_gaps(pictures, start, stop):
         mender.count(index, delivered=delivered)
         yield index, picture
@@ -155,32 +161,32 @@ class _Converter:
 
 
 def _pictures_near(
-    path: Path, info: VideoInfo, start: int, stop: int
+    path: Path, info: VideoInfo, start: int, stop: int, on_bytes: OnBytes
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decoded pictures with their frame index, rising, from at or before `start` on."""
     index = start - 1
-    for index, picture in _decoded_near(path, info, start, threads="AUTO"):
+    for index, picture in _decoded_near(path, info, start, on_bytes, threads="AUTO"):
         yield index, picture
     if index + 1 >= stop:
         return
     # With frame threads a broken packet near the end also loses the pictures after it, because PyAV
     # stops draining at the error. With slice threads every picture comes that can be decoded.
     first = index + 1
-    for index, picture in _decoded_near(path, info, first, threads="SLICE"):
+    for index, picture in _decoded_near(path, info, first, on_bytes, threads="SLICE"):
         if index >= first:
             yield index, picture
 
 
 def _decoded_near(
-    path: Path, info: VideoInfo, start: int, *, threads: str
+    path: Path, info: VideoInfo, start: int, on_bytes: OnBytes, *, threads: str
 ) -> Iterator[tuple[int, VideoFrame]]:
     """One pass of decoding, beginning at a key frame at or before `start`."""
     if not info.seekable:
-        with open_source(path) as container:
+        with open_source(path, on_bytes=on_bytes) as container:
             yield from enumerate(decode_pictures(container, _video(container, info, threads)))
         return
     for target in _targets(info, start):
-        with open_source(path) as container:
+        with open_source(path, on_bytes=on_bytes) as container:
             stream = _video(container, info, threads)
             if target is not None and not _seek(container, stream, target):
                 continue

@@ -1,11 +1,14 @@
 """The verify task: the storage's word against the upload's, and what the public address shows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from seedvr2_core.errors import NotServedError, StorageError
-from tasks.schemas import JoinedVideo, StoredVideo
+from tasks.run.record import JobProgress, shown_to
+from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
+from tasks.settings import Settings
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
@@ -24,6 +27,32 @@ def stored(settings_with, video: JoinedVideo) -> StoredVideo:
 
 def test_intact(stored: StoredVideo, video: JoinedVideo) -> None:
     assert verify.fn(stored, video) == stored
+
+
+class Details:
+    """Follows a job and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def planned(self, job: PlannedJob) -> None:
+        pass
+
+    def progressed(self, progress: JobProgress) -> None:
+        self.seen.append((progress.phase, progress.detail))
+
+
+def test_reading_every_byte_of_a_copy_has_signs_of_life(
+    settings_with: Callable[..., Settings], video: JoinedVideo
+) -> None:
+    settings_with()
+    details = Details()
+    with shown_to(details):
+        stored = upload.fn(video, "a.mp4")
+        verify.fn(stored, video)
+    assert ("upload", "0 of 0 MB") in details.seen
+    assert ("verify", "read 0 of 0 MB") in details.seen
+    assert len(details.seen) >= 5
 
 
 @pytest.mark.parametrize(

@@ -264,25 +264,6 @@ def test_a_wrong_frame_count_is_refused(clip: GetClip, tmp_path: Path) -> None:
         join([replace(part, num_frames=49)], path, info, settings, tmp_path)
 
 
-def test_beats(clip: GetClip, tmp_path: Path) -> None:
-    path = clip("plain.mp4")
-    info = probe_video(path)
-    settings = settings_for(info)
-    parts = encode_parts(path, info, settings, [50], tmp_path)
-    beats: list[tuple[str, int, int]] = []
-    join_segments(
-        parts,
-        path,
-        info,
-        settings,
-        tmp_path / "out.part",
-        metadata={},
-        beat=lambda *beat: beats.append(beat),
-    )
-    assert beats
-    assert beats[-1] == ("join", 50, 50)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_decode_times_rise_and_never_come_after_a_frame_is_shown(seed: int) -> None:
     """Whatever order an encoder puts frames in, and however uneven their times are."""

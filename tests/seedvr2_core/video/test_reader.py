@@ -1,5 +1,6 @@
 """The reader against ffmpeg's pictures, from any start, and over damage."""
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,3 +123,15 @@ def test_a_cut_file_gives_all_its_frames(clip: GetClip, tmp_path: Path) -> None:
     expected = read_frames(clip("fast_start.mp4"), original, 0, info.num_frames - 4)
     for frame, other in zip(frames[:-4], expected, strict=True):
         assert np.array_equal(frame.rgb, other.rgb)
+
+
+def test_the_way_to_the_first_frame_is_not_silent(clip: GetClip) -> None:
+    """A file that can only be read from its start."""
+    path = clip("b_frames.avi")
+    info = probe_video(path)
+    assert not info.seekable
+    seen: list[int] = []
+    frames = read_frames(path, info, 45, 50, on_bytes=lambda done, total: seen.append(done))
+    assert next(frames).index == 45
+    assert all(b - a <= 2**20 for a, b in itertools.pairwise(sorted(seen)))
+    assert max(seen) > path.stat().st_size / 2
