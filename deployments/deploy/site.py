@@ -35,7 +35,7 @@ OF_ONE_MACHINE = frozenset(
 """Settings of one machine or one pool, which a site cannot set for all."""
 NOT_FOR_JOBS = frozenset(
     {
-        *("hf_endpoint", "image", "alert_url", "heartbeat_lost_seconds", "gateway_tokens"),
+        *("hf_endpoint", "image", "alert_url", "gateway_tokens"),
         *("gateway_url", "gateway_token", "edge_key"),
     }
 )

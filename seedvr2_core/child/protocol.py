@@ -6,10 +6,9 @@ is a JSON object with the message's name and its fields:
     {"op": "probe", "path": "/clips/a.mp4", "out": "/work/probes/1f.json"}
     {"event": "heartbeat", "phase": "decode", "done": 10, "total": 250}
 
-Parent and child are always of the same version, so a message that one of them does not know is a
-mistake and is reported as one. A line that is no event at all (a stray print, half a line of a
-child that was killed) is log text. Importing this module loads neither numpy nor pydantic: a child
-that only probes or joins needs neither.
+Both are of the same version, so a message that one of them does not know is reported as a mistake.
+A line that is no event at all (a stray print, half a line of a child that was killed) is log text.
+This module loads neither numpy nor pydantic: a child that only joins needs neither.
 """
 
 import json
@@ -384,10 +383,8 @@ def _record(kind: Any, told: dict[str, object], where: str) -> Any:
 def _value(kind: Any, told: object, where: str) -> Any:
     """A field from its JSON value, as the field's type has it."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is UnionType and told is None:
-        return None
     if origin is UnionType:
-        return _value(inner[0], told, where)
+        return None if told is None else _value(inner[0], told, where)
     if origin is tuple and isinstance(told, list):
         return tuple(_value(inner[0], item, where) for item in told)
     if origin is not None and issubclass(origin, Mapping) and isinstance(told, dict):

@@ -19,8 +19,10 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from deployments.edge import create_app
+from deployments.gateway.auth import Caller
 from deployments.gateway.base64_json import JsonReader
 from deployments.gateway.body import MAX_FIELDS_BYTES, read_body
+from deployments.gateway.quota import Quota
 from seedvr2_core.errors import CheckpointError, InvalidRequestError, SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.job.sidecar import Sidecar
@@ -98,16 +100,15 @@ def any_body(data: bytes) -> None:
     }
     settings = Settings(work_dir=folder())
     try:
-        fields = asyncio.run(read_body(Request(scope, receive), settings))
+        with Quota(settings).count(Caller("local", sees_all=False)) as arrival:
+            asyncio.run(read_body(Request(scope, receive), settings, arrival))
     except InvalidRequestError:
         return
     except HTTPException as error:
         status = error.status_code
-        fields = {}
     else:
         status = 200
     assert status == 200 or 400 <= status < 500, status
-    assert all(isinstance(name, str) for name in fields)
 
 
 @cache

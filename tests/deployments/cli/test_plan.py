@@ -43,7 +43,7 @@ def test_the_text_names_every_number_of_a_model() -> None:
     ):
         assert said in text
     limited = summary(job_limit_seconds=7200.0, eta_is_guess=True).as_text()
-    assert "about 30 s (a guess), stopped after 7200 s (SEEDVR2_JOB_SECONDS)" in limited
+    assert "about 30 s (a guess), stopped after 2 h 00 min (SEEDVR2_JOB_SECONDS)" in limited
     names = [line.split()[0] for line in text.splitlines()]
     assert names == ["source", "output", "engine", "shots", "memory", "segments", "time", "note"]
 

@@ -1,6 +1,4 @@
-"""`make pools` and `make deploy` against a fresh, full Prefect server, and what that then does by
-itself: events that start jobs, crashed runs, alerts.
-"""
+"""`make pools` and `make deploy` against a fresh Prefect server, and what that does by itself."""
 
 import json
 import os
@@ -55,7 +53,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dic
         **{name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")},
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_ENABLED": "0",
         "SEEDVR2_IMAGE": IMAGE,
         "SEEDVR2_ALERT_URL": alerts.url,
