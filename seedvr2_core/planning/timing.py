@@ -11,7 +11,7 @@ from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Pla
 from seedvr2_core.planning.sizes import budget_name
 from seedvr2_core.video.info import VideoInfo
 
-STARTUP_SECONDS = 5.0
+STARTUP_SECONDS = 2.5
 """Starting the child and loading an engine without a large checkpoint."""
 DELIVERY_SECONDS = 3.0
 """Joining, checking and storing a short video."""
@@ -33,7 +33,7 @@ short clip seems to run fast at first."""
 SHARE_LOOKED_AT, SHARE_BEGUN = 0.12, 0.6
 """How much of a frame's encoding is done when x264 has only looked at it, and when it is among the
 frames that its threads have begun. Measured with preset medium, 75 and 100 frames."""
-TRUST_SHARE, TRUST_SECONDS = 0.01, 1.0
+TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
