@@ -32,6 +32,7 @@ from tests.kits.faults import (
     run_here,
     wait_until,
 )
+from tests.kits.job_copies import copy_jobs
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -177,7 +178,7 @@ def test_pieces_that_do_not_tell_the_truth_are_made_again(
     """A cut segment, a lying sidecar, one of another plan; the output itself is lost as well."""
     job = make_job()
     inject(job)
-    shutil.copytree(finished("sleep").work_dir / "jobs", job.work_dir / "jobs")
+    copy_jobs(finished("sleep").work_dir, job.work_dir)
     for harm in (_truncate, _lie, _of_another_plan):
         harm(job.job_dir())
     again = run_with(job)

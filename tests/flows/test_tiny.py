@@ -6,7 +6,6 @@ child obeys the plan. The clip is one shot, divided into segments at its windows
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -29,6 +28,7 @@ from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
+from tests.kits.job_copies import copy_jobs
 from tests.kits.processes import children_of
 
 SMALL = {"720p": 64 * 36}
@@ -75,9 +75,7 @@ class Finished:
 
     def copy_to(self, work_dir: Path) -> Path:
         """Let this process work on a copy of the job, whose output is lost; its directory."""
-        shutil.copytree(self.work_dir / "jobs", work_dir / "jobs")
-        for record in work_dir.glob("jobs/*/result.json"):
-            record.write_text(record.read_text().replace(str(self.work_dir), str(work_dir)))
+        copy_jobs(self.work_dir, work_dir)
         return offer_tiny(work_dir) / "jobs" / self.result.job_key
 
 

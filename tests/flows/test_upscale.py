@@ -1,6 +1,5 @@
 """The flow, run in this process against a real Prefect server, with a real child."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from seedvr2_core.video.probe import probe_video
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
+from tests.kits.job_copies import copy_jobs
 
 pytestmark = pytest.mark.usefixtures("in_api")
 
@@ -70,10 +70,7 @@ def finished(
 @pytest.fixture
 def first(work_dir: Path, finished: tuple[Path, UpscaleResult]) -> UpscaleResult:
     """The finished job, copied into this test's work directory without its stored output."""
-    lost = shutil.ignore_patterns("output")
-    shutil.copytree(finished[0], work_dir, dirs_exist_ok=True, ignore=lost)
-    record = work_dir / "jobs" / finished[1].job_key / "result.json"
-    record.write_text(record.read_text().replace(str(finished[0]), str(work_dir)))
+    copy_jobs(finished[0], work_dir)
     return finished[1]
 
 
