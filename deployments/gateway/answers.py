@@ -51,6 +51,9 @@ _JOB: dict[str, Any] = {
     "width": 1920,
     "height": 1080,
     "frames": 750,
+    "frames_done": 750,
+    "seconds_left": None,
+    "detail": None,
     "position": None,
     "gpu_type": "H100",
     "resolution": "1080p",
@@ -108,6 +111,15 @@ class Job(BaseModel):
     width: int | None = Field(description="Width of the result in pixels; null until planned.")
     height: int | None = Field(description="Height of the result in pixels; null until planned.")
     frames: int | None = Field(description="Frames of the result; null until planned.")
+    frames_done: int | None = Field(
+        description="Frames restored so far, those that an earlier run has kept included."
+    )
+    seconds_left: float | None = Field(
+        description="Expected seconds until the result is stored; null if it is not at work."
+    )
+    detail: str | None = Field(
+        description="What goes on where frames do not say it: `30 of 400 MB`, `waiting for cuda:0`."
+    )
     position: int | None = Field(
         description="How many jobs wait for the same workers in front of this one; 0: it is the "
         "next. Null if it does not wait."
@@ -245,6 +257,9 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         width=planned.get("width"),
         height=planned.get("height"),
         frames=planned.get("frames"),
+        frames_done=planned.get("frames") if status == "completed" else progress.frames,
+        seconds_left=progress.seconds_left if status == "processing" else None,
+        detail=progress.detail or None if status == "processing" else None,
         position=position,
         gpu_type=gpu_type(run.work_pool_name),
         resolution=run.parameters.get("resolution"),
