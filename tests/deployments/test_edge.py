@@ -197,7 +197,7 @@ def test_nothing_outside_the_folder_is_ever_read(
     (root / ".hidden").write_text("secret")
     if not (root / "link").is_symlink():
         (root / "link").symlink_to(root.parent)
-    answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+    answer = edge.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"secret" not in answer.replace(path.encode(), b"")
 
@@ -211,7 +211,7 @@ def test_nothing_outside_the_folder_is_ever_written(
     if not (root / "link").is_symlink():
         (root / "link").symlink_to(root.parent)
     answer = edge.raw(
-        f"PUT /zone/{path} HTTP/1.1\r\nHost: e\r\nAccessKey: {KEY}\r\n"
+        f"PUT /zone/{path} HTTP/1.1\r\nHost: localhost\r\nAccessKey: {KEY}\r\n"
         "Content-Length: 1\r\nConnection: close\r\n\r\nx"
     )
     assert answer.startswith(b"HTTP/1.1 400")
@@ -223,7 +223,7 @@ def test_a_body_that_ends_early_leaves_nothing(edge: EdgeProcess, root: Path) ->
     host, port = edge.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
-            f"PUT /zone/cut.mp4 HTTP/1.1\r\nHost: e\r\nAccessKey: {KEY}\r\n"
+            f"PUT /zone/cut.mp4 HTTP/1.1\r\nHost: localhost\r\nAccessKey: {KEY}\r\n"
             "Content-Length: 1000000\r\n\r\n".encode()
         )
         connection.sendall(b"x" * 1000)
