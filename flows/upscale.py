@@ -16,7 +16,7 @@ from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.probe import probe
 from tasks.run import keep_record
-from tasks.run.attempts import end_earlier_attempts, end_with_run
+from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
@@ -114,7 +114,7 @@ def upscale(
         with termination_heard(), keep_record() as record:
             return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere) as elsewhere:
-        return elsewhere.leave()
+        leave_slot(elsewhere.leave())
     except EXPECTED as error:
         return failed(error)
 

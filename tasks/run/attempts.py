@@ -5,12 +5,13 @@ ever. Whoever takes the run up, or ends it, ends them. A start after which the r
 worker's slot to wait is no attempt.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as this_run
 from prefect.states import Crashed
@@ -49,6 +50,23 @@ def note_wait(**labels: str) -> int:
         counted: dict[str, bool | int | float | str] = {LABEL_WAITS: waits + 1, **labels}
         client.update_flow_run_labels(UUID(str(this_run.id)), counted)
     return waits
+
+
+def leave_slot(state: "State[Any]") -> NoReturn:
+    """End this process without ending the run: a worker takes it up again later.
+
+    A flow cannot return such a state: Prefect's engine would then end its process as failed, and
+    the worker would call the run crashed. A pause it takes for what it is.
+
+    Args:
+        state: AwaitingRetry, with the time of the next start.
+
+    Raises:
+        Pause: always; the engine ends the process for it, with exit code 0.
+    """
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(str(this_run.id)), state, force=True)
+    raise Pause(state=state)
 
 
 def end_task_runs(client: SyncPrefectClient, run_id: UUID, told: str) -> int:
