@@ -56,7 +56,7 @@ def set_by_an_operator(api: httpx.Client) -> None:
     variables["env"]["default"]["TZ"] = "Europe/Berlin"
     patch(api, "/work_pools/h100", json={"base_job_template": template})
     post(api, "/work_pools/h100/queues", {"name": "urgent"})
-    h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/auto"))
+    h100, recover = (deployments(api)[name] for name in ("upscale/h100", "recover/lost-runs"))
     reference = {"OUR_KEY": "{{ prefect.blocks.secret.seedvr2-callback-secret }}"}
     job_variables = h100["job_variables"] | {"env": reference, "shm_size": "16g"}
     changes = {"job_variables": job_variables, "concurrency_limit": 2} | H100_QUEUE
@@ -68,7 +68,7 @@ def set_by_an_operator(api: httpx.Client) -> None:
 
 def resume(api: httpx.Client) -> None:
     """For the tests that follow: deployments that are stopped start nothing."""
-    recover = deployments(api)["recover/auto"]
+    recover = deployments(api)["recover/lost-runs"]
     patch(api, f"/deployments/{recover['id']}", json={"paused": False})
     schedule = f"/deployments/{recover['id']}/schedules/{recover['schedules'][0]['id']}"
     patch(api, schedule, json={"active": True})

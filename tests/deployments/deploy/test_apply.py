@@ -173,10 +173,10 @@ def test_once_more_changes_nothing_that_an_operator_set(
     assert not after["automations"]["seedvr2: late run -> alert"]["enabled"]
     deployed.patch(f"/automations/{late}", json={"enabled": True})
     assert pool["base_job_template"] == before["work_pools"]["h100"]["base_job_template"]
-    for name in ("upscale/h100", "recover/auto"):
+    for name in ("upscale/h100", "recover/lost-runs"):
         told = {key: after["deployments"][name][key] for key in OPERATORS}
         assert told == {key: before["deployments"][name][key] for key in OPERATORS}, name
-    assert not after["deployments"]["recover/auto"]["schedules"][0]["active"]
+    assert not after["deployments"]["recover/lost-runs"]["schedules"][0]["active"]
     for told in (
         "kept mem_limit = '200g'",
         "kept TZ in the environment",
