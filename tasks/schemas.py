@@ -327,12 +327,11 @@ class PlannedJob(Record):
 
 
 class Prospect(Record):
-    """What a planned job will make. It is kept in the progress artifact, where `recover` finds it
-    when the job's process is gone.
-    """
+    """What a planned job will make; `recover` finds it in the progress artifact of a lost run."""
 
     job_key: str
     output_name: str
+    source_name: str = ""  # not in records of older versions
     engine: str
     width: int
     height: int

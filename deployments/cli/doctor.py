@@ -5,6 +5,8 @@ import os
 import platform
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
-from tasks.settings import Settings
+from tasks.settings import Settings, child_environment
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
 
@@ -75,6 +77,7 @@ def examine(settings: Settings) -> Report:
         _check_devices(),
         driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
+        _check_confinement(),
         *_check_work_dir(settings),
         _check_storage(settings),
     ]
@@ -150,6 +153,26 @@ def _cuda_of_torch() -> str | None:
     import torch
 
     return torch.version.cuda
+
+
+def _check_confinement() -> DoctorCheck:
+    """Let a process of its own take from itself what the child takes from itself."""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "seedvr2_core.child.confine"],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        timeout=60,
+    )
+    missing = "; ".join(ended.stdout.splitlines()) or ended.stderr.strip()[-200:]
+    told = (
+        f"the kernel cannot give the child: {missing}"
+        if missing
+        else (
+            "the child that reads videos has no network, no new rights, no look at other processes"
+        )
+    )
+    return DoctorCheck(name="child", ok=True, notable=bool(missing), told=told)
 
 
 def _check_convolutions() -> list[DoctorCheck]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import yaml
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
@@ -176,8 +176,7 @@ def apply_deployments(
         say(f"the docker pools run {environment['SEEDVR2_IMAGE']}")
     before = {name: read_deployment(client, name) for name in map(deployment_name, wanted)}
     _run_prefect_deploy(content | {"deployments": wanted}, environment)
-    with get_client(sync_client=True) as client:
-        remove_deployments(client, FORMER_DEPLOYMENTS)
+    remove_deployments(client, FORMER_DEPLOYMENTS)
     for entry in wanted:
         name = deployment_name(entry)
         earlier = before[name]

@@ -6,11 +6,13 @@ stdout. Logs go to stderr. An operation that fails ends the process, with the er
 event: whatever it had loaded or held is gone with it, and the parent may start a fresh child.
 """
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import traceback
+from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn, TextIO
 
@@ -21,6 +23,8 @@ from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full
 
+OOM_SCORE = 500
+"""Added to the kernel's badness of this process (proc(5), oom_score_adj), which is 0 to 1000."""
 CRASHED = 70
 """Exit code after an error that is none of ours; the traceback is in the log (EX_SOFTWARE)."""
 
@@ -33,6 +37,7 @@ def main() -> NoReturn:
     die_with_parent(int(sys.argv[1]))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     confine()
+    _die_first()
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     try:
@@ -42,6 +47,12 @@ def main() -> NoReturn:
         code = CRASHED
     sys.stderr.flush()
     os._exit(code)  # other threads may sit in a codec; everything worth keeping is on disk
+
+
+def _die_first() -> None:
+    """Ask the kernel, when the machine's memory ends, to end this process and not our parent."""
+    with contextlib.suppress(OSError):  # a container may have no /proc to write to
+        Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}")
 
 
 def _own_stdout() -> TextIO:

@@ -126,6 +126,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
         cdn_url=None,
         output_path=None,
         preview_path=str(preview) if preview.is_file() else None,
+        source_name=job.source_name,
         input_size_mb=job.input_size_mb,
         output_size_mb=round(stored.num_bytes / 1e6, 3),
         sha256=stored.sha256 or made,

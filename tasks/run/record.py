@@ -305,6 +305,7 @@ def _prospect(job: PlannedJob) -> Prospect:
     return Prospect(
         job_key=job.job_key,
         output_name=job.output_name,
+        source_name=job.source.name,
         engine=job.engine,
         width=job.width,
         height=job.height,

@@ -139,3 +139,12 @@ def test_it_says_where_outputs_go_and_whether_the_storage_takes_the_key(tmp_path
 def storage_line(settings: Settings) -> tuple[bool, str]:
     line = next(check for check in examine(settings).checks if check.name == "storage")
     return line.ok, line.told
+
+
+@pytest.mark.slow
+def test_what_the_child_has_lost_is_a_line(tmp_path: Path) -> None:
+    found = examine(Settings(work_dir=tmp_path, storage="local"))
+    [line] = [check for check in found.checks if check.name == "child"]
+    assert line.ok
+    assert line.mark in ("ok", "note")
+    assert ("no network" in line.told) == (line.mark == "ok")

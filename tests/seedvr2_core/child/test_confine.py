@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,22 @@ def test_a_machine_that_we_do_not_know_gets_no_filter() -> None:
     assert socket_filter("riscv64") is None
     known = socket_filter(platform.machine())
     assert known is None or len(known) % 8 == 0
+
+
+def test_the_real_child_is_confined_and_dies_before_its_parent() -> None:
+    command = [sys.executable, "-P", "-m", "seedvr2_core.child", str(os.getpid())]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as child:
+        try:
+            proc = Path(f"/proc/{child.pid}")
+            deadline = time.monotonic() + 60
+            while (proc / "oom_score_adj").read_text().strip() != "500":
+                assert time.monotonic() < deadline, "the child has not begun"
+                time.sleep(0.05)
+            told = dict(
+                line.partition(":")[::2] for line in (proc / "status").read_text().splitlines()
+            )
+        finally:
+            child.kill()
+    assert told["NoNewPrivs"].strip() == "1"
+    assert told["Seccomp"].strip() == "2"  # a filter
