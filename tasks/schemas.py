@@ -331,7 +331,7 @@ class Prospect(Record):
 
     job_key: str
     output_name: str
-    source_name: str = ""  # not in records of older versions
+    source_name: str | None = None  # not in records of older versions
     engine: str
     width: int
     height: int
@@ -385,8 +385,8 @@ class UpscaleResult(Record):
     notes: tuple[str, ...] = ()
     preview_path: str | None = None
     """Before/after picture on the machine that ran the job."""
-    source_name: str = ""
-    """The source's name for people; "" in records of older versions."""
+    source_name: str | None = None
+    """The source's name for people; None in records of older versions."""
     frames_reused: int = 0
     """Frames that an earlier run had made."""
     already_done: bool = False

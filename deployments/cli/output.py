@@ -141,7 +141,8 @@ def ending(result: UpscaleResult) -> list[str]:
     lines = [
         f"{'already done' if result.already_done else 'done'}: {place}",
         f"  {result.width}x{result.height}, {counted(result.frames, 'frame')}, "
-        f"{amount(result.output_size_mb)}, made by {result.engine} from {result.source_name}",
+        f"{amount(result.output_size_mb)}, made by {result.engine}"
+        + (f" from {result.source_name}" if result.source_name else ""),
     ]
     if not result.already_done:
         made = result.frames - result.frames_reused

@@ -20,7 +20,7 @@ from tasks.run import handover
 from tasks.run.handover import LABEL_FETCHER
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tests.kits.deployed_runs import QUICK, attempt, deploy, seconds_until
+from tests.kits.deployed import QUICK, attempt, deploy, seconds_until
 from tests.kits.http.video_server import VideoServer
 
 pytestmark = pytest.mark.slow

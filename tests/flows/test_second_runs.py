@@ -28,7 +28,7 @@ from tasks.run.attempts import end_task_runs
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings, get_settings
-from tests.kits.deployed_runs import QUICK, attempt, deploy, seconds_until
+from tests.kits.deployed import QUICK, attempt, deploy, seconds_until
 
 HOLDER = {"run_id": "11111111-2222-3333-4444-555555555555", "name": "clip.mp4 -> 720p"}
 
