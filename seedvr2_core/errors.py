@@ -7,7 +7,8 @@ SeedVR2Error
 │   └── UnsupportedFormatError            a readable video of a kind that is refused
 ├── SourceError                           the source could not be obtained
 │   ├── SourceRefusedError (ValueError)   it never will be: scheme, address, 404, too large
-│   └── SourceUnavailableError            it may be later: connection, 5xx, cut download
+│   ├── SourceUnavailableError            it may be later: connection, 5xx, cut download
+│   └── SourceTooSlowError                not there when all attempts had used up their time
 ├── FileReadError                         the machine failed to read a file: disk, network share
 ├── CheckpointError (ValueError)          weights missing, wrong, truncated or mixed up
 ├── ResourceError                         memory or disk does not suffice; says by how much

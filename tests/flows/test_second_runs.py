@@ -88,7 +88,7 @@ def test_a_second_run_leaves_its_slot_says_for_whom_it_waits_and_is_woken(
         assert 5 < seconds_until(run) < 16
         assert run.labels[LABEL_WAITS_FOR] == first.job_key
         progress = read_progress(newest_artifact(client, made.id, PROGRESS_KEY))
-        assert f"waiting: for job {HOLDER['run_id']}" in str(progress.description)
+        assert f"wait: waiting for job {HOLDER['run_id']}" in str(progress.description)
         assert progress.percent == 0
         before = task_runs(client, made.id)
         assert {"fetch", "probe", "estimate"} <= {name.rpartition("-")[0] for name in before}
@@ -120,7 +120,7 @@ def test_a_run_of_the_command_waits_in_its_place_and_says_for_whom(
 
         def progressed(self, progress: JobProgress) -> None:
             shown.append(progress)
-            if progress.phase == "waiting":
+            if progress.phase == "wait":
                 release.set()
 
     taken = threading.Event()
@@ -137,8 +137,8 @@ def test_a_run_of_the_command_waits_in_its_place_and_says_for_whom(
         second: UpscaleResult = upscale(**parameters)
     thread.join()
     assert second.sha256 == first.sha256
-    told = next(one.detail for one in shown if one.phase == "waiting")
-    assert told.startswith(f"for job {HOLDER['run_id']} ({HOLDER['name']})")
+    told = next(one.detail for one in shown if one.phase == "wait")
+    assert told.startswith(f"waiting for job {HOLDER['run_id']} ({HOLDER['name']})")
 
 
 def test_who_takes_a_killed_run_up_ends_its_task_runs(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 
 def copy_jobs(finished: Path, work_dir: Path) -> None:
-    """Copy all jobs of a work directory into another one, where their stored outputs are lost.
+    """Copy all jobs and probes of a work directory into another one, where their stored outputs are lost.
 
     Their records must not lead to the original's outputs: a run would find them there.
     """
-    shutil.copytree(finished / "jobs", work_dir / "jobs")
+    for folder in ("jobs", "probes"):
+        shutil.copytree(finished / folder, work_dir / folder)
     for record in work_dir.glob("jobs/*/result.json"):
         record.write_text(record.read_text().replace(str(finished), str(work_dir)))

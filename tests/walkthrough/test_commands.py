@@ -38,7 +38,7 @@ NOT_RUN = {
 """Part of a command -> why it is not run here; test_options.py reads what can be read of it."""
 
 SERVE = "make serve"
-SERVICE = (SERVE, "submit", "status", "logs", "cancel", "curl", "prefect ", "upscale.sh")
+SERVICE = (SERVE, "submit", "status", "logs", "cancel", "jobs", "curl", "prefect ", "upscale.sh")
 """Words of commands that start the service or talk to it."""
 RUNS_A_FLOW = ("seedvr2 upscale", "make demo")
 """These bring a Prefect server of their own unless PREFECT_API_URL names one. The first of them

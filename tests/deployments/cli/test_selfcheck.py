@@ -150,7 +150,7 @@ def test_wrong_weights_are_exit_2(weights: Path, spoil: object, told: str) -> No
     ("arguments", "told"),
     [
         (["--model", "seedvr2-9b"], "unknown model 'seedvr2-9b'"),
-        (["--resolution", "big"], "--resolution is one of 720p, 1080p, 2k, 4k or a size"),
+        (["--resolution", "big"], "or a size like 640x360, got big"),
         (["--resolution", "8x8"], "got 8x8"),
         (["--frames", "44"], ""),
         (["--frames", "40"], "--frames must be at least 45"),

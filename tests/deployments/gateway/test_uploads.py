@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +129,7 @@ def test_uploads_at_a_time_count_together(folder: Path, api_url: str) -> None:
 
         def pieces() -> Iterator[bytes]:
             yield video("x", 2_200_000)
+            time.sleep(1.0)  # until the gateway has taken them
             answer = other.put("/upscale/b.mp4", content=video("y", 1_500_000), headers=headers)
             assert answer.status_code == 507
             yield b"the end"

@@ -18,7 +18,7 @@ from tests.kits.processes import ROOT
 
 PROGRAMS = ("seedvr2", "prefect", "python", "make", "bash", "docker")
 """Programs that are ours or whose commands we can read."""
-_OF_THE_SYSTEM = ("export", "cd", "git", "curl", "getent", "hostname")
+_OF_THE_SYSTEM = ("export", "cd", "cp", "chmod", "git", "curl", "getent", "hostname")
 _MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -75,6 +75,7 @@ def _seedvr2(words: list[str]) -> None:
 
 
 def _python(words: list[str]) -> None:
+    words = words[1:] if words[0] == "-P" else words
     if words[0] != "-m":
         if not (ROOT / words[0]).is_file():
             raise UnknownPartError(f"there is no file {words[0]}")

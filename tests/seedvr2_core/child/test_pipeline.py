@@ -74,8 +74,8 @@ def test_segments_before_a_broken_source_are_kept(
 ) -> None:
     whole, broken = pipeline.read_frames, plan.segments[2].start
 
-    def read(*args: Any) -> Iterator[Frame]:
-        for frame in whole(*args):
+    def read(*args: Any, **options: Any) -> Iterator[Frame]:
+        for frame in whole(*args, **options):
             if frame.index == broken:
                 raise SegmentError("the source broke")
             yield frame

@@ -21,6 +21,7 @@ NAMES = {
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
     "segments_path": "segments",
+    "lost_children_path": "segments/lost-children.json",
 }
 NAMES_OF_SEGMENTS = {
     "video_path": "segments/00007.mp4",
