@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def copy_jobs(finished: Path, work_dir: Path) -> None:
-    """Copy all jobs and probes of a work directory into another one, where their stored outputs are lost.
+    """Copy all jobs and probes of a work directory into another one; their stored outputs are lost.
 
     Their records must not lead to the original's outputs: a run would find them there.
     """

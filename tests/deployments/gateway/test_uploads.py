@@ -128,8 +128,8 @@ def test_uploads_at_a_time_count_together(folder: Path, api_url: str) -> None:
     with gateway(settings, api_url) as client, httpx.Client(base_url=client.base_url) as other:
 
         def pieces() -> Iterator[bytes]:
-            yield video("x", 2_200_000)
-            time.sleep(1.0)  # until the gateway has taken them
+            yield video("x", 2_900_000)
+            time.sleep(1.0)  # until the gateway has counted them, but for less than a MiB
             answer = other.put("/upscale/b.mp4", content=video("y", 1_500_000), headers=headers)
             assert answer.status_code == 507
             yield b"the end"
