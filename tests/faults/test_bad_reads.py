@@ -45,6 +45,7 @@ def join_request(job: FaultyJob, out: Path) -> Join:
     return Join(job_dir=job.job_dir(), source=job.clip, out=out, metadata={})
 
 
+@pytest.mark.soak
 def test_a_slow_disk_is_no_silent_child(
     finished: Callable[[str], FaultyJob],
     tmp_path: Path,

@@ -184,7 +184,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-@pytest.mark.parametrize("stopped", ["both", "parent"])
+@pytest.mark.parametrize("stopped", [pytest.param("both", marks=pytest.mark.soak), "parent"])
 def test_time_in_which_we_were_stopped_does_not_count(stopped: str, tmp_path: Path) -> None:
     """A laptop that sleeps, a frozen container: longer than the stall limit, and it goes on."""
     beats = tmp_path / "beats.py"
