@@ -7,7 +7,6 @@ with the bytes of an undisturbed run, alone or after it was asked for again.
 import itertools
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from tests.kits.faults import (
     wait_until,
 )
 from tests.kits.job_copies import copy_jobs
+from tests.kits.processes import mounted
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -189,14 +189,8 @@ def test_pieces_that_do_not_tell_the_truth_are_made_again(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MiB, of which a job needs a few."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", size="40m") as folder:
+        yield folder
 
 
 def fill(folder: Path, leave: int) -> Path:

@@ -1,11 +1,14 @@
 """Processes of a test: runs the command, finds its descendants and kills them."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 MARK = "SEEDVR2_TEST_MARK"
@@ -93,3 +96,15 @@ def command_of(pid: int) -> str:
 def listen_to_ctrl_c() -> None:
     """Let a child react to Ctrl-C (preexec_fn): background jobs of a shell ignore it otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *, size: str) -> Iterator[Path]:
+    """Mount a file system in memory of this size ("1m") at a new folder, while the block runs."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

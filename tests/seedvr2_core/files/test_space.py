@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from seedvr2_core.job.latents import write_commit
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from tests.kits.factories import make_info, make_options
+from tests.kits.processes import mounted
 from tests.kits.restorer import ENGINE
 
 
@@ -29,14 +29,8 @@ def plan_of(**changes: object) -> Plan:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", size="1m") as folder:
+        yield folder
 
 
 def test_too_little_room_is_refused_with_both_numbers(tmp_path: Path) -> None:

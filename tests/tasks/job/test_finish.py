@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tasks.storage import open_storage
 from tasks.storage.one_file import OutputFile
 from tasks.storage.open import stored_as
 from tests.kits.factories import make_info, make_options
+from tests.kits.processes import mounted
 
 VIDEO = b"the finished video"
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
@@ -43,14 +43,8 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[UpscaleResult]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", size="1m") as folder:
+        yield folder
 
 
 def planned(work_dir: Path) -> PlannedJob:
