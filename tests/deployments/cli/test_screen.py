@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_status_is_one_line(changes: dict[str, Any], line: str) -> None:
 
 def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 101.0, 102.0, 103.0, 131.9, 132.0, 133.0, 150.0, 151.0, 181.0, 182.0])
-    monkeypatch.setattr(screen.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(times)))
     stderr, text = console(terminal=False)
     display = open_display(stderr)
     assert isinstance(display, JobLines)

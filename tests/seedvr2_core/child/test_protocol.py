@@ -7,7 +7,7 @@ import random
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -155,7 +155,7 @@ def test_a_request_knows_its_answer(kind: Any) -> None:
 
 def test_heartbeats_are_thinned_and_other_events_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(protocol.time, "monotonic", lambda: now)
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: now))
     stream = io.StringIO()
     emitter = Emitter(stream)
     events: list[Event] = []
