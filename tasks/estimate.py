@@ -15,6 +15,7 @@ from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.words import counted
 from tasks.child.rates import known_rates, measure
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
@@ -196,13 +197,13 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     job_dir = JobDir(settings.job_dir(planned.job_key))
     plan = _write_or_obey(planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
-        "%d frames to %dx%d by %s on %s in %d segments, about %.0f s",
-        plan.video.num_frames,
+        "%s to %dx%d by %s on %s in %s, about %.0f s",
+        counted(plan.video.num_frames, "frame"),
         plan.width,
         plan.height,
         plan.engine.name,
         planned.device,
-        len(plan.segments),
+        counted(len(plan.segments), "segment"),
         plan.eta_seconds,
     )
     return PlannedJob(

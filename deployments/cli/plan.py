@@ -5,10 +5,11 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 
-from deployments.cli.words import counted, duration
+from deployments.cli.words import duration
 from seedvr2_core.config import DEFAULT_ENGINE, find_engine
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.words import counted
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.names import printable
@@ -66,7 +67,7 @@ class PlanSummary(BaseModel):
             return []
         peaks = ", ".join(f"{phase} {peak:.1f} GB" for phase, peak in self.memory_gb.items())
         return [
-            f"shots     {self.shots}, windows of {self.window_frames} frames",
+            f"shots     {self.shots}, windows of {counted(self.window_frames, 'frame')}",
             f"memory    {peaks}",
         ]
 

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from deployments.cli.words import duration
+from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob
 
 if TYPE_CHECKING:
@@ -50,23 +52,11 @@ DOING = {
 
 def plan_line(job: PlannedJob) -> str:
     """The plan of a job in one line."""
-    segments = "1 segment" if job.num_segments == 1 else f"{job.num_segments} segments"
     return (
-        f"{job.source.name}: {job.num_frames} frames -> {job.width}x{job.height}, {job.engine} on "
-        f"{job.device}, {segments}, about {duration(job.eta_seconds)}"
-        + (" (a guess)" if job.eta_is_guess else "")
+        f"{job.source.name}: {counted(job.num_frames, 'frame')} -> {job.width}x{job.height}, "
+        f"{job.engine} on {job.device}, {counted(job.num_segments, 'segment')}, about "
+        f"{duration(job.eta_seconds)}" + (" (a guess)" if job.eta_is_guess else "")
     )
-
-
-def duration(seconds: float) -> str:
-    """A time span for people: "8 s", "3:20 min", "1:05 h"."""
-    whole = max(0, round(seconds))
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 100 * 60:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    minutes = round(whole / 60)
-    return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def doing(progress: "JobProgress") -> str:
@@ -77,8 +67,11 @@ def doing(progress: "JobProgress") -> str:
 
 
 def how_far(progress: "JobProgress") -> str:
-    """How far a job is: "30 of 75 frames (40 %), 12 s left"."""
-    told = f"{progress.frames} of {progress.num_frames} frames ({progress.percent:.0f} %)"
+    """How far a job is: "30 of 75 frames (40 %), 12 s left"; after the work, what is going on."""
+    told = f"{progress.frames} of {counted(progress.num_frames, 'frame')}"
+    told += f" ({progress.percent:.0f} %)"
+    if progress.detail and progress.phase != "wait":
+        told = f"{told}, {progress.detail}"
     if progress.seconds_left is None or progress.phase not in ("restore", "encode"):
         return told
     return f"{told}, {duration(progress.seconds_left)} left"
@@ -167,12 +160,12 @@ class JobLines(Lines):
     def progressed(self, progress: "JobProgress") -> None:
         """Print a line for each phase, and one every LINE_SECONDS within a phase."""
         now, what = time.monotonic(), doing(progress)
-        if progress.phase == "planned":
-            return  # the plan has just been printed
+        if progress.phase in ("planned", "done"):
+            return  # the plan has just been printed, and the result is about to be
         if what == self._doing and now - self._last < LINE_SECONDS:
             return
         self._last, self._doing = now, what
-        if progress.phase in ("restore", "encode", "done"):
+        if progress.phase in ("restore", "encode"):
             what = f"{what}: {how_far(progress)}"
         elif progress.detail and progress.phase != "wait":
             what = f"{what}: {progress.detail}"

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.cli.options import AsJson
-from deployments.cli.words import absolute, counted
+from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from seedvr2_core.words import counted
 from tasks.settings import Settings, get_settings
 from tasks.sources.names import printable
 

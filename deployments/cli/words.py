@@ -5,18 +5,14 @@ from pathlib import Path
 from seedvr2_core.errors import InvalidRequestError
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 frame", "2 frames"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def amount(megabytes: float) -> str:
     """Megabytes, from a thousand on as gigabytes."""
     return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
 
 
 def duration(seconds: float) -> str:
-    """Seconds: "41 s", "3 min 05 s" or "2 h 05 min"."""
+    """Seconds: "4.2 s", "41 s", "3 min 05 s" or "2 h 05 min"; negative ones count as none."""
+    seconds = max(0.0, seconds)
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -342,11 +343,14 @@ class Pipeline:
             Wall seconds since the encoder asked for the segment's first frame.
         """
         segment = encoded.segment
-        counted = count_frames(self._job.job_dir.video_part_path(segment.index), alone=last)
-        if counted != segment.num_frames:
+        found = count_frames(
+            self._job.job_dir.video_part_path(segment.index),
+            alone=last,
+            on_frame=partial(self._tell_checked, segment) if last else None,
+        )
+        if found != segment.num_frames:
             raise SegmentError(
-                f"segment {segment.index} decodes to {counted} frames, expected "
-                f"{segment.num_frames}"
+                f"segment {segment.index} decodes to {found} frames, expected {segment.num_frames}"
             )
         if leaves_latents(self._plan, segment):
             write_commit(self._job.job_dir, segment, encoded.commits[-1])
@@ -357,6 +361,10 @@ class Pipeline:
             rung=_told_once(commit.rung for commit in encoded.commits),
         )
         return commit_segment(self._job.job_dir, self._plan, segment, made).seconds
+
+    def _tell_checked(self, segment: Segment, done: int) -> None:
+        """Say how far the last segment is checked: nothing else is going on meanwhile."""
+        self._job.events.beat("check", done, segment.num_frames)
 
 
 def _told_once(words: Iterator[str]) -> str:

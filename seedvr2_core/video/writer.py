@@ -212,12 +212,15 @@ def _add_encoder(container: OutputContainer, settings: EncoderSettings) -> Video
     return stream
 
 
-def count_frames(path: Path, *, alone: bool = False) -> int:
+def count_frames(
+    path: Path, *, alone: bool = False, on_frame: Callable[[int], None] | None = None
+) -> int:
     """Frames that decode from a segment or joined file.
 
     Args:
         path: the file.
         alone: nothing else needs the cores, so all of them decode.
+        on_frame: told after each frame how many there are so far.
 
     Raises:
         SegmentError: it cannot be opened, or a packet does not decode.
@@ -229,6 +232,10 @@ def count_frames(path: Path, *, alone: bool = False) -> int:
             # block edges and without threads a 720p frame takes 4.1 ms of CPU instead of 5.7.
             stream.thread_type = "AUTO" if alone else "NONE"
             stream.codec_context.options = {"skip_loop_filter": "all"}
-            return sum(1 for _ in container.decode(stream))
+            found = 0
+            for found, _ in enumerate(container.decode(stream), start=1):
+                if on_frame is not None:
+                    on_frame(found)
+            return found
     except (av.error.FFmpegError, IndexError) as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error

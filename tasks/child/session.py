@@ -23,6 +23,7 @@ from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning import Plan
+from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.child.pace import Pace
@@ -140,6 +141,8 @@ class SegmentWatch:
             case Progressed() as progress:
                 self._pace.note(progress)
                 self._show(self._phase(self._pace))
+            case Heartbeat(phase="check", done=done, total=total) if total:
+                self._show(ENCODE, f"{done} of {counted(total, 'frame')} checked")
             case Heartbeat():
                 self._show(self._phase(self._pace))
             case Idle() if not self.is_done(index):

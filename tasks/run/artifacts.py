@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 
+from seedvr2_core.words import counted
 from tasks.schemas import Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"
@@ -192,7 +193,7 @@ def _summary(result: UpscaleResult) -> str:
     picture = f"\n\n![before and after]({result.preview_url})" if result.preview_url else ""
     return (
         f"{result.cdn_url or result.output_path}\n\n"
-        f"{result.width}x{result.height}, {result.frames} frames, "
+        f"{result.width}x{result.height}, {counted(result.frames, 'frame')}, "
         f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
         f"engine {result.engine}, {result.seconds:g} s{picture}"
     )

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from seedvr2_core.errors import DeadlineError, SeedVR2Error
+from seedvr2_core.words import counted
 from tasks.schemas import UpscaleResult
 
 EXPECTED = (SeedVR2Error,)
@@ -22,9 +23,10 @@ _TOLD = "_seedvr2_traceback_told"
 
 def completed(result: UpscaleResult) -> State[UpscaleResult]:
     """The state of a run that has made its output; its message says what came out."""
-    reused = f", {result.segments_reused} segments were there" if result.segments_reused else ""
+    kept = result.segments_reused
+    reused = f", {counted(kept, 'segment')} kept from an earlier run" if kept else ""
     told = (
-        f"{result.filename}: {result.width}x{result.height}, {result.frames} frames, "
+        f"{result.filename}: {result.width}x{result.height}, {counted(result.frames, 'frame')}, "
         f"{result.output_size_mb:g} MB by {result.engine} in {result.seconds:g} s{reused}"
     )
     return Completed(message=told, data=result)

@@ -21,6 +21,7 @@ from prefect import get_run_logger
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
+from seedvr2_core.words import counted
 from tasks.run.appointments import Watch
 from tasks.run.artifacts import SavedProgress, save_progress
 from tasks.schemas import PlannedJob, Prospect
@@ -281,7 +282,7 @@ def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
             description="prepare: fetching and probing the source",
             alive_seconds=ALIVE_SECONDS,
         )
-    done = latest.detail or f"{latest.frames} of {latest.num_frames} frames"
+    done = latest.detail or f"{latest.frames} of {counted(latest.num_frames, 'frame')}"
     if latest.seconds_left and not latest.detail:
         done += f", about {latest.seconds_left:.0f} s left"
     return SavedProgress(

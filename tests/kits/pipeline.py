@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,17 +26,20 @@ from tests.kits.restorer import ENGINE
 
 
 class Heard:
-    """Takes the place of the channel to the flow process: it keeps events and drops beats."""
+    """Takes the place of the channel to the flow process: it keeps what it is told."""
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.beats: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        """Phase -> what was done, and of how much."""
 
     def emit(self, event: Event) -> None:
         """Keep an event."""
         self.events.put(event)
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """Drop a beat."""
+        """Keep a beat."""
+        self.beats[phase].append((done, total))
 
 
 def tiny_plan(clip: Path, *, window: int = 3, overlap: int = 1, seconds: float = 0.5) -> Plan:

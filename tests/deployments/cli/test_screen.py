@@ -13,7 +13,6 @@ from deployments.cli import screen
 from deployments.cli.screen import (
     JobBar,
     JobLines,
-    duration,
     open_display,
     plan_line,
     status_line,
@@ -70,29 +69,13 @@ def test_the_plan_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-1, "0 s"),
-        (0.4, "0 s"),
-        (99, "99 s"),
-        (100, "1:40 min"),
-        (5999, "99:59 min"),
-        (6000, "1:40 h"),
-        (360_000, "100:00 h"),
-    ],
-)
-def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
     ("changes", "line"),
     [
         ({}, "processing, encode, 41 %, 12 s on local"),
         ({"phase": None, "gpu_type": None}, "processing, 41 %, 12 s"),
         (
             {"seconds_left": 200.0, "detail": None},
-            "processing, encode, 41 %, 12 s, 3:20 min left on local",
+            "processing, encode, 41 %, 12 s, 3 min 20 s left on local",
         ),
         (
             {"phase": "wait", "detail": "waiting for cuda:0"},
@@ -109,7 +92,9 @@ def test_a_status_is_one_line(changes: dict[str, Any], line: str) -> None:
 
 
 def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([100.0, 101.0, 102.0, 103.0, 131.9, 132.0, 133.0, 150.0, 151.0, 181.0, 182.0])
+    times = iter(
+        [100.0, 101.0, 102.0, 103.0, 131.9, 132.0, 133.0, 149.0, 150.0, 151.0, 181.0, 182.0]
+    )
     monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(times)))
     stderr, text = console(terminal=False)
     display = open_display(stderr)
@@ -124,6 +109,7 @@ def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -
             progress("restore", 20, left=180.0),
             progress("restore", 30, left=160.0),
             progress("restore", 40, left=140.0),
+            progress("encode", 75, "40 of 75 frames checked", left=3.0),
             progress("join", 75),
             progress("upload", 75, "1 of 9 MB"),
             progress("upload", 75, "2 of 9 MB"),
@@ -135,12 +121,12 @@ def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -
         "note: [b]a note[/b]",
         "waiting for cuda:0",
         "loading the engine: 1 % of the weights",
-        "restoring: 10 of 75 frames (13 %), 3:20 min left",
-        "restoring: 40 of 75 frames (53 %), 2:20 min left",
+        "restoring: 10 of 75 frames (13 %), 3 min 20 s left",
+        "restoring: 40 of 75 frames (53 %), 2 min 20 s left",
+        "encoding the last frames: 75 of 75 frames (99 %), 40 of 75 frames checked, 3.0 s left",
         "joining the segments",
         "storing: 1 of 9 MB",
         "storing: 2 of 9 MB",
-        "done: 75 of 75 frames (100 %)",
     ]
 
 
@@ -153,7 +139,7 @@ def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:
         display.progressed(progress("restore", 30, left=65.0))
         display._bar.refresh()
         assert "restoring" in text.getvalue()
-        assert "30 of 75 frames (40 %), 65 s left" in text.getvalue()
+        assert "30 of 75 frames (40 %), 1 min 05 s left" in text.getvalue()
         display.progressed(progress("join", 75))
         display._bar.refresh()
         assert "join" in text.getvalue()

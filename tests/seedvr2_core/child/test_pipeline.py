@@ -154,9 +154,9 @@ def test_segments_are_committed_in_order_whatever_is_pending(
         committed.append(segment.index)
         return whole_commit(job_dir, plan, segment, how)
 
-    def count(path: Path, *, alone: bool) -> int:
+    def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         time.sleep(rng.choice((0.0, 0.05)))
-        return whole_count(path, alone=alone)
+        return whole_count(path, alone=alone, on_frame=on_frame)
 
     monkeypatch.setattr(pipeline, "commit_segment", commit)
     monkeypatch.setattr(pipeline, "count_frames", count)
@@ -171,17 +171,19 @@ def test_segments_are_committed_in_order_whatever_is_pending(
 def test_only_the_last_segment_is_counted_on_all_cores(
     plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are counted beside an encoder."""
+    """The others are counted beside an encoder. It says how far that is: nothing else moves."""
     told: list[bool] = []
     whole = pipeline.count_frames
 
-    def count(path: Path, *, alone: bool) -> int:
+    def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         told.append(alone)
-        return whole(path, alone=alone)
+        return whole(path, alone=alone, on_frame=on_frame)
 
     monkeypatch.setattr(pipeline, "count_frames", count)
-    make_segments(plan, tmp_path / "job", demo_clip, range(6))
+    heard = make_segments(plan, tmp_path / "job", demo_clip, range(6))
     assert told == [False, False, False, False, False, True]
+    last = plan.segments[5].num_frames
+    assert heard.beats["check"] == [(done, last) for done in range(1, last + 1)]
 
 
 def test_a_warm_up_waits_for_what_this_very_pass_commits(
@@ -197,9 +199,9 @@ def test_a_warm_up_waits_for_what_this_very_pass_commits(
             path(JobDir(job_dir), index).unlink()
     whole, slow = pipeline.count_frames, threading.Event()
 
-    def count(path: Path, *, alone: bool) -> int:
+    def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         slow.wait(0.5)  # the engine would be at the next segment long before
-        return whole(path, alone=alone)
+        return whole(path, alone=alone, on_frame=on_frame)
 
     monkeypatch.setattr(pipeline, "count_frames", count)
     make_segments(plan, job_dir, demo_clip, [0, 2])

@@ -124,6 +124,23 @@ def failure(job: PlannedJob, kind: type[SeedVR2Error]) -> str:
 SEGMENTS = "[emit(SegmentDone(segment=k, seconds=1.0)) for k in request.segments]\nemit(Idle())\n"
 
 
+def test_the_check_of_the_last_segment_is_shown(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    """All frames are restored and encoded then: nothing else would move for seconds at 4k."""
+    child_is(
+        "emit(ready)\ndone(300)\n"
+        "for n in (1, 75, 150): emit(Heartbeat(phase='check', done=n, total=150))\n" + SEGMENTS
+    )
+    run(a_job(tmp_path))
+    told = [(progress.phase, progress.detail) for progress in audience.progress]
+    assert [detail for phase, detail in told if phase == "encode" and detail] == [
+        "1 of 150 frames checked",
+        "75 of 150 frames checked",
+        "150 of 150 frames checked",
+    ]
+
+
 def test_a_slow_job_goes_on_as_long_as_it_gets_ahead(
     child_is: Script, tmp_path: Path, audience: Audience
 ) -> None:
