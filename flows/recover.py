@@ -3,9 +3,11 @@
 It looks at a job when the job crashes (an automation starts it) and when the job should be finished
 (an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every
 minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
-because events can get lost or come late.
+because events can get lost or come late. It looks twice, half a minute apart, because a second look
+costs four requests and a second process would cost seconds of a core.
 """
 
+import time
 from uuid import UUID
 
 from prefect import flow, get_run_logger
@@ -30,6 +32,8 @@ from tasks.recovery.report import RunReport
 from tasks.recovery.watch import make_appointment
 
 REPORT_KEY = "recover-report"
+SECOND_LOOK_SECONDS = 30.0
+"""Time between the two looks of a run without a job."""
 LOOKS = 3
 """How often to look for the output of a run that is about to be given up."""
 
@@ -51,7 +55,9 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
     if run_id is None:
-        return Completed(message=appoint_unseen(), data=None)
+        first = appoint_unseen()
+        time.sleep(SECOND_LOOK_SECONDS)
+        return Completed(message=f"{first}; then {appoint_unseen()}", data=None)
     report = look(run_id)
     if not report.lost:
         done = leave_alone(report)

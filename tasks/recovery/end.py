@@ -5,9 +5,11 @@ done with it, and its worker, if it has one, gets time to end its process.
 """
 
 import time
+from datetime import UTC, datetime
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from tasks.recovery.report import RunReport
@@ -18,10 +20,18 @@ from tasks.run.callback import call_back
 from tasks.settings import get_settings
 from tasks.step import step
 
+_WORKER_LABEL = "prefect.worker.name"
+"""Prefect's worker labels each run that it takes with its own name."""
 WENT_ON = "left alone: it went on by itself"
 _POLL_SECONDS = 1.0
 _NO_PROCESS_SECONDS = 15.0
 """How long to wait for the worker of a run that has no process left to end."""
+_NO_WORKER_SECONDS = 5.0
+"""How long to wait where the worker itself has shown no sign of life for too long."""
+_WORKER_SIGNS, _WORKER_MARGIN_SECONDS = 2, 10.0
+"""A worker counts as gone when it has missed so many heartbeats, and so many seconds after."""
+_WORKER_INTERVAL_SECONDS = 30.0
+"""Time between two heartbeats of a worker that does not say it: Prefect's own default."""
 
 
 @step(name="finish-cancel", retries=3, retry_delay_seconds=[1, 5, 15])
@@ -73,15 +83,34 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
         told = f"{MARK}{report.meaning.why}, what is left of it is ended"
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
             return False
+    run = client.read_flow_run(report.run_id)
     patience = get_settings().recover_wait_seconds
     if not report.meaning.has_process:
         patience = min(patience, _NO_PROCESS_SECONDS)
+    if worker_is_gone(client, run):
+        patience = min(patience, _NO_WORKER_SECONDS)
     deadline = time.monotonic() + patience
-    run = client.read_flow_run(report.run_id)
     while _may_be_ended(run) and time.monotonic() < deadline:
         time.sleep(min(_POLL_SECONDS, patience / 2))
         run = client.read_flow_run(report.run_id)
     return ended_by_us(client, report.run_id) is not None
+
+
+def worker_is_gone(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether the worker that took a run has missed its heartbeats; False if it is not known."""
+    name, pool = run.labels.get(_WORKER_LABEL), run.work_pool_name
+    if name is None or pool is None:
+        return False
+    try:
+        workers = client.read_workers_for_work_pool(pool)
+    except ObjectNotFound:  # somebody has deleted the pool, and its workers with it
+        return True
+    worker = next((worker for worker in workers if worker.name == name), None)
+    if worker is None or worker.last_heartbeat_time is None:
+        return False
+    silent = (datetime.now(UTC) - worker.last_heartbeat_time).total_seconds()
+    interval = worker.heartbeat_interval_seconds or _WORKER_INTERVAL_SECONDS
+    return silent > _WORKER_SIGNS * interval + _WORKER_MARGIN_SECONDS
 
 
 def _may_be_ended(run: FlowRun) -> bool:

@@ -19,6 +19,7 @@ from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+from seedvr2_core.words import counted
 from tasks.recovery.report import report_on
 from tasks.recovery.states import MARK
 from tasks.recovery.watch import is_over
@@ -56,10 +57,10 @@ def appoint_unseen() -> str:
                 return f"{RECOVER} is not deployed: nobody can look"
             appoint(client, run, 0, recover_id=recover_id)
         if unseen:
-            found = f"found {len(unseen)} lost runs"
+            found = f"found {counted(len(unseen), 'lost run')}"
             client.update_flow_run(UUID(flow_run.id), name=found)
         _forget_sweeps(client)
-    return f"{len(unseen)} lost runs that nobody looked at"
+    return f"{counted(len(unseen), 'lost run')} that nobody looked at"
 
 
 def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:

@@ -16,6 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+import flows.recover
 from flows.recover import recover
 from flows.upscale import upscale
 from tasks.recovery import watch
@@ -32,8 +33,9 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture(autouse=True)
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A storage of the test's own, and short waits."""
+    monkeypatch.setattr(flows.recover, "SECOND_LOOK_SECONDS", 0.0)
     settings = Settings(
         work_dir=tmp_path,
         recover_margin_seconds=0.2,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -19,7 +20,7 @@ from prefect.states import (
 )
 from pydantic import SecretStr
 
-from tasks.recovery import output
+from tasks.recovery import end, output
 from tasks.recovery.states import MARK
 from tasks.run.appointments import LABEL_RECOVERIES
 from tasks.run.callback import call_back
@@ -138,6 +139,26 @@ def test_a_run_whose_process_is_gone_is_re_queued(settings: Settings, job: LostR
     time.sleep(0.1)
     assert recovered(job) == "gone: Running; re-queued, 1"
     assert "its process or machine was gone" in job.state
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "there"])
+def test_a_worker_that_is_gone_gets_no_time_to_end_its_process(
+    settings: Settings, job: LostRun, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has missed its heartbeats for longer than it may."""
+    monkeypatch.setattr(end, "_NO_WORKER_SECONDS", 0.1)
+    monkeypatch.setattr(end, "_WORKER_MARGIN_SECONDS", -1.9 if gone else 60.0)
+    waited: list[float] = []
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: sum(waited))
+    monkeypatch.setattr(end, "time", clock)
+    changes = {"recover_silent_seconds": 0.01, "recover_wait_seconds": 30.0}
+    use_settings(settings.model_copy(update=changes))
+    job.client.send_worker_heartbeat("recover-pool", "the-worker", heartbeat_interval_seconds=1)
+    job.client.update_flow_run_labels(job.id, {"prefect.worker.name": "the-worker"})
+    job.beat(alive_every="0.1", stall_limit="7200")
+    time.sleep(0.3)
+    assert recovered(job) == "gone: Running; re-queued, 1"
+    assert sum(waited) == pytest.approx(0.1 if gone else 30.0, abs=1.0)
 
 
 def test_a_run_that_its_worker_never_started_is_re_queued(impatient: None, job: LostRun) -> None:
