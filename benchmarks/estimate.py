@@ -116,6 +116,9 @@ def run_case(clip: Path, engine: Model, resolution: Resolution) -> str:
             if progress.seconds_left is not None and progress.frames >= share * job.num_frames
         )
         told.append(f"left after {share:.0%}: {(left or 0.0) / (ended - at):.2f}")
+    begun = next(at for at, progress in seen.told if progress.phase == "restore")
+    joined = next(at for at, progress in seen.told if progress.phase == "deliver")
+    told.append(f"loaded in {begun - seen.began:.1f} s, delivered in {ended - joined:.1f} s")
     told.append("longest pause {:.1f} s in {}".format(*longest_pause(seen, ended)))
     return ", ".join(told)
 

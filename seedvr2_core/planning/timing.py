@@ -11,11 +11,11 @@ from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Pla
 from seedvr2_core.planning.sizes import budget_name
 from seedvr2_core.video.info import VideoInfo
 
-STARTUP_SECONDS = 2.5
+STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
-DELIVERY_SECONDS = 3.0
+DELIVERY_SECONDS = 2.0
 """Joining, checking and storing a short video."""
-DELIVERY_SECONDS_PER_MPX = 0.002
+DELIVERY_SECONDS_PER_MPX = 0.001
 """The same for each frame more, per output megapixel: its segment is decoded once to be counted."""
 LOOKAHEAD: Mapping[str, int] = {
     "ultrafast": 0,
@@ -37,7 +37,7 @@ TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
-    "span": (2.9, 0.01),
+    "span": (5.0, 0.01),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
     "seedvr2-7b": (0.0, 0.30),
