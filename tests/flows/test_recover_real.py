@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 AWAY_SECONDS = 75.0
 """An outage of the server: longer than a process may show no sign of life."""
-BACK_SECONDS = 240.0
+BACK_SECONDS = 180.0
 """Longest time until a run whose machine died is scheduled again, on a busy test machine."""
 PATIENCE_SECONDS = 400.0
 
