@@ -31,8 +31,8 @@ UNKNOWN_EXIT_CODE = -1
 _TOLD_SECONDS = 30.0
 """How long the engine may take to tell the exit code after it has ended the container's log."""
 _TOOLKIT = (
-    "install the NVIDIA driver and the NVIDIA container toolkit on this host, run nvidia-ctk runtime "
-    "configure --runtime=docker, and restart Docker"
+    "install the NVIDIA driver and the NVIDIA container toolkit on this host, run nvidia-ctk "
+    "runtime configure --runtime=docker, and restart Docker"
 )
 _ADVICE: Mapping[str, str] = {
     r"could not select device driver": "Docker on this host has no NVIDIA runtime, so that a "
@@ -45,8 +45,8 @@ _ADVICE: Mapping[str, str] = {
     r"failed to resolve|dial tcp": "the image is not on this host and cannot be pulled: build it "
     "here with `make image`, or push it to a registry that this host reaches and name it in "
     "SEEDVR2_IMAGE",
-    r"network .+ not found": "the network of SEEDVR2_NETWORK is not on this host: docker network ls "
-    "lists them",
+    r"network .+ not found": "the network of SEEDVR2_NETWORK is not on this host: docker network "
+    "ls lists them",
     r"no space left on device": "the disk of Docker on this host is full: docker system df",
 }
 """What to do about what the engine says when it makes or starts a container."""

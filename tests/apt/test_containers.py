@@ -1,7 +1,7 @@
 """Jobs in containers for real: Docker's engine, our image, a worker on the host, a Prefect server.
 
-There is no GPU here, so that the pool's template is applied without its request for one; all else is
-as shipped. One test makes the request and reads how it is refused.
+There is no GPU here, so that the pool's template is applied without its request for one; all else
+is as shipped. One test makes the request and reads how it is refused.
 """
 
 import json
@@ -84,7 +84,7 @@ class Host:
             self._worker = None
 
     def submit(self, video: str = "/clip.mp4", **job_variables: Any) -> str:
-        """Start a run of upscale/h100; returns its id. Each has a seed, and with it a key, of its own."""
+        """Start a run of upscale/h100; returns its id. Each has a job key of its own."""
         self._num_jobs += 1
         deployment = deployments(self.server.client)["upscale/h100"]["id"]
         body = {
@@ -93,7 +93,7 @@ class Host:
                 "resolution": "720p",
                 "model": "lanczos" if video == "/clip.mp4" else "sleep",
                 "preset": "ultrafast",
-                "seed": self._num_jobs,
+                "crf": 4 + self._num_jobs,
             },
             "job_variables": job_variables,
         }

@@ -3,8 +3,8 @@
 Debian's `docker.io` runs as root: the engine has its own folders and socket, and ends with the
 test. There is no registry to take the base image from, so `debootstrap` makes one with Debian's
 Python, and it is handed to our Dockerfile as the build argument that names the base. Packages come
-the way this machine gets them: pip downloads what the locks name, and a server on loopback shows the
-files to the build. Base and packages are kept in the temporary folder for the next time.
+the way this machine gets them: pip downloads what the locks name, and a server on loopback shows
+the files to the build. Base and packages are kept in the temporary folder for the next time.
 """
 
 import contextlib
