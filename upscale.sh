@@ -2,9 +2,11 @@
 # Upscale a video through the gateway and wait for the result: a small client for scripts, with the
 # arguments and the output of the old service's script.
 #
-#   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|short:720|...|short:2160] [--wait]
+#   bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|short:720|...|short:2160]
+#                            [--allow-damaged] [--wait]
 #
-# If no gateway answers, it says so at once; with --wait it waits 15 minutes for one.
+# A video that ends early is refused; with --allow-damaged what is there of it is upscaled. If no
+# gateway answers, it says so at once; with --wait it waits 15 minutes for one.
 # SEEDVR2_GATEWAY_URL is the gateway's address (default http://127.0.0.1:8000), SEEDVR2_GATEWAY_TOKEN
 # its token (default: none). Exit codes: 0, the last lines are the result's address and the time;
 # 1, the job failed; 2, wrong arguments. Ctrl-C leaves the job running; its id has been printed.
@@ -19,8 +21,8 @@ AWAY_SECONDS=900 # how long we keep asking a gateway that does not answer
 export no_proxy="${no_proxy:-${NO_PROXY:-}},127.0.0.1,localhost,::1"
 
 usage() {
-  printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|%s] [--wait]\n' \
-    'short:720|short:1080|short:1440|short:2160' >&2
+  printf 'usage: bash upscale.sh URL|FILE [--resolution 720p|1080p|2k|4k|%s] %s\n' \
+    'short:720|short:1080|short:1440|short:2160' '[--allow-damaged] [--wait]' >&2
   exit 2
 }
 
@@ -31,6 +33,7 @@ fail() {
 
 source_=''
 resolution='1080p'
+damaged=false
 patient='' # whether we wait for a gateway that does not answer
 while (($# > 0)); do
   case "$1" in
@@ -41,6 +44,10 @@ while (($# > 0)); do
       ;;
     --resolution=*)
       resolution="${1#*=}"
+      shift
+      ;;
+    --allow-damaged)
+      damaged=true
       shift
       ;;
     --wait)
@@ -146,10 +153,10 @@ if [[ -f "$source_" ]]; then
   name="$(python3 -I -c 'import sys, os, urllib.parse as u; print(u.quote(os.fsencode(os.path.basename(sys.argv[1]))))' "$source_")"
   [[ "$source_" == /* ]] || source_="./$source_" # curl reads stdin for a file that is called "-"
   ask --header "Idempotency-Key: $key" --upload-file "$source_" \
-    "$GATEWAY/upscale/$name?resolution=$resolution" || fail "$(refusal)"
+    "$GATEWAY/upscale/$name?resolution=$resolution&allow_damaged=$damaged" || fail "$(refusal)"
 else
-  python3 -I -c 'import json, sys; print(json.dumps({"video_url": sys.argv[1], "resolution": sys.argv[2]}))' \
-    "$source_" "$resolution" > "$scratch/body"
+  python3 -I -c 'import json, sys; print(json.dumps({"video_url": sys.argv[1], "resolution": sys.argv[2], "allow_damaged": sys.argv[3] == "true"}))' \
+    "$source_" "$resolution" "$damaged" > "$scratch/body"
   ask --header "Idempotency-Key: $key" --header 'Content-Type: application/json' \
     --data-binary "@$scratch/body" "$GATEWAY/upscale" || fail "$(refusal)"
 fi

@@ -29,7 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from deployments.host.exits import exit_codes
+from deployments.host.exits import exit_codes, run_program
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.listen import run_server
 from deployments.host.loopback import is_loopback
@@ -261,4 +261,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_program(lambda: typer.run(main))

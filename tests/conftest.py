@@ -16,8 +16,6 @@ os.environ.pop("PREFECT_API_URL", None)
 import imageio_ffmpeg
 import pytest
 
-from tests.kits.prefect_home import prepare_home
-
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
@@ -91,10 +89,9 @@ def ffmpeg() -> Callable[..., subprocess.CompletedProcess[bytes]]:
 @pytest.fixture(scope="session")
 def api_url() -> Iterator[str]:
     """A real Prefect server for all tests that need one."""
-    from deployments.host.prefect_server import embedded_server
+    from tests.kits.server import small_server
 
-    prepare_home(Path(_HOME))
-    with embedded_server(Path(os.environ["PREFECT_HOME"]) / "server.log") as url:
+    with small_server(Path(_HOME)) as url:
         yield url
 
 

@@ -25,7 +25,7 @@ from deployments.host.installation import (
     announce,
     api_auth,
     auth_file,
-    only_serve,
+    only_server,
     prefect_home,
 )
 from deployments.host.loopback import keep_loopback_direct
@@ -77,7 +77,7 @@ def serve(
         settings = _settings(work_dir)
         _check_host(host, settings)
         ports = {"server": api_port, "gateway": gateway_port, "edge": edge_port}
-        with only_serve(prefect_home()):
+        with only_server(prefect_home()):
             _run(settings, host, ports)
 
 

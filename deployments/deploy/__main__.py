@@ -19,7 +19,7 @@ from deployments.deploy.apply import (
     apply_pools,
 )
 from deployments.deploy.site import Site, read_site, site_of_environment
-from deployments.host.exits import exit_codes, say
+from deployments.host.exits import exit_codes, run_program, say
 from deployments.host.loopback import keep_loopback_direct
 from tasks.settings import get_settings, use_settings
 
@@ -94,4 +94,4 @@ def _apply_pools(client: SyncPrefectClient, site: Site) -> None:
 
 if __name__ == "__main__":
     keep_loopback_direct()
-    app()
+    run_program(app)

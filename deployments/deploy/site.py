@@ -23,6 +23,7 @@ from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error
+from tasks.gateway_settings import GatewaySettings
 from tasks.settings import Settings
 from tasks.storage.bunny_zone import read_zone
 
@@ -34,10 +35,7 @@ OF_ONE_MACHINE = frozenset(
 )
 """Settings of one machine or one pool, which a site cannot set for all."""
 NOT_FOR_JOBS = frozenset(
-    {
-        *("hf_endpoint", "image", "alert_url", "gateway_tokens"),
-        *("gateway_url", "gateway_token", "edge_key"),
-    }
+    {*GatewaySettings.model_fields, *("hf_endpoint", "image", "alert_url", "edge_key")}
 )
 """Settings of other parts than a flow run: pools do not get them."""
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")

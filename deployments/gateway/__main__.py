@@ -12,7 +12,7 @@ import typer
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
 from deployments.gateway.prefect_api import PrefectApi
-from deployments.host.exits import exit_codes
+from deployments.host.exits import exit_codes, run_program
 from deployments.host.listen import run_server
 from deployments.host.loopback import keep_loopback_direct
 from seedvr2_core.errors import InvalidRequestError
@@ -71,4 +71,4 @@ def print_receiver(host: str, settings: Settings) -> None:
 
 if __name__ == "__main__":
     keep_loopback_direct()
-    typer.run(main)
+    run_program(lambda: typer.run(main))

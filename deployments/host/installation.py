@@ -1,16 +1,21 @@
 """The installation in one PREFECT_HOME: its API password, and the server of it that is running.
 
 Prefect's API can start any code on the workers. So the server of `seedvr2 serve` asks for a
-password, which is made at the first start and kept in a file that only its owner can read. While
-serve runs, a second file says where its server is. Our other commands on the same PREFECT_HOME use
-that server: two servers on one SQLite file would lock each other out.
+password, which is made at the first start and kept in a file that only its owner can read.
+
+Two servers on one SQLite file would lock each other out. So an installation has one at a time: that
+of `seedvr2 serve`, or one that `seedvr2 upscale` starts and shares with every other command that
+comes while it runs. A lock says that there is one, a second file says where it is.
 """
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +64,8 @@ def api_auth(home: Path) -> str:
 
 
 @contextlib.contextmanager
-def only_serve(home: Path) -> Iterator[None]:
-    """Be the only `seedvr2 serve` of an installation while the block runs.
+def only_server(home: Path) -> Iterator[None]:
+    """Be the only one who runs a server of an installation while the block runs.
 
     Raises:
         InvalidRequestError: another one is running.
@@ -68,8 +73,9 @@ def only_serve(home: Path) -> Iterator[None]:
 
     def refuse() -> None:
         raise InvalidRequestError(
-            f"seedvr2 serve is running already on the Prefect database in {home}; stop it first, "
-            "or set PREFECT_HOME to another folder"
+            f"a Prefect server is running already on the database in {home}, that of a seedvr2 "
+            "serve or of a seedvr2 upscale at work; stop it or wait for its end, or set "
+            "PREFECT_HOME to another folder"
         )
 
     with hold_lock(_lock(home), timeout=0, on_wait=refuse):
@@ -81,17 +87,38 @@ def only_serve(home: Path) -> Iterator[None]:
 
 
 def announce(home: Path, address: ApiAddress) -> None:
-    """Say where the server of this installation is; `only_serve` takes it back."""
+    """Say where the server of this installation is; `only_server` takes it back."""
     part = _record(home).with_suffix(".part")
     part.unlink(missing_ok=True)
     _write_private(part, json.dumps({"url": address.url, "auth": address.auth}))
     part.replace(_record(home))
 
 
-def running_server(home: Path) -> ApiAddress | None:
-    """The server of the `seedvr2 serve` that is running on this installation; None: none is.
+@contextlib.contextmanager
+def used_by_command(home: Path) -> Iterator[None]:
+    """Keep the server that commands share running while the block runs."""
+    home.mkdir(parents=True, exist_ok=True)
+    with _commands_lock(home).open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)  # waits for a server that is just ending
+        yield
 
-    A record alone is no proof: a serve that was killed leaves it, and somebody else may listen at
+
+def when_unused(home: Path, end: Callable[[], None]) -> None:
+    """Wait until no command uses the server any more, then call `end` and never return.
+
+    The lock is kept until this process ends: a command that comes now waits for that, and starts a
+    server of its own.
+    """
+    lock = hold_lock(_commands_lock(home), timeout=math.inf, on_wait=lambda: None)
+    with lock:
+        end()
+        threading.Event().wait()
+
+
+def running_server(home: Path) -> ApiAddress | None:
+    """The server that is running on this installation; None: none is, or it does not answer.
+
+    A record alone is no proof: a server that was killed leaves it, and somebody else may listen at
     its address by now and would be shown the password. The lock tells, which ends with its holder.
     """
     try:
@@ -99,13 +126,13 @@ def running_server(home: Path) -> ApiAddress | None:
         address = ApiAddress(url=record["url"], auth=record["auth"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not _is_held(home) or not is_healthy(f"{address.url}/health"):
+    if not has_server(home) or not is_healthy(f"{address.url}/health"):
         return None
     return address
 
 
-def _is_held(home: Path) -> bool:
-    """Whether a serve holds this installation's lock."""
+def has_server(home: Path) -> bool:
+    """Whether somebody runs a server of this installation, which may still be coming up."""
 
     class HeldError(Exception):
         """Somebody holds it."""
@@ -122,6 +149,10 @@ def _is_held(home: Path) -> bool:
 
 def _lock(home: Path) -> Path:
     return home / "seedvr2-serve.lock"
+
+
+def _commands_lock(home: Path) -> Path:
+    return home / "seedvr2-commands.lock"
 
 
 def _record(home: Path) -> Path:

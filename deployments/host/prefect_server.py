@@ -1,11 +1,13 @@
-"""A Prefect server that ends with its parent: for one command, or in full for `seedvr2 serve`.
+"""A Prefect server that does not outlive who needs it: commands, or `seedvr2 serve`.
 
 Prefect's own temporary server goes on when its parent is killed. This one is a single process that
-the kernel ends with its parent. It uses the database in PREFECT_HOME, so a server that is started
-later shows the same runs.
+the kernel ends with its parent, or that ends with the last command that uses it. It uses the
+database in PREFECT_HOME, so a server that is started later shows the same runs.
 
+    python -P -m deployments.host.prefect_server --shared
+        only the API, for all commands on this PREFECT_HOME
     python -P -m deployments.host.prefect_server --parent PID
-        only the API, for one command
+        only the API, for one process
     python -P -m deployments.host.prefect_server --parent PID --full --port 4200
         also the UI, automations and all other services
 
@@ -19,17 +21,32 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployments.host.exits import say
 from deployments.host.health import is_healthy
-from deployments.host.installation import USER, ApiAddress, prefect_home, running_server
+from deployments.host.installation import (
+    USER,
+    ApiAddress,
+    announce,
+    has_server,
+    only_server,
+    prefect_home,
+    running_server,
+    used_by_command,
+    when_unused,
+)
 from deployments.host.loopback import LOOPBACK
-from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.errors import ChildFailedError, InvalidRequestError, ServiceError
 from seedvr2_core.files.process import die_with_parent
+
+if TYPE_CHECKING:
+    import uvicorn
 
 START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
@@ -39,26 +56,80 @@ ADDRESS_PREFIX = "server: "
 
 @contextmanager
 def open_api(log_path: Path) -> Iterator[None]:
-    """Let Prefect use a server of this installation while the block runs.
+    """Let Prefect use the server of this installation while the block runs.
 
-    It is the one of `seedvr2 serve`, if that is running on the same PREFECT_HOME, because SQLite
-    takes no second one. Otherwise it is an embedded server with a password of its own.
+    If none is running, of `seedvr2 serve` or of another command, one is started, with a password of
+    its own. It ends with the last command that uses it.
 
     Args:
-        log_path: the embedded server's output is written there.
+        log_path: the output of a server that is started is written there.
 
     Raises:
-        ChildFailedError: the embedded server did not start.
+        ChildFailedError: the server did not start.
+        ServiceError: somebody runs one that does not answer.
     """
-    running = running_server(prefect_home())
-    if running is not None:
-        say(f"the run is recorded by the seedvr2 serve at {running.url}")
-        with _used(running):
+    home = prefect_home()
+    started: list[subprocess.Popen[str]] = []
+    with used_by_command(home):
+        if has_server(home):
+            address = _server_of_another(home)
+        else:
+            address = _shared_server(home, log_path, started)
+        with _used(address):
             yield
-        return
+    for process in started:
+        _reap(process, home)
+
+
+def _server_of_another(home: Path) -> ApiAddress:
+    """The server that somebody else has started, or is starting.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if (running := running_server(home)) is not None:
+            say(f"the run is recorded by the Prefect server that is running at {running.url}")
+            return running
+        time.sleep(0.2)
+    raise ServiceError(
+        f"the Prefect server on the database in {home} does not answer after {START_SECONDS:g} s: "
+        "look at the logs of seedvr2 serve, or wait for the end of the other seedvr2 command"
+    )
+
+
+def _shared_server(
+    home: Path, log_path: Path, started: list["subprocess.Popen[str]"]
+) -> ApiAddress:
+    """Start a server that ends with the last command that uses it.
+
+    Args:
+        home: folder of the database.
+        log_path: the server's output is written there.
+        started: the process is added to it.
+    """
     auth = f"{USER}:{secrets.token_urlsafe(24)}"
-    with embedded_server(log_path, auth=auth) as url, _used(ApiAddress(url=url, auth=auth)):
-        yield
+    process = _start(log_path, "--shared", auth=auth)
+    started.append(process)
+    assert process.stdout is not None
+    with process.stdout as out:
+        line = out.readline().strip()
+    if not line and has_server(home):  # it has found one of another command, and has ended
+        return _server_of_another(home)
+    url = f"{line.removeprefix(ADDRESS_PREFIX)}/api"
+    _wait_until_healthy(process, url, log_path)
+    return ApiAddress(url=url, auth=auth)
+
+
+def _reap(process: "subprocess.Popen[str]", home: Path) -> None:
+    """Wait for the end of a server that we have started, unless other commands use it."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        # It takes its record away before it ends.
+        if running_server(home) is not None and time.monotonic() > deadline - DRAIN_SECONDS + 1:
+            return
+        time.sleep(0.1)
 
 
 @contextmanager
@@ -70,67 +141,31 @@ def _used(address: ApiAddress) -> Iterator[None]:
         try:
             yield
         finally:
-            _send_queued()
+            send_queued()
 
 
-@contextmanager
-def embedded_server(log_path: Path, *, auth: str | None = None) -> Iterator[str]:
-    """Run a server while the block runs.
-
-    Args:
-        log_path: the server's output is written there.
-        auth: user:password that it asks for; None: nothing.
-
-    Yields:
-        The URL of its API.
-
-    Raises:
-        ChildFailedError: it did not start; the message names the log.
-    """
+def _start(log_path: Path, *options: str, auth: str) -> "subprocess.Popen[str]":
+    """Start a server that asks for this password; its output goes to the log."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    parent = ("--parent", str(os.getpid()))
-    environment = os.environ | ({"PREFECT_SERVER_API_AUTH_STRING": auth} if auth else {})
     with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deployments.host.prefect_server", *parent],
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "deployments.host.prefect_server", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             start_new_session=True,
-            env=environment,
+            env=os.environ | {"PREFECT_SERVER_API_AUTH_STRING": auth},
         )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip().removeprefix(ADDRESS_PREFIX) + "/api"
-        _wait_until_healthy(process, url, log_path)
-        try:
-            yield url
-        finally:
-            _send_queued()
-    finally:
-        _end(process)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
-def _send_queued() -> None:
+def send_queued() -> None:
     """Send the events and log lines that Prefect has queued, while there still is a server."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     APILogWorker.drain_all(timeout=DRAIN_SECONDS)
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Ask the server to end, so that it can write what it has received; kill it if it does not."""
-    process.terminate()
-    try:
-        process.wait(timeout=DRAIN_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _wait_until_healthy(process: "subprocess.Popen[str]", url: str, log_path: Path) -> None:
@@ -146,21 +181,35 @@ def _wait_until_healthy(process: "subprocess.Popen[str]", url: str, log_path: Pa
 def main() -> None:
     """Run the server process: print its address to stdout, then serve on loopback."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--parent", type=int, required=True)
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--parent", type=int)
+    whose.add_argument("--shared", action="store_true")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
-    die_with_parent(arguments.parent)
+    with ExitStack() as until_end:
+        if arguments.shared:
+            try:
+                until_end.enter_context(only_server(prefect_home()))
+            except InvalidRequestError as error:
+                sys.exit(str(error))
+        else:
+            die_with_parent(arguments.parent)
+        _serve(arguments.port, full=arguments.full, shared=arguments.shared)
+
+
+def _serve(port: int, *, full: bool, shared: bool) -> None:
+    """Serve until a signal comes or, if the server is shared, until nobody uses it."""
     from deployments.host.listen import listen
 
     try:
-        listener = listen("127.0.0.1", arguments.port)
+        listener = listen("127.0.0.1", port)
     except OSError as error:
-        sys.exit(f"cannot listen on 127.0.0.1 port {arguments.port}: {error.strerror}")
+        sys.exit(f"cannot listen on 127.0.0.1 port {port}: {error.strerror}")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     sys.stdout.write(f"{ADDRESS_PREFIX}{address}\n")
     sys.stdout.flush()
-    os.environ.update(_settings(address, full=arguments.full))
+    os.environ.update(_settings(address, full=full))
     if home := os.environ.get("PREFECT_HOME"):
         os.environ["PREFECT_HOME"] = str(Path(home).expanduser().absolute())
     import uvicorn
@@ -181,7 +230,24 @@ def main() -> None:
         lifespan="on",
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    if shared:
+        _share(address, server)
+    server.run(sockets=[listener])
+
+
+def _share(address: str, server: "uvicorn.Server") -> None:
+    """Tell other commands where the server is, and end it when the last of them has ended."""
+    home = prefect_home()
+    # The command that started us may be gone before us; nobody reads our output then.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    announce(home, ApiAddress(url=f"{address}/api", auth=auth))
+
+    def end() -> None:
+        server.should_exit = True
+
+    threading.Thread(target=when_unused, args=(home, end), daemon=True).start()
 
 
 def _keep_private(home: Path) -> None:

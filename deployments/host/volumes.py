@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.host.exits import exit_codes, say
+from deployments.host.exits import exit_codes, run_program, say
 from seedvr2_core.errors import ResourceError
 from seedvr2_core.files.locks import has_flock
 
@@ -59,4 +59,4 @@ def check_folder(folder: Path, on_host: str) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_program(app)

@@ -137,6 +137,16 @@ def test_a_file_is_sent(client: httpx.Client, settings: Settings, tmp_path: Path
     assert (code, "/work/output/a.mp4" in out) == (0, True)
 
 
+def test_a_damaged_video_is_taken_on_request(client: httpx.Client, tmp_path: Path) -> None:
+    clip = tmp_path / "cut.mp4"
+    clip.write_bytes(b"video that ends early")
+    for source in (URL, str(clip)):
+        with Script(str(client.base_url), source, "--allow-damaged") as script:
+            assert job_run(script.job()).parameters["allow_damaged"] is True
+        with Script(str(client.base_url), source) as script:
+            assert not job_run(script.job()).parameters.get("allow_damaged", False)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

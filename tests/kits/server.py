@@ -21,6 +21,8 @@ from uuid import uuid4
 
 import httpx
 
+from deployments.host.health import is_healthy
+from deployments.host.prefect_server import send_queued
 from tests.kits.prefect_home import prepare_home
 from tests.kits.processes import (
     MARK,
@@ -111,6 +113,34 @@ class Server:
 def _free_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}/api"
+
+
+@contextmanager
+def small_server(home: Path) -> Iterator[str]:
+    """Run the server that commands share, without their lock and password; yields its URL."""
+    prepare_home(home)
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "deployments.host.prefect_server"),
+                *("--parent", str(os.getpid())),
+            ],
+            env=os.environ | {"PREFECT_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    with process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip().removeprefix("server: ") + "/api"
+        try:
+            eventually(lambda: is_healthy(f"{url}/health"), f"the server's start ({log.name})")
+            yield url
+        finally:
+            send_queued()
+            process.terminate()
 
 
 @contextmanager

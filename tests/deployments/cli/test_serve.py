@@ -97,7 +97,10 @@ def check_the_command_shares_the_server(serve: Serve, clip: Path) -> None:
         PREFECT_HOME=str(serve.folder / "prefect"),
     )
     assert done.returncode == 0, done.stderr
-    assert f"recorded by the seedvr2 serve at {serve.urls['prefect']}/api" in done.stderr
+    assert (
+        f"recorded by the Prefect server that is running at {serve.urls['prefect']}/api"
+        in done.stderr
+    )
     assert not (serve.folder / "own" / "prefect-server.log").exists()
     runs = httpx.post(
         f"{serve.urls['prefect']}/api/flow_runs/filter", json={}, auth=serve.auth, timeout=60

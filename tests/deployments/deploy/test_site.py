@@ -13,6 +13,7 @@ from deployments.deploy.site import (
     site_of_environment,
 )
 from seedvr2_core.errors import InvalidRequestError
+from tasks.gateway_settings import GatewaySettings
 from tasks.settings import Settings
 
 KEY = "0123456789abcdef-a-key"
@@ -109,6 +110,16 @@ def test_the_environment_can_be_the_site(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SEEDVR2_KEEP_DAYS", "9")
     site = site_of_environment(whole=True)
     assert site.for_jobs() == {"SEEDVR2_KEEP_DAYS": "9"}
+
+
+def test_no_job_gets_what_belongs_to_the_gateway() -> None:
+    """Whatever is added to the gateway's settings stays away from jobs by itself."""
+    values = {
+        name: "1" for name, setting in VARIABLES.items() if setting in GatewaySettings.model_fields
+    }
+    assert {"SEEDVR2_GATEWAY_OPERATOR_TOKENS", "SEEDVR2_ALLOWED_HOSTS"} < set(values)
+    assert "SEEDVR2_GATEWAY_QUOTA_BYTES" in values
+    assert Site(values=values).for_jobs() == {}
 
 
 def test_every_setting_has_its_place() -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import typer
 from deployments.host.exits import exit_codes, run_program, say, tell
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
 from tasks.settings import Settings
+from tests.kits.processes import ROOT
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,36 @@ def test_an_error_that_nobody_expected_leaves_its_traceback_in_a_file(
     told = "error: unexpected ZeroDivisionError: by \\x1b nothing; the details are in "
     assert capfd.readouterr().err == f"{told}{log}\n"
     assert "Traceback" in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("deployments.gateway", "--receiver", "example.org"),
+        ("deployments.edge", "--root", "."),
+        ("deployments.deploy", "check"),
+        ("deployments.host.volumes", "."),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_program_of_ours_shows_a_traceback(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """An error that nobody thought of, put into each program from outside."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import deployments.host.exits as exits, contextlib\n"
+        "@contextlib.contextmanager\n"
+        "def broken(kept):\n"
+        "    raise ZeroDivisionError('nobody thought of this')\n"
+        "    yield\n"
+        "exits.exit_codes = broken\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", *arguments],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unexpected ZeroDivisionError: nobody thought of this; ")
+    assert "Traceback" not in done.stderr

@@ -14,7 +14,7 @@ from deployments.host.installation import (
     announce,
     api_auth,
     auth_file,
-    only_serve,
+    only_server,
     running_server,
 )
 from seedvr2_core.errors import InvalidRequestError
@@ -69,12 +69,12 @@ def test_a_password_that_others_could_read_is_closed(tmp_path: Path) -> None:
 
 def test_commands_find_the_server_while_serve_runs(tmp_path: Path, server: ApiAddress) -> None:
     assert running_server(tmp_path) is None
-    with only_serve(tmp_path):
+    with only_server(tmp_path):
         assert running_server(tmp_path) is None
         announce(tmp_path, server)
         assert running_server(tmp_path) == server
         assert rights(tmp_path / "seedvr2-serve.json") == 0o600
-        with pytest.raises(InvalidRequestError, match="running already"), only_serve(tmp_path):
+        with pytest.raises(InvalidRequestError, match="running already"), only_server(tmp_path):
             pass
         assert running_server(tmp_path) == server
     assert running_server(tmp_path) is None
@@ -86,12 +86,12 @@ def test_a_record_that_a_killed_serve_left_is_not_believed(
     """Somebody else may listen at its address, and would be shown the password."""
     announce(tmp_path, server)
     assert running_server(tmp_path) is None
-    with only_serve(tmp_path):
+    with only_server(tmp_path):
         assert running_server(tmp_path) is None, "the record of the one before"
 
 
 def test_a_server_that_does_not_answer_is_not_used(tmp_path: Path) -> None:
-    with only_serve(tmp_path):
+    with only_server(tmp_path):
         announce(tmp_path, ApiAddress(url="http://127.0.0.1:9/api", auth="seedvr2:x"))
         assert running_server(tmp_path) is None
         (tmp_path / "seedvr2-serve.json").write_text("{broken")

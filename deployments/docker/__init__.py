@@ -1,0 +1,1 @@
+"""Containers: the image (Dockerfile), and the worker that runs a job in one (worker.py)."""
