@@ -120,6 +120,8 @@ class SegmentWriter:
                 self._container.mux(packet)
                 self._num_packets += 1
                 self._on_packet(self._num_packets)
+        except MemoryError:  # libav's is an FFmpegError as well
+            raise
         except av.error.FFmpegError as error:
             raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
 
@@ -230,5 +232,7 @@ def count_frames(path: Path, *, alone: bool = False) -> int:
             stream.thread_type = "AUTO" if alone else "NONE"
             stream.codec_context.options = {"skip_loop_filter": "all"}
             return sum(1 for _ in container.decode(stream))
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, IndexError) as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
