@@ -111,7 +111,7 @@ print(peak_mib() - begun)
 
 
 def test_the_longest_video_that_is_accepted_fits_into_the_flow_process(tmp_path: Path) -> None:
-    """It reads the times of all frames to plan the job: a million by default, 130 MB at the most."""
+    """It reads the times of all frames, a million by default, to plan the job."""
     ended = subprocess.run(
         [sys.executable, "-c", LONGEST, str(tmp_path), str(Settings().max_frames)],
         capture_output=True,
