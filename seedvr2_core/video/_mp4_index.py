@@ -8,7 +8,6 @@ their fields are those of ISO/IEC 14496-12; the numbers after their names are it
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader
@@ -18,6 +17,9 @@ _BRANDS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 _DEPTH = len(_PARENTS)
 """The path to any count is shorter; boxes within boxes without end are not followed."""
+_MOST_BOXES = 1_000_000
+"""A file may be nothing but boxes of 8 bytes. So many take about 5 s; a recording of 12 hours in
+fragments of a second has a third of them."""
 _OF_EACH_SAMPLE = 0xF00
 """Flags of a run: duration, size, flags or offset of each sample are written down."""
 
@@ -29,6 +31,14 @@ class _Box:
     kind: bytes
     start: int
     stop: int
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A walk through the boxes of a file."""
+
+    file: FileReader
+    boxes_left: int
 
 
 def check_index(path: Path, max_frames: int | None) -> None:
@@ -78,69 +88,70 @@ def most_indexed(path: Path) -> int:
     with file:
         if file.read(8)[4:] not in _BRANDS:
             return 0
-        return max(_counts(file).values(), default=0)
+        return max(_counts(_Walk(file, _MOST_BOXES)).values(), default=0)
 
 
-def _counts(file: FileReader) -> dict[int, int]:
+def _counts(walk: _Walk) -> dict[int, int]:
     """Number of each video track -> its samples."""
     counts: dict[int, int] = {}
-    for box in _boxes(file, 0, file.num_bytes):
+    for box in _boxes(walk, 0, walk.file.num_bytes):
         if box.kind == b"moov":
-            for track in _children(file, box, b"trak"):
-                _count_track(file, track, counts)
+            for track in _children(walk, box, b"trak"):
+                _count_track(walk, track, counts)
         elif box.kind == b"moof":
-            for part in _children(file, box, b"traf"):
-                number, count = _of_fragment(file, part)
+            for part in _children(walk, box, b"traf"):
+                number, count = _of_fragment(walk, part)
                 if number in counts:
                     counts[number] += count
     return counts
 
 
-def _count_track(file: BinaryIO, track: _Box, counts: dict[int, int]) -> None:
+def _count_track(walk: _Walk, track: _Box, counts: dict[int, int]) -> None:
     """Add a track's samples (8.7.3) if it is one of video."""
     number, counted, is_video = 0, 0, False
-    for box in _inside(file, track, _DEPTH):
+    for box in _inside(walk, track, _DEPTH):
         if box.kind == b"tkhd":  # 8.3.2; the version decides how wide the times before it are
-            number = _number(file, box, 20 if _number(file, box, 0, 1) else 12)
+            number = _number(walk, box, 20 if _number(walk, box, 0, 1) else 12)
         elif box.kind == b"hdlr":  # 8.4.3
-            is_video = is_video or _field(file, box, 8, 4) == b"vide"
+            is_video = is_video or _field(walk, box, 8, 4) == b"vide"
         elif box.kind in (b"stsz", b"stz2"):
-            counted = max(counted, _number(file, box, 8))
+            counted = max(counted, _number(walk, box, 8))
     if is_video:
         counts[number] = counts.get(number, 0) + counted
 
 
-def _of_fragment(file: BinaryIO, part: _Box) -> tuple[int, int]:
+def _of_fragment(walk: _Walk, part: _Box) -> tuple[int, int]:
     """Number of a fragment's track (8.8.7), and samples of its runs (8.8.8).
 
     Only runs that say nothing of each sample are counted; the others grow with the file.
     """
     number = count = 0
-    for box in _boxes(file, part.start, part.stop):
+    for box in _boxes(walk, part.start, part.stop):
         if box.kind == b"tfhd":
-            number = _number(file, box, 4)
-        elif box.kind == b"trun" and not _number(file, box, 0) & _OF_EACH_SAMPLE:
-            count += _number(file, box, 4)
+            number = _number(walk, box, 4)
+        elif box.kind == b"trun" and not _number(walk, box, 0) & _OF_EACH_SAMPLE:
+            count += _number(walk, box, 4)
     return number, count
 
 
-def _children(file: BinaryIO, parent: _Box, kind: bytes) -> Iterator[_Box]:
-    return (box for box in _boxes(file, parent.start, parent.stop) if box.kind == kind)
+def _children(walk: _Walk, parent: _Box, kind: bytes) -> Iterator[_Box]:
+    return (box for box in _boxes(walk, parent.start, parent.stop) if box.kind == kind)
 
 
-def _inside(file: BinaryIO, parent: _Box, depth: int) -> Iterator[_Box]:
+def _inside(walk: _Walk, parent: _Box, depth: int) -> Iterator[_Box]:
     """All boxes in a box that hold no others, `depth` levels deep at the most."""
-    for box in _boxes(file, parent.start, parent.stop):
+    for box in _boxes(walk, parent.start, parent.stop):
         if box.kind not in _PARENTS:
             yield box
         elif depth:
-            yield from _inside(file, box, depth - 1)
+            yield from _inside(walk, box, depth - 1)
 
 
-def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[_Box]:
+def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[_Box]:
     """The boxes that lie one after another in a stretch of the file (4.2)."""
-    while start + 8 <= stop:
-        head = _at(file, start, 16)
+    while start + 8 <= stop and walk.boxes_left:
+        walk.boxes_left -= 1
+        head = _at(walk, start, 16)
         if len(head) < 8:
             return
         size, kind, content = int.from_bytes(head[:4], "big"), head[4:8], start + 8
@@ -153,15 +164,15 @@ def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[_Box]:
         start = end
 
 
-def _number(file: BinaryIO, box: _Box, offset: int, size: int = 4) -> int:
-    return int.from_bytes(_field(file, box, offset, size), "big")
+def _number(walk: _Walk, box: _Box, offset: int, size: int = 4) -> int:
+    return int.from_bytes(_field(walk, box, offset, size), "big")
 
 
-def _field(file: BinaryIO, box: _Box, offset: int, size: int) -> bytes:
+def _field(walk: _Walk, box: _Box, offset: int, size: int) -> bytes:
     """A field of a box; shorter where the box ends."""
-    return _at(file, box.start + offset, max(0, min(size, box.stop - box.start - offset)))
+    return _at(walk, box.start + offset, max(0, min(size, box.stop - box.start - offset)))
 
 
-def _at(file: BinaryIO, position: int, size: int) -> bytes:
-    file.seek(position)
-    return file.read(size) if size else b""
+def _at(walk: _Walk, position: int, size: int) -> bytes:
+    walk.file.seek(position)
+    return walk.file.read(size) if size else b""
