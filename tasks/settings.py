@@ -21,6 +21,7 @@ from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,
     RESOLUTIONS,
+    AbsolutePath,
     Names,
     Resolutions,
     Seconds,
@@ -50,18 +51,18 @@ class Settings(GatewaySettings, BaseSettings):
         env_prefix="SEEDVR2_", extra="ignore", frozen=True, validate_by_name=True
     )
 
-    work_dir: Path = Field(
+    work_dir: AbsolutePath = Field(
         default=Path.home() / ".seedvr2",
         description="Folder for uploads, downloads, sources and the files of every job, finished "
         "segments among them. The gateway and all workers of a service must see the same folder, "
         "and its file system must support flock (`seedvr2 doctor` checks that).",
     )
-    output_dir: Path | None = Field(
+    output_dir: AbsolutePath | None = Field(
         default=None,
         description="Folder that finished videos are put into when the storage is `local`. "
         "Not set: the folder `output` in the work directory.",
     )
-    weights_dir: Path | None = Field(
+    weights_dir: AbsolutePath | None = Field(
         default=None,
         description="Folder with the weights of the SeedVR2 models. "
         "Not set: the folder `weights` in the work directory.",
@@ -255,7 +256,7 @@ class Settings(GatewaySettings, BaseSettings):
         description="Container image of the docker work pools; `make deploy` reads it. "
         "Not set: `seedvr2:<git commit of the checkout>`.",
     )
-    site_file: Path | None = Field(
+    site_file: AbsolutePath | None = Field(
         default=None,
         description="File with the settings of the whole installation, lines NAME=value; "
         "`make deploy` reads it and hands the settings to the jobs of every work pool. "
