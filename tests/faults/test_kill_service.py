@@ -60,7 +60,7 @@ STORIES = {
     "at the commit": Story(at="seedvr2_core.job.sidecar:commit_segment", there=("server", "child")),
     "while it is joined": Story(at="tasks.stitch:sync_file", there=("server", "gateway", "flow")),
     "while it is stored": Story(
-        at="tasks.storage.local:_publish", there=("gateway", "edge", "worker")
+        at="seedvr2_core.files.place:_publish", there=("gateway", "edge", "worker")
     ),
     "at the result": Story(at="tasks.job.finish:publish_result", there=("cpu worker", "flow")),
 }

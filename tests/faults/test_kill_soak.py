@@ -37,8 +37,8 @@ PHASES: dict[str, list[tuple[str, int]]] = {
         ("tasks.stitch:sync_file", 1),
     ],
     "upload": [
-        ("tasks.storage.local:_bring", 1),
-        ("tasks.storage.local:_publish", 1),
+        ("seedvr2_core.files.place:_bring", 1),
+        ("seedvr2_core.files.place:_publish", 1),
         ("tasks.job.finish:write_bytes", 1),
         ("tasks.job.finish:publish_result", 1),
     ],
