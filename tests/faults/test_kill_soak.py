@@ -53,7 +53,7 @@ MID_SHOT: list[tuple[str, int]] = [
     ("seedvr2_core.job.latents:sync_file", 1),
     ("seedvr2_core.child.pipeline:write_commit", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 45),
-    ("seedvr2_core.engines.seedvr2.session:SeedVR2Session.warm_up", 1),
+    ("seedvr2_core.engines.seedvr2.session:SeedVR2Session.begin", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases.warm_up_decoder", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
     ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 9),

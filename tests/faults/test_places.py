@@ -1,11 +1,9 @@
-"""The places at which fault tests stop processes exist; most of those tests run in the soak alone."""
+"""The places at which fault tests stop processes exist; most of those tests run in the soak."""
 
 import functools
 import importlib
 import re
 from pathlib import Path
-
-import pytest
 
 PLACE = re.compile(r'"((?:seedvr2_core|tasks)[\w.]*):([\w.]+)"')
 PLACES = sorted(
@@ -21,6 +19,11 @@ def test_there_are_some() -> None:
     assert len(PLACES) > 20
 
 
-@pytest.mark.parametrize(("module", "path"), PLACES, ids=":".join)
-def test_it_exists(module: str, path: str) -> None:
-    functools.reduce(getattr, path.split("."), importlib.import_module(module))
+def test_they_exist() -> None:
+    missing = []
+    for module, path in PLACES:
+        try:
+            functools.reduce(getattr, path.split("."), importlib.import_module(module))
+        except AttributeError:
+            missing.append(f"{module}:{path}")
+    assert missing == []
