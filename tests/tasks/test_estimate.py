@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,9 +61,28 @@ def _a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def _instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
+def _endless(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "harm",
     [
+        _instead(lambda path: path.symlink_to(path.name)),
+        _instead(lambda path: path.symlink_to("nowhere")),
+        _instead(lambda path: path.symlink_to("/dev/zero")),
+        _instead(os.mkfifo),
+        _endless,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:100]),
         lambda path: path.write_text('{"somebody": "else\'s"}'),
@@ -73,7 +93,22 @@ def _a_folder(path: Path) -> None:
         _changed(job_key="another job's"),
         _changed(source_sha256="another source's"),
     ],
-    ids=["empty", "cut", "foreign", "folder", "newer", "older", "pixels", "job", "source"],
+    ids=[
+        "loop",
+        "lost-link",
+        "device",
+        "pipe",
+        "endless",
+        "empty",
+        "cut",
+        "foreign",
+        "folder",
+        "newer",
+        "older",
+        "pixels",
+        "job",
+        "source",
+    ],
 )
 @pytest.mark.parametrize("fresh", [False, True], ids=["again", "fresh"])
 def test_a_plan_that_cannot_be_obeyed_is_made_anew(
