@@ -85,6 +85,9 @@ ATTEMPTS = """
         "ring": attempt(ring),
         "environ": attempt(lambda: open(f"/proc/{parent}/environ", "rb").read()),
         "trace": attempt(trace),
+        "signal": attempt(lambda: os.kill(parent, 0)),
+        "abstract": attempt(lambda: socket.socket(socket.AF_UNIX).connect("\\0" + sys.argv[4])),
+        "scopes": libc.syscall(444, None, ctypes.c_size_t(0), 1) >= 6,
         "memfd": attempt(lambda: os.memfd_create("x")),
         "event": attempt(lambda: os.eventfd(0)),
         "pid": attempt(lambda: os.pidfd_open(os.getpid())),
@@ -105,11 +108,17 @@ ATTEMPTS = """
 def attempts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What a confined process could do, by name: "done" or the system's refusal."""
     written = tmp_path_factory.mktemp("confine") / "file"
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    name = f"seedvr2-test-{os.getpid()}-{written.parent.name}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as outside,
+    ):
+        outside.bind(f"\0{name}")
+        outside.listen()
         ended = subprocess.run(
             [
                 *(sys.executable, "-c", textwrap.dedent(ATTEMPTS)),
-                *(str(os.getpid()), str(server.getsockname()[1]), str(written)),
+                *(str(os.getpid()), str(server.getsockname()[1]), str(written), name),
             ],
             cwd=Path(__file__).parents[3],
             capture_output=True,
@@ -130,6 +139,13 @@ def test_nothing_is_missing_here_and_no_thread_ran_before(attempts: dict[str, ob
     "what", ["connect", "in_thread", "grandchild", "ipv6", "udp", "ring", "environ", "trace"]
 )
 def test_what_the_child_never_needs_is_refused(attempts: dict[str, object], what: str) -> None:
+    assert attempts[what] != "done"
+
+
+@pytest.mark.parametrize("what", ["signal", "abstract"])
+def test_what_landlock_alone_refuses(attempts: dict[str, object], what: str) -> None:
+    if not attempts["scopes"]:
+        pytest.skip("Landlock has scopes from Linux 6.12 on")
     assert attempts[what] != "done"
 
 
