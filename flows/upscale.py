@@ -124,7 +124,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     end_earlier_attempts()
     leave_if_still_held()
     source = fetched_before(get_settings()) or _fetch(request)
-    probed = probe(source, request.model, allow_damaged=request.allow_damaged)
+    probed = probe(source, request)
     job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):

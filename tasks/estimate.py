@@ -17,6 +17,7 @@ from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.words import counted
 from tasks.child.rates import known_rates, measure
+from tasks.job.cost import price_of, refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
@@ -94,11 +95,16 @@ def _can_be_measured(spec: EngineSpec) -> bool:
     return not spec.has_latents and spec.name not in ENGINE_SECONDS_PER_FRAME
 
 
-def _limit_notes(plan: Plan) -> tuple[str, ...]:
-    """Tell the user of the limit that the operator has set, if any."""
-    if plan.limits.job is None:
-        return ()
-    return (f"restoring may take {plan.limits.job:g} s at the most (SEEDVR2_JOB_SECONDS)",)
+def _operators_notes(plan: Plan, settings: Settings) -> tuple[str, ...]:
+    """Tell the user of the limit and of the price that the operator has set, if any."""
+    notes: list[str] = []
+    if plan.limits.job is not None:
+        notes.append(f"restoring may take {plan.limits.job:g} s at the most (SEEDVR2_JOB_SECONDS)")
+    if (price := price_of(plan.eta_seconds, settings)) is not None:
+        notes.append(
+            f"expected price {price:.2f}, at {settings.hour_price:g} an hour (SEEDVR2_HOUR_PRICE)"
+        )
+    return tuple(notes)
 
 
 def is_guess(plan: Plan) -> bool:
@@ -141,13 +147,17 @@ def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
     """Write the plan, or obey the one that an earlier run has written, if that is possible.
 
     The plan of a fresh start goes to a file of its own until its run holds the job.
+
+    Raises:
+        InvalidRequestError: the job is new and takes more than the operator allows.
     """
     path = job_dir.plan_path
     # Two equal requests may come at once. Their plans may differ, because they depend on how much
     # memory is free.
     with hold_lock(job_dir.plan_lock_path, timeout=60, on_wait=lambda: None):
         earlier = _read_plan(path, plan)
-        if earlier is None:
+        if earlier is None:  # a job that was accepted once goes on, whatever it takes
+            refuse_excess(plan.eta_seconds, plan.video.num_frames, get_settings())
             write_record(path, plan)
             return plan
         os.utime(path)  # the sweep must see that the job is in use
@@ -224,5 +234,5 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
         duration_seconds=probed.duration_seconds,
-        notes=(*plan.notes, *_limit_notes(planned)),
+        notes=(*plan.notes, *_operators_notes(planned, settings)),
     )

@@ -8,13 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seedvr2_core.child.protocol import FindCuts, Probe
+from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
-from seedvr2_core.planning.plan import CutList
+from seedvr2_core.planning import Options
+from seedvr2_core.planning.plan import CutList, EngineSettings
+from seedvr2_core.planning.sizes import target_size
+from seedvr2_core.planning.timing import frame_seconds, job_seconds
 from seedvr2_core.video.info import VideoInfo, ends_early
 from tasks.child import run_operation
+from tasks.child.rates import known_rates
+from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.schemas import Device, FetchedSource, ProbedSource
+from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
 from tasks.sources.names import called_by_name
@@ -22,10 +28,10 @@ from tasks.step import step
 
 
 @step(name="probe", retries=1, retry_delay_seconds=2)
-def probe(source: FetchedSource, model: str, *, allow_damaged: bool = False) -> ProbedSource:
+def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the engine needs them.
 
-    A source that ends before its header or index says is refused unless `allow_damaged` is set.
+    A source that ends before its header or index says is refused unless the request allows it.
 
     Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
         upload that is no video.
@@ -37,21 +43,17 @@ def probe(source: FetchedSource, model: str, *, allow_damaged: bool = False) -> 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with called_by_name(source):
-            return probe_source(source, model, folder, settings, allow_damaged=allow_damaged)
+            probed = probe_source(source, folder, settings, allow_damaged=request.allow_damaged)
+            return _with_cuts(probed, request, settings)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
 
 
 def probe_source(
-    source: FetchedSource,
-    model: str,
-    folder: Path,
-    settings: Settings,
-    *,
-    allow_damaged: bool = False,
+    source: FetchedSource, folder: Path, settings: Settings, *, allow_damaged: bool = False
 ) -> ProbedSource:
-    """Probe the source in child processes; what they find is written into `folder`.
+    """Probe the source in a child process; what it finds is written into `folder`.
 
     Raises: as `probe`.
     """
@@ -67,7 +69,7 @@ def probe_source(
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)
     width, height = info.upright_size
-    probed = ProbedSource(
+    return ProbedSource(
         source=source,
         info_path=out,
         width=width,
@@ -77,11 +79,57 @@ def probe_source(
         devices=tuple(Device(**asdict(device)) for device in found.devices),
         cpu_count=found.cpu_count,
     )
+
+
+def _with_cuts(probed: ProbedSource, request: UpscaleRequest, settings: Settings) -> ProbedSource:
+    """The same with the source's cuts, if the engine looks at shots.
+
+    To find cuts the whole video is decoded. So a job that takes more than is accepted is refused
+    before.
+    """
     device = choose_device(settings.device, probed.devices)
-    spec, _ = choose_engine(model, device, settings)
+    spec, _ = choose_engine(request.model, device, settings)
     if not spec.has_latents:
         return probed
+    if _known_cuts(probed) is None:
+        seconds = _expected_seconds(probed, request, spec, device, settings)
+        refuse_excess(seconds, probed.num_frames, settings)
     return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
+
+
+def _expected_seconds(
+    probed: ProbedSource,
+    request: UpscaleRequest,
+    spec: EngineSpec,
+    device: Device,
+    settings: Settings,
+) -> float:
+    """Expected time of the job, as its plan will have it: cuts do not change it."""
+    info = read_record(probed.info_path, VideoInfo)
+    width, height = target_size(info, request.resolution)
+    options = Options(
+        resolution=request.resolution,
+        engine=EngineSettings.without_latents(spec.name),
+        device=device.name,
+        cpu_count=probed.cpu_count,
+        crf=request.crf,
+        preset=request.preset,
+        segment_seconds=settings.segment_seconds,
+    )
+    rates = known_rates(spec.name, request.preset, device.kind, settings)
+    return job_seconds(frame_seconds(info, width, height, options, rates), info.num_frames)
+
+
+def _known_cuts(probed: ProbedSource) -> Path | None:
+    """The file of cuts that the detector of today has found before."""
+    from seedvr2_core.video.cuts import cut_detector
+
+    out = _cuts_path(probed)
+    return out if _detector_of(out) == cut_detector() else None
+
+
+def _cuts_path(probed: ProbedSource) -> Path:
+    return probed.info_path.with_suffix(".cuts.json")
 
 
 def _detector_of(cuts_path: Path) -> str | None:
@@ -99,9 +147,9 @@ def find_cuts(probed: ProbedSource, device: str) -> Path:
     """
     from seedvr2_core.video.cuts import cut_detector
 
-    detector, out = cut_detector(), probed.info_path.with_suffix(".cuts.json")
-    if _detector_of(out) == detector:
-        return out
+    if known := _known_cuts(probed):
+        return known
+    detector, out = cut_detector(), _cuts_path(probed)
     request = FindCuts(
         path=probed.source.path,
         info=probed.info_path,

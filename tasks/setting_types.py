@@ -1,6 +1,7 @@
 """Types of settings that are written as text in one line: lists and the table of deployments."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -63,6 +64,8 @@ def _known(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+"""Counted from the folder in which the program was started, wherever it works later."""
 Seconds = Annotated[float, Field(gt=0)]
 WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, DirectoryPath, Field, SecretStr
+from pydantic import AliasChoices, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +21,7 @@ from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,
     RESOLUTIONS,
+    AbsolutePath,
     Names,
     Resolutions,
     Seconds,
@@ -50,18 +51,18 @@ class Settings(GatewaySettings, BaseSettings):
         env_prefix="SEEDVR2_", extra="ignore", frozen=True, validate_by_name=True
     )
 
-    work_dir: Path = Field(
+    work_dir: AbsolutePath = Field(
         default=Path.home() / ".seedvr2",
         description="Folder for uploads, downloads, sources and the files of every job, finished "
         "segments among them. The gateway and all workers of a service must see the same folder, "
         "and its file system must support flock (`seedvr2 doctor` checks that).",
     )
-    output_dir: Path | None = Field(
+    output_dir: AbsolutePath | None = Field(
         default=None,
         description="Folder that finished videos are put into when the storage is `local`. "
         "Not set: the folder `output` in the work directory.",
     )
-    weights_dir: Path | None = Field(
+    weights_dir: AbsolutePath | None = Field(
         default=None,
         description="Folder with the weights of the SeedVR2 models. "
         "Not set: the folder `weights` in the work directory.",
@@ -182,6 +183,22 @@ class Settings(GatewaySettings, BaseSettings):
         description="Playing time of the longest video that is accepted, in seconds. "
         "The default is 12 hours.",
     )
+    max_eta_seconds: Seconds = Field(
+        default=2_592_000.0,
+        description="Expected seconds of the longest job that is accepted. The default is 30 days.",
+    )
+    hour_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="What an hour of this machine costs, in any currency. A job's expected price "
+        "is then in `seedvr2 plan` and in its notes. Not set: no price is told.",
+    )
+    max_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="Expected price of the dearest job that is accepted; it needs "
+        "SEEDVR2_HOUR_PRICE. Not set: any.",
+    )
     fetch_seconds: Seconds = Field(
         default=3600.0,
         description="How many seconds the download of a video may take, all attempts together, "
@@ -215,6 +232,19 @@ class Settings(GatewaySettings, BaseSettings):
         description="How many seconds the restoring of a job may take in all; then it fails, and a "
         "new run goes on. Not set: as long as the job gets ahead.",
     )
+    child_memory_bytes: int | None = Field(
+        default=None,
+        ge=2**29,
+        description="How much private memory a child process may ask for where it works on the "
+        "CPU: all that reads videos, and small engines. Not set: as much as the machine or the "
+        "container has.",
+    )
+    confine_children: bool = Field(
+        default=True,
+        description="Take network, new rights and the sight of other processes from the child "
+        "processes that read videos and run models. Turn it off only if a GPU's driver does not "
+        "work in them; `seedvr2 doctor` says which parts are on.",
+    )
     deployments: Table = Field(
         default=DEPLOYMENTS,
         description="Comma-separated list of RESOLUTION=FLOW/DEPLOYMENT: which Prefect deployment "
@@ -226,7 +256,7 @@ class Settings(GatewaySettings, BaseSettings):
         description="Container image of the docker work pools; `make deploy` reads it. "
         "Not set: `seedvr2:<git commit of the checkout>`.",
     )
-    site_file: Path | None = Field(
+    site_file: AbsolutePath | None = Field(
         default=None,
         description="File with the settings of the whole installation, lines NAME=value; "
         "`make deploy` reads it and hands the settings to the jobs of every work pool. "
@@ -270,6 +300,12 @@ class Settings(GatewaySettings, BaseSettings):
         description="Key that the edge (our small storage server with Bunny's protocol) asks for "
         "before it stores a file. Not set: it stores nothing and only serves.",
     )
+
+    @model_validator(mode="after")
+    def _has_a_price_to_compare(self) -> "Settings":
+        if self.max_price is not None and self.hour_price is None:
+            raise ValueError("SEEDVR2_MAX_PRICE needs SEEDVR2_HOUR_PRICE: what an hour costs")
+        return self
 
     @classmethod
     def settings_customise_sources(

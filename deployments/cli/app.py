@@ -46,6 +46,7 @@ from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, run_program, say, tell
+from deployments.host.folder import outside_the_folder
 from deployments.host.loopback import keep_loopback_direct
 from seedvr2_core.errors import ServiceError
 from tasks.schemas import UpscaleRequest, UpscaleResult
@@ -175,7 +176,8 @@ def plan(
             temporal_overlap=temporal_overlap,
             allow_damaged=allow_damaged,
         )
-        summary = planned_summary(request, get_settings(), gpu=gpu)
+        with outside_the_folder():
+            summary = planned_summary(request, get_settings(), gpu=gpu)
     tell(summary.model_dump_json() if as_json else summary.as_text())
 
 
@@ -185,11 +187,12 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
 
     Looks at packages, devices, work directory, storage and weights. Exits with 1 if no job can run.
     """
-    from deployments.cli.doctor import examine
-
     with exit_codes(KEPT):
         _use_settings(work_dir)
-        report = examine(get_settings())
+        with outside_the_folder():
+            from deployments.cli.doctor import examine
+
+            report = examine(get_settings())
     tell(report.model_dump_json() if as_json else report.as_text())
     raise typer.Exit(0 if report.usable else 1)
 
@@ -224,17 +227,18 @@ def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect's own temporary server outlives a command that is killed; `_prefect_api` starts ours.
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-    from tasks.run.record import shown_to
+    with outside_the_folder():
+        from tasks.run.record import shown_to
 
-    with (
-        delivered_to(output),
-        open_display(console) as display,
-        shown_to(display),
-        _prefect_api(),
-    ):
-        from flows.upscale import upscale as upscale_flow
+        with (
+            delivered_to(output),
+            open_display(console) as display,
+            shown_to(display),
+            _prefect_api(),
+        ):
+            from flows.upscale import upscale as upscale_flow
 
-        return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
+            return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from deployments.host.exits import os_error_sentence
+from seedvr2_core.child.confine import MISSING
 from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
@@ -77,7 +78,7 @@ def examine(settings: Settings) -> Report:
         _check_devices(),
         driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
-        _check_confinement(),
+        _check_confinement(settings),
         *_check_work_dir(settings),
         _check_storage(settings),
     ]
@@ -155,8 +156,11 @@ def _cuda_of_torch() -> str | None:
     return torch.version.cuda
 
 
-def _check_confinement() -> DoctorCheck:
+def _check_confinement(settings: Settings) -> DoctorCheck:
     """Let a process of its own take from itself what the child takes from itself."""
+    if not settings.confine_children:
+        told = "SEEDVR2_CONFINE_CHILDREN is off: who breaks into the child has network and rights"
+        return DoctorCheck(name="child", ok=True, notable=True, told=told)
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "seedvr2_core.child.confine"],
         capture_output=True,
@@ -164,14 +168,14 @@ def _check_confinement() -> DoctorCheck:
         env=child_environment(),
         timeout=60,
     )
-    missing = "; ".join(ended.stdout.splitlines()) or ended.stderr.strip()[-200:]
-    told = (
-        f"the kernel cannot give the child: {missing}"
-        if missing
-        else (
-            "the child that reads videos has no network, no new rights, no look at other processes"
-        )
-    )
+    lines = ended.stdout.splitlines()
+    missing = [line.removeprefix(MISSING) for line in lines if line.startswith(MISSING)]
+    held = [line for line in lines if not line.startswith(MISSING)]
+    if ended.returncode:
+        missing.append(ended.stderr.strip()[-200:])
+    told = f"the child that reads videos has: {'; '.join(held) or 'nothing of this'}"
+    if missing:
+        told += f"; this kernel cannot give it: {'; '.join(missing)}"
     return DoctorCheck(name="child", ok=True, notable=bool(missing), told=told)
 
 

@@ -92,4 +92,8 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
     check_source(request, settings)
     from seedvr2_core.video.probe import sniff_video
 
-    sniff_video(Path(request.video_path), allow_damaged=request.allow_damaged)
+    sniff_video(
+        Path(request.video_path),
+        allow_damaged=request.allow_damaged,
+        max_frames=settings.max_frames,
+    )

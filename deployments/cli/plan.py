@@ -37,6 +37,8 @@ class PlanSummary(BaseModel):
     """Expected time of the whole job."""
     eta_is_guess: bool
     """The time could not be measured on this machine."""
+    price: float | None
+    """Expected price of the job; None: SEEDVR2_HOUR_PRICE is not set."""
     job_limit_seconds: float | None
     """Time after which restoring is ended as failed (SEEDVR2_JOB_SECONDS); None: no limit."""
     notes: tuple[str, ...]
@@ -51,6 +53,7 @@ class PlanSummary(BaseModel):
             *self._shots_as_text(),
             f"segments  {self.segments}",
             f"time      {self._time_as_text()}",
+            *([] if self.price is None else [f"price     {self.price:.2f}"]),
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
 
@@ -116,6 +119,7 @@ def planned_summary(
         )
     from seedvr2_core.files import file_sha256
     from tasks.estimate import is_guess, plan_job
+    from tasks.job.cost import excess, price_of
 
     path = Path(request.video_path)
     source = FetchedSource(
@@ -128,6 +132,7 @@ def planned_summary(
     with TemporaryDirectory() as folder:
         probed, assumed = _probed(source, request, Path(folder), settings, assumed)
         plan = plan_job(request, probed, settings, measure_from=0.0, assumed=assumed)
+    refusal = excess(plan.eta_seconds, plan.video.num_frames, settings)
     return PlanSummary(
         source=source.name,
         source_size=(probed.width, probed.height),
@@ -146,7 +151,8 @@ def planned_summary(
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
         job_limit_seconds=plan.limits.job,
-        notes=plan.notes,
+        price=price_of(plan.eta_seconds, settings),
+        notes=(*plan.notes, *([f"it would be refused: {refusal}"] if refusal else [])),
     )
 
 
@@ -168,8 +174,7 @@ def _probed(
 
     model = request.model
     spec = find_engine(DEFAULT_ENGINE if model == "auto" else model)
-    # lanczos runs anywhere and needs no cuts.
-    probed = probe_source(source, "lanczos", folder, settings, allow_damaged=request.allow_damaged)
+    probed = probe_source(source, folder, settings, allow_damaged=request.allow_damaged)
     here = choose_device(settings.device, probed.devices)
     if assumed is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
         assumed = named_card("h100")

@@ -19,6 +19,7 @@ import typer
 
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
+from deployments.host.folder import outside_the_folder
 from deployments.host.health import is_healthy
 from deployments.host.installation import (
     ApiAddress,
@@ -77,7 +78,7 @@ def serve(
         settings = _settings(work_dir)
         _check_host(host, settings)
         ports = {"server": api_port, "gateway": gateway_port, "edge": edge_port}
-        with only_server(prefect_home()):
+        with outside_the_folder(), only_server(prefect_home()):
             _run(settings, host, ports)
 
 

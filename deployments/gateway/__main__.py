@@ -9,11 +9,9 @@ from typing import Annotated
 
 import typer
 
-from deployments.gateway.app import create_app
 from deployments.gateway.auth import check_exposure, digest
-from deployments.gateway.prefect_api import PrefectApi
 from deployments.host.exits import exit_codes, run_program
-from deployments.host.listen import run_server
+from deployments.host.folder import outside_the_folder
 from deployments.host.loopback import keep_loopback_direct
 from seedvr2_core.errors import InvalidRequestError
 from tasks.net.signing import key_id, receiver_secret
@@ -48,8 +46,13 @@ def main(
             print_receiver(receiver, settings)
             return
         check_exposure(host, settings)
-        app = create_app(settings, PrefectApi())
-        run_server(app, "gateway", host=host, port=port, parent=parent)
+        with outside_the_folder():
+            from deployments.gateway.app import create_app
+            from deployments.gateway.prefect_api import PrefectApi
+            from deployments.host.listen import run_server
+
+            app = create_app(settings, PrefectApi())
+            run_server(app, "gateway", host=host, port=port, parent=parent)
 
 
 def print_receiver(host: str, settings: Settings) -> None:

@@ -1,11 +1,13 @@
 """The child process: probes, restores and joins on request, and dies with its parent.
 
-`python -m seedvr2_core.child PARENT_PID`. It reads requests from stdin and writes events to the
-original stdout, one JSON line each (`protocol.py` lists them); nothing else can write to that
-stdout. Logs go to stderr. An operation that fails ends the process, with the error as its last
-event: whatever it had loaded or held is gone with it, and the parent may start a fresh child.
+`python -m seedvr2_core.child PARENT_PID [--memory-bytes N] [--unconfined]`. It reads requests from
+stdin and writes events to the original stdout, one JSON line each (`protocol.py` lists them);
+nothing else can write to that stdout. Logs go to stderr. An operation that fails ends the process,
+with the error as its last event: whatever it had loaded or held is gone with it, and the parent may
+start a fresh child.
 """
 
+import argparse
 import contextlib
 import logging
 import os
@@ -17,6 +19,7 @@ from queue import SimpleQueue
 from typing import NoReturn, TextIO
 
 from seedvr2_core.child.confine import confine
+from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import Emitter, Failed, Stop, decode_request
 from seedvr2_core.errors import SeedVR2Error
@@ -34,10 +37,13 @@ logger = logging.getLogger(__name__)
 def main() -> NoReturn:
     """Entry point of the child."""
     emitter = Emitter(_own_stdout())
-    die_with_parent(int(sys.argv[1]))
+    told = _arguments()
+    die_with_parent(told.parent)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    confine()
+    if not told.unconfined:
+        confine()
     _die_first()
+    bound_memory(told.memory_bytes or machine_bytes())
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     try:
@@ -47,6 +53,15 @@ def main() -> NoReturn:
         code = CRASHED
     sys.stderr.flush()
     os._exit(code)  # other threads may sit in a codec; everything worth keeping is on disk
+
+
+def _arguments() -> argparse.Namespace:
+    """Who has started us, and what we may have."""
+    parser = argparse.ArgumentParser(prog="seedvr2_core.child")
+    parser.add_argument("parent", type=int, help="its process id")
+    parser.add_argument("--memory-bytes", type=int, help="most private memory; default all")
+    parser.add_argument("--unconfined", action="store_true", help="keep network and rights")
+    return parser.parse_args()
 
 
 def _die_first() -> None:
@@ -88,12 +103,12 @@ def _serve(lines: "SimpleQueue[str]", emitter: Emitter) -> int:
 
 
 def _shortage(error: Exception) -> str:
-    """One sentence for a full disk or a full device that no other part has translated; else ""."""
+    """One sentence for a full disk, device or memory that nothing else has translated; else ""."""
     if is_full(error):
         return f"the disk is full ({error}); finished segments are kept: make room, run again"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; naming it would load torch
         return f"the device ran out of memory ({error}); free it, or use a smaller resolution"
-    return ""
+    return memory_refused(error)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,12 @@ Four things of Linux do that, and none needs a privilege: no_new_privs (prctl(2)
 (seccomp(2)), an empty Landlock domain (landlock(7)) and fewer capabilities (capset(2)), which root
 has and which would open the others again. Where the kernel has one of them not, the
 others still hold, and `seedvr2 doctor` says which is missing. Numbers are those of Linux's headers.
+
+With a GPU this was never tried. As far as one can read, CUDA needs ioctl and mmap on /dev/nvidia*,
+locked memory, memfd, eventfd, threads with affinities and unix sockets, an abstract one of its own
+among them. All that stays. What is refused, it uses between processes (pidfd_getfd, connecting to
+others' abstract sockets), and we share nothing with others. Device nodes can no longer be made.
+SEEDVR2_CONFINE_CHILDREN=false leaves all of this out.
 """
 
 import ctypes
@@ -19,6 +25,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+MISSING = "missing: "
+"""What a line about a part begins with that the kernel does not have."""
 _CAPABILITY_VERSION = 0x20080522
 _KEPT_CAPABILITIES = 0b11111 | 1 << 14
 """Rights of root over files, and to lock memory, which pinned buffers of a GPU may need."""
@@ -50,20 +58,20 @@ _NR, _ARCH, _ARG0 = 0, 4, 16
 """Offsets in struct seccomp_data."""
 
 
-def confine() -> tuple[str, ...]:
+def confine() -> dict[str, bool]:
     """Confine this process and all that it starts; to be called before it starts a thread.
 
     Returns:
-        What could not be taken, in words; empty where the kernel has everything.
+        Each part in words, and whether the kernel has it.
     """
     _make_cuda_devices()
-    steps: tuple[tuple[str, Callable[[], bool]], ...] = (
-        ("no new rights (no_new_privs)", _no_new_privs),
-        ("no network (seccomp)", _no_network),
-        ("no look at other processes (Landlock)", _own_domain),
-        ("no rights of root over other processes (capset)", _file_capabilities),
-    )
-    return tuple(words for words, take in steps if not take())
+    steps: dict[str, Callable[[], bool]] = {
+        "no new rights (no_new_privs)": _no_new_privs,
+        "no network (seccomp)": _no_network,
+        "no look at other processes (Landlock)": _own_domain,
+        "no rights of root over other processes (capset)": _file_capabilities,
+    }
+    return {words: take() for words, take in steps.items()}
 
 
 def _make_cuda_devices() -> None:
@@ -162,5 +170,5 @@ def _file_capabilities() -> bool:
 
 
 if __name__ == "__main__":
-    for words in confine():  # `seedvr2 doctor` reads these lines
-        print(words)  # noqa: T201 - this is the answer to who started us
+    for words, held in confine().items():  # `seedvr2 doctor` reads these lines
+        print(words if held else MISSING + words)  # noqa: T201 - the answer to who started us

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.child.memory import unbounded_memory
 from seedvr2_core.child.protocol import (
     CutsFound,
     Emitter,
@@ -53,7 +54,8 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
     from seedvr2_core.video.cuts import detect_cuts
 
     info = read_record(request.info, VideoInfo)
-    cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
+    with unbounded_memory(request.device):
+        cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
     write_record(request.out, CutList(detector=request.detector, frames=cuts))
     return CutsFound(num_cuts=len(cuts))
 
@@ -63,13 +65,14 @@ def measure(request: Measure, emitter: Emitter) -> Measured:
     from seedvr2_core.child.measure import measure_frames
 
     plan = read_record(request.plan, Plan)
-    engine_seconds, encoder_seconds = measure_frames(
-        plan,
-        source=request.source,
-        device=request.device,
-        folder=request.folder,
-        beat=emitter.beat,
-    )
+    with unbounded_memory(request.device):
+        engine_seconds, encoder_seconds = measure_frames(
+            plan,
+            source=request.source,
+            device=request.device,
+            folder=request.folder,
+            beat=emitter.beat,
+        )
     return Measured(engine_seconds=engine_seconds, encoder_seconds=encoder_seconds)
 
 
@@ -78,16 +81,17 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
     from seedvr2_core.child.restore import restore_segments
 
     job_dir = JobDir(request.job_dir)
-    restore_segments(
-        read_record(job_dir.plan_path, Plan),
-        job_dir,
-        source=request.source,
-        device=request.device,
-        weights_dir=request.weights_dir,
-        lock_dir=request.lock_dir,
-        indices=request.segments,
-        events=emitter,
-    )
+    with unbounded_memory(request.device):
+        restore_segments(
+            read_record(job_dir.plan_path, Plan),
+            job_dir,
+            source=request.source,
+            device=request.device,
+            weights_dir=request.weights_dir,
+            lock_dir=request.lock_dir,
+            indices=request.segments,
+            events=emitter,
+        )
     return Idle()
 
 
@@ -150,12 +154,13 @@ def _devices() -> tuple[FoundDevice, ...]:
         return (cpu,)  # no driver, no GPU: saves importing torch
     import torch
 
-    gpus = [
-        FoundDevice(
-            name=f"cuda:{i}",
-            kind=torch.cuda.get_device_name(i),
-            free_bytes=torch.cuda.mem_get_info(i)[0],
-        )
-        for i in range(torch.cuda.device_count())
-    ]
+    with unbounded_memory("cuda"):
+        gpus = [
+            FoundDevice(
+                name=f"cuda:{i}",
+                kind=torch.cuda.get_device_name(i),
+                free_bytes=torch.cuda.mem_get_info(i)[0],
+            )
+            for i in range(torch.cuda.device_count())
+        ]
     return (*gpus, cpu)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _HASHED_BYTES = 2**20
+MAX_RECORD_BYTES = 2**30
+"""The plan of a million shots has 0.16 GB."""
 SET_ASIDE = ".set-aside-"
 """Behind the name of a folder that was in the place of one of our files; a number follows."""
 
@@ -43,14 +45,17 @@ def read_record(path: Path, kind: type[T]) -> T:
     """
     from pydantic import ValidationError
 
+    # A pipe would let us wait for ever, and a device would fill the memory.
+    if not path.is_file() and (os.path.lexists(path) or path.parent.is_file()):
+        raise SegmentError(f"{path} is no file, expected a {kind.__name__} record")
+    if (size := path.stat().st_size) > MAX_RECORD_BYTES:
+        raise SegmentError(f"{path} has {size} bytes, more than any {kind.__name__} record")
     try:
         return _adapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
         raise SegmentError(
             f"{path} is not a valid {kind.__name__} record ({error.error_count()} errors)"
         ) from error
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise SegmentError(f"{path} is no file, expected a {kind.__name__} record") from error
 
 
 @functools.cache

@@ -135,6 +135,8 @@ class Transcoder:
         """The AAC packets that are ready; a packet that cannot be decoded is counted."""
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.error.FFmpegError:
             self._failed += 1
             return
@@ -239,6 +241,8 @@ def first_audio_frame(path: Path, index: int, on_bytes: OnBytes = no_bytes) -> A
         for packet in demux_all(container, stream):
             try:
                 frames = packet.decode()
+            except MemoryError:
+                raise
             except av.error.FFmpegError:
                 continue
             for frame in frames:
@@ -318,6 +322,8 @@ def _carrier(
         if stream.codec in COPIED_AUDIO:
             return Copier(output, template, zero, name)
         return Transcoder(output, template, first=first, zero=zero, name=name)
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, ValueError) as error:
         notes.append(f"{name} is not carried over: {error}")
         return None

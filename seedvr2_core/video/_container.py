@@ -99,6 +99,8 @@ def _opened(path: Path, on_bytes: OnBytes) -> FileReader:
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be opened, from its first bytes."""
+    if isinstance(error, MemoryError):
+        return "to open it takes more memory than there is; its index is damaged or huge"
     with FileReader(path) as file:
         head = file.read(_HEAD_BYTES)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")

@@ -95,6 +95,8 @@ def open_segment(
     with file:
         try:
             container = open_container(file, format_name="mp4")
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, ValueError) as error:
             raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
         with container:

@@ -112,6 +112,9 @@ def join_segments(
     try:
         notes = _write(job)
         check_joined(output, info, on_bytes=on_bytes)
+    except MemoryError:
+        output.unlink(missing_ok=True)
+        raise
     except av.error.FFmpegError as error:
         output.unlink(missing_ok=True)
         raise SegmentError(f"the segments cannot be joined: {error}") from error
@@ -130,7 +133,7 @@ def _write(job: "_Joining") -> list[str]:
     try:
         return _write_once(job, carry=True)
     except (av.error.FFmpegError, ValueError) as error:
-        if is_full(error) or isinstance(error, SeedVR2Error):
+        if is_full(error) or isinstance(error, SeedVR2Error | MemoryError):
             raise
         told = f"no other stream is carried over, the container refused: {error}"
     return [told, *_write_once(job, carry=False)]

@@ -34,6 +34,7 @@ from seedvr2_core.video._container import (
     time_base_of,
 )
 from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
+from seedvr2_core.video._mp4_index import check_index, too_many_frames
 from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 
@@ -46,18 +47,20 @@ _VP8_SHOWN = 0x10
 """Bit of a VP8 packet's first byte: the frame is shown (others only serve as references)."""
 
 
-def sniff_video(path: Path, *, allow_damaged: bool = False) -> None:
+def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | None = None) -> None:
     """Refuse a file that is plainly no usable video: read its headers, decode its first picture.
 
     Args:
         path: a local file.
         allow_damaged: take a file whose index says that its end is missing.
+        max_frames: a video with a longer index is refused; None: any is taken.
 
     Raises:
         InvalidVideoError: not a video, cut off before the first frame, no video stream, or cut off
             by what its index says.
-        UnsupportedFormatError: a kind of video that is refused.
+        UnsupportedFormatError: a kind of video that is refused, or too long.
     """
+    check_index(path, max_frames)
     with open_source(path) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
@@ -103,6 +106,7 @@ def probe_video(
         FileReadError: the machine failed to read the file.
     """
     on_bytes = partial(beat, "probe")
+    check_index(path, max_frames)
     with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
@@ -173,10 +177,7 @@ class _Most:
             UnsupportedFormatError: that is too much.
         """
         if self._frames is not None and num_frames > self._frames:
-            raise UnsupportedFormatError(
-                f"{self._name}: the video has more than {self._frames} frames, the most that are "
-                "taken here (SEEDVR2_MAX_FRAMES); cut it into parts"
-            )
+            raise too_many_frames(self._name, self._frames)
         if self._ticks is not None and ticks > self._ticks:
             raise UnsupportedFormatError(
                 f"{self._name}: the video lasts longer than {self._seconds:g} s, the most that is "

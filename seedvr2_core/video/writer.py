@@ -120,6 +120,8 @@ class SegmentWriter:
                 self._container.mux(packet)
                 self._num_packets += 1
                 self._on_packet(self._num_packets)
+        except MemoryError:  # libav's is an FFmpegError as well
+            raise
         except av.error.FFmpegError as error:
             raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
 
@@ -237,5 +239,7 @@ def count_frames(
                 if on_frame is not None:
                     on_frame(found)
             return found
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, IndexError) as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error

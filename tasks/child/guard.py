@@ -32,7 +32,7 @@ from seedvr2_core.child.protocol import (
 )
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.child.awake import awake_seconds
-from tasks.settings import child_environment
+from tasks.settings import Settings, child_environment, get_settings
 
 TAIL_LINES = 20
 """Log lines that are kept for error messages."""
@@ -61,7 +61,7 @@ class Child:
         Args:
             log: called from a reader thread with each line of the child's log, at most
                 `MAX_LOG_LINES_PER_SECOND`.
-            command: what to run; our process id is appended.
+            command: what to run; our process id and the child's bounds are appended.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last lines of its log."""
@@ -72,7 +72,7 @@ class Child:
         # The child asks the kernel to kill it when the thread that started it ends. So this must be
         # a thread that lives as long as the job: flow and tasks run in the main thread.
         self._process = subprocess.Popen(
-            [*command, str(os.getpid())],
+            [*command, str(os.getpid()), *_bounds(get_settings())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -215,6 +215,15 @@ class Child:
         if isinstance(kind, type) and issubclass(kind, SeedVR2Error):
             return kind(event.message)
         return ChildFailedError(f"{event.kind}: {event.message}")
+
+
+def _bounds(settings: Settings) -> list[str]:
+    """What the child may have, as arguments of its command."""
+    memory = settings.child_memory_bytes
+    return [
+        *([] if memory is None else ["--memory-bytes", str(memory)]),
+        *([] if settings.confine_children else ["--unconfined"]),
+    ]
 
 
 def _lines(stream: IO[str], most: int) -> Iterator[str]:

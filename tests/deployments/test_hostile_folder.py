@@ -37,6 +37,22 @@ raise SystemExit("the hostile {name} was executed")
 """
 
 
+LOGGING = """
+version: 1
+formatters: {hostile: {"()": os.system, command: "echo the logging.yml >> FOLDER/executed.txt"}}
+handlers: {}
+loggers: {}
+"""
+"""Says how to log; the function that it names is called with these arguments."""
+SETTINGS = {
+    ".env": "PREFECT_LOGGING_CONFIG_PATH=logging.yml\nPREFECT_API_URL=http://127.0.0.1:9/api\n",
+    "prefect.toml": '[logging]\nconfig_path = "logging.yml"\n',
+    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "logging.yml"\n',
+    "logging.yml": LOGGING,
+}
+"""What Prefect would take settings from."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder, as the working directory; afterwards nothing in it may have been executed."""
@@ -47,6 +63,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         name = file.parent.name if file.stem == "__init__" else file.stem
         file.write_text(HOSTILE.format(folder=str(folder), name=name))
+    for name, content in SETTINGS.items():
+        (folder / name).write_text(content.replace("FOLDER", str(folder)))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # which must go on working
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
@@ -102,9 +120,10 @@ def test_no_program_of_ours_is_started_without_it() -> None:
 @pytest.mark.slow
 def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
     prepare_home(folder.parent / "prefect")
+    (folder / "clip.mp4").write_bytes(demo_clip.read_bytes())
     options = ("--model", "lanczos", "--resolution", "720p", "--preset", "ultrafast", "--json")
     done = subprocess.run(
-        [COMMAND, "upscale", str(demo_clip), *options, "--work-dir", str(folder.parent / "work")],
+        [COMMAND, "upscale", "clip.mp4", *options, "--work-dir", "../work"],
         env={**os.environ, "PREFECT_HOME": str(folder.parent / "prefect")},
         capture_output=True,
         text=True,
@@ -112,6 +131,28 @@ def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path(json.loads(done.stdout)["output_path"]).is_file()
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["plan", "clip.mp4", "--model", "lanczos"]])
+def test_commands_that_only_look(folder: Path, demo_clip: Path, words: list[str]) -> None:
+    (folder / "clip.mp4").write_bytes(demo_clip.read_bytes())
+    done = subprocess.run(
+        [COMMAND, *words, "--work-dir", "../work"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gateway_started_by_hand(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "deployments.gateway", "--port", "0"],
+        env=os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as gateway:
+        assert gateway.stdout is not None
+        line = gateway.stdout.readline()
+        gateway.kill()
+    assert line.startswith("gateway: http://127.0.0.1:")
 
 
 @pytest.mark.soak

@@ -27,6 +27,7 @@ from seedvr2_core.errors import CheckpointError, InvalidRequestError, SegmentErr
 from seedvr2_core.files import read_record
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.video._mp4_index import most_indexed
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.weights.reader import open_reader
 from tasks.settings import Settings
@@ -56,6 +57,11 @@ def records(data: bytes) -> None:
     for kind in (VideoInfo, Plan, Sidecar):
         with contextlib.suppress(SegmentError):
             read_record(path, kind)
+
+
+def mp4_index(data: bytes) -> None:
+    """The index of an mp4: a count, whatever the boxes say."""
+    assert most_indexed(_file(data)) >= 0
 
 
 def weights(data: bytes) -> None:
@@ -166,7 +172,8 @@ async def _get(path: bytes, asked: bytes) -> tuple[int, dict[bytes, bytes], byte
 
 
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (records, weights, json_body, any_body, range_header)
+    target.__name__: target
+    for target in (records, mp4_index, weights, json_body, any_body, range_header)
 }
 
 
@@ -185,6 +192,21 @@ def _safetensors(header: object, data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+_VIDEO_TRACK = _box(
+    b"trak",
+    _box(b"tkhd", bytes(12) + (1).to_bytes(4, "big"))
+    + _box(b"hdlr", bytes(8) + b"vide")
+    + _box(b"stsz", bytes(8) + (10**9).to_bytes(4, "big")),
+)
+_RUN = _box(
+    b"traf",
+    _box(b"tfhd", bytes(4) + (1).to_bytes(4, "big"))
+    + _box(b"trun", bytes(4) + (10**9).to_bytes(4, "big")),
+)
 _FORM = (
     b"multipart/form-data; boundary=x\n--x\r\nContent-Disposition: form-data; name=resolution\r\n"
     b"\r\n720p\r\n--x\r\nContent-Disposition: form-data; name=file; filename=a.mp4\r\n\r\nbytes\r\n"
@@ -200,6 +222,13 @@ _SEEDS: dict[str, tuple[bytes, ...]] = {
         b'{"pts": ' + b"[" * 2000,
         b'{"width": 1' + b"0" * 5000 + b"}",
         b'\xff\xfe{"a": "\\ud800"}',
+    ),
+    "mp4_index": (
+        _box(b"ftyp", b"isom") + _box(b"moov", _VIDEO_TRACK),
+        _box(b"ftyp", b"isom") + _box(b"moov", _VIDEO_TRACK * 3) + _box(b"moof", _RUN),
+        _box(b"moof", _RUN) + _box(b"moov", _VIDEO_TRACK),
+        b"\x00\x00\x00\x01moov" + b"\xff" * 8 + _VIDEO_TRACK,
+        b"\x00\x00\x00\x00moov" + _VIDEO_TRACK,
     ),
     "weights": (
         _safetensors({"a": _TENSOR, "__metadata__": {"k": "v"}}, bytes(8)),

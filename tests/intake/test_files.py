@@ -27,6 +27,7 @@ from seedvr2_core.video.probe import probe_video
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest
 from tasks.sources.obtain import check_source
+from tests.kits.endless import write_endless
 from tests.kits.http.intake import Canary, HostileServer, answer, left_behind, nothing_is_left
 from tests.kits.processes import ROOT
 
@@ -340,7 +341,7 @@ def test_the_task_refuses_and_keeps_nothing(
         given = {"video_base64": base64.b64encode(content).decode()}
     source = obtained(trusting, **given)
     with pytest.raises(InvalidVideoError, match="HLS playlist"):
-        probe.fn(source, "lanczos")
+        probe.fn(source, UpscaleRequest(**given, model="lanczos"))
     assert left_behind(trusting.work_dir) == []
 
 
@@ -350,7 +351,7 @@ def test_the_task_leaves_files_of_others_alone(settings_with, obtained, tmp_path
     path.write_text("no video")
     source = obtained(settings, video_path=str(path))
     with pytest.raises(InvalidVideoError, match=TEXT):
-        probe.fn(source, "lanczos")
+        probe.fn(source, UpscaleRequest(video_path=str(path), model="lanczos"))
     assert path.exists()
 
 
@@ -359,3 +360,23 @@ def test_huge_pictures_have_an_error_of_their_own(tmp_path: Path) -> None:
     path.write_bytes(yuv4mpeg(16_000, 16_000))
     with pytest.raises(UnsupportedFormatError, match=r"16000x16000 = \d+ pixels"):
         probe_video(path)
+
+
+@pytest.mark.parametrize(
+    ("num_chunks", "per_chunk"),
+    [(1_786, 560), (90_000, 560), (90_000, 16_000)],
+    ids=["million", "50 million", "1440 million"],
+)
+def test_the_task_refuses_an_index_of_millions_in_a_child_that_stays_small(
+    server: HostileServer, settings_with, obtained, tmp_path: Path, num_chunks: int, per_chunk: int
+) -> None:
+    """The bound of memory is far below what libav would take for such an index."""
+    settings = settings_with(fetch_allow=(server.host,), fetch_max_bytes=2**21)
+    path = tmp_path / "endless.mp4"
+    assert write_endless(path, num_chunks=num_chunks, per_chunk=per_chunk) > 10**6
+    source = obtained(
+        settings, video_url=server.play("/clip.mp4", answer(body=path.read_bytes(), ETag='"1"'))
+    )
+    with pytest.raises(UnsupportedFormatError, match=r"more than 1000000 frames"):
+        probe.fn(source, UpscaleRequest(video_url="http://a.test/", model="lanczos"))
+    assert left_behind(settings.work_dir) == []

@@ -85,7 +85,13 @@ def test_an_engine_of_fixed_speed_needs_no_measuring(plans: Plans, measured: lis
     assert measured == []
 
 
-def test_the_operators_limit_is_told(plans: Plans) -> None:
-    assert estimate._limit_notes(plans("lanczos", 75)) == ()
-    (note,) = estimate._limit_notes(plans("lanczos", 75, job_seconds=7200.0))
+def test_the_operators_limit_and_price_are_told(plans: Plans) -> None:
+    def told(**settings: float) -> tuple[str, ...]:
+        return estimate._operators_notes(plans("lanczos", 75, **settings), Settings(**settings))  # type: ignore[arg-type]
+
+    assert told() == ()
+    (note,) = told(job_seconds=7200.0)
     assert note == "restoring may take 7200 s at the most (SEEDVR2_JOB_SECONDS)"
+    (note,) = told(hour_price=3600.0)
+    price = plans("lanczos", 75).eta_seconds
+    assert note == f"expected price {price:.2f}, at 3600 an hour (SEEDVR2_HOUR_PRICE)"

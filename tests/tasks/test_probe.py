@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.config import find_engine
+from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import plan_job
-from tasks.probe import probe_source
-from tasks.schemas import FetchedSource, UpscaleRequest
+from tasks.probe import _expected_seconds, _with_cuts, probe_source
+from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 
 
@@ -38,8 +39,8 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
     with pytest.raises(
         InvalidVideoError, match=r"holiday.mp4: the file ends early: \d\d of about 75 frames"
     ):
-        probe_source(source, "lanczos", tmp_path, settings)
-    probed = probe_source(source, "lanczos", tmp_path, settings, allow_damaged=True)
+        probe_source(source, tmp_path, settings)
+    probed = probe_source(source, tmp_path, settings, allow_damaged=True)
     told = read_record(probed.info_path, VideoInfo).ends_early
     assert told.startswith(f"the file ends early: {probed.num_frames} of about 75 frames")
     request = UpscaleRequest(video_path=str(cut_clip), model="lanczos", allow_damaged=True)
@@ -53,9 +54,7 @@ def test_what_is_allowed_does_not_change_the_job(
     keys = set()
     for allowed in (False, True):
         request = UpscaleRequest(video_path=str(demo_clip), model="lanczos", allow_damaged=allowed)
-        probed = probe_source(
-            source_of(demo_clip), "lanczos", tmp_path, settings, allow_damaged=allowed
-        )
+        probed = probe_source(source_of(demo_clip), tmp_path, settings, allow_damaged=allowed)
         keys.add(plan_job(request, probed, settings).job_key)
     assert len(keys) == 1
 
@@ -65,9 +64,38 @@ def test_more_than_the_installation_takes_is_refused(
 ) -> None:
     source = source_of(demo_clip)
     with pytest.raises(UnsupportedFormatError, match=r"more than 74 frames.*SEEDVR2_MAX_FRAMES"):
-        probe_source(source, "lanczos", tmp_path, settings_with(max_frames=74))
+        probe_source(source, tmp_path, settings_with(max_frames=74))
     with pytest.raises(UnsupportedFormatError, match="longer than 2 s"):
-        probe_source(source, "lanczos", tmp_path, settings_with(max_video_seconds=2))
+        probe_source(source, tmp_path, settings_with(max_video_seconds=2))
+
+
+def test_a_job_that_takes_too_much_is_refused_before_its_cuts_are_looked_for(
+    demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    """To find them the whole video is decoded; a job that has got that far before goes on."""
+    source, request = source_of(demo_clip), UpscaleRequest(video_path="/a", model="tiny")
+
+    def probed(seconds: float) -> ProbedSource:
+        settings = settings_with(max_eta_seconds=seconds, test_engines=True, allow_local_files=True)
+        return _with_cuts(probe_source(source, tmp_path, settings), request, settings)
+
+    with pytest.raises(InvalidRequestError, match=r"75 frames.*SEEDVR2_MAX_ETA_SECONDS"):
+        probed(10.0)
+    assert not list(tmp_path.glob("*.cuts.json"))
+    expected = probed(10**6)
+    assert expected.cuts_path is not None
+    assert probed(10.0) == expected
+
+
+def test_the_expected_time_is_that_of_the_plan(
+    demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    settings = settings_with(test_engines=True, allow_local_files=True)
+    request = UpscaleRequest(video_path="/a", model="tiny", resolution="720p")
+    probed = probe_source(source_of(demo_clip), tmp_path, settings)
+    device = probed.devices[0]
+    seconds = _expected_seconds(probed, request, find_engine("tiny"), device, settings)
+    assert seconds == pytest.approx(plan_job(request, probed, settings).eta_seconds, abs=0.1)
 
 
 def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def summary(**changes: object) -> PlanSummary:
             "memory_gb": {"encode": 10.25, "dit": 60.0, "decode": 20.0},
             "eta_seconds": 30.0,
             "eta_is_guess": False,
+            "price": None,
             "job_limit_seconds": None,
             "notes": ("a note",),
             **changes,

@@ -31,6 +31,7 @@ from seedvr2_core.errors import (
 )
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import MAX_LOG_CHARS, Child
+from tasks.settings import Settings
 from tests.kits.processes import is_running
 
 StartChild = Callable[[str], Child]
@@ -309,3 +310,23 @@ def test_child_is_its_own_group(start: StartChild) -> None:
     child = start(f"emit({READY}); time.sleep(30)")
     take(child)
     assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({}, []),
+        ({"child_memory_bytes": 2**30}, ["--memory-bytes", "1073741824"]),
+        ({"confine_children": False}, ["--unconfined"]),
+    ],
+    ids=["default", "memory", "unconfined"],
+)
+def test_the_child_is_told_what_the_operator_allows(
+    start: StartChild,
+    settings_with: Callable[..., Settings],
+    settings: dict[str, object],
+    given: list[str],
+) -> None:
+    settings_with(**settings)
+    child = start('emit(Waiting(whom=" ".join(sys.argv[1:])))')
+    assert take(child) == Waiting(whom=" ".join([str(os.getpid()), *given]))

@@ -206,6 +206,27 @@ HEADS: dict[str, tuple[bytes, tuple[int, ...]]] = {
     ),
     "trace": (b"TRACE /jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", (405,)),
     "connect": (b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", (404,)),
+    "chunk-of-a-million-of-extension": (
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 10**6 + b"\r\na\r\n0\r\n\r\n",
+        (400, CUT),
+    ),
+    "trailer-of-a-million": (
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"y" * 10**6 + b"\r\n\r\n",
+        (400, CUT),
+    ),
+    "100000-trailers": (
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 100_000 + b"\r\n",
+        (400, CUT),
+    ),
+    "100000-chunks-of-one-byte": (
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\n{\r\n" * 100_000 + b"0\r\n\r\n",
+        (422, 413, CUT),
+    ),
     "upgrade": (
         b"GET /jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close, upgrade\r\n"
         b"Upgrade: websocket\r\nOrigin: https://evil.test\r\n\r\n",

@@ -1,0 +1,60 @@
+"""Bounds the memory that the child may ask for, so that a hostile file ends the child and no other.
+
+The bound is Linux's RLIMIT_DATA: private memory that can be written to. A library that asks for
+more is refused, and the request fails with one sentence. RLIMIT_AS would count what is mapped to be
+read and address space that is only reserved, of which CUDA takes more than any machine has memory.
+Work on a GPU is not bounded at all: what its driver takes was never measured.
+"""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Of the container that we run in, cgroups version 2 and 1."""
+_TORCH_REFUSED = "can't allocate memory"
+"""Torch raises RuntimeError with these words where other libraries raise MemoryError."""
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or of the container that we run in if that is less."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such version, or "max"
+            most = min(most, int(Path(path).read_text()))
+    return most
+
+
+def bound_memory(num_bytes: int) -> None:
+    """Let the kernel refuse this process more private memory than so many bytes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+
+
+@contextlib.contextmanager
+def unbounded_memory(device: str) -> Iterator[None]:
+    """No bound inside the block if it works on a GPU; on a CPU ("cpu") it stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if device == "cpu":
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def memory_refused(error: BaseException) -> str:
+    """One sentence for an error that says that memory was refused; "" for any other."""
+    if not isinstance(error, MemoryError) and _TORCH_REFUSED not in str(error):
+        return ""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = "" if soft == resource.RLIM_INFINITY else f", at most {soft / 1e9:.1f} GB"
+    return (
+        f"the video needs more memory than the process may have here{bound} "
+        "(SEEDVR2_CHILD_MEMORY_BYTES); a smaller resolution or batch_size needs less"
+    )

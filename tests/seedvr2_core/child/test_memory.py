@@ -1,0 +1,101 @@
+"""A child may have so much memory, and says so in one sentence where it is refused more."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core.child.memory import machine_bytes
+from seedvr2_core.child.protocol import Event, Heartbeat, Probe
+from seedvr2_core.errors import InvalidVideoError, ResourceError
+from seedvr2_core.files import read_record
+from seedvr2_core.video.info import VideoInfo
+from tasks.child.guard import Child
+from tasks.settings import Settings, use_settings
+from tests.kits.endless import write_endless
+from tests.kits.media import ffmpeg
+
+BOUNDED = """
+import sys
+from seedvr2_core.child.memory import bound_memory, memory_refused, unbounded_memory
+bound_memory(400 * 2**20)
+import av, numpy, torch
+
+def asked(what):
+    try:
+        what()
+        return "given"
+    except Exception as error:
+        return memory_refused(error) or f"{type(error).__name__}: {error}"
+
+ways = {
+    "python": lambda: bytearray(2**30),
+    "numpy": lambda: numpy.empty(2**30, numpy.uint8),
+    "torch": lambda: torch.empty(2**30, dtype=torch.uint8),
+    "libav": lambda: av.VideoFrame(14000, 14000, "rgb48le"),
+}
+for name, way in ways.items():
+    print(name, asked(way))
+    with unbounded_memory("cuda:0"):
+        print(name, asked(way))
+    with unbounded_memory("cpu"):
+        print(name, asked(way))
+print("other", asked(lambda: 1 / 0))
+"""
+
+
+def test_whoever_asks_for_too_much_is_refused_and_the_refusal_is_understood() -> None:
+    """All libraries of the child; and work on a GPU is not bounded."""
+    lines = subprocess.run(
+        [sys.executable, "-c", BOUNDED], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    *lines, other = lines
+    assert other == "other ZeroDivisionError: division by zero"
+    for name in ("python", "numpy", "torch", "libav"):
+        bounded, on_gpu, on_cpu = (line for line in lines if line.startswith(name))
+        assert "more memory than the process may have here, at most 0.4 GB" in bounded
+        assert on_gpu == f"{name} given"
+        assert on_cpu == bounded
+
+
+def test_a_machine_has_some_memory() -> None:
+    assert 2**28 < machine_bytes() < 2**50
+
+
+def probe_in_little(path: Path, out: Path) -> Event:
+    """Probe in a real child that may have 0.5 GB, without a limit of frames."""
+    use_settings(Settings(child_memory_bytes=2**29))
+    child = Child()
+    try:
+        child.send(Probe(path=path, out=out))
+        while isinstance(event := child.next_event(stall_seconds=60, doing="probing"), Heartbeat):
+            pass
+    finally:
+        child.close()
+    return event
+
+
+def test_an_honest_video_fits(demo_clip: Path, tmp_path: Path) -> None:
+    probe_in_little(demo_clip, tmp_path / "info.json")
+    assert read_record(tmp_path / "info.json", VideoInfo).num_frames == 75
+
+
+def test_an_index_that_does_not_fit_is_the_files_fault(tmp_path: Path) -> None:
+    """22 million frames: libav would take 0.8 GB for them, and goes on without."""
+    path = tmp_path / "long.mp4"
+    write_endless(path, num_chunks=40_000)
+    with pytest.raises(InvalidVideoError, match=r"no frames|more memory than there is"):
+        probe_in_little(path, tmp_path / "info.json")
+
+
+@pytest.mark.slow
+def test_pictures_that_do_not_fit_are_told_with_the_bound(tmp_path: Path) -> None:
+    """The largest that are taken, 64 bits a pixel: one of them has 0.54 GB."""
+    path = tmp_path / "large.mkv"
+    ffmpeg(
+        *("-f", "lavfi", "-i", "color=s=8192x8192:r=1:d=1", "-pix_fmt", "rgba64be"),
+        *("-c:v", "png", "-pred", "none", "-compression_level", "1", path),
+    )
+    with pytest.raises(ResourceError, match=r"at most 0\.5 GB \(SEEDVR2_CHILD_MEMORY_BYTES\)"):
+        probe_in_little(path, tmp_path / "info.json")
