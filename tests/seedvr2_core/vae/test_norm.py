@@ -9,6 +9,7 @@ from seedvr2_core.kernels import norm
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.norm import FrameGroupNorm, NormSiLU
 
+pytestmark = pytest.mark.usefixtures("either_path")
 GROUPS, EPS = 4, 1e-6
 
 
