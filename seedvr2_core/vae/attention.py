@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.norm import FrameGroupNorm
 
 SCORE_BYTES = 1 << 28
@@ -30,12 +31,22 @@ class FrameAttention(nn.Module):
         norm_BTHWC = self.group_norm(x_BCTHW).permute(0, 2, 3, 4, 1)
         norm_FNC = norm_BTHWC.reshape(batch * frames, height * width, channels)
         q_FNC, k_FNC, v_FNC = self.to_q(norm_FNC), self.to_k(norm_FNC), self.to_v(norm_FNC)
-        mixed_FNC = torch.empty_like(q_FNC)
-        for frame in range(batch * frames):
-            attend_by_chunks(q_FNC[frame], k_FNC[frame], v_FNC[frame], out_NC=mixed_FNC[frame])
+        mixed_FNC = _attend(q_FNC, k_FNC, v_FNC)
         y_FNC = self.to_out[0](mixed_FNC)
         y_BTHWC = y_FNC.reshape(batch, frames, height, width, channels)
         return x_BCTHW + y_BTHWC.permute(0, 4, 1, 2, 3)
+
+
+def _attend(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor) -> Tensor:
+    """Exact attention inside each frame, in the way that the switches say."""
+    if takes_gpu_path(q_FNC.device) and switches().frame_attention == "one_call":
+        # The kernel that takes this width stores no scores and needs the queries of all frames to
+        # keep a GPU busy.
+        return F.scaled_dot_product_attention(q_FNC[:, None], k_FNC[:, None], v_FNC[:, None])[:, 0]
+    mixed_FNC = torch.empty_like(q_FNC)
+    for frame in range(q_FNC.shape[0]):
+        attend_by_chunks(q_FNC[frame], k_FNC[frame], v_FNC[frame], out_NC=mixed_FNC[frame])
+    return mixed_FNC
 
 
 def attend_by_chunks(q_NC: Tensor, k_NC: Tensor, v_NC: Tensor, *, out_NC: Tensor) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from seedvr2_core.config import VAEConfig
+from seedvr2_core.kernels.norm import add_bias
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.attention import FrameAttention
 from seedvr2_core.vae.causal_conv import CausalConv3d, ConvState, StreamState, join_frames
-from seedvr2_core.vae.conv import LAYOUT
+from seedvr2_core.vae.conv import LAYOUT, at_least_float32
 from seedvr2_core.vae.fold import FoldedUpsampler, depth_to_space_time, fold_weights
 from seedvr2_core.vae.norm import FrameGroupNorm, NormSiLU
 
@@ -70,11 +72,25 @@ class ResBlock(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, state: ResBlockState) -> Tensor:
         """[B, C, T, H, W] -> [B, C', T, H, W]."""
+        if switches().absorbed_bias and takes_gpu_path(x_BCTHW.device):
+            return self._forward_without_bias(x_BCTHW, state)
         h_BCTHW = self.conv1(x_BCTHW, state.conv1, NormSiLU(self.norm1))
         h_BCTHW = self.conv2(h_BCTHW, state.conv2, NormSiLU(self.norm2))
         if self.conv_shortcut is not None:
             x_BCTHW = self.conv_shortcut(x_BCTHW, ConvState())
         return h_BCTHW.add_(x_BCTHW)
+
+    def _forward_without_bias(self, x_BCTHW: Tensor, state: ResBlockState) -> Tensor:
+        """The same; each bias is added by what reads the convolution's result anyway."""
+        after_conv1 = NormSiLU(self.norm2, input_bias=self.conv1.bias)
+        h_BCTHW = self.conv1(x_BCTHW, state.conv1, NormSiLU(self.norm1), with_bias=False)
+        h_BCTHW = self.conv2(h_BCTHW, state.conv2, after_conv1, with_bias=False)
+        bias_C = self.conv2.bias
+        if self.conv_shortcut is not None:
+            x_BCTHW = self.conv_shortcut(x_BCTHW, ConvState(), with_bias=False)
+            bias_C = at_least_float32(bias_C) + self.conv_shortcut.bias
+        add_bias(h_BCTHW, bias_C, residual_BCTHW=x_BCTHW, out_BCTHW=h_BCTHW)
+        return h_BCTHW
 
 
 class MidBlock(nn.Module):

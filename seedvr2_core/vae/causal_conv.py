@@ -173,7 +173,12 @@ class CausalConv3d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(
-        self, x_BCTHW: Tensor, state: ConvState, prologue: Prologue | None = None
+        self,
+        x_BCTHW: Tensor,
+        state: ConvState,
+        prologue: Prologue | None = None,
+        *,
+        with_bias: bool = True,
     ) -> Tensor:
         """Convolve the next frames of a stream.
 
@@ -181,6 +186,7 @@ class CausalConv3d(nn.Module):
             x_BCTHW: any number of frames >= 1.
             state: updated. With temporal stride s it keeps all frames that a later output reads.
             prologue: applied to x first (norm and activation, written straight into the buffer).
+            with_bias: False where what reads the result adds the bias.
 
         Returns:
             The output frames that are complete: T of them at stride 1; with a temporal stride as
@@ -188,19 +194,24 @@ class CausalConv3d(nn.Module):
         """
         taps, step = self.kernel[0], self.stride[0]
         if taps == 1 and prologue is None:
-            return self._convolve(x_BCTHW)
+            return self._convolve(x_BCTHW, with_bias=with_bias)
         buffer_BCTHW = extend_frames(x_BCTHW, state, prologue=prologue)
         outputs = max(0, (buffer_BCTHW.shape[2] - taps) // step + 1)
-        y_BCTHW = self._convolve(buffer_BCTHW) if outputs else self._no_frames(buffer_BCTHW)
+        y_BCTHW = (
+            self._convolve(buffer_BCTHW, with_bias=with_bias)
+            if outputs
+            else self._no_frames(buffer_BCTHW)
+        )
         state.frames = buffer_BCTHW[:, :, outputs * step :].clone(memory_format=LAYOUT)
         return y_BCTHW
 
-    def _convolve(self, x_BCTHW: Tensor) -> Tensor:
+    def _convolve(self, x_BCTHW: Tensor, *, with_bias: bool) -> Tensor:
         rows, columns = self.kernel[1] // 2, self.kernel[2] // 2
         if self.stride[1] > 1:
             x_BCTHW = F.pad(x_BCTHW, (0, 1, 0, 1))
             rows = columns = 0
-        return conv3d(x_BCTHW, self.weight, self.bias, stride=self.stride, padding=(rows, columns))
+        bias = self.bias if with_bias else None
+        return conv3d(x_BCTHW, self.weight, bias, stride=self.stride, padding=(rows, columns))
 
     def _no_frames(self, x_BCTHW: Tensor) -> Tensor:
         batch, _, _, height, width = x_BCTHW.shape

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.switches import takes_gpu_path
+
 LAYOUT = torch.channels_last_3d
 """Memory layout of all weights and activations: channels innermost, so a frame is one block."""
 MAX_ELEMENTS = 2**31 - 1
@@ -14,10 +16,15 @@ MAX_ELEMENTS = 2**31 - 1
 its kernels have. A 4k frame at 256 channels, with the two before it, has three times as many."""
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def conv3d(
     x_BCTHW: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     *,
     stride: tuple[int, int, int] = (1, 1, 1),
     padding: tuple[int, int] = (0, 0),
@@ -27,7 +34,7 @@ def conv3d(
     Args:
         x_BCTHW: best in channels_last_3d.
         weight: [O, C, kt, kh, kw].
-        bias: [O].
+        bias: [O]; None: nothing is added.
         stride: in time, height, width.
         padding: zeros at both sides of height and width.
 
@@ -68,13 +75,13 @@ def conv3d(
 def _convolve(
     x_BCTHW: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     *,
     stride: tuple[int, int, int],
     padding: tuple[int, int],
 ) -> Tensor:
     # On the CPU torch's 3-D kernels take 10 (float32) to 20 times (half) as long at batch 1.
-    if x_BCTHW.device.type == "cpu":
+    if not takes_gpu_path(x_BCTHW.device):
         y_BCTHW = _conv3d_by_frames(x_BCTHW, weight, bias, stride=stride, padding=padding)
     else:
         y_BCTHW = F.conv3d(x_BCTHW, weight, bias, stride=stride, padding=(0, *padding))
@@ -84,7 +91,7 @@ def _convolve(
 def _conv3d_by_frames(
     x_BCTHW: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     *,
     stride: tuple[int, int, int],
     padding: tuple[int, int],

@@ -20,6 +20,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from seedvr2_core.kernels.norm import add_bias
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.causal_conv import ConvState, extend_frames
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
@@ -95,12 +97,13 @@ class FoldedUpsampler(nn.Module):
     def forward(self, x_BCFHW: Tensor, state: ConvState) -> Tensor:
         """[B, C, F, H, W] -> [B, O, ZF, 2H, 2W]; phase by phase, so one phase is held twice."""
         batch, channels, frames, height, width = x_BCFHW.shape
-        z = self.time_stride
+        z, bias_C = self.time_stride, self.get_buffer("bias")
+        absorbed = switches().absorbed_bias and takes_gpu_path(x_BCFHW.device)
         buffer_BCFHW = extend_frames(x_BCFHW, state, extra_channels=EXTRA_CHANNELS)
         buffer_BCFHW[:, channels:].zero_()
         buffer_BCFHW[:, channels] = 1
         y_BCTHW = torch.empty(
-            (batch, self.get_buffer("bias").shape[0], z * frames, 2 * height, 2 * width),
+            (batch, bias_C.shape[0], z * frames, 2 * height, 2 * width),
             dtype=x_BCFHW.dtype,
             device=x_BCFHW.device,
             memory_format=LAYOUT,
@@ -108,8 +111,12 @@ class FoldedUpsampler(nn.Module):
         for phase, (dz, dy, dx) in enumerate(itertools.product(range(z), range(2), range(2))):
             weight = self.get_buffer(f"weight_{phase}")
             # Position p of this conv reads rows p-1 and p: phase dy of row i is position i + dy.
-            part = conv3d(buffer_BCFHW, weight, self.get_buffer("bias"), padding=(1, 1))
-            y_BCTHW[:, :, dz::z, dy::2, dx::2] = part[..., dy : dy + height, dx : dx + width]
+            part = conv3d(buffer_BCFHW, weight, None if absorbed else bias_C, padding=(1, 1))
+            part = part[..., dy : dy + height, dx : dx + width]
+            if absorbed:
+                add_bias(part, bias_C, out_BCTHW=y_BCTHW[:, :, dz::z, dy::2, dx::2])
+            else:
+                y_BCTHW[:, :, dz::z, dy::2, dx::2] = part
         kept_BCFHW = buffer_BCFHW[:, :channels, -self.kept_frames :]
         state.frames = kept_BCFHW.clone(memory_format=LAYOUT)
         return y_BCTHW

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.errors import CheckpointError, PlanError
 from seedvr2_core.vae.blocks import Upsampler
-from seedvr2_core.vae.conv import LAYOUT
+from seedvr2_core.vae.conv import LAYOUT, at_least_float32
 from seedvr2_core.vae.decoder import Decoder, DecoderState
 from seedvr2_core.vae.encoder import Encoder, EncoderState
 
@@ -56,17 +56,13 @@ class Posterior:
 
 def scale_latents(z: Tensor, config: VAEConfig) -> Tensor:
     """The VAE's own latents -> those the transformer sees, in float32 (float64 stays)."""
-    return (_at_least_float32(z) - config.shifting_factor) * config.scaling_factor
+    # A factor in half precision would cost as much as the whole rounding budget of the latents.
+    return (at_least_float32(z) - config.shifting_factor) * config.scaling_factor
 
 
 def unscale_latents(latents: Tensor, config: VAEConfig) -> Tensor:
     """Inverse of `scale_latents`, in float32 (float64 stays)."""
-    return _at_least_float32(latents) / config.scaling_factor + config.shifting_factor
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    # A factor in half precision would cost as much as the whole rounding budget of the latents.
-    return x if x.dtype == torch.float64 else x.float()
+    return at_least_float32(latents) / config.scaling_factor + config.shifting_factor
 
 
 class VideoVAE(nn.Module):
@@ -166,7 +162,7 @@ class VideoVAE(nn.Module):
             [B, Z, h, w, 16] float32, and the next state.
         """
         moments_BCZhw, state = self.encode(video_BCTHW.to(self.dtype), state, max_frames=max_frames)
-        posterior = Posterior.from_moments(_at_least_float32(moments_BCZhw))
+        posterior = Posterior.from_moments(at_least_float32(moments_BCZhw))
         z_BCZhw = posterior.mean if noise_BCZhw is None else posterior.sample(noise_BCZhw)
         return scale_latents(z_BCZhw, self.config).permute(0, 2, 3, 4, 1), state
 
@@ -189,7 +185,7 @@ class VideoVAE(nn.Module):
         """
         z_BCZhw = unscale_latents(latents_BZhwC, self.config).permute(0, 4, 1, 2, 3)
         video_BCTHW, state = self.decode(z_BCZhw.to(self.dtype), state, max_frames=max_frames)
-        return _at_least_float32(video_BCTHW), state
+        return at_least_float32(video_BCTHW), state
 
     def fold(self) -> None:
         """Give every up-sampler its folded weights (fold.py), from the weights as they are now.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seedvr2_core.config import VAEConfig
-from seedvr2_core.vae.causal_conv import StreamState
+from seedvr2_core.vae.causal_conv import CausalConv3d, StreamState
 from seedvr2_core.vae.model import Posterior, VideoVAE, build_vae
 from seedvr2_core.vae.norm import FrameGroupNorm
 
@@ -146,9 +146,10 @@ class GoldenVAE:
 def _recorder(name: str, found: dict[str, Tensor]) -> Callable[..., None]:
     def record(module: Any, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> None:
         if isinstance(module, FrameGroupNorm) and kwargs.get("silu"):
-            output = module.forward(
-                *args
-            )  # ours runs norm and SiLU in one; the case wants the norm
+            # Ours runs norm and SiLU in one; the case wants the norm.
+            output = module.forward(*args, input_bias_C=kwargs.get("input_bias_C"))
+        if isinstance(module, CausalConv3d) and not kwargs.get("with_bias", True):
+            output = output + module.bias[:, None, None, None]  # which the next kernel adds
         found[name] = output.clone()
 
     return record

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from seedvr2_core.kernels.switches import switched
 from seedvr2_core.vae.model import build_vae
 from tests.golden import adapter_vae as adapter
 
@@ -125,6 +126,24 @@ def test_full_case(case: Case) -> None:
 )
 def test_full_case_folded(case: Case) -> None:
     _check(case, FULL, folded=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", _params(LOCAL))
+def test_local_case_the_way_a_gpu_goes(case: Case) -> None:
+    """3-D convolutions, biases in later kernels, attention in one call; references of kernels."""
+    with switched(on_cpu=True):
+        _check(case, LOCAL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+@pytest.mark.parametrize("case", _params(FULL))
+def test_full_case_the_way_a_gpu_goes(case: Case, *, folded: bool) -> None:
+    if folded and case["op"] not in ("decode", "stream_decode", "pipeline_decode"):
+        pytest.skip("nothing is folded there")
+    with switched(on_cpu=True):
+        _check(case, FULL, folded=folded)
 
 
 def test_full_set_is_complete() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from seedvr2_core.kernels.switches import switched
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
@@ -15,3 +17,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("gpu_path", marks=pytest.mark.slow)])
+def either_path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a module as on a CPU, and once more the way that a GPU goes (references of kernels)."""
+    with switched(on_cpu=request.param == "gpu_path"):
+        yield

@@ -6,6 +6,8 @@ import torch
 from seedvr2_core.vae import attention
 from seedvr2_core.vae.attention import FrameAttention
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 
 def _attention() -> FrameAttention:
     torch.manual_seed(1)

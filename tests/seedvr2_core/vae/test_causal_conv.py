@@ -18,6 +18,8 @@ from seedvr2_core.vae.causal_conv import (
 )
 from seedvr2_core.vae.conv import LAYOUT
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 KINDS = [
     pytest.param((3, 3, 3), (1, 1, 1), id="resnet"),
     pytest.param((1, 1, 1), (1, 1, 1), id="shortcut"),

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from seedvr2_core.vae import conv
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
+pytestmark = pytest.mark.usefixtures("either_path")
 Triple = tuple[int, int, int]
 KINDS = [
     pytest.param((3, 3, 3), (1, 1, 1), (1, 1), id="resnet"),

@@ -10,6 +10,8 @@ from torch import Tensor
 from seedvr2_core.vae.blocks import Upsampler
 from seedvr2_core.vae.fold import EXTRA_CHANNELS, depth_to_space_time, fold_weights
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 CHANNELS = 3
 NUM_FRAMES = 6
 SIZES = [[6], [1] * 6, [1, 5], [2, 4], [3, 3], [1, 1, 4], [5, 1]]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from seedvr2_core.config import VAE_PRODUCTION, VAE_TINY, VAEConfig
+from seedvr2_core.kernels import norm
 from seedvr2_core.planning.memory import SLICES, level_frames
-from seedvr2_core.vae import attention, budget, conv, fold, memory, norm
+from seedvr2_core.vae import attention, budget, conv, fold, memory
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from tests.kits.live_bytes import LiveBytes
 

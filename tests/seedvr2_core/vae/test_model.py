@@ -19,6 +19,8 @@ from seedvr2_core.vae.model import (
     unscale_latents,
 )
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 KEYS_SHA256 = "6e3c65fd0f1c277df50f41cf3238502cc4e192322a9d13ee8a46bfb667398226"
 """Of the production file's names and shapes, as JSON with sorted keys."""
 

@@ -14,6 +14,8 @@ from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 GRIDS = [
     pytest.param(sizes, levels, id=f"{'-'.join(map(str, sizes))}/{levels or 'all'}")
     for sizes, levels in (

@@ -16,6 +16,8 @@ from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 NUM_LATENTS = 60
 GROUP = 2
 WINDOWS = [(0, 12), (9, 20), (17, 28), (25, 36), (33, 44), (41, 52), (49, 60)]
@@ -36,7 +38,7 @@ DECODER_GRID = _grid({start for start, _ in WINDOWS})
 
 
 @pytest.fixture(scope="module")
-def vae() -> VideoVAE:
+def vae(either_path: None) -> VideoVAE:
     return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32)
 
 

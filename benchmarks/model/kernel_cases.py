@@ -1,0 +1,165 @@
+"""Our kernels on ordinary and on nasty inputs, beside their references in float64.
+
+`python -m benchmarks.model.kernel_cases` runs all of them on a GPU, in every dtype, and prints a
+line of JSON for each; it ends with an error if one is wrong. It needs torch and triton alone. The
+tests run the same cases in Triton's interpreter.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedvr2_core.kernels.kernel import Kernel
+from seedvr2_core.kernels.norm import add_bias, norm_silu
+from seedvr2_core.kernels.switches import switched
+
+LAYOUT = torch.channels_last_3d
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+Random = Callable[..., Tensor]
+"""Sizes -> standard normal numbers of the case's dtype and device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCase:
+    """A kernel and how its arguments are made."""
+
+    name: str
+    kernel: Kernel[...]
+    make: Callable[[Random], dict[str, Any]]
+    """The arguments by name; those that begin with "out" are written."""
+    outs: tuple[str, ...] = ("out_BCTHW",)
+    slow: bool = False
+    """Whether the interpreter takes seconds."""
+    rounding: float = 1.0
+    """Largest error, in units of the dtype's spacing at the value."""
+    atol: float = 2e-5
+    """What sums in float32 may add to that."""
+
+
+def run_case(case: KernelCase, dtype: torch.dtype, device: torch.device) -> float:
+    """The largest error in units of what is allowed; at most 1 if the kernel is right."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
+
+    given = case.make(random)
+    exact = {name: _wide(value) for name, value in given.items()}
+    case.kernel.reference(**exact)
+    case.kernel(**given)
+    worst = 0.0
+    for name in case.outs:
+        got, want = given[name].double(), exact[name]
+        allowed = case.rounding * torch.finfo(dtype).eps * want.abs() + case.atol
+        error = ((got - want).abs() / allowed).max().item()
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) else value
+
+
+def all_cases() -> list[KernelCase]:
+    """Every case of every kernel."""
+    return [*_norm_cases(), *_add_cases()]
+
+
+def _frames(random: Random, shape: Sequence[int], *, mean: float = 0.0) -> Tensor:
+    return (3 * random(*shape) + mean).contiguous(memory_format=LAYOUT)
+
+
+def _norm_cases() -> Iterator[KernelCase]:
+    shapes = {
+        "one pixel": ((1, 8, 1, 1, 1), 2, 0.0),
+        "one row": ((1, 24, 2, 1, 9), 8, 2.0),
+        "groups of one": ((2, 12, 1, 5, 3), 12, -1.0),
+        "one group": ((1, 40, 2, 7, 5), 1, 0.5),
+        "production group": ((1, 128, 1, 6, 7), 32, 1.0),
+        "odd channels": ((1, 33, 2, 3, 5), 3, 0.0),
+        "far from zero": ((1, 16, 1, 9, 11), 4, 500.0),
+        "wide": ((1, 512, 1, 3, 4), 32, 1.0),
+        "many parts": ((1, 512, 1, 40, 41), 32, 1.0),
+        "wider than a tile": ((1, 1024, 1, 2, 3), 2, 1.0),
+    }
+    for name, (shape, groups, mean) in shapes.items():
+        for bias in (False, True):
+            yield KernelCase(
+                name=f"norm_silu, {name}{', bias' if bias else ''}",
+                kernel=norm_silu,
+                make=_norm_maker(shape, groups, mean, bias=bias, silu=name != "wide"),
+                slow=name in ("many parts", "wider than a tile"),
+                atol=3e-3 if mean > 100 else 5e-5,
+            )
+
+
+def _norm_maker(
+    shape: Sequence[int], groups: int, mean: float, *, bias: bool, silu: bool
+) -> Callable[[Random], dict[str, Any]]:
+    def make(random: Random) -> dict[str, Any]:
+        batch, channels, frames, height, width = shape
+        x_BCTHW = _frames(random, shape, mean=mean)
+        buffer_BCTHW = _frames(random, (batch, channels + 8, frames + 2, height, width))
+        return {
+            "x_BCTHW": x_BCTHW,
+            "weight_C": random(channels),
+            "bias_C": random(channels),
+            "out_BCTHW": buffer_BCTHW[:, :channels, 2:],
+            "input_bias_C": random(channels) if bias else None,
+            "num_groups": groups,
+            "eps": 1e-6,
+            "silu": silu,
+        }
+
+    return make
+
+
+def _add_cases() -> Iterator[KernelCase]:
+    for shape in ((1, 8, 1, 1, 1), (2, 12, 3, 5, 7), (1, 33, 2, 1, 9), (1, 512, 1, 3, 11)):
+        for residual in (False, True):
+            yield KernelCase(
+                name=f"add_bias, {'x'.join(map(str, shape))}{', residual' if residual else ''}",
+                kernel=add_bias,
+                make=_add_maker(shape, residual=residual),
+            )
+
+
+def _add_maker(shape: Sequence[int], *, residual: bool) -> Callable[[Random], dict[str, Any]]:
+    def make(random: Random) -> dict[str, Any]:
+        return {
+            "y_BCTHW": _frames(random, shape)[..., ::1],
+            "bias_C": random(shape[1]),
+            "residual_BCTHW": random(*shape) if residual else None,  # another layout
+            "out_BCTHW": _frames(random, shape),
+        }
+
+    return make
+
+
+def main() -> int:
+    """Run on a GPU; the exit code says whether all are right."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--only", default="", help="part of a case's name")
+    options = parser.parse_args()
+    wrong = 0
+    for case in all_cases():
+        if options.only not in case.name:
+            continue
+        for dtype in DTYPES:
+            with switched(triton=True):
+                error = run_case(case, dtype, torch.device(options.device))
+            wrong += error > 1
+            about = {"case": case.name, "dtype": str(dtype), "error": error, "right": error <= 1}
+            print(json.dumps(about), flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Kernels of our own against their references, in Triton's interpreter and on a GPU.
+
+On a machine with a GPU: `pytest --noconftest -m gpu tests/seedvr2_core/kernels`.
+"""
+
+import importlib
+
+import pytest
+import torch
+
+from benchmarks.model.kernel_cases import DTYPES, KernelCase, all_cases, run_case
+from seedvr2_core.kernels.kernel import Cost, Kernel, observed, uses_triton
+from seedvr2_core.kernels.norm import norm_silu
+from seedvr2_core.kernels.switches import switched, switches
+from tests.kits.interpreter import interpreted
+
+CPU = torch.device("cpu")
+CASES = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
+    for case in all_cases()
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("case", CASES)
+def test_kernel_in_the_interpreter(case: KernelCase, dtype: torch.dtype) -> None:
+    with interpreted():
+        assert run_case(case, dtype, CPU) <= 1
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_reference_in_every_dtype(case: KernelCase, dtype: torch.dtype) -> None:
+    assert run_case(case, dtype, CPU) <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
+def test_kernel_on_a_gpu(case: KernelCase, dtype: torch.dtype) -> None:
+    assert run_case(case, dtype, torch.device("cuda:0")) <= 1
+
+
+def _arguments(device: str) -> dict[str, object]:
+    x = torch.ones((1, 4, 2, 3, 5), dtype=torch.float16, device=device)
+    vector = torch.ones(4, dtype=torch.float16, device=device)
+    return {
+        "x_BCTHW": x,
+        "weight_C": vector,
+        "bias_C": vector,
+        "out_BCTHW": torch.empty_like(x),
+        "num_groups": 2,
+        "eps": 1e-6,
+        "silu": True,
+    }
+
+
+def test_a_call_tells_its_cost_and_does_nothing_on_meta() -> None:
+    seen: list[tuple[str, Cost]] = []
+    with observed(lambda name, cost: seen.append((name, cost))):
+        norm_silu(**_arguments("meta"))
+    norm_silu(**_arguments("meta"))  # nobody listens
+    ((name, cost),) = seen
+    assert name == "norm_silu"
+    assert (cost.read, cost.written, cost.launches) == (2 * 240 + 16, 240, 3)
+
+
+def test_triton_runs_on_a_gpu_or_where_the_interpreter_is_asked_for() -> None:
+    gpu = torch.device("cuda")
+    assert not uses_triton(CPU)
+    with switched(triton=False):
+        assert not uses_triton(gpu)
+    with switched(interpret=True):
+        assert uses_triton(CPU) == uses_triton(gpu)
+
+
+def test_switches_are_back_after_an_error() -> None:
+    before = switches()
+
+    def fail() -> None:
+        with switched(fused_norm=False):
+            assert not switches().fused_norm
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert switches() == before
+    with pytest.raises(TypeError), switched(no_such_step=True):
+        pass
+
+
+def test_every_kernel_has_cases() -> None:
+    kernels = {id(case.kernel) for case in all_cases()}
+    made = {id(value) for name in ("norm",) for value in _kernels_of(name)}
+    assert made == kernels
+
+
+def _kernels_of(module: str) -> list[Kernel[...]]:
+    found = vars(importlib.import_module(f"seedvr2_core.kernels.{module}"))
+    return [value for value in found.values() if isinstance(value, Kernel)]
