@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit import rope
-from seedvr2_core.dit.block import Block, LayerTables
+from seedvr2_core.dit.block import Block
 from seedvr2_core.dit.layers import (
     Projection,
     RMSNorm,
@@ -26,8 +26,11 @@ from seedvr2_core.dit.layers import (
     unpatchify,
 )
 from seedvr2_core.dit.modulation import OutputModulation
+from seedvr2_core.dit.sdpa import Sdpa
+from seedvr2_core.dit.tables import LayerTables, fuses
 from seedvr2_core.dit.window import Grid, WindowOrder, batches, window_order
 from seedvr2_core.errors import CheckpointError, PlanError
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 
 ROPE_BUFFER = "attn.rope.rope.freqs"
 
@@ -54,6 +57,7 @@ def make_tables(
     *,
     chunk_tokens: int | None = DEFAULT_CHUNK_TOKENS,
     device: torch.device | None = None,
+    sdpa: Sdpa | None = None,
 ) -> DiTTables:
     """Prepare a latent of (T, H, W) frames, rows and columns.
 
@@ -64,6 +68,7 @@ def make_tables(
         chunk_tokens: rows that attention and MLP work on at once (attention: whole windows, at
             least one); None = all. Bounds memory; changes results by float rounding only.
         device: where the model lives.
+        sdpa: from `sdpa.job_sdpa`; None: nothing goes to cuDNN.
 
     Raises:
         PlanError: H or W is odd, or something is empty.
@@ -85,7 +90,7 @@ def make_tables(
         switch_N={s: place_N[not s].index_select(0, order_N[s]) for s in order_N},
         place_N=place_N,
         layers={
-            s: _layer_tables(config, order, text_len, chunk_tokens, device)
+            s: _layer_tables(config, order, text_len, chunk_tokens, device, sdpa or Sdpa())
             for s, order in orders.items()
         },
     )
@@ -97,21 +102,29 @@ def _layer_tables(
     text_len: int,
     chunk_tokens: int | None,
     device: torch.device | None,
+    sdpa: Sdpa,
 ) -> LayerTables:
     text_rotation = None
     if config.rope == "lang":
         text_rotation = rope.rotation(rope.text_angles(config.head_dim, text_len, device=device))
+    angles = {
+        run.shape: rope.video_angles(
+            config.rope, config.head_dim, run.shape, text_len, device=device
+        )
+        for run in order.runs
+    }
     return LayerTables(
         batches=batches(order.runs, chunk_tokens),
-        rotations={
-            run.shape: rope.rotation(
-                rope.video_angles(config.rope, config.head_dim, run.shape, text_len, device=device)
-            )
-            for run in order.runs
+        rotations={shape: rope.rotation(angles_SP) for shape, angles_SP in angles.items()},
+        pairs={
+            shape: rope.pair_table(angles_SP, config.head_dim)
+            for shape, angles_SP in angles.items()
+            if takes_gpu_path(angles_SP.device)
         },
         text_rotation=text_rotation,
         window_rank_W=torch.from_numpy(order.window_rank_W).to(device),
         chunk_tokens=chunk_tokens or order.order_N.size,
+        sdpa=sdpa,
     )
 
 
@@ -146,6 +159,8 @@ class _Trunk(nn.Module):
             )
         if channels != self.config.in_channels:
             raise PlanError(f"input must have {self.config.in_channels} channels, got {channels}")
+        if emb_6D is None and switches().fused_rows and fuses(vid_THWC.device):
+            return self._run_in_grid_order(vid_THWC, text_LD, tables)
         method = self.config.shifted[0]
         video_ND = self.vid_in(patchify(vid_THWC.float()).index_select(0, tables.order_N[method]))
         for block, shifted in zip(self.blocks, self.config.shifted, strict=True):
@@ -153,13 +168,25 @@ class _Trunk(nn.Module):
                 permute_rows_(video_ND, tables.switch_N[shifted])
                 method = shifted
             text_LD = block(video_ND, text_LD, tables.layers[shifted], emb_6D)
-        chunk = tables.layers[method].chunk_tokens
-        out_NC = torch.cat([self._output(rows, emb_6D) for rows in video_ND.split(chunk)])
+        out_NC = self._output(video_ND, emb_6D, tables.layers[method].chunk_tokens)
         return unpatchify(
             out_NC.index_select(0, tables.place_N[method]), (num_frames, height, width)
         )
 
-    def _output(self, rows_MD: Tensor, emb_6D: Tensor | None) -> Tensor:
+    def _run_in_grid_order(self, vid_THWC: Tensor, text_LD: Tensor, tables: DiTTables) -> Tensor:
+        """The same by our own kernels: the tokens stay where they are, windows are gathered."""
+        num_frames, height, width, _ = vid_THWC.shape
+        video_ND = self.vid_in(patchify(vid_THWC.float()))
+        for block, shifted in zip(self.blocks, self.config.shifted, strict=True):
+            layer, rows_N = tables.layers[shifted], tables.order_N[shifted]
+            text_LD = block(video_ND, text_LD, layer, None, rows_N=rows_N)
+        chunk = tables.layers[False].chunk_tokens
+        return unpatchify(self._output(video_ND, None, chunk), (num_frames, height, width))
+
+    def _output(self, video_ND: Tensor, emb_6D: Tensor | None, chunk: int) -> Tensor:
+        return torch.cat([self._output_rows(rows, emb_6D) for rows in video_ND.split(chunk)])
+
+    def _output_rows(self, rows_MD: Tensor, emb_6D: Tensor | None) -> Tensor:
         if self.config.output_modulation:
             weight_D = None if self.vid_out_norm is None else self.vid_out_norm.weight
             rows_MD = rms_norm(rows_MD, weight_D, eps=self.config.norm_eps)
