@@ -109,20 +109,21 @@ class Block(nn.Module):
         said: list[Tensor] = []
         for batch in tables.batches:
             rows_M = rows_N[batch.start : batch.stop]
-            normed_MD = self._new_rows(video_ND, len(rows_M))
-            kernels.norm_rows(normed_MD, video_ND, rows_M, eps=self.eps)
-            out_MD, said_by_run = self.attn(normed_MD, heads, batch.runs, tables)
-            said += said_by_run
-            kernels.add_norm_rows(normed_MD, video_ND, rows_M, out_MD, eps=self.eps)
-            del out_MD
-            chunk = tables.chunk_tokens
-            for part_M, part_MD in zip(rows_M.split(chunk), normed_MD.split(chunk), strict=True):
-                kernels.add_rows(video_ND, part_M, self.mlp.of("vid")(part_MD))
-            del normed_MD
+            said += self._update_batch(video_ND, rows_M, batch, heads, tables)
         return said
 
-    def _new_rows(self, video_ND: Tensor, num_rows: int) -> Tensor:
-        return video_ND.new_empty((num_rows, video_ND.shape[1]), dtype=self.dtype)
+    def _update_batch(
+        self, video_ND: Tensor, rows_M: Tensor, batch: Batch, heads: TextHeads, tables: LayerTables
+    ) -> list[Tensor]:
+        normed_MD = video_ND.new_empty((len(rows_M), video_ND.shape[1]), dtype=self.dtype)
+        kernels.norm_rows(normed_MD, video_ND, rows_M, eps=self.eps)
+        out_MD, said = self.attn(normed_MD, heads, batch.runs, tables)
+        kernels.add_norm_rows(normed_MD, video_ND, rows_M, out_MD, eps=self.eps)
+        del out_MD
+        chunk = tables.chunk_tokens
+        for part_M, part_MD in zip(rows_M.split(chunk), normed_MD.split(chunk), strict=True):
+            kernels.add_rows(video_ND, part_M, self.mlp.of("vid")(part_MD))
+        return said
 
     def _modulation(self, stream: Stream, slot: Slot, emb_6D: Tensor | None) -> Modulation | None:
         if self.ada is None or emb_6D is None:
