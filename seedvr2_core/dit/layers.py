@@ -122,7 +122,7 @@ def linear_gelu(x_MD: Tensor, weight_FD: Tensor, bias_F: Tensor) -> Tensor:
     on a CPU would take the erf form.
     """
     if x_MD.device.type != "cpu" and switches().gelu_epilogue:
-        return torch._addmm_activation(bias_F, x_MD, weight_FD.t(), use_gelu=True)
+        return torch.ops.aten._addmm_activation(bias_F, x_MD, weight_FD.t(), use_gelu=True)
     return F.gelu(F.linear(x_MD, weight_FD, bias_F), approximate="tanh")
 
 

@@ -9,12 +9,11 @@ L text tokens, X text input channels, D width.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
+from seedvr2_core.config import PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit import rope
 from seedvr2_core.dit.block import Block
 from seedvr2_core.dit.layers import (
@@ -26,106 +25,11 @@ from seedvr2_core.dit.layers import (
     unpatchify,
 )
 from seedvr2_core.dit.modulation import OutputModulation
-from seedvr2_core.dit.sdpa import Sdpa
-from seedvr2_core.dit.tables import LayerTables, fuses
-from seedvr2_core.dit.window import Grid, WindowOrder, batches, window_order
+from seedvr2_core.dit.tables import DiTTables, fuses, make_tables
 from seedvr2_core.errors import CheckpointError, PlanError
-from seedvr2_core.kernels.switches import switches, takes_gpu_path
+from seedvr2_core.kernels.switches import switches
 
 ROPE_BUFFER = "attn.rope.rope.freqs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiTTables:
-    """Index and rope tables for one latent size; made once, used by every layer and call."""
-
-    grid: Grid
-    text_len: int
-    order_N: Mapping[bool, Tensor]
-    """Shifted? -> grid position of each sorted token."""
-    switch_N: Mapping[bool, Tensor]
-    """Shifted? -> rows to take when a layer of this method follows one of the other."""
-    place_N: Mapping[bool, Tensor]
-    """Shifted? -> sorted place of each grid position."""
-    layers: Mapping[bool, LayerTables]
-
-
-def make_tables(
-    config: DiTConfig,
-    latent_size: tuple[int, int, int],
-    text_len: int,
-    *,
-    chunk_tokens: int | None = DEFAULT_CHUNK_TOKENS,
-    device: torch.device | None = None,
-    sdpa: Sdpa | None = None,
-) -> DiTTables:
-    """Prepare a latent of (T, H, W) frames, rows and columns.
-
-    Args:
-        config: architecture.
-        latent_size: H and W even.
-        text_len: tokens of the text.
-        chunk_tokens: rows that attention and MLP work on at once (attention: whole windows, at
-            least one); None = all. Bounds memory; changes results by float rounding only.
-        device: where the model lives.
-        sdpa: from `sdpa.job_sdpa`; None: nothing goes to cuDNN.
-
-    Raises:
-        PlanError: H or W is odd, or something is empty.
-    """
-    num_frames, height, width = latent_size
-    if min(latent_size) < 1 or height % PATCH or width % PATCH:
-        raise PlanError(f"latent height and width must be even, got {height}x{width}; pad first")
-    grid = (num_frames, height // PATCH, width // PATCH)
-    orders = {
-        shifted: window_order(grid, config.window_counts, shifted=shifted)
-        for shifted in (False, True)
-    }
-    order_N = {s: torch.from_numpy(order.order_N).to(device) for s, order in orders.items()}
-    place_N = {s: torch.argsort(order) for s, order in order_N.items()}
-    return DiTTables(
-        grid=grid,
-        text_len=text_len,
-        order_N=order_N,
-        switch_N={s: place_N[not s].index_select(0, order_N[s]) for s in order_N},
-        place_N=place_N,
-        layers={
-            s: _layer_tables(config, order, text_len, chunk_tokens, device, sdpa or Sdpa())
-            for s, order in orders.items()
-        },
-    )
-
-
-def _layer_tables(
-    config: DiTConfig,
-    order: WindowOrder,
-    text_len: int,
-    chunk_tokens: int | None,
-    device: torch.device | None,
-    sdpa: Sdpa,
-) -> LayerTables:
-    text_rotation = None
-    if config.rope == "lang":
-        text_rotation = rope.rotation(rope.text_angles(config.head_dim, text_len, device=device))
-    angles = {
-        run.shape: rope.video_angles(
-            config.rope, config.head_dim, run.shape, text_len, device=device
-        )
-        for run in order.runs
-    }
-    return LayerTables(
-        batches=batches(order.runs, chunk_tokens),
-        rotations={shape: rope.rotation(angles_SP) for shape, angles_SP in angles.items()},
-        pairs={
-            shape: rope.pair_table(angles_SP, config.head_dim)
-            for shape, angles_SP in angles.items()
-            if takes_gpu_path(angles_SP.device)
-        },
-        text_rotation=text_rotation,
-        window_rank_W=torch.from_numpy(order.window_rank_W).to(device),
-        chunk_tokens=chunk_tokens or order.order_N.size,
-        sdpa=sdpa,
-    )
 
 
 class _Trunk(nn.Module):

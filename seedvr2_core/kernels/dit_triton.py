@@ -82,7 +82,7 @@ def _join_heads(  # noqa: PLR0913
         table = rotation + token * channels + pair
         cos = tl.load(table, mask=turns, other=1.0)
         sin = tl.load(table + channels // 2, mask=turns, other=0.0)
-        for index in tl.static_range(2):
+        for index in tl.static_range(2):  # pyright: ignore
             x = tl.load(row + index * inner, mask=inside, other=0.0).to(tl.float32)
             weight = tl.load(
                 weights + index * channels + channel, mask=channel < channels, other=0.0
@@ -92,7 +92,7 @@ def _join_heads(  # noqa: PLR0913
         tl.store(to + 2 * part, tl.load(row + 2 * inner, mask=inside), mask=inside)
     else:
         said = text + (token - video_len) * inner + cell
-        for index in tl.static_range(3):
+        for index in tl.static_range(3):  # pyright: ignore
             value = tl.load(said + index * text_len * inner, mask=inside)
             tl.store(to + index * part, value, mask=inside)
 

@@ -31,6 +31,9 @@ class Switches:
     """VAE: attention of each frame by chunks of queries, of all frames in one call, or by a kernel
     of our own, which has yet to be timed."""
 
+    overlap: bool = True
+    """Host: copies on streams of their own, and the host one slice ahead of the device."""
+
     dit_attention: Literal["default", "flash", "cudnn"] = "cudnn"
     """Transformer: what torch chooses; the flash kernel for all windows; or cuDNN for the few
     shapes that hold nearly all of the work and flash for the rest (dit/sdpa.py)."""
