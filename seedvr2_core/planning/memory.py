@@ -24,6 +24,7 @@ from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -173,7 +174,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         chunk_tokens=chunk,
         park_caches=not stay.caches,
         weights_resident=stay.weights,
-        peaks=(*peaks(stay), ("host", phases.host(stay))),
+        peaks=(*peaks(stay), ("host", phases.host(stay, encode[0], decode[0]))),
     )
 
 
@@ -266,6 +267,10 @@ class _PhasePeaks:
     def encode(self, rung: tuple[int, int], stay: Residency) -> int:
         """The encoder at work, and what the other phases leave on the device."""
         work = self.vae.encoder(rung[0], level_frames(self.request.vae_config, rung[1]))
+        if not self.request.on_cpu:
+            # Source frames come on a stream of their own, those of the next slice before the last
+            # ones are given back.
+            work += 2 * FRAMES_PER_LATENT * rung[0] * self.request.source_frame_bytes
         others = self.decoder_caches if stay.caches else 0
         return self._total(self.encoder_caches + others + work, with_dit=stay.weights)
 
@@ -296,14 +301,22 @@ class _PhasePeaks:
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)
+        if not request.on_cpu:
+            # A slice's integers, of 16 bits at the most, while they are copied to the host.
+            work += FRAMES_PER_LATENT * rung[0] * request.picture_bytes * _HALF // _FLOAT32
         others = self.encoder_caches if stay.caches else 0
         return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
 
-    def host(self, stay: Residency) -> int:
-        """Host memory: the source frames of a segment, and what waits for its phase."""
+    def host(self, stay: Residency, encoder_slice: int, decoder_slice: int) -> int:
+        """Host memory: the source frames of a segment, frames between the stages, and what waits
+        for its phase."""
         request = self.request
+        restored_bytes = request.picture_bytes * _HALF // _FLOAT32
+        frames = FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        frames += bytes_waiting(FRAMES_PER_LATENT * encoder_slice, request.source_frame_bytes)
+        frames += bytes_waiting(FRAMES_PER_LATENT * decoder_slice, restored_bytes)
         if request.on_cpu:
-            return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+            return frames
         pinned = 0 if stay.weights else CONSTANTS.pinned_rounding * self.dit_weights
         if not stay.caches:
             height, width = request.padded
@@ -311,7 +324,7 @@ class _PhasePeaks:
                 request.vae_config, height, width, ITEMSIZE[request.vae_dtype]
             )
             pinned += sum(1 << (size - 1).bit_length() for size in sizes)
-        return pinned + FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        return pinned + frames
 
     def _total(self, moving: int, *, with_dit: bool) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""

@@ -20,7 +20,13 @@ def extremes(x: Tensor) -> Tensor:
 
 
 def check_finite(
-    extremes_N2: Tensor, phase: str, dtype: str, grid: ShotGrid, latents: range, *, frames: bool
+    extremes_N2: Tensor,
+    phase: str,
+    dtype: torch.dtype | str,
+    grid: ShotGrid,
+    latents: range,
+    *,
+    frames: bool,
 ) -> None:
     """Refuse NaN and infinities.
 
@@ -45,7 +51,8 @@ def check_finite(
     else:
         latent = latents.start + place
         where = f"latent {latent} (frame {grid.first_frame(latent)})"
+    name = str(dtype).removeprefix("torch.")
     raise NumericalError(
-        f"phase {phase} ({dtype}): values of shot {grid.shot.index} are not finite at {where}; "
+        f"phase {phase} ({name}): values of shot {grid.shot.index} are not finite at {where}; "
         "if bfloat16 fails too, the weights are damaged: run seedvr2 weights verify"
     )

@@ -108,9 +108,9 @@ class Phases:
 
     def use_memory(self, memory: MemoryPlan) -> None:
         """Go on with other slices, chunks and residency; earlier states cannot be used."""
-        if memory.weights_resident != self._memory.weights_resident:
-            module, resident = self._dit.module, memory.weights_resident
-            self._dit = GuestModule(module, self._device, resident=resident)
+        resident = memory.weights_resident
+        if resident != self._memory.weights_resident:
+            self._dit = GuestModule(self._dit.module, self._device, resident=resident)
         self._memory = memory
         self._parking = Parking(self._device, enabled=memory.park_caches)
 
@@ -172,7 +172,7 @@ class Phases:
         def finish(slice_: tuple[int, range, Landing]) -> None:
             done, latents, landing = slice_
             for extremes_N2 in landing.wait():
-                check_finite(extremes_N2, ENCODE, _name(state.dtype), grid, latents, frames=False)
+                check_finite(extremes_N2, ENCODE, state.dtype, grid, latents, frames=False)
             self._beat(beat_name, done, len(slices))
 
         begun = Begun(self._lanes.ahead, finish)
@@ -180,11 +180,15 @@ class Phases:
             taken = state.read(
                 frames, grid.frames_of(latents).stop, keep_from=grid.first_frame(first_kept)
             )
-            encoded_BZhwC, state.encoder = vae.encode_latents(
-                self.pictures.as_video(taken, grid.num_frames(latents), state.dtype, padding),
-                state.encoder,
-                max_frames=_bounds(self._memory.encoder_level_frames),
-            )
+            num_frames = grid.num_frames(latents)
+            video_BCTHW = self.pictures.as_video(taken, num_frames, state.dtype, padding)
+            with torch.inference_mode():
+                encoded_BZhwC, state.encoder = vae.encode_latents(
+                    video_BCTHW,
+                    state.encoder,
+                    max_frames=_bounds(self._memory.encoder_level_frames),
+                )
+            del video_BCTHW
             looked_at: list[Tensor] = []
             if latents.start >= first_kept:
                 kept.append(encoded_BZhwC[0])
@@ -281,7 +285,7 @@ class Phases:
         def finish(slice_: tuple[int, int, range, Landing, list[Frame]]) -> Iterator[Frame]:
             done, total, latents, landing, sources = slice_
             extremes_N2, *pictures = landing.wait()
-            check_finite(extremes_N2, DECODE, _name(state.dtype), grid, latents, frames=True)
+            check_finite(extremes_N2, DECODE, state.dtype, grid, latents, frames=True)
             self._beat(f"{RESTORE} {DECODE}", done, total)
             return framed(pictures, sources)
 
@@ -323,11 +327,10 @@ class Phases:
         Raises:
             NumericalError: a frame is not finite.
         """
-        dtype = _name(state.dtype)
         for done, total, latents, video_TCHW in self._drawn(latents_ZhwC, state, grid):
             if check:
-                found = extremes(video_TCHW).cpu()
-                check_finite(found, DECODE, dtype, grid, latents, frames=True)
+                x = extremes(video_TCHW).cpu()
+                check_finite(x, DECODE, state.dtype, grid, latents, frames=True)
             self._beat(beat_name, done, total)
             yield self._content(video_TCHW, grid, latents)
             del video_TCHW
@@ -343,11 +346,13 @@ class Phases:
         state.decoder = self._parking.fetch(state.decoder)
         for done, latents in enumerate(slices, start=1):
             part_ZhwC = latents_ZhwC[latents.start - first : latents.stop - first]
-            video_BCTHW, state.decoder = vae.decode_latents(
-                self._lanes.upload([part_ZhwC])[0][None],
-                state.decoder,
-                max_frames=_bounds(self._memory.decoder_level_frames),
-            )
+            (part_ZhwC,) = self._lanes.upload([part_ZhwC])
+            with torch.inference_mode():
+                video_BCTHW, state.decoder = vae.decode_latents(
+                    part_ZhwC[None],
+                    state.decoder,
+                    max_frames=_bounds(self._memory.decoder_level_frames),
+                )
             yield done, len(slices), latents, video_BCTHW[0].transpose(0, 1)
             del video_BCTHW
         state.decoder = self._parking.park(state.decoder)
@@ -368,7 +373,8 @@ class Phases:
         chunk = self._memory.chunk_tokens or None
         tables = self._tables.of(len(encoded_ZhwC), chunk_tokens=chunk, sdpa=self._sdpa)
         velocity = functools.partial(dit, tables=tables)
-        return restore_latents(velocity, encoded_ZhwC, noise_ZhwC)
+        with torch.inference_mode():
+            return restore_latents(velocity, encoded_ZhwC, noise_ZhwC)
 
     def _take_noise(self, grid: ShotGrid, window: range, seed: int | None) -> Tensor:
         """On the device."""
@@ -378,9 +384,9 @@ class Phases:
     def _noise_of(
         self, grid: ShotGrid, window: range, seed: int | None
     ) -> tuple[int, list[int], tuple[int, int], int]:
-        height, width, channels = self.latent_shape
+        seed = self._engine.seed if seed is None else seed
         first_frames = [grid.first_frame(latent) for latent in window]
-        return self._engine.seed if seed is None else seed, first_frames, (height, width), channels
+        return seed, first_frames, self.latent_shape[:2], self.latent_shape[2]
 
     def close(self) -> None:
         """End the thread that makes noise."""
@@ -389,7 +395,3 @@ class Phases:
 
 def _bounds(level_frames: Sequence[int]) -> list[int | None]:
     return [frames or None for frames in level_frames]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
