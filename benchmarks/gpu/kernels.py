@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.report import Report
+from benchmarks.model.color_cases import bands
 from benchmarks.model.kernel_cases import DTYPES, all_cases, run_case
 from seedvr2_core.kernels.kernel import Kernel, has_triton
 from seedvr2_core.kernels.switches import switched
@@ -133,6 +134,20 @@ def _add(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _color(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """A frame to 8 bits, whatever the dtype of the model."""
+    height, width = (1080, 1920) if device.type == "cuda" else (9, 16)
+    c_CHW = torch.randn(3, height, width, device=device)
+    return {
+        "out_HWC": torch.empty((height, width, 3), dtype=torch.uint8, device=device),
+        "c_CHW": c_CHW,
+        "s_CHW": torch.randn(3, height, width, device=device),
+        "low_CHW": torch.empty_like(c_CHW),
+        "bands_y": bands(height, c_CHW),
+        "bands_x": bands(width, c_CHW),
+    }
+
+
 TIMED: tuple[tuple[str, str, Make], ...] = (
     ("norm", "norm_silu", _norm),
     ("norm", "add_bias", _add),
@@ -140,5 +155,6 @@ TIMED: tuple[tuple[str, str, Make], ...] = (
     ("dit", "add_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=False)),
     ("dit", "add_norm_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=True)),
     ("dit", "join_heads", _heads),
+    ("color", "wavelet_color", _color),
 )
 """Module, kernel and arguments."""

@@ -68,9 +68,10 @@ def _wide(value: Any) -> Any:
 
 def all_cases() -> list[KernelCase]:
     """Every case of every kernel."""
+    from benchmarks.model.color_cases import color_cases
     from benchmarks.model.dit_cases import dit_cases
 
-    return [*dit_cases()]
+    return [*dit_cases(), *color_cases()]
 
 
 def main() -> int:

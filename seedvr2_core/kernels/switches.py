@@ -34,6 +34,9 @@ class Switches:
     overlap: bool = True
     """Host: copies on streams of their own, and the host one slice ahead of the device."""
 
+    fused_color: bool = True
+    """Host: wavelet colour and rounding of a frame by one kernel."""
+
     dit_attention: Literal["default", "flash", "cudnn"] = "cudnn"
     """Transformer: what torch chooses; the flash kernel for all windows; or cuDNN for the few
     shapes that hold nearly all of the work and flash for the rest (dit/sdpa.py)."""

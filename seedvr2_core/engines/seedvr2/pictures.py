@@ -10,9 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
+from seedvr2_core.engines.seedvr2.color import (
+    CHROMA_STAGES,
+    LUMA_STAGES,
+    ColorMethod,
+    needs_whole_shot,
+    transfer_color,
+    wavelet_radii,
+)
 from seedvr2_core.engines.seedvr2.transfer import Lanes
 from seedvr2_core.frames import Frame, host_tensor, padded_size, resize, rounded, widened
+from seedvr2_core.kernels.color import blur_band, wavelet_color
+from seedvr2_core.kernels.kernel import uses_triton
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.conv import LAYOUT
 
 Padding = Callable[[Tensor], Tensor]
@@ -33,6 +43,8 @@ class Pictures:
         self.size = size
         self.method: ColorMethod = color
         self._lanes, self._device = lanes, device
+        self._bands: list[tuple[Tensor, Tensor]] = []
+        """For the rows and for the columns."""
 
     def picture(self, frame: Frame) -> Tensor:
         """A source frame at the target size: (3, height, width) float32 in [-1, 1]."""
@@ -48,6 +60,11 @@ class Pictures:
 
     def finished(self, content_TCHW: Tensor, sources: Sequence[Frame]) -> list[Tensor]:
         """Coloured and rounded to the integers of the source, each (H, W, 3), on the device."""
+        if self.method == "wavelet" and switches().fused_color and self._has_kernels():
+            return [
+                self._finished_at_once(content_CHW, source)
+                for content_CHW, source in zip(content_TCHW, sources, strict=True)
+            ]
         at_once = len(sources) if needs_whole_shot(self.method) else 1
         done: list[Tensor] = []
         for start in range(0, len(sources), at_once):
@@ -56,6 +73,29 @@ class Pictures:
             kinds: list[Any] = [source.rgb.dtype.name for source in part]
             done += [rounded(x_CHW, kind) for x_CHW, kind in zip(color_TCHW, kinds, strict=True)]
         return done
+
+    def _has_kernels(self) -> bool:
+        """Without Triton the plain way is faster than the kernel's reference; tests run that."""
+        if self._device.type == "cpu":
+            return takes_gpu_path(self._device)
+        return uses_triton(self._device)
+
+    def _finished_at_once(self, content_CHW: Tensor, source: Frame) -> Tensor:
+        """`finished` of one frame by our own kernel."""
+        dtype = getattr(torch, source.rgb.dtype.name)
+        out_HWC = torch.empty((*self.size, 3), dtype=dtype, device=self._device)
+        low_CHW = torch.empty((3, *self.size), device=self._device)
+        if not self._bands:
+            self._bands = [self._bands_of(length) for length in self.size]
+        rows, columns = self._bands
+        wavelet_color(out_HWC, content_CHW, self.picture(source), low_CHW, rows, columns)
+        return out_HWC
+
+    def _bands_of(self, length: int) -> tuple[Tensor, Tensor]:
+        """Of luma and of chroma."""
+        radii = tuple(wavelet_radii(LUMA_STAGES))
+        luma, chroma = blur_band(length, radii), blur_band(length, radii[:CHROMA_STAGES])
+        return luma.to(self._device), chroma.to(self._device)
 
     def as_video(
         self, frames: Sequence[Frame], num_frames: int, dtype: torch.dtype, padding: Padding

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.model.color_cases import color_cases
 from benchmarks.model.dit_cases import dit_cases
 from benchmarks.model.kernel_cases import DTYPES, KernelCase, run_case
 from seedvr2_core.dit.layers import linear_gelu
@@ -13,7 +14,13 @@ from seedvr2_core.kernels.switches import switched
 from tests.kits.interpreter import interpreted
 
 CPU = torch.device("cpu")
-CASES = pytest.mark.parametrize("case", list(dit_cases()), ids=lambda case: case.name)
+CASES = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
+        for case in (*dit_cases(), *color_cases())
+    ],
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
