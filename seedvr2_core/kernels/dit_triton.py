@@ -59,7 +59,6 @@ def _join_heads(  # noqa: PLR0913
     video_len,
     joined_len,
     text_len,
-    num_rows,
     heads,
     channels,
     eps,
@@ -74,7 +73,8 @@ def _join_heads(  # noqa: PLR0913
     cell = head[:, None] * channels + channel[None, :]
     inner = heads * channels
     to = joined + (window * joined_len + token) * inner + cell
-    part = num_rows * inner  # from queries to keys, and from keys to values
+    # From queries to keys, and from keys to values: the rows of all programs.
+    part = tl.num_programs(0).to(tl.int64) * tl.num_programs(1) * inner
     if token < video_len:
         row = qkv + (window * video_len + token) * qkv_row + cell
         pair = tl.arange(0, BLOCK // 2)
@@ -158,7 +158,7 @@ def join_heads(
         (
             *(joined_3WJHK, qkv_M3HK, text_3LHK, weights_2K, rotation_S2P),
             *(qkv_M3HK.stride(0), joined_len - text_len, joined_len, text_len),
-            *(num_windows * joined_len, heads, channels, eps),
+            *(heads, channels, eps),
         ),
         HEADS=triton.next_power_of_2(heads),
         BLOCK=triton.next_power_of_2(channels),
