@@ -31,10 +31,10 @@ def main() -> int:
     # Before torch is loaded: deterministic matrix products, and an allocator as in production.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    from benchmarks.gpu.report import Report
+    from benchmarks.gpu.report import LineReport
     from benchmarks.gpu.sections import run_all
 
-    with Report(options.out, began=time.perf_counter(), seconds=options.seconds) as report:
+    with LineReport(options.out, began=time.perf_counter(), seconds=options.seconds) as report:
         run_all(report, device=options.device, only=options.only, long=options.long)
         return report.exit_code
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, DIT_7B, DIT_TINY_7B
 from seedvr2_core.dit import sdpa
 from seedvr2_core.dit.layers import linear_gelu
@@ -23,7 +23,7 @@ LATENT, CPU_LATENT = (25, 138, 240), (5, 8, 12)
 TEXT = 58
 
 
-def run(report: Report, device: torch.device) -> None:
+def run(report: LineReport, device: torch.device) -> None:
     """Every way, shape by shape, and sums over a layer of each window method."""
     on_gpu = device.type == "cuda"
     config, latent = (DIT_7B, LATENT) if on_gpu else (DIT_TINY_7B, CPU_LATENT)
@@ -69,7 +69,7 @@ def _measure(
     return cold, warm, error.item()
 
 
-def _gelu(report: Report, device: torch.device) -> None:
+def _gelu(report: LineReport, device: torch.device) -> None:
     """The MLP's first product with GELU in its epilogue, and behind it."""
     rows, width, hidden = (65_536, 3072, 12_288) if device.type == "cuda" else (64, 32, 128)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from seedvr2_core.selfcheck.convolutions import median_seconds
 from seedvr2_core.vae.conv import LAYOUT
 
@@ -51,7 +51,7 @@ CONVS = (
 CPU_SIZE, CPU_CHANNELS = (8, 12), 16
 
 
-def run(report: Report, device: torch.device) -> None:
+def run(report: LineReport, device: torch.device) -> None:
     """Twelve shapes, two dtypes, with and without bias."""
     on_gpu = device.type == "cuda"
     with torch.inference_mode():

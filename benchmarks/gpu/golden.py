@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, load_plain
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
@@ -31,7 +31,7 @@ VAE_BOUNDS = {
 """As in tests/golden/test_vae_golden.py."""
 
 
-def run(report: Report, device: torch.device) -> None:
+def run(report: LineReport, device: torch.device) -> None:
     """The transformer, then the VAE; on a CPU by the path of a GPU."""
     with torch.inference_mode(), switched(on_cpu=True):
         for case in _cases(DATA / "dit" / "cases_dit.json"):
@@ -44,7 +44,7 @@ def _cases(index: Path) -> list[dict[str, Any]]:
     return json.loads(index.read_text())["cases"]
 
 
-def _transformer(report: Report, device: torch.device, case: dict[str, Any]) -> None:
+def _transformer(report: LineReport, device: torch.device, case: dict[str, Any]) -> None:
     data = load_file(DATA / "dit" / case["file"])
     config = adapter_dit.dit_config(case["params"]["config"])
     weights = _weights(case, config)
@@ -68,7 +68,7 @@ def _weights(case: dict[str, Any], config: Any) -> dict[str, Tensor]:
     return pcg64_v1(shapes, weights["seed"])
 
 
-def _vae(report: Report, device: torch.device) -> None:
+def _vae(report: LineReport, device: torch.device) -> None:
     folder = DATA / "vae"
     index = json.loads((folder / "cases.json").read_text())
     for case in index["cases"]:
@@ -95,7 +95,7 @@ def relative(got: Tensor, wanted: Tensor) -> float:
 
 
 def _tell(
-    report: Report, name: str, dtype: torch.dtype, errors: dict[str, float], allowed: float
+    report: LineReport, name: str, dtype: torch.dtype, errors: dict[str, float], allowed: float
 ) -> None:
     report.line(name, dtype=str(dtype), allowed=allowed, **errors)
     if not all(error <= allowed for error in errors.values()):

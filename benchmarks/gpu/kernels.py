@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from benchmarks.model.color_cases import bands
 from benchmarks.model.kernel_cases import DTYPES, all_cases, run_case
 from seedvr2_core.kernels.kernel import Kernel, has_triton
@@ -23,7 +23,7 @@ SCALE = {"cuda": 1, "cpu": 64}
 """By how much the rows of the timed calls are divided."""
 
 
-def run(report: Report, device: torch.device) -> None:
+def run(report: LineReport, device: torch.device) -> None:
     """Parity of every case, then times."""
     for case in all_cases():
         errors: dict[str, float | str] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from benchmarks.model.__main__ import parse
 from benchmarks.model.bench import TimedSession
 from benchmarks.model.run import device_bytes, memory_table, plan_summary, stage_table
@@ -29,16 +29,16 @@ SHORT_WINDOW = 9
 
 def sections(
     device: torch.device, *, long: bool
-) -> dict[str, Callable[[Report, torch.device], None]]:
+) -> dict[str, Callable[[LineReport, torch.device], None]]:
     """The parts that run pieces; on a CPU the tiny model at a tiny size."""
-    bench = Bench()
+    bench = GpuPieces()
     if device.type != "cuda":
         tiny = {"model": "tiny", "size": "32x16", "window": 8}
         return {
             "piece": lambda *where: bench.compare(*where, **tiny),
             "switches": lambda *where: bench.single_steps(*where, **tiny),
         }
-    whole: dict[str, Callable[[Report, torch.device], None]] = {
+    whole: dict[str, Callable[[LineReport, torch.device], None]] = {
         "7b 1080p": lambda *where: bench.compare(*where, model="7b", size="1080p"),
         "7b switches": lambda *where: bench.single_steps(
             *where, model="7b", size="1080p", window=SHORT_WINDOW
@@ -61,7 +61,7 @@ def plain_steps() -> dict[str, Any]:
     }
 
 
-class Bench:
+class GpuPieces:
     """The loaded model, kept from part to part."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Bench:
 
     def compare(
         self,
-        report: Report,
+        report: LineReport,
         device: torch.device,
         *,
         model: str,
@@ -85,7 +85,7 @@ class Bench:
         self._run(report, device, ways, model=model, size=size, window=window, tables=True)
 
     def single_steps(
-        self, report: Report, device: torch.device, *, model: str, size: str, window: int
+        self, report: LineReport, device: torch.device, *, model: str, size: str, window: int
     ) -> None:
         """Fast, and then without one step after the other."""
         ways: dict[str, Mapping[str, Any]] = {"fast": {}}
@@ -95,7 +95,7 @@ class Bench:
 
     def _run(
         self,
-        report: Report,
+        report: LineReport,
         device: torch.device,
         ways: Mapping[str, Mapping[str, Any]],
         *,
@@ -122,7 +122,7 @@ class Bench:
 
     def _pieces(
         self,
-        report: Report,
+        report: LineReport,
         device: torch.device,
         options: Any,
         setup: BenchSetup,

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class Report:
+class LineReport:
     """Writes one line of JSON for each measurement, to a file and to stdout."""
 
     def __init__(self, path: Path, *, began: float, seconds: float) -> None:

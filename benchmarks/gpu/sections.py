@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import attention, convs, golden, kernels, pieces
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from benchmarks.model.run import CPU_MATMUL, machine
 from seedvr2_core.kernels.kernel import has_triton
 from seedvr2_core.selfcheck.convolutions import matmul_rate, median_seconds
 
-Section = Callable[[Report, torch.device], None]
+Section = Callable[[LineReport, torch.device], None]
 COPIED_BYTES = 4 << 30
 """Far more than any cache."""
 
 
-def run_all(report: Report, *, device: str, only: str, long: bool) -> None:
+def run_all(report: LineReport, *, device: str, only: str, long: bool) -> None:
     """Run the parts that are asked for, while there is time."""
     where = torch.device(device)
     sections: dict[str, Section] = {
@@ -60,7 +60,7 @@ def _as_in_a_job() -> Iterator[None]:
         deterministic.fill_uninitialized_memory = fills
 
 
-def _device(report: Report, device: torch.device) -> None:
+def _device(report: LineReport, device: torch.device) -> None:
     """Facts of the machine, and the rates that all other figures are compared with."""
     report.line("machine", **machine(device), has_triton=has_triton())
     if device.type == "cuda":

@@ -24,7 +24,6 @@ from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import MemoryPlan
-from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -174,7 +173,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         chunk_tokens=chunk,
         park_caches=not stay.caches,
         weights_resident=stay.weights,
-        peaks=(*peaks(stay), ("host", phases.host(stay, encode[0], decode[0]))),
+        peaks=(*peaks(stay), ("host", phases.host(stay))),
     )
 
 
@@ -307,16 +306,12 @@ class _PhasePeaks:
         others = self.encoder_caches if stay.caches else 0
         return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
 
-    def host(self, stay: Residency, encoder_slice: int, decoder_slice: int) -> int:
-        """Host memory: the source frames of a segment, frames between the stages, and what waits
-        for its phase."""
+    def host(self, stay: Residency) -> int:
+        """Host memory: the source frames of a segment, and what waits for its phase. The queues
+        between the stages come on top (queues.py), 2 GB at the most."""
         request = self.request
-        restored_bytes = request.picture_bytes * _HALF // _FLOAT32
-        frames = FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
-        frames += bytes_waiting(FRAMES_PER_LATENT * encoder_slice, request.source_frame_bytes)
-        frames += bytes_waiting(FRAMES_PER_LATENT * decoder_slice, restored_bytes)
         if request.on_cpu:
-            return frames
+            return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
         pinned = 0 if stay.weights else CONSTANTS.pinned_rounding * self.dit_weights
         if not stay.caches:
             height, width = request.padded
@@ -324,7 +319,7 @@ class _PhasePeaks:
                 request.vae_config, height, width, ITEMSIZE[request.vae_dtype]
             )
             pinned += sum(1 << (size - 1).bit_length() for size in sizes)
-        return pinned + frames
+        return pinned + FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
 
     def _total(self, moving: int, *, with_dit: bool) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""

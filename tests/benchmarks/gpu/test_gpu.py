@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.pieces import plain_steps
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import LineReport
 from benchmarks.gpu.sections import run_all
 from seedvr2_core.kernels.switches import Switches, switched
 
@@ -62,14 +62,14 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 def test_a_part_that_fails_is_told_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(report: Report, device: object) -> None:
+    def fail(report: LineReport, device: object) -> None:
         report.line("half done", value=1)
         raise ZeroDivisionError("no")
 
     monkeypatch.setattr("benchmarks.gpu.convs.run", fail)
     monkeypatch.setattr("benchmarks.gpu.golden.run", lambda report, device: report.line("here"))
     path = tmp_path / "out.jsonl"
-    with Report(path, began=time.perf_counter(), seconds=60) as report:
+    with LineReport(path, began=time.perf_counter(), seconds=60) as report:
         run_all(report, device="cpu", only="convs,golden", long=False)
         # Each line is in the file as soon as it is measured.
         names = [(line["part"], line["name"]) for line in lines(path)]
@@ -80,7 +80,7 @@ def test_a_part_that_fails_is_told_and_the_next_one_runs(
 
 def test_parts_without_time_are_named(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    with Report(path, began=time.perf_counter() - 61, seconds=60) as report:
+    with LineReport(path, began=time.perf_counter() - 61, seconds=60) as report:
         run_all(report, device="cpu", only="kernels", long=False)
     assert report.exit_code == 0
     assert [line["name"] for line in lines(path)] == ["left out", "done"]
