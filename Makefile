@@ -9,7 +9,7 @@ BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix lock audit docs bench image pools \
+.PHONY: help demo serve test test-fast soak test-apt check fix lock audit docs bench gpu-bench image pools \
         deploy new-clone new-clone-check clean
 
 help: ## show the targets
@@ -77,6 +77,10 @@ bench: .venv/.installed ## speed and memory against named references (BENCH_MODE
 	$(BIN)/python benchmarks/upload.py
 	$(BIN)/python benchmarks/stitch.py
 	$(BIN)/python -m benchmarks.model --model $(BENCH_MODEL)
+
+# On a bare machine: no environment of ours is made or used.
+gpu-bench: ## all that a GPU has to say; needs torch, numpy, safetensors, Triton (LONG=1: 4k as well)
+	$(PYTHON) -m benchmarks.gpu $(if $(LONG),--long)
 
 image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
 	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .

@@ -54,22 +54,34 @@ def rgb_to_tensor(rgb_HWC: "np.ndarray", *, device: "torch.device | str" = "cpu"
     Returns:
         (3, H, W) float32 in [-1, 1], contiguous.
     """
+    return widened(host_tensor(rgb_HWC).to(device))
+
+
+def host_tensor(rgb_HWC: "np.ndarray") -> "Tensor":
+    """The array as a tensor; copied only where torch cannot share its memory."""
     import numpy as np
     import torch
 
-    white = _WHITE[rgb_HWC.dtype.name]
-    integers = torch.from_numpy(np.require(rgb_HWC, requirements=["C", "W"])).to(device)
-    return integers.permute(2, 0, 1).float().mul_(2 / white).sub_(1).contiguous()
+    return torch.from_numpy(np.require(rgb_HWC, requirements=["C", "W"]))
+
+
+def widened(integers_HWC: "Tensor") -> "Tensor":
+    """`rgb_to_tensor` of a picture that is a tensor, on its device."""
+    white = _WHITE[str(integers_HWC.dtype).removeprefix("torch.")]
+    return integers_HWC.permute(2, 0, 1).float().mul_(2 / white).sub_(1).contiguous()
 
 
 def tensor_to_rgb(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> "np.ndarray":
     """Inverse of `rgb_to_tensor`: (3, H, W) is clamped to [-1, 1] and rounded to (H, W, 3)."""
+    return rounded(picture_CHW, dtype).cpu().numpy()
+
+
+def rounded(picture_CHW: "Tensor", dtype: Literal["uint8", "uint16"]) -> "Tensor":
+    """`tensor_to_rgb` without leaving the device."""
     import torch
 
-    white = _WHITE[dtype]
-    scaled = picture_CHW.float().clamp(-1, 1).add_(1).mul_(white / 2).round_()
-    integers = scaled.permute(1, 2, 0).to(getattr(torch, dtype)).contiguous()
-    return integers.cpu().numpy()
+    scaled = picture_CHW.float().clamp(-1, 1).add_(1).mul_(_WHITE[dtype] / 2).round_()
+    return scaled.permute(1, 2, 0).to(getattr(torch, dtype)).contiguous()
 
 
 def resize(picture_CHW: "Tensor", size: tuple[int, int]) -> "Tensor":

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from benchmarks.model.setup import BenchSetup, make_models
 from benchmarks.model.source import PanningNoise
 from benchmarks.model.timing import MemoryWatch, Seconds, StageClock
-from seedvr2_core.engines.seedvr2.phases import Phases
+from seedvr2_core.engines.seedvr2.phases import Models, Phases
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Piece
+from seedvr2_core.vae.model import VideoVAE
 
 PREPARE, SAMPLE, FINISH, MOVE = "prepare", "sample", "finish", "move"
 """Stages around encoder, transformer and decoder. prepare: resize and padding. sample: noise and
@@ -86,9 +88,23 @@ class TimedSession:
     """A session and what is measured of it."""
 
     def __init__(
-        self, options: argparse.Namespace, setup: BenchSetup, device: torch.device, *, began: float
+        self,
+        options: argparse.Namespace,
+        setup: BenchSetup,
+        device: torch.device,
+        *,
+        began: float,
+        models: Models | None = None,
     ) -> None:
-        """Load the models; `began` is the time at which the benchmark started, for its limit."""
+        """Begin a shot.
+
+        Args:
+            options: of the command line.
+            setup: what is run.
+            device: where.
+            began: when the benchmark started, for its limit.
+            models: loaded before; None: they are made here.
+        """
         self._began, self.num_warm = began, 0
         self._options, self._setup, self._device = options, setup, device
         self._clock = StageClock(device)
@@ -96,8 +112,9 @@ class TimedSession:
         self.activations: dict[str, tuple[float, float]] = {}
         self._probes: dict[str, list[Tensor]] = {}
         self._hooks: list[Any] = []
+        self._stage_hooks: list[Any] = []
         start = time.perf_counter()
-        models = make_models(options, setup, device, self._hook)
+        models = self._hooked(models or make_models(options, setup, device))
         session = SeedVR2Session(models, setup.plan, device=str(device), beat=_silent)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -118,16 +135,16 @@ class TimedSession:
         """Warm pieces, then measured ones, at least one of each; fewer where time runs out."""
         limit = self._options.time_limit
         for index in range(self._options.warm):
-            self._piece()
+            self.piece()
             self.num_warm = index + 1
             if index == 0:
-                self._check_activations()
+                self.check_activations()
             elif self._spent() > limit / 2:
                 break
         self.watch.clear()
         measured: list[dict[str, Seconds]] = []
         while len(measured) < self._options.windows:
-            measured.append(self._piece())
+            measured.append(self.piece())
             longest = max(sum(s.wall for s in window.values()) for window in measured)
             if self._spent() + longest > limit:
                 break
@@ -144,7 +161,7 @@ class TimedSession:
         if self._device.type == "cuda":
             activities = [torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profiler:
-            self._piece()
+            self.piece()
         events: list[Any] = list(profiler.key_averages())
         name = "self_device_time_total" if self._device.type == "cuda" else "self_cpu_time_total"
         events.sort(key=lambda event: -getattr(event, name))
@@ -156,12 +173,18 @@ class TimedSession:
     def close(self) -> None:
         """Release models and state."""
         self._session.close()
+        for hook in (*self._hooks, *self._stage_hooks):
+            hook.remove()
         del self._state, self._session
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _piece(self) -> dict[str, Seconds]:
+    def piece(self) -> dict[str, Seconds]:
+        """Restore the next piece; seconds of each stage.
+
+        Pieces are equal work, so what is switched between them can be compared.
+        """
         piece: Piece = self._left.pop(0)
         self._make_frames(self._session.reads(self._shot, [piece]).frames.stop)
         self._clock.start()
@@ -184,10 +207,24 @@ class TimedSession:
         while self._frames:
             yield self._frames.popleft()
 
+    def _hooked(self, models: Models) -> Models:
+        """The models with their parts timed."""
+        self._hook(models.dit, "dit")
+
+        def build(dtype: torch.dtype) -> VideoVAE:
+            vae = models.build_vae(dtype)
+            self._hook(vae.encoder, "encode")
+            self._hook(vae.decoder, "decode")
+            return vae
+
+        return replace(models, build_vae=build)
+
     def _hook(self, module: nn.Module, stage: str) -> None:
         """Time a part of the model, and look at what comes out of its parts in the first piece."""
-        module.register_forward_pre_hook(lambda *_: self._clock.enter(stage))
-        module.register_forward_hook(lambda *_: self._clock.leave())
+        self._stage_hooks += [
+            module.register_forward_pre_hook(lambda *_: self._clock.enter(stage)),
+            module.register_forward_hook(lambda *_: self._clock.leave()),
+        ]
         for name, part in module.named_modules():
             if name and name.rpartition(".")[0].endswith(("blocks", "mid_block.resnets")):
                 self._hooks.append(part.register_forward_hook(self._probe(f"{stage}.{name}")))
@@ -204,7 +241,7 @@ class TimedSession:
 
         return look
 
-    def _check_activations(self) -> None:
+    def check_activations(self) -> None:
         for hook in self._hooks:
             hook.remove()
         low, high = RMS_RANGE

@@ -63,12 +63,17 @@ def run_case(case: KernelCase, dtype: torch.dtype, device: torch.device) -> floa
 
 
 def _wide(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.double()
+    return value
 
 
 def all_cases() -> list[KernelCase]:
     """Every case of every kernel."""
-    return [*_norm_cases(), *_add_cases()]
+    from benchmarks.model.color_cases import color_cases
+    from benchmarks.model.dit_cases import dit_cases
+
+    return [*_norm_cases(), *_add_cases(), *dit_cases(), *color_cases()]
 
 
 def _frames(random: Random, shape: Sequence[int], *, mean: float = 0.0) -> Tensor:

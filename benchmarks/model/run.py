@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     _configure(options)
     report: dict[str, Any] = {"machine": machine(device), "out_of_memory": [], "refused": []}
     report["options"] = {name: value for name, value in vars(options).items() if name != "json"}
-    budget = _device_bytes(options, device)
+    budget = device_bytes(options, device)
     for _ in range(ATTEMPTS):
         _free(device)
         try:
@@ -107,7 +107,7 @@ def _configure(options: argparse.Namespace) -> None:
         deterministic.fill_uninitialized_memory = False
 
 
-def _device_bytes(options: argparse.Namespace, device: torch.device) -> int | None:
+def device_bytes(options: argparse.Namespace, device: torch.device) -> int | None:
     """What the memory plan may use."""
     if device.type == "cpu":
         return None
@@ -177,10 +177,10 @@ def _measure(
     bench.close()
     reference["matmul_after"] = _matmul(device)
     rate = max(reference["matmul"], reference["matmul_after"])
-    stages, total = _stage_table(setup, windows, rate, options)
+    stages, total = stage_table(setup, windows, rate, options)
     return {
         "reference": reference,
-        "plan": _plan_summary(setup),
+        "plan": plan_summary(setup),
         "load_seconds": bench.load_seconds,
         "activations": bench.activations,
         "frames_per_piece": len(range(setup.pieces[-1].start, setup.pieces[-1].stop)),
@@ -189,13 +189,13 @@ def _measure(
         "windows": [{k: dataclasses.asdict(v) for k, v in window.items()} for window in windows],
         "stages": stages,
         "total": total,
-        "memory": _memory_table(setup, bench.watch),
+        "memory": memory_table(setup, bench.watch),
         "clocks": clocks,
         "profile": profile,
     }
 
 
-def _plan_summary(setup: BenchSetup) -> dict[str, Any]:
+def plan_summary(setup: BenchSetup) -> dict[str, Any]:
     plan = setup.plan
     return {
         "size": (plan.width, plan.height),
@@ -207,7 +207,7 @@ def _plan_summary(setup: BenchSetup) -> dict[str, Any]:
     }
 
 
-def _stage_table(
+def stage_table(
     setup: BenchSetup,
     windows: Sequence[dict[str, Seconds]],
     rate: float,
@@ -258,7 +258,7 @@ def _row(
     return row
 
 
-def _memory_table(setup: BenchSetup, watch: MemoryWatch) -> dict[str, dict[str, Any]]:
+def memory_table(setup: BenchSetup, watch: MemoryWatch) -> dict[str, dict[str, Any]]:
     """Measured peaks of each phase beside the plan's prediction; none measured on a CPU."""
     table: dict[str, dict[str, Any]] = {}
     for phase, predicted in setup.predicted.items():

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,9 +35,6 @@ RATE = 25
 OVERLAP = 3
 STAY = dict(zip(("all", "weights", "nothing"), RESIDENCIES, strict=True))
 """What stays on the device while it is not needed."""
-
-Hook = Callable[[nn.Module, str], None]
-"""Gets a part of the model that is called once a slice or window, and its stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,21 +271,15 @@ class PlainDiT(nn.Module):
         return self.dit(vid_ZhwC, self.get_buffer("text_LD"), tables=tables)
 
 
-def make_models(
-    options: argparse.Namespace, setup: BenchSetup, device: torch.device, hook: Hook
-) -> Models:
-    """Models on the device; `hook` is told of encoder, transformer and decoder."""
+def make_models(options: argparse.Namespace, setup: BenchSetup, device: torch.device) -> Models:
+    """Models on the device."""
     dit = _make_dit(options, setup, device)
-    hook(dit, "dit")
 
     def build(dtype: torch.dtype) -> VideoVAE:
         with torch.device("meta"):
             shapes = {n: t.shape for n, t in VideoVAE(setup.vae_config).state_dict().items()}
         weights = dict(RandomTensors(shapes, device).items())
-        vae = build_vae(setup.vae_config, weights, dtype=dtype, device=device, fold=options.fold)
-        hook(vae.encoder, "encode")
-        hook(vae.decoder, "decode")
-        return vae
+        return build_vae(setup.vae_config, weights, dtype=dtype, device=device, fold=options.fold)
 
     return Models(build_vae=build, dit=cast(FoldedDiT, dit))
 

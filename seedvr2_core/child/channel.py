@@ -7,6 +7,7 @@ is lost. The previous stage has nobody to work for any more: it gets `Stopped` a
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,13 +20,20 @@ class Stopped(Exception):
 class Channel(Generic[T]):
     """A bounded queue from one thread to another."""
 
-    def __init__(self, size: int) -> None:
-        """Make a queue that holds at most `size` items."""
+    def __init__(self, limit: int, *, size_of: Callable[[T], int] = lambda item: 1) -> None:
+        """Make a queue.
+
+        Args:
+            limit: the items in it have at most this size together, but one of any size fits.
+            size_of: an item's size, which must stay the same.
+        """
         self.waited_seconds = 0.0
         """How long the getter has waited for items."""
         self.blocked_seconds = 0.0
         """How long the putter has waited for room."""
-        self._size = size
+        self._limit, self._size_of = limit, size_of
+        self._held = 0
+        """Size of the items in the queue."""
         self._items: deque[T] = deque()
         self._error: BaseException | None = None
         self._closed = False
@@ -37,12 +45,15 @@ class Channel(Generic[T]):
         Raises:
             Stopped: the getter has ended.
         """
-        began = time.monotonic()
+        began, size = time.monotonic(), self._size_of(item)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._size)
+            self._changed.wait_for(
+                lambda: self._closed or not self._items or self._held + size <= self._limit
+            )
             if self._closed:
                 raise Stopped
             self._items.append(item)
+            self._held += size
             self._changed.notify_all()
         self.blocked_seconds += time.monotonic() - began
 
@@ -59,8 +70,10 @@ class Channel(Generic[T]):
             if not self._items:
                 assert self._error is not None
                 raise self._error
+            item = self._items.popleft()
+            self._held -= self._size_of(item)
             self._changed.notify_all()
-            return self._items.popleft()
+            return item
 
     def fail(self, error: BaseException) -> None:
         """Tell the getter that the putter has ended; it learns of the error after the last item."""

@@ -2,9 +2,10 @@
 
     decode (read source frames) -> restore (the engine) -> encode (x264) -> commit (check, rename)
 
-Each stage hands its results to the next through a queue of a few items. The queues are short, so
-memory does not grow with the length of the video. They are long enough that the engine need not
-wait for a stage that keeps up: while one segment is being checked, the next is being encoded.
+Each stage hands its results to the next through a queue that holds a number of bytes, so memory
+does not grow with the length of the video. The queues are long enough that the engine need not wait
+for a stage that keeps up: it takes and gives frames by slices, of which two fit. While one segment
+is being checked, the next is being encoded.
 
 If a stage fails, the stages before it stop at once, because nobody takes their results any more.
 The stages after it first finish what they already have, so every segment before the failure is
@@ -38,11 +39,10 @@ from seedvr2_core.job.sidecar import (
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
 from seedvr2_core.planning import Piece, Plan, Segment, Shot
+from seedvr2_core.planning.queues import queue_bytes
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
 
-QUEUE_FRAMES = 8
-"""Frames that wait between two stages."""
 MAX_IN_FLIGHT = 2
 """Segments that may be begun and not yet on disk. These are lost when the process is killed."""
 
@@ -106,8 +106,9 @@ class Pipeline:
         """Make the queues; `run` starts the threads."""
         self._job, self._plan, self._session = job, job.plan, job.session
         self._failure: BaseException | None = None
-        self._decoded: Channel[Frame | None] = Channel(QUEUE_FRAMES)
-        self._restored: Channel[Frame | Commit] = Channel(QUEUE_FRAMES)
+        decoded, restored = queue_bytes(job.plan)
+        self._decoded: Channel[Frame | None] = Channel(decoded, size_of=_frame_bytes)
+        self._restored: Channel[Frame | Commit] = Channel(restored, size_of=_frame_bytes)
         self._encoded: Channel[_Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._held_seconds = 0.0
@@ -365,6 +366,11 @@ class Pipeline:
     def _tell_checked(self, segment: Segment, done: int) -> None:
         """Say how far the last segment is checked: nothing else is going on meanwhile."""
         self._job.events.beat("check", done, segment.num_frames)
+
+
+def _frame_bytes(item: Frame | Commit | None) -> int:
+    """Of what waits in a queue; latents are few, and counted by the segments in flight."""
+    return item.rgb.nbytes if isinstance(item, Frame) else 0
 
 
 def _told_once(words: Iterator[str]) -> str:

@@ -4,20 +4,23 @@ Windows of one shape go through one batched attention call; no padding, no mask,
 windows. Rows arrive sorted by window (see window.py), so a run of equal windows is a view.
 
 Shape legend: M token rows of a batch, W windows, S video tokens of a window, L text tokens,
-D width, H heads, K channels of a head, P rotated channel pairs.
+J = S + L, D width, H heads, K channels of a head, P rotated channel pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seedvr2_core.config import DiTConfig
 from seedvr2_core.dit.layers import PerStream, RMSNorm
 from seedvr2_core.dit.rope import rotate_
-from seedvr2_core.dit.window import Grid, Run
+from seedvr2_core.dit.sdpa import keeps_text
+from seedvr2_core.dit.tables import LayerTables, fuses
+from seedvr2_core.dit.window import Run
+from seedvr2_core.kernels import dit as kernels
+from seedvr2_core.kernels.switches import switches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +28,12 @@ class TextHeads:
     """The text's part in every window of a layer, in the dtype of the weights."""
 
     q_LHK: Tensor | None
-    """None in the last layer, after which nothing reads the text."""
+    """None in the last layer, after which nothing reads the text, unless it keeps the text to have
+    the shapes of the other layers (sdpa.py)."""
     k_LHK: Tensor
     v_LHK: Tensor
+    all_3LHK: Tensor | None
+    """All three in one, where our own kernel joins them to the video's."""
 
 
 def layer_streams(config: DiTConfig, layer: int) -> tuple[str, ...]:
@@ -82,10 +88,17 @@ class Attention(nn.Module):
             rotate_(k_LHK, rotation_L1P)
             if q_LHK is not None:
                 rotate_(q_LHK, rotation_L1P)
+        k_LHK = k_LHK.to(text_LD.dtype)
+        if q_LHK is not None:
+            q_LHK = q_LHK.to(text_LD.dtype)
+        elif keeps_text(text_LD.device):
+            q_LHK = k_LHK  # anything finite: nobody reads what it finds
+        joins = q_LHK is not None and switches().fused_heads and fuses(text_LD.device)
         return TextHeads(
-            q_LHK=None if q_LHK is None else q_LHK.to(text_LD.dtype),
-            k_LHK=k_LHK.to(text_LD.dtype),
+            q_LHK=q_LHK,
+            k_LHK=k_LHK,
             v_LHK=v_LHK,
+            all_3LHK=torch.stack([q_LHK, k_LHK, v_LHK]) if joins and q_LHK is not None else None,
         )
 
     def forward(
@@ -93,7 +106,7 @@ class Attention(nn.Module):
         rows_MD: Tensor,
         text: TextHeads,
         runs: Sequence[Run],
-        rotations: Mapping[Grid, Tensor],
+        tables: LayerTables,
     ) -> tuple[Tensor, list[Tensor]]:
         """Attend inside the windows of a batch.
 
@@ -101,7 +114,7 @@ class Attention(nn.Module):
             rows_MD: video tokens of whole windows, normed and modulated, dtype of the weights.
             text: from `project_text`.
             runs: the windows that `rows_MD` consists of.
-            rotations: window shape -> complex64 (S, 1, P).
+            tables: of the layer's window method.
 
         Returns:
             Projected video rows (M, D), and for each run the text's attention output in its
@@ -112,9 +125,8 @@ class Attention(nn.Module):
         start = 0
         for run in runs:
             qkv_run = qkv_M3HK[start : start + run.num_tokens]
-            qkv_WS3HK = qkv_run.unflatten(0, (run.num_windows, run.window_len))
-            said_WLD = self._attend_(qkv_WS3HK, text, rotations[run.shape])
-            if text.q_LHK is not None:
+            said_WLD = self._attend_(qkv_run, text, run, tables)
+            if not self.is_last:
                 said.append(said_WLD)
             start += run.num_tokens
         return self.proj_out.of("vid")(qkv_M3HK[:, 0].flatten(1)), said
@@ -133,21 +145,50 @@ class Attention(nn.Module):
         mean_LD = said_WLD.sum(0, dtype=torch.float32) / window_rank_W.numel()
         return self.proj_out.of("txt")(mean_LD.to(said_WLD.dtype))
 
-    def _attend_(self, qkv_WS3HK: Tensor, text: TextHeads, rotation_S1P: Tensor) -> Tensor:
+    def _attend_(self, qkv_M3HK: Tensor, text: TextHeads, run: Run, tables: LayerTables) -> Tensor:
         """Full attention over [video; text] of equal windows.
 
         The video's result overwrites its queries, which are not needed any more; the text's is
         returned, (W, L, H K).
         """
+        qkv_WS3HK = qkv_M3HK.unflatten(0, (run.num_windows, run.window_len))
+        if text.all_3LHK is None:
+            heads = self._join(qkv_WS3HK, text, tables.rotations[run.shape])
+        else:
+            heads = self._join_by_kernel(qkv_M3HK, text.all_3LHK, run, tables.pairs[run.shape])
+        out_WHJK = tables.sdpa(*heads)
+        del heads
+        qkv_WS3HK[:, :, 0] = out_WHJK[:, :, : run.window_len].transpose(1, 2)
+        return out_WHJK[:, :, run.window_len :].transpose(1, 2).flatten(2).clone()
+
+    def _join(
+        self, qkv_WS3HK: Tensor, text: TextHeads, rotation_S1P: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values with the text behind them, each (W, H, J, K); keys and values
+        alone have it where the text asks nothing."""
         q_WSHK, k_WSHK, v_WSHK = qkv_WS3HK.unbind(2)
-        out_WHSK = F.scaled_dot_product_attention(
-            _joined(rotate_(self.norm_q.of("vid")(q_WSHK), rotation_S1P), text.q_LHK, v_WSHK.dtype),
-            _joined(rotate_(self.norm_k.of("vid")(k_WSHK), rotation_S1P), text.k_LHK, v_WSHK.dtype),
-            _joined(v_WSHK, text.v_LHK, v_WSHK.dtype),
+        dtype = v_WSHK.dtype
+        return (
+            _joined(rotate_(self.norm_q.of("vid")(q_WSHK), rotation_S1P), text.q_LHK, dtype),
+            _joined(rotate_(self.norm_k.of("vid")(k_WSHK), rotation_S1P), text.k_LHK, dtype),
+            _joined(v_WSHK, text.v_LHK, dtype),
         )
-        video_len = q_WSHK.shape[1]
-        q_WSHK.copy_(out_WHSK[:, :, :video_len].transpose(1, 2))
-        return out_WHSK[:, :, video_len:].transpose(1, 2).flatten(2).clone()
+
+    def _join_by_kernel(
+        self, qkv_M3HK: Tensor, text_3LHK: Tensor, run: Run, pairs_S2P: Tensor
+    ) -> tuple[Tensor, ...]:
+        joined_len = run.window_len + text_3LHK.shape[1]
+        joined_3WJHK = qkv_M3HK.new_empty((3, run.num_windows, joined_len, *self.heads))
+        norm_q, norm_k = self.norm_q.of("vid"), self.norm_k.of("vid")
+        kernels.join_heads(
+            joined_3WJHK,
+            qkv_M3HK,
+            text_3LHK,
+            torch.stack([norm_q.weight, norm_k.weight]),
+            pairs_S2P,
+            eps=norm_q.eps,
+        )
+        return joined_3WJHK.transpose(2, 3).unbind(0)
 
 
 def _joined(video_WSHK: Tensor, text_LHK: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ its text weights stay unfolded, since that text is not modulated.
 Shape legend: L text tokens, X text input channels, D width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ from seedvr2_core.dit.attention import layer_streams, without_text
 from seedvr2_core.dit.layers import TimeEmbedding
 from seedvr2_core.dit.model import FoldedDiT, assign_state, check_keys
 from seedvr2_core.dit.modulation import BlockModulation, Modulation, OutputModulation
+from seedvr2_core.errors import CheckpointError
+
+FOLD_VERSION = 1
+"""Raised by hand when the same checkpoint folds to other numbers: files of folded weights that were
+kept (weights/folded.py) are then made again."""
 
 _Get = Callable[[str], Tensor]
 Named = Iterator[tuple[str, Tensor]]
@@ -53,6 +58,38 @@ def load_folded(
     wanted = model.state_dict()
     folded = fold_tensors(config, tensors, text_LX, timestep=timestep, device=device)
     state = {name: value.to(wanted[name].dtype) for name, value in folded}
+    assign_state(model, state, device=device)
+    return model
+
+
+def load_kept(
+    config: DiTConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    text_len: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> FoldedDiT:
+    """The production model from tensors that were folded before.
+
+    Args:
+        config: architecture.
+        tensors: all of a `FoldedDiT`'s, on the device or on the host, in page-locked memory.
+        text_len: tokens of the text.
+        dtype: of the Linears.
+        device: where the model will run.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ.
+    """
+    with torch.device("meta"):
+        model = FoldedDiT(config, text_len=text_len, dtype=dtype)
+    wanted = model.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        if name not in wanted or wanted[name].dtype != tensor.dtype:
+            raise CheckpointError(f"{name} of {tensor.dtype} is no folded tensor of this model")
+        state[name] = tensor.to(device, non_blocking=tensor.is_pinned())
     assign_state(model, state, device=device)
     return model
 

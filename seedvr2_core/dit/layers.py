@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedvr2_core.config import PATCH, DiTConfig
+from seedvr2_core.kernels.switches import switches
 
 Stream = Literal["vid", "txt"]
 
@@ -111,7 +112,18 @@ class GeluMLP(nn.Module):
 
     def forward(self, x_MD: Tensor) -> Tensor:
         """(M, D) -> (M, D) in the dtype of the weights."""
-        return self.proj_out(F.gelu(self.proj_in(x_MD), approximate="tanh"))
+        return self.proj_out(linear_gelu(x_MD, self.proj_in.weight, self.proj_in.bias))
+
+
+def linear_gelu(x_MD: Tensor, weight_FD: Tensor, bias_F: Tensor) -> Tensor:
+    """A Linear and the tanh form of GELU.
+
+    On a GPU cuBLAS applies GELU, in its tanh form, before it rounds the product; the same function
+    on a CPU would take the erf form.
+    """
+    if x_MD.device.type != "cpu" and switches().gelu_epilogue:
+        return torch.ops.aten._addmm_activation(bias_F, x_MD, weight_FD.t(), use_gelu=True)
+    return F.gelu(F.linear(x_MD, weight_FD, bias_F), approximate="tanh")
 
 
 def make_mlp(config: DiTConfig, *, folded: bool, dtype: torch.dtype) -> SwiGLU | GeluMLP:

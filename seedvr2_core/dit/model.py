@@ -9,14 +9,13 @@ L text tokens, X text input channels, D width.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
+from seedvr2_core.config import PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit import rope
-from seedvr2_core.dit.block import Block, LayerTables
+from seedvr2_core.dit.block import Block
 from seedvr2_core.dit.layers import (
     Projection,
     RMSNorm,
@@ -26,93 +25,11 @@ from seedvr2_core.dit.layers import (
     unpatchify,
 )
 from seedvr2_core.dit.modulation import OutputModulation
-from seedvr2_core.dit.window import Grid, WindowOrder, batches, window_order
+from seedvr2_core.dit.tables import DiTTables, fuses, make_tables
 from seedvr2_core.errors import CheckpointError, PlanError
+from seedvr2_core.kernels.switches import switches
 
 ROPE_BUFFER = "attn.rope.rope.freqs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiTTables:
-    """Index and rope tables for one latent size; made once, used by every layer and call."""
-
-    grid: Grid
-    text_len: int
-    order_N: Mapping[bool, Tensor]
-    """Shifted? -> grid position of each sorted token."""
-    switch_N: Mapping[bool, Tensor]
-    """Shifted? -> rows to take when a layer of this method follows one of the other."""
-    place_N: Mapping[bool, Tensor]
-    """Shifted? -> sorted place of each grid position."""
-    layers: Mapping[bool, LayerTables]
-
-
-def make_tables(
-    config: DiTConfig,
-    latent_size: tuple[int, int, int],
-    text_len: int,
-    *,
-    chunk_tokens: int | None = DEFAULT_CHUNK_TOKENS,
-    device: torch.device | None = None,
-) -> DiTTables:
-    """Prepare a latent of (T, H, W) frames, rows and columns.
-
-    Args:
-        config: architecture.
-        latent_size: H and W even.
-        text_len: tokens of the text.
-        chunk_tokens: rows that attention and MLP work on at once (attention: whole windows, at
-            least one); None = all. Bounds memory; changes results by float rounding only.
-        device: where the model lives.
-
-    Raises:
-        PlanError: H or W is odd, or something is empty.
-    """
-    num_frames, height, width = latent_size
-    if min(latent_size) < 1 or height % PATCH or width % PATCH:
-        raise PlanError(f"latent height and width must be even, got {height}x{width}; pad first")
-    grid = (num_frames, height // PATCH, width // PATCH)
-    orders = {
-        shifted: window_order(grid, config.window_counts, shifted=shifted)
-        for shifted in (False, True)
-    }
-    order_N = {s: torch.from_numpy(order.order_N).to(device) for s, order in orders.items()}
-    place_N = {s: torch.argsort(order) for s, order in order_N.items()}
-    return DiTTables(
-        grid=grid,
-        text_len=text_len,
-        order_N=order_N,
-        switch_N={s: place_N[not s].index_select(0, order_N[s]) for s in order_N},
-        place_N=place_N,
-        layers={
-            s: _layer_tables(config, order, text_len, chunk_tokens, device)
-            for s, order in orders.items()
-        },
-    )
-
-
-def _layer_tables(
-    config: DiTConfig,
-    order: WindowOrder,
-    text_len: int,
-    chunk_tokens: int | None,
-    device: torch.device | None,
-) -> LayerTables:
-    text_rotation = None
-    if config.rope == "lang":
-        text_rotation = rope.rotation(rope.text_angles(config.head_dim, text_len, device=device))
-    return LayerTables(
-        batches=batches(order.runs, chunk_tokens),
-        rotations={
-            run.shape: rope.rotation(
-                rope.video_angles(config.rope, config.head_dim, run.shape, text_len, device=device)
-            )
-            for run in order.runs
-        },
-        text_rotation=text_rotation,
-        window_rank_W=torch.from_numpy(order.window_rank_W).to(device),
-        chunk_tokens=chunk_tokens or order.order_N.size,
-    )
 
 
 class _Trunk(nn.Module):
@@ -146,6 +63,8 @@ class _Trunk(nn.Module):
             )
         if channels != self.config.in_channels:
             raise PlanError(f"input must have {self.config.in_channels} channels, got {channels}")
+        if emb_6D is None and switches().fused_rows and fuses(vid_THWC.device):
+            return self._run_in_grid_order(vid_THWC, text_LD, tables)
         method = self.config.shifted[0]
         video_ND = self.vid_in(patchify(vid_THWC.float()).index_select(0, tables.order_N[method]))
         for block, shifted in zip(self.blocks, self.config.shifted, strict=True):
@@ -153,13 +72,25 @@ class _Trunk(nn.Module):
                 permute_rows_(video_ND, tables.switch_N[shifted])
                 method = shifted
             text_LD = block(video_ND, text_LD, tables.layers[shifted], emb_6D)
-        chunk = tables.layers[method].chunk_tokens
-        out_NC = torch.cat([self._output(rows, emb_6D) for rows in video_ND.split(chunk)])
+        out_NC = self._output(video_ND, emb_6D, tables.layers[method].chunk_tokens)
         return unpatchify(
             out_NC.index_select(0, tables.place_N[method]), (num_frames, height, width)
         )
 
-    def _output(self, rows_MD: Tensor, emb_6D: Tensor | None) -> Tensor:
+    def _run_in_grid_order(self, vid_THWC: Tensor, text_LD: Tensor, tables: DiTTables) -> Tensor:
+        """The same by our own kernels: the tokens stay where they are, windows are gathered."""
+        num_frames, height, width, _ = vid_THWC.shape
+        video_ND = self.vid_in(patchify(vid_THWC.float()))
+        for block, shifted in zip(self.blocks, self.config.shifted, strict=True):
+            layer, rows_N = tables.layers[shifted], tables.order_N[shifted]
+            text_LD = block(video_ND, text_LD, layer, None, rows_N=rows_N)
+        chunk = tables.layers[False].chunk_tokens
+        return unpatchify(self._output(video_ND, None, chunk), (num_frames, height, width))
+
+    def _output(self, video_ND: Tensor, emb_6D: Tensor | None, chunk: int) -> Tensor:
+        return torch.cat([self._output_rows(rows, emb_6D) for rows in video_ND.split(chunk)])
+
+    def _output_rows(self, rows_MD: Tensor, emb_6D: Tensor | None) -> Tensor:
         if self.config.output_modulation:
             weight_D = None if self.vid_out_norm is None else self.vid_out_norm.weight
             rows_MD = rms_norm(rows_MD, weight_D, eps=self.config.norm_eps)

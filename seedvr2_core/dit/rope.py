@@ -75,6 +75,16 @@ def rotation(angles_SP: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles_SP), angles_SP)[:, None]
 
 
+def pair_table(angles_SP: Tensor, head_dim: int) -> Tensor:
+    """Cosines and sines of every pair of a head, float32 (S, 2, head_dim / 2); 1 and 0 where a pair
+    stays as it is."""
+    table_S2P = angles_SP.new_zeros((len(angles_SP), 2, head_dim // 2))
+    table_S2P[:, 0] = 1
+    table_S2P[:, 0, : angles_SP.shape[1]] = angles_SP.cos()
+    table_S2P[:, 1, : angles_SP.shape[1]] = angles_SP.sin()
+    return table_S2P
+
+
 def rotate_(x_SHK: Tensor, rotation_S1P: Tensor) -> Tensor:
     """Turn the channel pairs of float32 queries or keys (..., S, heads, K) in place."""
     num_pairs = rotation_S1P.shape[-1]

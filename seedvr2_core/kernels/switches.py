@@ -31,6 +31,23 @@ class Switches:
     """VAE: attention of each frame by chunks of queries, of all frames in one call, or by a kernel
     of our own, which has yet to be timed."""
 
+    overlap: bool = True
+    """Host: copies on streams of their own, and the host one slice ahead of the device."""
+
+    fused_color: bool = True
+    """Host: wavelet colour and rounding of a frame by one kernel."""
+
+    dit_attention: Literal["default", "flash", "cudnn"] = "cudnn"
+    """Transformer: what torch chooses; the flash kernel for all windows; or cuDNN for the few
+    shapes that hold nearly all of the work and flash for the rest (dit/sdpa.py)."""
+    fused_rows: bool = True
+    """Transformer: rows are gathered, normed and rounded by one kernel, and what a layer adds to
+    them is added by the next one; the residual stream is never permuted."""
+    fused_heads: bool = True
+    """Transformer: queries and keys are normed, rotated and joined to the text by one kernel."""
+    gelu_epilogue: bool = True
+    """Transformer (7B): GELU inside the matrix product before it."""
+
 
 _current = Switches()
 

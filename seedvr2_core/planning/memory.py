@@ -266,6 +266,10 @@ class _PhasePeaks:
     def encode(self, rung: tuple[int, int], stay: Residency) -> int:
         """The encoder at work, and what the other phases leave on the device."""
         work = self.vae.encoder(rung[0], level_frames(self.request.vae_config, rung[1]))
+        if not self.request.on_cpu:
+            # Source frames come on a stream of their own, those of the next slice before the last
+            # ones are given back.
+            work += 2 * FRAMES_PER_LATENT * rung[0] * self.request.source_frame_bytes
         others = self.decoder_caches if stay.caches else 0
         return self._total(self.encoder_caches + others + work, with_dit=stay.weights)
 
@@ -296,11 +300,15 @@ class _PhasePeaks:
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)
+        if not request.on_cpu:
+            # A slice's integers, of 16 bits at the most, while they are copied to the host.
+            work += FRAMES_PER_LATENT * rung[0] * request.picture_bytes * _HALF // _FLOAT32
         others = self.encoder_caches if stay.caches else 0
         return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
 
     def host(self, stay: Residency) -> int:
-        """Host memory: the source frames of a segment, and what waits for its phase."""
+        """Host memory: the source frames of a segment, and what waits for its phase. The queues
+        between the stages come on top (queues.py), 2 GB at the most."""
         request = self.request
         if request.on_cpu:
             return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes

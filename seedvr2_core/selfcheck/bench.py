@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.engines.seedvr2.phases import Models, Padding, Phases, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models, Phases, memory_of
+from seedvr2_core.engines.seedvr2.pictures import Padding
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
 from seedvr2_core.frames import (
     BLACK_ROWS,
@@ -166,7 +167,7 @@ class Bench:
 
     def source_rgb(self, index: int) -> np.ndarray:
         """A source frame at the target size, uint8."""
-        return tensor_to_rgb(self._phases.picture(self.frames[index]), "uint8")
+        return tensor_to_rgb(self._phases.pictures.picture(self.frames[index]), "uint8")
 
     def sources_rgb(self) -> list[np.ndarray]:
         """All source frames of the clip at the target size, uint8."""
@@ -257,14 +258,16 @@ class Bench:
         for content_TCHW in self.draw(latents_ZhwC, check=check):
             for content_1CHW in content_TCHW.split(1):
                 source = self.frames[len(rendered.raw)]
-                colored_1CHW = self._phases.color(content_1CHW, [source])
+                colored_1CHW = self._phases.pictures.color(content_1CHW, [source])
                 rendered.raw.append(tensor_to_rgb(content_1CHW[0], "uint8"))
                 rendered.colored.append(tensor_to_rgb(colored_1CHW[0], "uint8"))
         return rendered
 
     def pictures(self, num_frames: int) -> Tensor:
         """The first source frames at the target size: (T, 3, height, width) in [-1, 1]."""
-        return torch.stack([self._phases.picture(frame) for frame in self.frames[:num_frames]])
+        return torch.stack(
+            [self._phases.pictures.picture(frame) for frame in self.frames[:num_frames]]
+        )
 
     def _tick(self, phase: str, done: int, total: int) -> None:
         self.clock.tick()

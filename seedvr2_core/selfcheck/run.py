@@ -203,6 +203,7 @@ def _load(
         dit_dtype=getattr(torch, plan.memory.dit_dtype),
         device=setup.device,
         world=world,
+        keep_folded=False,
     )
     bench = Bench(
         models,

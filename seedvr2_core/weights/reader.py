@@ -146,9 +146,9 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        header, start = _parse_header(path, stream, size)
+        header, start = parse_header(path, stream, size)
     header.pop("__metadata__", None)
-    spans = {name: _span(path, name, entry) for name, entry in header.items()}
+    spans = {name: tensor_span(path, name, entry) for name, entry in header.items()}
     end = 0
     for name, (first, last, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
         if first != end:
@@ -166,7 +166,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
     return {name: info for name, (_, _, info) in spans.items()}
 
 
-def _parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+def parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     """The header and the offset of the data."""
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > _MAX_HEADER_BYTES:
@@ -193,7 +193,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def _span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo]:
+def tensor_span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo]:
     """First and last byte in the data, dtype and shape of a header's entry."""
     try:
         info = TensorInfo(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))

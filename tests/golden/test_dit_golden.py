@@ -20,6 +20,7 @@ from torch import Tensor
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, load_plain
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
+from seedvr2_core.kernels.switches import switched
 from tests.golden import adapter_dit as adapter
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ FULL = SHARED / "golden"
 HAS_FULL = (FULL / "cases_dit.json").is_file()
 BF16_ALLOWANCE = 1.5
 FOLD_TOLERANCE = 1e-4
+ON_CPU = pytest.mark.parametrize("on_cpu", [False, True], ids=["cpu path", "gpu path"])
 needs_full = pytest.mark.skipif(not HAS_FULL, reason="full case set absent (SEEDVR2_SHARED)")
 
 Case = dict[str, Any]
@@ -236,9 +238,11 @@ def _run_variants(case: Case, folder: Path, *, device: str = "cpu") -> None:
     assert _relative_rms(folded.cpu(), data["out"]) <= allowed
 
 
+@ON_CPU
 @pytest.mark.parametrize("case", _forward_cases(LOCAL))
-def test_local_case_folded_and_bf16(case: Case) -> None:
-    _run_variants(case, LOCAL)
+def test_local_case_folded_and_bf16(case: Case, *, on_cpu: bool) -> None:
+    with switched(on_cpu=on_cpu):
+        _run_variants(case, LOCAL)
 
 
 @pytest.mark.gpu
@@ -272,9 +276,11 @@ def test_full_set(case: Case) -> None:
 
 @needs_full
 @pytest.mark.slow
+@ON_CPU
 @pytest.mark.parametrize("case", [p for p in _forward_cases(FULL) if "_full_" not in str(p.id)])
-def test_full_set_folded_and_bf16(case: Case) -> None:
-    _run_variants(case, FULL)
+def test_full_set_folded_and_bf16(case: Case, *, on_cpu: bool) -> None:
+    with switched(on_cpu=on_cpu):
+        _run_variants(case, FULL)
 
 
 @pytest.mark.soak

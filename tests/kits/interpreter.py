@@ -1,4 +1,4 @@
-"""Triton without a GPU: kernels in its interpreter."""
+"""Triton without a GPU: kernels in its interpreter, and compiled for a GPU that is not there."""
 
 import os
 import sys

@@ -9,13 +9,23 @@ from torch import Tensor
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
-from seedvr2_core.dit.fold import load_folded
+from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept
+from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.weights import find_model, open_checkpoint
 from seedvr2_core.weights.checkpoint import load_text_embedding
+from seedvr2_core.weights.folded import (
+    FoldedKey,
+    digest_of,
+    drop,
+    keep_folded_later,
+    open_folded,
+)
 from seedvr2_core.weights.folder import PUBLIC, Catalog
 from seedvr2_core.weights.table import VAE
 
@@ -77,6 +87,7 @@ def load_models(
     device: str,
     world: World = WORLD,
     beat: Beat = no_beat,
+    keep_folded: bool | None = None,
 ) -> Models:
     """Read the transformer now; the VAE is read when it is built.
 
@@ -87,6 +98,8 @@ def load_models(
         device: where weights are folded and both networks run.
         world: the known models.
         beat: as for `open_session`; also called when the VAE is built.
+        keep_folded: read the folded transformer from beside its checkpoint if it was kept there,
+            and else keep it; None: on a GPU.
 
     Raises:
         CheckpointError: a file is not the part that it should be.
@@ -95,14 +108,60 @@ def load_models(
     dit_file, vae_file, text_file = files
     read = _ReadBytes(beat, total=sum(file.stat().st_size for file in files))
     text_LX = load_text_embedding(text_file, layouts=layouts)
-    with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
-        config = world.dit_configs[parts[0]]
-        dit = load_folded(config, read.counted(tensors), text_LX, dtype=dit_dtype, device=device)
+    config = world.dit_configs[parts[0]]
+    keeps = device.startswith("cuda") if keep_folded is None else keep_folded
+    key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
+    dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, device, read)
+    if dit is None:
+        with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
+            counted = read.counted(tensors)
+            dit = load_folded(config, counted, text_LX, dtype=dit_dtype, device=device)
+        if key is not None:
+            keep_folded_later(dit_file.parent, key, dit)
 
     def build(dtype: torch.dtype) -> VideoVAE:
         return _load_vae(vae_file, dtype=dtype, device=device, world=world, read=read)
 
     return Models(build_vae=build, dit=dit)
+
+
+def _folded_key(dit_file: Path, text_file: Path, dtype: torch.dtype, device: str) -> FoldedKey:
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return FoldedKey(
+        checkpoint=digest_of(dit_file),
+        text=digest_of(text_file),
+        timestep=TIMESTEP,
+        dtype=str(dtype).removeprefix("torch."),
+        version=FOLD_VERSION,
+        device_kind=kind,
+    )
+
+
+def _load_kept(
+    key: FoldedKey | None,
+    dit_file: Path,
+    config: DiTConfig,
+    text_len: int,
+    dtype: torch.dtype,
+    device: str,
+    read: "_ReadBytes",
+) -> FoldedDiT | None:
+    """The transformer as it was folded before; None where it was not, or its file is damaged."""
+    file = open_folded(dit_file.parent, key) if key is not None else None
+    if file is None:
+        return None
+
+    def counted() -> Iterator[tuple[str, Tensor]]:
+        share = dit_file.stat().st_size / file.num_bytes
+        for name, tensor in file.tensors(pin_memory=device.startswith("cuda")):
+            read.add(round(share * tensor.nbytes))
+            yield name, tensor
+
+    try:
+        return load_kept(config, counted(), text_len, dtype=dtype, device=device)
+    except CheckpointError as error:
+        drop(file.path, error)
+        return None
 
 
 def _load_vae(

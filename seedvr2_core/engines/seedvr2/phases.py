@@ -11,27 +11,30 @@ Z latents, K latents shared by two windows, h w latent grid.
 """
 
 import functools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from seedvr2_core.beat import Beat
-from seedvr2_core.dit.model import DiTTables, FoldedDiT, make_tables
+from seedvr2_core.dit.model import FoldedDiT
+from seedvr2_core.dit.sdpa import job_sdpa
+from seedvr2_core.dit.tables import KeptTables
 from seedvr2_core.engines.seedvr2.blend import StitchMode, join_windows
-from seedvr2_core.engines.seedvr2.color import ColorMethod, needs_whole_shot, transfer_color
+from seedvr2_core.engines.seedvr2.color import needs_whole_shot
+from seedvr2_core.engines.seedvr2.finite import check_finite, extremes
 from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
-from seedvr2_core.engines.seedvr2.sampler import latent_noise, restore_latents
+from seedvr2_core.engines.seedvr2.pictures import Padding, Pictures, framed
+from seedvr2_core.engines.seedvr2.sampler import NoiseAhead, restore_latents
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, slices_between
-from seedvr2_core.errors import NumericalError, PlanError
-from seedvr2_core.frames import Frame, crop, pad, padded_size, resize, rgb_to_tensor, tensor_to_rgb
+from seedvr2_core.engines.seedvr2.transfer import Begun, Landing, Lanes
+from seedvr2_core.errors import PlanError
+from seedvr2_core.frames import Frame, crop, pad, padded_size
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import MemoryPlan
-from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
 
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
@@ -39,12 +42,6 @@ ENCODE, DIT, DECODE = "encode", "dit", "decode"
 RESTORE, WARM_UP = "restore", "warm-up"
 """What stands in front of the phase in a beat: whether its result is kept. It also tells the VAE's
 phases from the video codecs' "encode" and "decode" in the same child process."""
-
-Padding = Callable[[Tensor], Tensor]
-"""A picture (3, height, width) in [-1, 1] -> padded to `frames.padded_size`."""
-
-_KEPT_TABLES = 2
-"""Windows of a shot have two lengths at most (those of a lower rung two others)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +81,6 @@ class Phases:
         """
         self._memory = memory_of(plan)
         self._engine = plan.engine
-        self._size = (plan.height, plan.width)
-        color = plan.engine.color_correction
-        self._color: ColorMethod = cast(Any, "wavelet" if color == "auto" else color)
         self._device = torch.device(device)
         self._beat = beat
         self.phase = ENCODE
@@ -95,19 +89,29 @@ class Phases:
         self._vae: VideoVAE | None = models.build_vae(getattr(torch, self._memory.vae_dtype))
         self._dit = GuestModule(models.dit, self._device, resident=self._memory.weights_resident)
         self._parking = Parking(self._device, enabled=self._memory.park_caches)
-        self._tables: dict[int, DiTTables] = {}
+        self._lanes = Lanes(self._device)
+        color = plan.engine.color_correction
+        method: Any = "wavelet" if color == "auto" else color
+        self.pictures = Pictures((plan.height, plan.width), method, self._lanes, self._device)
+        self._noise = NoiseAhead(pin_memory=self._device.type == "cuda")
         self.vae_config = self._vae.config
-        height, width = padded_size(*self._size)
+        height, width = padded_size(plan.height, plan.width)
         factor = self.vae_config.spatial_factor
         self.latent_shape = (height // factor, width // factor, self.vae_config.latent_channels)
+        config, text_len = models.dit.config, len(models.dit.text_LD)
+        latent_hw = (height // factor, width // factor)
+        self._tables = KeptTables(config, latent_hw, text_len, device=self._device)
+        # By what the job is planned with; lower rungs of memory keep the choice.
+        chunk = self._memory.chunk_tokens or None
+        size = (plan.engine.window, *latent_hw)
+        self._sdpa = job_sdpa(config, size, text_len, chunk_tokens=chunk)
 
     def use_memory(self, memory: MemoryPlan) -> None:
         """Go on with other slices, chunks and residency; earlier states cannot be used."""
-        if memory.weights_resident != self._memory.weights_resident:
-            module, resident = self._dit.module, memory.weights_resident
-            self._dit = GuestModule(module, self._device, resident=resident)
+        resident = memory.weights_resident
+        if resident != self._memory.weights_resident:
+            self._dit = GuestModule(self._dit.module, self._device, resident=resident)
         self._memory = memory
-        self._tables.clear()
         self._parking = Parking(self._device, enabled=memory.park_caches)
 
     def fresh_state(
@@ -164,20 +168,33 @@ class Phases:
         slices = slices_between(grid.encoder_slices, state.encoder.next_latent, stop)
         state.encoder = self._parking.fetch(state.encoder)
         kept = [state.encoded_ZhwC]
+
+        def finish(slice_: tuple[int, range, Landing]) -> None:
+            done, latents, landing = slice_
+            for extremes_N2 in landing.wait():
+                check_finite(extremes_N2, ENCODE, state.dtype, grid, latents, frames=False)
+            self._beat(beat_name, done, len(slices))
+
+        begun = Begun(self._lanes.ahead, finish)
         for done, latents in enumerate(slices, start=1):
             taken = state.read(
                 frames, grid.frames_of(latents).stop, keep_from=grid.first_frame(first_kept)
             )
-            encoded_BZhwC, state.encoder = vae.encode_latents(
-                self._as_video(taken, grid.num_frames(latents), state.dtype, padding),
-                state.encoder,
-                max_frames=_bounds(self._memory.encoder_level_frames),
-            )
+            num_frames = grid.num_frames(latents)
+            video_BCTHW = self.pictures.as_video(taken, num_frames, state.dtype, padding)
+            with torch.inference_mode():
+                encoded_BZhwC, state.encoder = vae.encode_latents(
+                    video_BCTHW,
+                    state.encoder,
+                    max_frames=_bounds(self._memory.encoder_level_frames),
+                )
+            del video_BCTHW
+            looked_at: list[Tensor] = []
             if latents.start >= first_kept:
-                if check:
-                    _check_finite(encoded_BZhwC[0], ENCODE, _name(state.dtype), grid, latents)
                 kept.append(encoded_BZhwC[0])
-            self._beat(beat_name, done, len(slices))
+                looked_at += [extremes(encoded_BZhwC[0])] if check else []
+            begun.put((done, latents, self._lanes.download(looked_at)))
+        begun.rest()
         state.encoded_ZhwC = torch.cat(kept)
         state.encoder = self._parking.park(state.encoder)
 
@@ -209,23 +226,38 @@ class Phases:
         self.phase = DIT
         finals: list[Tensor] = []
         ends = [*(later.start for later in windows[1:]), owned.stop]
+
+        def finish(window: tuple[int, range, Landing]) -> None:
+            done, latents, landing = window
+            extremes_N2, final_ZhwC = landing.wait()
+            dtype = self._memory.dit_dtype
+            check_finite(extremes_N2, DIT, dtype, grid, latents, frames=False)
+            finals.append(final_ZhwC)
+            self._beat(f"{RESTORE} {DIT}", done, len(windows))
+
+        begun = Begun(self._lanes.ahead, finish)
         with self._dit.on_device() as dit:
             for done, (window, end) in enumerate(zip(windows, ends, strict=True), start=1):
+                noise_ZhwC = self._take_noise(grid, window, seed)
+                if done < len(windows):
+                    self.prepare_noise(grid, windows[done], seed=seed)
                 offset = window.start - owned.start
+                encoded_ZhwC = state.encoded_ZhwC[offset : offset + len(window)]
                 final_ZhwC, state.tail_KhwC = join_windows(
                     state.tail_KhwC,
-                    self._restore_window(
-                        dit, state.encoded_ZhwC[offset : offset + len(window)], grid, window, seed
-                    ),
+                    self._restore_window(dit, encoded_ZhwC, noise_ZhwC),
                     num_final=end - window.start,
                     mode=cast(StitchMode, self._engine.stitch_mode),
                 )
-                latents = range(window.start, end)
-                _check_finite(final_ZhwC, DIT, self._memory.dit_dtype, grid, latents)
-                finals.append(final_ZhwC.cpu())
-                self._beat(f"{RESTORE} {DIT}", done, len(windows))
+                landing = self._lanes.download([extremes(final_ZhwC), final_ZhwC])
+                begun.put((done, range(window.start, end), landing))
+            begun.rest()
         state.encoded_ZhwC = state.encoded_ZhwC[len(owned) :].clone()
         return torch.cat(finals)
+
+    def prepare_noise(self, grid: ShotGrid, window: range, *, seed: int | None = None) -> None:
+        """Begin to make the noise of the window that the transformer will run on next."""
+        self._noise.prepare(*self._noise_of(grid, window, seed))
 
     def warm_up_decoder(self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid) -> None:
         """Decode latents only to bring the decoder's caches to the state that they had."""
@@ -243,18 +275,32 @@ class Phases:
         Raises:
             NumericalError: a frame is not finite.
         """
-        contents = self.draw(latents_ZhwC, state, grid)
-        at_once = 1
-        if needs_whole_shot(self._color):
-            contents = iter([torch.cat(list(contents))])
-            at_once = grid.shot.stop - grid.shot.start
-        for content_TCHW in contents:
-            waiting = deque(content_TCHW.split(at_once))
-            del content_TCHW  # gone with its last part, before the next slice is decoded
-            while waiting:
-                part_TCHW = waiting.popleft()
-                yield from self._finish(part_TCHW, [state.frames.popleft() for _ in part_TCHW])
-                del part_TCHW
+        if needs_whole_shot(self.pictures.method):
+            content_TCHW = torch.cat(list(self.draw(latents_ZhwC, state, grid)))
+            sources = [state.frames.popleft() for _ in content_TCHW]
+            landing = self._lanes.download(self.pictures.finished(content_TCHW, sources))
+            yield from framed(landing.wait(), sources)
+            return
+
+        def finish(slice_: tuple[int, int, range, Landing, list[Frame]]) -> Iterator[Frame]:
+            done, total, latents, landing, sources = slice_
+            extremes_N2, *pictures = landing.wait()
+            check_finite(extremes_N2, DECODE, state.dtype, grid, latents, frames=True)
+            self._beat(f"{RESTORE} {DECODE}", done, total)
+            return framed(pictures, sources)
+
+        begun = Begun(self._lanes.ahead, finish)
+        for done, total, latents, video_TCHW in self._drawn(latents_ZhwC, state, grid):
+            content_TCHW = self._content(video_TCHW, grid, latents)
+            sources = [state.frames.popleft() for _ in content_TCHW]
+            results = [extremes(video_TCHW), *self.pictures.finished(content_TCHW, sources)]
+            del video_TCHW, content_TCHW  # before the next slice is decoded
+            item = (done, total, latents, self._lanes.download(results), sources)
+            del results
+            for frames in begun.put(item):
+                yield from frames
+        for frames in begun.rest():
+            yield from frames
 
     def draw(
         self,
@@ -281,6 +327,18 @@ class Phases:
         Raises:
             NumericalError: a frame is not finite.
         """
+        for done, total, latents, video_TCHW in self._drawn(latents_ZhwC, state, grid):
+            if check:
+                x = extremes(video_TCHW).cpu()
+                check_finite(x, DECODE, state.dtype, grid, latents, frames=True)
+            self._beat(beat_name, done, total)
+            yield self._content(video_TCHW, grid, latents)
+            del video_TCHW
+
+    def _drawn(
+        self, latents_ZhwC: Tensor, state: LatentState, grid: ShotGrid
+    ) -> Iterator[tuple[int, int, range, Tensor]]:
+        """Number of the slice, number of slices, latents and frames of each, padding and all."""
         self.phase = DECODE
         vae = self._vae_of(state.dtype)
         first = state.decoder.next_latent
@@ -288,29 +346,20 @@ class Phases:
         state.decoder = self._parking.fetch(state.decoder)
         for done, latents in enumerate(slices, start=1):
             part_ZhwC = latents_ZhwC[latents.start - first : latents.stop - first]
-            video_BCTHW, state.decoder = vae.decode_latents(
-                part_ZhwC[None].to(self._device),
-                state.decoder,
-                max_frames=_bounds(self._memory.decoder_level_frames),
-            )
-            video_TCHW = video_BCTHW[0].transpose(0, 1)
-            if check:
-                _check_finite(video_TCHW, DECODE, _name(state.dtype), grid, latents)
-            self._beat(beat_name, done, len(slices))
-            yield crop(video_TCHW, self._size)[: len(grid.frames_of(latents))]
-            del video_BCTHW, video_TCHW
+            (part_ZhwC,) = self._lanes.upload([part_ZhwC])
+            with torch.inference_mode():
+                video_BCTHW, state.decoder = vae.decode_latents(
+                    part_ZhwC[None],
+                    state.decoder,
+                    max_frames=_bounds(self._memory.decoder_level_frames),
+                )
+            yield done, len(slices), latents, video_BCTHW[0].transpose(0, 1)
+            del video_BCTHW
         state.decoder = self._parking.park(state.decoder)
 
-    def picture(self, frame: Frame) -> Tensor:
-        """A source frame at the target size: (3, height, width) float32 in [-1, 1]."""
-        return resize(rgb_to_tensor(frame.rgb, device=self._device), self._size)
-
-    def color(self, content_TCHW: Tensor, sources: Sequence[Frame]) -> Tensor:
-        """Give drawn frames the colour of their sources; float32 of the same shape."""
-        if self._color == "none":
-            return content_TCHW
-        style_TCHW = torch.stack([self.picture(frame) for frame in sources])
-        return transfer_color(content_TCHW, style_TCHW, self._color)
+    def _content(self, video_TCHW: Tensor, grid: ShotGrid, latents: range) -> Tensor:
+        """Without padding, and without the frames that were repeated at the shot's end."""
+        return crop(video_TCHW, self.pictures.size)[: len(grid.frames_of(latents))]
 
     def _vae_of(self, dtype: torch.dtype) -> VideoVAE:
         """The VAE in that dtype; one at a time is on the device."""
@@ -319,78 +368,30 @@ class Phases:
             self._vae = self._build_vae(dtype)
         return self._vae
 
-    def _as_video(
-        self, frames: Sequence[Frame], num_frames: int, dtype: torch.dtype, padding: Padding
-    ) -> Tensor:
-        """(1, 3, num_frames, H, W), padded; the last frame is repeated where frames end."""
-        size = (1, 3, num_frames, *padded_size(*self._size))
-        video_BCTHW = torch.empty(size, dtype=dtype, device=self._device, memory_format=LAYOUT)
-        for video_CHW, frame in zip(video_BCTHW[0].unbind(1), frames, strict=False):
-            video_CHW.copy_(padding(self.picture(frame)))
-        video_BCTHW[:, :, len(frames) :] = video_BCTHW[:, :, len(frames) - 1, None]
-        return video_BCTHW
-
-    def _restore_window(
-        self, dit: FoldedDiT, encoded_ZhwC: Tensor, grid: ShotGrid, window: range, seed: int | None
-    ) -> Tensor:
+    def _restore_window(self, dit: FoldedDiT, encoded_ZhwC: Tensor, noise_ZhwC: Tensor) -> Tensor:
         """One window's own output, (Z, h, w, 16) float32."""
-        height, width, channels = self.latent_shape
-        noise_ZhwC = latent_noise(
-            self._engine.seed if seed is None else seed,
-            [grid.first_frame(latent) for latent in window],
-            (height, width),
-            channels=channels,
-        )
-        velocity = functools.partial(dit, tables=self._tables_for(dit, len(window)))
-        return restore_latents(velocity, encoded_ZhwC, noise_ZhwC.to(self._device))
+        chunk = self._memory.chunk_tokens or None
+        tables = self._tables.of(len(encoded_ZhwC), chunk_tokens=chunk, sdpa=self._sdpa)
+        velocity = functools.partial(dit, tables=tables)
+        with torch.inference_mode():
+            return restore_latents(velocity, encoded_ZhwC, noise_ZhwC)
 
-    def _tables_for(self, dit: FoldedDiT, num_latents: int) -> DiTTables:
-        """The transformer's tables for windows of that length, kept for the next one."""
-        if num_latents not in self._tables:
-            if len(self._tables) == _KEPT_TABLES:
-                self._tables.clear()
-            height, width, _ = self.latent_shape
-            self._tables[num_latents] = make_tables(
-                dit.config,
-                (num_latents, height, width),
-                len(dit.text_LD),
-                chunk_tokens=self._memory.chunk_tokens or None,
-                device=self._device,
-            )
-        return self._tables[num_latents]
+    def _take_noise(self, grid: ShotGrid, window: range, seed: int | None) -> Tensor:
+        """On the device."""
+        noise_ZhwC = self._noise.take(*self._noise_of(grid, window, seed))
+        return self._lanes.upload([noise_ZhwC])[0]
 
-    def _finish(self, content_TCHW: Tensor, sources: Sequence[Frame]) -> Iterator[Frame]:
-        """Colour, then rounding to the integers of the source."""
-        for picture_CHW, source in zip(self.color(content_TCHW, sources), sources, strict=True):
-            kind: Any = source.rgb.dtype.name
-            yield replace(source, rgb=tensor_to_rgb(picture_CHW, kind))
+    def _noise_of(
+        self, grid: ShotGrid, window: range, seed: int | None
+    ) -> tuple[int, list[int], tuple[int, int], int]:
+        seed = self._engine.seed if seed is None else seed
+        first_frames = [grid.first_frame(latent) for latent in window]
+        return seed, first_frames, self.latent_shape[:2], self.latent_shape[2]
+
+    def close(self) -> None:
+        """End the thread that makes noise."""
+        self._noise.close()
 
 
 def _bounds(level_frames: Sequence[int]) -> list[int | None]:
     return [frames or None for frames in level_frames]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _check_finite(x: Tensor, phase: str, dtype: str, grid: ShotGrid, latents: range) -> None:
-    """Refuse NaN and infinities in latents, or in the frames that they stand for (first axis).
-
-    Raises:
-        NumericalError: names phase, dtype, shot, latent and frame.
-    """
-    low, high = torch.aminmax(x)  # NaN spreads; an order faster than isfinite
-    if math.isfinite(low.item()) and math.isfinite(high.item()):
-        return
-    place = next(i for i, part in enumerate(x) if not bool(torch.isfinite(part).all()))
-    if phase == DECODE:
-        frame = min(grid.first_frame(latents.start) + place, grid.shot.stop - 1)
-        where = f"frame {frame}"
-    else:
-        latent = latents.start + place
-        where = f"latent {latent} (frame {grid.first_frame(latent)})"
-    raise NumericalError(
-        f"phase {phase} ({dtype}): values of shot {grid.shot.index} are not finite at {where}; "
-        "if bfloat16 fails too, the weights are damaged: run seedvr2 weights verify"
-    )

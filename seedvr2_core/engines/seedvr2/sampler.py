@@ -7,7 +7,8 @@ guidance. The model is a Callable here, so that any network and any test can sta
 Shape legend: Z latents, h w latent grid, C channels (16 latent, 17 condition).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -22,7 +23,12 @@ Velocity = Callable[[Tensor], Tensor]
 
 
 def latent_noise(
-    seed: int, first_frames: Sequence[int], latent_hw: tuple[int, int], *, channels: int = 16
+    seed: int,
+    first_frames: Sequence[int],
+    latent_hw: tuple[int, int],
+    *,
+    channels: int = 16,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Standard normal noise for each latent, from a stream of its own.
 
@@ -33,17 +39,66 @@ def latent_noise(
         first_frames: for each latent, the file index of its first frame in the source.
         latent_hw: h and w.
         channels: of the latent.
+        out: where to write, of the result's shape; None: new memory.
 
     Returns:
         (Z, h, w, channels) float32 on the CPU.
     """
-    shape = (*latent_hw, channels)
-    noise_ZhwC = np.empty((len(first_frames), *shape), dtype=np.float32)
-    for noise_hwC, frame in zip(noise_ZhwC, first_frames, strict=True):
+    if out is None:
+        out = torch.empty((len(first_frames), *latent_hw, channels))
+    for noise_hwC, frame in zip(out.numpy(), first_frames, strict=True):
         key = np.array([seed, frame], dtype=np.uint64)
         generator = np.random.Generator(np.random.Philox(key=key))
         generator.standard_normal(out=noise_hwC, dtype=np.float32)
-    return torch.from_numpy(noise_ZhwC)
+    return out
+
+
+class NoiseAhead:
+    """Makes the noise of the next window in a thread, while the device works on this one."""
+
+    def __init__(self, *, pin_memory: bool) -> None:
+        """No thread runs yet.
+
+        Args:
+            pin_memory: into page-locked memory, from which a copy to a GPU does not wait.
+        """
+        self._pin_memory = pin_memory
+        self._pool: ThreadPoolExecutor | None = None
+        self._next: tuple[Hashable, Future[Tensor]] | None = None
+
+    def prepare(
+        self, seed: int, first_frames: Sequence[int], latent_hw: tuple[int, int], channels: int
+    ) -> None:
+        """Begin to make what `take` will be asked for next."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="noise")
+        wanted = (seed, tuple(first_frames), latent_hw, channels)
+        self._next = wanted, self._pool.submit(self._make, *wanted)
+
+    def take(
+        self, seed: int, first_frames: Sequence[int], latent_hw: tuple[int, int], channels: int
+    ) -> Tensor:
+        """As `latent_noise`; waits if it was prepared and is not ready, else makes it here."""
+        wanted = (seed, tuple(first_frames), latent_hw, channels)
+        prepared, self._next = self._next, None
+        if prepared is not None and prepared[0] == wanted:
+            return prepared[1].result()
+        return self._make(*wanted)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._next = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _make(
+        self, seed: int, first_frames: Sequence[int], latent_hw: tuple[int, int], channels: int
+    ) -> Tensor:
+        noise_ZhwC = torch.empty(
+            (len(first_frames), *latent_hw, channels), pin_memory=self._pin_memory
+        )
+        return latent_noise(seed, first_frames, latent_hw, channels=channels, out=noise_ZhwC)
 
 
 def condition(latents_ZhwC: Tensor) -> Tensor:

@@ -171,6 +171,8 @@ class SeedVR2Session:
 
     def close(self) -> None:
         """Let go of the models."""
+        if self._phases is not None:
+            self._phases.close()
         self._phases = None
 
     def _adopt(self, shot: Shot, precision: str) -> None:
@@ -205,8 +207,9 @@ class SeedVR2Session:
     ) -> Iterator[Frame]:
         phases, span = self._opened(), grid.span(piece)
         with self._noting(piece, grid):
-            phases.encode(frames, state, grid, span.seen_stop)
             windows = self._windows_of(grid, piece)
+            phases.prepare_noise(grid, windows[0])
+            phases.encode(frames, state, grid, span.seen_stop)
             latents_ZhwC = phases.restore_windows(state, grid, span.owned, windows)
             if span.is_last:
                 state.tail_KhwC = None

@@ -110,3 +110,16 @@ def test_whatever_is_taken_is_a_beginning_of_what_was_put(seed: int) -> None:
         assert putter_ends > getter_ends
     if putter_ends > getter_ends + size:
         assert ended == "stopped"
+
+
+def test_a_queue_of_bytes_takes_one_item_of_any_size() -> None:
+    channel: Channel[bytes] = Channel(10, size_of=len)
+    channel.put(b"x" * 25)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(channel.put, b"y")
+        assert not second.done()
+        assert channel.get() == b"x" * 25
+        second.result(timeout=30)
+    for _ in range(9):
+        channel.put(b"z")
+    assert channel._held == 10

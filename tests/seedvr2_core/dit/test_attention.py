@@ -23,7 +23,7 @@ def attend(config: DiTConfig, video: Tensor, text: Tensor) -> tuple[Tensor, Tens
     attn = random_attention(config)
     layer = make_tables(config, LATENT, TEXT_LEN, chunk_tokens=None).layers[False]
     heads = attn.project_text(text, layer.text_rotation)
-    rows, said = attn(video, heads, layer.batches[0].runs, layer.rotations)
+    rows, said = attn(video, heads, layer.batches[0].runs, layer)
     return rows, attn.project_text_out(said, layer.window_rank_W)
 
 

@@ -13,6 +13,7 @@ from seedvr2_core.dit.memory import weight_bytes
 from seedvr2_core.dit.model import FoldedDiT, expected_keys, load_plain
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.errors import CheckpointError
+from seedvr2_core.kernels.switches import switched
 
 CONFIGS = {
     "3b": DIT_TINY_3B,
@@ -31,13 +32,15 @@ def _inputs(config: DiTConfig) -> tuple[Tensor, Tensor]:
 
 
 @EACH
+@pytest.mark.parametrize("on_cpu", [False, True], ids=["cpu path", "gpu path"])
 @pytest.mark.parametrize("timestep", [1000.0, 437.5])
-def test_folded_equals_plain(config: DiTConfig, timestep: float) -> None:
+def test_folded_equals_plain(config: DiTConfig, timestep: float, *, on_cpu: bool) -> None:
     tensors = pcg64_v1(expected_keys(config), 11)
     vid, text = _inputs(config)
     with torch.inference_mode():
         plain = load_plain(config, tensors)(vid, text, timestep)
-        folded = load_folded(config, tensors, text, timestep=timestep, dtype=torch.float32)(vid)
+        with switched(on_cpu=on_cpu):
+            folded = load_folded(config, tensors, text, timestep=timestep, dtype=torch.float32)(vid)
     torch.testing.assert_close(folded, plain, atol=2e-5, rtol=1e-5)
 
 

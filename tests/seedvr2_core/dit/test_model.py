@@ -204,7 +204,7 @@ def test_grouped_attention_equals_a_loop_over_windows(config: DiTConfig, grid: G
     with torch.inference_mode():
         want_video, want_text = _naive(attn, video, text, config, grid)
         heads = attn.project_text(text, layer.text_rotation)
-        rows, said = attn(video[order.order_N], heads, layer.batches[0].runs, layer.rotations)
+        rows, said = attn(video[order.order_N], heads, layer.batches[0].runs, layer)
         got_text = attn.project_text_out(said, layer.window_rank_W)
     torch.testing.assert_close(rows[tables.place_N[True]], want_video, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(got_text, want_text, atol=1e-5, rtol=1e-4)

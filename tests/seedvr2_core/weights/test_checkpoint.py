@@ -267,3 +267,26 @@ def test_both_names_of_one_tensor(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {**tensors("vae", dtype), **old_names(tensors("vae", dtype))}
     with pytest.raises(CheckpointError, match=r"there twice: \S+to_k.bias \(as \S+.key.bias"):
         open_checkpoint(write_safetensors(tmp_path / "x", state), "vae", layouts=tiny_layouts)
+
+
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_values_are_checked_by_the_time_the_file_is_left(tmp_path: Path, at_once: int) -> None:
+    """As on a GPU, which is not waited for after each tensor."""
+    state = tensors("dit-7b")
+    bad = sorted(state)[5]
+    state[bad].view(-1)[0] = torch.nan
+    path = write_safetensors(tmp_path / "weights.safetensors", state)
+    seen: list[str] = []
+    wanted = len(state) - sum(name.endswith(ROPE) for name in state)
+
+    def read_all() -> None:
+        with open_checkpoint(path, "dit-7b", layouts=tiny_layouts) as checkpoint:
+            checkpoint._at_once = at_once
+            for name in sorted(checkpoint):
+                seen.append(name)
+                checkpoint[name]
+
+    with pytest.raises(CheckpointError, match=f"{bad} has 1 of"):
+        read_all()
+    assert bad in seen
+    assert (len(seen) < wanted) == (at_once == 3)

@@ -13,7 +13,7 @@ import torch
 
 from seedvr2_core.engines.protocol import Commit, Reads
 from seedvr2_core.engines.seedvr2 import parking as residency
-from seedvr2_core.engines.seedvr2 import phases
+from seedvr2_core.engines.seedvr2 import sampler
 from seedvr2_core.engines.seedvr2.tiny import open_session
 from seedvr2_core.errors import InvalidRequestError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
@@ -246,13 +246,13 @@ def test_the_seed_decides_the_noise_of_each_file_frame(monkeypatch: pytest.Monke
     plan = make_plan(7, 61)
     source = make_frames(plan)
     asked: list[tuple[int, list[int]]] = []
-    noise = phases.latent_noise
+    noise = sampler.latent_noise
 
     def spy(seed: int, first_frames: Sequence[int], *args: object, **kwargs: object) -> object:
         asked.append((seed, list(first_frames)))
         return noise(seed, first_frames, *args, **kwargs)
 
-    monkeypatch.setattr(phases, "latent_noise", spy)
+    monkeypatch.setattr(sampler, "latent_noise", spy)
     result = run_whole(plan, source, 1)
     grid = make_grid(plan, 1)
     assert asked == [(5, [max(7, 4 + 4 * m) for m in w]) for w in grid.windows]

@@ -1,0 +1,122 @@
+"""The VAE's convolutions: how fast each is, with and without its bias, and what runs it.
+
+A convolution without a kernel of its own in a dtype unfolds its input, at a few hundredths of the
+speed; which ones have one differs between builds of cuDNN.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.gpu.report import LineReport
+from seedvr2_core.selfcheck.convolutions import median_seconds
+from seedvr2_core.vae.conv import LAYOUT
+
+DTYPES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv:
+    """A convolution as the VAE has it at 1080p."""
+
+    name: str
+    channels: tuple[int, int]
+    kernel: tuple[int, int, int] = (3, 3, 3)
+    stride: tuple[int, int, int] = (1, 1, 1)
+    frames: int
+    """Of the input."""
+    size: tuple[int, int]
+    """Height and width of the input."""
+
+
+CONVS = (
+    Conv(name="full size", channels=(128, 128), frames=6, size=(1104, 1920)),
+    Conv(name="full size, narrowing", channels=(256, 128), frames=6, size=(1104, 1920)),
+    Conv(name="half size", channels=(256, 256), frames=10, size=(552, 960)),
+    Conv(name="half size, narrowing", channels=(512, 256), frames=10, size=(552, 960)),
+    Conv(name="half size, widening", channels=(128, 256), frames=10, size=(552, 960)),
+    Conv(name="quarter size", channels=(512, 512), frames=18, size=(276, 480)),
+    Conv(name="latent size", channels=(512, 512), frames=10, size=(138, 240)),
+    Conv(name="shortcut", channels=(512, 256), kernel=(1, 1, 1), frames=8, size=(552, 960)),
+    Conv(name="down-sampler", channels=(128, 128), stride=(1, 2, 2), frames=6, size=(1105, 1921)),
+    Conv(name="folded up-sampler", channels=(264, 256), frames=6, size=(553, 961)),
+    Conv(name="from pixels", channels=(3, 128), frames=6, size=(1104, 1920)),
+    Conv(name="to pixels", channels=(128, 3), frames=6, size=(1104, 1920)),
+)
+CPU_SIZE, CPU_CHANNELS = (8, 12), 16
+
+
+def run(report: LineReport, device: torch.device) -> None:
+    """Twelve shapes, two dtypes, with and without bias."""
+    on_gpu = device.type == "cuda"
+    with torch.inference_mode():
+        for conv, dtype, biased in itertools.product(CONVS, DTYPES, (False, True)):
+            about: dict[str, Any] = {"dtype": str(dtype), "bias": biased}
+            try:
+                report.line(conv.name, **about, **measure(conv, dtype, device, biased=biased))
+            except RuntimeError as error:
+                report.line(conv.name, **about, error=str(error).strip().split("\n")[0][:300])
+            if on_gpu:
+                torch.cuda.empty_cache()
+
+
+def measure(
+    conv: Conv, dtype: torch.dtype, device: torch.device, *, biased: bool
+) -> dict[str, Any]:
+    """Rate, scratch memory and kernels of one convolution."""
+    on_gpu = device.type == "cuda"
+    height, width = conv.size if on_gpu else CPU_SIZE
+    inside, outside = conv.channels if on_gpu else (min(n, CPU_CHANNELS) for n in conv.channels)
+    x_BCTHW = _random((1, inside, conv.frames, height, width), dtype, device)
+    weight = _random((outside, inside, *conv.kernel), dtype, device)
+    weight = weight.div_(math.sqrt(inside * math.prod(conv.kernel)))
+    bias = torch.ones(outside, dtype=dtype, device=device) if biased else None
+    padding = (
+        0,
+        *(
+            0 if stride > 1 else side // 2
+            for side, stride in zip(conv.kernel[1:], conv.stride[1:], strict=True)
+        ),
+    )
+
+    def work() -> Tensor:
+        return F.conv3d(x_BCTHW, weight, bias, stride=conv.stride, padding=padding)
+
+    if not on_gpu:
+        return {"finite": bool(torch.isfinite(work()).all())}
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    y_BCTHW = work()
+    extra = torch.cuda.max_memory_allocated(device) - before - y_BCTHW.nbytes
+    flops = 2 * y_BCTHW.numel() * inside * math.prod(conv.kernel)
+    del y_BCTHW
+    seconds = median_seconds(work, device, warm=2, repeats=5)
+    return {
+        "milliseconds": 1000 * seconds,
+        "tflops": flops / seconds / 1e12,
+        "extra_bytes": extra,
+        "kernels": kernel_names(work, device),
+    }
+
+
+def kernel_names(work: Any, device: torch.device) -> list[str]:
+    """Kernels of a call, the longest-running first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize(device)
+    events: list[Any] = sorted(
+        profiler.key_averages(), key=lambda event: -event.self_device_time_total
+    )
+    return [event.key[:120] for event in events[:3]]
+
+
+def _random(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    x = torch.empty(size, dtype=dtype, device=device, memory_format=LAYOUT)
+    for part in x.unbind(2):
+        part.copy_(torch.randn(part.shape, device=device, dtype=torch.float32))
+    return x

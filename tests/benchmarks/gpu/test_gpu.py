@@ -1,0 +1,97 @@
+"""The one command for a GPU: it runs without one, needs few packages, and keeps what it has."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu.pieces import plain_steps
+from benchmarks.gpu.report import LineReport
+from benchmarks.gpu.sections import run_all
+from seedvr2_core.kernels.switches import Switches, switched
+
+ROOT = Path(__file__).parents[3]
+PARTS = ["device", "convs", "kernels", "attention", "golden", "piece", "switches"]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_whole_run_with_torch_numpy_and_safetensors_alone(tmp_path: Path) -> None:
+    blocked = ("av", "prefect", "pydantic", "httpx", "typer", "rich", "pytest", "imageio_ffmpeg")
+    code = f"""
+import runpy, sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+sys.argv = ["gpu", "--device", "cpu", "--out", {str(tmp_path / "out.jsonl")!r}]
+runpy.run_module("benchmarks.gpu", run_name="__main__")
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    report = lines(tmp_path / "out.jsonl")
+    assert [line["part"] for line in report if line["name"] == "done"] == PARTS
+    by_part = {part: [line for line in report if line["part"] == part] for part in PARTS}
+    assert sum("finite" in line for line in by_part["convs"]) == 12 * 2 * 2
+    parity = [line for line in by_part["kernels"] if line["name"].startswith("parity")]
+    assert all(0 <= error <= 1 for line in parity for error in line["errors"].values())
+    assert {"dit_t7_a", "a_stream_dec_t4_3x3"} <= {line["name"] for line in by_part["golden"]}
+    fast, plain = (line for line in by_part["piece"] if "per_100_frames" in line)
+    assert (fast["name"], plain["name"]) == ("fast", "plain")
+    assert {"encode", "dit", "decode", "finish"} <= set(fast["stages"])
+    assert fast["per_100_frames"]["share_of_floor"] > 0
+    tried = {line["name"] for line in by_part["switches"]}
+    assert {f"without {name}" for name in plain_steps()} <= tried
+
+
+def test_a_part_that_fails_is_told_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(report: LineReport, device: object) -> None:
+        report.line("half done", value=1)
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr("benchmarks.gpu.convs.run", fail)
+    monkeypatch.setattr("benchmarks.gpu.golden.run", lambda report, device: report.line("here"))
+    path = tmp_path / "out.jsonl"
+    with LineReport(path, began=time.perf_counter(), seconds=60) as report:
+        run_all(report, device="cpu", only="convs,golden", long=False)
+        # Each line is in the file as soon as it is measured.
+        names = [(line["part"], line["name"]) for line in lines(path)]
+    assert report.exit_code == 1
+    assert names[:3] == [("convs", "half done"), ("convs", "error"), ("convs", "done")]
+    assert ("golden", "here") in names
+
+
+def test_parts_without_time_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with LineReport(path, began=time.perf_counter() - 61, seconds=60) as report:
+        run_all(report, device="cpu", only="kernels", long=False)
+    assert report.exit_code == 0
+    assert [line["name"] for line in lines(path)] == ["left out", "done"]
+
+
+def test_plain_takes_no_step() -> None:
+    """Each switch of a step is there, and off: the first of the ways where it has several."""
+    off = plain_steps()
+    with switched(**off) as plain:
+        assert plain.frame_attention == "chunks"
+        assert plain.dit_attention == "default"
+        assert not any(value is True for name, value in off.items())
+    steps = {name for name in Switches.__dataclass_fields__ if name not in off}
+    assert steps == {"on_cpu", "triton", "interpret"}
