@@ -27,24 +27,18 @@ REFUSED = {
 FREE_COUNT = {"14": 0.25}
 """Kind -> share of frames that may be repeated pictures beside those that ffmpeg shows."""
 LEVELS = 2.0
-"""Largest mean difference of a channel, and mean absolute difference, of 255."""
+"""Largest mean difference of a picture's brightness, and of the mean of its colours, of 255."""
+CHROMA_LEVELS = 5.0
+"""The same of the colours of single pixels: ffmpeg places and interpolates chroma in another way,
+which shows at the edges of test pictures; measured when right: 4.3 (VP8)."""
 
 NOT_YET: dict[str, str] = {
-    "pts_third_nb.ts": "untimed frames",
-    "h264.vob": "untimed frames",
-    "h264.mpg": "untimed frames",
-    "ts_concat_same.ts": "joined timelines",
-    "ts_concat_overlap.ts": "joined timelines",
-    "ts_concat_jump_fwd.ts": "joined timelines",
-    "vob_concat.vob": "joined timelines",
-    "ts_concat_back.ts": "joined timelines",
     "aac_two_packets_lost.ts": "one fault drops all sound",
     "mp3_11025.avi": "one fault drops all sound",
     "ts_loss_1pct.ts": "one fault drops all sound",
     "mp2_change_small.ts": "sound that changes its format",
     "exif1.avi": "unknown side data",
     "ax__water_180_mvhevc_5frames.mov": "unknown side data",
-    "late_audio_nohdr.flv": "late streams",
     "ax__sample_rotate_and_reflect.mp4": "mirrored",
     "flip_h.mp4": "mirrored",
     "flip_v.mp4": "mirrored",
@@ -53,20 +47,8 @@ NOT_YET: dict[str, str] = {
     "clap_pal702.mov": "crop of the container",
     "pixelcrop.mkv": "crop of the container",
     "spscrop.mp4": "crop of the codec",
-    "audio_45s_first.webm": "bounded look",
-    "no_key_350.mkv": "bounded look",
-    "no_key_350.ts": "bounded look",
-    "nvop_late.mkv": "packets that show nothing",
     "dv_profile5_hvc1.mp4": "Dolby Vision 5",
     "dv_profile5_dvh1.mp4": "Dolby Vision 5",
-    "cenc.mp4": "encrypted",
-    "ns_gap6.mkv": "nanosecond clock",
-    "tc__animated.heic": "pictures",
-    "cover_unflagged.mp4": "unmarked cover",
-    "fps1500.mkv": "doubled times",
-    "vfr_empty264.avi": "guessed times",
-    "avc.avi": "guessed times",
-    "size_8001x2.mkv": "extreme shape",
 }
 """Cases that still fail, with the reason."""
 
@@ -91,12 +73,12 @@ def params() -> list:
 def test_a_case_comes_out_right(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_case_pictures(monkeypatch)
     if case.kind in REFUSED:
         with pytest.raises((InvalidVideoError, PlanError), match=REFUSED[case.kind]):
             make_video(case.path, tmp_path)
         assert not list(tmp_path.iterdir())
         return
+    use_case_pictures(monkeypatch)
     made = make_video(case.path, tmp_path)
     info = made.plan.video
     times = times_of(made.output)
@@ -119,6 +101,8 @@ def test_a_case_comes_out_right(
         size = (made.plan.width, made.plan.height)
         wanted = pictures(case.path, info.stream_index, chosen, size)
         got = pictures(made.output, 0, chosen, size)
-        bias = np.abs((wanted - got).mean(axis=(1, 2))).max()
-        assert bias <= LEVELS
-        assert np.abs(wanted - got).mean() <= 2 * LEVELS
+        for ours, theirs, most in zip(
+            got, wanted, (LEVELS, CHROMA_LEVELS, CHROMA_LEVELS), strict=True
+        ):
+            assert np.abs((ours - theirs).mean(axis=1)).max() <= LEVELS
+            assert np.abs(ours - theirs).mean(axis=1).max() <= most

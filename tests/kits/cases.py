@@ -125,19 +125,21 @@ def sound_of(path: Path) -> list[float]:
     return seconds
 
 
-def pictures(path: Path, index: int, chosen: list[int], size: tuple[int, int]) -> np.ndarray:
-    """(T, H, W, 3) float: frames by number as ffmpeg shows them, scaled by its Lanczos filter."""
+def pictures(path: Path, index: int, chosen: list[int], size: tuple[int, int]) -> list[np.ndarray]:
+    """Y, U and V planes, (T, pixels) float each, of frames as ffmpeg shows them, by number.
+
+    They are scaled in R'G'B' by ffmpeg's Lanczos filter and become BT.709, as the output is.
+    """
     width, height = size
     wanted = "+".join(rf"eq(n\,{number})" for number in chosen)
-    flags = "lanczos+accurate_rnd+full_chroma_int"
+    exact = "accurate_rnd+full_chroma_int"
+    scaled = f"scale={width}:{height}:flags=lanczos+{exact},format=gbrp"
+    coded = f"scale=out_color_matrix=bt709:out_range=tv:flags=area+{exact},format=yuv420p"
     raw = ffmpeg(
         *["-analyzeduration", "100M", "-probesize", "50M", "-i", path, "-map", f"0:{index}"],
-        *[
-            "-fps_mode",
-            "passthrough",
-            "-vf",
-            f"select={wanted},scale={width}:{height}:flags={flags}",
-        ],
-        *["-pix_fmt", "rgb24", "-f", "rawvideo", "-"],
+        *["-fps_mode", "passthrough", "-vf", f"select={wanted},{scaled},{coded}"],
+        *["-f", "rawvideo", "-"],
     )
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3).astype(np.float64)
+    frames = np.frombuffer(raw, np.uint8).astype(np.float64).reshape(len(chosen), -1)
+    ends = (width * height, width * height * 5 // 4)
+    return np.split(frames, ends, axis=1)
