@@ -11,6 +11,7 @@ from fractions import Fraction
 from seedvr2_core.config import DIT_CONFIGS, PIXEL_VERSION, VAE_CONFIGS, EngineSpec, find_engine
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.planning.advice import what_fits
+from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.cutting import plan_segments, shots_between
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 from seedvr2_core.planning.plan import (
@@ -30,6 +31,8 @@ from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
 
 KEYINT_SECONDS = 5
 """Longest time between two key frames of the output."""
+MAX_KEYINT = 100_000
+"""Frames; a clip that claims a million frames a second has a key frame more often."""
 X264_THREADS = 8
 """A fixed number, because x264's output depends on it."""
 BT709, UNSPECIFIED = 1, 2
@@ -55,8 +58,9 @@ def build_plan(
         rates: how fast this machine is; None: as the tables in `timing.py` have it.
 
     Raises:
-        PlanError: the windows cannot be planned, or the colour correction needs a whole shot at
-            once and a shot has more than one window.
+        PlanError: the windows cannot be planned, the colour correction needs a whole shot at once
+            and a shot has more than one window, the output would be larger than the encoder takes,
+            or mp4 cannot hold the times of the frames.
         ResourceError: an engine with latents does not fit into the device's free memory; the
             message says what fits, which has been tried.
     """
@@ -83,6 +87,7 @@ def _build(
 ) -> Plan:
     """Plan a job as `build_plan` does; its ResourceError gives no advice."""
     spec = find_engine(options.engine.name)
+    video, clock_note = fit_clock(video)
     width, height = target_size(video, options.resolution)
     encoder = _encoder_settings(video, width, height, options)
     shots = shots_between(cuts, video.num_frames)
@@ -117,6 +122,7 @@ def _build(
         frame_seconds=frame,
         notes=(
             *video.warnings,
+            *([clock_note] if clock_note else []),
             *options.notes,
             *_size_notes(video, width, height, options.resolution),
         ),
@@ -190,7 +196,7 @@ def _encoder_settings(
         height=height,
         time_base=video.time_base,
         rate=video.nominal_rate,
-        keyint=max(1, math.ceil(rate * KEYINT_SECONDS)),
+        keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
         threads=X264_THREADS,
         color=ColorInfo(
             full_range=False,

@@ -29,6 +29,8 @@ BUDGET_NAMES: Mapping[str, str] = dict(zip(SHORT_SIDES_PX, BUDGETS_PX, strict=Tr
 """The budget that a 16:9 picture has with each of these: what runs one can run the other."""
 MAX_BUDGETS = 4
 """Times the budget that a picture may have whose shorter side is given."""
+MAX_SIDE_PX = 16_384
+"""Longest side of a picture that the encoder takes (x264)."""
 OUTPUT_ENDINGS = (".mp4",)
 """Endings of the files that we write; another one would promise another container."""
 
@@ -61,7 +63,8 @@ def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:
     number of pixels, or so that its shorter side has the length that the resolution names.
 
     Raises:
-        PlanError: the picture is so wide or high that its shorter side would make it too large.
+        PlanError: the picture is so wide or high that its shorter side would make it too large,
+            or its longer one is longer than the encoder takes.
     """
     return size_for(*info.display_size, resolution)
 
@@ -79,6 +82,11 @@ def size_for(width: int | Fraction, height: int | Fraction, resolution: str) -> 
         raise PlanError(
             f"resolution {resolution} would make this picture {size[0]}x{size[1]}, more than "
             f"{MAX_BUDGETS} times the pixels of {budget}; use {budget}"
+        )
+    if max(size) > MAX_SIDE_PX:
+        raise PlanError(
+            f"resolution {resolution} would make this picture {size[0]}x{size[1]}; its sides may "
+            f"have {MAX_SIDE_PX} pixels, which is the most that the encoder takes"
         )
     return size
 

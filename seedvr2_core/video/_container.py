@@ -7,7 +7,7 @@ cannot make it read another file or URL.
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar, cast
@@ -23,17 +23,24 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
+from seedvr2_core.video._reasons import HEAD_BYTES, refuse_pictures, why_not_opened
+from seedvr2_core.video.info import Timeline
 
 S = TypeVar("S", bound=Stream)
 
 CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,mxf,nut,ivf,yuv4mpegpipe"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,apng,mxf,nut,ivf,"
+    "yuv4mpegpipe,dv,rm,wtv,h264,hevc,mpegvideo,m4v"
 )
 """FFmpeg demuxers a source may use."""
 
+_AS_IT_IS = Timeline()
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
 _BUFFER_BYTES = 2**16
-_HEAD_BYTES = 4096
+_LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
+"""How FLV and MPEG-PS begin. Their headers need not name all streams, so more is looked at."""
+_LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
+"""Bytes and microseconds; 5 MB and some seconds where nothing is said."""
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
@@ -56,10 +63,14 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
     with _opened(path, on_bytes) as file:
         if not file.num_bytes:
             raise InvalidVideoError(f"{path.name}: the file is empty (0 bytes), a video is needed")
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        refuse_pictures(path.name, head)
+        late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
         try:
-            container = open_container(file, options=_OPEN_OPTIONS)
+            container = open_container(file, options={**_OPEN_OPTIONS, **late})
         except (av.error.FFmpegError, ValueError) as error:
-            raise InvalidVideoError(f"{path.name}: {_reason(path, error)}") from error
+            raise InvalidVideoError(f"{path.name}: {why_not_opened(path, error)}") from error
         with container:
             yield container
         if file.failed:  # and a demuxer has swallowed it
@@ -97,49 +108,29 @@ def _opened(path: Path, on_bytes: OnBytes) -> FileReader:
         raise FileReadError(f"{path.name}: it cannot be opened ({error.strerror})") from error
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be opened, from its first bytes."""
-    if isinstance(error, MemoryError):
-        return "to open it takes more memory than there is; its index is damaged or huge"
-    with FileReader(path) as file:
-        head = file.read(_HEAD_BYTES)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"#EXTM3U"):
-        return "this is an HLS playlist, not a video; give the video file itself"
-    if text.startswith(b"ffconcat"):
-        return "this is an FFmpeg concat script, not a video; give the video file itself"
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return "the MP4 index (moov) is missing or broken; the file is probably cut off"
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "the Matroska/WebM headers are incomplete; the file is probably cut off"
-    if _is_text(head):
-        return "this is text, not a video"
-    return f"this is not a video in a known container ({error.__class__.__name__})"
-
-
-def _is_text(head: bytes) -> bool:
-    """Whether the bytes look like text: no NUL, decodable, hardly any control characters."""
-    if b"\0" in head:
-        return False
-    text = head.decode("utf-8", errors="replace")
-    strange = sum(char == "\ufffd" or (char < " " and char not in "\t\r\n\f") for char in text)
-    return strange * 50 <= len(text)
-
-
 def is_cover(stream: Stream) -> bool:
     """Whether a video stream is an attached picture (cover art), not a video."""
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
-def main_video(container: InputContainer, path: Path) -> VideoStream:
+def main_video(
+    container: InputContainer, path: Path, *, stills: Collection[int] = ()
+) -> VideoStream:
     """The video stream to restore: the default one, else the first; never a cover picture.
+
+    A stream whose header says that it has one picture is taken for a cover where there is another.
+
+    Args:
+        container: open.
+        path: of the file.
+        stills: indices of streams that are known to be covers, though nothing marks them.
 
     Raises:
         InvalidVideoError: there is none.
         UnsupportedFormatError: its pictures are too large.
     """
     videos = list(container.streams.video)
-    real = [stream for stream in videos if not is_cover(stream)]
+    real = [s for s in videos if not is_cover(s) and s.index not in stills]
     if not real:
         what = "only a cover picture, no video" if videos else "no video stream"
         raise InvalidVideoError(f"{path.name}: the file holds {what}; a video stream is needed")
@@ -147,10 +138,25 @@ def main_video(container: InputContainer, path: Path) -> VideoStream:
     decodable = [stream for stream in real if stream.codec_context is not None]
     if not decodable:
         raise InvalidVideoError(f"{path.name}: no decoder is known for its video stream")
-    marked = [stream for stream in decodable if stream.disposition & Disposition.default]
-    chosen = (marked or decodable)[0]
+    films = [stream for stream in decodable if stream.frames != 1] or decodable
+    marked = [stream for stream in films if stream.disposition & Disposition.default]
+    chosen = (marked or films)[0]
     _check_size(chosen, path)
     return chosen
+
+
+def video_of(container: InputContainer, path: Path, index: int) -> VideoStream:
+    """The video stream with this index, which `main_video` has chosen.
+
+    Raises:
+        InvalidVideoError: the file has no such stream any more.
+        UnsupportedFormatError: its pictures are too large.
+    """
+    stream = container.streams[index] if index < len(container.streams) else None
+    if not isinstance(stream, VideoStream):
+        raise InvalidVideoError(f"{path.name}: its stream {index} is no video; has it changed?")
+    _check_size(stream, path)
+    return stream
 
 
 def _check_size(stream: VideoStream, path: Path) -> None:
@@ -167,17 +173,43 @@ def _check_size(stream: VideoStream, path: Path) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def demux_all(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
+def demux_all(
+    container: InputContainer, *streams: S, timeline: Timeline = _AS_IT_IS
+) -> "Iterator[Packet[S]]":
     """Every packet of the streams (all if none given), in file order, without flush packets.
 
     Where the file is cut off or damaged, the iteration ends without an error.
 
+    Args:
+        container: before its first packet.
+        streams: of that container.
+        timeline: moves the packets' times.
+
     Raises:
         FileReadError: the machine failed to read the file.
     """
-    for packet in _packets(container, *streams):
-        if packet.size or packet.pts is not None or packet.dts is not None:
+    for packet in _moved(_packets(container, *streams), timeline):
+        if _is_there(packet):
             yield packet
+
+
+def _is_there(packet: "Packet[S]") -> bool:
+    """Whether it is a packet of the file, not one that makes a decoder give its last frames."""
+    return bool(packet.size) or packet.pts is not None or packet.dts is not None
+
+
+def _moved(packets: "Iterator[Packet[S]]", timeline: Timeline) -> "Iterator[Packet[S]]":
+    """The packets at the times that a timeline gives them."""
+    if not timeline.shifts:
+        yield from packets
+        return
+    added = {shift.stream: timeline.seconds(shift.stream) for shift in timeline.shifts}
+    for packet in packets:
+        if packet.stream_index in added and _is_there(packet):
+            ticks = round(next(added[packet.stream_index]) / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        yield packet
 
 
 def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
@@ -189,6 +221,8 @@ def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
     while True:
         try:
             packet = next(packets, None)
+        except IndexError:
+            return  # at the file's end PyAV trips over a stream that appeared after the start
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
@@ -232,7 +266,8 @@ def decode_pictures(
     stream: VideoStream,
     *,
     from_key: bool = False,
-    most_packets: int | None = None,
+    skip: int = 0,
+    timeline: Timeline = _AS_IT_IS,
 ) -> Iterator[VideoFrame]:
     """Pictures of a stream in presentation order; packets that cannot be decoded are passed over.
 
@@ -241,17 +276,20 @@ def decode_pictures(
         stream: of that container.
         from_key: after a seek: begin at the first key packet and leave out pictures that are
             presented before it (they may depend on pictures that were not read).
-        most_packets: stop after so many packets; None reads to the end.
+        skip: packets that are read and not decoded.
+        timeline: moves the pictures' times; only from the file's start.
     """
     earliest: int | None = None
-    for packet in itertools.islice(_packets(container, stream), most_packets):
+    for packet in itertools.islice(_moved(_packets(container, stream), timeline), skip, None):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
                 continue
             earliest = packet.pts
         try:
             pictures = packet.decode()
-        except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError):
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
             continue
         for picture in pictures:
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):

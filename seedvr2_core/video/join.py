@@ -283,7 +283,7 @@ class _Joining:
             return
         streams = [source.streams[index] for index in carriers]
         counts: Counter[int] = Counter()
-        for packet in demux_all(source, *streams):
+        for packet in demux_all(source, *streams, timeline=self.info.timeline):
             counts[packet.stream_index] += 1
             yield from _timed(carriers[packet.stream_index].feed(packet))
         self._check_counts(counts, carriers)

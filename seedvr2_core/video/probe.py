@@ -3,24 +3,19 @@
 `sniff_video` is the cheap check before a job begins, `probe_video` reads the whole file.
 """
 
-import bisect
 import itertools
-import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
@@ -30,21 +25,50 @@ from seedvr2_core.video._container import (
     demux_all,
     main_video,
     open_source,
-    thread_kind,
     time_base_of,
+    video_of,
 )
-from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
-from seedvr2_core.video._mp4_index import check_index, too_many_frames
+from seedvr2_core.video._mp4_index import check_index
 from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
+from seedvr2_core.video._reasons import encrypted, looks_encrypted
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
+from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
+from seedvr2_core.video.probing.times import (
+    frame_times,
+    last_duration,
+    named_rate,
+    nominal_rate,
+)
 
-_SNIFF_PACKETS = 2000
-_SNIFF_DECODED_PACKETS = 300
+_SNIFF_READS = 2**12
+"""Reads (of 64 KiB) at the door to find a picture; where none is found then, the probe decides."""
 _LOOK_PICTURES = 16
 """Pictures decoded to see their format and whether the packets' times can be believed."""
-_UNTIMED_CONTAINERS = ("avi", "asf")
-_VP8_SHOWN = 0x10
-"""Bit of a VP8 packet's first byte: the frame is shown (others only serve as references)."""
+_FAR_SECONDS = 10
+"""A file whose streams all begin later than this begins at its first picture or sound instead:
+nobody waits for hours because a camera's clock counts from midnight."""
+
+
+class _EnoughError(Exception):
+    """So much was read at the door that the probe decides."""
+
+
+class _Enough:
+    """Ends the look at the door after so many reads."""
+
+    def __init__(self) -> None:
+        self._reads = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._reads += 1
+        if self.reached:
+            raise _EnoughError
+
+    @property
+    def reached(self) -> bool:
+        """Whether it has ended; libav may take that for the file's end."""
+        return self._reads > _SNIFF_READS
 
 
 def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | None = None) -> None:
@@ -56,28 +80,33 @@ def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | No
         max_frames: a video with a longer index is refused; None: any is taken.
 
     Raises:
-        InvalidVideoError: not a video, cut off before the first frame, no video stream, or cut off
-            by what its index says.
+        InvalidVideoError: not a video, cut off before the first frame, no video stream, encrypted,
+            or cut off by what its index says.
         UnsupportedFormatError: a kind of video that is refused, or too long.
     """
     check_index(path, max_frames)
     with open_source(path) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
+        refuse_encrypted(path, stream)
         promise = promise_of(container, stream, path)
-        packets = itertools.islice(demux_all(container), _SNIFF_PACKETS)
-        if not any(packet.stream_index == stream.index and packet.size for packet in packets):
-            raise _no_frames(path)
-        ending = by_index(promise, stream.average_rate or Fraction(25))
-        if ending.refused and not allow_damaged:
-            raise ends_early(path.name, ending.sentence)
-    # The pictures' own tags win over the container's, so one has to be decoded.
-    with open_source(path) as container:
-        stream = main_video(container, path)
-        pictures = decode_pictures(container, stream, most_packets=_SNIFF_DECODED_PACKETS)
-        first = next(pictures, None)
-        if first is None:
-            raise _undecodable(path)
+        ending = by_index(promise, named_rate(stream))
+    if promise.frames and not promise.frames_there:
+        raise no_frames(path)
+    if ending.refused and not allow_damaged:
+        raise ends_early(path.name, ending.sentence)
+    enough = _Enough()
+    try:
+        # The pictures' own tags win over the container's, so one has to be decoded.
+        with open_source(path, on_bytes=enough) as container:
+            stream = main_video(container, path)
+            index = stream.index
+            first = next(decode_pictures(container, stream), None)
+        if first is None and not enough.reached:
+            raise _undecodable(path, index)
+    except _EnoughError:
+        return
+    if first is not None:
         refuse_unsupported(path.name, frame_tags(first))
 
 
@@ -101,126 +130,53 @@ def probe_video(
         max_seconds: the same for the time from the first to the last frame.
 
     Raises:
-        InvalidVideoError: not a video, cut off before the first frame, or no video stream.
+        InvalidVideoError: not a video, cut off before the first frame, encrypted, or no video
+            stream.
         UnsupportedFormatError: a kind of video that is refused (HDR, BT.2020), or too long.
         FileReadError: the machine failed to read the file.
     """
     on_bytes = partial(beat, "probe")
     check_index(path, max_frames)
-    with open_source(path, on_bytes=on_bytes) as container:
-        stream = main_video(container, path)
-        refuse_unsupported(path.name, tags(stream.codec_context))
-        scan = _scan(container, stream, path, _Most(path, stream, max_frames, max_seconds))
-        zero = container_zero(container)
-    if not scan.times and not scan.untimed:
-        raise _no_frames(path)
-    return _describe(path, scan, zero, on_bytes)
+    scan = scan_file(path, Most(path, max_frames, max_seconds), on_bytes)
+    if not scan.num_packets:
+        raise no_frames(path)
+    return _describe(path, scan, on_bytes)
 
 
-def _no_frames(path: Path) -> InvalidVideoError:
-    return InvalidVideoError(
-        f"{path.name}: the video stream has no frames; the file is empty or cut off"
-    )
-
-
-def _undecodable(path: Path) -> InvalidVideoError:
+def _undecodable(path: Path, index: int) -> InvalidVideoError:
+    """The error for a video of which no picture can be decoded: it says why where that shows."""
+    if looks_encrypted(path):
+        return encrypted(path.name)
+    with open_source(path) as container:
+        stream = video_of(container, path, index)
+        packets = [packet for packet in demux_all(container, stream) if packet.size]
+        if any(packet.has_sidedata("encryption_info") for packet in packets):
+            return encrypted(path.name)
+    if not packets:
+        return no_frames(path)
     return InvalidVideoError(
         f"{path.name}: none of the video's frames can be decoded; the file is damaged"
     )
 
 
-@dataclass(slots=True)
-class _Scan:
-    """What demuxing found; times in the video stream's ticks, raw."""
-
-    times: list[int] = field(default_factory=list)
-    first_time: int = 2**63
-    last_time: int = -(2**63)
-    last_duration: int = 0
-    untimed: int = 0
-    """Video packets without a pts."""
-    corrupt: int = 0
-    guessed: bool = False
-    """The container holds no presentation times; the demuxer guesses them from the order."""
-    counts: Counter[int] = field(default_factory=Counter)
-    promise: Promise = field(default_factory=Promise)
-    """What the file says about its end."""
-    extent: Extent = field(default_factory=Extent)
-
-    def add(self, packet: "Packet[Stream]") -> None:
-        """Count a packet of the video that is presented."""
-        self.corrupt += packet.is_corrupt
-        if packet.pts is None:
-            self.untimed += 1
-            return
-        self.times.append(packet.pts)
-        self.first_time = min(self.first_time, packet.pts)
-        if packet.pts > self.last_time:
-            self.last_time, self.last_duration = packet.pts, packet.duration or 0
-
-
-class _Most:
-    """The longest video that is taken."""
-
-    def __init__(
-        self, path: Path, stream: VideoStream, max_frames: int | None, max_seconds: float | None
-    ) -> None:
-        self._name = path.name
-        self._frames = max_frames
-        self._seconds = max_seconds
-        self._ticks = None if max_seconds is None else max_seconds / time_base_of(stream)
-
-    def check(self, num_frames: int, ticks: int = 0) -> None:
-        """Refuse a video that is known to have so many frames, and to last so long.
-
-        Raises:
-            UnsupportedFormatError: that is too much.
-        """
-        if self._frames is not None and num_frames > self._frames:
-            raise too_many_frames(self._name, self._frames)
-        if self._ticks is not None and ticks > self._ticks:
-            raise UnsupportedFormatError(
-                f"{self._name}: the video lasts longer than {self._seconds:g} s, the most that is "
-                "taken here (SEEDVR2_MAX_VIDEO_SECONDS); cut it into parts"
-            )
-
-
-def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Most) -> _Scan:
-    """Demux the whole file."""
-    most.check(len(stream.index_entries))
-    scan = _Scan(promise=promise_of(container, stream, path))
-    unordered = container.format.name in _UNTIMED_CONTAINERS
-    scan.guessed = unordered and stream.codec_context.has_b_frames
-    vp8 = stream.codec_context.codec.canonical_name == "vp8"
-    for packet in demux_all(container):
-        scan.counts[packet.stream_index] += 1
-        scan.extent.add(packet)
-        if packet.stream_index != stream.index or packet.is_discard or not packet.size:
-            continue
-        if vp8 and not bytes(packet)[0] & _VP8_SHOWN:
-            continue
-        scan.add(packet)
-        most.check(len(scan.times) + scan.untimed, scan.last_time - scan.first_time)
-    scan.times.sort()
-    return scan
-
-
-def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> VideoInfo:
+def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
     """Decode the first pictures and describe the source."""
     with open_source(path, on_bytes=on_bytes) as container:
-        stream = main_video(container, path)
+        stream = video_of(container, path, scan.stream)
         first, looked_at = _first_pictures(container, stream)
         if first is None:
-            raise _undecodable(path)
+            raise _undecodable(path, scan.stream)
         refuse_unsupported(path.name, frame_tags(first))
-        time_base = time_base_of(stream)
-        rate = _nominal_rate(stream, scan.times, time_base)
-        warnings = picture_warnings(first, stream)
-        frames = _frame_times(path, looked_at, scan, rate * time_base, on_bytes)
-        zero = min(zero, frames.times[0] * time_base)
+        raw_base = time_base_of(stream)
+        usual = nominal_rate(stream, scan.times, raw_base)
+        rate = named_rate(stream) if scan.untimed else usual
+        frames = frame_times(path, looked_at, scan, 1 / (rate * raw_base), on_bytes)
+        time_base = raw_base / frames.finer
+        rate = nominal_rate(stream, frames.times, time_base) if scan.untimed else usual
+        zero = _zero(container, scan, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
         turn, turn_warnings = rotation(first)
-        ending = _ending(scan, stream, frames.times, rate)
+        ending = _ending(scan, frames.times, time_base, rate)
         return VideoInfo(
             format_name=container.format.name,
             size_bytes=path.stat().st_size,
@@ -240,14 +196,36 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             ),
             time_base=time_base.as_integer_ratio(),
             pts=tuple(time - zero_ticks for time in frames.times),
-            last_duration=_last_duration(scan, frames.times, rate, time_base),
+            last_duration=last_duration(scan, frames, rate, time_base),
             nominal_rate=rate.as_integer_ratio(),
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
-            warnings=(*warnings, *turn_warnings, *frames.warnings, *_damage(scan, ending)),
+            timeline=scan.timeline,
+            warnings=(
+                *picture_warnings(first, stream),
+                *turn_warnings,
+                *frames.warnings,
+                *_told(scan, ending, zero, container),
+            ),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",
         )
+
+
+def _zero(container: InputContainer, scan: Scan, first_shown: Fraction) -> Fraction:
+    """The time, in exact seconds, that becomes 0 in the output.
+
+    Broadcast containers count from anywhere, the others from 0; but where nothing happens for long
+    after that, it is the first picture or the first sound.
+    """
+    zero = min(container_zero(container), first_shown)
+    sounds = [
+        scan.extent.starts[stream.index]
+        for stream in container.streams.audio
+        if stream.index in scan.extent.starts
+    ]
+    earliest = min([first_shown, *sounds])
+    return earliest if earliest - zero > _FAR_SECONDS else zero
 
 
 def _first_pictures(
@@ -265,114 +243,30 @@ def _first_pictures(
     return first, times
 
 
-@dataclass(frozen=True, slots=True)
-class _FrameTimes:
-    """When all presented frames are shown."""
-
-    times: list[int]
-    """Strictly rising, raw (not yet counted from the container's zero)."""
-    seekable: bool
-    warnings: tuple[str, ...]
-
-
-def _frame_times(
-    path: Path,
-    looked_at: Sequence[int | None],
-    scan: _Scan,
-    ticks_rate: Fraction,
-    on_bytes: OnBytes,
-) -> _FrameTimes:
-    """Times of the frames: from the packets if these can be believed, otherwise by decoding.
-
-    Args:
-        path: the source.
-        looked_at: times of the first pictures that the decoder gives.
-        scan: of the packets.
-        ticks_rate: nominal frames per tick.
-        on_bytes: called while the file is read and decoded.
-    """
-    times = scan.times
-    damaged = bool(scan.corrupt)
-    if damaged or scan.guessed or scan.untimed or any(a == b for a, b in itertools.pairwise(times)):
-        return _decoded_times(path, scan, ticks_rate, on_bytes)
-    # Packets are believed if the first decoded pictures have the same times. Frames at the start
-    # that depend on a key frame outside the file are never decoded; they are left out.
-    lost = 0 if looked_at[0] is None else bisect.bisect_left(times, looked_at[0])
-    if list(looked_at) != times[lost : lost + len(looked_at)]:
-        return _decoded_times(path, scan, ticks_rate, on_bytes)
-    if not lost:
-        return _FrameTimes(times, True, ())
-    note = f"{lost} frames at the start have no key frame before them and cannot be shown"
-    return _FrameTimes(times[lost:], True, (note,))
-
-
-def _decoded_times(path: Path, scan: _Scan, ticks_rate: Fraction, on_bytes: OnBytes) -> _FrameTimes:
-    """Times from decoding the whole file, where a packet is not always one timed frame."""
-    decoded: list[int | None] = []
-    with open_source(path, on_bytes=on_bytes) as container:
-        stream = main_video(container, path)
-        # Frame threads lose pictures after a broken packet at the end (see reader.py).
-        stream.thread_type = "SLICE" if scan.corrupt else thread_kind(stream)
-        for picture in decode_pictures(container, stream):
-            decoded.append(picture.pts)
-            on_bytes(len(decoded), 0)
-    known = [time for time in decoded if time is not None]
-    if len(known) == len(decoded) and all(a < b for a, b in itertools.pairwise(known)):
-        return _FrameTimes(known, True, ())
-    times = scan.times if len(scan.times) == len(decoded) else sorted(known)
-    if len(times) != len(decoded) or any(a == b for a, b in itertools.pairwise(times)):
-        times = _made_strict(times, len(decoded), 1 / ticks_rate)
-    note = "the file's frame times are incomplete or repeated; they were mended in frame order"
-    return _FrameTimes(times, False, (note,))
-
-
-def _made_strict(times: Sequence[int], count: int, nominal_ticks: Fraction) -> list[int]:
-    """`count` strictly rising times that stay as near as can be to the given rising ones."""
-    if len(times) != count:
-        start = times[0] if times else 0
-        step = max(nominal_ticks, Fraction(1))
-        return [start + round(i * step) for i in range(count)]
-    strict: list[int] = []
-    for time in times:
-        strict.append(time if not strict else max(time, strict[-1] + 1))
-    return strict
-
-
-def _ending(scan: _Scan, stream: VideoStream, times: Sequence[int], rate: Fraction) -> Ending:
+def _ending(scan: Scan, times: Sequence[int], time_base: Fraction, rate: Fraction) -> Ending:
     """Whether the file ends before it says that it does."""
-    time_base = time_base_of(stream)
     seconds = [time * time_base for time in times]
-    return ending_of(scan.promise, scan.extent, stream.index, seconds, rate)
+    return ending_of(scan.promise, scan.extent, scan.stream, seconds, rate)
 
 
-def _damage(scan: _Scan, ending: Ending) -> tuple[str, ...]:
-    """Warnings if the demuxer found damaged packets or the file ends early."""
-    told = (ending.sentence,) if ending.sentence else ()
-    if not scan.corrupt:
-        return told
-    return (f"{scan.corrupt} packets of the video are damaged or cut off", *told)
-
-
-def _nominal_rate(stream: VideoStream, times: Sequence[int], time_base: Fraction) -> Fraction:
-    """The header's frame rate if it is within a factor of 1.5 of the times' rate, else theirs."""
-    steps = [b - a for a, b in itertools.pairwise(times) if b > a]
-    named = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate]
-    if not steps:
-        return named[0] if named else Fraction(25)
-    measured = 1 / (Fraction(statistics.median(steps)) * time_base)
-    for rate in named:
-        if Fraction(2, 3) <= rate / measured <= Fraction(3, 2):
-            return rate
-    return measured.limit_denominator(1001) or Fraction(1, 1001)
-
-
-def _last_duration(scan: _Scan, times: Sequence[int], rate: Fraction, time_base: Fraction) -> int:
-    """How many ticks the last frame is shown: as its packet says, else as the others are."""
-    if scan.last_duration > 0:
-        return scan.last_duration
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    usual = statistics.median(steps) if steps else 1 / (rate * time_base)
-    return max(1, round(usual))
+def _told(scan: Scan, ending: Ending, zero: Fraction, container: InputContainer) -> list[str]:
+    """Warnings about the file: damaged packets, its end, its parts and its clock."""
+    told: list[str] = []
+    if scan.corrupt:
+        told.append(f"{scan.corrupt} packets of the video are damaged or cut off")
+    if ending.sentence:
+        told.append(ending.sentence)
+    parts = sum(shift.stream == scan.stream for shift in scan.timeline.shifts)
+    if parts:
+        told.append(
+            f"the file was joined from {parts + 1} parts that each have a clock of their own; they "
+            "were put behind each other"
+        )
+    elif scan.timeline.shifts:
+        told.append("the clock of a sound or text track begins anew; it goes on where it was")
+    if abs(zero - container_zero(container)) > _FAR_SECONDS:
+        told.append(f"the file's clock begins at {float(zero):.0f} s; the output's begins at 0")
+    return told
 
 
 def _other_streams(

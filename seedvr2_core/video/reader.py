@@ -22,7 +22,13 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
-from seedvr2_core.video._container import decode_pictures, open_source, thread_kind
+from seedvr2_core.video._container import (
+    decode_pictures,
+    demux_all,
+    open_source,
+    thread_kind,
+    time_base_of,
+)
 from seedvr2_core.video.info import VideoInfo
 
 _log = logging.getLogger(__name__)
@@ -185,30 +191,76 @@ def _decoded_near(
         with open_source(path, on_bytes=on_bytes) as container:
             yield from enumerate(decode_pictures(container, _video(container, info, threads)))
         return
-    for target in _targets(info, start):
+    if info.timeline.shifts:
+        yield from _decoded_after_walk(path, info, start, on_bytes, threads=threads)
+        return
+    for seconds in _earlier(info, start):
         with open_source(path, on_bytes=on_bytes) as container:
             stream = _video(container, info, threads)
-            if target is not None and not _seek(container, stream, target):
+            clock = _Clock(info, stream)
+            if seconds is not None and not _seek(container, stream, clock.raw(start, seconds)):
                 continue
-            pictures = decode_pictures(container, stream, from_key=target is not None)
-            indexed = _indexed(pictures, info)
+            pictures = decode_pictures(container, stream, from_key=seconds is not None)
+            indexed = _indexed(pictures, info, clock)
             first = next(indexed, None)
-            if first is None or (target is not None and first[0] > start):
+            if first is None or (seconds is not None and first[0] > start):
                 continue
             yield first
             yield from indexed
             return
 
 
-def _targets(info: VideoInfo, start: int) -> Iterator[int | None]:
-    """Raw times to seek to, attempt by attempt; None = do not seek, decode from the start."""
-    time_base = Fraction(*info.time_base)
-    zero = round(Fraction(*info.zero_offset) / time_base)
+def _decoded_after_walk(
+    path: Path, info: VideoInfo, start: int, on_bytes: OnBytes, *, threads: str
+) -> Iterator[tuple[int, VideoFrame]]:
+    """As `_decoded_near`, in a file that cannot be asked for a time, because it has some twice.
+
+    Its packets are read from the start, and decoded from the key frame on that is needed.
+    """
+    skip = 0
+    with open_source(path, on_bytes=on_bytes) as container:
+        stream = _video(container, info, threads)
+        wanted = _Clock(info, stream).raw(start, _EARLIER_SECONDS[1])
+        packets = demux_all(container, stream, timeline=info.timeline)
+        for number, packet in enumerate(packets):
+            if packet.is_keyframe and packet.pts is not None and packet.pts <= wanted:
+                skip = number
+    with open_source(path, on_bytes=on_bytes) as container:
+        stream = _video(container, info, threads)
+        pictures = decode_pictures(
+            container, stream, from_key=skip > 0, skip=skip, timeline=info.timeline
+        )
+        yield from _indexed(pictures, info, _Clock(info, stream))
+
+
+class _Clock:
+    """Between the times of the stream, which are in its own ticks, and those of the frames."""
+
+    def __init__(self, info: VideoInfo, stream: VideoStream) -> None:
+        self._info = info
+        base = time_base_of(stream)
+        self._zero = round(Fraction(*info.zero_offset) / base)
+        self._scale = base / Fraction(*info.time_base)
+        self._base = base
+
+    def time(self, raw: int) -> int:
+        """The time of a frame that the decoder gives this time."""
+        return round((raw - self._zero) * self._scale)
+
+    def raw(self, index: int, seconds: int) -> int:
+        """The stream's own time, so many seconds before a frame."""
+        return round(self._info.pts[index] / self._scale - seconds / self._base) + self._zero
+
+
+def _earlier(info: VideoInfo, start: int) -> Iterator[int | None]:
+    """Seconds before the wanted frame to seek to, attempt by attempt; None = decode from the start.
+
+    Nobody seeks to before the first frame.
+    """
     for seconds in _EARLIER_SECONDS:
-        target = info.pts[start] - round(seconds / time_base)
-        if target <= info.pts[0]:
+        if info.pts[start] - seconds / Fraction(*info.time_base) <= info.pts[0]:
             break
-        yield target + zero
+        yield seconds
     yield None
 
 
@@ -229,14 +281,15 @@ def _video(container: InputContainer, info: VideoInfo, threads: str) -> VideoStr
     return stream
 
 
-def _indexed(pictures: Iterator[VideoFrame], info: VideoInfo) -> Iterator[tuple[int, VideoFrame]]:
+def _indexed(
+    pictures: Iterator[VideoFrame], info: VideoInfo, clock: _Clock
+) -> Iterator[tuple[int, VideoFrame]]:
     """Give pictures their frame index by time; those that are no presented frame are left out."""
-    zero = round(Fraction(*info.zero_offset) / Fraction(*info.time_base))
     last = _UNMATCHED
     for picture in pictures:
         if picture.pts is None:
             continue
-        time = picture.pts - zero
+        time = clock.time(picture.pts)
         index = bisect.bisect_left(info.pts, time)
         if index < info.num_frames and info.pts[index] == time and index > last:
             last = index

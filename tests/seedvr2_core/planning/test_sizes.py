@@ -80,3 +80,9 @@ def test_names_of_files_have_no_colon() -> None:
 )
 def test_what_was_meant(given: str, meant: str | None) -> None:
     assert meant_resolution(given) == meant
+
+
+@pytest.mark.parametrize("size", [(8001, 2), (2, 1080), (65_000, 16)])
+def test_a_side_that_no_encoder_takes_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(PlanError, match=r"would make this picture \d+x\d+; .*16384"):
+        size_for(*size, "720p")

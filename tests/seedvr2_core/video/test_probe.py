@@ -1,7 +1,5 @@
 """The probe against ffmpeg, and everything it must refuse."""
 
-import itertools
-import random
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.video._color import ColorTags, resolve_color
 from seedvr2_core.video.info import ColorInfo
-from seedvr2_core.video.probe import _made_strict, probe_video, sniff_video
+from seedvr2_core.video.probe import probe_video, sniff_video
 from tests.kits.media import ALL_CLIPS, shown_times
 
 GetClip = Callable[[str], Path]
@@ -83,7 +81,6 @@ def test_streams_besides_the_video(clip: GetClip) -> None:
         ("interlaced.ts", "interlaced"),
         ("alpha.webm", "alpha"),
         ("ten_bits.mov", "10 bits"),
-        ("b_frames.avi", "times"),
     ],
 )
 def test_warnings(clip: GetClip, name: str, word: str) -> None:
@@ -212,26 +209,3 @@ def test_untagged_colour_is_resolved(
     assert resolve_color(given, pix_fmt=pix_fmt, width=size[0], height=size[1]) == ColorInfo(
         full_range=full_range, matrix=matrix, primaries=primaries, transfer=transfer
     )
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_mended_times_rise_and_move_no_more_than_they_must(seed: int) -> None:
-    draw = random.Random(seed)
-    times = sorted(draw.choices(range(60), k=40))
-    mended = _made_strict(times, len(times), Fraction(1))
-    assert all(a < b for a, b in itertools.pairwise(mended))
-    assert all(new >= old for old, new in zip(times, mended, strict=True))
-    assert _made_strict(mended, len(mended), Fraction(1)) == mended
-    for (before, new), old in zip(itertools.pairwise(mended), times[1:], strict=True):
-        assert new in (old, before + 1)
-
-
-@pytest.mark.parametrize("step", [Fraction(1, 3), Fraction(1), Fraction(1001, 30)])
-@pytest.mark.parametrize("times", [[], [5], [5, 9, 9]])
-def test_too_few_times_become_the_nominal_ones(times: list[int], step: Fraction) -> None:
-    """Times that cannot be given to frames one by one only tell where the file starts."""
-    mended = _made_strict(times, 50, step)
-    assert len(mended) == 50
-    assert mended[0] == (times[0] if times else 0)
-    assert all(a < b for a, b in itertools.pairwise(mended))
-    assert mended[-1] - mended[0] == round(49 * max(step, Fraction(1)))
