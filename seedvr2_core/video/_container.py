@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
+from seedvr2_core.video.info import Timeline
 
 S = TypeVar("S", bound=Stream)
 
@@ -31,6 +32,7 @@ CONTAINERS = (
 )
 """FFmpeg demuxers a source may use."""
 
+_AS_IT_IS = Timeline()
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
 _BUFFER_BYTES = 2**16
 _HEAD_BYTES = 4096
@@ -165,17 +167,43 @@ def _check_size(stream: VideoStream, path: Path) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def demux_all(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
+def demux_all(
+    container: InputContainer, *streams: S, timeline: Timeline = _AS_IT_IS
+) -> "Iterator[Packet[S]]":
     """Every packet of the streams (all if none given), in file order, without flush packets.
 
     Where the file is cut off or damaged, the iteration ends without an error.
 
+    Args:
+        container: before its first packet.
+        streams: of that container.
+        timeline: moves the packets' times.
+
     Raises:
         FileReadError: the machine failed to read the file.
     """
-    for packet in _packets(container, *streams):
-        if packet.size or packet.pts is not None or packet.dts is not None:
+    for packet in _moved(_packets(container, *streams), timeline):
+        if _is_there(packet):
             yield packet
+
+
+def _is_there(packet: "Packet[Stream]") -> bool:
+    """Whether it is a packet of the file, not one that makes a decoder give its last frames."""
+    return bool(packet.size) or packet.pts is not None or packet.dts is not None
+
+
+def _moved(packets: "Iterator[Packet[S]]", timeline: Timeline) -> "Iterator[Packet[S]]":
+    """The packets at the times that a timeline gives them."""
+    if not timeline.shifts:
+        yield from packets
+        return
+    added = {shift.stream: timeline.seconds(shift.stream) for shift in timeline.shifts}
+    for packet in packets:
+        if packet.stream_index in added and _is_there(packet):
+            ticks = round(next(added[packet.stream_index]) / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        yield packet
 
 
 def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":

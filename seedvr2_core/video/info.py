@@ -4,6 +4,8 @@ Times are integers in `time_base` ticks. Colour codes are the numbers of ITU-T H
 AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 = BT.2020.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -35,6 +37,48 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """From one packet of a stream on, its times are moved, until the stream's next shift."""
+
+    stream: int
+    """Index in the source container."""
+    packet: int
+    """How many packets of the stream come before it, as `demux_all` gives them in file order."""
+    seconds: tuple[int, int]
+    """Added to the packets' own times (a ratio); replaces what the stream's last shift adds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """How the times of a file that was joined from parts become one clock that rises.
+
+    Recordings that were put behind each other, the cells of a DVD and streams after a reconnection
+    count from anew in each part. The scan finds these places and moves every part behind the one
+    before it: by the same seconds in all streams, so that picture and sound stay together. Most
+    files have no shifts.
+
+    `demux_all(container, *streams, timeline=info.timeline)` applies it: it gives packets whose pts
+    and dts are moved already (it must read from the file's start, since packets are counted).
+    `zero_offset` is in the moved times, so it is subtracted afterwards as ever. Where two parts
+    meet, packets of a stream may overlap or leave a gap of up to about 0.1 s, because a part's
+    streams begin and end at different times; a carrier should move the first packets of the new
+    part behind the last ones rather than drop them.
+    """
+
+    shifts: tuple[Shift, ...] = ()
+    """In the order of their packets within each stream."""
+
+    def seconds(self, stream: int) -> Iterator[Fraction]:
+        """What to add to the times of each packet of a stream, from its first one on."""
+        added, done = Fraction(0), 0
+        for shift in self.shifts:
+            if shift.stream == stream:
+                yield from itertools.repeat(added, shift.packet - done)
+                added, done = Fraction(*shift.seconds), shift.packet
+        yield from itertools.repeat(added)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
     """A source video, as its packets describe it; the header alone is never believed."""
 
@@ -63,6 +107,8 @@ class VideoInfo:
     """Seconds (a ratio) subtracted from the times of every stream, so that they count from zero."""
     streams: tuple[StreamInfo, ...] = ()
     """All other streams of the container."""
+    timeline: Timeline = Timeline()
+    """How the times of its packets become `pts`, apart from `zero_offset`."""
     seekable: bool = True
     """False: a frame can only be found by decoding from the file's start and counting."""
     warnings: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 
+from seedvr2_core.video.info import Shift, Timeline
 from tests.kits.factories import make_info
 
 SIZES = [(320, 180), (719, 577), (1, 2)]
@@ -48,3 +49,17 @@ def test_the_duration_counts_from_the_first_frame(first: int) -> None:
     info = make_info(pts=pts, time_base=(1, 10))
     assert info.num_frames == 3
     assert info.duration_seconds == pytest.approx(0.6)
+
+
+def test_a_timeline_moves_each_stream_from_its_own_packets_on() -> None:
+    timeline = Timeline(
+        shifts=(
+            Shift(stream=0, packet=3, seconds=(1, 2)),
+            Shift(stream=1, packet=1, seconds=(1, 2)),
+            Shift(stream=0, packet=4, seconds=(-7, 1)),
+        )
+    )
+    halves = Fraction(1, 2)
+    assert list(itertools.islice(timeline.seconds(0), 6)) == [0, 0, 0, halves, -7, -7]
+    assert list(itertools.islice(timeline.seconds(1), 3)) == [0, halves, halves]
+    assert list(itertools.islice(timeline.seconds(2), 2)) == [0, 0]
