@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 import av
 import av.error
+from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
@@ -268,8 +269,14 @@ def decode_pictures(
         from_key: after a seek: begin at the first key packet and leave out pictures that are
             presented before it (they may depend on pictures that were not read).
         most_packets: stop after so many packets; None reads to the end.
+
+    Yields:
+        Pictures; the `opaque` of each is the sample aspect ratio that the codec gives it, or None:
+        PyAV shows that of the decoder alone.
     """
     earliest: int | None = None
+    # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
+    stream.codec_context.flags |= CodecFlags.unaligned.value
     for packet in itertools.islice(_packets(container, stream), most_packets):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
@@ -281,6 +288,7 @@ def decode_pictures(
             continue
         for picture in pictures:
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):
+                picture.opaque = stream.codec_context.sample_aspect_ratio
                 yield picture
 
 

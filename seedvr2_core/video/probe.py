@@ -22,7 +22,6 @@ from av.video.stream import VideoStream
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import OnBytes
-from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
     codec_name,
     container_zero,
@@ -34,8 +33,10 @@ from seedvr2_core.video._container import (
     time_base_of,
 )
 from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
-from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
+from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
+from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 
 _SNIFF_PACKETS = 2000
 _SNIFF_DECODED_PACKETS = 300
@@ -61,6 +62,7 @@ def sniff_video(path: Path, *, allow_damaged: bool = False) -> None:
     with open_source(path) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
+        refuse_dolby_vision(path, container, stream)
         promise = promise_of(container, stream, path)
         packets = itertools.islice(demux_all(container), _SNIFF_PACKETS)
         if not any(packet.stream_index == stream.index and packet.size for packet in packets):
@@ -106,6 +108,7 @@ def probe_video(
     with open_source(path, on_bytes=on_bytes) as container:
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
+        refuse_dolby_vision(path, container, stream)
         scan = _scan(container, stream, path, _Most(path, stream, max_frames, max_seconds))
         zero = container_zero(container)
     if not scan.times and not scan.untimed:
@@ -218,7 +221,8 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
         frames = _frame_times(path, looked_at, scan, rate * time_base, on_bytes)
         zero = min(zero, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
-        turn, turn_warnings = rotation(first)
+        header = read_headers(path, container).of(container, stream)
+        shape = shape_of(first, stream, header.edges)
         ending = _ending(scan, stream, frames.times, rate)
         return VideoInfo(
             format_name=container.format.name,
@@ -227,10 +231,13 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             codec=stream.codec_context.codec.canonical_name,
             pix_fmt=first.format.name,
             bit_depth=bit_depth(first.format.name),
-            width=first.width,
-            height=first.height,
-            rotation=turn,
-            sar=sar(stream),
+            width=shape.width,
+            height=shape.height,
+            rotation=shape.rotation,
+            mirrored=shape.mirrored,
+            crop=shape.crop,
+            sar=shape.sar,
+            codec_sar=shape.codec_sar,
             color=resolve_color(
                 frame_tags(first),
                 pix_fmt=first.format.name,
@@ -243,7 +250,7 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             nominal_rate=rate.as_integer_ratio(),
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
-            warnings=(*warnings, *turn_warnings, *frames.warnings, *_damage(scan, ending)),
+            warnings=(*warnings, *shape.warnings, *frames.warnings, *_damage(scan, ending)),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",
         )

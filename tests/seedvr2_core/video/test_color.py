@@ -6,7 +6,7 @@ import pytest
 from av.video.reformatter import ColorRange
 
 from seedvr2_core.errors import UnsupportedFormatError
-from seedvr2_core.video._color import (
+from seedvr2_core.video.picture.color import (
     ColorTags,
     bit_depth,
     has_alpha,
