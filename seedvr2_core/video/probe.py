@@ -35,6 +35,7 @@ from seedvr2_core.video._container import (
 from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.picture.changes import PacketWatch
 from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 
@@ -145,6 +146,7 @@ class _Scan:
     promise: Promise = field(default_factory=Promise)
     """What the file says about its end."""
     extent: Extent = field(default_factory=Extent)
+    watch: PacketWatch | None = None
 
     def add(self, packet: "Packet[Stream]") -> None:
         """Count a packet of the video that is presented."""
@@ -191,6 +193,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Mos
     """Demux the whole file."""
     most.check(len(stream.index_entries))
     scan = _Scan(promise=promise_of(container, stream, path))
+    scan.watch = watch = PacketWatch(stream)
     unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = unordered and stream.codec_context.has_b_frames
     vp8 = stream.codec_context.codec.canonical_name == "vp8"
@@ -202,6 +205,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Mos
         if vp8 and not bytes(packet)[0] & _VP8_SHOWN:
             continue
         scan.add(packet)
+        watch.add(packet)
         most.check(len(scan.times) + scan.untimed, scan.last_time - scan.first_time)
     scan.times.sort()
     return scan
@@ -224,6 +228,7 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
         header = read_headers(path, container).of(container, stream)
         shape = shape_of(first, stream, header.edges)
         ending = _ending(scan, stream, frames.times, rate)
+        changes = scan.watch.warnings(zero) if scan.watch else ()
         return VideoInfo(
             format_name=container.format.name,
             size_bytes=path.stat().st_size,
@@ -250,7 +255,10 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             nominal_rate=rate.as_integer_ratio(),
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
-            warnings=(*warnings, *shape.warnings, *frames.warnings, *_damage(scan, ending)),
+            warnings=(
+                *(*warnings, *shape.warnings, *changes),
+                *(*frames.warnings, *_damage(scan, ending)),
+            ),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",
         )

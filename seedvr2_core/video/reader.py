@@ -20,6 +20,7 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._container import decode_pictures, open_source, thread_kind
+from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.picture.convert import Converter
 
@@ -60,8 +61,9 @@ def read_frames(
     if start == stop:
         return
     convert = Converter(info)
-    for index, picture in read_pictures(path, info, start, stop, on_bytes):
-        yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+    with media_errors_told(path, "its frames are read"):
+        for index, picture in read_pictures(path, info, start, stop, on_bytes):
+            yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
 
 
 def read_pictures(

@@ -28,8 +28,9 @@ class Headers:
         """What they say about a stream; nothing where it is not known which it is."""
         if stream.id in self.by_id:
             return self.by_id[stream.id]
-        index = list(container.streams.video).index(stream) if stream.type == "video" else -1
-        return self.videos[index] if 0 <= index < len(self.videos) else TrackHeader()
+        order = [video.index for video in container.streams.video]
+        index = order.index(stream.index) if stream.index in order else len(self.videos)
+        return self.videos[index] if index < len(self.videos) else TrackHeader()
 
     def chapter_ids(self) -> set[int]:
         """Tracks whose text names chapters; these travel with the container."""

@@ -1,8 +1,10 @@
-"""What a decoder tells beside a picture: its turn, captions, 360 degrees, several views."""
+"""What a decoder tells beside a picture: its turn, 360 degrees, several views."""
 
 import struct
+from collections.abc import Iterable
+from typing import cast
 
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 VIEW_ID = "UNKNOWN_29"
@@ -24,9 +26,10 @@ Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 
 
 def side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """Kind ("DISPLAYMATRIX", "A53_CC", ...) -> content of everything beside a picture."""
-    entries = [frame.side_data[i] for i in range(len(frame.side_data))]
-    return {entry.type.name: bytes(entry) for entry in entries}  # type: ignore[union-attr]
+    """Kind ("DISPLAYMATRIX", "SPHERICAL", ...) -> content of everything beside a picture."""
+    # A mapping, says the stub; iterating gives the entries.
+    entries = cast("Iterable[SideData]", frame.side_data)
+    return {entry.type.name: bytes(entry) for entry in entries}
 
 
 def losses(beside: dict[str, bytes]) -> tuple[str, ...]:
@@ -38,6 +41,4 @@ def losses(beside: dict[str, bytes]) -> tuple[str, ...]:
         told.append("the video holds several views (3D); only the first one is restored")
     elif struct.unpack_from("=i", beside.get("STEREO3D", bytes(4)))[0] != _FLAT:
         told.append("the video is marked as 3D (two views in a picture); that marking is lost")
-    if "A53_CC" in beside:
-        told.append("the pictures hold closed captions, which are not carried over")
     return tuple(told)

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.video.headers.facts import Edges
-from seedvr2_core.video.picture.beside import side_data
+from seedvr2_core.video.picture.beside import losses, side_data
 from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha
 from seedvr2_core.video.picture.orientation import orientation_of
 
@@ -88,7 +88,7 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
 
 def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
     """What is lost or doubtful about the pictures."""
-    warnings: list[str] = []
+    warnings = list(losses(side_data(frame)))
     name = frame.format.name
     if frame.interlaced_frame:
         warnings.append("the video is interlaced; it is restored as it is, not deinterlaced")
