@@ -25,6 +25,7 @@ _AAC_BITS_PER_CHANNEL = 96_000
 _AAC_RATES = frozenset(
     {7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 )
+_LEAST_AAC_RATE = 32_000
 _FALLBACK_RATE = 48_000
 _PACKET_SAMPLES = 1024
 """Of an encoder that takes any number."""
@@ -136,7 +137,7 @@ def targets(sound: SoundFormat) -> Iterator[SoundTarget]:
     deep = sound.sample_format not in _SIXTEEN_BITS
     layout = _SAME_SPEAKERS.get(sound.speakers, sound.speakers)
     if layout in _AAC_LAYOUTS:
-        yield SoundTarget(codec="aac", rate=rate, layout=layout, sample_format="fltp")
+        yield SoundTarget(codec="aac", rate=_aac_rate(rate), layout=layout, sample_format="fltp")
     elif codec := _LOSSLESS_LAYOUTS.get(layout):
         packed = "s32" if deep else "s16"
         samples = packed if codec == "flac" else f"{packed}p"
@@ -147,7 +148,14 @@ def targets(sound: SoundFormat) -> Iterator[SoundTarget]:
         layout=layout,
         sample_format="s32" if deep else "s16",
     )
-    yield SoundTarget(codec="aac", rate=rate, layout="stereo", sample_format="fltp")
+    yield SoundTarget(codec="aac", rate=_aac_rate(rate), layout="stereo", sample_format="fltp")
+
+
+def _aac_rate(rate: int) -> int:
+    """A multiple of a low rate: AAC fills its last packet up, at 8 kHz with 0.13 s of silence."""
+    while rate < _LEAST_AAC_RATE:
+        rate *= 2
+    return rate if rate in _AAC_RATES else _FALLBACK_RATE
 
 
 def same_speakers(sound: SoundFormat, target: SoundTarget) -> bool:

@@ -109,7 +109,9 @@ def _conversion(
     stream: StreamInfo, trial: TrialResult, sound: SoundFormat, target: SoundTarget
 ) -> str:
     """What happens to sound that is encoded anew."""
-    told = f"{stream_name(stream)}: {stream.codec} became {target.label}"
+    again = stream.codec == target.codec
+    made = f"was encoded anew as {target.label}" if again else f"became {target.label}"
+    told = f"{stream_name(stream)}: {stream.codec} {made}"
     kinds = list(dict.fromkeys(f"{f.layout} at {f.rate} Hz" for f in trial.formats))
     if len(kinds) > 1:
         told += (
@@ -122,6 +124,8 @@ def _conversion(
         told += f"; its {sound.channels} channels ({sound.layout}) became {target.layout}"
     elif target.codec != "aac":
         told += f", which keeps its {sound.channels} channels ({target.layout})"
+    if target.rate < sound.rate:
+        told += f"; its {sound.rate} Hz became {target.rate} Hz"
     return told
 
 

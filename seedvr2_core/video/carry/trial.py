@@ -79,11 +79,11 @@ class _Trial:
     def feed(self, packet: Packet) -> None:
         """Try a packet."""
         position, self.count = self.count, self.count + 1
-        if isinstance(self.template, AudioStream) and self._looks_at(position):
-            for frame in decoded_sound(packet)[0]:
-                self.formats[SoundFormat.of(frame)] += 1
         if self.name == "aac" and (settings := _aac_settings(packet)):
             self.settings[settings] += 1
+        if isinstance(self.template, AudioStream) and self._has_news():
+            for frame in decoded_sound(packet)[0]:
+                self.formats[SoundFormat.of(frame)] += 1
         if self.copier is None:
             return
         for copied in self.copier.feed(packet):
@@ -92,9 +92,9 @@ class _Trial:
             except (av.error.FFmpegError, ValueError):
                 self.refused.add(position)
 
-    def _looks_at(self, position: int) -> bool:
+    def _has_news(self) -> bool:
         """Whether a packet has to be decoded: not all where the format stands elsewhere."""
-        if not self.formats:
+        if not self.formats or len(self.settings) > 1:
             return True
         return self.name != "aac" and not self.name.startswith("pcm_")
 
