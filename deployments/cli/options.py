@@ -90,10 +90,9 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
     if request.video_path is None:
         return
     check_source(request, settings)
+    from seedvr2_core.video.foreign import media_errors_told
     from seedvr2_core.video.probe import sniff_video
 
-    sniff_video(
-        Path(request.video_path),
-        allow_damaged=request.allow_damaged,
-        max_frames=settings.max_frames,
-    )
+    path = Path(request.video_path)
+    with media_errors_told(path, "its first picture is decoded"):
+        sniff_video(path, allow_damaged=request.allow_damaged, max_frames=settings.max_frames)

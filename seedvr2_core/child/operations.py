@@ -32,6 +32,7 @@ from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
+from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 
 
@@ -39,12 +40,13 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
     """Read every packet of a video; also tell which devices this machine has."""
     from seedvr2_core.video.probe import probe_video
 
-    info = probe_video(
-        request.path,
-        beat=emitter.beat,
-        max_frames=request.max_frames,
-        max_seconds=request.max_seconds,
-    )
+    with media_errors_told(request.path, "its packets are read"):
+        info = probe_video(
+            request.path,
+            beat=emitter.beat,
+            max_frames=request.max_frames,
+            max_seconds=request.max_seconds,
+        )
     write_record(request.out, info)
     return Probed(devices=_devices(), cpu_count=len(os.sched_getaffinity(0)))
 
@@ -54,7 +56,10 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
     from seedvr2_core.video.cuts import detect_cuts
 
     info = read_record(request.info, VideoInfo)
-    with unbounded_memory(request.device):
+    with (
+        unbounded_memory(request.device),
+        media_errors_told(request.path, "its cuts are looked for"),
+    ):
         cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
     write_record(request.out, CutList(detector=request.detector, frames=cuts))
     return CutsFound(num_cuts=len(cuts))
@@ -114,7 +119,8 @@ def join(request: Join, emitter: Emitter) -> Joined:
         )
         for segment in plan.segments
     ]
-    with full_disk_told("the segments are joined"):
+    told = media_errors_told(request.source, "its sound and text are carried over")
+    with full_disk_told("the segments are joined"), told:
         result = join_segments(
             parts,
             request.source,
@@ -133,7 +139,8 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 
     del emitter
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
-    write_preview(request.source, plan.video, request.output, request.out)
+    with media_errors_told(request.source, "the before/after picture is drawn"):
+        write_preview(request.source, plan.video, request.output, request.out)
     return Previewed()
 
 

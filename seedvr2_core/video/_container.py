@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 import av
 import av.error
+from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
@@ -69,6 +70,11 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
         try:
             container = open_container(file, options={**_OPEN_OPTIONS, **late})
+        except MemoryError as error:
+            raise InvalidVideoError(
+                f"{path.name}: to open it takes more memory than there is; its index is damaged or "
+                "huge"
+            ) from error
         except (av.error.FFmpegError, ValueError) as error:
             raise InvalidVideoError(f"{path.name}: {why_not_opened(path, error)}") from error
         with container:
@@ -278,8 +284,14 @@ def decode_pictures(
             presented before it (they may depend on pictures that were not read).
         skip: packets that are read and not decoded.
         timeline: moves the pictures' times; only from the file's start.
+
+    Yields:
+        Pictures; the `opaque` of each is the sample aspect ratio that the codec gives it, or None:
+        PyAV shows that of the decoder alone.
     """
     earliest: int | None = None
+    # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
+    stream.codec_context.flags |= CodecFlags.unaligned.value
     for packet in itertools.islice(_moved(_packets(container, stream), timeline), skip, None):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
@@ -293,6 +305,7 @@ def decode_pictures(
             continue
         for picture in pictures:
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):
+                picture.opaque = stream.codec_context.sample_aspect_ratio
                 yield picture
 
 

@@ -47,8 +47,6 @@ def refuse_pictures(name: str, head: bytes) -> None:
 
 def why_not_opened(path: Path, error: Exception) -> str:
     """Why libav cannot open a file."""
-    if isinstance(error, MemoryError):
-        return "to open it takes more memory than there is; its index is damaged or huge"
     with FileReader(path) as file:
         head = file.read(HEAD_BYTES)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")

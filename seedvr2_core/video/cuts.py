@@ -24,8 +24,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
 from seedvr2_core.files import file_sha256
-from seedvr2_core.video._color import is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.picture.color import is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.reader import read_pictures
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ class VideoInfo:
     pix_fmt: str
     bit_depth: int
     width: int
-    """Coded width in pixels, before rotation."""
+    """Pixels that are shown, before rotation: the decoded picture without the `crop`."""
     height: int
     rotation: int
     """Clockwise quarter turns in degrees (0, 90, 180, 270) that make the picture upright."""
@@ -109,6 +109,14 @@ class VideoInfo:
     """All other streams of the container."""
     timeline: Timeline = Timeline()
     """How the times of its packets become `pts`, apart from `zero_offset`."""
+    mirrored: bool = False
+    """Whether the picture has to be flipped, left to right, after it was turned."""
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Pixels of the decoded picture, before rotation, that the container hides: left, top, right,
+    bottom."""
+    codec_sar: tuple[int, int] = (0, 1)
+    """Sample aspect ratio that the codec itself gave for the first picture, (0, 1) where it gave
+    none: another one later on is another shape."""
     seekable: bool = True
     """False: a frame can only be found by decoding from the file's start and counting."""
     warnings: tuple[str, ...] = ()
@@ -127,6 +135,12 @@ class VideoInfo:
         """Seconds from the first frame's start to the last frame's end."""
         ticks = self.pts[-1] + self.last_duration - self.pts[0]
         return float(ticks * Fraction(*self.time_base))
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """(width, height) of the first picture as it comes from the decoder."""
+        left, top, right, bottom = self.crop
+        return left + self.width + right, top + self.height + bottom
 
     @property
     def upright_size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -27,7 +27,6 @@ from av.video.stream import VideoStream
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import FileReadError, SeedVR2Error, SegmentError
 from seedvr2_core.files.space import is_full
-from seedvr2_core.video._carry import Copier, Transcoder, add_carriers
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
 from seedvr2_core.video._output import IndexRoomError, finish_output, index_room, open_output
 from seedvr2_core.video._segments import (
@@ -37,6 +36,9 @@ from seedvr2_core.video._segments import (
     segment_packets,
     times_in_file_order,
 )
+from seedvr2_core.video.carry.losses import unsaid_losses
+from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
+from seedvr2_core.video.carry.trial import TrialResult, try_streams
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 if TYPE_CHECKING:
@@ -108,7 +110,8 @@ def join_segments(
             f"{info.num_frames} frames; redo the segments"
         )
     clock = _Timeline.of(times, info)
-    job = _Joining(segments, source, info, settings, output, metadata, clock, beat)
+    trials = try_streams(source, info, on_bytes=on_bytes)
+    job = _Joining(segments, source, info, settings, output, metadata, clock, trials, beat)
     try:
         notes = _write(job)
         check_joined(output, info, on_bytes=on_bytes)
@@ -124,30 +127,39 @@ def join_segments(
     return JoinResult(notes=tuple(notes))
 
 
+class _RefusedStreamError(Exception):
+    """The mp4 refused a carried stream although it had taken it in the trial."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"stream {index}")
+        self.index = index
+
+
 def _write(job: "_Joining") -> list[str]:
     """Write the file with all that can be carried over; returns notes.
 
-    What the container refuses is left behind. What the machine fails to read or to write is raised:
-    it is no reason to go on without the sound.
+    Each stream was tried alone, so hardly anything is refused here; what is costs that stream. What
+    the machine fails to read or to write is raised: it is no reason to go on without the sound.
     """
-    try:
-        return _write_once(job, carry=True)
-    except (av.error.FFmpegError, ValueError) as error:
-        if is_full(error) or isinstance(error, SeedVR2Error | MemoryError):
-            raise
-        told = f"no other stream is carried over, the container refused: {error}"
-    return [told, *_write_once(job, carry=False)]
+    left_out: dict[int, str] = {}
+    while True:
+        try:
+            return [*left_out.values(), *_write_once(job, left_out)]
+        except _RefusedStreamError as refused:
+            (stream,) = (s for s in job.info.streams if s.index == refused.index)
+            told = f"{stream_name(stream)} is not carried over: mp4 refuses it beside the video"
+            left_out[refused.index] = told
 
 
-def _write_once(job: "_Joining", *, carry: bool) -> list[str]:
+def _write_once(job: "_Joining", left_out: Collection[int]) -> list[str]:
     """Write the file, with room for the index at its front if that is worth it."""
     reserved = index_room(job.info, job.num_bytes())
     if reserved:
         try:
-            return job.write(carry=carry, reserved=reserved)
+            return job.write(left_out=left_out, reserved=reserved)
         except IndexRoomError:
             _log.warning("the room for the index was too small; the file is written once more")
-    return job.write(carry=carry)
+    return job.write(left_out=left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +193,7 @@ class _Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Joining:
-    """One output to write; `write` may be called again, without the other streams for example."""
+    """One output to write; `write` may be called again, without one of the streams for example."""
 
     segments: Sequence[JoinPart]
     source: Path
@@ -190,22 +202,24 @@ class _Joining:
     output: Path
     metadata: Mapping[str, str]
     clock: _Timeline
+    trials: Mapping[int, TrialResult]
     beat: Beat
 
     def num_bytes(self) -> int:
         """Of all segments."""
         return sum(part.path.stat().st_size for part in self.segments)
 
-    def write(self, *, carry: bool, reserved: int = 0) -> list[str]:
+    def write(self, *, left_out: Collection[int] = (), reserved: int = 0) -> list[str]:
         """Write the file; returns notes.
 
         Args:
-            carry: take the source's other streams along.
+            left_out: streams of the source that are not carried over.
             reserved: bytes to keep for the index before the media; 0: the media are written first
                 and moved afterwards.
 
         Raises:
             IndexRoomError: the index needs more than was reserved.
+            _RefusedStreamError: the mp4 refused a carried stream.
         """
         with (
             open_source(self.source, on_bytes=self._on_bytes) as source,
@@ -215,25 +229,42 @@ class _Joining:
         ):
             container.flags |= Flags.bitexact.value
             video = self._add_video(container)
-            carriers: dict[int, Copier | Transcoder] = {}
-            notes: list[str] = []
-            if carry:
-                carriers, notes = add_carriers(
-                    container, source, self.source, self.info, on_bytes=self._on_bytes
-                )
-            if carry and source.chapters():
+            carried = add_carriers(container, source, self.info, self.trials, left_out=left_out)
+            if source.chapters():
                 container.set_chapters(_shifted_chapters(source, Fraction(*self.info.zero_offset)))
             container.metadata.update(_kept_metadata(source, self.metadata))
             container.start_encoding()
             if (Fraction(*self.settings.time_base) / time_base_of(video)).denominator != 1:
                 raise SegmentError(f"mp4 cannot count in {self.settings.time_base} s exactly")
-            streams = heapq.merge(
-                self._video_packets(video), self._other_packets(source, carriers), key=_order
-            )
-            for _, packet in streams:
-                container.mux(packet)
+            self._mux(container, video, source, carried)
             finish_output(container, reserved=reserved)
-        return notes + [note for carrier in carriers.values() for note in carrier.notes]
+            losses = unsaid_losses(self.source, source, self.info)
+        return [
+            *carried.notes,
+            *losses,
+            *(note for carrier in carried.carriers.values() for note in carrier.notes),
+        ]
+
+    def _mux(
+        self,
+        container: OutputContainer,
+        video: VideoStream,
+        source: InputContainer,
+        others: Carried,
+    ) -> None:
+        """Write all packets in the order of their decode times."""
+        owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
+        packets = heapq.merge(
+            self._video_packets(video), self._other_packets(source, others.carriers), key=_order
+        )
+        for _, packet in packets:
+            owner = owners.get(packet.stream_index)
+            try:
+                container.mux(packet)
+            except (av.error.FFmpegError, ValueError) as error:
+                if owner is None or is_full(error) or isinstance(error, SeedVR2Error):
+                    raise
+                raise _RefusedStreamError(owner) from error
 
     def _on_bytes(self, done: int, total: int) -> None:
         self.beat("join", done, total)
@@ -276,7 +307,7 @@ class _Joining:
                     yield dts * time_base, packet
 
     def _other_packets(
-        self, source: InputContainer, carriers: Mapping[int, Copier | Transcoder]
+        self, source: InputContainer, carriers: Mapping[int, Carrier]
     ) -> "Iterator[tuple[Fraction, Packet]]":
         """(decode time in seconds, packet) of all other streams."""
         if not carriers:

@@ -17,7 +17,6 @@ from av.video.stream import VideoStream
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes
-from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
     codec_name,
     container_zero,
@@ -29,9 +28,11 @@ from seedvr2_core.video._container import (
     video_of,
 )
 from seedvr2_core.video._mp4_index import check_index
-from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
+from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
+from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
 from seedvr2_core.video.probing.times import (
@@ -89,6 +90,7 @@ def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | No
         stream = main_video(container, path)
         refuse_unsupported(path.name, tags(stream.codec_context))
         refuse_encrypted(path, stream)
+        refuse_dolby_vision(path, container, stream)
         promise = promise_of(container, stream, path)
         ending = by_index(promise, named_rate(stream))
     if promise.frames and not promise.frames_there:
@@ -175,8 +177,10 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
         rate = nominal_rate(stream, frames.times, time_base) if scan.untimed else usual
         zero = _zero(container, scan, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
-        turn, turn_warnings = rotation(first)
+        header = read_headers(path, container).of(container, stream)
+        shape = shape_of(first, stream, header.edges)
         ending = _ending(scan, frames.times, time_base, rate)
+        changes = scan.watch.warnings(zero) if scan.watch else ()
         return VideoInfo(
             format_name=container.format.name,
             size_bytes=path.stat().st_size,
@@ -184,10 +188,13 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             codec=stream.codec_context.codec.canonical_name,
             pix_fmt=first.format.name,
             bit_depth=bit_depth(first.format.name),
-            width=first.width,
-            height=first.height,
-            rotation=turn,
-            sar=sar(stream),
+            width=shape.width,
+            height=shape.height,
+            rotation=shape.rotation,
+            mirrored=shape.mirrored,
+            crop=shape.crop,
+            sar=shape.sar,
+            codec_sar=shape.codec_sar,
             color=resolve_color(
                 frame_tags(first),
                 pix_fmt=first.format.name,
@@ -202,10 +209,8 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             streams=_other_streams(container, stream, scan.counts),
             timeline=scan.timeline,
             warnings=(
-                *picture_warnings(first, stream),
-                *turn_warnings,
-                *frames.warnings,
-                *_told(scan, ending, zero, container),
+                *(*picture_warnings(first, stream), *shape.warnings, *changes),
+                *(*frames.warnings, *_told(scan, ending, zero, container)),
             ),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",

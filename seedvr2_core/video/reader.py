@@ -12,16 +12,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.frames import Frame
-from seedvr2_core.video._color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video._container import (
     decode_pictures,
     demux_all,
@@ -29,7 +26,9 @@ from seedvr2_core.video._container import (
     thread_kind,
     time_base_of,
 )
+from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.picture.convert import Converter
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +66,10 @@ def read_frames(
         raise ValueError(f"frames [{start}, {stop}) do not lie in [0, {info.num_frames})")
     if start == stop:
         return
-    convert = _Converter(info)
-    for index, picture in read_pictures(path, info, start, stop, on_bytes):
-        yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+    convert = Converter(info)
+    with media_errors_told(path, "its frames are read"):
+        for index, picture in read_pictures(path, info, start, stop, on_bytes):
+            yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
 
 
 def read_pictures(
@@ -136,34 +136,6 @@ class _Mender:
                 f"(at most {_MOST_MISSING_IN_A_ROW} in a row and {self._most} in all are mended)"
             )
         _log.warning("%s: frame %d cannot be decoded; its neighbour is shown", self._name, index)
-
-
-class _Converter:
-    """Decoded pictures -> upright (H, W, 3) uint8 R'G'B' full range; keeps one swscale context."""
-
-    def __init__(self, info: VideoInfo) -> None:
-        self._info = info
-        self._reformatter = VideoReformatter()
-        # np.rot90 turns counter-clockwise.
-        self._turns = -info.rotation // 90 % 4
-
-    def __call__(self, picture: VideoFrame) -> np.ndarray:
-        info = self._info
-        rgb_source = is_rgb_format(picture.format.name)
-        full = rgb_source or info.color.full_range
-        converted = self._reformatter.reformat(
-            picture,
-            width=info.width,
-            height=info.height,
-            format="gbrp",  # the same values as rgb24 in a third of the time: swscale's vector code
-            src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
-            src_color_range=sws_range(full),
-            dst_color_range=ColorRange.JPEG,
-            interpolation=TO_RGB,
-            threads=1,
-        )
-        rgb = converted.to_ndarray()
-        return np.rot90(rgb, self._turns) if self._turns else rgb
 
 
 def _pictures_near(
@@ -255,8 +227,12 @@ class _Clock:
 def _earlier(info: VideoInfo, start: int) -> Iterator[int | None]:
     """Seconds before the wanted frame to seek to, attempt by attempt; None = decode from the start.
 
-    Nobody seeks to before the first frame.
+    Nobody seeks to before the first frame. A palette comes once, with the first packet after the
+    file was opened (AVI, QuickTime), and changes on the way; pictures after a seek would be black.
     """
+    if info.pix_fmt == "pal8":
+        yield None
+        return
     for seconds in _EARLIER_SECONDS:
         if info.pts[start] - seconds / Fraction(*info.time_base) <= info.pts[0]:
             break

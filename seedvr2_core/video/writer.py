@@ -20,9 +20,9 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.video._color import FROM_RGB, sws_colorspace, sws_range
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
 
 _RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
 _ENCODERS = {"h264": "libx264"}

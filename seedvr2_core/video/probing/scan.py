@@ -12,7 +12,6 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import OnBytes
-from seedvr2_core.video._color import refuse_unsupported
 from seedvr2_core.video._container import (
     demux_all,
     is_cover,
@@ -21,9 +20,12 @@ from seedvr2_core.video._container import (
     time_base_of,
 )
 from seedvr2_core.video._mp4_index import too_many_frames
-from seedvr2_core.video._picture import tags
 from seedvr2_core.video._reasons import encrypted, is_encrypted_tag
+from seedvr2_core.video.headers.read import refuse_dolby_vision
 from seedvr2_core.video.info import Timeline
+from seedvr2_core.video.picture.changes import PacketWatch
+from seedvr2_core.video.picture.color import refuse_unsupported
+from seedvr2_core.video.picture.facts import tags
 from seedvr2_core.video.probing.ending import Extent, Promise, promise_of
 from seedvr2_core.video.probing.joints import Joints
 
@@ -65,6 +67,8 @@ class Scan:
     promise: Promise = field(default_factory=Promise)
     """What the file says about its end."""
     extent: Extent = field(default_factory=Extent)
+    watch: PacketWatch | None = None
+    """What the packets tell about the pictures."""
 
     @property
     def num_packets(self) -> int:
@@ -158,6 +162,7 @@ def _scan(
         stream = main_video(container, path, stills=stills)
         refuse_unsupported(path.name, tags(stream.codec_context))
         refuse_encrypted(path, stream)
+        refuse_dolby_vision(path, container, stream)
         most.check(len(stream.index_entries))
         rivals = [
             other.index
@@ -168,6 +173,7 @@ def _scan(
             stream.index, timeline or _AS_IT_IS, promise=promise_of(container, stream, path)
         )
         joints = None if timeline else Joints(container, stream.index)
+        scan.watch = PacketWatch(stream)
         _read(container, stream, scan, joints, path, most)
     scan.times.sort()
     if joints:
@@ -211,6 +217,8 @@ def _read(
             continue
         scan.silent = scan.silent or (codec == "mpeg4" and packet.size <= _TINY_BYTES)
         scan.add(packet)
+        if scan.watch:
+            scan.watch.add(packet)
         # Before the timeline is known, the time between parts says nothing.
         known = joints is None or joints.num_parts == 1
         most.check(scan.num_packets, (scan.last_time - scan.first_time) * tick if known else 0)

@@ -6,7 +6,7 @@ import pytest
 from av.video.reformatter import ColorRange
 
 from seedvr2_core.errors import UnsupportedFormatError
-from seedvr2_core.video._color import (
+from seedvr2_core.video.picture.color import (
     ColorTags,
     bit_depth,
     has_alpha,
@@ -64,7 +64,7 @@ def test_hdr_is_refused_whatever_its_matrix(matrix: int, transfer: int) -> None:
         ("gray", False, False, 8),
         ("gbrp", True, False, 8),
         ("rgba64le", True, True, 16),
-        ("pal8", True, False, 8),
+        ("pal8", True, True, 8),
     ],
 )
 def test_what_a_pixel_format_holds(pix_fmt: str, rgb: bool, alpha: bool, bits: int) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
-from seedvr2_core.video._color import ColorTags, resolve_color
 from seedvr2_core.video.info import ColorInfo
+from seedvr2_core.video.picture.color import ColorTags, resolve_color
 from seedvr2_core.video.probe import probe_video, sniff_video
 from tests.kits.media import ALL_CLIPS, shown_times
 

@@ -47,8 +47,10 @@ def is_rgb_format(pix_fmt: str) -> bool:
 
 
 def has_alpha(pix_fmt: str) -> bool:
-    """Whether the pixel format has an alpha plane or channel."""
-    return any(component.is_alpha for component in VideoFormat(pix_fmt).components)
+    """Whether the pixel format has an alpha plane or channel, or a palette that has one."""
+    return pix_fmt == "pal8" or any(
+        component.is_alpha for component in VideoFormat(pix_fmt).components
+    )
 
 
 def bit_depth(pix_fmt: str) -> int:

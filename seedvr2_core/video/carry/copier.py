@@ -1,0 +1,76 @@
+"""Copies the packets of a stream; only their times change."""
+
+import math
+from collections.abc import Collection, Iterator
+from fractions import Fraction
+
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+_MOVED_SECONDS = Fraction(1, 2)
+"""By how much a packet may lie before the one before it and still be moved behind it.
+Where parts of a recording meet, their streams overlap by about 0.1 s."""
+_STEP_SECONDS = Fraction(1, 1000)
+"""Between packets that had to be moved: more than a tick of any track of an mp4."""
+
+
+class Copier:
+    """Copies packets of a stream.
+
+    Args:
+        output: where the stream is added.
+        template: the source's stream.
+        zero: seconds that become time 0.
+        name: of the stream, for notes.
+        refused: packets, counted from the stream's first one, that the mp4 does not take.
+    """
+
+    def __init__(
+        self,
+        output: OutputContainer,
+        template: Stream,
+        *,
+        zero: Fraction,
+        name: str,
+        refused: Collection[int] = (),
+    ) -> None:
+        self.notes: list[str] = []
+        self._name = name
+        self._refused = refused
+        self._out = output.add_stream_from_template(template, opaque=True)
+        self._zero = zero
+        self._count = 0
+        self._last_dts: int | None = None
+        self._next_dts = 0
+        self._dropped = 0
+
+    @property
+    def stream(self) -> Stream:
+        """The stream in the output."""
+        return self._out
+
+    def feed(self, packet: Packet) -> "Iterator[Packet]":
+        """The packet at its new times; one that goes far back, or is refused, is left out."""
+        position, self._count = self._count, self._count + 1
+        shift = round(self._zero / packet.time_base)
+        dts = packet.dts if packet.dts is not None else packet.pts
+        dts = self._next_dts if dts is None else dts - shift
+        reach = math.ceil(_MOVED_SECONDS / packet.time_base)
+        earliest = dts if self._last_dts is None else self._last_dts - reach
+        if position in self._refused or not packet.size or dts < earliest:
+            self._dropped += 1
+            return
+        pts = dts if packet.pts is None else packet.pts - shift
+        if self._last_dts is not None and dts <= self._last_dts:
+            dts = self._last_dts + math.ceil(_STEP_SECONDS / packet.time_base)
+        packet.pts, packet.dts = max(dts, pts), dts
+        packet.stream = self._out
+        self._last_dts, self._next_dts = dts, dts + (packet.duration or 1)
+        yield packet
+
+    def finish(self) -> "Iterator[Packet]":
+        """No packets, since none are held back; notes how many were dropped."""
+        if self._dropped:
+            self.notes.append(f"{self._name}: {self._dropped} broken packets were left out")
+        yield from ()

@@ -1,0 +1,138 @@
+"""Decides how each of a source's audio and subtitle streams is carried."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition, Stream
+
+from seedvr2_core.video.carry.copier import Copier
+from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets
+from seedvr2_core.video.carry.transcoder import Transcoder
+from seedvr2_core.video.carry.trial import COPIED, TrialResult
+from seedvr2_core.video.info import StreamInfo, VideoInfo
+
+Carrier = Copier | Transcoder
+
+_NOT_TRIED = TrialResult()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """How the other streams of a source go into the output."""
+
+    carriers: Mapping[int, Carrier]
+    """By index of the source's stream."""
+    notes: Sequence[str]
+    """What is left behind or changed."""
+
+
+def add_carriers(
+    output: OutputContainer,
+    source: InputContainer,
+    info: VideoInfo,
+    trials: Mapping[int, TrialResult],
+    *,
+    left_out: Collection[int] = (),
+) -> Carried:
+    """Add every stream that can be carried to the output.
+
+    Args:
+        output: has its video stream and is not written yet.
+        source: open, before its first packet is read.
+        info: of the source.
+        trials: from `try_streams`.
+        left_out: streams that were told to be left out already.
+    """
+    carriers: dict[int, Carrier] = {}
+    notes: list[str] = []
+    for kind in ("audio", "subtitle"):
+        for stream in info.streams:
+            if stream.kind != kind or stream.index in left_out:
+                continue
+            carrier = _carrier(output, source, info, stream, trials, notes)
+            if carrier is not None:
+                _copy_labels(source.streams[stream.index], carrier.stream)
+                carriers[stream.index] = carrier
+    return Carried(carriers=carriers, notes=notes)
+
+
+def stream_name(stream: StreamInfo) -> str:
+    """What notes call a stream: "audio stream 1 (aac, fra)"."""
+    language = f", {stream.language}" if stream.language else ""
+    return f"{stream.kind} stream {stream.index} ({stream.codec}{language})"
+
+
+def _carrier(
+    output: OutputContainer,
+    source: InputContainer,
+    info: VideoInfo,
+    stream: StreamInfo,
+    trials: Mapping[int, TrialResult],
+    notes: list[str],
+) -> Carrier | None:
+    """How one stream is carried; None (and a note) if it cannot be."""
+    name, zero = stream_name(stream), Fraction(*info.zero_offset)
+    trial = trials.get(stream.index, _NOT_TRIED)
+    if not stream.num_packets:
+        notes.append(f"{name} is empty and not carried over")
+        return None
+    if stream.index >= len(source.streams):
+        notes.append(f"{name} begins so late that it is not known at first; it is not carried over")
+        return None
+    template = source.streams[stream.index]
+    if stream.kind == "audio" and (not trial.formats or not isinstance(template, AudioStream)):
+        notes.append(f"{name} cannot be decoded and is not carried over")
+        return None
+    if trial.copies:
+        return Copier(output, template, zero=zero, name=name, refused=trial.refused)
+    if isinstance(template, AudioStream):
+        sound = _widest(trial.formats)
+        for target in targets(sound):
+            if target.packet_samples():
+                told = _conversion(stream, trial, sound, target)
+                return Transcoder(
+                    output, template, target=target, zero=zero, name=name, notes=[told]
+                )
+    notes.append(f"{name} is not carried over: mp4 does not take it")
+    return None
+
+
+def _widest(formats: Sequence[SoundFormat]) -> SoundFormat:
+    """The format that holds most: nothing of the others is lost in it."""
+    return max(formats, key=lambda f: (f.channels, f.rate))
+
+
+def _conversion(
+    stream: StreamInfo, trial: TrialResult, sound: SoundFormat, target: SoundTarget
+) -> str:
+    """What happens to sound that is encoded anew."""
+    again = stream.codec == target.codec
+    made = f"was encoded anew as {target.label}" if again else f"became {target.label}"
+    told = f"{stream_name(stream)}: {stream.codec} {made}"
+    kinds = list(dict.fromkeys(f"{f.layout} at {f.rate} Hz" for f in trial.formats))
+    if len(kinds) > 1:
+        told += (
+            f"; its format changes on the way ({', '.join(kinds)}), all of it is now "
+            f"{target.layout} at {target.rate} Hz"
+        )
+    elif stream.codec in COPIED:
+        told += ", because mp4 does not take it as it is"
+    if not same_speakers(sound, target):
+        told += f"; its {sound.channels} channels ({sound.layout}) became {target.layout}"
+    elif target.codec != "aac":
+        told += f", which keeps its {sound.channels} channels ({target.layout})"
+    if target.rate < sound.rate:
+        told += f"; its {sound.rate} Hz became {target.rate} Hz"
+    return told
+
+
+def _copy_labels(template: Stream, out: Stream) -> None:
+    """Language, title and role of a stream."""
+    for key in ("language", "title", "handler_name"):
+        if key in template.metadata:
+            out.metadata[key] = template.metadata[key]
+    kept = Disposition.default | Disposition.forced | Disposition.hearing_impaired
+    out.disposition = template.disposition & (kept | Disposition.visual_impaired)

@@ -1,0 +1,45 @@
+"""Errors that the media library raises, in words.
+
+FFmpeg and PyAV raise many kinds of errors for files that nobody has foreseen, and the next version
+of them raises others. They are about the file, so whoever reads one says so in one sentence; the
+traceback goes to the log of the process.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error
+from seedvr2_core.files.space import is_full
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def media_errors_told(path: Path, doing: str) -> Iterator[None]:
+    """Turn an error that no other part has foreseen into one about the file.
+
+    Our own errors pass unchanged, and so do a full disk and memory that has run out.
+
+    Args:
+        path: the video that is read.
+        doing: what is being done with it: "its packets are counted".
+
+    Raises:
+        InvalidVideoError: the library failed.
+    """
+    try:
+        yield
+    except (SeedVR2Error, MemoryError):
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise
+        _log.info("%s: while %s", path.name, doing, exc_info=True)
+        said = " ".join(str(error).split()) or "no reason given"
+        raise InvalidVideoError(
+            f"{path.name}: the media library failed while {doing} ({type(error).__name__}: {said});"
+            " the file is damaged, or of a kind that is not known here: convert it to an ordinary "
+            "mp4 first"
+        ) from error

@@ -1,0 +1,143 @@
+"""The boxes of mp4 and QuickTime files (ISO/IEC 14496-12)."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from seedvr2_core.files.reading import FileReader
+from seedvr2_core.video.headers.facts import DolbyVision, Edges, TrackHeader
+
+_HEAD = struct.Struct(">I4s")
+_LARGE = struct.Struct(">Q")
+_MOST_BOXES = 10_000
+"""In one box; a film has some hundred tracks at most, and a fragmented one 10 000 fragments."""
+_MOST_ENTRY_BYTES = 2**16
+_VISUAL_ENTRY_BYTES = 78
+_WIDTH_AT = 24
+_CLAP = struct.Struct(">IIIIiIiI")
+_DOLBY_VISION = (b"dvcC", b"dvvC", b"dvwC")
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    kind: bytes
+    start: int
+    """Of its content."""
+    stop: int
+
+
+def read_tracks(path: Path) -> list[TrackHeader]:
+    """What the `moov` box says about the tracks; empty where there is none.
+
+    Raises:
+        FileReadError: the machine failed to read the file.
+    """
+    with FileReader(path) as file:
+        return [
+            _track(file, track)
+            for movie in _inside(file, _Box(b"", 0, file.num_bytes), b"moov")
+            for track in _inside(file, movie, b"trak")
+        ]
+
+
+def _boxes(file: FileReader, box: _Box) -> Iterator[_Box]:
+    """The boxes in a box; ends at the first one that cannot be."""
+    position = box.start
+    for _ in range(_MOST_BOXES):
+        if position + _HEAD.size > box.stop:
+            return
+        file.seek(position)
+        head = file.read(_HEAD.size + _LARGE.size)
+        if len(head) < _HEAD.size:
+            return
+        size, kind = _HEAD.unpack_from(head)
+        content = position + _HEAD.size
+        if size == 1 and len(head) == _HEAD.size + _LARGE.size:
+            (size,) = _LARGE.unpack_from(head, _HEAD.size)
+            content += _LARGE.size
+        stop = box.stop if size == 0 else min(position + size, box.stop)
+        if stop < content:
+            return
+        yield _Box(kind, content, stop)
+        position = stop
+
+
+def _inside(file: FileReader, box: _Box, *path: bytes) -> Iterator[_Box]:
+    """The boxes that a path of kinds leads to."""
+    for inner in _boxes(file, box):
+        if inner.kind == path[0]:
+            if len(path) == 1:
+                yield inner
+            else:
+                yield from _inside(file, inner, *path[1:])
+
+
+def _content(file: FileReader, box: _Box, most: int = _MOST_ENTRY_BYTES) -> bytes:
+    file.seek(box.start)
+    return file.read(min(box.stop - box.start, most))
+
+
+def _first(file: FileReader, box: _Box, *path: bytes) -> bytes:
+    """The content of the first box that a path leads to; b"" if there is none."""
+    inner = next(_inside(file, box, *path), None)
+    return b"" if inner is None else _content(file, inner)
+
+
+def _track(file: FileReader, track: _Box) -> TrackHeader:
+    header = _first(file, track, b"tkhd")
+    id_at = 20 if header[:1] == b"\1" else 12
+    references = _first(file, track, b"tref", b"chap")
+    entries = next(_inside(file, track, b"mdia", b"minf", b"stbl", b"stsd"), None)
+    entry = None
+    if entries is not None:
+        inside = _Box(b"stsd", entries.start + 8, entries.stop)
+        entry = next(_boxes(file, inside), None)
+    is_video = _first(file, track, b"mdia", b"hdlr")[8:12] == b"vide"
+    return TrackHeader(
+        id=int.from_bytes(header[id_at : id_at + 4]),
+        entry="" if entry is None else entry.kind.decode("latin-1"),
+        edges=_edges(file, entry) if is_video and entry else Edges(),
+        dolby_vision=_dolby_vision(file, entry) if is_video and entry else None,
+        chapters=tuple(
+            int.from_bytes(references[i : i + 4]) for i in range(0, len(references) // 4 * 4, 4)
+        ),
+    )
+
+
+def _visual(entry: _Box) -> _Box:
+    """The boxes of a video's sample entry."""
+    return _Box(entry.kind, min(entry.start + _VISUAL_ENTRY_BYTES, entry.stop), entry.stop)
+
+
+def _edges(file: FileReader, entry: _Box) -> Edges:
+    """What the clean aperture hides (`clap`: its size and where its middle lies, as fractions)."""
+    content = _first(file, _visual(entry), b"clap")
+    size = _content(file, entry)[_WIDTH_AT : _WIDTH_AT + 4]
+    if len(content) < _CLAP.size or len(size) < 4:
+        return Edges()
+    numbers = _CLAP.unpack_from(content)
+    if not all(numbers[1::2]):
+        return Edges()
+    width, height, right, down = (Fraction(numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
+    left, hidden_right = _hidden(int.from_bytes(size[:2]), width, right)
+    top, bottom = _hidden(int.from_bytes(size[2:]), height, down)
+    return Edges(left=left, top=top, right=hidden_right, bottom=bottom).within(
+        int.from_bytes(size[:2]), int.from_bytes(size[2:])
+    )
+
+
+def _hidden(whole: int, shown: Fraction, offset: Fraction) -> tuple[int, int]:
+    """Pixels before and behind the part that is shown."""
+    before = round((whole - shown) / 2 + offset)
+    return before, whole - before - round(shown)
+
+
+def _dolby_vision(file: FileReader, entry: _Box) -> DolbyVision | None:
+    """The configuration: version (2 bytes), profile (7 bits), level, three flags, compatibility."""
+    for kind in _DOLBY_VISION:
+        content = _first(file, _visual(entry), kind)
+        if len(content) >= 5:
+            return DolbyVision.read(content)
+    return None

@@ -1,0 +1,80 @@
+"""Decoded pictures -> upright R'G'B' of one size.
+
+A picture whose shape differs from the first one's (a phone that was turned, a broadcast that
+changes between 4:3 and 16:9) is shown whole, with black bars.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+
+from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.picture.color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
+from seedvr2_core.video.picture.facts import plausible_sar
+
+
+class Converter:
+    """Decoded pictures -> upright (H, W, 3) uint8 R'G'B' full range; keeps one swscale context.
+
+    Args:
+        info: of the source.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._reformatter = VideoReformatter()
+        # np.rot90 turns counter-clockwise.
+        self._turns = -info.rotation // 90 % 4
+
+    def __call__(self, picture: VideoFrame) -> np.ndarray:
+        """Convert one picture, whose `opaque` is the sample aspect ratio that its codec gives."""
+        info = self._info
+        if (size := _fitted_size(picture, info)) is None:
+            left, top, _, _ = info.crop
+            whole = self._rgb(picture, *info.decoded_size)
+            rgb = whole[top : top + info.height, left : left + info.width]
+        else:
+            width, height = size
+            rgb = np.zeros((info.height, info.width, 3), np.uint8)
+            left, top = (info.width - width) // 2, (info.height - height) // 2
+            rgb[top : top + height, left : left + width] = self._rgb(picture, width, height)
+        rgb = np.rot90(rgb, self._turns) if self._turns else rgb
+        return np.fliplr(rgb) if info.mirrored else rgb
+
+    def _rgb(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
+        info = self._info
+        rgb_source = is_rgb_format(picture.format.name)
+        full = rgb_source or info.color.full_range
+        converted = self._reformatter.reformat(
+            picture,
+            width=width,
+            height=height,
+            format="gbrp",  # the same values as rgb24 in a third of the time: swscale's vector code
+            src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
+            src_color_range=sws_range(full),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=TO_RGB,
+            threads=1,
+        )
+        return converted.to_ndarray()
+
+
+def _fitted_size(picture: VideoFrame, info: VideoInfo) -> tuple[int, int] | None:
+    """(width, height) of a picture of another shape inside the first one's; None: it is the same.
+
+    The container may correct the codec's sample aspect ratio; that holds for later ones as well.
+    """
+    first, own = plausible_sar(Fraction(*info.codec_sar)), plausible_sar(picture.opaque)
+    size = picture.width, picture.height
+    if size == info.decoded_size and (not first or not own or first == own):
+        return None
+    width, height = size if size != info.decoded_size else (info.width, info.height)
+    sar = Fraction(*info.sar)
+    if own:
+        sar = sar * own / first if first else own
+    shape = width * sar / height / (info.width * Fraction(*info.sar) / info.height)
+    if shape > 1:
+        return info.width, max(1, round(info.height / shape))
+    return max(1, round(info.width * shape)), info.height
