@@ -32,44 +32,10 @@ CHROMA_LEVELS = 5.0
 """The same of the colours of single pixels: ffmpeg places and interpolates chroma in another way,
 which shows at the edges of test pictures; measured when right: 4.3 (VP8)."""
 
-NOT_YET: dict[str, str] = {
-    "aac_two_packets_lost.ts": "one fault drops all sound",
-    "mp3_11025.avi": "one fault drops all sound",
-    "ts_loss_1pct.ts": "one fault drops all sound",
-    "mp2_change_small.ts": "sound that changes its format",
-    "exif1.avi": "unknown side data",
-    "ax__water_180_mvhevc_5frames.mov": "unknown side data",
-    "ax__sample_rotate_and_reflect.mp4": "mirrored",
-    "flip_h.mp4": "mirrored",
-    "flip_v.mp4": "mirrored",
-    "matrix_zero.mp4": "zero matrix",
-    "pixelcrop_display.mkv": "crop of the container",
-    "clap_pal702.mov": "crop of the container",
-    "pixelcrop.mkv": "crop of the container",
-    "spscrop.mp4": "crop of the codec",
-    "dv_profile5_hvc1.mp4": "Dolby Vision 5",
-    "dv_profile5_dvh1.mp4": "Dolby Vision 5",
-}
-"""Cases that still fail, with the reason."""
-
-
-def params() -> list:
-    """One a case."""
-    return [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=[pytest.mark.xfail(reason=NOT_YET[case.name], strict=True)]
-            if case.name in NOT_YET
-            else [],
-        )
-        for case in all_cases()
-    ]
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(not all_cases(), reason="no shared cases; set SEEDVR2_SHARED")
-@pytest.mark.parametrize("case", params())
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
 def test_a_case_comes_out_right(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
