@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.files.mp4_index import check_index, too_many_frames
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video._container import (
@@ -34,7 +35,6 @@ from seedvr2_core.video._container import (
     time_base_of,
 )
 from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending_of, promise_of
-from seedvr2_core.video._mp4_index import check_index, too_many_frames
 from seedvr2_core.video._picture import frame_tags, picture_warnings, rotation, sar, tags
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 
