@@ -46,8 +46,8 @@ from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, run_program, say, tell
-from deployments.host.folder import outside_the_folder
 from deployments.host.loopback import keep_loopback_direct
+from deployments.host.quiet import outside_the_folder
 from seedvr2_core.errors import ServiceError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings

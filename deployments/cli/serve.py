@@ -19,7 +19,6 @@ import typer
 
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
-from deployments.host.folder import outside_the_folder
 from deployments.host.health import is_healthy
 from deployments.host.installation import (
     ApiAddress,
@@ -30,6 +29,7 @@ from deployments.host.installation import (
     prefect_home,
 )
 from deployments.host.loopback import keep_loopback_direct
+from deployments.host.quiet import outside_the_folder
 from deployments.host.supervisor import AskedToStop, ManagedProcess, Supervisor
 from tasks.settings import RESOLUTIONS, Settings, use_settings
 

@@ -11,8 +11,8 @@ import typer
 
 from deployments.gateway.auth import check_exposure, digest
 from deployments.host.exits import exit_codes, run_program
-from deployments.host.folder import outside_the_folder
 from deployments.host.loopback import keep_loopback_direct
+from deployments.host.quiet import outside_the_folder
 from seedvr2_core.errors import InvalidRequestError
 from tasks.net.signing import key_id, receiver_secret
 from tasks.settings import Settings, get_settings

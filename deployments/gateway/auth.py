@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import (
@@ -16,11 +16,13 @@ from fastapi.security import (
     HTTPBasicCredentials,
     HTTPBearer,
 )
-from prefect.client.schemas.objects import FlowRun
 
 from deployments.host.loopback import is_loopback
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
+
+if TYPE_CHECKING:  # the gateway leaves its folder before Prefect is imported
+    from prefect.client.schemas.objects import FlowRun
 
 _TAG = "caller:"
 _TAG_DIGITS = 12
@@ -45,7 +47,7 @@ class Caller:
         """The tag of this caller's jobs in Prefect: "caller:" and 12 digits of the digest."""
         return f"{_TAG}{self.name[:_TAG_DIGITS]}"
 
-    def may_see(self, run: FlowRun) -> bool:
+    def may_see(self, run: "FlowRun") -> bool:
         """Whether this job may be seen and cancelled.
 
         Jobs that older versions of the gateway made have no owner: whoever knows their id may.

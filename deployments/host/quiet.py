@@ -1,15 +1,26 @@
-"""Prefect's telemetry and its notices: off in what we start, unless the user turned them on.
+"""What is done before Prefect is imported: telemetry off, and out of the caller's folder.
 
-Prefect's client reads DO_NOT_TRACK when it is imported, before it prints its notice;
+Telemetry and notices are off in what we start, unless the user turned them on. Prefect's client
+reads DO_NOT_TRACK when it is imported, before it prints its notice;
 PREFECT_SERVER_ANALYTICS_ENABLED is the server's setting. A variable that is set keeps its value,
 and whoever turned the server's setting on, in the environment or in the active Prefect profile,
 keeps both.
+
+Prefect takes settings from .env, prefect.toml and pyproject.toml of the current folder, whenever it
+looks at its settings. One of them names a file that says how to log, and that file can name any
+function to call. So a folder with a stranger's video must not be the current one.
 """
 
+import contextlib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+ELSEWHERE = "/"
+"""Only the administrator writes there."""
+_PATHS = ("PREFECT_HOME", "PREFECT_PROFILES_PATH", "SEEDVR2_SECRETS_DIR")
+"""Variables with paths that Prefect, and processes that we start, read later."""
 _CLIENT, _SERVER = "DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"
 
 
@@ -32,3 +43,24 @@ def _of_profile(name: str) -> str:
         return str(content["profiles"][active].get(name, ""))
     except (OSError, ValueError, LookupError, AttributeError):  # Prefect itself says what is wrong
         return ""
+
+
+@contextlib.contextmanager
+def outside_the_folder() -> Iterator[None]:
+    """Work in another folder than the caller's, also in processes that are started.
+
+    Paths that the caller gave must be absolute by now; those of the environment are made so.
+    """
+    try:
+        caller = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        caller = ELSEWHERE
+    for name in _PATHS:
+        if given := os.environ.get(name):
+            os.environ[name] = os.path.join(caller, Path(given).expanduser())
+    os.chdir(ELSEWHERE)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # removed meanwhile
+            os.chdir(caller)

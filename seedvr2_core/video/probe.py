@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.files.mp4_index import check_index
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import (
     codec_name,
@@ -27,7 +28,6 @@ from seedvr2_core.video._container import (
     time_base_of,
     video_of,
 )
-from seedvr2_core.video._mp4_index import check_index
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early

@@ -131,6 +131,7 @@ def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path(json.loads(done.stdout)["output_path"]).is_file()
+    assert (folder.parent / "prefect" / "prefect.db").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("words", [["doctor"], ["plan", "clip.mp4", "--model", "lanczos"]])
@@ -153,6 +154,16 @@ def test_the_gateway_started_by_hand(folder: Path) -> None:
         line = gateway.stdout.readline()
         gateway.kill()
     assert line.startswith("gateway: http://127.0.0.1:")
+
+
+PROGRAMS = ("cli.app", "gateway.__main__", "edge", "host.attached", "host.prefect_server")
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_no_program_imports_prefect_before_it_has_left_the_folder(module: str) -> None:
+    """It reads its settings at once."""
+    look = f"import sys, deployments.{module}; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", look], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.soak

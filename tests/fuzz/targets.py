@@ -25,9 +25,9 @@ from deployments.gateway.body import MAX_FIELDS_BYTES, read_body
 from deployments.gateway.quota import Quota
 from seedvr2_core.errors import CheckpointError, InvalidRequestError, SegmentError
 from seedvr2_core.files import read_record
+from seedvr2_core.files.mp4_index import most_indexed
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import Plan, build_plan
-from seedvr2_core.video._mp4_index import most_indexed
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.weights.reader import open_reader
 from tasks.settings import Settings

@@ -27,8 +27,8 @@ from seedvr2_core.video.probe import probe_video
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest
 from tasks.sources.obtain import check_source
-from tests.kits.endless import write_endless
 from tests.kits.http.intake import Canary, HostileServer, answer, left_behind, nothing_is_left
+from tests.kits.media import write_endless
 from tests.kits.processes import ROOT
 
 pytestmark = pytest.mark.timeout(60)
@@ -341,7 +341,7 @@ def test_the_task_refuses_and_keeps_nothing(
         given = {"video_base64": base64.b64encode(content).decode()}
     source = obtained(trusting, **given)
     with pytest.raises(InvalidVideoError, match="HLS playlist"):
-        probe.fn(source, UpscaleRequest(**given, model="lanczos"))
+        probe.fn(source, UpscaleRequest.model_validate({**given, "model": "lanczos"}))
     assert left_behind(trusting.work_dir) == []
 
 

@@ -97,7 +97,8 @@ class FaultyJob:
             MARK: self.mark,
         }
         carried = [asdict(fault) for fault in (*faults, SMALL_PICTURES)]
-        variables["PYTHONPATH"] = str(ROOT / "tests" / "faults" / "inject")
+        inject = ROOT / "tests" / "faults" / "inject"
+        variables["PYTHONPATH"] = os.pathsep.join((str(inject), str(ROOT)))
         variables["SEEDVR2_TEST_FAULTS"] = json.dumps(carried)
         return variables
 

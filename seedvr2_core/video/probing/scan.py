@@ -11,6 +11,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.files.mp4_index import too_many_frames
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import (
     demux_all,
@@ -19,7 +20,6 @@ from seedvr2_core.video._container import (
     open_source,
     time_base_of,
 )
-from seedvr2_core.video._mp4_index import too_many_frames
 from seedvr2_core.video._reasons import encrypted, is_encrypted_tag
 from seedvr2_core.video.headers.read import refuse_dolby_vision
 from seedvr2_core.video.info import Timeline

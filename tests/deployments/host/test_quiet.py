@@ -1,4 +1,4 @@
-"""Prefect's telemetry is off in what we start, unless the user turned it on."""
+"""Prefect is quiet unless the user wants otherwise, and is used outside of the caller's folder."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.host.quiet import keep_prefect_quiet
+from deployments.host.quiet import keep_prefect_quiet, outside_the_folder
 from tests.kits.processes import ROOT
 
 CLIENT, SERVER = "DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"
@@ -107,3 +107,40 @@ def test_the_first_line_on_the_screen_is_ours(tmp_path: Path) -> None:
     """Prefect prints a notice when it is imported on a terminal for the first time."""
     code = "import deployments; print('ours'); import prefect"
     assert lines_on_a_terminal(code, tmp_path) == ["ours"]
+
+
+def test_the_folder_is_left_and_come_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with outside_the_folder():
+        assert Path.cwd() == Path("/")
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("home", "{}/home"), ("../home", "{}/../home"), ("/home", "/home"), ("~/home", "{home}/home")],
+)
+def test_paths_of_the_environment_mean_what_they_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", given)
+    monkeypatch.delenv("PREFECT_PROFILES_PATH", raising=False)
+    with outside_the_folder():
+        assert os.environ["PREFECT_HOME"] == meant.format(tmp_path, home=Path.home())
+        assert "PREFECT_PROFILES_PATH" not in os.environ
+
+
+def test_a_folder_that_was_removed_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    os.chdir(folder)
+    folder.rmdir()
+    with outside_the_folder():
+        assert Path.cwd() == Path("/")
+    assert Path.cwd() == Path("/")

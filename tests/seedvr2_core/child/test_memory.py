@@ -13,8 +13,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.child.guard import Child
 from tasks.settings import Settings, use_settings
-from tests.kits.endless import write_endless
-from tests.kits.media import ffmpeg
+from tests.kits.media import ffmpeg, write_endless
 
 BOUNDED = """
 import sys

@@ -11,11 +11,10 @@ import av
 import pytest
 
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
-from seedvr2_core.video import _mp4_index
-from seedvr2_core.video._mp4_index import most_indexed
+from seedvr2_core.files import mp4_index
+from seedvr2_core.files.mp4_index import most_indexed
 from seedvr2_core.video.probe import probe_video, sniff_video
-from tests.kits.endless import write_endless
-from tests.kits.media import ALL_CLIPS, ffmpeg
+from tests.kits.media import ALL_CLIPS, ffmpeg, write_endless
 
 GetClip = Callable[[str], Path]
 LOOK = """
@@ -101,7 +100,7 @@ def test_boxes_after_boxes_are_not_followed_for_ever(
 ) -> None:
     path, whole = tmp_path / "many.mp4", tmp_path / "a.mp4"
     write_endless(whole, num_chunks=1, per_chunk=5)
-    monkeypatch.setattr(_mp4_index, "_MOST_BOXES", 40)
+    monkeypatch.setattr(mp4_index, "_MOST_BOXES", 40)
     for number, counted in ((0, 5), (10, 5), (40, 0)):
         path.write_bytes(((8).to_bytes(4, "big") + b"free") * number + whole.read_bytes())
         assert most_indexed(path) == counted
