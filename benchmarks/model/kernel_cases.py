@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedvr2_core.kernels.attention import frame_attention
 from seedvr2_core.kernels.kernel import Kernel
 from seedvr2_core.kernels.norm import add_bias, norm_silu
 from seedvr2_core.kernels.switches import switched
@@ -40,6 +41,8 @@ class KernelCase:
     """Largest error, in units of the dtype's spacing at the value."""
     atol: float = 2e-5
     """What sums in float32 may add to that."""
+    relative_atol: float = 0.0
+    """The same in units of the dtype's spacing at 1, where half precision is rounded inside."""
 
 
 def run_case(case: KernelCase, dtype: torch.dtype, device: torch.device) -> float:
@@ -56,7 +59,8 @@ def run_case(case: KernelCase, dtype: torch.dtype, device: torch.device) -> floa
     worst = 0.0
     for name in case.outs:
         got, want = given[name].double(), exact[name]
-        allowed = case.rounding * torch.finfo(dtype).eps * want.abs() + case.atol
+        spacing = torch.finfo(dtype).eps
+        allowed = spacing * (case.rounding * want.abs() + case.relative_atol) + case.atol
         error = ((got - want).abs() / allowed).max().item()
         worst = max(worst, error if error == error else float("inf"))
     return worst
@@ -73,7 +77,7 @@ def all_cases() -> list[KernelCase]:
     from benchmarks.model.color_cases import color_cases
     from benchmarks.model.dit_cases import dit_cases
 
-    return [*_norm_cases(), *_add_cases(), *dit_cases(), *color_cases()]
+    return [*_norm_cases(), *_add_cases(), *_attention_cases(), *dit_cases(), *color_cases()]
 
 
 def _frames(random: Random, shape: Sequence[int], *, mean: float = 0.0) -> Tensor:
@@ -142,6 +146,42 @@ def _add_maker(shape: Sequence[int], *, residual: bool) -> Callable[[Random], di
             "bias_C": random(shape[1]),
             "residual_BCTHW": random(*shape) if residual else None,  # another layout
             "out_BCTHW": _frames(random, shape),
+        }
+
+    return make
+
+
+def _attention_cases() -> Iterator[KernelCase]:
+    shapes = {
+        "one token": (1, 1, 16),
+        "fewer channels than a block": (2, 5, 8),
+        "tokens of several blocks": (2, 70, 32),
+        "odd channels": (1, 33, 24),
+        "production head": (1, 65, 512),
+        "whole blocks": (1, 128, 64),
+    }
+    for name, shape in shapes.items():
+        for sharp in (1.0, 12.0):
+            yield KernelCase(
+                name=f"frame_attention, {name}{', sharp' if sharp > 1 else ''}",
+                kernel=frame_attention,
+                make=_attention_maker(shape, sharp),
+                outs=("out_FNC",),
+                slow=name == "production head",
+                # Weights are rounded as well as the result; sums of both signs may cancel.
+                relative_atol=1.0,
+            )
+
+
+def _attention_maker(shape: Sequence[int], sharp: float) -> Callable[[Random], dict[str, Any]]:
+    def make(random: Random) -> dict[str, Any]:
+        frames, tokens, channels = shape
+        q_FNC, k_FNC, v_FNC = random(frames, tokens, 3 * channels).chunk(3, dim=-1)
+        return {
+            "q_FNC": sharp * q_FNC,
+            "k_FNC": k_FNC,
+            "v_FNC": v_FNC,
+            "out_FNC": random(*shape),
         }
 
     return make

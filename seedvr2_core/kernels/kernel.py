@@ -89,6 +89,8 @@ class Kernel(Generic[P]):
 
 def uses_triton(device: torch.device) -> bool:
     """Whether kernels of our own run in Triton on tensors of that device."""
+    if device.type == "meta":
+        return switches().triton  # nothing runs there
     wanted = switches().interpret if device.type == "cpu" else switches().triton
     return wanted and has_triton()
 

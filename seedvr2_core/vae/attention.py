@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.attention import frame_attention
+from seedvr2_core.kernels.kernel import uses_triton
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.norm import FrameGroupNorm
 
@@ -39,7 +41,12 @@ class FrameAttention(nn.Module):
 
 def _attend(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor) -> Tensor:
     """Exact attention inside each frame, in the way that the switches say."""
-    if takes_gpu_path(q_FNC.device) and switches().frame_attention == "one_call":
+    way = switches().frame_attention if takes_gpu_path(q_FNC.device) else "chunks"
+    if way == "own" and uses_triton(q_FNC.device):
+        mixed_FNC = torch.empty_like(q_FNC)
+        frame_attention(q_FNC, k_FNC, v_FNC, out_FNC=mixed_FNC)
+        return mixed_FNC
+    if way != "chunks":
         # The kernel that takes this width stores no scores and needs the queries of all frames to
         # keep a GPU busy.
         return F.scaled_dot_product_attention(q_FNC[:, None], k_FNC[:, None], v_FNC[:, None])[:, 0]

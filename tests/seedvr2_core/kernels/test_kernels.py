@@ -91,7 +91,7 @@ def test_switches_are_back_after_an_error() -> None:
 
 def test_every_kernel_has_cases() -> None:
     kernels = {id(case.kernel) for case in all_cases()}
-    made = {id(value) for name in ("norm",) for value in _kernels_of(name)}
+    made = {id(value) for name in ("attention", "norm") for value in _kernels_of(name)}
     assert made == kernels
 
 

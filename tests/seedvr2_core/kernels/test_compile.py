@@ -1,0 +1,48 @@
+"""Our kernels compile for Hopper as they are launched at 1080p; no GPU takes part."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
+    """In half precision: 16 bytes an access to memory, nothing spilled, products by wgmma."""
+    pytest.importorskip("triton")
+    # A process of its own: this one may have loaded Triton for the interpreter.
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kits.compile_kernels"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {k["kernel"] for k in kernels} == {
+        "_part_sums",
+        "_join_parts",
+        "_map",
+        "_add",
+        "_attend",
+    }
+    for kernel in kernels:
+        assert kernel["stack"] == 0, kernel
+        assert kernel["shared"] <= 227 * 1024, kernel
+        assert kernel["registers"] <= 255, kernel
+        if kernel["kernel"] != "_join_parts":
+            assert "ld.global.v4.b32" in kernel["loads"], kernel
+        if kernel["kernel"] in ("_map", "_add", "_attend"):
+            assert kernel["stores"] == ["st.global.v4.b32"], kernel
+        if kernel["kernel"] == "_attend":
+            assert kernel["wgmma"] > 0, kernel
