@@ -74,6 +74,7 @@ docs: .venv/.installed ## write docs/options.md and docs/settings.md from the co
 
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/bursts.py
 	$(BIN)/python benchmarks/upload.py
 	$(BIN)/python benchmarks/stitch.py
 	$(BIN)/python -m benchmarks.model --model $(BENCH_MODEL)

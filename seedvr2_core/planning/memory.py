@@ -300,9 +300,8 @@ class _PhasePeaks:
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)
-        if not request.on_cpu:
-            # A slice's integers, of 16 bits at the most, while they are copied to the host.
-            work += FRAMES_PER_LATENT * rung[0] * request.picture_bytes * _HALF // _FLOAT32
+        # A slice's integers, of 16 bits at the most, until all of them have come to the host.
+        work += FRAMES_PER_LATENT * rung[0] * request.picture_bytes * _HALF // _FLOAT32
         others = self.encoder_caches if stay.caches else 0
         return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
 

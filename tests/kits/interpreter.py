@@ -1,4 +1,4 @@
-"""Triton without a GPU: kernels in its interpreter, and compiled for a GPU that is not there."""
+"""Triton without a GPU: kernels in its interpreter."""
 
 import os
 import sys

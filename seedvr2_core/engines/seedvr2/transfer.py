@@ -53,8 +53,12 @@ class Lanes:
         return 1 if switches().overlap and takes_gpu_path(self._device) else 0
 
     def upload(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors on the device; the current stream waits for them, the host does not."""
-        if self._up is None or not switches().overlap:
+        """The tensors on the device; the current stream waits for them, the host does not.
+
+        Those that are there already stay as they are.
+        """
+        on_host = all(tensor.device.type == "cpu" for tensor in tensors)
+        if self._up is None or not on_host or not switches().overlap:
             return [tensor.to(self._device) for tensor in tensors]
         here = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._up):
@@ -73,7 +77,8 @@ class Lanes:
             host = [torch.empty_like(x, device="cpu", pin_memory=True) for x in tensors]
             for to, tensor in zip(host, tensors, strict=True):
                 to.copy_(tensor, non_blocking=True)
-            event = torch.cuda.Event()
+            # Blocking: who waits sleeps, and leaves the core to the video's encoder.
+            event = torch.cuda.Event(blocking=True)
             event.record(self._down)
         return Landing(host, tensors, event)
 

@@ -1,9 +1,11 @@
-"""One thread: on tiny tensors more threads only wait for each other."""
+"""Tiny tensors: on one thread, where more only wait for each other."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from seedvr2_core.kernels.switches import switched
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +14,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("gpu_path", marks=pytest.mark.slow)])
+def either_path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a module as on a CPU, and once more the way that a GPU goes (references of kernels)."""
+    with switched(on_cpu=request.param == "gpu_path"):
+        yield

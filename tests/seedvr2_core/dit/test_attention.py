@@ -8,6 +8,8 @@ from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, DiTConfig
 from seedvr2_core.dit.attention import Attention, layer_streams, without_text
 from seedvr2_core.dit.model import make_tables
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 TINY = pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])
 TEXT_LEN = 5
 LATENT = (2, 34, 60)

@@ -23,6 +23,8 @@ from seedvr2_core.dit.window import Grid, window_order, windows
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.errors import CheckpointError, PlanError
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 TINY = pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])
 
 

@@ -37,7 +37,7 @@ from tests.kits.restorer import (
     whole,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
 
 LONG = 237
 LEADS = (112, 37)
@@ -73,7 +73,7 @@ class Walk:
 
 
 @pytest.fixture(scope="module")
-def walk(plan: Plan, source: list[Frame]) -> Walk:
+def walk(plan: Plan, source: list[Frame], either_path: None) -> Walk:
     session, pieces = open_tiny(plan), make_pieces(plan)
     frames = iter(source)
     state = session.begin(frames, shot=plan.shots[0], piece=pieces[0])
@@ -200,7 +200,7 @@ def test_reading_ahead_and_what_is_held_are_bounded(plan: Plan, source: list[Fra
         for done, frame in enumerate(restored, start=1):
             assert frame.index == piece.start + done - 1
             assert read == stop
-            assert len(state.frames) == stop - piece.start - done
+            assert len(state.frames) <= stop - piece.start - done
         assert len(state.encoded_ZhwC) <= plan.engine.overlap
 
 
@@ -213,7 +213,8 @@ def test_parking_changes_no_bit(
     def park(_: residency.Parking, state: StreamState) -> StreamState:
         moved = state.clone()
         for _name, tensor in state.named_tensors():
-            tensor.fill_(torch.nan)
+            with torch.inference_mode(tensor.is_inference()):
+                tensor.fill_(torch.nan)
         parked.append(type(state).__name__)
         return moved
 

@@ -9,6 +9,8 @@ from seedvr2_core.errors import PlanError
 from seedvr2_core.planning.plan import Piece, Plan
 from tests.kits.restorer import make_plan, open_tiny, whole
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 
 def _other_shot(plan: Plan) -> Piece:
     return dataclasses.replace(whole(plan), shot=3)

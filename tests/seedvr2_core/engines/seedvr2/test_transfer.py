@@ -2,13 +2,16 @@
 
 import dataclasses
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from seedvr2_core.config import VAE_TINY
-from seedvr2_core.engines.seedvr2 import sampler
+from seedvr2_core.engines.seedvr2 import sampler, transfer
 from seedvr2_core.engines.seedvr2.finite import check_finite, extremes
 from seedvr2_core.engines.seedvr2.sampler import NoiseAhead, latent_noise
 from seedvr2_core.engines.seedvr2.tiny import vae_weights
@@ -175,3 +178,90 @@ def test_frames_finished_by_the_kernel_are_those_of_the_plain_way(dtype: str) ->
     off = np.abs(made.astype(int) - wanted.astype(int))
     assert off.max() <= (1 if dtype == "uint8" else 3)
     assert (off > 0).mean() < (0.01 if dtype == "uint8" else 0.4)
+
+
+class FakeGpu:
+    """Stands in for `torch.cuda` in transfer.py: notes what is asked of streams, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self._here = "compute"
+        self._made = iter(("up", "down"))
+
+    def Stream(self, device: object) -> "FakeStream":
+        return FakeStream(self, next(self._made))
+
+    def current_stream(self, device: object) -> "FakeStream":
+        return FakeStream(self, self._here)
+
+    @contextmanager
+    def stream(self, stream: "FakeStream") -> Iterator[None]:
+        before, self._here = self._here, stream.name
+        yield
+        self._here = before
+
+    def Event(self, *, blocking: bool) -> "FakeGpu":
+        assert blocking
+        return self
+
+    def record(self, stream: "FakeStream") -> None:
+        self.log.append(f"event on {stream.name}")
+
+    def synchronize(self) -> None:
+        self.log.append("host waits")
+
+    def copied(self, what: str) -> None:
+        self.log.append(f"{what} on {self._here}")
+
+
+@dataclasses.dataclass
+class FakeStream:
+    gpu: FakeGpu
+    name: str
+
+    def wait_stream(self, other: "FakeStream") -> None:
+        self.gpu.log.append(f"{self.name} waits for {other.name}")
+
+
+def test_copies_wait_for_what_they_copy_and_the_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which streams wait for each other; no GPU is here to run it."""
+    gpu = FakeGpu()
+    monkeypatch.setattr(transfer, "torch", SimpleNamespace(cuda=gpu, empty_like=unpinned))
+    whole_copy = torch.Tensor.copy_
+
+    def copy(to: torch.Tensor, x: torch.Tensor, *, non_blocking: bool = False) -> torch.Tensor:
+        assert non_blocking
+        gpu.copied("copy")
+        return whole_copy(to, x)
+
+    def pin(x: torch.Tensor) -> torch.Tensor:
+        gpu.copied("pinned")
+        return x.clone()
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda _, s: gpu.log.append(f"kept for {s.name}")
+    )
+    lanes = Lanes(torch.device("cpu"))
+    lanes._up, lanes._down = gpu.Stream(None), gpu.Stream(None)
+    (moved,) = lanes.upload([torch.arange(3)])
+    assert moved.tolist() == [0, 1, 2]
+    assert gpu.log == ["pinned on up", "compute waits for up", "kept for compute"]
+    gpu.log.clear()
+    landing = lanes.download([torch.arange(4), torch.arange(5)])
+    assert len(landing._device) == 2, "not freed while it is copied"
+    assert [len(x) for x in landing.wait()] == [4, 5]
+    assert [len(x) for x in landing.wait()] == [4, 5]
+    copies = ["copy on down"] * 2
+    assert gpu.log == ["down waits for compute", *copies, "event on down", "host waits"]
+    assert not landing._device
+    gpu.log.clear()
+    with switched(overlap=False):
+        lanes.download(lanes.upload([torch.arange(3)])).wait()
+    assert not gpu.log
+
+
+def unpinned(x: torch.Tensor, *, device: str, pin_memory: bool) -> torch.Tensor:
+    assert (device, pin_memory) == ("cpu", True)
+    return torch.empty_like(x)
