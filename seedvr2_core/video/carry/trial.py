@@ -49,6 +49,8 @@ class TrialResult:
     """The mp4 takes its packets as they are, but for those that are `refused`."""
     refused: frozenset[int] = frozenset()
     """Packets, counted from the stream's first one, that it does not take."""
+    changes: bool = False
+    """The format of the sound changes on the way."""
     formats: tuple[SoundFormat, ...] = ()
     """Of the sound, in the order of their first packets; empty: none can be decoded."""
 
@@ -94,7 +96,7 @@ class _Trial:
 
     def _has_news(self) -> bool:
         """Whether a packet has to be decoded: not all where the format stands elsewhere."""
-        if not self.formats or len(self.settings) > 1:
+        if self.formats.total() < _CHANGE_PACKETS or len(self.settings) > 1:
             return True
         return self.name != "aac" and not self.name.startswith("pcm_")
 
@@ -110,7 +112,10 @@ class _Trial:
         if self.name != "aac":
             changes = len({(f.rate, f.layout) for f in formats}) > 1
         return TrialResult(
-            copies=copies and not changes, refused=frozenset(self.refused), formats=formats
+            copies=copies and not changes,
+            refused=frozenset(self.refused),
+            changes=changes,
+            formats=formats,
         )
 
 

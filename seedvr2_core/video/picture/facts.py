@@ -9,17 +9,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.video.headers.facts import Edges
+from seedvr2_core.video.info import ColorInfo
 from seedvr2_core.video.picture.beside import losses, side_data
-from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha
+from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha, resolve_color
 from seedvr2_core.video.picture.orientation import orientation_of
 
-_PALETTE_COLORS = 256
 _OPAQUE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureShape:
-    """Size, place and shape of a picture; the fields of `VideoInfo` that have the same names."""
+    """Size, shape and colour of a picture; the fields of `VideoInfo` that have the same names."""
 
     width: int
     height: int
@@ -28,6 +28,7 @@ class PictureShape:
     sar: tuple[int, int]
     codec_sar: tuple[int, int]
     crop: tuple[int, int, int, int]
+    color: ColorInfo
     warnings: tuple[str, ...]
 
 
@@ -59,7 +60,7 @@ def plausible_sar(sar: object) -> Fraction | None:
 
 
 def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureShape:
-    """The shape of a stream's pictures.
+    """Shape and colour of a stream's pictures, and what is lost or doubtful about them.
 
     Args:
         first: its first picture.
@@ -82,11 +83,18 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
         sar=sar.as_integer_ratio(),
         codec_sar=own.as_integer_ratio() if own else (0, 1),
         crop=crop,
-        warnings=(*((cropped,) if any(crop) else ()), *orientation.warnings),
+        color=resolve_color(
+            frame_tags(first), pix_fmt=first.format.name, width=first.width, height=first.height
+        ),
+        warnings=(
+            *_warnings(first, stream),
+            *((cropped,) if any(crop) else ()),
+            *orientation.warnings,
+        ),
     )
 
 
-def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
+def _warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
     """What is lost or doubtful about the pictures."""
     warnings = list(losses(side_data(frame)))
     name = frame.format.name
@@ -100,9 +108,12 @@ def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
 
 
 def _is_transparent(frame: VideoFrame) -> bool:
-    """Whether a picture may show what is behind it; a palette is looked at colour by colour."""
+    """Whether a picture may show what is behind it; of a palette, the colours in use are asked."""
     if frame.format.name != "pal8":
         return has_alpha(frame.format.name)
-    palette = bytes(frame.planes[1])[: 4 * _PALETTE_COLORS]
-    alphas = palette[3::4] if sys.byteorder == "little" else palette[::4]
-    return any(alpha != _OPAQUE for alpha in alphas)
+    pixels, palette = frame.planes
+    row = pixels.line_size
+    content = bytes(pixels)
+    used = set[int]().union(*(content[y * row :][: frame.width] for y in range(frame.height)))
+    alphas = bytes(palette)[3::4] if sys.byteorder == "little" else bytes(palette)[::4]
+    return any(alphas[color] != _OPAQUE for color in used)
