@@ -3,11 +3,13 @@
 Each is a member of a kind of fault that was found with a real file.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 
 from seedvr2_core.video.join import JoinResult, join_segments
@@ -40,10 +42,13 @@ def join_whole(path: Path, folder: Path) -> tuple[JoinResult, Path]:
 
 
 def sound_frames(path: Path, index: int) -> list[tuple[int, str, int]]:
-    """(rate, layout, samples) of every frame of an audio stream."""
+    """(rate, layout, samples) of every frame of an audio stream that can be decoded."""
+    found: list[tuple[int, str, int]] = []
     with av.open(str(path)) as container:
-        stream = container.streams.audio[index]
-        return [(f.sample_rate, f.layout.name, f.samples) for f in container.decode(stream)]
+        for packet in container.demux(container.streams.audio[index]):
+            with contextlib.suppress(av.error.FFmpegError):
+                found += [(f.sample_rate, f.layout.name, f.samples) for f in packet.decode()]
+    return found
 
 
 def sound_seconds(path: Path, index: int = 0) -> float:
@@ -80,12 +85,17 @@ def overwrite_packets(
     """A copy whose packets of one stream, chosen by their number, are overwritten."""
     copy = bytearray(source.read_bytes())
     with av.open(str(source)) as container:
-        packets = [p for p in container.demux(container.streams[index]) if p.size and p.pos]
-        for number, packet in enumerate(packets):
-            if chosen(number):
-                assert packet.pos is not None
-                head = copy.find(bytes(packet)[:16], packet.pos)
-                copy[head : head + 16] = (content * 16)[:16]
+        packets = [bytes(p) for p in container.demux(container.streams[index]) if p.size]
+    place = spoilt = 0
+    for number, packet in enumerate(packets):
+        found = copy.find(packet[:12], place)
+        if found < 0:  # torn: a packet of the container ends in it
+            continue
+        place = found + 12
+        if chosen(number):
+            copy[found:place] = (content * 12)[:12]
+            spoilt += 1
+    assert spoilt
     path.write_bytes(copy)
     return path
 

@@ -31,7 +31,8 @@ def codecs(path: Path) -> list[str]:
 @pytest.mark.parametrize("bad", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("content", [b"\xff", b"\0"], ids=["ones", "zeros"])
 def test_packets_that_are_no_aac_cost_themselves(tmp_path: Path, bad: int, content: bytes) -> None:
-    source = video_and(tmp_path / "a.ts", AAC, AAC)
+    higher = ["-f", "lavfi", "-i", "sine=f=880:d=1:r=48000", "-c:a", "aac"]
+    source = video_and(tmp_path / "a.ts", AAC, higher)
     path = overwrite_packets(
         source, tmp_path / "b.ts", 1 + bad, lambda number: number in (20, 31), content
     )
