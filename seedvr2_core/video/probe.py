@@ -36,8 +36,8 @@ from seedvr2_core.video._ending import Ending, Extent, Promise, by_index, ending
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 from seedvr2_core.video.picture.changes import PacketWatch
-from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported
-from seedvr2_core.video.picture.facts import frame_tags, shape_of, tags
+from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
+from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 
 _SNIFF_PACKETS = 2000
 _SNIFF_DECODED_PACKETS = 300
@@ -133,7 +133,6 @@ def _undecodable(path: Path) -> InvalidVideoError:
 class _Scan:
     """What demuxing found; times in the video stream's ticks, raw."""
 
-    watch: PacketWatch
     times: list[int] = field(default_factory=list)
     first_time: int = 2**63
     last_time: int = -(2**63)
@@ -147,6 +146,7 @@ class _Scan:
     promise: Promise = field(default_factory=Promise)
     """What the file says about its end."""
     extent: Extent = field(default_factory=Extent)
+    watch: PacketWatch | None = None
 
     def add(self, packet: "Packet[Stream]") -> None:
         """Count a packet of the video that is presented."""
@@ -192,7 +192,8 @@ class _Most:
 def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Most) -> _Scan:
     """Demux the whole file."""
     most.check(len(stream.index_entries))
-    scan = _Scan(PacketWatch(stream), promise=promise_of(container, stream, path))
+    scan = _Scan(promise=promise_of(container, stream, path))
+    scan.watch = watch = PacketWatch(stream)
     unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = unordered and stream.codec_context.has_b_frames
     vp8 = stream.codec_context.codec.canonical_name == "vp8"
@@ -204,7 +205,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path, most: _Mos
         if vp8 and not bytes(packet)[0] & _VP8_SHOWN:
             continue
         scan.add(packet)
-        scan.watch.add(packet)
+        watch.add(packet)
         most.check(len(scan.times) + scan.untimed, scan.last_time - scan.first_time)
     scan.times.sort()
     return scan
@@ -220,12 +221,14 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
         refuse_unsupported(path.name, frame_tags(first))
         time_base = time_base_of(stream)
         rate = _nominal_rate(stream, scan.times, time_base)
+        warnings = picture_warnings(first, stream)
         frames = _frame_times(path, looked_at, scan, rate * time_base, on_bytes)
         zero = min(zero, frames.times[0] * time_base)
         zero_ticks = round(zero / time_base)
         header = read_headers(path, container).of(container, stream)
         shape = shape_of(first, stream, header.edges)
         ending = _ending(scan, stream, frames.times, rate)
+        changes = scan.watch.warnings(zero) if scan.watch else ()
         return VideoInfo(
             format_name=container.format.name,
             size_bytes=path.stat().st_size,
@@ -240,7 +243,12 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             crop=shape.crop,
             sar=shape.sar,
             codec_sar=shape.codec_sar,
-            color=shape.color,
+            color=resolve_color(
+                frame_tags(first),
+                pix_fmt=first.format.name,
+                width=first.width,
+                height=first.height,
+            ),
             time_base=time_base.as_integer_ratio(),
             pts=tuple(time - zero_ticks for time in frames.times),
             last_duration=_last_duration(scan, frames.times, rate, time_base),
@@ -248,7 +256,7 @@ def _describe(path: Path, scan: _Scan, zero: Fraction, on_bytes: OnBytes) -> Vid
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
             warnings=(
-                *(*shape.warnings, *scan.watch.warnings(zero)),
+                *(*warnings, *shape.warnings, *changes),
                 *(*frames.warnings, *_damage(scan, ending)),
             ),
             seekable=frames.seekable,

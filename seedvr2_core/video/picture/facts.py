@@ -9,9 +9,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.video.headers.facts import Edges
-from seedvr2_core.video.info import ColorInfo
 from seedvr2_core.video.picture.beside import losses, side_data
-from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha, resolve_color
+from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha
 from seedvr2_core.video.picture.orientation import orientation_of
 
 _OPAQUE = 255
@@ -19,7 +18,7 @@ _OPAQUE = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureShape:
-    """Size, shape and colour of a picture; the fields of `VideoInfo` that have the same names."""
+    """Size, place and shape of a picture; the fields of `VideoInfo` that have the same names."""
 
     width: int
     height: int
@@ -28,7 +27,6 @@ class PictureShape:
     sar: tuple[int, int]
     codec_sar: tuple[int, int]
     crop: tuple[int, int, int, int]
-    color: ColorInfo
     warnings: tuple[str, ...]
 
 
@@ -60,7 +58,7 @@ def plausible_sar(sar: object) -> Fraction | None:
 
 
 def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureShape:
-    """Shape and colour of a stream's pictures, and what is lost or doubtful about them.
+    """The shape of a stream's pictures.
 
     Args:
         first: its first picture.
@@ -83,18 +81,11 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
         sar=sar.as_integer_ratio(),
         codec_sar=own.as_integer_ratio() if own else (0, 1),
         crop=crop,
-        color=resolve_color(
-            frame_tags(first), pix_fmt=first.format.name, width=first.width, height=first.height
-        ),
-        warnings=(
-            *_warnings(first, stream),
-            *((cropped,) if any(crop) else ()),
-            *orientation.warnings,
-        ),
+        warnings=(*((cropped,) if any(crop) else ()), *orientation.warnings),
     )
 
 
-def _warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
+def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
     """What is lost or doubtful about the pictures."""
     warnings = list(losses(side_data(frame)))
     name = frame.format.name
