@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 
+import av.error
 import pytest
 
 from seedvr2_core.child import operations
@@ -16,7 +17,10 @@ CLIP = Path("clip.mp4")
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("29 is not a valid Type"), IndexError(), OverflowError("a\nb"), KeyError(1)],
+    [
+        *(ValueError("29 is not a valid Type"), IndexError(), OverflowError("a\nb"), KeyError(1)),
+        av.error.PermissionError(1, "from a demuxer"),
+    ],
 )
 def test_a_foreign_error_names_the_file_and_the_phase(error: Exception) -> None:
     with pytest.raises(InvalidVideoError) as caught, media_errors_told(CLIP, "it is read"):
@@ -31,8 +35,11 @@ def test_a_foreign_error_names_the_file_and_the_phase(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [FileReadError("a disk"), MemoryError(), OSError(errno.ENOSPC, "full"), KeyboardInterrupt()],
-    ids=["ours", "memory", "disk", "stopped"],
+    [
+        *(FileReadError("a disk"), MemoryError(), KeyboardInterrupt()),
+        *(OSError(errno.ENOSPC, "full"), PermissionError(errno.EACCES, "not yours")),
+    ],
+    ids=["ours", "memory", "stopped", "disk", "folder"],
 )
 def test_what_is_not_about_the_file_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, media_errors_told(CLIP, "it is read"):

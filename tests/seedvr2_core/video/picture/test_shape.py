@@ -154,6 +154,32 @@ def test_another_shape_is_shown_whole_with_bars(
     assert after[:, :side].max(initial=0) < 20
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.webm", ["-c:v", "libvpx-vp9", "-cpu-used", "8"]),
+        ("a.mkv", ["-c:v", "libvpx", "-deadline", "realtime"]),
+        ("a.avi", ["-c:v", "mjpeg"]),
+        ("b.avi", ["-c:v", "mpeg4"]),
+        ("a.mov", ["-c:v", "png"]),
+        ("a.mp4", X264),
+    ],
+    ids=["vp9", "vp8", "jpeg", "mpeg4", "png", "mp4"],
+)
+def test_a_turn_on_the_way_is_told_whatever_the_codec(
+    tmp_path: Path, name: str, codec: list[str]
+) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for part, size in (("0", "64x48"), ("1", "48x64")):
+        ffmpeg("-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d=0.2", *codec, folder / (part + name))
+    listed = folder / "list.txt"
+    listed.write_text(f"file 0{name}\nfile 1{name}\n")
+    ffmpeg("-f", "concat", "-i", listed, "-c", "copy", tmp_path / name)
+    (told,) = [text for text in probe_video(tmp_path / name).warnings if "shape" in text]
+    assert "at 0.2 s from 64x48 to 48x64" in told
+
+
 def test_a_smaller_size_of_the_same_shape_fills_the_picture(tmp_path: Path) -> None:
     sizes = ([f"{GREY}:s=160x96", *X264], [f"{GREY}:s=80x48", *X264])
     path = of_two_shapes(tmp_path / "a.ts", *sizes)
