@@ -9,6 +9,7 @@ from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.video.headers.boxes import read_tracks
 from seedvr2_core.video.headers.elements import read_video_tracks
 from seedvr2_core.video.headers.facts import Edges, TrackHeader
+from seedvr2_core.video.headers.transport import read_programs
 from seedvr2_core.video.probe import probe_video, sniff_video
 from tests.kits.media import ffmpeg
 from tests.kits.videos.members import PICTURE, X264, clean_aperture, join_whole, with_box
@@ -69,7 +70,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, codec in (("h264", X264), ("h265", X265)):
         tag = ["-tag:v", "hvc1"] if name == "h265" else []
         ffmpeg(*PICTURE, "-frames:v", "4", *codec, *tag, folder / f"{name}.mp4")
-        ffmpeg("-i", folder / f"{name}.mp4", "-c", "copy", folder / f"{name}.mkv")
+        for suffix in ("mkv", "ts"):
+            ffmpeg("-i", folder / f"{name}.mp4", "-c", "copy", folder / f"{name}.{suffix}")
     return folder
 
 
@@ -115,6 +117,53 @@ def test_a_tag_of_dolby_vision_without_a_record_is_refused(
         probe_video(path)
 
 
+def with_descriptor(source: Path, path: Path, descriptor: bytes) -> Path:
+    """A copy of a transport stream whose first stream has one more descriptor in the map."""
+    content = bytearray(source.read_bytes())
+    for at in range(0, len(content), 188):
+        pid = int.from_bytes(content[at + 1 : at + 3]) & 0x1FFF
+        if pid != 0x1000:
+            continue
+        table = bytes(content[at + 5 : at + 188])
+        size = int.from_bytes(table[1:3]) & 0xFFF
+        body = bytearray(table[3 : 3 + size - 4])
+        info = int.from_bytes(body[7:9]) & 0xFFF
+        stream = 9 + info
+        told = int.from_bytes(body[stream + 3 : stream + 5]) & 0xFFF
+        body[stream + 3 : stream + 5] = (0xF000 | told + len(descriptor)).to_bytes(2)
+        body[stream + 5 : stream + 5] = descriptor
+        section = bytes([2]) + (0xB000 | len(body) + 4).to_bytes(2) + bytes(body)
+        section += crc32(section).to_bytes(4)
+        content[at + 5 : at + 188] = section.ljust(183, b"\xff")
+    path.write_bytes(content)
+    return path
+
+
+def crc32(data: bytes) -> int:
+    """Of a table in a transport stream."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value >> 31 else 0)) & 0xFFFFFFFF
+    return value
+
+
+@pytest.mark.parametrize(("profile", "compatibility"), [(5, 0), (10, 0), (8, 2)])
+def test_dolby_vision_in_a_transport_stream(
+    clips: Path, tmp_path: Path, profile: int, compatibility: int
+) -> None:
+    content = record(profile, compatibility)[:5]
+    path = with_descriptor(
+        clips / "h265.ts", tmp_path / "a.ts", bytes([0xB0, len(content)]) + content
+    )
+    if compatibility:
+        assert probe_video(path).num_frames == 4
+        return
+    with pytest.raises(UnsupportedFormatError, match=f"Dolby Vision profile {profile} is not"):
+        sniff_video(path)
+
+
 @pytest.mark.parametrize("compatibility", [2, 4, 6])
 def test_dolby_vision_with_a_compatible_picture_is_that_picture(
     clips: Path, tmp_path: Path, compatibility: int
@@ -151,7 +200,7 @@ def test_the_edges_of_a_matroska_file_are_cut_before_its_shape_is_reckoned(
     assert width / height == 2
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv"])
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts"])
 def test_strange_bytes_are_passed_over(clips: Path, tmp_path: Path, name: str) -> None:
     """Neither an error nor a long search, whatever stands there."""
     draw = random.Random(0)
@@ -167,7 +216,7 @@ def test_strange_bytes_are_passed_over(clips: Path, tmp_path: Path, name: str) -
         for _ in range(draw.choice([1, 4, 64])):
             content[draw.randrange(len(content))] = draw.choice([0, 1, 255, draw.randrange(256)])
         path.write_bytes(content[: draw.choice([len(content), draw.randrange(len(content))])])
-        headers = [*read_tracks(path), *read_video_tracks(path)]
+        headers = [*read_tracks(path), *read_video_tracks(path), *read_programs(path)]
         assert all(isinstance(header, TrackHeader) for header in headers)
 
 
