@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 def media_errors_told(path: Path, doing: str) -> Iterator[None]:
     """Turn an error that no other part has foreseen into one about the file.
 
-    Our own errors pass unchanged, and so do a full disk and memory that has run out.
+    Our own errors pass unchanged, and so do those of the machine: a full disk, a folder that may
+    not be written, memory that has run out.
 
     Args:
         path: the video that is read.
@@ -34,7 +35,7 @@ def media_errors_told(path: Path, doing: str) -> Iterator[None]:
     except (SeedVR2Error, MemoryError):
         raise
     except Exception as error:
-        if is_full(error):
+        if is_full(error) or _is_the_machines(error):
             raise
         _log.info("%s: while %s", path.name, doing, exc_info=True)
         said = " ".join(str(error).split()) or "no reason given"
@@ -43,3 +44,8 @@ def media_errors_told(path: Path, doing: str) -> Iterator[None]:
             " the file is damaged, or of a kind that is not known here: convert it to an ordinary "
             "mp4 first"
         ) from error
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Whether the operating system has raised an error, not the media library in its words."""
+    return isinstance(error, OSError) and not type(error).__module__.startswith("av.")

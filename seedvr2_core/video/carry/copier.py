@@ -72,5 +72,10 @@ class Copier:
     def finish(self) -> "Iterator[Packet]":
         """No packets, since none are held back; notes how many were dropped."""
         if self._dropped:
-            self.notes.append(f"{self._name}: {self._dropped} broken packets were left out")
+            told = (
+                "one broken packet was"
+                if self._dropped == 1
+                else f"{self._dropped} broken packets were"
+            )
+            self.notes.append(f"{self._name}: {told} left out")
         yield from ()

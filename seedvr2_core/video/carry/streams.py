@@ -113,7 +113,7 @@ def _conversion(
     made = f"was encoded anew as {target.label}" if again else f"became {target.label}"
     told = f"{stream_name(stream)}: {stream.codec} {made}"
     kinds = list(dict.fromkeys(f"{f.layout} at {f.rate} Hz" for f in trial.formats))
-    if len(kinds) > 1:
+    if trial.changes:
         told += (
             f"; its format changes on the way ({', '.join(kinds)}), all of it is now "
             f"{target.layout} at {target.rate} Hz"

@@ -125,7 +125,8 @@ class Transcoder:
         yield from self._encode(_pulled(self._cutting))
         yield from self._out.encode(None)
         if self._failed:
-            self.notes.append(f"{self._name}: {self._failed} broken packets became silence")
+            told = "one broken packet" if self._failed == 1 else f"{self._failed} broken packets"
+            self.notes.append(f"{self._name}: {told} became silence")
 
 
 def decoded_sound(packet: Packet) -> tuple[list[AudioFrame], bool]:

@@ -48,7 +48,9 @@ class TrialResult:
     copies: bool = False
     """The mp4 takes its packets as they are, but for those that are `refused`."""
     refused: frozenset[int] = frozenset()
-    """Packets, counted from the stream's first one, that it does not take."""
+    """Packets, counted from the stream's first one, that it does not take or nobody can decode."""
+    changes: bool = False
+    """The format of the sound changes on the way."""
     formats: tuple[SoundFormat, ...] = ()
     """Of the sound, in the order of their first packets; empty: none can be decoded."""
 
@@ -83,12 +85,16 @@ class _Trial:
         position, self.count = self.count, self.count + 1
         if self.name == "aac" and (settings := _aac_settings(packet)):
             self.settings[settings] += 1
-        if isinstance(self.template, AudioStream) and self._has_news():
-            for frame in decoded_sound(packet)[0]:
-                self.formats[SoundFormat.of(frame)] += 1
+        if isinstance(self.template, AudioStream) and self._is_heard():
+            frames, failed = decoded_sound(packet)
+            self.formats.update(SoundFormat.of(frame) for frame in frames)
+            if failed:  # players stop at such a packet
+                self.refused.add(position)
         if self.copier is None:
             return
         for copied in self.copier.feed(packet):
+            if position in self.refused:
+                continue
             try:
                 self.output.mux(copied)
             except MemoryError:
@@ -96,11 +102,9 @@ class _Trial:
             except (av.error.FFmpegError, ValueError):
                 self.refused.add(position)
 
-    def _has_news(self) -> bool:
-        """Whether a packet has to be decoded: not all where the format stands elsewhere."""
-        if not self.formats or len(self.settings) > 1:
-            return True
-        return self.name != "aac" and not self.name.startswith("pcm_")
+    def _is_heard(self) -> bool:
+        """Whether a packet is decoded: of PCM only the first ones, the others are as they are."""
+        return self.formats.total() < _CHANGE_PACKETS or not self.name.startswith("pcm_")
 
     def finish(self) -> TrialResult:
         """Close the copy."""
@@ -116,7 +120,10 @@ class _Trial:
         if self.name != "aac":
             changes = len({(f.rate, f.layout) for f in formats}) > 1
         return TrialResult(
-            copies=copies and not changes, refused=frozenset(self.refused), formats=formats
+            copies=copies and not changes,
+            refused=frozenset(self.refused),
+            changes=changes,
+            formats=formats,
         )
 
 

@@ -11,6 +11,7 @@ from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.video.headers.boxes import read_tracks
 from seedvr2_core.video.headers.elements import read_video_tracks
 from seedvr2_core.video.headers.facts import TrackHeader
+from seedvr2_core.video.headers.transport import read_programs
 
 _DOLBY_VISION_TAGS = frozenset({"dvh1", "dvhe", "dav1", "dva1", "dvav"})
 """Sample entries whose pictures only Dolby Vision can show, unless a record says otherwise."""
@@ -48,8 +49,11 @@ def read_headers(path: Path, container: InputContainer) -> Headers:
         FileReadError: the machine failed to read the file.
     """
     kind = container.format.name.partition(",")[0]
-    by_id = {track.id: track for track in read_tracks(path)} if kind == "mov" else {}
-    return Headers(by_id, read_video_tracks(path) if kind == "matroska" else [])
+    tracks = read_tracks(path) if kind == "mov" else []
+    if kind == "mpegts":
+        tracks = read_programs(path)
+    videos = read_video_tracks(path) if kind == "matroska" else []
+    return Headers({track.id: track for track in tracks}, videos)
 
 
 def refuse_dolby_vision(path: Path, container: InputContainer, stream: VideoStream) -> None:

@@ -215,6 +215,11 @@ def _jpeg(data: bytes, extradata: bytes) -> bytes:
     return b""
 
 
+def _png(data: bytes, extradata: bytes) -> bytes:
+    """Width and height."""
+    return data[16:24]
+
+
 _HEADERS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "h264": _h264,
     "hevc": _hevc,
@@ -225,5 +230,6 @@ _HEADERS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "vp9": _vp9,
     "av1": _av1,
     "mjpeg": _jpeg,
+    "png": _png,
 }
 """Codec -> what in the beginning of a key packet, and in the stream's header, tells the shape."""

@@ -13,7 +13,6 @@ from seedvr2_core.video.picture.beside import losses, side_data
 from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha
 from seedvr2_core.video.picture.orientation import orientation_of
 
-_PALETTE_COLORS = 256
 _OPAQUE = 255
 
 
@@ -100,9 +99,12 @@ def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
 
 
 def _is_transparent(frame: VideoFrame) -> bool:
-    """Whether a picture may show what is behind it; a palette is looked at colour by colour."""
+    """Whether a picture may show what is behind it; of a palette, the colours in use are asked."""
     if frame.format.name != "pal8":
         return has_alpha(frame.format.name)
-    palette = bytes(frame.planes[1])[: 4 * _PALETTE_COLORS]
-    alphas = palette[3::4] if sys.byteorder == "little" else palette[::4]
-    return any(alpha != _OPAQUE for alpha in alphas)
+    pixels, palette = frame.planes
+    row = pixels.line_size
+    content = bytes(pixels)
+    used = set[int]().union(*(content[y * row :][: frame.width] for y in range(frame.height)))
+    alphas = bytes(palette)[3::4] if sys.byteorder == "little" else bytes(palette)[::4]
+    return any(alphas[color] != _OPAQUE for color in used)

@@ -1,11 +1,15 @@
 """Sizes and times of a probed video follow from its coded form."""
 
+import dataclasses
 import itertools
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
-from seedvr2_core.video.info import Shift, Timeline
+from seedvr2_core.files import read_record, write_record
+from seedvr2_core.video.info import Shift, Timeline, VideoInfo
 from tests.kits.factories import make_info
 
 SIZES = [(320, 180), (719, 577), (1, 2)]
@@ -63,3 +67,22 @@ def test_a_timeline_moves_each_stream_from_its_own_packets_on() -> None:
     assert list(itertools.islice(timeline.seconds(0), 6)) == [0, 0, 0, halves, -7, -7]
     assert list(itertools.islice(timeline.seconds(1), 3)) == [0, halves, halves]
     assert list(itertools.islice(timeline.seconds(2), 2)) == [0, 0]
+
+
+def test_a_record_of_the_version_before_can_be_read(tmp_path: Path) -> None:
+    """It knew neither mirrors nor edges that are hidden."""
+    path = tmp_path / "info.json"
+    write_record(path, make_info())
+    record = json.loads(path.read_text())
+    for name in ("mirrored", "crop", "codec_sar", "timeline"):
+        del record[name]
+    path.write_text(json.dumps(record))
+    info = read_record(path, VideoInfo)
+    assert info == make_info()
+    assert info.decoded_size == (info.width, info.height)
+
+
+def test_what_the_decoder_gives_has_the_edges_that_are_hidden() -> None:
+    info = dataclasses.replace(make_info(100, 50), crop=(1, 2, 3, 4))
+    assert info.decoded_size == (104, 56)
+    assert info.upright_size == (100, 50)
