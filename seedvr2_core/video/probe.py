@@ -135,7 +135,7 @@ def probe_video(
     on_bytes = partial(beat, "probe")
     scan = scan_file(path, Most(path, max_frames, max_seconds), on_bytes)
     if not scan.num_packets:
-        raise no_frames(path)
+        raise _undecodable(path, scan.stream)
     return _describe(path, scan, on_bytes)
 
 
