@@ -285,6 +285,8 @@ def decode_pictures(
             if not packet.is_keyframe or packet.pts is None:
                 continue
             earliest = packet.pts
+        if packet.has_sidedata("encryption_info"):
+            continue  # it may decode, to noise
         try:
             pictures = packet.decode()
         except av.error.MemoryError:
