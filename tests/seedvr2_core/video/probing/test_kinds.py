@@ -272,3 +272,40 @@ def test_a_stream_that_appears_late_does_not_end_the_probe(made: GetRecipe, tmp_
     info = probe_video(path)
     assert info.num_frames == 50
     assert [stream.kind for stream in info.streams] == ["audio"]
+
+
+def test_a_track_that_a_joined_part_brings_is_told(made: GetRecipe, tmp_path: Path) -> None:
+    """A part in the middle of a transport stream has a sound track more."""
+    more, path = tmp_path / "more.ts", tmp_path / "a.ts"
+    ffmpeg(
+        *[*PICTURE, *TONE, *TONE, "-map", "0:v", "-map", "1:a", "-map", "2:a", *X264],
+        *["-c:a", "aac", more],
+    )
+    # libav looks at the first and the last megabytes of a file, so they lie far away.
+    stuffing = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * 40_000
+    usual = made("h264.ts").read_bytes()
+    path.write_bytes(usual + stuffing + more.read_bytes() + stuffing + usual)
+    info = probe_video(path)
+    assert info.num_frames == 150
+    assert steps(info) == {Fraction(1, 25)}
+    assert "appears only after the start" in " ".join(info.warnings)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_packets_that_cannot_be_decoded_are_known_before_the_job(
+    tmp_path: Path, ending: str
+) -> None:
+    """More of them than the reader mends: the picture before them stays, and a note says so."""
+    whole, path = tmp_path / f"whole.{ending}", tmp_path / f"a.{ending}"
+    ffmpeg(*PICTURE, "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", whole)
+    data = bytearray(whole.read_bytes())
+    starts = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    assert len(starts) == 50
+    for at in starts[20:30]:
+        data[at : at + 400] = bytes(400)
+    path.write_bytes(data)
+    info = probe_video(path)
+    assert info.num_frames == 40
+    assert max(steps(info)) == Fraction(11, 25)
+    assert "10 packets" in " ".join(info.warnings)
+    assert len(list(read_frames(path, info, 0, 40))) == 40
