@@ -7,7 +7,7 @@ cannot make it read another file or URL.
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar, cast
@@ -179,8 +179,15 @@ def _check_size(stream: VideoStream, path: Path) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
+def _nobody() -> None:
+    """Do nothing about late streams: the default of `on_late`."""
+
+
 def demux_all(
-    container: InputContainer, *streams: S, timeline: Timeline = _AS_IT_IS
+    container: InputContainer,
+    *streams: S,
+    timeline: Timeline = _AS_IT_IS,
+    on_late: Callable[[], None] = _nobody,
 ) -> "Iterator[Packet[S]]":
     """Every packet of the streams (all if none given), in file order, without flush packets.
 
@@ -190,11 +197,12 @@ def demux_all(
         container: before its first packet.
         streams: of that container.
         timeline: moves the packets' times.
+        on_late: called at the end if streams appeared that `container` does not know.
 
     Raises:
         FileReadError: the machine failed to read the file.
     """
-    for packet in _moved(_packets(container, *streams), timeline):
+    for packet in _moved(_packets(container, *streams, on_late=on_late), timeline):
         if _is_there(packet):
             yield packet
 
@@ -218,7 +226,9 @@ def _moved(packets: "Iterator[Packet[S]]", timeline: Timeline) -> "Iterator[Pack
         yield packet
 
 
-def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
+def _packets(
+    container: InputContainer, *streams: S, on_late: Callable[[], None] = _nobody
+) -> "Iterator[Packet[S]]":
     """As `demux_all`, with the empty packets at the end that make decoders give their last frames.
 
     They do not come where the file is damaged so badly that the demuxer gives up.
@@ -228,7 +238,8 @@ def _packets(container: InputContainer, *streams: S) -> "Iterator[Packet[S]]":
         try:
             packet = next(packets, None)
         except IndexError:
-            return  # at the file's end PyAV trips over a stream that appeared after the start
+            on_late()  # at the file's end PyAV trips over a stream that appeared after the start
+            return
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
@@ -297,6 +308,8 @@ def decode_pictures(
             if not packet.is_keyframe or packet.pts is None:
                 continue
             earliest = packet.pts
+        if packet.has_sidedata("encryption_info"):
+            continue  # it may decode, to noise
         try:
             pictures = packet.decode()
         except av.error.MemoryError:

@@ -58,16 +58,23 @@ def why_not_opened(path: Path, error: Exception) -> str:
         return "the MP4 index (moov) is missing or broken; the file is probably cut off"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "the Matroska/WebM headers are incomplete; the file is probably cut off"
+    if (kind := _picture_kind(head)) is not None:
+        return kind
+    if _is_text(head):
+        return "this is text, not a video"
+    if looks_encrypted(path):
+        return "the file is encrypted (DRM), so it cannot be read; give a copy that is not"
+    return f"this is not a video in a known container ({error.__class__.__name__})"
+
+
+def _picture_kind(head: bytes) -> str | None:
+    """What a picture file is, None if it is none."""
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         if b"ANIM" in head:
             return "this is an animated WebP, for which no decoder is there; save it as a video"
         return "this is a WebP picture, not a video"
-    for magic, kind in _PICTURES.items():
-        if head.startswith(magic):
-            return f"this is a {kind} picture, not a video"
-    if _is_text(head):
-        return "this is text, not a video"
-    return f"this is not a video in a known container ({error.__class__.__name__})"
+    kind = next((kind for magic, kind in _PICTURES.items() if head.startswith(magic)), None)
+    return kind and f"this is a {kind} picture, not a video"
 
 
 def _is_text(head: bytes) -> bool:

@@ -141,7 +141,7 @@ def probe_video(
     check_index(path, max_frames)
     scan = scan_file(path, Most(path, max_frames, max_seconds), on_bytes)
     if not scan.num_packets:
-        raise no_frames(path)
+        raise _undecodable(path, scan.stream)
     return _describe(path, scan, on_bytes)
 
 
@@ -172,7 +172,9 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
         raw_base = time_base_of(stream)
         usual = nominal_rate(stream, scan.times, raw_base)
         rate = named_rate(stream) if scan.untimed else usual
-        frames = frame_times(path, looked_at, scan, 1 / (rate * raw_base), on_bytes)
+        step = 1 / (rate * raw_base)
+        pixels = first.width * first.height
+        frames = frame_times(path, looked_at, scan, step, on_bytes, pixels=pixels)
         time_base = raw_base / frames.finer
         rate = nominal_rate(stream, frames.times, time_base) if scan.untimed else usual
         zero = _zero(container, scan, frames.times[0] * time_base)
@@ -261,6 +263,8 @@ def _told(scan: Scan, ending: Ending, zero: Fraction, container: InputContainer)
         told.append(f"{scan.corrupt} packets of the video are damaged or cut off")
     if ending.sentence:
         told.append(ending.sentence)
+    if scan.late:
+        told.append("a stream that appears only after the start of the file is not carried over")
     parts = sum(shift.stream == scan.stream for shift in scan.timeline.shifts)
     if parts:
         told.append(

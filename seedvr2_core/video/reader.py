@@ -169,7 +169,7 @@ def _decoded_near(
     for seconds in _earlier(info, start):
         with open_source(path, on_bytes=on_bytes) as container:
             stream = _video(container, info, threads)
-            clock = _Clock(info, stream)
+            clock = _FrameClock(info, stream)
             if seconds is not None and not _seek(container, stream, clock.raw(start, seconds)):
                 continue
             pictures = decode_pictures(container, stream, from_key=seconds is not None)
@@ -192,7 +192,7 @@ def _decoded_after_walk(
     skip = 0
     with open_source(path, on_bytes=on_bytes) as container:
         stream = _video(container, info, threads)
-        wanted = _Clock(info, stream).raw(start, _EARLIER_SECONDS[1])
+        wanted = _FrameClock(info, stream).raw(start, _EARLIER_SECONDS[1])
         packets = demux_all(container, stream, timeline=info.timeline)
         for number, packet in enumerate(packets):
             if packet.is_keyframe and packet.pts is not None and packet.pts <= wanted:
@@ -202,10 +202,10 @@ def _decoded_after_walk(
         pictures = decode_pictures(
             container, stream, from_key=skip > 0, skip=skip, timeline=info.timeline
         )
-        yield from _indexed(pictures, info, _Clock(info, stream))
+        yield from _indexed(pictures, info, _FrameClock(info, stream))
 
 
-class _Clock:
+class _FrameClock:
     """Between the times of the stream, which are in its own ticks, and those of the frames."""
 
     def __init__(self, info: VideoInfo, stream: VideoStream) -> None:
@@ -258,7 +258,7 @@ def _video(container: InputContainer, info: VideoInfo, threads: str) -> VideoStr
 
 
 def _indexed(
-    pictures: Iterator[VideoFrame], info: VideoInfo, clock: _Clock
+    pictures: Iterator[VideoFrame], info: VideoInfo, clock: _FrameClock
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Give pictures their frame index by time; those that are no presented frame are left out."""
     last = _UNMATCHED

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seedvr2_core.errors import InvalidVideoError, PlanError
-from tests.kits.cases import (
+from tests.kits.clips.cases import (
     Case,
     all_cases,
     make_video,

@@ -63,6 +63,8 @@ class Scan:
     """The container has one time a packet and does not say which one."""
     guessed: bool = False
     """And it matters: the demuxer guesses presentation times, which may be wrong."""
+    late: bool = False
+    """Streams appeared after the start of the file; nobody reads them."""
     counts: Counter[int] = field(default_factory=Counter)
     promise: Promise = field(default_factory=Promise)
     """What the file says about its end."""
@@ -74,6 +76,10 @@ class Scan:
     def num_packets(self) -> int:
         """Packets of the video that are presented."""
         return len(self.times) + self.untimed
+
+    def note_late(self) -> None:
+        """Note that there are streams which the container did not know at its start."""
+        self.late = True
 
     def add(self, packet: "Packet[Stream]") -> None:
         """Count a packet of the video that is presented."""
@@ -204,7 +210,7 @@ def _read(
     codec, tick = context.codec.canonical_name, float(time_base_of(stream))
     scan.unordered = container.format.name in _UNTIMED_CONTAINERS
     scan.guessed = scan.unordered and bool(context.has_b_frames)
-    for packet in demux_all(container, timeline=scan.timeline):
+    for packet in demux_all(container, timeline=scan.timeline, on_late=scan.note_late):
         scan.counts[packet.stream_index] += 1
         scan.extent.add(packet)
         if joints:

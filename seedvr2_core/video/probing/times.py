@@ -21,6 +21,8 @@ from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import decode_pictures, open_source, thread_kind, video_of
 from seedvr2_core.video.probing.scan import Scan
 
+_CHEAP_PIXELS = 2**28
+"""Pixels of a whole clip that are decoded in about a second."""
 _FINEST = 1000
 """Most parts into which a tick is divided for frames that share one."""
 _PAUSE = Fraction(3, 2)
@@ -46,6 +48,8 @@ def frame_times(
     scan: Scan,
     step: Fraction,
     on_bytes: OnBytes,
+    *,
+    pixels: int,
 ) -> FrameTimes:
     """Times of the frames: from the packets if these can be believed, otherwise by decoding.
 
@@ -55,6 +59,8 @@ def frame_times(
         scan: of the packets.
         step: ticks from frame to frame at the rate that the codec names.
         on_bytes: called while the file is read and decoded.
+        pixels: of a picture. A short clip is decoded in any case, so that packets that show nothing
+            are known before the job begins.
 
     Raises:
         InvalidVideoError: no frame can be decoded.
@@ -68,22 +74,41 @@ def frame_times(
     lost = 0 if looked_at[0] is None else bisect.bisect_left(times, looked_at[0])
     if list(looked_at) != times[lost : lost + len(looked_at)]:
         return _decoded_times(path, scan, step, on_bytes)
+    if len(times) * pixels <= _CHEAP_PIXELS and _decode(path, scan, on_bytes)[0] != times[lost:]:
+        return _decoded_times(path, scan, step, on_bytes, careful=True)
     note = f"{lost} frames at the start have no key frame before them and cannot be shown"
     return FrameTimes(times=times[lost:], seekable=True, warnings=(note,) if lost else ())
 
 
-def _decoded_times(path: Path, scan: Scan, step: Fraction, on_bytes: OnBytes) -> FrameTimes:
-    """Times from decoding the whole file, where a packet is not always one timed frame."""
-    decoded: list[int | None] = []
+def _decode(
+    path: Path, scan: Scan, on_bytes: OnBytes, *, careful: bool = False
+) -> tuple[list[int | None], list[int]]:
+    """Times and durations of all pictures that the decoder gives, in their order.
+
+    Args:
+        path: the source.
+        scan: of it.
+        on_bytes: called at every picture.
+        careful: without frame threads, which lose pictures after a broken packet at the end (see
+            reader.py).
+    """
+    times: list[int | None] = []
     durations: list[int] = []
     with open_source(path, on_bytes=on_bytes) as container:
         stream = video_of(container, path, scan.stream)
-        # Frame threads lose pictures after a broken packet at the end (see reader.py).
-        stream.thread_type = "SLICE" if scan.corrupt else thread_kind(stream)
+        stream.thread_type = "SLICE" if careful else thread_kind(stream)
         for picture in decode_pictures(container, stream, timeline=scan.timeline):
-            decoded.append(picture.pts)
+            times.append(picture.pts)
             durations.append(picture.duration or 0)
-            on_bytes(len(decoded), 0)
+            on_bytes(len(times), 0)
+    return times, durations
+
+
+def _decoded_times(
+    path: Path, scan: Scan, step: Fraction, on_bytes: OnBytes, *, careful: bool = False
+) -> FrameTimes:
+    """Times from decoding the whole file, where a packet is not always one timed frame."""
+    decoded, durations = _decode(path, scan, on_bytes, careful=careful or bool(scan.corrupt))
     if not decoded:
         raise InvalidVideoError(f"{path.name}: none of the video's frames can be decoded")
     if scan.guessed:
@@ -92,7 +117,8 @@ def _decoded_times(path: Path, scan: Scan, step: Fraction, on_bytes: OnBytes) ->
         decoded = [*scan.times]
     if all(map(_rises, decoded, decoded[1:])):
         known = [time for time in decoded if time is not None]
-        note = _silent_note(scan.num_packets - len(known)) if scan.silent else ""
+        lost = scan.num_packets - len(known)
+        note = _silent_note(lost) if scan.silent or careful else ""
         return FrameTimes(times=known, seekable=not scan.guessed, warnings=(note,) if note else ())
     times, finer = on_clock(fill(decoded, durations, step))
     note = "the file's frame times are incomplete or repeated; they were mended in frame order"
@@ -108,7 +134,10 @@ def _silent_note(num_packets: int) -> str:
     """What is told about packets that show nothing; "" if there are none."""
     if num_packets <= 0:
         return ""
-    return f"{num_packets} packets of the video show nothing; the picture before them stays"
+    return (
+        f"{num_packets} packets of the video show nothing or cannot be decoded; the picture before "
+        "them stays"
+    )
 
 
 def _in_decode_order(scan: Scan, count: int) -> list[int | None]:
