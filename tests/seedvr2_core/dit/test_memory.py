@@ -12,7 +12,7 @@ from seedvr2_core.dit.model import FoldedDiT, expected_keys, make_tables
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.kernels import kernel
 from seedvr2_core.kernels.switches import switched
-from tests.kits.live_bytes import LiveBytes
+from tests.kits.gpu.live_bytes import LiveBytes
 
 
 @pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])

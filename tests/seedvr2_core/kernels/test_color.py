@@ -7,7 +7,7 @@ from torch import Tensor
 from seedvr2_core.engines.seedvr2.color import blur, transfer_color, wavelet_radii
 from seedvr2_core.frames import rounded
 from seedvr2_core.kernels.color import blur_band, wavelet_color
-from tests.kits.interpreter import interpreted
+from tests.kits.gpu.interpreter import interpreted
 
 LUMA_RADII, CHROMA_RADII = (1, 2, 4, 8, 16), (1, 2, 4)
 SIZES = pytest.mark.parametrize(

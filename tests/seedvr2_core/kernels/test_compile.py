@@ -19,7 +19,7 @@ def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kits.compile_kernels"],
+        [sys.executable, "-m", "tests.kits.gpu.compile_kernels"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -11,7 +11,7 @@ from seedvr2_core.dit.layers import linear_gelu
 from seedvr2_core.dit.rope import pair_table, rotate_, rotation, video_angles
 from seedvr2_core.kernels import dit
 from seedvr2_core.kernels.switches import switched
-from tests.kits.interpreter import interpreted
+from tests.kits.gpu.interpreter import interpreted
 
 CPU = torch.device("cpu")
 CASES = pytest.mark.parametrize(

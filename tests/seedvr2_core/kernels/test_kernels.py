@@ -12,7 +12,7 @@ from benchmarks.model.kernel_cases import DTYPES, KernelCase, all_cases, run_cas
 from seedvr2_core.kernels.kernel import Cost, Kernel, observed, uses_triton
 from seedvr2_core.kernels.norm import norm_silu
 from seedvr2_core.kernels.switches import switched, switches
-from tests.kits.interpreter import interpreted
+from tests.kits.gpu.interpreter import interpreted
 
 CPU = torch.device("cpu")
 CASES = [

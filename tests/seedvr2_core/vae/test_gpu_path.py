@@ -7,7 +7,7 @@ from torch import Tensor
 from seedvr2_core.config import VAE_TINY
 from seedvr2_core.kernels.switches import switched
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
-from tests.kits.interpreter import interpreted
+from tests.kits.gpu.interpreter import interpreted
 
 HALVES = [
     pytest.param(torch.float16, id="fp16"),

@@ -13,7 +13,7 @@ from seedvr2_core.kernels import norm
 from seedvr2_core.planning.memory import SLICES, level_frames
 from seedvr2_core.vae import attention, budget, conv, fold, memory
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
-from tests.kits.live_bytes import LiveBytes
+from tests.kits.gpu.live_bytes import LiveBytes
 
 pytestmark = pytest.mark.slow
 
