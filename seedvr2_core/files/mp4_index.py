@@ -25,7 +25,7 @@ _OF_EACH_SAMPLE = 0xF00
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _IndexBox:
     """A box: its kind, and where its content lies in the file."""
 
     kind: bytes
@@ -106,7 +106,7 @@ def _counts(walk: _Walk) -> dict[int, int]:
     return counts
 
 
-def _count_track(walk: _Walk, track: _Part, counts: dict[int, int]) -> None:
+def _count_track(walk: _Walk, track: _IndexBox, counts: dict[int, int]) -> None:
     """Add a track's samples (8.7.3) if it is one of video."""
     number, counted, is_video = 0, 0, False
     for box in _inside(walk, track, _DEPTH):
@@ -120,7 +120,7 @@ def _count_track(walk: _Walk, track: _Part, counts: dict[int, int]) -> None:
         counts[number] = counts.get(number, 0) + counted
 
 
-def _of_fragment(walk: _Walk, part: _Part) -> tuple[int, int]:
+def _of_fragment(walk: _Walk, part: _IndexBox) -> tuple[int, int]:
     """Number of a fragment's track (8.8.7), and samples of its runs (8.8.8).
 
     Only runs that say nothing of each sample are counted; the others grow with the file.
@@ -134,11 +134,11 @@ def _of_fragment(walk: _Walk, part: _Part) -> tuple[int, int]:
     return number, count
 
 
-def _children(walk: _Walk, parent: _Part, kind: bytes) -> Iterator[_Part]:
+def _children(walk: _Walk, parent: _IndexBox, kind: bytes) -> Iterator[_IndexBox]:
     return (box for box in _boxes(walk, parent.start, parent.stop) if box.kind == kind)
 
 
-def _inside(walk: _Walk, parent: _Part, depth: int) -> Iterator[_Part]:
+def _inside(walk: _Walk, parent: _IndexBox, depth: int) -> Iterator[_IndexBox]:
     """All boxes in a box that hold no others, `depth` levels deep at the most."""
     for box in _boxes(walk, parent.start, parent.stop):
         if box.kind not in _PARENTS:
@@ -147,7 +147,7 @@ def _inside(walk: _Walk, parent: _Part, depth: int) -> Iterator[_Part]:
             yield from _inside(walk, box, depth - 1)
 
 
-def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[_Part]:
+def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[_IndexBox]:
     """The boxes that lie one after another in a stretch of the file (4.2)."""
     while start + 8 <= stop and walk.boxes_left:
         walk.boxes_left -= 1
@@ -160,15 +160,15 @@ def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[_Part]:
         end = stop if size == 0 else start + size
         if end < content:
             return
-        yield _Part(kind, content, min(end, stop))
+        yield _IndexBox(kind, content, min(end, stop))
         start = end
 
 
-def _number(walk: _Walk, box: _Part, offset: int, size: int = 4) -> int:
+def _number(walk: _Walk, box: _IndexBox, offset: int, size: int = 4) -> int:
     return int.from_bytes(_field(walk, box, offset, size), "big")
 
 
-def _field(walk: _Walk, box: _Part, offset: int, size: int) -> bytes:
+def _field(walk: _Walk, box: _IndexBox, offset: int, size: int) -> bytes:
     """A field of a box; shorter where the box ends."""
     return _at(walk, box.start + offset, max(0, min(size, box.stop - box.start - offset)))
 

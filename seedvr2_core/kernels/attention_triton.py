@@ -7,7 +7,7 @@ Legend: F frames, N tokens of a frame, C channels, M queries, K keys of a block.
 """
 
 # Triton's stubs do not know that it turns plain numbers into compile-time constants at a launch.
-# pyright: reportArgumentType=false, reportReturnType=false
+# pyright: reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]

@@ -1,7 +1,7 @@
 """Compile our kernels for Hopper on a machine without a GPU, at production shapes.
 
-`python -m tests.kits.gpu.compile_kernels` prints a line of JSON for each kernel of each call: shared
-memory, registers, spilled bytes, and the widths of its accesses to global memory.
+`python -m tests.kits.gpu.compile_kernels` prints a line of JSON for each kernel of each call:
+shared memory, registers, spilled bytes, and the widths of its accesses to global memory.
 """
 
 import json
