@@ -10,7 +10,7 @@ installation's password (host/installation.py).
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +46,8 @@ WORKER_GRACE_SECONDS = 40.0
 """Long, because a flow run that is asked to end first ends its child."""
 _AUTH = "PREFECT_API_AUTH_STRING"
 _SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
+_NOT_FOR = {"edge": (_AUTH, _SERVER_AUTH), "gateway": (_SERVER_AUTH,)}
+"""Part -> passwords that it has no use for: the edge is open to the outside and asks nobody."""
 KEPT = "jobs that were at work go on at the next start"
 
 
@@ -200,7 +202,7 @@ class _Stack:
             name=name,
             module=module,
             arguments=arguments,
-            environment=self._environment.copy(),
+            environment=_without(self._environment, _NOT_FOR.get(name, ())),
             log=log,
             port=self._ports.get(name),
         )
@@ -258,6 +260,11 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
     keep_loopback_direct(environment)
     return environment
+
+
+def _without(environment: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """A copy of an environment without some of its variables."""
+    return {name: value for name, value in environment.items() if name not in names}
 
 
 def reachable(url: str) -> str:

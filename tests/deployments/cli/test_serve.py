@@ -14,8 +14,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deployments.cli.serve import attach_to_worker, reachable
+from deployments.cli.serve import _Stack, attach_to_worker, reachable
+from deployments.host.supervisor import Supervisor
 from seedvr2_core.files.durable import file_sha256
+from tasks.settings import Settings
 from tests.kits.processes import ROOT, command_line, run_command
 from tests.kits.server import WAIT_SECONDS, Serve, eventually
 
@@ -243,3 +245,18 @@ def test_flow_runs_are_attached_to_their_worker() -> None:
     assert command.startswith(sys.executable)
     assert "--parent={{ $SEEDVR2_ATTACHED_PID }} prefect.engine" in command
     assert list(template["variables"]["properties"]) == ["$SEEDVR2_ATTACHED_PID"]
+
+
+def test_each_part_gets_the_passwords_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge is open to the outside, so it must not be able to tell one."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    stack = _Stack(Supervisor(print), Settings(work_dir=tmp_path), "127.0.0.1", {})
+    parts = {part.name: part for part in (stack._server(), stack._edge(), stack._gateway())}
+    held = {
+        name: {word for word in part.environment if word.endswith("API_AUTH_STRING")}
+        for name, part in parts.items()
+    }
+    client, server = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
+    assert held == {"server": {client, server}, "edge": set(), "gateway": {client}}

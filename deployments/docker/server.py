@@ -1,0 +1,51 @@
+"""The Prefect server of the Docker stack: Prefect's own, which answers only to its own names.
+
+    python -P -m deployments.docker.server --host 0.0.0.0 --port 4200
+
+`prefect server start` answers whatever host a request asks for, so a web page that gives its own
+name this machine's address could read the API (see `host/hosts.py`). This one answers to loopback,
+to its name among the services of compose, to the host of the address at which people reach its UI,
+and to SEEDVR2_ALLOWED_HOSTS.
+"""
+
+import argparse
+from urllib.parse import urlsplit
+
+from deployments.host.hosts import HostCheck, allowed_hosts
+from deployments.host.loopback import LOOPBACK
+from tasks.settings import get_settings
+
+SERVICE = "server"
+"""The name of the server in compose.yaml: workers, gateway and jobs ask for it."""
+DRAIN_SECONDS = 10
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=4200)
+    arguments = parser.parse_args()
+    # Prefect reads its settings when it is imported.
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import PREFECT_UI_API_URL
+    from starlette.responses import PlainTextResponse
+
+    names = {SERVICE, *LOOPBACK, *allowed_hosts(get_settings(), guarded=False)}
+    if host := urlsplit(PREFECT_UI_API_URL.value() or "").hostname:
+        names.add(host)
+    uvicorn.run(
+        HostCheck(
+            create_app(final=True), frozenset(names), lambda told: PlainTextResponse(told, 421)
+        ),
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        lifespan="on",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()
