@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from seedvr2_core.child.protocol import Ready
 from tasks.child import Child
 from tasks.environment import for_children
+from tasks.settings import Settings
 
 NEEDED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH"),
@@ -31,7 +33,10 @@ def test_what_is_needed_goes_on_and_nothing_else() -> None:
     assert for_children({})["MALLOC_ARENA_MAX"] == "1"
 
 
-def test_a_real_child_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_child_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, settings_with: Callable[..., Settings]
+) -> None:
+    settings_with()  # those of the environment would not be valid now
     for name in SECRET:
         monkeypatch.setenv(name, "canary-0123456789")
     say = "from seedvr2_core.child.protocol import *; import sys, time\n"

@@ -73,10 +73,11 @@ def test_a_job_that_takes_too_much_is_refused_before_its_cuts_are_looked_for(
     demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
 ) -> None:
     """To find them the whole video is decoded; a job that has got that far before goes on."""
-    source, request = source_of(demo_clip), UpscaleRequest(video_path="/a", model="tiny")
+    source = source_of(demo_clip)
 
     def probed(seconds: float) -> ProbedSource:
         settings = settings_with(max_eta_seconds=seconds, test_engines=True, allow_local_files=True)
+        request = UpscaleRequest(video_path="/a", model="tiny")
         return _with_cuts(probe_source(source, tmp_path, settings), request, settings)
 
     with pytest.raises(InvalidRequestError, match=r"75 frames.*SEEDVR2_MAX_ETA_SECONDS"):
