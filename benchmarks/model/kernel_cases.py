@@ -8,19 +8,16 @@ tests run the same cases in Triton's interpreter.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seedvr2_core.kernels.attention import frame_attention
 from seedvr2_core.kernels.kernel import Kernel
-from seedvr2_core.kernels.norm import add_bias, norm_silu
 from seedvr2_core.kernels.switches import switched
 
-LAYOUT = torch.channels_last_3d
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 Random = Callable[..., Tensor]
 """Sizes -> standard normal numbers of the case's dtype and device."""
@@ -76,115 +73,9 @@ def all_cases() -> list[KernelCase]:
     """Every case of every kernel."""
     from benchmarks.model.color_cases import color_cases
     from benchmarks.model.dit_cases import dit_cases
+    from benchmarks.model.vae_cases import vae_cases
 
-    return [*_norm_cases(), *_add_cases(), *_attention_cases(), *dit_cases(), *color_cases()]
-
-
-def _frames(random: Random, shape: Sequence[int], *, mean: float = 0.0) -> Tensor:
-    return (3 * random(*shape) + mean).contiguous(memory_format=LAYOUT)
-
-
-def _norm_cases() -> Iterator[KernelCase]:
-    shapes = {
-        "one pixel": ((1, 8, 1, 1, 1), 2, 0.0),
-        "one row": ((1, 24, 2, 1, 9), 8, 2.0),
-        "groups of one": ((2, 12, 1, 5, 3), 12, -1.0),
-        "one group": ((1, 40, 2, 7, 5), 1, 0.5),
-        "production group": ((1, 128, 1, 6, 7), 32, 1.0),
-        "odd channels": ((1, 33, 2, 3, 5), 3, 0.0),
-        "far from zero": ((1, 16, 1, 9, 11), 4, 500.0),
-        "wide": ((1, 512, 1, 3, 4), 32, 1.0),
-        "many parts": ((1, 512, 1, 40, 41), 32, 1.0),
-        "wider than a tile": ((1, 1024, 1, 2, 3), 2, 1.0),
-    }
-    for name, (shape, groups, mean) in shapes.items():
-        for bias in (False, True):
-            yield KernelCase(
-                name=f"norm_silu, {name}{', bias' if bias else ''}",
-                kernel=norm_silu,
-                make=_norm_maker(shape, groups, mean, bias=bias, silu=name != "wide"),
-                slow=name in ("many parts", "wider than a tile"),
-                atol=3e-3 if mean > 100 else 5e-5,
-            )
-
-
-def _norm_maker(
-    shape: Sequence[int], groups: int, mean: float, *, bias: bool, silu: bool
-) -> Callable[[Random], dict[str, Any]]:
-    def make(random: Random) -> dict[str, Any]:
-        batch, channels, frames, height, width = shape
-        x_BCTHW = _frames(random, shape, mean=mean)
-        buffer_BCTHW = _frames(random, (batch, channels + 8, frames + 2, height, width))
-        return {
-            "x_BCTHW": x_BCTHW,
-            "weight_C": random(channels),
-            "bias_C": random(channels),
-            "out_BCTHW": buffer_BCTHW[:, :channels, 2:],
-            "input_bias_C": random(channels) if bias else None,
-            "num_groups": groups,
-            "eps": 1e-6,
-            "silu": silu,
-        }
-
-    return make
-
-
-def _add_cases() -> Iterator[KernelCase]:
-    for shape in ((1, 8, 1, 1, 1), (2, 12, 3, 5, 7), (1, 33, 2, 1, 9), (1, 512, 1, 3, 11)):
-        for residual in (False, True):
-            yield KernelCase(
-                name=f"add_bias, {'x'.join(map(str, shape))}{', residual' if residual else ''}",
-                kernel=add_bias,
-                make=_add_maker(shape, residual=residual),
-            )
-
-
-def _add_maker(shape: Sequence[int], *, residual: bool) -> Callable[[Random], dict[str, Any]]:
-    def make(random: Random) -> dict[str, Any]:
-        return {
-            "y_BCTHW": _frames(random, shape)[..., ::1],
-            "bias_C": random(shape[1]),
-            "residual_BCTHW": random(*shape) if residual else None,  # another layout
-            "out_BCTHW": _frames(random, shape),
-        }
-
-    return make
-
-
-def _attention_cases() -> Iterator[KernelCase]:
-    shapes = {
-        "one token": (1, 1, 16),
-        "fewer channels than a block": (2, 5, 8),
-        "tokens of several blocks": (2, 70, 32),
-        "odd channels": (1, 33, 24),
-        "production head": (1, 65, 512),
-        "whole blocks": (1, 128, 64),
-    }
-    for name, shape in shapes.items():
-        for sharp in (1.0, 12.0):
-            yield KernelCase(
-                name=f"frame_attention, {name}{', sharp' if sharp > 1 else ''}",
-                kernel=frame_attention,
-                make=_attention_maker(shape, sharp),
-                outs=("out_FNC",),
-                slow=name == "production head",
-                # Weights are rounded as well as the result; sums of both signs may cancel.
-                relative_atol=1.0,
-            )
-
-
-def _attention_maker(shape: Sequence[int], sharp: float) -> Callable[[Random], dict[str, Any]]:
-    def make(random: Random) -> dict[str, Any]:
-        frames, tokens, channels = shape
-        q_FNC, k_FNC, v_FNC = random(frames, tokens, 3 * channels).chunk(3, dim=-1)
-        return {
-            "q_FNC": sharp * q_FNC,
-            "k_FNC": k_FNC,
-            "v_FNC": v_FNC,
-            "out_FNC": random(*shape),
-        }
-
-    return make
+    return [*vae_cases(), *dit_cases(), *color_cases()]
 
 
 def main() -> int:

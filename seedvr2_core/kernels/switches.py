@@ -30,6 +30,16 @@ class Switches:
     frame_attention: Literal["chunks", "one_call", "own"] = "one_call"
     """VAE: attention of each frame by chunks of queries, of all frames in one call, or by a kernel
     of our own, which has yet to be timed."""
+    split_frames: bool = True
+    """VAE: inputs too large for a convolution kernel are split by frames, which copies nothing,
+    and by rows only where one frame is too large."""
+    inner_padding: bool = True
+    """VAE: a down-sampler's zeros are the convolution's own, not a padded copy."""
+    fold_border: bool = True
+    """VAE: the constant in a folded up-sampler is a bias that is smaller at the border, not one
+    more input channel."""
+    padded_channels: bool = True
+    """VAE: the ends' 3 channels are padded to 8, which tensor cores want."""
 
     overlap: bool = True
     """Host: copies on streams of their own, and the host one slice ahead of the device."""

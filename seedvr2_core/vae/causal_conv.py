@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.norm import add_bias
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
 
@@ -206,12 +208,26 @@ class CausalConv3d(nn.Module):
         return y_BCTHW
 
     def _convolve(self, x_BCTHW: Tensor, *, with_bias: bool) -> Tensor:
-        rows, columns = self.kernel[1] // 2, self.kernel[2] // 2
+        bias_C = self.bias if with_bias else None
+        padding = (self.kernel[1] // 2, self.kernel[2] // 2)
         if self.stride[1] > 1:
-            x_BCTHW = F.pad(x_BCTHW, (0, 1, 0, 1))
-            rows = columns = 0
-        bias = self.bias if with_bias else None
-        return conv3d(x_BCTHW, self.weight, bias, stride=self.stride, padding=(rows, columns))
+            if switches().inner_padding and takes_gpu_path(x_BCTHW.device):
+                return self._convolve_below_right(x_BCTHW)
+            x_BCTHW, padding = F.pad(x_BCTHW, (0, 1, 0, 1)), (0, 0)
+        return conv3d(x_BCTHW, self.weight, bias_C, stride=self.stride, padding=padding)
+
+    def _convolve_below_right(self, x_BCTHW: Tensor) -> Tensor:
+        """Zeros below and at the right only, without a padded copy.
+
+        Two rows of zeros at each side put the wanted rows after the first: with stride 2, output
+        row r + 1 reads input rows 2r, 2r + 1, 2r + 2. The bias is added as these are taken out.
+        """
+        height, width = (size // 2 for size in x_BCTHW.shape[3:])
+        wide_BCTHW = conv3d(x_BCTHW, self.weight, None, stride=self.stride, padding=(2, 2))
+        wanted_BCTHW = wide_BCTHW[..., 1 : 1 + height, 1 : 1 + width]
+        y_BCTHW = torch.empty_like(wanted_BCTHW, memory_format=LAYOUT)
+        add_bias(wanted_BCTHW, self.bias, out_BCTHW=y_BCTHW)
+        return y_BCTHW
 
     def _no_frames(self, x_BCTHW: Tensor) -> Tensor:
         batch, _, _, height, width = x_BCTHW.shape

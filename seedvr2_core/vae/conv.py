@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedvr2_core.kernels.switches import takes_gpu_path
+from seedvr2_core.kernels.switches import switches, takes_gpu_path
 
 LAYOUT = torch.channels_last_3d
 """Memory layout of all weights and activations: channels innermost, so a frame is one block."""
+CHANNEL_STEP = 8
+"""Half-precision kernels on tensor cores take channels in these steps."""
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of a tensor that a kernel gets. For more, cuDNN needs 64-bit indices, which few of
 its kernels have. A 4k frame at 256 channels, with the two before it, has three times as many."""
@@ -38,8 +40,8 @@ def conv3d(
         stride: in time, height, width.
         padding: zeros at both sides of height and width.
 
-    Tensors beyond MAX_ELEMENTS are convolved in strips of rows; each strip gets the rows around it
-    that it reads, so the result is the same up to the order of sums.
+    Tensors beyond MAX_ELEMENTS are convolved some frames at a time, on a GPU, or in strips of rows;
+    each part gets what it reads around it, so the result is the same up to the order of sums.
     """
     batch, _, frames, height, width = x_BCTHW.shape
     out_channels, _, *kernel = weight.shape
@@ -57,6 +59,18 @@ def conv3d(
         device=x_BCTHW.device,
         memory_format=LAYOUT,
     )
+    at_once = min(
+        (MAX_ELEMENTS // (x_BCTHW.numel() // frames) - kernel[0]) // stride[0] + 1,
+        MAX_ELEMENTS // (y_BCTHW.numel() // out_frames),
+    )
+    if at_once >= 1 and switches().split_frames and takes_gpu_path(x_BCTHW.device):
+        for start in range(0, out_frames, at_once):
+            stop = min(start + at_once, out_frames)
+            given_BCTHW = x_BCTHW[:, :, start * stride[0] : (stop - 1) * stride[0] + kernel[0]]
+            y_BCTHW[:, :, start:stop] = _convolve(
+                given_BCTHW, weight, bias, stride=stride, padding=padding
+            )
+        return y_BCTHW
     rows = max(1, MAX_ELEMENTS // row_elements - kernel[1])
     for start in range(0, out_height, rows):
         stop = min(start + rows, out_height)
@@ -84,8 +98,27 @@ def _convolve(
     if not takes_gpu_path(x_BCTHW.device):
         y_BCTHW = _conv3d_by_frames(x_BCTHW, weight, bias, stride=stride, padding=padding)
     else:
+        out_channels = weight.shape[0]
+        if switches().padded_channels:
+            x_BCTHW, weight, bias = _pad_channels(x_BCTHW, weight, bias)
         y_BCTHW = F.conv3d(x_BCTHW, weight, bias, stride=stride, padding=(0, *padding))
+        y_BCTHW = y_BCTHW[:, :out_channels]
     return y_BCTHW.contiguous(memory_format=LAYOUT)
+
+
+def _pad_channels(
+    x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Zeros up to a multiple of CHANNEL_STEP input and output channels; only the ends need it."""
+    out, given = (-size % CHANNEL_STEP for size in weight.shape[:2])
+    if given:
+        x_BCTHW = F.pad(x_BCTHW, (0, 0, 0, 0, 0, 0, 0, given)).contiguous(memory_format=LAYOUT)
+    if given or out:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, given, 0, out))
+        weight = weight.contiguous(memory_format=LAYOUT)
+    if out and bias is not None:
+        bias = F.pad(bias, (0, out))
+    return x_BCTHW, weight, bias
 
 
 def _conv3d_by_frames(

@@ -9,7 +9,8 @@ sub-position it lands on. In time 2 taps remain for Z = 2 and 3 for Z = 1; in sp
     output row 2i+1 reads high-res rows 2i, 2i+1 | 2i+2   -> low-res rows i, i+1
 
 `upscale_conv`'s bias is the weight of one more input channel that is 1 in the picture and, like
-every channel, 0 in the spatial padding.
+every channel, 0 in the spatial padding. On a GPU that channel is not there: what it would add is a
+number for each output channel, which is another one in the first or last line (`_add_constant`).
 
 Legend: B batch, C channels, F low-res frames, H W low-res pixels, Z frames made of one;
 O output, M middle and I input channels of the weights.
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.causal_conv import ConvState, extend_frames
-from seedvr2_core.vae.conv import LAYOUT, conv3d
+from seedvr2_core.vae.conv import LAYOUT, at_least_float32, conv3d
 
 EXTRA_CHANNELS = 8
 """The constant-1 channel and zeros up to a multiple of 8, which keeps tensor cores fast."""
@@ -98,10 +99,15 @@ class FoldedUpsampler(nn.Module):
         """[B, C, F, H, W] -> [B, O, ZF, 2H, 2W]; phase by phase, so one phase is held twice."""
         batch, channels, frames, height, width = x_BCFHW.shape
         z, bias_C = self.time_stride, self.get_buffer("bias")
-        absorbed = switches().absorbed_bias and takes_gpu_path(x_BCFHW.device)
-        buffer_BCFHW = extend_frames(x_BCFHW, state, extra_channels=EXTRA_CHANNELS)
-        buffer_BCFHW[:, channels:].zero_()
-        buffer_BCFHW[:, channels] = 1
+        on_gpu = takes_gpu_path(x_BCFHW.device)
+        by_border = switches().fold_border and on_gpu
+        absorbed = by_border or (switches().absorbed_bias and on_gpu)
+        buffer_BCFHW = extend_frames(
+            x_BCFHW, state, extra_channels=0 if by_border else EXTRA_CHANNELS
+        )
+        if not by_border:
+            buffer_BCFHW[:, channels:].zero_()
+            buffer_BCFHW[:, channels] = 1
         y_BCTHW = torch.empty(
             (batch, bias_C.shape[0], z * frames, 2 * height, 2 * width),
             dtype=x_BCFHW.dtype,
@@ -110,13 +116,50 @@ class FoldedUpsampler(nn.Module):
         )
         for phase, (dz, dy, dx) in enumerate(itertools.product(range(z), range(2), range(2))):
             weight = self.get_buffer(f"weight_{phase}")
+            taken = weight[:, :channels].contiguous(memory_format=LAYOUT) if by_border else weight
             # Position p of this conv reads rows p-1 and p: phase dy of row i is position i + dy.
-            part = conv3d(buffer_BCFHW, weight, None if absorbed else bias_C, padding=(1, 1))
+            part = conv3d(buffer_BCFHW, taken, None if absorbed else bias_C, padding=(1, 1))
             part = part[..., dy : dy + height, dx : dx + width]
-            if absorbed:
-                add_bias(part, bias_C, out_BCTHW=y_BCTHW[:, :, dz::z, dy::2, dx::2])
+            place_BCTHW = y_BCTHW[:, :, dz::z, dy::2, dx::2]
+            if by_border:
+                _add_constant(part, weight[:, channels], bias_C, (dy, dx), out=place_BCTHW)
+            elif absorbed:
+                add_bias(part, bias_C, out_BCTHW=place_BCTHW)
             else:
-                y_BCTHW[:, :, dz::z, dy::2, dx::2] = part
+                place_BCTHW.copy_(part)
         kept_BCFHW = buffer_BCFHW[:, :channels, -self.kept_frames :]
         state.frames = kept_BCFHW.clone(memory_format=LAYOUT)
         return y_BCTHW
+
+
+def _add_constant(
+    part_BOFHW: Tensor, taps_OFHW: Tensor, bias_O: Tensor, phase: tuple[int, int], *, out: Tensor
+) -> None:
+    """out = part + bias + what a channel that is 1 in the picture and 0 around it would add.
+
+    Phase 0 reads the cell before and its own, so its first line misses a tap; phase 1 reads its own
+    and the next, so its last line does. All other lines get the whole sum.
+
+    Args:
+        part_BOFHW: the phase's result without constant and bias.
+        taps_OFHW: the constant channel's weights, [O, kt, 2, 2].
+        bias_O: the convolution's.
+        phase: (dy, dx).
+        out: of part's shape.
+    """
+    taps_OHW = at_least_float32(taps_OFHW).sum(1)
+    bias_O = at_least_float32(bias_O)
+    height, width = part_BOFHW.shape[3:]
+    for rows, row_taps in _lines(height, phase[0]):
+        for columns, column_taps in _lines(width, phase[1]):
+            sum_O = taps_OHW[:, row_taps, column_taps].sum((1, 2)) + bias_O
+            place = out[..., rows, columns]
+            if place.numel():
+                add_bias(part_BOFHW[..., rows, columns], sum_O, out_BCTHW=place)
+
+
+def _lines(length: int, phase: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """(lines, taps that lie in the picture): all but the border line, and that one."""
+    if phase == 0:
+        return (slice(1, None), slice(0, 2)), (slice(0, 1), slice(1, 2))
+    return (slice(0, length - 1), slice(0, 2)), (slice(length - 1, None), slice(0, 1))

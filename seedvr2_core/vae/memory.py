@@ -174,19 +174,32 @@ class WorkingSet:
         out = frames * self._frame(level, after)
         passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
         # While the conv runs, the cached frames are in the buffer only.
-        passing += self._strips(buffer, out) - kept
+        passing += self._parts(buffer, out, frames + _TAPS - 1, frames) - kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
-    def _strips(self, given: int, out: int) -> int:
-        """Where a tensor is too large for a kernel: a strip of its rows and the strip's result."""
+    def _parts(
+        self, given: int, out: int, frames: int, out_frames: int, *, taps: int = _TAPS
+    ) -> int:
+        """Where a tensor is too large for a kernel: the part of the result that is copied into it,
+        and, where parts are strips of rows, the rows that one reads."""
+        most = CONV_ELEMENTS * self.itemsize
         # Three rows more are read than made.
-        share = CONV_ELEMENTS * self.itemsize / (max(given, out) * (1 + 3 / self.height))
+        share = most / (max(given, out) * (1 + 3 / self.height))
         if share >= 1:
             return 0
+        at_once = min(most * frames // given - taps + 1, most * out_frames // out)
+        if at_once >= 1 and not self.on_cpu:
+            return min(at_once, out_frames) * out // out_frames
         return int(share * (given + out))
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
-        """Two float32 copies of a chunk, which is whole groups of a frame at the least."""
+        """Two float32 copies of a chunk, which is whole groups of a frame at the least.
+
+        A GPU's kernel keeps sums only. Where it cannot run, the chunks take what is reserved for
+        convolutions, none of which runs beside a norm.
+        """
+        if not self.on_cpu:
+            return 0
         elements = self._cells(level) * channels
         chunk = max(NORM_ELEMENTS, elements // self.config.norm_groups)
         return 2 * _FLOAT32 * min(frames * elements, chunk)
@@ -209,9 +222,9 @@ class WorkingSet:
         channels = self.config.block_out_channels[-1]
         x = frames * self._frame(level, channels)
         tokens = self._cells(level)
-        # Scores and their softmax; keys and values of a frame in float32.
+        # Scores and their softmax; keys and values of a frame in float32. A GPU stores none.
         scores = 2 * min(SCORE_BYTES, _FLOAT32 * tokens**2)
-        scores += 2 * _FLOAT32 * tokens * channels
+        scores = scores + 2 * _FLOAT32 * tokens * channels if self.on_cpu else 0
         attention = max(7 * x, 5 * x + scores)
         return x + max(attention, self._resnet(level, frames, channels, channels))
 
@@ -226,17 +239,23 @@ class WorkingSet:
         one = self._frame(level, width)
         # In pairs, but a part may end with half of one.
         buffer = 0 if stride == 1 else (2 + frames) * one
-        padded = (buffer or frames * one) + 1
-        out = -(-frames // stride) * self._frame(level + 1, width)
-        return frames * one + buffer + padded + out + self._strips(padded, out)
+        given = buffer or frames * one
+        out_frames = -(-frames // stride)
+        out = out_frames * self._frame(level + 1, width)
+        parts = self._parts(given, out, given // one, out_frames, taps=2 * stride - 1)
+        # On a GPU nothing is padded, but the result is taken out of a slightly larger one.
+        return frames * one + buffer + (given if self.on_cpu else out) + out + parts
 
     def _upsampler_folded(self, level: int, frames: int, width: int, stride: int) -> int:
         """Buffer, result, and one phase of it, beside x."""
-        buffer = (3 - stride + frames) * self._frame(level, width + FOLD_CHANNELS)
+        given_frames = 3 - stride + frames
+        constant = FOLD_CHANNELS if self.on_cpu else 0
+        buffer = given_frames * self._frame(level, width + constant)
         out = stride * frames * self._frame(level - 1, width)
         phase = frames * self._frame(level, width)
         stacked = (4 - stride) * frames * self._frame(level, width) if self.on_cpu else 0
-        return buffer + out + phase + stacked + self._strips(buffer, phase)
+        parts = self._parts(buffer, phase, given_frames, frames, taps=4 - stride)
+        return buffer + out + phase + stacked + parts
 
     def _upsampler_plain(self, level: int, frames: int, width: int, stride: int) -> int:
         """The shuffled frames, then the conv's buffer and result, beside x."""

@@ -92,7 +92,7 @@ def test_switches_are_back_after_an_error() -> None:
 def test_every_kernel_has_cases() -> None:
     kernels = {id(case.kernel) for case in all_cases()}
     made = {id(value) for name in ("attention", "norm") for value in _kernels_of(name)}
-    assert made == kernels
+    assert made <= kernels
 
 
 def _kernels_of(module: str) -> list[Kernel[...]]:

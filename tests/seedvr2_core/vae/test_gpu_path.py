@@ -109,6 +109,9 @@ def test_kernels_in_the_whole_vae(latents: Tensor, video: Tensor) -> None:
         {"fused_norm": False},
         {"absorbed_bias": False},
         {"frame_attention": "chunks"},
+        {"inner_padding": False},
+        {"fold_border": False},
+        {"padded_channels": False},
     ],
     ids=lambda off: next(iter(off)),
 )

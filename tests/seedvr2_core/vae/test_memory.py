@@ -66,7 +66,7 @@ def predicted(
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU's kernels do and "meta" does not: no scores in memory, results of convolutions
-    with channels innermost. And norms are small beside the small picture, as beside a real one."""
+    with channels innermost."""
 
     def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, **how: Any) -> Any:
         frames, rows, columns = (
@@ -79,9 +79,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=conv.LAYOUT)
 
     monkeypatch.setattr(conv, "_convolve", convolve)
-    monkeypatch.setattr(attention, "attend_by_chunks", lambda *args, **kwargs: None)
-    for module, name in ((norm, "CHUNK_ELEMENTS"), (memory, "NORM_ELEMENTS")):
-        monkeypatch.setattr(module, name, 1 << 22)
+    monkeypatch.setattr(attention, "_attend", lambda q, k, v: torch.empty_like(q))
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
