@@ -49,6 +49,7 @@ def run(report: LineReport, device: torch.device) -> None:
             report.line(f"{shape.num_windows} x {shape.length}", **figures)
         report.line("all shapes", shapes=len(work), first_calls_extra=first, per_window=later)
         _gelu(report, device)
+        _wide_heads(report, device)
 
 
 def _measure(
@@ -67,6 +68,28 @@ def _measure(
     )
     error = (got[one, :2].float() - wanted).norm() / wanted.norm()
     return cold, warm, error.item()
+
+
+def _wide_heads(report: LineReport, device: torch.device) -> None:
+    """The VAE's attention, one head of 512, through torch: latent frames in one call, and by one.
+
+    Our own kernel for it is timed among the kernels.
+    """
+    on_gpu = device.type == "cuda"
+    frames, tokens, width = (8, 138 * 240, 512) if on_gpu else (2, 30, 512)
+    dtype = torch.float16 if on_gpu else torch.float32
+    q, k, v = torch.randn((3, frames, 1, tokens, width), device=device).to(dtype).unbind()
+    for count in (frames, 1):
+        given = q[:count], k[:count], v[:count]
+        seconds = median_seconds(
+            lambda given=given: F.scaled_dot_product_attention(*given), device, warm=1, repeats=3
+        )
+        flops = 4 * count * tokens**2 * width
+        report.line(
+            f"{count} frames of {tokens}, head of {width}",
+            milliseconds=1000 * seconds,
+            tflops=flops / seconds / 1e12,
+        )
 
 
 def _gelu(report: LineReport, device: torch.device) -> None:

@@ -54,7 +54,7 @@ def _timed(
     """Of the kernel and of its reference, and the bytes that it has to move."""
     given = make(dtype, device)
     cost = kernel.cost(**given)
-    figures: dict[str, Any] = {"bytes": cost.read + cost.written}
+    figures: dict[str, Any] = {"bytes": cost.read + cost.written, "flops": cost.flops}
     repeats = {"warm": 2, "repeats": 10} if device.type == "cuda" else {"warm": 0, "repeats": 1}
     with torch.inference_mode():
         for label, triton in (("triton", True), ("reference", False)):
@@ -134,6 +134,22 @@ def _add(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _frame_attention(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Two latent frames at 1080p, one head of 512."""
+    tokens = 138 * 240 if device.type == "cuda" else 30
+
+    def random() -> torch.Tensor:
+        return torch.randn(2, tokens, 512, device=device).to(dtype)
+
+    q_FNC = random()
+    return {
+        "q_FNC": q_FNC,
+        "k_FNC": random(),
+        "v_FNC": random(),
+        "out_FNC": torch.empty_like(q_FNC),
+    }
+
+
 def _color(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """A frame to 8 bits, whatever the dtype of the model."""
     height, width = (1080, 1920) if device.type == "cuda" else (9, 16)
@@ -151,6 +167,7 @@ def _color(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
 TIMED: tuple[tuple[str, str, Make], ...] = (
     ("norm", "norm_silu", _norm),
     ("norm", "add_bias", _add),
+    ("attention", "frame_attention", _frame_attention),
     ("dit", "norm_rows", lambda dtype, device: _rows(dtype, device, added=False, normed=True)),
     ("dit", "add_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=False)),
     ("dit", "add_norm_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=True)),

@@ -44,8 +44,8 @@ def sections(
             *where, model="7b", size="1080p", window=SHORT_WINDOW
         ),
         "7b 720p": lambda *where: bench.compare(*where, model="7b", size="720p"),
-        "3b 1080p": lambda *where: bench.compare(*where, model="3b", size="1080p"),
-        "3b 720p": lambda *where: bench.compare(*where, model="3b", size="720p"),
+        "3b 1080p": lambda *where: bench.compare(*where, model="3b", size="1080p", plain=False),
+        "3b 720p": lambda *where: bench.compare(*where, model="3b", size="720p", plain=False),
     }
     if long:
         whole["7b 4k"] = lambda *where: bench.compare(*where, model="7b", size="4k", plain=False)
