@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -36,34 +35,14 @@ from seedvr2_core.video._segments import (
     segment_packets,
     times_in_file_order,
 )
+from seedvr2_core.video.carry.about import kept_metadata, shifted_chapters
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
-if TYPE_CHECKING:
-    from av.container.core import Chapter
-
 _log = logging.getLogger(__name__)
 
-_CARRIED_METADATA = frozenset(
-    {
-        "title",
-        "artist",
-        "album",
-        "album_artist",
-        "composer",
-        "copyright",
-        "date",
-        "description",
-        "genre",
-        "comment",
-        "synopsis",
-        "show",
-        "episode_id",
-        "location",
-    }
-)
 _LARGEST_TIMESCALE = 2**31 - 1
 
 
@@ -240,8 +219,8 @@ class _Joining:
             if not alone:
                 carried = add_carriers(container, source, self.info, self.trials, left_out=left_out)
             if source.chapters() and not alone:
-                container.set_chapters(_shifted_chapters(source, Fraction(*self.info.zero_offset)))
-            container.metadata.update(_kept_metadata(source, self.metadata))
+                container.set_chapters(shifted_chapters(source, Fraction(*self.info.zero_offset)))
+            container.metadata.update(kept_metadata(source, self.metadata))
             container.start_encoding()
             if (Fraction(*self.settings.time_base) / time_base_of(video)).denominator != 1:
                 raise SegmentError(f"mp4 cannot count in {self.settings.time_base} s exactly")
@@ -360,20 +339,3 @@ def _timed(index: int, packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, P
 
 def _order(item: tuple[Fraction, Packet]) -> Fraction:
     return item[0]
-
-
-def _shifted_chapters(source: InputContainer, zero: Fraction) -> "list[Chapter]":
-    """The source's chapters, their times counted from its zero."""
-    chapters = source.chapters()
-    for chapter in chapters:
-        if chapter["time_base"] is not None:
-            ticks = round(zero / chapter["time_base"])
-            chapter["start"] -= ticks
-            chapter["end"] -= ticks
-    return chapters
-
-
-def _kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, str]:
-    """The source's descriptive tags, overlaid by our own."""
-    kept = {k: v for k, v in source.metadata.items() if k.lower() in _CARRIED_METADATA}
-    return {**kept, **own}
