@@ -194,3 +194,16 @@ def test_what_no_stream_is_to_blame_for_costs_all_but_the_video(
     assert result.notes == (
         "neither other streams nor chapters are carried over: mp4 refuses them together",
     )
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+def test_sound_whose_header_says_nothing_is_kept(tmp_path: Path, codec: str) -> None:
+    """It begins after what is looked at to find the rate and the channels of each stream."""
+    path = tmp_path / "a.ts"
+    long = ["-f", "lavfi", "-i", "color=s=64x48:r=5:d=12"]
+    ffmpeg(*long, "-itsoffset", "9", *TONE, *X264, "-c:a", codec, path)
+    _, output = join_whole(path, tmp_path)
+    with av.open(str(output)) as container:
+        first = next(container.decode(container.streams.audio[0]))
+        assert first.time == pytest.approx(9, abs=0.1)
+    assert sound_seconds(output) == pytest.approx(1.03, abs=0.06)
