@@ -27,7 +27,7 @@ class Converter:
         self._reformatter = VideoReformatter()
         # np.rot90 turns counter-clockwise.
         self._turns = -info.rotation // 90 % 4
-        self._usual = (*info.decoded_size, Fraction(*info.codec_sar))
+        self._usual = (*info.decoded_size, Fraction(*info.codec_sar) or None)
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
         """Convert one picture, whose `opaque` is the sample aspect ratio that its codec gives."""
