@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -36,34 +35,14 @@ from seedvr2_core.video._segments import (
     segment_packets,
     times_in_file_order,
 )
+from seedvr2_core.video.carry.about import kept_metadata, shifted_chapters
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
-if TYPE_CHECKING:
-    from av.container.core import Chapter
-
 _log = logging.getLogger(__name__)
 
-_CARRIED_METADATA = frozenset(
-    {
-        "title",
-        "artist",
-        "album",
-        "album_artist",
-        "composer",
-        "copyright",
-        "date",
-        "description",
-        "genre",
-        "comment",
-        "synopsis",
-        "show",
-        "episode_id",
-        "location",
-    }
-)
 _LARGEST_TIMESCALE = 2**31 - 1
 
 
@@ -128,7 +107,7 @@ def join_segments(
 
 
 class _RefusedStreamError(Exception):
-    """The mp4 refused a carried stream although it had taken it in the trial."""
+    """A carried stream failed although it had not in the trial."""
 
     def __init__(self, index: int) -> None:
         super().__init__(f"stream {index}")
@@ -149,17 +128,24 @@ def _write(job: "_Joining") -> list[str]:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
             told = f"{stream_name(stream)} is not carried over: mp4 refuses it beside the video"
             left_out[refused.index] = told
+        except (av.error.FFmpegError, ValueError) as error:
+            if is_full(error) or isinstance(error, (SeedVR2Error, MemoryError)):
+                raise
+            _log.info("the video is written alone", exc_info=True)
+            break
+    told = "neither other streams nor chapters are carried over: mp4 refuses them together"
+    return [told, *_write_once(job, {}, alone=True)]
 
 
-def _write_once(job: "_Joining", left_out: Collection[int]) -> list[str]:
+def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> list[str]:
     """Write the file, with room for the index at its front if that is worth it."""
     reserved = index_room(job.info, job.num_bytes())
     if reserved:
         try:
-            return job.write(left_out=left_out, reserved=reserved)
+            return job.write(left_out=left_out, alone=alone, reserved=reserved)
         except IndexRoomError:
             _log.warning("the room for the index was too small; the file is written once more")
-    return job.write(left_out=left_out)
+    return job.write(left_out=left_out, alone=alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +227,14 @@ class _Joining:
         """Of all segments."""
         return sum(part.path.stat().st_size for part in self.segments)
 
-    def write(self, *, left_out: Collection[int] = (), reserved: int = 0) -> list[str]:
+    def write(
+        self, *, left_out: Collection[int] = (), alone: bool = False, reserved: int = 0
+    ) -> list[str]:
         """Write the file; returns notes.
 
         Args:
             left_out: streams of the source that are not carried over.
+            alone: write the video and nothing else.
             reserved: bytes to keep for the index before the media; 0: the media are written first
                 and moved afterwards.
 
@@ -261,10 +250,12 @@ class _Joining:
         ):
             container.flags |= Flags.bitexact.value
             video = self._add_video(container)
-            carried = add_carriers(container, source, self.info, self.trials, left_out=left_out)
-            if source.chapters():
-                container.set_chapters(_shifted_chapters(source, Fraction(*self.info.zero_offset)))
-            container.metadata.update(_kept_metadata(source, self.metadata))
+            carried = Carried(carriers={}, notes=())
+            if not alone:
+                carried = add_carriers(container, source, self.info, self.trials, left_out=left_out)
+            if source.chapters() and not alone:
+                container.set_chapters(shifted_chapters(source, Fraction(*self.info.zero_offset)))
+            container.metadata.update(kept_metadata(source, self.metadata))
             container.start_encoding()
             if (Fraction(*self.settings.time_base) / time_base_of(video)).denominator != 1:
                 raise SegmentError(f"mp4 cannot count in {self.settings.time_base} s exactly")
@@ -347,11 +338,12 @@ class _Joining:
         streams = [source.streams[index] for index in carriers]
         counts: Counter[int] = Counter()
         for packet in demux_all(source, *streams, timeline=self.info.timeline):
-            counts[packet.stream_index] += 1
-            yield from _timed(carriers[packet.stream_index].feed(packet))
+            index = packet.stream_index
+            counts[index] += 1
+            yield from _timed(index, carriers[index].feed(packet))
         self._check_counts(counts, carriers)
-        for carrier in carriers.values():
-            yield from _timed(carrier.finish())
+        for index, carrier in carriers.items():
+            yield from _timed(index, carrier.finish())
 
     def _check_counts(self, counts: Mapping[int, int], carried: Iterable[int]) -> None:
         """Refuse to leave out packets that the probe has read."""
@@ -364,28 +356,21 @@ class _Joining:
                 )
 
 
-def _timed(packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, Packet]]":
-    for packet in packets:
-        assert packet.dts is not None
-        yield packet.dts * packet.time_base, packet
+def _timed(index: int, packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, Packet]]":
+    """(decode time in seconds, packet) of the source's stream `index`.
+
+    Raises:
+        _RefusedStreamError: the stream cannot be converted.
+    """
+    try:
+        for packet in packets:
+            assert packet.dts is not None
+            yield packet.dts * packet.time_base, packet
+    except (av.error.FFmpegError, ValueError) as error:
+        if is_full(error) or isinstance(error, (SeedVR2Error, MemoryError)):
+            raise
+        raise _RefusedStreamError(index) from error
 
 
 def _order(item: tuple[Fraction, Packet]) -> Fraction:
     return item[0]
-
-
-def _shifted_chapters(source: InputContainer, zero: Fraction) -> "list[Chapter]":
-    """The source's chapters, their times counted from its zero."""
-    chapters = source.chapters()
-    for chapter in chapters:
-        if chapter["time_base"] is not None:
-            ticks = round(zero / chapter["time_base"])
-            chapter["start"] -= ticks
-            chapter["end"] -= ticks
-    return chapters
-
-
-def _kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, str]:
-    """The source's descriptive tags, overlaid by our own."""
-    kept = {k: v for k, v in source.metadata.items() if k.lower() in _CARRIED_METADATA}
-    return {**kept, **own}

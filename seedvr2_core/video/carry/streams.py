@@ -124,6 +124,8 @@ def _conversion(
         told += f"; its {sound.channels} channels ({sound.layout}) became {target.layout}"
     elif target.codec != "aac":
         told += f", which keeps its {sound.channels} channels ({target.layout})"
+        if target.needs_every_sample:
+            told += "; not every player knows PCM in mp4"
     if target.rate < sound.rate:
         told += f"; its {sound.rate} Hz became {target.rate} Hz"
     return told

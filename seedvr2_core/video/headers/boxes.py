@@ -21,7 +21,7 @@ _DOLBY_VISION = (b"dvcC", b"dvvC", b"dvwC")
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class _HeaderBox:
     kind: bytes
     start: int
     """Of its content."""
@@ -37,12 +37,12 @@ def read_tracks(path: Path) -> list[TrackHeader]:
     with FileReader(path) as file:
         return [
             _track(file, track)
-            for movie in _inside(file, _Box(b"", 0, file.num_bytes), b"moov")
+            for movie in _inside(file, _HeaderBox(b"", 0, file.num_bytes), b"moov")
             for track in _inside(file, movie, b"trak")
         ]
 
 
-def _boxes(file: FileReader, box: _Box) -> Iterator[_Box]:
+def _boxes(file: FileReader, box: _HeaderBox) -> Iterator[_HeaderBox]:
     """The boxes in a box; ends at the first one that cannot be."""
     position = box.start
     for _ in range(_MOST_BOXES):
@@ -60,11 +60,11 @@ def _boxes(file: FileReader, box: _Box) -> Iterator[_Box]:
         stop = box.stop if size == 0 else min(position + size, box.stop)
         if stop < content:
             return
-        yield _Box(kind, content, stop)
+        yield _HeaderBox(kind, content, stop)
         position = stop
 
 
-def _inside(file: FileReader, box: _Box, *path: bytes) -> Iterator[_Box]:
+def _inside(file: FileReader, box: _HeaderBox, *path: bytes) -> Iterator[_HeaderBox]:
     """The boxes that a path of kinds leads to."""
     for inner in _boxes(file, box):
         if inner.kind == path[0]:
@@ -74,25 +74,25 @@ def _inside(file: FileReader, box: _Box, *path: bytes) -> Iterator[_Box]:
                 yield from _inside(file, inner, *path[1:])
 
 
-def _content(file: FileReader, box: _Box, most: int = _MOST_ENTRY_BYTES) -> bytes:
+def _content(file: FileReader, box: _HeaderBox, most: int = _MOST_ENTRY_BYTES) -> bytes:
     file.seek(box.start)
     return file.read(min(box.stop - box.start, most))
 
 
-def _first(file: FileReader, box: _Box, *path: bytes) -> bytes:
+def _first(file: FileReader, box: _HeaderBox, *path: bytes) -> bytes:
     """The content of the first box that a path leads to; b"" if there is none."""
     inner = next(_inside(file, box, *path), None)
     return b"" if inner is None else _content(file, inner)
 
 
-def _track(file: FileReader, track: _Box) -> TrackHeader:
+def _track(file: FileReader, track: _HeaderBox) -> TrackHeader:
     header = _first(file, track, b"tkhd")
     id_at = 20 if header[:1] == b"\1" else 12
     references = _first(file, track, b"tref", b"chap")
     entries = next(_inside(file, track, b"mdia", b"minf", b"stbl", b"stsd"), None)
     entry = None
     if entries is not None:
-        inside = _Box(b"stsd", entries.start + 8, entries.stop)
+        inside = _HeaderBox(b"stsd", entries.start + 8, entries.stop)
         entry = next(_boxes(file, inside), None)
     is_video = _first(file, track, b"mdia", b"hdlr")[8:12] == b"vide"
     return TrackHeader(
@@ -106,12 +106,12 @@ def _track(file: FileReader, track: _Box) -> TrackHeader:
     )
 
 
-def _visual(entry: _Box) -> _Box:
+def _visual(entry: _HeaderBox) -> _HeaderBox:
     """The boxes of a video's sample entry."""
-    return _Box(entry.kind, min(entry.start + _VISUAL_ENTRY_BYTES, entry.stop), entry.stop)
+    return _HeaderBox(entry.kind, min(entry.start + _VISUAL_ENTRY_BYTES, entry.stop), entry.stop)
 
 
-def _edges(file: FileReader, entry: _Box) -> Edges:
+def _edges(file: FileReader, entry: _HeaderBox) -> Edges:
     """What the clean aperture hides (`clap`: its size and where its middle lies, as fractions)."""
     content = _first(file, _visual(entry), b"clap")
     size = _content(file, entry)[_WIDTH_AT : _WIDTH_AT + 4]
@@ -134,7 +134,7 @@ def _hidden(whole: int, shown: Fraction, offset: Fraction) -> tuple[int, int]:
     return before, whole - before - round(shown)
 
 
-def _dolby_vision(file: FileReader, entry: _Box) -> DolbyVision | None:
+def _dolby_vision(file: FileReader, entry: _HeaderBox) -> DolbyVision | None:
     """The configuration: version (2 bytes), profile (7 bits), level, three flags, compatibility."""
     for kind in _DOLBY_VISION:
         content = _first(file, _visual(entry), kind)

@@ -27,13 +27,17 @@ class Converter:
         self._reformatter = VideoReformatter()
         # np.rot90 turns counter-clockwise.
         self._turns = -info.rotation // 90 % 4
+        self._usual = (*info.decoded_size, Fraction(*info.codec_sar) or None)
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
         """Convert one picture, whose `opaque` is the sample aspect ratio that its codec gives."""
         info = self._info
-        if (size := _fitted_size(picture, info)) is None:
+        size = None
+        if (picture.width, picture.height, picture.opaque) != self._usual:
+            size = _fitted_size(picture, info)
+        if size is None:
             left, top, _, _ = info.crop
-            whole = self._rgb(picture, *info.decoded_size)
+            whole = self._rgb(picture, *self._usual[:2])
             rgb = whole[top : top + info.height, left : left + info.width]
         else:
             width, height = size

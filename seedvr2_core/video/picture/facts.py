@@ -61,7 +61,7 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
     """The shape of a stream's pictures.
 
     Args:
-        first: its first picture.
+        first: its first picture, from `decode_pictures`.
         stream: that has decoded it.
         edges: that the container hides.
     """
@@ -69,7 +69,7 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
     orientation = orientation_of(beside.get("DISPLAYMATRIX"))
     edges = edges.within(first.width, first.height)
     crop = (edges.left, edges.top, edges.right, edges.bottom)
-    own = plausible_sar(stream.codec_context.sample_aspect_ratio)
+    own = plausible_sar(first.opaque)
     sar = plausible_sar(stream.sample_aspect_ratio) or own or Fraction(1)
     told = "left {}, top {}, right {}, bottom {}".format(*crop)
     cropped = f"the container hides pixels at the edges ({told}); they are cut off"

@@ -1,12 +1,14 @@
 """Each track for itself: a fault of one costs neither the others nor more than it must."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from seedvr2_core.video import join
+from seedvr2_core.video.carry.transcoder import Transcoder
 from seedvr2_core.video.probe import probe_video
 from tests.kits.media import ffmpeg
 from tests.kits.videos.members import (
@@ -40,7 +42,8 @@ def test_packets_that_are_no_aac_cost_themselves(tmp_path: Path, bad: int, conte
     assert codecs(output) == ["aac", "aac"]
     assert sound_seconds(output, bad) == pytest.approx(sound_seconds(path, bad), abs=0.01)
     assert sound_seconds(output, 1 - bad) == pytest.approx(1.04, abs=0.03)
-    assert all("left out" in note for note in result.notes)
+    assert result.notes
+    assert all(note.startswith(f"audio stream {1 + bad} (aac): ") for note in result.notes)
 
 
 @pytest.mark.parametrize(("name", "rate"), [("a.avi", 8000), ("a.mkv", 11025), ("b.mkv", 12000)])
@@ -154,3 +157,53 @@ def test_pcm_that_begins_late_keeps_its_place(tmp_path: Path) -> None:
     late = ["-itsoffset", "3", "-f", "lavfi", "-i", noise, "-c:a", "pcm_s16le"]
     _, output = join_whole(video_and(tmp_path / "a.mov", late), tmp_path)
     assert sound_seconds(output) == pytest.approx(3.4, abs=0.01)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_track_that_fails_while_the_file_is_written_is_left_out_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    pcm = [*TONE, "-c:a", "pcm_s16le"]
+    path = video_and(tmp_path / "a.mkv", pcm, pcm)
+    take = Transcoder.feed
+
+    def fail(self: Transcoder, packet: av.Packet) -> Iterator[av.Packet]:
+        if packet.stream_index == 1 + broken:
+            raise ValueError("no graph")
+        yield from take(self, packet)
+
+    monkeypatch.setattr(Transcoder, "feed", fail)
+    result, output = join_whole(path, tmp_path)
+    assert codecs(output) == ["aac"]
+    (told,) = [note for note in result.notes if "not carried over" in note]
+    assert told.startswith(f"audio stream {1 + broken} (pcm_s16le) is not carried over: mp4 ")
+
+
+def test_what_no_stream_is_to_blame_for_costs_all_but_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_and(tmp_path / "a.mkv", AAC)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("no chapters")
+
+    monkeypatch.setattr(join, "add_carriers", refuse)
+    result, output = join_whole(path, tmp_path)
+    assert codecs(output) == []
+    assert probe_video(output).num_frames == 25
+    assert result.notes == (
+        "neither other streams nor chapters are carried over: mp4 refuses them together",
+    )
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+def test_sound_whose_header_says_nothing_is_kept(tmp_path: Path, codec: str) -> None:
+    """It begins after what is looked at to find the rate and the channels of each stream."""
+    path = tmp_path / "a.ts"
+    long = ["-f", "lavfi", "-i", "color=s=64x48:r=5:d=12"]
+    ffmpeg(*long, "-itsoffset", "9", *TONE, *X264, "-c:a", codec, path)
+    _, output = join_whole(path, tmp_path)
+    with av.open(str(output)) as container:
+        first = next(container.decode(container.streams.audio[0]))
+        assert first.time == pytest.approx(9, abs=0.1)
+    assert sound_seconds(output) == pytest.approx(1.03, abs=0.06)

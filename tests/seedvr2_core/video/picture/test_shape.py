@@ -189,6 +189,13 @@ def test_a_smaller_size_of_the_same_shape_fills_the_picture(tmp_path: Path) -> N
     assert all(frame.rgb.min() > 100 for frame in frames)
 
 
+def test_a_change_among_the_first_pictures_is_one_from_the_first(tmp_path: Path) -> None:
+    short = "color=gray:r=25:d=0.2:s=180x144"
+    first, second = ([short, "-aspect", aspect, *MPEG2] for aspect in ("4:3", "16:9"))
+    info = probe_video(of_two_shapes(tmp_path / "a.ts", first, second))
+    assert info.codec_sar == info.sar == (16, 15)
+
+
 def test_a_record_without_the_codecs_own_aspect_goes_by_size_alone(tmp_path: Path) -> None:
     """As the version before has written it."""
     wide, narrow = (f"{GREY}:s=180x144", "-aspect", "4:3"), (f"{GREY}:s=180x144", "-aspect", "16:9")
