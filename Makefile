@@ -78,8 +78,8 @@ bench: .venv/.installed ## speed and memory against named references (BENCH_MODE
 	$(BIN)/python benchmarks/stitch.py
 	$(BIN)/python -m benchmarks.model --model $(BENCH_MODEL)
 
-image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
-	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
+image: ## build the image of this commit, seedvr2:<commit> (needs Docker; BASE_IMAGE=... for another base)
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
 
 pools: .venv/.installed ## create or update the work pools on PREFECT_API_URL
 	@$(BIN)/python -P -m deployments.deploy pools
