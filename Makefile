@@ -83,8 +83,8 @@ bench: .venv/.installed ## speed and memory against named references (BENCH_MODE
 gpu-bench: ## all that a GPU has to say; needs torch, numpy, safetensors, Triton (LONG=1: 4k as well)
 	$(PYTHON) -m benchmarks.gpu $(if $(LONG),--long)
 
-image: ## build the image of this commit, seedvr2:<commit> (needs Docker)
-	docker build --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
+image: ## build the image of this commit, seedvr2:<commit> (needs Docker; BASE_IMAGE=... for another base)
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') --file deployments/docker/Dockerfile --tag seedvr2:$$(git describe --always --dirty --abbrev=12 --exclude '*') .
 
 pools: .venv/.installed ## create or update the work pools on PREFECT_API_URL
 	@$(BIN)/python -P -m deployments.deploy pools

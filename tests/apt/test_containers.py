@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.deploy.apply import apply_deployments, apply_pools, pool_template
 from tasks.settings import Settings, use_settings
+from tests.kits.containers.engine import SECRET_FILES, Engine, build_image, engine
 from tests.kits.deployed import deployments, post
-from tests.kits.docker import SECRET_FILES, Engine, build_image, engine
 from tests.kits.http.video_server import VideoServer
 from tests.kits.processes import environment, mounted
 from tests.kits.server import Server, eventually
