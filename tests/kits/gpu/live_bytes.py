@@ -1,7 +1,7 @@
 """Count the bytes that tensors hold while code runs, on any device, "meta" included."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,10 +15,15 @@ class LiveBytes(TorchDispatchMode):
     `live` is the sum over the storages that still exist, `peak` its largest value so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside: Iterable[torch.Tensor] = ()) -> None:
+        """Count nothing yet.
+
+        Args:
+            beside: tensors that are not counted, nor are views of them: the weights.
+        """
         super().__init__()
         self.live = self.peak = 0
-        self._seen: set[int] = set()
+        self._seen = {tensor.untyped_storage()._cdata for tensor in beside}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

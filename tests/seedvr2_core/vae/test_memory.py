@@ -29,10 +29,15 @@ def meta_vae(config: VAEConfig, dtype: torch.dtype) -> VideoVAE:
     return vae.to(dtype)
 
 
+def weights_of(vae: VideoVAE) -> list[torch.Tensor]:
+    """Those on "meta"; on the CPU copies of weights are part of what a call holds."""
+    return [t for t in (*vae.parameters(), *vae.buffers()) if t.is_meta]
+
+
 def run_encoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
     """Peak live bytes of a shot's first two slices."""
     bounds, device, state = level_frames(vae.config, top), vae.encoder.conv_in.weight.device, None
-    with torch.inference_mode(), LiveBytes() as seen:
+    with torch.inference_mode(), LiveBytes(beside=weights_of(vae)) as seen:
         for frames in (5, 4 * latents):
             video = torch.zeros((1, 3, frames, *size), dtype=vae.dtype, device=device)
             video = video.contiguous(memory_format=conv.LAYOUT)
@@ -43,7 +48,7 @@ def run_encoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) ->
 def run_decoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
     bounds, state = level_frames(vae.config, top)[::-1], None
     grid = (size[0] // 8, size[1] // 8, vae.config.latent_channels)
-    with torch.inference_mode(), LiveBytes() as seen:
+    with torch.inference_mode(), LiveBytes(beside=weights_of(vae)) as seen:
         for count in (2, latents):
             z = torch.zeros((1, count, *grid), device=vae.encoder.conv_in.weight.device)
             _, state = vae.decode_latents(z, state, max_frames=bounds)
