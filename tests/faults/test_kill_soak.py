@@ -45,18 +45,18 @@ PHASES: dict[str, list[tuple[str, int]]] = {
 }
 IN_CHILD = [*PHASES["engine"], *PHASES["encode, commit"], *PHASES["stitch"][:2]]
 MID_SHOT: list[tuple[str, int]] = [
-    ("seedvr2_core.engines.seedvr2.phases:Phases._as_video", 1),
-    ("seedvr2_core.engines.seedvr2.phases:Phases._as_video", 3),
+    ("seedvr2_core.engines.seedvr2.pictures:Pictures.as_video", 1),
+    ("seedvr2_core.engines.seedvr2.pictures:Pictures.as_video", 3),
     ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
-    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 3),
+    ("seedvr2_core.child.progress:ProgressCount.frame_restored", 3),
     ("seedvr2_core.job.latents:sync_file", 1),
     ("seedvr2_core.child.pipeline:write_commit", 1),
-    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 45),
+    ("seedvr2_core.child.progress:ProgressCount.frame_restored", 45),
     ("seedvr2_core.engines.seedvr2.session:SeedVR2Session.begin", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases.warm_up_decoder", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
-    ("seedvr2_core.engines.seedvr2.phases:Phases._finish", 9),
+    ("seedvr2_core.child.progress:ProgressCount.frame_restored", 9),
     ("seedvr2_core.job.sidecar:write_record", 1),
 ]
 
