@@ -5,8 +5,9 @@ installs from these files alone, so a package that was replaced on its way is re
 
 - base.lock: what runs the product, but for torch and what only torch needs
 - dev.lock: what its tests and checks need besides
-- cpu.lock: torch's build for the CPU. PyPI does not have it; `make` takes it where pip is set up
-  with a place that has it, and cuda.lock everywhere else
+- cpu.lock: torch's build for the CPU, and Triton, whose interpreter the tests of our kernels use.
+  PyPI does not have the former; `make` takes this file where pip is set up with a place that has
+  it, and cuda.lock everywhere else
 - cuda.lock: torch as PyPI has it, with NVIDIA's libraries and Triton on Linux
 """
 
@@ -88,6 +89,8 @@ def split(everything: str, runtime: str) -> dict[str, str]:
             files["cuda.lock"] += entry
         else:
             files["base.lock" if name in needed else "dev.lock"] += entry
+        if name == "triton":
+            files["cpu.lock"] += entry
         if name == "torch":
             digest = CPU_BUILDS[version]
             files["cpu.lock"] += f"torch=={version}+cpu \\\n    --hash=sha256:{digest}\n"
