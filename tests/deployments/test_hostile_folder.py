@@ -143,6 +143,19 @@ def test_commands_that_only_look(folder: Path, demo_clip: Path, words: list[str]
     assert done.returncode == 0, done.stderr
 
 
+def test_deploy_checks_the_settings_of_a_site_file_there(folder: Path) -> None:
+    (folder / "my.env").write_text("SEEDVR2_KEEP_DAYS=3\n")
+    (folder / "my.env").chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "deployments.deploy", "check"],
+        env=os.environ | {"SEEDVR2_SITE_FILE": "my.env"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, "SEEDVR2_KEEP_DAYS is set" in done.stderr) == (0, True), done.stderr
+
+
 def test_the_gateway_started_by_hand(folder: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "deployments.gateway", "--port", "0"],
@@ -156,7 +169,10 @@ def test_the_gateway_started_by_hand(folder: Path) -> None:
     assert line.startswith("gateway: http://127.0.0.1:")
 
 
-PROGRAMS = ("cli.app", "gateway.__main__", "edge", "host.attached", "host.prefect_server")
+PROGRAMS = (
+    *("cli.app", "gateway.__main__", "deploy.__main__", "edge", "docker.server"),
+    *("host.attached", "host.prefect_server"),
+)
 
 
 @pytest.mark.parametrize("module", PROGRAMS)

@@ -76,7 +76,7 @@ def test_frames_are_the_same_one_slice_late(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(latents(late), latents(wanted))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.soak), "bfloat16"])
 def test_a_resumed_shot_has_the_same_bits_in_half_precision(dtype: str) -> None:
     """On the path of a GPU, with the references of its kernels."""
     plan = make_plan(58, memory={"vae_dtype": dtype, "dit_dtype": dtype})
