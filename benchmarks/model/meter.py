@@ -33,7 +33,9 @@ CORE = f"{Path('seedvr2_core')}/"
 _FREE = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "lift")
 _WHOLE = ("rms_norm", "layer_norm")
 """Operators that torch builds of others, but runs as one kernel on a GPU."""
-_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation")
+_ATTENTION = ("_scaled_dot_product_flash_attention", "_scaled_dot_product_cudnn_attention")
+"""Called by their own names, for each group of windows (`dit/sdpa.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,11 @@ class Meter(TorchDispatchMode):
             return
         writes_only = name in ("copy_", "fill_", "zero_", "ones_like", "zeros", "full", "arange")
         row.read = num_bytes(*(tensors[1:] if name == "copy_" else () if writes_only else tensors))
-        if name in _PRODUCTS:
+        if name in _ATTENTION:
+            q, k, _ = args[:3]
+            row.flops = 4 * q.numel() * k.shape[-2]
+            row.seconds = self._seconds(row, self.card.attention_share)
+        elif name in _PRODUCTS:
             row.flops = _flops(func, args, kwargs, out)
             row.seconds = self._seconds(row, self.card.product_share)
         else:
@@ -213,6 +219,8 @@ class _Attention(TorchFunctionMode):
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    if func.__name__.startswith("_addmm_activation"):
+        return 2 * args[1].shape[-1] * out.numel()
     return flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
 
 
