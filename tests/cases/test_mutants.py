@@ -20,8 +20,6 @@ CLIPS = {
     "a.webm": ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libvorbis"],
 }
 ENDINGS = (".mp4", ".mov", ".mkv", ".ts", ".flv", ".avi", ".webm", ".vob")
-NOT_YET = ("exif1.avi", "ax__water_180_mvhevc_5frames.mov")
-"""Unknown side data still ends them with a traceback, damaged or not."""
 SMALL_BYTES = 150_000
 MOST_MEGABYTES = 2000
 
@@ -35,7 +33,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ffmpeg(*picture, *options, folder / name)
     shared = sorted(FOLDER.glob("*")) if FOLDER.is_dir() else []
     small = [p for p in shared if p.suffix in ENDINGS and p.stat().st_size < SMALL_BYTES]
-    small = [path for path in small if path.name not in NOT_YET]
     return [folder / name for name in CLIPS] + small
 
 
