@@ -34,6 +34,11 @@ class VideoServer:
                 else:
                     answer(self)
 
+            def end_headers(self) -> None:
+                # Else a client may send its next request to a connection that is being closed.
+                self.send_header("Connection", "close")
+                super().end_headers()
+
             def log_message(self, *args: object) -> None:
                 pass
 
