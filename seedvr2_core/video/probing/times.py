@@ -74,23 +74,26 @@ def frame_times(
     lost = 0 if looked_at[0] is None else bisect.bisect_left(times, looked_at[0])
     if list(looked_at) != times[lost : lost + len(looked_at)]:
         return _decoded_times(path, scan, step, on_bytes)
-    if len(times) * pixels <= _CHEAP_PIXELS and _decode(path, scan, on_bytes)[0] != times[lost:]:
-        return _decoded_times(path, scan, step, on_bytes, careful=True)
+    if len(times) * pixels <= _CHEAP_PIXELS:
+        decoded, _ = _decode(path, scan, on_bytes, told=False)
+        if decoded != times[lost:]:
+            return _decoded_times(path, scan, step, on_bytes, careful=True)
     note = f"{lost} frames at the start have no key frame before them and cannot be shown"
     return FrameTimes(times=times[lost:], seekable=True, warnings=(note,) if lost else ())
 
 
 def _decode(
-    path: Path, scan: Scan, on_bytes: OnBytes, *, careful: bool = False
+    path: Path, scan: Scan, on_bytes: OnBytes, *, careful: bool = False, told: bool = True
 ) -> tuple[list[int | None], list[int]]:
     """Times and durations of all pictures that the decoder gives, in their order.
 
     Args:
         path: the source.
         scan: of it.
-        on_bytes: called at every picture.
+        on_bytes: called while the file is read, and at every picture if `told`.
         careful: without frame threads, which lose pictures after a broken packet at the end (see
             reader.py).
+        told: whether pictures count as signs of life; a short clip's reads are enough.
     """
     times: list[int | None] = []
     durations: list[int] = []
@@ -100,7 +103,8 @@ def _decode(
         for picture in decode_pictures(container, stream, timeline=scan.timeline):
             times.append(picture.pts)
             durations.append(picture.duration or 0)
-            on_bytes(len(times), 0)
+            if told:
+                on_bytes(len(times), 0)
     return times, durations
 
 
