@@ -11,7 +11,7 @@ and to SEEDVR2_ALLOWED_HOSTS.
 import argparse
 from urllib.parse import urlsplit
 
-from deployments.host.hosts import HostCheck, allowed_hosts
+from deployments.host.hosts import allowed_hosts, guard_prefect
 from deployments.host.loopback import LOOPBACK
 from tasks.settings import get_settings
 
@@ -30,15 +30,12 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_UI_API_URL
-    from starlette.responses import PlainTextResponse
 
     names = {SERVICE, *LOOPBACK, *allowed_hosts(get_settings(), guarded=False)}
     if host := urlsplit(PREFECT_UI_API_URL.value() or "").hostname:
         names.add(host)
     uvicorn.run(
-        HostCheck(
-            create_app(final=True), frozenset(names), lambda told: PlainTextResponse(told, 421)
-        ),
+        guard_prefect(create_app(final=True), names),
         host=arguments.host,
         port=arguments.port,
         log_level="warning",

@@ -215,9 +215,8 @@ def _serve(port: int, *, full: bool, shared: bool) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_HOME
-    from starlette.responses import PlainTextResponse
 
-    from deployments.host.hosts import HostCheck
+    from deployments.host.hosts import guard_prefect
 
     home = PREFECT_HOME.value()
     _keep_private(home)
@@ -225,7 +224,7 @@ def _serve(port: int, *, full: bool, shared: bool) -> None:
     # prepend_sys_path), and that was the caller's folder until now.
     os.chdir(home)
     config = uvicorn.Config(
-        HostCheck(create_app(), frozenset(LOOPBACK), lambda told: PlainTextResponse(told, 421)),
+        guard_prefect(create_app(), LOOPBACK),
         log_level="error",
         lifespan="on",
         timeout_graceful_shutdown=int(DRAIN_SECONDS),
