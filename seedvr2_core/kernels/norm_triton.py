@@ -82,6 +82,34 @@ def _part_sums(
 
 
 @triton.jit
+def _bias_of(input_bias, channel, mask, HAS_BIAS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """What is added to some channels first: (K,) float32."""
+    bias = tl.zeros((BLOCK_K,), tl.float32)
+    if HAS_BIAS:
+        bias = tl.load(input_bias + channel, mask=mask, other=0.0).to(tl.float32)
+    return bias
+
+
+@triton.jit
+def _places_of(
+    sums,
+    start,
+    channel,
+    in_group,
+    channels,
+    pixels,
+    part_pixels,
+    num_parts,
+    BLOCK_S: tl.constexpr,
+):
+    """Where the means of parts of a frame lie: (S, K), the parts' pixels (S,), and which exist."""
+    part = start + tl.arange(0, BLOCK_S)
+    count = tl.minimum(part_pixels, pixels - part * part_pixels).to(tl.float32)
+    mask = (part < num_parts)[:, None] & in_group[None, :]
+    return sums + part[:, None] * 2 * channels + channel[None, :], count, mask
+
+
+@triton.jit
 def _join_parts(
     sums_FS2C,
     weight,
@@ -106,28 +134,38 @@ def _join_parts(
     for first in range(0, group_size, BLOCK_K):
         inside = first + tl.arange(0, BLOCK_K)
         channel = group * group_size + inside
-        bias = tl.zeros((BLOCK_K,), tl.float32)
-        if HAS_BIAS:
-            bias = tl.load(input_bias + channel, mask=inside < group_size, other=0.0).to(tl.float32)
+        bias = _bias_of(input_bias, channel, inside < group_size, HAS_BIAS, BLOCK_K)
         for start in range(0, num_parts, BLOCK_S):
-            part = start + tl.arange(0, BLOCK_S)
-            count = tl.minimum(part_pixels, pixels - part * part_pixels).to(tl.float32)
-            mask = (part < num_parts)[:, None] & (inside < group_size)[None, :]
-            places = sums + part[:, None] * 2 * channels + channel[None, :]
+            places, count, mask = _places_of(
+                sums,
+                start,
+                channel,
+                inside < group_size,
+                channels,
+                pixels,
+                part_pixels,
+                num_parts,
+                BLOCK_S,
+            )
             means = tl.load(places, mask=mask, other=0.0) + bias[None, :]
             mean += tl.sum(tl.where(mask, means * (count[:, None] / total), 0.0))
     squares = 0.0
     for first in range(0, group_size, BLOCK_K):
         inside = first + tl.arange(0, BLOCK_K)
         channel = group * group_size + inside
-        bias = tl.zeros((BLOCK_K,), tl.float32)
-        if HAS_BIAS:
-            bias = tl.load(input_bias + channel, mask=inside < group_size, other=0.0).to(tl.float32)
+        bias = _bias_of(input_bias, channel, inside < group_size, HAS_BIAS, BLOCK_K)
         for start in range(0, num_parts, BLOCK_S):
-            part = start + tl.arange(0, BLOCK_S)
-            count = tl.minimum(part_pixels, pixels - part * part_pixels).to(tl.float32)
-            mask = (part < num_parts)[:, None] & (inside < group_size)[None, :]
-            places = sums + part[:, None] * 2 * channels + channel[None, :]
+            places, count, mask = _places_of(
+                sums,
+                start,
+                channel,
+                inside < group_size,
+                channels,
+                pixels,
+                part_pixels,
+                num_parts,
+                BLOCK_S,
+            )
             away = tl.load(places, mask=mask, other=0.0) + bias[None, :] - mean
             own = tl.load(places + channels, mask=mask, other=0.0)
             squares += tl.sum(tl.where(mask, (own + count[:, None] * away * away) / total, 0.0))
