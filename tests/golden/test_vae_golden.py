@@ -116,14 +116,16 @@ def test_local_case_folded(case: Case) -> None:
     _check(case, LOCAL, folded=True)
 
 
+FOLDED = ("decode", "stream_decode", "pipeline_decode")
+"""Operations with something to fold."""
+
+
 @pytest.mark.parametrize("case", _params(FULL))
 def test_full_case(case: Case) -> None:
     _check(case, FULL)
 
 
-@pytest.mark.parametrize(
-    "case", _params(FULL, operations=("decode", "stream_decode", "pipeline_decode"))
-)
+@pytest.mark.parametrize("case", _params(FULL, operations=FOLDED))
 def test_full_case_folded(case: Case) -> None:
     _check(case, FULL, folded=True)
 
@@ -137,13 +139,17 @@ def test_local_case_the_way_a_gpu_goes(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
 @pytest.mark.parametrize("case", _params(FULL))
-def test_full_case_the_way_a_gpu_goes(case: Case, *, folded: bool) -> None:
-    if folded and case["op"] not in ("decode", "stream_decode", "pipeline_decode"):
-        pytest.skip("nothing is folded there")
+def test_full_case_the_way_a_gpu_goes(case: Case) -> None:
     with switched(on_cpu=True):
-        _check(case, FULL, folded=folded)
+        _check(case, FULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", _params(FULL, operations=FOLDED))
+def test_full_case_folded_the_way_a_gpu_goes(case: Case) -> None:
+    with switched(on_cpu=True):
+        _check(case, FULL, folded=True)
 
 
 def test_full_set_is_complete() -> None:
