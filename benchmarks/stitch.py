@@ -10,11 +10,13 @@ in pieces of 1 MB, and syncs it. Both run in turn.
 
 speed    our seconds over the copy's, the median of all pairs
 silence  the longest time between two beats while joining, in seconds (the limit is 60)
+memory   the process's high-water mark, in MB, before the first join and after the last
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -133,6 +135,11 @@ def copy(job: tuple[list[JoinPart], VideoInfo, Path], output: Path) -> float:
     return time.monotonic() - began
 
 
+def peak_mb() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 def main() -> None:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description="Time of joining a large output, over a copy")
@@ -145,7 +152,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         job = make_job(folder, asked.gigabytes)
-        output = folder / "output.mp4"
+        output, before = folder / "output.mp4", peak_mb()
         for _ in range(asked.pairs):
             copies.append(copy(job, output))
             output.unlink()
@@ -161,6 +168,7 @@ def main() -> None:
         "copy_seconds": round(statistics.median(copies), 2),
         "ratio": round(statistics.median(ratios), 2),
         "longest_silence_seconds": round(max(silences), 2),
+        "memory_mb": [round(before), round(peak_mb())],
     }
     print(json.dumps(figures) if asked.json else figures)
 

@@ -1,6 +1,7 @@
 """Estimate: choose engine and device, plan the job, predict its time and set its limits."""
 
 import os
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,9 +21,11 @@ from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.words import counted
 from tasks.child import run_operation
+from tasks.child.operation import STALL_SECONDS
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import price_of, refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.run import current
 from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -65,7 +68,9 @@ def plan_job(
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
         spec, note = choose_engine(request.model, device, settings)
-        digest = weights_digest(spec.name, settings.weights_folder)
+        # At first use it reads up to 16 GB, which takes minutes from a network share.
+        beat = partial(current().beat, stall_seconds=STALL_SECONDS)
+        digest = weights_digest(spec.name, settings.weights_folder, beat=beat)
     else:
         device, digest = assumed, ""
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)

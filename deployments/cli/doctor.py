@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from deployments.host.exits import os_error_sentence
 from seedvr2_core.child.confine import MISSING
+from seedvr2_core.child.trial import try_device
 from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
@@ -79,6 +80,7 @@ def examine(settings: Settings) -> Report:
         driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
         _check_confinement(settings),
+        *_check_confined_devices(settings),
         *_check_work_dir(settings),
         _check_storage(settings),
     ]
@@ -177,6 +179,25 @@ def _check_confinement(settings: Settings) -> DoctorCheck:
     if missing:
         told += f"; this kernel cannot give it: {'; '.join(missing)}"
     return DoctorCheck(name="child", ok=True, notable=bool(missing), told=told)
+
+
+def _check_confined_devices(settings: Settings) -> list[DoctorCheck]:
+    """Let a process that is confined as the child is work on every GPU: a line for each."""
+    import torch
+
+    if not settings.confine_children:
+        return []
+    checks: list[DoctorCheck] = []
+    for device in (f"cuda:{i}" for i in range(torch.cuda.device_count())):
+        reached, words = try_device(device, environment=child_environment())
+        told = f"a confined child reached {device} ({words})"
+        if not reached:
+            told = (
+                f"a confined child did not reach {device}: {words}; set "
+                "SEEDVR2_CONFINE_CHILDREN=false and report this line"
+            )
+        checks.append(DoctorCheck(name="child", ok=reached, told=told))
+    return checks
 
 
 def _check_convolutions() -> list[DoctorCheck]:

@@ -217,10 +217,7 @@ class FindCuts(Request[CutsFound]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakePlan(Request[PlanMade]):
-    """Plan a job for a probed video.
-
-    A child does so, because it takes the times of all frames, and no flow process holds them.
-    """
+    """Plan a job for a probed video: it takes the times of all frames, which no parent holds."""
 
     answer: ClassVar = PlanMade
     info: Path

@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import find_engine
 from seedvr2_core.engines.protocol import EngineModule
 from seedvr2_core.errors import CheckpointError
@@ -74,8 +75,10 @@ def load_engine(name: str) -> EngineModule:
     return module
 
 
-def weights_digest(name: str, weights_dir: Path | None = None) -> str:
+def weights_digest(name: str, weights_dir: Path | None = None, *, beat: Beat = no_beat) -> str:
     """One digest for all weight files of an engine; "" if it has none.
+
+    At first use the files are read: `beat` is called with ("hash", bytes, bytes of the file).
 
     It is the SHA-256 of the files' own SHA-256 digests in the order of `weight_files`, in
     hexadecimal digits.
@@ -87,5 +90,5 @@ def weights_digest(name: str, weights_dir: Path | None = None) -> str:
 
     digest = hashlib.sha256()
     for file in files:
-        digest.update(bytes.fromhex(recorded_sha256(file)))
+        digest.update(bytes.fromhex(recorded_sha256(file, beat=beat)))
     return digest.hexdigest()

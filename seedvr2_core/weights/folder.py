@@ -207,10 +207,10 @@ def find_model(
     return tuple(find_weights(weights_dir, part, catalog=catalog) for part in catalog.models[model])
 
 
-def recorded_sha256(path: Path) -> str:
-    """SHA-256 of a file, from its record where there is a valid one."""
+def recorded_sha256(path: Path, *, beat: Beat = no_beat) -> str:
+    """SHA-256 of a file, from its record where there is a valid one; else `beat` is called."""
     record = read_weights_record(path)
-    return (record.sha256 if record else None) or hash_file(path)
+    return (record.sha256 if record else None) or hash_file(path, beat=beat)
 
 
 def hash_file(path: Path, *, beat: Beat = no_beat) -> str:

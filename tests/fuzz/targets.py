@@ -28,6 +28,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.files.mp4_index import most_indexed
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.weights.reader import open_reader
 from tasks.settings import Settings
@@ -54,7 +55,7 @@ def _file(data: bytes) -> Path:
 def records(data: bytes) -> None:
     """Probe records, plans and sidecars: valid, or refused as SegmentError."""
     path = _file(data)
-    for kind in (VideoInfo, Plan, Sidecar):
+    for kind in (VideoInfo, Plan, PlanOutline, Sidecar):
         with contextlib.suppress(SegmentError):
             read_record(path, kind)
 
