@@ -76,6 +76,8 @@ def _work_on(device: str) -> str:
 
     where = torch.device(device)
     on_gpu = where.type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no GPU in a confined process")
     dtype = torch.float16 if on_gpu else torch.float32
     sent = torch.ones((256, 256), dtype=dtype, pin_memory=on_gpu)
     stream = torch.cuda.Stream(where) if on_gpu else None
