@@ -11,6 +11,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ _LOAD_ERRORS = (
 )
 """What a damaged pickle can make torch.load raise."""
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_OFFSET = 2**62
+_MAX_REASON = 300
+"""Characters of a message: a header may name a tensor of a million dimensions."""
 _SHOWN = 5
 
 
@@ -188,8 +192,8 @@ def parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) != len(pairs):
-        twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
-        raise ValueError(f"named twice: {name_some(twice)}")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"named twice: {name_some(n for n, count in counts.items() if count > 1)}")
     return names
 
 
@@ -198,8 +202,10 @@ def tensor_span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo
     try:
         info = TensorInfo(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
         first, last = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, f"the entry of {name} cannot be read") from error
+    if not -_MAX_OFFSET < first < _MAX_OFFSET or not -_MAX_OFFSET < last < _MAX_OFFSET:
+        raise _damaged(path, f"{name} lies outside of any file")
     item = _ITEM_BYTES.get(info.dtype)
     if item is None:
         raise _damaged(path, f"{name} has the unknown dtype {info.dtype}")
@@ -211,7 +217,8 @@ def tensor_span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {reason}; download it again")
+    shown = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
+    return CheckpointError(f"{path} is damaged: {shown}; download it again")
 
 
 class _TorchFile:
