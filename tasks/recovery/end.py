@@ -83,17 +83,23 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
         told = f"{MARK}{report.meaning.why}, what is left of it is ended"
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
             return False
-    run = client.read_flow_run(report.run_id)
+    _wait_for_the_worker(client, report)
+    return ended_by_us(client, report.run_id) is not None
+
+
+def _wait_for_the_worker(client: SyncPrefectClient, report: RunReport) -> None:
+    """Give the worker of a cancelled run time to end its process, as long as there is a worker."""
     patience = get_settings().recover_wait_seconds
     if not report.meaning.has_process:
         patience = min(patience, _NO_PROCESS_SECONDS)
-    if worker_is_gone(client, run):
-        patience = min(patience, _NO_WORKER_SECONDS)
-    deadline = time.monotonic() + patience
-    while _may_be_ended(run) and time.monotonic() < deadline:
+    began = time.monotonic()
+    while _may_be_ended(run := client.read_flow_run(report.run_id)):
+        # It may turn out while we wait that the worker has missed its heartbeats.
+        if worker_is_gone(client, run):
+            patience = min(patience, _NO_WORKER_SECONDS)
+        if time.monotonic() - began >= patience:
+            return
         time.sleep(min(_POLL_SECONDS, patience / 2))
-        run = client.read_flow_run(report.run_id)
-    return ended_by_us(client, report.run_id) is not None
 
 
 def worker_is_gone(client: SyncPrefectClient, run: FlowRun) -> bool:
