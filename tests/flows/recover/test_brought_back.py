@@ -164,6 +164,24 @@ def test_a_worker_that_is_gone_gets_no_time_to_end_its_process(
     assert sum(waited) == pytest.approx(0.1 if gone else 30.0, abs=1.0)
 
 
+def test_a_clock_that_is_ahead_makes_no_worker_gone(
+    settings: Settings, job: LostRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: sum(waited))
+    monkeypatch.setattr(end, "time", clock)
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(minutes=10))
+    monkeypatch.setattr(end, "datetime", ahead)
+    changes = {"recover_silent_seconds": 0.01, "recover_wait_seconds": 30.0}
+    use_settings(settings.model_copy(update=changes))
+    job.client.send_worker_heartbeat("recover-pool", "another", heartbeat_interval_seconds=30)
+    job.client.update_flow_run_labels(job.id, {"prefect.worker.name": "another"})
+    job.beat(alive_every="0.1", stall_limit="7200")
+    time.sleep(0.3)
+    assert recovered(job) == "gone: Running; re-queued, 1"
+    assert sum(waited) == pytest.approx(30.0, abs=1.0)
+
+
 def test_a_worker_that_turns_out_to_be_gone_gets_no_more_time(
     settings: Settings, job: LostRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
