@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import httpx
 
-from deployments.host.health import is_healthy
+from deployments.host.installation import is_healthy
 from deployments.host.prefect_server import send_queued
 from tests.kits.prefect_home import prepare_home
 from tests.kits.processes import (
