@@ -131,18 +131,25 @@ def planned_summary(
     assumed = named_card(gpu) if gpu else None
     with TemporaryDirectory() as folder:
         probed, assumed = _probed(source, request, Path(folder), settings, assumed)
-        plan = plan_job(request, probed, settings, measure_from=0.0, assumed=assumed)
-    refusal = excess(plan.eta_seconds, plan.video.num_frames, settings)
+        plan = plan_job(
+            request,
+            probed,
+            settings,
+            out=Path(folder) / "plan.json",
+            measure_from=0.0,
+            assumed=assumed,
+        )
+    refusal = excess(plan.eta_seconds, plan.num_frames, settings)
     return PlanSummary(
         source=source.name,
-        source_size=(probed.width, probed.height),
-        frames=probed.num_frames,
-        duration_seconds=probed.duration_seconds,
+        source_size=probed.video.upright_size,
+        frames=probed.video.num_frames,
+        duration_seconds=probed.video.duration_seconds,
         width=plan.width,
         height=plan.height,
         engine=plan.engine.name,
         device=assumed.kind if assumed else plan.device,
-        shots=len(plan.shots),
+        shots=plan.num_shots,
         segments=len(plan.segments),
         window_frames=FRAMES_PER_LATENT * plan.engine.window,
         memory_gb={phase: round(peak / 1e9, 2) for phase, peak in plan.memory.peaks}

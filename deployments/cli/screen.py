@@ -37,6 +37,7 @@ DOING = {
     "fetch": "fetching the video",
     "probe": "reading the video",
     "cuts": "looking for cuts",
+    "plan": "planning",
     "measure": "measuring how fast this machine is",
     "planned": "beginning",
     "load": "loading the engine",

@@ -27,6 +27,7 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import outline_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,12 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
         logger.warning("%s; what is left is done again: %s", error, now)
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
-    return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
+    outline = outline_of(job.plan)
+    return [
+        segment
+        for segment in pending
+        if read_segment(job.job_dir, outline, outline.segments[segment.index]) is None
+    ]
 
 
 def _kind_of(device: str) -> str:

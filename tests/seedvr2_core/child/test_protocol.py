@@ -59,6 +59,7 @@ def made_up(kind: Any, rng: random.Random) -> Any:
     some = {
         str: lambda: rng.choice((*TEXTS, "".join(rng.choices(string.printable, k=20)))),
         Path: lambda: Path("/x") / rng.choice([text for text in TEXTS if text]),
+        bool: lambda: rng.random() < 0.5,
         int: lambda: rng.randrange(-5, 2**40),
         float: lambda: rng.choice((rng.uniform(-1e9, 1e9), float(rng.randrange(100)))),
         type(None): lambda: None,

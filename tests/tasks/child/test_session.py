@@ -12,9 +12,11 @@ import pytest
 
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.errors import DeadlineError, SeedVR2Error, StalledError
-from seedvr2_core.files import write_record
+from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
 from tasks.child import pace, session
 from tasks.child.guard import Child
@@ -84,7 +86,7 @@ def a_job(tmp_path: Path, *, stall: float = 20.0, load: float = 20.0, **changes:
     assert [segment.num_frames for segment in plan.segments] == [150, 150]
     job_dir = JobDir(tmp_path / "job")
     job_dir.path.mkdir(exist_ok=True)
-    write_record(job_dir.plan_path, plan)
+    write_plan(job_dir.plan_path, plan)
     fields: dict[str, Any] = {
         "job_key": "k" * 64,
         "job_dir": job_dir.path,
@@ -248,6 +250,8 @@ def test_a_plan_of_an_earlier_version_is_obeyed(child_is: Script, tmp_path: Path
         assert new in old
         old = old.replace(new, before)
     path.write_text(old)
+    outline = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    write_plan(path, read_plan(path, outline))
     child_is("emit(ready)\ndone(300)\n" + SEGMENTS)
     run(job)
 
