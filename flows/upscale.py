@@ -66,6 +66,8 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: bool = False,
     fresh: bool = False,
+    max_seconds: float | None = None,
+    max_price: float | None = None,
     callback_url: Text = "",
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
@@ -87,6 +89,8 @@ def upscale(
         preset: x264 speed.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
+        max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
+        max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         callback_url: http(s) address that is told how the run ended, by a signed POST, such as
             https://example.org/hook.
 
@@ -134,6 +138,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             seconds=time.monotonic() - began,
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
+            account=inference.account,
         )
 
 

@@ -24,6 +24,7 @@ SeedVR2Error
 ├── ChildFailedError                      the child process ended by itself
 ├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
 └── DeadlineError (TimeoutError)          a segment or job limit was passed
+    └── BudgetError                       it would spend more than its caller allows
 
 A message says what is wrong, what was got, what was expected and what to do. `permanent` tells the
 retry policy that trying again cannot help; `user_mistake` makes the command end with exit code 2.
@@ -157,3 +158,7 @@ class DeadlineError(SeedVR2Error, TimeoutError):
     """A segment or job limit was passed."""
 
     permanent = True
+
+
+class BudgetError(DeadlineError):
+    """The job would spend more time or money than its caller allows; what is made is kept."""

@@ -123,6 +123,18 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How many seconds the job may hold its device (GPU or CPU) in all of its runs. "
+        "It is stopped before it takes more; the same request with a larger limit goes on. "
+        "Not set: any.",
+    )
+    max_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
+    )
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
         repr=False,
@@ -253,6 +265,12 @@ class PlannedJob(Record):
     """Only where the operator has set one."""
     stall_limit_seconds: float
     duration_seconds: float
+    seed: int | None = None
+    """None for engines without noise."""
+    max_seconds: float | None = None
+    """As the request has it."""
+    max_price: float | None = None
+    """As the request has it."""
     notes: tuple[str, ...] = ()
 
 
@@ -296,7 +314,24 @@ class StoredVideo(Record):
     num_bytes: int
 
 
-class UpscaleResult(Record):
+class Account(Record):
+    """What a run was expected to take and what it has taken; None where it was not measured."""
+
+    estimated_seconds: float | None = None
+    """Expected from the plan to the stored output, for what this run had to make."""
+    taken_seconds: float | None = None
+    """The same as measured."""
+    gpu_seconds: float | None = None
+    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
+    cost: float | None = None
+    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
+    device: str | None = None
+    """What the engine ran on."""
+    seed: int | None = None
+    """Seed of the noise; None for engines that draw none."""
+
+
+class UpscaleResult(Account):
     """What the caller gets. It is also the result artifact, a table that begins with the columns
     people look for, and result.json in the job's directory.
     """

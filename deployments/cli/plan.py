@@ -119,7 +119,8 @@ def planned_summary(
         )
     from seedvr2_core.files import file_sha256
     from tasks.estimate import is_guess, plan_job
-    from tasks.job.cost import excess, price_of
+    from tasks.job.cost import excess
+    from tasks.run.spending import price_of
 
     path = Path(request.video_path)
     source = FetchedSource(

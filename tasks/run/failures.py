@@ -11,7 +11,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from seedvr2_core.errors import DeadlineError, SeedVR2Error
+from seedvr2_core.errors import BudgetError, DeadlineError, SeedVR2Error
 from seedvr2_core.words import counted
 from tasks.schemas import UpscaleResult
 
@@ -35,6 +35,8 @@ def completed(result: UpscaleResult) -> State[UpscaleResult]:
 def failed(error: SeedVR2Error) -> State[Any]:
     """The state of a run that could not make its output; its message is the error's sentence."""
     name = "TimedOut" if isinstance(error, DeadlineError) else "Failed"
+    if isinstance(error, BudgetError):
+        name = "OverBudget"
     return Failed(name=name, message=str(error), data=error)
 
 
