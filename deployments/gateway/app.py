@@ -19,11 +19,11 @@ from deployments.gateway.auth import (
     is_closed,
     page_authentication,
 )
-from deployments.gateway.docs import add_docs
-from deployments.gateway.jobs import add_jobs
 from deployments.gateway.prefect_api import PrefectApi, unavailable
 from deployments.gateway.problems import WITH_TOKEN, add_handlers, problem, problems
-from deployments.gateway.submission import add_submission
+from deployments.gateway.routes.docs import add_docs
+from deployments.gateway.routes.jobs import add_jobs
+from deployments.gateway.routes.submission import add_submission
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.machine import this_machine
 from seedvr2_core.frames import padded_size

@@ -81,6 +81,16 @@ def test_the_plan_is_one_line() -> None:
             {"phase": "wait", "detail": "waiting for cuda:0"},
             "processing, waiting for cuda:0, 41 %, 12 s on local",
         ),
+        (
+            {
+                **{"segment": 2, "segments": 7, "frames_per_second": 3.25, "seconds_left": 12.0},
+                **{"seconds_left_low": 9.0, "seconds_left_high": 65.0, "cost": 0.126},
+            },
+            "processing, encode, segment 2 of 7, 41 %, 12 s, 3.2 frames/s, "
+            "12 s left (9.0 s to 1 min 05 s), cost 0.13 on local",
+        ),
+        ({"status": "pending", "position": 3}, "pending, 3 in front, 41 %, 12 s on local"),
+        ({"status": "pending", "position": 0}, "pending, the next, 41 %, 12 s on local"),
         ({"state": "Cancelling"}, "processing, Cancelling, encode, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Scheduled"}, "pending, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Late"}, "pending, Late, 41 %, 12 s on local"),

@@ -13,10 +13,10 @@ from prefect.client.schemas.objects import FlowRun
 from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller, digest
 from deployments.gateway.body import read_body
-from deployments.gateway.docs import body_schemas, file_schemas
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.quota import Quota
+from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
