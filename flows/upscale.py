@@ -23,6 +23,7 @@ from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool
+from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
 from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
@@ -102,6 +103,7 @@ def upscale(
     try:
         request = check_request(**asked)
         check_pool(request.resolution)
+        limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())

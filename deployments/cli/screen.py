@@ -5,7 +5,7 @@ Prefect, because the checks before a job must answer at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,7 +31,6 @@ LINE_SECONDS = 30.0
 """Time between two lines about a job of this process, where its phase stays the same."""
 WATCH_LINE_SECONDS = 30.0
 """Least time between two lines about a gateway's job, unless its state or phase changes."""
-POLL_SECONDS = 1.0
 ENDED = ("completed", "failed", "cancelled")
 DOING = {
     "fetch": "fetching the video",
@@ -271,17 +270,17 @@ def open_display(console: Console) -> JobLines | JobBar:
     return JobBar(console) if console.is_terminal else JobLines(console)
 
 
-def watch(ask: Callable[[], dict[str, Any]], console: Console) -> dict[str, Any]:
+def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
     """Show a gateway's job until it has ended; returns its last status.
 
     Args:
-        ask: asks the gateway for the job's status.
+        statuses: of the job, one after another, as the gateway tells them; the last one has ended.
         console: what the job is shown on.
     """
+    job: dict[str, Any] = {}
     with WatchBar(console) if console.is_terminal else WatchLines(console) as display:
-        while True:
-            job = ask()
+        for job in statuses:
             display.show(job)
             if job["status"] in ENDED:
-                return job
-            time.sleep(POLL_SECONDS)
+                break
+    return job

@@ -158,9 +158,8 @@ def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Statuses of a job, one for each question."""
-    monkeypatch.setattr(screen, "POLL_SECONDS", 0.0)
+def answers() -> Iterator[dict[str, Any]]:
+    """Statuses of a job, as the gateway tells them."""
     return iter(
         [
             status(status="pending", state="Scheduled", phase=None, progress=0.0),
@@ -174,7 +173,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 def test_watching_in_lines_tells_each_change_once(answers: Iterator[dict[str, Any]]) -> None:
     stderr, text = console(terminal=False)
-    last = watch(lambda: next(answers), stderr)
+    last = watch(answers, stderr)
     assert last["status"] == "completed"
     assert [line.partition(" on ")[0] for line in text.getvalue().splitlines()] == [
         "pending, 0 %, 12 s",
@@ -186,5 +185,5 @@ def test_watching_in_lines_tells_each_change_once(answers: Iterator[dict[str, An
 
 def test_watching_on_a_terminal_ends_with_the_job(answers: Iterator[dict[str, Any]]) -> None:
     stderr, text = console(terminal=True)
-    assert watch(lambda: next(answers), stderr)["status"] == "completed"
+    assert watch(answers, stderr)["status"] == "completed"
     assert "completed" in text.getvalue()

@@ -322,7 +322,7 @@ def test_a_job_is_stopped_before_a_segment_that_its_caller_does_not_pay(
     monkeypatch.setattr(session, "pending_segments", lambda job_dir, plan: [1])
     child_is("emit(ready)\ndone(150)\nemit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n")
     with (
-        pytest.raises(BudgetError, match="has spent . s, and what is left"),
+        pytest.raises(BudgetError, match=r"has spent . s, and what is left"),
         session.session(a_job(tmp_path, max_seconds=2.0)),
     ):
         pass
