@@ -197,7 +197,8 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     elif job["status"] == "completed":
         tell(job["download_url"] or job["output_path"])
     if job["status"] != "completed":
-        say(f"error: job {job_id} has {job['status']}: {job['error']}")
+        code = f" [{job['error_code']}]" if job.get("error_code") else ""
+        say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")
         raise typer.Exit(1)
 
 

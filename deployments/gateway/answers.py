@@ -9,6 +9,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seedvr2_core.errors import split_code
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress
@@ -78,6 +79,8 @@ _JOB: dict[str, Any] = {
     "input_size_mb": 3.1,
     "output_size_mb": 12.25,
     "error": None,
+    "error_code": None,
+    "error_remedy": None,
     "elapsed_seconds": 320.5,
     "submitted_at": "2026-11-28T09:00:00Z",
     "notes": [],
@@ -183,6 +186,13 @@ class Job(BaseModel):
     input_size_mb: float | None
     output_size_mb: float | None
     error: str | None
+    error_code: str | None = Field(
+        default=None,
+        description="Names the kind of error; it never changes. Null: no kind of ours.",
+    )
+    error_remedy: str | None = Field(
+        default=None, description="What helps against all errors of this kind."
+    )
     elapsed_seconds: float
     submitted_at: datetime | None
     notes: list[str]
@@ -297,6 +307,7 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
     progress, result = read_progress(own), read_result(own)
     planned = {**_planned(progress), **result}
     status = status_word(run)
+    error, kind = split_code(_error(run, status) or "")
     measured = asdict(progress.measures)
     if status != "processing":
         measured |= dict.fromkeys(_WHILE_AT_WORK)
@@ -323,7 +334,9 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         filename=result.get("filename"),
         input_size_mb=planned.get("input_size_mb"),
         output_size_mb=result.get("output_size_mb"),
-        error=_error(run, status),
+        error=error or None,
+        error_code=kind.code if kind else None,
+        error_remedy=kind.remedy if kind else None,
         elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from deployments.host.machine import this_machine
-from seedvr2_core.errors import InvalidRequestError, ServiceError
+from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, all_errors
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -203,6 +203,8 @@ class GatewayClient:
         detail = _detail(answer)
         if answer.status_code == 401:
             detail += "; set SEEDVR2_GATEWAY_TOKEN to a token of this gateway"
+        if kind := _kind(answer):
+            raise kind(detail)
         if answer.status_code in _CALLERS_MISTAKE:
             raise InvalidRequestError(detail)
         raise ServiceError(detail)
@@ -216,6 +218,15 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
         return
     with file.open("rb") as stream:
         yield stream
+
+
+def _kind(answer: httpx.Response) -> type[SeedVR2Error] | None:
+    """The class of the error that the gateway names; None if it names none that we know."""
+    try:
+        code = answer.json().get("code")
+    except (ValueError, AttributeError):
+        return None
+    return next((kind for kind in all_errors() if kind.code == code), None)
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -66,7 +66,8 @@ function show(told) {
   const status = statusWords(told);
   if ($("job-status").textContent !== status) $("job-status").textContent = status;
   $("job-error").hidden = !told.error;
-  $("job-error").textContent = told.error ?? "";
+  const code = told.error_code ? ` (${told.error_code})` : "";
+  $("job-error").textContent = [told.error + code, told.error_remedy].filter(Boolean).join(" ");
   $("job-progress").value = told.progress;
   showStage(told);
   showFacts(told);

@@ -24,7 +24,7 @@ def settings(tmp_path: Path, videos: VideoServer) -> Settings:
         work_dir=tmp_path / "work",
         fetch_allow=(videos.host,),
         hour_price=36.0,
-        deployments={"4k": "upscale/h200", "*": "upscale/local"},
+        deployments="4k=upscale/h200,*=upscale/local",  # type: ignore[arg-type]
         allow_cpu_engine=True,
     )
 
