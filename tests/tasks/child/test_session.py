@@ -22,7 +22,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
-from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import FrameSeconds
 from tasks.child import pace, session
 from tasks.child.guard import Child
@@ -170,7 +170,7 @@ def test_standing_still_is_counted_from_the_last_progress(monkeypatch: pytest.Mo
     """A job of many short pieces takes far longer than its limit, which is that of a piece."""
     now = 0.0
     monkeypatch.setattr(pace, "awake_seconds", lambda: now)
-    plan: Plan = build_plan(make_info(), "a", make_options(segment_seconds=0.5))
+    plan = outline_of(build_plan(make_info(), "a", make_options(segment_seconds=0.5)))
     watched = pace.Pace(plan, pending_frames=300)
     for done in range(1, 301):
         now += 1.0
