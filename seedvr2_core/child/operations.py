@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from seedvr2_core.child.memory import unbounded_memory
-from seedvr2_core.child.progress import Events
+from seedvr2_core.child.progress import Emitter, Events
 from seedvr2_core.child.protocol import (
     CheckPlan,
     CutsFound,
-    Emitter,
     Event,
     FindCuts,
     FoundDevice,
