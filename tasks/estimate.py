@@ -23,9 +23,10 @@ from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
 from tasks.child.rates import known_rates, measure
-from tasks.job.cost import price_of, refuse_excess
+from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.run import current
+from tasks.run.spending import price_of
 from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -262,5 +263,8 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
         duration_seconds=probed.video.duration_seconds,
+        seed=plan.engine.seed if find_engine(plan.engine.name).has_latents else None,
+        max_seconds=request.max_seconds,
+        max_price=request.max_price,
         notes=(*plan.notes, *_operators_notes(planned, settings)),
     )

@@ -13,12 +13,10 @@ This module loads neither numpy nor pydantic.
 
 import json
 import os
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TextIO, TypeGuard, TypeVar
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from seedvr2_core.child.fields import message_of, object_in
 from seedvr2_core.errors import ChildFailedError
@@ -370,30 +368,6 @@ def decode_event(line: str) -> Event | None:
     if told is None or not isinstance(name := told.pop("event", None), str):
         return None
     return message_of(EVENTS, name, told)
-
-
-class Emitter:
-    """Writes the child's events to the parent; its working threads share one."""
-
-    def __init__(self, stream: TextIO) -> None:
-        """Write to this stream, a line per event."""
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._last_beat: dict[str, float] = {}
-
-    def emit(self, event: Event) -> None:
-        """Send one event."""
-        line = encode_event(event)
-        with self._lock:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-
-    def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, the others are dropped."""
-        now = time.monotonic()
-        if now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
-            self._last_beat[phase] = now
-            self.emit(Heartbeat(phase=phase, done=done, total=total))
 
 
 def _encode(key: str, message: Any) -> str:

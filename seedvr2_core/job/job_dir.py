@@ -108,6 +108,11 @@ class JobDir:
         """How many children of the job were ended because they seemed to hang."""
         return self.segments_path / "lost-children.json"
 
+    @property
+    def spent_path(self) -> Path:
+        """What the making of the segments has spent so far; removed with them."""
+        return self.segments_path / "spent.json"
+
     def video_path(self, index: int) -> Path:
         """Packets of one segment."""
         return self.segments_path / f"{index:05d}.mp4"

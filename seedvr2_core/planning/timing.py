@@ -5,6 +5,7 @@ have them for one machine; `Rates` corrects them for another, and the running jo
 what it has taken so far (`seconds_left`).
 """
 
+import math
 from collections.abc import Mapping
 
 from seedvr2_core.planning.outline import PlanOutline
@@ -34,6 +35,11 @@ short clip seems to run fast at first."""
 SHARE_LOOKED_AT, SHARE_BEGUN = 0.12, 0.6
 """How much of a frame's encoding is done when x264 has only looked at it, and when it is among the
 frames that its threads have begun. Measured with preset medium, 75 and 100 frames."""
+FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
+"""`spread` of the time left: at first, at first where nothing was measured, and in the end; after
+SPREAD_PACE-th of the work it has come two thirds of the way."""
+SPREAD_SECONDS = 2.0
+"""What short jobs may take longer whatever their speed: delivery is predicted to some seconds."""
 TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
@@ -147,6 +153,20 @@ def seconds_left(
     weight = done / (done + trusted) if done > 0 else 0.0
     slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
     return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
+
+
+def spread(share: float, *, measured: bool) -> float:
+    """By which factor the time left may be wrong, either way: 2 means half to twice.
+
+    It is wide at first, wider where nothing was measured on this machine, and narrows while the
+    job's own speed shows. `benchmarks/estimate.py` prints how often the truth lay inside.
+
+    Args:
+        share: of the work that is done, 0..1.
+        measured: the predicted seconds of a frame rest on measurements of this machine.
+    """
+    first = FIRST_SPREAD if measured else GUESS_SPREAD
+    return LAST_SPREAD + (first - LAST_SPREAD) * math.exp(-SPREAD_PACE * share)
 
 
 def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:

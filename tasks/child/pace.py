@@ -3,7 +3,13 @@
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
-from seedvr2_core.planning.timing import done_share, progress_limit, seconds_left
+from seedvr2_core.planning.timing import (
+    SPREAD_SECONDS,
+    done_share,
+    progress_limit,
+    seconds_left,
+    spread,
+)
 from tasks.child.awake import awake_seconds
 
 
@@ -81,6 +87,22 @@ class Pace:
             encoded=self._now.encoded,
             awake=self.seconds,
         )
+
+    @property
+    def seconds_left_range(self) -> tuple[float, float]:
+        """The least and the most that `seconds_left` may be."""
+        left = self.seconds_left
+        share = done_share(
+            self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
+        )
+        factor = spread(share, measured=self._frame.rates.measured)
+        return left / factor, left * factor + SPREAD_SECONDS
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """Frames that this child has restored a second so far; None before the first."""
+        restored, seconds = self._now.restored, self._moved_at - self._began
+        return restored / seconds if restored and seconds > 0 else None
 
     def stands_still(self, stall_seconds: float) -> float | None:
         """Seconds without any progress, if that is longer than it may be; else None."""

@@ -19,7 +19,7 @@ from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
-from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
+from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
@@ -68,6 +68,8 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         "segments_reused": job.num_segments,
         "frames_reused": job.num_frames,
         "already_done": True,
+        "estimated_seconds": None,  # of the run that made it
+        "taken_seconds": None,
     }
     return _close(job, earlier.model_copy(update=changes))
 
@@ -141,6 +143,7 @@ def finish(
     seconds: float,
     segments_reused: int,
     frames_reused: int,
+    account: Account | None = None,
 ) -> UpscaleResult:
     """Record the result, on disk first and then in Prefect, and remove the job's pieces.
 
@@ -151,6 +154,7 @@ def finish(
         seconds: how long this run has taken.
         segments_reused: how many segments an earlier run had made.
         frames_reused: how many frames they have.
+        account: what the run was expected to take, and what it has taken.
 
     Side effects: writes jobs/<job_key>/result.json, the before/after picture beside the output, if
         that is on this machine, and the result artifact; removes segments, latents and the joined
@@ -180,6 +184,7 @@ def finish(
         segments_reused=segments_reused,
         frames_reused=frames_reused,
         notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
+        **(account or Account()).model_dump(),
     )
     return _close(job, result)
 

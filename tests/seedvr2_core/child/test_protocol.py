@@ -12,12 +12,11 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from seedvr2_core.child import protocol
+from seedvr2_core.child import progress, protocol
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import (
     EVENTS,
     REQUESTS,
-    Emitter,
     Event,
     Heartbeat,
     Idle,
@@ -160,9 +159,9 @@ def test_a_request_knows_its_answer(kind: Any) -> None:
 
 def test_heartbeats_are_thinned_and_other_events_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     stream = io.StringIO()
-    emitter = Emitter(stream)
+    emitter = progress.Emitter(stream)
     events: list[Event] = []
     for step in range(1, 11):
         for phase in ("decode", "encode"):
