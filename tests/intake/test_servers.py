@@ -26,6 +26,7 @@ from tests.kits.http.intake import (
     Play,
     Talk,
     answer,
+    chunked,
     left_behind,
     nothing_is_left,
 )
@@ -33,11 +34,6 @@ from tests.kits.http.intake import (
 pytestmark = pytest.mark.timeout(60)
 
 VIDEO = bytes(range(256)) * 64
-
-
-def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", **headers: str) -> bytes:
-    head = answer(Transfer_Encoding="chunked", Content_Length="", **headers)
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
 
 
 def endless(talk: Talk) -> None:
@@ -57,21 +53,6 @@ def endless_headers(talk: Talk) -> None:
 
 def endless_interim_answers(talk: Talk) -> None:
     talk.pour(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-
-
-def endless_trailers(talk: Talk) -> None:
-    talk.send(chunked(VIDEO, end=b"0\r\n"))
-    talk.pour(b"X-More: " + b"x" * 1000 + b"\r\n")
-
-
-def endless_chunk_extension(talk: Talk) -> None:
-    talk.send(chunked(end=b"5;"))
-    talk.pour(b"x" * 1000)
-
-
-def endless_chunk_size(talk: Talk) -> None:
-    talk.send(chunked(end=b""))
-    talk.pour(b"0" * 1000)
 
 
 NOTHING_CAME: dict[str, tuple[Play, type[Exception], str]] = {
@@ -147,32 +128,6 @@ NOTHING_CAME: dict[str, tuple[Play, type[Exception], str]] = {
     "header-folded": (b"HTTP/1.1 200 OK\r\n Content-Length: 5\r\n\r\nvideo", LATER, BROKE),
     "header-nul": (b"HTTP/1.1 200 OK\r\nETag: \x00\r\n\r\nvideo", LATER, BROKE),
     "endless-headers": (endless_headers, LATER, BROKE),
-    "later-in-a-year": (answer("503 Away", Retry_After="31536000"), LATER, "answered 503"),
-    "later-before-now": (answer("429 Wait", Retry_After="-1e300"), LATER, "answered 429"),
-    "later-on-no-day": (
-        answer("503 Away", Retry_After="Mon, 99 Foo 99999 99:99:99 GMT"),
-        LATER,
-        "answered 503",
-    ),
-    "empty-for-now": (answer(Refresh="0; url=http://127.0.0.1/"), InvalidVideoError, "empty file"),
-    "endless-chunk-extension": (endless_chunk_extension, LATER, BROKE),
-    "endless-chunk-size": (endless_chunk_size, LATER, BROKE),
-    "length-with-a-sign": (answer(body=b"video", Content_Length="+5"), LATER, BROKE),
-    "length-in-hex": (answer(body=b"video", Content_Length="0x5"), LATER, BROKE),
-    "length-with-an-underscore": (answer(body=b"video", Content_Length="0_5"), LATER, BROKE),
-    "length-in-arabic": (answer(body=b"video", Content_Length="\xb5"), LATER, BROKE),
-    "http-3": (b"HTTP/3.0 200 OK\r\n\r\n", LATER, BROKE),
-    "space-before-the-colon": (b"HTTP/1.1 200 OK\r\nETag : x\r\n\r\nvideo", LATER, BROKE),
-    "x-gzip": (
-        answer(body=gzip.compress(bytes(10**6)), Content_Encoding="x-gzip"),
-        NEVER,
-        "encoded bytes",
-    ),
-    "web-page-in-capitals": (
-        answer(body=b"<html>", Content_Type=" TEXT/HTML ;charset=utf-7"),
-        NEVER,
-        "serves a web page",
-    ),
     "switching-protocols": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", LATER, BROKE),
 }
 
@@ -190,7 +145,6 @@ CUT: dict[str, Play] = {
     "cut-chunk": chunked(VIDEO, end=b"ffff\r\nabc"),
     "cut-between-chunks": chunked(VIDEO, end=b""),
     "bad-second-chunk": chunked(VIDEO, end=b"-5\r\nabc"),
-    "endless-trailers": endless_trailers,
 }
 
 

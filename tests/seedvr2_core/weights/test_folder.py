@@ -272,3 +272,11 @@ def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
     assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
     assert heard[-1] == ("hash", path.stat().st_size, path.stat().st_size)
     assert read_weights_record(path) == record
+
+
+def test_a_file_that_is_hashed_beats_by_bytes(tmp_path: Path) -> None:
+    path, beats = tmp_path / "a.safetensors", []
+    path.write_bytes(bytes(40_000_000))
+    recorded_sha256(path, beat=lambda phase, done, total: beats.append((phase, done, total)))
+    assert len(beats) > 1
+    assert beats[-1] == ("hash", 40_000_000, 40_000_000)
