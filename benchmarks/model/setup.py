@@ -22,7 +22,13 @@ from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, loa
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning import Options, Piece, Plan, build_plan, memory
-from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
+from seedvr2_core.planning.memory import (
+    RESIDENCIES,
+    MemoryRequest,
+    Residency,
+    Slices,
+    plan_memory,
+)
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.vae import budget
@@ -179,6 +185,8 @@ def _memory_plan(options: argparse.Namespace, request: MemoryRequest) -> MemoryP
             encoder_level_frames=memory.level_frames(config, encoder_top),
             decoder_slice=decoder,
             decoder_level_frames=memory.level_frames(config, decoder_top)[::-1],
+            encoder_rings=False,
+            decoder_rings=False,
         )
     if options.stay:
         stay = STAY[options.stay]
@@ -196,10 +204,13 @@ def _predictions(
     """Predicted bytes of each phase for this memory plan, with and without reserves."""
     phases = memory._PhasePeaks.of(request)
     stay = Residency(weights=chosen.weights_resident, caches=not chosen.park_caches)
+    rings = (chosen.encoder_rings, chosen.decoder_rings)
+    encode = Slices(chosen.encoder_slice, chosen.encoder_level_frames[0], rings=rings[0])
+    decode = Slices(chosen.decoder_slice, chosen.decoder_level_frames[-1], rings=rings[1])
     totals = {
-        "encode": phases.encode((chosen.encoder_slice, chosen.encoder_level_frames[0]), stay),
-        "dit": phases.dit(chosen.chunk_tokens, stay),
-        "decode": phases.decode((chosen.decoder_slice, chosen.decoder_level_frames[-1]), stay),
+        "encode": phases.encode(encode, stay, decoder_rings=rings[1]),
+        "dit": phases.dit(chosen.chunk_tokens, stay, rings=rings),
+        "decode": phases.decode(decode, stay, encoder_rings=rings[0]),
     }
     if request.on_cpu:
         return totals, totals

@@ -25,6 +25,7 @@ from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
+from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def restore_segments(
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
-    with alone(job_dir, device, lock_dir, events):
+    with alone(job_dir, device, lock_dir, events), kept_choices(job_dir.kernels_path):
         remove_leftovers(job_dir)
         _make_deterministic(plan.torch_threads)
         pending = [plan.segments[k] for k in indices]

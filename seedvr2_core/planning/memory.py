@@ -16,8 +16,8 @@ bytes of real calls. The totals on a GPU have not been measured yet.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
@@ -58,9 +58,23 @@ class Constants:
 CONSTANTS = Constants()
 ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
 
-SLICES: tuple[tuple[int, int], ...] = ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1))
-"""Rungs of encoder and decoder: (latents of a slice, most frames at once at full size). A level
-with half the height and width takes twice as many frames, which together have half the bytes."""
+
+class Slices(NamedTuple):
+    """A rung of encoder or decoder."""
+
+    latents: int
+    """Of a slice."""
+    frames: int
+    """Most at once at full size. A level with half the height and width takes twice as many, which
+    together have half the bytes."""
+    rings: bool = False
+    """Large frames pass one at a time and stay where they are (vae/ring.py)."""
+
+
+SLICES = tuple(Slices(*rung) for rung in ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1)))
+"""Rungs of encoder and decoder."""
+RINGS = Slices(8, 1, rings=True)
+"""The first rung of a GPU: the fastest, as frames are not copied from slice to slice."""
 CHUNKS: tuple[int, ...] = (65_536, 16_384, 8_192)
 """Rungs of the transformer: how many tokens it takes at once."""
 
@@ -151,25 +165,29 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     phases = _PhasePeaks.of(request)
     lean = RESIDENCIES[-1]
     _check_fits(request, phases)
-    encode = _first_fit(request, SLICES, lambda rung: phases.encode(rung, lean))
+    rungs = SLICES if request.on_cpu else (RINGS, *SLICES)
+    encode = _first_fit(request, rungs, lambda rung: phases.encode(rung, lean))
     chunk = _first_fit(request, CHUNKS, lambda rung: phases.dit(rung, lean))
-    decode = _first_fit(request, SLICES, lambda rung: phases.decode(rung, lean))
+    decode = _first_fit(request, rungs, lambda rung: phases.decode(rung, lean))
 
     def peaks(stay: Residency) -> tuple[tuple[str, int], ...]:
+        rings = (encode.rings, decode.rings)
         return (
-            ("encode", phases.encode(encode, stay)),
-            ("dit", phases.dit(chunk, stay)),
-            ("decode", phases.decode(decode, stay)),
+            ("encode", phases.encode(encode, stay, decoder_rings=decode.rings)),
+            ("dit", phases.dit(chunk, stay, rings=rings)),
+            ("decode", phases.decode(decode, stay, encoder_rings=encode.rings)),
         )
 
     stay = next(s for s in RESIDENCIES if all(request.fits(need) for _, need in peaks(s)))
     return MemoryPlan(
         vae_dtype=request.vae_dtype,
         dit_dtype=request.dit_dtype,
-        encoder_slice=encode[0],
-        decoder_slice=decode[0],
-        encoder_level_frames=level_frames(request.vae_config, encode[1]),
-        decoder_level_frames=level_frames(request.vae_config, decode[1])[::-1],
+        encoder_slice=encode.latents,
+        decoder_slice=decode.latents,
+        encoder_level_frames=phases.bounds(encode),
+        decoder_level_frames=phases.bounds(decode)[::-1],
+        encoder_rings=encode.rings,
+        decoder_rings=decode.rings,
         chunk_tokens=chunk,
         park_caches=not stay.caches,
         weights_resident=stay.weights,
@@ -180,6 +198,15 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
 def level_frames(config: VAEConfig, top: int) -> tuple[int, ...]:
     """Most frames at once at each level, full size first, for `top` frames at full size."""
     return tuple(top << level for level in range(config.num_levels))
+
+
+def ring_level_frames(config: VAEConfig, size: tuple[int, int]) -> tuple[int, ...]:
+    """The same with rings, for a padded picture of that height and width: one frame where frames
+    are kept in rings, and below as many as on the first rung without."""
+    return tuple(
+        1 if (size[0] >> level) * (size[1] >> level) >= vae_memory.RING_PIXELS else frames
+        for level, frames in enumerate(level_frames(config, SLICES[0].frames))
+    )
 
 
 def _check(request: MemoryRequest) -> None:
@@ -237,8 +264,9 @@ class _PhasePeaks:
     vae: vae_memory.WorkingSet
     dit_weights: int
     vae_weights: int
-    encoder_caches: int
-    decoder_caches: int
+    encoder_caches: tuple[int, int]
+    """Without and with rings."""
+    decoder_caches: tuple[int, int]
     latents: int
     """Bytes of a segment's encoded latents, which exist twice while slices are joined, and of the
     tail; float32."""
@@ -258,22 +286,37 @@ class _PhasePeaks:
                 request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
             ),
             vae_weights=vae_memory.weight_bytes(config, itemsize),
-            encoder_caches=budget.encoder_cache_bytes(config, height, width, itemsize),
-            decoder_caches=budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
+            encoder_caches=(
+                budget.encoder_cache_bytes(config, height, width, itemsize),
+                vae_memory.ring_bytes(budget.encoder_convs(config), height, width, itemsize),
+            ),
+            decoder_caches=(
+                budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
+                vae_memory.ring_bytes(budget.decoder_convs(config), height, width, itemsize),
+            ),
             latents=latents * math.prod(request.latent_size) * config.latent_channels * _FLOAT32,
         )
 
-    def encode(self, rung: tuple[int, int], stay: Residency) -> int:
+    def bounds(self, rung: Slices) -> tuple[int, ...]:
+        """Most frames at once at each level, full size first."""
+        if rung.rings:
+            return ring_level_frames(self.request.vae_config, self.request.padded)
+        return level_frames(self.request.vae_config, rung.frames)
+
+    def encode(self, rung: Slices, stay: Residency, *, decoder_rings: bool = False) -> int:
         """The encoder at work, and what the other phases leave on the device."""
-        work = self.vae.encoder(rung[0], level_frames(self.request.vae_config, rung[1]))
+        work = replace(self.vae, rings=rung.rings).encoder(rung.latents, self.bounds(rung))
         if not self.request.on_cpu:
             # Source frames come on a stream of their own, those of the next slice before the last
             # ones are given back.
-            work += 2 * FRAMES_PER_LATENT * rung[0] * self.request.source_frame_bytes
-        others = self.decoder_caches if stay.caches else 0
-        return self._total(self.encoder_caches + others + work, with_dit=stay.weights)
+            work += 2 * FRAMES_PER_LATENT * rung.latents * self.request.source_frame_bytes
+        others = self.decoder_caches[decoder_rings] if stay.caches else 0
+        own = self.encoder_caches[rung.rings]
+        return self._total(own + others + work, with_dit=stay.weights)
 
-    def dit(self, chunk_tokens: int, stay: Residency) -> int:
+    def dit(
+        self, chunk_tokens: int, stay: Residency, *, rings: tuple[bool, bool] = (False, False)
+    ) -> int:
         """The transformer on one window, and what the VAE leaves on the device."""
         request, config = self.request, self.request.dit_config
         work = dit_memory.activation_bytes(
@@ -287,23 +330,26 @@ class _PhasePeaks:
         channels = 2 * config.latent_channels + config.condition_channels
         pixels = request.num_latents_in_window * math.prod(request.latent_size)
         work += pixels * channels * _FLOAT32
-        others = self.encoder_caches + self.decoder_caches if stay.caches else 0
+        caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
+        others = caches if stay.caches else 0
         return self._total(others + work, with_dit=True)
 
-    def decode(self, rung: tuple[int, int], stay: Residency) -> int:
+    def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
         request = self.request
-        work = self.vae.decoder(rung[0], level_frames(request.vae_config, rung[1])[::-1])
+        vae = replace(self.vae, rings=rung.rings)
+        work = vae.decoder(rung.latents, self.bounds(rung)[::-1])
         planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
         # A slice's frames are gone before the next one is decoded, so the larger of both counts.
-        work = max(work, planes + FRAMES_PER_LATENT * rung[0] * request.picture_bytes)
+        work = max(work, planes + FRAMES_PER_LATENT * rung.latents * request.picture_bytes)
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)
         # A slice's integers, of 16 bits at the most, until all of them have come to the host.
-        work += FRAMES_PER_LATENT * rung[0] * request.picture_bytes * _HALF // _FLOAT32
-        others = self.encoder_caches if stay.caches else 0
-        return self._total(self.decoder_caches + others + work, with_dit=stay.weights)
+        work += FRAMES_PER_LATENT * rung.latents * request.picture_bytes * _HALF // _FLOAT32
+        others = self.encoder_caches[encoder_rings] if stay.caches else 0
+        own = self.decoder_caches[rung.rings]
+        return self._total(own + others + work, with_dit=stay.weights)
 
     def host(self, stay: Residency) -> int:
         """Host memory: the source frames of a segment, and what waits for its phase. The queues

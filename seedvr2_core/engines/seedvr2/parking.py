@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.vae.causal_conv import StreamState
+from seedvr2_core.vae.stream import StreamState
 
 State = TypeVar("State", bound=StreamState)
 Module = TypeVar("Module", bound=nn.Module)
@@ -28,7 +28,7 @@ class Parking:
         """The state in host memory, page-locked if the device is a GPU."""
         if not self._enabled:
             return state
-        parked = state.to("cpu", pin_memory=self._device.type == "cuda")
+        parked = state.packed().to("cpu", pin_memory=self._device.type == "cuda")
         give_back(self._device)
         return parked
 

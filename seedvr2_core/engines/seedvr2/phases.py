@@ -11,6 +11,7 @@ Z latents, K latents shared by two windows, h w latent grid.
 """
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ class Phases:
         height, width = padded_size(plan.height, plan.width)
         factor = self.vae_config.spatial_factor
         self.latent_shape = (height // factor, width // factor, self.vae_config.latent_channels)
+        self.attention = self._vae.choose_attention(math.prod(self.latent_shape[:2]))
+        """The VAE's way of attention, for the sidecar."""
         config, text_len = models.dit.config, len(models.dit.text_LD)
         latent_hw = (height // factor, width // factor)
         self._tables = KeptTables(config, latent_hw, text_len, device=self._device)
@@ -124,9 +127,9 @@ class Phases:
         vae = self._vae_of(dtype)
         return LatentState(
             dtype=dtype,
-            encoder=vae.start_encoder(encode_from),
+            encoder=vae.start_encoder(encode_from, rings=self._memory.encoder_rings),
             encoded_ZhwC=torch.zeros((0, *self.latent_shape), device=self._device),
-            decoder=vae.start_decoder(decode_from),
+            decoder=vae.start_decoder(decode_from, rings=self._memory.decoder_rings),
             next_frame=grid.first_frame(encode_from),
         )
 
@@ -366,6 +369,7 @@ class Phases:
         if self._vae is None or self._vae.dtype != dtype:
             self._vae = None
             self._vae = self._build_vae(dtype)
+            self.attention = self._vae.choose_attention(math.prod(self.latent_shape[:2]))
         return self._vae
 
     def _restore_window(self, dit: FoldedDiT, encoded_ZhwC: Tensor, noise_ZhwC: Tensor) -> Tensor:

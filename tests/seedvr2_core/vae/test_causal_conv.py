@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from seedvr2_core.vae.causal_conv import (
     CausalConv3d,
     ConvState,
-    StreamState,
     extend_frames,
     join_frames,
     split_frames,
 )
 from seedvr2_core.vae.conv import LAYOUT
+from seedvr2_core.vae.stream import StreamState
 
 pytestmark = pytest.mark.usefixtures("either_path")
 
