@@ -155,6 +155,7 @@ def _memory(
             overlap=engine.overlap,
             segment_latents=longest + engine.overlap,
             source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
+            bit_depth=video.bit_depth,
             device_bytes=options.device_bytes,
             device_kind=options.device_kind,
             # CPUs are slow in half precision.

@@ -24,6 +24,7 @@ from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -117,6 +118,8 @@ class MemoryRequest:
     """Free memory of the device; None for the host, which is taken as large enough."""
     device_kind: str
     """What the device is called, for messages; the host's name starts with "cpu"."""
+    bit_depth: int = 8
+    """Of the source, and so of the output."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     color_correction: str = "auto"
@@ -127,6 +130,11 @@ class MemoryRequest:
     def on_cpu(self) -> bool:
         """Whether the engine runs on the host."""
         return self.device_kind.lower().startswith("cpu")
+
+    @property
+    def restored_frame_bytes(self) -> int:
+        """Bytes of a frame that the engine gives, of 8 or 16 bits."""
+        return 3 * (1 if self.bit_depth <= 8 else 2) * self.width * self.height
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -154,7 +162,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
 
     Returns:
         A plan whose `peaks` hold the bytes of "encode", "dit" and "decode" on the device, reserves
-        included, and of "host": source frames and what waits there in page-locked memory.
+        included, and of "host": frames, and what waits there in page-locked memory.
 
     Raises:
         ResourceError: a phase does not fit even with the smallest slices and nothing else on the
@@ -191,7 +199,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         chunk_tokens=chunk,
         park_caches=not stay.caches,
         weights_resident=stay.weights,
-        peaks=(*peaks(stay), ("host", phases.host(stay))),
+        peaks=(*peaks(stay), ("host", phases.host(stay, encode, decode))),
     )
 
 
@@ -351,12 +359,19 @@ class _PhasePeaks:
         own = self.decoder_caches[rung.rings]
         return self._total(own + others + work, with_dit=stay.weights)
 
-    def host(self, stay: Residency) -> int:
-        """Host memory: the source frames of a segment, and what waits for its phase. The queues
-        between the stages come on top (queues.py), 2 GB at the most."""
+    def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
+        """Host memory: the source frames of a segment, those in the queues before and behind the
+        engine and on their way to it and from it, and what waits for its phase."""
         request = self.request
+        frames = FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        for rung, num_bytes in (
+            (encode, request.source_frame_bytes),
+            (decode, request.restored_frame_bytes),
+        ):
+            at_once = FRAMES_PER_LATENT * rung.latents
+            frames += bytes_waiting(at_once, num_bytes) + at_once * num_bytes
         if request.on_cpu:
-            return FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+            return frames
         pinned = 0 if stay.weights else CONSTANTS.pinned_rounding * self.dit_weights
         if not stay.caches:
             height, width = request.padded
@@ -364,7 +379,7 @@ class _PhasePeaks:
                 request.vae_config, height, width, ITEMSIZE[request.vae_dtype]
             )
             pinned += sum(1 << (size - 1).bit_length() for size in sizes)
-        return pinned + FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        return pinned + frames
 
     def _total(self, moving: int, *, with_dit: bool) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""

@@ -3,12 +3,17 @@
 Legend: B batch, C channels, T frames, H W pixels; F = B*T single frames.
 """
 
+import functools
+import logging
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = torch.channels_last_3d
 """Memory layout of all weights and activations: channels innermost, so a frame is one block."""
@@ -121,21 +126,46 @@ def convolve_into(
     if x_BCTHW.device.type == "meta":
         F.conv3d(x_BCTHW, weight, None, stride=stride, padding=(0, *padding))
     else:
-        flags = torch.backends.cudnn
-        torch.ops.aten.cudnn_convolution.out(
-            x_BCTHW,
-            weight,
-            (0, *padding),
-            stride,
-            (1, 1, 1),
-            1,
-            flags.benchmark,
-            flags.deterministic or torch.are_deterministic_algorithms_enabled(),
-            flags.allow_tf32,
-            out=place_BCTHW,
-        )
+        try:
+            _cudnn_into(place_BCTHW, x_BCTHW, weight, stride=stride, padding=padding)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _tell(f"cuDNN does not write a convolution where it is told: {error}")
+            out_BCTHW.copy_(_convolve(x_BCTHW, weight, bias, stride=stride, padding=padding))
+            return
     if bias is not None:
         add_bias(place_BCTHW, bias, out_BCTHW=place_BCTHW)
+
+
+def _cudnn_into(
+    out_BCTHW: Tensor,
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    *,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int],
+) -> None:
+    """What `F.conv3d` calls on a GPU, with the flags that it would give."""
+    flags = torch.backends.cudnn
+    torch.ops.aten.cudnn_convolution.out(
+        x_BCTHW,
+        weight,
+        (0, *padding),
+        stride,
+        (1, 1, 1),
+        1,
+        flags.benchmark,
+        flags.deterministic or torch.are_deterministic_algorithms_enabled(),
+        flags.allow_tf32,
+        out=out_BCTHW,
+    )
+
+
+@functools.cache
+def _tell(message: str) -> None:
+    """Log a warning, once."""
+    logger.warning(message)
 
 
 def _as_block(x_BCTHW: Tensor) -> Tensor | None:

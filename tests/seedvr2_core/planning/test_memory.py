@@ -13,6 +13,7 @@ from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.planning import memory
 from seedvr2_core.planning.memory import MemoryRequest, plan_memory
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae.model import build_vae, random_weights
 
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2k": (2560, 1440), "4k": (3840, 2160)}
@@ -182,6 +183,17 @@ def test_reserves_are_inside_the_peaks() -> None:
         dict(plan_memory(replace(request, device_kind=kind)).peaks) for kind in ("cuda", "cpu")
     )
     assert on_gpu["dit"] > on_cpu["dit"] + reserve
+
+
+@pytest.mark.parametrize("bit_depth", [8, 10])
+def test_host_memory_counts_the_frames_in_the_queues(bit_depth: int) -> None:
+    source, restored = 1920 * 1080 * 3 // 4, 1920 * 1080 * 3 * (1 if bit_depth == 8 else 2)
+    plan = plan_memory(replace(request_for("1080p", H100), bit_depth=bit_depth))
+    at_once = 4 * 8
+    moving = sum(bytes_waiting(at_once, size) + at_once * size for size in (source, restored))
+    # Two slices of restored frames wait, and one comes from the device.
+    assert moving > 3 * at_once * restored
+    assert dict(plan.peaks)["host"] == 4 * 91 * source + moving
 
 
 def test_planning_loads_no_torch() -> None:
