@@ -16,7 +16,8 @@ from seedvr2_core.engines.seedvr2.color import transfer_color
 from seedvr2_core.engines.seedvr2.sampler import restore_latents
 from seedvr2_core.frames import FRAMES_PER_LATENT, pad, resize
 from seedvr2_core.kernels.switches import switched, switches
-from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import plan_memory
+from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE

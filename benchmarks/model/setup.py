@@ -21,13 +21,16 @@ from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.frames import FRAMES_PER_LATENT
-from seedvr2_core.planning import Options, Piece, Plan, build_plan, memory
-from seedvr2_core.planning.memory import (
-    RESIDENCIES,
+from seedvr2_core.planning import Options, Piece, Plan, build_plan
+from seedvr2_core.planning.memory import RESIDENCIES, plan_memory
+from seedvr2_core.planning.peaks import (
+    CONSTANTS,
+    ITEMSIZE,
     MemoryRequest,
+    PhasePeaks,
     Residency,
     Slices,
-    plan_memory,
+    level_frames,
 )
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
@@ -168,7 +171,7 @@ def _memory_request(
     if device_bytes is None or options.fold:
         return request
     # The prediction is for folded up-samplers; the others keep more between slices.
-    size = (request.vae_config, *request.padded, memory.ITEMSIZE[request.vae_dtype])
+    size = (request.vae_config, *request.padded, ITEMSIZE[request.vae_dtype])
     more = budget.decoder_cache_bytes(*size) - budget.decoder_cache_bytes(*size, folded=True)
     return dataclasses.replace(request, device_bytes=device_bytes - more)
 
@@ -182,9 +185,9 @@ def _memory_plan(options: argparse.Namespace, request: MemoryRequest) -> MemoryP
         chosen = dataclasses.replace(
             chosen,
             encoder_slice=encoder,
-            encoder_level_frames=memory.level_frames(config, encoder_top),
+            encoder_level_frames=level_frames(config, encoder_top),
             decoder_slice=decoder,
-            decoder_level_frames=memory.level_frames(config, decoder_top)[::-1],
+            decoder_level_frames=level_frames(config, decoder_top)[::-1],
             encoder_rings=False,
             decoder_rings=False,
         )
@@ -202,7 +205,7 @@ def _predictions(
     request: MemoryRequest, chosen: MemoryPlan
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Predicted bytes of each phase for this memory plan, with and without reserves."""
-    phases = memory._PhasePeaks.of(request)
+    phases = PhasePeaks.of(request)
     stay = Residency(weights=chosen.weights_resident, caches=not chosen.park_caches)
     rings = (chosen.encoder_rings, chosen.decoder_rings)
     encode = Slices(chosen.encoder_slice, chosen.encoder_level_frames[0], rings=rings[0])
@@ -214,7 +217,7 @@ def _predictions(
     }
     if request.on_cpu:
         return totals, totals
-    constants, tensors = memory.CONSTANTS, {}
+    constants, tensors = CONSTANTS, {}
     for name, total in totals.items():
         with_dit = name == "dit" or stay.weights
         fixed = phases.vae_weights + (phases.dit_weights if with_dit else 0)

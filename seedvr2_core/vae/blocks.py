@@ -14,7 +14,7 @@ from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.attention import FrameAttention
 from seedvr2_core.vae.causal_conv import CausalConv3d, ConvState, join_frames
-from seedvr2_core.vae.conv import LAYOUT, at_least_float32
+from seedvr2_core.vae.conv import at_least_float32
 from seedvr2_core.vae.fold import FoldedUpsampler, depth_to_space_time, fold_weights
 from seedvr2_core.vae.norm import FrameGroupNorm, NormSiLU
 from seedvr2_core.vae.stream import StreamState
@@ -192,7 +192,7 @@ class Upsampler(nn.Module):
         if self.folded is not None and state.seen >= UPSAMPLED_PLAIN_FRAMES:
             # Hand-over: from here on only the last low-res frame is needed.
             state.conv = ConvState()
-            state.folded.frames = x_BCTHW[:, :, -1:].clone(memory_format=LAYOUT)
+            state.folded.keep(x_BCTHW[:, :, -1:])
             state.folded.seen = state.seen
         return y_BCTHW
 

@@ -21,6 +21,7 @@ from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 from seedvr2_core.vae.ring import RING_PIXELS, FrameRing
+from seedvr2_core.vae.store import CacheStore
 from seedvr2_core.vae.stream import StreamState
 
 
@@ -40,10 +41,28 @@ class ConvState(StreamState):
     """In the place of `frames`, while the state is at work."""
     held: int = 0
     """Frames of the ring that later outputs read."""
+    store: CacheStore | None = None
+    """Keeps `frames` in host memory; None: they stay on the device."""
 
     def use_rings(self, seen: int) -> None:
         """See `StreamState.use_rings`."""
         self.rings, self.seen = True, seen
+
+    def use_store(self, store: CacheStore) -> None:
+        """See `StreamState.use_store`."""
+        self.store = store
+
+    def settle(self) -> None:
+        """See `StreamState.settle`."""
+        if self.store is not None:
+            self.store.rest()
+
+    def keep(self, frames_BCTHW: Tensor) -> None:
+        """Keep these frames for later outputs; they may be a part of a larger tensor."""
+        if self.store is None:
+            self.frames = frames_BCTHW.clone(memory_format=LAYOUT)
+        else:
+            self.frames = self.store.put(self, frames_BCTHW)
 
     def takes_ring(self, x_BCTHW: Tensor) -> bool:
         """Whether frames like these are kept in a ring."""
@@ -88,7 +107,7 @@ def extend_frames(
 
     Args:
         x_BCTHW: new frames, T >= 1.
-        state: emptied, so that its frames are not in memory twice.
+        state: emptied, so that its frames are not on the device twice.
         extra_channels: uninitialised channels to add behind x's.
         prologue: applied to x on the way in.
 
@@ -112,8 +131,9 @@ def extend_frames(
         old_BCTHW.copy_(new_BCTHW[:, :, :1].expand_as(old_BCTHW))
     else:
         assert state.frames.dtype == x_BCTHW.dtype, "a state never crosses a change of dtype"
-        old_BCTHW.copy_(state.frames)
-    state.frames = None
+        old_BCTHW.copy_(state.frames if state.store is None else state.store.take(state))
+    if state.store is None:
+        state.frames = None
     return buffer_BCTHW
 
 
@@ -213,7 +233,7 @@ class CausalConv3d(nn.Module):
             if outputs
             else self._no_frames(buffer_BCTHW)
         )
-        state.frames = buffer_BCTHW[:, :, outputs * step :].clone(memory_format=LAYOUT)
+        state.keep(buffer_BCTHW[:, :, outputs * step :])
         return y_BCTHW
 
     def _forward_in_ring(

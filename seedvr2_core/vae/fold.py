@@ -124,8 +124,7 @@ class FoldedUpsampler(nn.Module):
         self._write(
             y_BCTHW, lambda weight, bias: conv3d(buffer_BCFHW, weight, bias, padding=(1, 1))
         )
-        kept_BCFHW = buffer_BCFHW[:, : self.in_channels, -self.kept_frames :]
-        state.frames = kept_BCFHW.clone(memory_format=LAYOUT)
+        state.keep(buffer_BCFHW[:, : self.in_channels, -self.kept_frames :])
         return y_BCTHW
 
     @staticmethod

@@ -25,6 +25,8 @@ FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
 RING_PIXELS = 1 << 16
 """ring.RING_PIXELS."""
+STORE_BLOCKS = 3
+"""store.SLOTS_UP + store.SLOTS_DOWN."""
 _FLOAT32 = 4
 _TAPS = 3
 """Frames that a causal 3x3x3 conv reads for one of its outputs."""
@@ -51,11 +53,11 @@ def _conv_numbers(spec: budget.ConvSpec) -> int:
 
 
 def cache_tensor_bytes(
-    config: VAEConfig, height: int, width: int, itemsize: int
+    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
 ) -> tuple[int, ...]:
-    """Each tensor of an encoder's and of a folded decoder's state, after a shot's first slice."""
+    """Each tensor of an encoder's or a folded decoder's state, after a shot's first slice."""
     sizes: list[int] = []
-    for spec in (*budget.encoder_convs(config), *budget.decoder_convs(config)):
+    for spec in specs:
         frames = spec.kept_frames
         if spec.path.endswith("upscale_conv"):
             frames = 3 - spec.time_growth
@@ -88,6 +90,39 @@ def _takes_rows_first(channels: int, slots: int, height: int, width: int) -> boo
     return channels * slots * (height + 3) * width > CONV_ELEMENTS
 
 
+def streaming_bytes(
+    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
+) -> int:
+    """What the device gives for caches that wait in host memory (store.py): the blocks that they
+    pass through."""
+    return STORE_BLOCKS * max(cache_tensor_bytes(specs, height, width, itemsize))
+
+
+def streamed_per_latent(
+    specs: Sequence[budget.ConvSpec],
+    size: tuple[int, int],
+    itemsize: int,
+    *,
+    latents: int,
+    bounds: Sequence[int],
+) -> float:
+    """Bytes of caches that come from host memory for each latent; as many go back.
+
+    Args:
+        specs: of the encoder, or of the decoder.
+        size: height and width of the padded picture.
+        itemsize: of an element.
+        latents: of a slice.
+        bounds: most frames at once, full size first.
+    """
+    total = 0.0
+    for spec in specs:
+        (num_bytes,) = cache_tensor_bytes([spec], *size, itemsize) or (0,)
+        at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
+        total += num_bytes * spec.rate / at_once
+    return total
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkingSet:
     """What encoder and decoder hold beside weights and (folded) caches, at their worst moment.
@@ -104,6 +139,8 @@ class WorkingSet:
     on_cpu: bool = False
     rings: bool = False
     """Large frames pass one at a time, and the buffers of their convs are part of the state."""
+    streamed: bool = False
+    """Caches wait in host memory (store.py)."""
 
     def encoder(self, latents: int, bounds: Sequence[int]) -> int:
         """Peak of `encode` on a slice, its frames included.
@@ -181,6 +218,8 @@ class WorkingSet:
         """In a shot's first slice, up-samplers that double time keep two frames of the larger size
         in place of one of the smaller: they are not folded yet."""
         total = 0
+        if self.streamed:
+            return total
         for before, spec in itertools.pairwise(budget.decoder_convs(self.config)):
             if before.time_growth > 1:
                 cells = (self.height // spec.shrink) * (self.width // spec.shrink)

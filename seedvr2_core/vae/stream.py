@@ -24,23 +24,11 @@ class StreamState:
 
     def clone(self) -> Self:
         """An independent copy (tensors copied, layout kept)."""
-        return self._map(Tensor.clone)
+        return self.mapped(Tensor.clone)
 
-    def to(self, device: torch.device | str, *, pin_memory: bool = False) -> Self:
-        """The state with its tensors on another device; tensors already there are shared.
-
-        Args:
-            device: where to.
-            pin_memory: with device "cpu": park in page-locked memory, so that the way back can
-                overlap with work.
-        """
-        if not pin_memory:
-            return self._map(lambda tensor: tensor.to(device))
-
-        def park(tensor: Tensor) -> Tensor:
-            return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor)
-
-        return self._map(park)
+    def to(self, device: torch.device | str) -> Self:
+        """The state with its tensors on another device; tensors already there are shared."""
+        return self.mapped(lambda tensor: tensor.to(device))
 
     def packed(self) -> Self:
         """The same with as few bytes as possible: what later frames read and nothing else."""
@@ -55,13 +43,28 @@ class StreamState:
         Args:
             seen: number in the shot of the frame that comes next.
         """
+        for part in self._parts():
+            part.use_rings(seen)
+
+    def use_store(self, store: Any) -> None:
+        """Keep all caches in host memory by a `CacheStore` (store.py); before the first frame."""
+        for part in self._parts():
+            part.use_store(store)
+
+    def settle(self) -> None:
+        """At the end of a phase: nothing is on its way, and the device's memory is given back."""
+        for part in self._parts():
+            part.settle()
+
+    def _parts(self) -> Iterator["StreamState"]:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, StreamState):
-                    part.use_rings(seen)
+                    yield part
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The state with a function of each tensor in its place, in `named_tensors`' order."""
         changes = {
             field.name: _map_value(getattr(self, field.name), function)
             for field in dataclasses.fields(self)
@@ -84,7 +87,7 @@ def _map_value(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, StreamState):
-        return value._map(function)
+        return value.mapped(function)
     if isinstance(value, list):
         return [_map_value(item, function) for item in value]
     return value

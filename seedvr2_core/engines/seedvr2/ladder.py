@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.engines.seedvr2.phases import DIT, ENCODE
-from seedvr2_core.planning.memory import CHUNKS, SLICES, Slices, level_frames
+from seedvr2_core.planning.memory import CHUNKS
+from seedvr2_core.planning.peaks import SLICES, Slices, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import plan_windows
 
@@ -31,8 +32,9 @@ def lower_rung(
     Returns:
         None if no such rung is left.
     """
-    if not memory.park_caches or memory.weights_resident:
-        return replace(memory, park_caches=True, weights_resident=False)
+    parked = memory.park_caches or memory.stream_caches
+    if not parked or memory.weights_resident:
+        return replace(memory, park_caches=not memory.stream_caches, weights_resident=False)
     if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
@@ -42,7 +44,7 @@ def lower_rung(
         )
         slices = _next_slices(now, vae_config.temporal_factor)
         if slices is None:
-            return None
+            return _streamed(memory)
         frames = level_frames(vae_config, slices.frames)
         return replace(
             memory,
@@ -53,13 +55,22 @@ def lower_rung(
     now = Slices(memory.decoder_slice, memory.decoder_level_frames[-1], rings=memory.decoder_rings)
     slices = _next_slices(now, vae_config.temporal_factor)
     if slices is None:
-        return None
+        return _streamed(memory)
     frames = level_frames(vae_config, slices.frames)[::-1]
     return replace(
         memory,
         decoder_slice=slices.latents,
         decoder_level_frames=frames,
         decoder_rings=slices.rings,
+    )
+
+
+def _streamed(memory: MemoryPlan) -> MemoryPlan | None:
+    """VAE caches wait in host memory but while their layer runs: the last lever of the VAE."""
+    if memory.stream_caches:
+        return None
+    return replace(
+        memory, park_caches=False, stream_caches=True, encoder_rings=False, decoder_rings=False
     )
 
 
@@ -109,6 +120,8 @@ def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | No
     words: list[str] = []
     if (now.park_caches, now.weights_resident) != (planned.park_caches, planned.weights_resident):
         words.append("everything that waits is in host memory")
+    if now.stream_caches and not planned.stream_caches:
+        words.append("caches come from host memory for each layer")
     for name in ("encoder_slice", "encoder_level_frames", "decoder_slice", "decoder_level_frames"):
         if getattr(now, name) != getattr(planned, name):
             words.append(f"{name} {getattr(now, name)}")

@@ -37,6 +37,7 @@ from seedvr2_core.frames import Frame, crop, pad, padded_size
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.model import VideoVAE
+from seedvr2_core.vae.store import CacheStore
 
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
 """The phases, under the names that the memory plan has for them too."""
@@ -125,11 +126,16 @@ class Phases:
         The VAE runs in `dtype`; latents are encoded and decoded from the given ones on.
         """
         vae = self._vae_of(dtype)
+        encoder = vae.start_encoder(encode_from, rings=self._memory.encoder_rings)
+        decoder = vae.start_decoder(decode_from, rings=self._memory.decoder_rings)
+        if self._memory.stream_caches:
+            encoder.use_store(CacheStore(self._device))
+            decoder.use_store(CacheStore(self._device))
         return LatentState(
             dtype=dtype,
-            encoder=vae.start_encoder(encode_from, rings=self._memory.encoder_rings),
+            encoder=encoder,
             encoded_ZhwC=torch.zeros((0, *self.latent_shape), device=self._device),
-            decoder=vae.start_decoder(decode_from, rings=self._memory.decoder_rings),
+            decoder=decoder,
             next_frame=grid.first_frame(encode_from),
         )
 

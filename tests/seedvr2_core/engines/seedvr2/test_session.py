@@ -5,6 +5,7 @@ The long shot has 60 latents in 7 windows of at most 12 with 3 shared; windows s
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 
 from seedvr2_core.engines.protocol import Commit, Reads
 from seedvr2_core.engines.seedvr2 import parking as residency
-from seedvr2_core.engines.seedvr2 import sampler
+from seedvr2_core.engines.seedvr2 import phases, sampler
 from seedvr2_core.engines.seedvr2.tiny import open_session
 from seedvr2_core.errors import InvalidRequestError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Plan
 from seedvr2_core.vae import causal_conv
+from seedvr2_core.vae.store import CacheStore
 from seedvr2_core.vae.stream import StreamState
 from tests.kits.restorer import (
     Result,
@@ -224,6 +226,19 @@ def test_parking_changes_no_bit(
     pieces = make_pieces(lean)[:3]
     assert_same(run_shot(open_tiny(lean), lean, source, pieces), walk.results[:3])
     assert parked == ["EncoderState", "DecoderState"] * 3
+
+
+def test_caches_from_host_memory_change_no_bit(
+    plan: Plan, source: list[Frame], walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every cache leaves after its layer and comes before it, also where work is taken up."""
+    monkeypatch.setattr(phases, "CacheStore", functools.partial(CacheStore, always=True))
+    lean = make_plan(LONG, memory={"stream_caches": True, "weights_resident": False})
+    pieces = make_pieces(lean)
+    assert_same(run_shot(open_tiny(lean), lean, source, pieces[:2]), walk.results[:2])
+    session = open_tiny(lean)
+    state, frames = begin_behind(session, lean, source, pieces[5], walk.results[:5])
+    assert_same([run_piece(session, lean, pieces[5], frames, state)], walk.results[5:6])
 
 
 SETTINGS = {
