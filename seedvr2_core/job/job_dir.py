@@ -10,6 +10,7 @@
         child.lock                 held by the child that makes its segments
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
+        kernels.json               which kernels were fastest at the start; obeyed then on
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
         segments/00000.json        sidecar: the segment exists once this file does
@@ -82,6 +83,11 @@ class JobDir:
     def result_path(self) -> Path:
         """What the run answered, an `UpscaleResult`; stays when everything else is removed."""
         return self.path / "result.json"
+
+    @property
+    def kernels_path(self) -> Path:
+        """Which kernels were fastest when the job began (`kernels.choice`)."""
+        return self.path / "kernels.json"
 
     @property
     def output_path(self) -> Path:

@@ -68,6 +68,10 @@ def plan_digest(plan: PlanOutline) -> str:
     fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
+    for later in ("encoder_rings", "decoder_rings", "stream_caches"):
+        # Plans of earlier versions lack these; their segments are as good as before.
+        if memory and not memory[later]:
+            del memory[later]
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from seedvr2_core.files.space import check_room, is_full
 from seedvr2_core.job import JobDir, deviations
 from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
+from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
@@ -183,7 +184,12 @@ def finish(
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
         frames_reused=frames_reused,
-        notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
+        notes=(
+            *job.notes,
+            *joined.notes,
+            *deviations(job_dir, plan),
+            *chosen_in(job_dir.kernels_path),
+        ),
         **(account or Account()).model_dump(),
     )
     return _close(job, result)

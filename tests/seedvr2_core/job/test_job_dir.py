@@ -22,6 +22,7 @@ NAMES = {
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
+    "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
 }

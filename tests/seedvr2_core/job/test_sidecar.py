@@ -1,6 +1,7 @@
 """A segment exists once its sidecar does, and only as long as it tells the truth."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.durable import read_record
+from seedvr2_core.files.durable import canonical_json, read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job import sidecar as segments
 from seedvr2_core.job.plans import write_plan
@@ -16,6 +17,7 @@ from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from tests.kits.factories import make_info, make_options
+from tests.kits.restorer import MEMORY
 
 
 @pytest.fixture
@@ -123,6 +125,19 @@ def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: PlanOu
     assert segments.pending_segments(job_dir, other) == [s.index for s in plan.segments]
     elsewhere = dataclasses.replace(plan, device="cuda:0", eta_seconds=9.0)
     assert segments.pending_segments(job_dir, elsewhere) == []
+
+
+def test_segments_of_a_plan_of_the_version_before_are_kept(plan: PlanOutline) -> None:
+    """Its memory plan knows nothing of rings."""
+    planned = dataclasses.replace(plan, memory=MEMORY)
+    memory = dataclasses.asdict(MEMORY) | {"peaks": ()}
+    for later in ("encoder_rings", "decoder_rings", "stream_caches"):
+        del memory[later]
+    text = canonical_json({"memory": memory, "threads": plan.torch_threads})
+    assert segments.plan_digest(planned) == hashlib.sha256(text.encode()).hexdigest()
+    ringed = dataclasses.replace(MEMORY, decoder_rings=True)
+    other = dataclasses.replace(plan, memory=ringed)
+    assert segments.plan_digest(other) != segments.plan_digest(planned)
 
 
 def test_what_was_made_differently_is_told(job_dir: JobDir, plan: PlanOutline) -> None:
