@@ -71,7 +71,7 @@ class Asked:
 
 
 @dataclass(kw_only=True)
-class Client:
+class OnceASecond:
     """Asks once a second what jobs and gateways ask, until it is stopped."""
 
     api: httpx.Client
@@ -99,7 +99,7 @@ class Client:
         asked.failed += answer.is_error and answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
 
 
-class Site:
+class LoadedService:
     """A `seedvr2 serve` and the jobs that keep it at work."""
 
     def __init__(self, folder: Path, source: Path) -> None:
@@ -182,13 +182,13 @@ class Site:
         for _ in range(jobs - self.count("SCHEDULED", "PENDING", "RUNNING")):
             self.submit()
 
-    def client(self) -> Client:
+    def client(self) -> OnceASecond:
         """A client with a run and an artifact of its own."""
         flow = self.api.post("/flows/", json={"name": "benchmark"}).raise_for_status().json()["id"]
         run = self.api.post("/flow_runs/", json={"flow_id": flow}).raise_for_status().json()["id"]
         body = {"key": "benchmark", "type": "progress", "data": 0.0, "flow_run_id": run}
         made = self.api.post("/artifacts/", json=body).raise_for_status().json()["id"]
-        return Client(api=self.api, run=run, artifact=made)
+        return OnceASecond(api=self.api, run=run, artifact=made)
 
     def logs(self) -> dict[str, list[str]]:
         """The lines of all logs, by name."""
@@ -205,7 +205,7 @@ class Site:
 
 def measure(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
     """Let so many workers work for a while, and count what the logs say."""
-    site = Site(folder, source)
+    site = LoadedService(folder, source)
     with ExitStack() as until_end:
         until_end.callback(site.close)
         for number in range(1, workers):
@@ -245,7 +245,7 @@ def measure(folder: Path, source: Path, workers: int, options: Any) -> dict[str,
         }
 
 
-def keep_filled(site: Site, jobs: int, stopped: threading.Event) -> None:
+def keep_filled(site: LoadedService, jobs: int, stopped: threading.Event) -> None:
     """Submit a job for each that ends."""
     while not stopped.wait(2.0):
         site.fill(jobs)
