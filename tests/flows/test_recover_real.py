@@ -5,7 +5,6 @@ and stopped. The short forms of these tests, in one process, are in tests/flows/
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kits.processes import ROOT, children_of, is_running, kill_tree
+from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
 from tests.kits.server import prefect_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
@@ -47,8 +46,7 @@ class Site:
     """A server, the workers of the pools `cpu` and `local`, and one work directory."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.folder = folder
         self.url = f"http://127.0.0.1:{port}/api"
         own = {name: value for name, value in os.environ.items() if "SEEDVR2" not in name}
