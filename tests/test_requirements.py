@@ -77,6 +77,20 @@ def test_both_builds_of_torch_are_of_the_pinned_version() -> None:
     assert cpu.public == str(cuda)
 
 
+def test_the_versions_of_prefect_that_are_tested_are_the_bounds_and_the_lock() -> None:
+    tested = project()["tool"]["seedvr2"]["prefect-tested"]
+    lowest, newest = map(Version, tested)
+    [prefect] = [
+        requirement
+        for requirement in map(Requirement, project()["project"]["dependencies"])
+        if requirement.name == "prefect"
+    ]
+    assert f">={lowest}" in str(prefect.specifier), "the lower bound is a version that was tested"
+    assert locked_versions("base.lock")["prefect"] == {newest}
+    untested = Version(f"{newest.major}.{newest.minor + 1}.0")
+    assert untested not in prefect.specifier, "a minor release that nobody has tested is let in"
+
+
 def test_what_builds_the_package_is_locked_as_pyproject_names_it() -> None:
     named = {Requirement(line).name for line in project()["build-system"]["requires"]}
     lines = (ROOT / "requirements/build.in").read_text().splitlines()
