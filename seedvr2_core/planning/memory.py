@@ -16,6 +16,7 @@ bytes of real calls. The totals on a GPU have not been measured yet.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from seedvr2_core.errors import PlanError, ResourceError
@@ -68,7 +69,8 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     lean = residencies[-1]
     rungs = SLICES if request.on_cpu or lean.streamed else (RINGS, *SLICES)
     encode = _first_fit(request, rungs, lambda rung: phases.encode(rung, lean))
-    chunk = _first_fit(request, CHUNKS, lambda rung: phases.dit(rung, lean))
+    chunk, layers = _dit_rung(request, phases, lean)
+    residencies = [replace(stay, layers=layers) for stay in residencies]
     decode = _first_fit(request, rungs, lambda rung: phases.decode(rung, lean))
 
     def peaks(stay: Residency) -> tuple[tuple[str, int], ...]:
@@ -92,6 +94,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         chunk_tokens=chunk,
         park_caches=not stay.caches and not stay.streamed,
         stream_caches=stay.streamed,
+        streamed_layers=layers,
         weights_resident=stay.weights,
         peaks=(*peaks(stay), ("host", phases.host(stay, encode, decode))),
     )
@@ -121,6 +124,17 @@ def _first_fit(
     return next(rung for rung in rungs if request.fits(need_of(rung)))
 
 
+def _dit_rung(request: MemoryRequest, phases: PhasePeaks, lean: Residency) -> tuple[int, int]:
+    """Tokens at once, and layers that come from host memory: none where that is possible, else as
+    few as the most tokens allow. A layer comes while another one runs, which takes longer."""
+    for layers in ([0], range(1, request.dit_config.num_layers + 1)):
+        for chunk in CHUNKS:
+            for count in layers:
+                if request.fits(phases.dit(chunk, replace(lean, layers=count))):
+                    return chunk, count
+    raise AssertionError("_residencies found that one fits")
+
+
 def _residencies(request: MemoryRequest, phases: PhasePeaks) -> Sequence[Residency]:
     """The rungs to choose from: those without streaming where the last of them fits.
 
@@ -131,7 +145,7 @@ def _residencies(request: MemoryRequest, phases: PhasePeaks) -> Sequence[Residen
         lean = residencies[-1]
         needs = {
             "encode": phases.encode(SLICES[-1], lean),
-            "dit": phases.dit(CHUNKS[-1], lean),
+            "dit": phases.dit(CHUNKS[-1], replace(lean, layers=request.dit_config.num_layers)),
             "decode": phases.decode(SLICES[-1], lean),
         }
         phase, need = max(needs.items(), key=lambda item: item[1])
@@ -148,16 +162,23 @@ def _residencies(request: MemoryRequest, phases: PhasePeaks) -> Sequence[Residen
 
 def memory_notes(request: MemoryRequest, plan: MemoryPlan) -> list[str]:
     """Sentences for the user about what fitting into the device's memory costs."""
+    notes: list[str] = []
+    if plan.streamed_layers:
+        notes.append(
+            f"{plan.streamed_layers} of the transformer's {request.dit_config.num_layers} layers "
+            "do not fit into the GPU's memory and come from host memory for each window"
+        )
     if not plan.stream_caches:
-        return []
+        return notes
     phases = PhasePeaks.of(request)
     encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0])
     decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1])
     latents = 100 / FRAMES_PER_LATENT
     moved = latents * phases.streamed_bytes(encode, decode)
     return [
+        *notes,
         f"the VAE's caches do not fit into the GPU's memory and come from host memory for each "
         f"layer: {moved / 1e9:.0f} GB each way for 100 frames, about "
         f"{moved / CONSTANTS.host_bandwidth:.0f} s at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s "
-        "where they are not hidden behind the work"
+        "where they are not hidden behind the work",
     ]

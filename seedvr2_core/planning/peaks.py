@@ -75,6 +75,8 @@ class Residency:
     """Whether the VAE's caches stay while another phase runs."""
     streamed: bool = False
     """Whether each cache leaves even while its own phase runs, but for its layer (vae/store.py)."""
+    layers: int = 0
+    """How many of the transformer's layers come one by one while it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +212,7 @@ class PhasePeaks:
         own = self.encoder_caches[rung.rings]
         if stay.streamed:
             own = self._streaming(budget.encoder_convs(self.request.vae_config))
-        return self._total(own + others + work, with_dit=stay.weights)
+        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def dit(
         self, chunk_tokens: int, stay: Residency, *, rings: tuple[bool, bool] = (False, False)
@@ -230,7 +232,10 @@ class PhasePeaks:
         work += pixels * channels * _FLOAT32
         caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
         others = caches if stay.caches else 0
-        return self._total(others + work, with_dit=True)
+        weights = dit_memory.streamed_weight_bytes(
+            config, stay.layers, itemsize=ITEMSIZE[request.dit_dtype]
+        )
+        return self._total(others + work, dit_weights=weights)
 
     def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
@@ -249,7 +254,7 @@ class PhasePeaks:
         own = self.decoder_caches[rung.rings]
         if stay.streamed:
             own = self._streaming(budget.decoder_convs(request.vae_config))
-        return self._total(own + others + work, with_dit=stay.weights)
+        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
         """Host memory: the source frames of a segment, those in the queues before and behind the
@@ -265,7 +270,7 @@ class PhasePeaks:
         if request.on_cpu:
             return frames
         # In blocks of their exact size (engines/seedvr2/parking.py); rings are packed.
-        pinned = 0 if stay.weights else self.dit_weights
+        pinned = self.dit_weights - self._resident_weights(stay)
         pinned += 0 if stay.caches else self.encoder_caches[0] + self.decoder_caches[0]
         return pinned + frames
 
@@ -290,9 +295,18 @@ class PhasePeaks:
         itemsize = ITEMSIZE[self.request.vae_dtype]
         return vae_memory.streaming_bytes(specs, *self.request.padded, itemsize)
 
-    def _total(self, moving: int, *, with_dit: bool) -> int:
+    def _resident_weights(self, stay: Residency) -> int:
+        """Of the transformer, beside the VAE."""
+        if not stay.weights:
+            return 0
+        config, itemsize = self.request.dit_config, ITEMSIZE[self.request.dit_dtype]
+        layers = range(config.num_layers - stay.layers, config.num_layers)
+        moved = (dit_memory.layer_bytes(config, n, itemsize=itemsize) for n in layers)
+        return self.dit_weights - sum(moved)
+
+    def _total(self, moving: int, *, dit_weights: int) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""
-        total = self.vae_weights + (self.dit_weights if with_dit else 0)
+        total = self.vae_weights + dit_weights
         moving += self.latents
         if self.request.on_cpu:
             return total + moving

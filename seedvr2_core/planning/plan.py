@@ -170,6 +170,8 @@ class MemoryPlan:
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool
     """Whether VAE caches wait in host memory while another phase runs."""
+    streamed_layers: int = 0
+    """How many layers of the DiT, the last ones, come from host memory one by one as it runs."""
     weights_resident: bool
     """Whether the DiT's weights stay on the device while the VAE runs."""
     peaks: tuple[tuple[str, int], ...] = ()

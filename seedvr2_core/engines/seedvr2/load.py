@@ -11,9 +11,10 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept
 from seedvr2_core.dit.model import FoldedDiT
-from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import memory_of
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
