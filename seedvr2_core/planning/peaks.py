@@ -38,6 +38,9 @@ class Constants:
     host_bandwidth: float = 20e9
     """Bytes per second between page-locked memory and the device, each way at the same time.
     Assumed for PCIe 4.0 with 16 lanes, to be measured."""
+    host_process: int = 5_000_000_000
+    """Host memory beside frames and what waits there: interpreter, libraries, CUDA's own, the
+    video's encoder. Assumed, to be measured."""
     shot_copies: int = 8
     """float32 copies of a whole shot that colour method "lab" holds. Counted in color.py: content,
     source, split, Lab, and values and int64 ranks of a channel while it is sorted."""
@@ -99,6 +102,8 @@ class MemoryRequest:
     """Free memory of the device; None for the host, which is taken as large enough."""
     device_kind: str
     """What the device is called, for messages; the host's name starts with "cpu"."""
+    host_bytes: int | None = None
+    """Free memory of the host; None: taken as large enough."""
     bit_depth: int = 8
     """Of the source, and so of the output."""
     vae_dtype: str = "float16"

@@ -224,6 +224,8 @@ class Options:
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
     """Free memory of the device; None for the host."""
+    host_bytes: int | None = None
+    """Free memory of the host; None: not known, and taken as enough."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
     cut_detector: str = ""
