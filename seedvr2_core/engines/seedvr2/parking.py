@@ -77,10 +77,7 @@ class Parking:
         if not self._enabled:
             return state
         arena = self._arenas.pop(type(state), None) or Arena(self._device)
-        packed = state.packed()
-        given = [tensor for _, tensor in packed.named_tensors()]
-        places = iter(arena.places(given))
-        parked = packed.mapped(lambda tensor: next(places).copy_(tensor))
+        parked = state.packed(iter(arena.places(list(state.packed_like()))))
         give_back(self._device)
         return parked
 
