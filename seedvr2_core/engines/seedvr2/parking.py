@@ -152,19 +152,24 @@ class GuestModule(Generic[Module]):
 class BlockStream:
     """Brings blocks of a module to the device, each while the one before it runs.
 
-    Two slots of the largest block's size take them in turn. Their weights lie in one block of
-    host memory and never change.
+    Two slots of the largest block's size take them in turn. Their weights lie in host memory and
+    never change.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         """Move the blocks' weights to host memory."""
         self._blocks, self._device = list(blocks), device
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
-        states = [block.state_dict() for block in self._blocks]
-        places = iter(Arena(device).places([x for state in states for x in state.values()]))
-        self._host = [{k: next(places).copy_(x) for k, x in state.items()} for state in states]
         self._slots: list[_Slot] = []
-        self._leave()
+        self._host: list[dict[str, Tensor]] = []
+        for block in self._blocks:
+            # One arena for each, so that what a block had is given back before the next one.
+            state = block.state_dict()
+            places = Arena(device).places(list(state.values()))
+            pairs = zip(state.items(), places, strict=True)
+            self._host.append({name: place.copy_(x) for (name, x), place in pairs})
+            del state, pairs
+            block.load_state_dict(self._host[-1], assign=True)
 
     @contextmanager
     def running(self) -> Iterator[None]:
