@@ -127,9 +127,11 @@ class GuestModule(Generic[Module]):
             self._point_at({name: tensor.to(device) for name, tensor in own.items()})
         else:
             places = Arena(device).places(list(own.values()))
-            for (name, tensor), place in zip(own.items(), places, strict=True):
-                self._host[name] = place.copy_(tensor)
+            self._host = {
+                name: place.copy_(own[name]) for name, place in zip(own, places, strict=True)
+            }
             self._point_at(self._host)
+        del own  # the last references to what was on the device
         give_back(device)
 
     @contextmanager
@@ -186,6 +188,9 @@ class BlockStream:
             for hook in hooks:
                 hook.remove()
             self._leave()
+            if self._stream is not None:
+                # A copy is still on its way into memory that is given back here.
+                torch.cuda.current_stream(self._device).wait_stream(self._stream)
             self._slots = []
 
     def _before(self, index: int, *_: object) -> None:
