@@ -84,6 +84,7 @@ def plan_job(
         device=device.name,
         device_kind=device.kind,
         device_bytes=device.free_bytes,
+        host_bytes=device.host_bytes,
         cpu_count=probed.cpu_count,
         crf=request.crf,
         preset=request.preset,

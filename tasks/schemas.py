@@ -224,6 +224,8 @@ class Device(Record):
     """The GPU's model name; "cpu" for the CPU."""
     free_bytes: int | None = None
     """GPU memory that was free when the source was probed; None for the CPU."""
+    host_bytes: int | None = None
+    """Host memory that was free then; None for the CPU, and where nobody looked."""
 
 
 class ProbedSource(Record):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seedvr2_core.child.memory import unbounded_memory
+from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
 from seedvr2_core.child.progress import Emitter, Events
 from seedvr2_core.child.protocol import (
     CheckPlan,
@@ -210,6 +210,7 @@ def _devices() -> tuple[FoundDevice, ...]:
                 name=f"cuda:{i}",
                 kind=torch.cuda.get_device_name(i),
                 free_bytes=torch.cuda.mem_get_info(i)[0],
+                host_bytes=free_host_bytes(),
             )
             for i in range(torch.cuda.device_count())
         ]

@@ -60,6 +60,8 @@ class FoundDevice:
     """What the GPU is called; "cpu" for the host."""
     free_bytes: int | None
     """Memory that is free on it; None for the host."""
+    host_bytes: int | None = None
+    """Memory of the host that is free for work on it; None for the host itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ def load_folded(
     timestep: float = 1000.0,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    place: torch.device | str | None = None,
 ) -> FoldedDiT:
     """The production model from a checkpoint's tensors.
 
@@ -48,6 +49,7 @@ def load_folded(
         timestep: in [0, 1000].
         dtype: of the Linears.
         device: where the model will run; folding happens there.
+        place: where its tensors lie; None: there too.
 
     Raises:
         CheckpointError: names or shapes differ.
@@ -57,8 +59,9 @@ def load_folded(
         model = FoldedDiT(config, text_len=text_LX.shape[0], dtype=dtype)
     wanted = model.state_dict()
     folded = fold_tensors(config, tensors, text_LX, timestep=timestep, device=device)
-    state = {name: value.to(wanted[name].dtype) for name, value in folded}
-    assign_state(model, state, device=device)
+    place = device if place is None else place
+    state = {name: value.to(wanted[name].dtype).to(place) for name, value in folded}
+    assign_state(model, state, device=place)
     return model
 
 

@@ -159,6 +159,7 @@ def _memory(
         source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
         bit_depth=video.bit_depth,
         device_bytes=options.device_bytes,
+        host_bytes=options.host_bytes,
         device_kind=options.device_kind,
         # CPUs are slow in half precision.
         vae_dtype="float32" if on_cpu else "float16",

@@ -170,6 +170,8 @@ class MemoryPlan:
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool
     """Whether VAE caches wait in host memory while another phase runs."""
+    streamed_layers: int = 0
+    """How many layers of the DiT, the last ones, come from host memory one by one as it runs."""
     weights_resident: bool
     """Whether the DiT's weights stay on the device while the VAE runs."""
     peaks: tuple[tuple[str, int], ...] = ()
@@ -222,6 +224,8 @@ class Options:
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
     """Free memory of the device; None for the host."""
+    host_bytes: int | None = None
+    """Free memory of the host; None: not known, and taken as enough."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
     cut_detector: str = ""

@@ -11,9 +11,10 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept
 from seedvr2_core.dit.model import FoldedDiT
-from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import memory_of
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
@@ -74,8 +75,16 @@ def open_session(
     """
     parts = world.catalog.models[plan.engine.name]
     files = find_model(weights_dir, plan.engine.name, catalog=world.catalog)
-    dtype = getattr(torch, memory_of(plan).dit_dtype)
-    models = load_models(parts, files, dit_dtype=dtype, device=device, world=world, beat=beat)
+    memory = memory_of(plan)
+    models = load_models(
+        parts,
+        files,
+        dit_dtype=getattr(torch, memory.dit_dtype),
+        device=device,
+        world=world,
+        beat=beat,
+        in_host_memory=memory.streamed_layers > 0,
+    )
     return SeedVR2Session(models, plan, device=device, beat=beat)
 
 
@@ -88,6 +97,7 @@ def load_models(
     world: World = WORLD,
     beat: Beat = no_beat,
     keep_folded: bool | None = None,
+    in_host_memory: bool = False,
 ) -> Models:
     """Read the transformer now; the VAE is read when it is built.
 
@@ -100,6 +110,9 @@ def load_models(
         beat: as for `open_session`; also called when the VAE is built.
         keep_folded: read the folded transformer from beside its checkpoint if it was kept there,
             and else keep it; None: on a GPU.
+        in_host_memory: let the transformer's weights lie there, as the device cannot hold them;
+            layers then come one by one. They share two places on the device, so a thread that
+            reads the weights meanwhile would find others: nothing is written to be kept.
 
     Raises:
         CheckpointError: a file is not the part that it should be.
@@ -111,12 +124,13 @@ def load_models(
     config = world.dit_configs[parts[0]]
     keeps = device.startswith("cuda") if keep_folded is None else keep_folded
     key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
-    dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, device, read)
+    place = "cpu" if in_host_memory else device
+    dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, place, read)
     if dit is None:
         with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
             counted = read.counted(tensors)
-            dit = load_folded(config, counted, text_LX, dtype=dit_dtype, device=device)
-        if key is not None:
+            dit = load_folded(config, counted, text_LX, dtype=dit_dtype, device=device, place=place)
+        if key is not None and not in_host_memory:
             keep_folded_later(dit_file.parent, key, dit)
 
     def build(dtype: torch.dtype) -> VideoVAE:
