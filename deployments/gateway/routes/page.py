@@ -31,6 +31,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _MAX_PICTURE_BYTES = 20 * 10**6
 
 
@@ -51,7 +52,7 @@ def add_page(
         "/preview/{job_id}",
         response_class=FileResponse,
         responses={
-            200: {"description": "The picture.", "content": {"image/jpeg": {}}},
+            200: {"description": "The picture.", "content": {"image/jpeg": _PICTURE}},
             **problems(*WITH_TOKEN, 404, 503),
         },
     )
