@@ -23,8 +23,9 @@ SeedVR2Error
 ├── ServiceError                          a server that is needed is away or refuses
 ├── ChildFailedError                      the child process ended by itself
 ├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
-└── DeadlineError (TimeoutError)          a segment or job limit was passed
-    └── BudgetError                       it would spend more than its caller allows
+├── DeadlineError (TimeoutError)          a segment or job limit was passed
+│   └── BudgetError                       it would spend more than its caller allows
+└── StoppedByCallerError                  the program that called us has asked us to stop
 
 A message says what is wrong, what was got, what was expected and what to do. `permanent` tells the
 retry policy that trying again cannot help; `user_mistake` makes the command end with exit code 2.
@@ -221,6 +222,14 @@ class DeadlineError(SeedVR2Error, TimeoutError):
 
     code = "time_limit"
     remedy = "Set a larger limit or none, and send the same request again: it goes on."
+    permanent = True
+
+
+class StoppedByCallerError(SeedVR2Error):
+    """The program that called us has asked us to stop; finished segments are kept."""
+
+    code = "stopped"
+    remedy = "Make the same call again: it goes on."
     permanent = True
 
 

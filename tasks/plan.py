@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from seedvr2_core.frames import FRAMES_PER_LATENT
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from tasks.estimate import is_guess, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -118,6 +118,7 @@ def plan_source(
             request,
             probed,
             settings,
+            out=Path(folder) / "plan.json",
             measure_from=0.0 if thorough else math.inf,
             assumed=assumed,
         )
@@ -138,10 +139,10 @@ def _engine_and_card(
     return spec, card
 
 
-def _limits_told(plan: Plan, request: UpscaleRequest, settings: Settings) -> list[str]:
+def _limits_told(plan: PlanOutline, request: UpscaleRequest, settings: Settings) -> list[str]:
     """What the limits of the operator and of the caller will do to the job; [] if nothing."""
     told: list[str] = []
-    if refusal := excess(plan.eta_seconds, plan.video.num_frames, settings):
+    if refusal := excess(plan.eta_seconds, plan.num_frames, settings):
         told.append(f"it would be refused: {refusal}")
     limit = limit_seconds(request.max_seconds, request.max_price, settings)
     if plan.eta_seconds > limit:
@@ -154,19 +155,23 @@ def _limits_told(plan: Plan, request: UpscaleRequest, settings: Settings) -> lis
 
 
 def _summary(
-    probed: ProbedSource, plan: Plan, settings: Settings, assumed: Device | None, notes: list[str]
+    probed: ProbedSource,
+    plan: PlanOutline,
+    settings: Settings,
+    assumed: Device | None,
+    notes: list[str],
 ) -> JobPlan:
     """The plan in numbers."""
     return JobPlan(
         source=probed.source.name,
-        source_size=(probed.width, probed.height),
-        frames=probed.num_frames,
-        duration_seconds=probed.duration_seconds,
+        source_size=probed.video.upright_size,
+        frames=probed.video.num_frames,
+        duration_seconds=probed.video.duration_seconds,
         width=plan.width,
         height=plan.height,
         engine=plan.engine.name,
         device=assumed.kind if assumed else plan.device,
-        shots=len(plan.shots),
+        shots=plan.num_shots,
         segments=len(plan.segments),
         window_frames=FRAMES_PER_LATENT * plan.engine.window,
         memory_gb={phase: round(peak / 1e9, 2) for phase, peak in plan.memory.peaks}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.video.info import VideoOutline
 from tasks.request_types import (
     CallbackUrl,
     ColorCorrection,
@@ -231,10 +232,7 @@ class ProbedSource(Record):
     source: FetchedSource
     info_path: Path
     """JSON of `seedvr2_core.video.info.VideoInfo`."""
-    width: int
-    height: int
-    num_frames: int
-    duration_seconds: float
+    video: VideoOutline
     devices: tuple[Device, ...]
     """Devices that the child process can use, best first."""
     cpu_count: int

@@ -36,6 +36,7 @@ DOING = {
     "fetch": "fetching the video",
     "probe": "reading the video",
     "cuts": "looking for cuts",
+    "plan": "planning",
     "measure": "measuring how fast this machine is",
     "planned": "beginning",
     "load": "loading the engine",

@@ -6,11 +6,12 @@ what it has taken so far (`seconds_left`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Plan, Rates
+from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
 from seedvr2_core.planning.sizes import budget_name
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import VideoInfo, VideoOutline
 
 STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
@@ -85,7 +86,11 @@ MODEL_LOAD_SECONDS = 45
 
 
 def frame_seconds(
-    video: VideoInfo, width: int, height: int, options: Options, rates: Rates | None = None
+    video: VideoInfo | VideoOutline,
+    width: int,
+    height: int,
+    options: Options,
+    rates: Rates | None = None,
 ) -> FrameSeconds:
     """Predicted seconds of one frame.
 
@@ -203,7 +208,7 @@ def make_limits(options: Options) -> Limits:
     )
 
 
-def progress_limit(plan: Plan, *, stall_seconds: float, per_frame: float) -> float:
+def progress_limit(plan: PlanOutline, *, stall_seconds: float, per_frame: float) -> float:
     """Seconds for which work may stand still although the child gives signs of life.
 
     A child that works finishes a slice, a window or a frame now and then. Only after a step down a
@@ -214,13 +219,7 @@ def progress_limit(plan: Plan, *, stall_seconds: float, per_frame: float) -> flo
         stall_seconds: the stall limit in force.
         per_frame: seconds of a frame, predicted or as measured so far, whichever is more.
     """
-    return max(PROGRESS_STALLS * stall_seconds, PROGRESS_FACTOR * per_frame * _longest_piece(plan))
-
-
-def _longest_piece(plan: Plan) -> int:
-    """Frames of the longest piece."""
-    pieces: Sequence[Piece] = [piece for segment in plan.segments for piece in segment.pieces]
-    return max((piece.stop - piece.start for piece in pieces), default=0)
+    return max(PROGRESS_STALLS * stall_seconds, PROGRESS_FACTOR * per_frame * plan.longest_piece)
 
 
 def stall_limit(resolution: str, batch_size: int) -> float:

@@ -1,7 +1,7 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
 from seedvr2_core.child.protocol import Progressed
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
 from seedvr2_core.planning.timing import (
     SPREAD_SECONDS,
@@ -13,11 +13,11 @@ from seedvr2_core.planning.timing import (
 from tasks.child.awake import awake_seconds
 
 
-def frame_seconds_of(plan: Plan) -> FrameSeconds:
+def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
     """Predicted seconds of a frame; plans of earlier versions have only the whole time."""
     if plan.frame_seconds is not None:
         return plan.frame_seconds
-    per_frame = plan.eta_seconds / max(1, plan.video.num_frames)
+    per_frame = plan.eta_seconds / max(1, plan.num_frames)
     mpx = plan.width * plan.height / 1e6
     return FrameSeconds(engine=per_frame, encoder=0.0, beside=True, mpx=mpx)
 
@@ -25,7 +25,7 @@ def frame_seconds_of(plan: Plan) -> FrameSeconds:
 class Pace:
     """The progress of one child, from when its engine is ready."""
 
-    def __init__(self, plan: Plan, *, pending_frames: int, slowest: float = 0.0) -> None:
+    def __init__(self, plan: PlanOutline, *, pending_frames: int, slowest: float = 0.0) -> None:
         """Count from now on.
 
         Args:
@@ -34,7 +34,7 @@ class Pace:
             slowest: seconds of a frame that an earlier child of the job took.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = plan.video.num_frames - pending_frames
+        self.kept_frames = plan.num_frames - pending_frames
         """Frames that were finished before this child began."""
         self._frame = frame_seconds_of(plan)
         self._slowest = max(slowest, self._frame.seconds)

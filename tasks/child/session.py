@@ -22,7 +22,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
@@ -47,7 +47,7 @@ class SegmentWatch:
     def __init__(self, job: PlannedJob) -> None:
         """Look which segments are on disk; a child is started when the first other is asked for."""
         self._job, self._job_dir = job, JobDir(job.job_dir)
-        self._plan = read_record(self._job_dir.plan_path, Plan)
+        self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._pending = pending_segments(self._job_dir, self._plan)
         self.source = job.source
         self.reused = job.num_segments - len(self._pending)
