@@ -22,6 +22,8 @@ CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 CHROMIUM, NPM = shutil.which("chromium"), shutil.which("npm")
 AXE = "axe-core@4.14.1"
 HOSTILE = "<img src=x onerror=document.title='owned'>.mp4"
+KEPT = "_img src_x onerror_document.title__owned__.mp4"
+"""What the gateway makes of this name; the page shows either as text."""
 pytestmark = [
     pytest.mark.apt,
     pytest.mark.timeout(900),
@@ -141,7 +143,7 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     plan = person.text("#plan-facts")
     for words in ("320x180, 75 frames", "1280x720", "lanczos on cpu", "about"):
         assert words in plan
-    assert HOSTILE in plan, "a name is shown as text"
+    assert KEPT in plan
     judge(person, axe)
     person.looks(tmp_path / "plan-1280.png", width=1280)
     person.click("#start")
@@ -164,7 +166,7 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
             name = f"job-{width}-{'dark' if dark else 'light'}.png"
             person.looks(tmp_path / name, width=width, dark=dark)
             assert not person.overflows(), name
-    assert person.page.run("document.title").startswith(HOSTILE), "and nobody else's"
+    assert person.page.run("document.title").startswith(KEPT), "and nobody else's"
     assert not person.page.run("document.querySelectorAll('main img').length")
 
 
