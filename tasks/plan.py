@@ -85,7 +85,7 @@ def plan_source(
     """Probe a source and plan a job for it.
 
     Args:
-        source: the video; a download or an upload that is none is removed.
+        source: the video; a download that is none is removed.
         request: what is asked for.
         settings: of this machine.
         card: a GPU to plan for. None: this machine's device; where it has no GPU and the model
@@ -103,7 +103,8 @@ def plan_source(
                 source, Path(folder), settings, allow_damaged=request.allow_damaged
             )
         except InvalidVideoError:
-            discard(source, settings)
+            if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
+                discard(source, settings)
             raise
         spec, assumed = _engine_and_card(request.model, probed, settings, card)
         notes: list[str] = []
