@@ -128,6 +128,7 @@ def join(request: Join, emitter: Emitter) -> Joined:
             plan.encoder,
             request.out,
             metadata=request.metadata,
+            wanted=plan.output,
             beat=emitter.beat,
         )
     return Joined(notes=tuple(result.notes))

@@ -1,0 +1,106 @@
+"""What the encoder of each codec is told.
+
+Every segment of a job is encoded for itself and its packets are joined afterwards. So all segments
+must have the same header, begin with a key frame and refer to no picture of another one (closed
+groups of pictures); and the same frames must give the same bytes on every machine, so nothing may
+depend on the number of its cores.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.codec.context import Flags as CodecFlags
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.hdr import x265_hdr
+from seedvr2_core.video.picture.color import sws_range
+
+_X265_FRAME_THREADS = 3
+"""Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec:
+    """How libav encodes a codec."""
+
+    name: str
+    """Of the encoder."""
+    options: Callable[[EncoderSettings], dict[str, str]]
+    tag: str = ""
+    """Of the samples in mp4; "" for libav's own choice."""
+    reorder: int | None = None
+    """How many pictures a packet may come before its turn, where the encoder's decode times cannot
+    be used as they are (x265's are wrong for a segment of one or two frames)."""
+
+
+def _params(values: Mapping[str, object]) -> str:
+    return ":".join(f"{name}={value}" for name, value in values.items())
+
+
+def _x264(settings: EncoderSettings) -> dict[str, str]:
+    x264 = {"open-gop": 0, "stitchable": 1, "lookahead-threads": 1, "sliced-threads": 0}
+    return {
+        "preset": settings.preset,
+        "crf": str(settings.crf),
+        "profile": "high",
+        "x264-params": _params(x264),
+    }
+
+
+def _x265(settings: EncoderSettings) -> dict[str, str]:
+    x265: dict[str, object] = {
+        "log-level": "error",
+        "info": 0,
+        "open-gop": 0,
+        "repeat-headers": 0,
+        "frame-threads": _X265_FRAME_THREADS,
+        "pools": settings.threads,
+    }
+    return {
+        "preset": settings.preset,
+        "crf": str(settings.crf),
+        "x265-params": _params(x265 | x265_hdr(settings.hdr)),
+    }
+
+
+ENCODERS: Mapping[str, EncoderSpec] = {
+    "h264": EncoderSpec(name="libx264", options=_x264),
+    # QuickTime and Safari play HEVC only with the tag hvc1.
+    "hevc": EncoderSpec(name="libx265", options=_x265, tag="hvc1", reorder=2),
+}
+"""The codecs of `formats.CODECS`. x265 takes the CRF of x264: measured on two clips (60 frames,
+preset medium, CRF 18), the PSNR of the luma differs by less than 0.1 dB."""
+
+
+def add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
+    """A stream whose encoder is set up the same for every segment of a job.
+
+    Raises:
+        SegmentError: the codec is not known.
+    """
+    if settings.codec not in ENCODERS:
+        raise SegmentError(f"codec {settings.codec!r} is not known, expected {sorted(ENCODERS)}")
+    spec = ENCODERS[settings.codec]
+    stream = container.add_stream(
+        spec.name, rate=Fraction(*settings.rate), options=spec.options(settings)
+    )
+    assert isinstance(stream, VideoStream)
+    context = stream.codec_context
+    context.width, context.height = settings.width, settings.height
+    context.pix_fmt = settings.pix_fmt
+    context.time_base = Fraction(*settings.time_base)
+    context.sample_aspect_ratio = Fraction(1)
+    context.gop_size = settings.keyint
+    context.thread_count = settings.threads
+    context.flags |= CodecFlags.bitexact.value
+    context.color_range = sws_range(settings.color.full_range)
+    context.colorspace = settings.color.matrix
+    context.color_primaries = settings.color.primaries
+    context.color_trc = settings.color.transfer
+    if spec.tag:
+        context.codec_tag = spec.tag
+    return stream
