@@ -15,6 +15,7 @@ from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.probe import probe
+from tasks.request_types import ColorCorrection, Model, Preset, Resolution, StitchMode, Text
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
@@ -23,18 +24,7 @@ from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, pati
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool
 from tasks.run.termination import termination_heard
-from tasks.schemas import (
-    ColorCorrection,
-    FetchedSource,
-    Model,
-    Preset,
-    Resolution,
-    StitchMode,
-    Text,
-    UpscaleRequest,
-    UpscaleResult,
-    check_request,
-)
+from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch

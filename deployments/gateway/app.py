@@ -28,8 +28,8 @@ from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.machine import this_machine
 from seedvr2_core.frames import padded_size
 from seedvr2_core.planning.sizes import size_for, size_note
+from tasks.request_types import Resolution
 from tasks.run.routing import deployment_for
-from tasks.schemas import Resolution
 from tasks.settings import Settings
 from tasks.sources.uploads import sweep_parts
 
