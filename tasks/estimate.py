@@ -11,15 +11,17 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
+from seedvr2_core.planning.outputs import choose_output, encoder_name
 from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import price_of, refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
@@ -62,7 +64,6 @@ def plan_job(
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
     engine, window_note = _engine_settings(request, spec, digest)
-    rates = known_rates(spec.name, request.preset, device.kind, settings)
     options = Options(
         resolution=request.resolution,
         engine=engine,
@@ -70,8 +71,11 @@ def plan_job(
         device_kind=device.kind,
         device_bytes=device.free_bytes,
         cpu_count=probed.cpu_count,
-        crf=request.crf,
+        crf=request.wanted_crf,
         preset=request.preset,
+        codec=request.codec,
+        container=request.container,
+        audio=request.audio,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
         cut_detector=_cuts(probed).detector,
@@ -80,6 +84,8 @@ def plan_job(
         notes=tuple(text for text in (note, window_note) if text),
     )
     video = read_record(probed.info_path, VideoInfo)
+    encoder = encoder_name(choose_output(video, options).codec, request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
     cuts = _cuts(probed).frames
     plan = build_plan(video, probed.source.sha256, options, cuts=cuts, rates=rates)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
@@ -105,6 +111,16 @@ def _operators_notes(plan: Plan, settings: Settings) -> tuple[str, ...]:
             f"expected price {price:.2f}, at {settings.hour_price:g} an hour (SEEDVR2_HOUR_PRICE)"
         )
     return tuple(notes)
+
+
+def output_format(plan: Plan) -> OutputFormat:
+    """What the result is coded as."""
+    return OutputFormat(
+        codec=plan.encoder.codec,
+        bits=depth_of(plan.encoder),
+        container=plan.output.container,
+        hdr="experimental" if plan.encoder.color.hdr else None,
+    )
 
 
 def is_guess(plan: Plan) -> bool:
@@ -228,7 +244,13 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         engine=plan.engine.name,
         engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
-        output_name=output_name(probed.source.name, plan.resolution, plan.job_key),
+        output_name=output_name(
+            probed.source.name,
+            plan.resolution,
+            plan.job_key,
+            ending=CONTAINERS[plan.output.container].ending,
+        ),
+        format=output_format(plan),
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
         job_limit_seconds=planned.limits.job,

@@ -12,6 +12,7 @@ from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning import Options
+from seedvr2_core.planning.outputs import choose_output, encoder_name
 from seedvr2_core.planning.plan import CutList, EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
@@ -112,11 +113,14 @@ def _expected_seconds(
         engine=EngineSettings.without_latents(spec.name),
         device=device.name,
         cpu_count=probed.cpu_count,
-        crf=request.crf,
+        crf=request.wanted_crf,
         preset=request.preset,
+        codec=request.codec,
+        container=request.container,
         segment_seconds=settings.segment_seconds,
     )
-    rates = known_rates(spec.name, request.preset, device.kind, settings)
+    encoder = encoder_name(choose_output(info, options).codec, request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
     return job_seconds(frame_seconds(info, width, height, options, rates), info.num_frames)
 
 

@@ -5,7 +5,7 @@ Nothing here imports Prefect or torch.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -77,4 +77,40 @@ StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+Codec = Literal["auto", "h264", "hevc"]
+"""`auto` and the names in `CODECS`."""
+Container = Literal["auto", "mp4", "mov", "mkv"]
+"""`auto` and the names in `CONTAINERS`."""
+Audio = Literal["keep", "none", "aac"]
+CodecField = Annotated[
+    Codec,
+    Field(
+        description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
+        "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. A codec writes as many "
+        "bits a sample as the source has, or the most that it can."
+    ),
+]
+ContainerField = Annotated[
+    Container,
+    Field(
+        description="File format of the result. `auto` is `mp4`, or `mkv` where mp4 would lose "
+        "sound, subtitles or attachments of the source."
+    ),
+]
+QualityField = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description="Quality of the picture, on one scale for all codecs: more is better and "
+        "larger. 75 is CRF 18; 8 less halve the file. Not set: as `crf` says.",
+    ),
+]
+AudioField = Annotated[
+    Audio,
+    Field(
+        description="`keep` copies every track of sound that the container takes and encodes the "
+        "others anew, `aac` encodes all of them as AAC, `none` leaves them out."
+    ),
 ]

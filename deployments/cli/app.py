@@ -17,19 +17,24 @@ from deployments.cli.jobs import cancel, jobs, logs, status, submit
 from deployments.cli.options import (
     AllowDamaged,
     AsJson,
+    Audio,
     BatchSize,
+    Codec,
     ColorCorrection,
+    Container,
     Crf,
     Fresh,
     Model,
     Overlap,
     Preset,
+    Quality,
     Resolution,
     Seed,
     Sources,
     StitchMode,
     WorkDir,
     check_file,
+    container_for,
     request_of,
 )
 from deployments.cli.output import (
@@ -96,6 +101,10 @@ def upscale(
     stitch_mode: StitchMode = "crossfade",
     seed: Seed = 100,
     color_correction: ColorCorrection = "auto",
+    codec: Codec = "auto",
+    container: Container = "auto",
+    quality: Quality = None,
+    audio: Audio = "keep",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -103,7 +112,10 @@ def upscale(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The .mp4 file to write; default: a new one in WORK_DIR/output."
+            "--output",
+            "-o",
+            help="The file to write, which ends in .mp4, .mov or .mkv; default: a new one in "
+            "WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -129,6 +141,10 @@ def upscale(
             stitch_mode=stitch_mode,
             seed=seed,
             color_correction=color_correction,
+            codec=codec,
+            container=container_for(container, output),
+            quality=quality,
+            audio=audio,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -149,6 +165,9 @@ def plan(
     model: Model = "auto",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
+    codec: Codec = "auto",
+    container: Container = "auto",
+    audio: Audio = "keep",
     allow_damaged: AllowDamaged = False,
     gpu: Annotated[
         str | None,
@@ -174,6 +193,9 @@ def plan(
             model=model,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
+            codec=codec,
+            container=container,
+            audio=audio,
             allow_damaged=allow_damaged,
         )
         with outside_the_folder():

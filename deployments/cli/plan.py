@@ -10,7 +10,7 @@ from seedvr2_core.config import DEFAULT_ENGINE, find_engine
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.words import counted
-from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.names import printable
 
@@ -24,6 +24,7 @@ class PlanSummary(BaseModel):
     duration_seconds: float
     width: int
     height: int
+    format: OutputFormat
     engine: str
     device: str
     """This machine's device, or the card that --gpu names or that is assumed."""
@@ -48,7 +49,8 @@ class PlanSummary(BaseModel):
         lines = [
             f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
             f"{counted(self.frames, 'frame')}, {self.duration_seconds:.2f} s",
-            f"output    {self.width}x{self.height}",
+            f"output    {self.width}x{self.height}, {self.format.codec} of {self.format.bits} bits "
+            f"in {self.format.container}",
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
             f"segments  {self.segments}",
@@ -118,7 +120,7 @@ def planned_summary(
             "seedvr2 plan needs a file on this machine; download the video first"
         )
     from seedvr2_core.files import file_sha256
-    from tasks.estimate import is_guess, plan_job
+    from tasks.estimate import is_guess, output_format, plan_job
     from tasks.job.cost import excess, price_of
 
     path = Path(request.video_path)
@@ -140,6 +142,7 @@ def planned_summary(
         duration_seconds=probed.duration_seconds,
         width=plan.width,
         height=plan.height,
+        format=output_format(plan),
         engine=plan.engine.name,
         device=assumed.kind if assumed else plan.device,
         shots=len(plan.shots),

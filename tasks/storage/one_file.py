@@ -20,7 +20,7 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_file
 from seedvr2_core.files.place import place, try_writing
 from seedvr2_core.files.reading import OnBytes, no_bytes
-from seedvr2_core.planning.sizes import OUTPUT_ENDINGS
+from seedvr2_core.video.output.formats import OUTPUT_ENDINGS
 from tasks.storage.base import Stored, translated
 
 

@@ -73,8 +73,6 @@ class ContainerSpec:
     """FFmpeg's name of what writes it."""
     demuxer: str
     ending: str
-    media_type: str
-    """What web servers call it."""
     sound: frozenset[str]
     """Codecs of sound that it holds and players read; other sound is encoded anew."""
     text: frozenset[str]
@@ -99,7 +97,6 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         muxer="mp4",
         demuxer="mp4",
         ending=".mp4",
-        media_type="video/mp4",
         sound=_MP4_SOUND,
         text=frozenset({"mov_text"}),
         attachments=False,
@@ -109,7 +106,6 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         muxer="mov",
         demuxer="mp4",
         ending=".mov",
-        media_type="video/quicktime",
         sound=frozenset({"aac", "mp3", "ac3", "eac3", "alac"}) | _PCM,
         text=frozenset({"mov_text"}),
         attachments=False,
@@ -119,7 +115,6 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         muxer="matroska",
         demuxer="matroska",
         ending=".mkv",
-        media_type="video/x-matroska",
         sound=_MP4_SOUND | _MKV_PCM | {"vorbis", "mp2", "mp1", "dts", "truehd", "mlp", "wavpack"},
         text=frozenset(
             {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}
