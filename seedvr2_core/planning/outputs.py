@@ -81,12 +81,12 @@ def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
     """
     codec = _codec(video, options)
     spec = CODECS[codec]
-    most = max(spec.pix_fmts)
-    if video.color.is_wide and most < WIDE_BITS:
-        deep = [name for name, other in CODECS.items() if max(other.pix_fmts) >= WIDE_BITS]
+    if video.color.is_wide and not _holds_wide(spec):
+        able = [name for name, other in CODECS.items() if _holds_wide(other)]
         raise PlanError(
-            f"the source is {_kind(video)}, and codec {codec} writes {most} bits a sample, which "
-            f"shows steps in it; choose codec {' or '.join(deep)}, or leave codec at auto"
+            f"the source is {_kind(video)}, which codec {codec} cannot hold: it takes "
+            f"{WIDE_BITS} bits a sample and the tags of BT.2020; choose codec "
+            f"{' or '.join(able)}, or leave codec at auto"
         )
     bits, pix_fmt = _pixels(spec, max(_wanted_bits(video), _least_bits(spec)), options.crf)
     container, note = _container(video, codec, options)
@@ -145,6 +145,11 @@ def _codec(video: VideoInfo, options: Options) -> str:
     if options.container in (AUTO, *CODECS[usual].containers):
         return usual
     return next(name for name, spec in CODECS.items() if options.container in spec.containers)
+
+
+def _holds_wide(spec: CodecSpec) -> bool:
+    """Whether a codec can hold HDR and the colours of BT.2020."""
+    return spec.wide and max(spec.pix_fmts) >= WIDE_BITS
 
 
 def _wanted_bits(video: VideoInfo) -> int:

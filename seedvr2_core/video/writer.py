@@ -111,7 +111,7 @@ class SegmentWriter:
             canvas.to_ndarray()[:] = rgb
         else:
             to_shifted(rgb, self._shifted_bits, canvas.to_ndarray())
-        return self._reformatter.reformat(
+        picture = self._reformatter.reformat(
             canvas,
             format=settings.pix_fmt,
             src_color_range=ColorRange.JPEG,
@@ -120,6 +120,10 @@ class SegmentWriter:
             interpolation=FROM_RGB,
             threads=1,
         )
+        if ENCODERS[settings.codec].reads_tags:
+            picture.color_primaries = settings.color.primaries
+            picture.color_trc = settings.color.transfer
+        return picture
 
     def _encode(self, picture: VideoFrame | None) -> None:
         """Encode and write what comes out; None drains the encoder."""

@@ -8,16 +8,18 @@ from pathlib import Path
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
+from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.carry.attached import attach_all
 from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets
+from seedvr2_core.video.carry.text import TEXTS, TextConverter
 from seedvr2_core.video.carry.transcoder import Transcoder
 from seedvr2_core.video.carry.trial import TrialResult
 from seedvr2_core.video.carry.way import AS_AAC, CarryWay
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
-Carrier = Copier | Transcoder
+Carrier = Copier | TextConverter | Transcoder
 
 _NOT_TRIED = TrialResult()
 
@@ -99,6 +101,9 @@ def _carrier(
         return None
     if trial.copies:
         return Copier(output, template, zero=zero, name=name, refused=trial.refused)
+    if isinstance(template, SubtitleStream) and stream.codec in TEXTS:
+        codec = way.container.plain_text
+        return TextConverter(output, template, codec=codec, zero=zero, name=name)
     if isinstance(template, AudioStream):
         sound = _widest(trial.formats)
         for target in targets(sound):

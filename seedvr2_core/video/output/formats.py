@@ -32,6 +32,8 @@ class CodecSpec:
     """Of an output frame at CRF 18, a guess until a segment is finished."""
     libav_name: str = ""
     """FFmpeg's name, where it is another one."""
+    wide: bool = True
+    """Whether it can say that its colours are those of BT.2020."""
     segments: str = "mp4"
     """FFmpeg's muxer of its segments."""
 
@@ -58,6 +60,55 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=6.0,
         bits_per_pixel=0.12,
     ),
+    "av1": CodecSpec(
+        label="AV1 (8 or 10 bits)",
+        pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
+        full_chroma={},
+        containers=("mp4", "mkv"),
+        by_quality=True,
+        by_preset=True,
+        slowness=1.5,
+        bits_per_pixel=0.12,
+    ),
+    "prores": CodecSpec(
+        label="ProRes 422 HQ, or 4444 from quality 90 on",
+        pix_fmts={10: "yuv422p10le"},
+        full_chroma={10: "yuv444p10le"},
+        containers=("mov", "mkv"),
+        by_quality=False,
+        by_preset=False,
+        slowness=1.5,
+        bits_per_pixel=4.5,
+        segments="mov",
+    ),
+    "dnxhr": CodecSpec(
+        label="DNxHR HQ (8 bits) or HQX, or 444 from quality 90 on",
+        pix_fmts={8: "yuv422p", 10: "yuv422p10le"},
+        full_chroma={10: "yuv444p10le"},
+        containers=("mov",),
+        by_quality=False,
+        by_preset=False,
+        slowness=0.5,
+        bits_per_pixel=4.0,
+        libav_name="dnxhd",
+        wide=False,  # libav's encoder always writes BT.709 into the header
+        segments="mov",
+    ),
+    "ffv1": CodecSpec(
+        label="FFV1 (lossless, 4:4:4)",
+        pix_fmts={
+            8: "yuv444p",
+            10: "yuv444p10le",
+            12: "yuv444p12le",
+            16: "yuv444p16le",
+        },
+        full_chroma={},
+        containers=("mkv",),
+        by_quality=False,
+        by_preset=False,
+        slowness=1.5,
+        bits_per_pixel=6.0,
+    ),
 }
 """Name in requests -> codec."""
 
@@ -77,6 +128,8 @@ class ContainerSpec:
     """Codecs of sound that it holds and players read; other sound is encoded anew."""
     text: frozenset[str]
     """Codecs of subtitles that it holds."""
+    plain_text: str
+    """What other subtitles become that are text."""
     attachments: bool
     """Whether it holds fonts and pictures beside the streams."""
     has_index: bool
@@ -99,6 +152,7 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         ending=".mp4",
         sound=_MP4_SOUND,
         text=frozenset({"mov_text"}),
+        plain_text="mov_text",
         attachments=False,
         has_index=True,
     ),
@@ -108,6 +162,7 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         ending=".mov",
         sound=frozenset({"aac", "mp3", "ac3", "eac3", "alac"}) | _PCM,
         text=frozenset({"mov_text"}),
+        plain_text="mov_text",
         attachments=False,
         has_index=True,
     ),
@@ -118,8 +173,9 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         sound=_MP4_SOUND | _MKV_PCM | {"vorbis", "mp2", "mp1", "dts", "truehd", "mlp", "wavpack"},
         text=frozenset(
             {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}
-            | {"mov_text", "text"}
+            | {"text"}
         ),
+        plain_text="subrip",
         attachments=True,
         has_index=False,
         clock=1000,

@@ -66,6 +66,21 @@ def x265_hdr(hdr: HdrMetadata | None) -> dict[str, object]:
     return told
 
 
+def svtav1_hdr(hdr: HdrMetadata | None) -> dict[str, object]:
+    """The same for SVT-AV1, which takes units of 1 and cd/m2."""
+    told: dict[str, object] = {}
+    if hdr is not None and hdr.mastering:
+        points = [value / _CHROMATICITY_UNITS for value in hdr.mastering[:8]]
+        red, green, blue, white = (
+            f"({x:.5f},{y:.5f})" for x, y in zip(points[::2], points[1::2], strict=True)
+        )
+        high, low = (value / _LUMINANCE_UNITS for value in hdr.mastering[8:])
+        told["mastering-display"] = f"G{green}B{blue}R{red}WP{white}L({high:.4f},{low:.4f})"
+    if hdr is not None and hdr.light_level:
+        told["content-light"] = "{},{}".format(*hdr.light_level)
+    return told
+
+
 def _points(mastering: tuple[int, ...]) -> list[str]:
     return [f"({mastering[i]},{mastering[i + 1]})" for i in range(0, 8, 2)]
 
