@@ -97,7 +97,7 @@ def upscale(
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
         color_correction: how the colours are brought back to those of the source.
-        codec: codec of the result; auto is h264 for 8-bit SDR and hevc for all else.
+        codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
         container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
         audio: keep copies the sound, aac encodes it anew, none leaves it out.

@@ -51,7 +51,8 @@ ColorCorrection = Annotated[
 Codec = Annotated[
     str,
     typer.Option(
-        help="h264 (8 bits), hevc, or auto: h264 for 8-bit SDR, hevc (10 bits) for all else."
+        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), or auto: h264 for 8-bit "
+        "SDR, hevc (10 bits) for all else."
     ),
 ]
 Container = Annotated[

@@ -129,7 +129,7 @@ class _RefusedStreamError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _Attempt:
     """What one attempt has written."""
 
     notes: list[str]
@@ -137,7 +137,7 @@ class _Written:
     """The streams beside the video, in the order of the file."""
 
 
-def _write(job: "_Joining") -> _Written:
+def _write(job: "_Joining") -> _Attempt:
     """Write the file with all that can be carried over.
 
     Each stream was tried alone, so hardly anything is refused here; what is costs that stream. What
@@ -148,7 +148,7 @@ def _write(job: "_Joining") -> _Written:
     while True:
         try:
             written = _write_once(job, left_out)
-            return _Written([*left_out.values(), *written.notes], written.others)
+            return _Attempt([*left_out.values(), *written.notes], written.others)
         except _RefusedStreamError as refused:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
             told = f"{stream_name(stream)} is not carried over: {name} refuses it beside the video"
@@ -159,10 +159,10 @@ def _write(job: "_Joining") -> _Written:
             _log.info("the video is written alone", exc_info=True)
             break
     told = f"neither other streams nor chapters are carried over: {name} refuses them together"
-    return _Written([told, *_write_once(job, {}, alone=True).notes], [])
+    return _Attempt([told, *_write_once(job, {}, alone=True).notes], [])
 
 
-def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Written:
+def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Attempt:
     """Write the file, with room for the index at its front if that is worth it."""
     reserved = index_room(job.info, job.way.container, job.num_bytes())
     if reserved:
@@ -194,7 +194,7 @@ class _Joining:
 
     def write(
         self, *, left_out: Collection[int] = (), alone: bool = False, reserved: int = 0
-    ) -> _Written:
+    ) -> _Attempt:
         """Write the file.
 
         Args:
@@ -233,7 +233,7 @@ class _Joining:
             losses = unsaid_losses(self.source, source, self.info, carried.attached)
         carriers = carried.carriers.values()
         told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
-        return _Written(told, written)
+        return _Attempt(told, written)
 
     def _mux(
         self,

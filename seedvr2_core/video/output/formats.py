@@ -57,8 +57,8 @@ CODECS: Mapping[str, CodecSpec] = {
         containers=("mp4", "mov", "mkv"),
         by_quality=True,
         by_preset=True,
-        slowness=6.0,
-        bits_per_pixel=0.12,
+        slowness=3.0,
+        bits_per_pixel=0.15,
     ),
     "av1": CodecSpec(
         label="AV1 (8 or 10 bits)",
@@ -67,8 +67,8 @@ CODECS: Mapping[str, CodecSpec] = {
         containers=("mp4", "mkv"),
         by_quality=True,
         by_preset=True,
-        slowness=1.5,
-        bits_per_pixel=0.12,
+        slowness=1.2,
+        bits_per_pixel=0.15,
     ),
     "prores": CodecSpec(
         label="ProRes 422 HQ, or 4444 from quality 90 on",
@@ -77,8 +77,8 @@ CODECS: Mapping[str, CodecSpec] = {
         containers=("mov", "mkv"),
         by_quality=False,
         by_preset=False,
-        slowness=1.5,
-        bits_per_pixel=4.5,
+        slowness=2.2,
+        bits_per_pixel=4.2,
         segments="mov",
     ),
     "dnxhr": CodecSpec(
@@ -88,8 +88,8 @@ CODECS: Mapping[str, CodecSpec] = {
         containers=("mov",),
         by_quality=False,
         by_preset=False,
-        slowness=0.5,
-        bits_per_pixel=4.0,
+        slowness=0.3,
+        bits_per_pixel=3.6,
         libav_name="dnxhd",
         wide=False,  # libav's encoder always writes BT.709 into the header
         segments="mov",
@@ -106,8 +106,8 @@ CODECS: Mapping[str, CodecSpec] = {
         containers=("mkv",),
         by_quality=False,
         by_preset=False,
-        slowness=1.5,
-        bits_per_pixel=6.0,
+        slowness=0.7,
+        bits_per_pixel=5.5,
     ),
 }
 """Name in requests -> codec."""
