@@ -23,7 +23,8 @@ SeedVR2Error
 ├── ServiceError                          a server that is needed is away or refuses
 ├── ChildFailedError                      the child process ended by itself
 ├── StalledError (TimeoutError)           the child gave no sign of life for its stall limit
-└── DeadlineError (TimeoutError)          a segment or job limit was passed
+├── DeadlineError (TimeoutError)          a segment or job limit was passed
+└── StoppedByCallerError                  the program that called us has asked us to stop
 
 A message says what is wrong, what was got, what was expected and what to do. `permanent` tells the
 retry policy that trying again cannot help; `user_mistake` makes the command end with exit code 2.
@@ -155,5 +156,11 @@ class StalledError(SeedVR2Error, TimeoutError):
 
 class DeadlineError(SeedVR2Error, TimeoutError):
     """A segment or job limit was passed."""
+
+    permanent = True
+
+
+class StoppedByCallerError(SeedVR2Error):
+    """The program that called us has asked us to stop; finished segments are kept."""
 
     permanent = True

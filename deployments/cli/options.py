@@ -7,7 +7,7 @@ import typer
 
 from deployments.cli.words import absolute
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.video.output.formats import CONTAINERS
+from seedvr2_core.video.output.formats import container_of
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
@@ -103,9 +103,8 @@ def container_for(container: str, output: Path | None) -> str:
     Raises:
         InvalidRequestError: the two do not agree.
     """
-    endings = {spec.ending: name for name, spec in CONTAINERS.items()}
-    meant = endings.get(output.suffix.lower()) if output is not None else None
-    if meant is None or meant == container:
+    meant = container_of(output) if output is not None else ""
+    if meant in ("", container):
         return container  # an ending that we do not write is refused with the file
     if container != "auto":
         raise InvalidRequestError(

@@ -13,10 +13,10 @@ from deployments.cli.words import absolute, amount, duration
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.files.place import try_writing
 from seedvr2_core.files.space import check_room
+from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult
 from tasks.settings import Settings
-from tasks.storage.one_file import OutputFile, check_output_file
 from tasks.storage.open import stored_as
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedvr2_core.child.memory import unbounded_memory
+from seedvr2_core.child.progress import Events
 from seedvr2_core.child.protocol import (
     CutsFound,
     Emitter,
@@ -100,7 +101,7 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
     return Idle()
 
 
-def join(request: Join, emitter: Emitter) -> Joined:
+def join(request: Join, emitter: Events) -> Joined:
     """Join the finished segments of a job and carry the source's other streams over."""
     from seedvr2_core.files.space import check_room, full_disk_told
     from seedvr2_core.job.sidecar import finished_sizes

@@ -6,6 +6,7 @@ the encoders are told stands in `encoders.py`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from seedvr2_core.video.info import EncoderSettings
 
@@ -183,6 +184,12 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
 }
 """Name in requests -> container."""
 OUTPUT_ENDINGS = tuple(spec.ending for spec in CONTAINERS.values())
+
+
+def container_of(path: Path) -> str:
+    """The container that a file's ending promises; "" if it is none that we write."""
+    named = {spec.ending: name for name, spec in CONTAINERS.items()}
+    return named.get(path.suffix.lower(), "")
 
 
 def depth_of(settings: EncoderSettings) -> int:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.errors import DeadlineError, SeedVR2Error, StalledError
 from seedvr2_core.files import write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.plan import FrameSeconds
-from tasks.child import session
+from tasks.child import pace, session
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
 from tasks.run.record import JobProgress, shown_to
@@ -155,6 +156,20 @@ def test_a_slow_job_goes_on_as_long_as_it_gets_ahead(
     assert (shown[0], shown[-1]) == (0, 300)
     left = [told.seconds_left for told in audience.progress if told.phase in ("restore", "encode")]
     assert None not in left
+
+
+def test_standing_still_is_counted_from_the_last_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of many short pieces takes far longer than its limit, which is that of a piece."""
+    now = 0.0
+    monkeypatch.setattr(pace, "awake_seconds", lambda: now)
+    plan: Plan = build_plan(make_info(), "a", make_options(segment_seconds=0.5))
+    watched = pace.Pace(plan, pending_frames=300)
+    for done in range(1, 301):
+        now += 1.0
+        watched.note(Progressed(restored=done, work=float(done), encoded=done))
+        assert watched.stands_still(5.0) is None, done
+    now += 1000.0
+    assert watched.stands_still(5.0) == 1000.0
 
 
 def test_a_child_that_beats_and_never_gets_ahead_is_ended(child_is: Script, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from seedvr2_core.errors import ResourceError
 from seedvr2_core.files import write_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.output_file import OutputFile
 from seedvr2_core.planning.build import build_plan
 from tasks.job import find_finished, finish, make_room
 from tasks.schemas import (
@@ -22,7 +23,6 @@ from tasks.schemas import (
 )
 from tasks.settings import get_settings
 from tasks.storage import open_storage
-from tasks.storage.one_file import OutputFile
 from tasks.storage.open import stored_as
 from tests.kits.factories import make_info, make_options
 from tests.kits.processes import mounted
