@@ -37,7 +37,7 @@ from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, str
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
 from seedvr2_core.video.carry.way import CarryWay
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
-from seedvr2_core.video.output.encoders import ENCODERS
+from seedvr2_core.video.output.encoders import tag_of
 from seedvr2_core.video.output.file import (
     IndexRoomError,
     finish_output,
@@ -277,8 +277,10 @@ class _Joining:
         with open_segment(self.segments[0].path) as first:
             video = container.add_stream_from_template(first.streams.video[0], opaque=True)
         video.time_base = Fraction(*self.settings.time_base)
-        if (tag := ENCODERS[self.settings.codec].tag) and self.way.container.has_index:
-            video.codec_context.codec_tag = tag  # that of the template is forgotten
+        # The template's tag is forgotten; of ProRes it also says which of its kinds this is.
+        tag = tag_of(self.settings)
+        if tag and (self.way.container.has_index or self.settings.codec == "prores"):
+            video.codec_context.codec_tag = tag
         return video
 
     def _video_packets(self, video: VideoStream) -> "Iterator[tuple[Fraction, Packet]]":

@@ -20,9 +20,9 @@ from seedvr2_core.video.output.hdr import svtav1_hdr, x265_hdr
 from seedvr2_core.video.picture.color import sws_range
 
 _SVTAV1_PRESETS: Mapping[str, str] = {
-    "ultrafast": "12",
-    "superfast": "11",
-    "veryfast": "10",
+    "ultrafast": "10",
+    "superfast": "10",
+    "veryfast": "9",
     "faster": "9",
     "fast": "8",
     "medium": "7",
@@ -30,6 +30,9 @@ _SVTAV1_PRESETS: Mapping[str, str] = {
     "slower": "4",
     "veryslow": "3",
 }
+"""Its faster ones are for tests of tools, says SVT-AV1; one of them made pictures that nobody can
+decode."""
+_LEAST_AV1_CRF = 4
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
 
@@ -43,6 +46,8 @@ class EncoderSpec:
     options: Callable[[EncoderSettings], dict[str, str]]
     tag: str = ""
     """Of the samples in mp4; "" for libav's own choice."""
+    full_chroma_tag: str = ""
+    """The same where the colours have full resolution."""
     reads_tags: bool = False
     """It takes the colour tags from each picture."""
     all_keys: bool = False
@@ -83,7 +88,11 @@ def _x265(settings: EncoderSettings) -> dict[str, str]:
 
 
 def _svtav1(settings: EncoderSettings) -> dict[str, str]:
-    svtav1: dict[str, object] = {"irefresh-type": 2, "lp": 4, "scd": 0}
+    svtav1: dict[str, object] = {
+        "irefresh-type": 2,
+        "lp": 4,
+        "chroma-sample-position": "left",  # where the writer puts it
+    }
     return {
         "preset": _SVTAV1_PRESETS[settings.preset],
         "crf": str(_av1_crf(settings.crf)),
@@ -97,7 +106,11 @@ def _av1_crf(crf: int) -> int:
     Measured on a clip (50 frames, VMAF and PSNR of the luma): 18 is as good as 16 there, and 28 as
     49.
     """
-    return max(1, round(16 * crf / 18)) if crf <= 18 else min(63, round(16 + 3.3 * (crf - 18)))
+    return (
+        max(_LEAST_AV1_CRF, round(16 * crf / 18))
+        if crf <= 18
+        else min(63, round(16 + 3.3 * (crf - 18)))
+    )
 
 
 def _prores(settings: EncoderSettings) -> dict[str, str]:
@@ -119,12 +132,25 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     # QuickTime and Safari play HEVC only with the tag hvc1.
     "hevc": EncoderSpec(name="libx265", options=_x265, tag="hvc1", reorder=2),
     "av1": EncoderSpec(name="libsvtav1", options=_svtav1),
-    "prores": EncoderSpec(name="prores_ks", options=_prores, reads_tags=True, all_keys=True),
+    "prores": EncoderSpec(
+        name="prores_ks",
+        options=_prores,
+        tag="apch",
+        full_chroma_tag="ap4h",
+        reads_tags=True,
+        all_keys=True,
+    ),
     "dnxhr": EncoderSpec(name="dnxhd", options=_dnxhr, all_keys=True),
     "ffv1": EncoderSpec(name="ffv1", options=_ffv1, all_keys=True),
 }
 """The codecs of `formats.CODECS`. x265 takes the CRF of x264: measured on two clips (60 frames,
 preset medium, CRF 18), the PSNR of the luma differs by less than 0.1 dB."""
+
+
+def tag_of(settings: EncoderSettings) -> str:
+    """The tag of the samples in mp4; "" where it is left to libav."""
+    spec = ENCODERS[settings.codec]
+    return spec.full_chroma_tag or spec.tag if "444" in settings.pix_fmt else spec.tag
 
 
 def add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
@@ -152,6 +178,6 @@ def add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoS
     context.colorspace = settings.color.matrix
     context.color_primaries = settings.color.primaries
     context.color_trc = settings.color.transfer
-    if spec.tag:
-        context.codec_tag = spec.tag
+    if tag := tag_of(settings):
+        context.codec_tag = tag
     return stream

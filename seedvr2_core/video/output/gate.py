@@ -20,7 +20,7 @@ from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.video._container import codec_name, time_base_of
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import EncoderSettings, HdrMetadata, VideoInfo
-from seedvr2_core.video.output.encoders import ENCODERS
+from seedvr2_core.video.output.encoders import tag_of
 from seedvr2_core.video.output.formats import CODECS, ContainerSpec
 from seedvr2_core.video.output.hdr import hdr_of
 from seedvr2_core.video.picture.beside import side_data
@@ -181,7 +181,7 @@ def _check_picture(
     except (av.error.FFmpegError, StopIteration) as error:
         raise SegmentError(f"{path.name}: its first picture cannot be decoded") from error
     tags, color = frame_tags(first), settings.color
-    wanted_tag = ENCODERS[settings.codec].tag if expected.container.has_index else ""
+    wanted_tag = tag_of(settings) if expected.container.has_index else ""
     for what, got, want in (
         ("codec", codec_name(stream), CODECS[settings.codec].libav_name or settings.codec),
         ("kind of samples", stream.codec_context.codec_tag if wanted_tag else "", wanted_tag),

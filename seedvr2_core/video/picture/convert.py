@@ -60,8 +60,9 @@ class Converter:
             picture,
             width=width,
             height=height,
-            # gbrp: the same values as rgb24 in a third of the time, by swscale's vector code.
-            format="rgb48le" if deep else "gbrp",
+            # Planes: the same values as rgb24 in a third of the time, by swscale's vector code. And
+            # rgb48le of 4:2:0 with full chroma is broken there: strong colours overflow.
+            format="gbrp16le" if deep else "gbrp",
             src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
             src_color_range=sws_range(full),
             dst_color_range=ColorRange.JPEG,

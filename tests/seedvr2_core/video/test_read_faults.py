@@ -219,7 +219,7 @@ def test_a_large_output_is_written_once_with_its_index_in_front(
 
     monkeypatch.setattr(FileReader, "__init__", count)
     job.join()
-    assert opened.count("out.mp4") == 1, "read by the check alone"
+    assert opened.count("out.mp4") == 2, "read by the check alone: its index, its first picture"
     assert boxes(job.output)[:2] == ["ftyp", "moov"]
     reserved = probe_video(job.output)
     assert (reserved.pts, reserved.streams) == (moved.pts, moved.streams)
@@ -231,6 +231,6 @@ def test_an_index_that_does_not_fit_is_no_reason_to_leave_the_sound_out(
     job = Job(clip("plain.mp4"), tmp_path)
     job.join()
     usual = job.output.read_bytes()
-    monkeypatch.setattr(join, "index_room", lambda info, num_bytes: 500)
+    monkeypatch.setattr(join, "index_room", lambda info, container, num_bytes: 500)
     job.join()
     assert job.output.read_bytes() == usual
