@@ -32,7 +32,7 @@ _SVTAV1_PRESETS: Mapping[str, str] = {
 }
 """Its faster ones are for tests of tools, says SVT-AV1; one of them made pictures that nobody can
 decode."""
-_LEAST_AV1_CRF = 4
+_LEAST_AV1_CRF, _MOST_AV1_CRF = 4, 63
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
 

@@ -15,8 +15,6 @@ from seedvr2_core.video.info import EncoderSettings
 class CodecSpec:
     """A codec that an output can have."""
 
-    label: str
-    """For people."""
     pix_fmts: Mapping[int, str]
     """Bits a sample -> FFmpeg's pixel format, fewest bits first."""
     full_chroma: Mapping[int, str]
@@ -39,11 +37,9 @@ class CodecSpec:
     """FFmpeg's muxer of its segments."""
 
 
-H264_MAX_BITS = 8
 CODECS: Mapping[str, CodecSpec] = {
     "h264": CodecSpec(
-        label="H.264 High (8 bits)",
-        pix_fmts={H264_MAX_BITS: "yuv420p"},
+        pix_fmts={8: "yuv420p"},
         full_chroma={},
         containers=("mp4", "mov", "mkv"),
         by_quality=True,
@@ -52,7 +48,6 @@ CODECS: Mapping[str, CodecSpec] = {
         bits_per_pixel=0.15,
     ),
     "hevc": CodecSpec(
-        label="HEVC Main (8 bits) or Main10",
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
         full_chroma={},
         containers=("mp4", "mov", "mkv"),
@@ -62,7 +57,6 @@ CODECS: Mapping[str, CodecSpec] = {
         bits_per_pixel=0.15,
     ),
     "av1": CodecSpec(
-        label="AV1 (8 or 10 bits)",
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
         full_chroma={},
         containers=("mp4", "mkv"),
@@ -72,7 +66,6 @@ CODECS: Mapping[str, CodecSpec] = {
         bits_per_pixel=0.15,
     ),
     "prores": CodecSpec(
-        label="ProRes 422 HQ, or 4444 from quality 90 on",
         pix_fmts={10: "yuv422p10le"},
         full_chroma={10: "yuv444p10le"},
         containers=("mov", "mkv"),
@@ -83,7 +76,6 @@ CODECS: Mapping[str, CodecSpec] = {
         segments="mov",
     ),
     "dnxhr": CodecSpec(
-        label="DNxHR HQ (8 bits) or HQX, or 444 from quality 90 on",
         pix_fmts={8: "yuv422p", 10: "yuv422p10le"},
         full_chroma={10: "yuv444p10le"},
         containers=("mov",),
@@ -96,7 +88,6 @@ CODECS: Mapping[str, CodecSpec] = {
         segments="mov",
     ),
     "ffv1": CodecSpec(
-        label="FFV1 (lossless, 4:4:4)",
         pix_fmts={
             8: "yuv444p",
             10: "yuv444p10le",

@@ -26,9 +26,17 @@ from seedvr2_core.video.output.hdr import hdr_of
 from seedvr2_core.video.picture.beside import side_data
 from seedvr2_core.video.picture.facts import frame_tags
 
-_LATE_SECONDS = Fraction(1, 4)
-"""By how much the end of a sound or text track may differ: muxers fill up and round its last
-packets."""
+_LATE_SECONDS = Fraction(1, 10)
+"""By how much the last packet of a track may be moved: packets that overlap are put in order."""
+_CONTAINER_TICKS = 1_000_000
+"""A second of a container's duration."""
+_SHORT_SECONDS = 0.01
+"""Rounding of the duration, and how far Matroska's milliseconds may be off."""
+_COUNTED = frozenset({"aac", "opus", "vorbis", "alac", "flac"})
+"""Codecs whose packets are read as they were written. Others are divided anew: PCM, E-AC-3."""
+_LUMINANCE_STEPS = 20
+"""By how much the highest luminance may differ, in units of 1/10000 cd/m2: AV1 has steps of 1/256.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,8 +46,8 @@ class ExpectedStream:
     kind: str
     codec: str
     num_packets: int = 0
-    end: Fraction = Fraction(0)
-    """Seconds."""
+    last: Fraction = Fraction(0)
+    """When the last packet begins, in seconds."""
 
     def add(self, packet: Packet) -> None:
         """Count a packet that is written; encoders end with one that is empty."""
@@ -47,8 +55,7 @@ class ExpectedStream:
             return
         self.num_packets += 1
         if packet.pts is not None:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            self.end = max(self.end, end)
+            self.last = max(self.last, packet.pts * packet.time_base)
 
 
 def expected_of(stream: Stream) -> ExpectedStream:
@@ -65,11 +72,6 @@ class Expected:
     container: ContainerSpec
     others: Sequence[ExpectedStream] = ()
     """In the order of the file."""
-
-    @property
-    def hdr(self) -> HdrMetadata | None:
-        """What must be told beside the pictures."""
-        return self.settings.hdr
 
 
 def check_joined(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
@@ -111,8 +113,20 @@ def _check_packets(path: Path, container: InputContainer, expected: Expected) ->
         else:
             found[packet.stream_index].add(packet)
     clock.finish()
+    _check_duration(path, container, expected)
     for got, want in zip(found.values(), expected.others, strict=True):
         _check_stream(path, got, want)
+
+
+def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
+    """How long the file says it is: not shorter than the video, and no longer if that is alone."""
+    info = expected.info
+    wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
+    if container.duration is None:
+        raise _wrong(path, "duration", "unknown", f"{wanted:.3f} s")
+    told = ((container.start_time or 0) + container.duration) / _CONTAINER_TICKS
+    if told < wanted - _SHORT_SECONDS or (not expected.others and told > wanted + _SHORT_SECONDS):
+        raise _wrong(path, "end of the file", f"{told:.3f} s", f"{wanted:.3f} s")
 
 
 class _ShownTimes:
@@ -124,7 +138,6 @@ class _ShownTimes:
         self._exact = expected.container.clock is None
         self._shown: list[Fraction] = []
         self._last_dts: int | None = None
-        self._end = Fraction(0)
 
     def add(self, packet: Packet) -> None:
         """Check a packet's decode time, note when it is shown."""
@@ -136,7 +149,6 @@ class _ShownTimes:
         self._last_dts = dts
         if not packet.is_discard:
             self._shown.append(pts * self._base)
-            self._end = max(self._end, (pts + (packet.duration or 0)) * self._base)
 
     def _is_in_order(self, pts: int, dts: int | None) -> bool:
         return dts is not None and dts <= pts and (self._last_dts is None or dts > self._last_dts)
@@ -144,7 +156,9 @@ class _ShownTimes:
     def finish(self) -> None:
         """Compare all times with the plan's."""
         info, unit = self._expected.info, Fraction(*self._expected.info.time_base)
-        wanted = [pts * unit for pts in info.pts]
+        # Matroska has no time before 0; there all streams begin so much later.
+        shift = Fraction(0) if self._exact else max(Fraction(0), -info.pts[0] * unit)
+        wanted = [pts * unit + shift for pts in info.pts]
         shown = sorted(self._shown)
         if len(shown) != len(wanted):
             raise _wrong(self._path, "frames", len(shown), len(wanted))
@@ -152,23 +166,18 @@ class _ShownTimes:
         for index, (got, want) in enumerate(zip(shown, wanted, strict=True)):
             if abs(got - want) > most:
                 raise _wrong(self._path, f"time of frame {index}", f"{got} s", f"{want} s")
-        end = wanted[-1] + info.last_duration * unit
-        if self._exact and self._end != end:
-            raise _wrong(self._path, "end of the last frame", f"{self._end} s", f"{end} s")
 
 
 def _check_stream(path: Path, got: ExpectedStream, want: ExpectedStream) -> None:
-    """Packets and end of another stream.
-
-    mp4 writes empty texts of its own between subtitles, and PCM is divided anew when it is read.
-    """
-    counted = want.kind == "audio" and not want.codec.startswith("pcm")
-    if counted and got.num_packets != want.num_packets:
+    """Packets of a track of sound. Text is written by muxers in pieces of their own."""
+    if want.codec not in _COUNTED or want.kind != "audio":
+        return
+    if got.num_packets != want.num_packets:
         what = f"packets of the {got.codec} track"
         raise _wrong(path, what, got.num_packets, want.num_packets)
-    if want.num_packets and abs(got.end - want.end) > _LATE_SECONDS:
-        what = f"end of the {got.codec} track"
-        raise _wrong(path, what, f"{float(got.end):.3f} s", f"{float(want.end):.3f} s")
+    if abs(got.last - want.last) > _LATE_SECONDS:
+        what = f"last packet of the {got.codec} track"
+        raise _wrong(path, what, f"{float(got.last):.3f} s", f"{float(want.last):.3f} s")
 
 
 def _check_picture(
@@ -191,11 +200,24 @@ def _check_picture(
         ("colour primaries", tags.primaries, color.primaries),
         ("colour transfer", tags.transfer, color.transfer),
         ("full range", tags.range == _FULL, color.full_range),
-        ("HDR metadata", hdr_of(side_data(first)), expected.hdr),
     ):
         if got != want:
             raise _wrong(path, what, got, want)
+    if not _is_same(found := hdr_of(side_data(first)), settings.hdr):
+        raise _wrong(path, "HDR metadata", found, settings.hdr)
+
+
+def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
+    """Whether HDR metadata is the same, but for what a codec rounds."""
+    if got is None or want is None or not got.mastering or not want.mastering:
+        return got == want
+    off = [abs(a - b) for a, b in zip(got.mastering, want.mastering, strict=True)]
+    return got.light_level == want.light_level and all(
+        step <= (_LUMINANCE_STEPS if i == _HIGHEST_LUMINANCE else 1) for i, step in enumerate(off)
+    )
 
 
 _FULL = 2
 """FFmpeg's number of full range."""
+_HIGHEST_LUMINANCE = 8
+"""Its place in `HdrMetadata.mastering`."""
