@@ -190,12 +190,13 @@ def _check_picture(
     except (av.error.FFmpegError, StopIteration) as error:
         raise SegmentError(f"{path.name}: its first picture cannot be decoded") from error
     tags, color = frame_tags(first), settings.color
+    pix_fmt = _READ_AS.get((settings.codec, settings.pix_fmt), settings.pix_fmt)
     wanted_tag = tag_of(settings) if expected.container.has_index else ""
     for what, got, want in (
         ("codec", codec_name(stream), CODECS[settings.codec].libav_name or settings.codec),
         ("kind of samples", stream.codec_context.codec_tag if wanted_tag else "", wanted_tag),
         ("size", (first.width, first.height), (settings.width, settings.height)),
-        ("pixel format", first.format.name.replace("yuvj", "yuv"), settings.pix_fmt),
+        ("pixel format", first.format.name.replace("yuvj", "yuv"), pix_fmt),
         ("colour matrix", tags.matrix, color.matrix),
         ("colour primaries", tags.primaries, color.primaries),
         ("colour transfer", tags.transfer, color.transfer),
@@ -219,5 +220,7 @@ def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
 
 _FULL = 2
 """FFmpeg's number of full range."""
+_READ_AS = {("prores", "yuv444p10le"): "yuv444p12le"}
+"""Codec and pixel format -> what a decoder makes of it, where that is another one."""
 _HIGHEST_LUMINANCE = 8
 """Its place in `HdrMetadata.mastering`."""
