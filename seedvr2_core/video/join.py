@@ -51,6 +51,9 @@ from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)
 
+_NOTED_DELAY = frozenset({"opus"})
+"""Codecs of sound whose samples before the start Matroska has a place for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinResult:
@@ -250,9 +253,9 @@ class _Joining:
         )
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
-            if owner is not None and self._is_before_start(packet):
-                continue
             if owner is not None:
+                if self._is_before_start(packet, written[packet.stream_index].codec):
+                    continue
                 written[packet.stream_index].add(packet)
             try:
                 container.mux(packet)
@@ -262,13 +265,15 @@ class _Joining:
                 raise _RefusedStreamError(owner) from error
         return list(written.values())
 
-    def _is_before_start(self, packet: Packet) -> bool:
+    def _is_before_start(self, packet: Packet, codec: str) -> bool:
         """Whether a packet lies before time 0 where the container has no edit list to hide it.
 
         Encoders of sound begin with some samples that nobody hears. Kept, all streams would begin
-        later by them.
+        later by them. Of Opus, Matroska notes how many these are.
         """
-        return self.way.container.clock is not None and packet.pts is not None and packet.pts < 0
+        if self.way.container.clock is None or codec in _NOTED_DELAY or packet.pts is None:
+            return False
+        return packet.pts < 0
 
     def _on_bytes(self, done: int, total: int) -> None:
         self.beat("join", done, total)

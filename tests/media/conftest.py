@@ -57,9 +57,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> GetSource:
     return get
 
 
-@pytest.fixture(autouse=True)
-def small_outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def small_outputs() -> Iterator[None]:
     """Plans for 720p have as many pixels as the sources, so that nothing is resized."""
-    monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": SIZE[0] * SIZE[1]})
-    with KeepTorch():
+    with pytest.MonkeyPatch.context() as monkeypatch, KeepTorch():
+        monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": SIZE[0] * SIZE[1]})
         yield
