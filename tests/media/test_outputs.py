@@ -68,6 +68,17 @@ def test_a_segment_of_one_frame(made: GetSource, tmp_path: Path, codec: str) -> 
     )
 
 
+@pytest.mark.parametrize("codec", [name for name, spec in CODECS.items() if spec.by_quality])
+def test_the_ends_of_the_scale(made: GetSource, tmp_path: Path, codec: str) -> None:
+    sizes: list[int] = []
+    for crf in (0, 51):
+        folder = tmp_path / str(crf)
+        folder.mkdir()
+        job = make_video(made("ntsc.mp4"), folder, codec=codec, crf=crf, segment_seconds=10)
+        sizes.append(job.output.stat().st_size)
+    assert sizes[0] > 4 * sizes[1]
+
+
 def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) -> None:
     for codec in ("hevc", "av1", "prores"):
         twice: list[bytes] = []

@@ -32,6 +32,8 @@ _SVTAV1_PRESETS: Mapping[str, str] = {
 }
 """Its faster ones are for tests of tools, says SVT-AV1; one of them made pictures that nobody can
 decode."""
+_LEAST_X264_CRF = 1
+"""With 0 it would be lossless, for which the profile High has no place."""
 _LEAST_AV1_CRF, _MOST_AV1_CRF = 4, 63
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
@@ -65,7 +67,7 @@ def _x264(settings: EncoderSettings) -> dict[str, str]:
     x264 = {"open-gop": 0, "stitchable": 1, "lookahead-threads": 1, "sliced-threads": 0}
     return {
         "preset": settings.preset,
-        "crf": str(settings.crf),
+        "crf": str(max(_LEAST_X264_CRF, settings.crf)),
         "profile": "high",
         "x264-params": _params(x264),
     }
