@@ -119,7 +119,12 @@ def _check_packets(path: Path, container: InputContainer, expected: Expected) ->
 
 
 def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
-    """How long the file says it is: not shorter than the video, and no longer if that is alone."""
+    """How long a Matroska file says it is: not shorter than the video, no longer if that is alone.
+
+    An mp4 says nothing of its own: what libav tells about one is made of the decode times.
+    """
+    if expected.container.clock is None:
+        return
     info = expected.info
     wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
     if container.duration is None:
