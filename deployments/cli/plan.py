@@ -24,7 +24,7 @@ class PlanSummary(BaseModel):
     duration_seconds: float
     width: int
     height: int
-    format: OutputFormat
+    format: OutputFormat = OutputFormat()
     engine: str
     device: str
     """This machine's device, or the card that --gpu names or that is assumed."""
