@@ -99,7 +99,7 @@ class Client:
         asked.failed += answer.is_error and answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
 
 
-class Site:
+class Stage:
     """A `seedvr2 serve` and the jobs that keep it at work."""
 
     def __init__(self, folder: Path, source: Path) -> None:
@@ -205,17 +205,17 @@ class Site:
 
 def measure(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
     """Let so many workers work for a while, and count what the logs say."""
-    site = Site(folder, source)
+    stage = Stage(folder, source)
     with ExitStack() as until_end:
-        until_end.callback(site.close)
+        until_end.callback(stage.close)
         for number in range(1, workers):
-            until_end.enter_context(site.worker(number))
-        client, jobs = site.client(), workers + options.queued
-        site.fill(jobs)
-        eventually(lambda: site.count("RUNNING") >= workers, f"{workers} jobs at work")
-        before = sum(map(len, site.logs().values()))
-        done, stopped = site.count("COMPLETED"), threading.Event()
-        filler = threading.Thread(target=keep_filled, args=(site, jobs, stopped))
+            until_end.enter_context(stage.worker(number))
+        client, jobs = stage.client(), workers + options.queued
+        stage.fill(jobs)
+        eventually(lambda: stage.count("RUNNING") >= workers, f"{workers} jobs at work")
+        before = sum(map(len, stage.logs().values()))
+        done, stopped = stage.count("COMPLETED"), threading.Event()
+        filler = threading.Thread(target=keep_filled, args=(stage, jobs, stopped))
         filler.start()
         end = time.monotonic() + options.seconds
         while (left := end - time.monotonic()) > 0:
@@ -224,10 +224,10 @@ def measure(folder: Path, source: Path, workers: int, options: Any) -> dict[str,
             time.sleep(max(0.0, min(left, 1.0 - (time.monotonic() - began))))
         stopped.set()
         filler.join()
-        logs = site.logs()
+        logs = stage.logs()
         lines = [line for log in logs.values() for line in log]
         if options.keep:
-            shutil.copytree(site.serve.work_dir / "logs", options.keep / f"{workers}")
+            shutil.copytree(stage.serve.work_dir / "logs", options.keep / f"{workers}")
         return {
             "workers": workers,
             "write": client.writes.told(),
@@ -238,17 +238,17 @@ def measure(folder: Path, source: Path, workers: int, options: Any) -> dict[str,
                 "all": round((len(lines) - before) * HALF_AN_HOUR / options.seconds),
                 "server": len(logs["server"]),
             },
-            "submits_503": site.refused,
-            "jobs_ended": site.count("COMPLETED") - done,
-            "jobs_lost": site.count("CRASHED", "FAILED"),
+            "submits_503": stage.refused,
+            "jobs_ended": stage.count("COMPLETED") - done,
+            "jobs_lost": stage.count("CRASHED", "FAILED"),
             "load": round(os.getloadavg()[0], 1),
         }
 
 
-def keep_filled(site: Site, jobs: int, stopped: threading.Event) -> None:
+def keep_filled(stage: Stage, jobs: int, stopped: threading.Event) -> None:
     """Submit a job for each that ends."""
     while not stopped.wait(2.0):
-        site.fill(jobs)
+        stage.fill(jobs)
 
 
 def main() -> int:

@@ -33,6 +33,7 @@ from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool
+from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
 from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
@@ -80,6 +81,8 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: bool = False,
     fresh: bool = False,
+    max_seconds: float | None = None,
+    max_price: float | None = None,
     callback_url: Text = "",
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
@@ -105,6 +108,8 @@ def upscale(
         preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
+        max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
+        max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         callback_url: http(s) address that is told how the run ended, by a signed POST, such as
             https://example.org/hook.
 
@@ -116,6 +121,7 @@ def upscale(
     try:
         request = check_request(**asked)
         check_pool(request.resolution)
+        limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())
@@ -152,6 +158,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             seconds=time.monotonic() - began,
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
+            account=inference.account,
         )
 
 

@@ -13,6 +13,7 @@ from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
 from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.video.info import VideoOutline
 from tasks.request_types import (
     AudioField,
     CallbackUrl,
@@ -132,6 +133,18 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How many seconds the job may hold its device (GPU or CPU) in all of its runs. "
+        "It is stopped before it takes more; the same request with a larger limit goes on. "
+        "Not set: any.",
+    )
+    max_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
+    )
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
         repr=False,
@@ -237,10 +250,7 @@ class ProbedSource(Record):
     source: FetchedSource
     info_path: Path
     """JSON of `seedvr2_core.video.info.VideoInfo`."""
-    width: int
-    height: int
-    num_frames: int
-    duration_seconds: float
+    video: VideoOutline
     devices: tuple[Device, ...]
     """Devices that the child process can use, best first."""
     cpu_count: int
@@ -283,6 +293,12 @@ class PlannedJob(Record):
     stall_limit_seconds: float
     duration_seconds: float
     format: OutputFormat = OutputFormat()
+    seed: int | None = None
+    """None for engines without noise."""
+    max_seconds: float | None = None
+    """As the request has it."""
+    max_price: float | None = None
+    """As the request has it."""
     notes: tuple[str, ...] = ()
 
 
@@ -326,7 +342,24 @@ class StoredVideo(Record):
     num_bytes: int
 
 
-class UpscaleResult(Record):
+class Account(Record):
+    """What a run was expected to take and what it has taken; None where it was not measured."""
+
+    estimated_seconds: float | None = None
+    """Expected from the plan to the stored output, for what this run had to make."""
+    taken_seconds: float | None = None
+    """The same as measured."""
+    gpu_seconds: float | None = None
+    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
+    cost: float | None = None
+    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
+    device: str | None = None
+    """What the engine ran on."""
+    seed: int | None = None
+    """Seed of the noise; None for engines that draw none."""
+
+
+class UpscaleResult(Account):
     """What the caller gets. It is also the result artifact, a table that begins with the columns
     people look for, and result.json in the job's directory.
     """

@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from tasks.environment import for_children
+from seedvr2_core.child.environment import for_children
 from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,

@@ -32,6 +32,7 @@ from seedvr2_core.job import JobDir, deviations, pending_segments
 from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import outline_of
 from seedvr2_core.video.cuts import cut_detector, detect_cuts
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
@@ -119,7 +120,7 @@ def upscale_file(
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
         plan = _obeyed(plan, job_dir)
-        pending = pending_segments(job_dir, plan)
+        pending = pending_segments(job_dir, outline_of(plan))
         _restore(plan, job_dir, source, pending, options, told)
         notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
@@ -243,7 +244,8 @@ def _restore(
     """Make the segments that are missing."""
     if not pending:
         return
-    need = bytes_needed(plan, [plan.segments[index] for index in pending])
+    outline = outline_of(plan)
+    need = bytes_needed(outline, [outline.segments[index] for index in pending])
     check_room(job_dir.path, need, doing="the job")
     told.num_frames = _frames_of(plan, pending)
     restore_segments(
@@ -267,4 +269,4 @@ def _join(plan: Plan, job_dir: JobDir, source: Path, told: _Told) -> tuple[str, 
         out=job_dir.output_path,
         metadata={"comment": f"upscaled to {plan.resolution} by {label}"},
     )
-    return (*deviations(job_dir, plan), *join(request, told).notes)
+    return (*deviations(job_dir, outline_of(plan)), *join(request, told).notes)

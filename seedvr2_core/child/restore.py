@@ -26,7 +26,9 @@ from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
+from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import outline_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,11 @@ def restore_segments(
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
-    with alone(job_dir, device, lock_dir, events), deterministic(plan.torch_threads):
+    with (
+        alone(job_dir, device, lock_dir, events),
+        deterministic(plan.torch_threads),
+        kept_choices(job_dir.kernels_path),
+    ):
         remove_leftovers(job_dir)
         pending = [plan.segments[k] for k in indices]
         progress = ProgressCount(events, num_frames=sum(s.num_frames for s in pending))
@@ -101,7 +107,12 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
         logger.warning("%s; what is left is done again: %s", error, now)
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
-    return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
+    outline = outline_of(job.plan)
+    return [
+        segment
+        for segment in pending
+        if read_segment(job.job_dir, outline, outline.segments[segment.index]) is None
+    ]
 
 
 def _kind_of(device: str) -> str:

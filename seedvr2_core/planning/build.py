@@ -11,8 +11,9 @@ from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.planning.advice import what_fits
 from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.cutting import plan_segments, shots_between
-from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import memory_notes, plan_memory
 from seedvr2_core.planning.outputs import choose_output, encoder_settings
+from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import (
     PLAN_FORMAT,
     MemoryPlan,
@@ -94,6 +95,7 @@ def _build(
     segments = plan_segments(
         video, shots, segment_seconds=options.segment_seconds, soft_boundaries=soft
     )
+    memory, fitted = _memory(spec, video, (width, height), shots, segments, options, deep=deep)
     frame = frame_seconds(video, width, height, options, rates)
     return Plan(
         format=PLAN_FORMAT,
@@ -112,7 +114,7 @@ def _build(
         encoder=encoder,
         output=output.settings,
         deep=deep,
-        memory=_memory(spec, video, (width, height), shots, segments, options, deep=deep),
+        memory=memory,
         eta_seconds=round(job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
         frame_seconds=frame,
@@ -122,6 +124,7 @@ def _build(
             *options.notes,
             *output.notes,
             *_size_notes(video, width, height, options.resolution),
+            *fitted,
         ),
     )
 
@@ -135,33 +138,34 @@ def _memory(
     options: Options,
     *,
     deep: bool,
-) -> MemoryPlan | None:
-    """How an engine with latents uses the device's memory; None for the others."""
+) -> tuple[MemoryPlan | None, list[str]]:
+    """How an engine with latents uses the device's memory, with notes; None for the others."""
     if not spec.has_latents:
-        return None
+        return None, []
     engine = options.engine
     pieces = [piece for segment in segments for piece in segment.pieces]
     longest = max(num_latents(piece.stop - piece.start) for piece in pieces)
     longest_shot = max(num_latents(shot.stop - shot.start) for shot in shots)
     on_cpu = options.device == "cpu"
-    return plan_memory(
-        MemoryRequest(
-            dit_config=DIT_CONFIGS[spec.dit],
-            vae_config=VAE_CONFIGS[spec.vae],
-            width=size[0],
-            height=size[1],
-            num_latents_in_window=min(engine.window, longest_shot),
-            overlap=engine.overlap,
-            segment_latents=longest + engine.overlap,
-            source_frame_bytes=video.width * video.height * (6 if deep else 3),
-            device_bytes=options.device_bytes,
-            device_kind=options.device_kind,
-            # CPUs are slow in half precision.
-            vae_dtype="float32" if on_cpu else "float16",
-            dit_dtype="float32" if on_cpu else "bfloat16",
-            color_correction=engine.color_correction,
-        )
+    request = MemoryRequest(
+        dit_config=DIT_CONFIGS[spec.dit],
+        vae_config=VAE_CONFIGS[spec.vae],
+        width=size[0],
+        height=size[1],
+        num_latents_in_window=min(engine.window, longest_shot),
+        overlap=engine.overlap,
+        segment_latents=longest + engine.overlap,
+        source_frame_bytes=video.width * video.height * (6 if deep else 3),
+        bit_depth=16 if deep else 8,
+        device_bytes=options.device_bytes,
+        device_kind=options.device_kind,
+        # CPUs are slow in half precision.
+        vae_dtype="float32" if on_cpu else "float16",
+        dit_dtype="float32" if on_cpu else "bfloat16",
+        color_correction=engine.color_correction,
     )
+    plan = plan_memory(request)
+    return plan, memory_notes(request, plan)
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:

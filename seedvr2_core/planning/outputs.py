@@ -15,11 +15,13 @@ from seedvr2_core.errors import PlanError
 from seedvr2_core.planning.plan import Options
 from seedvr2_core.video.info import (
     BT2020,
+    WIDE_BITS,
     ColorInfo,
     EncoderSettings,
     OutputSettings,
     StreamInfo,
     VideoInfo,
+    VideoOutline,
 )
 from seedvr2_core.video.output.formats import (
     CODECS,
@@ -33,8 +35,6 @@ AUTO = "auto"
 BASE_CODEC, DEEP_CODEC = "h264", "hevc"
 """What `auto` takes for 8-bit SDR, and for all else."""
 _RICH_CONTAINER = "mkv"
-WIDE_BITS = 10
-"""Fewest bits in which HDR and the colours of BT.2020 show no steps."""
 CRF_QUALITY, CRF_DEFAULT, CRF_PER_QUALITY = 75, 18, 18 / 25
 """Quality 75 is CRF 18; 100 is 0."""
 MAX_CRF = 51
@@ -79,7 +79,7 @@ def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
         PlanError: codec and container do not go together, the codec has too few bits for HDR, or
             the container's clock is too coarse for the frames.
     """
-    codec = _codec(video, options)
+    codec = chosen_codec(video, options)
     spec = CODECS[codec]
     if video.color.is_wide and not _holds_wide(spec):
         able = [name for name, other in CODECS.items() if _holds_wide(other)]
@@ -88,7 +88,7 @@ def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
             f"{WIDE_BITS} bits a sample and the tags of BT.2020; choose codec "
             f"{' or '.join(able)}, or leave codec at auto"
         )
-    bits, pix_fmt = _pixels(spec, max(_wanted_bits(video), _least_bits(spec)), options.crf)
+    bits, pix_fmt = _pixels(spec, max(video.wanted_bits, _least_bits(spec)), options.crf)
     container, note = _container(video, codec, options)
     notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
     return OutputChoice(
@@ -137,11 +137,11 @@ def _tagged(code: int) -> int:
     return BT709 if code in (0, UNSPECIFIED) else code
 
 
-def _codec(video: VideoInfo, options: Options) -> str:
+def chosen_codec(video: VideoInfo | VideoOutline, options: Options) -> str:
     """The codec that is asked for, or the usual one."""
     if options.codec != AUTO:
         return options.codec
-    usual = BASE_CODEC if _wanted_bits(video) <= max(CODECS[BASE_CODEC].pix_fmts) else DEEP_CODEC
+    usual = BASE_CODEC if video.wanted_bits <= max(CODECS[BASE_CODEC].pix_fmts) else DEEP_CODEC
     if options.container in (AUTO, *CODECS[usual].containers):
         return usual
     return next(name for name, spec in CODECS.items() if options.container in spec.containers)
@@ -150,11 +150,6 @@ def _codec(video: VideoInfo, options: Options) -> str:
 def _holds_wide(spec: CodecSpec) -> bool:
     """Whether a codec can hold HDR and the colours of BT.2020."""
     return spec.wide and max(spec.pix_fmts) >= WIDE_BITS
-
-
-def _wanted_bits(video: VideoInfo) -> int:
-    """Bits a sample that show all that the source has."""
-    return max(video.bit_depth, WIDE_BITS if video.color.is_wide else 0)
 
 
 def _least_bits(spec: CodecSpec) -> int:

@@ -13,6 +13,8 @@ from seedvr2_core.errors import InvalidVideoError
 
 BT2020 = 9
 """H.273 code of its primaries, and of its matrix with non-constant luminance."""
+WIDE_BITS = 10
+"""Fewest bits a sample in which HDR and the colours of BT.2020 show no steps."""
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
@@ -105,6 +107,36 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOutline:
+    """What a flow process is told of a source: nothing that grows with its frames."""
+
+    width: int
+    """Pixels that are shown, before rotation."""
+    height: int
+    rotation: int
+    sar: tuple[int, int]
+    num_frames: int
+    duration_seconds: float
+    ends_early: str
+    wanted_bits: int = 8
+    """Bits a sample that show all that the source has."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) in coded pixels after rotation, SAR not applied."""
+        if self.rotation in (90, 270):
+            return self.height, self.width
+        return self.width, self.height
+
+    @property
+    def display_size(self) -> tuple[Fraction, Fraction]:
+        """(width, height) as displayed: rotation applied, SAR resolved to square pixels."""
+        width = self.width * Fraction(*self.sar)
+        height = Fraction(self.height)
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
     """A source video, as its packets describe it; the header alone is never believed."""
 
@@ -154,6 +186,11 @@ class VideoInfo:
     taken if the request allows it; one of the warnings says so too."""
 
     @property
+    def wanted_bits(self) -> int:
+        """Bits a sample that show all that the source has."""
+        return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
+
+    @property
     def num_frames(self) -> int:
         """Number of presented frames."""
         return len(self.pts)
@@ -173,16 +210,26 @@ class VideoInfo:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height) in coded pixels after rotation, SAR not applied."""
-        if self.rotation in (90, 270):
-            return self.height, self.width
-        return self.width, self.height
+        return self.outline.upright_size
 
     @property
     def display_size(self) -> tuple[Fraction, Fraction]:
         """(width, height) as displayed: rotation applied, SAR resolved to square pixels."""
-        width = self.width * Fraction(*self.sar)
-        height = Fraction(self.height)
-        return (height, width) if self.rotation in (90, 270) else (width, height)
+        return self.outline.display_size
+
+    @property
+    def outline(self) -> VideoOutline:
+        """The same without the times of the frames."""
+        return VideoOutline(
+            width=self.width,
+            height=self.height,
+            rotation=self.rotation,
+            sar=self.sar,
+            num_frames=self.num_frames,
+            duration_seconds=self.duration_seconds,
+            ends_early=self.ends_early,
+            wanted_bits=self.wanted_bits,
+        )
 
 
 def ends_early(name: str, sentence: str) -> InvalidVideoError:
