@@ -15,7 +15,17 @@ from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.probe import probe
-from tasks.request_types import ColorCorrection, Model, Preset, Resolution, StitchMode, Text
+from tasks.request_types import (
+    Audio,
+    Codec,
+    ColorCorrection,
+    Container,
+    Model,
+    Preset,
+    Resolution,
+    StitchMode,
+    Text,
+)
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
@@ -63,6 +73,10 @@ def upscale(
     stitch_mode: StitchMode = "crossfade",
     seed: int = 100,
     color_correction: ColorCorrection = "auto",
+    codec: Codec = "auto",
+    container: Container = "auto",
+    quality: int | None = None,
+    audio: Audio = "keep",
     crf: int = 18,
     preset: Preset = "medium",
     allow_damaged: bool = False,
@@ -86,8 +100,12 @@ def upscale(
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
         color_correction: how the colours are brought back to those of the source.
-        crf: x264 quality. A smaller number gives a better picture and a larger file.
-        preset: x264 speed.
+        codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
+        container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
+        quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
+        audio: keep copies the sound, aac encodes it anew, none leaves it out.
+        crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
+        preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.

@@ -16,9 +16,11 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.job_dir import outline_beside
 from seedvr2_core.planning import Options, plan_latent_windows
 from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings, Rates
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
+from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
@@ -27,7 +29,7 @@ from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.run import current
 from tasks.run.spending import price_of
-from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
@@ -77,7 +79,6 @@ def plan_job(
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
     engine, window_note = _engine_settings(request, spec, digest)
-    rates = known_rates(spec.name, request.preset, device.kind, settings)
     options = Options(
         resolution=request.resolution,
         engine=engine,
@@ -86,14 +87,19 @@ def plan_job(
         device_bytes=device.free_bytes,
         host_bytes=device.host_bytes,
         cpu_count=probed.cpu_count,
-        crf=request.crf,
+        crf=request.wanted_crf,
         preset=request.preset,
+        codec=request.codec,
+        container=request.container,
+        audio=request.audio,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
         notes=tuple(text for text in (note, window_note) if text),
     )
+    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
     plan = _make_plan(probed, options, rates, out)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
         return plan
@@ -130,6 +136,16 @@ def _operators_notes(plan: PlanOutline, settings: Settings) -> tuple[str, ...]:
             f"expected price {price:.2f}, at {settings.hour_price:g} an hour (SEEDVR2_HOUR_PRICE)"
         )
     return tuple(notes)
+
+
+def output_format(plan: PlanOutline) -> OutputFormat:
+    """What the result is coded as."""
+    return OutputFormat(
+        codec=plan.encoder.codec,
+        bits=depth_of(plan.encoder),
+        container=plan.output.container,
+        hdr="experimental" if plan.encoder.color.hdr else None,
+    )
 
 
 def is_guess(plan: PlanOutline) -> bool:
@@ -258,7 +274,13 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         engine=plan.engine.name,
         engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
-        output_name=output_name(probed.source.name, plan.resolution, plan.job_key),
+        output_name=output_name(
+            probed.source.name,
+            plan.resolution,
+            plan.job_key,
+            ending=CONTAINERS[plan.output.container].ending,
+        ),
+        format=output_format(plan),
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
         job_limit_seconds=planned.limits.job,

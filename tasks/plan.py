@@ -10,12 +10,12 @@ from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.estimate import is_guess, plan_job
+from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.probe import find_cuts, probe_source
 from tasks.run.spending import limit_seconds, price_of
-from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import discard
 
@@ -29,6 +29,7 @@ class JobPlan(BaseModel):
     duration_seconds: float = Field(description="Playing time.")
     width: int = Field(description="Of the result, in pixels.")
     height: int = Field(description="Of the result, in pixels.")
+    format: OutputFormat = Field(default=OutputFormat(), description="What it is coded as.")
     engine: str = Field(description="What restores the frames.")
     device: str = Field(description="What the plan is for: `cpu`, `cuda:0`, or the name of a card.")
     shots: int = Field(description="Parts between cuts; 1 where cuts were not looked for.")
@@ -169,6 +170,7 @@ def _summary(
         duration_seconds=probed.video.duration_seconds,
         width=plan.width,
         height=plan.height,
+        format=output_format(plan),
         engine=plan.engine.name,
         device=assumed.kind if assumed else plan.device,
         shots=plan.num_shots,

@@ -5,7 +5,7 @@ Nothing here imports Prefect or torch.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -77,4 +77,42 @@ StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+"""`auto` and the names in `CODECS`."""
+Container = Literal["auto", "mp4", "mov", "mkv"]
+"""`auto` and the names in `CONTAINERS`."""
+Audio = Literal["keep", "none", "aac"]
+CodecField = Annotated[
+    Codec,
+    Field(
+        description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
+        "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
+        "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
+        "(lossless) are there for delivery and editing. A codec writes as many bits a sample as "
+        "the source has, or the most that it can."
+    ),
+]
+ContainerField = Annotated[
+    Container,
+    Field(
+        description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
+        "for FFV1), or `mkv` where that would lose sound, subtitles or attachments of the source."
+    ),
+]
+QualityField = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description="Quality of the picture, on one scale for all codecs: more is better and "
+        "larger. 75 is CRF 18; 8 less halve the file. Not set: as `crf` says.",
+    ),
+]
+AudioField = Annotated[
+    Audio,
+    Field(
+        description="`keep` copies every track of sound that the container takes and encodes the "
+        "others anew, `aac` encodes all of them as AAC, `none` leaves them out."
+    ),
 ]

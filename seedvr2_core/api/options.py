@@ -12,8 +12,11 @@ from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
 from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
+from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
+from seedvr2_core.video.output.formats import CODECS
 
 DEFAULT_MODEL = "seedvr2-7b"
 
@@ -36,6 +39,35 @@ OnProgress = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """For callers who do not want to be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How a file is encoded."""
+
+    codec: str = AUTO
+    container: str = ""
+    """"" where no file is written."""
+    audio: str = "keep"
+    crf: int = CRF_DEFAULT
+    preset: str = "medium"
+
+    def check(self) -> None:
+        """Refuse what there is not.
+
+        Raises:
+            InvalidRequestError: which values there are.
+        """
+        allowed = {
+            "codec": (AUTO, *CODECS),
+            "audio": ("keep", "aac", "none"),
+            "preset": tuple(ENCODE_SECONDS_PER_MPX),
+        }
+        for name, values in allowed.items():
+            if (got := getattr(self, name)) not in values:
+                raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        if not 0 <= self.crf <= MAX_CRF:
+            raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +125,7 @@ class ModelOptions:
         return device
 
     def planned(
-        self, resolution: str, *, crf: int = 18, preset: str = "medium", detector: str = ""
+        self, resolution: str, *, coding: Coding | None = None, detector: str = ""
     ) -> Options:
         """The options that a plan is made from.
 
@@ -104,6 +136,7 @@ class ModelOptions:
         spec = find_engine(self.model)
         device = self.chosen_device(spec)
         check_resolution(resolution)
+        coding = coding or Coding()
         settings, note = self._engine(spec, weights_digest(spec.name, self.weights_dir))
         on_gpu = device != "cpu"
         return Options(
@@ -113,8 +146,11 @@ class ModelOptions:
             device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
             cpu_count=len(os.sched_getaffinity(0)),
-            crf=crf,
-            preset=preset,
+            crf=coding.crf,
+            preset=coding.preset,
+            codec=coding.codec,
+            container=coding.container or AUTO,
+            audio=coding.audio,
             segment_seconds=10.0,
             batch_size=self.batch_size,
             cut_detector=detector,

@@ -169,6 +169,7 @@ def join(request: Join, emitter: Events) -> Joined:
             plan.encoder,
             request.out,
             metadata=request.metadata,
+            wanted=plan.output,
             beat=emitter.beat,
         )
     return Joined(notes=tuple(result.notes))

@@ -7,10 +7,10 @@ half-open.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seedvr2_core.files.durable import canonical_json
-from seedvr2_core.video.info import EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
 
 PLAN_FORMAT = 1
 
@@ -204,6 +204,10 @@ class Plan:
     limits: Limits
     frame_seconds: FrameSeconds | None = None
     """What `eta_seconds` was predicted from; None in plans of earlier versions."""
+    output: OutputSettings = field(default_factory=OutputSettings)
+    """What the joined file is."""
+    deep: bool = False
+    """Whether frames have 16 bits between the decoder and the encoder, not 8."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
@@ -220,6 +224,12 @@ class Options:
     crf: int
     preset: str
     segment_seconds: float
+    codec: str = "auto"
+    """A name in `formats.CODECS`, or "auto"."""
+    container: str = "auto"
+    """A name in `formats.CONTAINERS`, or "auto"."""
+    audio: str = "keep"
+    """As in `OutputSettings`."""
     device_kind: str = "cpu"
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
