@@ -28,7 +28,7 @@ from seedvr2_core.errors import (
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.weights import examine, scan_weights
-from seedvr2_core.weights.checkpoint import base_part, identify
+from seedvr2_core.weights.checkpoint import identify
 from seedvr2_core.weights.folder import (
     PUBLIC,
     REFUSED_SUFFIX,
@@ -40,6 +40,7 @@ from seedvr2_core.weights.folder import (
     save_weights_record,
     verify_file,
 )
+from seedvr2_core.weights.layouts import base_part
 from seedvr2_core.weights.table import Precision, PublicFile
 from tasks.settings import Settings
 

@@ -9,9 +9,10 @@ Shape legend: L text tokens, X text input channels, D width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedvr2_core.config import DiTConfig
@@ -29,6 +30,16 @@ _Get = Callable[[str], Tensor]
 Named = Iterator[tuple[str, Tensor]]
 
 
+class Assign(Protocol):
+    """As `assign_state`."""
+
+    def __call__(
+        self, model: nn.Module, state: Mapping[str, Tensor], *, device: torch.device | str
+    ) -> None:
+        """Give a model made on "meta" its tensors."""
+        ...
+
+
 def load_folded(
     config: DiTConfig,
     tensors: Mapping[str, Tensor],
@@ -37,6 +48,7 @@ def load_folded(
     timestep: float = 1000.0,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    assign: Assign = assign_state,
 ) -> FoldedDiT:
     """The production model from a checkpoint's tensors.
 
@@ -48,6 +60,8 @@ def load_folded(
         timestep: in [0, 1000].
         dtype: of the Linears.
         device: where the model will run; folding happens there.
+        assign: gives the model its tensors. Another one than the usual may know weights that are
+            no tensors (weights/quantized.py), which folding multiplies, moves and casts alike.
 
     Raises:
         CheckpointError: names or shapes differ.
@@ -58,7 +72,7 @@ def load_folded(
     wanted = model.state_dict()
     folded = fold_tensors(config, tensors, text_LX, timestep=timestep, device=device)
     state = {name: value.to(wanted[name].dtype) for name, value in folded}
-    assign_state(model, state, device=device)
+    assign(model, state, device=device)
     return model
 
 

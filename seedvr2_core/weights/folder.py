@@ -17,13 +17,8 @@ from typing import Literal
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import CheckpointError, SegmentError
 from seedvr2_core.files import read_record, write_record
-from seedvr2_core.weights.checkpoint import (
-    Layouts,
-    base_part,
-    identify,
-    open_checkpoint,
-    public_layouts,
-)
+from seedvr2_core.weights.checkpoint import identify, open_checkpoint
+from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
 from seedvr2_core.weights.reader import sniff_format
 from seedvr2_core.weights.table import MODEL_PARTS, PUBLIC_FILES, SHARP, PublicFile
 

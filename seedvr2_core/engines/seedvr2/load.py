@@ -18,7 +18,7 @@ from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.weights import find_model, open_checkpoint
-from seedvr2_core.weights.checkpoint import load_text_embedding
+from seedvr2_core.weights.checkpoint import identify, load_text_embedding
 from seedvr2_core.weights.folded import (
     FoldedKey,
     digest_of,
@@ -27,6 +27,7 @@ from seedvr2_core.weights.folded import (
     open_folded,
 )
 from seedvr2_core.weights.folder import PUBLIC, Catalog
+from seedvr2_core.weights.quantized import assign_quantized
 from seedvr2_core.weights.table import VAE
 
 LOAD = "load"
@@ -110,12 +111,18 @@ def load_models(
     text_LX = load_text_embedding(text_file, layouts=layouts)
     config = world.dit_configs[parts[0]]
     keeps = device.startswith("cuda") if keep_folded is None else keep_folded
+    # Written out they would take the room that they are meant to save.
+    keeps = keeps and not identify(dit_file, layouts=layouts).quantized[0]
     key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
     dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, device, read)
     if dit is None:
-        with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
+        with open_checkpoint(
+            dit_file, parts[0], layouts=layouts, device=device, keep_quantized=True
+        ) as tensors:
             counted = read.counted(tensors)
-            dit = load_folded(config, counted, text_LX, dtype=dit_dtype, device=device)
+            dit = load_folded(
+                config, counted, text_LX, dtype=dit_dtype, device=device, assign=assign_quantized
+            )
         if key is not None:
             keep_folded_later(dit_file.parent, key, dit)
 

@@ -131,7 +131,7 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
     [
         (b"", "no weights file"),
         (b"This is a text.", "no weights file"),
-        (b"GGUF\x03\x00\x00\x00", "GGUF"),
+        (b"GGUF\x03\x00\x00\x00", "truncated: its header goes on"),
         (struct.pack("<Q", 10**15) + b"{", "header claims"),
         (struct.pack("<Q", 999) + b"{}", "truncated: its header alone"),
         (_header(b"{]"), "no JSON"),

@@ -5,8 +5,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from seedvr2_core.weights.checkpoint import base_part, public_layouts
 from seedvr2_core.weights.folder import PUBLIC
+from seedvr2_core.weights.layouts import base_part, public_layouts
 from seedvr2_core.weights.table import (
     MODEL_PARTS,
     NEGATIVE_TEXT,
