@@ -6,7 +6,8 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
+from seedvr2_core.engines.table import EngineWeights
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
 from seedvr2_core.job import JobDir
@@ -55,13 +56,13 @@ def plan_job(
     """
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
-        spec, note = choose_engine(request.model, device, settings)
-        digest = weights_digest(spec.name, settings.weights_folder)
+        spec, note = choose_engine(request.model, device, settings, request.weights_file)
+        weights = known_weights(spec.name, settings.weights_folder, request.weights_file)
     else:
-        device, digest = assumed, ""
+        device, weights = assumed, EngineWeights()
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
-    engine, window_note = _engine_settings(request, spec, digest)
+    engine, window_note = _engine_settings(request, spec, weights.digest)
     rates = known_rates(spec.name, request.preset, device.kind, settings)
     options = Options(
         resolution=request.resolution,
@@ -74,10 +75,12 @@ def plan_job(
         preset=request.preset,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
+        weights_file=request.weights_file,
+        quantized=weights.quantized,
         cut_detector=_cuts(probed).detector,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
-        notes=tuple(text for text in (note, window_note) if text),
+        notes=tuple(text for text in (note, window_note, *weights.notes) if text),
     )
     video = read_record(probed.info_path, VideoInfo)
     cuts = _cuts(probed).frames

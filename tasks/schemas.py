@@ -5,7 +5,7 @@ Nothing here imports Prefect or torch, so that the command line can refuse a bad
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.weights.table import model_of_file, with_named_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
@@ -34,17 +35,6 @@ URL, path or upload."""
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
-
-
-def _plain_model(value: object) -> object:
-    """Accept the old service's checkpoint file names as model names."""
-    if not isinstance(value, str):
-        return value
-    name = value.lower()
-    if not name.startswith("seedvr2_ema_"):
-        return name
-    size = "3b" if "_3b" in name else "7b"
-    return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
 
 
 def offered_models() -> list[str]:
@@ -85,12 +75,13 @@ Resolution = Annotated[
     BeforeValidator(_lower),
 ]
 Model = Annotated[
-    str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
+    str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
 CallbackUrl = Annotated[str, AfterValidator(_signable)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """A text field of a form. Empty means not given; so does None, which older clients send."""
+FileName = Annotated[str, Field(max_length=255, pattern=r"^[^/\\\x00]*$")]
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
@@ -138,6 +129,11 @@ class UpscaleRequest(Record):
         "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
         "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
         "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+    )
+    weights_file: Annotated[FileName, BeforeValidator(lambda value: value or "")] = Field(
+        default="",
+        description="Name of the file in the folder of weights that the SeedVR2 model is read "
+        "from. Not set: the best one that is there.",
     )
     batch_size: int = Field(
         default=100,
@@ -199,6 +195,11 @@ class UpscaleRequest(Record):
         description="http(s) address that is told by a signed POST how the run ended. "
         "Refused where SEEDVR2_CALLBACK_SECRET is not set.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_named_as_model(cls, given: Any) -> Any:
+        return with_named_file(given)
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":

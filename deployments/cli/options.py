@@ -30,6 +30,13 @@ Model = Annotated[
         "lanczos (resizes only), or auto: seedvr2-7b if it can run, else span."
     ),
 ]
+WeightsFile = Annotated[
+    str,
+    typer.Option(
+        help="File in the folder of weights that the SeedVR2 model is read from; default: the best "
+        "one there. Weights that their publisher has replaced are used only if they are named."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Frames that a SeedVR2 model sees at once.")]
 Overlap = Annotated[
     int | None, typer.Option(help="Frames that neighbouring batches share; default 12.")

@@ -35,12 +35,11 @@ from seedvr2_core.weights.folder import (
     Catalog,
     Inventory,
     WeightsFile,
-    WeightsRecord,
     hash_file,
-    save_weights_record,
     verify_file,
 )
 from seedvr2_core.weights.layouts import base_part
+from seedvr2_core.weights.records import WeightsRecord, save_weights_record
 from seedvr2_core.weights.table import Precision, PublicFile
 from tasks.settings import Settings
 
@@ -102,8 +101,15 @@ def public_files(
 
 
 def _row(part: str, precision: Precision, catalog: Catalog) -> PublicFile:
-    """Choose a part's file: the precision that was asked for, else fp16, else the original."""
-    rows = {row.precision: row for row in reversed(catalog.files) if row.part == part}
+    """Choose a part's file: the precision that was asked for, else fp16, else the original.
+
+    Weights that their publisher has replaced are not downloaded.
+    """
+    rows = {
+        row.precision: row
+        for row in reversed(catalog.files)
+        if row.part == part and not row.superseded
+    }
     return next(rows[wanted] for wanted in (precision, "fp16", "original") if wanted in rows)
 
 

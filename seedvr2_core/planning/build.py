@@ -113,6 +113,7 @@ def _build(
         engine=options.engine,
         device=options.device,
         torch_threads=options.cpu_count,
+        weights_file=options.weights_file,
         shots=shots,
         segments=segments,
         encoder=encoder,
@@ -161,6 +162,7 @@ def _memory(
             vae_dtype="float32" if on_cpu else "float16",
             dit_dtype="float32" if on_cpu else "bfloat16",
             color_correction=engine.color_correction,
+            quantized=options.quantized,
         )
     )
 

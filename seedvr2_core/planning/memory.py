@@ -23,7 +23,7 @@ from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
-from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.plan import MemoryPlan, Quantized
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -50,6 +50,9 @@ class Constants:
     shot_copies: int = 8
     """float32 copies of a whole shot that colour method "lab" holds. Counted in color.py: content,
     source, split, Lab, and values and int64 ranks of a channel while it is sorted."""
+    expanding: int = 80_000_000
+    """Temporaries while a part of a quantised weight is expanded: of 4 Mi values at once
+    (weights/quantized.py) the bytes, integers and float32 products, up to 19 bytes a value."""
     pinned_rounding: int = 2
     """torch rounds a pinned tensor up to a power of two (ATen/core/CachingHostAllocator.h, 2.13),
     so this bounds it; above `pinned_max_round_threshold_mb`, where that is set, it does not."""
@@ -106,8 +109,26 @@ class MemoryRequest:
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     color_correction: str = "auto"
+    quantized: Quantized | None = None
+    """Weights of the transformer that stay quantised."""
     text_len: int = 58
     """Tokens of the prompt (as trained: dit.md section 11)."""
+
+    @property
+    def dit_weights(self) -> int:
+        """Bytes of the transformer's weights."""
+        itemsize = ITEMSIZE[self.dit_dtype]
+        plain = dit_memory.weight_bytes(self.dit_config, itemsize=itemsize)
+        if self.quantized is None:
+            return plain
+        return plain - itemsize * self.quantized.values + self.quantized.num_bytes
+
+    @property
+    def expanded_weight(self) -> int:
+        """Bytes of the largest quantised weight while it is used, with what expands it."""
+        if self.quantized is None:
+            return 0
+        return self.quantized.largest * ITEMSIZE[self.dit_dtype] + CONSTANTS.expanding
 
     @property
     def on_cpu(self) -> bool:
@@ -254,9 +275,7 @@ class _PhasePeaks:
             vae=vae_memory.WorkingSet(
                 config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
             ),
-            dit_weights=dit_memory.weight_bytes(
-                request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
-            ),
+            dit_weights=request.dit_weights,
             vae_weights=vae_memory.weight_bytes(config, itemsize),
             encoder_caches=budget.encoder_cache_bytes(config, height, width, itemsize),
             decoder_caches=budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
@@ -286,7 +305,7 @@ class _PhasePeaks:
         # The sampler holds noise, condition and result around the call.
         channels = 2 * config.latent_channels + config.condition_channels
         pixels = request.num_latents_in_window * math.prod(request.latent_size)
-        work += pixels * channels * _FLOAT32
+        work += pixels * channels * _FLOAT32 + request.expanded_weight
         others = self.encoder_caches + self.decoder_caches if stay.caches else 0
         return self._total(others + work, with_dit=True)
 

@@ -144,6 +144,18 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """What a transformer's quantised weights take in memory."""
+
+    values: int
+    """Numbers that they stand for."""
+    num_bytes: int
+    """Bytes of them, with all that belongs to them."""
+    largest: int
+    """Numbers of the largest, which is expanded while it is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """How an engine with latents uses the device's memory.
 
@@ -197,6 +209,8 @@ class Plan:
     limits: Limits
     frame_seconds: FrameSeconds | None = None
     """What `eta_seconds` was predicted from; None in plans of earlier versions."""
+    weights_file: str = ""
+    """Name of the file in the folder of weights that the request names; "": any that serves."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
@@ -219,6 +233,10 @@ class Options:
     """Free memory of the device; None for the host."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
+    weights_file: str = ""
+    """As in the plan."""
+    quantized: Quantized | None = None
+    """What the transformer's quantised weights take; None if there are none."""
     cut_detector: str = ""
     """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.reader import BLOCK_BYTES, Format, TensorInfo, damaged, name_some
@@ -90,13 +90,13 @@ class GGUFFile:
         try:
             with self._path.open("rb") as stream:
                 stream.seek(self._start + entry.offset)
-                content = bytearray(entry.num_bytes)
-                count = stream.readinto(content)
+                data = torch.empty(entry.num_bytes, dtype=torch.uint8)
+                content: Any = data.numpy()
+                count = stream.readinto(memoryview(content))
         except OSError as error:
             raise CheckpointError(f"{self._path}: {name} cannot be read: {error}") from error
         if count != entry.num_bytes:
             raise CheckpointError(f"{self._path} is truncated in {name}; download it again")
-        data = torch.frombuffer(content, dtype=torch.uint8)
         kind, shape = entry.info.dtype, entry.info.shape
         if kind in BLOCK_BYTES:
             blocks = data.view(-1, BLOCK_BYTES[kind][1])

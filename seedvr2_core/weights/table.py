@@ -12,7 +12,7 @@ means the master of 2025-06-22. Which of the two the GGUF conversions hold is no
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Precision = Literal["fp16", "fp8", "original", "q8_0", "q4_k_m"]
 
@@ -30,6 +30,8 @@ UNTRACED_3B = (
     "2025-06-22"
 )
 """What is said of a 3B file that no listing vouches for."""
+UPDATED = "dit-3b"
+"""The part of which there are two generations."""
 
 MODEL_PARTS: Mapping[str, tuple[str, ...]] = {
     "seedvr2-3b": ("dit-3b", VAE, TEXT),
@@ -42,6 +44,27 @@ _FP16_REPO = "numz/SeedVR2_comfyUI"
 _MORE_REPO = "AInVFX/SeedVR2_comfyUI"
 _3B_REPO = "ByteDance-Seed/SeedVR2-3B"
 _7B_REPO = "ByteDance-Seed/SeedVR2-7B"
+
+
+def model_of_file(value: object) -> object:
+    """The model whose checkpoint has that file name, as the old service named models. Any other
+    name comes back in lower case, and what is no name as it is."""
+    if not isinstance(value, str) or not value.lower().startswith("seedvr2_ema_"):
+        return value.lower() if isinstance(value, str) else value
+    name = value.lower()
+    size = "3b" if "_3b" in name else "7b"
+    return f"seedvr2-{size}{SHARP}" if "sharp" in name else f"seedvr2-{size}"
+
+
+def with_named_file(given: Any) -> Any:
+    """A request's fields; where `model` is the name of a file that serves only those who name it,
+    that file is named in `weights_file` too."""
+    model = str(given.get("model")).lower() if isinstance(given, Mapping) else ""
+    rows = (row for row in PUBLIC_FILES if row.superseded and row.file == model)
+    named = next(rows, None)
+    if named is None or given.get("weights_file"):
+        return given
+    return {**given, "weights_file": named.file}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

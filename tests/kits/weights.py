@@ -18,8 +18,8 @@ from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, VAE_TINY, DiTConfig
 from seedvr2_core.dit.model import expected_keys
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.vae.model import random_weights
-from seedvr2_core.weights.layouts import Layout, dit_layout, text_layout, vae_layout
 from seedvr2_core.weights.folder import Catalog
+from seedvr2_core.weights.layouts import Layout, dit_layout, text_layout, vae_layout
 from seedvr2_core.weights.table import MODEL_PARTS, PublicFile
 
 TEXT_SHAPE = (6, 48)

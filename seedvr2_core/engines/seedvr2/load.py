@@ -74,7 +74,7 @@ def open_session(
         PlanError: the plan has no memory plan.
     """
     parts = world.catalog.models[plan.engine.name]
-    files = find_model(weights_dir, plan.engine.name, catalog=world.catalog)
+    files = find_model(weights_dir, plan.engine.name, catalog=world.catalog, file=plan.weights_file)
     dtype = getattr(torch, memory_of(plan).dit_dtype)
     models = load_models(parts, files, dit_dtype=dtype, device=device, world=world, beat=beat)
     return SeedVR2Session(models, plan, device=device, beat=beat)

@@ -12,16 +12,14 @@ import torch
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import folder as weights_folder
 from seedvr2_core.weights.folder import (
-    WeightsRecord,
     examine,
     find_model,
     find_weights,
-    read_weights_record,
-    record_path,
     recorded_sha256,
     scan_weights,
     verify_file,
 )
+from seedvr2_core.weights.records import WeightsRecord, read_weights_record, record_path
 from seedvr2_core.weights.table import MODEL_PARTS
 from tests.kits.weights import (
     file_bytes,

@@ -85,10 +85,9 @@ def test_the_model_is_that_of_the_numbers_bit_for_bit(
     text = torch.randn(kit.TEXT_SHAPE, generator=torch.Generator().manual_seed(1))
     model = load(tmp_path / "x", part, text, dtype)
     with open_checkpoint(tmp_path / "x", part, layouts=kit.wide_layouts) as found:
-        expanded = {name: tensor.float() for name, tensor in found.items()}
-    kit.write(tmp_path / "plain", expanded)
-    with open_checkpoint(tmp_path / "plain", part, layouts=kit.wide_layouts) as found:
-        plain = load_folded(kit.CONFIGS[part], found, text, dtype=dtype)
+        # Copies: on a CPU the last bits of a product depend on where its factors begin in memory.
+        expanded = {name: tensor.float().clone() for name, tensor in found.items()}
+    plain = load_folded(kit.CONFIGS[part], expanded, text, dtype=dtype)
     vid_THWC = torch.randn(2, 4, 6, 33, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model(vid_THWC), plain(vid_THWC))
 
@@ -99,7 +98,7 @@ def test_the_model_is_that_of_the_numbers_bit_for_bit(
     assert largest == max(linear.weight.numel() for linear in linears)
     kept = [t for linear in linears for t in linear.buffers()]
     assert num_bytes >= sum(t.nbytes for t in kept) > 0.99 * num_bytes
-    held = sum(tensor.nbytes for tensor in model.state_dict().values())
+    held = sum(t.nbytes for name, t in model.state_dict().items() if name != "text_LD")
     itemsize = dtype.itemsize
     planned = weight_bytes(kit.CONFIGS[part], itemsize=itemsize) - itemsize * values + num_bytes
     assert held <= planned <= 1.05 * held

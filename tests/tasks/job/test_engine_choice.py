@@ -17,7 +17,7 @@ GPU = Device(name="cuda:0", kind="NVIDIA H100 80GB HBM3", free_bytes=78 * 10**9)
 @pytest.fixture
 def has_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the 7B's files were there; reading them is tested with the files themselves."""
-    monkeypatch.setattr(tasks.job.engine_choice, "weight_files", lambda name, folder: ())
+    monkeypatch.setattr(tasks.job.engine_choice, "weight_files", lambda name, folder, file: ())
 
 
 def settings(tmp_path: Path, *, allow_cpu_engine: bool = False) -> Settings:
