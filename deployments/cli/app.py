@@ -157,7 +157,8 @@ def plan(
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="Plan for this card: h100, h200 or GB of memory (48); default: this machine's, or "
+            help="Plan for a card that need not be here: h100, h200 or GB of memory (48), and the "
+            "machine's free memory if that matters (24GB,host=64GB). Default: this machine's, or "
             "an H100 for a model that needs a GPU where there is none."
         ),
     ] = None,

@@ -9,6 +9,7 @@ from deployments.cli.words import duration
 from seedvr2_core.config import DEFAULT_ENGINE, find_engine
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.planning.cards import host_obstacle, parse_card
 from seedvr2_core.words import counted
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
@@ -75,28 +76,14 @@ class PlanSummary(BaseModel):
         ]
 
 
-CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
-"""Cards that --gpu knows by name, with their GB of memory."""
-_TAKEN_GB = 2
-"""Of a card's memory, by other things; as in the README's table."""
-
-
 def named_card(name: str) -> Device:
     """The device that --gpu describes: the name of a card, or GB of memory.
 
     Raises:
         InvalidRequestError: neither.
     """
-    text = name.lower().strip().removesuffix("gb").strip()
-    if text in CARDS_GB:
-        kind, gigabytes = CARDS_GB[text]
-    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
-        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
-    else:
-        raise InvalidRequestError(
-            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
-        )
-    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
+    card = parse_card(name)
+    return Device(name="cuda:0", kind=card.kind, free_bytes=card.free_bytes)
 
 
 def planned_summary(
@@ -107,7 +94,7 @@ def planned_summary(
     Args:
         request: what is asked for.
         settings: of this machine.
-        gpu: a card to plan for, as `named_card` takes it. None: this machine's device; where it
+        gpu: a card to plan for, as `parse_card` takes it. None: this machine's device; where it
             has no GPU and the model needs one, an H100.
 
     Raises:
@@ -129,10 +116,14 @@ def planned_summary(
         name=printable(path.name),
     )
     assumed = named_card(gpu) if gpu else None
+    host_bytes = parse_card(gpu).host_bytes if gpu else None
     with TemporaryDirectory() as folder:
         probed, assumed = _probed(source, request, Path(folder), settings, assumed)
         plan = plan_job(request, probed, settings, measure_from=0.0, assumed=assumed)
-    refusal = excess(plan.eta_seconds, plan.video.num_frames, settings)
+    refusals = (
+        excess(plan.eta_seconds, plan.video.num_frames, settings),
+        host_obstacle(plan, host_bytes),
+    )
     return PlanSummary(
         source=source.name,
         source_size=(probed.width, probed.height),
@@ -152,7 +143,7 @@ def planned_summary(
         eta_is_guess=is_guess(plan),
         job_limit_seconds=plan.limits.job,
         price=price_of(plan.eta_seconds, settings),
-        notes=(*plan.notes, *([f"it would be refused: {refusal}"] if refusal else [])),
+        notes=(*plan.notes, *(f"it would be refused: {told}" for told in refusals if told)),
     )
 
 

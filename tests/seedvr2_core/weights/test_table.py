@@ -15,6 +15,8 @@ from seedvr2_core.weights.table import (
     TEXT,
     VAE,
     PublicFile,
+    model_of_file,
+    with_named_file,
 )
 
 EACH_ROW = pytest.mark.parametrize("row", PUBLIC_FILES, ids=lambda row: row.file)
@@ -53,7 +55,9 @@ def test_the_name_tells_what_the_row_says(row: PublicFile) -> None:
     """People read the names: sharp, half precision and 8 bits must be what they say."""
     assert ("sharp" in row.file) == row.part.endswith(SHARP)
     assert ("fp8" in row.file) == (row.precision == "fp8")
-    assert row.file.endswith(".safetensors") == (row.precision != "original")
+    endings = {"original": (".pth", ".pt"), "q8_0": (".gguf",), "q4_k_m": (".gguf",)}
+    assert row.file.endswith(endings.get(row.precision, (".safetensors",)))
+    assert row.file.endswith(".gguf") <= (row.precision.upper() in row.file.upper())
 
 
 def test_every_part_has_a_layout() -> None:
@@ -65,4 +69,29 @@ def test_the_table_is_that_of_the_facts(shared: Path) -> None:
     for row in PUBLIC_FILES:
         assert f'"{row.file}"' in facts
         assert row.repo in facts
-        assert row.sha256 is None or row.sha256 in facts
+        assert row.precision == "original" or row.sha256 in facts
+
+
+def test_the_masters_are_those_of_the_listings() -> None:
+    masters = {row.file: row for row in PUBLIC_FILES if row.file.endswith(".pth")}
+    assert {name: str(row.sha256)[:8] for name, row in masters.items()} == {
+        "seedvr2_ema_3b.pth": "6bcc5ac5",
+        "seedvr2_ema_7b.pth": "e1b2ae25",
+        "seedvr2_ema_7b_sharp.pth": "ced5706c",
+        "ema_vae.pth": "c7df8a67",
+    }
+    assert masters["seedvr2_ema_3b.pth"].num_bytes == 13_566_090_228
+
+
+def test_a_replaced_file_is_asked_for_by_its_name() -> None:
+    replaced = [row.file for row in PUBLIC_FILES if row.superseded]
+    assert replaced == [
+        "seedvr2_ema_3b_fp16.safetensors",
+        "seedvr2_ema_3b_fp8_e4m3fn.safetensors",
+    ]
+    for name in replaced:
+        given = with_named_file({"model": name.upper(), "seed": 1})
+        assert given == {"model": name.upper(), "seed": 1, "weights_file": name}
+        assert model_of_file(name) == "seedvr2-3b"
+    for other in ({"model": "seedvr2-3b"}, {"model": "seedvr2_ema_7b_fp16.safetensors"}, {}, None):
+        assert with_named_file(other) == other
