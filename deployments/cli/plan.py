@@ -9,6 +9,7 @@ from deployments.cli.words import duration
 from seedvr2_core.config import DEFAULT_ENGINE, find_engine
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.cards import host_obstacle, parse_card
 from seedvr2_core.words import counted
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
@@ -83,7 +84,7 @@ def named_card(name: str) -> Device:
         InvalidRequestError: neither.
     """
     card = parse_card(name)
-    return Device(name="cuda:0", kind=card.kind, free_bytes=card.free_bytes)
+    return Device(name=gpu_name(0), kind=card.kind, free_bytes=card.free_bytes)
 
 
 def planned_summary(

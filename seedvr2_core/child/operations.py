@@ -161,10 +161,12 @@ def _devices() -> tuple[FoundDevice, ...]:
         return (cpu,)  # no driver, no GPU: saves importing torch
     import torch
 
-    with unbounded_memory("cuda"):
+    from seedvr2_core.kernels.devices import GPU, gpu_name
+
+    with unbounded_memory(GPU):
         gpus = [
             FoundDevice(
-                name=f"cuda:{i}",
+                name=gpu_name(i),
                 kind=torch.cuda.get_device_name(i),
                 free_bytes=torch.cuda.mem_get_info(i)[0],
             )

@@ -25,6 +25,7 @@ from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
+from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def restore_segments(
             plan=plan,
             job_dir=job_dir,
             source=source,
-            device_kind=_kind_of(device),
+            device_kind=kind_of(device),
             session=session,
             events=events,
             progress=progress,
@@ -102,11 +103,6 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
     return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
-
-
-def _kind_of(device: str) -> str:
-    """What the GPU is called, or "cpu"."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _make_deterministic(threads: int) -> None:
@@ -147,6 +143,6 @@ def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Itera
 
 def device_locks(device: str) -> list[str]:
     """Names of a device's lock files, which are the same in every process. A CPU has none."""
-    if not device.startswith("cuda"):
+    if not on_gpu(device):
         return []
     return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

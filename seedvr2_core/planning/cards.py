@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError, ResourceError
+from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options, Plan, Quantized
 from seedvr2_core.planning.sizes import BUDGETS_PX
@@ -101,7 +102,7 @@ def example_plan(
     options = Options(
         resolution=resolution,
         engine=settings,
-        device="cuda:0",
+        device=gpu_name(0),
         device_kind=card.kind,
         device_bytes=card.free_bytes,
         cpu_count=16,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.errors import CheckpointError
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.weights.layouts import POSITIVE, Layout, Layouts, base_part, public_layouts
 from seedvr2_core.weights.matching import (
     QUANTIZED_DTYPES,
@@ -173,7 +174,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
         self._device = device
         self._dtype = dtype
         self._kept = kept
-        self._at_once = CHECKED_AT_ONCE if str(device).startswith("cuda") else 1
+        self._at_once = CHECKED_AT_ONCE if on_gpu(device) else 1
         self._unchecked: list[tuple[str, Tensor]] = []
         """Names, and the least and the greatest value of each."""
 

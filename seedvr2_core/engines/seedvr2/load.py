@@ -15,6 +15,7 @@ from seedvr2_core.engines.seedvr2.phases import Models, memory_of
 from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.errors import CheckpointError
+from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.weights import find_model, open_checkpoint
@@ -110,7 +111,7 @@ def load_models(
     read = _ReadBytes(beat, total=sum(file.stat().st_size for file in files))
     text_LX = load_text_embedding(text_file, layouts=layouts)
     config = world.dit_configs[parts[0]]
-    keeps = device.startswith("cuda") if keep_folded is None else keep_folded
+    keeps = on_gpu(device) if keep_folded is None else keep_folded
     # Written out they would take the room that they are meant to save.
     keeps = keeps and not identify(dit_file, layouts=layouts).quantized[0]
     key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
@@ -133,7 +134,7 @@ def load_models(
 
 
 def _folded_key(dit_file: Path, text_file: Path, dtype: torch.dtype, device: str) -> FoldedKey:
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    kind = kind_of(device)
     return FoldedKey(
         checkpoint=digest_of(dit_file),
         text=digest_of(text_file),
@@ -160,7 +161,7 @@ def _load_kept(
 
     def counted() -> Iterator[tuple[str, Tensor]]:
         share = dit_file.stat().st_size / file.num_bytes
-        for name, tensor in file.tensors(pin_memory=device.startswith("cuda")):
+        for name, tensor in file.tensors(pin_memory=on_gpu(device)):
             read.add(round(share * tensor.nbytes))
             yield name, tensor
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.vae.causal_conv import StreamState
 
 State = TypeVar("State", bound=StreamState)
@@ -28,7 +29,7 @@ class Parking:
         """The state in host memory, page-locked if the device is a GPU."""
         if not self._enabled:
             return state
-        parked = state.to("cpu", pin_memory=self._device.type == "cuda")
+        parked = state.to("cpu", pin_memory=on_gpu(self._device))
         give_back(self._device)
         return parked
 
@@ -54,7 +55,7 @@ class GuestModule(Generic[Module]):
         if resident:
             module.to(device)
             return
-        pin_memory = device.type == "cuda"
+        pin_memory = on_gpu(device)
         for name, tensor in module.state_dict().items():
             self._host[name] = _in_host_memory(tensor, pin_memory=pin_memory)
         self._leave()
@@ -77,7 +78,7 @@ class GuestModule(Generic[Module]):
 
 def give_back(device: torch.device) -> None:
     """Return cached blocks to the device: the next phase needs blocks of other sizes."""
-    if device.type == "cuda":
+    if on_gpu(device):
         torch.cuda.empty_cache()
 
 
