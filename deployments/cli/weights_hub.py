@@ -105,11 +105,11 @@ def _row(part: str, precision: Precision, catalog: Catalog) -> PublicFile:
 
     Weights that their publisher has replaced are not downloaded.
     """
-    rows = {
-        row.precision: row
-        for row in reversed(catalog.files)
-        if row.part == part and not row.superseded
-    }
+    of_part = [row for row in catalog.files if row.part == part]
+    rows = {row.precision: row for row in reversed(of_part) if not row.superseded}
+    if not rows:
+        told = "; ".join(f"{row.file}: {row.superseded}" for row in of_part)
+        raise InvalidRequestError(f"there are no weights of {part} to download: {told}")
     return next(rows[wanted] for wanted in (precision, "fp16", "original") if wanted in rows)
 
 

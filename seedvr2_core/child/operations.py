@@ -6,7 +6,6 @@ otherwise spend half of its time on loading numpy and torch.
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from seedvr2_core.child.memory import unbounded_memory
@@ -30,6 +29,7 @@ from seedvr2_core.child.protocol import (
 )
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.kernels.devices import GPU, gpus
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -157,19 +157,6 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
 def _devices() -> tuple[FoundDevice, ...]:
     """Torch devices of this machine, best first, with the memory that is free on them."""
     cpu = FoundDevice(name="cpu", kind="cpu", free_bytes=None)
-    if not Path("/dev/nvidiactl").exists():
-        return (cpu,)  # no driver, no GPU: saves importing torch
-    import torch
-
-    from seedvr2_core.kernels.devices import GPU, gpu_name
-
     with unbounded_memory(GPU):
-        gpus = [
-            FoundDevice(
-                name=gpu_name(i),
-                kind=torch.cuda.get_device_name(i),
-                free_bytes=torch.cuda.mem_get_info(i)[0],
-            )
-            for i in range(torch.cuda.device_count())
-        ]
-    return (*gpus, cpu)
+        found = [FoundDevice(name=n, kind=kind, free_bytes=free) for n, kind, free in gpus()]
+    return (*found, cpu)

@@ -1,10 +1,10 @@
 """Which of the GPU's attention kernels a group of windows goes through.
 
 cuDNN has the fastest kernels of a Hopper GPU (which others take it is in kernels/devices.py), but
-it builds a plan, for tenths of a second, for every shape that it meets. A window of 25 latents has about 40 shapes, and the last windows of shots
-have others. So only the few shapes that hold nearly all of the work go to cuDNN; the rest go to the
-flash kernel of torch, which needs no plan. The choice is a function of the job's plan, so a job
-that is resumed makes it again.
+it builds a plan, for tenths of a second, for every shape that it meets. A window of 25 latents has
+about 40 shapes, and the last windows of shots have others. So only the few shapes that hold nearly
+all of the work go to cuDNN; the rest go to the flash kernel of torch, which needs no plan. The
+choice is a function of the job's plan, so a job that is resumed makes it again.
 
 Torch itself never takes cuDNN's attention in deterministic mode, because of its backward pass. The
 forward pass adds up in a fixed order; it is called by its own name here.

@@ -7,6 +7,7 @@ Importing this module loads no torch.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -138,6 +139,16 @@ def kind_of(device: "torch.device | str") -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def gpus() -> tuple[tuple[str, str, int], ...]:
+    """(torch's name, what it is called, free bytes) of each GPU of this machine."""
+    if not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
+        return ()  # no driver, no GPU: saves importing torch
+    import torch
+
+    names = [gpu_name(i) for i in range(torch.cuda.device_count())]
+    return tuple((name, kind_of(name), torch.cuda.mem_get_info(name)[0]) for name in names)
 
 
 def untested_here() -> tuple[str, ...]:
