@@ -22,7 +22,7 @@ from seedvr2_core.config import DIT_CONFIGS, ENGINES
 from seedvr2_core.errors import ResourceError
 from seedvr2_core.planning.cards import (
     CARDS_GB,
-    Card,
+    NamedCard,
     engines_for_cards,
     example_plan,
     free_bytes,
@@ -157,12 +157,12 @@ def cards_page() -> str:
 def card_rows(engine: str) -> Iterator[tuple[str, ...]]:
     """One row for each card, with what each resolution takes on it."""
     for gigabytes in CARDS_GB:
-        card = Card(kind="card", free_bytes=free_bytes(gigabytes))
+        card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
         cells = (card_cell(engine, resolution, card) for resolution in BUDGETS_PX)
         yield f"{gigabytes} GB", *cells
 
 
-def card_cell(engine: str, resolution: str, card: Card) -> str:
+def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
     """What stays on the card, host memory and seconds."""
     try:
         plan = example_plan(engine, resolution, card)

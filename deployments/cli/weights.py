@@ -24,7 +24,7 @@ from tasks.settings import Settings, get_settings
 from tasks.sources.names import printable
 
 if TYPE_CHECKING:
-    from seedvr2_core.planning.cards import Card
+    from seedvr2_core.planning.cards import NamedCard
     from seedvr2_core.weights.folder import Catalog, Inventory, WeightsFile
 
 app = typer.Typer(
@@ -247,21 +247,21 @@ def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> W
     )
 
 
-def this_card() -> "Card | None":
+def this_card() -> "NamedCard | None":
     """The first GPU of this machine; None if it has none."""
     from seedvr2_core.kernels.devices import gpus
-    from seedvr2_core.planning.cards import Card
+    from seedvr2_core.planning.cards import NamedCard
 
-    return next((Card(kind=kind, free_bytes=free) for _, kind, free in gpus()), None)
+    return next((NamedCard(kind=kind, free_bytes=free) for _, kind, free in gpus()), None)
 
 
-def _device_line(card: "Card | None") -> str:
+def _device_line(card: "NamedCard | None") -> str:
     if card is None:
         return "no GPU here: the SeedVR2 models need one"
     return f"{card.kind}, {card.free_bytes / 1e9:.1f} GB free"
 
 
-def _fits(file: "WeightsFile", card: "Card | None") -> str:
+def _fits(file: "WeightsFile", card: "NamedCard | None") -> str:
     """What a transformer's file can make on the card, as planned in batches of 100 frames."""
     from seedvr2_core.planning.cards import largest_fit
     from seedvr2_core.planning.plan import Quantized
@@ -285,7 +285,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _file_report(file: "WeightsFile", card: "Card | None" = None) -> FileReport:
+def _file_report(file: "WeightsFile", card: "NamedCard | None" = None) -> FileReport:
     return FileReport(
         name=printable(file.path.name),
         part=file.part,

@@ -138,6 +138,6 @@ def weights_digest(name: str, weights_dir: Path | None = None, file: str = "") -
     from seedvr2_core.weights.folder import recorded_sha256
 
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(bytes.fromhex(recorded_sha256(file)))
+    for path in files:
+        digest.update(bytes.fromhex(recorded_sha256(path)))
     return digest.hexdigest()

@@ -29,7 +29,7 @@ _HOST = re.compile(r"host\s*=\s*(\d{1,5})\s*(?:gb)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class NamedCard:
     """A GPU and the memory of the machine that it is in."""
 
     kind: str
@@ -40,7 +40,7 @@ class Card:
     """Free memory of the machine; None: not said, taken as enough."""
 
 
-def parse_card(text: str) -> Card:
+def parse_card(text: str) -> NamedCard:
     """The card that a text describes: h100, 24, 24GB, "24GB,host=64GB".
 
     Raises:
@@ -48,7 +48,7 @@ def parse_card(text: str) -> Card:
     """
     name, *more = (part.strip() for part in text.lower().split(","))
     card, host = _FORM.fullmatch(name), [_HOST.fullmatch(part) for part in more]
-    gigabytes = 0
+    kind, gigabytes = "", 0
     if card is not None:
         kind, gigabytes = NAMED_GB.get(name) or (f"a GPU with {card[1]} GB", int(card[1]))
     if not TAKEN_OF_LARGE_GB < gigabytes <= 1000 or len(host) > 1 or None in host:
@@ -56,7 +56,7 @@ def parse_card(text: str) -> Card:
             f"--gpu is {', '.join(NAMED_GB)} or the GB of a card's memory, such as 48, with the "
             f"machine's free memory behind it if that matters: 24GB,host=64GB; got {text}"
         )
-    return Card(
+    return NamedCard(
         kind=kind,
         free_bytes=free_bytes(gigabytes),
         host_bytes=next((int(found[1]) * 10**9 for found in host if found), None),
@@ -81,7 +81,7 @@ def host_obstacle(plan: Plan, host_bytes: int | None) -> str:
 
 
 def example_plan(
-    engine: str, resolution: str, card: Card, quantized: Quantized | None = None
+    engine: str, resolution: str, card: NamedCard, quantized: Quantized | None = None
 ) -> Plan:
     """The plan of the example clip, of half the output's width and height.
 
@@ -117,7 +117,7 @@ def example_plan(
     return plan
 
 
-def largest_fit(engine: str, card: Card, quantized: Quantized | None = None) -> str:
+def largest_fit(engine: str, card: NamedCard, quantized: Quantized | None = None) -> str:
     """The largest resolution that fits, in batches of 100 frames; "" if none does."""
     for resolution in reversed(tuple(BUDGETS_PX)):
         try:

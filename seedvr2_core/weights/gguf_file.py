@@ -108,7 +108,7 @@ class GGUFFile:
         """Nothing stays open."""
 
 
-class _Entry:
+class _TensorEntry:
     """A tensor's entry."""
 
     __slots__ = ("info", "num_bytes", "offset")
@@ -178,7 +178,7 @@ class _Cursor:
         self.place += count
 
 
-def _read_header(cursor: _Cursor) -> tuple[dict[str, _Entry], int]:
+def _read_header(cursor: _Cursor) -> tuple[dict[str, _TensorEntry], int]:
     """The entries, and where the data begin."""
     cursor.skip(4)
     version = cursor.number("I")
@@ -191,7 +191,7 @@ def _read_header(cursor: _Cursor) -> tuple[dict[str, _Entry], int]:
     if num_tensors * 24 > cursor.left:
         raise damaged(cursor.path, f"its header claims {num_tensors} tensors")
     alignment, shapes = _read_metadata(cursor, num_keys)
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, _TensorEntry] = {}
     for _ in range(num_tensors):
         name, entry = _read_entry(cursor, alignment, shapes)
         if name in entries:
@@ -247,7 +247,7 @@ def _skip_array(cursor: _Cursor, key: str, depth: int) -> None:
 
 def _read_entry(
     cursor: _Cursor, alignment: int, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[str, _Entry]:
+) -> tuple[str, _TensorEntry]:
     """A tensor's name and entry. GGUF counts dimensions from the one that varies fastest."""
     name = cursor.text("the name of a tensor")
     num_dimensions = cursor.number("I")
@@ -265,10 +265,10 @@ def _read_entry(
     if stored and stored[0] % values:
         raise damaged(cursor.path, f"{name} has {stored[0]} columns, {kind} packs {values}")
     info = TensorInfo(kind, shape)
-    return name, _Entry(info, offset, math.prod(stored) // values * num_bytes)
+    return name, _TensorEntry(info, offset, math.prod(stored) // values * num_bytes)
 
 
-def _check_places(path: Path, entries: Mapping[str, _Entry], held: int) -> None:
+def _check_places(path: Path, entries: Mapping[str, _TensorEntry], held: int) -> None:
     """Refuse tensors that lie outside of the file or in each other."""
     cut = [name for name, entry in entries.items() if entry.offset + entry.num_bytes > held]
     if cut:

@@ -4,7 +4,7 @@ import pytest
 
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.planning.cards import (
-    Card,
+    NamedCard,
     engines_for_cards,
     example_plan,
     free_bytes,
@@ -54,7 +54,7 @@ def test_quantised_weights_make_room() -> None:
     """Half the bytes of the 7B's weights, and their largest weight expanded for a moment."""
     numbers = 8_000_000_000
     quantized = Quantized(values=numbers, num_bytes=numbers, largest=12_288 * 3072)
-    card = Card(kind="card", free_bytes=free_bytes(32))
+    card = NamedCard(kind="card", free_bytes=free_bytes(32))
     plain, small = (
         dict(memory.peaks)
         for memory in (
@@ -64,7 +64,7 @@ def test_quantised_weights_make_room() -> None:
         if memory is not None
     )
     assert small["dit"] != plain["dit"]
-    tight = Card(kind="card", free_bytes=20 * 10**9)
+    tight = NamedCard(kind="card", free_bytes=20 * 10**9)
     with pytest.raises(ResourceError):
         example_plan("seedvr2-7b", "720p", tight)
     assert example_plan("seedvr2-7b", "720p", tight, quantized).memory is not None
