@@ -115,6 +115,8 @@ def known_weights(name: str, weights_dir: Path | None = None, file: str = "") ->
     found = examine(weight_files(name, weights_dir, file)[0])
     values, num_bytes, largest = found.quantized
     told = [f"weights: {found.path.name}, {note}" for note in found.provenance]
+    if file and not told:
+        told.append(f"weights: {found.path.name}, which the request names")
     if values:
         told.append(f"weights: {found.path.name} stays {'/'.join(found.dtypes)} in memory")
     return EngineWeights(

@@ -40,6 +40,14 @@ def test_replaced_weights_are_named_to_the_user(weights_dir: Path) -> None:
     assert found.quantized is None
 
 
+def test_a_named_file_is_told(weights_dir: Path) -> None:
+    """What the option does is seen in plan and result."""
+    write_safetensors(weights_dir / "mine", tensors("dit-7b", torch.bfloat16))
+    found = known_weights("seedvr2-7b", weights_dir, "mine")
+    assert found.notes == ("weights: mine, which the request names",)
+    assert known_weights("seedvr2-7b", weights_dir).notes == ()
+
+
 def test_quantised_weights_are_counted_and_told(weights_dir: Path) -> None:
     state = tensors("dit-3b", torch.float8_e4m3fn)
     path = write_safetensors(weights_dir / "small.safetensors", state)
