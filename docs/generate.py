@@ -1,4 +1,4 @@
-"""Writes docs/options.md, settings.md and cards.md from the code, so that they agree with it.
+"""Writes docs/options.md, settings.md, errors.md and cards.md from the code, so that they agree.
 
 `python docs/generate.py` (or `make docs`) writes the pages. tests/docs/test_generated.py fails
 when a committed page differs from what this file would write.
@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from deployments.cli.app import app
 from seedvr2_core.config import DIT_CONFIGS, ENGINES
-from seedvr2_core.errors import ResourceError
+from seedvr2_core.errors import ResourceError, all_errors
 from seedvr2_core.planning.cards import (
     CARDS_GB,
     NamedCard,
@@ -125,6 +125,39 @@ def settings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def errors_page() -> str:
+    """The page on the kinds of errors."""
+    rows = (
+        (
+            f"`{kind.code}`",
+            (kind.__doc__ or "").strip().partition("\n")[0],
+            kind.remedy,
+            "2" if kind.user_mistake else "1",
+            "no" if kind.permanent else "yes",
+        )
+        for kind in all_errors()
+    )
+    parts = [
+        "# Errors",
+        NOTICE,
+        prose(
+            "Every error has a code that never changes and a sentence of its own that says what is "
+            "wrong, what was got, what was expected and what to do. The command shows the code "
+            "behind the sentence (`error: ... [invalid_video]`), and so does the message of a "
+            "failed run in Prefect. The gateway has `error`, `error_code` and `error_remedy` in a "
+            "job's status and `detail`, `code` and `remedy` in a refusal; a "
+            "[callback](callbacks.md) has the same three as a status. What a failure looks like "
+            "and how to find its cause is on the page [troubleshooting](troubleshooting.md)."
+        ),
+        prose(
+            "The exit code is that of the commands; a step whose error may heal is tried again by "
+            "itself before the job fails."
+        ),
+        table(("code", "meaning", "what helps", "exit code", "tried again"), rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def cards_page() -> str:
     """The page on what fits which card."""
     parts = [
@@ -170,7 +203,8 @@ def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
         return "does not fit"
     memory = plan.memory
     assert memory is not None
-    kept = ("weights", memory.weights_resident), ("caches", not memory.park_caches)
+    caches = not (memory.park_caches or memory.stream_caches)
+    kept = ("weights", memory.weights_resident), ("caches", caches)
     stays = " and ".join(name for name, stay in kept if stay) or "nothing"
     host = dict(memory.peaks)["host"] / 1e9
     return f"keeps {stays}; host {host:.1f} GB; {plan.eta_seconds:.0f} s"
@@ -338,7 +372,12 @@ def cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
-PAGES = {"options.md": options_page, "settings.md": settings_page, "cards.md": cards_page}
+PAGES = {
+    "options.md": options_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "cards.md": cards_page,
+}
 
 
 def main() -> None:

@@ -7,86 +7,28 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.sizes import meant_resolution
-from seedvr2_core.weights.table import model_of_file, with_named_file
-from tasks.net.untrusted import check_url
-from tasks.settings import get_settings
+from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.weights.table import with_named_file
+from tasks.request_types import (
+    CallbackUrl,
+    ColorCorrection,
+    FileName,
+    Model,
+    NoneIfEmpty,
+    Preset,
+    Resolution,
+    StitchMode,
+    offered_models,
+)
 
 MAX_BASE64_BYTES = 350_000
 """Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
 URL, path or upload."""
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def offered_models() -> list[str]:
-    """The models that a request may name: auto and the engines; test engines if they are on."""
-    test_engines = get_settings().test_engines
-    return ["auto", *(n for n, spec in ENGINES.items() if test_engines or not spec.test_only)]
-
-
-def _offered_model(name: str) -> str:
-    if name not in offered_models():
-        raise ValueError(f"choose one of {', '.join(offered_models())}")
-    return name
-
-
-def _signable(url: str) -> str:
-    """Refuse an address that may not be connected to, and any if we have no secret to sign with."""
-    settings = get_settings()
-    if settings.callback_secret is None:
-        raise ValueError(
-            "callbacks are signed and no secret is set here (SEEDVR2_CALLBACK_SECRET); "
-            "set one or leave callback_url out"
-        )
-    check_url(url, settings)
-    return url
-
-
-class _OfferedModels:
-    """Makes the JSON schema list the models, so that forms offer them."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "enum": offered_models()}
-
-
-Resolution = Annotated[
-    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
-    BeforeValidator(_lower),
-]
-Model = Annotated[
-    str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
-]
-CallbackUrl = Annotated[str, AfterValidator(_signable)]
-NoneIfEmpty = BeforeValidator(lambda value: value or None)
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-"""A text field of a form. Empty means not given; so does None, which older clients send."""
-FileName = Annotated[str, Field(max_length=255, pattern=r"^[^/\\\x00]*$")]
-StitchMode = Literal["crossfade", "later"]
-ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
-Preset = Literal[
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-]
 
 
 class Record(BaseModel):
@@ -127,10 +69,10 @@ class UpscaleRequest(Record):
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
         "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
-        "`lanczos` (plain resize). `auto` is `seedvr2-7b`; where there is no GPU or no weights it "
-        "is `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+        "`lanczos` (plain resize, for comparison). `auto` is `seedvr2-7b`; where there is no GPU "
+        "or no weights it is `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
-    weights_file: Annotated[FileName, BeforeValidator(lambda value: value or "")] = Field(
+    weights_file: FileName = Field(
         default="",
         description="Name of the file in the folder of weights that the SeedVR2 model is read "
         "from. Not set: the best one that is there.",
@@ -188,6 +130,18 @@ class UpscaleRequest(Record):
         default=False,
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
+    )
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How many seconds the job may hold its device (GPU or CPU) in all of its runs. "
+        "It is stopped before it takes more; the same request with a larger limit goes on. "
+        "Not set: any.",
+    )
+    max_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
@@ -282,6 +236,8 @@ class Device(Record):
     """The GPU's model name; "cpu" for the CPU."""
     free_bytes: int | None = None
     """GPU memory that was free when the source was probed; None for the CPU."""
+    host_bytes: int | None = None
+    """Free memory of the machine, where somebody says it; None: not known."""
 
 
 class ProbedSource(Record):
@@ -290,10 +246,7 @@ class ProbedSource(Record):
     source: FetchedSource
     info_path: Path
     """JSON of `seedvr2_core.video.info.VideoInfo`."""
-    width: int
-    height: int
-    num_frames: int
-    duration_seconds: float
+    video: VideoOutline
     devices: tuple[Device, ...]
     """Devices that the child process can use, best first."""
     cpu_count: int
@@ -324,6 +277,12 @@ class PlannedJob(Record):
     """Only where the operator has set one."""
     stall_limit_seconds: float
     duration_seconds: float
+    seed: int | None = None
+    """None for engines without noise."""
+    max_seconds: float | None = None
+    """As the request has it."""
+    max_price: float | None = None
+    """As the request has it."""
     notes: tuple[str, ...] = ()
 
 
@@ -367,7 +326,24 @@ class StoredVideo(Record):
     num_bytes: int
 
 
-class UpscaleResult(Record):
+class Account(Record):
+    """What a run was expected to take and what it has taken; None where it was not measured."""
+
+    estimated_seconds: float | None = None
+    """Expected from the plan to the stored output, for what this run had to make."""
+    taken_seconds: float | None = None
+    """The same as measured."""
+    gpu_seconds: float | None = None
+    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
+    cost: float | None = None
+    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
+    device: str | None = None
+    """What the engine ran on."""
+    seed: int | None = None
+    """Seed of the noise; None for engines that draw none."""
+
+
+class UpscaleResult(Account):
     """What the caller gets. It is also the result artifact, a table that begins with the columns
     people look for, and result.json in the job's directory.
     """

@@ -2,12 +2,15 @@
 
     jobs/<job_key>/
         plan.json                  the plan, written once and obeyed from then on
-        plan.fresh.json            the plan of a fresh start, until its run holds the job
+        plan.outline.json          what flow processes read of it; made anew by every run
+        plan.fresh.json            the plan of a fresh start, until its run holds the job; its
+                                   outline is plan.fresh.outline.json
         plan.lock                  held while the plan is written
         job.lock                   held by the run that works on the job; names it (JSON)
         child.lock                 held by the child that makes its segments
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
+        kernels.json               which kernels were fastest at the start; obeyed then on
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
         segments/00000.json        sidecar: the segment exists once this file does
@@ -37,9 +40,19 @@ class JobDir:
         return self.path / "plan.json"
 
     @property
+    def outline_path(self) -> Path:
+        """What a flow process reads of the plan, a `PlanOutline` record."""
+        return outline_beside(self.plan_path)
+
+    @property
     def fresh_plan_path(self) -> Path:
         """The plan of a fresh start; it becomes `plan_path` once its run holds the job."""
         return self.path / "plan.fresh.json"
+
+    @property
+    def fresh_outline_path(self) -> Path:
+        """The outline of that plan."""
+        return outline_beside(self.fresh_plan_path)
 
     @property
     def plan_lock_path(self) -> Path:
@@ -72,6 +85,11 @@ class JobDir:
         return self.path / "result.json"
 
     @property
+    def kernels_path(self) -> Path:
+        """Which kernels were fastest when the job began (`kernels.choice`)."""
+        return self.path / "kernels.json"
+
+    @property
     def output_path(self) -> Path:
         """The joined file."""
         return self.path / "output.mp4"
@@ -95,6 +113,11 @@ class JobDir:
     def lost_children_path(self) -> Path:
         """How many children of the job were ended because they seemed to hang."""
         return self.segments_path / "lost-children.json"
+
+    @property
+    def spent_path(self) -> Path:
+        """What the making of the segments has spent so far; removed with them."""
+        return self.segments_path / "spent.json"
 
     def video_path(self, index: int) -> Path:
         """Packets of one segment."""
@@ -120,6 +143,11 @@ class JobDir:
         """Files that are half-written, or were when their process was killed."""
         pattern = f"*{PART_SUFFIX}"
         return [*self.path.glob(pattern), *self.segments_path.glob(pattern)]
+
+
+def outline_beside(plan_path: Path) -> Path:
+    """The file with a plan's outline, in the same directory."""
+    return plan_path.with_suffix(".outline.json")
 
 
 def _part(path: Path) -> Path:

@@ -108,6 +108,13 @@ def on_gpu(device: "torch.device | str") -> bool:
     return (device if isinstance(device, str) else device.type).startswith(GPU)
 
 
+def is_nvidia(device: "torch.device") -> bool:
+    """Whether a device is one of NVIDIA's."""
+    import torch
+
+    return on_gpu(device) and torch.version.hip is None
+
+
 def gpu_name(index: int) -> str:
     """Torch's name of a GPU."""
     return f"{GPU}:{index}"

@@ -12,7 +12,7 @@ from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.build import build_plan
-from seedvr2_core.planning.plan import EngineSettings, Options, Plan, Quantized
+from seedvr2_core.planning.plan import EngineSettings, MemoryPlan, Options, Plan, Quantized
 from seedvr2_core.planning.sizes import BUDGETS_PX
 from seedvr2_core.planning.windows import plan_latent_windows
 from seedvr2_core.video.info import ColorInfo, VideoInfo
@@ -69,9 +69,9 @@ def free_bytes(gigabytes: int) -> int:
     return (gigabytes - taken) * 10**9
 
 
-def host_obstacle(plan: Plan, host_bytes: int | None) -> str:
+def host_obstacle(memory: MemoryPlan | None, host_bytes: int | None) -> str:
     """Why the machine's memory is too small for a plan, as a sentence; "" if it is not."""
-    need = dict(plan.memory.peaks).get("host", 0) if plan.memory else 0
+    need = dict(memory.peaks).get("host", 0) if memory else 0
     if host_bytes is None or need <= host_bytes:
         return ""
     return (
@@ -112,7 +112,7 @@ def example_plan(
         quantized=quantized,
     )
     plan = build_plan(_example_video(height * 8 // 9, height // 2), "", options)
-    if obstacle := host_obstacle(plan, card.host_bytes):
+    if obstacle := host_obstacle(plan.memory, card.host_bytes):
         raise ResourceError(obstacle)
     return plan
 

@@ -22,15 +22,18 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.pace import Pace
+from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
 from tasks.run import current
-from tasks.schemas import PlannedJob
+from tasks.run.measures import Measures
+from tasks.run.spending import Purse
+from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
 
 LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
@@ -44,7 +47,7 @@ class SegmentWatch:
     def __init__(self, job: PlannedJob) -> None:
         """Look which segments are on disk; a child is started when the first other is asked for."""
         self._job, self._job_dir = job, JobDir(job.job_dir)
-        self._plan = read_record(self._job_dir.plan_path, Plan)
+        self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._pending = pending_segments(self._job_dir, self._plan)
         self.source = job.source
         self.reused = job.num_segments - len(self._pending)
@@ -54,8 +57,11 @@ class SegmentWatch:
             for segment in self._plan.segments
             if segment.index not in self._pending
         )
-        # Only an operator sets a limit of the job.
-        limit = job.job_limit_seconds
+        self._began = awake_seconds()
+        self.estimated_seconds = job_seconds(frame_seconds_of(self._plan), self._pending_frames())
+        """What this run is expected to take, from now to the stored output."""
+        self._purse = Purse(job, get_settings(), clock=awake_seconds)
+        limit = job.job_limit_seconds  # an operator's
         self._deadline = inf if limit is None else awake_seconds() + limit
         self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
         self._child: Child | None = None
@@ -65,6 +71,29 @@ class SegmentWatch:
         """Seconds of a frame of the slowest child so far."""
         self._lost_one = False
         """A child ended before its work was done."""
+
+    @property
+    def account(self) -> Account:
+        """What this run was expected to take, and what it has taken so far."""
+        return Account(
+            estimated_seconds=round(self.estimated_seconds, 1),
+            taken_seconds=round(awake_seconds() - self._began, 1),
+            gpu_seconds=self._purse.gpu_seconds,
+            cost=self._purse.cost,
+            device=self._job.device,
+            seed=self._job.seed,
+        )
+
+    def check_budget(self) -> None:
+        """Refuse to begin what would spend more than the caller allows.
+
+        Where nothing was measured on this machine, the job begins, and is stopped at the limit.
+
+        Raises:
+            BudgetError: with the numbers.
+        """
+        if self._pending and not self._job.eta_is_guess:
+            self._purse.check(self.estimated_seconds, doing="what is left")
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -100,6 +129,7 @@ class SegmentWatch:
         if child is not None:
             self._lost_one = True
             child.close()
+            self._purse.rest()
 
     def _start_child(self) -> None:
         """Start a child on all pending segments and wait until its engine is loaded."""
@@ -116,13 +146,18 @@ class SegmentWatch:
                 segments=tuple(self._pending),
             )
         )
+        self._purse.hold()
         self._show(LOAD)
         while self._pace is None:
-            match self._next_event(self._load_stall, "loading the engine"):
+            event = self._next_event(self._load_stall, "loading the engine")
+            if not isinstance(event, Waiting):
+                self._purse.hold()
+            match event:
                 case Ready():
-                    pending = sum(self._plan.segments[k].num_frames for k in self._pending)
+                    pending = self._pending_frames()
                     self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
                 case Waiting(whom=whom):
+                    self._purse.rest()
                     self._show(WAIT, f"waiting for {whom}")
                 case Heartbeat(done=done, total=total) if total:
                     self._show(LOAD, f"{100 * done // total} % of the weights")
@@ -136,8 +171,11 @@ class SegmentWatch:
         match self._next_event(self._stall, f"restoring segment {index}"):
             case SegmentDone(segment=segment):
                 self._pending.remove(segment)
+                self._purse.save()
                 if not self._pending:
                     learn(self._plan, self._pace, get_settings())
+                elif self._pace.work > self._pace.kept_frames:
+                    self._check_next(self._pace)
             case Progressed() as progress:
                 self._pace.note(progress)
                 self._show(self._phase(self._pace))
@@ -156,14 +194,30 @@ class SegmentWatch:
                 f"{index}, although the child gave signs of life"
             )
 
+    def _check_next(self, pace: Pace) -> None:
+        """Stop between two segments if the next one would not fit into what the caller allows.
+
+        Raises:
+            BudgetError: with the numbers.
+        """
+        frames = self._plan.segments[self._pending[0]].num_frames
+        made = pace.frames - self._kept_frames()  # of the next one, while the last was encoded
+        per_frame = pace.seconds / max(1e-9, pace.work - pace.kept_frames)
+        left = max(0, frames - max(0, made)) * per_frame
+        self._purse.check(left, doing=f"segment {self._pending[0]}")
+
     def _next_event(self, stall_seconds: float, doing: str) -> Event:
-        """The child's next event, under the stall limit and the operator's limit of the job."""
+        """The child's next event, under the stall limit and the limits of the job."""
         assert self._child is not None
+        self._purse.keep()
+        deadline = min(self._deadline, awake_seconds() + max(0.0, self._purse.left))
         try:
             return self._child.next_event(
-                stall_seconds=stall_seconds, deadline=self._deadline, doing=doing
+                stall_seconds=stall_seconds, deadline=deadline, doing=doing
             )
         except DeadlineError as error:
+            if self._purse.left <= 0:
+                raise self._purse.used_up(doing) from error
             raise DeadlineError(
                 f"the job passed the limit of {self._job.job_limit_seconds:g} s that "
                 f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
@@ -184,6 +238,26 @@ class SegmentWatch:
         """The same while the engine is loaded."""
         return self._plan.limits.load * self._patience.factor
 
+    def _pending_frames(self) -> int:
+        """Frames of the segments that are to be made."""
+        return sum(self._plan.segments[k].num_frames for k in self._pending)
+
+    def _measures(self) -> Measures:
+        """What the work is measured by."""
+        pace = self._pace
+        low, high = pace.seconds_left_range if pace else (None, None)
+        rate = pace.frames_per_second if pace else None
+        done = self._job.num_segments - len(self._pending)
+        return Measures(
+            segment=min(done + 1, self._job.num_segments),
+            frames_per_second=None if rate is None else round(rate, 2),
+            seconds_left_low=None if low is None else round(low, 1),
+            seconds_left_high=None if high is None else round(high, 1),
+            estimated_seconds=round(self.estimated_seconds, 1),
+            gpu_seconds=self._purse.gpu_seconds,
+            cost=self._purse.cost,
+        )
+
     def _kept_frames(self) -> int:
         """Frames of the segments that are on disk."""
         done = set(range(self._job.num_segments)) - set(self._pending)
@@ -200,6 +274,7 @@ class SegmentWatch:
             seconds_left=pace.seconds_left if pace else None,
             within=None if self._deadline == inf else self._deadline - awake_seconds(),
             detail=detail,
+            measures=self._measures(),
         )
 
 
@@ -212,6 +287,7 @@ def session(job: PlannedJob) -> Iterator[SegmentWatch]:
     watch = SegmentWatch(job)
     token = _watch.set(watch)
     try:
+        watch.check_budget()
         yield watch
     finally:
         _watch.reset(token)
