@@ -120,7 +120,7 @@ def test_truncated_gguf_names_what_is_gone(tmp_path: Path, state: kit.State) -> 
     for share in (0.999, 0.5, 0.01, 0.0001):
         (tmp_path / "cut").write_bytes(content[: max(5, int(len(content) * share))])
         told = look(tmp_path / "cut")
-        assert "is truncated" in told
+        assert "is truncated" in told or (share < 0.001 and "header claims" in told)
         assert share < 0.1 or ".weight" in told or ".bias" in told
 
 
