@@ -80,13 +80,16 @@ class GGUFFile:
         """One tensor, on the CPU.
 
         Raises:
-            CheckpointError: the file cannot be read, or it has become shorter.
+            CheckpointError: of a type that is not read; or the file cannot be read, or it has
+                become shorter.
         """
         import torch
 
         from seedvr2_core.weights.quantized import QuantizedWeight
 
         entry = self._entries[name]
+        if entry.info.dtype not in _SIZES:
+            raise CheckpointError(f"{self._path}: {name} is {entry.info.dtype}, which is not read")
         try:
             with self._path.open("rb") as stream:
                 stream.seek(self._start + entry.offset)
