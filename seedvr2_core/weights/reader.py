@@ -227,7 +227,7 @@ def tensor_span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo
     try:
         info = TensorInfo(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
         first, last = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise damaged(path, f"the entry of {name} cannot be read") from error
     item = _ITEM_BYTES.get(info.dtype)
     if item is None:

@@ -138,6 +138,10 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
         (_header(b"{}"), "nearest"),
         (_header(b'{"a": 1, "a": 2}'), "named twice: a"),
         (_header(b'{"a.weight": {"dtype": "F16"}}'), "entry of a.weight"),
+        (
+            _header(b'{"a.weight": {"dtype": "F16", "shape": [1e999], "data_offsets": [0, 1]}}'),
+            "entry",
+        ),
         (_entry("F4"), "a.weight has the unknown dtype F4"),
         (_entry(shape=(3,)), r"a.weight is F16 \[3\] but has 4 bytes"),
         (_entry(shape=(-1, -2)), "a.weight is F16"),
