@@ -82,12 +82,16 @@ class QuantizedWeight:
         if self.form in BLOCK_BYTES and flat_RC.shape[1] % BLOCK_BYTES[self.form][0]:
             step = rows  # blocks that run over the ends of rows
         for start in range(0, rows, step):
-            piece_MC = self._rows(start, min(rows, start + step))
-            if self.factor is not None:
-                by_row = self.factor.shape[1] == 1 and self.factor.shape[0] == rows
-                piece_MC.mul_(self.factor[start : start + step] if by_row else self.factor)
-            flat_RC[start : start + step] = piece_MC
+            self._expand_rows(flat_RC, start, min(rows, start + step))
         return expanded
+
+    def _expand_rows(self, flat_RC: Tensor, start: int, stop: int) -> None:
+        """Write some rows, with the factor."""
+        piece_MC = self._rows(start, stop)
+        if self.factor is not None:
+            by_row = self.factor.shape[1] == 1 and self.factor.shape[0] == self.shape[0]
+            piece_MC.mul_(self.factor[start:stop] if by_row else self.factor)
+        flat_RC[start:stop] = piece_MC
 
     def _rows(self, start: int, stop: int) -> Tensor:
         """Some rows without the factor, float32 in a new tensor."""
@@ -116,10 +120,20 @@ def unrotated(values_MC: Tensor, group: int) -> Tensor:
     """
     shape, stride = values_MC.shape, 1
     while stride < group:
-        a, b, c, d = values_MC.reshape(-1, 4, stride).unbind(1)
-        rotated = torch.stack([a + b + c - d, a + b - c + d, a - b + c + d, b - a + c + d], dim=1)
-        values_MC, stride = rotated.mul_(0.5), 4 * stride
+        values_MC = _rotated_by_four(values_MC.reshape(-1, 4, stride))
+        stride *= 4
     return values_MC.reshape(shape)
+
+
+def _rotated_by_four(values_N4S: Tensor) -> Tensor:
+    """H4 times the axis of length 4, in a new tensor."""
+    a, b, c, d = values_N4S.unbind(1)
+    rotated = torch.empty_like(values_N4S)
+    torch.add(a, b, out=rotated[:, 0]).add_(c).sub_(d)
+    torch.add(a, b, out=rotated[:, 1]).sub_(c).add_(d)
+    torch.sub(a, b, out=rotated[:, 2]).add_(c).add_(d)
+    torch.sub(b, a, out=rotated[:, 3]).add_(c).add_(d)
+    return rotated.mul_(0.5)
 
 
 class QuantizedLinear(nn.Module):

@@ -12,14 +12,19 @@ import torch
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.memory import weight_bytes
 from seedvr2_core.dit.model import FoldedDiT
+from seedvr2_core.planning.peaks import CONSTANTS
 from seedvr2_core.weights.checkpoint import identify, open_checkpoint
+from seedvr2_core.weights.matching import QUANTIZED_DTYPES
 from seedvr2_core.weights.quantized import (
+    EXPANDED_AT_ONCE,
     QuantizedLinear,
     QuantizedWeight,
     assign_quantized,
     unrotated,
 )
+from seedvr2_core.weights.reader import BLOCK_BYTES
 from tests.kits import quantized as kit
+from tests.kits.gpu.live_bytes import LiveBytes
 
 Writer = Callable[[Path, kit.State], kit.State]
 QKV = "blocks.0.attn.proj_qkv.vid.weight"
@@ -166,6 +171,35 @@ def test_a_large_weight_is_expanded_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     pieces = [w.expand() for w in (weight, by_row, by_column)]
     assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
     assert torch.equal(dataclasses.replace(by_row, factor=None).expand(), whole[0])
+
+
+@pytest.mark.parametrize("form", [*QUANTIZED_DTYPES])
+def test_what_expanding_takes_is_what_the_plan_counts(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 Mi values at once; here of a 64th, in two pieces."""
+    at_once = EXPANDED_AT_ONCE // 64
+    monkeypatch.setattr("seedvr2_core.weights.quantized.EXPANDED_AT_ONCE", at_once)
+    columns = 256
+    rows = 2 * at_once // columns
+    if form in BLOCK_BYTES:
+        values, size = BLOCK_BYTES[form]
+        data, scale = torch.zeros(rows * columns // values, size, dtype=torch.uint8), None
+    else:
+        dtype = torch.int8 if form.startswith("I8") else torch.float8_e4m3fn
+        data, scale = torch.zeros(rows, columns, dtype=dtype), torch.ones(rows, 1)
+    weight = QuantizedWeight(
+        form=form,
+        shape=(rows, columns),
+        data=data,
+        scale=scale,
+        group=256 if form.endswith("convrot") else 0,
+        factor=torch.ones(1, columns),
+        dtype=torch.bfloat16,
+    )
+    with torch.inference_mode(), LiveBytes() as seen:
+        expanded = weight.expand()
+    assert 0 < seen.peak - expanded.nbytes <= CONSTANTS.expanding / 64
 
 
 def test_metadata_of_older_files_name_the_format(tmp_path: Path) -> None:
