@@ -92,7 +92,8 @@ def test_verify_refuses_what_is_wrong(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     done = run("verify")
     assert done.exit_code == 2
-    assert done.stderr.splitlines()[-1] == "error: 1 file must not be used: dit-3b.safetensors"
+    told = "error: 1 file must not be used: dit-3b.safetensors [weights_unusable]"
+    assert done.stderr.splitlines()[-1] == told
     assert "truncated: 1 of" in done.stdout
     assert "1 of 103 tensors: vid_out_norm.weight" in done.stdout
     report = json.loads(run("verify", "--json").stdout)
