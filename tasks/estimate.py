@@ -80,6 +80,7 @@ def plan_job(
         device=device.name,
         device_kind=device.kind,
         device_bytes=device.free_bytes,
+        dit_dtype=device.dit_dtype,
         cpu_count=probed.cpu_count,
         crf=request.crf,
         preset=request.preset,

@@ -236,6 +236,8 @@ class Device(Record):
     """The GPU's model name; "cpu" for the CPU."""
     free_bytes: int | None = None
     """GPU memory that was free when the source was probed; None for the CPU."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears, where the device is a GPU."""
     host_bytes: int | None = None
     """Free memory of the machine, where somebody says it; None: not known."""
 

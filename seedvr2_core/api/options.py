@@ -11,7 +11,7 @@ import torch
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
-from seedvr2_core.kernels.devices import GPU, gpu_name
+from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name
 from seedvr2_core.planning import Options, plan_latent_windows
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
@@ -114,6 +114,7 @@ class ModelOptions:
             device=device,
             device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+            dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
             crf=crf,
             preset=preset,

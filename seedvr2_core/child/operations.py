@@ -35,7 +35,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.kernels.devices import GPU, gpus
+from seedvr2_core.kernels.devices import GPU, ability_of, gpus
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -201,5 +201,8 @@ def _devices() -> tuple[FoundDevice, ...]:
     """Torch devices of this machine, best first, with the memory that is free on them."""
     cpu = FoundDevice(name="cpu", kind="cpu", free_bytes=None)
     with unbounded_memory(GPU):
-        found = [FoundDevice(name=n, kind=kind, free_bytes=free) for n, kind, free in gpus()]
+        found = [
+            FoundDevice(name=n, kind=kind, free_bytes=free, dit_dtype=ability_of(n).dit_dtype)
+            for n, kind, free in gpus()
+        ]
     return (*found, cpu)

@@ -236,6 +236,8 @@ class Options:
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
     """Free memory of the device; None for the host."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears on a GPU, as kernels/devices.py has it."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
     weights_file: str = ""
