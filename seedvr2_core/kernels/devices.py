@@ -121,16 +121,16 @@ def gpu_name(index: int) -> str:
 
 
 def ability_of(device: "torch.device | str") -> Ability:
-    """The row of a device of this machine; "meta" stands for a GPU that is tested."""
+    """The row of a device. "meta", and a GPU that is not here, stand for one that is tested."""
     import torch
 
     kind = torch.device(device).type
-    if kind == "meta":
-        return nvidia_ability((9, 0))
     if kind == GPU and torch.version.hip is not None:
         return AMD
-    if kind == GPU:
+    if kind == GPU and torch.cuda.is_available():
         return nvidia_ability(torch.cuda.get_device_capability(device))
+    if kind in (GPU, "meta"):
+        return nvidia_ability((9, 0))
     return MPS if kind == APPLE else CPU
 
 

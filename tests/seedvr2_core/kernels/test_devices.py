@@ -48,6 +48,8 @@ def test_devices_that_are_no_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert ability_of("cpu") is CPU
     assert ability_of("mps") is MPS
     assert ability_of("meta").tested
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ability_of("cuda:7").tested
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert ability_of("cuda:0") is AMD
 
@@ -61,6 +63,7 @@ def test_what_has_streams(device: str, is_gpu: bool) -> None:
 
 def test_an_untested_card_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kind_of("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: f"card {d}")
     monkeypatch.setattr(
