@@ -68,6 +68,7 @@ def upscale(
     video_base64: Text = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: Text = "",
     batch_size: int = 100,
     temporal_overlap: int | None = None,
     stitch_mode: StitchMode = "crossfade",
@@ -95,6 +96,7 @@ def upscale(
         resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
             short:720 to short:2160 sets the shorter side.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
+        weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.

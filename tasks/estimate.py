@@ -9,7 +9,8 @@ from prefect import get_run_logger
 
 from seedvr2_core.child.protocol import CheckPlan, MakePlan
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
+from seedvr2_core.engines.table import EngineWeights
 from seedvr2_core.files import hold_lock, read_record
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.job import JobDir
@@ -70,15 +71,15 @@ def plan_job(
     """
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
-        spec, note = choose_engine(request.model, device, settings)
+        spec, note = choose_engine(request.model, device, settings, request.weights_file)
         # At first use it reads up to 16 GB, which takes minutes from a network share.
         beat = partial(current().beat, stall_seconds=STALL_SECONDS)
-        digest = weights_digest(spec.name, settings.weights_folder, beat=beat)
+        weights = known_weights(spec.name, settings.weights_folder, request.weights_file, beat=beat)
     else:
-        device, digest = assumed, ""
+        device, weights = assumed, EngineWeights()
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
-    engine, window_note = _engine_settings(request, spec, digest)
+    engine, window_note = _engine_settings(request, spec, weights.digest)
     options = Options(
         resolution=request.resolution,
         engine=engine,
@@ -86,6 +87,7 @@ def plan_job(
         device_kind=device.kind,
         device_bytes=device.free_bytes,
         host_bytes=device.host_bytes,
+        dit_dtype=device.dit_dtype,
         cpu_count=probed.cpu_count,
         crf=request.wanted_crf,
         preset=request.preset,
@@ -94,9 +96,11 @@ def plan_job(
         audio=request.audio,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
+        weights_file=request.weights_file,
+        quantized=weights.quantized,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
-        notes=tuple(text for text in (note, window_note) if text),
+        notes=tuple(text for text in (note, window_note, *weights.notes) if text),
     )
     encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
     rates = known_rates(spec.name, encoder, device.kind, settings)

@@ -7,8 +7,10 @@ from tempfile import TemporaryDirectory
 from pydantic import BaseModel, Field
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.kernels.devices import gpu_name
+from seedvr2_core.planning.cards import host_obstacle, parse_card
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
@@ -51,28 +53,16 @@ class JobPlan(BaseModel):
     notes: tuple[str, ...] = Field(description="What else there is to know before it begins.")
 
 
-CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
-"""Cards that are known by name, with their GB of memory."""
-_TAKEN_GB = 2
-"""Of a card's memory, by other things; as in the README's table."""
-
-
 def named_card(name: str) -> Device:
     """The device that --gpu describes: the name of a card, or GB of memory.
 
     Raises:
         InvalidRequestError: neither.
     """
-    text = name.lower().strip().removesuffix("gb").strip()
-    if text in CARDS_GB:
-        kind, gigabytes = CARDS_GB[text]
-    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
-        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
-    else:
-        raise InvalidRequestError(
-            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
-        )
-    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
+    card = parse_card(name)
+    return Device(
+        name=gpu_name(0), kind=card.kind, free_bytes=card.free_bytes, host_bytes=card.host_bytes
+    )
 
 
 def plan_source(
@@ -124,6 +114,8 @@ def plan_source(
             assumed=assumed,
         )
     notes += _limits_told(plan, request, settings)
+    if obstacle := host_obstacle(plan.memory, assumed.host_bytes if assumed else None):
+        notes.append(f"it would be refused: {obstacle}")
     return _summary(probed, plan, settings, assumed, notes)
 
 

@@ -10,23 +10,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
+from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
-
-
-def _plain_model(value: object) -> object:
-    """Accept the old service's checkpoint file names as model names."""
-    if not isinstance(value, str):
-        return value
-    name = value.lower()
-    if not name.startswith("seedvr2_ema_"):
-        return name
-    size = "3b" if "_3b" in name else "7b"
-    return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
 
 
 def offered_models() -> list[str]:
@@ -67,12 +57,18 @@ Resolution = Annotated[
     BeforeValidator(_lower),
 ]
 Model = Annotated[
-    str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
+    str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
 CallbackUrl = Annotated[str, AfterValidator(_signable)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """A text field of a form. Empty means not given; so does None, which older clients send."""
+FileName = Annotated[
+    str,
+    BeforeValidator(lambda value: value or ""),
+    Field(max_length=255, pattern=r"^[^/\\\x00]*$"),
+]
+"""The name of a file in a folder that is known; "" is not given."""
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[

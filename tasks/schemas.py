@@ -5,7 +5,7 @@ Nothing here imports Prefect or torch, so that the command line can refuse a bad
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,12 +14,14 @@ from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
 from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
     AudioField,
     CallbackUrl,
     CodecField,
     ColorCorrection,
     ContainerField,
+    FileName,
     Model,
     NoneIfEmpty,
     Preset,
@@ -71,9 +73,14 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
-        "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
-        "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+        "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
+        "`lanczos` (plain resize, for comparison). `auto` is `seedvr2-7b`; where there is no GPU "
+        "or no weights it is `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+    )
+    weights_file: FileName = Field(
+        default="",
+        description="Name of the file in the folder of weights that the SeedVR2 model is read "
+        "from. Not set: the best one that is there.",
     )
     batch_size: int = Field(
         default=100,
@@ -151,6 +158,11 @@ class UpscaleRequest(Record):
         description="http(s) address that is told by a signed POST how the run ended. "
         "Refused where SEEDVR2_CALLBACK_SECRET is not set.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_named_as_model(cls, given: Any) -> Any:
+        return with_named_file(given)
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
@@ -244,6 +256,8 @@ class Device(Record):
     """GPU memory that was free when the source was probed; None for the CPU."""
     host_bytes: int | None = None
     """Host memory that was free then; None for the CPU, and where nobody looked."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears, where the device is a GPU."""
 
 
 class ProbedSource(Record):

@@ -34,6 +34,7 @@ from deployments.cli.options import (
     Seed,
     Sources,
     StitchMode,
+    WeightsFile,
     WorkDir,
     check_file,
     container_for,
@@ -99,6 +100,7 @@ def upscale(
     sources: Sources = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: WeightsFile = "",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     stitch_mode: StitchMode = "crossfade",
@@ -141,6 +143,7 @@ def upscale(
             sources,
             resolution=resolution,
             model=model,
+            weights_file=weights_file,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
             stitch_mode=stitch_mode,
@@ -170,6 +173,7 @@ def plan(
     sources: Sources = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: WeightsFile = "",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     codec: Codec = "auto",
@@ -181,7 +185,8 @@ def plan(
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="Plan for this card: h100, h200 or GB of memory (48); default: this machine's, or "
+            help="Plan for a card that need not be here: h100, h200 or GB of memory (48), and the "
+            "machine's free memory if that matters (24GB,host=64GB). Default: this machine's, or "
             "an H100 for a model that needs a GPU where there is none."
         ),
     ] = None,
@@ -199,6 +204,7 @@ def plan(
             sources,
             resolution=resolution,
             model=model,
+            weights_file=weights_file,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
             codec=codec,

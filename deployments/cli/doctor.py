@@ -19,6 +19,7 @@ from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
+from seedvr2_core.kernels.devices import gpu_name
 from tasks.settings import Settings, child_environment
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
@@ -77,6 +78,7 @@ def examine(settings: Settings) -> Report:
         _check_python(),
         _check_packages(),
         _check_devices(),
+        *_check_untested(),
         driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
         _check_confinement(settings),
@@ -108,6 +110,15 @@ def _check_devices() -> DoctorCheck:
     ]
     cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
     return DoctorCheck(name="devices", ok=True, told=", ".join([*gpus, cpu]))
+
+
+def _check_untested() -> list[DoctorCheck]:
+    """Tell of the devices that nobody has tried the model on; they are used all the same."""
+    from seedvr2_core.kernels.devices import untested_here
+
+    return [
+        DoctorCheck(name="untested", ok=True, notable=True, told=told) for told in untested_here()
+    ]
 
 
 MIN_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
@@ -212,7 +223,7 @@ def _check_convolutions() -> list[DoctorCheck]:
         ]
     from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
-    reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
+    reports = [check_device(gpu_name(i)) for i in range(torch.cuda.device_count())]
     return [conv_check(report, dtype) for report in reports for dtype in DTYPES]
 
 

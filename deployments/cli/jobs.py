@@ -33,6 +33,7 @@ from deployments.cli.options import (
     Seed,
     Sources,
     StitchMode,
+    WeightsFile,
     check_file,
     request_of,
 )
@@ -59,6 +60,7 @@ def submit(
     sources: Sources = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: WeightsFile = "",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     stitch_mode: StitchMode = "crossfade",
@@ -91,6 +93,7 @@ def submit(
             sources,
             resolution=resolution,
             model=model,
+            weights_file=weights_file,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
             stitch_mode=stitch_mode,

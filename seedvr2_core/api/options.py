@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.config import EngineSpec, find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
+from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name
 from seedvr2_core.planning import Options, plan_latent_windows
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
 from seedvr2_core.planning.plan import EngineSettings
@@ -78,7 +79,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span or lanczos."""
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span or lanczos."""
     weights_dir: Path | None = None
     """Folder of the SeedVR2 weights; the small engines need none."""
     device: str = "auto"
@@ -111,12 +112,12 @@ class ModelOptions:
         """
         device = self.device
         if device == "auto":
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+            device = gpu_name(0) if torch.cuda.is_available() else "cpu"
         try:
             kind = torch.device(device).type
         except RuntimeError as error:
             raise InvalidRequestError(f"device {device!r} is no device of torch") from error
-        if kind == "cuda" and not torch.cuda.is_available():
+        if kind == GPU and not torch.cuda.is_available():
             raise InvalidRequestError(f"device {device}: torch finds no GPU on this machine")
         if spec.needs_gpu and kind == "cpu":
             raise InvalidRequestError(
@@ -137,7 +138,8 @@ class ModelOptions:
         device = self.chosen_device(spec)
         check_resolution(resolution)
         coding = coding or Coding()
-        settings, note = self._engine(spec, weights_digest(spec.name, self.weights_dir))
+        weights = known_weights(spec.name, self.weights_dir)
+        settings, note = self._engine(spec, weights.digest)
         on_gpu = device != "cpu"
         return Options(
             resolution=resolution,
@@ -145,6 +147,7 @@ class ModelOptions:
             device=device,
             device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+            dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
             preset=coding.preset,
@@ -154,7 +157,8 @@ class ModelOptions:
             segment_seconds=10.0,
             batch_size=self.batch_size,
             cut_detector=detector,
-            notes=(note,) if note else (),
+            quantized=weights.quantized,
+            notes=(*([note] if note else []), *weights.notes),
         )
 
     def _engine(self, spec: EngineSpec, digest: str) -> tuple[EngineSettings, str]:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from seedvr2_core.child.fields import message_of, object_in
 from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.video.info import VideoOutline
@@ -62,6 +63,8 @@ class FoundDevice:
     """Memory that is free on it; None for the host."""
     host_bytes: int | None = None
     """Memory of the host that is free for work on it; None for the host itself."""
+    dit_dtype: str = CPU.dit_dtype
+    """Of a transformer's Linears there, as the table of devices has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.kernels.choice import kept_choices
+from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.outline import outline_of
 
@@ -77,7 +78,7 @@ def restore_segments(
             plan=plan,
             job_dir=job_dir,
             source=source,
-            device_kind=_kind_of(device),
+            device_kind=kind_of(device),
             session=session,
             events=events,
             progress=progress,
@@ -115,11 +116,6 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
     ]
 
 
-def _kind_of(device: str) -> str:
-    """What the GPU is called, or "cpu"."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
 @contextmanager
 def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
     """Hold the job's directory and the GPU for the length of a `with` block.
@@ -141,6 +137,6 @@ def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Itera
 
 def device_locks(device: str) -> list[str]:
     """Names of a device's lock files, which are the same in every process. A CPU has none."""
-    if not device.startswith("cuda"):
+    if not on_gpu(device):
         return []
     return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

@@ -72,15 +72,16 @@ def _work_on(device: str) -> str:
     import torch
     from torch.nn import functional
 
+    from seedvr2_core.kernels.devices import on_gpu
     from seedvr2_core.kernels.dit import add_rows
 
     where = torch.device(device)
-    on_gpu = where.type == "cuda"
-    if on_gpu and not torch.cuda.is_available():
+    is_gpu = on_gpu(where)
+    if is_gpu and not torch.cuda.is_available():
         raise RuntimeError("torch finds no GPU in a confined process")
-    dtype = torch.float16 if on_gpu else torch.float32
-    sent = torch.ones((256, 256), dtype=dtype, pin_memory=on_gpu)
-    stream = torch.cuda.Stream(where) if on_gpu else None
+    dtype = torch.float16 if is_gpu else torch.float32
+    sent = torch.ones((256, 256), dtype=dtype, pin_memory=is_gpu)
+    stream = torch.cuda.Stream(where) if is_gpu else None
     with torch.cuda.stream(stream):
         x = sent.to(where, non_blocking=True)
         product = x @ x
@@ -88,7 +89,7 @@ def _work_on(device: str) -> str:
         rows = torch.arange(256, device=where)
         total = product.float()
         add_rows(total, rows, x.float())
-        back = torch.empty((256, 256), pin_memory=on_gpu)
+        back = torch.empty((256, 256), pin_memory=is_gpu)
         back.copy_(total, non_blocking=True)
         if stream is not None:
             stream.synchronize()

@@ -154,7 +154,8 @@ def wavelet_color(
         for luma, chroma in (bands_y, bands_x)
     )
     tile: dict[str, Any] = {"ROWS": ROWS, "COLUMNS": COLUMNS, "num_warps": 4}
-    _down[grid](low_CHW, c_CHW, s_CHW, *bands_y, *sizes, **reach_y, **tile)
+    first = (low_CHW, c_CHW, s_CHW, *bands_y, *sizes)
+    _down[grid](*first, **reach_y, **tile)
     rounds = not out_HWC.is_floating_point()
     white = float(_WHITE.get(out_HWC.dtype, 1))
     arguments = (out_HWC, low_CHW, c_CHW, *bands_x, *sizes, white)

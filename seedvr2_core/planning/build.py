@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from seedvr2_core.config import DIT_CONFIGS, PIXEL_VERSION, VAE_CONFIGS, EngineSpec, find_engine
 from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning.advice import what_fits
 from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.cutting import plan_segments, shots_between
@@ -109,6 +110,7 @@ def _build(
         engine=options.engine,
         device=options.device,
         torch_threads=options.cpu_count,
+        weights_file=options.weights_file,
         shots=shots,
         segments=segments,
         encoder=encoder,
@@ -162,8 +164,9 @@ def _memory(
         device_kind=options.device_kind,
         # CPUs are slow in half precision.
         vae_dtype="float32" if on_cpu else "float16",
-        dit_dtype="float32" if on_cpu else "bfloat16",
+        dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
         color_correction=engine.color_correction,
+        quantized=options.quantized,
     )
     plan = plan_memory(request)
     return plan, memory_notes(request, plan)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
+from seedvr2_core.planning.plan import Quantized
 from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
@@ -32,6 +33,9 @@ class Constants:
     fragmentation: float = 0.06
     """Share of everything but weights that the caching allocator holds and cannot use, with
     expandable segments. Assumed, to be measured."""
+    expanding: int = 80_000_000
+    """Temporaries while a part of a quantised weight is expanded: of 4 Mi values at once
+    (weights/quantized.py) the bytes, integers and float32 products, up to 19 bytes a value."""
     picture_planes: int = 24
     """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
     and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
@@ -109,8 +113,26 @@ class MemoryRequest:
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     color_correction: str = "auto"
+    quantized: Quantized | None = None
+    """Weights of the transformer that stay quantised."""
     text_len: int = 58
     """Tokens of the prompt (as trained: dit.md section 11)."""
+
+    @property
+    def dit_weights(self) -> int:
+        """Bytes of the transformer's weights."""
+        itemsize = ITEMSIZE[self.dit_dtype]
+        plain = dit_memory.weight_bytes(self.dit_config, itemsize=itemsize)
+        if self.quantized is None:
+            return plain
+        return plain - itemsize * self.quantized.values + self.quantized.num_bytes
+
+    @property
+    def expanded_weight(self) -> int:
+        """Bytes of the largest quantised weight while it is used, with what expands it."""
+        if self.quantized is None:
+            return 0
+        return self.quantized.largest * ITEMSIZE[self.dit_dtype] + CONSTANTS.expanding
 
     @property
     def on_cpu(self) -> bool:
@@ -183,9 +205,7 @@ class PhasePeaks:
             vae=vae_memory.WorkingSet(
                 config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
             ),
-            dit_weights=dit_memory.weight_bytes(
-                request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
-            ),
+            dit_weights=request.dit_weights,
             vae_weights=vae_memory.weight_bytes(config, itemsize),
             encoder_caches=(
                 budget.encoder_cache_bytes(config, height, width, itemsize),
@@ -234,7 +254,7 @@ class PhasePeaks:
         # The sampler holds noise, condition and result around the call.
         channels = 2 * config.latent_channels + config.condition_channels
         pixels = request.num_latents_in_window * math.prod(request.latent_size)
-        work += pixels * channels * _FLOAT32
+        work += pixels * channels * _FLOAT32 + request.expanded_weight
         caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
         others = caches if stay.caches else 0
         weights = dit_memory.streamed_weight_bytes(

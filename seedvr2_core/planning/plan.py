@@ -144,6 +144,18 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """What a transformer's quantised weights take in memory."""
+
+    values: int
+    """Numbers that they stand for."""
+    num_bytes: int
+    """Bytes of them, with all that belongs to them."""
+    largest: int
+    """Numbers of the largest, which is expanded while it is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """How an engine with latents uses the device's memory.
 
@@ -208,6 +220,8 @@ class Plan:
     """What the joined file is."""
     deep: bool = False
     """Whether frames have 16 bits between the decoder and the encoder, not 8."""
+    weights_file: str = ""
+    """Name of the file in the folder of weights that the request names; "": any that serves."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
@@ -236,8 +250,14 @@ class Options:
     """Free memory of the device; None for the host."""
     host_bytes: int | None = None
     """Free memory of the host; None: not known, and taken as enough."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears on a GPU, as kernels/devices.py has it."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
+    weights_file: str = ""
+    """As in the plan."""
+    quantized: Quantized | None = None
+    """What the transformer's quantised weights take; None if there are none."""
     cut_detector: str = ""
     """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None

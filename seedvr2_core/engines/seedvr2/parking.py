@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seedvr2_core.dit.model import FoldedDiT
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
@@ -40,7 +41,7 @@ class Arena:
 
     def __init__(self, device: torch.device, block: Tensor | None = None) -> None:
         """Nothing is allocated yet, or a block is taken over; page-locked for a GPU."""
-        self._pin = device.type == "cuda"
+        self._pin = on_gpu(device)
         self._block = torch.empty(0, dtype=torch.uint8) if block is None else block
 
     @classmethod
@@ -161,7 +162,7 @@ class BlockStream:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         """Move the blocks' weights to host memory."""
         self._blocks, self._device = list(blocks), device
-        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: Any = torch.cuda.Stream(device) if on_gpu(device) else None
         self._slots: list[_Slot] = []
         self._host: list[dict[str, Tensor]] = []
         for block in self._blocks:
@@ -285,5 +286,5 @@ def start_decoder(
 
 def give_back(device: torch.device) -> None:
     """Return cached blocks to the device: the next phase needs blocks of other sizes."""
-    if device.type == "cuda":
+    if on_gpu(device):
         torch.cuda.empty_cache()

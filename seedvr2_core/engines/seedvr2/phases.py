@@ -38,6 +38,7 @@ from seedvr2_core.engines.seedvr2.sampler import NoiseAhead, restore_latents
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, memory_of, slices_between
 from seedvr2_core.engines.seedvr2.transfer import Begun, Landing, Lanes
 from seedvr2_core.frames import Frame, crop, pad, padded_size
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.model import VideoVAE
@@ -87,7 +88,7 @@ class Phases:
         color = plan.engine.color_correction
         method: Any = "wavelet" if color == "auto" else color
         self.pictures = Pictures((plan.height, plan.width), method, self._lanes, self._device)
-        self._noise = NoiseAhead(pin_memory=self._device.type == "cuda")
+        self._noise = NoiseAhead(pin_memory=on_gpu(self._device))
         self.vae_config = self._vae.config
         height, width = padded_size(plan.height, plan.width)
         factor = self.vae_config.spatial_factor

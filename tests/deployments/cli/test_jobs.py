@@ -3,6 +3,7 @@
 Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """
 
+import itertools
 import json
 import logging
 import threading
@@ -69,9 +70,11 @@ def test_jobs_are_listed_newest_first(command: Callable[..., Result]) -> None:
 
 
 def test_an_address_becomes_a_job(command: Callable[..., Result]) -> None:
-    result = command("submit", URL, "--resolution", "4K", "--seed", 7, "--preset", "fast")
+    options = {"resolution": "4K", "seed": 7, "preset": "fast", "weights_file": "x.gguf"}
+    words = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
+    result = command("submit", URL, *itertools.chain(*words))
     run = job_run(job_of(result))
-    expected = {"video_url": URL, "resolution": "4k", "seed": 7, "preset": "fast"}
+    expected = {"video_url": URL, **options, "resolution": "4k"}
     assert run.parameters.items() >= expected.items()
     assert run.work_pool_name == "h200"
     assert "on upscale/h200" in result.stderr

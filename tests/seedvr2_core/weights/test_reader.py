@@ -131,7 +131,7 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
     [
         (b"", "no weights file"),
         (b"This is a text.", "no weights file"),
-        (b"GGUF\x03\x00\x00\x00", "GGUF"),
+        (b"GGUF\x03\x00\x00\x00", "truncated: its header goes on"),
         (struct.pack("<Q", 10**15) + b"{", "header claims"),
         (struct.pack("<Q", 999) + b"{}", "truncated: its header alone"),
         (_header(b"{]"), "no JSON"),
@@ -150,6 +150,10 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
         (_entry(offsets=(0, 1e999)), "entry of a.weight"),
         (_entry(dtype="F16" * 100_000), "unknown dtype"),
         (_header(b'{"a.weight": {"dtype": "F16"}}'), "entry of a.weight"),
+        (
+            _header(b'{"a.weight": {"dtype": "F16", "shape": [1e999], "data_offsets": [0, 1]}}'),
+            "entry",
+        ),
         (_entry("F4"), "a.weight has the unknown dtype F4"),
         (_entry(shape=(3,)), r"a.weight is F16 \[3\] but has 4 bytes"),
         (_entry(shape=(-1, -2)), "a.weight is F16"),
