@@ -3,7 +3,6 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +22,8 @@ from pydantic_core import CoreSchema
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
-from seedvr2_core.planning.sizes import meant_resolution
 from tasks.net.untrusted import check_url
+from tasks.sentences import sentence
 from tasks.settings import get_settings
 
 MAX_BASE64_BYTES = 350_000
@@ -193,6 +192,14 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    max_workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="On how many workers of its pool a long video may be made at once. The result "
+        "is the same. Workers that no other job waits for help; one of them leaves after its "
+        "segment when a job waits.",
+    )
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
         repr=False,
@@ -230,35 +237,8 @@ def check_request(**parameters: object) -> UpscaleRequest:
     try:
         return UpscaleRequest.model_validate(parameters)
     except ValidationError as error:
-        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
-
-
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
-"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
-
-
-def _sentence(error: object) -> str:
-    """One of pydantic's validation errors in words."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not where:
-        return message
-    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
-        return f"{where}: {message}"
-    given = str(error["input"])[:80]
-    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
-
-
-def _suggestion(field: str, given: str) -> str:
-    """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+        told = (sentence(one, offered_models()) for one in error.errors())
+        raise InvalidRequestError("; ".join(told)) from error
 
 
 class FetchedSource(Record):

@@ -20,6 +20,7 @@ from deployments.cli.options import (
     ColorCorrection,
     Crf,
     Fresh,
+    MaxWorkers,
     Model,
     Overlap,
     Preset,
@@ -62,6 +63,7 @@ def submit(
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
+    max_workers: MaxWorkers = 1,
     upload: Annotated[
         bool,
         typer.Option("--upload", help="Send the file's bytes even if the gateway sees the file."),
@@ -88,6 +90,7 @@ def submit(
             preset=preset,
             allow_damaged=allow_damaged,
             fresh=fresh,
+            max_workers=max_workers,
         )
         # Only a file is checked here. Whether it accepts an address is for the gateway to decide.
         check_file(request, Settings(allow_local_files=True))

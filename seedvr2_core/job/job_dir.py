@@ -5,7 +5,9 @@
         plan.fresh.json            the plan of a fresh start, until its run holds the job
         plan.lock                  held while the plan is written
         job.lock                   held by the run that works on the job; names it (JSON)
-        child.lock                 held by the child that makes its segments
+        child.lock                 held by the child of that run
+        claims.lock                a byte for each segment, locked by the child that makes it
+        sharing.json               while other runs may make segments of it: what they must know
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
         segments/00000.mp4         packets of a segment
@@ -19,6 +21,8 @@ A file that is being written has ".part" behind its name. Jobs of earlier versio
 these names do not change.
 """
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +59,16 @@ class JobDir:
     def child_lock_path(self) -> Path:
         """Held by the child that makes the segments: one of a killed run may still be ending."""
         return self.path / "child.lock"
+
+    @property
+    def claims_path(self) -> Path:
+        """Has a byte for each segment; whoever makes the segment holds the lock on it."""
+        return self.path / "claims.lock"
+
+    @property
+    def sharing_path(self) -> Path:
+        """A `Sharing` record, while other runs than the one at work may make segments."""
+        return self.path / "sharing.json"
 
     @property
     def waiting_path(self) -> Path:
@@ -120,6 +134,15 @@ class JobDir:
         """Files that are half-written, or were when their process was killed."""
         pattern = f"*{PART_SUFFIX}"
         return [*self.path.glob(pattern), *self.segments_path.glob(pattern)]
+
+    def part_files_of(self, indices: Iterable[int]) -> list[Path]:
+        """Those of some segments."""
+        return [
+            part
+            for k in indices
+            for path in (self.video_path(k), self.latents_path(k), self.sidecar_path(k))
+            if os.path.lexists(part := _part(path))
+        ]
 
 
 def _part(path: Path) -> Path:

@@ -35,6 +35,12 @@ class Pace:
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
         self._most_work = 0.0
+        self.others = 0
+        """Frames of the pending ones that other runs have made."""
+
+    def rest(self) -> None:
+        """The child waits for others: standing still is no fault of its own."""
+        self._moved_at = awake_seconds()
 
     def note(self, progress: Progressed) -> None:
         """Take what the child says."""
@@ -46,7 +52,7 @@ class Pace:
     @property
     def frames(self) -> int:
         """Restored frames of the job."""
-        return self.kept_frames + self._now.restored
+        return self.kept_frames + self.others + self._now.restored
 
     @property
     def work(self) -> float:
@@ -54,7 +60,7 @@ class Pace:
         share = done_share(
             self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
         )
-        return self.kept_frames + share * self.pending_frames
+        return self.kept_frames + self.others + share * self.pending_frames
 
     @property
     def seconds(self) -> float:
@@ -71,15 +77,15 @@ class Pace:
             return self._slowest
         return max(self._slowest, (self._moved_at - self._began) / self._most_work)
 
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the job's output is stored."""
+    def seconds_left(self, hands: int = 1) -> float:
+        """Seconds until the job's output is stored, if so many runs work on it."""
         return seconds_left(
             self._frame,
-            self.pending_frames,
+            self.pending_frames - self.others,
             work=self._now.work,
             encoded=self._now.encoded,
             awake=self.seconds,
+            hands=hands,
         )
 
     def stands_still(self, stall_seconds: float) -> float | None:

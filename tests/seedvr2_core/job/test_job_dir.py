@@ -14,6 +14,8 @@ NAMES = {
     "plan_lock_path": "plan.lock",
     "lock_path": "job.lock",
     "child_lock_path": "child.lock",
+    "claims_path": "claims.lock",
+    "sharing_path": "sharing.json",
     "waiting_path": "waiting",
     "fresh_run_path": "fresh.run",
     "result_path": "result.json",
