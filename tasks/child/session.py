@@ -230,8 +230,12 @@ class SegmentWatch:
         if awake_seconds() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = awake_seconds()
+        folder = self._job_dir.segments_path
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
         for index in [k for k in self._pending if k not in self._own]:
             segment = self._plan.segments[index]
+            if self._job_dir.sidecar_path(index).name not in there:
+                continue
             if read_segment(self._job_dir, self._plan, segment) is not None:
                 self._pending.remove(index)
                 self._by_others.add(index)

@@ -38,7 +38,7 @@ class MadeWayError(Exception):
 
     def __init__(self, job: UUID) -> None:
         """Note the job that waits."""
-        super().__init__(f"made way for job {job}; goes on when a worker is free")
+        super().__init__(f"waiting for a worker: it made way for job {job}")
 
     def leave(self) -> State[Any]:
         """The state in which this run's process ends; a worker takes the run up again later."""

@@ -20,6 +20,7 @@ from prefect.states import Cancelled, Failed, Pending, Running
 from flows.upscale import upscale
 from flows.upscale_part import upscale_part
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import read_sharing
 from tasks.child import session
 from tasks.parts import crew, end_parts, way
@@ -104,8 +105,27 @@ class Worker:
         assert not self._thread.is_alive()
 
 
+@pytest.fixture
+def helper_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's own child begins when a helper has taken something."""
+    begin = session.SegmentWatch._start_child
+
+    def begin_late(watch: session.SegmentWatch) -> None:
+        if not watch._helps and watch._child is None:
+            with Claims(watch._job_dir) as claims:
+                wait_until(lambda: claims.taken_by_others(range(6)), "a helper was at work")
+        begin(watch)
+
+    monkeypatch.setattr(session.SegmentWatch, "_start_child", begin_late)
+
+
+@pytest.mark.usefixtures("helper_is_first")
 def test_a_helper_makes_segments_and_the_bytes_are_the_same(
-    client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = job_of(client, deployments[0], demo_clip, max_workers=3, fresh=True)
     shown: list[JobProgress] = []
@@ -129,6 +149,10 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
 
     (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
     result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
+    monkeypatch.undo()
+    from seedvr2_core.planning import sizes
+
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
     alone: Any = upscale(**asked(demo_clip))
     assert alone.sha256 == result.sha256
     assert alone.job_key == result.job_key, "the number of workers is no part of it"
@@ -285,7 +309,7 @@ def test_a_long_job_leaves_its_worker_to_one_that_waits_and_goes_on(
     made = job_of(client, deployments[0], demo_clip, max_workers=2, fresh=True)
     state = attempt(client, made.id)
     assert state.name == "AwaitingRetry"
-    assert state.message == f"made way for job {waiting.id}; goes on when a worker is free"
+    assert state.message == f"waiting for a worker: it made way for job {waiting.id}"
     assert seconds_until(client.read_flow_run(made.id)) < 6
     assert attempt(client, made.id).is_completed(), "it goes on, and makes way once"
     (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]

@@ -26,7 +26,7 @@ from tests.kits.restorer import (
     state_bits,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
+pytestmark = pytest.mark.slow
 
 FRAMES = 381
 BEHIND = (4, 9, 10)
@@ -54,7 +54,7 @@ def source(plan: Plan) -> list[Frame]:
 
 @pytest.fixture(scope="module")
 def walk(
-    plan: Plan, source: list[Frame], either_path: None
+    plan: Plan, source: list[Frame]
 ) -> tuple[list[Piece], list[dict[str, torch.Tensor]], list[Result]]:
     """The shot window by window, the state before each, and what came of each."""
     session, pieces = open_tiny(plan), make_pieces(plan)
