@@ -42,9 +42,11 @@ from seedvr2_core.child.protocol import (
 )
 from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.files import file_sha256, read_record, write_record
+from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.job import JobDir, pending_segments
-from seedvr2_core.planning import Options, Plan, build_plan, sizes
+from seedvr2_core.job.plans import write_plan
+from seedvr2_core.planning import Options, build_plan, sizes
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.video.info import VideoInfo
 from tasks.child import Child
@@ -97,7 +99,7 @@ def kills(folder: Path, wanted: int) -> dict[str, object]:
     expected = finish(prepare(folder / "undisturbed", CLIP, BARE, seconds=0.5), CLIP)
     while len(lost) < wanted:
         job_dir = prepare(folder / f"job{len(digests)}-{len(lost)}", CLIP, BARE, seconds=0.5)
-        plan = read_record(JobDir(job_dir).plan_path, Plan)
+        plan = read_record(JobDir(job_dir).outline_path, PlanOutline)
         while pending_segments(JobDir(job_dir), plan) and len(lost) < wanted:
             cost = kill_after(rng.uniform(0.5, 4.0), job_dir, CLIP)
             lost += [] if cost is None else [cost]
@@ -187,7 +189,8 @@ def busy(folder: Path) -> dict[str, object]:
     looped = ("-stream_loop", "-1", "-i", CLIP, "-an", "-frames:v", str(BUSY_FRAMES))
     ffmpeg(*looped, "-c:v", "copy", source)
     job_dir = prepare(folder / "job", source, BARE)
-    plan, child = read_record(JobDir(job_dir).plan_path, Plan), Child(log=lambda line: None)
+    plan = read_record(JobDir(job_dir).outline_path, PlanOutline)
+    child = Child(log=lambda line: None)
     told_at: dict[int, Restored] = {}
     try:
         child.send(restore_request(job_dir, source))
@@ -236,7 +239,7 @@ def prepare(
         plan = build_plan(read_record(info_path, VideoInfo), "benchmark", options)
     finally:
         sizes.BUDGETS_PX = budgets
-    write_record(JobDir(job_dir).plan_path, plan)
+    write_plan(JobDir(job_dir).plan_path, plan)
     return job_dir
 
 
@@ -252,7 +255,7 @@ def finish(job_dir: Path, source: Path) -> str:
 
 def restore_request(job_dir: Path, source: Path) -> Restore:
     """The request that the task sends to the child."""
-    plan = read_record(JobDir(job_dir).plan_path, Plan)
+    plan = read_record(JobDir(job_dir).outline_path, PlanOutline)
     return Restore(
         job_dir=job_dir,
         source=source,

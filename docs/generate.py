@@ -1,6 +1,6 @@
-"""Writes docs/options.md and docs/settings.md from the code, so that they cannot disagree with it.
+"""Writes docs/options.md, settings.md and errors.md from the code, so that they agree with it.
 
-`python docs/generate.py` (or `make docs`) writes both pages. tests/docs/test_generated.py fails
+`python docs/generate.py` (or `make docs`) writes the pages. tests/docs/test_generated.py fails
 when a committed page differs from what this file would write.
 """
 
@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from deployments.cli.app import app
 from seedvr2_core.config import ENGINES
+from seedvr2_core.errors import all_errors
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -112,6 +113,39 @@ def settings_page() -> str:
             "and the tests read them."
         ),
         table(("variable", "meaning"), others),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def errors_page() -> str:
+    """The page on the kinds of errors."""
+    rows = (
+        (
+            f"`{kind.code}`",
+            (kind.__doc__ or "").strip().partition("\n")[0],
+            kind.remedy,
+            "2" if kind.user_mistake else "1",
+            "no" if kind.permanent else "yes",
+        )
+        for kind in all_errors()
+    )
+    parts = [
+        "# Errors",
+        NOTICE,
+        prose(
+            "Every error has a code that never changes and a sentence of its own that says what is "
+            "wrong, what was got, what was expected and what to do. The command shows the code "
+            "behind the sentence (`error: ... [invalid_video]`), and so does the message of a "
+            "failed run in Prefect. The gateway has `error`, `error_code` and `error_remedy` in a "
+            "job's status and `detail`, `code` and `remedy` in a refusal; a "
+            "[callback](callbacks.md) has the same three as a status. What a failure looks like "
+            "and how to find its cause is on the page [troubleshooting](troubleshooting.md)."
+        ),
+        prose(
+            "The exit code is that of the commands; a step whose error may heal is tried again by "
+            "itself before the job fails."
+        ),
+        table(("code", "meaning", "what helps", "exit code", "tried again"), rows),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -279,7 +313,7 @@ def cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
-PAGES = {"options.md": options_page, "settings.md": settings_page}
+PAGES = {"options.md": options_page, "settings.md": settings_page, "errors.md": errors_page}
 
 
 def main() -> None:

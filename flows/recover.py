@@ -3,8 +3,8 @@
 It looks at a job when the job crashes (an automation starts it) and when the job should be finished
 (an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every
 minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
-because events can get lost or come late. It looks twice, half a minute apart, because a second look
-costs four requests and a second process would cost seconds of a core.
+because events can get lost or come late. It looks four times, a quarter of a minute apart, because
+one more look costs a few requests and one more process would cost seconds of a core.
 """
 
 import time
@@ -32,8 +32,10 @@ from tasks.recovery.report import RunReport
 from tasks.recovery.watch import make_appointment
 
 REPORT_KEY = "recover-report"
-SECOND_LOOK_SECONDS = 30.0
-"""Time between the two looks of a run without a job."""
+SWEEP_LOOKS = 4
+"""How often a run without a job looks: the next such run begins a minute after it."""
+SWEEP_LOOK_SECONDS = 15.0
+"""Time between two of these looks."""
 LOOKS = 3
 """How often to look for the output of a run that is about to be given up."""
 
@@ -55,9 +57,7 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
     if run_id is None:
-        first = appoint_unseen()
-        time.sleep(SECOND_LOOK_SECONDS)
-        return Completed(message=f"{first}; then {appoint_unseen()}", data=None)
+        return Completed(message=look_for_lost_runs(), data=None)
     report = look(run_id)
     if not report.lost:
         done = leave_alone(report)
@@ -68,6 +68,15 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
         report = make_sure(report)
         done = bring_back(report) if report.lost else leave_after_watching(report)
     return _told(report, done)
+
+
+def look_for_lost_runs() -> str:
+    """Let `recover` look at lost runs that nobody looks at; returns what was found, in words."""
+    told = [appoint_unseen(first=True)]
+    for _ in range(SWEEP_LOOKS - 1):
+        time.sleep(SWEEP_LOOK_SECONDS)
+        told.append(appoint_unseen(first=False))
+    return "; ".join(dict.fromkeys(told))
 
 
 def leave_alone(report: RunReport) -> str:

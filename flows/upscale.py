@@ -16,6 +16,7 @@ from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
+from tasks.request_types import ColorCorrection, Model, Preset, Resolution, StitchMode, Text
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
@@ -23,19 +24,9 @@ from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool
+from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
-from tasks.schemas import (
-    ColorCorrection,
-    FetchedSource,
-    Model,
-    Preset,
-    Resolution,
-    StitchMode,
-    Text,
-    UpscaleRequest,
-    UpscaleResult,
-    check_request,
-)
+from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
@@ -78,6 +69,8 @@ def upscale(
     allow_damaged: bool = False,
     fresh: bool = False,
     max_workers: int = 1,
+    max_seconds: float | None = None,
+    max_price: float | None = None,
     callback_url: Text = "",
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
@@ -100,6 +93,8 @@ def upscale(
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         max_workers: on how many workers a long video may be made at once.
+        max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
+        max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         callback_url: http(s) address that is told how the run ended, by a signed POST, such as
             https://example.org/hook.
 
@@ -111,6 +106,7 @@ def upscale(
     try:
         request = check_request(**asked)
         check_pool(request.resolution)
+        limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())
@@ -151,6 +147,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             seconds=time.monotonic() - began,
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
+            account=inference.account,
         )
 
 

@@ -37,14 +37,13 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
 
     Example: upscale_part(job_id="5b0c...", job_key="0f9a...", number=1) -> "12 segments made"
     """
-    del number  # it names the run, and makes its idempotency key
     tell_in_sentences()
     try:
         with termination_heard(), keep_record(update_seconds=UPDATE_SECONDS) as record:
             end_earlier_attempts()
             record.enter("planned", stall_seconds=DELIVERY_SECONDS)
             shared = look_up_job(job_id, job_key)
-            told = make_shares(shared) if shared else "the job needs no help"
+            told = make_shares(shared, number) if shared else "the job needs no help"
     except EXPECTED as error:
         return failed(error)
     return Completed(message=told, data=told)

@@ -2,23 +2,28 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prefect import get_run_logger
 
+from seedvr2_core.child.protocol import CheckPlan, MakePlan
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import weights_digest
-from seedvr2_core.errors import SegmentError
-from seedvr2_core.files import hold_lock, read_record, write_record
+from seedvr2_core.files import hold_lock, read_record
+from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.job import JobDir
-from seedvr2_core.planning import Options, Plan, build_plan, plan_latent_windows
-from seedvr2_core.planning.plan import CutList, EngineSettings
+from seedvr2_core.job.job_dir import outline_beside
+from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.plan import EngineSettings, Rates
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
-from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.words import counted
+from tasks.child import run_operation
 from tasks.child.rates import known_rates, measure
-from tasks.job.cost import price_of, refuse_excess
+from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.run.spending import price_of
 from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -32,19 +37,24 @@ def plan_job(
     probed: ProbedSource,
     settings: Settings,
     *,
+    out: Path,
     measure_from: float = MEASURE_FROM_SECONDS,
     assumed: Device | None = None,
-) -> Plan:
-    """The plan of a request.
+) -> PlanOutline:
+    """Plan a request, in a child process that holds the times of all frames.
 
     Args:
         request: what is asked for.
         probed: the source.
         settings: of this machine.
+        out: where the plan is written, with its outline beside it.
         measure_from: expected seconds of a job from which on it is worth some seconds to measure a
             small engine, if that was not done on this machine before.
         assumed: a device that this machine need not have. The plan is only to be looked at then:
             the engine's weights are not needed, and they are not part of the key.
+
+    Returns:
+        What the plan says, but for its lists of times, shots and pieces.
 
     Side effects: keeps what was measured in WORK_DIR/rates.
 
@@ -74,20 +84,29 @@ def plan_job(
         preset=request.preset,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
-        cut_detector=_cuts(probed).detector,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
         notes=tuple(text for text in (note, window_note) if text),
     )
-    video = read_record(probed.info_path, VideoInfo)
-    cuts = _cuts(probed).frames
-    plan = build_plan(video, probed.source.sha256, options, cuts=cuts, rates=rates)
+    plan = _make_plan(probed, options, rates, out)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
         return plan
-    measured = measure(plan, probed.source.path, settings)
-    if measured is None:
-        return plan
-    return build_plan(video, probed.source.sha256, options, cuts=cuts, rates=measured)
+    measured = measure(plan, out, probed.source.path, settings)
+    return plan if measured is None else _make_plan(probed, options, measured, out)
+
+
+def _make_plan(probed: ProbedSource, options: Options, rates: Rates, out: Path) -> PlanOutline:
+    """Let a child write the plan to `out`; returns its outline."""
+    request = MakePlan(
+        info=probed.info_path,
+        cuts=probed.cuts_path,
+        source_sha256=probed.source.sha256,
+        options=options,
+        rates=rates,
+        out=out,
+    )
+    run_operation(request, doing="planning the job")
+    return read_record(outline_beside(out), PlanOutline)
 
 
 def _can_be_measured(spec: EngineSpec) -> bool:
@@ -95,7 +114,7 @@ def _can_be_measured(spec: EngineSpec) -> bool:
     return not spec.has_latents and spec.name not in ENGINE_SECONDS_PER_FRAME
 
 
-def _operators_notes(plan: Plan, settings: Settings) -> tuple[str, ...]:
+def _operators_notes(plan: PlanOutline, settings: Settings) -> tuple[str, ...]:
     """Tell the user of the limit and of the price that the operator has set, if any."""
     notes: list[str] = []
     if plan.limits.job is not None:
@@ -107,7 +126,7 @@ def _operators_notes(plan: Plan, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def is_guess(plan: Plan) -> bool:
+def is_guess(plan: PlanOutline) -> bool:
     """Whether the predicted time rests on nothing that was measured on this machine."""
     if plan.engine.name in ENGINE_SECONDS_PER_FRAME:
         return False
@@ -136,17 +155,18 @@ def _engine_settings(
     return engine, note
 
 
-def _cuts(probed: ProbedSource) -> CutList:
-    """The cuts that the probe found; none if it did not look for any."""
-    if probed.cuts_path is None:
-        return CutList(detector="", frames=())
-    return read_record(probed.cuts_path, CutList)
+def _write_or_obey(
+    made: Path, planned: PlanOutline, job_dir: JobDir, *, fresh: bool
+) -> PlanOutline:
+    """Give the new plan its place, or obey the one that an earlier run has written.
 
+    The plan of a fresh start gets a name of its own until its run holds the job.
 
-def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
-    """Write the plan, or obey the one that an earlier run has written, if that is possible.
-
-    The plan of a fresh start goes to a file of its own until its run holds the job.
+    Args:
+        made: the new plan, on the same disk; its outline lies beside it.
+        planned: that outline.
+        job_dir: of the job.
+        fresh: the request is for a fresh start.
 
     Raises:
         InvalidRequestError: the job is new and takes more than the operator allows.
@@ -155,42 +175,42 @@ def _write_or_obey(plan: Plan, job_dir: JobDir, *, fresh: bool) -> Plan:
     # Two equal requests may come at once. Their plans may differ, because they depend on how much
     # memory is free.
     with hold_lock(job_dir.plan_lock_path, timeout=60, on_wait=lambda: None):
-        earlier = _read_plan(path, plan)
+        earlier = _obeyed(path, made)
         if earlier is None:  # a job that was accepted once goes on, whatever it takes
-            refuse_excess(plan.eta_seconds, plan.video.num_frames, get_settings())
-            write_record(path, plan)
-            return plan
+            refuse_excess(planned.eta_seconds, planned.num_frames, get_settings())
+            _put(made, path)
+            return planned
         os.utime(path)  # the sweep must see that the job is in use
         if fresh:
-            write_record(job_dir.fresh_plan_path, plan)
-            return plan
+            _put(made, job_dir.fresh_plan_path)
+            return planned
         return earlier
 
 
-def _read_plan(path: Path, planned: Plan) -> Plan | None:
+def _obeyed(path: Path, made: Path) -> PlanOutline | None:
     """The plan that an earlier run has written for the same job.
 
-    Args:
-        path: plan.json.
-        planned: the plan that this run would write.
+    Side effects: writes its outline, which earlier versions have not written.
 
     Returns:
         None if there is none that can be obeyed: it is missing, damaged, of another format, or of
-        another job. A new one then takes its place, and segments that fit the new one are kept.
+        another job. The new one then takes its place, and segments that fit it are kept.
     """
-    try:
-        earlier = read_record(path, Plan)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except SegmentError as error:
-        get_run_logger().warning("the job is planned anew: %s", error)
+    out = outline_beside(path)
+    request = CheckPlan(plan=path, planned=outline_beside(made), out=out)
+    if fault := run_operation(request, doing="reading the plan of an earlier run").fault:
+        get_run_logger().warning("the job is planned anew: %s", fault)
         return None
-    told = (earlier.format, earlier.pixel_version, earlier.job_key, earlier.source_sha256)
-    asked = (planned.format, planned.pixel_version, planned.job_key, planned.source_sha256)
-    if told != asked:
-        get_run_logger().warning("the job is planned anew: %s is of another job or version", path)
-        return None
-    return earlier
+    return read_record(out, PlanOutline)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Give a plan and its outline their names."""
+    replace_file(outline_beside(made), outline_beside(path))
+    replace_file(made, path)
+    sync_directory(path.parent)
 
 
 @step(name="estimate", retries=1, retry_delay_seconds=2)
@@ -203,12 +223,16 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final).
     """
     settings = get_settings()
-    planned = plan_job(request, probed, settings)
-    job_dir = JobDir(settings.job_dir(planned.job_key))
-    plan = _write_or_obey(planned, job_dir, fresh=request.fresh)
+    settings.jobs_dir.mkdir(parents=True, exist_ok=True)
+    # The sweep takes a folder that a killed run has left here for an old job, and removes it.
+    with TemporaryDirectory(dir=settings.jobs_dir, prefix=".planning-") as folder:
+        made = Path(folder) / "plan.json"
+        planned = plan_job(request, probed, settings, out=made)
+        job_dir = JobDir(settings.job_dir(planned.job_key))
+        plan = _write_or_obey(made, planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
         "%s to %dx%d by %s on %s in %s, about %.0f s",
-        counted(plan.video.num_frames, "frame"),
+        counted(plan.num_frames, "frame"),
         plan.width,
         plan.height,
         plan.engine.name,
@@ -221,7 +245,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         job_dir=job_dir.path,
         source=probed.source,
         num_segments=len(plan.segments),
-        num_frames=plan.video.num_frames,
+        num_frames=plan.num_frames,
         width=plan.width,
         height=plan.height,
         resolution=plan.resolution,
@@ -233,6 +257,9 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         eta_is_guess=is_guess(plan),
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
-        duration_seconds=probed.duration_seconds,
+        duration_seconds=probed.video.duration_seconds,
+        seed=plan.engine.seed if find_engine(plan.engine.name).has_latents else None,
+        max_seconds=request.max_seconds,
+        max_price=request.max_price,
         notes=(*plan.notes, *_operators_notes(planned, settings)),
     )

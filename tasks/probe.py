@@ -4,7 +4,7 @@ Containers may lie, so a child process reads every packet. It runs under limits,
 file can make a decoder hang or crash.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from seedvr2_core.child.protocol import FindCuts, Probe
@@ -12,10 +12,10 @@ from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning import Options
-from seedvr2_core.planning.plan import CutList, EngineSettings
+from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
-from seedvr2_core.video.info import VideoInfo, ends_early
+from seedvr2_core.video.info import ends_early
 from tasks.child import run_operation
 from tasks.child.rates import known_rates
 from tasks.job.cost import refuse_excess
@@ -25,6 +25,13 @@ from tasks.settings import Settings, get_settings
 from tasks.sources import discard
 from tasks.sources.names import called_by_name
 from tasks.step import step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What we need of a file of cuts; the cuts, which grow with the video, are skipped."""
+
+    detector: str
 
 
 @step(name="probe", retries=1, retry_delay_seconds=2)
@@ -65,17 +72,13 @@ def probe_source(
         max_seconds=settings.max_video_seconds,
     )
     found = run_operation(request, doing="probing the source")
-    info = read_record(out, VideoInfo)
-    if info.ends_early and not allow_damaged:
-        raise ends_early(source.name, info.ends_early)
-    width, height = info.upright_size
+    video = found.video
+    if video.ends_early and not allow_damaged:
+        raise ends_early(source.name, video.ends_early)
     return ProbedSource(
         source=source,
         info_path=out,
-        width=width,
-        height=height,
-        num_frames=info.num_frames,
-        duration_seconds=info.duration_seconds,
+        video=video,
         devices=tuple(Device(**asdict(device)) for device in found.devices),
         cpu_count=found.cpu_count,
     )
@@ -93,7 +96,7 @@ def _with_cuts(probed: ProbedSource, request: UpscaleRequest, settings: Settings
         return probed
     if _known_cuts(probed) is None:
         seconds = _expected_seconds(probed, request, spec, device, settings)
-        refuse_excess(seconds, probed.num_frames, settings)
+        refuse_excess(seconds, probed.video.num_frames, settings)
     return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
 
@@ -105,8 +108,8 @@ def _expected_seconds(
     settings: Settings,
 ) -> float:
     """Expected time of the job, as its plan will have it: cuts do not change it."""
-    info = read_record(probed.info_path, VideoInfo)
-    width, height = target_size(info, request.resolution)
+    video = probed.video
+    width, height = target_size(video, request.resolution)
     options = Options(
         resolution=request.resolution,
         engine=EngineSettings.without_latents(spec.name),
@@ -117,7 +120,7 @@ def _expected_seconds(
         segment_seconds=settings.segment_seconds,
     )
     rates = known_rates(spec.name, request.preset, device.kind, settings)
-    return job_seconds(frame_seconds(info, width, height, options, rates), info.num_frames)
+    return job_seconds(frame_seconds(video, width, height, options, rates), video.num_frames)
 
 
 def _known_cuts(probed: ProbedSource) -> Path | None:
@@ -135,7 +138,7 @@ def _cuts_path(probed: ProbedSource) -> Path:
 def _detector_of(cuts_path: Path) -> str | None:
     """The detector that found the cuts in this file; None if it holds no readable cuts."""
     try:
-        return read_record(cuts_path, CutList).detector
+        return read_record(cuts_path, _Found).detector
     except (FileNotFoundError, SegmentError):
         return None
 

@@ -3,98 +3,30 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
-from tasks.net.untrusted import check_url
-from tasks.sentences import sentence
-from tasks.settings import get_settings
+from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.video.info import VideoOutline
+from tasks.request_types import (
+    CallbackUrl,
+    ColorCorrection,
+    Model,
+    NoneIfEmpty,
+    Preset,
+    Resolution,
+    StitchMode,
+    offered_models,
+)
 
 MAX_BASE64_BYTES = 350_000
 """Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
 URL, path or upload."""
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _plain_model(value: object) -> object:
-    """Accept the old service's checkpoint file names as model names."""
-    if not isinstance(value, str):
-        return value
-    name = value.lower()
-    if not name.startswith("seedvr2_ema_"):
-        return name
-    size = "3b" if "_3b" in name else "7b"
-    return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
-
-
-def offered_models() -> list[str]:
-    """The models that a request may name: auto and the engines; test engines if they are on."""
-    test_engines = get_settings().test_engines
-    return ["auto", *(n for n, spec in ENGINES.items() if test_engines or not spec.test_only)]
-
-
-def _offered_model(name: str) -> str:
-    if name not in offered_models():
-        raise ValueError(f"choose one of {', '.join(offered_models())}")
-    return name
-
-
-def _signable(url: str) -> str:
-    """Refuse an address that may not be connected to, and any if we have no secret to sign with."""
-    settings = get_settings()
-    if settings.callback_secret is None:
-        raise ValueError(
-            "callbacks are signed and no secret is set here (SEEDVR2_CALLBACK_SECRET); "
-            "set one or leave callback_url out"
-        )
-    check_url(url, settings)
-    return url
-
-
-class _OfferedModels:
-    """Makes the JSON schema list the models, so that forms offer them."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "enum": offered_models()}
-
-
-Resolution = Annotated[
-    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
-    BeforeValidator(_lower),
-]
-Model = Annotated[
-    str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
-]
-CallbackUrl = Annotated[str, AfterValidator(_signable)]
-NoneIfEmpty = BeforeValidator(lambda value: value or None)
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-"""A text field of a form. Empty means not given; so does None, which older clients send."""
-StitchMode = Literal["crossfade", "later"]
-ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
-Preset = Literal[
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-]
 
 
 class Record(BaseModel):
@@ -198,7 +130,19 @@ class UpscaleRequest(Record):
         le=256,
         description="On how many workers of its pool a long video may be made at once. The result "
         "is the same. Workers that no other job waits for help; one of them leaves after its "
-        "segment when a job waits.",
+        "segment when a job waits. A job with `max_seconds` or `max_price` is made on one.",
+    )
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How many seconds the job may hold its device (GPU or CPU) in all of its runs. "
+        "It is stopped before it takes more; the same request with a larger limit goes on. "
+        "Not set: any.",
+    )
+    max_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
@@ -237,8 +181,35 @@ def check_request(**parameters: object) -> UpscaleRequest:
     try:
         return UpscaleRequest.model_validate(parameters)
     except ValidationError as error:
-        told = (sentence(one, offered_models()) for one in error.errors())
-        raise InvalidRequestError("; ".join(told)) from error
+        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
+
+
+_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
+"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
+
+
+def _sentence(error: object) -> str:
+    """One of pydantic's validation errors in words."""
+    assert isinstance(error, dict)
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
+        return f"{where}: {message}"
+    given = str(error["input"])[:80]
+    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
+
+
+def _suggestion(field: str, given: str) -> str:
+    """The end of a message that names the value which was probably meant; "" if none is close."""
+    meant: str | None = None
+    if field == "resolution":
+        meant = meant_resolution(given)
+    elif field == "model":
+        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
+        meant = next(iter(close), None)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 class FetchedSource(Record):
@@ -269,10 +240,7 @@ class ProbedSource(Record):
     source: FetchedSource
     info_path: Path
     """JSON of `seedvr2_core.video.info.VideoInfo`."""
-    width: int
-    height: int
-    num_frames: int
-    duration_seconds: float
+    video: VideoOutline
     devices: tuple[Device, ...]
     """Devices that the child process can use, best first."""
     cpu_count: int
@@ -303,6 +271,12 @@ class PlannedJob(Record):
     """Only where the operator has set one."""
     stall_limit_seconds: float
     duration_seconds: float
+    seed: int | None = None
+    """None for engines without noise."""
+    max_seconds: float | None = None
+    """As the request has it."""
+    max_price: float | None = None
+    """As the request has it."""
     notes: tuple[str, ...] = ()
 
 
@@ -346,7 +320,24 @@ class StoredVideo(Record):
     num_bytes: int
 
 
-class UpscaleResult(Record):
+class Account(Record):
+    """What a run was expected to take and what it has taken; None where it was not measured."""
+
+    estimated_seconds: float | None = None
+    """Expected from the plan to the stored output, for what this run had to make."""
+    taken_seconds: float | None = None
+    """The same as measured."""
+    gpu_seconds: float | None = None
+    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
+    cost: float | None = None
+    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
+    device: str | None = None
+    """What the engine ran on."""
+    seed: int | None = None
+    """Seed of the noise; None for engines that draw none."""
+
+
+class UpscaleResult(Account):
     """What the caller gets. It is also the result artifact, a table that begins with the columns
     people look for, and result.json in the job's directory.
     """

@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from tasks.environment import for_children
+from seedvr2_core.child.environment import for_children
 from tasks.gateway_settings import GatewaySettings
 from tasks.setting_types import (
     DEPLOYMENTS,
@@ -268,7 +268,7 @@ class Settings(GatewaySettings, BaseSettings):
         "workers), by POST; `make deploy` reads it. Not set: no alerts.",
     )
     recover_silent_seconds: Seconds = Field(
-        default=40.0,
+        default=25.0,
         description="How many seconds the process of a job may show no sign of life before "
         "`recover` looks whether it is gone. A process shows one every 10 seconds.",
     )
@@ -277,7 +277,7 @@ class Settings(GatewaySettings, BaseSettings):
         description="How many seconds beyond a job's expected end and limits `recover` waits.",
     )
     recover_wait_seconds: Seconds = Field(
-        default=45.0,
+        default=40.0,
         description="How many seconds the `recover` flow watches a run that was never started, and "
         "how many it waits for the worker of a lost run to end its process.",
     )

@@ -6,6 +6,7 @@ speed; which ones have one differs between builds of cuDNN.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.gpu.report import LineReport
+from seedvr2_core.kernels.switches import switched
 from seedvr2_core.selfcheck.convolutions import median_seconds
-from seedvr2_core.vae.conv import LAYOUT
+from seedvr2_core.vae.conv import LAYOUT, convolve_into
 
 DTYPES = (torch.float16, torch.bfloat16)
 
@@ -32,21 +34,39 @@ class Conv:
     """Of the input."""
     size: tuple[int, int]
     """Height and width of the input."""
+    padding: tuple[int, int] | None = None
+    """Of height and width; None: as the kernel and the stride want it."""
 
 
 CONVS = (
-    Conv(name="full size", channels=(128, 128), frames=6, size=(1104, 1920)),
-    Conv(name="full size, narrowing", channels=(256, 128), frames=6, size=(1104, 1920)),
-    Conv(name="half size", channels=(256, 256), frames=10, size=(552, 960)),
-    Conv(name="half size, narrowing", channels=(512, 256), frames=10, size=(552, 960)),
-    Conv(name="half size, widening", channels=(128, 256), frames=10, size=(552, 960)),
-    Conv(name="quarter size", channels=(512, 512), frames=18, size=(276, 480)),
+    # One frame from a ring of three (vae/ring.py), and at 4k a strip of rows, which come first.
+    Conv(name="full size", channels=(128, 128), frames=3, size=(1104, 1920)),
+    Conv(name="full size, narrowing", channels=(256, 128), frames=3, size=(1104, 1920)),
+    Conv(name="full size, rows", channels=(128, 128), frames=548, size=(3, 3840), padding=(0, 1)),
+    Conv(name="half size", channels=(256, 256), frames=3, size=(552, 960)),
+    Conv(name="half size, narrowing", channels=(512, 256), frames=3, size=(552, 960)),
+    Conv(name="quarter size", channels=(512, 512), frames=3, size=(276, 480)),
     Conv(name="latent size", channels=(512, 512), frames=10, size=(138, 240)),
-    Conv(name="shortcut", channels=(512, 256), kernel=(1, 1, 1), frames=8, size=(552, 960)),
-    Conv(name="down-sampler", channels=(128, 128), stride=(1, 2, 2), frames=6, size=(1105, 1921)),
-    Conv(name="folded up-sampler", channels=(264, 256), frames=6, size=(553, 961)),
-    Conv(name="from pixels", channels=(3, 128), frames=6, size=(1104, 1920)),
-    Conv(name="to pixels", channels=(128, 3), frames=6, size=(1104, 1920)),
+    Conv(name="shortcut", channels=(512, 256), kernel=(1, 1, 1), frames=1, size=(552, 960)),
+    Conv(
+        name="down-sampler",
+        channels=(128, 128),
+        kernel=(1, 3, 3),
+        stride=(1, 2, 2),
+        frames=1,
+        size=(1104, 1920),
+        padding=(2, 2),
+    ),
+    Conv(
+        name="folded up-sampler",
+        channels=(256, 256),
+        kernel=(3, 2, 2),
+        frames=3,
+        size=(552, 960),
+        padding=(1, 1),
+    ),
+    Conv(name="from pixels", channels=(8, 128), frames=3, size=(1104, 1920)),
+    Conv(name="to pixels", channels=(128, 8), frames=3, size=(1104, 1920)),
 )
 CPU_SIZE, CPU_CHANNELS = (8, 12), 16
 
@@ -63,6 +83,50 @@ def run(report: LineReport, device: torch.device) -> None:
                 report.line(conv.name, **about, error=str(error).strip().split("\n")[0][:300])
             if on_gpu:
                 torch.cuda.empty_cache()
+        _direct_output(report, device)
+
+
+def _direct_output(report: LineReport, device: torch.device) -> None:
+    """A convolution written into a part of a tensor: the same bits, and nothing held beside it."""
+    height, width = (64, 1920) if device.type == "cuda" else CPU_SIZE
+    for dtype in DTYPES:
+        x_BCTHW = _random((1, 64, height, 3, width), dtype, device)
+        weight = _random((64, 64, 3, 3, 3), dtype, device)
+        whole = torch.zeros(
+            (1, 64, 2 * height, 1, width), dtype=dtype, device=device, memory_format=LAYOUT
+        )
+        out = whole[:, :, 1 : height - 1]
+        with switched(on_cpu=True):
+            wanted = F.conv3d(x_BCTHW, weight, padding=(0, 0, 1))
+            extra = _extra_bytes(
+                lambda out=out, x=x_BCTHW, weight=weight: convolve_into(
+                    out, x, weight, None, padding=(0, 1)
+                ),
+                device,
+            )
+        right = torch.equal(out, wanted)
+        beside = whole[:, :, 0].any() or whole[:, :, height - 1 :].any()
+        report.line(
+            "direct output",
+            dtype=str(dtype),
+            same_bits=right,
+            wrote_beside=bool(beside),
+            extra_bytes=extra,
+            result_bytes=wanted.nbytes,
+        )
+        if beside or not torch.allclose(out.float(), wanted.float(), rtol=0.01, atol=0.01):
+            report.wrong()
+
+
+def _extra_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Most memory that a call takes beside what is there; 0 on a CPU."""
+    if device.type != "cuda":
+        work()
+        return 0
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def measure(
@@ -76,13 +140,7 @@ def measure(
     weight = _random((outside, inside, *conv.kernel), dtype, device)
     weight = weight.div_(math.sqrt(inside * math.prod(conv.kernel)))
     bias = torch.ones(outside, dtype=dtype, device=device) if biased else None
-    padding = (
-        0,
-        *(
-            0 if stride > 1 else side // 2
-            for side, stride in zip(conv.kernel[1:], conv.stride[1:], strict=True)
-        ),
-    )
+    padding = (0, *(conv.padding or (side // 2 for side in conv.kernel[1:])))
 
     def work() -> Tensor:
         return F.conv3d(x_BCTHW, weight, bias, stride=conv.stride, padding=padding)

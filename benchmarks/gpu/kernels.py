@@ -134,7 +134,7 @@ def _add(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _frame_attention(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def _frame_attention(dtype: torch.dtype, device: torch.device, tile: str = "own") -> dict[str, Any]:
     """Two latent frames at 1080p, one head of 512."""
     tokens = 138 * 240 if device.type == "cuda" else 30
 
@@ -147,6 +147,7 @@ def _frame_attention(dtype: torch.dtype, device: torch.device) -> dict[str, Any]
         "k_FNC": random(),
         "v_FNC": random(),
         "out_FNC": torch.empty_like(q_FNC),
+        "tile": tile,
     }
 
 
@@ -168,6 +169,11 @@ TIMED: tuple[tuple[str, str, Make], ...] = (
     ("norm", "norm_silu", _norm),
     ("norm", "add_bias", _add),
     ("attention", "frame_attention", _frame_attention),
+    (
+        "attention",
+        "frame_attention",
+        lambda dtype, device: _frame_attention(dtype, device, "own halves"),
+    ),
     ("dit", "norm_rows", lambda dtype, device: _rows(dtype, device, added=False, normed=True)),
     ("dit", "add_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=False)),
     ("dit", "add_norm_rows", lambda dtype, device: _rows(dtype, device, added=True, normed=True)),

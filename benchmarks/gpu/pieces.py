@@ -114,7 +114,7 @@ class GpuPieces:
             report.line("plan", model=model, **plan_summary(setup))
             models = self._models(options, setup, device)
             bench = TimedSession(options, setup, device, began=0.0, models=models)
-            report.line("loaded", seconds=bench.load_seconds)
+            report.line("loaded", seconds=bench.load_seconds, attention=bench.attention)
             try:
                 self._pieces(report, device, options, setup, bench, ways, tables=tables)
             finally:

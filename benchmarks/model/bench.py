@@ -121,6 +121,8 @@ class TimedSession:
             torch.cuda.empty_cache()  # what loading and folding left behind
         self.load_seconds = time.perf_counter() - start
         inside = cast(Any, session)
+        self.attention: str = inside._phases.attention
+        """The VAE's way of attention that was chosen (vae/attention.py)."""
         inside._phases = TimedPhases(inside._phases, self._clock, self.watch)
         self._session = session
         info = setup.plan.video

@@ -61,7 +61,8 @@ class Card:
     wide_attention_queries: int = 32
     """Queries that one block of that kernel takes: few queries leave multiprocessors idle."""
     own_attention_share: float = 0.35
-    """Of the peak that our own kernel for wide heads reaches."""
+    """Of the peak that our own kernel for wide heads reaches: four fifths of what the bandwidth of
+    the second-level cache allows (kernels/attention_triton.py)."""
     launch: float = 2e-6
     """Seconds between two kernels."""
 
@@ -325,6 +326,9 @@ def main() -> int:
     rows = meter_piece(options.model, options.resolution, card, off=options.off)
     print(f"{options.model} at {options.resolution} on {card.name}, predicted, per 100 frames")
     print(as_text(rows, lines=options.lines))
+    if any(operator == "frame_attention" for _, _, operator in rows):
+        share = f"{card.own_attention_share:.0%}"
+        print(f"attention of the VAE: by our own kernel, assumed to reach {share} of the peak")
     if options.json:
         table = [
             dict(zip(("stage", "place", "operator"), key, strict=True)) | dataclasses.asdict(row)

@@ -16,7 +16,8 @@ from seedvr2_core.engines.seedvr2.color import transfer_color
 from seedvr2_core.engines.seedvr2.sampler import restore_latents
 from seedvr2_core.frames import FRAMES_PER_LATENT, pad, resize
 from seedvr2_core.kernels.switches import switched, switches
-from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import plan_memory
+from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.model import VideoVAE
@@ -90,7 +91,7 @@ def meter_piece(
 def _off(name: str) -> Any:
     # The first choice of a switch with several is the plain way.
     now = getattr(switches(), name)
-    return False if isinstance(now, bool) else {"one_call": "chunks", "own": "chunks"}[now]
+    return False if isinstance(now, bool) else {"auto": "chunks", "cudnn": "default"}[now]
 
 
 def _pictures(meter: Meter, request: MemoryRequest, plan: MemoryPlan) -> None:
@@ -118,7 +119,7 @@ def _vae(request: MemoryRequest, plan: MemoryPlan) -> VideoVAE:
 
 def _encode(meter: Meter, request: MemoryRequest, plan: MemoryPlan) -> None:
     vae, bounds = _vae(request, plan), plan.encoder_level_frames
-    state = vae.start_encoder(first_latent=8)
+    state = vae.start_encoder(first_latent=8, rings=plan.encoder_rings)
     size = (1, 3, FRAMES_PER_LATENT * plan.encoder_slice, *request.padded)
     video = torch.empty(size, dtype=vae.dtype, device=META, memory_format=LAYOUT)
     _, state = vae.encode_latents(video, state, max_frames=bounds)
@@ -128,7 +129,7 @@ def _encode(meter: Meter, request: MemoryRequest, plan: MemoryPlan) -> None:
 
 def _decode(meter: Meter, request: MemoryRequest, plan: MemoryPlan) -> None:
     vae, bounds = _vae(request, plan), plan.decoder_level_frames
-    state = vae.start_decoder(first_latent=8)
+    state = vae.start_decoder(first_latent=8, rings=plan.decoder_rings)
     size = (1, plan.decoder_slice, *request.latent_size, request.vae_config.latent_channels)
     latents = torch.empty(size, device=META)
     _, state = vae.decode_latents(latents, state, max_frames=bounds)

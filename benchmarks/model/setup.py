@@ -21,8 +21,17 @@ from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import DiT, DiTTables, FoldedDiT, expected_keys, load_plain
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.frames import FRAMES_PER_LATENT
-from seedvr2_core.planning import Options, Piece, Plan, build_plan, memory
-from seedvr2_core.planning.memory import RESIDENCIES, MemoryRequest, Residency, plan_memory
+from seedvr2_core.planning import Options, Piece, Plan, build_plan
+from seedvr2_core.planning.memory import RESIDENCIES, plan_memory
+from seedvr2_core.planning.peaks import (
+    CONSTANTS,
+    ITEMSIZE,
+    MemoryRequest,
+    PhasePeaks,
+    Residency,
+    Slices,
+    level_frames,
+)
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.vae import budget
@@ -162,7 +171,7 @@ def _memory_request(
     if device_bytes is None or options.fold:
         return request
     # The prediction is for folded up-samplers; the others keep more between slices.
-    size = (request.vae_config, *request.padded, memory.ITEMSIZE[request.vae_dtype])
+    size = (request.vae_config, *request.padded, ITEMSIZE[request.vae_dtype])
     more = budget.decoder_cache_bytes(*size) - budget.decoder_cache_bytes(*size, folded=True)
     return dataclasses.replace(request, device_bytes=device_bytes - more)
 
@@ -176,9 +185,11 @@ def _memory_plan(options: argparse.Namespace, request: MemoryRequest) -> MemoryP
         chosen = dataclasses.replace(
             chosen,
             encoder_slice=encoder,
-            encoder_level_frames=memory.level_frames(config, encoder_top),
+            encoder_level_frames=level_frames(config, encoder_top),
             decoder_slice=decoder,
-            decoder_level_frames=memory.level_frames(config, decoder_top)[::-1],
+            decoder_level_frames=level_frames(config, decoder_top)[::-1],
+            encoder_rings=False,
+            decoder_rings=False,
         )
     if options.stay:
         stay = STAY[options.stay]
@@ -194,16 +205,19 @@ def _predictions(
     request: MemoryRequest, chosen: MemoryPlan
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Predicted bytes of each phase for this memory plan, with and without reserves."""
-    phases = memory._PhasePeaks.of(request)
+    phases = PhasePeaks.of(request)
     stay = Residency(weights=chosen.weights_resident, caches=not chosen.park_caches)
+    rings = (chosen.encoder_rings, chosen.decoder_rings)
+    encode = Slices(chosen.encoder_slice, chosen.encoder_level_frames[0], rings=rings[0])
+    decode = Slices(chosen.decoder_slice, chosen.decoder_level_frames[-1], rings=rings[1])
     totals = {
-        "encode": phases.encode((chosen.encoder_slice, chosen.encoder_level_frames[0]), stay),
-        "dit": phases.dit(chosen.chunk_tokens, stay),
-        "decode": phases.decode((chosen.decoder_slice, chosen.decoder_level_frames[-1]), stay),
+        "encode": phases.encode(encode, stay, decoder_rings=rings[1]),
+        "dit": phases.dit(chosen.chunk_tokens, stay, rings=rings),
+        "decode": phases.decode(decode, stay, encoder_rings=rings[0]),
     }
     if request.on_cpu:
         return totals, totals
-    constants, tensors = memory.CONSTANTS, {}
+    constants, tensors = CONSTANTS, {}
     for name, total in totals.items():
         with_dit = name == "dit" or stay.weights
         fixed = phases.vae_weights + (phases.dit_weights if with_dit else 0)

@@ -101,11 +101,11 @@ def _attention_cases() -> Iterator[KernelCase]:
         "whole blocks": (1, 128, 64),
     }
     for name, shape in shapes.items():
-        for sharp in (1.0, 12.0):
+        for tile, sharp in (("own", 1.0), ("own", 12.0), ("own halves", 12.0)):
             yield KernelCase(
-                name=f"frame_attention, {name}{', sharp' if sharp > 1 else ''}",
+                name=f"frame_attention, {tile}, {name}{', sharp' if sharp > 1 else ''}",
                 kernel=frame_attention,
-                make=_attention_maker(shape, sharp),
+                make=_attention_maker(shape, sharp, tile),
                 outs=("out_FNC",),
                 slow=name == "production head",
                 # Weights are rounded as well as the result; sums of both signs may cancel.
@@ -113,7 +113,9 @@ def _attention_cases() -> Iterator[KernelCase]:
             )
 
 
-def _attention_maker(shape: Sequence[int], sharp: float) -> Callable[[Random], dict[str, Any]]:
+def _attention_maker(
+    shape: Sequence[int], sharp: float, tile: str
+) -> Callable[[Random], dict[str, Any]]:
     def make(random: Random) -> dict[str, Any]:
         frames, tokens, channels = shape
         q_FNC, k_FNC, v_FNC = random(frames, tokens, 3 * channels).chunk(3, dim=-1)
@@ -122,6 +124,7 @@ def _attention_maker(shape: Sequence[int], sharp: float) -> Callable[[Random], d
             "k_FNC": k_FNC,
             "v_FNC": v_FNC,
             "out_FNC": random(*shape),
+            "tile": tile,
         }
 
     return make

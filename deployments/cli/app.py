@@ -21,6 +21,8 @@ from deployments.cli.options import (
     ColorCorrection,
     Crf,
     Fresh,
+    MaxPrice,
+    MaxSeconds,
     Model,
     Overlap,
     Preset,
@@ -49,6 +51,7 @@ from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
 from seedvr2_core.errors import ServiceError
+from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -100,6 +103,8 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
+    max_seconds: MaxSeconds = None,
+    max_price: MaxPrice = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +138,8 @@ def upscale(
             preset=preset,
             allow_damaged=allow_damaged,
             fresh=fresh,
+            max_seconds=max_seconds,
+            max_price=max_price,
         )
         check_work_dir(get_settings())
         chosen = chosen_output(output, request, get_settings(), overwrite=overwrite)
@@ -150,6 +157,8 @@ def plan(
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     allow_damaged: AllowDamaged = False,
+    max_seconds: MaxSeconds = None,
+    max_price: MaxPrice = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -160,12 +169,11 @@ def plan(
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what upscaling a file would take, without doing it.
+    """Show what upscaling a video would take, without doing it.
 
-    Prints the output's size, the engine, segments, memory and the expected time.
+    Prints the output's size, the engine, segments, memory, the expected time and price. An address
+    is downloaded, and the job finds the video there.
     """
-    from deployments.cli.plan import planned_summary
-
     with exit_codes(KEPT):
         _use_settings(work_dir)
         request = _checked_request(
@@ -175,9 +183,13 @@ def plan(
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
             allow_damaged=allow_damaged,
+            max_seconds=max_seconds,
+            max_price=max_price,
         )
         with outside_the_folder():
-            summary = planned_summary(request, get_settings(), gpu=gpu)
+            from deployments.cli.plan import planned_summary
+
+            summary = planned_summary(request, get_settings(), gpu=gpu, say=say)
     tell(summary.model_dump_json() if as_json else summary.as_text())
 
 
@@ -215,6 +227,7 @@ def _use_settings(work_dir: Path | None) -> None:
 def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
     """Make the request and check it as far as this is possible without running anything."""
     request = request_of(sources, **options)
+    limit_seconds(request.max_seconds, request.max_price, get_settings())
     if request.video_path is None:
         check_source(request, get_settings())
     check_file(request, get_settings())

@@ -20,6 +20,8 @@ from deployments.cli.options import (
     ColorCorrection,
     Crf,
     Fresh,
+    MaxPrice,
+    MaxSeconds,
     MaxWorkers,
     Model,
     Overlap,
@@ -64,6 +66,8 @@ def submit(
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
     max_workers: MaxWorkers = 1,
+    max_seconds: MaxSeconds = None,
+    max_price: MaxPrice = None,
     upload: Annotated[
         bool,
         typer.Option("--upload", help="Send the file's bytes even if the gateway sees the file."),
@@ -91,6 +95,8 @@ def submit(
             allow_damaged=allow_damaged,
             fresh=fresh,
             max_workers=max_workers,
+            max_seconds=max_seconds,
+            max_price=max_price,
         )
         # Only a file is checked here. Whether it accepts an address is for the gateway to decide.
         check_file(request, Settings(allow_local_files=True))
@@ -183,7 +189,7 @@ def _open_gateway(url: str | None) -> Iterator[GatewayClient]:
 def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     """Show a job until it ends, then print its result; exits with 1 if it has not completed."""
     try:
-        job = watch(lambda: client.status(job_id), console)
+        job = watch(client.follow(job_id), console)
     except KeyboardInterrupt:
         say(f"no longer watching; the job goes on: seedvr2 status {job_id} --watch")
         raise typer.Exit(130) from None
@@ -194,7 +200,8 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     elif job["status"] == "completed":
         tell(job["download_url"] or job["output_path"])
     if job["status"] != "completed":
-        say(f"error: job {job_id} has {job['status']}: {job['error']}")
+        code = f" [{job['error_code']}]" if job.get("error_code") else ""
+        say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")
         raise typer.Exit(1)
 
 

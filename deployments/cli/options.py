@@ -57,6 +57,14 @@ MaxWorkers = Annotated[int, typer.Option(help="Workers on which a long video may
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Ignore segments that an earlier run has finished.")
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(help="Stop the job before it holds its device for longer, in all of its runs."),
+]
+MaxPrice = Annotated[
+    float | None,
+    typer.Option(help="Stop the job before it costs more (SEEDVR2_HOUR_PRICE)."),
+]
 WorkDir = Annotated[
     Path | None,
     typer.Option(help="Folder of jobs and outputs; default SEEDVR2_WORK_DIR or ~/.seedvr2."),

@@ -13,10 +13,10 @@ from deployments.cli.words import absolute, amount, duration
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.files.place import try_writing
 from seedvr2_core.files.space import check_room
+from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult
 from tasks.settings import Settings
-from tasks.storage.one_file import OutputFile, check_output_file
 from tasks.storage.open import stored_as
 
 if TYPE_CHECKING:
@@ -148,13 +148,22 @@ def ending(result: UpscaleResult) -> list[str]:
     if not result.already_done:
         made = result.frames - result.frames_reused
         rate = f", {made / result.seconds:.1f} frames/s" if made and result.seconds else ""
-        lines.append(f"  {duration(result.seconds)}{rate}")
+        lines.append(f"  {duration(result.seconds)}{rate}{_account(result)}")
         if result.frames_reused:
             lines.append(f"  {result.frames_reused} of {counted(result.frames, 'frame')} kept")
     lines += [f"  note: {note}" for note in result.notes]
     if result.preview_path:
         lines.append(f"  before and after: {result.preview_path}")
     return lines
+
+
+def _account(result: UpscaleResult) -> str:
+    """Prediction and truth of the work, and what it cost."""
+    told = ""
+    if result.estimated_seconds is not None and result.taken_seconds is not None:
+        expected, taken = duration(result.estimated_seconds), duration(result.taken_seconds)
+        told = f"; expected {expected} from the plan on, taken {taken}"
+    return told + ("" if result.cost is None else f"; cost {result.cost:.2f}")
 
 
 def as_json_line(result: UpscaleResult) -> str:

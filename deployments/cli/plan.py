@@ -1,47 +1,19 @@
 """`seedvr2 plan`: shows what a job would take, without running it."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from pydantic import BaseModel
+from collections.abc import Callable
 
 from deployments.cli.words import duration
-from seedvr2_core.config import DEFAULT_ENGINE, find_engine
-from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.words import counted
-from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
+from tasks.plan import JobPlan, named_card, plan_source
+from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.names import printable
+from tasks.sources import obtain_source
+
+__all__ = ["PlanSummary", "named_card", "planned_summary"]
 
 
-class PlanSummary(BaseModel):
-    """What a job will produce and what it takes."""
-
-    source: str
-    source_size: tuple[int, int]
-    frames: int
-    duration_seconds: float
-    width: int
-    height: int
-    engine: str
-    device: str
-    """This machine's device, or the card that --gpu names or that is assumed."""
-    shots: int
-    segments: int
-    window_frames: int
-    """Frames that a SeedVR2 model sees at once; 0 for engines that look at single frames."""
-    memory_gb: dict[str, float]
-    """Predicted peak of each phase in GB; empty for engines without phases."""
-    eta_seconds: float
-    """Expected time of the whole job."""
-    eta_is_guess: bool
-    """The time could not be measured on this machine."""
-    price: float | None
-    """Expected price of the job; None: SEEDVR2_HOUR_PRICE is not set."""
-    job_limit_seconds: float | None
-    """Time after which restoring is ended as failed (SEEDVR2_JOB_SECONDS); None: no limit."""
-    notes: tuple[str, ...]
+class PlanSummary(JobPlan):
+    """The plan of a job as the command shows it."""
 
     def as_text(self) -> str:
         """The plan for people, as a table."""
@@ -75,111 +47,27 @@ class PlanSummary(BaseModel):
         ]
 
 
-CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
-"""Cards that --gpu knows by name, with their GB of memory."""
-_TAKEN_GB = 2
-"""Of a card's memory, by other things; as in the README's table."""
-
-
-def named_card(name: str) -> Device:
-    """The device that --gpu describes: the name of a card, or GB of memory.
-
-    Raises:
-        InvalidRequestError: neither.
-    """
-    text = name.lower().strip().removesuffix("gb").strip()
-    if text in CARDS_GB:
-        kind, gigabytes = CARDS_GB[text]
-    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
-        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
-    else:
-        raise InvalidRequestError(
-            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
-        )
-    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
-
-
 def planned_summary(
-    request: UpscaleRequest, settings: Settings, *, gpu: str | None = None
+    request: UpscaleRequest,
+    settings: Settings,
+    *,
+    gpu: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> PlanSummary:
-    """Probe a local file and plan a job for it.
+    """Probe a file or an address and plan a job for it.
+
+    What is downloaded is kept among the sources, where the job finds it.
 
     Args:
         request: what is asked for.
         settings: of this machine.
         gpu: a card to plan for, as `named_card` takes it. None: this machine's device; where it
             has no GPU and the model needs one, an H100.
+        say: takes lines about the download.
 
-    Raises:
-        InvalidRequestError: the source is an address. Its video is unknown until it is downloaded.
+    Raises: as `plan_source` and `obtain_source` do.
     """
-    if request.video_path is None:
-        raise InvalidRequestError(
-            "seedvr2 plan needs a file on this machine; download the video first"
-        )
-    from seedvr2_core.files import file_sha256
-    from tasks.estimate import is_guess, plan_job
-    from tasks.job.cost import excess, price_of
-
-    path = Path(request.video_path)
-    source = FetchedSource(
-        path=path,
-        sha256=file_sha256(path),
-        num_bytes=path.stat().st_size,
-        name=printable(path.name),
-    )
-    assumed = named_card(gpu) if gpu else None
-    with TemporaryDirectory() as folder:
-        probed, assumed = _probed(source, request, Path(folder), settings, assumed)
-        plan = plan_job(request, probed, settings, measure_from=0.0, assumed=assumed)
-    refusal = excess(plan.eta_seconds, plan.video.num_frames, settings)
-    return PlanSummary(
-        source=source.name,
-        source_size=(probed.width, probed.height),
-        frames=probed.num_frames,
-        duration_seconds=probed.duration_seconds,
-        width=plan.width,
-        height=plan.height,
-        engine=plan.engine.name,
-        device=assumed.kind if assumed else plan.device,
-        shots=len(plan.shots),
-        segments=len(plan.segments),
-        window_frames=FRAMES_PER_LATENT * plan.engine.window,
-        memory_gb={phase: round(peak / 1e9, 2) for phase, peak in plan.memory.peaks}
-        if plan.memory
-        else {},
-        eta_seconds=plan.eta_seconds,
-        eta_is_guess=is_guess(plan),
-        job_limit_seconds=plan.limits.job,
-        price=price_of(plan.eta_seconds, settings),
-        notes=(*plan.notes, *([f"it would be refused: {refusal}"] if refusal else [])),
-    )
-
-
-def _probed(
-    source: FetchedSource,
-    request: UpscaleRequest,
-    folder: Path,
-    settings: Settings,
-    assumed: Device | None,
-) -> tuple[ProbedSource, Device | None]:
-    """Probe the source, with its cuts if the engine looks at shots.
-
-    Returns:
-        What was found, and the card to plan for: `assumed`, an H100 where the model needs a GPU
-        and there is none, or None for this machine's device.
-    """
-    from tasks.job.engine_choice import choose_device, choose_engine
-    from tasks.probe import find_cuts, probe_source
-
-    model = request.model
-    spec = find_engine(DEFAULT_ENGINE if model == "auto" else model)
-    probed = probe_source(source, folder, settings, allow_damaged=request.allow_damaged)
-    here = choose_device(settings.device, probed.devices)
-    if assumed is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
-        assumed = named_card("h100")
-    if assumed is None:
-        spec, _ = choose_engine(model, here, settings)
-    if spec.has_latents:
-        probed = probed.model_copy(update={"cuts_path": find_cuts(probed, here.name)})
-    return probed, assumed
+    card = named_card(gpu) if gpu else None
+    source = obtain_source(request, settings, note=say)
+    planned = plan_source(source, request, settings, card=card)
+    return PlanSummary(**planned.model_dump())

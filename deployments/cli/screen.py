@@ -5,7 +5,7 @@ Prefect, because the checks before a job must answer at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,12 +31,12 @@ LINE_SECONDS = 30.0
 """Time between two lines about a job of this process, where its phase stays the same."""
 WATCH_LINE_SECONDS = 30.0
 """Least time between two lines about a gateway's job, unless its state or phase changes."""
-POLL_SECONDS = 1.0
 ENDED = ("completed", "failed", "cancelled")
 DOING = {
     "fetch": "fetching the video",
     "probe": "reading the video",
     "cuts": "looking for cuts",
+    "plan": "planning",
     "measure": "measuring how fast this machine is",
     "planned": "beginning",
     "load": "loading the engine",
@@ -74,7 +74,20 @@ def how_far(progress: "JobProgress") -> str:
         told = f"{told}, {progress.detail}"
     if progress.seconds_left is None or progress.phase not in ("restore", "encode"):
         return told
+    if progress.measures.frames_per_second:
+        told += f", {rate(progress.measures.frames_per_second)}"
     return f"{told}, {duration(progress.seconds_left)} left"
+
+
+def rate(frames_per_second: float) -> str:
+    """A speed: "12 frames/s", "0.42 frames/s"."""
+    digits = 0 if frames_per_second >= 10 else 1 if frames_per_second >= 1 else 2
+    return f"{frames_per_second:.{digits}f} frames/s"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """The range of the time left: " (10 s to 15 s)"; nothing where it is not known."""
+    return "" if low is None or high is None else f" ({duration(low)} to {duration(high)})"
 
 
 def status_line(job: dict[str, Any]) -> str:
@@ -89,10 +102,31 @@ def status_line(job: dict[str, Any]) -> str:
     if job["status"] == "processing" and job["phase"]:
         waiting = job["phase"] == "wait"
         words.append(job.get("detail") or "waiting" if waiting else job["phase"])
+    words += _position(job) + _segment(job)
     words += [f"{job['progress']:.0f} %", f"{job['elapsed_seconds']:.0f} s"]
+    if job.get("frames_per_second"):
+        words.append(rate(job["frames_per_second"]))
     if job["status"] == "processing" and job.get("seconds_left"):  # older gateways do not say it
-        words.append(f"{duration(job['seconds_left'])} left")
+        told = between(job.get("seconds_left_low"), job.get("seconds_left_high"))
+        words.append(f"{duration(job['seconds_left'])} left{told}")
+    if job.get("cost") is not None:
+        words.append(f"cost {job['cost']:.2f}")
     return ", ".join(words) + (f" on {job['gpu_type']}" if job["gpu_type"] else "")
+
+
+def _position(job: dict[str, Any]) -> list[str]:
+    """Where a waiting job is in its queue."""
+    position = job.get("position")
+    if position is None:
+        return []
+    return [f"{position} in front" if position else "the next"]
+
+
+def _segment(job: dict[str, Any]) -> list[str]:
+    """Which segment is at work, of several."""
+    if job["status"] != "processing" or not job.get("segment") or job.get("segments", 1) < 2:
+        return []
+    return [f"segment {job['segment']} of {job['segments']}"]
 
 
 class Lines:
@@ -166,7 +200,9 @@ class JobLines(Lines):
             return
         self._last, self._doing = now, what
         if progress.phase in ("restore", "encode"):
-            what = f"{what}: {how_far(progress)}"
+            measures = progress.measures
+            told = between(measures.seconds_left_low, measures.seconds_left_high)
+            what = f"{what}: {how_far(progress)}{told}"
         elif progress.detail and progress.phase != "wait":
             what = f"{what}: {progress.detail}"
         self.say(what)
@@ -235,17 +271,17 @@ def open_display(console: Console) -> JobLines | JobBar:
     return JobBar(console) if console.is_terminal else JobLines(console)
 
 
-def watch(ask: Callable[[], dict[str, Any]], console: Console) -> dict[str, Any]:
+def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
     """Show a gateway's job until it has ended; returns its last status.
 
     Args:
-        ask: asks the gateway for the job's status.
+        statuses: of the job, one after another, as the gateway tells them; the last one has ended.
         console: what the job is shown on.
     """
+    job: dict[str, Any] = {}
     with WatchBar(console) if console.is_terminal else WatchLines(console) as display:
-        while True:
-            job = ask()
+        for job in statuses:
             display.show(job)
             if job["status"] in ENDED:
-                return job
-            time.sleep(POLL_SECONDS)
+                break
+    return job

@@ -19,12 +19,12 @@ import typer
 
 from deployments.host.attached import PID_VARIABLE
 from deployments.host.exits import exit_codes, say
-from deployments.host.health import is_healthy
 from deployments.host.installation import (
     ApiAddress,
     announce,
     api_auth,
     auth_file,
+    is_healthy,
     only_server,
     prefect_home,
 )

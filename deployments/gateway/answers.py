@@ -1,6 +1,7 @@
 """The gateway's answers about jobs, made from a job's flow run and artifacts in Prefect."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -8,9 +9,11 @@ from uuid import UUID
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seedvr2_core.errors import split_code
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress
+from tasks.schemas import Account
 from tasks.sources.names import name_in
 from tasks.sources.uploads import is_upload
 
@@ -25,6 +28,8 @@ STATE_TYPES: dict[Status, tuple[str, ...]] = {
 }
 """Prefect's state types for each status; a state such as Late or TimedOut has one of them."""
 _WORDS: dict[str, Status] = {t: word for word, types in STATE_TYPES.items() for t in types}
+_WHILE_AT_WORK = ("frames_per_second", "seconds_left_low", "seconds_left_high")
+"""Measures that end with the work."""
 _PREFIX = "Flow run encountered an exception: "
 _WAITING = "waiting for "
 """The message of a run that has left its worker to wait begins with this."""
@@ -52,7 +57,18 @@ _JOB: dict[str, Any] = {
     "height": 1080,
     "frames": 750,
     "frames_done": 750,
+    "segment": 3,
+    "segments": 3,
+    "frames_per_second": None,
     "seconds_left": None,
+    "seconds_left_low": None,
+    "seconds_left_high": None,
+    "estimated_seconds": 300.0,
+    "taken_seconds": 311.2,
+    "device": "cuda:0",
+    "seed": 100,
+    "gpu_seconds": 305.9,
+    "cost": 0.34,
     "detail": None,
     "position": None,
     "gpu_type": "H100",
@@ -63,6 +79,8 @@ _JOB: dict[str, Any] = {
     "input_size_mb": 3.1,
     "output_size_mb": 12.25,
     "error": None,
+    "error_code": None,
+    "error_remedy": None,
     "elapsed_seconds": 320.5,
     "submitted_at": "2026-11-28T09:00:00Z",
     "notes": [],
@@ -117,6 +135,42 @@ class Job(BaseModel):
     seconds_left: float | None = Field(
         description="Expected seconds until the result is stored; null if it is not at work."
     )
+    seconds_left_low: float | None = Field(
+        default=None, description="The least that `seconds_left` may be, by what is known so far."
+    )
+    seconds_left_high: float | None = Field(default=None, description="The most that it may be.")
+    segment: int | None = Field(
+        default=None, description="The segment at work, counted from 1; all before it are kept."
+    )
+    segments: int | None = Field(
+        default=None, description="Segments of the job; null until planned."
+    )
+    frames_per_second: float | None = Field(
+        default=None, description="Restored frames a second, as measured; null if not at work."
+    )
+    estimated_seconds: float | None = Field(
+        default=None,
+        description="What the last run was expected to take, from its plan to the stored result.",
+    )
+    taken_seconds: float | None = Field(
+        default=None, description="What it has taken, as measured; null until it has completed."
+    )
+    device: str | None = Field(
+        default=None, description="What the engine runs on: `cpu`, `cuda:0`; null until planned."
+    )
+    seed: int | None = Field(
+        default=None, description="Seed of the noise; null for engines that draw none."
+    )
+    gpu_seconds: float | None = Field(
+        default=None,
+        description="Seconds for which the job has held its GPU, in all of its runs; null on a "
+        "CPU.",
+    )
+    cost: float | None = Field(
+        default=None,
+        description="What those seconds, or those of the CPU, cost; null where the operator has "
+        "not said what an hour costs.",
+    )
     detail: str | None = Field(
         description="What goes on where frames do not say it: `30 of 400 MB`, `waiting for cuda:0`."
     )
@@ -132,6 +186,13 @@ class Job(BaseModel):
     input_size_mb: float | None
     output_size_mb: float | None
     error: str | None
+    error_code: str | None = Field(
+        default=None,
+        description="Names the kind of error; it never changes. Null: no kind of ours.",
+    )
+    error_remedy: str | None = Field(
+        default=None, description="What helps against all errors of this kind."
+    )
     elapsed_seconds: float
     submitted_at: datetime | None
     notes: list[str]
@@ -246,6 +307,11 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
     progress, result = read_progress(own), read_result(own)
     planned = {**_planned(progress), **result}
     status = status_word(run)
+    error, kind = split_code(_error(run, status) or "")
+    measured = asdict(progress.measures)
+    if status != "processing":
+        measured |= dict.fromkeys(_WHILE_AT_WORK)
+    measured |= {k: v for k, v in result.items() if k in Account.model_fields and v is not None}
     return Job(
         job_id=str(run.id),
         status=status,
@@ -268,11 +334,14 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         filename=result.get("filename"),
         input_size_mb=planned.get("input_size_mb"),
         output_size_mb=result.get("output_size_mb"),
-        error=_error(run, status),
+        error=error or None,
+        error_code=kind.code if kind else None,
+        error_remedy=kind.remedy if kind else None,
         elapsed_seconds=round(run.estimated_run_time.total_seconds(), 1),
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
+        **measured,
     )
 
 

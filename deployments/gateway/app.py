@@ -8,35 +8,31 @@ same request again.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI
 
-from deployments.gateway.answers import Health, Target, gpu_type
+from deployments.gateway.answers import Health, Job, JobList, LogPage, Submitted
 from deployments.gateway.auth import (
-    Authenticate,
     authentication,
     is_closed,
     page_authentication,
 )
-from deployments.gateway.docs import add_docs
-from deployments.gateway.jobs import add_jobs
 from deployments.gateway.prefect_api import PrefectApi, unavailable
-from deployments.gateway.problems import WITH_TOKEN, add_handlers, problem, problems
-from deployments.gateway.submission import add_submission
+from deployments.gateway.problems import add_handlers, problem, problems
+from deployments.gateway.quota import Quota
+from deployments.gateway.routes.docs import add_docs
+from deployments.gateway.routes.events import add_events
+from deployments.gateway.routes.jobs import add_jobs
+from deployments.gateway.routes.page import add_page
+from deployments.gateway.routes.plan import PlannedRequest, add_plan
+from deployments.gateway.routes.submission import add_submission
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.machine import this_machine
-from seedvr2_core.frames import padded_size
-from seedvr2_core.planning.sizes import size_for, size_note
-from tasks.run.routing import deployment_for
-from tasks.schemas import Resolution
 from tasks.settings import Settings
 from tasks.sources.uploads import sweep_parts
 
 HEALTH_SECONDS = 2.5
 """Who asks for the health is answered within 3 s, also where Prefect takes a call and is silent."""
-
-Side = Annotated[int, Query(ge=1, le=65_536, description="In pixels, as displayed.")]
 
 
 def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
@@ -69,21 +65,16 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     )
     add_handlers(app)
     authenticate = authentication(settings)
-    add_submission(app, settings, prefect, authenticate)
+    quota = Quota(settings)
+    add_submission(app, settings, prefect, quota, authenticate)
     add_jobs(app, prefect, authenticate)
-    _add_plan(app, authenticate)
+    add_events(app, prefect, authenticate)
+    add_plan(app, settings, quota, authenticate)
     _add_health(app, settings, prefect)
-    add_docs(app, page_authentication(settings))
+    add_page(app, settings, prefect, authenticate)
+    shown = (Submitted, Job, JobList, LogPage, PlannedRequest)
+    add_docs(app, page_authentication(settings), shown)
     return app
-
-
-def _add_plan(app: FastAPI, authenticate: Authenticate) -> None:
-    """Add GET /plan."""
-
-    @app.get("/plan", dependencies=[Depends(authenticate)], responses=problems(*WITH_TOKEN))
-    async def plan(width: Side, height: Side, resolution: Resolution = "1080p") -> Target:
-        """The output's size for a video displayed at this size, and where it would run."""
-        return _target(width, height, resolution)
 
 
 def _add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
@@ -98,23 +89,3 @@ def _add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
         except TimeoutError as error:
             raise unavailable(f"does not answer within {HEALTH_SECONDS:g} s") from error
         return Health(status="ok", files_of=this_machine() if settings.allow_local_files else None)
-
-
-def _target(width: int, height: int, resolution: str) -> Target:
-    """Compute the answer to GET /plan; no video is read."""
-    out_width, out_height = size_for(width, height, resolution)
-    model_height, model_width = padded_size(out_height, out_width)
-    deployment = deployment_for(resolution)
-    notes = [size_note(width, height, resolution)]
-    if out_width * out_height < width * height:
-        notes.append("the source is larger than the output and is scaled down")
-    return Target(
-        resolution=resolution,
-        width=out_width,
-        height=out_height,
-        model_width=model_width,
-        model_height=model_height,
-        gpu_type=gpu_type(deployment) or deployment,
-        deployment=deployment,
-        notes=[note for note in notes if note],
-    )

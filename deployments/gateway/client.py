@@ -4,6 +4,7 @@ If the gateway has answered once and then it, or Prefect behind it, cannot be re
 waits and asks again. If it has never answered, that is an error at once. Imports no Prefect.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,18 @@ from urllib.parse import quote
 import httpx
 
 from deployments.host.machine import this_machine
-from seedvr2_core.errors import InvalidRequestError, ServiceError
+from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, all_errors
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 AWAY_SECONDS = 900.0
 """How long we keep asking a gateway that does not answer any more."""
 _AGAIN_SECONDS = 2.0
+POLL_SECONDS = 1.0
+"""Time between two questions for a status where there are no events."""
+SILENT_SECONDS = 45.0
+"""Longest silence of a stream of events: the gateway gives a sign of life every 15 s."""
+ENDED = ("completed", "failed", "cancelled")
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 """Long, because the gateway syncs a file of many gigabytes to disk before it answers."""
 _AWAY = (408, 429, 502, 503, 504)
@@ -79,6 +85,45 @@ class GatewayClient:
     def status(self, job_id: str) -> Answer:
         """Read a job's state, progress and result."""
         return self._ask("GET", f"/status/{quote(job_id, safe='')}")
+
+    def follow(self, job_id: str) -> Iterator[Answer]:
+        """A job's status whenever it changes, as `status` returns it; the last one has ended.
+
+        The gateway sends events. Where it cannot (an older one, or too many listeners), or a proxy
+        holds them back, we ask for the status again and again.
+        """
+        events_from = time.monotonic()
+        while True:
+            if time.monotonic() >= events_from:
+                for job in self._events(job_id):
+                    yield job
+                    if job["status"] in ENDED:
+                        return
+                events_from = time.monotonic() + SILENT_SECONDS
+            job = self.status(job_id)
+            yield job
+            if job["status"] in ENDED:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _events(self, job_id: str) -> Iterator[Answer]:
+        """The statuses that the gateway sends; ends where there are no more, whatever the cause.
+
+        Why there are none is told by the question for the status that comes next.
+        """
+        path = f"/events/{quote(job_id, safe='')}"
+        timeout = httpx.Timeout(SILENT_SECONDS, connect=5.0)
+        try:
+            with self._http.stream("GET", path, timeout=timeout) as answer:
+                kind = answer.headers.get("content-type", "")
+                if answer.status_code != 200 or not kind.startswith("text/event-stream"):
+                    return
+                self._has_answered = True
+                for line in answer.iter_lines():
+                    if line.startswith("data: ") and '"job_id"' in line:
+                        yield json.loads(line.removeprefix("data: "))
+        except (httpx.RequestError, ValueError):
+            return
 
     def jobs(self, limit: int) -> list[Answer]:
         """The newest jobs, each as `status` returns it."""
@@ -158,6 +203,8 @@ class GatewayClient:
         detail = _detail(answer)
         if answer.status_code == 401:
             detail += "; set SEEDVR2_GATEWAY_TOKEN to a token of this gateway"
+        if kind := _kind(answer):
+            raise kind(detail)
         if answer.status_code in _CALLERS_MISTAKE:
             raise InvalidRequestError(detail)
         raise ServiceError(detail)
@@ -171,6 +218,15 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
         return
     with file.open("rb") as stream:
         yield stream
+
+
+def _kind(answer: httpx.Response) -> type[SeedVR2Error] | None:
+    """The class of the error that the gateway names; None if it names none that we know."""
+    try:
+        code = answer.json().get("code")
+    except (ValueError, AttributeError):
+        return None
+    return next((kind for kind in all_errors() if kind.code == code), None)
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -86,6 +86,12 @@ class Problem(BaseModel):
     )
 
     detail: str = Field(description="What is wrong, and what to do about it, in one sentence.")
+    code: str | None = Field(
+        default=None, description="Names the kind of error; it never changes. Not of every refusal."
+    )
+    remedy: str | None = Field(
+        default=None, description="What helps against all errors of this kind."
+    )
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -105,15 +111,22 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An answer with this status and sentence.
+def problem(
+    status: int,
+    sentence: str,
+    headers: dict[str, str] | None = None,
+    *,
+    kind: type[SeedVR2Error] | None = None,
+) -> JSONResponse:
+    """An answer with this status and sentence, and the code and remedy of an error's class.
 
     The sentence may quote what a caller sent, so it is cut and made fit for UTF-8.
     """
     detail = sentence.encode(errors="replace").decode()
     if len(detail) > _MAX_DETAIL:
         detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 + 5 :]}"
-    return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+    told = {"detail": detail} | ({"code": kind.code, "remedy": kind.remedy} if kind else {})
+    return JSONResponse(told, status_code=status, headers=headers)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -126,7 +139,7 @@ def add_handlers(app: FastAPI) -> None:
             code = 507
         elif isinstance(error, InvalidRequestError | InvalidVideoError | SourceRefusedError):
             code = 422
-        return problem(code, str(error))
+        return problem(code, str(error), kind=type(error))
 
     @app.exception_handler(HTTPException)
     async def declined(_: Request, error: HTTPException) -> JSONResponse:

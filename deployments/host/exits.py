@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from seedvr2_core.errors import SeedVR2Error
+from seedvr2_core.errors import SeedVR2Error, with_code
 from tasks.sources.names import printable
 
 console = Console(stderr=True)
@@ -86,7 +86,7 @@ def exit_codes(kept: str) -> Iterator[None]:
     try:
         yield
     except SeedVR2Error as error:
-        say(f"error: {error}")
+        say(f"error: {with_code(error)}")
         raise typer.Exit(2 if error.user_mistake else 1) from error
     except ValidationError as error:
         if error.title != "Settings":

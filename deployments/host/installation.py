@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.host.health import is_healthy
+import httpx
+
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files import hold_lock
 
@@ -38,6 +39,17 @@ class ApiAddress:
 def prefect_home() -> Path:
     """Folder of the database, of the password and of the record. Absolute."""
     return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser().absolute()
+
+
+def is_healthy(address: str) -> bool:
+    """Whether a health address of one of our servers answers 200; False if nothing listens there.
+
+    Our servers are on this machine, so no proxy is asked.
+    """
+    try:
+        return httpx.get(address, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def auth_file(home: Path) -> Path:

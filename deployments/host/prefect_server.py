@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.host.exits import say
-from deployments.host.health import is_healthy
 from deployments.host.installation import (
     USER,
     ApiAddress,
     announce,
     has_server,
+    is_healthy,
     only_server,
     prefect_home,
     running_server,
@@ -217,7 +217,9 @@ def _serve(port: int, *, full: bool, shared: bool) -> None:
     from prefect.settings import PREFECT_HOME
 
     from deployments.host.hosts import guard_prefect
+    from deployments.host.sqlite import let_writers_wait
 
+    let_writers_wait()
     home = PREFECT_HOME.value()
     _keep_private(home)
     # When it migrates the database, the server imports from its working directory (alembic's

@@ -24,6 +24,10 @@ MIN_BODY_BYTES = 30_000
 TAKE_SECONDS = 120.0
 """How long a client may take nothing of an answer."""
 
+ENDS_AT_SHUTDOWN = "seedvr2.ends_at_shutdown"
+"""Key in a request's scope. Whoever sets it has an answer without an end, which would keep a server
+that is to stop waiting: it is told then that its client has gone."""
+
 _LATE = b"the headers of the request took too long; send it again"
 _BUSY = b"too many connections at a time; try again"
 
@@ -93,6 +97,14 @@ class PatientProtocol(H11Protocol):
         self._waits_since = self.loop.time()
         if self._heard:
             self._look_at_head()
+
+    def shutdown(self) -> None:
+        """The server stops: answers without an end are ended, all others may finish."""
+        super().shutdown()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and cycle.scope.get(ENDS_AT_SHUTDOWN):
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def pause_writing(self) -> None:
         """The client takes less than we send."""

@@ -21,7 +21,8 @@ from typing import NoReturn, TextIO
 from seedvr2_core.child.confine import confine
 from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
 from seedvr2_core.child.operations import OPERATIONS
-from seedvr2_core.child.protocol import Emitter, Failed, Stop, decode_request
+from seedvr2_core.child.progress import Emitter
+from seedvr2_core.child.protocol import Failed, Stop, decode_request
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full

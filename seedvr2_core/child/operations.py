@@ -6,21 +6,26 @@ otherwise spend half of its time on loading numpy and torch.
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seedvr2_core.child.memory import unbounded_memory
+from seedvr2_core.child.progress import Emitter, Events
 from seedvr2_core.child.protocol import (
+    CheckPlan,
     CutsFound,
-    Emitter,
     Event,
     FindCuts,
     FoundDevice,
     Idle,
     Join,
     Joined,
+    MakePlan,
     Measure,
     Measured,
+    PlanChecked,
+    PlanMade,
     Preview,
     Previewed,
     Probe,
@@ -28,6 +33,7 @@ from seedvr2_core.child.protocol import (
     Request,
     Restore,
 )
+from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan
@@ -48,7 +54,8 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
             max_seconds=request.max_seconds,
         )
     write_record(request.out, info)
-    return Probed(devices=_devices(), cpu_count=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    return Probed(video=info.outline, devices=_devices(), cpu_count=cores)
 
 
 def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
@@ -63,6 +70,38 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
         cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
     write_record(request.out, CutList(detector=request.detector, frames=cuts))
     return CutsFound(num_cuts=len(cuts))
+
+
+def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
+    """Plan a job and write its plan and outline."""
+    from seedvr2_core.job.plans import write_plan
+    from seedvr2_core.planning import build_plan
+
+    info = read_record(request.info, VideoInfo)
+    cuts = CutList(detector="", frames=())
+    if request.cuts is not None:
+        cuts = read_record(request.cuts, CutList)
+    emitter.beat("plan", 1, 3)
+    options = replace(request.options, cut_detector=cuts.detector)
+    plan = build_plan(info, request.source_sha256, options, cuts=cuts.frames, rates=request.rates)
+    emitter.beat("plan", 2, 3)
+    write_plan(request.out, plan)
+    return PlanMade()
+
+
+def check_plan(request: CheckPlan, emitter: Emitter) -> PlanChecked:
+    """Look whether a plan that an earlier run has written can be obeyed; write its outline."""
+    from seedvr2_core.job.plans import read_plan
+    from seedvr2_core.planning.outline import PlanOutline, outline_of
+
+    planned = read_record(request.planned, PlanOutline)
+    try:
+        plan = read_plan(request.plan, planned)
+    except (SegmentError, FileNotFoundError) as error:
+        return PlanChecked(fault=str(error))
+    emitter.beat("plan", 1, 2)
+    write_record(request.out, outline_of(plan))
+    return PlanChecked(fault="")
 
 
 def measure(request: Measure, emitter: Emitter) -> Measured:
@@ -101,16 +140,18 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
     return Idle()
 
 
-def join(request: Join, emitter: Emitter) -> Joined:
+def join(request: Join, emitter: Events) -> Joined:
     """Join the finished segments of a job and carry the source's other streams over."""
     from seedvr2_core.files.space import check_room, full_disk_told
     from seedvr2_core.job.sidecar import finished_sizes
     from seedvr2_core.job.space import bytes_needed
+    from seedvr2_core.planning.outline import outline_of
     from seedvr2_core.video.join import JoinPart, join_segments
 
     job_dir = JobDir(request.job_dir)
     plan = read_record(job_dir.plan_path, Plan)
-    need = bytes_needed(plan, [], finished_sizes(job_dir, plan))
+    outline = outline_of(plan)
+    need = bytes_needed(outline, [], finished_sizes(job_dir, outline))
     check_room(job_dir.path, need, doing="joining the segments")
     parts = [
         JoinPart(
@@ -148,6 +189,8 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Probe: probe,
     FindCuts: find_cuts,
+    MakePlan: make_plan,
+    CheckPlan: check_plan,
     Measure: measure,
     Restore: restore,
     Join: join,

@@ -40,6 +40,7 @@ from seedvr2_core.job.sidecar import (
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
 from seedvr2_core.planning import Piece, Plan, Segment
+from seedvr2_core.planning.outline import outline_of
 from seedvr2_core.planning.queues import queue_bytes
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
@@ -79,6 +80,7 @@ class Pipeline:
     def __init__(self, job: RestoreJob) -> None:
         """Make the queues; `run` starts the threads."""
         self._job, self._plan, self._session = job, job.plan, job.session
+        self._outline = outline_of(job.plan)
         self._failure: BaseException | None = None
         decoded, restored = queue_bytes(job.plan)
         self._decoded: Channel[Frame | None] = Channel(decoded, size_of=_frame_bytes)
@@ -240,8 +242,8 @@ class Pipeline:
 
     def _precision_before(self, piece: Piece) -> str:
         """The precision of the segment before a piece, from its sidecar: the shot goes on in it."""
-        before = next(s for s in self._plan.segments if s.stop == piece.start)
-        sidecar = read_segment(self._job.job_dir, self._plan, before)
+        before = next(s for s in self._outline.segments if s.stop == piece.start)
+        sidecar = read_segment(self._job.job_dir, self._outline, before)
         if sidecar is None:
             raise SegmentError(
                 f"segment {before.index}, which the next one continues, is missing; run it again"
@@ -277,8 +279,10 @@ class Pipeline:
 
     def _check_room(self, segment: Segment) -> None:
         """Raise an error now if the segment will not fit on the disk, not when half is written."""
-        rate = bytes_per_frame(self._plan, finished_sizes(self._job.job_dir, self._plan))
-        need = round(rate * segment.num_frames) + latent_bytes(self._plan, segment)
+        outline = self._outline
+        rate = bytes_per_frame(outline, finished_sizes(self._job.job_dir, outline))
+        latents = latent_bytes(outline, outline.segments[segment.index])
+        need = round(rate * segment.num_frames) + latents
         check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
@@ -331,7 +335,8 @@ class Pipeline:
             raise SegmentError(
                 f"segment {segment.index} decodes to {found} frames, expected {segment.num_frames}"
             )
-        if leaves_latents(self._plan, segment):
+        outline = self._outline.segments[segment.index]
+        if leaves_latents(self._outline, outline):
             write_commit(self._job.job_dir, segment, encoded.commits[-1])
         made = Making(
             device=self._job.device_kind,
@@ -339,7 +344,7 @@ class Pipeline:
             seconds=time.monotonic() - encoded.began,
             rung=_told_once(commit.rung for commit in encoded.commits),
         )
-        return commit_segment(self._job.job_dir, self._plan, segment, made).seconds
+        return commit_segment(self._job.job_dir, self._outline, outline, made).seconds
 
     def _tell_checked(self, segment: Segment, done: int) -> None:
         """Say how far the last segment is checked: nothing else is going on meanwhile."""

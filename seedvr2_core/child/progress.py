@@ -7,9 +7,15 @@ watchdog ends a child that beats and never gets ahead, and people see a bar that
 import threading
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TextIO
 
-from seedvr2_core.child.protocol import Event, Progressed
+from seedvr2_core.child.protocol import (
+    BEAT_SECONDS,
+    Event,
+    Heartbeat,
+    Progressed,
+    encode_event,
+)
 
 PROGRESS_SECONDS = 0.2
 """Shortest time between two `Progressed`."""
@@ -102,3 +108,27 @@ class ProgressCount:
                 encoded=self._encoded,
             )
         self._events.emit(event)
+
+
+class Emitter:
+    """Writes the child's events to the parent; its working threads share one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to this stream, a line per event."""
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._last_beat: dict[str, float] = {}
+
+    def emit(self, event: Event) -> None:
+        """Send one event."""
+        line = encode_event(event)
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def beat(self, phase: str, done: int, total: int) -> None:
+        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, the others are dropped."""
+        now = time.monotonic()
+        if now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
+            self._last_beat[phase] = now
+            self.emit(Heartbeat(phase=phase, done=done, total=total))

@@ -8,20 +8,21 @@ is a JSON object with the message's name and its fields:
 
 Both are of the same version, so a message that one of them does not know is reported as a mistake.
 A line that is no event at all (a stray print, half a line of a child that was killed) is log text.
-This module loads neither numpy nor pydantic: a child that only joins needs neither.
+This module loads neither numpy nor pydantic.
 """
 
 import json
 import os
-import threading
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Generic, TextIO, TypeGuard, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
+from seedvr2_core.child.fields import message_of, object_in
 from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.planning import Options
+from seedvr2_core.planning.plan import Rates
+from seedvr2_core.video.info import VideoOutline
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
@@ -65,6 +66,7 @@ class FoundDevice:
 class Probed(Event):
     """The source was read to its end and what was found is in the request's `out`."""
 
+    video: VideoOutline
     devices: tuple[FoundDevice, ...]
     """Best first."""
     cpu_count: int
@@ -76,6 +78,19 @@ class CutsFound(Event):
     """The cuts are in the request's `out`."""
 
     num_cuts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanMade(Event):
+    """The plan is in the request's `out`, and its outline beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanChecked(Event):
+    """Whether the plan can be obeyed; if so, its outline is in the request's `out`."""
+
+    fault: str
+    """Why it cannot be, as a sentence; "" if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +221,37 @@ class FindCuts(Request[CutsFound]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakePlan(Request[PlanMade]):
+    """Plan a job for a probed video.
+
+    A child does so, because it takes the times of all frames, and no flow process holds them.
+    """
+
+    answer: ClassVar = PlanMade
+    info: Path
+    """What `Probe` wrote."""
+    cuts: Path | None
+    """What `FindCuts` wrote; None: the engine does not look at shots."""
+    source_sha256: str
+    options: Options
+    """But for the cut detector, which is that of `cuts`."""
+    rates: Rates
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPlan(Request[PlanChecked]):
+    """Look whether the plan of an earlier run is whole and of the same job."""
+
+    answer: ClassVar = PlanChecked
+    plan: Path
+    """Of the earlier run."""
+    planned: Path
+    """Outline of the plan that would take its place."""
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measure(Request[Measured]):
     """Restore and encode the first frames of a job for some seconds, and keep nothing of it."""
 
@@ -277,6 +323,8 @@ class Stop(Request[Event]):
 REQUESTS: Mapping[str, type[Request[Any]]] = {
     "probe": Probe,
     "find_cuts": FindCuts,
+    "make_plan": MakePlan,
+    "check_plan": CheckPlan,
     "measure": Measure,
     "restore": Restore,
     "join": Join,
@@ -286,6 +334,8 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
 EVENTS: Mapping[str, type[Event]] = {
     "probed": Probed,
     "cuts_found": CutsFound,
+    "plan_made": PlanMade,
+    "plan_checked": PlanChecked,
     "waiting": Waiting,
     "ready": Ready,
     "taken": Taken,
@@ -318,10 +368,10 @@ def decode_request(line: str) -> Request[Any]:
     Raises:
         ChildFailedError: the line is no request, or one with unknown, missing or wrong fields.
     """
-    told = _object(line)
+    told = object_in(line)
     if told is None or not isinstance(name := told.pop("op", None), str):
         raise ChildFailedError(f"the parent sent a line that is no request: {line[:200]!r}")
-    return _message(REQUESTS, name, told)
+    return message_of(REQUESTS, name, told)
 
 
 def decode_event(line: str) -> Event | None:
@@ -331,84 +381,11 @@ def decode_event(line: str) -> Event | None:
         ChildFailedError: the line is an event, but an unknown one or with unknown, missing or wrong
             fields.
     """
-    told = _object(line)
+    told = object_in(line)
     if told is None or not isinstance(name := told.pop("event", None), str):
         return None
-    return _message(EVENTS, name, told)
-
-
-class Emitter:
-    """Writes the child's events to the parent; its working threads share one."""
-
-    def __init__(self, stream: TextIO) -> None:
-        """Write to this stream, a line per event."""
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._last_beat: dict[str, float] = {}
-
-    def emit(self, event: Event) -> None:
-        """Send one event."""
-        line = encode_event(event)
-        with self._lock:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-
-    def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, the others are dropped."""
-        now = time.monotonic()
-        if now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
-            self._last_beat[phase] = now
-            self.emit(Heartbeat(phase=phase, done=done, total=total))
+    return message_of(EVENTS, name, told)
 
 
 def _encode(key: str, message: Any) -> str:
     return json.dumps({key: _NAMES[type(message)], **asdict(message)}, default=os.fspath)
-
-
-def _object(line: str) -> dict[str, object] | None:
-    """The JSON object of a line, or None if it holds anything else."""
-    try:
-        told = json.loads(line)
-    except ValueError:
-        return None
-    return told if isinstance(told, dict) else None
-
-
-def _message(kinds: Mapping[str, type[Any]], name: str, told: dict[str, object]) -> Any:
-    if name not in kinds:
-        raise ChildFailedError(
-            f"unknown message {name!r} between parent and child; expected one of: "
-            f"{', '.join(kinds)}. Both must be of the same version: install again"
-        )
-    return _record(kinds[name], told, name)
-
-
-def _record(kind: Any, told: dict[str, object], where: str) -> Any:
-    """A dataclass from its JSON object; every field must be there, and no other."""
-    known = {field.name: field.type for field in fields(kind)}
-    if told.keys() != known.keys():
-        raise ChildFailedError(
-            f"message {where!r} between parent and child has the fields {sorted(told)}, expected "
-            f"{sorted(known)}. Both must be of the same version: install again"
-        )
-    return kind(**{name: _value(known[name], told[name], f"{where}.{name}") for name in known})
-
-
-def _value(kind: Any, told: object, where: str) -> Any:
-    """A field from its JSON value, as the field's type has it."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return None if told is None else _value(inner[0], told, where)
-    if origin is tuple and isinstance(told, list):
-        return tuple(_value(inner[0], item, where) for item in told)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(told, dict):
-        return {key: _value(inner[1], item, where) for key, item in told.items()}
-    if is_dataclass(kind) and isinstance(told, dict):
-        return _record(kind, told, where)
-    if kind is Path and isinstance(told, str):
-        return Path(told)
-    if kind is float and type(told) is int:
-        return float(told)
-    if type(told) is kind:
-        return told
-    raise ChildFailedError(f"field {where} between parent and child is {told!r}, expected {kind}")

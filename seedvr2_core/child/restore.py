@@ -21,13 +21,16 @@ from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.child.shares import Shares, Work
 from seedvr2_core.engines import load_engine
+from seedvr2_core.engines.deterministic import deterministic
 from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
+from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import outline_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +67,12 @@ def restore_segments(
     """
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     own = not work.helps
-    with alone(job_dir, device, lock_dir, events, own=own), Claims(job_dir) as claims:
-        _make_deterministic(plan.torch_threads)
+    with (
+        alone(job_dir, device, lock_dir, events, own=own),
+        Claims(job_dir) as claims,
+        deterministic(plan.torch_threads),
+        kept_choices(job_dir.kernels_path),
+    ):
         shares = Shares(plan, job_dir, claims, work, events)
         remove_leftovers(job_dir, (), of_job=own)
         try:
@@ -135,29 +142,17 @@ def _run_until_step_down(
         logger.warning("%s; what is left is done again: %s", error, now)
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
-    return [s for s in pending if read_segment(job.job_dir, job.plan, s) is None]
+    outline = outline_of(job.plan)
+    return [
+        segment
+        for segment in pending
+        if read_segment(job.job_dir, outline, outline.segments[segment.index]) is None
+    ]
 
 
 def _kind_of(device: str) -> str:
     """What the GPU is called, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _make_deterministic(threads: int) -> None:
-    """Make torch compute the same bytes for the same plan, on every run.
-
-    The thread count decides in which order sums are added, so it comes from the plan. And cuDNN may
-    not choose its algorithms by timing them.
-    """
-    torch.set_num_threads(threads)
-    # torch.use_deterministic_algorithms does the same, but it also imports torch's compiler, which
-    # takes two seconds in every child.
-    torch.set_deterministic_debug_mode("error")
-    # torch would fill every new buffer with NaN. Ours are all written before they are read, so that
-    # would only cost time.
-    deterministic = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    torch.backends.cudnn.benchmark = False
 
 
 @contextmanager

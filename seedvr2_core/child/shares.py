@@ -12,6 +12,7 @@ from seedvr2_core.job.claims import Claims, share_of
 from seedvr2_core.job.sharing import read_sharing
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import outline_of
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25
@@ -51,7 +52,8 @@ class Shares:
             work: what it is to do.
             events: is told what was taken, and that it waits.
         """
-        self._plan, self._job_dir, self._claims = plan, job_dir, claims
+        self._plan, self._outline = plan, outline_of(plan)
+        self._job_dir, self._claims = job_dir, claims
         self._workers, self._helps, self._events = work.workers, work.helps, events
         self._left = list(work.indices)
         """Not known to be finished."""
@@ -83,7 +85,7 @@ class Shares:
     def _take(self) -> bool:
         """Take the next share; False if nothing is free, or if no help is wanted any more."""
         while free := self._free():
-            for index in share_of(self._plan, free, workers=self._workers):
+            for index in share_of(self._outline, free, workers=self._workers):
                 if not self._claims.take(index):
                     break  # somebody was faster
                 self.held.append(index)
@@ -105,8 +107,8 @@ class Shares:
         return [index for index in self._left if index not in taken]
 
     def _is_finished(self, index: int) -> bool:
-        segment = self._plan.segments[index]
-        return read_segment(self._job_dir, self._plan, segment) is not None
+        segment = self._outline.segments[index]
+        return read_segment(self._job_dir, self._outline, segment) is not None
 
     def _release(self, indices: Sequence[int]) -> None:
         gone = set(indices)

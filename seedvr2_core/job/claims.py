@@ -13,12 +13,12 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from seedvr2_core.errors import DeadlineError, ResourceError
 from seedvr2_core.files.durable import make_way
 from seedvr2_core.job.job_dir import JobDir
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 
 LEAST_INSIDE_SHOT = 3
 """Fewest segments to take where a shot is divided between two processes: the second one makes two
@@ -113,7 +113,7 @@ def nobody_else(job_dir: JobDir, *, timeout: float, on_wait: Callable[[], None])
 
 
 def share_of(
-    plan: Plan,
+    plan: PlanOutline,
     free: Sequence[int],
     *,
     workers: int,
@@ -142,7 +142,9 @@ def share_of(
     return share
 
 
-def _is_enough(plan: Plan, share: Sequence[int], wanted: int, least_inside_shot: int) -> bool:
+def _is_enough(
+    plan: PlanOutline, share: Sequence[int], wanted: int, least_inside_shot: int
+) -> bool:
     """Whether a share may end behind its last segment."""
     if len(share) < wanted:
         return False
@@ -153,18 +155,9 @@ def _is_enough(plan: Plan, share: Sequence[int], wanted: int, least_inside_shot:
     return len(share) >= least_inside_shot and not cut_is_near
 
 
-def begins_shot(plan: Plan, index: int) -> bool:
+def begins_shot(plan: PlanOutline, index: int) -> bool:
     """Whether a segment needs nothing of the one before it: engines without latents never do."""
     if plan.memory is None or index >= len(plan.segments):
         return True
-    piece = plan.segments[index].pieces[0]
-    return piece.start == plan.shots[piece.shot].start
-
-
-def needs_earlier(plan: Plan, index: int, made: Collection[int]) -> bool:
-    """Whether a segment goes on in a shot of which an earlier segment is not among `made`."""
-    while not begins_shot(plan, index):
-        index -= 1
-        if index not in made:
-            return True
-    return False
+    segment = plan.segments[index]
+    return segment.shot is None or segment.start == segment.shot[0]

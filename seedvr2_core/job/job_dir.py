@@ -2,7 +2,9 @@
 
     jobs/<job_key>/
         plan.json                  the plan, written once and obeyed from then on
-        plan.fresh.json            the plan of a fresh start, until its run holds the job
+        plan.outline.json          what flow processes read of it; made anew by every run
+        plan.fresh.json            the plan of a fresh start, until its run holds the job; its
+                                   outline is plan.fresh.outline.json
         plan.lock                  held while the plan is written
         job.lock                   held by the run that works on the job; names it (JSON)
         child.lock                 held by the child of that run
@@ -10,6 +12,7 @@
         sharing.json               while other runs may make segments of it: what they must know
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
+        kernels.json               which kernels were fastest at the start; obeyed then on
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
         segments/00000.json        sidecar: the segment exists once this file does
@@ -41,9 +44,19 @@ class JobDir:
         return self.path / "plan.json"
 
     @property
+    def outline_path(self) -> Path:
+        """What a flow process reads of the plan, a `PlanOutline` record."""
+        return outline_beside(self.plan_path)
+
+    @property
     def fresh_plan_path(self) -> Path:
         """The plan of a fresh start; it becomes `plan_path` once its run holds the job."""
         return self.path / "plan.fresh.json"
+
+    @property
+    def fresh_outline_path(self) -> Path:
+        """The outline of that plan."""
+        return outline_beside(self.fresh_plan_path)
 
     @property
     def plan_lock_path(self) -> Path:
@@ -86,6 +99,11 @@ class JobDir:
         return self.path / "result.json"
 
     @property
+    def kernels_path(self) -> Path:
+        """Which kernels were fastest when the job began (`kernels.choice`)."""
+        return self.path / "kernels.json"
+
+    @property
     def output_path(self) -> Path:
         """The joined file."""
         return self.path / "output.mp4"
@@ -109,6 +127,19 @@ class JobDir:
     def lost_children_path(self) -> Path:
         """How many children of the job were ended because they seemed to hang."""
         return self.segments_path / "lost-children.json"
+
+    @property
+    def spent_path(self) -> Path:
+        """What the making of the segments has spent so far; removed with them."""
+        return self.segments_path / "spent.json"
+
+    def spent_path_of(self, helper: int) -> Path:
+        """The same of a helper, by its number; 0: of the run itself."""
+        return self.segments_path / f"spent-{helper}.json" if helper else self.spent_path
+
+    def spent_paths_of_helpers(self) -> list[Path]:
+        """All of these that are there."""
+        return sorted(self.segments_path.glob("spent-*.json"))
 
     def video_path(self, index: int) -> Path:
         """Packets of one segment."""
@@ -143,6 +174,11 @@ class JobDir:
             for path in (self.video_path(k), self.latents_path(k), self.sidecar_path(k))
             if os.path.lexists(part := _part(path))
         ]
+
+
+def outline_beside(plan_path: Path) -> Path:
+    """The file with a plan's outline, in the same directory."""
+    return plan_path.with_suffix(".outline.json")
 
 
 def _part(path: Path) -> Path:

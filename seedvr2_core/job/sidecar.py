@@ -21,7 +21,7 @@ from seedvr2_core.files.durable import (
     sync_file,
 )
 from seedvr2_core.job.job_dir import JobDir
-from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +61,24 @@ class Making:
     rung: str = ""
 
 
-def plan_digest(plan: Plan) -> str:
+def plan_digest(plan: PlanOutline) -> str:
     """SHA-256 of what can change the last bits of a segment and is not in the job's key.
 
     That is the plan's memory settings and thread count. Two plans of one job can differ in them: a
     fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
+    for later in ("encoder_rings", "decoder_rings", "stream_caches"):
+        # Plans of earlier versions lack these; their segments are as good as before.
+        if memory and not memory[later]:
+            del memory[later]
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def commit_segment(job_dir: JobDir, plan: Plan, segment: Segment, made: Making) -> Sidecar:
+def commit_segment(
+    job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline, made: Making
+) -> Sidecar:
     """Turn a finished and checked part file into a segment, with the latents beside it, if any.
 
     Returns:
@@ -102,16 +108,12 @@ def commit_segment(job_dir: JobDir, plan: Plan, segment: Segment, made: Making) 
     return sidecar
 
 
-def leaves_latents(plan: Plan, segment: Segment) -> bool:
+def leaves_latents(plan: PlanOutline, segment: SegmentOutline) -> bool:
     """Whether this segment is a part of a shot, so that work may have to go on inside the shot."""
-    if plan.memory is None or len(segment.pieces) != 1:
-        return False
-    piece = segment.pieces[0]
-    shot = plan.shots[piece.shot]
-    return (piece.start, piece.stop) != (shot.start, shot.stop)
+    return plan.memory is not None and segment.shot is not None
 
 
-def read_segment(job_dir: JobDir, plan: Plan, segment: Segment) -> Sidecar | None:
+def read_segment(job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline) -> Sidecar | None:
     """The sidecar of a segment that may be reused; None if the segment must be made (again).
 
     A segment may be reused if its sidecar fits the plan and its files have the digests that the
@@ -148,18 +150,18 @@ def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
     return file_sha256(path) == sha256
 
 
-def pending_segments(job_dir: JobDir, plan: Plan) -> list[int]:
+def pending_segments(job_dir: JobDir, plan: PlanOutline) -> list[int]:
     """Indices of the segments that must still be made, in order."""
     return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
 
 
-def finished_sizes(job_dir: JobDir, plan: Plan) -> list[tuple[int, int]]:
+def finished_sizes(job_dir: JobDir, plan: PlanOutline) -> list[tuple[int, int]]:
     """(frames, bytes) of each segment whose packets are there. Cheap: digests are not compared."""
     paths = ((s.num_frames, job_dir.video_path(s.index)) for s in plan.segments)
     return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
 
 
-def deviations(job_dir: JobDir, plan: Plan) -> list[str]:
+def deviations(job_dir: JobDir, plan: PlanOutline) -> list[str]:
     """Sentences for the user about segments that were not made as planned or like the others."""
     there = (job_dir.sidecar_path(s.index) for s in plan.segments)
     sidecars = [read_record(path, Sidecar) for path in there if path.is_file()]

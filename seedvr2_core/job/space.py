@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from seedvr2_core.config import VAE_CONFIGS, find_engine
 from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
-from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.windows import num_latents
 
 _BITS_PER_PIXEL = 0.15
@@ -18,7 +18,7 @@ _BITS_PER_PIXEL = 0.15
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
-def bytes_per_frame(plan: Plan, finished: Sequence[tuple[int, int]] = ()) -> float:
+def bytes_per_frame(plan: PlanOutline, finished: Sequence[tuple[int, int]] = ()) -> float:
     """Bytes of an output frame's packets: the mean of the finished segments, or a guess.
 
     Args:
@@ -32,25 +32,25 @@ def bytes_per_frame(plan: Plan, finished: Sequence[tuple[int, int]] = ()) -> flo
     return plan.width * plan.height * bits / 8
 
 
-def latent_bytes(plan: Plan, segment: Segment) -> int:
+def latent_bytes(plan: PlanOutline, segment: SegmentOutline) -> int:
     """Bytes of the segment's final latents and tail; 0 for whole shots and small engines.
 
     The last segment of a shot has no tail, because no piece follows it.
     """
-    if not leaves_latents(plan, segment):
+    if not leaves_latents(plan, segment) or segment.shot is None:
         return 0
     vae = VAE_CONFIGS[find_engine(plan.engine.name).vae]
     height, width = (side // vae.spatial_factor for side in padded_size(plan.height, plan.width))
     values = height * width * vae.latent_channels
-    shot = plan.shots[segment.pieces[0].shot]
-    before = num_latents(segment.start - shot.start) if segment.start > shot.start else 0
-    owned = num_latents(segment.stop - shot.start) - before
-    tail = plan.engine.overlap if segment.stop < shot.stop else 0
+    start, stop = segment.shot
+    before = num_latents(segment.start - start) if segment.start > start else 0
+    owned = num_latents(segment.stop - start) - before
+    tail = plan.engine.overlap if segment.stop < stop else 0
     return values * (owned * _FLOAT16_BYTES + tail * _FLOAT32_BYTES)
 
 
 def bytes_needed(
-    plan: Plan, pending: Sequence[Segment], finished: Sequence[tuple[int, int]] = ()
+    plan: PlanOutline, pending: Sequence[SegmentOutline], finished: Sequence[tuple[int, int]] = ()
 ) -> int:
     """Bytes that the job will still write: its pending segments and the joined file.
 
@@ -60,5 +60,5 @@ def bytes_needed(
         finished: (frames, bytes) of each segment that is.
     """
     rate = bytes_per_frame(plan, finished)
-    frames = sum(segment.num_frames for segment in pending) + plan.video.num_frames
+    frames = sum(segment.num_frames for segment in pending) + plan.num_frames
     return round(rate * frames) + sum(latent_bytes(plan, segment) for segment in pending)

@@ -8,11 +8,15 @@ from torch import Tensor
 
 from seedvr2_core.kernels.kernel import Cost, Kernel, num_bytes
 
+TILES = ("own", "own halves")
+"""Those of attention_triton.py."""
 REFERENCE_BYTES = 1 << 26
 """Bound on the scores that the reference holds at once."""
 
 
-def _frame_attention(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Tensor) -> None:
+def _frame_attention(
+    q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Tensor, tile: str = "own"
+) -> None:
     """softmax(q k^T / sqrt(C)) v of each frame.
 
     Args:
@@ -20,6 +24,7 @@ def _frame_attention(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Te
         k_FNC: keys.
         v_FNC: values.
         out_FNC: of their shape and dtype.
+        tile: how the work is divided in Triton, one of `TILES`.
 
     Numerics: scores, softmax and sums in float32 (float64 stays); in half precision the weights are
     rounded before they are multiplied with the values. Scores are never all in memory.
@@ -34,7 +39,9 @@ def _frame_attention(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Te
             out_FNC[frame, start : start + rows] = torch.softmax(q_RC @ k_CN, dim=-1) @ v_NC
 
 
-def _frame_attention_cost(q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Tensor) -> Cost:
+def _frame_attention_cost(
+    q_FNC: Tensor, k_FNC: Tensor, v_FNC: Tensor, *, out_FNC: Tensor, tile: str = "own"
+) -> Cost:
     """Keys and values of a frame stay in the cache while its queries pass."""
     frames, queries, channels = q_FNC.shape
     return Cost(

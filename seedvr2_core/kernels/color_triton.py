@@ -154,19 +154,8 @@ def wavelet_color(
         for luma, chroma in (bands_y, bands_x)
     )
     tile: dict[str, Any] = {"ROWS": ROWS, "COLUMNS": COLUMNS, "num_warps": 4}
-    _launch(_down, grid, (low_CHW, c_CHW, s_CHW, *bands_y, *sizes), reach_y | tile)
+    _down[grid](low_CHW, c_CHW, s_CHW, *bands_y, *sizes, **reach_y, **tile)
     rounds = not out_HWC.is_floating_point()
     white = float(_WHITE.get(out_HWC.dtype, 1))
     arguments = (out_HWC, low_CHW, c_CHW, *bands_x, *sizes, white)
-    _launch(_across, grid, arguments, reach_x | tile | {"ROUND": rounds})
-
-
-def _launch(
-    kernel: Any, grid: tuple[Any, ...], arguments: tuple[Any, ...], constants: dict[str, Any]
-) -> None:
-    device = arguments[0].device
-    if device.type == "cpu":  # the interpreter
-        kernel[grid](*arguments, **constants)
-        return
-    with torch.cuda.device(device):
-        kernel[grid](*arguments, **constants)
+    _across[grid](*arguments, **reach_x, **tile, ROUND=rounds)

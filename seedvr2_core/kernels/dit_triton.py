@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
@@ -173,9 +172,4 @@ def _width(*tensors: Tensor) -> int:
 def _launch(
     kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], **constants: Any
 ) -> None:
-    device = arguments[0].device
-    if device.type == "cpu":  # the interpreter
-        kernel[grid](*arguments, **constants, num_warps=_WARPS)
-        return
-    with torch.cuda.device(device):
-        kernel[grid](*arguments, **constants, num_warps=_WARPS)
+    kernel[grid](*arguments, **constants, num_warps=_WARPS)

@@ -10,7 +10,7 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec
 
@@ -75,7 +75,12 @@ class Kernel(Generic[P]):
         device = _device_of((*args, *kwargs.values()))
         if device.type == "meta":
             return
-        (self.in_triton if uses_triton(device) else self.reference)(*args, **kwargs)
+        if not uses_triton(device):
+            self.reference(*args, **kwargs)
+            return
+        # Triton launches on the current GPU, whichever has the tensors.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self.in_triton(*args, **kwargs)
 
     @property
     def in_triton(self) -> Callable[P, None]:

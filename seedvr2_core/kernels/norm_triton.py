@@ -16,12 +16,13 @@ from torch import Tensor
 TILE_ELEMENTS = 4096
 """Elements that a program holds at once: enough loads in flight, few enough registers."""
 MAX_BLOCK_C = 512
-MAX_PARTS = 256
-"""Parts of a frame: with a few frames enough programs for every multiprocessor."""
+MAX_PARTS = 512
+"""Parts of a frame: with one frame four programs for every multiprocessor, whose loads together
+keep the memory busy."""
 MIN_TILES = 4
 MAP_TILES = 4
 """Tiles that a program of the map works through, which spreads the cost of its vectors."""
-JOIN_PARTS, JOIN_CHANNELS = 32, 16
+JOIN_PARTS, JOIN_CHANNELS = 64, 16
 
 
 @triton.jit

@@ -27,12 +27,14 @@ class Switches:
     """VAE: group norm and SiLU in two passes, written into the next convolution's buffer."""
     absorbed_bias: bool = True
     """VAE: a convolution's bias is added by the kernel that reads its result."""
-    frame_attention: Literal["chunks", "one_call", "own"] = "one_call"
-    """VAE: attention of each frame by chunks of queries, of all frames in one call, or by a kernel
-    of our own, which has yet to be timed."""
+    frame_attention: Literal["chunks", "one call", "own", "own halves", "auto"] = "auto"
+    """VAE: attention of each frame by chunks of queries, of all frames in one call, by a kernel of
+    our own in one of two tiles, or in the way that is fastest on the device (choice.py)."""
     split_frames: bool = True
     """VAE: inputs too large for a convolution kernel are split by frames, which copies nothing,
     and by rows only where one frame is too large."""
+    direct_output: bool = True
+    """VAE: parts of a result too large for a convolution kernel are written where they belong."""
     inner_padding: bool = True
     """VAE: a down-sampler's zeros are the convolution's own, not a padded copy."""
     fold_border: bool = True

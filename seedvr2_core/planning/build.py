@@ -13,7 +13,8 @@ from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.planning.advice import what_fits
 from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.cutting import plan_segments, shots_between
-from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import memory_notes, plan_memory
+from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import (
     PLAN_FORMAT,
     MemoryPlan,
@@ -100,6 +101,7 @@ def _build(
     segments = plan_segments(
         video, shots, segment_seconds=options.segment_seconds, soft_boundaries=soft
     )
+    memory, fitted = _memory(spec, video, (width, height), shots, segments, options)
     frame = frame_seconds(video, width, height, options, rates)
     return Plan(
         format=PLAN_FORMAT,
@@ -116,7 +118,7 @@ def _build(
         shots=shots,
         segments=segments,
         encoder=encoder,
-        memory=_memory(spec, video, (width, height), shots, segments, options),
+        memory=memory,
         eta_seconds=round(job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
         frame_seconds=frame,
@@ -125,6 +127,7 @@ def _build(
             *([clock_note] if clock_note else []),
             *options.notes,
             *_size_notes(video, width, height, options.resolution),
+            *fitted,
         ),
     )
 
@@ -136,33 +139,34 @@ def _memory(
     shots: Sequence[Shot],
     segments: Sequence[Segment],
     options: Options,
-) -> MemoryPlan | None:
-    """How an engine with latents uses the device's memory; None for the others."""
+) -> tuple[MemoryPlan | None, list[str]]:
+    """How an engine with latents uses the device's memory, with notes; None for the others."""
     if not spec.has_latents:
-        return None
+        return None, []
     engine = options.engine
     pieces = [piece for segment in segments for piece in segment.pieces]
     longest = max(num_latents(piece.stop - piece.start) for piece in pieces)
     longest_shot = max(num_latents(shot.stop - shot.start) for shot in shots)
     on_cpu = options.device == "cpu"
-    return plan_memory(
-        MemoryRequest(
-            dit_config=DIT_CONFIGS[spec.dit],
-            vae_config=VAE_CONFIGS[spec.vae],
-            width=size[0],
-            height=size[1],
-            num_latents_in_window=min(engine.window, longest_shot),
-            overlap=engine.overlap,
-            segment_latents=longest + engine.overlap,
-            source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
-            device_bytes=options.device_bytes,
-            device_kind=options.device_kind,
-            # CPUs are slow in half precision.
-            vae_dtype="float32" if on_cpu else "float16",
-            dit_dtype="float32" if on_cpu else "bfloat16",
-            color_correction=engine.color_correction,
-        )
+    request = MemoryRequest(
+        dit_config=DIT_CONFIGS[spec.dit],
+        vae_config=VAE_CONFIGS[spec.vae],
+        width=size[0],
+        height=size[1],
+        num_latents_in_window=min(engine.window, longest_shot),
+        overlap=engine.overlap,
+        segment_latents=longest + engine.overlap,
+        source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
+        bit_depth=video.bit_depth,
+        device_bytes=options.device_bytes,
+        device_kind=options.device_kind,
+        # CPUs are slow in half precision.
+        vae_dtype="float32" if on_cpu else "float16",
+        dit_dtype="float32" if on_cpu else "bfloat16",
+        color_correction=engine.color_correction,
     )
+    plan = plan_memory(request)
+    return plan, memory_notes(request, plan)
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:

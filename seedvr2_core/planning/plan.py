@@ -161,6 +161,11 @@ class MemoryPlan:
     """Most frames at once at each level of the encoder, top (full resolution) first; 0: all."""
     decoder_level_frames: tuple[int, ...]
     """Most frames at once at each level of the decoder, lowest resolution first; 0: all."""
+    encoder_rings: bool = False
+    """Whether the encoder keeps large frames in rings (vae/ring.py); not in earlier plans."""
+    decoder_rings: bool = False
+    stream_caches: bool = False
+    """Whether each VAE cache waits in host memory but while its layer runs (vae/store.py)."""
     chunk_tokens: int
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool

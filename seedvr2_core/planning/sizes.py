@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import PurePath
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import VideoInfo, VideoOutline
 
 BUDGETS_PX: Mapping[str, int] = {
     "720p": 1280 * 720,
@@ -56,7 +56,7 @@ def budget_name(resolution: str) -> str:
     return BUDGET_NAMES.get(resolution, resolution)
 
 
-def target_size(info: VideoInfo, resolution: str) -> tuple[int, int]:
+def target_size(info: VideoInfo | VideoOutline, resolution: str) -> tuple[int, int]:
     """(width, height) of the output for a source, both even.
 
     The picture, as it is displayed (rotated, with square pixels), is scaled to the resolution's

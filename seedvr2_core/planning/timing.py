@@ -5,11 +5,13 @@ have them for one machine; `Rates` corrects them for another, and the running jo
 what it has taken so far (`seconds_left`).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 
-from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Piece, Plan, Rates
+from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
 from seedvr2_core.planning.sizes import budget_name
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import VideoInfo, VideoOutline
 
 STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
@@ -33,6 +35,11 @@ short clip seems to run fast at first."""
 SHARE_LOOKED_AT, SHARE_BEGUN = 0.12, 0.6
 """How much of a frame's encoding is done when x264 has only looked at it, and when it is among the
 frames that its threads have begun. Measured with preset medium, 75 and 100 frames."""
+FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
+"""`spread` of the time left: at first, at first where nothing was measured, and in the end; after
+SPREAD_PACE-th of the work it has come two thirds of the way."""
+SPREAD_SECONDS = 2.0
+"""What short jobs may take longer whatever their speed: delivery is predicted to some seconds."""
 TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
@@ -79,7 +86,11 @@ MODEL_LOAD_SECONDS = 45
 
 
 def frame_seconds(
-    video: VideoInfo, width: int, height: int, options: Options, rates: Rates | None = None
+    video: VideoInfo | VideoOutline,
+    width: int,
+    height: int,
+    options: Options,
+    rates: Rates | None = None,
 ) -> FrameSeconds:
     """Predicted seconds of one frame.
 
@@ -151,6 +162,20 @@ def seconds_left(
     return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
 
 
+def spread(share: float, *, measured: bool) -> float:
+    """By which factor the time left may be wrong, either way: 2 means half to twice.
+
+    It is wide at first, wider where nothing was measured on this machine, and narrows while the
+    job's own speed shows. `benchmarks/estimate.py` prints how often the truth lay inside.
+
+    Args:
+        share: of the work that is done, 0..1.
+        measured: the predicted seconds of a frame rest on measurements of this machine.
+    """
+    first = FIRST_SPREAD if measured else GUESS_SPREAD
+    return LAST_SPREAD + (first - LAST_SPREAD) * math.exp(-SPREAD_PACE * share)
+
+
 def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:
     """How much of the work is done, 0..1: it rises with the engine's frames and the encoder's.
 
@@ -190,7 +215,7 @@ def make_limits(options: Options) -> Limits:
     )
 
 
-def progress_limit(plan: Plan, *, stall_seconds: float, per_frame: float) -> float:
+def progress_limit(plan: PlanOutline, *, stall_seconds: float, per_frame: float) -> float:
     """Seconds for which work may stand still although the child gives signs of life.
 
     A child that works finishes a slice, a window or a frame now and then. Only after a step down a
@@ -201,13 +226,7 @@ def progress_limit(plan: Plan, *, stall_seconds: float, per_frame: float) -> flo
         stall_seconds: the stall limit in force.
         per_frame: seconds of a frame, predicted or as measured so far, whichever is more.
     """
-    return max(PROGRESS_STALLS * stall_seconds, PROGRESS_FACTOR * per_frame * _longest_piece(plan))
-
-
-def _longest_piece(plan: Plan) -> int:
-    """Frames of the longest piece."""
-    pieces: Sequence[Piece] = [piece for segment in plan.segments for piece in segment.pieces]
-    return max((piece.stop - piece.start for piece in pieces), default=0)
+    return max(PROGRESS_STALLS * stall_seconds, PROGRESS_FACTOR * per_frame * plan.longest_piece)
 
 
 def stall_limit(resolution: str, batch_size: int) -> float:

@@ -13,7 +13,8 @@ from seedvr2_core.engines.seedvr2.load import WORLD, World, load_models
 from seedvr2_core.errors import DeadlineError, InvalidRequestError, SeedVR2Error
 from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
 from seedvr2_core.planning import Plan
-from seedvr2_core.planning.memory import MemoryRequest, plan_memory
+from seedvr2_core.planning.memory import plan_memory
+from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import first_frame
 from seedvr2_core.selfcheck import checks, sessions

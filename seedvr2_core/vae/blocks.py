@@ -13,10 +13,11 @@ from seedvr2_core.config import VAEConfig
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.attention import FrameAttention
-from seedvr2_core.vae.causal_conv import CausalConv3d, ConvState, StreamState, join_frames
-from seedvr2_core.vae.conv import LAYOUT, at_least_float32
+from seedvr2_core.vae.causal_conv import CausalConv3d, ConvState, join_frames
+from seedvr2_core.vae.conv import at_least_float32
 from seedvr2_core.vae.fold import FoldedUpsampler, depth_to_space_time, fold_weights
 from seedvr2_core.vae.norm import FrameGroupNorm, NormSiLU
+from seedvr2_core.vae.stream import StreamState
 
 UPSAMPLED_PLAIN_FRAMES = 2
 """A shot's first low-res frames that a temporal up-sampler never folds: high-res frame 1 is
@@ -51,8 +52,15 @@ class UpsamplerState(StreamState):
 
     seen: int
     """Low-res frames since the shot's start."""
+    time_stride: int
+    """Frames made of one; of a shot's first frame one is kept."""
     conv: ConvState = field(default_factory=ConvState)
     folded: ConvState = field(default_factory=ConvState)
+
+    def use_rings(self, seen: int) -> None:
+        """See `StreamState.use_rings`; `seen` are low-res frames."""
+        self.folded.use_rings(seen)
+        self.conv.use_rings(seen * self.time_stride - (self.time_stride - 1) * min(seen, 1))
 
 
 class ResBlock(nn.Module):
@@ -153,7 +161,8 @@ class Upsampler(nn.Module):
     def start(self, *, seen: int) -> UpsamplerState:
         """A fresh state whose next frame is low-res frame `seen` of the shot."""
         # What the folded conv lacks in front of the first frame: 1 frame for Z = 2, 2 for Z = 1.
-        return UpsamplerState(seen=seen, folded=ConvState(lead=3 - self.time_stride))
+        folded = ConvState(lead=3 - self.time_stride)
+        return UpsamplerState(seen=seen, time_stride=self.time_stride, folded=folded)
 
     def forward(self, x_BCTHW: Tensor, state: UpsamplerState) -> Tensor:
         """[B, C, T, H, W] -> [B, C, T or 2T (2T - 1 at a shot's start), 2H, 2W]."""
@@ -183,7 +192,8 @@ class Upsampler(nn.Module):
         if self.folded is not None and state.seen >= UPSAMPLED_PLAIN_FRAMES:
             # Hand-over: from here on only the last low-res frame is needed.
             state.conv = ConvState()
-            state.folded.frames = x_BCTHW[:, :, -1:].clone(memory_format=LAYOUT)
+            state.folded.keep(x_BCTHW[:, :, -1:])
+            state.folded.seen = state.seen
         return y_BCTHW
 
 

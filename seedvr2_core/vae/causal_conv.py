@@ -9,9 +9,9 @@ Legend: B batch, C channels, T frames, H W pixels of the level at hand.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,68 +20,9 @@ from torch.nn import functional as F
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.conv import LAYOUT, conv3d
-
-
-@dataclass(slots=True)
-class StreamState:
-    """Base of all states: a tree of dataclasses and lists whose leaves are tensors or numbers."""
-
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor held, with its path; the parts are named as the modules they belong to."""
-        for field in dataclasses.fields(self):
-            yield from _named_tensors(field.name, getattr(self, field.name))
-
-    def num_bytes(self) -> int:
-        """Bytes of all tensors held."""
-        return sum(tensor.nbytes for _, tensor in self.named_tensors())
-
-    def clone(self) -> Self:
-        """An independent copy (tensors copied, layout kept)."""
-        return self._map(Tensor.clone)
-
-    def to(self, device: torch.device | str, *, pin_memory: bool = False) -> Self:
-        """The state with its tensors on another device; tensors already there are shared.
-
-        Args:
-            device: where to.
-            pin_memory: with device "cpu": park in page-locked memory, so that the way back can
-                overlap with work.
-        """
-        if not pin_memory:
-            return self._map(lambda tensor: tensor.to(device))
-
-        def park(tensor: Tensor) -> Tensor:
-            return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor)
-
-        return self._map(park)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        changes = {
-            field.name: _map_value(getattr(self, field.name), function)
-            for field in dataclasses.fields(self)
-        }
-        return dataclasses.replace(self, **changes)
-
-
-def _named_tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, StreamState):
-        for name, tensor in value.named_tensors():
-            yield f"{path}.{name}", tensor
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _named_tensors(f"{path}.{index}", item)
-
-
-def _map_value(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, StreamState):
-        return value._map(function)
-    if isinstance(value, list):
-        return [_map_value(item, function) for item in value]
-    return value
+from seedvr2_core.vae.ring import RING_PIXELS, FrameRing
+from seedvr2_core.vae.store import CacheStore
+from seedvr2_core.vae.stream import StreamState
 
 
 @dataclass(slots=True)
@@ -92,6 +33,48 @@ class ConvState(StreamState):
     """How often the first frame is repeated in front of itself where nothing came before."""
     frames: Tensor | None = None
     """[B, C, 1 or 2, H, W], the input's dtype, before spatial padding; None before the start."""
+    rings: bool = False
+    """Whether large frames are kept in a ring, one at a time, so that none is copied again."""
+    seen: int = 0
+    """With rings: frames of the shot before the next one."""
+    ring: FrameRing | None = None
+    """In the place of `frames`, while the state is at work."""
+    held: int = 0
+    """Frames of the ring that later outputs read."""
+    store: CacheStore | None = None
+    """Keeps `frames` in host memory; None: they stay on the device."""
+
+    def use_rings(self, seen: int) -> None:
+        """See `StreamState.use_rings`."""
+        self.rings, self.seen = True, seen
+
+    def use_store(self, store: CacheStore) -> None:
+        """See `StreamState.use_store`."""
+        self.store = store
+
+    def settle(self) -> None:
+        """See `StreamState.settle`."""
+        if self.store is not None:
+            self.store.rest()
+
+    def keep(self, frames_BCTHW: Tensor) -> None:
+        """Keep these frames for later outputs; they may be a part of a larger tensor."""
+        if self.store is None:
+            self.frames = frames_BCTHW.clone(memory_format=LAYOUT)
+        else:
+            self.frames = self.store.put(self, frames_BCTHW)
+
+    def takes_ring(self, x_BCTHW: Tensor) -> bool:
+        """Whether frames like these are kept in a ring."""
+        return self.rings and x_BCTHW.shape[3] * x_BCTHW.shape[4] >= RING_PIXELS
+
+    def packed(self) -> Self:
+        """With the frames that later outputs read, and without the ring."""
+        if self.ring is None:
+            return self
+        places = [self.ring.place(n) for n in range(self.seen - self.held, self.seen)]
+        frames_BCTHW = torch.cat(places, dim=2).contiguous(memory_format=LAYOUT)
+        return dataclasses.replace(self, frames=frames_BCTHW, ring=None)
 
 
 class Prologue(Protocol):
@@ -124,7 +107,7 @@ def extend_frames(
 
     Args:
         x_BCTHW: new frames, T >= 1.
-        state: emptied, so that its frames are not in memory twice.
+        state: emptied, so that its frames are not on the device twice.
         extra_channels: uninitialised channels to add behind x's.
         prologue: applied to x on the way in.
 
@@ -148,9 +131,53 @@ def extend_frames(
         old_BCTHW.copy_(new_BCTHW[:, :, :1].expand_as(old_BCTHW))
     else:
         assert state.frames.dtype == x_BCTHW.dtype, "a state never crosses a change of dtype"
-        old_BCTHW.copy_(state.frames)
-    state.frames = None
+        old_BCTHW.copy_(state.frames if state.store is None else state.store.take(state))
+    if state.store is None:
+        state.frames = None
     return buffer_BCTHW
+
+
+def put_frame(
+    x_BC1HW: Tensor,
+    state: ConvState,
+    *,
+    taps: int,
+    step: int = 1,
+    padding: int,
+    constant_channels: int = 0,
+    prologue: Prologue | None = None,
+) -> FrameRing:
+    """Put the next frame into the state's ring, in the place of the oldest.
+
+    Args:
+        x_BC1HW: the frame.
+        state: its ring is made where there is none.
+        taps: frames that an output reads.
+        step: frames from output to output.
+        padding: see `FrameRing.empty`.
+        constant_channels: likewise.
+        prologue: applied to x on the way in.
+    """
+    is_first = state.ring is None and state.frames is None
+    ring, number = state.ring, state.seen
+    if ring is None:
+        ring = FrameRing.empty(x_BC1HW, taps, padding=padding, constant_channels=constant_channels)
+        kept = () if state.frames is None else state.frames.split(1, dim=2)
+        for back, frame in enumerate(reversed(kept), start=1):
+            ring.place(number - back).copy_(frame)
+        state.ring, state.frames = ring, None
+    assert ring.memory.dtype == x_BC1HW.dtype, "a state never crosses a change of dtype"
+    place = ring.place(number)
+    if prologue is None:
+        place.copy_(x_BC1HW)
+    else:
+        prologue(x_BC1HW, out_BCTHW=place)
+    if is_first:
+        for before in range(1, taps):
+            ring.place(number - before).copy_(place)
+    state.seen += 1
+    state.held = taps - 1 - (-state.seen) % step
+    return ring
 
 
 class CausalConv3d(nn.Module):
@@ -196,34 +223,58 @@ class CausalConv3d(nn.Module):
         """
         taps, step = self.kernel[0], self.stride[0]
         if taps == 1 and prologue is None:
-            return self._convolve(x_BCTHW, with_bias=with_bias)
+            return self._convolve(x_BCTHW, self.weight, with_bias=with_bias)
+        if state.takes_ring(x_BCTHW):
+            return self._forward_in_ring(x_BCTHW, state, prologue, with_bias=with_bias)
         buffer_BCTHW = extend_frames(x_BCTHW, state, prologue=prologue)
         outputs = max(0, (buffer_BCTHW.shape[2] - taps) // step + 1)
         y_BCTHW = (
-            self._convolve(buffer_BCTHW, with_bias=with_bias)
+            self._convolve(buffer_BCTHW, self.weight, with_bias=with_bias)
             if outputs
             else self._no_frames(buffer_BCTHW)
         )
-        state.frames = buffer_BCTHW[:, :, outputs * step :].clone(memory_format=LAYOUT)
+        state.keep(buffer_BCTHW[:, :, outputs * step :])
         return y_BCTHW
 
-    def _convolve(self, x_BCTHW: Tensor, *, with_bias: bool) -> Tensor:
+    def _forward_in_ring(
+        self, x_BCTHW: Tensor, state: ConvState, prologue: Prologue | None, *, with_bias: bool
+    ) -> Tensor:
+        """The same, frame by frame, with nothing copied."""
+        taps, step = self.kernel[0], self.stride[0]
+        padding = 0 if self.stride[1] > 1 else self.kernel[1] // 2
+        parts: list[Tensor] = []
+        for x_BC1HW in x_BCTHW.split(1, dim=2):
+            ring = put_frame(
+                x_BC1HW, state, taps=taps, step=step, padding=padding, prologue=prologue
+            )
+            newest = state.seen - 1
+            if newest % step:
+                continue
+            weight = ring.turned(self.weight, newest)
+            if self.stride[1] > 1:
+                parts.append(self._convolve(ring.memory, weight, with_bias=with_bias))
+            else:
+                bias_C = self.bias if with_bias else None
+                parts.append(ring.convolve(weight, bias_C, padding=(padding, padding)))
+        return join_frames(parts) if parts else self._no_frames(x_BCTHW)
+
+    def _convolve(self, x_BCTHW: Tensor, weight: Tensor, *, with_bias: bool) -> Tensor:
         bias_C = self.bias if with_bias else None
         padding = (self.kernel[1] // 2, self.kernel[2] // 2)
         if self.stride[1] > 1:
             if switches().inner_padding and takes_gpu_path(x_BCTHW.device):
-                return self._convolve_below_right(x_BCTHW)
+                return self._convolve_below_right(x_BCTHW, weight)
             x_BCTHW, padding = F.pad(x_BCTHW, (0, 1, 0, 1)), (0, 0)
-        return conv3d(x_BCTHW, self.weight, bias_C, stride=self.stride, padding=padding)
+        return conv3d(x_BCTHW, weight, bias_C, stride=self.stride, padding=padding)
 
-    def _convolve_below_right(self, x_BCTHW: Tensor) -> Tensor:
+    def _convolve_below_right(self, x_BCTHW: Tensor, weight: Tensor) -> Tensor:
         """Zeros below and at the right only, without a padded copy.
 
         Two rows of zeros at each side put the wanted rows after the first: with stride 2, output
         row r + 1 reads input rows 2r, 2r + 1, 2r + 2. The bias is added as these are taken out.
         """
         height, width = (size // 2 for size in x_BCTHW.shape[3:])
-        wide_BCTHW = conv3d(x_BCTHW, self.weight, None, stride=self.stride, padding=(2, 2))
+        wide_BCTHW = conv3d(x_BCTHW, weight, None, stride=self.stride, padding=(2, 2))
         wanted_BCTHW = wide_BCTHW[..., 1 : 1 + height, 1 : 1 + width]
         y_BCTHW = torch.empty_like(wanted_BCTHW, memory_format=LAYOUT)
         add_bias(wanted_BCTHW, self.bias, out_BCTHW=y_BCTHW)

@@ -3,11 +3,17 @@
 Legend: B batch, C channels, T frames, H W pixels; F = B*T single frames.
 """
 
+import functools
+import logging
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = torch.channels_last_3d
 """Memory layout of all weights and activations: channels innermost, so a frame is one block."""
@@ -67,8 +73,8 @@ def conv3d(
         for start in range(0, out_frames, at_once):
             stop = min(start + at_once, out_frames)
             given_BCTHW = x_BCTHW[:, :, start * stride[0] : (stop - 1) * stride[0] + kernel[0]]
-            y_BCTHW[:, :, start:stop] = _convolve(
-                given_BCTHW, weight, bias, stride=stride, padding=padding
+            convolve_into(
+                y_BCTHW[:, :, start:stop], given_BCTHW, weight, bias, stride=stride, padding=padding
             )
         return y_BCTHW
     rows = max(1, MAX_ELEMENTS // row_elements - kernel[1])
@@ -76,14 +82,116 @@ def conv3d(
         stop = min(start + rows, out_height)
         top = start * stride[1] - padding[0]
         bottom = (stop - 1) * stride[1] - padding[0] + kernel[1]
-        strip_BCTHW = F.pad(
-            x_BCTHW[..., max(0, top) : bottom, :], (0, 0, max(0, -top), max(0, bottom - height))
-        )
-        y_BCTHW[..., start:stop, :] = _convolve(
-            strip_BCTHW, weight, bias, stride=stride, padding=(0, padding[1])
+        strip_BCTHW = x_BCTHW[..., max(0, top) : bottom, :]
+        above, below = max(0, -top), max(0, bottom - height)
+        if above or below or not _is_block(strip_BCTHW):
+            strip_BCTHW = F.pad(strip_BCTHW, (0, 0, above, below))
+        convolve_into(
+            y_BCTHW[..., start:stop, :],
+            strip_BCTHW,
+            weight,
+            bias,
+            stride=stride,
+            padding=(0, padding[1]),
         )
         del strip_BCTHW  # before the next one is cut
     return y_BCTHW
+
+
+def convolve_into(
+    out_BCTHW: Tensor,
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: tuple[int, int, int] = (1, 1, 1),
+    padding: tuple[int, int],
+) -> None:
+    """Write a convolution into a part of a larger tensor; on a GPU without a copy, where it can.
+
+    Args:
+        out_BCTHW: of the result's shape and x's dtype.
+        x_BCTHW: as for `conv3d`, small enough for one call.
+        weight: likewise.
+        bias: likewise.
+        stride: likewise.
+        padding: likewise.
+    """
+    place_BCTHW = _as_block(out_BCTHW)
+    direct = switches().direct_output and place_BCTHW is not None and _is_block(x_BCTHW)
+    if not direct or weight.shape[0] % CHANNEL_STEP or not _has_cudnn(x_BCTHW.device):
+        out_BCTHW.copy_(_convolve(x_BCTHW, weight, bias, stride=stride, padding=padding))
+        return
+    assert place_BCTHW is not None
+    if x_BCTHW.device.type == "meta":
+        F.conv3d(x_BCTHW, weight, None, stride=stride, padding=(0, *padding))
+    else:
+        try:
+            _cudnn_into(place_BCTHW, x_BCTHW, weight, stride=stride, padding=padding)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _tell(f"cuDNN does not write a convolution where it is told: {error}")
+            out_BCTHW.copy_(_convolve(x_BCTHW, weight, bias, stride=stride, padding=padding))
+            return
+    if bias is not None:
+        add_bias(place_BCTHW, bias, out_BCTHW=place_BCTHW)
+
+
+def _cudnn_into(
+    out_BCTHW: Tensor,
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    *,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int],
+) -> None:
+    """What `F.conv3d` calls on a GPU, with the flags that it would give."""
+    flags = torch.backends.cudnn
+    torch.ops.aten.cudnn_convolution.out(
+        x_BCTHW,
+        weight,
+        (0, *padding),
+        stride,
+        (1, 1, 1),
+        1,
+        flags.benchmark,
+        flags.deterministic or torch.are_deterministic_algorithms_enabled(),
+        flags.allow_tf32,
+        out=out_BCTHW,
+    )
+
+
+@functools.cache
+def _tell(message: str) -> None:
+    """Log a warning, once."""
+    logger.warning(message)
+
+
+def _as_block(x_BCTHW: Tensor) -> Tensor | None:
+    """The same memory with the strides of a whole tensor in LAYOUT; None if it is no block.
+
+    A dimension of one element may have any stride, and torch would take an unusual one for another
+    layout and copy the input into that.
+    """
+    if not _is_block(x_BCTHW):
+        return None
+    _, channels, frames, height, width = x_BCTHW.shape
+    row = width * channels
+    strides = (frames * height * row, 1, height * row, row, channels)
+    return x_BCTHW.as_strided(x_BCTHW.shape, strides)
+
+
+def _is_block(x_BCTHW: Tensor) -> bool:
+    return x_BCTHW.is_contiguous(memory_format=LAYOUT)
+
+
+def _has_cudnn(device: torch.device) -> bool:
+    """Whether cuDNN writes results where it is told ("meta" stands for a GPU)."""
+    if device.type == "meta":
+        return True
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    return is_nvidia and torch.backends.cudnn.enabled and torch.backends.cudnn.is_available()
 
 
 def _convolve(

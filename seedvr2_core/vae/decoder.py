@@ -22,11 +22,11 @@ from seedvr2_core.vae.blocks import (
 from seedvr2_core.vae.causal_conv import (
     CausalConv3d,
     ConvState,
-    StreamState,
     join_frames,
     split_frames,
 )
 from seedvr2_core.vae.norm import NormSiLU
+from seedvr2_core.vae.stream import StreamState
 
 
 @dataclass(slots=True)
@@ -95,21 +95,34 @@ class Decoder(nn.Module):
         self.conv_norm_out = build_norm(channels[-1], config)
         self.conv_out = CausalConv3d(channels[-1], config.out_channels)
 
-    def start(self, first_latent: int = 0) -> DecoderState:
-        """A fresh state whose next latent is that one of the shot."""
+    def start(self, first_latent: int = 0, *, rings: bool = False) -> DecoderState:
+        """A fresh state whose next latent is that one of the shot.
+
+        Args:
+            first_latent: counted from the shot's first.
+            rings: keep large frames in rings (see ring.py).
+        """
         blocks: list[UpBlockState] = []
-        rate = 1
+        seen, rate = 0, 1
         for block in self.levels():
             # Latent 0 is one frame at every level, each later one `rate` frames.
-            blocks.append(block.start(seen=max(0, (first_latent - 1) * rate + 1)))
+            seen = max(0, (first_latent - 1) * rate + 1)
+            blocks.append(block.start(seen=seen))
+            if rings:
+                blocks[-1].use_rings(seen)
             rate *= 1 if block.upsampler is None else block.upsampler.time_stride
-        return DecoderState(
+        state = DecoderState(
             next_latent=first_latent,
             conv_in=ConvState(),
             mid_block=self.mid_block.start(),
             up_blocks=blocks,
             conv_out=ConvState(),
         )
+        if rings:
+            state.conv_in.use_rings(first_latent)
+            state.mid_block.use_rings(first_latent)
+            state.conv_out.use_rings(seen)
+        return state
 
     def forward(
         self, z_BCTHW: Tensor, state: DecoderState, max_frames: Sequence[int | None]

@@ -21,11 +21,11 @@ from seedvr2_core.vae.blocks import (
 from seedvr2_core.vae.causal_conv import (
     CausalConv3d,
     ConvState,
-    StreamState,
     join_frames,
     split_frames,
 )
 from seedvr2_core.vae.norm import NormSiLU
+from seedvr2_core.vae.stream import StreamState
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
+        self._config = config
         channels = config.block_out_channels
         self.conv_in = CausalConv3d(config.in_channels, channels[0])
         self.down_blocks = nn.ModuleList(
@@ -97,16 +98,31 @@ class Encoder(nn.Module):
         self.conv_norm_out = build_norm(channels[-1], config)
         self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels)
 
-    def start(self, first_latent: int = 0) -> EncoderState:
-        """A fresh state whose next frame is the first of that latent of the shot."""
+    def start(self, first_latent: int = 0, *, rings: bool = False) -> EncoderState:
+        """A fresh state whose next frame is the first of that latent of the shot.
+
+        Args:
+            first_latent: counted from the shot's first.
+            rings: keep large frames in rings (see ring.py).
+        """
         mid_shot = first_latent > 0
-        return EncoderState(
+        state = EncoderState(
             next_latent=first_latent,
             conv_in=ConvState(),
             down_blocks=[block.start(mid_shot=mid_shot) for block in self._levels()],
             mid_block=self.mid_block.start(),
             conv_out=ConvState(),
         )
+        if rings:
+            rate = self._config.temporal_factor
+            state.conv_in.use_rings(_frames_before(first_latent, rate))
+            for level, block in enumerate(state.down_blocks):
+                block.use_rings(_frames_before(first_latent, rate))
+                if level < len(state.down_blocks) - 1:
+                    rate //= self._config.encoder_time_stride(level)
+            state.mid_block.use_rings(first_latent)
+            state.conv_out.use_rings(first_latent)
+        return state
 
     def forward(
         self, x_BCTHW: Tensor, state: EncoderState, max_frames: Sequence[int | None]
@@ -137,3 +153,9 @@ class Encoder(nn.Module):
 
     def _levels(self) -> list[DownBlock]:
         return [block for block in self.down_blocks if isinstance(block, DownBlock)]
+
+
+def _frames_before(latent: int, rate: int) -> int:
+    """Frames of the shot before a latent's, at a level with `rate` frames for a latent."""
+    # Latent 0 is one frame at every level.
+    return max(0, (latent - 1) * rate + 1)

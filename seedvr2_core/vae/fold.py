@@ -17,13 +17,14 @@ O output, M middle and I input channels of the weights.
 """
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
-from seedvr2_core.vae.causal_conv import ConvState, extend_frames
+from seedvr2_core.vae.causal_conv import ConvState, extend_frames, put_frame
 from seedvr2_core.vae.conv import LAYOUT, at_least_float32, conv3d
 
 EXTRA_CHANNELS = 8
@@ -97,39 +98,61 @@ class FoldedUpsampler(nn.Module):
 
     def forward(self, x_BCFHW: Tensor, state: ConvState) -> Tensor:
         """[B, C, F, H, W] -> [B, O, ZF, 2H, 2W]; phase by phase, so one phase is held twice."""
-        batch, channels, frames, height, width = x_BCFHW.shape
-        z, bias_C = self.time_stride, self.get_buffer("bias")
-        on_gpu = takes_gpu_path(x_BCFHW.device)
-        by_border = switches().fold_border and on_gpu
-        absorbed = by_border or (switches().absorbed_bias and on_gpu)
-        buffer_BCFHW = extend_frames(
-            x_BCFHW, state, extra_channels=0 if by_border else EXTRA_CHANNELS
-        )
-        if not by_border:
-            buffer_BCFHW[:, channels:].zero_()
-            buffer_BCFHW[:, channels] = 1
+        batch, _, frames, height, width = x_BCFHW.shape
+        z = self.time_stride
         y_BCTHW = torch.empty(
-            (batch, bias_C.shape[0], z * frames, 2 * height, 2 * width),
+            (batch, self.get_buffer("bias").shape[0], z * frames, 2 * height, 2 * width),
             dtype=x_BCFHW.dtype,
             device=x_BCFHW.device,
             memory_format=LAYOUT,
         )
+        extra = 0 if self._by_border(x_BCFHW) else EXTRA_CHANNELS
+        if state.takes_ring(x_BCFHW):
+            for frame, x_BC1HW in enumerate(x_BCFHW.split(1, dim=2)):
+                ring = put_frame(x_BC1HW, state, taps=4 - z, padding=1, constant_channels=extra)
+                self._write(
+                    y_BCTHW[:, :, z * frame : z * frame + z],
+                    lambda weight, bias, ring=ring: ring.convolve(
+                        ring.turned(weight, state.seen - 1), bias, padding=(1, 1)
+                    ),
+                )
+            return y_BCTHW
+        buffer_BCFHW = extend_frames(x_BCFHW, state, extra_channels=extra)
+        if extra:
+            buffer_BCFHW[:, self.in_channels :].zero_()
+            buffer_BCFHW[:, self.in_channels] = 1
+        self._write(
+            y_BCTHW, lambda weight, bias: conv3d(buffer_BCFHW, weight, bias, padding=(1, 1))
+        )
+        state.keep(buffer_BCFHW[:, : self.in_channels, -self.kept_frames :])
+        return y_BCTHW
+
+    @staticmethod
+    def _by_border(x_BCFHW: Tensor) -> bool:
+        return switches().fold_border and takes_gpu_path(x_BCFHW.device)
+
+    def _write(self, y_BCTHW: Tensor, convolve: Callable[[Tensor, Tensor | None], Tensor]) -> None:
+        """All phases of y; `convolve` gives a phase's conv of the input for weights and bias."""
+        z, bias_C = self.time_stride, self.get_buffer("bias")
+        height, width = y_BCTHW.shape[3] // 2, y_BCTHW.shape[4] // 2
+        by_border = self._by_border(y_BCTHW)
+        absorbed = by_border or (switches().absorbed_bias and takes_gpu_path(y_BCTHW.device))
         for phase, (dz, dy, dx) in enumerate(itertools.product(range(z), range(2), range(2))):
             weight = self.get_buffer(f"weight_{phase}")
-            taken = weight[:, :channels].contiguous(memory_format=LAYOUT) if by_border else weight
+            taken = weight
+            if by_border:
+                taken = weight[:, : self.in_channels].contiguous(memory_format=LAYOUT)
             # Position p of this conv reads rows p-1 and p: phase dy of row i is position i + dy.
-            part = conv3d(buffer_BCFHW, taken, None if absorbed else bias_C, padding=(1, 1))
+            part = convolve(taken, None if absorbed else bias_C)
             part = part[..., dy : dy + height, dx : dx + width]
             place_BCTHW = y_BCTHW[:, :, dz::z, dy::2, dx::2]
             if by_border:
-                _add_constant(part, weight[:, channels], bias_C, (dy, dx), out=place_BCTHW)
+                constant = weight[:, self.in_channels]
+                _add_constant(part, constant, bias_C, (dy, dx), out=place_BCTHW)
             elif absorbed:
                 add_bias(part, bias_C, out_BCTHW=place_BCTHW)
             else:
                 place_BCTHW.copy_(part)
-        kept_BCFHW = buffer_BCFHW[:, :channels, -self.kept_frames :]
-        state.frames = kept_BCFHW.clone(memory_format=LAYOUT)
-        return y_BCTHW
 
 
 def _add_constant(

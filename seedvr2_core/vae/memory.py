@@ -23,6 +23,10 @@ SCORE_BYTES = 1 << 28
 """attention.SCORE_BYTES."""
 FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
+RING_PIXELS = 1 << 16
+"""ring.RING_PIXELS."""
+STORE_BLOCKS = 3
+"""store.SLOTS_UP + store.SLOTS_DOWN."""
 _FLOAT32 = 4
 _TAPS = 3
 """Frames that a causal 3x3x3 conv reads for one of its outputs."""
@@ -49,11 +53,11 @@ def _conv_numbers(spec: budget.ConvSpec) -> int:
 
 
 def cache_tensor_bytes(
-    config: VAEConfig, height: int, width: int, itemsize: int
+    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
 ) -> tuple[int, ...]:
-    """Each tensor of an encoder's and of a folded decoder's state, after a shot's first slice."""
+    """Each tensor of an encoder's or a folded decoder's state, after a shot's first slice."""
     sizes: list[int] = []
-    for spec in (*budget.encoder_convs(config), *budget.decoder_convs(config)):
+    for spec in specs:
         frames = spec.kept_frames
         if spec.path.endswith("upscale_conv"):
             frames = 3 - spec.time_growth
@@ -62,6 +66,61 @@ def cache_tensor_bytes(
         cells = (height // spec.shrink) * (width // spec.shrink)
         sizes.append(frames * cells * spec.in_channels * itemsize)
     return tuple(size for size in sizes if size)
+
+
+def ring_bytes(specs: list[budget.ConvSpec], height: int, width: int, itemsize: int) -> int:
+    """All of an encoder's or a folded decoder's state at work, large frames in rings (ring.py)."""
+    total = 0
+    for before, spec in itertools.pairwise([specs[0], *specs]):
+        if before.path.endswith("upscale_conv"):
+            continue
+        kept, slots = spec.kept_frames, spec.kernel[0]
+        if spec.path.endswith("upscale_conv"):
+            kept, slots = 3 - spec.time_growth, 4 - spec.time_growth
+        rows, columns = height // spec.shrink, width // spec.shrink
+        in_ring = kept and rows * columns >= RING_PIXELS
+        if in_ring and spec.space_stride == 1:
+            rows += 2 * _takes_rows_first(spec.in_channels, slots, rows, columns)
+        total += (slots if in_ring else kept) * rows * columns * spec.in_channels * itemsize
+    return total
+
+
+def _takes_rows_first(channels: int, slots: int, height: int, width: int) -> bool:
+    """ring.takes_rows_first."""
+    return channels * slots * (height + 3) * width > CONV_ELEMENTS
+
+
+def streaming_bytes(
+    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
+) -> int:
+    """What the device gives for caches that wait in host memory (store.py): the blocks that they
+    pass through."""
+    return STORE_BLOCKS * max(cache_tensor_bytes(specs, height, width, itemsize))
+
+
+def streamed_per_latent(
+    specs: Sequence[budget.ConvSpec],
+    size: tuple[int, int],
+    itemsize: int,
+    *,
+    latents: int,
+    bounds: Sequence[int],
+) -> float:
+    """Bytes of caches that come from host memory for each latent; as many go back.
+
+    Args:
+        specs: of the encoder, or of the decoder.
+        size: height and width of the padded picture.
+        itemsize: of an element.
+        latents: of a slice.
+        bounds: most frames at once, full size first.
+    """
+    total = 0.0
+    for spec in specs:
+        (num_bytes,) = cache_tensor_bytes([spec], *size, itemsize) or (0,)
+        at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
+        total += num_bytes * spec.rate / at_once
+    return total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +137,10 @@ class WorkingSet:
     width: int
     itemsize: int
     on_cpu: bool = False
+    rings: bool = False
+    """Large frames pass one at a time, and the buffers of their convs are part of the state."""
+    streamed: bool = False
+    """Caches wait in host memory (store.py)."""
 
     def encoder(self, latents: int, bounds: Sequence[int]) -> int:
         """Peak of `encode` on a slice, its frames included.
@@ -155,11 +218,25 @@ class WorkingSet:
         """In a shot's first slice, up-samplers that double time keep two frames of the larger size
         in place of one of the smaller: they are not folded yet."""
         total = 0
+        if self.streamed:
+            return total
         for before, spec in itertools.pairwise(budget.decoder_convs(self.config)):
             if before.time_growth > 1:
                 cells = (self.height // spec.shrink) * (self.width // spec.shrink)
-                total += (2 * cells - cells // 4) * spec.in_channels * self.itemsize
+                kept = 2 * cells - cells // 4
+                if self.rings and cells >= RING_PIXELS:
+                    kept = 3 * cells - (
+                        2 * (cells // 4) if cells // 4 >= RING_PIXELS else cells // 4
+                    )
+                total += kept * spec.in_channels * self.itemsize
         return total
+
+    def _in_ring(self, level: int) -> bool:
+        return self.rings and self._cells(level) >= RING_PIXELS
+
+    def _turned(self, before: int, after: int, taps: int) -> int:
+        """Weights whose taps are turned, and once more with height as their first dimension."""
+        return 2 * taps * before * after * self.itemsize
 
     def _cells(self, level: int) -> int:
         return (self.height >> level) * (self.width >> level)
@@ -169,6 +246,9 @@ class WorkingSet:
 
     def _conv(self, level: int, frames: int, before: int, after: int) -> int:
         """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x."""
+        if self._in_ring(level):
+            parts = 1 if frames == 1 else 2  # single frames, and all of them joined
+            return parts * frames * self._frame(level, after) + self._turned(before, after, 27)
         kept = (_TAPS - 1) * self._frame(level, before)
         buffer = kept + frames * self._frame(level, before)
         out = frames * self._frame(level, after)
@@ -240,6 +320,8 @@ class WorkingSet:
         # In pairs, but a part may end with half of one.
         buffer = 0 if stride == 1 else (2 + frames) * one
         given = buffer or frames * one
+        if self._in_ring(level):
+            buffer, given = 0, 3 * one
         out_frames = -(-frames // stride)
         out = out_frames * self._frame(level + 1, width)
         parts = self._parts(given, out, given // one, out_frames, taps=2 * stride - 1)
@@ -254,6 +336,8 @@ class WorkingSet:
         out = stride * frames * self._frame(level - 1, width)
         phase = frames * self._frame(level, width)
         stacked = (4 - stride) * frames * self._frame(level, width) if self.on_cpu else 0
+        if self._in_ring(level):
+            return out + self._frame(level, width) + self._turned(width, width, 4 * (4 - stride))
         parts = self._parts(buffer, phase, given_frames, frames, taps=4 - stride)
         return buffer + out + phase + stacked + parts
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.errors import CheckpointError, PlanError
+from seedvr2_core.vae.attention import FrameAttention, choose_way
 from seedvr2_core.vae.blocks import Upsampler
 from seedvr2_core.vae.conv import LAYOUT, at_least_float32
 from seedvr2_core.vae.decoder import Decoder, DecoderState
@@ -74,13 +75,16 @@ class VideoVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def start_encoder(self, first_latent: int = 0) -> EncoderState:
-        """A fresh state whose next frame is the first of that latent of the shot."""
-        return self.encoder.start(first_latent)
+    def start_encoder(self, first_latent: int = 0, *, rings: bool = False) -> EncoderState:
+        """A fresh state whose next frame is the first of that latent of the shot.
 
-    def start_decoder(self, first_latent: int = 0) -> DecoderState:
-        """A fresh state whose next latent is that one of the shot."""
-        return self.decoder.start(first_latent)
+        With `rings` large frames pass one at a time and are not copied: part of what decides bits.
+        """
+        return self.encoder.start(first_latent, rings=rings)
+
+    def start_decoder(self, first_latent: int = 0, *, rings: bool = False) -> DecoderState:
+        """A fresh state whose next latent is that one of the shot; `rings` as for the encoder."""
+        return self.decoder.start(first_latent, rings=rings)
 
     def encode(
         self,
@@ -196,6 +200,19 @@ class VideoVAE(nn.Module):
         for module in self.decoder.modules():
             if isinstance(module, Upsampler):
                 module.fold()
+
+    def choose_attention(self, tokens: int) -> str:
+        """Choose how frames of so many latent pixels attend, on the device of the weights.
+
+        Returns:
+            The way (attention.py).
+        """
+        layers = [module for module in self.modules() if isinstance(module, FrameAttention)]
+        device, channels = layers[0].to_q.weight.device, self.config.block_out_channels[-1]
+        way = choose_way(tokens, channels, self.dtype, device)
+        for layer in layers:
+            layer.way = way
+        return way
 
     @property
     def dtype(self) -> torch.dtype:

@@ -79,6 +79,34 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOutline:
+    """What a flow process is told of a source: nothing that grows with its frames."""
+
+    width: int
+    """Pixels that are shown, before rotation."""
+    height: int
+    rotation: int
+    sar: tuple[int, int]
+    num_frames: int
+    duration_seconds: float
+    ends_early: str
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) in coded pixels after rotation, SAR not applied."""
+        if self.rotation in (90, 270):
+            return self.height, self.width
+        return self.width, self.height
+
+    @property
+    def display_size(self) -> tuple[Fraction, Fraction]:
+        """(width, height) as displayed: rotation applied, SAR resolved to square pixels."""
+        width = self.width * Fraction(*self.sar)
+        height = Fraction(self.height)
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
     """A source video, as its packets describe it; the header alone is never believed."""
 
@@ -145,16 +173,25 @@ class VideoInfo:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height) in coded pixels after rotation, SAR not applied."""
-        if self.rotation in (90, 270):
-            return self.height, self.width
-        return self.width, self.height
+        return self.outline.upright_size
 
     @property
     def display_size(self) -> tuple[Fraction, Fraction]:
         """(width, height) as displayed: rotation applied, SAR resolved to square pixels."""
-        width = self.width * Fraction(*self.sar)
-        height = Fraction(self.height)
-        return (height, width) if self.rotation in (90, 270) else (width, height)
+        return self.outline.display_size
+
+    @property
+    def outline(self) -> VideoOutline:
+        """The same without the times of the frames."""
+        return VideoOutline(
+            width=self.width,
+            height=self.height,
+            rotation=self.rotation,
+            sar=self.sar,
+            num_frames=self.num_frames,
+            duration_seconds=self.duration_seconds,
+            ends_early=self.ends_early,
+        )
 
 
 def ends_early(name: str, sentence: str) -> InvalidVideoError:

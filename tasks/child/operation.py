@@ -7,8 +7,9 @@ from tasks.child.guard import Child
 from tasks.run import current
 
 STALL_SECONDS = 60.0
-"""Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds. There
-is no other limit: a source is read once, so whoever beats comes to its end."""
+"""Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds, and
+planning with each step. There is no other limit: a source is read once, so whoever beats comes to
+its end."""
 
 E = TypeVar("E", bound=Event)
 

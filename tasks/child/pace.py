@@ -1,17 +1,23 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
 from seedvr2_core.child.protocol import Progressed
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
-from seedvr2_core.planning.timing import done_share, progress_limit, seconds_left
+from seedvr2_core.planning.timing import (
+    SPREAD_SECONDS,
+    done_share,
+    progress_limit,
+    seconds_left,
+    spread,
+)
 from tasks.child.awake import awake_seconds
 
 
-def frame_seconds_of(plan: Plan) -> FrameSeconds:
+def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
     """Predicted seconds of a frame; plans of earlier versions have only the whole time."""
     if plan.frame_seconds is not None:
         return plan.frame_seconds
-    per_frame = plan.eta_seconds / max(1, plan.video.num_frames)
+    per_frame = plan.eta_seconds / max(1, plan.num_frames)
     mpx = plan.width * plan.height / 1e6
     return FrameSeconds(engine=per_frame, encoder=0.0, beside=True, mpx=mpx)
 
@@ -19,7 +25,7 @@ def frame_seconds_of(plan: Plan) -> FrameSeconds:
 class Pace:
     """The progress of one child, from when its engine is ready."""
 
-    def __init__(self, plan: Plan, *, pending_frames: int, slowest: float = 0.0) -> None:
+    def __init__(self, plan: PlanOutline, *, pending_frames: int, slowest: float = 0.0) -> None:
         """Count from now on.
 
         Args:
@@ -28,7 +34,7 @@ class Pace:
             slowest: seconds of a frame that an earlier child of the job took.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = plan.video.num_frames - pending_frames
+        self.kept_frames = plan.num_frames - pending_frames
         """Frames that were finished before this child began."""
         self._frame = frame_seconds_of(plan)
         self._slowest = max(slowest, self._frame.seconds)
@@ -37,6 +43,8 @@ class Pace:
         self._most_work = 0.0
         self.others = 0
         """Frames of the pending ones that other runs have made."""
+        self.hands = 1
+        """How many runs work on the job now, this one included."""
 
     def rest(self) -> None:
         """The child waits for others: standing still is no fault of its own."""
@@ -77,16 +85,31 @@ class Pace:
             return self._slowest
         return max(self._slowest, (self._moved_at - self._began) / self._most_work)
 
-    def seconds_left(self, hands: int = 1) -> float:
-        """Seconds until the job's output is stored, if so many runs work on it."""
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the job's output is stored."""
         return seconds_left(
             self._frame,
             self.pending_frames - self.others,
             work=self._now.work,
             encoded=self._now.encoded,
             awake=self.seconds,
-            hands=hands,
+            hands=self.hands,
         )
+
+    @property
+    def seconds_left_range(self) -> tuple[float, float]:
+        """The least and the most that `seconds_left` may be."""
+        left = self.seconds_left
+        share = (self.work - self.kept_frames) / max(1, self.pending_frames)
+        factor = spread(share, measured=self._frame.rates.measured)
+        return left / factor, left * factor + SPREAD_SECONDS
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """Frames that this child has restored a second so far; None before the first."""
+        restored, seconds = self._now.restored, self._moved_at - self._began
+        return restored / seconds if restored and seconds > 0 else None
 
     def stands_still(self, stall_seconds: float) -> float | None:
         """Seconds without any progress, if that is longer than it may be; else None."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from seedvr2_core.child.protocol import Measure
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import read_record, write_record
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import Rates
 from tasks.child.operation import run_operation
 from tasks.child.pace import Pace
@@ -61,11 +61,12 @@ def known_rates(engine: str, preset: str, device_kind: str, settings: Settings) 
     )
 
 
-def measure(plan: Plan, source: Path, settings: Settings) -> Rates | None:
+def measure(plan: PlanOutline, path: Path, source: Path, settings: Settings) -> Rates | None:
     """Measure a job's engine and encoder on its own first frames; takes some seconds.
 
     Args:
         plan: of the job, by rates that may be wrong. Its engine works frame by frame.
+        path: the plan's file.
         source: the video.
         settings: where the rates are kept.
 
@@ -76,8 +77,6 @@ def measure(plan: Plan, source: Path, settings: Settings) -> Rates | None:
     if frame is None:
         return None
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.json"
-        write_record(path, plan)
         request = Measure(plan=path, source=source, device=plan.device, folder=Path(folder))
         try:
             found = run_operation(request, doing="measuring how fast this machine is")
@@ -94,7 +93,7 @@ def measure(plan: Plan, source: Path, settings: Settings) -> Rates | None:
     return rates
 
 
-def learn(plan: Plan, pace: Pace, settings: Settings) -> None:
+def learn(plan: PlanOutline, pace: Pace, settings: Settings) -> None:
     """Correct the rates by what a job has taken. Called when its last segment is done.
 
     Half of the difference goes into rates that were measured, so that one busy hour does not count
@@ -119,7 +118,7 @@ def learn(plan: Plan, pace: Pace, settings: Settings) -> None:
     _keep(plan, rates, settings)
 
 
-def _keep(plan: Plan, rates: Rates, settings: Settings) -> None:
+def _keep(plan: PlanOutline, rates: Rates, settings: Settings) -> None:
     """Write rates down. A work directory that cannot be written to is no reason to fail."""
     known = _read(settings)
     key = _key(plan.engine.name, rates.device_kind)

@@ -26,15 +26,18 @@ from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.job.sidecar import read_segment
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.pace import Pace
+from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
 from tasks.run import current
-from tasks.schemas import PlannedJob
+from tasks.run.measures import Measures
+from tasks.run.spending import Purse
+from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
 
 LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
@@ -48,11 +51,7 @@ class SegmentWatch:
     """The pending segments of a job and the child that makes them."""
 
     def __init__(
-        self,
-        job: PlannedJob,
-        *,
-        workers: int = 1,
-        helps: str = "",
+        self, job: PlannedJob, *, workers: int = 1, helps: str = "", helper: int = 0
     ) -> None:
         """Look which segments are on disk; a child is started when the first other is asked for.
 
@@ -60,10 +59,11 @@ class SegmentWatch:
             job: the job.
             workers: by how many runs it is shared at most.
             helps: id of the run that this one helps; "": the job is this run's own.
+            helper: which helper of that run this is, counted from 1.
         """
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._workers, self._helps = workers, helps
-        self._plan = read_record(self._job_dir.plan_path, Plan)
+        self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._pending = pending_segments(self._job_dir, self._plan)
         self.source = job.source
         self.reused = job.num_segments - len(self._pending)
@@ -73,8 +73,11 @@ class SegmentWatch:
             for segment in self._plan.segments
             if segment.index not in self._pending
         )
-        # Only an operator sets a limit of the job.
-        limit = job.job_limit_seconds
+        self._began = awake_seconds()
+        self.estimated_seconds = job_seconds(frame_seconds_of(self._plan), self._pending_frames())
+        """What this run is expected to take, from now to the stored output."""
+        self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
+        limit = job.job_limit_seconds  # an operator's
         self._deadline = inf if limit is None else awake_seconds() + limit
         self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
         self._child: Child | None = None
@@ -90,6 +93,29 @@ class SegmentWatch:
         """Segments that other runs have made since we began."""
         self._looked_at = 0.0
         """When we looked for these, by the clock of `awake_seconds`."""
+
+    @property
+    def account(self) -> Account:
+        """What this run was expected to take, and what it has taken so far."""
+        return Account(
+            estimated_seconds=round(self.estimated_seconds, 1),
+            taken_seconds=round(awake_seconds() - self._began, 1),
+            gpu_seconds=self._purse.gpu_seconds,
+            cost=self._purse.cost,
+            device=self._job.device,
+            seed=self._job.seed,
+        )
+
+    def check_budget(self) -> None:
+        """Refuse to begin what would spend more than the caller allows.
+
+        Where nothing was measured on this machine, the job begins, and is stopped at the limit.
+
+        Raises:
+            BudgetError: with the numbers.
+        """
+        if self._pending and not self._job.eta_is_guess:
+            self._purse.check(self.estimated_seconds, doing="what is left")
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -130,6 +156,7 @@ class SegmentWatch:
         if child is not None:
             self._lost_one = True
             child.close()
+            self._purse.rest()
 
     def _start_child(self) -> None:
         """Start a child on all pending segments and wait until its engine is loaded.
@@ -152,13 +179,18 @@ class SegmentWatch:
                 helps=self._helps,
             )
         )
+        self._purse.hold()
         self._show(LOAD)
         while self._pace is None:
-            match self._next_event(self._load_stall, "loading the engine"):
+            event = self._next_event(self._load_stall, "loading the engine")
+            if not isinstance(event, Waiting):
+                self._purse.hold()
+            match event:
                 case Ready():
-                    pending = sum(self._plan.segments[k].num_frames for k in self._pending)
+                    pending = self._pending_frames()
                     self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
                 case Waiting(whom=whom):
+                    self._purse.rest()
                     self._look_at_others()
                     self._show(WAIT, f"waiting for {whom}")
                 case Taken(segments=segments):
@@ -192,8 +224,11 @@ class SegmentWatch:
         match event:
             case SegmentDone(segment=segment):
                 self._pending.remove(segment)
-                if not self._pending and not self._by_others:
-                    learn(self._plan, pace, get_settings())
+                self._purse.save()
+                if not self._pending:
+                    self._learn(pace)
+                elif pace.work > pace.kept_frames:
+                    self._check_next(pace)
             case Taken(segments=segments):
                 self._own |= set(segments)
             case Waiting(whom=whom):
@@ -210,6 +245,11 @@ class SegmentWatch:
                 self._all_is_made()
             case _:
                 pass
+
+    def _learn(self, pace: Pace) -> None:
+        """Correct what is known of this machine, if it has made the whole job."""
+        if not self._by_others:
+            learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
         """The child has ended its work: others have made what it did not.
@@ -242,14 +282,30 @@ class SegmentWatch:
                 if self._pace is not None:
                     self._pace.others += segment.num_frames
 
+    def _check_next(self, pace: Pace) -> None:
+        """Stop between two segments if the next one would not fit into what the caller allows.
+
+        Raises:
+            BudgetError: with the numbers.
+        """
+        frames = self._plan.segments[self._pending[0]].num_frames
+        made = pace.frames - self._kept_frames()  # of the next one, while the last was encoded
+        per_frame = pace.seconds / max(1e-9, pace.work - pace.kept_frames)
+        left = max(0, frames - max(0, made)) * per_frame
+        self._purse.check(left, doing=f"segment {self._pending[0]}")
+
     def _next_event(self, stall_seconds: float, doing: str) -> Event:
-        """The child's next event, under the stall limit and the operator's limit of the job."""
+        """The child's next event, under the stall limit and the limits of the job."""
         assert self._child is not None
+        self._purse.keep()
+        deadline = min(self._deadline, awake_seconds() + max(0.0, self._purse.left))
         try:
             return self._child.next_event(
-                stall_seconds=stall_seconds, deadline=self._deadline, doing=doing
+                stall_seconds=stall_seconds, deadline=deadline, doing=doing
             )
         except DeadlineError as error:
+            if self._purse.left <= 0:
+                raise self._purse.used_up(doing) from error
             raise DeadlineError(
                 f"the job passed the limit of {self._job.job_limit_seconds:g} s that "
                 f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
@@ -270,6 +326,26 @@ class SegmentWatch:
         """The same while the engine is loaded."""
         return self._plan.limits.load * self._patience.factor
 
+    def _pending_frames(self) -> int:
+        """Frames of the segments that are to be made."""
+        return sum(self._plan.segments[k].num_frames for k in self._pending)
+
+    def _measures(self) -> Measures:
+        """What the work is measured by."""
+        pace = self._pace
+        low, high = pace.seconds_left_range if pace else (None, None)
+        rate = pace.frames_per_second if pace else None
+        done = self._job.num_segments - len(self._pending)
+        return Measures(
+            segment=min(done + 1, self._job.num_segments),
+            frames_per_second=None if rate is None else round(rate, 2),
+            seconds_left_low=None if low is None else round(low, 1),
+            seconds_left_high=None if high is None else round(high, 1),
+            estimated_seconds=round(self.estimated_seconds, 1),
+            gpu_seconds=self._purse.gpu_seconds,
+            cost=self._purse.cost,
+        )
+
     def _kept_frames(self) -> int:
         """Frames of the segments that are on disk."""
         done = set(range(self._job.num_segments)) - set(self._pending)
@@ -278,15 +354,18 @@ class SegmentWatch:
     def _show(self, phase: str, detail: str = "") -> None:
         """Pass progress on."""
         pace = self._pace
+        if pace is not None:
+            pace.hands = current().hands
         current().progress(
             phase=phase,
             frames=pace.frames if pace else self._kept_frames(),
             num_frames=self._job.num_frames,
             work=pace.work if pace else None,
             stall_seconds=self._stall if pace else self._load_stall,
-            seconds_left=pace.seconds_left(current().hands) if pace else None,
+            seconds_left=pace.seconds_left if pace else None,
             within=None if self._deadline == inf else self._deadline - awake_seconds(),
             detail=detail,
+            measures=self._measures(),
         )
 
 
@@ -335,6 +414,7 @@ def session(job: PlannedJob, *, workers: int = 1) -> Iterator[SegmentWatch]:
     watch = SegmentWatch(job, workers=workers)
     token = _watch.set(watch)
     try:
+        watch.check_budget()
         yield watch
     finally:
         _watch.reset(token)

@@ -5,14 +5,8 @@ operator allows before anything dear begins.
 """
 
 from seedvr2_core.errors import InvalidRequestError
+from tasks.run.spending import price_of
 from tasks.settings import Settings
-
-
-def price_of(eta_seconds: float, settings: Settings) -> float | None:
-    """The expected price of a job, in the currency of SEEDVR2_HOUR_PRICE; None if that is unset."""
-    if settings.hour_price is None:
-        return None
-    return eta_seconds / 3600 * settings.hour_price
 
 
 def excess(eta_seconds: float, num_frames: int, settings: Settings) -> str:

@@ -16,10 +16,11 @@ from seedvr2_core.files.space import check_room, is_full
 from seedvr2_core.job import JobDir, deviations
 from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
-from seedvr2_core.planning import Plan
+from seedvr2_core.kernels.choice import chosen_in
+from seedvr2_core.planning.outline import PlanOutline
 from tasks.job.sweep import remove_pieces, sweep
 from tasks.run import publish_result
-from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
+from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
@@ -68,6 +69,8 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         "segments_reused": job.num_segments,
         "frames_reused": job.num_frames,
         "already_done": True,
+        "estimated_seconds": None,  # of the run that made it
+        "taken_seconds": None,
     }
     return _close(job, earlier.model_copy(update=changes))
 
@@ -118,7 +121,7 @@ def make_room(job: PlannedJob) -> None:
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
     job_dir = JobDir(job.job_dir)
-    plan = read_record(job_dir.plan_path, Plan)
+    plan = read_record(job_dir.outline_path, PlanOutline)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
     pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
     finished = finished_sizes(job_dir, plan)
@@ -128,7 +131,7 @@ def make_room(job: PlannedJob) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_dev != job_dir.path.stat().st_dev:  # else the output will be a link
-        size = round(bytes_per_frame(plan, finished) * plan.video.num_frames)
+        size = round(bytes_per_frame(plan, finished) * plan.num_frames)
         check_room(folder, size, doing="the finished video")
 
 
@@ -141,6 +144,7 @@ def finish(
     seconds: float,
     segments_reused: int,
     frames_reused: int,
+    account: Account | None = None,
 ) -> UpscaleResult:
     """Record the result, on disk first and then in Prefect, and remove the job's pieces.
 
@@ -151,6 +155,7 @@ def finish(
         seconds: how long this run has taken.
         segments_reused: how many segments an earlier run had made.
         frames_reused: how many frames they have.
+        account: what the run was expected to take, and what it has taken.
 
     Side effects: writes jobs/<job_key>/result.json, the before/after picture beside the output, if
         that is on this machine, and the result artifact; removes segments, latents and the joined
@@ -158,7 +163,7 @@ def finish(
     Retries: for about three minutes, in case the Prefect server is away.
     """
     job_dir = JobDir(job.job_dir)
-    plan = read_record(job_dir.plan_path, Plan)
+    plan = read_record(job_dir.outline_path, PlanOutline)
     preview_path, preview_url = _keep_preview(joined.preview, stored)
     result = UpscaleResult(
         job_id=str(flow_run.id),
@@ -179,7 +184,13 @@ def finish(
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
         frames_reused=frames_reused,
-        notes=(*job.notes, *joined.notes, *deviations(job_dir, plan)),
+        notes=(
+            *job.notes,
+            *joined.notes,
+            *deviations(job_dir, plan),
+            *chosen_in(job_dir.kernels_path),
+        ),
+        **(account or Account()).model_dump(),
     )
     return _close(job, result)
 

@@ -202,8 +202,10 @@ def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
 def _begin_afresh(job_dir: JobDir) -> None:
     """Remove results and segments and take the new plan, if this run has not done so before."""
     run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
+    outline = job_dir.fresh_outline_path
     if marker.is_file() and marker.read_bytes() == run_id.encode():
         planned.unlink(missing_ok=True)
+        outline.unlink(missing_ok=True)
         return
     job_dir.sharing_path.unlink(missing_ok=True)  # helpers of a run that was killed now end
     make_way(job_dir.result_path)
@@ -211,6 +213,9 @@ def _begin_afresh(job_dir: JobDir) -> None:
     helpers = "helpers of an earlier run to end"
     with nobody_else(job_dir, timeout=_HELPERS_SECONDS, on_wait=lambda: current().wait(helpers)):
         shutil.rmtree(job_dir.segments_path, ignore_errors=True)
-    if planned.exists():  # an equal run that has just started afresh may have taken it
+    # An equal run that has just started afresh may have taken them.
+    if outline.exists():
+        replace_file(outline, job_dir.outline_path)
+    if planned.exists():
         replace_file(planned, job_dir.plan_path)
     write_bytes(marker, run_id.encode())

@@ -10,15 +10,22 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files import hold_lock, read_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.planning import Plan
 from tasks.settings import Settings
 
 _DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planned:
+    """What we need of an outline, or of a plan that an earlier version has left without one."""
+
+    source_sha256: str
 
 
 def remove_pieces(job_dir: JobDir) -> None:
@@ -127,11 +134,16 @@ def _sources_in_use(settings: Settings) -> set[str]:
     used: set[str] = set()
     for job_dir in _jobs(settings):
         if not job_dir.result_path.exists():
-            try:
-                used.add(read_record(job_dir.plan_path, Plan).source_sha256)
-            except (SegmentError, FileNotFoundError):
-                continue  # without a readable plan it cannot be resumed
+            used |= _source_of(job_dir)
     return used
+
+
+def _source_of(job_dir: JobDir) -> set[str]:
+    """Digest of a job's source; empty where no plan can be read: the job cannot be resumed."""
+    for path in (job_dir.outline_path, job_dir.plan_path):
+        with contextlib.suppress(SegmentError, FileNotFoundError):
+            return {read_record(path, _Planned).source_sha256}
+    return set()
 
 
 def _files(*folders: Path) -> Iterator[Path]:

@@ -29,7 +29,7 @@ from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import Sharing
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
 from tasks.parts.way import MadeWayError, job_without_helper, own_pool
 from tasks.run import current
@@ -63,7 +63,11 @@ def share_out(job: PlannedJob, max_workers: int) -> "Iterator[Shared]":
         ended or failed, those that have not begun are cancelled, and the others end by themselves.
         A run that is killed or cancelled leaves them: it may come back (see `end_parts`).
     """
-    job_dir, name = JobDir(job.job_dir), _deployment_of_helpers() if max_workers > 1 else None
+    job_dir, name = JobDir(job.job_dir), None
+    if max_workers > 1 and (job.max_seconds or job.max_price):
+        get_run_logger().warning("nobody helps: a job with a limit is made on one worker")
+    elif max_workers > 1:
+        name = _deployment_of_helpers()
     if name is None:
         job_dir.sharing_path.unlink(missing_ok=True)  # of a run that was killed
         yield Shared(workers=1)
@@ -176,7 +180,7 @@ class Crew:
         self.run_id = UUID(str(this_run.id))
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._name, self._most = deployment_name, max_workers - 1
-        self._plan = read_record(self._job_dir.plan_path, Plan)
+        self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._label, self._record, self._logger = this_run.name, current(), get_run_logger()
         self._asked_at = time.monotonic()
         self._ended = threading.Event()

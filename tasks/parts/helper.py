@@ -19,7 +19,7 @@ from seedvr2_core.errors import CheckpointError, ResourceError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sharing import Sharing, read_sharing
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.session import Helper
 from tasks.parts.way import make_way, own_pool, waiting_jobs
@@ -51,7 +51,7 @@ def look_up_job(job_id: UUID, job_key: str) -> SharedJob | None:
     """
     settings = get_settings()
     job_dir = JobDir(settings.job_dir(job_key))
-    if not job_dir.plan_path.is_file():
+    if not job_dir.outline_path.is_file():
         if not job_dir.path.is_dir() and _is_at_work(job_id):
             raise ResourceError(
                 f"{job_dir.path} is not there; all workers of a pool must see the same work "
@@ -61,13 +61,15 @@ def look_up_job(job_id: UUID, job_key: str) -> SharedJob | None:
     sharing = read_sharing(job_dir, str(job_id))
     if sharing is None or not _is_at_work(job_id):
         return None
-    plan = read_record(job_dir.plan_path, Plan)
+    plan = read_record(job_dir.outline_path, PlanOutline)
     _check_weights(plan, settings)
     job = _planned(job_dir, plan, sharing, settings)
     return SharedJob(run_id=job_id, job=job, workers=sharing.workers)
 
 
-def _planned(job_dir: JobDir, plan: Plan, sharing: Sharing, settings: Settings) -> PlannedJob:
+def _planned(
+    job_dir: JobDir, plan: PlanOutline, sharing: Sharing, settings: Settings
+) -> PlannedJob:
     """The job as the helper's child is asked to make it."""
     return PlannedJob(
         job_key=plan.job_key,
@@ -79,7 +81,7 @@ def _planned(job_dir: JobDir, plan: Plan, sharing: Sharing, settings: Settings) 
             name=sharing.source_name,
         ),
         num_segments=len(plan.segments),
-        num_frames=plan.video.num_frames,
+        num_frames=plan.num_frames,
         width=plan.width,
         height=plan.height,
         resolution=plan.resolution,
@@ -90,7 +92,7 @@ def _planned(job_dir: JobDir, plan: Plan, sharing: Sharing, settings: Settings) 
         eta_seconds=plan.eta_seconds,
         job_limit_seconds=None,
         stall_limit_seconds=settings.stall_seconds or plan.limits.stall,
-        duration_seconds=plan.video.duration_seconds,
+        duration_seconds=0.0,
     )
 
 
@@ -101,7 +103,7 @@ def _device(sharing: Sharing, settings: Settings) -> str:
     return "cpu" if sharing.device == "cpu" else "cuda:0"
 
 
-def _check_weights(plan: Plan, settings: Settings) -> None:
+def _check_weights(plan: PlanOutline, settings: Settings) -> None:
     """Refuse to make other bytes than the run at work."""
     here = weights_digest(plan.engine.name, settings.weights_folder)
     if here != plan.engine.weights_digest:
@@ -123,8 +125,8 @@ def _is_at_work(job_id: UUID) -> bool:
 
 
 @step(name="make-shares", retries=1, retry_delay_seconds=2)
-def make_shares(shared: SharedJob) -> str:
-    """Make segments until there is a reason to end.
+def make_shares(shared: SharedJob, number: int) -> str:
+    """Make segments, as the helper of this number, until there is a reason to end.
 
     Returns:
         What was made and why it ended, in words.
@@ -132,7 +134,7 @@ def make_shares(shared: SharedJob) -> str:
     Retries: a stall, a crash and anything else that may heal, once, on a fresh child.
     """
     lookout = _Lookout(shared)
-    helper = Helper(shared.job, workers=shared.workers, helps=str(shared.run_id))
+    helper = Helper(shared.job, workers=shared.workers, helps=str(shared.run_id), helper=number)
     try:
         helper.work(lookout.is_enough)
     finally:

@@ -5,7 +5,7 @@ done with it, and its worker, if it has one, gets time to end its process.
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
@@ -83,21 +83,36 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
         told = f"{MARK}{report.meaning.why}, what is left of it is ended"
         if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
             return False
-    run = client.read_flow_run(report.run_id)
-    patience = get_settings().recover_wait_seconds
-    if not report.meaning.has_process:
-        patience = min(patience, _NO_PROCESS_SECONDS)
-    if worker_is_gone(client, run):
-        patience = min(patience, _NO_WORKER_SECONDS)
-    deadline = time.monotonic() + patience
-    while _may_be_ended(run) and time.monotonic() < deadline:
-        time.sleep(min(_POLL_SECONDS, patience / 2))
-        run = client.read_flow_run(report.run_id)
+    _wait_for_the_worker(client, report)
     return ended_by_us(client, report.run_id) is not None
 
 
-def worker_is_gone(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether the worker that took a run has missed its heartbeats; False if it is not known."""
+def _wait_for_the_worker(client: SyncPrefectClient, report: RunReport) -> None:
+    """Give the worker of a cancelled run time to end its process, as long as there is a worker."""
+    patience = get_settings().recover_wait_seconds
+    if not report.meaning.has_process:
+        patience = min(patience, _NO_PROCESS_SECONDS)
+    began, since = time.monotonic(), None
+    while _may_be_ended(run := client.read_flow_run(report.run_id)):
+        # The server's clock has written the heartbeats, and the state that we have just set.
+        since = since or (run.state.timestamp if run.state else datetime.now(UTC))
+        waited = time.monotonic() - began
+        # It may turn out while we wait that the worker has missed its heartbeats.
+        if worker_is_gone(client, run, since + timedelta(seconds=waited)):
+            patience = min(patience, _NO_WORKER_SECONDS)
+        if waited >= patience:
+            return
+        time.sleep(min(_POLL_SECONDS, patience / 2))
+
+
+def worker_is_gone(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
+    """Whether the worker that took a run has missed its heartbeats; False if it is not known.
+
+    Args:
+        client: of the server.
+        run: the run.
+        now: the present time by the server's clock.
+    """
     name, pool = run.labels.get(_WORKER_LABEL), run.work_pool_name
     if name is None or pool is None:
         return False
@@ -108,7 +123,7 @@ def worker_is_gone(client: SyncPrefectClient, run: FlowRun) -> bool:
     worker = next((worker for worker in workers if worker.name == name), None)
     if worker is None or worker.last_heartbeat_time is None:
         return False
-    silent = (datetime.now(UTC) - worker.last_heartbeat_time).total_seconds()
+    silent = (now - worker.last_heartbeat_time).total_seconds()
     interval = worker.heartbeat_interval_seconds or _WORKER_INTERVAL_SECONDS
     return silent > _WORKER_SIGNS * interval + _WORKER_MARGIN_SECONDS
 

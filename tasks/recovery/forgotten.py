@@ -42,8 +42,11 @@ _PAGE = 200
 
 
 @step(name="appoint-unseen", retries=3, retry_delay_seconds=[1, 5, 15])
-def appoint_unseen() -> str:
+def appoint_unseen(*, first: bool) -> str:
     """Let `recover` look at every run that seems lost, unless one is already at work on it.
+
+    Args:
+        first: whether this is the sweep's first look; it also forgets old sweeps.
 
     Returns:
         What was found, in words.
@@ -61,7 +64,8 @@ def appoint_unseen() -> str:
         if unseen:
             found = f"found {counted(len(unseen), 'lost run')}"
             client.update_flow_run(UUID(flow_run.id), name=found)
-        _forget_sweeps(client)
+        if first:
+            _forget_sweeps(client)
     return f"{counted(len(unseen), 'lost run')} that nobody looked at"
 
 

@@ -182,10 +182,10 @@ def _verdict_running(report: RunReport, since: datetime, now: datetime) -> Verdi
     """
     settings = get_settings()
     margin = timedelta(seconds=settings.recover_margin_seconds)
-    if report.began_at is None or report.renewed_at is None:
-        patience = timedelta(seconds=settings.recover_pending_seconds)
-        return "stuck" if now > since + patience else "alive"
     patience = timedelta(seconds=settings.recover_silent_seconds)
+    if report.began_at is None or report.renewed_at is None:
+        # A process opens its record as soon as it has said that it runs.
+        return "gone" if now > since + patience else "alive"
     if report.alive_seconds is not None and now > max(report.renewed_at, since) + patience:
         return "gone"
     if report.deadline is not None and now > report.deadline + margin:

@@ -55,7 +55,7 @@ MEANINGS: Mapping[Verdict, Meaning] = {
         sign_refutes=True,
         has_process=False,
     ),
-    # It is running, and its process has not renewed its record for too long.
+    # It is running, and its process has not renewed its record, or begun it, for too long.
     "gone": Meaning(
         lost=True,
         why="its process or machine was gone",
@@ -73,7 +73,7 @@ MEANINGS: Mapping[Verdict, Meaning] = {
     ),
     # It is running past its time limit. Its process may beat, but should have ended.
     "overdue": Meaning(lost=True, why="it passed its time limit"),
-    # A worker took it and never started it, or its process never showed a sign of life.
+    # A worker took it and never started it.
     "stuck": Meaning(lost=True, why="its worker took it and never started it", may_requeue=True),
     # An earlier `recover` cancelled it and did not finish.
     "interrupted": Meaning(lost=True, why="it was lost", may_requeue=True),

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 
 from tasks.recovery.report import RunReport, read_report
 from tasks.run.appointments import appoint
+from tasks.run.record import ALIVE_SECONDS
 from tasks.settings import get_settings
 from tasks.step import step
 
@@ -23,7 +24,9 @@ _WRITE_SECONDS = 6.0
 _SLOW_SECONDS = 5.0
 """A server that takes so long for a write and a read may not have taken a sign of life."""
 _SIGNS = 3.0
-"""How many signs of life a process must miss while it is watched to count as gone."""
+"""How many signs of life a process must miss to count as gone."""
+_WATCHED_SHARE = 2 / 3
+"""How much of that time we must watch it ourselves, and see that the server answers."""
 _LATEST_LOOK_SECONDS = 6 * 3600.0
 """Longest time between two looks at a run that is at work."""
 _BRING_BACK_SECONDS = 600.0
@@ -86,12 +89,31 @@ def make_sure(report: RunReport) -> RunReport:
     Returns:
         The report, or a new one if the run changed its state; alive if its beat changed.
     """
+    behind_us = _seconds_on_our_way(report)
     while report.lost:
-        seen = _watch(report, _watch_seconds(report))
+        seconds = _watch_seconds(report)
+        seen = _watch(report, max(seconds - behind_us, _WATCHED_SHARE * seconds))
         if seen.state_id == report.state_id:
             return seen
-        report = seen
+        report, behind_us = seen, 0.0
     return report
+
+
+def _seconds_on_our_way(report: RunReport) -> float:
+    """How long the run has already shown no sign while our own run was on its way to here.
+
+    The server has written down our run, that a worker took it and that it runs, so it has taken
+    what others wrote as well. Both ends of this time, and the sign of life, are by its own clock.
+    """
+    if report.verdict != "gone":
+        return 0.0
+    with get_client(sync_client=True) as client:
+        own = client.read_flow_run(UUID(flow_run.id))
+    times = (own.created, own.expected_start_time, report.renewed_at)
+    if own.start_time is None or own.created is None:
+        return 0.0
+    since = max(time for time in times if time is not None)
+    return max(0.0, (own.start_time - since).total_seconds())
 
 
 def _watch_seconds(report: RunReport) -> float:
@@ -99,8 +121,9 @@ def _watch_seconds(report: RunReport) -> float:
     settings = get_settings()
     if report.meaning.watch == "stall limit":
         return (report.stall_limit_seconds or 0.0) + settings.recover_margin_seconds
-    if report.meaning.watch == "sign" and report.alive_seconds is not None:
-        return min(_SIGNS * report.alive_seconds, settings.recover_wait_seconds)
+    alive_seconds = ALIVE_SECONDS if report.began_at is None else report.alive_seconds
+    if report.meaning.watch == "sign" and alive_seconds is not None:
+        return min(_SIGNS * alive_seconds, settings.recover_wait_seconds)
     return settings.recover_wait_seconds
 
 

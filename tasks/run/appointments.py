@@ -24,8 +24,10 @@ MAX_RECOVERIES = 2
 LABEL_RECOVERING = "recovering"
 """True while `recover` brings a run back. It cancels the run then, which is not the run's end."""
 
-_SAME_TIME = timedelta(seconds=60)
-"""An appointment that is later by no more than this is not made again."""
+_SAME_TIME = 0.1
+"""An appointment that is later by no more than this share of the wait is not made again ..."""
+_SAME_SECONDS = (5.0, 60.0)
+"""... and by no less and no more than so many seconds: who asks for it at once gets it at once."""
 
 
 def recoveries_of(run: FlowRun) -> int:
@@ -97,6 +99,8 @@ def appoint(
     if recover_id is None:
         return None
     at = datetime.now(UTC) + timedelta(seconds=seconds)
+    shortest, longest = _SAME_SECONDS
+    latest = at + timedelta(seconds=min(max(_SAME_TIME * seconds, shortest), longest))
     made = (
         client.create_flow_run_from_deployment(
             recover_id,
@@ -109,16 +113,16 @@ def appoint(
     )
     # A key that was used gives the run that was made with it. If that run is over or too late, the
     # next key is tried.
-    return next(look for look in made if _comes_by(look, at))
+    return next(look for look in made if _comes_by(look, latest))
 
 
-def _comes_by(appointment: FlowRun, at: datetime) -> bool:
-    """Whether an appointment is still to come, and not much later than `at`."""
+def _comes_by(appointment: FlowRun, latest: datetime) -> bool:
+    """Whether an appointment is still to come, and no later than `latest`."""
     state = appointment.state
     if state is None or not state.is_scheduled():
         return False
     planned = state.state_details.scheduled_time
-    return planned is not None and planned <= at + _SAME_TIME
+    return planned is not None and planned <= latest
 
 
 def find_recover(client: SyncPrefectClient) -> UUID | None:

@@ -4,8 +4,8 @@ This module alone knows how they are stored: it writes them, and `recover`, the 
 callback read them through it. Databases keep artifacts for years, so the format does not change.
 
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
-  `stall_limit`, `deadline`, `alive_every`, `frames`, `num_frames`, `seconds_left`, `detail` and
-  `job` (a `Prospect` as JSON). Each attempt of a run has one.
+  `stall_limit`, `deadline`, `alive_every`, `frames`, `num_frames`, `seconds_left`, `detail`, `job`
+  (a `Prospect` as JSON) and the fields of `Measures`. Each attempt of a run has one.
 - `upscale-result`: a table of two columns, `what` and `value`, with a row for each field of an
   `UpscaleResult`; its notes are one text with a line for each. Until November 2026 it was one row
   with a column for each field; both are read.
@@ -13,7 +13,7 @@ callback read them through it. Databases keep artifacts for years, so the format
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,7 +25,8 @@ from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 
 from seedvr2_core.words import counted
-from tasks.schemas import Prospect, UpscaleResult
+from tasks.run.measures import Measures, as_text, from_text
+from tasks.schemas import Account, Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
@@ -63,6 +64,7 @@ class SavedProgress:
     """When the artifact was created, by the server's clock: the attempt's first sign of life."""
     renewed_at: datetime | None = None
     """When the artifact was last renewed, by the server's clock."""
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def prospect(self) -> Prospect | None:
@@ -128,7 +130,8 @@ def _metadata(progress: SavedProgress) -> dict[str, str]:
         "detail": progress.detail,
         "job": progress.prospect_json,
     }
-    return {name: str(value) for name, value in told.items() if value is not None}
+    known = {name: str(value) for name, value in told.items() if value is not None}
+    return known | as_text(progress.measures)
 
 
 def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
@@ -143,7 +146,7 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
     artifact = _first(artifacts, PROGRESS_KEY)
     if artifact is None:
         return SavedProgress()
-    told: Mapping[str, str] = artifact.metadata_ or {}
+    told: dict[str, str] = artifact.metadata_ or {}
     data = artifact.data
     return SavedProgress(
         phase=told.get("phase"),
@@ -160,6 +163,7 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
         prospect_json=told.get("job"),
         began_at=artifact.created,
         renewed_at=artifact.updated,
+        measures=from_text(told),
     )
 
 
@@ -185,7 +189,8 @@ def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
     """The rows of the result artifact; what has no value has no row."""
     told = result.model_dump(mode="json", exclude_none=True)
     told["notes"] = "\n".join(note.replace("\n", " ") for note in result.notes)
-    return [{"what": name, "value": value} for name, value in told.items() if value != ""]
+    names = sorted(told, key=lambda name: name in Account.model_fields)  # what was made comes first
+    return [{"what": name, "value": told[name]} for name in names if told[name] != ""]
 
 
 def _summary(result: UpscaleResult) -> str:

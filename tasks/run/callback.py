@@ -23,7 +23,7 @@ from prefect.exceptions import PrefectException
 from prefect.logging.loggers import flow_run_logger
 from pydantic import SecretStr
 
-from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError
+from seedvr2_core.errors import SourceRefusedError, SourceUnavailableError, split_code
 from tasks.net.answers import may_heal
 from tasks.net.signing import signature
 from tasks.net.untrusted import check_reachable, check_url, post, shown_url
@@ -87,6 +87,9 @@ class CallbackEvent(Record):
     cdn_url: str | None
     sha256: str | None
     error: str | None
+    error_code: str | None = None
+    """Of the error's class, as docs/errors.md lists it; None if it has none."""
+    error_remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ def event_of(flow_run: "FlowRun", state: "State[Any]", result: Mapping[str, Any]
     """
     status = _STATUSES[state.type.value]
     routed_from = flow_run.labels.get(LABEL_ROUTED_FROM)
+    told, kind = split_code(_error(state))
     return CallbackEvent(
         event=f"upscale.{status}",
         event_id=str(uuid5(_EVENTS, f"{flow_run.id}:{status}")),
@@ -174,7 +178,9 @@ def event_of(flow_run: "FlowRun", state: "State[Any]", result: Mapping[str, Any]
         filename=result.get("filename"),
         cdn_url=result.get("cdn_url"),
         sha256=result.get("sha256"),
-        error=None if status == "completed" else _error(state),
+        error=None if status == "completed" else told[:_MAX_ERROR],
+        error_code=kind.code if kind else None,
+        error_remedy=kind.remedy if kind else None,
     )
 
 
@@ -252,7 +258,7 @@ class _Sending:
 def _error(state: "State[Any]") -> str:
     """Why there is no output: the state's message, else its name."""
     message = (state.message or "").removeprefix(_PREFIX)
-    return message[:_MAX_ERROR] or state.name or ""
+    return message or state.name or ""
 
 
 def _result_of(flow_run: "FlowRun", state: "State[Any]") -> Mapping[str, Any]:

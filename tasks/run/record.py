@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -24,6 +24,7 @@ from prefect.runtime import flow_run
 from seedvr2_core.words import counted
 from tasks.run.appointments import Watch
 from tasks.run.artifacts import SavedProgress, save_progress
+from tasks.run.measures import Measures
 from tasks.schemas import PlannedJob, Prospect
 
 UPDATE_SECONDS = 1.0
@@ -65,6 +66,7 @@ class JobProgress:
     hands: int = 1
     """How many runs make its segments."""
     beat_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def percent(self) -> float:
@@ -182,7 +184,7 @@ class JobRecord:
         detail = f"{100 * min(done, total) // total} %" if total else ""
         self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
-    def progress(
+    def progress(  # noqa: PLR0913 - a keyword for each field of the record
         self,
         *,
         phase: str,
@@ -193,6 +195,7 @@ class JobRecord:
         seconds_left: float | None = None,
         within: float | None = None,
         detail: str = "",
+        measures: Measures | None = None,
     ) -> None:
         """Note progress; called with every heartbeat.
 
@@ -206,6 +209,7 @@ class JobRecord:
             seconds_left: until the output is stored.
             within: seconds to the limit that the operator has set for the job, if it counts now.
             detail: what is going on, where the number of frames does not say it.
+            measures: of the work; None, in phases without: what stays true of the last ones.
         """
         before = self._latest
         frames = max(frames or 0, before.frames if before else 0)
@@ -225,8 +229,21 @@ class JobRecord:
                 deadline=None if within is None else now + timedelta(seconds=within),
                 hands=self.hands,
                 beat_at=now,
+                measures=self._measured(measures),
             )
         )
+
+    def _measured(self, measures: Measures | None) -> Measures:
+        """The latest measures; a rate and a range end with the work that they are of."""
+        if measures is None:
+            last = self._latest.measures if self._latest else Measures()
+            measures = replace(
+                last, frames_per_second=None, seconds_left_low=None, seconds_left_high=None
+            )
+        if self._job is None:
+            return measures
+        job = self._job
+        return replace(measures, segments=job.num_segments, device=job.device, seed=job.seed)
 
     def _tell(self, progress: JobProgress) -> None:
         """Keep the latest progress, and tell the thread and the listeners."""
@@ -317,6 +334,7 @@ def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
         deadline=latest.deadline,
         alive_seconds=ALIVE_SECONDS,
         prospect_json=_prospect(job).model_dump_json() if job else None,
+        measures=latest.measures,
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from seedvr2_core.errors import StorageError, StorageRefusedError
 from seedvr2_core.files.place import try_writing
 from seedvr2_core.files.reading import OnBytes, no_bytes
+from seedvr2_core.job.output_file import OutputFile
 from tasks.settings import Settings
 from tasks.storage.base import Storage
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
 from tasks.storage.local import LocalStorage
-from tasks.storage.one_file import FileStorage, OutputFile
+from tasks.storage.one_file import FileStorage
 
 logger = logging.getLogger(__name__)
 

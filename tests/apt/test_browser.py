@@ -6,7 +6,6 @@ Needs Debian's package `chromium`. Pages are kept under pytest's --basetemp, to 
 import html
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.kits.processes import kill_tree
+from tests.kits.processes import free_port, kill_tree
 from tests.kits.server import eventually, prefect_server
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +34,8 @@ pytestmark = [
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a fresh server with its UI, and of a worker."""
     home = tmp_path_factory.mktemp("service")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        edge = free.getsockname()[1]
+    port = free_port()
+    edge = free_port()
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEEDVR2_", "PREFECT_"))}
     return kept | {
         "PREFECT_HOME": str(home),

@@ -19,13 +19,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.deploy.apply import apply_deployments, apply_pools, pool_template
 from tasks.settings import Settings, use_settings
-from tests.kits.containers.engine import SECRET_FILES, Engine, build_image, engine
+from tests.kits.containers.engine import Engine, engine
+from tests.kits.containers.image import IMAGE, SECRET_FILES, build_image
 from tests.kits.deployed import deployments, post
 from tests.kits.http.video_server import VideoServer
 from tests.kits.processes import environment, mounted
 from tests.kits.server import Server, eventually
 
-IMAGE = "seedvr2:of-this-test"
 USER = 10001
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 Json = dict[str, Any]
@@ -33,10 +33,10 @@ pytestmark = [pytest.mark.apt, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def docker(tmp_path_factory: pytest.TempPathFactory, docker_data: Path) -> Iterator[Engine]:
     """An engine that has the image of this checkout."""
-    with engine(tmp_path_factory.mktemp("docker")) as found:
-        build_image(found, tmp_path_factory.mktemp("image"), IMAGE)
+    with engine(tmp_path_factory.mktemp("docker"), docker_data) as found:
+        build_image(found, tmp_path_factory.mktemp("image"))
         yield found
 
 

@@ -7,7 +7,6 @@ root. It knows neither DESCRIBE nor Checksum: the test's storage hashes what it 
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tasks.storage.bunny_zone import BunnyZone
 from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
 from tests.kits.http.edge import made_video
+from tests.kits.processes import free_port
 from tests.kits.server import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -119,11 +119,6 @@ class Nginx:
         """Status and length of every PUT so far."""
         lines = (self.folder / "storage.log").read_text().splitlines()
         return [line.partition(" ")[2].partition(" ")[2] for line in lines if line[:3] == "PUT"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def answers(url: str) -> bool:

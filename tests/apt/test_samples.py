@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kits.processes import ROOT
+from tests.kits.processes import ROOT, free_port
 from tests.kits.server import eventually
 
 SAMPLES = ROOT / "deployments" / "samples"
@@ -84,8 +84,7 @@ def proxy(tmp_path: Path, behind: int) -> Iterator[str]:
          "/CN=example.org", "-keyout", str(key), "-out", str(certificate)],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     sample = (SAMPLES / "nginx.conf").read_text()
     sample = sample.replace("/etc/ssl/seedvr2/privkey.pem", str(key))
     sample = sample.replace("/etc/ssl/seedvr2/fullchain.pem", str(certificate))

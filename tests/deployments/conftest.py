@@ -1,12 +1,14 @@
 """A gateway on loopback in front of the session's Prefect server, for whatever talks to one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tasks.settings import Settings
 from tests.kits.http.gateway import deployed, gateway
+from tests.kits.http.video_server import VideoServer
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +29,12 @@ def client(settings: Settings, api_url: str) -> Iterator[httpx.Client]:
     """A client of a gateway with these settings."""
     with gateway(settings, api_url) as client:
         yield client
+
+
+@pytest.fixture
+def videos(demo_clip: Path) -> Iterator[VideoServer]:
+    """A server of videos, with the demo clip."""
+    server = VideoServer()
+    server.offer("/clip.mp4", content=demo_clip.read_bytes())
+    yield server
+    server.close()

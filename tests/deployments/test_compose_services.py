@@ -11,11 +11,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from deployments.gateway.auth import digest
+from tests.kits.processes import free_port
 from tests.kits.server import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +65,12 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._running: list[subprocess.Popen[bytes]] = []
-        self.ports = {port: _free_port() for port in ("4200", "8000", "8001")}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports = {port: free_port() for port in ("4200", "8000", "8001")}
         self._services = yaml.safe_load(self._here(filled_in(COMPOSE.read_text())))["services"]
         for name, service in self._services.items():
             if name.startswith("worker-"):  # here they share one loopback
-                self._services[name] = _with_port(service, "8080", _free_port())
+                self._services[name] = _with_port(service, "8080", free_port())
         self.api = f"http://127.0.0.1:{self.ports['4200']}/api"
         self.gateway = f"http://127.0.0.1:{self.ports['8000']}"
 
@@ -101,15 +102,13 @@ class Stack:
     def start(self, name: str, **changes: str) -> None:
         """Run a service's command."""
         with (self.folder / f"{name}.log").open("wb") as log:
-            self._running.append(
-                subprocess.Popen(
-                    self._services[name]["command"],
-                    env=self.environment(name) | changes,
-                    cwd=self.folder,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._running[name] = subprocess.Popen(
+                self._services[name]["command"],
+                env=self.environment(name) | changes,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
@@ -130,24 +129,36 @@ class Stack:
         assert kind == "CMD"
         return subprocess.run(command, env=self.environment(name), timeout=60).returncode == 0
 
+    def wait_until(self, look: Callable[[], Any], name: str, what: str) -> Any:
+        """Wait until `look` returns something true; a service that has ended fails at once."""
+
+        def found() -> Any:
+            code = self._running[name].poll()
+            assert code is None, f"{name} ended with {code}: {self.log(name)}"
+            return look()
+
+        try:
+            return eventually(found, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{name} said: {self.log(name)}") from error
+
+    def wait_until_healthy(self, name: str) -> None:
+        """Wait until the service's healthcheck says yes."""
+        self.wait_until(lambda: self.is_healthy(name), name, f"health of {name}")
+
     def log(self, name: str) -> str:
-        """What a service wrote."""
-        return (self.folder / f"{name}.log").read_text()
+        """The end of what a service wrote."""
+        return (self.folder / f"{name}.log").read_text()[-4000:]
 
     def end(self) -> None:
         """kill -9 everything, the newest first."""
-        for process in reversed(self._running):
+        for process in reversed(self._running.values()):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def _with_port(service: dict[str, Any], port: str, free: int) -> dict[str, Any]:
-    return json.loads(json.dumps(service).replace(port, str(free)))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+    return json.loads(re.sub(rf"\b{port}\b", str(free), json.dumps(service)))
 
 
 def _healthcheck_of_the_image() -> list[str]:
@@ -173,7 +184,7 @@ def test_every_service_starts_and_is_healthy(tmp_path: Path) -> None:
         # The one variable that is put in place of PostgreSQL.
         database = f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
         stack.start("server", PREFECT_SERVER_DATABASE_CONNECTION_URL=database)
-        eventually(lambda: stack.is_healthy("server"), "the server")
+        stack.wait_until_healthy("server")
         with httpx.Client(base_url=stack.api, auth=AUTH, timeout=60) as api:
             assert httpx.get(f"{stack.api}/admin/version").status_code == 401, "the password is set"
             _deploy(stack, api)
@@ -206,7 +217,7 @@ def _serve(stack: Stack) -> None:
         assert not stack.is_healthy(name), "a healthcheck that cannot fail"
         stack.start(name)
     for name in ("gateway", "edge"):
-        eventually(lambda name=name: stack.is_healthy(name), f"{name}: {stack.log(name)}")
+        stack.wait_until_healthy(name)
     refused = httpx.post(f"{stack.gateway}/upscale", json={"video_url": URL})
     assert refused.status_code == 401
 
@@ -218,11 +229,12 @@ def _work(stack: Stack, api: httpx.Client) -> None:
         stack.start(name)
     for name in ("cpu", "h100", "h200"):
         workers = f"/work_pools/{name}/workers/filter"
-        eventually(
+        stack.wait_until(
             lambda workers=workers: api.post(workers, json={}).json(),
-            f"a worker of {name}: {stack.log(f'worker-{name}')}",
+            f"worker-{name}",
+            f"a worker of {name}",
         )
-        eventually(lambda name=name: stack.is_healthy(f"worker-{name}"), f"health of {name}")
+        stack.wait_until_healthy(f"worker-{name}")
     answer = httpx.post(
         f"{stack.gateway}/upscale",
         json={"video_url": URL, "resolution": "4k"},
@@ -237,9 +249,13 @@ def _work(stack: Stack, api: httpx.Client) -> None:
     def state_of(run: str) -> dict[str, Any]:
         return api.get(f"/flow_runs/{run}").json()["state"]
 
-    eventually(lambda: state_of(routed)["type"] == "COMPLETED", stack.log("worker-cpu"))
+    def is_in(run: str, kind: str) -> bool:
+        return state_of(run)["type"] == kind
+
+    completed = partial(is_in, routed, "COMPLETED")
+    stack.wait_until(completed, "worker-cpu", "the end of route")
     assert state_of(routed)["message"].endswith(" on upscale/h100")
     # No GPU is named, so the docker worker gives up before it asks Docker for anything.
     job = answer.json()["job_id"]
-    eventually(lambda: state_of(job)["type"] == "CRASHED", stack.log("worker-h200"))
+    stack.wait_until(partial(is_in, job, "CRASHED"), "worker-h200", "the job's end")
     assert "SEEDVR2_GPU" in state_of(job)["message"]

@@ -6,7 +6,6 @@ does is done the same way: the run's state is set to AwaitingRetry.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from prefect.states import AwaitingRetry, Cancelling
 from flows.upscale import upscale
 from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, wait_until, worker_of
-from tests.kits.processes import ROOT, children_of, is_running, kill_tree
+from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
 
 pytestmark = [
     pytest.mark.slow,
@@ -295,8 +294,7 @@ def test_a_server_that_is_away_for_90_seconds_fails_nothing_and_then_cancels(
     ffmpeg("-stream_loop", "79", "-i", demo_clip, "-c", "copy", clip)  # five minutes of work
     job = make_job()
     job.clip = clip
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     job.api_url = f"http://127.0.0.1:{port}/api"
     job.work_dir.mkdir()
     home = str(job.work_dir / "server")

@@ -1,5 +1,6 @@
 """The flow, run in this process against a real Prefect server, with a real child."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
-from seedvr2_core.files.durable import read_record
+from seedvr2_core.files.durable import read_record, write_record
+from seedvr2_core.job import JobDir
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
@@ -191,6 +194,22 @@ def test_a_lost_segment_alone_is_redone_by_the_plan_on_disk(
     changed = [p.name for p, mtime in kept.items() if p.stat().st_mtime_ns != mtime]
     assert changed == ["00003.mp4"]
     assert read_record(job_dir / "plan.json", Plan) == plan
+
+
+def test_a_job_of_the_version_before_goes_on_by_its_own_plan(
+    work_dir: Path, demo_clip: Path, first: UpscaleResult
+) -> None:
+    """It wrote no outlines, and its plan may differ from what would be planned today."""
+    job_dir = JobDir(work_dir / "jobs" / first.job_key)
+    job_dir.outline_path.unlink()
+    job_dir.result_path.unlink()
+    job_dir.sidecar_path(3).unlink()
+    before = dataclasses.replace(read_record(job_dir.plan_path, Plan), eta_seconds=12345.0)
+    write_record(job_dir.plan_path, before)
+    again = run(demo_clip)
+    assert (again.segments_reused, again.sha256) == (5, first.sha256)
+    assert read_record(job_dir.plan_path, Plan) == before
+    assert read_record(job_dir.outline_path, PlanOutline) == outline_of(before)
 
 
 def test_damaged_records_and_folders_in_their_place_are_made_anew_and_pieces_kept(

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seedvr2_core.config import VAEConfig
-from seedvr2_core.vae.causal_conv import CausalConv3d, StreamState
+from seedvr2_core.vae.causal_conv import CausalConv3d
 from seedvr2_core.vae.model import Posterior, VideoVAE, build_vae
 from seedvr2_core.vae.norm import FrameGroupNorm
+from seedvr2_core.vae.stream import StreamState
 
 
 def read_config(config: Mapping[str, Any]) -> VAEConfig:

@@ -15,8 +15,9 @@ from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Event
 from seedvr2_core.child.shares import Work
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
-from seedvr2_core.files.durable import read_record, write_record
+from seedvr2_core.files.durable import read_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan
@@ -85,7 +86,7 @@ def make_segments(
     """Do what the child does when it is asked for segments; returns the events that it sent."""
     if not (job_dir / "plan.json").exists():
         job_dir.mkdir(exist_ok=True)
-        write_record(job_dir / "plan.json", plan)
+        write_plan(job_dir / "plan.json", plan)
     heard = heard or Heard()
     restore.restore_segments(
         plan,

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -38,6 +40,21 @@ def run_command(
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
+
+
+def free_port() -> int:
+    """A port of loopback on which a server can listen later, and once more after it was killed.
+
+    Not one that the system hands out to outgoing connections: any process could get it before the
+    server listens there, for a minute each time.
+    """
+    handed_out = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    first, last = map(int, handed_out)
+    ports = [port for port in range(10_000, 65_536) if not first <= port <= last]
+    for port in random.Random().sample(ports, min(len(ports), 200)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError(f"no port is free beside those from {first} to {last}")
 
 
 def children_of(pid: int) -> list[int]:

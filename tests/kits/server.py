@@ -7,7 +7,6 @@ Tests of triggers, of automations and of a server that dies need this one.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from uuid import uuid4
 import httpx
 
 from deployments.host.attached import attached
-from deployments.host.health import is_healthy
+from deployments.host.installation import is_healthy
 from deployments.host.prefect_server import send_queued
 from tests.kits.prefect_home import prepare_home
 from tests.kits.processes import (
@@ -30,6 +29,7 @@ from tests.kits.processes import (
     ROOT,
     command_line,
     command_of,
+    free_port,
     listen_to_ctrl_c,
     marked,
     run_command,
@@ -112,8 +112,7 @@ class Server:
 
 
 def _free_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    return f"http://127.0.0.1:{free_port()}/api"
 
 
 @contextmanager

@@ -1,11 +1,8 @@
 """The plan of a job is obeyed where it can be, and made anew where it cannot."""
 
 import dataclasses
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,9 @@ from prefect.logging import disable_run_logger
 
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from tasks.estimate import _write_or_obey
 from tasks.settings import Settings
 from tests.kits.factories import make_info, make_options
@@ -31,126 +30,119 @@ def job_dir(tmp_path: Path) -> JobDir:
     return JobDir(tmp_path / "job")
 
 
-def obeyed(plan: Plan, job_dir: JobDir, *, fresh: bool = False) -> Plan:
+def obeyed(plan: Plan, job_dir: JobDir, *, fresh: bool = False) -> PlanOutline:
+    """What a run obeys that would have made `plan`."""
+    made = job_dir.path.with_name("plan.json")
+    planned = write_plan(made, plan)
     with disable_run_logger():
-        return _write_or_obey(plan, job_dir, fresh=fresh)
+        return _write_or_obey(made, planned, job_dir, fresh=fresh)
 
 
-def test_an_earlier_plan_is_obeyed(plan: Plan, job_dir: JobDir) -> None:
+@pytest.fixture
+def earlier(plan: Plan, job_dir: JobDir) -> Plan:
+    """The job's plan, as the version before wrote it: without an outline."""
     earlier = dataclasses.replace(plan, torch_threads=plan.torch_threads + 1, eta_seconds=1.0)
-    write_record_in(job_dir, earlier)
-    assert obeyed(plan, job_dir) == earlier
-    assert obeyed(plan, job_dir, fresh=True) == plan
-    assert read_record(job_dir.plan_path, Plan) == earlier, "until the fresh run holds the job"
+    job_dir.path.mkdir()
+    write_record(job_dir.plan_path, earlier)
+    return earlier
 
 
-def write_record_in(job_dir: JobDir, plan: Plan) -> None:
-    job_dir.path.mkdir(parents=True, exist_ok=True)
-    write_record(job_dir.plan_path, plan)
+def test_an_earlier_plan_is_obeyed(plan: Plan, earlier: Plan, job_dir: JobDir) -> None:
+    written = job_dir.plan_path.read_bytes()
+    assert obeyed(plan, job_dir) == outline_of(earlier)
+    assert read_record(job_dir.outline_path, PlanOutline) == outline_of(earlier)
+    assert obeyed(plan, job_dir, fresh=True) == outline_of(plan)
+    assert job_dir.plan_path.read_bytes() == written, "until the fresh run holds the job"
+    assert read_record(job_dir.outline_path, PlanOutline) == outline_of(earlier)
+    assert read_record(job_dir.fresh_plan_path, Plan) == plan
+    assert read_record(job_dir.fresh_outline_path, PlanOutline) == outline_of(plan)
 
 
-def _changed(**fields: object) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-    return change
-
-
-def _a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        path.unlink()
-        make(path)
-
-    return change
-
-
-def _endless(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(2**40)
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "harm",
-    [
-        _instead(lambda path: path.symlink_to(path.name)),
-        _instead(lambda path: path.symlink_to("nowhere")),
-        _instead(lambda path: path.symlink_to("/dev/zero")),
-        _instead(os.mkfifo),
-        _endless,
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:100]),
-        lambda path: path.write_text('{"somebody": "else\'s"}'),
-        _a_folder,
-        _changed(format=99),
-        _changed(format=0),
-        _changed(pixel_version=99),
-        _changed(job_key="another job's"),
-        _changed(source_sha256="another source's"),
-    ],
-    ids=[
-        "loop",
-        "lost-link",
-        "device",
-        "pipe",
-        "endless",
-        "empty",
-        "cut",
-        "foreign",
-        "folder",
-        "newer",
-        "older",
-        "pixels",
-        "job",
-        "source",
-    ],
-)
 @pytest.mark.parametrize("fresh", [False, True], ids=["again", "fresh"])
 def test_a_plan_that_cannot_be_obeyed_is_made_anew(
-    plan: Plan, job_dir: JobDir, harm: Callable[[Path], None], fresh: bool
+    plan: Plan, earlier: Plan, job_dir: JobDir, fresh: bool
 ) -> None:
-    write_record_in(job_dir, plan)
-    harm(job_dir.plan_path)
-    assert obeyed(plan, job_dir, fresh=fresh) == plan
+    """`tests/seedvr2_core/job/test_plans.py` has all the ways in which it cannot be."""
+    job_dir.plan_path.write_bytes(job_dir.plan_path.read_bytes()[:100])
+    job_dir.outline_path.mkdir()
+    assert obeyed(plan, job_dir, fresh=fresh) == outline_of(plan)
     assert read_record(job_dir.plan_path, Plan) == plan
+    assert read_record(job_dir.outline_path, PlanOutline) == outline_of(plan)
 
 
 LONGEST = """
-import resource, sys
+import dataclasses, os, resource, sys
 from pathlib import Path
-from seedvr2_core.files import read_record, write_record
-from seedvr2_core.planning import Plan, build_plan
-from seedvr2_core.video.info import VideoInfo
-from tests.kits.factories import make_info, make_options
+from prefect.logging import disable_run_logger
+from seedvr2_core.files import write_record
+from seedvr2_core.job import JobDir
+from seedvr2_core.planning.plan import CutList
+from tasks.child.session import SegmentWatch
+from tasks.estimate import _write_or_obey, plan_job
+from tasks.job.sweep import sweep
+from tasks.probe import _known_cuts
+from tasks.schemas import Device, FetchedSource, PlannedJob, ProbedSource, UpscaleRequest
+from tasks.settings import Settings, use_settings
+from tests.kits.factories import make_info
 
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def peak_kib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-folder, num_frames = Path(sys.argv[1]), int(sys.argv[2])
-write_record(folder / "info.json", make_info(pts=tuple(range(1000))))
-read_record(folder / "info.json", VideoInfo)  # loads what this takes
-begun = peak_mib()
-(folder / "info.json").write_text((folder / "info.json").read_text().replace(
-    ",".join(map(str, range(1000))), ",".join(map(str, range(num_frames)))))
-info = read_record(folder / "info.json", VideoInfo)
-assert info.num_frames == num_frames
-write_record(folder / "plan.json", build_plan(info, "0" * 64, make_options(), cuts=()))
-plan = read_record(folder / "plan.json", Plan)
-print(peak_mib() - begun)
+folder = Path(sys.argv[1])
+settings = Settings(work_dir=folder, test_engines=True, max_eta_seconds=1e12)
+use_settings(settings)
+
+def write_probe(path, cuts, num_frames):
+    # In a process of its own, since this one must not hold what it writes.
+    if (pid := os.fork()) == 0:
+        write_record(path, make_info(pts=tuple(range(0, 40 * num_frames, 40))))
+        write_record(cuts, CutList(detector="d", frames=tuple(range(40, num_frames, 40))))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def flow(num_frames):
+    info, cuts = folder / f"{num_frames}.json", folder / f"{num_frames}.cuts.json"
+    write_probe(info, cuts, num_frames)
+    source = FetchedSource(path=folder / "a", sha256=f"{num_frames:064x}", num_bytes=1, name="a")
+    video = dataclasses.replace(make_info().outline, num_frames=num_frames)
+    probed = ProbedSource(source=source, info_path=info, video=video, cuts_path=cuts, cpu_count=2,
+                          devices=(Device(name="cpu", kind="cpu"),))
+    _known_cuts(probed)
+    request = UpscaleRequest(video_path="/a", model="tiny", resolution="720p", allow_damaged=True)
+    (folder / "made").mkdir(exist_ok=True)
+    job_dir = None
+    for _ in range(2):  # the second run obeys the first one's plan
+        made = folder / "made" / "plan.json"
+        planned = plan_job(request, probed, settings, out=made)
+        job_dir = JobDir(settings.job_dir(planned.job_key))
+        with disable_run_logger():
+            plan = _write_or_obey(made, planned, job_dir, fresh=False)
+    assert plan.num_frames == num_frames and plan.num_shots == num_frames // 40
+    job = PlannedJob(
+        job_key=plan.job_key, job_dir=job_dir.path, source=source, width=1, height=1,
+        num_segments=len(plan.segments), num_frames=num_frames, resolution="720p", engine="tiny",
+        engine_label="t", device="cpu", output_name="o", eta_seconds=1.0, job_limit_seconds=None,
+        stall_limit_seconds=60.0, duration_seconds=1.0,
+    )
+    watch = SegmentWatch(job)
+    sweep(settings)
+    return watch
+
+flow(1000)  # loads what this takes
+begun = peak_kib()
+watch = flow(int(sys.argv[2]))
+print(peak_kib() - begun)
 """
 
 
-def test_the_longest_video_that_is_accepted_fits_into_the_flow_process(tmp_path: Path) -> None:
-    """It reads the times of all frames, a million by default, to plan the job."""
+@pytest.mark.slow
+def test_the_longest_video_that_is_accepted_costs_the_flow_process_nothing(tmp_path: Path) -> None:
+    """Times, shots and pieces of a million frames are read by child processes alone."""
     ended = subprocess.run(
         [sys.executable, "-c", LONGEST, str(tmp_path), str(Settings().max_frames)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    assert int(ended.stdout) < 200
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert int(ended.stdout) < 8 * 1024

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.files import write_record
-from seedvr2_core.planning import Plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import Rates
 from tasks import estimate
 from tasks.estimate import is_guess, plan_job
@@ -14,7 +14,7 @@ from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tests.kits.factories import make_info
 
-Plans = Callable[..., Plan]
+Plans = Callable[..., PlanOutline]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The engines that were measured; the machine is twice as slow as the tables."""
     engines: list[str] = []
 
-    def measure(plan: Plan, source: Path, settings: Settings) -> Rates:
+    def measure(plan: PlanOutline, path: Path, source: Path, settings: Settings) -> Rates:
         engines.append(plan.engine.name)
         return Rates(engine=2.0, encoder=2.0, measured=True)
 
@@ -36,16 +36,14 @@ def plans(tmp_path: Path) -> Plans:
 
     def plan(
         engine: str, num_frames: int, *, measure_from: float = 60.0, **settings: float
-    ) -> Plan:
+    ) -> PlanOutline:
         info = tmp_path / "info.json"
-        write_record(info, make_info(pts=tuple(range(num_frames))))
+        video = make_info(pts=tuple(range(num_frames)))
+        write_record(info, video)
         probed = ProbedSource(
             source=FetchedSource(path=tmp_path / "a", sha256="0" * 64, num_bytes=1, name="a"),
             info_path=info,
-            width=320,
-            height=180,
-            num_frames=num_frames,
-            duration_seconds=num_frames / 25,
+            video=video.outline,
             devices=(Device(name="cpu", kind="cpu"),),
             cpu_count=2,
         )
@@ -58,7 +56,8 @@ def plans(tmp_path: Path) -> Plans:
             preset="medium",
         )
         here = Settings(work_dir=tmp_path / "work", test_engines=True, **settings)  # type: ignore[arg-type]
-        return plan_job(request, probed, here, measure_from=measure_from)
+        out = tmp_path / "plan.json"
+        return plan_job(request, probed, here, out=out, measure_from=measure_from)
 
     return plan
 

@@ -42,9 +42,9 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
         probe_source(source, tmp_path, settings)
     probed = probe_source(source, tmp_path, settings, allow_damaged=True)
     told = read_record(probed.info_path, VideoInfo).ends_early
-    assert told.startswith(f"the file ends early: {probed.num_frames} of about 75 frames")
+    assert told.startswith(f"the file ends early: {probed.video.num_frames} of about 75 frames")
     request = UpscaleRequest(video_path=str(cut_clip), model="lanczos", allow_damaged=True)
-    assert told in plan_job(request, probed, settings).notes
+    assert told in plan_job(request, probed, settings, out=tmp_path / "plan.json").notes
 
 
 def test_what_is_allowed_does_not_change_the_job(
@@ -55,7 +55,7 @@ def test_what_is_allowed_does_not_change_the_job(
     for allowed in (False, True):
         request = UpscaleRequest(video_path=str(demo_clip), model="lanczos", allow_damaged=allowed)
         probed = probe_source(source_of(demo_clip), tmp_path, settings, allow_damaged=allowed)
-        keys.add(plan_job(request, probed, settings).job_key)
+        keys.add(plan_job(request, probed, settings, out=tmp_path / "plan.json").job_key)
     assert len(keys) == 1
 
 
@@ -96,7 +96,9 @@ def test_the_expected_time_is_that_of_the_plan(
     probed = probe_source(source_of(demo_clip), tmp_path, settings)
     device = probed.devices[0]
     seconds = _expected_seconds(probed, request, find_engine("tiny"), device, settings)
-    assert seconds == pytest.approx(plan_job(request, probed, settings).eta_seconds, abs=0.1)
+    assert seconds == pytest.approx(
+        plan_job(request, probed, settings, out=tmp_path / "plan.json").eta_seconds, abs=0.1
+    )
 
 
 def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.engines.seedvr2.phases import DIT, ENCODE
-from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
+from seedvr2_core.planning.memory import CHUNKS
+from seedvr2_core.planning.peaks import SLICES, Slices, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import plan_windows
 
@@ -31,43 +32,62 @@ def lower_rung(
     Returns:
         None if no such rung is left.
     """
-    if not memory.park_caches or memory.weights_resident:
-        return replace(memory, park_caches=True, weights_resident=False)
+    parked = memory.park_caches or memory.stream_caches
+    if not parked or memory.weights_resident:
+        return replace(memory, park_caches=not memory.stream_caches, weights_resident=False)
     if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
     if phase == ENCODE:
-        slices = _next_slices(
-            memory.encoder_slice, memory.encoder_level_frames[0], vae_config.temporal_factor
+        now = Slices(
+            memory.encoder_slice, memory.encoder_level_frames[0], rings=memory.encoder_rings
         )
+        slices = _next_slices(now, vae_config.temporal_factor)
         if slices is None:
-            return None
-        frames = level_frames(vae_config, slices[1])
-        return replace(memory, encoder_slice=slices[0], encoder_level_frames=frames)
-    slices = _next_slices(
-        memory.decoder_slice, memory.decoder_level_frames[-1], vae_config.temporal_factor
-    )
+            return _streamed(memory)
+        frames = level_frames(vae_config, slices.frames)
+        return replace(
+            memory,
+            encoder_slice=slices.latents,
+            encoder_level_frames=frames,
+            encoder_rings=slices.rings,
+        )
+    now = Slices(memory.decoder_slice, memory.decoder_level_frames[-1], rings=memory.decoder_rings)
+    slices = _next_slices(now, vae_config.temporal_factor)
     if slices is None:
+        return _streamed(memory)
+    frames = level_frames(vae_config, slices.frames)[::-1]
+    return replace(
+        memory,
+        decoder_slice=slices.latents,
+        decoder_level_frames=frames,
+        decoder_rings=slices.rings,
+    )
+
+
+def _streamed(memory: MemoryPlan) -> MemoryPlan | None:
+    """VAE caches wait in host memory but while their layer runs: the last lever of the VAE."""
+    if memory.stream_caches:
         return None
-    frames = level_frames(vae_config, slices[1])[::-1]
-    return replace(memory, decoder_slice=slices[0], decoder_level_frames=frames)
+    return replace(
+        memory, park_caches=False, stream_caches=True, encoder_rings=False, decoder_rings=False
+    )
 
 
 def _next(rungs: Sequence[int], now: int) -> int | None:
     return next((rung for rung in rungs if rung < now), None)
 
 
-def _next_slices(latents: int, frames: int, per_latent: int) -> tuple[int, int] | None:
+def _next_slices(now: Slices, per_latent: int) -> Slices | None:
     """The first rung that is smaller in one number and larger in neither.
 
     Args:
-        latents: of a slice now.
-        frames: most frames at once at full size now; 0: all of a slice.
+        now: 0 frames at once stand for all of a slice.
         per_latent: frames of a latent.
     """
-    frames = frames or per_latent * latents
-    smaller = (rung for rung in SLICES if rung[0] <= latents and rung[1] <= frames)
-    return next((rung for rung in smaller if rung != (latents, frames)), None)
+    now = now._replace(frames=now.frames or per_latent * now.latents)
+    smaller = (rung for rung in SLICES if rung.latents <= now.latents and rung.frames <= now.frames)
+    return next((rung for rung in smaller if rung != now), None)
 
 
 def shorter_windows(windows: Sequence[range], overlap: int) -> tuple[range, ...] | None:
@@ -100,9 +120,14 @@ def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | No
     words: list[str] = []
     if (now.park_caches, now.weights_resident) != (planned.park_caches, planned.weights_resident):
         words.append("everything that waits is in host memory")
+    if now.stream_caches and not planned.stream_caches:
+        words.append("caches come from host memory for each layer")
     for name in ("encoder_slice", "encoder_level_frames", "decoder_slice", "decoder_level_frames"):
         if getattr(now, name) != getattr(planned, name):
             words.append(f"{name} {getattr(now, name)}")
+    for name in ("encoder", "decoder"):
+        if getattr(now, f"{name}_rings") != getattr(planned, f"{name}_rings"):
+            words.append(f"{name} without rings")
     if now.chunk_tokens != planned.chunk_tokens:
         words.append(f"chunk_tokens {now.chunk_tokens}")
     if windows is not None:

@@ -11,6 +11,7 @@ Z latents, K latents shared by two windows, h w latent grid.
 """
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from seedvr2_core.frames import Frame, crop, pad, padded_size
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.model import VideoVAE
+from seedvr2_core.vae.store import CacheStore
 
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
 """The phases, under the names that the memory plan has for them too."""
@@ -98,6 +100,8 @@ class Phases:
         height, width = padded_size(plan.height, plan.width)
         factor = self.vae_config.spatial_factor
         self.latent_shape = (height // factor, width // factor, self.vae_config.latent_channels)
+        self.attention = self._vae.choose_attention(math.prod(self.latent_shape[:2]))
+        """The VAE's way of attention, for the sidecar."""
         config, text_len = models.dit.config, len(models.dit.text_LD)
         latent_hw = (height // factor, width // factor)
         self._tables = KeptTables(config, latent_hw, text_len, device=self._device)
@@ -122,11 +126,16 @@ class Phases:
         The VAE runs in `dtype`; latents are encoded and decoded from the given ones on.
         """
         vae = self._vae_of(dtype)
+        encoder = vae.start_encoder(encode_from, rings=self._memory.encoder_rings)
+        decoder = vae.start_decoder(decode_from, rings=self._memory.decoder_rings)
+        if self._memory.stream_caches:
+            encoder.use_store(CacheStore(self._device))
+            decoder.use_store(CacheStore(self._device))
         return LatentState(
             dtype=dtype,
-            encoder=vae.start_encoder(encode_from),
+            encoder=encoder,
             encoded_ZhwC=torch.zeros((0, *self.latent_shape), device=self._device),
-            decoder=vae.start_decoder(decode_from),
+            decoder=decoder,
             next_frame=grid.first_frame(encode_from),
         )
 
@@ -366,6 +375,7 @@ class Phases:
         if self._vae is None or self._vae.dtype != dtype:
             self._vae = None
             self._vae = self._build_vae(dtype)
+            self.attention = self._vae.choose_attention(math.prod(self.latent_shape[:2]))
         return self._vae
 
     def _restore_window(self, dit: FoldedDiT, encoded_ZhwC: Tensor, noise_ZhwC: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, Se
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Piece, Plan, Shot
 from seedvr2_core.planning.windows import encoder_warm_up_start, warm_up_start
+from seedvr2_core.vae.attention import ONE_CALL
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 
 _LOWER_RUNG = {"float16": "bfloat16"}
@@ -277,7 +278,9 @@ class SeedVR2Session:
 
     def _precision(self, shot_index: int) -> str:
         """Of VAE and transformer, for the shot."""
-        return f"{self._vae_dtype(shot_index)} vae, {self._memory.dit_dtype} dit"
+        words = f"{self._vae_dtype(shot_index)} vae, {self._memory.dit_dtype} dit"
+        way = self._opened().attention
+        return words if way == ONE_CALL else f"{words}, attention: {way}"
 
     def _rung(self, piece_start: int) -> str:
         """How the piece is fitted into less memory than planned."""

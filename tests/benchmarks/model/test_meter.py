@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from benchmarks.model.meter import CARDS, Key, Meter, Row, as_text, part_of, sums
 from benchmarks.model.meter_stages import meter_piece
 from seedvr2_core.kernels.norm import norm_silu
+from seedvr2_core.planning import memory
 
 META = torch.device("meta")
 H100 = CARDS["h100"]
@@ -85,12 +86,14 @@ TERABYTES = {
     ("decode", "bias"): 0.02,
     ("encode", "joins"): 0.6,
     ("decode", "joins"): 1.2,
-    ("encode", "copies"): 0.7,
-    ("decode", "copies"): 1.6,
-    ("encode", "convolution"): 1.1,
-    ("decode", "convolution"): 2.4,
+    ("encode", "copies"): 0.16,
+    ("decode", "copies"): 0.13,
+    ("encode", "convolution"): 1.7,
+    ("decode", "convolution"): 3.6,
 }
-"""Most that 100 frames of 1080p may move: a pass more over a level's activations exceeds it."""
+"""Most that 100 frames of 1080p may move: a pass more over a level's activations exceeds it. One
+frame at a time, a convolution reads three for each, which costs it nothing: it calculates longer.
+"""
 
 
 @pytest.mark.slow
@@ -101,15 +104,20 @@ def test_budget_of_the_vae(vae_at_1080p: dict[Key, Row]) -> None:
     # Nor may the parts shrink unseen to nothing: then the meter would have lost them.
     assert all(moved[name] > TERABYTES[name] / 4 for name in TERABYTES)
     stages = sums(vae_at_1080p, lambda key: key[0])
-    assert stages["encode"].seconds + stages["decode"].seconds < 16
-    assert stages["encode"].launches + stages["decode"].launches < 9_000
+    assert stages["encode"].seconds + stages["decode"].seconds < 13.8
+    assert stages["encode"].launches + stages["decode"].launches < 36_000
     assert "decode norm" in as_text(vae_at_1080p, lines=3)
 
 
 @pytest.mark.soak
-def test_each_step_of_the_vae_pays(vae_at_1080p: dict[Key, Row]) -> None:
+def test_each_step_of_the_vae_pays(
+    vae_at_1080p: dict[Key, Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the meter: which is why it is on."""
     now = sums(vae_at_1080p, lambda _: "")[""]
-    for name in ("absorbed_bias", "frame_attention", "split_frames", "inner_padding"):
+    for name in ("absorbed_bias", "frame_attention", "inner_padding"):
         rows = meter_piece("7b", "1080p", H100, only=("encode", "decode"), off=[name])
         assert sums(rows, lambda _: "")[""].seconds > now.seconds, name
+    monkeypatch.setattr(memory, "RINGS", memory.SLICES[0])
+    rows = meter_piece("7b", "1080p", H100, only=("encode", "decode"))
+    assert sums(rows, lambda _: "")[""].seconds > now.seconds, "rings"

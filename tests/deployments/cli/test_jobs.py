@@ -19,7 +19,6 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.objects import StateType
 from typer.testing import CliRunner
 
-from deployments.cli import screen
 from deployments.cli.app import app
 from deployments.gateway import client as gateway_client
 from deployments.gateway.auth import digest
@@ -41,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("on_the_server")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask more often than for people."""
-    monkeypatch.setattr(screen, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(gateway_client, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(gateway_client, "_AGAIN_SECONDS", 0.1)
 
 

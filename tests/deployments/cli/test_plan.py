@@ -6,8 +6,10 @@ import pytest
 
 from deployments.cli.options import request_of
 from deployments.cli.plan import PlanSummary, named_card, planned_summary
-from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from tasks.settings import Settings
+from tasks.sources import obtain_source
+from tests.kits.http.video_server import VideoServer
 
 
 def summary(**changes: object) -> PlanSummary:
@@ -54,15 +56,38 @@ def test_an_engine_of_single_frames_has_no_windows() -> None:
     assert not {"shots", "memory", "note"} & {line.split()[0] for line in text.splitlines()}
 
 
-def test_a_local_file_is_planned_and_an_address_refused(demo_clip: Path, tmp_path: Path) -> None:
+def test_a_local_file_is_planned_and_nothing_of_it_is_kept(demo_clip: Path, tmp_path: Path) -> None:
     settings = Settings(work_dir=tmp_path, allow_local_files=True, allow_cpu_engine=True)
     request = request_of([str(demo_clip)], model="lanczos", resolution="720p")
     found = planned_summary(request, settings)
     assert (found.width, found.height, found.frames, found.engine) == (1280, 720, 75, "lanczos")
     assert not found.eta_is_guess, "a new machine is measured"
     assert [path.name for path in tmp_path.iterdir()] == ["rates"], "and nothing else is kept"
-    with pytest.raises(InvalidRequestError, match="needs a file"):
-        planned_summary(request_of(["https://example.org/a.mp4"]), settings)
+
+
+def test_an_address_is_downloaded_once_for_plan_and_job(
+    tmp_path: Path, videos: VideoServer
+) -> None:
+    settings = Settings(
+        work_dir=tmp_path,
+        allow_cpu_engine=True,
+        fetch_allow=(videos.host,),
+        hour_price=3600.0,
+    )
+    request = request_of(
+        [videos.url("/clip.mp4")], model="lanczos", resolution="720p", max_price=0.5
+    )
+    found = planned_summary(request, settings)
+    assert (found.source, found.frames) == ("clip.mp4", 75)
+    assert found.price == pytest.approx(found.eta_seconds)
+    assert "refused by the limit that you set" in found.notes[-1]
+    kept = obtain_source(request, settings, note=print)
+    assert kept.path.parent == settings.sources_dir
+    assert "if-none-match" in videos.headers_of("/clip.mp4")[-1], "asked, and not sent again"
+    videos.offer("/text.mp4", content=b"no video" * 100)
+    with pytest.raises(InvalidVideoError):
+        planned_summary(request_of([videos.url("/text.mp4")], model="lanczos"), settings)
+    assert [path.name for path in settings.sources_dir.iterdir()] == [kept.sha256]
 
 
 @pytest.mark.slow

@@ -81,6 +81,16 @@ def test_the_plan_is_one_line() -> None:
             {"phase": "wait", "detail": "waiting for cuda:0"},
             "processing, waiting for cuda:0, 41 %, 12 s on local",
         ),
+        (
+            {
+                **{"segment": 2, "segments": 7, "frames_per_second": 3.25, "seconds_left": 12.0},
+                **{"seconds_left_low": 9.0, "seconds_left_high": 65.0, "cost": 0.126},
+            },
+            "processing, encode, segment 2 of 7, 41 %, 12 s, 3.2 frames/s, "
+            "12 s left (9.0 s to 1 min 05 s), cost 0.13 on local",
+        ),
+        ({"status": "pending", "position": 3}, "pending, 3 in front, 41 %, 12 s on local"),
+        ({"status": "pending", "position": 0}, "pending, the next, 41 %, 12 s on local"),
         ({"state": "Cancelling"}, "processing, Cancelling, encode, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Scheduled"}, "pending, 41 %, 12 s on local"),
         ({"status": "pending", "state": "Late"}, "pending, Late, 41 %, 12 s on local"),
@@ -148,9 +158,8 @@ def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Statuses of a job, one for each question."""
-    monkeypatch.setattr(screen, "POLL_SECONDS", 0.0)
+def answers() -> Iterator[dict[str, Any]]:
+    """Statuses of a job, as the gateway tells them."""
     return iter(
         [
             status(status="pending", state="Scheduled", phase=None, progress=0.0),
@@ -164,7 +173,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 def test_watching_in_lines_tells_each_change_once(answers: Iterator[dict[str, Any]]) -> None:
     stderr, text = console(terminal=False)
-    last = watch(lambda: next(answers), stderr)
+    last = watch(answers, stderr)
     assert last["status"] == "completed"
     assert [line.partition(" on ")[0] for line in text.getvalue().splitlines()] == [
         "pending, 0 %, 12 s",
@@ -176,5 +185,5 @@ def test_watching_in_lines_tells_each_change_once(answers: Iterator[dict[str, An
 
 def test_watching_on_a_terminal_ends_with_the_job(answers: Iterator[dict[str, Any]]) -> None:
     stderr, text = console(terminal=True)
-    assert watch(lambda: next(answers), stderr)["status"] == "completed"
+    assert watch(answers, stderr)["status"] == "completed"
     assert "completed" in text.getvalue()

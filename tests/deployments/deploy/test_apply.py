@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from tests.kits.deployed import (
     runs_of,
     set_by_an_operator,
 )
+from tests.kits.processes import free_port
 from tests.kits.server import Alerts, eventually, prefect_server
 
 ROOT = Path(__file__).parents[3]
@@ -47,8 +47,7 @@ def alerts() -> Iterator[Alerts]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, alerts: Alerts) -> dict[str, str]:
     """The environment of a fresh server and of the commands that use it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")},
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),

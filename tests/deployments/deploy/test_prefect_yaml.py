@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
 
 from deployments.deploy import apply
 from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deployments
+from flows.route import route
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
 from tasks.run.routing import deployment_for, names_of
@@ -76,6 +78,14 @@ def test_an_event_may_give_every_parameter_of_the_flow_and_no_other() -> None:
     (template,) = templates
     named = set(re.findall(r'"([a-z0-9_]+)"', template)) - {"in", "string", "number"}
     assert named == set(inspect.signature(upscale.fn).parameters) - {"resolution"}
+
+
+@pytest.mark.parametrize("flow", [upscale, route], ids=lambda flow: flow.name)
+def test_the_form_has_fields_of_text_that_begin_empty_and_show_an_example(flow: Flow) -> None:
+    fields = parameter_schema(flow).model_dump()["properties"]
+    for name in ("video_url", "video_path", "video_base64", "callback_url"):
+        assert (fields[name]["type"], fields[name]["default"]) == ("string", ""), name
+        assert name == "video_base64" or "such as" in fields[name]["description"], name
 
 
 def test_there_is_nothing_to_build_or_pull() -> None:

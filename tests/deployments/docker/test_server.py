@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.kits.processes import ROOT
+from tests.kits.processes import ROOT, free_port
 from tests.kits.server import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -20,8 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server with the settings that compose.yaml gives it, on sqlite; its address."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     changes = {
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),

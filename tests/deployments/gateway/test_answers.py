@@ -36,3 +36,14 @@ def test_a_job_at_work_tells_how_far_it_is_and_what_is_left() -> None:
 def test_a_job_that_has_ended_has_nothing_left(state: State) -> None:
     found = job(state, frames="30", seconds_left="12.3", detail="30 of 400 MB")
     assert (found.seconds_left, found.detail) == (None, None)
+
+
+def test_a_job_has_the_measures_of_its_run_and_rates_end_with_the_work() -> None:
+    told = {"segment": "2", "segments": "7", "frames_per_second": "3.5", "gpu_seconds": "12.5"}
+    told |= {"seconds_left_low": "10.0", "seconds_left_high": "20.0", "seed": "7", "cost": "1.25"}
+    found = job(Running(), seconds_left="15.0", device="cuda:0", **told)
+    assert (found.segment, found.segments, found.frames_per_second) == (2, 7, 3.5)
+    assert (found.seconds_left_low, found.seconds_left_high) == (10.0, 20.0)
+    ended = job(Cancelled(), seconds_left="15.0", device="cuda:0", **told)
+    assert (ended.frames_per_second, ended.seconds_left_low, ended.seconds_left) == (None,) * 3
+    assert (ended.gpu_seconds, ended.cost, ended.seed, ended.device) == (12.5, 1.25, 7, "cuda:0")

@@ -36,7 +36,8 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture(autouse=True)
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A storage of the test's own, and short waits."""
-    monkeypatch.setattr(flows.recover, "SECOND_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(flows.recover, "SWEEP_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(flows.recover, "SWEEP_LOOKS", 2)
     settings = Settings(
         work_dir=tmp_path,
         recover_margin_seconds=0.2,

@@ -42,6 +42,17 @@ def test_who_asks_twice_has_one_appointment_and_a_later_one_does_not_count(
     assert [str(look.idempotency_key)[-1] for look in job.looks()] == ["0", "1", "2"]
 
 
+def test_who_asks_for_a_look_at_once_does_not_wait_for_one_that_comes_soon(
+    client: SyncPrefectClient, job: LostRun
+) -> None:
+    appoint(client, job.run, 50)
+    for _ in range(2):
+        look = appoint(client, job.run, 0)
+        assert look is not None
+        assert eta(look) < 1
+    assert len(job.looks()) == 2
+
+
 def test_nobody_watches_where_no_recover_is_deployed(
     client: SyncPrefectClient, deployed: dict[str, UUID], job: LostRun
 ) -> None:

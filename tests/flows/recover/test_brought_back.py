@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow
 from prefect.states import (
     AwaitingRetry,
     Cancelled,
@@ -20,9 +21,11 @@ from prefect.states import (
 )
 from pydantic import SecretStr
 
-from tasks.recovery import end, output
+from flows.recover import recover
+from tasks.recovery import end, output, watch
+from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK
-from tasks.run.appointments import LABEL_RECOVERIES
+from tasks.run.appointments import LABEL_RECOVERIES, appoint
 from tasks.run.callback import call_back
 from tasks.settings import Settings, use_settings
 from tasks.stitch import stitch
@@ -159,6 +162,81 @@ def test_a_worker_that_is_gone_gets_no_time_to_end_its_process(
     time.sleep(0.3)
     assert recovered(job) == "gone: Running; re-queued, 1"
     assert sum(waited) == pytest.approx(0.1 if gone else 30.0, abs=1.0)
+
+
+def test_a_clock_that_is_ahead_makes_no_worker_gone(
+    settings: Settings, job: LostRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: sum(waited))
+    monkeypatch.setattr(end, "time", clock)
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(minutes=10))
+    monkeypatch.setattr(end, "datetime", ahead)
+    changes = {"recover_silent_seconds": 0.01, "recover_wait_seconds": 30.0}
+    use_settings(settings.model_copy(update=changes))
+    job.client.send_worker_heartbeat("recover-pool", "another", heartbeat_interval_seconds=30)
+    job.client.update_flow_run_labels(job.id, {"prefect.worker.name": "another"})
+    job.beat(alive_every="0.1", stall_limit="7200")
+    time.sleep(0.3)
+    assert recovered(job) == "gone: Running; re-queued, 1"
+    assert sum(waited) == pytest.approx(30.0, abs=1.0)
+
+
+def test_a_worker_that_turns_out_to_be_gone_gets_no_more_time(
+    settings: Settings, job: LostRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine died a moment ago: its worker has not missed enough heartbeats yet."""
+    waited: list[float] = []
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: sum(waited))
+    monkeypatch.setattr(end, "time", clock)
+    monkeypatch.setattr(end, "worker_is_gone", lambda *_: sum(waited) > 8)
+    changes = {"recover_silent_seconds": 0.01, "recover_wait_seconds": 30.0}
+    use_settings(settings.model_copy(update=changes))
+    job.beat(alive_every="0.1", stall_limit="7200")
+    time.sleep(0.3)
+    assert recovered(job) == "gone: Running; re-queued, 1"
+    assert sum(waited) == pytest.approx(9.0, abs=1.0)
+
+
+def test_a_process_that_was_killed_before_its_first_sign_is_brought_back(
+    settings: Settings, job: LostRun
+) -> None:
+    use_settings(settings.model_copy(update={"recover_silent_seconds": 0.01}))
+    assert recovered(job) == "gone: Running; re-queued, 1"
+
+
+@pytest.mark.parametrize(("alive_every", "expected"), [("3.0", 7.3), ("0.5", 1.0)])
+def test_the_way_to_the_run_counts_as_watching_it_but_not_all_of_it(
+    settings: Settings,
+    job: LostRun,
+    monkeypatch: pytest.MonkeyPatch,
+    alive_every: str,
+    expected: float,
+) -> None:
+    """Nothing came while the run of `recover` was taken by its worker and started."""
+    changes = {"recover_silent_seconds": 0.01, "recover_wait_seconds": 30.0}
+    use_settings(settings.model_copy(update=changes))
+    watched: list[float] = []
+
+    def seen(report: RunReport, seconds: float) -> RunReport:
+        watched.append(seconds)
+        return report.model_copy(update={"verdict": "alive"})
+
+    monkeypatch.setattr(watch, "_watch", seen)
+    job.beat(alive_every=alive_every)
+    look = appoint(job.client, job.run, 0)
+    assert look is not None
+    time.sleep(1.5)
+    as_a_worker_does(job.client, look)
+    assert watched == [pytest.approx(expected, abs=0.8)]
+    if alive_every == "0.5":
+        assert watched == [pytest.approx(1.0)], "two thirds of it, however long the way was"
+
+
+def as_a_worker_does(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Run a run of `recover` that was scheduled."""
+    client.set_flow_run_state(run.id, Pending(), force=True)
+    run_flow(recover, flow_run=client.read_flow_run(run.id))
 
 
 def test_a_run_that_its_worker_never_started_is_re_queued(impatient: None, job: LostRun) -> None:

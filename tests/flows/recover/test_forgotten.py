@@ -59,7 +59,7 @@ def test_runs_that_are_well_or_not_quiet_for_long_or_for_too_long_are_not_found(
 def test_running_jobs_are_judged_by_the_newest_record_of_each(
     client: SyncPrefectClient, deployed: dict[str, UUID], settings: Settings
 ) -> None:
-    # Long enough for the two looks of a sweep on a busy machine.
+    # Long enough for the looks of a sweep on a busy machine.
     use_settings(settings.model_copy(update={"recover_silent_seconds": 6.0}))
     gone, alive, old = (LostRun(client, deployed["upscale"]) for _ in range(3))
     gone.beat(alive_every="10.0")

@@ -1,52 +1,38 @@
-"""A Docker engine of the tests' own, and the project's image built in it without a registry.
+"""A Docker engine of the tests' own.
 
 Debian's `docker.io` runs as root: the engine has its own folders and socket, and ends with the
-test. There is no registry to take the base image from, so `debootstrap` makes one with Debian's
-Python, and it is handed to our Dockerfile as the build argument that names the base. Packages come
-the way this machine gets them: pip downloads what the locks name, and a server on loopback shows
-the files to the build. Base and packages are kept in the temporary folder for the next time.
+test. No GPU is here. With `gpus=True` the engine takes requests for one as it does beside NVIDIA's
+container toolkit: it looks for the toolkit's hook when it starts, and finds one of ours that does
+nothing. All of the engine's own handling of such a request is then real.
 """
 
 import contextlib
-import hashlib
-import http.server
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import docker
 import pytest
-from packaging.markers import Marker
 
 from tests.kits.processes import ROOT
 from tests.kits.server import eventually
 
-BASE = "seedvr2-test-base:latest"
-LOCKS = ("base", "cpu")
-PACKAGES_PORT = 47311
-"""Always the same: the address is part of the base image, and with it of Docker's build cache."""
-SECRET_FILES = ("deployments/.env", "deployments/site.env")
-"""What an operator has beside compose.yaml; it is in the context of the tests' build."""
-_CACHE = Path(tempfile.gettempdir()) / f"seedvr2-test-image-{os.getuid()}"
-_DEBIAN = "bookworm"
-_BUILD_SECONDS = 1800
+KEPT = "SEEDVR2_TEST_DOCKER_DATA"
+"""Environment variable: a folder where images stay from one run of the tests to the next."""
+NVIDIA_HOOK = "nvidia-container-runtime-hook"
 
 
 class Engine:
     """A running Docker engine."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.environment = {**os.environ, "DOCKER_HOST": address}
-        self.client = docker.DockerClient(base_url=address, timeout=120)
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.address = f"unix://{socket}"
+        self.environment = {**os.environ, "DOCKER_HOST": self.address}
+        self.client = docker.DockerClient(base_url=self.address, timeout=120)
 
     def docker(
         self, *words: str | Path, check: bool = True, cwd: Path = ROOT, timeout: float = 300
@@ -68,39 +54,63 @@ class Engine:
         return self.docker("run", "--rm", *options, image, *command).stdout.strip()
 
 
-def _needs(*programs: str) -> None:
+def needs(*programs: str) -> None:
+    """Skip the test where one of these programs is not installed, or where we are not root."""
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} is not installed (Debian: docker.io, debootstrap)")
+        of_debian = "docker.io, docker-compose, debootstrap"
+        pytest.skip(f"{', '.join(missing)} is not installed (Debian: {of_debian})")
     if os.geteuid() != 0:
         pytest.skip("Docker's engine needs root")
 
 
 @contextlib.contextmanager
-def engine(folder: Path) -> Iterator[Engine]:
-    """Run an engine while the block runs. SEEDVR2_TEST_DOCKER_HOST names one to use instead."""
-    if given := os.environ.get("SEEDVR2_TEST_DOCKER_HOST"):
-        yield Engine(given)
-        return
-    _needs("dockerd", "docker")
-    socket = folder / "docker.sock"
-    places = ("--data-root", folder / "data", "--exec-root", folder / "exec")
-    log = folder / "dockerd.log"
+def engine(folder: Path, data: Path, *, gpus: bool = False) -> Iterator[Engine]:
+    """Run an engine while the block runs.
+
+    Args:
+        folder: new; for its socket and log.
+        data: images and volumes; may be those of an engine that has ended.
+        gpus: whether it takes requests for a GPU.
+    """
+    needs("dockerd", "docker")
+    socket, log = folder / "docker.sock", folder / "dockerd.log"
+    places = ("--data-root", data, "--exec-root", folder / "exec", "--pidfile", folder / "pid")
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["dockerd", *places, "--pidfile", folder / "pid", "--host", f"unix://{socket}"],
+            ["dockerd", *places, "--host", f"unix://{socket}"],
+            env=_with_hook(folder / "bin") if gpus else os.environ,
             stdout=out,
             stderr=out,
             start_new_session=True,
         )
     try:
         _wait_for(process, f"unix://{socket}", log)
-        found = Engine(f"unix://{socket}")
-        yield found
-        found.client.close()
+        found = Engine(socket)
+        try:
+            yield found
+        finally:
+            _remove_containers(found)
+            found.client.close()
     finally:
         process.send_signal(signal.SIGTERM)  # it ends its containers and unmounts what it mounted
         process.wait(120)
+
+
+def _with_hook(folder: Path) -> dict[str, str]:
+    """The environment of an engine that finds the toolkit's hook."""
+    folder.mkdir()
+    hook = folder / NVIDIA_HOOK
+    hook.write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    hook.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _remove_containers(engine: Engine) -> None:
+    """Leave nothing that a later engine on the same data would start again."""
+    for container in engine.client.containers.list(all=True, ignore_removed=True):
+        with contextlib.suppress(docker.errors.NotFound, docker.errors.APIError):
+            container.remove(force=True, v=True)
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
@@ -116,132 +126,3 @@ def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path) -> No
         return False
 
     eventually(answers, "the engine's start", seconds=60)
-
-
-def build_image(engine: Engine, folder: Path, tag: str) -> None:
-    """Build the project's image from this checkout's files and the Dockerfile as it is.
-
-    Args:
-        engine: to build in.
-        folder: for the build's context.
-        tag: the image's name.
-    """
-    version = _import_base(engine)
-    context = folder / "context"
-    _copy_checkout(context)
-    with _packages(_wheels(version)):
-        done = engine.docker(
-            *("build", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}"),
-            *("--build-arg", "TORCH=cpu", "--file", context / "deployments/docker/Dockerfile"),
-            *("--tag", tag, context),
-            check=False,
-            timeout=_BUILD_SECONDS,
-        )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def _copy_checkout(context: Path) -> None:
-    """Copy what git would commit, and what must stay out of the image."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, names.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, context / name)
-    for name in SECRET_FILES:
-        (context / name).write_text("POSTGRES_PASSWORD=a-secret-of-the-operator\n")
-
-
-def _import_base(engine: Engine) -> str:
-    """Make sure the base image is there; returns its Python's version."""
-    _CACHE.mkdir(exist_ok=True)
-    archive = _CACHE / f"{_DEBIAN}.tar"
-    if not archive.exists():
-        _needs("debootstrap")
-        _bootstrap(archive)
-    settings = f"ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=http://127.0.0.1:{PACKAGES_PORT}/"
-    if BASE not in {tag for image in engine.client.images.list() for tag in image.tags}:
-        engine.docker("import", "--change", settings, archive, BASE)
-    told = engine.run(BASE, "python", "-c", "import platform; print(platform.python_version())")
-    assert re.fullmatch(r"3\.\d+\.\d+", told)
-    return told
-
-
-def _bootstrap(archive: Path) -> None:
-    """Make Debian with its Python, as an archive of its root."""
-    with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
-        root = Path(folder) / "root"
-        packages = "python3,python3-venv,ca-certificates"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={packages}", _DEBIAN, root],
-            check=True,
-            capture_output=True,
-            timeout=_BUILD_SECONDS,
-        )
-        (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-        for settings in Path("/etc/apt/apt.conf.d").iterdir():
-            shutil.copy(settings, root / "etc/apt/apt.conf.d")
-        part = archive.with_suffix(".part")
-        subprocess.run(["tar", "-C", root, "-cf", part, "."], check=True)
-        part.replace(archive)
-
-
-def _wheels(version: str) -> Path:
-    """Download what the locks name for a Python, the way this machine's pip is set up."""
-    texts = [(ROOT / "requirements" / f"{name}.lock").read_text() for name in LOCKS]
-    digest = hashlib.sha256("".join([version, *texts]).encode()).hexdigest()[:16]
-    folder = _CACHE / f"wheels-{digest}"
-    if folder.exists():
-        return folder
-    with tempfile.TemporaryDirectory(dir=_CACHE) as scratch:
-        part = Path(scratch) / "wheels"
-        for name, text in zip(LOCKS, texts, strict=True):
-            lock = Path(scratch) / f"{name}.txt"
-            lock.write_text(_for_python(text, version))
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-                    *("--require-hashes", "--only-binary", ":all:", "--dest", part),
-                    *("--python-version", version, "--requirement", lock),
-                ],
-                capture_output=True,
-                text=True,
-                timeout=_BUILD_SECONDS,
-            )
-            if done.returncode:
-                pytest.skip(f"pip cannot get what {name}.lock names: {done.stderr[-300:]}")
-        part.replace(folder)
-    return folder
-
-
-def _for_python(lock: str, version: str) -> str:
-    """A lock's entries for one Python on Linux: pip would judge the markers by its own."""
-    target = {"python_full_version": version, "python_version": version.rpartition(".")[0]}
-    entries = []
-    for entry in re.split(r"^(?=[a-z])", lock, flags=re.MULTILINE)[1:]:
-        head, line, rest = entry.partition(" \\\n")
-        requirement, _, marker = head.partition(" ; ")
-        if not marker or Marker(marker).evaluate(target):
-            entries.append(requirement + line + rest)
-    return "".join(entries)
-
-
-@contextlib.contextmanager
-def _packages(folder: Path) -> Iterator[None]:
-    """Show the files of a folder on loopback."""
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", PACKAGES_PORT), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files and logs nothing."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter
 
 
@@ -23,7 +23,16 @@ class LiveBytes(TorchDispatchMode):
         """
         super().__init__()
         self.live = self.peak = 0
+        self._outside: list[torch.Tensor] = []
         self._seen = {tensor.untyped_storage()._cdata for tensor in beside}
+
+    def outside(self, x: torch.Tensor) -> torch.Tensor:
+        """An empty tensor like x that is not counted: it stands for host memory."""
+        with _disable_current_modes():
+            made = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        self._outside.append(made)
+        self._seen.add(made.untyped_storage()._cdata)
+        return made
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

@@ -82,6 +82,9 @@ class Newcomer:
         self._mark = f"newcomer-{os.getpid()}-{id(self)}"
         own = Path(sys.executable).parent
         to_packages = {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k}
+        for theirs in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"):
+            if theirs.is_file():  # where this machine's packages come from: the new home has none
+                to_packages.setdefault("PIP_CONFIG_FILE", str(theirs))
         path = [p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != own]
         self.environment = {
             "HOME": str(home),

@@ -12,12 +12,11 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from seedvr2_core.child import protocol
+from seedvr2_core.child import progress, protocol
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import (
     EVENTS,
     REQUESTS,
-    Emitter,
     Event,
     Heartbeat,
     Idle,
@@ -59,6 +58,7 @@ def made_up(kind: Any, rng: random.Random) -> Any:
     some = {
         str: lambda: rng.choice((*TEXTS, "".join(rng.choices(string.printable, k=20)))),
         Path: lambda: Path("/x") / rng.choice([text for text in TEXTS if text]),
+        bool: lambda: rng.random() < 0.5,
         int: lambda: rng.randrange(-5, 2**40),
         float: lambda: rng.choice((rng.uniform(-1e9, 1e9), float(rng.randrange(100)))),
         type(None): lambda: None,
@@ -155,9 +155,9 @@ def test_a_request_knows_its_answer(kind: Any) -> None:
 
 def test_heartbeats_are_thinned_and_other_events_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     stream = io.StringIO()
-    emitter = Emitter(stream)
+    emitter = progress.Emitter(stream)
     events: list[Event] = []
     for step in range(1, 11):
         for phase in ("decode", "encode"):

@@ -12,6 +12,7 @@ from seedvr2_core.child.shares import Work
 from seedvr2_core.files.durable import write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.job.sharing import Sharing, read_sharing
 from seedvr2_core.planning.plan import Plan
 from tests.kits.pipeline import (
@@ -48,7 +49,7 @@ def share_out(job_dir: Path, clip: Path, plan: Plan, *, run_id: str = RUN) -> No
     """Say that others may help, as the run at work does."""
     job_dir.mkdir(exist_ok=True)
     if not (job_dir / "plan.json").exists():
-        write_record(job_dir / "plan.json", plan)
+        write_plan(job_dir / "plan.json", plan)
     sharing = Sharing(
         run_id=run_id, workers=2, device="cpu", source=clip, source_name=clip.name, source_bytes=1
     )

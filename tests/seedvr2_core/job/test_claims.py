@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims, begins_shot, nobody_else, share_of
-from seedvr2_core.planning import Piece, Plan, Segment, Shot
+from seedvr2_core.planning import Piece, Segment, Shot
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from tests.kits.processes import ROOT
 from tests.kits.restorer import make_plan
 
@@ -71,7 +73,7 @@ def test_the_whole_job_is_had_when_nobody_is_at_work(job_dir: JobDir) -> None:
         assert not late.take(0)
 
 
-def divided(*lengths: int, per_frame: bool = False) -> Plan:
+def divided(*lengths: int, per_frame: bool = False) -> PlanOutline:
     """A plan of shots with so many segments each."""
     plan = make_plan(*(10 * n for n in lengths))
     segments: list[Segment] = []
@@ -83,12 +85,11 @@ def divided(*lengths: int, per_frame: bool = False) -> Plan:
             segments.append(
                 Segment(index=len(segments), start=start, stop=start + 10, pieces=(piece,))
             )
-    from dataclasses import replace
+    memory = None if per_frame else plan.memory
+    return outline_of(replace(plan, segments=tuple(segments), memory=memory))
 
-    return replace(plan, segments=tuple(segments), memory=None if per_frame else plan.memory)
 
-
-def shares(plan: Plan, workers: int) -> list[int]:
+def shares(plan: PlanOutline, workers: int) -> list[int]:
     """Sizes of the shares in which a job is taken."""
     free, sizes = list(range(len(plan.segments))), []
     while free:

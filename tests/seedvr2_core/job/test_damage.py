@@ -9,8 +9,8 @@ import pytest
 
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.job.sidecar import Making, commit_segment, read_segment
-from seedvr2_core.planning import Plan
 from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from tests.kits.factories import make_info, make_options
 
 VICTIM = 1
@@ -31,12 +31,13 @@ ODD_VALUES: tuple[Any, ...] = (
 
 
 @pytest.fixture
-def plan() -> Plan:
-    return build_plan(make_info(pts=tuple(range(75))), "a", make_options(segment_seconds=1))
+def plan() -> PlanOutline:
+    info, options = make_info(pts=tuple(range(75))), make_options(segment_seconds=1)
+    return outline_of(build_plan(info, "a", options))
 
 
 @pytest.fixture
-def job_dir(tmp_path: Path, plan: Plan) -> JobDir:
+def job_dir(tmp_path: Path, plan: PlanOutline) -> JobDir:
     """A job with every segment committed."""
     job_dir = JobDir(tmp_path)
     job_dir.segments_path.mkdir()
@@ -61,7 +62,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return content[:at] + bytes([content[at] ^ (1 << int(rng.integers(8)))]) + content[at + 1 :]
 
 
-def test_any_damage_to_packets_is_found(job_dir: JobDir, plan: Plan) -> None:
+def test_any_damage_to_packets_is_found(job_dir: JobDir, plan: PlanOutline) -> None:
     path, rng = job_dir.video_path(VICTIM), np.random.default_rng(1)
     whole = path.read_bytes()
     for _ in range(200):
@@ -72,7 +73,9 @@ def test_any_damage_to_packets_is_found(job_dir: JobDir, plan: Plan) -> None:
     assert pending_segments(job_dir, plan) == []
 
 
-def test_any_damage_to_a_sidecar_costs_its_segment_at_most(job_dir: JobDir, plan: Plan) -> None:
+def test_any_damage_to_a_sidecar_costs_its_segment_at_most(
+    job_dir: JobDir, plan: PlanOutline
+) -> None:
     path, rng = job_dir.sidecar_path(VICTIM), np.random.default_rng(2)
     whole = path.read_bytes()
     for _ in range(300):
@@ -80,7 +83,9 @@ def test_any_damage_to_a_sidecar_costs_its_segment_at_most(job_dir: JobDir, plan
         assert pending_segments(job_dir, plan) in ([], [VICTIM])
 
 
-def test_odd_values_in_a_sidecar_cost_its_segment_at_most(job_dir: JobDir, plan: Plan) -> None:
+def test_odd_values_in_a_sidecar_cost_its_segment_at_most(
+    job_dir: JobDir, plan: PlanOutline
+) -> None:
     """What is compared must be equal; what is only told may be anything of its kind."""
     path = job_dir.sidecar_path(VICTIM)
     record = json.loads(path.read_text())
@@ -96,7 +101,7 @@ def test_odd_values_in_a_sidecar_cost_its_segment_at_most(job_dir: JobDir, plan:
         assert pending_segments(job_dir, plan) == [VICTIM]
 
 
-def test_swapped_segments_are_both_found(job_dir: JobDir, plan: Plan) -> None:
+def test_swapped_segments_are_both_found(job_dir: JobDir, plan: PlanOutline) -> None:
     """Each sidecar beside the other's packets."""
     first, second = job_dir.sidecar_path(0).read_bytes(), job_dir.sidecar_path(2).read_bytes()
     job_dir.sidecar_path(0).write_bytes(second)
@@ -104,7 +109,7 @@ def test_swapped_segments_are_both_found(job_dir: JobDir, plan: Plan) -> None:
     assert pending_segments(job_dir, plan) == [0, 2]
 
 
-def test_a_segment_is_read_as_it_was_committed(job_dir: JobDir, plan: Plan) -> None:
+def test_a_segment_is_read_as_it_was_committed(job_dir: JobDir, plan: PlanOutline) -> None:
     for segment in plan.segments:
         sidecar = read_segment(job_dir, plan, segment)
         assert sidecar is not None

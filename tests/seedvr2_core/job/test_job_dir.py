@@ -10,7 +10,9 @@ from seedvr2_core.job import JobDir
 
 NAMES = {
     "plan_path": "plan.json",
+    "outline_path": "plan.outline.json",
     "fresh_plan_path": "plan.fresh.json",
+    "fresh_outline_path": "plan.fresh.outline.json",
     "plan_lock_path": "plan.lock",
     "lock_path": "job.lock",
     "child_lock_path": "child.lock",
@@ -22,6 +24,7 @@ NAMES = {
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
+    "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
 }

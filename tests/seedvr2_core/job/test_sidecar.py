@@ -1,6 +1,7 @@
 """A segment exists once its sidecar does, and only as long as it tells the truth."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,22 +9,25 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.files.durable import read_record, write_record
+from seedvr2_core.files.durable import canonical_json, read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job import sidecar as segments
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from tests.kits.factories import make_info, make_options
+from tests.kits.restorer import MEMORY
 
 
 @pytest.fixture
-def plan() -> Plan:
+def plan() -> PlanOutline:
     info = make_info(pts=tuple(range(100)))
-    return build_plan(info, "digest", make_options(segment_seconds=1))
+    return outline_of(build_plan(info, "digest", make_options(segment_seconds=1)))
 
 
 @pytest.fixture
-def job_dir(tmp_path: Path, plan: Plan) -> JobDir:
+def job_dir(tmp_path: Path, plan: PlanOutline) -> JobDir:
     """A job with every segment committed."""
     job_dir = JobDir(tmp_path)
     job_dir.segments_path.mkdir()
@@ -34,13 +38,15 @@ def job_dir(tmp_path: Path, plan: Plan) -> JobDir:
     return job_dir
 
 
-def test_plan_round_trips_through_json(tmp_path: Path, plan: Plan) -> None:
-    write_record(tmp_path / "plan.json", plan)
+def test_plan_round_trips_through_json(tmp_path: Path) -> None:
+    plan = build_plan(make_info(), "digest", make_options())
+    outline = write_plan(tmp_path / "plan.json", plan)
     assert read_record(tmp_path / "plan.json", Plan) == plan
+    assert read_record(tmp_path / "plan.outline.json", PlanOutline) == outline
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_committed_segments_are_not_pending(job_dir: JobDir, plan: Plan) -> None:
+def test_committed_segments_are_not_pending(job_dir: JobDir, plan: PlanOutline) -> None:
     assert segments.pending_segments(job_dir, plan) == []
     assert not list(job_dir.path.rglob("*.part"))
 
@@ -106,13 +112,13 @@ def _lie(field: str, value: object) -> Callable[[JobDir], None]:
     ],
 )
 def test_a_harmed_segment_is_redone_and_only_that_one(
-    job_dir: JobDir, plan: Plan, harm: Callable[[JobDir], None]
+    job_dir: JobDir, plan: PlanOutline, harm: Callable[[JobDir], None]
 ) -> None:
     harm(job_dir)
     assert segments.pending_segments(job_dir, plan) == [2]
 
 
-def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: Plan) -> None:
+def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: PlanOutline) -> None:
     """Planned afresh with other threads: last bits may differ, so nothing is mixed."""
     other = dataclasses.replace(plan, torch_threads=plan.torch_threads + 1)
     assert other.job_key == plan.job_key
@@ -121,7 +127,20 @@ def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: Plan) 
     assert segments.pending_segments(job_dir, elsewhere) == []
 
 
-def test_what_was_made_differently_is_told(job_dir: JobDir, plan: Plan) -> None:
+def test_segments_of_a_plan_of_the_version_before_are_kept(plan: PlanOutline) -> None:
+    """Its memory plan knows nothing of rings."""
+    planned = dataclasses.replace(plan, memory=MEMORY)
+    memory = dataclasses.asdict(MEMORY) | {"peaks": ()}
+    for later in ("encoder_rings", "decoder_rings", "stream_caches"):
+        del memory[later]
+    text = canonical_json({"memory": memory, "threads": plan.torch_threads})
+    assert segments.plan_digest(planned) == hashlib.sha256(text.encode()).hexdigest()
+    ringed = dataclasses.replace(MEMORY, decoder_rings=True)
+    other = dataclasses.replace(plan, memory=ringed)
+    assert segments.plan_digest(other) != segments.plan_digest(planned)
+
+
+def test_what_was_made_differently_is_told(job_dir: JobDir, plan: PlanOutline) -> None:
     assert segments.deviations(job_dir, plan) == []
     _lie("device", "NVIDIA H100")(job_dir)
     _lie("rung", "windows of 3+3 latents")(job_dir)
@@ -130,7 +149,7 @@ def test_what_was_made_differently_is_told(job_dir: JobDir, plan: Plan) -> None:
     assert rung == "segment 2 was fitted into less memory: windows of 3+3 latents"
 
 
-def test_leftovers_are_removed(job_dir: JobDir, plan: Plan) -> None:
+def test_leftovers_are_removed(job_dir: JobDir, plan: PlanOutline) -> None:
     job_dir.video_part_path(3).write_bytes(b"half")
     job_dir.output_part_path.write_bytes(b"half")
     job_dir.video_part_path(2).write_bytes(b"of another process")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
 from seedvr2_core.kernels.switches import switched
+from seedvr2_core.vae import causal_conv
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from tests.kits.gpu.interpreter import interpreted
 
@@ -34,16 +35,16 @@ def video() -> Tensor:
     return torch.rand(1, 3, 4 * LATENTS - 3, 24, 32, generator=generator) * 2 - 1
 
 
-def _decode(vae: VideoVAE, latents: Tensor, *, sliced: bool) -> Tensor:
-    state, parts = None, []
+def _decode(vae: VideoVAE, latents: Tensor, *, sliced: bool, rings: bool = False) -> Tensor:
+    state, parts = vae.start_decoder(rings=rings), []
     for part in latents.split([2, 1, 2, 1], dim=1) if sliced else [latents]:
         out, state = vae.decode_latents(part, state, max_frames=BOUNDS if sliced else None)
         parts.append(out)
     return torch.cat(parts, dim=2)
 
 
-def _encode(vae: VideoVAE, video: Tensor, *, sliced: bool) -> Tensor:
-    state, parts = None, []
+def _encode(vae: VideoVAE, video: Tensor, *, sliced: bool, rings: bool = False) -> Tensor:
+    state, parts = vae.start_encoder(rings=rings), []
     for part in video.split([5, 8, 8], dim=2) if sliced else [video]:
         bounds = BOUNDS[::-1] if sliced else None
         out, state = vae.encode_latents(part, state, max_frames=bounds)
@@ -56,17 +57,24 @@ def _error(got: Tensor, exact: Tensor) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rings", [False, True], ids=["moved", "in_rings"])
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_is_no_worse_than_the_plain_way(
-    dtype: torch.dtype, latents: Tensor, video: Tensor
+    dtype: torch.dtype,
+    latents: Tensor,
+    video: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    rings: bool,
 ) -> None:
+    monkeypatch.setattr(causal_conv, "RING_PIXELS", 1)
     exact, plain = _vae(torch.float32, fold=False), _vae(dtype, fold=False)
     fast = _vae(dtype)
     for run, given in ((_decode, latents), (_encode, video)):
         wanted = run(exact, given, sliced=False)
         by_plain = _error(run(plain, given, sliced=False), wanted)
         with switched(on_cpu=True):
-            by_fast = _error(run(fast, given, sliced=True), wanted)
+            by_fast = _error(run(fast, given, sliced=True, rings=rings), wanted)
         assert by_fast <= NO_WORSE * by_plain
         assert by_plain > 0
 
@@ -109,6 +117,7 @@ def test_kernels_in_the_whole_vae(latents: Tensor, video: Tensor) -> None:
         {"fused_norm": False},
         {"absorbed_bias": False},
         {"frame_attention": "chunks"},
+        {"direct_output": False},
         {"inner_padding": False},
         {"fold_border": False},
         {"padded_channels": False},

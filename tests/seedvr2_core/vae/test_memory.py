@@ -10,9 +10,10 @@ import torch
 
 from seedvr2_core.config import VAE_PRODUCTION, VAE_TINY, VAEConfig
 from seedvr2_core.kernels import norm
-from seedvr2_core.planning.memory import SLICES, level_frames
-from seedvr2_core.vae import attention, budget, conv, fold, memory
+from seedvr2_core.planning.peaks import RINGS, SLICES, Slices, level_frames, ring_level_frames
+from seedvr2_core.vae import attention, budget, conv, fold, memory, ring, store
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
+from seedvr2_core.vae.store import CacheStore
 from tests.kits.gpu.live_bytes import LiveBytes
 
 pytestmark = pytest.mark.slow
@@ -34,38 +35,77 @@ def weights_of(vae: VideoVAE) -> list[torch.Tensor]:
     return [t for t in (*vae.parameters(), *vae.buffers()) if t.is_meta]
 
 
-def run_encoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
+def bounds_of(config: VAEConfig, size: tuple[int, int], rung: Slices) -> tuple[int, ...]:
+    if rung.rings:
+        return ring_level_frames(config, size)
+    return level_frames(config, rung.frames)
+
+
+def run_encoder(
+    vae: VideoVAE, size: tuple[int, int], rung: Slices, *, streamed: bool = False
+) -> int:
     """Peak live bytes of a shot's first two slices."""
-    bounds, device, state = level_frames(vae.config, top), vae.encoder.conv_in.weight.device, None
+    bounds, device = bounds_of(vae.config, size, rung), vae.encoder.conv_in.weight.device
+    state = vae.start_encoder(rings=rung.rings)
     with torch.inference_mode(), LiveBytes(beside=weights_of(vae)) as seen:
-        for frames in (5, 4 * latents):
+        if streamed:
+            state.use_store(CacheStore(device, host_like=seen.outside))
+        for frames in (5, 4 * rung.latents):
             video = torch.zeros((1, 3, frames, *size), dtype=vae.dtype, device=device)
             video = video.contiguous(memory_format=conv.LAYOUT)
             _, state = vae.encode_latents(video, state, max_frames=bounds)
     return seen.peak
 
 
-def run_decoder(vae: VideoVAE, size: tuple[int, int], latents: int, top: int) -> int:
-    bounds, state = level_frames(vae.config, top)[::-1], None
+def run_decoder(
+    vae: VideoVAE, size: tuple[int, int], rung: Slices, *, streamed: bool = False
+) -> int:
+    bounds, state = bounds_of(vae.config, size, rung)[::-1], vae.start_decoder(rings=rung.rings)
     grid = (size[0] // 8, size[1] // 8, vae.config.latent_channels)
     with torch.inference_mode(), LiveBytes(beside=weights_of(vae)) as seen:
-        for count in (2, latents):
+        if streamed:
+            device = vae.encoder.conv_in.weight.device
+            state.use_store(CacheStore(device, host_like=seen.outside))
+        for count in (2, rung.latents):
             z = torch.zeros((1, count, *grid), device=vae.encoder.conv_in.weight.device)
             _, state = vae.decode_latents(z, state, max_frames=bounds)
     return seen.peak
 
 
 def predicted(
-    config: VAEConfig, size: tuple[int, int], itemsize: int, rung: tuple[int, int], *, on_cpu: bool
+    config: VAEConfig,
+    size: tuple[int, int],
+    itemsize: int,
+    rung: Slices,
+    *,
+    on_cpu: bool,
+    streamed: bool = False,
 ) -> tuple[int, int]:
     """Of encoder and decoder, caches included."""
     work = memory.WorkingSet(
-        config=config, height=size[0], width=size[1], itemsize=itemsize, on_cpu=on_cpu
+        config=config,
+        height=size[0],
+        width=size[1],
+        itemsize=itemsize,
+        on_cpu=on_cpu,
+        rings=rung.rings,
+        streamed=streamed,
     )
-    bounds = level_frames(config, rung[1])
+    bounds = bounds_of(config, size, rung)
     encoder = budget.encoder_cache_bytes(config, *size, itemsize)
     decoder = budget.decoder_cache_bytes(config, *size, itemsize, folded=True)
-    return encoder + work.encoder(rung[0], bounds), decoder + work.decoder(rung[0], bounds[::-1])
+    if rung.rings:
+        encoder = memory.ring_bytes(budget.encoder_convs(config), *size, itemsize)
+        decoder = memory.ring_bytes(budget.decoder_convs(config), *size, itemsize)
+    if streamed:
+        encoder, decoder = (
+            memory.streaming_bytes(specs, *size, itemsize)
+            for specs in (budget.encoder_convs(config), budget.decoder_convs(config))
+        )
+    return (
+        encoder + work.encoder(rung.latents, bounds),
+        decoder + work.decoder(rung.latents, bounds[::-1]),
+    )
 
 
 @pytest.fixture
@@ -84,41 +124,61 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=conv.LAYOUT)
 
     monkeypatch.setattr(conv, "_convolve", convolve)
-    monkeypatch.setattr(attention, "_attend", lambda q, k, v: torch.empty_like(q))
+    for module in (conv, ring):
+        monkeypatch.setattr(module, "convolve_into", lambda *args, **how: None)
+    monkeypatch.setattr(attention, "_attend", lambda q, k, v, way: torch.empty_like(q))
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("size", [(720, 1280), (1088, 1920), (2160, 3840)], ids=str)
+def test_working_set_with_rings(size: tuple[int, int]) -> None:
+    vae = meta_vae(VAE_PRODUCTION, torch.float16)
+    encoder, decoder = predicted(VAE_PRODUCTION, size, 2, RINGS, on_cpu=False)
+    assert LOW <= encoder / run_encoder(vae, size, RINGS) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, size, RINGS) <= HIGH
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("rung", [SLICES[0], SLICES[1], SLICES[-1]], ids=str)
-def test_working_set_on_a_gpu(rung: tuple[int, int]) -> None:
+def test_working_set_with_caches_in_host_memory(rung: Slices) -> None:
+    vae, size = meta_vae(VAE_PRODUCTION, torch.float16), (1088, 1920)
+    encoder, decoder = predicted(VAE_PRODUCTION, size, 2, rung, on_cpu=False, streamed=True)
+    assert LOW <= encoder / run_encoder(vae, size, rung, streamed=True) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, size, rung, streamed=True) <= HIGH
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("rung", [SLICES[0], SLICES[1], SLICES[-1]], ids=str)
+def test_working_set_on_a_gpu(rung: Slices) -> None:
     vae = meta_vae(VAE_PRODUCTION, torch.float16)
     encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
-    assert LOW <= encoder / run_encoder(vae, SIZE, *rung) <= HIGH
-    assert LOW <= decoder / run_decoder(vae, SIZE, *rung) <= HIGH
+    assert LOW <= encoder / run_encoder(vae, SIZE, rung) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, SIZE, rung) <= HIGH
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_working_set_where_kernels_take_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     # A frame of the widest conv and the two before it are a little too much for one call.
-    rung, largest = (2, 4), 3 * 256 * SIZE[0] * SIZE[1]
+    rung, largest = Slices(2, 4), 3 * 256 * SIZE[0] * SIZE[1]
     monkeypatch.setattr(conv, "MAX_ELEMENTS", largest)
     whole = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
     monkeypatch.setattr(memory, "CONV_ELEMENTS", largest)
     vae = meta_vae(VAE_PRODUCTION, torch.float16)
     encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
     assert decoder > whole[1]
-    assert LOW <= encoder / run_encoder(vae, SIZE, *rung) <= HIGH
-    assert LOW <= decoder / run_decoder(vae, SIZE, *rung) <= HIGH
+    assert LOW <= encoder / run_encoder(vae, SIZE, rung) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, SIZE, rung) <= HIGH
 
 
-@pytest.mark.parametrize("rung", [(2, 2), SLICES[-1]], ids=str)
+@pytest.mark.parametrize("rung", [Slices(2, 2), SLICES[-1]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_working_set_on_the_cpu(rung: tuple[int, int], dtype: torch.dtype) -> None:
+def test_working_set_on_the_cpu(rung: Slices, dtype: torch.dtype) -> None:
     size = (64, 96)
     vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype)
     encoder, decoder = predicted(VAE_TINY, size, dtype.itemsize, rung, on_cpu=True)
     # Beside so small a picture copies of weights count, which are left out.
-    assert 0.8 <= encoder / run_encoder(vae, size, *rung) <= HIGH
-    assert 0.8 <= decoder / run_decoder(vae, size, *rung) <= HIGH
+    assert 0.8 <= encoder / run_encoder(vae, size, rung) <= HIGH
+    assert 0.8 <= decoder / run_decoder(vae, size, rung) <= HIGH
 
 
 @pytest.mark.parametrize("config", [VAE_PRODUCTION, VAE_TINY], ids=["production", "tiny"])
@@ -136,8 +196,12 @@ def test_cache_tensors_are_those_of_the_states() -> None:
         _, encoder = vae.encode_latents(torch.zeros(1, 3, 8, 32, 48), encoder)
         _, decoder = vae.decode_latents(torch.zeros(1, 2, 4, 6, 16))
         _, decoder = vae.decode_latents(torch.zeros(1, 2, 4, 6, 16), decoder)
-    held = [t.nbytes for state in (encoder, decoder) for _, t in state.named_tensors()]
-    assert sorted(held) == sorted(memory.cache_tensor_bytes(VAE_TINY, 32, 48, 4))
+    for state, specs in (
+        (encoder, budget.encoder_convs(VAE_TINY)),
+        (decoder, budget.decoder_convs(VAE_TINY)),
+    ):
+        held = [tensor.nbytes for _, tensor in state.named_tensors()]
+        assert sorted(held) == sorted(memory.cache_tensor_bytes(specs, 32, 48, 4))
 
 
 def test_figures_are_those_of_the_code() -> None:
@@ -145,3 +209,7 @@ def test_figures_are_those_of_the_code() -> None:
     assert memory.CONV_ELEMENTS == conv.MAX_ELEMENTS
     assert memory.SCORE_BYTES == attention.SCORE_BYTES
     assert memory.FOLD_CHANNELS == fold.EXTRA_CHANNELS
+    assert memory.RING_PIXELS == ring.RING_PIXELS
+    assert memory.STORE_BLOCKS == store.SLOTS_UP + store.SLOTS_DOWN
+    for size in ((128, 3, 2160, 3840), (256, 3, 1080, 1920)):
+        assert memory._takes_rows_first(*size) == ring.takes_rows_first(*size)

@@ -5,12 +5,14 @@ and decoder are tested apart, each against its own uninterrupted float32 output.
 """
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
+from seedvr2_core.vae import causal_conv
 from seedvr2_core.vae.budget import decoder_warm_up_latents, encoder_warm_up_frames
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
@@ -37,6 +39,14 @@ ENCODER_GRID = _grid({edge for window in WINDOWS for edge in window})
 DECODER_GRID = _grid({start for start, _ in WINDOWS})
 
 
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)])
+def rings(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Frames of all sizes kept in rings, or moved from slice to slice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(causal_conv, "RING_PIXELS", 1)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
 def vae(either_path: None) -> VideoVAE:
     return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=torch.float32)
@@ -61,7 +71,7 @@ def _slice_at(grid: list[tuple[int, int]], latent: int) -> int:
     return max(start for start, _ in grid if start <= latent)
 
 
-def _decode(vae: VideoVAE, latents: Tensor, first: int, state: DecoderState | None) -> Tensor:
+def _decode(vae: VideoVAE, latents: Tensor, first: int, state: DecoderState) -> Tensor:
     """Frames from slice `first` to the end."""
     outputs = []
     for start, stop in DECODER_GRID:
@@ -72,7 +82,7 @@ def _decode(vae: VideoVAE, latents: Tensor, first: int, state: DecoderState | No
     return torch.cat(outputs, dim=2)
 
 
-def _encode(vae: VideoVAE, video: Tensor, first: int, state: EncoderState | None) -> Tensor:
+def _encode(vae: VideoVAE, video: Tensor, first: int, state: EncoderState) -> Tensor:
     """Moments from slice `first` to the end."""
     outputs = []
     for start, stop in ENCODER_GRID:
@@ -85,13 +95,13 @@ def _encode(vae: VideoVAE, video: Tensor, first: int, state: EncoderState | None
 
 
 @pytest.fixture(scope="module")
-def frames(vae: VideoVAE, latents: Tensor) -> Tensor:
-    return _decode(vae, latents, 0, None)
+def frames(vae: VideoVAE, latents: Tensor, *, rings: bool) -> Tensor:
+    return _decode(vae, latents, 0, vae.start_decoder(rings=rings))
 
 
 @pytest.fixture(scope="module")
-def moments(vae: VideoVAE, video: Tensor) -> Tensor:
-    return _encode(vae, video, 0, None)
+def moments(vae: VideoVAE, video: Tensor, *, rings: bool) -> Tensor:
+    return _encode(vae, video, 0, vae.start_encoder(rings=rings))
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -99,11 +109,18 @@ def moments(vae: VideoVAE, video: Tensor) -> Tensor:
     ("context", "same"), [(decoder_warm_up_latents(VAE_TINY), True), (20, False), (0, False)]
 )
 def test_decoder_warm_up(
-    vae: VideoVAE, latents: Tensor, frames: Tensor, start: int, context: int, *, same: bool
+    vae: VideoVAE,
+    latents: Tensor,
+    frames: Tensor,
+    start: int,
+    context: int,
+    *,
+    same: bool,
+    rings: bool,
 ) -> None:
     first = _slice_at(DECODER_GRID, start - context)
     assert first > 0
-    got = _decode(vae, latents, first, vae.start_decoder(first))
+    got = _decode(vae, latents, first, vae.start_decoder(first, rings=rings))
     wanted = frames[:, :, 4 * start - 3 :]
     assert torch.equal(got[:, :, -wanted.shape[2] :], wanted) == same
 
@@ -113,10 +130,17 @@ def test_decoder_warm_up(
     ("context", "same"), [(encoder_warm_up_frames(VAE_TINY), True), (60, False), (0, False)]
 )
 def test_encoder_warm_up(
-    vae: VideoVAE, video: Tensor, moments: Tensor, start: int, context: int, *, same: bool
+    vae: VideoVAE,
+    video: Tensor,
+    moments: Tensor,
+    start: int,
+    context: int,
+    *,
+    same: bool,
+    rings: bool,
 ) -> None:
     first = _slice_at(ENCODER_GRID, start - context // 4)
     assert first > 0
-    got = _encode(vae, video, first, vae.start_encoder(first))
+    got = _encode(vae, video, first, vae.start_encoder(first, rings=rings))
     wanted = moments[:, :, start:]
     assert torch.equal(got[:, :, -wanted.shape[2] :], wanted) == same

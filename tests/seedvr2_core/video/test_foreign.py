@@ -7,7 +7,8 @@ import av.error
 import pytest
 
 from seedvr2_core.child import operations
-from seedvr2_core.child.protocol import Emitter, Probe
+from seedvr2_core.child.progress import Emitter
+from seedvr2_core.child.protocol import Probe
 from seedvr2_core.errors import FileReadError, InvalidVideoError
 from seedvr2_core.video import probe
 from seedvr2_core.video.foreign import media_errors_told

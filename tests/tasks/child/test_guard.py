@@ -17,7 +17,6 @@ from seedvr2_core.child.protocol import (
     Heartbeat,
     Previewed,
     Probe,
-    Probed,
     Ready,
     SegmentDone,
     Waiting,
@@ -252,13 +251,13 @@ def test_close_ends_the_whole_group_even_if_it_ignores_term(start: StartChild) -
             "print(1, flush=True); time.sleep(60)"],
             stdout=subprocess.PIPE)
         grand.stdout.readline()
-        emit(Probed(devices=(), cpu_count=grand.pid))
+        emit(SegmentDone(segment=grand.pid, seconds=1.0))
         time.sleep(60)
         """
     )
     event = take(child)
-    assert isinstance(event, Probed)
-    pid = event.cpu_count
+    assert isinstance(event, SegmentDone)
+    pid = event.segment
     child.close()
     assert not child.alive
     assert not is_running(pid)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.job.plans import write_plan
+from seedvr2_core.planning import build_plan
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.video.probe import probe_video
 from tasks.child import pace as pace_module
@@ -26,8 +28,8 @@ def known(settings: Settings) -> Rates:
     return known_rates("lanczos", "medium", "cpu", settings)
 
 
-def a_plan(rates: Rates) -> Plan:
-    return build_plan(make_info(), "a", make_options(), rates=rates)
+def a_plan(rates: Rates) -> PlanOutline:
+    return outline_of(build_plan(make_info(), "a", make_options(), rates=rates))
 
 
 def test_a_new_machine_is_not_known(settings: Settings) -> None:
@@ -87,10 +89,12 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(settings: Settings) -> No
 
 @pytest.mark.slow
 def test_a_small_engine_is_measured_on_the_jobs_own_frames(
-    settings: Settings, demo_clip: Path
+    settings: Settings, demo_clip: Path, tmp_path: Path
 ) -> None:
     plan = build_plan(probe_video(demo_clip), "a", make_options(), rates=known(settings))
-    found = measure(plan, demo_clip, settings)
+    (tmp_path / "a").mkdir()
+    outline = write_plan(tmp_path / "a" / "plan.json", plan)
+    found = measure(outline, tmp_path / "a" / "plan.json", demo_clip, settings)
     assert found is not None
     assert found.measured
     assert 0.05 < found.engine < 50
@@ -101,5 +105,6 @@ def test_a_small_engine_is_measured_on_the_jobs_own_frames(
 
 
 def test_what_cannot_be_measured_is_no_error(settings: Settings) -> None:
-    assert measure(a_plan(known(settings)), Path("/no/such/file.mp4"), settings) is None
+    nowhere = Path("/no/such/file.mp4")
+    assert measure(a_plan(known(settings)), nowhere, nowhere, settings) is None
     assert not settings.rates_dir.exists()

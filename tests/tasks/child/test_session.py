@@ -10,12 +10,21 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.errors import DeadlineError, SeedVR2Error, StalledError
-from seedvr2_core.files import write_record
+from seedvr2_core.child.protocol import Progressed
+from seedvr2_core.errors import (
+    BudgetError,
+    DeadlineError,
+    InvalidRequestError,
+    SeedVR2Error,
+    StalledError,
+)
+from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import FrameSeconds
-from tasks.child import session
+from tasks.child import pace, session
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
 from tasks.run.record import JobProgress, shown_to
@@ -83,7 +92,7 @@ def a_job(tmp_path: Path, *, stall: float = 20.0, load: float = 20.0, **changes:
     assert [segment.num_frames for segment in plan.segments] == [150, 150]
     job_dir = JobDir(tmp_path / "job")
     job_dir.path.mkdir(exist_ok=True)
-    write_record(job_dir.plan_path, plan)
+    write_plan(job_dir.plan_path, plan)
     fields: dict[str, Any] = {
         "job_key": "k" * 64,
         "job_dir": job_dir.path,
@@ -155,6 +164,20 @@ def test_a_slow_job_goes_on_as_long_as_it_gets_ahead(
     assert (shown[0], shown[-1]) == (0, 300)
     left = [told.seconds_left for told in audience.progress if told.phase in ("restore", "encode")]
     assert None not in left
+
+
+def test_standing_still_is_counted_from_the_last_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of many short pieces takes far longer than its limit, which is that of a piece."""
+    now = 0.0
+    monkeypatch.setattr(pace, "awake_seconds", lambda: now)
+    plan = outline_of(build_plan(make_info(), "a", make_options(segment_seconds=0.5)))
+    watched = pace.Pace(plan, pending_frames=300)
+    for done in range(1, 301):
+        now += 1.0
+        watched.note(Progressed(restored=done, work=float(done), encoded=done))
+        assert watched.stands_still(5.0) is None, done
+    now += 1000.0
+    assert watched.stands_still(5.0) == 1000.0
 
 
 def test_a_child_that_beats_and_never_gets_ahead_is_ended(child_is: Script, tmp_path: Path) -> None:
@@ -233,6 +256,8 @@ def test_a_plan_of_an_earlier_version_is_obeyed(child_is: Script, tmp_path: Path
         assert new in old
         old = old.replace(new, before)
     path.write_text(old)
+    outline = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    write_plan(path, read_plan(path, outline))
     child_is("emit(ready)\ndone(300)\n" + SEGMENTS)
     run(job)
 
@@ -247,3 +272,106 @@ def test_a_resumed_job_counts_from_what_was_kept(
     assert shown[0] == 150
     assert 225 in shown
     assert shown[-1] == 300
+
+
+ONE_THEN_FOREVER = (
+    "emit(ready)\nfor n in range(1, 11): done(15 * n); time.sleep(0.1)\n"
+    "emit(SegmentDone(segment=0, seconds=1.0))\nn = 150\n"
+    "while n < 299: n += 1; done(n); time.sleep(0.1)\n"
+)
+"""The first segment takes a second, the second one much longer."""
+
+
+def test_the_measures_of_a_job_are_shown_while_it_works(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    child_is(
+        "emit(ready)\nfor n in range(1, 11): done(15 * n); time.sleep(0.05)\n"
+        "emit(SegmentDone(segment=0, seconds=1.0))\ndone(300)\n"
+        "emit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n"
+    )
+    use_settings(Settings(work_dir=tmp_path / "work", hour_price=3600.0))
+    run(a_job(tmp_path, device="cuda:0"))
+    at_work = [told for told in audience.progress if told.phase in ("restore", "encode")]
+    shown = [told.measures for told in at_work]
+    assert [m.segment for m in shown] == sorted(m.segment or 0 for m in shown)
+    assert {m.segment for m in shown} == {1, 2}
+    rates = [m.frames_per_second for m in shown if m.frames_per_second]
+    assert rates
+    assert all(0 < rate < 1e6 for rate in rates)
+    for told in audience.progress:
+        if told.seconds_left is not None:
+            low, high = told.measures.seconds_left_low, told.measures.seconds_left_high
+            assert low is not None
+            assert high is not None
+            assert low <= told.seconds_left <= high
+    spent = [m.gpu_seconds for m in shown if m.gpu_seconds is not None]
+    assert spent == sorted(spent)
+    assert [round(m.cost or 0.0, 1) for m in shown] == pytest.approx(spent, abs=0.11)
+    assert {m.estimated_seconds for m in shown} == {shown[0].estimated_seconds}
+
+
+def test_a_job_holds_no_gpu_while_it_waits_for_one_and_none_on_a_cpu(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    child_is(
+        "for n in range(8): emit(Waiting(whom='cuda:0')); time.sleep(0.25)\n"
+        "emit(ready)\ndone(300)\n" + SEGMENTS
+    )
+    run(a_job(tmp_path, device="cuda:0"))
+    waiting = [told.measures.gpu_seconds for told in audience.progress if told.phase == "wait"]
+    assert waiting[0] == waiting[-1]
+    other = tmp_path / "other"
+    other.mkdir()
+    audience.progress.clear()
+    run(a_job(other))
+    assert {told.measures.gpu_seconds for told in audience.progress} == {None}
+
+
+def test_a_job_is_stopped_before_a_segment_that_its_caller_does_not_pay(
+    child_is: Script, tmp_path: Path, audience: Audience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wasted: it stops between two segments, and a larger limit goes on."""
+    child_is(ONE_THEN_FOREVER)
+    told = failure(a_job(tmp_path, max_seconds=2.0), BudgetError)
+    assert "segment 1 is expected to take 1 s; max_seconds allows 2 s" in told
+    assert "send it again with a larger limit" in told
+    assert max(progress.frames for progress in audience.progress) <= 160
+    # The next run knows what was spent.
+    monkeypatch.setattr(session, "pending_segments", lambda job_dir, plan: [1])
+    child_is("emit(ready)\ndone(150)\nemit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n")
+    with (
+        pytest.raises(BudgetError, match=r"has spent . s, and what is left"),
+        session.session(a_job(tmp_path, max_seconds=2.0)),
+    ):
+        pass
+    with session.session(a_job(tmp_path, max_seconds=20.0)) as watch:
+        watch.wait_for(1)
+        account = watch.account
+    assert account.estimated_seconds is not None
+    assert account.taken_seconds is not None
+    assert account.taken_seconds < 20
+
+
+def test_a_price_stops_a_job_in_the_middle_of_a_segment(child_is: Script, tmp_path: Path) -> None:
+    """What was expected was wrong: the limit holds all the same."""
+    child_is("emit(ready)\nn = 0\nwhile True: n += 1; done(n // 100); time.sleep(0.05)\n")
+    use_settings(Settings(work_dir=tmp_path / "work", hour_price=3600.0))
+    told = failure(a_job(tmp_path, max_price=1.5), BudgetError)
+    assert "was stopped while restoring segment 0: it has spent 2 s (price 1." in told
+    assert "max_price allows 1.5" in told
+
+
+def test_a_job_that_is_expected_to_cost_more_does_not_begin(
+    child_is: Script, tmp_path: Path
+) -> None:
+    child_is("raise SystemExit(1)\n")
+    with (
+        pytest.raises(BudgetError, match="the job is new"),
+        session.session(a_job(tmp_path, max_seconds=0.5)),
+    ):
+        pytest.fail("it has begun")
+    with session.session(a_job(tmp_path, max_seconds=0.5, eta_is_guess=True)):
+        pass  # on a guess alone nothing is refused
+    with pytest.raises(InvalidRequestError, match="SEEDVR2_HOUR_PRICE"):
+        SegmentWatch(a_job(tmp_path, max_price=5.0))

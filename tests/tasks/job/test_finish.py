@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import ResourceError
-from seedvr2_core.files import write_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.output_file import OutputFile
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
 from tasks.job import find_finished, finish, make_room
 from tasks.schemas import (
@@ -22,7 +23,6 @@ from tasks.schemas import (
 )
 from tasks.settings import get_settings
 from tasks.storage import open_storage
-from tasks.storage.one_file import OutputFile
 from tasks.storage.open import stored_as
 from tests.kits.factories import make_info, make_options
 from tests.kits.processes import mounted
@@ -52,7 +52,7 @@ def planned(work_dir: Path) -> PlannedJob:
     plan = build_plan(make_info(), "a", make_options(segment_seconds=5))
     job_dir = JobDir(work_dir / "jobs" / plan.job_key)
     job_dir.segments_path.mkdir(parents=True)
-    write_record(job_dir.plan_path, plan)
+    write_plan(job_dir.plan_path, plan)
     (job_dir.segments_path / "00000.mp4").write_bytes(b"packets")
     job_dir.output_path.write_bytes(VIDEO)
     job_dir.preview_path.write_bytes(b"a picture")

@@ -9,7 +9,9 @@ import pytest
 
 from seedvr2_core.files.durable import write_record
 from seedvr2_core.files.locks import hold_lock
+from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
+from seedvr2_core.planning.plan import Plan
 from tasks.job.sweep import sweep
 from tasks.settings import Settings
 from tests.kits.factories import make_info, make_options
@@ -76,12 +78,15 @@ def test_a_job_that_a_run_holds_stays_however_old(settings: Settings) -> None:
     assert sweep(settings) == ["job held"]
 
 
-def test_sources_go_unless_a_job_may_need_them(settings: Settings) -> None:
+@pytest.mark.parametrize("write", [write_record, write_plan], ids=["version-before", "today"])
+def test_sources_go_unless_a_job_may_need_them(
+    settings: Settings, write: Callable[[Path, Plan], object]
+) -> None:
     used = "cd" * 32
     plan = build_plan(make_info(), used, make_options())
     folder = settings.work_dir / "jobs" / "unfinished"
     folder.mkdir(parents=True)
-    write_record(folder / "plan.json", plan)
+    write(folder / "plan.json", plan)
     kept = [
         make(settings.work_dir / "sources" / used, days=9),
         make(settings.work_dir / "sources" / ("ef" * 32), days=1),

@@ -110,7 +110,6 @@ def test_a_run_is_silent_only_beyond_its_stall_limit_and_the_margin() -> None:
     assert verdict(Running(), progress=beat(age=419)) == "alive"
     assert verdict(Running(), progress=beat(age=421)) == "silent"
     assert verdict(Running(), progress=beat(age=421, stall_limit="7200.0")) == "alive"
-    assert verdict(running(60)) == "alive", "no beat yet: it fetches or probes"
 
 
 def running(age: float) -> State:
@@ -120,18 +119,23 @@ def running(age: float) -> State:
 
 def test_a_process_that_renews_nothing_is_gone_long_before_its_work_is_silent() -> None:
     signs = {"alive_every": "10.0", "stall_limit": "7200.0"}
-    for renewed, expected in ((39, "alive"), (41, "gone")):
+    for renewed, expected in ((24, "alive"), (26, "gone")):
         assert verdict(running(600), progress=beat(renewed=renewed, **signs)) == expected
     past = (NOW - timedelta(days=1)).isoformat()
-    assert verdict(running(600), progress=beat(renewed=41, deadline=past, **signs)) == "gone"
-    assert verdict(running(30), progress=beat(renewed=41, **signs)) == "alive", "just began"
-    old = beat(renewed=41, stall_limit="7200.0")
+    assert verdict(running(600), progress=beat(renewed=26, deadline=past, **signs)) == "gone"
+    assert verdict(running(20), progress=beat(renewed=26, **signs)) == "alive", "just began"
+    old = beat(renewed=26, stall_limit="7200.0")
     assert verdict(running(600), progress=old) == "alive", "of a version without such signs"
 
 
-def test_a_run_without_any_sign_of_life_is_lost_after_half_an_hour() -> None:
-    assert verdict(running(1799)) == "alive"
-    assert verdict(running(1801)) == "stuck"
+def test_a_process_that_was_killed_before_its_first_sign_is_gone_as_soon_as_any_other() -> None:
+    assert verdict(running(24)) == "alive"
+    assert verdict(running(26)) == "gone"
+
+
+def test_a_worker_has_half_an_hour_to_start_what_it_took() -> None:
+    for quiet, expected in ((1799, "waiting"), (1801, "stuck")):
+        assert verdict(Pending(timestamp=NOW - timedelta(seconds=quiet))) == expected
 
 
 def test_a_run_without_a_deadline_is_judged_by_its_signs_alone() -> None:

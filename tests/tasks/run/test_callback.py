@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
 from seedvr2_core.files.durable import file_sha256
+from seedvr2_core.video.info import VideoOutline
 from tasks.estimate import plan_job
 from tasks.net.signing import receiver_secret
 from tasks.run import callback
@@ -230,10 +231,15 @@ def probed_earlier(clip: Path, settings: Settings) -> ProbedSource:
     return ProbedSource(
         source=FetchedSource(path=clip, sha256=sha256, num_bytes=size, name=clip.name),
         info_path=settings.work_dir / "probes" / f"{sha256}.json",
-        width=64,
-        height=48,
-        num_frames=10,
-        duration_seconds=0.4,
+        video=VideoOutline(
+            width=64,
+            height=48,
+            rotation=0,
+            sar=(1, 1),
+            num_frames=10,
+            duration_seconds=0.4,
+            ends_early="",
+        ),
         devices=(Device(name="cpu", kind="cpu"),),
         cpu_count=2,
     )
@@ -256,7 +262,9 @@ def test_a_run_that_completes(receiver, settings_with, ffmpeg, tmp_path: Path) -
     assert (event["filename"], event["sha256"]) == (result.filename, result.sha256)
     assert noted(result.job_id)["delivered"] is True
     without = check_request(video_path=str(clip), **options)
-    key = plan_job(without, probed_earlier(clip, settings), settings).job_key
+    key = plan_job(
+        without, probed_earlier(clip, settings), settings, out=tmp_path / "plan.json"
+    ).job_key
     assert key == result.job_key, "a callback is no part of the job's key"
 
 

@@ -14,8 +14,9 @@ from seedvr2_core.errors import (
     StorageError,
     StorageRefusedError,
 )
+from seedvr2_core.job.output_file import OutputFile, check_output_file
 from tasks.settings import Settings
-from tasks.storage.one_file import FileStorage, OutputFile, check_output_file
+from tasks.storage.one_file import FileStorage
 from tasks.storage.open import open_storage, storage_folder, stored_as
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from seedvr2_core.config import VAE_PRODUCTION
 from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
-from seedvr2_core.planning.memory import CHUNKS, SLICES, level_frames
+from seedvr2_core.planning.memory import CHUNKS
+from seedvr2_core.planning.peaks import SLICES, level_frames, ring_level_frames
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.planning.windows import plan_windows
 
@@ -41,9 +42,37 @@ def test_first_everything_waits_elsewhere_then_the_phase_shrinks(phase: str) -> 
     decoder = [(r.decoder_slice, r.decoder_level_frames[-1]) for r in others]
     chunks = [r.chunk_tokens for r in others]
     last = len(others)
-    assert encoder == (list(SLICES[1:]) if phase == "encode" else [(8, 4)] * last)
-    assert decoder == (list(SLICES[2:]) if phase == "decode" else [(8, 2)] * last)
+    sizes = [rung[:2] for rung in SLICES]
+    if phase != "dit":
+        *others, streamed = others
+        assert streamed == dataclasses.replace(others[-1], park_caches=False, stream_caches=True)
+        assert "caches come from host memory for each layer" in describe(PLANNED, streamed, None)
+        encoder, decoder, chunks, last = encoder[:-1], decoder[:-1], chunks[:-1], last - 1
+    assert encoder == (sizes[1:] if phase == "encode" else [(8, 4)] * last)
+    assert decoder == (sizes[2:] if phase == "decode" else [(8, 2)] * last)
     assert chunks == (list(CHUNKS[1:]) if phase == "dit" else [CHUNKS[0]] * last)
+
+
+@pytest.mark.parametrize("phase", ["encode", "decode"])
+def test_below_rings_frames_are_moved_and_fewer_are_held(phase: str) -> None:
+    size = (1088, 1920)
+    planned = dataclasses.replace(
+        PLANNED,
+        encoder_level_frames=ring_level_frames(VAE_PRODUCTION, size),
+        decoder_level_frames=ring_level_frames(VAE_PRODUCTION, size)[::-1],
+        encoder_rings=True,
+        decoder_rings=True,
+        park_caches=True,
+        weights_resident=False,
+    )
+    first, second, *_ = ladder(planned, phase)
+    changed = {
+        name for name in dataclasses.asdict(first) if getattr(first, name) != getattr(planned, name)
+    }
+    assert changed == {f"{phase[:2]}coder_rings", f"{phase[:2]}coder_level_frames"}
+    assert sorted(getattr(first, f"{phase[:2]}coder_level_frames")) == [1, 2, 4, 8]
+    assert getattr(second, f"{phase[:2]}coder_slice") == 4
+    assert f"{phase[:2]}coder without rings" in describe(planned, first, None)
 
 
 def test_a_plan_without_bounds_gets_them() -> None:
@@ -52,7 +81,7 @@ def test_a_plan_without_bounds_gets_them() -> None:
     )
     assert [rung.chunk_tokens for rung in ladder(free, "dit")] == [0, *CHUNKS]
     slices = [(rung.encoder_slice, rung.encoder_level_frames[0]) for rung in ladder(free, "encode")]
-    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1)]
+    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 3, 8])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from seedvr2_core.child.environment import for_children
 from seedvr2_core.child.protocol import Ready
 from tasks.child import Child
-from tasks.environment import for_children
 from tasks.settings import Settings
 
 NEEDED = (
@@ -39,7 +39,8 @@ def test_a_real_child_holds_no_secret(
     settings_with()  # those of the environment would not be valid now
     for name in SECRET:
         monkeypatch.setenv(name, "canary-0123456789")
-    say = "from seedvr2_core.child.protocol import *; import sys, time\n"
+    say = "from seedvr2_core.child.protocol import Ready; import sys, time\n"
+    say += "from seedvr2_core.child.progress import Emitter\n"
     say += "Emitter(sys.stdout).emit(Ready(engine='x', device='y')); time.sleep(60)"
     child = Child(command=[sys.executable, "-u", "-c", say])
     try:

@@ -26,7 +26,8 @@ def for_children(given: Mapping[str, str]) -> dict[str, str]:
     One malloc arena, because threads come and go with every segment and each would leave an arena
     behind. Pictures lie in it too: pages of their own would be cleared by the kernel for every
     picture, 6 ms of CPU per 720p frame; free memory is returned after every segment. The others
-    save GPU memory and let cuBLAS add in one fixed order, so that results are reproducible.
+    save memory of the GPU, let large page-locked blocks be as large as they are asked for, and let
+    cuBLAS add in one fixed order, so that results are reproducible.
 
     Python imports nothing from the folder that it is started in.
 
@@ -42,7 +43,7 @@ def for_children(given: Mapping[str, str]) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # glibc's maximum; a 4k picture fits
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True,pinned_max_cached_size_mb:128",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **kept,
         "PYTHONSAFEPATH": "1",

@@ -43,19 +43,19 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
     @app.get("/status/{job_id}", responses=problems(*_READ, 404))
     async def status(job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]) -> Job:
         """State, progress and result of a job."""
-        run = await _find_run(prefect, caller, job_id)
+        run = await find_run(prefect, caller, job_id)
         return await _read_job(prefect, run)
 
     @app.post("/cancel/{job_id}", responses=problems(*_READ, 404, 409))
     async def cancel(job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]) -> Job:
         """Cancel a job; its finished segments are kept. 409 if it has completed or failed."""
-        run = await _find_run(prefect, caller, job_id)
+        run = await find_run(prefect, caller, job_id)
         word = status_word(run)
         if word in ("completed", "failed"):
             raise HTTPException(409, f"job {run.id} has {word} and cannot be cancelled")
         if word != "cancelled":
             await prefect.cancel(run.id)
-            run = await _find_run(prefect, caller, job_id)
+            run = await find_run(prefect, caller, job_id)
         return await _read_job(prefect, run)
 
     @app.get("/jobs", responses=problems(*_READ))
@@ -82,7 +82,7 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
     ) -> LogPage:
         """Lines that a job has logged, oldest first."""
         since = _utc(after)
-        run = await _find_run(prefect, caller, job_id)
+        run = await find_run(prefect, caller, job_id)
         found = await prefect.logs(run.id, after=since, limit=MAX_LINES, offset=offset)
         lines = [
             LogLine(
@@ -96,7 +96,7 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
         return LogPage(job_id=str(run.id), lines=lines, more=len(lines) == MAX_LINES)
 
 
-async def _find_run(prefect: PrefectApi, caller: Caller, job_id: str) -> FlowRun:
+async def find_run(prefect: PrefectApi, caller: Caller, job_id: str) -> FlowRun:
     """Find the flow run of a job.
 
     Raises:

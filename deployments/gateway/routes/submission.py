@@ -13,13 +13,14 @@ from prefect.client.schemas.objects import FlowRun
 from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller, digest
 from deployments.gateway.body import read_body
-from deployments.gateway.docs import body_schemas, file_schemas
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.quota import Quota
+from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
+from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
@@ -31,10 +32,13 @@ LABEL_REQUEST = "seedvr2.request"
 
 
 def add_submission(
-    app: FastAPI, settings: Settings, prefect: PrefectApi, authenticate: Authenticate
+    app: FastAPI,
+    settings: Settings,
+    prefect: PrefectApi,
+    quota: Quota,
+    authenticate: Authenticate,
 ) -> None:
     """Add POST /upscale and PUT /upscale/{filename}."""
-    quota = Quota(settings)
 
     async def submit(
         request: Request,
@@ -57,7 +61,7 @@ def add_submission(
         with quota.count(caller) as arrival:
             body = await read_body(request, settings, arrival)
             try:
-                asked, notes = _check_fields(body.fields, settings)
+                asked, notes = check_fields(body.fields, settings)
                 key = digest(f"{caller.name}:{idempotency_key or uuid.uuid4().hex}")
                 answer = await _submit(prefect, asked, notes, key=key, caller=caller)
             except (HTTPException, SeedVR2Error) as error:
@@ -140,7 +144,7 @@ def _asked_the_same(run: FlowRun, parameters: Mapping[str, Any], fingerprint: st
     return all(run.parameters.get(name) == value for name, value in parameters.items())
 
 
-def _check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest, list[str]]:
+def check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRequest, list[str]]:
     """Check a body's fields as far as this is possible without reading the video.
 
     Returns:
@@ -156,6 +160,7 @@ def _check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleRe
         given["color_correction"] = "auto"
         notes.append(WAVELET_NOTE)
     request = check_request(**given)
+    limit_seconds(request.max_seconds, request.max_price, settings)
     if is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
     elif request.video_url:

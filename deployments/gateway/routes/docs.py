@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel
 
-from deployments.gateway.answers import Job, JobList, LogPage, Submitted
 from deployments.gateway.auth import Authenticate, Caller
 
 _PAGE = """<!DOCTYPE html>
@@ -47,16 +47,16 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_SHOWN = (Submitted, Job, JobList, LogPage)
 _SWAGGER = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 
 
-def add_docs(app: FastAPI, authenticate: Authenticate) -> None:
+def add_docs(app: FastAPI, authenticate: Authenticate, shown: tuple[type[BaseModel], ...]) -> None:
     """Add GET /docs, what the page is made of, and GET /openapi.json.
 
     Args:
         app: the gateway's application.
         authenticate: dependency that takes the token as a password too.
+        shown: models whose examples hold nulls.
     """
 
     generated = app.openapi
@@ -64,7 +64,7 @@ def add_docs(app: FastAPI, authenticate: Authenticate) -> None:
     def openapi_with_nulls() -> dict[str, Any]:
         # FastAPI drops every null from the document, those of examples as well.
         document = generated()
-        for model in _SHOWN:
+        for model in shown:
             schema = document["components"]["schemas"][model.__name__]
             schema["examples"] = model.model_json_schema()["examples"]
         return document

@@ -1,0 +1,211 @@
+// The page of one job: its stages and numbers while it works, the result when it is done.
+
+import { ask, follow, read } from "./api.js";
+import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
+
+const STAGES = [
+  ["Wait", []],
+  ["Fetch", ["prepare", "fetch"]],
+  ["Plan", ["probe", "cuts", "measure", "planned"]],
+  ["Load", ["wait", "load"]],
+  ["Restore", ["restore", "encode", "dit", "decode"]],
+  ["Store", ["deliver", "join", "upload", "verify", "done"]],
+];
+const DIVIDER_PX = 4; // between the two halves of the picture
+
+let watching = null; // ends the watch of the job that was shown before
+let job = null;
+let picture = null; // {bitmap, half}: the before/after picture, both halves side by side
+let stage = 0;
+let logAt = 0;
+
+export function prepare(tell) {
+  $("stages").replaceChildren(...STAGES.map(([name]) => element("li", name)));
+  $("cancel").addEventListener("click", () => act(tell, "cancel"));
+  $("retry").addEventListener("click", () => act(tell, "retry"));
+  $("divider").addEventListener("input", draw);
+  $("log-box").addEventListener("toggle", showLog);
+}
+
+export function leave() {
+  watching?.abort();
+  watching = null;
+}
+
+export async function open(id, tell) {
+  leave();
+  job = picture = null;
+  stage = 0;
+  $("job-title").textContent = "Job";
+  $("job-id").textContent = id;
+  $("job-status").textContent = "Asking for the job.";
+  for (const name of ["compare", "cancel", "retry", "download", "job-error"]) $(name).hidden = true;
+  $("log-box").open = false;
+  $("log").textContent = "";
+  facts($("job-facts"), []);
+  notes($("job-notes"), []);
+  const watch = (watching = new AbortController());
+  try {
+    await follow(id, (told, trouble) => {
+      if (watch.signal.aborted) return;
+      if (told) {
+        tell("");
+        show(told);
+      } else tell(`${trouble} The page goes on asking.`);
+    }, watch.signal);
+  } catch (error) {
+    if (!watch.signal.aborted) tell(error);
+  }
+}
+
+function show(told) {
+  job = told;
+  document.title = `${told.source_name ?? "Job"}: ${STATES[told.status]} - SeedVR2 upscaling`;
+  $("job-title").textContent = told.source_name ?? "Job";
+  $("job-id").textContent = `Job ${told.job_id}, sent ${moment(told.submitted_at)}`;
+  const status = statusWords(told);
+  if ($("job-status").textContent !== status) $("job-status").textContent = status;
+  $("job-error").hidden = !told.error;
+  const code = told.error_code ? ` (${told.error_code})` : "";
+  $("job-error").textContent = [told.error + code, told.error_remedy].filter(Boolean).join(" ");
+  $("job-progress").value = told.progress;
+  showStage(told);
+  showFacts(told);
+  notes($("job-notes"), told.notes);
+  const over = ["completed", "failed", "cancelled"].includes(told.status);
+  $("cancel").hidden = over;
+  $("retry").hidden = !["failed", "cancelled"].includes(told.status);
+  $("download").hidden = !isWebAddress(told.download_url ?? "");
+  if (!$("download").hidden) {
+    $("download").href = told.download_url;
+    $("download").download = told.filename ?? "";
+  }
+  if (told.status === "completed" && !picture) showPicture(told.job_id);
+  if ($("log-box").open) showLog();
+}
+
+// Changes rarely, so that a screen reader is not told every frame.
+function statusWords(told) {
+  let words = STATES[told.status];
+  if (told.status === "pending" && told.position !== null)
+    words += told.position ? `, ${told.position} in front of it` : ", the next in line";
+  if (told.status === "pending" && told.waiting_for) words += `, for ${told.waiting_for}`;
+  if (told.status === "processing") {
+    if (told.state === "Cancelling") words += ", being cancelled";
+    if (told.phase === "wait" && told.detail) words += `, ${told.detail}`;
+    if (told.segment && told.segments > 1) words += `, segment ${told.segment} of ${told.segments}`;
+  }
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+function showStage(told) {
+  if (told.status === "processing") {
+    const at = STAGES.findIndex(([, phases]) => phases.includes(told.phase));
+    stage = Math.max(stage, at < 0 ? 1 : at); // a wait within the work does not lead back
+  }
+  const done = told.status === "completed";
+  [...$("stages").children].forEach((item, index) => {
+    item.className = done || index < stage ? "past" : "";
+    const past = done || index < stage ? " (done)" : "";
+    item.textContent = STAGES[index][0] + past;
+    if (!done && index === stage) item.setAttribute("aria-current", "step");
+    else item.removeAttribute("aria-current");
+  });
+}
+
+function showFacts(told) {
+  const atWork = told.status === "processing";
+  const rate = told.frames_per_second;
+  let left = null;
+  if (atWork && told.seconds_left !== null) {
+    left = duration(told.seconds_left);
+    if (told.seconds_left_low !== null && told.seconds_left_high !== null)
+      left += ` (${duration(told.seconds_left_low)} to ${duration(told.seconds_left_high)})`;
+  }
+  const taken = told.taken_seconds;
+  facts($("job-facts"), [
+    ["Progress", `${told.progress.toFixed(0)} %`],
+    ["Frames", told.frames === null ? null : `${told.frames_done ?? 0} of ${told.frames}`],
+    ["Speed", rate === null ? null : `${rate.toFixed(rate < 1 ? 2 : 1)} frames/s`],
+    ["Time left", left],
+    ["Now", atWork && told.phase !== "wait" ? told.detail : null],
+    ["Time so far", told.elapsed_seconds ? duration(told.elapsed_seconds) : null],
+    ["Expected", told.estimated_seconds === null ? null : duration(told.estimated_seconds)],
+    ["Taken", taken === null ? null : duration(taken)],
+    ["Result", told.width ? `${told.width}×${told.height}` : null],
+    ["Made by", told.engine ? told.engine + (told.device ? ` on ${told.device}` : "") : null],
+    ["Seed", told.seed],
+    ["GPU time", told.gpu_seconds === null ? null : duration(told.gpu_seconds)],
+    ["Cost", told.cost === null ? null : told.cost.toFixed(2)],
+    ["Size", told.output_size_mb === null ? null : size(told.output_size_mb)],
+    ["File", told.output_path ?? told.filename],
+  ]);
+}
+
+async function act(tell, what) {
+  tell("");
+  const id = job?.job_id;
+  if (!id) return;
+  $(what).disabled = true;
+  try {
+    const answer = await ask(`${what}/${encodeURIComponent(id)}`, { method: "POST" });
+    const told = await answer.json();
+    if (what === "retry") location.hash = `#/jobs/${told.job_id}`;
+    else {
+      show(told);
+      $("job-title").focus();
+    }
+  } catch (error) {
+    tell(error);
+  } finally {
+    $(what).disabled = false;
+  }
+}
+
+async function showPicture(id) {
+  picture = {};
+  try {
+    const answer = await ask(`preview/${encodeURIComponent(id)}`);
+    const bitmap = await createImageBitmap(await answer.blob());
+    if (job?.job_id !== id) return;
+    picture = { bitmap, half: Math.floor((bitmap.width - DIVIDER_PX) / 2) };
+    $("picture").width = picture.half;
+    $("picture").height = bitmap.height;
+    $("compare").hidden = false;
+    draw();
+  } catch {
+    // Not every job has a picture; the result does not need one.
+  }
+}
+
+function draw() {
+  if (!picture?.bitmap) return;
+  const { bitmap, half } = picture;
+  const canvas = $("picture");
+  const at = Math.round((half * Number($("divider").value)) / 100);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(bitmap, bitmap.width - half, 0, half, bitmap.height, 0, 0, half, bitmap.height);
+  if (at > 0) pen.drawImage(bitmap, 0, 0, at, bitmap.height, 0, 0, at, bitmap.height);
+  pen.fillStyle = "#ffffff";
+  pen.fillRect(Math.min(half - 2, Math.max(0, at - 1)), 0, 2, bitmap.height);
+}
+
+async function showLog() {
+  const now = Date.now();
+  if (!$("log-box").open || !job || now - logAt < 2000) return;
+  logAt = now;
+  const id = job.job_id;
+  const lines = [];
+  try {
+    for (let more = true; more; ) {
+      const page = await read(`logs/${encodeURIComponent(id)}?offset=${lines.length}`);
+      lines.push(...page.lines);
+      more = page.more && lines.length < 5000;
+    }
+    if (job?.job_id !== id) return;
+    const text = lines.map((line) => `${moment(line.at)}  ${line.level}  ${line.message}`);
+    $("log").textContent = text.join("\n") || "Nothing has been logged yet.";
+  } catch (error) {
+    $("log").textContent = error.message;
+  }
+}

@@ -1,0 +1,188 @@
+// The page for a new job: a source and options become a plan, and the plan a job.
+
+import { ask, newKey, read, sendFile } from "./api.js";
+import { $, duration, element, facts, notes } from "./words.js";
+
+const FIRST = ["resolution", "model"];
+const LEFT_OUT = ["video_url", "video_path", "video_base64", "callback_url"];
+
+let chosen = null; // the file that was picked or dropped
+let sent = null; // {file, video_url}: it need not be sent again
+let planned = null; // the request that the plan on the page is of
+let turn = 0; // a newer plan makes the ones before it pointless
+
+export async function prepare(tell) {
+  const api = await read("openapi.json");
+  const body = api.paths["/upscale"].post.requestBody.content["application/json"].schema;
+  for (const [name, property] of Object.entries(body.properties)) {
+    if (LEFT_OUT.includes(name)) continue;
+    $(FIRST.includes(name) ? "options" : "more-options").append(control(name, property));
+  }
+  $("new").addEventListener("submit", (event) => {
+    event.preventDefault();
+    makePlan(tell);
+  });
+  $("new").addEventListener("input", forget);
+  $("file").addEventListener("change", () => choose($("file").files[0] ?? null));
+  $("start").addEventListener("click", () => start(tell));
+  dropZone($("drop"));
+}
+
+function dropZone(zone) {
+  zone.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
+  });
+}
+
+function choose(file) {
+  chosen = file;
+  if (file) $("address").value = "";
+  $("chosen").textContent = file ? `${file.name}, ${(file.size / 1e6).toFixed(1)} MB` : "";
+  forget();
+}
+
+// What is on the page is no plan of what the form says now.
+function forget() {
+  turn += 1;
+  planned = null;
+  $("plan").hidden = true;
+  $("make-plan").disabled = false;
+  $("planning").textContent = "";
+  $("sending").hidden = true;
+}
+
+// A control for a field of the request, with the schema's own words.
+function control(name, property) {
+  const kind = property.anyOf?.find((one) => one.type !== "null") ?? property;
+  const choices = property.enum ?? kind.enum;
+  const box = element("div");
+  const id = `option-${name}`;
+  const hint = (property.description ?? "").replaceAll("`", "");
+  const attributes = { id, name, "aria-describedby": `${id}-hint` };
+  let input;
+  if (choices) {
+    input = element("select", undefined, attributes);
+    input.append(...choices.map((choice) => element("option", choice, { value: choice })));
+    input.value = property.default;
+  } else if (kind.type === "boolean") {
+    input = element("input", undefined, { ...attributes, type: "checkbox" });
+  } else {
+    input = element("input", undefined, { ...attributes, type: "text", inputmode: "decimal" });
+    input.value = property.default ?? "";
+  }
+  input.dataset.default = String(property.default ?? "");
+  const title = name.replaceAll("_", " ");
+  const label = element("label", title[0].toUpperCase() + title.slice(1), { for: id });
+  box.append(label, input, element("p", hint, { id: `${id}-hint`, class: "hint" }));
+  return box;
+}
+
+// The options that differ from their defaults; numbers stay text, which keeps large seeds whole.
+function options() {
+  const asked = {};
+  for (const input of $("new").querySelectorAll("[name]")) {
+    const value = input.type === "checkbox" ? String(input.checked) : input.value.trim();
+    const usual = input.type === "checkbox" ? input.dataset.default || "false" : input.dataset.default;
+    if (value !== usual && value !== "") asked[input.name] = value;
+  }
+  return asked;
+}
+
+async function makePlan(tell) {
+  const address = $("address").value.trim();
+  tell("");
+  if (!address && !chosen) {
+    tell("Choose a file or give the address of a video.");
+    $("file").focus();
+    return;
+  }
+  forget();
+  const mine = turn;
+  const asked = options();
+  $("make-plan").disabled = true;
+  try {
+    const plan = await planOf(address, asked, mine);
+    if (mine !== turn || !plan) return;
+    planned = { ...asked, video_url: plan.video_url };
+    show(plan);
+  } catch (error) {
+    if (mine === turn) tell(error);
+  } finally {
+    if (mine === turn) {
+      $("make-plan").disabled = false;
+      $("planning").textContent = planned ? "The plan is ready." : "";
+      $("sending").hidden = true;
+    }
+  }
+}
+
+async function planOf(address, asked, mine) {
+  if (address) return patiently({ ...asked, video_url: address }, mine);
+  if (sent?.file === chosen) return patiently({ ...asked, video_url: sent.video_url }, mine);
+  const query = new URLSearchParams({ ...asked, filename: chosen.name });
+  const file = chosen;
+  $("sending").hidden = false;
+  $("planning").textContent = "The video is being sent.";
+  const plan = await sendFile(`plan?${query}`, file, (share) => {
+    if (mine !== turn) return;
+    $("sending").value = 100 * share;
+    if (share >= 1) $("planning").textContent = "The video is being read.";
+  });
+  sent = { file, video_url: plan.video_url };
+  return plan;
+}
+
+// A long download is waited for: each question goes on where the one before it stopped.
+async function patiently(request, mine) {
+  $("planning").textContent = "The video is being fetched and read.";
+  while (mine === turn) {
+    try {
+      return await read("plan", { method: "POST", json: request });
+    } catch (error) {
+      if (error.status !== 503) throw error;
+      if (mine === turn) $("planning").textContent = error.message;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || 5)));
+    }
+  }
+  return null;
+}
+
+function show(plan) {
+  const memory = Object.entries(plan.memory_gb).map(([phase, peak]) => `${phase} ${peak} GB`);
+  const [width, height] = plan.source_size;
+  facts($("plan-facts"), [
+    ["Source", `${plan.source}: ${width}×${height}, ${plan.frames} frames, ` +
+      `${plan.duration_seconds.toFixed(1)} s`],
+    ["Result", `${plan.width}×${plan.height}`],
+    ["Made by", `${plan.engine} on ${plan.device}`],
+    ["Segments", plan.segments],
+    ["Memory", memory.join(", ")],
+    ["Time", `about ${duration(plan.eta_seconds)}${plan.eta_is_guess ? " (a guess)" : ""}`],
+    ["Price", plan.price === null ? null : plan.price.toFixed(2)],
+  ]);
+  notes($("plan-notes"), plan.notes);
+  $("plan").hidden = false;
+  $("plan-title").focus();
+}
+
+async function start(tell) {
+  if (!planned) return;
+  $("start").disabled = true;
+  try {
+    const more = { "Idempotency-Key": newKey() };
+    const answer = await ask("upscale", { method: "POST", json: planned, more });
+    const job = await answer.json();
+    location.hash = `#/jobs/${job.job_id}`;
+  } catch (error) {
+    tell(error);
+  } finally {
+    $("start").disabled = false;
+  }
+}

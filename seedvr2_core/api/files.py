@@ -1,0 +1,272 @@
+"""A whole video file, restored and upscaled by this process: no server, no flow.
+
+What is finished is kept by segments of about ten seconds in a folder beside the output. The same
+call goes on there after a crash, a full disk or a stop, and makes the same bytes.
+"""
+
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from seedvr2_core.api.options import (
+    Cancellation,
+    ModelOptions,
+    OnProgress,
+    Progress,
+    check_resolution,
+    ignore_progress,
+)
+from seedvr2_core.child.operations import join
+from seedvr2_core.child.protocol import Event, Join, Progressed
+from seedvr2_core.child.restore import restore_segments
+from seedvr2_core.config import find_engine
+from seedvr2_core.errors import InvalidRequestError, SegmentError
+from seedvr2_core.files import file_sha256, hold_lock, read_record, write_record
+from seedvr2_core.files.place import place
+from seedvr2_core.files.space import check_room
+from seedvr2_core.job import JobDir, deviations, pending_segments
+from seedvr2_core.job.output_file import OutputFile, check_output_file
+from seedvr2_core.job.space import bytes_needed
+from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import outline_of
+from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
+from seedvr2_core.video.cuts import cut_detector, detect_cuts
+from seedvr2_core.video.foreign import media_errors_told
+from seedvr2_core.video.info import VideoInfo, ends_early
+from seedvr2_core.video.probe import probe_video
+
+RESTORE = "restore"
+"""The phase in which engine and encoder work."""
+MAX_CRF = 51
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpscaledFile:
+    """What `upscale_file` has made."""
+
+    path: Path
+    width: int
+    height: int
+    num_frames: int
+    frames_reused: int
+    """Of these, frames that an earlier call had made."""
+    seconds: float
+    """Wall time of this call."""
+    engine: str
+    notes: tuple[str, ...]
+    """Sentences for people: what was lowered, lost or not made as planned."""
+
+
+def upscale_file(
+    source: str | Path,
+    output: str | Path,
+    *,
+    resolution: str = "1080p",
+    options: ModelOptions | None = None,
+    crf: int = 18,
+    preset: str = "medium",
+    allow_damaged: bool = False,
+    overwrite: bool = False,
+    work_dir: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    cancel: threading.Event | None = None,
+) -> UpscaledFile:
+    """Restore and upscale a video file; sound, subtitles and times are those of the source.
+
+    The source is decoded in this process, so use the service for files that strangers send. While
+    it runs, torch is set to deterministic operators for the whole process.
+
+    Args:
+        source: the video.
+        output: the file to make, ending in .mp4; complete or absent.
+        resolution: 720p, 1080p, 2k, 4k, or short:720 to short:2160, as requests have it.
+        options: model, device, seed and so on.
+        crf: quality of the x264 encoder, 0 to 51; a smaller number is better and larger.
+        preset: speed of the x264 encoder.
+        allow_damaged: take a video that ends before its header or index says.
+        overwrite: replace a file that has the output's name. The source is never replaced.
+        work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
+            removed at the end.
+        on_progress: called often, from several threads; an error that it raises ends the work.
+        cancel: set it from another thread to stop; finished segments are kept.
+
+    Raises:
+        InvalidRequestError: an option, the output's name, or a model that cannot run here.
+        InvalidVideoError: the source is no video that can be read.
+        CheckpointError: the model's weights are missing or damaged.
+        ResourceError: memory or disk do not suffice.
+        StoppedByCallerError: `cancel` was set.
+        SeedVR2Error: any other of its kinds (`seedvr2_core/errors.py`).
+    """
+    began = time.monotonic()
+    target = Path(output).absolute()
+    source = _checked(Path(source).absolute(), target, resolution, crf, preset, overwrite)
+    folder = work_dir or target.with_name(f".{target.name}.seedvr2")
+    folder.mkdir(parents=True, exist_ok=True)
+    told = _Told(on_progress, Cancellation(cancel))
+    options = options or ModelOptions()
+    plan = _plan(source, resolution, options, crf, preset, allow_damaged, told)
+    job_dir = JobDir(folder / plan.job_key)
+    job_dir.path.mkdir(exist_ok=True)
+    with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
+        plan = _obeyed(plan, job_dir)
+        pending = pending_segments(job_dir, outline_of(plan))
+        _restore(plan, job_dir, source, pending, options, told)
+        notes = _join(plan, job_dir, source, told)
+        _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
+    shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
+    return UpscaledFile(
+        path=target,
+        width=plan.width,
+        height=plan.height,
+        num_frames=plan.video.num_frames,
+        frames_reused=plan.video.num_frames - _frames_of(plan, pending),
+        seconds=time.monotonic() - began,
+        engine=plan.engine.name,
+        notes=(*plan.notes, *notes),
+    )
+
+
+def _checked(
+    source: Path, target: Path, resolution: str, crf: int, preset: str, overwrite: bool
+) -> Path:
+    """The source, if everything that can be checked before reading it is in order.
+
+    Raises:
+        InvalidRequestError: what is not.
+    """
+    check_resolution(resolution)
+    presets = ", ".join(ENCODE_SECONDS_PER_MPX)
+    if preset not in ENCODE_SECONDS_PER_MPX or not 0 <= crf <= MAX_CRF:
+        raise InvalidRequestError(
+            f"expected crf from 0 to {MAX_CRF} and a preset of {presets}; got {crf} and {preset!r}"
+        )
+    check_output_file(OutputFile(path=target, overwrite=overwrite, source=source))
+    if not source.is_file():
+        raise InvalidRequestError(f"{source} is no file; name a video file")
+    return source
+
+
+def _place(made: Path, target: Path, job_key: str, *, overwrite: bool) -> None:
+    """Give the finished video the caller's name.
+
+    Raises:
+        InvalidRequestError: somebody has taken the name meanwhile; the message says where the
+            video is.
+    """
+    if not place(made, target, part_name=f".{job_key}.part", replace=overwrite):
+        raise InvalidRequestError(
+            f"{target} has come into being meanwhile, and is not replaced; the finished video is "
+            f"{made}"
+        )
+
+
+class _Told:
+    """`child.progress.Events` for a caller in this process: tells it, and stops where it asks."""
+
+    def __init__(self, on_progress: OnProgress, stop: Cancellation) -> None:
+        self._on_progress, self._stop = on_progress, stop
+        self.num_frames = 0
+        """That are restored in this call."""
+
+    def emit(self, event: Event) -> None:
+        """What the pipeline tells of finished work."""
+        self._stop.check()
+        if isinstance(event, Progressed):
+            done = min(event.restored, event.encoded) if self.num_frames else 0
+            self._on_progress(Progress(phase=RESTORE, done=done, total=self.num_frames))
+
+    def beat(self, phase: str, done: int, total: int) -> None:
+        """A sign of life; those of engine and encoder tell less than `emit`."""
+        self._stop.check()
+        if phase in ("hash", "probe", "cuts", "load", "join"):
+            self._on_progress(Progress(phase=phase, done=done, total=total))
+
+
+def _plan(
+    source: Path,
+    resolution: str,
+    options: ModelOptions,
+    crf: int,
+    preset: str,
+    allow_damaged: bool,
+    told: _Told,
+) -> Plan:
+    """Read the source and plan the job."""
+    spec = find_engine(options.model)
+    detector = cut_detector() if spec.has_latents else ""
+    planned = options.planned(resolution, crf=crf, preset=preset, detector=detector)
+    sha256 = file_sha256(source, on_bytes=partial(told.beat, "hash"))
+    with media_errors_told(source, "its packets are read"):
+        info = probe_video(source, beat=told.beat)
+    if info.ends_early and not allow_damaged:
+        raise ends_early(source.name, info.ends_early)
+    return build_plan(
+        info, sha256, planned, cuts=_cuts(source, info, planned.device, told, spec.has_latents)
+    )
+
+
+def _cuts(source: Path, info: VideoInfo, device: str, told: _Told, wanted: bool) -> tuple[int, ...]:
+    """First frames of all shots but the first; () for engines that do not look at shots."""
+    if not wanted:
+        return ()
+    with media_errors_told(source, "its cuts are looked for"):
+        return detect_cuts(source, info, beat=told.beat, device=device)
+
+
+def _obeyed(plan: Plan, job_dir: JobDir) -> Plan:
+    """The plan that an earlier call has written for this job; else this one, and it is kept."""
+    try:
+        earlier = read_record(job_dir.plan_path, Plan)
+    except (FileNotFoundError, SegmentError):
+        earlier = None
+    if earlier is not None and (earlier.format, earlier.job_key) == (plan.format, plan.job_key):
+        return earlier
+    write_record(job_dir.plan_path, plan)
+    return plan
+
+
+def _frames_of(plan: Plan, indices: list[int]) -> int:
+    return sum(plan.segments[index].num_frames for index in indices)
+
+
+def _restore(
+    plan: Plan,
+    job_dir: JobDir,
+    source: Path,
+    pending: list[int],
+    options: ModelOptions,
+    told: _Told,
+) -> None:
+    """Make the segments that are missing."""
+    if not pending:
+        return
+    outline = outline_of(plan)
+    need = bytes_needed(outline, [outline.segments[index] for index in pending])
+    check_room(job_dir.path, need, doing="the job")
+    told.num_frames = _frames_of(plan, pending)
+    restore_segments(
+        plan,
+        job_dir,
+        source=source,
+        device=options.chosen_device(find_engine(plan.engine.name)),
+        weights_dir=options.weights_dir,
+        lock_dir=job_dir.path,
+        indices=pending,
+        events=told,
+    )
+
+
+def _join(plan: Plan, job_dir: JobDir, source: Path, told: _Told) -> tuple[str, ...]:
+    """Join the segments; returns notes."""
+    label = find_engine(plan.engine.name).label
+    request = Join(
+        job_dir=job_dir.path,
+        source=source,
+        out=job_dir.output_path,
+        metadata={"comment": f"upscaled to {plan.resolution} by {label}"},
+    )
+    return (*deviations(job_dir, outline_of(plan)), *join(request, told).notes)

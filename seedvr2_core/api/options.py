@@ -1,0 +1,170 @@
+"""What both doors of the Python API share: options, progress, and how a caller stops the work."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seedvr2_core.config import EngineSpec, find_engine
+from seedvr2_core.engines import weights_digest
+from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
+from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.planning.plan import EngineSettings
+from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
+
+DEFAULT_MODEL = "seedvr2-7b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the work is."""
+
+    phase: str
+    """"hash", "probe", "cuts", "load", "restore", "join"; "restore" for everything that the
+    engine and the encoder do."""
+    done: int
+    """Of this phase: frames where it works on frames, else bytes."""
+    total: int
+    """What `done` will be at the phase's end; 0 where that is not known."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """For callers who do not want to be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model restores, where, and how; each field changes the pixels, but for the device.
+
+    `docs/options.md` says more about those that requests have as well.
+    """
+
+    model: str = DEFAULT_MODEL
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span or lanczos."""
+    weights_dir: Path | None = None
+    """Folder of the SeedVR2 weights; the small engines need none."""
+    device: str = "auto"
+    """Torch device string, "cuda:0" or "cpu"; "auto" is the first GPU, or the CPU without one."""
+    batch_size: int = 100
+    temporal_overlap: int | None = None
+    stitch_mode: str = "crossfade"
+    seed: int = 100
+    color_correction: str = "auto"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "stitch_mode": ("crossfade", "later"),
+            "color_correction": ("auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"),
+        }
+        for name, values in allowed.items():
+            if (got := getattr(self, name)) not in values:
+                raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        if not 0 <= self.seed < 2**64 or self.batch_size < 1:
+            raise InvalidRequestError(
+                f"expected 0 <= seed < 2**64 and batch_size >= 1, got {self.seed} and "
+                f"{self.batch_size}"
+            )
+
+    def chosen_device(self, spec: EngineSpec) -> str:
+        """The torch device string that is meant.
+
+        Raises:
+            InvalidRequestError: the model cannot run on it, or there is none of that name.
+        """
+        device = self.device
+        if device == "auto":
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise InvalidRequestError(f"device {device!r} is no device of torch") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InvalidRequestError(f"device {device}: torch finds no GPU on this machine")
+        if spec.needs_gpu and kind == "cpu":
+            raise InvalidRequestError(
+                f"{spec.name} needs an NVIDIA GPU; choose span or lanczos on a CPU"
+            )
+        return device
+
+    def planned(
+        self, resolution: str, *, crf: int = 18, preset: str = "medium", detector: str = ""
+    ) -> Options:
+        """The options that a plan is made from.
+
+        Raises:
+            InvalidRequestError: unknown model or resolution, or a model that cannot run here.
+            CheckpointError: the model's weights are missing or damaged.
+        """
+        spec = find_engine(self.model)
+        device = self.chosen_device(spec)
+        check_resolution(resolution)
+        settings, note = self._engine(spec, weights_digest(spec.name, self.weights_dir))
+        on_gpu = device != "cpu"
+        return Options(
+            resolution=resolution,
+            engine=settings,
+            device=device,
+            device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+            device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+            cpu_count=len(os.sched_getaffinity(0)),
+            crf=crf,
+            preset=preset,
+            segment_seconds=10.0,
+            batch_size=self.batch_size,
+            cut_detector=detector,
+            notes=(note,) if note else (),
+        )
+
+    def _engine(self, spec: EngineSpec, digest: str) -> tuple[EngineSettings, str]:
+        if not spec.has_latents:
+            return EngineSettings.without_latents(spec.name, digest), ""
+        window, overlap, note = plan_latent_windows(self.batch_size, self.temporal_overlap)
+        settings = EngineSettings(
+            name=spec.name,
+            weights_digest=digest,
+            seed=self.seed,
+            window=window,
+            overlap=overlap,
+            stitch_mode=self.stitch_mode,
+            color_correction=self.color_correction,
+        )
+        return settings, note
+
+
+def check_resolution(resolution: str) -> None:
+    """Refuse a resolution that there is not.
+
+    Raises:
+        InvalidRequestError: which ones there are.
+    """
+    known = [*BUDGETS_PX, *SHORT_SIDES_PX]
+    if resolution in known:
+        return
+    meant = meant_resolution(resolution)
+    raise InvalidRequestError(
+        f"resolution is one of {', '.join(known)}; got {resolution!r}"
+        + (f"; did you mean {meant}?" if meant else "")
+    )
+
+
+class Cancellation:
+    """Asks whether the caller wants the work to end, and ends it."""
+
+    def __init__(self, cancel: threading.Event | None) -> None:
+        """Use the caller's event; None: there is nobody who could ask."""
+        self._cancel = cancel
+
+    def check(self) -> None:
+        """Go on, or raise.
+
+        Raises:
+            StoppedByCallerError: the event is set.
+        """
+        if self._cancel is not None and self._cancel.is_set():
+            raise StoppedByCallerError("stopped by its caller")

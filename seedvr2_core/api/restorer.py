@@ -1,0 +1,294 @@
+"""Frames in memory: numpy arrays or torch tensors in, the same kind out.
+
+Shape legend: T frames, H W pixels, 3 channels in R, G, B order.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedvr2_core.api.options import (
+    Cancellation,
+    ModelOptions,
+    OnProgress,
+    Progress,
+    check_resolution,
+    ignore_progress,
+)
+from seedvr2_core.engines import load_engine
+from seedvr2_core.engines.deterministic import deterministic
+from seedvr2_core.engines.protocol import Session
+from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.frames import Frame
+from seedvr2_core.planning import Options, Piece, Plan, build_plan
+from seedvr2_core.planning.cutting import shots_between
+from seedvr2_core.video.info import ColorInfo, VideoInfo
+
+Picture = TypeVar("Picture", np.ndarray, Tensor)
+"""One frame or several, as the caller has them."""
+_RATE = Fraction(25)
+"""Frames have no times here; the plan needs some."""
+_WHOLE_SECONDS = 10**9
+"""Longer than any clip: a clip is one segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the caller's pictures are told apart: of numpy or torch, their dtype and device."""
+
+    like: np.ndarray | Tensor
+
+    def to_rgb(self, picture: np.ndarray | Tensor) -> np.ndarray:
+        """(H, W, 3) uint8 or uint16; float pictures from 0 to 1 are rounded to 16 bits."""
+        array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
+        if array.dtype in (np.uint8, np.uint16):
+            return array
+        if not np.isfinite(array).all():
+            raise InvalidRequestError("a frame has values that are not finite; expected 0.0 to 1.0")
+        return np.rint(np.clip(array.astype(np.float32), 0, 1) * 65535).astype(np.uint16)
+
+    def back(self, rgb: np.ndarray) -> np.ndarray | Tensor:
+        """A restored picture in the caller's form."""
+        like = self.like
+        if isinstance(like, Tensor):
+            return self._tensor(rgb, like)
+        if like.dtype in (np.uint8, np.uint16):
+            return rgb
+        return (rgb.astype(np.float32) / 65535).astype(like.dtype)
+
+    @staticmethod
+    def _tensor(rgb: np.ndarray, like: Tensor) -> Tensor:
+        made = torch.from_numpy(np.ascontiguousarray(rgb)).to(like.device)
+        if like.dtype in (torch.uint8, torch.uint16):
+            return made
+        return made.to(torch.float32).div_(65535).to(like.dtype)
+
+
+class Restorer:
+    """A loaded model that restores clips, one after another.
+
+    A clip is one shot: SeedVR2 carries what it has seen from frame to frame, so cut a video into
+    its shots before. The model stays loaded while clips have the same number of frames and the same
+    sizes; otherwise it is loaded anew for the next clip.
+
+        with Restorer(ModelOptions(model="lanczos")) as restorer:
+            larger = restorer.restore(frames, resolution="720p")
+
+    While it works, torch is set to deterministic operators for the whole process.
+    """
+
+    def __init__(self, options: ModelOptions | None = None) -> None:
+        """Use a model; it is loaded for the first clip."""
+        self._options = options or ModelOptions()
+        self._plan: Plan | None = None
+        self._session: Session | None = None
+        self._on_beat: OnProgress = ignore_progress
+        self._stop = Cancellation(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the device. The restorer can be used again; it loads the model then."""
+        if self._session is not None:
+            self._session.close()
+        self._session = self._plan = None
+
+    def restore(
+        self,
+        frames: Picture,
+        *,
+        resolution: str = "1080p",
+        on_progress: OnProgress = ignore_progress,
+        cancel: threading.Event | None = None,
+    ) -> Picture:
+        """Restore a clip that is in memory.
+
+        Args:
+            frames: (T, H, W, 3), numpy array or torch tensor on any device, R'G'B' full range:
+                uint8, uint16, or float from 0.0 to 1.0 (rounded to 16 bits on the way).
+            resolution: 720p, 1080p, 2k, 4k, or short:720 to short:2160.
+            on_progress: called after each frame and slice; an error that it raises ends the work.
+            cancel: set it from another thread to stop.
+
+        Returns:
+            (T, H', W', 3) of the same kind, dtype and device.
+
+        Raises:
+            InvalidRequestError: frames of another shape or dtype, or an option.
+            CheckpointError: the model's weights are missing or damaged.
+            ResourceError: the device's memory does not suffice; the message says what fits.
+            StoppedByCallerError: `cancel` was set.
+        """
+        if frames.ndim != 4:
+            raise InvalidRequestError(f"expected frames (T, H, W, 3), got {tuple(frames.shape)}")
+        made = list(
+            self.stream(
+                iter(frames),
+                num_frames=len(frames),
+                resolution=resolution,
+                on_progress=on_progress,
+                cancel=cancel,
+            )
+        )
+        if isinstance(frames, Tensor):
+            return cast("Picture", torch.stack(cast("list[Tensor]", made)))
+        return cast("Picture", np.stack(cast("list[np.ndarray]", made)))
+
+    def stream(
+        self,
+        frames: Iterable[Picture],
+        *,
+        num_frames: int,
+        resolution: str = "1080p",
+        on_progress: OnProgress = ignore_progress,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Picture]:
+        """Restore a clip frame by frame, so that it need not fit into memory.
+
+        Args:
+            frames: pictures (H, W, 3) of one kind, size and dtype, as `restore` takes them.
+            num_frames: how many there are; SeedVR2 plans its windows by it.
+            resolution: as for `restore`.
+            on_progress: as for `restore`.
+            cancel: as for `restore`.
+
+        Yields:
+            Each picture, in order, of the same kind, dtype and device. SeedVR2 reads a window or
+            more before the first one comes.
+
+        Raises:
+            As `restore`; also InvalidRequestError: there are fewer frames, or one differs.
+        """
+        check_resolution(resolution)
+        if num_frames < 1:
+            raise InvalidRequestError(f"expected at least 1 frame, got {num_frames}")
+        pictures = iter(frames)
+        first = next(pictures, None)
+        if first is None:
+            raise InvalidRequestError(f"the frames ended after 0 of {num_frames}")
+        form = _Form(first)
+        _check_picture(first)
+        self._on_beat, self._stop = on_progress, Cancellation(cancel)
+        info = _clip_info(form.to_rgb(first), num_frames)
+        plan = build_plan(info, "0" * 64, self._planned(resolution))
+        with deterministic(plan.torch_threads):
+            session = self._opened(plan)
+            source = _numbered(first, pictures, form, num_frames)
+            for done, frame in enumerate(_restored(session, plan, source), 1):
+                self._stop.check()
+                on_progress(Progress(phase="restore", done=done, total=num_frames))
+                yield cast("Picture", form.back(frame.rgb))
+
+    def _planned(self, resolution: str) -> Options:
+        return replace(self._options.planned(resolution), segment_seconds=_WHOLE_SECONDS)
+
+    def _opened(self, plan: Plan) -> Session:
+        """The session for a plan: the one of the clip before, if that was planned alike."""
+        if self._session is None or self._plan != plan:
+            self.close()
+            self._session = load_engine(plan.engine.name).open_session(
+                plan, device=plan.device, beat=self._beat, weights_dir=self._options.weights_dir
+            )
+            self._plan = plan
+        return self._session
+
+    def _beat(self, phase: str, done: int, total: int) -> None:
+        """What the engine tells while it loads and works."""
+        self._stop.check()
+        if phase == "load":
+            self._on_beat(Progress(phase=phase, done=done, total=total))
+
+
+def _restored(session: Session, plan: Plan, source: Iterator[Frame]) -> Iterator[Frame]:
+    """All frames of a clip, which is one shot, made as one piece."""
+    (shot,) = shots_between((), plan.video.num_frames)
+    piece = Piece(shot=shot.index, start=shot.start, stop=shot.stop)
+    state = session.begin(source, shot=shot, piece=piece)
+    yield from session.restore(source, shot=shot, piece=piece, state=state)
+    session.take_commit()
+
+
+def _numbered(
+    first: Picture, others: Iterator[Picture], form: _Form, num_frames: int
+) -> Iterator[Frame]:
+    """The caller's pictures as frames.
+
+    Raises:
+        InvalidRequestError: one differs from the first, or they end early.
+    """
+    picture: Picture | None = first
+    for index in range(num_frames):
+        if picture is None:
+            raise InvalidRequestError(f"the frames ended after {index} of {num_frames}")
+        if (picture.shape, picture.dtype) != (first.shape, first.dtype):
+            raise InvalidRequestError(
+                f"frame {index} is {tuple(picture.shape)} {picture.dtype}, expected "
+                f"{tuple(first.shape)} {first.dtype} like the first"
+            )
+        yield Frame(rgb=form.to_rgb(picture), pts=index, index=index)
+        if index + 1 < num_frames:
+            picture = next(others, None)
+
+
+def _check_picture(picture: np.ndarray | Tensor) -> None:
+    """Refuse what is no picture of three channels in a dtype that is known."""
+    kind = str(picture.dtype).removeprefix("torch.")
+    known = ("uint8", "uint16", "float16", "float32", "float64", "bfloat16")
+    if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape or kind not in known:
+        raise InvalidRequestError(
+            f"expected frames (H, W, 3) of {', '.join(known)}, got {tuple(picture.shape)} {kind}"
+        )
+
+
+def _clip_info(rgb: np.ndarray, num_frames: int) -> VideoInfo:
+    """Frames in memory, described like a video."""
+    height, width, _ = rgb.shape
+    depth = 8 * rgb.itemsize
+    return VideoInfo(
+        format_name="memory",
+        size_bytes=rgb.nbytes * num_frames,
+        stream_index=0,
+        codec="rawvideo",
+        pix_fmt="rgb24" if depth == 8 else "rgb48le",
+        bit_depth=depth,
+        width=width,
+        height=height,
+        rotation=0,
+        sar=(1, 1),
+        color=ColorInfo(full_range=True, matrix=1, primaries=1, transfer=1),
+        time_base=(_RATE.denominator, _RATE.numerator),
+        pts=tuple(range(num_frames)),
+        last_duration=1,
+        nominal_rate=(_RATE.numerator, _RATE.denominator),
+    )
+
+
+def upscale_frames(
+    frames: Picture,
+    *,
+    resolution: str = "1080p",
+    options: ModelOptions | None = None,
+    on_progress: OnProgress = ignore_progress,
+    cancel: threading.Event | None = None,
+) -> Picture:
+    """Restore and upscale one clip that is in memory; see `Restorer.restore`."""
+    with Restorer(options) as restorer:
+        return restorer.restore(
+            frames, resolution=resolution, on_progress=on_progress, cancel=cancel
+        )

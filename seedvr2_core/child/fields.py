@@ -1,0 +1,73 @@
+"""Turns the JSON object of a message into its dataclass: every field is there, of its own type."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from seedvr2_core.errors import ChildFailedError
+
+
+def object_in(line: str) -> dict[str, object] | None:
+    """The JSON object of a line, or None if it holds anything else."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def message_of(kinds: Mapping[str, type[Any]], name: str, told: dict[str, object]) -> Any:
+    """A message from its name and its other fields.
+
+    Raises:
+        ChildFailedError: the name is none of `kinds`, or the fields are not its own.
+    """
+    if name not in kinds:
+        raise ChildFailedError(
+            f"unknown message {name!r} between parent and child; expected one of: "
+            f"{', '.join(kinds)}. Both must be of the same version: install again"
+        )
+    return _record(kinds[name], told, name)
+
+
+def _record(kind: Any, told: dict[str, object], where: str) -> Any:
+    """A dataclass from its JSON object.
+
+    Args:
+        kind: the dataclass.
+        told: what the object holds.
+        where: the message or field, for errors.
+
+    Raises:
+        ChildFailedError: a field is missing, unknown, or of another type.
+    """
+    known = {field.name: field.type for field in fields(kind)}
+    if told.keys() != known.keys():
+        raise ChildFailedError(
+            f"message {where!r} between parent and child has the fields {sorted(told)}, expected "
+            f"{sorted(known)}. Both must be of the same version: install again"
+        )
+    return kind(**{name: _value(known[name], told[name], f"{where}.{name}") for name in known})
+
+
+def _value(kind: Any, told: object, where: str) -> Any:
+    """A field from its JSON value, as the field's type has it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if told is None else _value(inner[0], told, where)
+    if origin is tuple and isinstance(told, list):
+        return tuple(_value(inner[0], item, where) for item in told)
+    if origin is not None and issubclass(origin, Mapping) and isinstance(told, dict):
+        return {key: _value(inner[1], item, where) for key, item in told.items()}
+    if is_dataclass(kind) and isinstance(told, dict):
+        return _record(kind, told, where)
+    if kind is Path and isinstance(told, str):
+        return Path(told)
+    if kind is float and type(told) is int:
+        return float(told)
+    if type(told) is kind:
+        return told
+    raise ChildFailedError(f"field {where} between parent and child is {told!r}, expected {kind}")

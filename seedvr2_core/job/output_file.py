@@ -1,0 +1,100 @@
+"""The file that a caller named for the result: checked before the work, never taken unasked."""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.files.place import try_writing
+from seedvr2_core.planning.sizes import OUTPUT_ENDINGS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file that the result is to become."""
+
+    path: Path
+    """Absolute, as the caller wrote it. A symbolic link is followed when the file is written."""
+    overwrite: bool = False
+    """Whether a file of this name is replaced."""
+    source: Path | None = None
+    """The job's source, if it is a local file; it is never replaced."""
+
+    @property
+    def target(self) -> Path:
+        """Where the bytes go: the path with all links followed."""
+        return Path(os.path.realpath(self.path))
+
+
+def check_output_file(output: OutputFile) -> None:
+    """Check, before any work, that the result can be written; leaves nothing behind.
+
+    Raises:
+        InvalidRequestError: the name's ending is none that we write; the name is taken, is the
+            source's, too long, or no name of a regular file; or its folder cannot be written.
+    """
+    path = output.path
+    if path.suffix.lower() not in OUTPUT_ENDINGS:
+        raise InvalidRequestError(
+            f"the output file must end in {' or '.join(OUTPUT_ENDINGS)}, which is what we write, "
+            f"got {path.name}"
+        )
+    try:
+        found = os.stat(output.target)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise InvalidRequestError(
+            f"the output file {path} cannot be written: {error.strerror}; choose another name"
+        ) from error
+    if found is not None:
+        _check_taken(output, found)
+    _check_folder(output)
+
+
+def _check_taken(output: OutputFile, found: os.stat_result) -> None:
+    """Refuse a name that something has already, unless it may be replaced."""
+    path = output.path
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidRequestError(f"the output file {path} is a folder; name a file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidRequestError(
+            f"the output file {path} is a device or a pipe; name a file, and take the result's "
+            "path from the last line of stdout"
+        )
+    if is_source(output):
+        raise InvalidRequestError(
+            f"the output file {path} is the source itself, which is never replaced; choose another "
+            "name"
+        )
+    if not output.overwrite:
+        raise InvalidRequestError(
+            f"the output file {path} exists already; choose another name, or replace it with "
+            "--overwrite"
+        )
+
+
+def is_source(output: OutputFile) -> bool:
+    """Whether the name leads to the source, by whatever links, spelling or case."""
+    try:
+        return output.source is not None and os.path.samefile(output.target, output.source)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _check_folder(output: OutputFile) -> None:
+    """Write an empty file beside the output and remove it again."""
+    folder = output.target.parent
+    if not folder.is_dir():
+        raise InvalidRequestError(
+            f"--output must name a file in a folder that exists, got {output.path}"
+        )
+    try:
+        try_writing(folder)
+    except OSError as error:
+        what = "on a read-only file system" if error.errno == errno.EROFS else error.strerror
+        raise InvalidRequestError(
+            f"the output's folder {folder} cannot be written ({what}); choose another folder"
+        ) from error

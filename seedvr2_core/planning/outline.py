@@ -1,0 +1,98 @@
+"""What a flow process reads of a plan: everything but what grows with the frames of the video.
+
+Times, shots and pieces stay in plan.json, which only child processes read. A small file that orders
+a million frames costs the process that all jobs depend on nothing.
+"""
+
+from dataclasses import dataclass
+
+from seedvr2_core.planning.plan import EngineSettings, FrameSeconds, Limits, MemoryPlan, Plan
+from seedvr2_core.video.info import EncoderSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOutline:
+    """A segment without its pieces."""
+
+    index: int
+    start: int
+    stop: int
+    shot: tuple[int, int] | None
+    """First frame and end of the shot that it is a part of; None: it has whole shots."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames the segment owns."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOutline:
+    """A plan without its lists of times, shots and pieces; the other fields are those of `Plan`."""
+
+    format: int
+    pixel_version: int
+    job_key: str
+    source_sha256: str
+    num_frames: int
+    num_shots: int
+    longest_piece: int
+    """Frames of the longest piece."""
+    resolution: str
+    width: int
+    height: int
+    engine: EngineSettings
+    device: str
+    torch_threads: int
+    segments: tuple[SegmentOutline, ...]
+    encoder: EncoderSettings
+    memory: MemoryPlan | None
+    eta_seconds: float
+    limits: Limits
+    frame_seconds: FrameSeconds | None
+    notes: tuple[str, ...]
+
+
+def outline_of(plan: Plan) -> PlanOutline:
+    """The outline of a plan, whichever version has written that."""
+    return PlanOutline(
+        format=plan.format,
+        pixel_version=plan.pixel_version,
+        job_key=plan.job_key,
+        source_sha256=plan.source_sha256,
+        num_frames=plan.video.num_frames,
+        num_shots=len(plan.shots),
+        longest_piece=max(
+            (piece.stop - piece.start for segment in plan.segments for piece in segment.pieces),
+            default=0,
+        ),
+        resolution=plan.resolution,
+        width=plan.width,
+        height=plan.height,
+        engine=plan.engine,
+        device=plan.device,
+        torch_threads=plan.torch_threads,
+        segments=_segments_of(plan),
+        encoder=plan.encoder,
+        memory=plan.memory,
+        eta_seconds=plan.eta_seconds,
+        limits=plan.limits,
+        frame_seconds=plan.frame_seconds,
+        notes=plan.notes,
+    )
+
+
+def _segments_of(plan: Plan) -> tuple[SegmentOutline, ...]:
+    """The segments; each that has one piece, and not all of its shot, names the shot's bounds."""
+    outlines: list[SegmentOutline] = []
+    for segment in plan.segments:
+        shot: tuple[int, int] | None = None
+        if len(segment.pieces) == 1:
+            piece = segment.pieces[0]
+            whole = plan.shots[piece.shot]
+            if (piece.start, piece.stop) != (whole.start, whole.stop):
+                shot = (whole.start, whole.stop)
+        outlines.append(
+            SegmentOutline(index=segment.index, start=segment.start, stop=segment.stop, shot=shot)
+        )
+    return tuple(outlines)

@@ -1,0 +1,300 @@
+"""Predicts the peak memory of each phase of a segment from sizes alone; arithmetic without torch.
+
+Tests compare the sums over tensors with the live bytes of real calls. The totals on a GPU have not
+been measured yet.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from seedvr2_core.config import DiTConfig, VAEConfig
+from seedvr2_core.dit import memory as dit_memory
+from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
+from seedvr2_core.planning.queues import bytes_waiting
+from seedvr2_core.vae import budget
+from seedvr2_core.vae import memory as vae_memory
+
+_FLOAT32 = 4
+_HALF = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """Memory that cannot be computed from shapes; each figure names its source."""
+
+    context: int = 1_000_000_000
+    """CUDA context, loaded kernels, cuBLAS (32 MiB on Hopper, its manual) and cuDNN handles.
+    Assumed, to be measured."""
+    workspace: int = 2_000_000_000
+    """Scratch memory of the largest convolution or matrix product. Assumed, to be measured."""
+    fragmentation: float = 0.06
+    """Share of everything but weights that the caching allocator holds and cannot use, with
+    expandable segments. Assumed, to be measured."""
+    picture_planes: int = 24
+    """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
+    and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
+    host_bandwidth: float = 20e9
+    """Bytes per second between page-locked memory and the device, each way at the same time.
+    Assumed for PCIe 4.0 with 16 lanes, to be measured."""
+    shot_copies: int = 8
+    """float32 copies of a whole shot that colour method "lab" holds. Counted in color.py: content,
+    source, split, Lab, and values and int64 ranks of a channel while it is sorted."""
+
+
+CONSTANTS = Constants()
+ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
+
+
+class Slices(NamedTuple):
+    """A rung of encoder or decoder."""
+
+    latents: int
+    """Of a slice."""
+    frames: int
+    """Most at once at full size. A level with half the height and width takes twice as many, which
+    together have half the bytes."""
+    rings: bool = False
+    """Large frames pass one at a time and stay where they are (vae/ring.py)."""
+
+
+SLICES = tuple(Slices(*rung) for rung in ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1)))
+"""Rungs of encoder and decoder."""
+RINGS = Slices(8, 1, rings=True)
+"""The first rung of a GPU: the fastest, as frames are not copied from slice to slice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residency:
+    """What stays on the device while it is not needed; the rest waits in host memory."""
+
+    weights: bool
+    """Whether the transformer's weights stay while the VAE runs."""
+    caches: bool
+    """Whether the VAE's caches stay while another phase runs."""
+    streamed: bool = False
+    """Whether each cache leaves even while its own phase runs, but for its layer (vae/store.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRequest:
+    """Everything that the memory plan depends on."""
+
+    dit_config: DiTConfig
+    vae_config: VAEConfig
+    width: int
+    """Of the output picture in pixels, before padding."""
+    height: int
+    num_latents_in_window: int
+    overlap: int
+    """Latents that neighbouring windows share."""
+    segment_latents: int
+    """Latents of the longest segment, with those that it reads ahead."""
+    source_frame_bytes: int
+    """Bytes of one decoded source frame."""
+    device_bytes: int | None
+    """Free memory of the device; None for the host, which is taken as large enough."""
+    device_kind: str
+    """What the device is called, for messages; the host's name starts with "cpu"."""
+    bit_depth: int = 8
+    """Of the source, and so of the output."""
+    vae_dtype: str = "float16"
+    dit_dtype: str = "bfloat16"
+    color_correction: str = "auto"
+    text_len: int = 58
+    """Tokens of the prompt (as trained: dit.md section 11)."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the engine runs on the host."""
+        return self.device_kind.lower().startswith("cpu")
+
+    @property
+    def restored_frame_bytes(self) -> int:
+        """Bytes of a frame that the engine gives, of 8 or 16 bits."""
+        return 3 * (1 if self.bit_depth <= 8 else 2) * self.width * self.height
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of the picture that the model sees."""
+        return padded_size(self.height, self.width)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of a latent."""
+        height, width = self.padded
+        return height // self.vae_config.spatial_factor, width // self.vae_config.spatial_factor
+
+    @property
+    def picture_bytes(self) -> int:
+        """Bytes of one padded frame in float32."""
+        return math.prod(self.padded) * self.vae_config.out_channels * _FLOAT32
+
+    def fits(self, num_bytes: int) -> bool:
+        """Whether the device has that many bytes."""
+        return self.device_bytes is None or num_bytes <= self.device_bytes
+
+
+def level_frames(config: VAEConfig, top: int) -> tuple[int, ...]:
+    """Most frames at once at each level, full size first, for `top` frames at full size."""
+    return tuple(top << level for level in range(config.num_levels))
+
+
+def ring_level_frames(config: VAEConfig, size: tuple[int, int]) -> tuple[int, ...]:
+    """The same with rings, for a padded picture of that height and width: one frame where frames
+    are kept in rings, and below as many as on the first rung without."""
+    return tuple(
+        1 if (size[0] >> level) * (size[1] >> level) >= vae_memory.RING_PIXELS else frames
+        for level, frames in enumerate(level_frames(config, SLICES[0].frames))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePeaks:
+    """Predicts the peak bytes of each phase for a rung and a residency."""
+
+    request: MemoryRequest
+    vae: vae_memory.WorkingSet
+    dit_weights: int
+    vae_weights: int
+    encoder_caches: tuple[int, int]
+    """Without and with rings."""
+    decoder_caches: tuple[int, int]
+    latents: int
+    """Bytes of a segment's encoded latents, which exist twice while slices are joined, and of the
+    tail; float32."""
+
+    @classmethod
+    def of(cls, request: MemoryRequest) -> "PhasePeaks":
+        """Compute what is the same for all rungs."""
+        config, itemsize = request.vae_config, ITEMSIZE[request.vae_dtype]
+        height, width = request.padded
+        latents = 2 * request.segment_latents + request.overlap
+        return cls(
+            request=request,
+            vae=vae_memory.WorkingSet(
+                config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
+            ),
+            dit_weights=dit_memory.weight_bytes(
+                request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
+            ),
+            vae_weights=vae_memory.weight_bytes(config, itemsize),
+            encoder_caches=(
+                budget.encoder_cache_bytes(config, height, width, itemsize),
+                vae_memory.ring_bytes(budget.encoder_convs(config), height, width, itemsize),
+            ),
+            decoder_caches=(
+                budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
+                vae_memory.ring_bytes(budget.decoder_convs(config), height, width, itemsize),
+            ),
+            latents=latents * math.prod(request.latent_size) * config.latent_channels * _FLOAT32,
+        )
+
+    def bounds(self, rung: Slices) -> tuple[int, ...]:
+        """Most frames at once at each level, full size first."""
+        if rung.rings:
+            return ring_level_frames(self.request.vae_config, self.request.padded)
+        return level_frames(self.request.vae_config, rung.frames)
+
+    def encode(self, rung: Slices, stay: Residency, *, decoder_rings: bool = False) -> int:
+        """The encoder at work, and what the other phases leave on the device."""
+        work = replace(self.vae, rings=rung.rings, streamed=stay.streamed).encoder(
+            rung.latents, self.bounds(rung)
+        )
+        if not self.request.on_cpu:
+            # Source frames come on a stream of their own, those of the next slice before the last
+            # ones are given back.
+            work += 2 * FRAMES_PER_LATENT * rung.latents * self.request.source_frame_bytes
+        others = self.decoder_caches[decoder_rings] if stay.caches else 0
+        own = self.encoder_caches[rung.rings]
+        if stay.streamed:
+            own = self._streaming(budget.encoder_convs(self.request.vae_config))
+        return self._total(own + others + work, with_dit=stay.weights)
+
+    def dit(
+        self, chunk_tokens: int, stay: Residency, *, rings: tuple[bool, bool] = (False, False)
+    ) -> int:
+        """The transformer on one window, and what the VAE leaves on the device."""
+        request, config = self.request, self.request.dit_config
+        work = dit_memory.activation_bytes(
+            config,
+            (request.num_latents_in_window, *request.latent_size),
+            text_len=request.text_len,
+            chunk_tokens=chunk_tokens,
+            itemsize=ITEMSIZE[request.dit_dtype],
+        )
+        # The sampler holds noise, condition and result around the call.
+        channels = 2 * config.latent_channels + config.condition_channels
+        pixels = request.num_latents_in_window * math.prod(request.latent_size)
+        work += pixels * channels * _FLOAT32
+        caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
+        others = caches if stay.caches else 0
+        return self._total(others + work, with_dit=True)
+
+    def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
+        """The decoder, or the colour correction of its frames, and what the other phases leave."""
+        request = self.request
+        vae = replace(self.vae, rings=rung.rings, streamed=stay.streamed)
+        work = vae.decoder(rung.latents, self.bounds(rung)[::-1])
+        planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
+        # A slice's frames are gone before the next one is decoded, so the larger of both counts.
+        work = max(work, planes + FRAMES_PER_LATENT * rung.latents * request.picture_bytes)
+        if request.color_correction == "lab":
+            shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
+            work = max(work + shot, CONSTANTS.shot_copies * shot)
+        # A slice's integers, of 16 bits at the most, until all of them have come to the host.
+        work += FRAMES_PER_LATENT * rung.latents * request.picture_bytes * _HALF // _FLOAT32
+        others = self.encoder_caches[encoder_rings] if stay.caches else 0
+        own = self.decoder_caches[rung.rings]
+        if stay.streamed:
+            own = self._streaming(budget.decoder_convs(request.vae_config))
+        return self._total(own + others + work, with_dit=stay.weights)
+
+    def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
+        """Host memory: the source frames of a segment, those in the queues before and behind the
+        engine and on their way to it and from it, and what waits for its phase."""
+        request = self.request
+        frames = FRAMES_PER_LATENT * request.segment_latents * request.source_frame_bytes
+        for rung, num_bytes in (
+            (encode, request.source_frame_bytes),
+            (decode, request.restored_frame_bytes),
+        ):
+            at_once = FRAMES_PER_LATENT * rung.latents
+            frames += bytes_waiting(at_once, num_bytes) + at_once * num_bytes
+        if request.on_cpu:
+            return frames
+        # In blocks of their exact size (engines/seedvr2/parking.py); rings are packed.
+        pinned = 0 if stay.weights else self.dit_weights
+        pinned += 0 if stay.caches else self.encoder_caches[0] + self.decoder_caches[0]
+        return pinned + frames
+
+    def streamed_bytes(self, encode: Slices, decode: Slices) -> float:
+        """Bytes that streaming brings to the device for each latent; as many go back meanwhile."""
+        config, itemsize = self.request.vae_config, ITEMSIZE[self.request.vae_dtype]
+        return sum(
+            vae_memory.streamed_per_latent(
+                specs,
+                self.request.padded,
+                itemsize,
+                latents=rung.latents,
+                bounds=self.bounds(rung),
+            )
+            for specs, rung in (
+                (budget.encoder_convs(config), encode),
+                (budget.decoder_convs(config), decode),
+            )
+        )
+
+    def _streaming(self, specs: list[budget.ConvSpec]) -> int:
+        itemsize = ITEMSIZE[self.request.vae_dtype]
+        return vae_memory.streaming_bytes(specs, *self.request.padded, itemsize)
+
+    def _total(self, moving: int, *, with_dit: bool) -> int:
+        """What a phase needs for itself (`moving`), with weights, latents and reserves."""
+        total = self.vae_weights + (self.dit_weights if with_dit else 0)
+        moving += self.latents
+        if self.request.on_cpu:
+            return total + moving
+        total += CONSTANTS.context + CONSTANTS.workspace
+        return total + math.ceil(moving * (1 + CONSTANTS.fragmentation))

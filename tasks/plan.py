@@ -1,0 +1,184 @@
+"""What a job would take, without running it: for `seedvr2 plan` and the gateway's POST /plan."""
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel, Field
+
+from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
+from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
+from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.planning.outline import PlanOutline
+from tasks.estimate import is_guess, plan_job
+from tasks.job.cost import excess
+from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.probe import find_cuts, probe_source
+from tasks.run.spending import limit_seconds, price_of
+from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
+from tasks.settings import Settings
+from tasks.sources import discard
+
+
+class JobPlan(BaseModel):
+    """What a job will produce and what it takes."""
+
+    source: str = Field(description="The source's name.")
+    source_size: tuple[int, int] = Field(description="Width and height as displayed, in pixels.")
+    frames: int
+    duration_seconds: float = Field(description="Playing time.")
+    width: int = Field(description="Of the result, in pixels.")
+    height: int = Field(description="Of the result, in pixels.")
+    engine: str = Field(description="What restores the frames.")
+    device: str = Field(description="What the plan is for: `cpu`, `cuda:0`, or the name of a card.")
+    shots: int = Field(description="Parts between cuts; 1 where cuts were not looked for.")
+    segments: int = Field(description="Parts that are kept when a job is interrupted.")
+    window_frames: int = Field(
+        description="Frames that a SeedVR2 model sees at once; 0 for engines that look at one."
+    )
+    memory_gb: dict[str, float] = Field(
+        description="Predicted peak of each phase in GB; empty for engines without phases."
+    )
+    eta_seconds: float = Field(description="Expected seconds of the whole job.")
+    eta_is_guess: bool = Field(description="Nothing was measured that this time could rest on.")
+    price: float | None = Field(
+        description="Expected price; null where the operator has not said what an hour costs."
+    )
+    job_limit_seconds: float | None = Field(
+        description="Seconds after which restoring is ended as failed; null: no limit."
+    )
+    notes: tuple[str, ...] = Field(description="What else there is to know before it begins.")
+
+
+CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
+"""Cards that are known by name, with their GB of memory."""
+_TAKEN_GB = 2
+"""Of a card's memory, by other things; as in the README's table."""
+
+
+def named_card(name: str) -> Device:
+    """The device that --gpu describes: the name of a card, or GB of memory.
+
+    Raises:
+        InvalidRequestError: neither.
+    """
+    text = name.lower().strip().removesuffix("gb").strip()
+    if text in CARDS_GB:
+        kind, gigabytes = CARDS_GB[text]
+    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
+        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
+    else:
+        raise InvalidRequestError(
+            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
+        )
+    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
+
+
+def plan_source(
+    source: FetchedSource,
+    request: UpscaleRequest,
+    settings: Settings,
+    *,
+    card: Device | None = None,
+    thorough: bool = True,
+) -> JobPlan:
+    """Probe a source and plan a job for it.
+
+    Args:
+        source: the video; a download or an upload that is none is removed.
+        request: what is asked for.
+        settings: of this machine.
+        card: a GPU to plan for. None: this machine's device; where it has no GPU and the model
+            needs one, an H100.
+        thorough: find cuts, and measure a machine that is new to the engine, which decodes the
+            whole video and takes seconds. Otherwise neither, and no weights are looked into.
+
+    Raises:
+        InvalidVideoError: the source is no video that can be upscaled.
+        InvalidRequestError, PlanError, ResourceError, CheckpointError: the job would be refused.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            probed = probe_source(
+                source, Path(folder), settings, allow_damaged=request.allow_damaged
+            )
+        except InvalidVideoError:
+            discard(source, settings)
+            raise
+        spec, assumed = _engine_and_card(request.model, probed, settings, card)
+        notes: list[str] = []
+        if spec.has_latents and thorough:
+            device = choose_device(settings.device, probed.devices)
+            probed = probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
+        elif spec.has_latents:
+            assumed = assumed or choose_device(settings.device, probed.devices)
+            notes.append("cuts were not looked for: the job finds them, and may have more segments")
+        plan = plan_job(
+            request,
+            probed,
+            settings,
+            out=Path(folder) / "plan.json",
+            measure_from=0.0 if thorough else math.inf,
+            assumed=assumed,
+        )
+    notes += _limits_told(plan, request, settings)
+    return _summary(probed, plan, settings, assumed, notes)
+
+
+def _engine_and_card(
+    model: str, probed: ProbedSource, settings: Settings, card: Device | None
+) -> tuple[EngineSpec, Device | None]:
+    """The engine, and the card to plan for; None for this machine's device."""
+    spec = find_engine(DEFAULT_ENGINE if model == "auto" else model)
+    here = choose_device(settings.device, probed.devices)
+    if card is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
+        card = named_card("h100")
+    if card is None:
+        spec, _ = choose_engine(model, here, settings)
+    return spec, card
+
+
+def _limits_told(plan: PlanOutline, request: UpscaleRequest, settings: Settings) -> list[str]:
+    """What the limits of the operator and of the caller will do to the job; [] if nothing."""
+    told: list[str] = []
+    if refusal := excess(plan.eta_seconds, plan.num_frames, settings):
+        told.append(f"it would be refused: {refusal}")
+    limit = limit_seconds(request.max_seconds, request.max_price, settings)
+    if plan.eta_seconds > limit:
+        what = "stopped at" if is_guess(plan) else "refused by"
+        told.append(
+            f"it would be {what} the limit that you set (max_seconds, max_price), which allows "
+            f"{limit:.0f} s"
+        )
+    return told
+
+
+def _summary(
+    probed: ProbedSource,
+    plan: PlanOutline,
+    settings: Settings,
+    assumed: Device | None,
+    notes: list[str],
+) -> JobPlan:
+    """The plan in numbers."""
+    return JobPlan(
+        source=probed.source.name,
+        source_size=probed.video.upright_size,
+        frames=probed.video.num_frames,
+        duration_seconds=probed.video.duration_seconds,
+        width=plan.width,
+        height=plan.height,
+        engine=plan.engine.name,
+        device=assumed.kind if assumed else plan.device,
+        shots=plan.num_shots,
+        segments=len(plan.segments),
+        window_frames=FRAMES_PER_LATENT * plan.engine.window,
+        memory_gb={phase: round(peak / 1e9, 2) for phase, peak in plan.memory.peaks}
+        if plan.memory
+        else {},
+        eta_seconds=plan.eta_seconds,
+        eta_is_guess=is_guess(plan),
+        job_limit_seconds=plan.limits.job,
+        price=price_of(plan.eta_seconds, settings),
+        notes=(*plan.notes, *notes),
+    )

@@ -1,0 +1,120 @@
+"""POST /plan: what a job would take, for a video that is sent and for an address."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.gateway.auth import digest
+from deployments.gateway.routes import plan
+from tasks.settings import Settings
+from tests.kits.http.gateway import gateway, intake_files
+from tests.kits.http.video_server import VideoServer, serve
+
+NOBODY = "http://127.0.0.1:9/api"
+"""The address of a Prefect server that is not there: a plan needs none."""
+ASKED = {"model": "lanczos", "resolution": "720p"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, videos: VideoServer) -> Settings:
+    return Settings(
+        work_dir=tmp_path / "work",
+        fetch_allow=(videos.host,),
+        hour_price=36.0,
+        deployments="4k=upscale/h200,*=upscale/local",  # type: ignore[arg-type]
+        allow_cpu_engine=True,
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[httpx.Client]:
+    with gateway(settings, NOBODY) as client:
+        yield client
+
+
+def test_a_sent_video_is_planned_and_kept_for_the_job(
+    client: httpx.Client, settings: Settings, demo_clip: Path
+) -> None:
+    content = demo_clip.read_bytes()
+    answer = client.post(
+        "/plan",
+        params={**ASKED, "filename": "my clip.mp4"},
+        content=content,
+        headers={"Content-Type": "video/mp4"},
+    )
+    told = answer.json()
+    assert answer.status_code == 200, told
+    assert (told["width"], told["height"], told["frames"]) == (1280, 720, 75)
+    assert (told["source"], told["engine"], told["device"]) == ("my clip.mp4", "lanczos", "cpu")
+    assert (told["deployment"], told["gpu_type"]) == ("upscale/local", "local")
+    assert told["price"] == pytest.approx(told["eta_seconds"] / 100)
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert told["video_url"] == f"upload:{sha256}/my clip.mp4"
+    assert intake_files(settings) == [sha256]
+    again = client.post("/plan", json={**ASKED, "video_url": told["video_url"]})
+    assert again.json()["frames"] == 75
+
+
+def test_an_address_is_planned_for_the_card_of_its_pool(
+    client: httpx.Client, videos: VideoServer
+) -> None:
+    asked = {"video_url": videos.url("/clip.mp4"), "resolution": "4k", "model": "seedvr2-7b"}
+    told = client.post("/plan", json=asked).json()
+    assert (told["device"], told["gpu_type"], told["width"]) == ("NVIDIA H200", "H200", 3840)
+    assert {"encode", "dit", "decode"} <= told["memory_gb"].keys()
+    assert told["eta_is_guess"]
+    assert any("cuts were not looked for" in note for note in told["notes"])
+
+
+def test_limits_of_the_caller_are_told(client: httpx.Client, videos: VideoServer) -> None:
+    asked = {**ASKED, "video_url": videos.url("/clip.mp4"), "max_price": 0.001}
+    assert "the limit that you set" in client.post("/plan", json=asked).json()["notes"][-1]
+
+
+def test_what_is_no_video_is_refused_and_removed(
+    client: httpx.Client, settings: Settings, videos: VideoServer
+) -> None:
+    refused = client.post(
+        "/plan", params=ASKED, content=b"text" * 9, headers={"Content-Type": "video/mp4"}
+    )
+    assert (refused.status_code, intake_files(settings)) == (422, [])
+    videos.offer("/text.mp4", content=b"no video" * 100)
+    refused = client.post("/plan", json={**ASKED, "video_url": videos.url("/text.mp4")})
+    assert refused.status_code == 422
+    assert not list(settings.sources_dir.glob("*"))
+    assert client.post("/plan", json={**ASKED, "video_url": "http://10.0.0.1/a"}).status_code == 422
+    assert client.post("/plan", json={"video_url": "https://a.test/", "crf": 99}).status_code == 422
+
+
+def test_a_slow_address_is_asked_for_again(
+    client: httpx.Client,
+    videos: VideoServer,
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = demo_clip.read_bytes()
+    videos.offer("/slow.mp4", content=content, cut=len(content) // 2)
+    monkeypatch.setattr(plan, "FETCH_SECONDS", 3.0)
+    asked = {**ASKED, "video_url": videos.url("/slow.mp4")}
+    first = client.post("/plan", json=asked)
+    assert (first.status_code, "send the same request again" in first.text) == (503, True)
+    assert first.headers["retry-after"] == "5"
+    videos.routes["/slow.mp4"] = serve(content)
+    assert client.post("/plan", json=asked).json()["frames"] == 75
+    assert "range" in videos.headers_of("/slow.mp4")[-1]
+
+
+def test_a_plan_needs_the_token(settings: Settings) -> None:
+    closed = settings.model_copy(update={"gateway_tokens": (digest("right"),)})
+    with gateway(closed, NOBODY) as client:
+        assert client.post("/plan", json={"video_url": "https://a.test/b"}).status_code == 401
+
+
+def test_a_price_limit_needs_a_price(settings: Settings) -> None:
+    unpriced = settings.model_copy(update={"hour_price": None})
+    with gateway(unpriced, NOBODY) as client:
+        asked = {"video_url": "https://example.org/a.mp4", "max_price": 1}
+        assert "SEEDVR2_HOUR_PRICE" in client.post("/plan", json=asked).text

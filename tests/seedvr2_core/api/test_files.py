@@ -1,0 +1,161 @@
+"""A whole file without a server: the same file comes out whatever stops the work in between."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core import (
+    ModelOptions,
+    Progress,
+    SeedVR2Error,
+    UpscaledFile,
+    probe_video,
+    upscale_file,
+)
+from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, StoppedByCallerError
+from seedvr2_core.files import file_sha256
+from seedvr2_core.planning import sizes
+from tests.kits.media import ffmpeg
+
+LANCZOS = ModelOptions(model="lanczos", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 seconds with sound: three segments."""
+    return make_clip(tmp_path_factory.mktemp("api") / "source.mp4", seconds=24, rate=10)
+
+
+def make_clip(path: Path, *, seconds: int, rate: int) -> Path:
+    """A test picture with a tone."""
+    ffmpeg(
+        *("-f", "lavfi", "-i", f"testsrc2=size=64x36:rate={rate}:duration={seconds}"),
+        *("-f", "lavfi", "-i", f"sine=duration={seconds}", "-c:v", "libx264"),
+        *("-preset", "ultrafast", "-c:a", "aac", path),
+    )
+    return path
+
+
+def upscaled(source: Path, output: Path, **changes: object) -> UpscaledFile:
+    """With fast settings."""
+    kept = {"options": LANCZOS, "resolution": "720p", "preset": "ultrafast"}
+    return upscale_file(source, output, **(kept | changes))  # type: ignore[arg-type]
+
+
+def test_a_file_comes_out_with_its_sound_and_nothing_else_is_left(
+    source: Path, tmp_path: Path
+) -> None:
+    told: list[Progress] = []
+    made = upscaled(source, tmp_path / "out.mp4", on_progress=told.append)
+    info, given = probe_video(made.path), probe_video(source)
+    assert (info.width, info.height) == (made.width, made.height) == (96, 54)
+    assert info.num_frames == made.num_frames == 240
+    assert info.duration_seconds == given.duration_seconds
+    assert [stream.kind for stream in info.streams] == ["audio"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    restored = [progress.done for progress in told if progress.phase == "restore"]
+    assert restored == sorted(restored)
+    assert restored[-1] == 240
+    assert {"hash", "probe", "restore", "join"} <= {progress.phase for progress in told}
+
+
+def test_a_call_that_was_stopped_goes_on_and_makes_the_same_file(
+    source: Path, tmp_path: Path
+) -> None:
+    whole = upscaled(source, tmp_path / "whole.mp4")
+    cancel = threading.Event()
+
+    def stop_in_the_last_segment(progress: Progress) -> None:
+        if progress.phase == "restore" and progress.done > 205:
+            cancel.set()
+
+    output = tmp_path / "out.mp4"
+    with pytest.raises(StoppedByCallerError):
+        upscaled(source, output, on_progress=stop_in_the_last_segment, cancel=cancel)
+    assert not output.exists()
+    made = upscaled(source, output)
+    assert made.frames_reused >= 100
+    assert file_sha256(output) == file_sha256(whole.path)
+
+
+def test_an_error_of_the_callers_own_ends_the_work(source: Path, tmp_path: Path) -> None:
+    class OwnError(Exception):
+        pass
+
+    def fail(progress: Progress) -> None:
+        if progress.phase == "restore":
+            raise OwnError
+
+    with pytest.raises(OwnError):
+        upscaled(source, tmp_path / "out.mp4", on_progress=fail)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_nothing_of_the_callers_is_replaced_unasked(source: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.mp4"
+    taken.write_bytes(b"mine")
+    with pytest.raises(InvalidRequestError, match="exists already"):
+        upscaled(source, taken)
+    assert taken.read_bytes() == b"mine"
+    link = tmp_path / "link.mp4"
+    link.symlink_to(source)
+    digest = file_sha256(source)
+    with pytest.raises(InvalidRequestError, match="is the source itself"):
+        upscaled(source, link, overwrite=True)
+    assert file_sha256(source) == digest
+    upscaled(source, taken, overwrite=True)
+    assert probe_video(taken).num_frames == 240
+
+
+def test_two_calls_for_one_output_do_not_write_to_one_folder(source: Path, tmp_path: Path) -> None:
+    """The second one is refused; the first one's file comes out."""
+    refused: list[SeedVR2Error] = []
+
+    def second_call(progress: Progress) -> None:
+        if progress.phase == "restore" and not refused:
+            try:
+                upscaled(source, tmp_path / "out.mp4")
+            except SeedVR2Error as error:
+                refused.append(error)
+
+    upscaled(source, tmp_path / "out.mp4", on_progress=second_call)
+    assert "lock" in str(refused[0]) or "other" in str(refused[0])
+
+
+def test_what_is_no_video_or_no_file_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "a.mp4"
+    text.write_text("no video")
+    with pytest.raises(InvalidVideoError):
+        upscaled(text, tmp_path / "out.mp4")
+    with pytest.raises(InvalidRequestError, match="is no file"):
+        upscaled(tmp_path / "missing.mp4", tmp_path / "out.mp4")
+    with pytest.raises(InvalidRequestError, match="must end in"):
+        upscaled(text, tmp_path / "out.avi")
+    with pytest.raises(InvalidRequestError, match="preset"):
+        upscaled(text, tmp_path / "out.mp4", preset="quick")
+    with pytest.raises(InvalidRequestError, match="crf"):
+        upscaled(text, tmp_path / "out.mp4", crf=52)
+
+
+@pytest.mark.slow
+def test_a_model_with_windows_goes_on_inside_a_shot(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mp4", seconds=20, rate=3)
+    tiny = ModelOptions(model="tiny", device="cpu", batch_size=16)
+    whole = upscaled(source, tmp_path / "whole.mp4", options=tiny)
+    cancel = threading.Event()
+
+    def stop_late(progress: Progress) -> None:
+        if progress.phase == "restore" and progress.done > 45:
+            cancel.set()
+
+    with pytest.raises(StoppedByCallerError):
+        upscaled(source, tmp_path / "out.mp4", options=tiny, on_progress=stop_late, cancel=cancel)
+    made = upscaled(source, tmp_path / "out.mp4", options=tiny)
+    assert made.frames_reused > 0
+    assert file_sha256(made.path) == file_sha256(whole.path)

@@ -1,0 +1,81 @@
+"""Caches that wait in host memory: the same bits, and each is there when its layer runs."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedvr2_core.config import VAE_TINY
+from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
+from seedvr2_core.vae.store import CacheStore
+
+pytestmark = pytest.mark.usefixtures("either_path")
+
+CPU = torch.device("cpu")
+LEVELS = (2, 2, 1, 1)
+SIZES = [1, 2, 1, 3]
+
+
+def _store() -> CacheStore:
+    return CacheStore(CPU, always=True)
+
+
+def _random(dtype: torch.dtype, *size: int) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(3)).to(dtype)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def _vae(dtype: torch.dtype, *, fold: bool) -> VideoVAE:
+    return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype, fold=fold)
+
+
+@pytest.mark.parametrize("fold", [True, False], ids=["folded", "as_trained"])
+@pytest.mark.parametrize("first", [0, 3], ids=["from_the_start", "inside_a_shot"])
+def test_streaming_changes_no_bit(dtype: torch.dtype, first: int, *, fold: bool) -> None:
+    vae = _vae(dtype, fold=fold)
+    latents, video = _random(dtype, 1, 16, 7, 2, 3), _random(dtype, 1, 3, 28, 16, 24)
+    resident, streamed = vae.start_decoder(first), vae.start_decoder(first)
+    streamed.use_store(_store())
+    for part in latents.split(SIZES, dim=2):
+        wanted, resident = vae.decode(part, resident, max_frames=LEVELS)
+        got, streamed = vae.decode(part, streamed, max_frames=LEVELS)
+        assert torch.equal(got, wanted)
+        streamed.settle()
+    encoder, other = vae.start_encoder(first), vae.start_encoder(first)
+    other.use_store(_store())
+    start = 0
+    for index, size in enumerate(SIZES):
+        count = 4 * size - (3 if not index and not first else 0)
+        part = video[:, :, start : start + count]
+        wanted, encoder = vae.encode(part, encoder, max_frames=LEVELS[::-1])
+        got, other = vae.encode(part, other, max_frames=LEVELS[::-1])
+        assert torch.equal(got, wanted)
+        start += count
+    for mine, theirs in ((streamed, resident), (other, encoder)):
+        pairs = zip(mine.named_tensors(), theirs.named_tensors(), strict=True)
+        assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_a_cache_is_on_its_way_before_its_layer_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a shot's third slice on, when the order of the layers is known."""
+    vae = _vae(torch.float32, fold=True)
+    latents = _random(torch.float32, 1, 16, 8, 2, 3)
+    store, waited = _store(), []
+    bring = CacheStore._bring
+
+    def note(self: CacheStore, state: object, *, beside: object = None) -> object:
+        waited.append(beside is None)
+        return bring(self, state, beside=beside)
+
+    monkeypatch.setattr(CacheStore, "_bring", note)
+    state = vae.start_decoder()
+    state.use_store(store)
+    for index, part in enumerate(latents.split(2, dim=2)):
+        waited.clear()
+        vae.decode(part, state, max_frames=LEVELS)
+        if index > 1:
+            # With depth first some layers run several times before the next level's.
+            assert sum(waited) < 0.5 * len(waited)
