@@ -84,12 +84,15 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
 ) -> None:
     clip = tmp_path / "my clip #1 ä.mp4"
     clip.write_bytes(demo_clip.read_bytes())
-    run = job_run(job_of(command("submit", clip, "--resolution", "720p", "--crf", 20)))
+    run = job_run(
+        job_of(command("submit", clip, "--resolution", "720p", "--crf", 20, "--max-workers", 3))
+    )
     reference = run.parameters["video_url"]
     assert reference.endswith("/my clip _1 ä.mp4")
     sha256 = reference.removeprefix("upload:").partition("/")[0]
     assert (settings.work_dir / "intake" / sha256).read_bytes() == clip.read_bytes()
     assert run.parameters["crf"] == 20
+    assert run.parameters["max_workers"] == 3
 
 
 def test_a_file_goes_by_path_to_a_gateway_that_sees_it(
