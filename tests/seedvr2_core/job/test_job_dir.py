@@ -27,6 +27,7 @@ NAMES = {
     "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
+    "spent_path": "segments/spent.json",
 }
 NAMES_OF_SEGMENTS = {
     "video_path": "segments/00007.mp4",
