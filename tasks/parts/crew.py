@@ -63,20 +63,16 @@ def share_out(job: PlannedJob, max_workers: int) -> "Iterator[Shared]":
         ended or failed, those that have not begun are cancelled, and the others end by themselves.
         A run that is killed or cancelled leaves them: it may come back (see `end_parts`).
     """
-    job_dir, name = JobDir(job.job_dir), None
-    if max_workers > 1 and (job.max_seconds or job.max_price):
-        get_run_logger().warning("nobody helps: a job with a limit is made on one worker")
-    elif max_workers > 1:
-        name = _deployment_of_helpers()
-    if name is None:
+    job_dir = JobDir(job.job_dir)
+    crew = _crew_of(job, max_workers) if max_workers > 1 else None
+    if crew is None:
         job_dir.sharing_path.unlink(missing_ok=True)  # of a run that was killed
         yield Shared(workers=1)
         return
-    write_record(job_dir.sharing_path, _sharing(job, max_workers))
-    crew = Crew(job, name, max_workers=max_workers)
+    write_record(job_dir.sharing_path, _sharing(job, crew.workers))
     crew.start()
     try:
-        yield Shared(workers=max_workers, crew=crew)
+        yield Shared(workers=crew.workers, crew=crew)
     except Exception as error:
         crew.stop()
         if not isinstance(error.__context__, TerminationSignal):
@@ -89,10 +85,50 @@ def share_out(job: PlannedJob, max_workers: int) -> "Iterator[Shared]":
     _dismiss(job_dir, crew)
 
 
-def _sharing(job: PlannedJob, max_workers: int) -> Sharing:
+def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
+    """Those who may help with a job; None if its work is too little, or nobody can."""
+    logger = get_run_logger()
+    if job.max_seconds or job.max_price:
+        logger.warning("nobody helps: a job with a limit is made on one worker")
+        return None
+    workers = min(max_workers, 1 + helpers_worth(job))
+    if workers == 1 or deployment.id is None or this_run.id is None:
+        return None
+    name = f"{FLOW}/{deployment.name}"
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        logger.warning("nobody helps: %s is not deployed (make deploy)", name)
+    except _AWAY as error:
+        logger.warning("nobody helps in this attempt, Prefect does not answer: %s", error)
+    else:
+        return Crew(job, name, workers=workers)
+    return None
+
+
+def helpers_worth(job: PlannedJob, *, free_only: bool = False) -> int:
+    """How many helpers the unfinished work of a job is worth.
+
+    Args:
+        job: the job.
+        free_only: count only what nobody makes now.
+    """
+    job_dir = JobDir(job.job_dir)
+    plan = read_record(job_dir.outline_path, PlanOutline)
+    pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
+    taken: set[int] = set()
+    if free_only:
+        with Claims(job_dir) as claims:
+            taken = claims.taken_by_others([segment.index for segment in pending])
+    frames = sum(segment.num_frames for segment in pending if segment.index not in taken)
+    return int(frames * frame_seconds_of(plan).seconds / PART_SECONDS)
+
+
+def _sharing(job: PlannedJob, workers: int) -> Sharing:
     return Sharing(
         run_id=str(this_run.id),
-        workers=max_workers,
+        workers=workers,
         device=job.device,
         source=job.source.path,
         source_name=job.source.name,
@@ -111,20 +147,6 @@ def _dismiss(job_dir: JobDir, crew: "Crew") -> None:
         for run in parts_of(client, crew.run_id):
             if run.state is not None and run.state.is_scheduled():
                 client.set_flow_run_state(run.id, Cancelling(message=told))
-
-
-def _deployment_of_helpers() -> str | None:
-    """Full name of the deployment of this run's helpers; None if there is none."""
-    if deployment.id is None or this_run.id is None:
-        return None
-    name = f"{FLOW}/{deployment.name}"
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            get_run_logger().warning("nobody helps: %s is not deployed (make deploy)", name)
-            return None
-    return name
 
 
 def parts_of(client: SyncPrefectClient, run_id: UUID) -> "list[FlowRun]":
@@ -169,18 +191,18 @@ class Shared:
 class Crew:
     """The helpers of one job."""
 
-    def __init__(self, job: PlannedJob, deployment_name: str, *, max_workers: int) -> None:
+    def __init__(self, job: PlannedJob, deployment_name: str, *, workers: int) -> None:
         """Look at nothing yet; `start` does.
 
         Args:
             job: the job, which this run holds.
             deployment_name: of the helpers.
-            max_workers: how many runs may make segments of it, this one included.
+            workers: how many runs may make segments of it, this one included.
         """
+        self.workers = workers
         self.run_id = UUID(str(this_run.id))
-        self._job, self._job_dir = job, JobDir(job.job_dir)
-        self._name, self._most = deployment_name, max_workers - 1
-        self._plan = read_record(self._job_dir.outline_path, PlanOutline)
+        self._job = job
+        self._name, self._most = deployment_name, workers - 1
         self._label, self._record, self._logger = this_run.name, current(), get_run_logger()
         self._asked_at = time.monotonic()
         self._ended = threading.Event()
@@ -232,7 +254,7 @@ class Crew:
 
     def _look(self) -> None:
         """Ask for as many helpers as are worth it and not there."""
-        wanted = min(self._most, self.worth())
+        wanted = min(self._most, helpers_worth(self._job, free_only=True))
         with get_client(sync_client=True) as client:
             runs = parts_of(client, self.run_id)
             states = [run.state for run in runs if run.state is not None]
@@ -242,15 +264,6 @@ class Crew:
             first = 1 + max((number_of(run) for run in runs), default=0)
             for number in range(first, first + max(0, wanted - used)):
                 self._ask_for(client, number)
-
-    def worth(self) -> int:
-        """How many helpers the work is worth that nobody has taken."""
-        there = self._job_dir.sidecar_path
-        pending = [s for s in self._plan.segments if not there(s.index).is_file()]
-        with Claims(self._job_dir) as claims:
-            taken = claims.taken_by_others([segment.index for segment in pending])
-        frames = sum(segment.num_frames for segment in pending if segment.index not in taken)
-        return int(frames * frame_seconds_of(self._plan).seconds / PART_SECONDS)
 
     def _ask_for(self, client: SyncPrefectClient, number: int) -> None:
         """Create the run of a helper, as Prefect's `run_deployment` does for a subflow.
