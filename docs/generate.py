@@ -212,7 +212,8 @@ def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
 
 def request_rows() -> Iterator[tuple[str, ...]]:
     """One row for each field of the request."""
-    options = {param.name: param.opts[0] for param in command_named("upscale").params}
+    commands = [command_named(name) for name in ("submit", "upscale")]
+    options = {param.name: param.opts[0] for command in commands for param in command.params}
     for name, field in UpscaleRequest.model_fields.items():
         option = options.get(name)
         if name in ("video_url", "video_path"):

@@ -14,6 +14,7 @@ from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
+from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request_types import (
     Audio,
@@ -58,8 +59,8 @@ def run_name() -> str:
     flow_run_name=run_name,
     persist_result=False,
     on_completion=[call_back],
-    on_failure=[call_back],
-    on_cancellation=[end_with_run, call_back],
+    on_failure=[end_parts, call_back],
+    on_cancellation=[end_with_run, end_parts, call_back],
     on_crashed=[call_back],
 )
 def upscale(
@@ -82,6 +83,7 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: bool = False,
     fresh: bool = False,
+    max_workers: int = 1,
     max_seconds: float | None = None,
     max_price: float | None = None,
     callback_url: Text = "",
@@ -110,6 +112,7 @@ def upscale(
         preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
+        max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         callback_url: http(s) address that is told how the run ended, by a signed POST, such as
@@ -129,7 +132,7 @@ def upscale(
         check_storage(get_settings())
         with termination_heard(), keep_record() as record:
             return completed(_make(request, record, began))
-    except (HeldElsewhere, FetchedElsewhere) as elsewhere:
+    except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
         return failed(error)
@@ -147,8 +150,12 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
         make_room(job)
-        with session(job) as inference:
+        with (
+            share_out(job, request.max_workers) as shared,
+            session(job, workers=shared.workers) as inference,
+        ):
             for index in range(job.num_segments):
+                shared.leave_if_a_job_waits()
                 infer(index, job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         joined = stitch(job)

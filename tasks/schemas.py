@@ -140,6 +140,14 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    max_workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="On how many workers of its pool a long video may be made at once. The result "
+        "is the same. Workers that no other job waits for help; one of them leaves after its "
+        "segment when a job waits. A job with `max_seconds` or `max_price` is made on one.",
+    )
     max_seconds: float | None = Field(
         default=None,
         gt=0,

@@ -17,7 +17,7 @@ PRODUCTION = ("flows", "tasks", "seedvr2_core", "deployments", "benchmarks")
 
 EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
 """Modules of tasks that the checks before a job need, so that they may not load Prefect."""
-LATER_TASKS = ("child", "run", "job", "recovery")
+LATER_TASKS = ("child", "run", "job", "parts", "recovery")
 SHOWN = {
     "tasks.sources": "check_source obtain_source discard",
     "tasks.storage": "Storage Stored open_storage check_storage",
@@ -25,6 +25,7 @@ SHOWN = {
     "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "
     "publish_result",
     "tasks.job": "hold_job find_finished make_room finish",
+    "tasks.parts": "share_out end_parts look_up_job make_shares MadeWayError",
     "tasks.recovery": "look make_sure another_looks end_run settle finish_cancel say_alive "
     "find_output appoint_unseen",
     "seedvr2_core.planning": "Plan Shot Piece Segment Options build_plan plan_latent_windows",
@@ -74,7 +75,7 @@ print(*{{name.split('.')[0] for name, module in sys.modules.items() if module}})
 @pytest.mark.parametrize(
     "statement",
     [
-        "import flows.upscale, flows.route, flows.recover",
+        "import flows.upscale, flows.upscale_part, flows.route, flows.recover",
         "import tasks.inference, tasks.fetch, tasks.estimate, tasks.stitch, tasks.verify",
     ],
     ids=["flows", "tasks"],

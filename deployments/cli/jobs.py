@@ -25,6 +25,7 @@ from deployments.cli.options import (
     Fresh,
     MaxPrice,
     MaxSeconds,
+    MaxWorkers,
     Model,
     Overlap,
     Preset,
@@ -74,6 +75,7 @@ def submit(
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
+    max_workers: MaxWorkers = 1,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     upload: Annotated[
@@ -107,6 +109,7 @@ def submit(
             preset=preset,
             allow_damaged=allow_damaged,
             fresh=fresh,
+            max_workers=max_workers,
             max_seconds=max_seconds,
             max_price=max_price,
         )

@@ -79,6 +79,7 @@ AllowDamaged = Annotated[
     bool,
     typer.Option("--allow-damaged", help="Take a video whose end is missing: what is there of it."),
 ]
+MaxWorkers = Annotated[int, typer.Option(help="Workers on which a long video may be made at once.")]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Ignore segments that an earlier run has finished.")
 ]

@@ -52,6 +52,8 @@ DESCRIPTIONS = {
 }
 DEPLOY_SECONDS = 300.0
 EMPTY_SITE = Site()
+PARTS_QUEUE, PARTS_PRIORITY = "parts", 1000
+"""The queue of helpers in prefect.yaml, and its priority; that of jobs has 1 and comes first."""
 FORMER_DEPLOYMENTS = ("recover/auto",)
 """Deployments that had other names in earlier versions; their schedules would go on."""
 
@@ -125,6 +127,7 @@ def apply_pools(
     templates = templates or {name: pool_template(name) for name in pool_names()}
     for name, template in templates.items():
         action = _apply_pool(client, name, template, site)
+        _apply_queue_of_parts(client, name)
         say(f"work pool {name} ({pool_type(template)}) {action}")
 
 
@@ -151,6 +154,22 @@ def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any], 
     update = WorkPoolUpdate(description=description, base_job_template=template)
     client.update_work_pool(name, update)
     return "\n  ".join(["is up to date", *notes])
+
+
+def _apply_queue_of_parts(client: SyncPrefectClient, pool: str) -> None:
+    """Create the queue of the pool's helpers, behind all others; one that is there stays as is."""
+    pools = [entry["work_pool"] for entry in read_deployments()["deployments"]]
+    if (pool, PARTS_QUEUE) not in [(one["name"], one.get("work_queue_name")) for one in pools]:
+        return
+    try:
+        client.read_work_queue_by_name(PARTS_QUEUE, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(
+            PARTS_QUEUE,
+            description="Helpers of long jobs. Workers take jobs of other queues first.",
+            priority=PARTS_PRIORITY,
+            work_pool_name=pool,
+        )
 
 
 def apply_deployments(

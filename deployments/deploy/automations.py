@@ -22,17 +22,19 @@ that a run which had ended long ago counted as silent; `recover` now asks for si
 WAITED_FOR = ["upscale", "route", "fetch-source"]
 """Flows whose late runs somebody waits for. A run of `recover` comes every minute: without a worker
 on its pool there would be as many alerts, and one about the pool says it."""
+WATCHED = ["upscale", "upscale-part"]
+"""Flows whose crashed runs `recover` brings back."""
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 Action = dict[str, Any]
 
 
 def crashed_to_recover(recover_id: UUID) -> AutomationCore:
-    """Start `recover` for every run of `upscale` that has crashed."""
+    """Start `recover` for every run of `upscale` or of a helper that has crashed."""
     return _automation(
         "seedvr2: Crashed -> recover",
         "A crashed run of upscale starts recover/lost-runs, which brings it back.",
-        _at_once("prefect.flow-run.Crashed", _RUN, match_related=_of_flows("upscale")),
+        _at_once("prefect.flow-run.Crashed", _RUN, match_related=_of_flows(*WATCHED)),
         {
             "type": "run-deployment",
             "source": "selected",

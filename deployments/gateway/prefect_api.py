@@ -198,6 +198,7 @@ class PrefectApi:
                 "id": {"not_any_": [str(run.id)]},
             },
             "work_pools": {"name": {"any_": [run.work_pool_name]}},
+            "flows": {"name": {"any_": ["upscale"]}},  # helpers of other jobs come after it
         }
         return int(_json(await self._ask("POST", "/flow_runs/count", body)))
 

@@ -123,6 +123,7 @@ def measure(request: Measure, emitter: Emitter) -> Measured:
 def restore(request: Restore, emitter: Emitter) -> Idle:
     """Make segments of a job, in order."""
     from seedvr2_core.child.restore import restore_segments
+    from seedvr2_core.child.shares import Work
 
     job_dir = JobDir(request.job_dir)
     with unbounded_memory(request.device):
@@ -133,7 +134,7 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
             device=request.device,
             weights_dir=request.weights_dir,
             lock_dir=request.lock_dir,
-            indices=request.segments,
+            work=Work(indices=request.segments, workers=request.workers, helps=request.helps),
             events=emitter,
         )
     return Idle()

@@ -14,7 +14,7 @@ still committed. At any time at most `MAX_IN_FLIGHT` segments are begun and not 
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
 from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Restored, SegmentDone
+from seedvr2_core.child.runs import ShotRun, plan_runs
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
@@ -38,7 +39,7 @@ from seedvr2_core.job.sidecar import (
     read_segment,
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
-from seedvr2_core.planning import Piece, Plan, Segment, Shot
+from seedvr2_core.planning import Piece, Plan, Segment
 from seedvr2_core.planning.outline import outline_of
 from seedvr2_core.planning.queues import queue_bytes
 from seedvr2_core.video.reader import read_frames
@@ -46,33 +47,6 @@ from seedvr2_core.video.writer import SegmentWriter, count_frames
 
 MAX_IN_FLIGHT = 2
 """Segments that may be begun and not yet on disk. These are lost when the process is killed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShotRun:
-    """Pending pieces of one shot, without a gap: the engine carries its state from one to the next.
-
-    Where a segment between them is finished already, a new run begins behind it, with a state that
-    is rebuilt from what was committed.
-    """
-
-    shot: Shot
-    pieces: tuple[Piece, ...]
-
-
-def plan_runs(plan: Plan, segments: Sequence[Segment]) -> list[ShotRun]:
-    """Gather the pieces of the pending segments into runs.
-
-    A run ends where its shot ends, or where the next piece of the shot is finished already.
-    """
-    runs: list[ShotRun] = []
-    for piece in (piece for segment in segments for piece in segment.pieces):
-        last = runs[-1] if runs else None
-        if last and last.pieces[-1].shot == piece.shot and last.pieces[-1].stop == piece.start:
-            runs[-1] = ShotRun(shot=last.shot, pieces=(*last.pieces, piece))
-        else:
-            runs.append(ShotRun(shot=plan.shots[piece.shot], pieces=(piece,)))
-    return runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,19 +90,20 @@ class Pipeline:
         self._held_seconds = 0.0
         """How long the engine has waited for segments to reach the disk."""
 
-    def run(self, segments: Sequence[Segment]) -> None:
+    def run(self, segments: Sequence[Segment], *, elsewhere: Collection[int] = ()) -> None:
         """Make the segments; returns when the last one is committed.
 
         The engine works in the calling thread, the other stages in threads of their own.
 
         Args:
             segments: those that are pending, in order.
+            elsewhere: indices of those that other processes make meanwhile, or will make.
 
         Raises:
             SeedVR2Error: the first error of any stage. The segments before it are committed.
         """
         self._job.progress.begin_pass(pending=sum(segment.num_frames for segment in segments))
-        runs = plan_runs(self._plan, segments)
+        runs = plan_runs(self._plan, segments, elsewhere=elsewhere)
         threads = [
             threading.Thread(target=self._decode_all, args=(runs,), name="decode"),
             threading.Thread(target=self._encode_all, args=(segments,), name="encode"),
@@ -187,7 +162,7 @@ class Pipeline:
     def _decode(self, runs: Sequence[ShotRun]) -> None:
         """Decode thread: read the source frames of each run; None marks the end of a run."""
         for run in runs:
-            wanted = self._session.reads(run.shot, run.pieces).frames
+            wanted = self._session.reads(run.shot, run.pieces, unaided=run.unaided).frames
             source, video = self._job.source, self._plan.video
             for frame in read_frames(
                 source,
@@ -240,12 +215,15 @@ class Pipeline:
         """The engine's state at the start of a run.
 
         At the start of a shot the state is new. Inside a shot the engine rebuilds it from what the
-        segments before have committed, and goes on with the same bits as if it had never stopped.
+        segments before have committed, or from the source alone, and goes on with the same bits as
+        if it had never stopped.
         """
-        first = run.pieces[0]
-        latents = self._session.reads(run.shot, run.pieces).latents
+        first, unaided = run.pieces[0], run.unaided
+        latents = self._session.reads(run.shot, run.pieces, unaided=unaided).latents
         before = self._committed_before(first, latents.start) if latents else None
-        return self._session.begin(frames, shot=run.shot, piece=first, before=before)
+        return self._session.begin(
+            frames, shot=run.shot, piece=first, before=before, unaided=unaided
+        )
 
     def _committed_before(self, piece: Piece, first_latent: int) -> Commit:
         """What the shot has committed before a piece.

@@ -41,8 +41,8 @@ class Events(Protocol):
 class ProgressCount:
     """Counts frames over all passes of a child; the engine's and the encoder's thread share it."""
 
-    def __init__(self, events: Events, *, num_frames: int) -> None:
-        """Count up to `num_frames`, the frames of all segments that the child was asked for."""
+    def __init__(self, events: Events, *, num_frames: int = 0) -> None:
+        """Count up to `num_frames`, the frames of all segments that the child has taken."""
         self._events, self._num_frames = events, num_frames
         self._lock = threading.Lock()
         self._told_at = 0.0
@@ -51,6 +51,11 @@ class ProgressCount:
         self._piece, self._out, self._share = 0, 0, 0.0
         """Frames of the piece at hand, how many of them are out, and what was done before those."""
         self._encoded = 0
+
+    def take(self, num_frames: int) -> None:
+        """The child has taken segments with so many frames more."""
+        with self._lock:
+            self._num_frames += num_frames
 
     def begin_pass(self, *, pending: int) -> None:
         """Begin a pass over the segments that are left.

@@ -115,6 +115,13 @@ class Ready(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taken(Event):
+    """The child has taken these segments and will make them; no other process does meanwhile."""
+
+    segments: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Event):
     """A sign of life from a thread that does the work (never from a timer)."""
 
@@ -167,7 +174,7 @@ class Measured(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle(Event):
-    """Every segment that was asked for is done."""
+    """Every segment that was asked for is done, or is made by others that were asked to help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,8 +270,9 @@ class Measure(Request[Measured]):
 class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
-    The child says `Waiting` (while somebody else has the job or the GPU), `Ready`, and for each
-    segment `Restored` and `SegmentDone`, with heartbeats in between.
+    The child says `Waiting` (while somebody else has the job, the GPU or all segments that are
+    left), `Taken` and `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats
+    in between.
     """
 
     answer: ClassVar = Idle
@@ -276,6 +284,11 @@ class Restore(Request[Idle]):
     """Folder that all children of this machine share, for the locks of its GPUs."""
     segments: tuple[int, ...]
     """Indices, rising."""
+    workers: int = 1
+    """By how many processes the job is shared; each takes a part of what is left at a time."""
+    helps: str = ""
+    """Id of the run that this child helps; it stops when that run wants no help any more. "": the
+    child is that run's own, and waits for what the others make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +340,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "plan_checked": PlanChecked,
     "waiting": Waiting,
     "ready": Ready,
+    "taken": Taken,
     "heartbeat": Heartbeat,
     "progressed": Progressed,
     "restored": Restored,

@@ -8,7 +8,7 @@ few steps, so this ends.
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import inf
@@ -19,12 +19,14 @@ import torch
 from seedvr2_core.child.pipeline import Pipeline, RestoreJob
 from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Ready, Waiting
+from seedvr2_core.child.shares import Shares, Work
 from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.deterministic import deterministic
 from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.kernels.devices import kind_of, on_gpu
@@ -42,10 +44,13 @@ def restore_segments(
     device: str,
     weights_dir: Path | None,
     lock_dir: Path,
-    indices: Sequence[int],
+    work: Work,
     events: Events,
 ) -> None:
-    """Restore, encode and commit the segments `indices` (rising) of a job.
+    """Restore, encode and commit segments of a job.
+
+    Where other processes work on the same job, each takes a share of what is left, and then the
+    next one.
 
     Args:
         plan: of the job.
@@ -54,52 +59,82 @@ def restore_segments(
         device: torch device string.
         weights_dir: folder of the SeedVR2 weights; None for engines that need none.
         lock_dir: folder that all children of this machine share, for the locks of its GPUs.
-        indices: which segments to make.
+        work: which segments are to be made, and with whom. The run's own process returns when all
+            of them are there, whoever has made them.
         events: is told of the progress.
 
     Raises:
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
+    own = not work.helps
     with (
-        alone(job_dir, device, lock_dir, events),
+        alone(job_dir, device, lock_dir, events, own=own),
+        Claims(job_dir) as claims,
         deterministic(plan.torch_threads),
         kept_choices(job_dir.kernels_path),
     ):
-        remove_leftovers(job_dir)
-        pending = [plan.segments[k] for k in indices]
-        progress = ProgressCount(events, num_frames=sum(s.num_frames for s in pending))
-        engine = load_engine(plan.engine.name)
-        session = engine.open_session(
-            plan, device=device, beat=progress.beat, weights_dir=weights_dir
-        )
-        events.emit(Ready(engine=plan.engine.name, device=device))
-        job = RestoreJob(
-            plan=plan,
-            job_dir=job_dir,
-            source=source,
-            device_kind=kind_of(device),
-            session=session,
-            events=events,
-            progress=progress,
-        )
+        shares = Shares(plan, job_dir, claims, work, events)
+        remove_leftovers(job_dir, (), of_job=own)
         try:
-            while pending:
-                pending = _run_until_step_down(job, pending)
-                give_back(torch.device(device))
+            _make_shares(plan, job_dir, shares, source, device, weights_dir, events)
         finally:
-            session.close()
-            remove_leftovers(job_dir)  # on a full disk, half a segment would stay in the way
+            # On a full disk, half a segment would stay in the way.
+            remove_leftovers(job_dir, shares.held, of_job=own)
 
 
-def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Segment]:
+def _make_shares(
+    plan: Plan,
+    job_dir: JobDir,
+    shares: Shares,
+    source: Path,
+    device: str,
+    weights_dir: Path | None,
+    events: Events,
+) -> None:
+    """Make all segments that this process gets; the engine is loaded when there is one."""
+    progress = ProgressCount(events)
+    job: RestoreJob | None = None
+    try:
+        for pending in shares:
+            progress.take(sum(segment.num_frames for segment in pending))
+            if job is None:
+                session = load_engine(plan.engine.name).open_session(
+                    plan, device=device, beat=progress.beat, weights_dir=weights_dir
+                )
+                events.emit(Ready(engine=plan.engine.name, device=device))
+                job = RestoreJob(
+                    plan=plan,
+                    job_dir=job_dir,
+                    source=source,
+                    device_kind=kind_of(device),
+                    session=session,
+                    events=events,
+                    progress=progress,
+                )
+            while pending:
+                pending = _run_until_step_down(job, pending, shares.elsewhere)
+                give_back(torch.device(device))
+    finally:
+        if job is not None:
+            job.session.close()
+
+
+def _run_until_step_down(
+    job: RestoreJob, pending: Sequence[Segment], elsewhere: Collection[int]
+) -> list[Segment]:
     """Make the segments in one pass.
+
+    Args:
+        job: what is made.
+        pending: segments of the share at hand that are not made yet.
+        elsewhere: indices of segments that other processes make.
 
     Returns:
         The segments that are left because the engine had to take a step down; [] if all are made.
     """
     try:
-        Pipeline(job).run(pending)
+        Pipeline(job).run(pending, elsewhere=elsewhere)
         return []
     except (NumericalError, DeviceMemoryError) as error:
         now = job.session.step_down()
@@ -117,16 +152,20 @@ def _run_until_step_down(job: RestoreJob, pending: Sequence[Segment]) -> list[Se
 
 
 @contextmanager
-def alone(job_dir: JobDir, device: str, lock_dir: Path, events: Events) -> Iterator[None]:
+def alone(
+    job_dir: JobDir, device: str, lock_dir: Path, events: Events, *, own: bool = True
+) -> Iterator[None]:
     """Hold the job's directory and the GPU for the length of a `with` block.
 
     The child of a run that was killed may still be ending when the next run starts its own, and the
-    two must not write to one directory. Two children on one GPU would run out of its memory. While
-    this child waits for another, it says so again and again (`Waiting`).
+    two must not write to one directory. A helper leaves the directory to the run that it helps, and
+    holds only the segments that it makes. Two children on one GPU would run out of its memory.
+    While this child waits for another, it says so again and again (`Waiting`).
     """
+    of_job = [(job_dir.child_lock_path, "the previous child to end")] if own else []
     with ExitStack() as stack:
         for lock, whom in (
-            (job_dir.child_lock_path, "the previous child to end"),
+            *of_job,
             *((lock_dir / name, device) for name in device_locks(device)),
         ):
             logged = partial(logger.info, "waiting for %s (%s)", whom, lock)

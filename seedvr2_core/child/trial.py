@@ -95,7 +95,7 @@ def _work_on(device: str) -> str:
             stream.synchronize()
     if not bool((back == 257).all()) or not bool((picture == 108).all()):
         raise ArithmeticError(f"{device} computes wrong values in a confined process")
-    return torch.cuda.get_device_name(where) if on_gpu else "cpu"
+    return torch.cuda.get_device_name(where) if is_gpu else "cpu"
 
 
 if __name__ == "__main__":

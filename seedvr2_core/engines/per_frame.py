@@ -30,12 +30,18 @@ class PerFrameSession:
         self._restore_frame: RestoreFrame | None = restore_frame
         self._beat = beat
 
-    def reads(self, shot: Shot, pieces: Sequence[Piece]) -> Reads:
+    def reads(self, shot: Shot, pieces: Sequence[Piece], *, unaided: bool = False) -> Reads:
         """The frames of the pieces and nothing else."""
         return Reads(frames=range(pieces[0].start, pieces[-1].stop), latents=range(0))
 
     def begin(
-        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, before: Commit | None = None
+        self,
+        frames: Iterator[Frame],
+        *,
+        shot: Shot,
+        piece: Piece,
+        before: Commit | None = None,
+        unaided: bool = False,
     ) -> ShotState:
         """An empty state; reads no frame."""
         return ShotState()

@@ -57,12 +57,14 @@ class Commit:
 class Session(Protocol):
     """A loaded engine. It works on one shot at a time; frames come out in order, lazily."""
 
-    def reads(self, shot: "Shot", pieces: "Sequence[Piece]") -> Reads:
+    def reads(self, shot: "Shot", pieces: "Sequence[Piece]", *, unaided: bool = False) -> Reads:
         """What to read for a run. Changes nothing, so any thread may ask.
 
         Args:
             shot: the shot.
             pieces: neighbouring pieces of the shot, in order, at least one.
+            unaided: nothing that was committed before the run may be asked for, because another
+                process is still making it. The run then begins further ahead.
         """
         ...
 
@@ -73,8 +75,11 @@ class Session(Protocol):
         shot: "Shot",
         piece: "Piece",
         before: Commit | None = None,
+        unaided: bool = False,
     ) -> ShotState:
         """The state at the start of a piece: fresh at a shot's start, else rebuilt.
+
+        With or without what was committed before the state has the same bits.
 
         Args:
             frames: the source frames that `reads` names, in order; consumed as far as the state
@@ -84,6 +89,7 @@ class Session(Protocol):
             before: what the earlier pieces of the shot committed: exactly the latents that
                 `reads` names, and tail and precision of the piece right before. None where
                 `reads` names no latents.
+            unaided: as `reads` was asked: make the latents that are needed once more.
 
         Raises:
             SegmentError: frames, latents or tail are not those that are needed.

@@ -7,7 +7,9 @@
                                    outline is plan.fresh.outline.json
         plan.lock                  held while the plan is written
         job.lock                   held by the run that works on the job; names it (JSON)
-        child.lock                 held by the child that makes its segments
+        child.lock                 held by the child of that run
+        claims.lock                a byte for each segment, locked by the child that makes it
+        sharing.json               while other runs may make segments of it: what they must know
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
         kernels.json               which kernels were fastest at the start; obeyed then on
@@ -22,6 +24,8 @@ A file that is being written has ".part" behind its name. Jobs of earlier versio
 these names do not change.
 """
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +72,16 @@ class JobDir:
     def child_lock_path(self) -> Path:
         """Held by the child that makes the segments: one of a killed run may still be ending."""
         return self.path / "child.lock"
+
+    @property
+    def claims_path(self) -> Path:
+        """Has a byte for each segment; whoever makes the segment holds the lock on it."""
+        return self.path / "claims.lock"
+
+    @property
+    def sharing_path(self) -> Path:
+        """A `Sharing` record, while other runs than the one at work may make segments."""
+        return self.path / "sharing.json"
 
     @property
     def waiting_path(self) -> Path:
@@ -119,6 +133,14 @@ class JobDir:
         """What the making of the segments has spent so far; removed with them."""
         return self.segments_path / "spent.json"
 
+    def spent_path_of(self, helper: int) -> Path:
+        """The same of a helper, by its number; 0: of the run itself."""
+        return self.segments_path / f"spent-{helper}.json" if helper else self.spent_path
+
+    def spent_paths_of_helpers(self) -> list[Path]:
+        """All of these that are there."""
+        return sorted(self.segments_path.glob("spent-*.json"))
+
     def video_path(self, index: int) -> Path:
         """Packets of one segment."""
         return self.segments_path / f"{index:05d}.mp4"
@@ -143,6 +165,15 @@ class JobDir:
         """Files that are half-written, or were when their process was killed."""
         pattern = f"*{PART_SUFFIX}"
         return [*self.path.glob(pattern), *self.segments_path.glob(pattern)]
+
+    def part_files_of(self, indices: Iterable[int]) -> list[Path]:
+        """Those of some segments."""
+        return [
+            part
+            for k in indices
+            for path in (self.video_path(k), self.latents_path(k), self.sidecar_path(k))
+            if os.path.lexists(part := _part(path))
+        ]
 
 
 def outline_beside(plan_path: Path) -> Path:

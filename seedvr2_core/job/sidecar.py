@@ -7,7 +7,7 @@ and the sidecar last.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -185,8 +185,17 @@ def _grouped(values: Sequence[str]) -> str:
     return ", ".join(f"{value} ({values.count(value)})" for value in dict.fromkeys(values))
 
 
-def remove_leftovers(job_dir: JobDir) -> None:
-    """Delete the part files that a killed process left."""
-    for part in job_dir.part_files():
+def remove_leftovers(job_dir: JobDir, indices: Iterable[int], *, of_job: bool) -> None:
+    """Delete the part files that a killed process left.
+
+    Args:
+        job_dir: of the job.
+        indices: segments that this process has taken; others may be writing theirs.
+        of_job: also those that belong to no segment.
+    """
+    left = job_dir.part_files_of(indices)
+    if of_job:
+        left += [part for part in job_dir.part_files() if part.parent == job_dir.path]
+    for part in left:
         make_way(part)
         part.unlink(missing_ok=True)

@@ -10,11 +10,13 @@ Imports no torch, so that reading what was chosen stays cheap.
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import write_bytes
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,24 @@ class Choices:
             ways: name -> what measures it. The first one must run; others may raise a
                 RuntimeError and are then left out.
         """
+        known = self._known(key, ways)
+        if known is not None or self._path is None:
+            return known or self._measure(key, ways)
+        # Several processes may begin on one job: the first one chooses for all.
+        lock = self._path.with_suffix(".lock")
+        with hold_lock(lock, timeout=math.inf, on_wait=lambda: None):
+            self._made = _read(self._path) | self._made
+            known = self._known(key, ways) or self._measure(key, ways)
+            write_bytes(self._path, json.dumps(self._made, indent=1).encode())
+        return known
+
+    def _known(self, key: str, ways: Mapping[str, Seconds]) -> str | None:
+        """The way that was chosen before, if it is one of these."""
         known = self._made.get(key)
-        if known is not None and known["way"] in ways:
-            return known["way"]
+        return known["way"] if known is not None and known["way"] in ways else None
+
+    def _measure(self, key: str, ways: Mapping[str, Seconds]) -> str:
+        """Choose the fastest way."""
         seconds: dict[str, float] = {}
         for name, measure in ways.items():
             try:
@@ -57,8 +74,6 @@ class Choices:
         way = min(seconds, key=lambda name: seconds[name])
         self._made[key] = {"way": way, "seconds": seconds}
         logger.info("%s: %s of %s", key, way, seconds)
-        if self._path is not None:
-            write_bytes(self._path, json.dumps(self._made, indent=1).encode())
         return way
 
 

@@ -80,6 +80,7 @@ def outline_of(plan: Plan) -> PlanOutline:
         limits=plan.limits,
         frame_seconds=plan.frame_seconds,
         notes=plan.notes,
+        weights_file=plan.weights_file,
         output=plan.output,
     )
 

@@ -140,7 +140,13 @@ def job_seconds(frame: FrameSeconds, num_frames: int) -> float:
 
 
 def seconds_left(
-    frame: FrameSeconds, num_frames: int, *, work: float, encoded: float, awake: float
+    frame: FrameSeconds,
+    num_frames: int,
+    *,
+    work: float,
+    encoded: float,
+    awake: float,
+    hands: int = 1,
 ) -> float:
     """Seconds until the job's output is stored, from what the child has done so far.
 
@@ -153,13 +159,14 @@ def seconds_left(
         work: frames restored of these, parts included.
         encoded: of these, frames that have left the encoder.
         awake: seconds since the engine was ready.
+        hands: how many processes share what is left.
     """
     done = frame.of(work, _encoder_work(frame, work=work, encoded=encoded))
     total = frame.of(num_frames, num_frames)
     trusted = min(TRUST_SECONDS, TRUST_SHARE * total)
     weight = done / (done + trusted) if done > 0 else 0.0
     slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
-    return slower * max(0.0, total - done) + _delivery_seconds(frame, num_frames)
+    return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
 
 
 def spread(share: float, *, measured: bool) -> float:

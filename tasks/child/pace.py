@@ -41,6 +41,14 @@ class Pace:
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
         self._most_work = 0.0
+        self.others = 0
+        """Frames of the pending ones that other runs have made."""
+        self.hands = 1
+        """How many runs work on the job now, this one included."""
+
+    def rest(self) -> None:
+        """The child waits for others: standing still is no fault of its own."""
+        self._moved_at = awake_seconds()
 
     def note(self, progress: Progressed) -> None:
         """Take what the child says."""
@@ -52,7 +60,7 @@ class Pace:
     @property
     def frames(self) -> int:
         """Restored frames of the job."""
-        return self.kept_frames + self._now.restored
+        return self.kept_frames + self.others + self._now.restored
 
     @property
     def work(self) -> float:
@@ -60,7 +68,7 @@ class Pace:
         share = done_share(
             self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
         )
-        return self.kept_frames + share * self.pending_frames
+        return self.kept_frames + self.others + share * self.pending_frames
 
     @property
     def seconds(self) -> float:
@@ -82,19 +90,18 @@ class Pace:
         """Seconds until the job's output is stored."""
         return seconds_left(
             self._frame,
-            self.pending_frames,
+            self.pending_frames - self.others,
             work=self._now.work,
             encoded=self._now.encoded,
             awake=self.seconds,
+            hands=self.hands,
         )
 
     @property
     def seconds_left_range(self) -> tuple[float, float]:
         """The least and the most that `seconds_left` may be."""
         left = self.seconds_left
-        share = done_share(
-            self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
-        )
+        share = (self.work - self.kept_frames) / max(1, self.pending_frames)
         factor = spread(share, measured=self._frame.rates.measured)
         return left / factor, left * factor + SPREAD_SECONDS
 

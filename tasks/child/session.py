@@ -1,11 +1,13 @@
 """The segments of a job while they are made: the child that makes them, and who waits for them.
 
 One child makes all pending segments of a job, one after another. The flow opens the watch over it
-(`session`), and each task run of the job waits there for its own segment (`current_watch`).
+(`session`), and each task run of the job waits there for its own segment (`current_watch`). Where
+the job is shared, other runs make some of the segments, each with a child of its own (`Helper`);
+the watch finds what they have made by its sidecar.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from math import inf
 
@@ -17,11 +19,13 @@ from seedvr2_core.child.protocol import (
     Ready,
     Restore,
     SegmentDone,
+    Taken,
     Waiting,
 )
 from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
+from seedvr2_core.job.sidecar import read_segment
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
@@ -39,14 +43,26 @@ from tasks.settings import get_settings
 LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
 """Phases of the record while the segments are made. In ENCODE all frames are restored, and the
 encoder has yet to give out the last ones."""
+_LOOK_SECONDS = 1.0
+"""Time between two looks for segments that others have made."""
 
 
 class SegmentWatch:
     """The pending segments of a job and the child that makes them."""
 
-    def __init__(self, job: PlannedJob) -> None:
-        """Look which segments are on disk; a child is started when the first other is asked for."""
+    def __init__(
+        self, job: PlannedJob, *, workers: int = 1, helps: str = "", helper: int = 0
+    ) -> None:
+        """Look which segments are on disk; a child is started when the first other is asked for.
+
+        Args:
+            job: the job.
+            workers: by how many runs it is shared at most.
+            helps: id of the run that this one helps; "": the job is this run's own.
+            helper: which helper of that run this is, counted from 1.
+        """
         self._job, self._job_dir = job, JobDir(job.job_dir)
+        self._workers, self._helps = workers, helps
         self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._pending = pending_segments(self._job_dir, self._plan)
         self.source = job.source
@@ -60,7 +76,7 @@ class SegmentWatch:
         self._began = awake_seconds()
         self.estimated_seconds = job_seconds(frame_seconds_of(self._plan), self._pending_frames())
         """What this run is expected to take, from now to the stored output."""
-        self._purse = Purse(job, get_settings(), clock=awake_seconds)
+        self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
         limit = job.job_limit_seconds  # an operator's
         self._deadline = inf if limit is None else awake_seconds() + limit
         self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
@@ -71,6 +87,12 @@ class SegmentWatch:
         """Seconds of a frame of the slowest child so far."""
         self._lost_one = False
         """A child ended before its work was done."""
+        self._own: set[int] = set()
+        """Segments that our child has taken."""
+        self._by_others: set[int] = set()
+        """Segments that other runs have made since we began."""
+        self._looked_at = 0.0
+        """When we looked for these, by the clock of `awake_seconds`."""
 
     @property
     def account(self) -> Account:
@@ -109,15 +131,20 @@ class SegmentWatch:
         """
         if self._lost_one and self._child is None:  # it may have made more than it could tell
             self._pending = pending_segments(self._job_dir, self._plan)
-        try:
+        with self._closed_on_error():
             if not self.is_done(index):
                 self._start_child()
             while not self.is_done(index):
-                self._take_event(index)
+                self._take_event(f"restoring segment {index}")
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """End the child if the `with` block does not end well: also on a cancellation or Ctrl-C."""
+        try:
+            yield
         except BaseException as error:
             if isinstance(error, StalledError):
                 self._patience.lost()
-            # Also on Prefect's own timeout, a cancellation or Ctrl-C: never leave a child behind.
             self.close()
             raise
 
@@ -132,9 +159,13 @@ class SegmentWatch:
             self._purse.rest()
 
     def _start_child(self) -> None:
-        """Start a child on all pending segments and wait until its engine is loaded."""
+        """Start a child on all pending segments and wait until its engine is loaded.
+
+        It loads none if others make or have made all of them.
+        """
         if self._child is not None:
             return
+        self._own = set()
         self._child = Child(log=current().log)
         self._child.send(
             Restore(
@@ -144,6 +175,8 @@ class SegmentWatch:
                 weights_dir=get_settings().weights_folder,
                 lock_dir=get_settings().locks_dir,
                 segments=tuple(self._pending),
+                workers=self._workers,
+                helps=self._helps,
             )
         )
         self._purse.hold()
@@ -158,41 +191,96 @@ class SegmentWatch:
                     self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
                 case Waiting(whom=whom):
                     self._purse.rest()
+                    self._look_at_others()
                     self._show(WAIT, f"waiting for {whom}")
+                case Taken(segments=segments):
+                    self._own |= set(segments)
+                case Idle():
+                    self._all_is_made()
+                    return
                 case Heartbeat(done=done, total=total) if total:
                     self._show(LOAD, f"{100 * done // total} % of the weights")
                 case _:
                     pass
         self._show(RESTORE)
 
-    def _take_event(self, index: int) -> None:
+    def _take_event(self, doing: str) -> Event:
         """Wait for one event of the child under all limits and note it."""
         assert self._pace is not None
-        match self._next_event(self._stall, f"restoring segment {index}"):
+        event = self._next_event(self._stall, doing)
+        self._note(event, self._pace)
+        if self._workers > 1 or isinstance(event, Waiting):
+            self._look_at_others()
+        still = self._pace.stands_still(self._stall)
+        if still is not None and self._pending:
+            raise StalledError(
+                f"no frame, window or slice was finished for {still:.0f} s while {doing}, although "
+                "the child gave signs of life"
+            )
+        return event
+
+    def _note(self, event: Event, pace: Pace) -> None:
+        """Note what an event says."""
+        match event:
             case SegmentDone(segment=segment):
                 self._pending.remove(segment)
                 self._purse.save()
                 if not self._pending:
-                    learn(self._plan, self._pace, get_settings())
-                elif self._pace.work > self._pace.kept_frames:
-                    self._check_next(self._pace)
+                    self._learn(pace)
+                elif pace.work > pace.kept_frames:
+                    self._check_next(pace)
+            case Taken(segments=segments):
+                self._own |= set(segments)
+            case Waiting(whom=whom):
+                pace.rest()
+                self._show(WAIT, f"waiting for {whom}")
             case Progressed() as progress:
-                self._pace.note(progress)
-                self._show(self._phase(self._pace))
+                pace.note(progress)
+                self._show(self._phase(pace))
             case Heartbeat(phase="check", done=done, total=total) if total:
                 self._show(ENCODE, f"{done} of {counted(total, 'frame')} checked")
             case Heartbeat():
-                self._show(self._phase(self._pace))
-            case Idle() if not self.is_done(index):
-                raise ChildFailedError(f"the child has ended its work without segment {index}")
+                self._show(self._phase(pace))
+            case Idle():
+                self._all_is_made()
             case _:
                 pass
-        still = self._pace.stands_still(self._stall)
-        if still is not None and not self.is_done(index):
-            raise StalledError(
-                f"no frame, window or slice was finished for {still:.0f} s while restoring segment "
-                f"{index}, although the child gave signs of life"
+
+    def _learn(self, pace: Pace) -> None:
+        """Correct what is known of this machine, if it has made the whole job."""
+        if not self._by_others:
+            learn(self._plan, pace, get_settings())
+
+    def _all_is_made(self) -> None:
+        """The child has ended its work: others have made what it did not.
+
+        Raises:
+            ChildFailedError: nobody has.
+        """
+        if self._helps:
+            return
+        self._pending = pending_segments(self._job_dir, self._plan) if self._pending else []
+        if self._pending:
+            raise ChildFailedError(
+                f"the child has ended its work without segment {self._pending[0]}"
             )
+
+    def _look_at_others(self) -> None:
+        """Note what other runs have made, at most once a second."""
+        if awake_seconds() - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = awake_seconds()
+        folder = self._job_dir.segments_path
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+        for index in [k for k in self._pending if k not in self._own]:
+            segment = self._plan.segments[index]
+            if self._job_dir.sidecar_path(index).name not in there:
+                continue
+            if read_segment(self._job_dir, self._plan, segment) is not None:
+                self._pending.remove(index)
+                self._by_others.add(index)
+                if self._pace is not None:
+                    self._pace.others += segment.num_frames
 
     def _check_next(self, pace: Pace) -> None:
         """Stop between two segments if the next one would not fit into what the caller allows.
@@ -266,9 +354,12 @@ class SegmentWatch:
     def _show(self, phase: str, detail: str = "") -> None:
         """Pass progress on."""
         pace = self._pace
+        if pace is not None:
+            pace.hands = current().hands
         current().progress(
             phase=phase,
             frames=pace.frames if pace else self._kept_frames(),
+            num_frames=self._job.num_frames,
             work=pace.work if pace else None,
             stall_seconds=self._stall if pace else self._load_stall,
             seconds_left=pace.seconds_left if pace else None,
@@ -278,13 +369,49 @@ class SegmentWatch:
         )
 
 
+class Helper(SegmentWatch):
+    """Makes segments of a job that another run works on."""
+
+    def work(self, enough: Callable[[Event], bool]) -> None:
+        """Make what nobody else makes, until nothing of that is left.
+
+        Args:
+            enough: asked after each segment that is made, and again and again while the child waits
+                for a GPU; True ends the work.
+
+        Raises:
+            StalledError, SeedVR2Error: as `wait_for`.
+        """
+        self._enough = enough
+        with self._closed_on_error(), contextlib.suppress(_EnoughError):
+            self._start_child()
+            while self._pace is not None and not isinstance(self._take_event("helping"), Idle):
+                pass
+        self.close()
+
+    def _next_event(self, stall_seconds: float, doing: str) -> Event:
+        event = super()._next_event(stall_seconds, doing)
+        if isinstance(event, SegmentDone | Waiting) and self._enough(event):
+            raise _EnoughError
+        return event
+
+
+class _EnoughError(Exception):
+    """A helper is to stop now."""
+
+
 _watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
 
 
 @contextlib.contextmanager
-def session(job: PlannedJob) -> Iterator[SegmentWatch]:
-    """Watch the segments of a job in the `with` block; its child is ended at the end of it."""
-    watch = SegmentWatch(job)
+def session(job: PlannedJob, *, workers: int = 1) -> Iterator[SegmentWatch]:
+    """Watch the segments of a job in the `with` block; its child is ended at the end of it.
+
+    Args:
+        job: the job.
+        workers: by how many runs it is shared at most.
+    """
+    watch = SegmentWatch(job, workers=workers)
     token = _watch.set(watch)
     try:
         watch.check_budget()

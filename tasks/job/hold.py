@@ -28,6 +28,7 @@ from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.claims import nobody_else
 from tasks.run import current
 from tasks.run.attempts import note_wait, own_labels
 from tasks.schemas import PlannedJob
@@ -38,6 +39,8 @@ LABEL_WAITS_FOR = "waits_for_job"
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 15.0, 120.0
 """Wait before a run looks again by itself; doubled each time. It is woken when the job is free; the
 wait is for the case that the run at work was killed."""
+_HELPERS_SECONDS = 600.0
+"""Longest time that helpers of an earlier run may take to end."""
 _SHOW_SECONDS = 2.0
 """Least time between two lines of progress while a run waits in its place."""
 
@@ -73,9 +76,14 @@ def leave_if_still_held() -> None:
     job_key = str(own_labels().get(LABEL_WAITS_FOR, ""))
     if not job_key:
         return
+    if is_held(job_key):
+        raise _held_elsewhere(JobDir(get_settings().job_dir(job_key)))
+
+
+def is_held(job_key: str) -> bool:
+    """Whether a run holds this job now."""
     job_dir = JobDir(get_settings().job_dir(job_key))
-    if job_dir.path.is_dir() and not _is_free(job_dir):
-        raise _held_elsewhere(job_dir)
+    return job_dir.path.is_dir() and not _is_free(job_dir)
 
 
 @contextlib.contextmanager
@@ -199,9 +207,12 @@ def _begin_afresh(job_dir: JobDir) -> None:
         planned.unlink(missing_ok=True)
         outline.unlink(missing_ok=True)
         return
+    job_dir.sharing_path.unlink(missing_ok=True)  # helpers of a run that was killed now end
     make_way(job_dir.result_path)
     job_dir.result_path.unlink(missing_ok=True)
-    shutil.rmtree(job_dir.segments_path, ignore_errors=True)
+    helpers = "helpers of an earlier run to end"
+    with nobody_else(job_dir, timeout=_HELPERS_SECONDS, on_wait=lambda: current().wait(helpers)):
+        shutil.rmtree(job_dir.segments_path, ignore_errors=True)
     # An equal run that has just started afresh may have taken them.
     if outline.exists():
         replace_file(outline, job_dir.outline_path)

@@ -35,6 +35,8 @@ _OLDEST = timedelta(days=1)
 """A run that has been lost for longer is known to somebody, and must not start by itself."""
 _KEEP_SWEEPS = timedelta(hours=1)
 """How long a sweep that found nothing stays in Prefect's lists."""
+WATCHED = ("upscale", "upscale-part")
+"""Flows whose runs are brought back when they are lost."""
 _PAGE = 200
 """The most runs or artifacts that Prefect gives in one answer."""
 
@@ -74,7 +76,7 @@ def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:
         Ids of the runs that the others are at work on.
     """
     now, at_work = datetime.now(UTC), set[str]()
-    for run in _runs(client, "recover", {"state": {"type": {"any_": ["RUNNING"]}}}):
+    for run in _runs(client, ("recover",), {"state": {"type": {"any_": ["RUNNING"]}}}):
         if str(run.id) == flow_run.id or not is_over(run, now):
             at_work.add(str(run.parameters.get("run_id")))
         else:
@@ -84,7 +86,7 @@ def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:
 
 
 def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """Runs of a deployed `upscale` whose worker or process should have done something by now."""
+    """Runs of a deployed `upscale` or helper of one whose process should have done something."""
     now = datetime.now(UTC)
     deployed = {"deployment_id": {"is_null_": False}}
     open_types = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
@@ -93,8 +95,8 @@ def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
         "end_time": {"after_": (now - _OLDEST).isoformat()},
     }
     runs = [
-        *_runs(client, "upscale", deployed | open_types),
-        *_runs(client, "upscale", deployed | crashed),
+        *_runs(client, WATCHED, deployed | open_types),
+        *_runs(client, WATCHED, deployed | crashed),
     ]
     running = [run.id for run in runs if run.state and run.state.is_running()]
     progress = _progress_of(client, running)
@@ -118,11 +120,13 @@ def _is_quiet(run: FlowRun, progress: SavedProgress, now: datetime) -> bool:
     return timedelta(seconds=patience) < now - state.timestamp < _OLDEST
 
 
-def _runs(client: SyncPrefectClient, flow: str, wanted: dict[str, Any]) -> Iterator[FlowRun]:
-    """All runs of a flow that a filter lets through, page by page."""
+def _runs(
+    client: SyncPrefectClient, flows: Sequence[str], wanted: dict[str, Any]
+) -> Iterator[FlowRun]:
+    """All runs of some flows that a filter lets through, page by page."""
     for offset in range(0, 100 * _PAGE, _PAGE):
         page = client.read_flow_runs(
-            flow_filter=FlowFilter.model_validate({"name": {"any_": [flow]}}),
+            flow_filter=FlowFilter.model_validate({"name": {"any_": list(flows)}}),
             flow_run_filter=FlowRunFilter.model_validate(wanted),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=_PAGE,
@@ -153,7 +157,7 @@ def _forget_sweeps(client: SyncPrefectClient) -> None:
     """Delete old runs of this sweep that found nothing, and those that are late: this one was
     theirs. One comes every minute, so a worker that was away for a night would find hundreds.
     """
-    for run in _runs(client, "recover", {"state": {"name": {"any_": ["Late"]}}}):
+    for run in _runs(client, ("recover",), {"state": {"name": {"any_": ["Late"]}}}):
         if run.auto_scheduled and not run.parameters.get("run_id"):
             client.delete_flow_run(run.id)
     old = {
@@ -161,5 +165,5 @@ def _forget_sweeps(client: SyncPrefectClient) -> None:
         "state": {"type": {"any_": ["COMPLETED"]}},
         "end_time": {"before_": (datetime.now(UTC) - _KEEP_SWEEPS).isoformat()},
     }
-    for run in _runs(client, "recover", old):
+    for run in _runs(client, ("recover",), old):
         client.delete_flow_run(run.id)

@@ -43,6 +43,8 @@ class RunReport(Record):
     """Whether a deployment started the run. No other run can be re-queued."""
     fresh: bool
     """Whether the request asked to ignore what earlier runs of it left."""
+    helps: UUID | None = None
+    """The job that the run helps with; None: the run is a job of its own."""
     run_seconds: float
     phase: str | None = None
     percent: float | None = None
@@ -124,6 +126,7 @@ def report_on(
         recoveries=recoveries_of(run),
         deployed=run.deployment_id is not None,
         fresh=bool(run.parameters.get("fresh", False)),
+        helps=run.parameters.get("job_id"),
         run_seconds=run.estimated_run_time.total_seconds(),
         phase=progress.phase,
         percent=progress.percent,

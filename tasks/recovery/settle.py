@@ -95,6 +95,11 @@ def _last_words(report: RunReport) -> tuple[str, str]:
             f"the job passed its time limit at {report.deadline:%Y-%m-%d %H:%M:%S} UTC and its "
             "process did not end it; finished segments are kept: run it again to go on"
         )
+    if report.helps is not None:
+        return "Failed", (
+            f"{report.meaning.why} and was re-queued {report.recoveries} times; job {report.helps} "
+            f"goes on without this helper{before}"
+        )
     return "Failed", (
         f"output file not found; {report.meaning.why} and was re-queued "
         f"{report.recoveries} times{before}"

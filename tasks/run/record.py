@@ -63,6 +63,8 @@ class JobProgress:
     """Until the output is stored; None where nothing is known about it."""
     deadline: datetime | None = None
     """When the job passes the limit that the operator set; None in all phases without one."""
+    hands: int = 1
+    """How many runs make its segments."""
     beat_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     measures: Measures = field(default_factory=Measures)
 
@@ -102,9 +104,13 @@ def shown_to(listener: Listener) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keep_record() -> Iterator["JobRecord"]:
-    """Keep the record of the flow run that is running now."""
-    record = JobRecord(flow_run.id, get_run_logger())
+def keep_record(*, update_seconds: float = UPDATE_SECONDS) -> Iterator["JobRecord"]:
+    """Keep the record of the flow run that is running now.
+
+    Args:
+        update_seconds: shortest time between two updates of its artifact.
+    """
+    record = JobRecord(flow_run.id, get_run_logger(), update_seconds=update_seconds)
     token = _current.set(record)
     record.start()
     try:
@@ -123,13 +129,23 @@ def current() -> "JobRecord":
 class JobRecord:
     """The record of one flow run."""
 
-    def __init__(self, flow_run_id: str | None, run_logger: Any) -> None:
+    def __init__(
+        self,
+        flow_run_id: str | None,
+        run_logger: Any,
+        *,
+        update_seconds: float = UPDATE_SECONDS,
+    ) -> None:
         """Make a record that is not kept yet.
 
         Args:
             flow_run_id: the run whose artifacts show the progress; None: there is no run.
             run_logger: takes the child's log lines.
+            update_seconds: shortest time between two updates of the artifact.
         """
+        self.hands = 1
+        """How many runs make segments of the job; whoever shares it out keeps this up to date."""
+        self._update_seconds = update_seconds
         self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
         self._logger = run_logger
         self._listeners = _listeners.get()
@@ -211,6 +227,7 @@ class JobRecord:
                 detail=detail,
                 seconds_left=None if seconds_left is None else round(seconds_left, 1),
                 deadline=None if within is None else now + timedelta(seconds=within),
+                hands=self.hands,
                 beat_at=now,
                 measures=self._measured(measures),
             )
@@ -281,7 +298,7 @@ class JobRecord:
                 if renew or artifact_id is None or latest is not posted:
                     artifact_id = save_progress(run_id, _saved(latest, self._job), artifact_id)
                     posted = latest
-                    self._ended.wait(UPDATE_SECONDS)
+                    self._ended.wait(self._update_seconds)
             except (httpx.HTTPError, PrefectException, OSError) as error:
                 logger.warning("progress is not recorded for now: %s", error)
                 self._changed.set()
@@ -300,6 +317,8 @@ def _saved(latest: JobProgress | None, job: PlannedJob | None) -> SavedProgress:
             alive_seconds=ALIVE_SECONDS,
         )
     done = latest.detail or f"{latest.frames} of {counted(latest.num_frames, 'frame')}"
+    if latest.hands > 1:
+        done += f", {latest.hands} workers"
     if latest.seconds_left and not latest.detail:
         done += f", about {latest.seconds_left:.0f} s left"
     return SavedProgress(

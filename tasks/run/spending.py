@@ -34,16 +34,31 @@ class Spent:
 class Purse:
     """The spending of one job. Times are those of `clock`."""
 
-    def __init__(self, job: PlannedJob, settings: Settings, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        job: PlannedJob,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        helper: int = 0,
+    ) -> None:
         """Read what earlier runs have spent.
+
+        Args:
+            job: the job.
+            settings: of this machine.
+            clock: tells the time.
+            helper: number of the helper whose spending this is; each keeps its own. 0: the run's
+                own, which adds that of its helpers.
 
         Raises:
             InvalidRequestError: the caller sets a price, and nobody has said what an hour costs.
         """
         self._job, self._settings, self._clock = job, settings, clock
-        self._path = JobDir(job.job_dir).spent_path
+        self._job_dir, self._helper = JobDir(job.job_dir), helper
+        self._path = self._job_dir.spent_path_of(helper)
         kept = read_record(self._path, Spent) if self._path.exists() else Spent()
-        self._before = kept.device_seconds
+        self._before, self._of_helpers = kept.device_seconds, self._read_helpers()
         self._since: float | None = None
         self._saved_at = clock()
         self.limit = limit_seconds(job.max_seconds, job.max_price, settings)
@@ -52,7 +67,17 @@ class Purse:
     @property
     def seconds(self) -> float:
         """Seconds for which the job has held its device, in all of its runs."""
+        return self._own + self._of_helpers
+
+    @property
+    def _own(self) -> float:
+        """The same without what helpers have."""
         return self._before + (0.0 if self._since is None else self._clock() - self._since)
+
+    def _read_helpers(self) -> float:
+        """What the helpers have written down so far."""
+        paths = [] if self._helper else self._job_dir.spent_paths_of_helpers()
+        return sum(read_record(path, Spent).device_seconds for path in paths)
 
     @property
     def gpu_seconds(self) -> float | None:
@@ -78,7 +103,7 @@ class Purse:
     def rest(self) -> None:
         """The job does not hold its device any more, or not yet."""
         if self._since is not None:
-            self._before, self._since = self.seconds, None
+            self._before, self._since = self._own, None
             self.save()
 
     def keep(self) -> None:
@@ -90,7 +115,8 @@ class Purse:
         """Write down what was spent."""
         self._saved_at = self._clock()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(self._path, Spent(device_seconds=round(self.seconds, 3)))
+        write_record(self._path, Spent(device_seconds=round(self._own, 3)))
+        self._of_helpers = self._read_helpers()
 
     def check(self, seconds: float, *, doing: str) -> None:
         """Check that work of so many seconds is within the caller's limits.

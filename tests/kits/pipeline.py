@@ -13,6 +13,7 @@ import torch
 from seedvr2_core.beat import Beat
 from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Event
+from seedvr2_core.child.shares import Work
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.durable import read_record
 from seedvr2_core.job import JobDir
@@ -74,12 +75,19 @@ def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2
     monkeypatch.setattr(restore, "load_engine", lambda name: engine)
 
 
-def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int]) -> Heard:
+def make_segments(
+    plan: Plan,
+    job_dir: Path,
+    source: Path,
+    indices: Sequence[int],
+    work: Work | None = None,
+    heard: Heard | None = None,
+) -> Heard:
     """Do what the child does when it is asked for segments; returns the events that it sent."""
     if not (job_dir / "plan.json").exists():
         job_dir.mkdir(exist_ok=True)
         write_plan(job_dir / "plan.json", plan)
-    heard = Heard()
+    heard = heard or Heard()
     restore.restore_segments(
         plan,
         JobDir(job_dir),
@@ -87,7 +95,7 @@ def make_segments(plan: Plan, job_dir: Path, source: Path, indices: Sequence[int
         device="cpu",
         weights_dir=None,
         lock_dir=job_dir,
-        indices=indices,
+        work=work or Work(indices=tuple(indices)),
         events=heard,
     )
     return heard

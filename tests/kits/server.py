@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import httpx
 
+from deployments.host.attached import attached
 from deployments.host.installation import is_healthy
 from deployments.host.prefect_server import send_queued
 from tests.kits.prefect_home import prepare_home
@@ -256,6 +257,30 @@ class Serve:
                 return found if found["status"] in statuses else None
 
         return eventually(there, f"job {job} {statuses}; serve said: {self.said()}")
+
+    def add_worker(self, name: str) -> "subprocess.Popen[bytes]":
+        """Start one more worker of the pool local; it ends with the test's process."""
+        environment = self.environment | {
+            "PREFECT_HOME": str(self.folder / f"home-{name}"),
+            "PREFECT_API_URL": f"{self.urls['prefect']}/api",
+            "PREFECT_API_AUTH_STRING": self.urls["prefect password"],
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "SEEDVR2_WORK_DIR": str(self.work_dir),
+            "SEEDVR2_ALLOW_LOCAL_FILES": "true",
+            "SEEDVR2_ALLOW_CPU_ENGINE": "true",
+            "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
+            "SEEDVR2_PUBLIC_URL": self.urls["edge"],
+        }
+        words = ("worker", "start", "--type", "process", "--pool", "local", "--limit", "1")
+        with (self.folder / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(
+                attached("prefect", *words, "--name", name),
+                env=environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def processes(self) -> dict[int, str]:
         """Command lines by process id of everything it started that runs, orphans included."""

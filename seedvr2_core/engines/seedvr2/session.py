@@ -79,7 +79,7 @@ class SeedVR2Session:
         self._lowered_shots: set[int] = set()
         self._commit: Commit | None = None
 
-    def reads(self, shot: Shot, pieces: Sequence[Piece]) -> Reads:
+    def reads(self, shot: Shot, pieces: Sequence[Piece], *, unaided: bool = False) -> Reads:
         """What a run needs (see `protocol.Session`): whole windows, and a warm-up before them.
 
         Raises:
@@ -88,13 +88,21 @@ class SeedVR2Session:
         grid = self._grid(shot)
         first, last = grid.span(pieces[0]), grid.span(pieces[-1])
         encode_from, decode_from = self._warm_up_starts(grid, first)
+        if unaided:
+            encode_from, decode_from = self._unaided_start(grid, first)[0], first.owned.start
         return Reads(
             frames=grid.frames_of(range(encode_from, last.seen_stop)),
             latents=range(decode_from, first.owned.start),
         )
 
     def begin(
-        self, frames: Iterator[Frame], *, shot: Shot, piece: Piece, before: Commit | None = None
+        self,
+        frames: Iterator[Frame],
+        *,
+        shot: Shot,
+        piece: Piece,
+        before: Commit | None = None,
+        unaided: bool = False,
     ) -> LatentState:
         """The state at the piece's start (see `protocol.Session`).
 
@@ -114,6 +122,9 @@ class SeedVR2Session:
         dtype = self._torch_dtype(shot)
         if span.windows.start == 0:
             return phases.fresh_state(grid, dtype)
+        if unaided:
+            with self._noting(piece, grid):
+                return self._begin_unaided(frames, grid, span, dtype)
         encode_from, decode_from = self._warm_up_starts(grid, span)
         latents_ZhwC, tail_KhwC = self._check_committed(before or Commit(), span, decode_from)
         state = phases.fresh_state(grid, dtype, encode_from=encode_from, decode_from=decode_from)
@@ -288,6 +299,43 @@ class SeedVR2Session:
             grid.decoder_slices, first_needed=first, lead_latents=self._lead_latents
         )
         return encode_from, decode_from
+
+    def _unaided_start(self, grid: ShotGrid, span: PieceSpan) -> tuple[int, range]:
+        """The first latent to encode, and the windows to make again, for a state without commits.
+
+        The decoder's warm-up needs final latents, and a latent is final when its window has been
+        joined to the one before it.
+        """
+        _, decode_from = self._warm_up_starts(grid, span)
+        first = span.windows.start - 1
+        while grid.windows[first].start > decode_from:
+            first -= 1
+        joined_from = grid.windows[first - 1].stop if first else 0
+        if decode_from < joined_from:
+            first -= 1
+        encode_from = encoder_warm_up_start(
+            grid.encoder_slices,
+            first_needed=grid.windows[first].start,
+            lead_frames=self._lead_frames,
+        )
+        return encode_from, range(first, span.windows.start)
+
+    def _begin_unaided(
+        self, frames: Iterator[Frame], grid: ShotGrid, span: PieceSpan, dtype: torch.dtype
+    ) -> LatentState:
+        """The state at the start of a span inside a shot, from source frames alone."""
+        phases, first = self._opened(), span.owned.start
+        encode_from, indices = self._unaided_start(grid, span)
+        _, decode_from = self._warm_up_starts(grid, span)
+        windows = [grid.windows[k] for k in indices]
+        again = range(windows[0].start, first)
+        state = phases.fresh_state(grid, dtype, encode_from=encode_from, decode_from=decode_from)
+        phases.prepare_noise(grid, windows[0])
+        phases.encode(frames, state, grid, span.seen_before, first_kept=again.start)
+        state.forget_frames(before=grid.first_frame(first))
+        latents_ZhwC = phases.restore_windows(state, grid, again, windows)
+        phases.warm_up_decoder(latents_ZhwC[decode_from - again.start :], state, grid)
+        return state
 
     def _check_committed(
         self, before: Commit, span: PieceSpan, decode_from: int

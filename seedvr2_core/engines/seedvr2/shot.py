@@ -165,3 +165,8 @@ class LatentState(ShotState):
                 self.frames.append(frame)
         self.next_frame = stop
         return taken
+
+    def forget_frames(self, *, before: int) -> None:
+        """Let go of kept frames whose restored frames nobody wants: those before a file index."""
+        while self.frames and self.frames[0].index < before:
+            self.frames.popleft()

@@ -87,7 +87,7 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
 ) -> None:
     clip = tmp_path / "my clip #1 ä.mp4"
     clip.write_bytes(demo_clip.read_bytes())
-    coded = ["--codec", "hevc", "--container", "mkv", "--audio", "aac"]
+    coded = ["--codec", "hevc", "--container", "mkv", "--audio", "aac", "--max-workers", 3]
     run = job_run(job_of(command("submit", clip, "--resolution", "720p", "--crf", 20, *coded)))
     reference = run.parameters["video_url"]
     assert reference.endswith("/my clip _1 ä.mp4")
@@ -96,6 +96,7 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     assert run.parameters["crf"] == 20
     names = ("codec", "container", "audio", "quality")
     assert [run.parameters[name] for name in names] == ["hevc", "mkv", "aac", None]
+    assert run.parameters["max_workers"] == 3
 
 
 def test_a_file_goes_by_path_to_a_gateway_that_sees_it(

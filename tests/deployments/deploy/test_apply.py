@@ -93,6 +93,7 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     assert pools == {"h100": "docker", "h200": "docker", "cpu": "process", "local": "process"}
     names = {
         *("upscale/h100", "upscale/h200", "upscale/local"),
+        *("upscale-part/h100", "upscale-part/h200", "upscale-part/local"),
         *("route/auto", "recover/lost-runs", "fetch-source/cpu"),
     }
     assert set(there["deployments"]) == names
@@ -104,8 +105,15 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
         assert item["entrypoint"].startswith("flows."), name
     schedules = {name: len(item["schedules"]) for name, item in there["deployments"].items()}
     assert schedules == dict.fromkeys(names, 0) | {"recover/lost-runs": 1}
-    image = there["deployments"]["upscale/h200"]["job_variables"]["image"]
-    assert image == IMAGE
+    for name in ("upscale/h200", "upscale-part/h200"):
+        assert there["deployments"][name]["job_variables"]["image"] == IMAGE
+    for pool in ("h100", "h200", "local"):
+        queues = post(deployed, f"/work_pools/{pool}/queues/filter")
+        order = [q["name"] for q in sorted(queues, key=lambda queue: queue["priority"])]
+        assert (order[0], order[-1]) == ("default", "parts"), "a free worker takes a job first"
+        helpers = there["deployments"][f"upscale-part/{pool}"]
+        assert helpers["work_queue_name"] == "parts"
+        assert there["deployments"][f"upscale/{pool}"]["work_queue_name"] == "default"
     assert len(there["automations"]) == 5
     assert all(item["enabled"] for item in there["automations"].values())
 

@@ -20,6 +20,7 @@ from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
 ENTRYPOINTS = (
     "flows.upscale.upscale",
+    "flows.upscale_part.upscale_part",
     "flows.route.route",
     "flows.recover.recover",
     "flows.fetch_source.fetch_source",

@@ -19,6 +19,7 @@ from prefect.utilities.callables import parameter_schema
 import flows.recover
 from flows.recover import recover
 from flows.upscale import upscale
+from flows.upscale_part import upscale_part
 from tasks.recovery import watch
 from tasks.recovery.report import RunReport
 from tasks.settings import Settings, use_settings
@@ -55,7 +56,7 @@ def impatient(settings: Settings) -> None:
 
 @pytest.fixture
 def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
-    """`upscale` and `recover`, deployed on a pool without workers, and gone afterwards."""
+    """`upscale`, its helper and `recover`, on a pool without workers; gone afterwards."""
     pool = WorkPoolCreate(name="recover-pool", type="process", base_job_template={})
     with contextlib.suppress(ObjectAlreadyExists):
         client.create_work_pool(pool)
@@ -67,7 +68,11 @@ def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
             parameter_openapi_schema=parameter_schema(flow).model_dump(),
             enforce_parameter_schema=True,
         )
-        for flow, name in ((upscale, "to-recover"), (recover, "lost-runs"))
+        for flow, name in (
+            (upscale, "to-recover"),
+            (upscale_part, "to-recover"),
+            (recover, "lost-runs"),
+        )
     }
     yield ids
     for deployment_id in ids.values():

@@ -16,6 +16,8 @@ NAMES = {
     "plan_lock_path": "plan.lock",
     "lock_path": "job.lock",
     "child_lock_path": "child.lock",
+    "claims_path": "claims.lock",
+    "sharing_path": "sharing.json",
     "waiting_path": "waiting",
     "fresh_run_path": "fresh.run",
     "result_path": "result.json",
@@ -25,6 +27,7 @@ NAMES = {
     "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
+    "spent_path": "segments/spent.json",
 }
 NAMES_OF_SEGMENTS = {
     "video_path": "segments/00007.mp4",

@@ -152,7 +152,10 @@ def test_what_was_made_differently_is_told(job_dir: JobDir, plan: PlanOutline) -
 def test_leftovers_are_removed(job_dir: JobDir, plan: PlanOutline) -> None:
     job_dir.video_part_path(3).write_bytes(b"half")
     job_dir.output_part_path.write_bytes(b"half")
-    segments.remove_leftovers(job_dir)
+    job_dir.video_part_path(2).write_bytes(b"of another process")
+    segments.remove_leftovers(job_dir, [3], of_job=True)
+    assert [path.name for path in job_dir.path.rglob("*.part")] == ["00002.mp4.part"]
+    segments.remove_leftovers(job_dir, [2], of_job=False)
     assert not list(job_dir.path.rglob("*.part"))
     assert segments.pending_segments(job_dir, plan) == []
 

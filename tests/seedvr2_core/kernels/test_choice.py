@@ -56,3 +56,13 @@ def test_a_way_that_is_gone_is_chosen_anew(tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
     Choices(path).choose("a", {"own": _takes(1.0)})
     assert Choices(path).choose("a", {"plain": _takes(1.0)}) == "plain"
+
+
+def test_processes_that_begin_together_obey_the_first_choice(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    first, second = Choices(path), Choices(path)
+    assert first.choose("a", {"plain": _takes(3.0), "own": _takes(1.0)}) == "own"
+    assert second.choose("a", {"plain": _must_not_run, "own": _must_not_run}) == "own"
+    assert second.choose("b", {"plain": _takes(1.0), "own": _takes(2.0)}) == "plain"
+    assert first.choose("b", {"plain": _must_not_run, "own": _must_not_run}) == "plain"
+    assert len(chosen_in(path)) == 2

@@ -1,0 +1,126 @@
+"""Lets a helper, or else the long job itself, make way for a job that waits for a worker.
+
+The queue of helpers comes after that of jobs, so a worker that is free takes a job first. But a
+long film keeps all workers busy for hours. So a helper asks after each segment whether a job waits,
+and ends for it. Each job that waits needs one worker: the first helper to come makes way, and says
+so in a file that all of them see.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
+from prefect.states import AwaitingRetry
+
+from tasks.job.hold import LABEL_WAITS_FOR, is_held
+from tasks.run.attempts import note_wait
+from tasks.settings import Settings
+
+_BACK_SECONDS = 5.0
+"""When a long job that has made way is to go on; jobs that waited before that come first."""
+_MOST = 50
+"""Jobs to look at: as many helpers may make way between two looks of one."""
+_AGAIN_SECONDS = 60.0
+"""If a job still waits so long after somebody has made way, another took its place."""
+
+
+class MadeWayError(Exception):
+    """A job waits for a worker, and this run leaves its worker's slot to it for a moment."""
+
+    def __init__(self, job: UUID) -> None:
+        """Note the job that waits."""
+        super().__init__(f"waiting for a worker: it made way for job {job}")
+
+    def leave(self) -> State[Any]:
+        """The state in which this run's process ends; a worker takes the run up again later."""
+        note_wait()
+        again = datetime.now(UTC) + timedelta(seconds=_BACK_SECONDS)
+        return AwaitingRetry(scheduled_time=again, message=str(self))
+
+
+def own_pool() -> str | None:
+    """The work pool of this run; None outside of one."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run.work_pool_name if run else None
+
+
+def waiting_jobs(client: SyncPrefectClient, pool: str | None) -> list[FlowRun]:
+    """The jobs that a worker of this pool could begin now, the longest waiting first.
+
+    A second run of a request that is at work waits for that, not for a worker.
+    """
+    if pool is None:
+        return []
+    due = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+    }
+    runs = client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale"]}}),
+        flow_run_filter=FlowRunFilter.model_validate(due),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=_MOST,
+    )
+    return [run for run in runs if not _waits_for_another(run)]
+
+
+def job_without_helper(
+    client: SyncPrefectClient, pool: str | None, settings: Settings
+) -> UUID | None:
+    """A job for which a long job itself must make way; None if there is none.
+
+    Helpers make way first. And only for a job that never began: two long jobs would otherwise make
+    way for each other again and again.
+    """
+    jobs = [run.id for run in waiting_jobs(client, pool) if not run.run_count]
+    if not jobs or pool is None:
+        return None
+    helping = client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale-part"]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+        limit=len(jobs),
+    )
+    return make_way(jobs[len(helping) :], settings)
+
+
+def _waits_for_another(run: FlowRun) -> bool:
+    job_key = str(run.labels.get(LABEL_WAITS_FOR, ""))
+    return bool(job_key) and is_held(job_key)
+
+
+def make_way(jobs: Sequence[UUID], settings: Settings) -> UUID | None:
+    """Choose the job to make way for; None if there is none, or others have done so already.
+
+    Side effects: a file in WORK_DIR/locks/way for each job; those of an hour ago are removed.
+    """
+    folder = settings.locks_dir / "way"
+    if not jobs:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_old(folder.iterdir(), 60 * _AGAIN_SECONDS)
+    for job in jobs:
+        path = folder / str(job)
+        _remove_old([path], _AGAIN_SECONDS)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            return job
+    return None
+
+
+def _remove_old(paths: "Iterable[os.PathLike[str]]", seconds: float) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another helper was faster
+            if time.time() - os.stat(path).st_mtime > seconds:
+                os.unlink(path)

@@ -1,0 +1,338 @@
+"""Helpers of a long job on a real server: who makes what, who ends when, and what people see.
+
+Runs are made in this process, as their workers would: the job's in the main thread, a helper's in
+another.
+"""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow
+from prefect.states import Cancelled, Failed, Pending, Running
+
+from flows.upscale import upscale
+from flows.upscale_part import upscale_part
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.claims import Claims
+from seedvr2_core.job.sharing import read_sharing
+from tasks.child import session
+from tasks.parts import crew, end_parts, way
+from tasks.parts.crew import parts_of
+from tasks.run import PROGRESS_KEY, read_progress
+from tasks.run.artifacts import newest_artifact
+from tasks.run.record import JobProgress, shown_to
+from tasks.schemas import PlannedJob, UpscaleResult
+from tasks.settings import Settings
+from tests.kits.deployed import attempt, deploy, seconds_until
+from tests.kits.faults import wait_until
+
+SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
+
+
+@pytest.fixture
+def client(in_api: None) -> Iterator[SyncPrefectClient]:
+    """A client of the test server."""
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Small pictures, six segments, and helpers for any work."""
+    from seedvr2_core.planning import sizes
+
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
+    monkeypatch.setattr(crew, "PART_SECONDS", 0.5)
+    monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
+    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
+    return settings_with(
+        allow_local_files=True, allow_cpu_engine=True, test_engines=True, segment_seconds=0.5
+    )
+
+
+@pytest.fixture
+def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
+    """A job's deployment and its helpers', on a pool without workers."""
+    name = f"shared-{uuid4()}"
+    return deploy(client, upscale, name), deploy(client, upscale_part, name)
+
+
+def job_of(client: SyncPrefectClient, deployment: UUID, clip: Path, **more: object) -> FlowRun:
+    parameters = {"video_path": str(clip), **SLOW, **more}
+    return client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+
+def asked(clip: Path) -> dict[str, Any]:
+    """The same request without helpers, made anew."""
+    return {"video_path": str(clip), **SLOW, "fresh": True}
+
+
+def helped(client: SyncPrefectClient, run: FlowRun) -> State:
+    """Run a helper as its worker would; returns the state that it ends in."""
+    client.set_flow_run_state(run.id, Pending(), force=True)
+    run_flow(upscale_part, flow_run=client.read_flow_run(run.id), return_type="state")
+    state = client.read_flow_run(run.id).state
+    assert state is not None
+    return state
+
+
+class Worker:
+    """Runs the first helper of a job, in a thread, as soon as there is one."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.state: State | None = None
+        self.run_id: UUID | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work, job_id))
+        self._thread.start()
+
+    def _work(self, job_id: UUID) -> None:
+        with get_client(sync_client=True) as client:
+            wait_until(lambda: parts_of(client, job_id), "the job asked for help", seconds=60)
+            first = parts_of(client, job_id)[-1]
+            self.run_id = first.id
+            self.state = helped(client, first)
+
+    def join(self) -> None:
+        self._thread.join(timeout=120)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def helper_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's own child begins when a helper has taken something."""
+    begin = session.SegmentWatch._start_child
+
+    def begin_late(watch: session.SegmentWatch) -> None:
+        if not watch._helps and watch._child is None:
+            with Claims(watch._job_dir) as claims:
+                wait_until(lambda: claims.taken_by_others(range(6)), "a helper was at work")
+        begin(watch)
+
+    monkeypatch.setattr(session.SegmentWatch, "_start_child", begin_late)
+
+
+@pytest.mark.usefixtures("helper_is_first")
+def test_a_helper_makes_segments_and_the_bytes_are_the_same(
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = job_of(client, deployments[0], demo_clip, max_workers=3, fresh=True)
+    shown: list[JobProgress] = []
+
+    class Display:
+        def planned(self, job: PlannedJob) -> None:
+            del job
+
+        def progressed(self, progress: JobProgress) -> None:
+            shown.append(progress)
+
+    worker = Worker(made.id)
+    with shown_to(Display()):
+        state = attempt(client, made.id)
+    worker.join()
+    assert state.is_completed(), state
+    assert worker.state is not None
+    assert worker.state.is_completed()
+    assert "segment" in str(worker.state.message)
+    assert not str(worker.state.message).startswith("0 segments"), worker.state.message
+
+    (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
+    result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
+    monkeypatch.undo()
+    from seedvr2_core.planning import sizes
+
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
+    alone: Any = upscale(**asked(demo_clip))
+    assert alone.sha256 == result.sha256
+    assert alone.job_key == result.job_key, "the number of workers is no part of it"
+    assert not job_dir.sharing_path.exists()
+
+    frames = [progress.frames for progress in shown if progress.phase == "restore"]
+    assert frames == sorted(frames)
+    assert max(progress.hands for progress in shown) > 1
+    parts = {run.id: run for run in parts_of(client, made.id)}
+    assert len(parts) == 2, "two beside the run itself"
+    assert {run.name for run in parts.values()} == {
+        f"part {k} of {client.read_flow_run(made.id).name}" for k in (1, 2)
+    }
+    waiting = next(run for key, run in parts.items() if key != worker.run_id)
+    assert waiting.state is not None
+    assert waiting.state.is_cancelled(), "who has not begun is not needed any more"
+    progress = read_progress(newest_artifact(client, worker.run_id or made.id, PROGRESS_KEY))
+    assert progress.prospect_json is None, "recover must not take the job's output for a helper's"
+
+
+def test_a_job_that_nobody_helps_is_made_alone(
+    client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
+) -> None:
+    """No worker is free: the job waits for nobody. And by default it asks for nobody."""
+    alone = job_of(client, deployments[0], demo_clip, fresh=True)
+    assert attempt(client, alone.id).is_completed()
+    assert not parts_of(client, alone.id)
+    made = job_of(client, deployments[0], demo_clip, max_workers=2, fresh=True)
+    assert attempt(client, made.id).is_completed()
+    (part,) = parts_of(client, made.id)
+    assert part.state is not None
+    assert part.state.is_cancelled()
+    late = helped(client, part)
+    assert late.message == "the job needs no help"
+
+
+def test_where_no_helper_is_deployed_the_job_says_so(
+    client: SyncPrefectClient,
+    settings: Settings,
+    demo_clip: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = job_of(client, deploy(client, upscale, f"lonely-{uuid4()}"), demo_clip, max_workers=2)
+    assert attempt(client, made.id).is_completed()
+    assert "nobody helps: upscale-part/lonely-" in caplog.text
+
+
+def a_shared_job(
+    client: SyncPrefectClient, settings: Settings, job_id: UUID, clip: Path
+) -> tuple[JobDir, str]:
+    """The directory of a job at whose work somebody is, as a worker with the same files sees it."""
+    from seedvr2_core.files import write_record
+    from seedvr2_core.job.sharing import Sharing
+
+    result: Any = upscale(**asked(clip))
+    job_dir = JobDir(settings.job_dir(result.job_key))
+    job_dir.result_path.unlink()
+    sharing = Sharing(
+        run_id=str(job_id),
+        workers=2,
+        device="cpu",
+        source=clip,
+        source_name=clip.name,
+        source_bytes=clip.stat().st_size,
+    )
+    write_record(job_dir.sharing_path, sharing)
+    client.set_flow_run_state(job_id, Running(), force=True)
+    return job_dir, result.job_key
+
+
+def test_a_helper_ends_with_its_job_and_makes_way_for_another(
+    client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
+) -> None:
+    made = job_of(client, deployments[0], demo_clip, max_workers=2)
+    job_dir, key = a_shared_job(client, settings, made.id, demo_clip)
+
+    def helper() -> FlowRun:
+        parameters = {"job_id": str(made.id), "job_key": key, "number": 1}
+        return client.create_flow_run_from_deployment(deployments[1], parameters=parameters)
+
+    waiting = job_of(client, deployments[0], demo_clip)
+    told = helped(client, helper())
+    assert (
+        told.message == f"1 segment made; made way for job {waiting.id}, which waits for a worker"
+    )
+    told = helped(client, helper())
+    assert str(told.message).startswith("5 segments made; nothing is left"), "one made way already"
+    assert read_sharing(job_dir, str(made.id)) is not None
+
+    for path in job_dir.segments_path.iterdir():
+        path.unlink()
+    client.set_flow_run_state(made.id, Failed(message="no"), force=True)
+    assert helped(client, helper()).message == "the job needs no help"
+    client.set_flow_run_state(made.id, Running(), force=True)
+    job_dir.sharing_path.unlink()
+    assert helped(client, helper()).message == "the job needs no help"
+
+
+def test_a_worker_that_sees_another_directory_is_told(
+    client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
+) -> None:
+    made = job_of(client, deployments[0], demo_clip)
+    client.set_flow_run_state(made.id, Running(), force=True)
+    parameters = {"job_id": str(made.id), "job_key": "0" * 64, "number": 1}
+    helper = client.create_flow_run_from_deployment(deployments[1], parameters=parameters)
+    state = helped(client, helper)
+    assert state.is_failed()
+    assert "all workers of a pool must see the same work directory" in str(state.message)
+
+
+def test_the_end_of_a_job_reaches_its_helpers(
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cancelled or failed, by a hook; what has ended is left as it is."""
+    made = job_of(client, deployments[0], demo_clip, max_workers=3)
+    helpers = []
+    for number in (1, 2):
+        link = client.create_task_run(
+            task=upscale_part_link(), flow_run_id=made.id, dynamic_key=f"part-{number}"
+        )
+        parameters = {"job_id": str(made.id), "job_key": "0" * 64, "number": number}
+        helpers.append(
+            client.create_flow_run_from_deployment(
+                deployments[1], parameters=parameters, parent_task_run_id=link.id
+            )
+        )
+    client.set_flow_run_state(helpers[0].id, Failed(message="before"), force=True)
+    client.set_flow_run_state(helpers[1].id, Running(), force=True)
+    end_parts(upscale, made, Cancelled())
+    states = [client.read_flow_run(helper.id).state_name for helper in helpers]
+    assert states == ["Failed", "Cancelling"]
+    assert {end_parts} <= set(upscale.on_failure_hooks) & set(upscale.on_cancellation_hooks)
+
+
+def upscale_part_link() -> Any:
+    """Any task."""
+    from tasks.stitch import stitch
+
+    return stitch
+
+
+def test_a_long_job_leaves_its_worker_to_one_that_waits_and_goes_on(
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    demo_clip: Path,
+) -> None:
+    """Only one that may be shared does so, only for one that never began, and only once for it."""
+    waiting = job_of(client, deployments[0], demo_clip)
+    made = job_of(client, deployments[0], demo_clip, max_workers=2, fresh=True)
+    state = attempt(client, made.id)
+    assert state.name == "AwaitingRetry"
+    assert state.message == f"waiting for a worker: it made way for job {waiting.id}"
+    assert seconds_until(client.read_flow_run(made.id)) < 6
+    assert attempt(client, made.id).is_completed(), "it goes on, and makes way once"
+    (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
+    result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
+    assert 0 < result.segments_reused < 6
+    assert way.make_way([waiting.id], settings) is None
+
+
+def test_who_waits_for_another_run_is_not_made_way_for(
+    client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
+) -> None:
+    from tasks.job.hold import LABEL_WAITS_FOR
+    from tests.flows.test_second_runs import held
+
+    made = job_of(client, deployments[0], demo_clip)
+    key = "a" * 64
+    client.update_flow_run_labels(made.id, {LABEL_WAITS_FOR: key})
+    job_dir = JobDir(settings.job_dir(key))
+    job_dir.path.mkdir(parents=True)
+    wait_until(
+        lambda: made.id in {run.id for run in way.waiting_jobs(client, "no-workers")},
+        "the run is due",
+        seconds=10,
+    )
+    with held(job_dir):
+        assert made.id not in {run.id for run in way.waiting_jobs(client, "no-workers")}
