@@ -59,7 +59,9 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
-    """A job's deployment and its helpers', on a pool without workers."""
+    """A job's deployment and its helpers', on a pool without workers where no other job waits."""
+    for left in way.waiting_jobs(client, "no-workers"):
+        client.set_flow_run_state(left.id, Cancelled(), force=True)
     name = f"shared-{uuid4()}"
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
 
