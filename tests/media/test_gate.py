@@ -72,7 +72,10 @@ def test_what_the_plan_says_passes(job: Made) -> None:
         (sound(num_packets=54), "packets of the aac track: 53, but the plan says 54"),
         (sound(last=Fraction(2)), "last packet of the aac track: 1.1.*2.000 s"),
     ],
-    ids=str,
+    ids=[
+        *("frames", "time", "codec", "size", "depth", "colour", "other light", "no light"),
+        *("sound is there", "kind of sound", "packets", "last packet"),
+    ],
 )
 def test_what_differs_is_named(job: Made, change: Change, words: str) -> None:
     with pytest.raises(SegmentError, match=words):
