@@ -23,6 +23,7 @@ from seedvr2_core.api.options import (
 from seedvr2_core.child.operations import join
 from seedvr2_core.child.protocol import Event, Join, Progressed
 from seedvr2_core.child.restore import restore_segments
+from seedvr2_core.child.shares import Work
 from seedvr2_core.config import find_engine
 from seedvr2_core.errors import InvalidRequestError, SegmentError
 from seedvr2_core.files import file_sha256, hold_lock, read_record, write_record
@@ -255,7 +256,7 @@ def _restore(
         device=options.chosen_device(find_engine(plan.engine.name)),
         weights_dir=options.weights_dir,
         lock_dir=job_dir.path,
-        indices=pending,
+        work=Work(indices=tuple(pending)),
         events=told,
     )
 

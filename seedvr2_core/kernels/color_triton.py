@@ -153,10 +153,10 @@ def wavelet_color(
     tile: dict[str, Any] = {"ROWS": ROWS, "COLUMNS": COLUMNS, "num_warps": 4}
     first: tuple[Any, ...] = (low_CHW, c_CHW, s_CHW, *bands_y, *sizes)
     _down[grid](*first, **reach_y, **tile)
-    rounds = not out_HWC.is_floating_point()
+    tile["ROUND"] = not out_HWC.is_floating_point()
     white = float(_WHITE.get(out_HWC.dtype, 1))
     arguments: tuple[Any, ...] = (out_HWC, low_CHW, c_CHW, *bands_x, *sizes, white)
-    _across[grid](*arguments, **reach_x, **tile, ROUND=rounds)
+    _across[grid](*arguments, **reach_x, **tile)
 
 
 def _reach(luma: Tensor, chroma: Tensor) -> dict[str, Any]:

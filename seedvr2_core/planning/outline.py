@@ -51,6 +51,7 @@ class PlanOutline:
     limits: Limits
     frame_seconds: FrameSeconds | None
     notes: tuple[str, ...]
+    weights_file: str = ""
     output: OutputSettings = field(default_factory=OutputSettings)
 
 
