@@ -7,7 +7,7 @@ import pytest
 
 from seedvr2_core.files.durable import file_sha256
 from seedvr2_core.planning import sizes
-from tests.kits.faults import SMALL_PICTURES, FaultyJob
+from tests.kits.faults import SMALL_PICTURES, FaultyJob, carrying
 
 
 @pytest.fixture
@@ -16,9 +16,11 @@ def make_job(
 ) -> Iterator[Callable[..., FaultyJob]]:
     """Make jobs, each with a work directory of its own; nothing of them runs on after the test.
 
-    What this process makes of them has the same small pictures as the commands'.
+    What this process and its children make of them has the same small pictures as the commands'.
     """
     monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": SMALL_PICTURES.call})
+    for name, value in carrying(SMALL_PICTURES).items():
+        monkeypatch.setenv(name, value)
     jobs: list[FaultyJob] = []
 
     def make(model: str = "sleep", work_dir: Path | None = None) -> FaultyJob:

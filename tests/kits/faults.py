@@ -51,6 +51,15 @@ SMALL_PICTURES = Fault(at="seedvr2_core.planning.sizes:BUDGETS_PX", call=96 * 54
 """Makes 720p mean 96x54 pixels in the process that plans: these tests need frames, not pixels."""
 
 
+def carrying(*faults: Fault) -> dict[str, str]:
+    """The environment variables with which a process, and its children, do these wrong."""
+    inject = ROOT / "tests" / "faults" / "inject"
+    return {
+        "PYTHONPATH": os.pathsep.join((str(inject), str(ROOT))),
+        "SEEDVR2_TEST_FAULTS": json.dumps([asdict(fault) for fault in faults]),
+    }
+
+
 @dataclass(kw_only=True)
 class FaultyJob:
     """One job in a work directory of its own, and the commands that were started for it."""
@@ -89,18 +98,14 @@ class FaultyJob:
 
     def variables(self, *faults: Fault) -> dict[str, str]:
         """The environment variables of a process that works on this job."""
-        variables = {
+        own = {
             "PREFECT_API_URL": self.api_url,
             "SEEDVR2_SEGMENT_SECONDS": "0.5",
             "SEEDVR2_TEST_ENGINES": "true",
             "SEEDVR2_KEEP_SEGMENTS": "true",
             MARK: self.mark,
         }
-        carried = [asdict(fault) for fault in (*faults, SMALL_PICTURES)]
-        inject = ROOT / "tests" / "faults" / "inject"
-        variables["PYTHONPATH"] = os.pathsep.join((str(inject), str(ROOT)))
-        variables["SEEDVR2_TEST_FAULTS"] = json.dumps(carried)
-        return variables
+        return own | carrying(*faults, SMALL_PICTURES)
 
     def request(self) -> dict[str, Any]:
         """The same job as parameters of the flow."""
