@@ -167,8 +167,8 @@ def test_files_without_a_video_stream(
     [
         ("hdr.mp4", "PQ", 8),
         ("wide_gamut.mp4", "", 8),
-        ("edge/nasa_13013_hdr.mp4", "HLG", 10),
-        ("edge/bt2020_10bit.mp4", "HLG", 10),
+        ("edge/nasa_13013_hdr.mp4", "PQ", 10),
+        ("edge/bt2020_10bit.mp4", "PQ", 10),
     ],
 )
 def test_hdr_and_wide_gamut_are_taken(clip: GetClip, name: str, hdr: str, bits: int) -> None:
