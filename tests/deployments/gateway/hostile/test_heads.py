@@ -6,7 +6,7 @@ from tests.kits.http.victim import CUT, DIGITS, Victim, cases
 
 pytestmark = [pytest.mark.usefixtures("on_the_server"), pytest.mark.timeout(60)]
 
-CLOSE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+CLOSE = b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 NO_JOB = "00000000-0000-4000-8000-000000000000"
 QUERIES: dict[str, tuple[str, str, str, int, str]] = {
     "offset-2-63": ("GET", "/jobs", f"?offset={2**63}", 422, "offset: "),
@@ -80,7 +80,7 @@ HEADS: dict[str, tuple[bytes, tuple[int, ...]]] = {
     "nonsense": (b"nonsense\r\n\r\n", (400,)),
     "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n", (400,)),
     "http-2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400, 404)),
-    "http-3": (b"GET / HTTP/3.0\r\nHost: localhost\r\nConnection: close\r\n\r\n", (400, 404)),
+    "http-3": (b"GET /none HTTP/3.0\r\nHost: localhost\r\nConnection: close\r\n\r\n", (400, 404)),
     "no-host": (b"GET /jobs HTTP/1.1\r\n\r\n", (400,)),
     "two-hosts": (b"GET /jobs HTTP/1.1\r\nHost: localhost\r\nHost: evil.test\r\n\r\n", (400,)),
     "host-empty": (b"GET /jobs HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", (421,)),
@@ -108,9 +108,9 @@ HEADS: dict[str, tuple[bytes, tuple[int, ...]]] = {
         (421,),
     ),
     "header-folded": (CLOSE + b"X: y\r\n z\r\n\r\n", (400, 404)),
-    "header-without-colon": (b"GET / HTTP/1.1\r\nHost: localhost\r\nnonsense\r\n\r\n", (400,)),
-    "header-with-a-nul": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n", (400,)),
-    "header-name-with-a-space": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX : y\r\n\r\n", (400,)),
+    "header-without-colon": (b"GET /none HTTP/1.1\r\nHost: localhost\r\nnonsense\r\n\r\n", (400,)),
+    "header-with-a-nul": (b"GET /none HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n", (400,)),
+    "header-name-with-a-space": (b"GET /none HTTP/1.1\r\nHost: localhost\r\nX : y\r\n\r\n", (400,)),
     "header-of-a-million": (
         CLOSE + b"X: " + b"y" * 10**6 + b"\r\n\r\n", (400, CUT)
     ),
