@@ -93,8 +93,9 @@ def engine(folder: Path, data: Path, *, gpus: bool = False) -> Iterator[Engine]:
             _leave_only_images(found)
             found.client.close()
     finally:
-        process.send_signal(signal.SIGTERM)  # it ends its containers and unmounts what it mounted
+        process.send_signal(signal.SIGTERM)  # it ends its containers
         process.wait(120)
+        _unmount(folder, data)
 
 
 def _with_hook(folder: Path) -> dict[str, str]:
@@ -104,6 +105,14 @@ def _with_hook(folder: Path) -> dict[str, str]:
     hook.write_text("#!/bin/sh\nexec cat >/dev/null\n")
     hook.chmod(0o755)
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _unmount(*folders: Path) -> None:
+    """Unmount what the engine leaves mounted when it ends: nobody could remove the folder."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if any(Path(mount).is_relative_to(folder) for folder in folders):
+            subprocess.run(["umount", mount], check=True)
 
 
 def _leave_only_images(engine: Engine) -> None:
