@@ -209,8 +209,8 @@ def test_the_image_is_what_it_says(docker: Engine) -> None:
     assert found.attrs["Config"]["User"] == str(USER)
     assert not found.attrs["Config"]["Volumes"], "unnamed volumes would be left behind"
     assert docker.run(IMAGE, "id", "-u") == str(USER)
-    # The CPU's build of torch, gcc, and a base of Debian's: a tenth more than measured.
-    assert found.attrs["Size"] < 2.7e9, found.attrs["Size"]
+    # The CPU's build of torch, Triton, gcc, and a base of Debian's: a tenth more than measured.
+    assert found.attrs["Size"] < 3.4e9, found.attrs["Size"]
     bill = json.loads(docker.run(IMAGE, "cat", "/opt/seedvr2/sbom.cdx.json"))
     versions = {part["name"]: part["version"] for part in bill["components"]}
     assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == (

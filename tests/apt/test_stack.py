@@ -78,6 +78,11 @@ class Site:
 
         return eventually(ended, f"the end of {job}; {self.stack.log('worker-h100')[-3000:]}")
 
+    def close(self) -> None:
+        """Close the connections."""
+        for client in (self.gateway, self.edge, self.api):
+            client.close()
+
     def _look(self) -> None:
         wanted = {"label": "io.prefect.flow-run-id"}
         for container in self.stack.engine.client.containers.list(
@@ -130,9 +135,9 @@ def site(
     stack = Stack(tmp_path_factory.mktemp("stack"), docker)
     token, digest_of["token"] = new_token(docker)
     fill_in(stack, digest_of["token"])
+    made = Site(stack, token)
     try:
         stack.up("h100")
-        made = Site(stack, token)
         template = made.api.get("/work_pools/h100").json()["base_job_template"]
         variables = template["variables"]["properties"]
         cpu = {"SEEDVR2_DEVICE": "cpu", "SEEDVR2_ALLOW_CPU_ENGINE": "true"}
@@ -140,6 +145,7 @@ def site(
         patch(made.api, "/work_pools/h100", json={"base_job_template": template})
         yield made
     finally:
+        made.close()
         stack.down()
 
 

@@ -372,14 +372,13 @@ def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
 ) -> None:
     """The docker worker itself: it gives up before it asks an engine for anything."""
     deployed.patch("/work_pools/h100", json={"is_paused": False})
-    h100 = deployments(deployed)["upscale/h100"]["id"]
-    asked = {"parameters": {"video_url": URL, "resolution": "720p"}}
-    made = post(deployed, f"/deployments/{h100}/create_flow_run", asked)
-    volumes = {"SEEDVR2_WORK_VOLUME": "work", "SEEDVR2_WEIGHTS_VOLUME": "weights"}
+    path = f"/deployments/{deployments(deployed)['upscale/h100']['id']}/create_flow_run"
+    made = post(deployed, path, {"parameters": {"video_url": URL, "resolution": "720p"}})
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "h100"]
     with engine_without_images() as engine:
+        volumes = {"SEEDVR2_WORK_VOLUME": "work", "SEEDVR2_WEIGHTS_VOLUME": "weights"}
         subprocess.run(
-            [*worker, "--type", "docker", "--run-once"],
+            [*worker, "--type=docker", "--run-once"],
             env=environment | volumes | {"DOCKER_HOST": engine},
             capture_output=True,
             timeout=200,
