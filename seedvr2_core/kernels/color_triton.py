@@ -3,6 +3,9 @@
 Legend: H W pixels; a program makes a tile of ROWS x COLUMNS of them.
 """
 
+# Triton's stubs do not know that it turns plain numbers into compile-time constants at a launch.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from typing import Any
 
 import torch

@@ -259,8 +259,7 @@ def _views(memory: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def guest_of(dit: FoldedDiT, memory: MemoryPlan, device: torch.device) -> GuestModule[FoldedDiT]:
     """The transformer, with its weights where a plan says."""
-    layers = list(dit.blocks)
-    streamed = layers[len(layers) - memory.streamed_layers :]
+    streamed = list(dit.blocks)[-memory.streamed_layers :] if memory.streamed_layers else []
     return GuestModule(dit, device, resident=memory.weights_resident, streamed=streamed)
 
 
