@@ -9,7 +9,7 @@ BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix lock audit docs bench gpu-bench image pools \
+.PHONY: help demo serve test test-fast soak test-apt check fix lock audit sbom docs bench gpu-bench image pools \
         deploy new-clone new-clone-check clean
 
 help: ## show the targets
@@ -69,6 +69,12 @@ audit: .venv/.installed ## ask PyPI which locked packages have known vulnerabili
 	@cat requirements/base.lock requirements/dev.lock requirements/cuda.lock > .venv/audited.txt
 	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement .venv/audited.txt
 
+# The tool has an environment of its own, so that it does not list itself.
+sbom: .venv/.installed ## write sbom.cdx.json: what is installed here, with versions and licences
+	@$(PYTHON) -m venv .venv/sbom
+	@.venv/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sbom.lock
+	@.venv/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file sbom.cdx.json $(BIN)/python
+
 docs: .venv/.installed ## write docs/options.md and docs/settings.md from the code
 	@$(BIN)/python docs/generate.py
 
@@ -108,4 +114,4 @@ clone_into = git clone --quiet --no-hardlinks . "$(1)" && \
 	git -C "$(1)" checkout --quiet --detach "$$(git rev-parse HEAD)"
 
 clean: ## remove what the targets made
-	rm -rf .venv demo-output .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv sbom.cdx.json demo-output .pytest_cache .ruff_cache .import_linter_cache

@@ -1,11 +1,12 @@
 """The path of frames through our pipeline, compared with one ffmpeg process for the same work.
 
-`python benchmarks/pipeline.py [--frames 900] [--pairs 5] [--json]`
+`python benchmarks/pipeline.py [--frames 900] [--deep-frames 150] [--pairs 5] [--json]`
 
 speed   Engine lanczos, 854x480 to 1280x720: our child processes (start, probe, decode, resize,
         encode, check, commit, join, audio) against one ffmpeg process (decode, gbrp, scale,
         yuv420p, the same x264 settings and threads, audio copied). Ours and ffmpeg run in turn,
         pair by pair. The figure is our frames per second over ffmpeg's, the median of all pairs.
+deep    The same for a 10-bit HEVC source that becomes HEVC Main10, with the same x265 settings.
 memory  Peak resident memory of our process tree for 3000 frames over that for 300 frames.
 """
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 SETTINGS = ("-profile:v", "high", "-threads", "8", "-g", "125")
+X265 = "log-level=error:info=0:open-gop=0:repeat-headers=0:frame-threads=3:pools=8"
 X264 = "open-gop=0:stitchable=1:lookahead-threads=1:sliced-threads=0"
 
 
@@ -46,19 +48,25 @@ def ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([FFMPEG, *quiet, *map(str, arguments)], check=True)
 
 
-def make_source(folder: Path, frames: int) -> Path:
-    """Make a source: the demo clip, enlarged to 854x480 and repeated."""
-    path = folder / f"source{frames}.mp4"
+def make_source(folder: Path, frames: int, *, deep: bool = False) -> Path:
+    """Make a source: the demo clip, enlarged to 854x480 and repeated; 10-bit HEVC if `deep`."""
+    path = folder / f"source{frames}{'deep' if deep else ''}.mp4"
+    codec = ("-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le")
     loop = ("-stream_loop", "-1", "-i", CLIP, "-frames:v", str(frames), "-t", str(frames / 25))
-    ffmpeg(*loop, "-vf", "scale=854:480", "-crf", "16", "-preset", "veryfast", "-c:a", "aac", path)
+    small = ("-vf", "scale=854:480", "-crf", "16", "-preset", "veryfast", *(codec if deep else ()))
+    ffmpeg(*loop, *small, "-c:a", "aac", path)
     return path
 
 
-def reference(source: Path, output: Path, preset: str) -> None:
+def reference(source: Path, output: Path, preset: str, *, deep: bool = False) -> None:
     """Do the same work in one ffmpeg process."""
-    filters = "format=gbrp,scale=1280:720:flags=lanczos,format=yuv420p"
-    codec = ("-c:v", "libx264", "-preset", preset, "-crf", "18", "-x264-params", X264)
-    ffmpeg("-i", source, "-vf", filters, *codec, *SETTINGS, "-c:a", "copy", output)
+    rgb, yuv = ("gbrp16le", "yuv420p10le") if deep else ("gbrp", "yuv420p")
+    filters = f"format={rgb},scale=1280:720:flags=lanczos,format={yuv}"
+    codec = ("-c:v", "libx264", "-x264-params", X264, *SETTINGS)
+    if deep:
+        codec = ("-c:v", "libx265", "-x265-params", X265, "-g", "125")
+    quality = ("-preset", preset, "-crf", "18")
+    ffmpeg("-i", source, "-vf", filters, *codec, *quality, "-c:a", "copy", output)
 
 
 def ours(source: Path, job_dir: Path, preset: str) -> None:
@@ -114,13 +122,16 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def speed(folder: Path, frames: int, pairs: int, preset: str) -> dict[str, object]:
+def speed(
+    folder: Path, frames: int, pairs: int, preset: str, *, deep: bool = False
+) -> dict[str, object]:
     """Measure pairs in turn; the figure is the median of their ratios."""
-    source = make_source(folder, frames)
+    source = make_source(folder, frames, deep=deep)
+    kind = "deep" if deep else "plain"
     rows = []
     for k in range(pairs + 1):
-        mine = seconds(lambda k=k: ours(source, folder / f"job{k}", preset))
-        theirs = seconds(lambda: reference(source, folder / "reference.mp4", preset))
+        mine = seconds(lambda k=k: ours(source, folder / f"{kind}{k}", preset))
+        theirs = seconds(lambda: reference(source, folder / "out.mp4", preset, deep=deep))
         if k:  # the first pair warms the page cache
             rows.append((frames / mine, frames / theirs))
     return {
@@ -186,6 +197,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, default=900)
+    parser.add_argument("--deep-frames", type=int, default=150, help="of HEVC; 0: not measured")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--preset", default="medium")
     parser.add_argument("--skip-memory", action="store_true")
@@ -193,7 +205,10 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        report = {"speed": speed(folder, arguments.frames, arguments.pairs, arguments.preset)}
+        asked = (arguments.pairs, arguments.preset)
+        report = {"speed": speed(folder, arguments.frames, *asked)}
+        if arguments.deep_frames:
+            report["deep"] = speed(folder, arguments.deep_frames, *asked, deep=True)
         if not arguments.skip_memory:
             report["memory"] = memory(folder)
     print(json.dumps(report, indent=None if arguments.json else 2))

@@ -9,17 +9,22 @@ in front, syncs it and checks it. The reference reads the same segments and writ
 in pieces of 1 MB, and syncs it. Both run in turn.
 
 speed    our seconds over the copy's, the median of all pairs
+cpu      our seconds of the processor over the copy's: the part that other work does not change
 silence  the longest time between two beats while joining, in seconds (the limit is 60)
+memory   the process's high-water mark, in MB, before the first join and after the last
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -32,6 +37,7 @@ from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.writer import SegmentWriter
 
+T = TypeVar("T")
 FRAMES = 250
 RATE = 25
 FILLER_BYTES = 2**20
@@ -133,6 +139,17 @@ def copy(job: tuple[list[JoinPart], VideoInfo, Path], output: Path) -> float:
     return time.monotonic() - began
 
 
+def peak_mb() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What the work returns, and its seconds of the processor, all threads together."""
+    began = time.process_time()
+    return work(), time.process_time() - began
+
+
 def main() -> None:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description="Time of joining a large output, over a copy")
@@ -141,16 +158,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: /tmp")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    joins, copies, silences, num_bytes = [], [], [], 0
+    joins, copies, silences, cpu, num_bytes = [], [], [], [], 0
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         job = make_job(folder, asked.gigabytes)
-        output = folder / "output.mp4"
+        output, before = folder / "output.mp4", peak_mb()
         for _ in range(asked.pairs):
-            copies.append(copy(job, output))
+            copied, copy_cpu = timed(lambda: copy(job, output))
             output.unlink()
-            seconds, silence = join(job, output)
+            (seconds, silence), join_cpu = timed(lambda: join(job, output))
+            copies.append(copied)
             joins.append(seconds)
+            cpu.append(join_cpu / copy_cpu)
             silences.append(silence)
             num_bytes = output.stat().st_size
             output.unlink()
@@ -160,7 +179,9 @@ def main() -> None:
         "join_seconds": round(statistics.median(joins), 2),
         "copy_seconds": round(statistics.median(copies), 2),
         "ratio": round(statistics.median(ratios), 2),
+        "cpu": round(statistics.median(cpu), 2),
         "longest_silence_seconds": round(max(silences), 2),
+        "memory_mb": [round(before), round(peak_mb())],
     }
     print(json.dumps(figures) if asked.json else figures)
 

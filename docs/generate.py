@@ -1,4 +1,4 @@
-"""Writes docs/options.md, settings.md and errors.md from the code, so that they agree with it.
+"""Writes docs/options.md, settings.md, errors.md and cards.md from the code, so that they agree.
 
 `python docs/generate.py` (or `make docs`) writes the pages. tests/docs/test_generated.py fails
 when a committed page differs from what this file would write.
@@ -18,8 +18,16 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from deployments.cli.app import app
-from seedvr2_core.config import ENGINES
-from seedvr2_core.errors import all_errors
+from seedvr2_core.config import DIT_CONFIGS, ENGINES
+from seedvr2_core.errors import ResourceError, all_errors
+from seedvr2_core.planning.cards import (
+    CARDS_GB,
+    NamedCard,
+    engines_for_cards,
+    example_plan,
+    free_bytes,
+)
+from seedvr2_core.planning.sizes import BUDGETS_PX
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -148,6 +156,58 @@ def errors_page() -> str:
         table(("code", "meaning", "what helps", "exit code", "tried again"), rows),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def cards_page() -> str:
+    """The page on what fits which card."""
+    parts = [
+        "# Cards",
+        NOTICE,
+        prose(
+            "What `seedvr2 plan --gpu` would say of a 16:9 clip of 10 s (250 frames, half the "
+            "output's width and height) in batches of 100 frames. Every plan gives the same "
+            "picture: what differs is where weights and the VAE's caches wait. Sizes are in "
+            "decimal GB; of a card's memory 1 GB is taken by others, 2 GB from 48 GB on."
+        ),
+        prose(
+            "A cell says what stays on the card all the time, how much memory the machine needs "
+            "beside the card (most of it page-locked), and the seconds of the whole clip as the "
+            "table of speeds has them. That was measured on one kind of card "
+            "([performance](performance.md)); moving things to and from the card comes on top. "
+            "Quantised weights take less than these tables say: `seedvr2 weights list` tells what "
+            "fits this machine."
+        ),
+    ]
+    models: dict[str, list[str]] = {}
+    for engine in engines_for_cards():
+        models.setdefault(repr(DIT_CONFIGS[ENGINES[engine].dit]), []).append(engine)
+    for same in models.values():
+        heading = " and ".join(ENGINES[engine].label for engine in same)
+        parts += [f"## {heading}", table(("card", *BUDGETS_PX), card_rows(same[0]))]
+    return "\n\n".join(parts) + "\n"
+
+
+def card_rows(engine: str) -> Iterator[tuple[str, ...]]:
+    """One row for each card, with what each resolution takes on it."""
+    for gigabytes in CARDS_GB:
+        card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
+        cells = (card_cell(engine, resolution, card) for resolution in BUDGETS_PX)
+        yield f"{gigabytes} GB", *cells
+
+
+def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
+    """What stays on the card, host memory and seconds."""
+    try:
+        plan = example_plan(engine, resolution, card)
+    except ResourceError:
+        return "does not fit"
+    memory = plan.memory
+    assert memory is not None
+    caches = not (memory.park_caches or memory.stream_caches)
+    kept = ("weights", memory.weights_resident), ("caches", caches)
+    stays = " and ".join(name for name, stay in kept if stay) or "nothing"
+    host = dict(memory.peaks)["host"] / 1e9
+    return f"keeps {stays}; host {host:.1f} GB; {plan.eta_seconds:.0f} s"
 
 
 def request_rows() -> Iterator[tuple[str, ...]]:
@@ -313,7 +373,12 @@ def cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
-PAGES = {"options.md": options_page, "settings.md": settings_page, "errors.md": errors_page}
+PAGES = {
+    "options.md": options_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "cards.md": cards_page,
+}
 
 
 def main() -> None:

@@ -16,7 +16,17 @@ from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
-from tasks.request_types import ColorCorrection, Model, Preset, Resolution, StitchMode, Text
+from tasks.request_types import (
+    Audio,
+    Codec,
+    ColorCorrection,
+    Container,
+    Model,
+    Preset,
+    Resolution,
+    StitchMode,
+    Text,
+)
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
@@ -59,11 +69,16 @@ def upscale(
     video_base64: Text = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: Text = "",
     batch_size: int = 100,
     temporal_overlap: int | None = None,
     stitch_mode: StitchMode = "crossfade",
     seed: int = 100,
     color_correction: ColorCorrection = "auto",
+    codec: Codec = "auto",
+    container: Container = "auto",
+    quality: int | None = None,
+    audio: Audio = "keep",
     crf: int = 18,
     preset: Preset = "medium",
     allow_damaged: bool = False,
@@ -83,13 +98,18 @@ def upscale(
         resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
             short:720 to short:2160 sets the shorter side.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
+        weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
         color_correction: how the colours are brought back to those of the source.
-        crf: x264 quality. A smaller number gives a better picture and a larger file.
-        preset: x264 speed.
+        codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
+        container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
+        quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
+        audio: keep copies the sound, aac encodes it anew, none leaves it out.
+        crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
+        preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         max_workers: on how many workers a long video may be made at once.

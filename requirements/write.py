@@ -9,12 +9,14 @@ installs from these files alone, so a package that was replaced on its way is re
   PyPI does not have the former; `make` takes this file where pip is set up with a place that has
   it, and cuda.lock everywhere else
 - cuda.lock: torch as PyPI has it, with NVIDIA's libraries and Triton on Linux
+- sbom.lock: the tool of `make sbom`, for an environment of its own (sbom.in)
 """
 
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -40,14 +42,18 @@ def resolve(*extras: str, constraints: Path | None = None) -> str:
     options = [option for extra in extras for option in ("--extra", extra)]
     if constraints:
         options += ["--constraints", str(constraints)]
+    options += ["--overrides", str(HERE / "override.in")]
+    return compile_files(HERE.parent / "pyproject.toml", HERE / "build.in", options=options)
+
+
+def compile_files(*sources: Path, options: Sequence[str] = ()) -> str:
+    """Resolve what files ask for; as `resolve`, which adds options of uv."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as out:
         subprocess.run(
             [
                 *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"),
                 *("--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"),
-                *("--overrides", str(HERE / "override.in"), "--output-file", out.name),
-                *options,
-                *(str(HERE.parent / "pyproject.toml"), str(HERE / "build.in")),
+                *("--output-file", out.name, *options, *map(str, sources)),
             ],
             check=True,
         )
@@ -106,6 +112,7 @@ def main() -> None:
         runtime = resolve("gpu", constraints=Path(kept.name))
     for name, text in split(everything, runtime).items():
         (HERE / name).write_text(text)
+    (HERE / "sbom.lock").write_text(HEADER + compile_files(HERE / "sbom.in"))
 
 
 if __name__ == "__main__":

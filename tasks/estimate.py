@@ -1,6 +1,7 @@
 """Estimate: choose engine and device, plan the job, predict its time and set its limits."""
 
 import os
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,23 +9,28 @@ from prefect import get_run_logger
 
 from seedvr2_core.child.protocol import CheckPlan, MakePlan
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
+from seedvr2_core.engines.table import EngineWeights
 from seedvr2_core.files import hold_lock, read_record
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.job_dir import outline_beside
 from seedvr2_core.planning import Options, plan_latent_windows
 from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings, Rates
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
+from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
+from tasks.child.operation import STALL_SECONDS
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.run import current
 from tasks.run.spending import price_of
-from tasks.schemas import Device, PlannedJob, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
@@ -65,29 +71,39 @@ def plan_job(
     """
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
-        spec, note = choose_engine(request.model, device, settings)
-        digest = weights_digest(spec.name, settings.weights_folder)
+        spec, note = choose_engine(request.model, device, settings, request.weights_file)
+        # At first use it reads up to 16 GB, which takes minutes from a network share.
+        beat = partial(current().beat, stall_seconds=STALL_SECONDS)
+        weights = known_weights(spec.name, settings.weights_folder, request.weights_file, beat=beat)
     else:
-        device, digest = assumed, ""
+        device, weights = assumed, EngineWeights()
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
-    engine, window_note = _engine_settings(request, spec, digest)
-    rates = known_rates(spec.name, request.preset, device.kind, settings)
+    engine, window_note = _engine_settings(request, spec, weights.digest)
     options = Options(
         resolution=request.resolution,
         engine=engine,
         device=device.name,
         device_kind=device.kind,
         device_bytes=device.free_bytes,
+        host_bytes=device.host_bytes,
+        dit_dtype=device.dit_dtype,
         cpu_count=probed.cpu_count,
-        crf=request.crf,
+        crf=request.wanted_crf,
         preset=request.preset,
+        codec=request.codec,
+        container=request.container,
+        audio=request.audio,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
+        weights_file=request.weights_file,
+        quantized=weights.quantized,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
-        notes=tuple(text for text in (note, window_note) if text),
+        notes=tuple(text for text in (note, window_note, *weights.notes) if text),
     )
+    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
     plan = _make_plan(probed, options, rates, out)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
         return plan
@@ -124,6 +140,16 @@ def _operators_notes(plan: PlanOutline, settings: Settings) -> tuple[str, ...]:
             f"expected price {price:.2f}, at {settings.hour_price:g} an hour (SEEDVR2_HOUR_PRICE)"
         )
     return tuple(notes)
+
+
+def output_format(plan: PlanOutline) -> OutputFormat:
+    """What the result is coded as."""
+    return OutputFormat(
+        codec=plan.encoder.codec,
+        bits=depth_of(plan.encoder),
+        container=plan.output.container,
+        hdr="experimental" if plan.encoder.color.hdr else None,
+    )
 
 
 def is_guess(plan: PlanOutline) -> bool:
@@ -252,7 +278,13 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         engine=plan.engine.name,
         engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
-        output_name=output_name(probed.source.name, plan.resolution, plan.job_key),
+        output_name=output_name(
+            probed.source.name,
+            plan.resolution,
+            plan.job_key,
+            ending=CONTAINERS[plan.output.container].ending,
+        ),
+        format=output_format(plan),
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
         job_limit_seconds=planned.limits.job,

@@ -7,15 +7,17 @@ from tempfile import TemporaryDirectory
 from pydantic import BaseModel, Field
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.kernels.devices import gpu_name
+from seedvr2_core.planning.cards import host_obstacle, parse_card
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.estimate import is_guess, plan_job
+from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.probe import find_cuts, probe_source
 from tasks.run.spending import limit_seconds, price_of
-from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
+from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import discard
 
@@ -29,6 +31,7 @@ class JobPlan(BaseModel):
     duration_seconds: float = Field(description="Playing time.")
     width: int = Field(description="Of the result, in pixels.")
     height: int = Field(description="Of the result, in pixels.")
+    format: OutputFormat = Field(default=OutputFormat(), description="What it is coded as.")
     engine: str = Field(description="What restores the frames.")
     device: str = Field(description="What the plan is for: `cpu`, `cuda:0`, or the name of a card.")
     shots: int = Field(description="Parts between cuts; 1 where cuts were not looked for.")
@@ -50,28 +53,16 @@ class JobPlan(BaseModel):
     notes: tuple[str, ...] = Field(description="What else there is to know before it begins.")
 
 
-CARDS_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
-"""Cards that are known by name, with their GB of memory."""
-_TAKEN_GB = 2
-"""Of a card's memory, by other things; as in the README's table."""
-
-
 def named_card(name: str) -> Device:
     """The device that --gpu describes: the name of a card, or GB of memory.
 
     Raises:
         InvalidRequestError: neither.
     """
-    text = name.lower().strip().removesuffix("gb").strip()
-    if text in CARDS_GB:
-        kind, gigabytes = CARDS_GB[text]
-    elif text.isdecimal() and _TAKEN_GB < int(text) <= 1000:
-        kind, gigabytes = f"a GPU with {int(text)} GB", int(text)
-    else:
-        raise InvalidRequestError(
-            f"--gpu is {', '.join(CARDS_GB)} or the GB of a card's memory, such as 48; got {name}"
-        )
-    return Device(name="cuda:0", kind=kind, free_bytes=(gigabytes - _TAKEN_GB) * 10**9)
+    card = parse_card(name)
+    return Device(
+        name=gpu_name(0), kind=card.kind, free_bytes=card.free_bytes, host_bytes=card.host_bytes
+    )
 
 
 def plan_source(
@@ -85,7 +76,7 @@ def plan_source(
     """Probe a source and plan a job for it.
 
     Args:
-        source: the video; a download or an upload that is none is removed.
+        source: the video; a download that is none is removed.
         request: what is asked for.
         settings: of this machine.
         card: a GPU to plan for. None: this machine's device; where it has no GPU and the model
@@ -103,7 +94,8 @@ def plan_source(
                 source, Path(folder), settings, allow_damaged=request.allow_damaged
             )
         except InvalidVideoError:
-            discard(source, settings)
+            if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
+                discard(source, settings)
             raise
         spec, assumed = _engine_and_card(request.model, probed, settings, card)
         notes: list[str] = []
@@ -122,6 +114,8 @@ def plan_source(
             assumed=assumed,
         )
     notes += _limits_told(plan, request, settings)
+    if obstacle := host_obstacle(plan.memory, assumed.host_bytes if assumed else None):
+        notes.append(f"it would be refused: {obstacle}")
     return _summary(probed, plan, settings, assumed, notes)
 
 
@@ -168,6 +162,7 @@ def _summary(
         duration_seconds=probed.video.duration_seconds,
         width=plan.width,
         height=plan.height,
+        format=output_format(plan),
         engine=plan.engine.name,
         device=assumed.kind if assumed else plan.device,
         shots=plan.num_shots,

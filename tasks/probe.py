@@ -12,6 +12,7 @@ from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.planning import Options
+from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
@@ -115,11 +116,14 @@ def _expected_seconds(
         engine=EngineSettings.without_latents(spec.name),
         device=device.name,
         cpu_count=probed.cpu_count,
-        crf=request.crf,
+        crf=request.wanted_crf,
         preset=request.preset,
+        codec=request.codec,
+        container=request.container,
         segment_seconds=settings.segment_seconds,
     )
-    rates = known_rates(spec.name, request.preset, device.kind, settings)
+    encoder = encoder_name(chosen_codec(video, options), request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
     return job_seconds(frame_seconds(video, width, height, options, rates), video.num_frames)
 
 

@@ -5,28 +5,18 @@ Nothing here imports Prefect or torch.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
+from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
-
-
-def _plain_model(value: object) -> object:
-    """Accept the old service's checkpoint file names as model names."""
-    if not isinstance(value, str):
-        return value
-    name = value.lower()
-    if not name.startswith("seedvr2_ema_"):
-        return name
-    size = "3b" if "_3b" in name else "7b"
-    return f"seedvr2-{size}-sharp" if "sharp" in name else f"seedvr2-{size}"
 
 
 def offered_models() -> list[str]:
@@ -67,14 +57,58 @@ Resolution = Annotated[
     BeforeValidator(_lower),
 ]
 Model = Annotated[
-    str, BeforeValidator(_plain_model), AfterValidator(_offered_model), _OfferedModels()
+    str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
 CallbackUrl = Annotated[str, AfterValidator(_signable)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """A text field of a form. Empty means not given; so does None, which older clients send."""
+FileName = Annotated[
+    str,
+    BeforeValidator(lambda value: value or ""),
+    Field(max_length=255, pattern=r"^[^/\\\x00]*$"),
+]
+"""The name of a file in a folder that is known; "" is not given."""
 StitchMode = Literal["crossfade", "later"]
 ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "none"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+"""`auto` and the names in `CODECS`."""
+Container = Literal["auto", "mp4", "mov", "mkv"]
+"""`auto` and the names in `CONTAINERS`."""
+Audio = Literal["keep", "none", "aac"]
+CodecField = Annotated[
+    Codec,
+    Field(
+        description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
+        "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
+        "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
+        "(lossless) are there for delivery and editing. A codec writes as many bits a sample as "
+        "the source has, or the most that it can."
+    ),
+]
+ContainerField = Annotated[
+    Container,
+    Field(
+        description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
+        "for FFV1), or `mkv` where that would lose sound, subtitles or attachments of the source."
+    ),
+]
+QualityField = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description="Quality of the picture, on one scale for all codecs: more is better and "
+        "larger. 75 is CRF 18; 8 less halve the file. Not set: as `crf` says.",
+    ),
+]
+AudioField = Annotated[
+    Audio,
+    Field(
+        description="`keep` copies every track of sound that the container takes and encodes the "
+        "others anew, `aac` encodes all of them as AAC, `none` leaves them out."
+    ),
 ]

@@ -5,20 +5,27 @@ Nothing here imports Prefect or torch, so that the command line can refuse a bad
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
+from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
 from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
+    AudioField,
     CallbackUrl,
+    CodecField,
     ColorCorrection,
+    ContainerField,
+    FileName,
     Model,
     NoneIfEmpty,
     Preset,
+    QualityField,
     Resolution,
     StitchMode,
     offered_models,
@@ -66,9 +73,14 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
-        "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
-        "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+        "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
+        "`lanczos` (plain resize, for comparison). `auto` is `seedvr2-7b`; where there is no GPU "
+        "or no weights it is `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+    )
+    weights_file: FileName = Field(
+        default="",
+        description="Name of the file in the folder of weights that the SeedVR2 model is read "
+        "from. Not set: the best one that is there.",
     )
     batch_size: int = Field(
         default=100,
@@ -101,16 +113,20 @@ class UpscaleRequest(Record):
         "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
         "frame) or `none`. `auto` is `wavelet`.",
     )
+    codec: CodecField = "auto"
+    container: ContainerField = "auto"
+    quality: QualityField = None
+    audio: AudioField = "keep"
     crf: int = Field(
         default=18,
         ge=0,
         le=51,
-        description="Quality of the x264 encoder. A smaller number gives a better picture and a "
-        "larger file.",
+        description="Quality on the scale of x264, which other codecs follow. A smaller number "
+        "gives a better picture and a larger file.",
     )
     preset: Preset = Field(
         default="medium",
-        description="Speed of the x264 encoder, from `ultrafast` to `veryslow`. "
+        description="Speed of the encoder, from `ultrafast` to `veryslow`. "
         "A slower preset gives a smaller file of the same quality.",
     )
     allow_damaged: bool = Field(
@@ -151,6 +167,11 @@ class UpscaleRequest(Record):
         "Refused where SEEDVR2_CALLBACK_SECRET is not set.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _file_named_as_model(cls, given: Any) -> Any:
+        return with_named_file(given)
+
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
         given = [
@@ -168,8 +189,17 @@ class UpscaleRequest(Record):
                 f"video_base64 holds {len(self.video_base64)} characters, at most "
                 f"{MAX_BASE64_BYTES} are taken; pass a URL or upload the file"
             )
+        if self.quality is not None and self.crf != CRF_DEFAULT:
+            raise ValueError(
+                f"quality {self.quality} and crf {self.crf} say the same in two ways; give one"
+            )
         plan_latent_windows(self.batch_size, self.temporal_overlap)
         return self
+
+    @property
+    def wanted_crf(self) -> int:
+        """What `quality` or `crf` asks for, on the scale of x264."""
+        return self.crf if self.quality is None else crf_of_quality(self.quality)
 
 
 def check_request(**parameters: object) -> UpscaleRequest:
@@ -232,6 +262,10 @@ class Device(Record):
     """The GPU's model name; "cpu" for the CPU."""
     free_bytes: int | None = None
     """GPU memory that was free when the source was probed; None for the CPU."""
+    host_bytes: int | None = None
+    """Host memory that was free then; None for the CPU, and where nobody looked."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears, where the device is a GPU."""
 
 
 class ProbedSource(Record):
@@ -246,6 +280,17 @@ class ProbedSource(Record):
     cpu_count: int
     cuts_path: Path | None = None
     """JSON of `planning.plan.CutList`; None if the engine does not look at shots."""
+
+
+class OutputFormat(Record):
+    """What a result is coded as; records of older versions have none."""
+
+    codec: str = "h264"
+    bits: int = 8
+    """A sample."""
+    container: str = "mp4"
+    hdr: Literal["experimental"] | None = None
+    """Set where the result is HDR."""
 
 
 class PlannedJob(Record):
@@ -271,6 +316,7 @@ class PlannedJob(Record):
     """Only where the operator has set one."""
     stall_limit_seconds: float
     duration_seconds: float
+    format: OutputFormat = OutputFormat()
     seed: int | None = None
     """None for engines without noise."""
     max_seconds: float | None = None
@@ -364,6 +410,11 @@ class UpscaleResult(Account):
     """Whether an earlier run had finished the video, so that this one made nothing."""
     preview_url: str | None = None
     """Address of the same picture, where the storage has public addresses."""
+    codec: str | None = None
+    """As `OutputFormat` has it, like the next three; None in records of older versions."""
+    bits: int | None = None
+    container: str | None = None
+    hdr: Literal["experimental"] | None = None
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

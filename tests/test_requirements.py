@@ -55,7 +55,7 @@ def test_each_requirement_is_locked_at_a_version_that_it_allows(
 
 
 def test_every_entry_has_a_digest() -> None:
-    assert set(LOCKS) == {"base.lock", "dev.lock", "cpu.lock", "cuda.lock"}
+    assert set(LOCKS) == {"base.lock", "dev.lock", "cpu.lock", "cuda.lock", "sbom.lock"}
     for name, text in LOCKS.items():
         entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
         assert entries, name
@@ -75,6 +75,20 @@ def test_both_builds_of_torch_are_of_the_pinned_version() -> None:
     assert str(pinned.specifier) == f"=={cuda}"
     assert cpu.local == "cpu"
     assert cpu.public == str(cuda)
+
+
+def test_the_versions_of_prefect_that_are_tested_are_the_bounds_and_the_lock() -> None:
+    tested = project()["tool"]["seedvr2"]["prefect-tested"]
+    lowest, newest = map(Version, tested)
+    [prefect] = [
+        requirement
+        for requirement in map(Requirement, project()["project"]["dependencies"])
+        if requirement.name == "prefect"
+    ]
+    assert f">={lowest}" in str(prefect.specifier), "the lower bound is a version that was tested"
+    assert locked_versions("base.lock")["prefect"] == {newest}
+    untested = Version(f"{newest.major}.{newest.minor + 1}.0")
+    assert untested not in prefect.specifier, "a minor release that nobody has tested is let in"
 
 
 def test_what_builds_the_package_is_locked_as_pyproject_names_it() -> None:

@@ -1,12 +1,12 @@
 """Everything that a GPU has to say, in one command on a bare machine.
 
 Run `make gpu-bench`, or `python -m benchmarks.gpu`, in the repository. It needs torch 2.11 or
-newer, numpy, safetensors and Triton, nothing else. In this order it reports: the device;
-convolutions, and which kernels they become; each kernel of ours, right and how fast; attention, the
-first call and the later ones; golden cases in half precision; then pieces of a shot through the
-production session at 1080p with the 7B, plain and fast, and with single steps switched off, the
-model loaded once; then 720p, and the 3B. `--long` adds 4k. On a CPU the tiny model stands in, which
-shows that it runs.
+newer, numpy, safetensors and Triton, nothing else. In this order it reports: the device, and
+whether a child that is confined as in a job reaches it; convolutions, and which kernels they
+become; each kernel of ours, right and how fast; attention, the first call and the later ones;
+golden cases in half precision; then pieces of a shot through the production session at 1080p with
+the 7B, plain and fast, and with single steps switched off, the model loaded once; then 720p, and
+the 3B. `--long` adds 4k. On a CPU the tiny model stands in, which shows that it runs.
 
 A line of JSON is written after each measurement, so a run that is cut keeps what it has. A part
 that fails writes its error and the next one runs; the exit code tells. What no time is left for is

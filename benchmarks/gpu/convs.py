@@ -92,9 +92,8 @@ def _direct_output(report: LineReport, device: torch.device) -> None:
     for dtype in DTYPES:
         x_BCTHW = _random((1, 64, height, 3, width), dtype, device)
         weight = _random((64, 64, 3, 3, 3), dtype, device)
-        whole = torch.zeros(
-            (1, 64, 2 * height, 1, width), dtype=dtype, device=device, memory_format=LAYOUT
-        )
+        whole = torch.zeros((1, 64, 2 * height, 1, width), dtype=dtype, device=device)
+        whole = whole.contiguous(memory_format=LAYOUT)
         out = whole[:, :, 1 : height - 1]
         with switched(on_cpu=True):
             wanted = F.conv3d(x_BCTHW, weight, padding=(0, 0, 1))

@@ -1,8 +1,10 @@
 """The parts of the run, in order."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +12,12 @@ import torch
 from benchmarks.gpu import attention, convs, golden, kernels, pieces
 from benchmarks.gpu.report import LineReport
 from benchmarks.model.run import CPU_MATMUL, machine
+from seedvr2_core.child.trial import try_device
 from seedvr2_core.kernels.kernel import has_triton
 from seedvr2_core.selfcheck.convolutions import matmul_rate, median_seconds
 
 Section = Callable[[LineReport, torch.device], None]
+ROOT = Path(__file__).parents[2]
 COPIED_BYTES = 4 << 30
 """Far more than any cache."""
 
@@ -73,6 +77,16 @@ def _device(report: LineReport, device: torch.device) -> None:
             l2_bytes=properties.L2_cache_size,
         )
     on_gpu = device.type == "cuda"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    reached, told = try_device(str(device), environment={**os.environ, "PYTHONPATH": path})
+    report.line(
+        "confined child",
+        reached_cuda=("yes" if reached else "no") if on_gpu else "no GPU here",
+        worked=reached,
+        told=told,
+    )
+    if not reached:
+        report.wrong()
     for dtype in (torch.float16, torch.bfloat16) if on_gpu else (torch.float32,):
         size = {} if on_gpu else {"size": CPU_MATMUL}
         rate = matmul_rate(device, dtype=dtype, **size)

@@ -17,8 +17,11 @@ from deployments.cli.jobs import cancel, jobs, logs, status, submit
 from deployments.cli.options import (
     AllowDamaged,
     AsJson,
+    Audio,
     BatchSize,
+    Codec,
     ColorCorrection,
+    Container,
     Crf,
     Fresh,
     MaxPrice,
@@ -26,12 +29,15 @@ from deployments.cli.options import (
     Model,
     Overlap,
     Preset,
+    Quality,
     Resolution,
     Seed,
     Sources,
     StitchMode,
+    WeightsFile,
     WorkDir,
     check_file,
+    container_for,
     request_of,
 )
 from deployments.cli.output import (
@@ -94,11 +100,16 @@ def upscale(
     sources: Sources = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: WeightsFile = "",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
     stitch_mode: StitchMode = "crossfade",
     seed: Seed = 100,
     color_correction: ColorCorrection = "auto",
+    codec: Codec = "auto",
+    container: Container = "auto",
+    quality: Quality = None,
+    audio: Audio = "keep",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -108,7 +119,10 @@ def upscale(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The .mp4 file to write; default: a new one in WORK_DIR/output."
+            "--output",
+            "-o",
+            help="The file to write, which ends in .mp4, .mov or .mkv; default: a new one in "
+            "WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -129,11 +143,16 @@ def upscale(
             sources,
             resolution=resolution,
             model=model,
+            weights_file=weights_file,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
             stitch_mode=stitch_mode,
             seed=seed,
             color_correction=color_correction,
+            codec=codec,
+            container=container_for(container, output),
+            quality=quality,
+            audio=audio,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -154,15 +173,20 @@ def plan(
     sources: Sources = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
+    weights_file: WeightsFile = "",
     batch_size: BatchSize = 100,
     temporal_overlap: Overlap = None,
+    codec: Codec = "auto",
+    container: Container = "auto",
+    audio: Audio = "keep",
     allow_damaged: AllowDamaged = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="Plan for this card: h100, h200 or GB of memory (48); default: this machine's, or "
+            help="Plan for a card that need not be here: h100, h200 or GB of memory (48), and the "
+            "machine's free memory if that matters (24GB,host=64GB). Default: this machine's, or "
             "an H100 for a model that needs a GPU where there is none."
         ),
     ] = None,
@@ -180,8 +204,12 @@ def plan(
             sources,
             resolution=resolution,
             model=model,
+            weights_file=weights_file,
             batch_size=batch_size,
             temporal_overlap=temporal_overlap,
+            codec=codec,
+            container=container,
+            audio=audio,
             allow_damaged=allow_damaged,
             max_seconds=max_seconds,
             max_price=max_price,

@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 from deployments.host.exits import os_error_sentence
 from seedvr2_core.child.confine import MISSING
+from seedvr2_core.child.trial import try_device
 from seedvr2_core.config import ENGINES
 from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
+from seedvr2_core.kernels.devices import gpu_name
 from tasks.settings import Settings, child_environment
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
@@ -76,9 +78,11 @@ def examine(settings: Settings) -> Report:
         _check_python(),
         _check_packages(),
         _check_devices(),
+        *_check_untested(),
         driver_check(_driver_text(), _cuda_of_torch()),
         *_check_convolutions(),
         _check_confinement(settings),
+        *_check_confined_devices(settings),
         *_check_work_dir(settings),
         _check_storage(settings),
     ]
@@ -106,6 +110,15 @@ def _check_devices() -> DoctorCheck:
     ]
     cpu = f"{len(os.sched_getaffinity(0))} CPU cores"
     return DoctorCheck(name="devices", ok=True, told=", ".join([*gpus, cpu]))
+
+
+def _check_untested() -> list[DoctorCheck]:
+    """Tell of the devices that nobody has tried the model on; they are used all the same."""
+    from seedvr2_core.kernels.devices import untested_here
+
+    return [
+        DoctorCheck(name="untested", ok=True, notable=True, told=told) for told in untested_here()
+    ]
 
 
 MIN_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
@@ -179,6 +192,25 @@ def _check_confinement(settings: Settings) -> DoctorCheck:
     return DoctorCheck(name="child", ok=True, notable=bool(missing), told=told)
 
 
+def _check_confined_devices(settings: Settings) -> list[DoctorCheck]:
+    """Let a process that is confined as the child is work on every GPU: a line for each."""
+    import torch
+
+    if not settings.confine_children:
+        return []
+    checks: list[DoctorCheck] = []
+    for device in (f"cuda:{i}" for i in range(torch.cuda.device_count())):
+        reached, words = try_device(device, environment=child_environment())
+        told = f"a confined child reached {device} ({words})"
+        if not reached:
+            told = (
+                f"a confined child did not reach {device}: {words}; set "
+                "SEEDVR2_CONFINE_CHILDREN=false and report this line"
+            )
+        checks.append(DoctorCheck(name="child", ok=reached, told=told))
+    return checks
+
+
 def _check_convolutions() -> list[DoctorCheck]:
     """Run the model's convolutions on every GPU and compare results: a line for each dtype."""
     import torch
@@ -191,7 +223,7 @@ def _check_convolutions() -> list[DoctorCheck]:
         ]
     from seedvr2_core.selfcheck.convolutions import DTYPES, check_device
 
-    reports = [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
+    reports = [check_device(gpu_name(i)) for i in range(torch.cuda.device_count())]
     return [conv_check(report, dtype) for report in reports for dtype in DTYPES]
 
 

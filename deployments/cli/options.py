@@ -7,6 +7,7 @@ import typer
 
 from deployments.cli.words import absolute
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.video.output.formats import container_of
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
@@ -26,8 +27,16 @@ Resolution = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b (need a GPU and weights), span (small), "
-        "lanczos (resizes only), or auto: seedvr2-7b if it can run, else span."
+        help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b (for stills, by its "
+        "author's word), which need a GPU and weights; span (small), lanczos (resizes only), or "
+        "auto: seedvr2-7b if it can run, else span."
+    ),
+]
+WeightsFile = Annotated[
+    str,
+    typer.Option(
+        help="File in the folder of weights that the SeedVR2 model is read from; default: the best "
+        "one there. Weights that their publisher has replaced are used only if they are named."
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Frames that a SeedVR2 model sees at once.")]
@@ -47,8 +56,25 @@ ColorCorrection = Annotated[
         help="How colours are matched to the source: auto, wavelet, wavelet_rgb, lab, adain, none."
     ),
 ]
-Crf = Annotated[int, typer.Option(help="Quality of x264: 0 to 51, smaller is better.")]
-Preset = Annotated[str, typer.Option(help="Speed of x264: ultrafast to veryslow.")]
+Codec = Annotated[
+    str,
+    typer.Option(
+        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), or auto: h264 for 8-bit "
+        "SDR, hevc (10 bits) for all else."
+    ),
+]
+Container = Annotated[
+    str, typer.Option(help="mp4, mov, mkv, or auto: mp4, or mkv where mp4 would lose something.")
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(help="Quality of the picture in any codec: 1 to 100, larger is better; 75 usual."),
+]
+Audio = Annotated[
+    str, typer.Option(help="keep, aac (encode all sound as AAC), or none (leave it out).")
+]
+Crf = Annotated[int, typer.Option(help="Quality on x264's scale: 0 to 51, smaller is better.")]
+Preset = Annotated[str, typer.Option(help="Speed of the encoder: ultrafast to veryslow.")]
 AllowDamaged = Annotated[
     bool,
     typer.Option("--allow-damaged", help="Take a video whose end is missing: what is there of it."),
@@ -86,6 +112,23 @@ def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
         return check_request(video_url=sources[0], **options)
     path = absolute(Path(sources[0]), "SOURCE")
     return check_request(video_path=str(path), **options)
+
+
+def container_for(container: str, output: Path | None) -> str:
+    """The container that is asked for, by its name or by the ending of the file to write.
+
+    Raises:
+        InvalidRequestError: the two do not agree.
+    """
+    meant = container_of(output) if output is not None else ""
+    if meant in ("", container):
+        return container  # an ending that we do not write is refused with the file
+    if container != "auto":
+        raise InvalidRequestError(
+            f"--container {container} and an output file that is {meant} do not agree; leave one "
+            "of them out"
+        )
+    return meant
 
 
 def check_file(request: UpscaleRequest, settings: Settings) -> None:

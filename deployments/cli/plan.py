@@ -20,7 +20,8 @@ class PlanSummary(JobPlan):
         lines = [
             f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
             f"{counted(self.frames, 'frame')}, {self.duration_seconds:.2f} s",
-            f"output    {self.width}x{self.height}",
+            f"output    {self.width}x{self.height}, {self.format.codec} of {self.format.bits} bits "
+            f"in {self.format.container}",
             f"engine    {self.engine} on {self.device}",
             *self._shots_as_text(),
             f"segments  {self.segments}",

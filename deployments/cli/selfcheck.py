@@ -19,6 +19,7 @@ from deployments.cli.options import AsJson
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.kernels.devices import gpu_name, on_gpu
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, target_size
 from seedvr2_core.planning.windows import first_frame, num_latents
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock, SavePicture
@@ -95,7 +96,7 @@ class SelfcheckReport(BaseModel):
 def selfcheck(
     weights: Annotated[Path, typer.Option(help="Folder with the weights.")],
     model: Annotated[
-        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b.")
+        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b.")
     ] = "seedvr2-7b",
     video: Annotated[
         Path | None, typer.Option(help="A clip without cuts; default: the demo clip.")
@@ -306,7 +307,7 @@ def _find_device(name: str) -> tuple[str, str, int | None]:
     """
     import torch
 
-    known = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
+    known = [gpu_name(i) for i in range(torch.cuda.device_count())] + ["cpu"]
     name = known[0] if name == "auto" else name
     if name not in known:
         raise InvalidRequestError(
@@ -334,7 +335,7 @@ def _report(
     """Make the report from what the checks have found so far."""
     import torch
 
-    on_cuda = setup.device.startswith("cuda")
+    on_cuda = on_gpu(setup.device)
     return SelfcheckReport(
         when=datetime.now(UTC),
         model=setup.model,

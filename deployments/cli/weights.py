@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from pydantic import BaseModel
@@ -16,12 +16,15 @@ from rich.text import Text
 from deployments.cli.options import AsJson
 from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, say
+from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from seedvr2_core.weights.table import TEXT, Precision
 from seedvr2_core.words import counted
 from tasks.settings import Settings, get_settings
 from tasks.sources.names import printable
 
 if TYPE_CHECKING:
+    from seedvr2_core.planning.cards import NamedCard
     from seedvr2_core.weights.folder import Catalog, Inventory, WeightsFile
 
 app = typer.Typer(
@@ -55,6 +58,8 @@ class FileReport(BaseModel):
     sha256: str | None = None
     status: str
     """verified, unknown, wrong, unchecked or refused."""
+    fits: str = ""
+    """Of a transformer: what it can make on this machine's device; "" for other parts."""
     notes: tuple[str, ...] = ()
 
 
@@ -71,6 +76,8 @@ class WeightsReport(BaseModel):
     """What `list` and `verify` print."""
 
     weights_dir: Path
+    device: str
+    """What `fits` is about: the first GPU with its free memory, or that there is none."""
     models: list[ModelReport]
     files: list[FileReport]
 
@@ -98,10 +105,17 @@ def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> Non
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b."),
+        typer.Argument(
+            metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b."
+        ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the transformer: fp16, fp8, or original (ByteDance's files).")
+        str,
+        typer.Option(
+            help="Of the transformer: fp16, fp8, q8_0, q4_k_m, or original (ByteDance's files); "
+            "where there is none, fp16 or original. Of the 3B only original is what ByteDance "
+            "publishes today.",
+        ),
     ] = "fp16",
     weights_dir: WeightsDir = None,
     as_json: AsJson = False,
@@ -177,7 +191,7 @@ def _catalog() -> "Catalog":
 
 def _precision(value: str) -> Any:
     """Check --precision; returns it in lower case."""
-    known = ("fp16", "fp8", "original")
+    known = get_args(Precision)
     if value.lower() not in known:
         raise InvalidRequestError(f"--precision is one of {', '.join(known)}, got {value}")
     return value.lower()
@@ -208,8 +222,12 @@ def _bars() -> Iterator[Any]:
 
 def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> WeightsReport:
     """Make the report on a folder's files."""
-    usable = {file.part for file in inventory.files if file.status != "wrong"}
-    models = []
+    usable = {
+        file.part for file in inventory.files if file.status != "wrong" and not file.superseded
+    }
+    if any(file.has_text for file in inventory.files):
+        usable.add(TEXT)
+    card, models = this_card(), []
     for name, parts in catalog.models.items():
         missing = tuple(part for part in parts if part not in usable)
         models.append(ModelReport(name=name, ready=not missing, missing=missing))
@@ -225,9 +243,40 @@ def _report(settings: Settings, inventory: "Inventory", catalog: "Catalog") -> W
     ]
     return WeightsReport(
         weights_dir=settings.weights_folder,
+        device=_device_line(card),
         models=models,
-        files=[*map(_file_report, inventory.files), *refused],
+        files=[*(_file_report(file, card) for file in inventory.files), *refused],
     )
+
+
+def this_card() -> "NamedCard | None":
+    """The first GPU of this machine; None if it has none."""
+    from seedvr2_core.kernels.devices import gpus
+    from seedvr2_core.planning.cards import NamedCard
+
+    return next((NamedCard(kind=kind, free_bytes=free) for _, kind, free in gpus()), None)
+
+
+def _device_line(card: "NamedCard | None") -> str:
+    if card is None:
+        return "no GPU here: the SeedVR2 models need one"
+    return f"{card.kind}, {card.free_bytes / 1e9:.1f} GB free"
+
+
+def _fits(file: "WeightsFile", card: "NamedCard | None") -> str:
+    """What a transformer's file can make on the card, as planned in batches of 100 frames."""
+    from seedvr2_core.planning.cards import largest_fit
+    from seedvr2_core.planning.plan import Quantized
+
+    engine = f"seedvr2-{file.part.removeprefix('dit-')}"
+    if not file.part.startswith("dit-") or engine not in ENGINES:
+        return ""
+    if card is None:
+        return "needs a GPU"
+    values, num_bytes, largest = file.quantized
+    quantized = Quantized(values=values, num_bytes=num_bytes, largest=largest) if values else None
+    resolution = largest_fit(engine, card, quantized)
+    return f"fits this card up to {resolution}" if resolution else "does not fit this card"
 
 
 def _size(path: Path) -> int:
@@ -238,7 +287,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _file_report(file: "WeightsFile") -> FileReport:
+def _file_report(file: "WeightsFile", card: "NamedCard | None" = None) -> FileReport:
     return FileReport(
         name=printable(file.path.name),
         part=file.part,
@@ -246,6 +295,7 @@ def _file_report(file: "WeightsFile") -> FileReport:
         size_bytes=file.num_bytes,
         sha256=file.sha256,
         status=file.status,
+        fits=_fits(file, card),
         notes=file.notes,
     )
 
@@ -262,7 +312,7 @@ def _print_report(report: WeightsReport, as_json: bool) -> None:
     for model in report.models:
         models.add_row(model.name, "yes" if model.ready else "no", ", ".join(model.missing))
     stdout.print(models)
-    stdout.print(f"\n{report.weights_dir}", markup=False)
+    stdout.print(f"\n{report.weights_dir} ({report.device})", markup=False)
     for file in report.files:
         stdout.print(Text("  " + _file_line(file)))
     if not report.files:
@@ -276,4 +326,5 @@ def _file_line(file: FileReport) -> str:
     rest = [n for n in file.notes if not n.startswith(_STATUS_WORDS["unknown"])]
     digest = f", sha256 {file.sha256[:12]}" if file.sha256 else ""
     size = f"{file.size_bytes / 1e6:,.1f} MB"
-    return f"{file.name}: {what}, {size}{digest}, {'; '.join([status, *rest])}"
+    fits = [file.fits] if file.fits else []
+    return f"{file.name}: {what}, {size}{digest}, {'; '.join([status, *fits, *rest])}"

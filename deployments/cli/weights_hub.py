@@ -28,18 +28,18 @@ from seedvr2_core.errors import (
 from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.weights import examine, scan_weights
-from seedvr2_core.weights.checkpoint import base_part, identify
+from seedvr2_core.weights.checkpoint import identify
 from seedvr2_core.weights.folder import (
     PUBLIC,
     REFUSED_SUFFIX,
     Catalog,
     Inventory,
     WeightsFile,
-    WeightsRecord,
     hash_file,
-    save_weights_record,
     verify_file,
 )
+from seedvr2_core.weights.layouts import base_part
+from seedvr2_core.weights.records import WeightsRecord, save_weights_record
 from seedvr2_core.weights.table import Precision, PublicFile
 from tasks.settings import Settings
 
@@ -101,8 +101,15 @@ def public_files(
 
 
 def _row(part: str, precision: Precision, catalog: Catalog) -> PublicFile:
-    """Choose a part's file: the precision that was asked for, else fp16, else the original."""
-    rows = {row.precision: row for row in reversed(catalog.files) if row.part == part}
+    """Choose a part's file: the precision that was asked for, else fp16, else the original.
+
+    Weights that their publisher has replaced are not downloaded.
+    """
+    of_part = [row for row in catalog.files if row.part == part]
+    rows = {row.precision: row for row in reversed(of_part) if not row.superseded}
+    if not rows:
+        told = "; ".join(f"{row.file}: {row.superseded}" for row in of_part)
+        raise InvalidRequestError(f"there are no weights of {part} to download: {told}")
     return next(rows[wanted] for wanted in (precision, "fp16", "original") if wanted in rows)
 
 
@@ -117,7 +124,7 @@ def download_weights(
     """Download the files that models need, except those that are there already.
 
     Args:
-        models: of seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp.
+        models: of seedvr2-3b, seedvr2-7b, seedvr2-7b-sharp and seedvr2-1.4b.
         settings: folder of weights and address of the hub.
         precision: of the transformer; "original" takes ByteDance's own files.
         progress: called for every file.

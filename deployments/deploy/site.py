@@ -128,14 +128,20 @@ def read_site(path: Path) -> Site:
             is no setting, a value is wrong, or others may read keys that are written down.
     """
     try:
-        lines = path.read_text().splitlines()
+        # str.splitlines ends lines at characters where nobody else does.
+        lines = path.read_text().split("\n")
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the site's file {path} cannot be read: {error}") from error
     values: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            name, value = _read_line(line.strip(), f"{path} line {number}")
+        text, where = line.strip(" \t\r"), f"{path} line {number}"
+        if text.startswith("#") and text.endswith("\\"):
+            raise InvalidRequestError(
+                f"{where} is a comment that ends with \\; for systemd it goes on in the next line"
+            )
+        if text and not text.startswith("#"):
+            name, value = _read_line(text, where)
             values[name] = value
     _checked(values, str(path))
     site = Site(values=values, whole=True)
@@ -163,6 +169,11 @@ def site_of_environment(*, whole: bool) -> Site:
 
 def _read_line(line: str, where: str) -> tuple[str, str]:
     """Read NAME=value. Values are shown in no message: one may be a key."""
+    if not line.isprintable():
+        raise InvalidRequestError(
+            f"{where} has a character that cannot be seen; Compose, systemd and we may take it for "
+            "the end of the line: remove it"
+        )
     match = _LINE.fullmatch(line)
     if match is None:
         raise InvalidRequestError(f"{where} is not of the form NAME=value")

@@ -1,12 +1,14 @@
 """Prefect's docker worker, for containers that remove themselves when they end.
 
 `prefect worker start --type docker` takes this class, because it is a Prefect collection of ours
-(pyproject.toml) and the last one that registers the type. It changes two things.
+(pyproject.toml) and the last one that registers the type. It changes three things.
 
 - The engine removes a container as soon as it has ended (`auto_remove`), even if its worker has
   died before, so that none is left. Prefect's worker asks for the exit code when the container is
   gone, finds nothing and takes the run for a good one. We wait for the code from the start.
 - A container that cannot be started fails the run with a sentence that says what to do.
+- A worker that cannot reach the engine ends when it starts. It would take the jobs of its pool, one
+  after another, and fail them all.
 """
 
 import re
@@ -16,9 +18,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import requests
+from anyio import to_thread
 from docker.errors import DockerException
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
+from deployments.host.exits import say
 from seedvr2_core.errors import ResourceError, ServiceError
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ _ADVICE: Mapping[str, str] = {
 """What to do about what the engine says when it makes or starts a container."""
 _NO_ENGINE = (
     "this worker cannot reach Docker: the engine must be running, and the worker's user must be in "
-    "the group that owns its socket"
+    "the group that owns its socket (with Compose, DOCKER_GID in .env is that group's number)"
 )
 
 
@@ -62,6 +66,28 @@ warnings.filterwarnings("ignore", message="Type 'SelfRemovingDockerWorker' at .+
 
 class SelfRemovingDockerWorker(DockerWorker):
     """Runs each flow run in a container that is gone when it has ended."""
+
+    async def setup(self) -> None:
+        """Look for the engine, then do what Prefect's worker does.
+
+        Raises:
+            SystemExit: the engine does not answer; the reason is told on stderr.
+        """
+        try:
+            await to_thread.run_sync(self._ask_engine)
+        except (requests.RequestException, DockerException, RuntimeError) as error:
+            cause = error.__cause__ if isinstance(error, RuntimeError) else None
+            say(f"error: {_NO_ENGINE} ({_one_line(cause or error)})")
+            raise SystemExit(1) from error
+        await super().setup()
+
+    def _ask_engine(self) -> None:
+        """Get an answer from the engine."""
+        client = self._get_client()
+        try:
+            client.ping()
+        finally:
+            client.close()
 
     def _create_and_start_container(
         self, configuration: DockerWorkerJobConfiguration

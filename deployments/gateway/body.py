@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
@@ -29,6 +29,8 @@ MAX_FIELDS_BYTES = 65_536
 MAX_BOUNDARY = 70
 """Characters between the parts of a form, by RFC 2046."""
 _BUFFER_BYTES = 2**20
+P = ParamSpec("P")
+R = TypeVar("R")
 _SOURCES = ("video_url", "video_path", "video_base64")
 
 
@@ -120,26 +122,26 @@ async def read_body(request: Request, settings: Settings, arrival: Arrival) -> B
     upload = Upload(settings, arrival)
     reader = _reader(request, upload)
     try:
-        async with asyncio.timeout(settings.fetch_seconds):
-            with disk_errors(settings):
-                await _feed_body(request, reader.feed)
-                fields = await asyncio.to_thread(reader.finish)
-                name = str(fields.pop("filename", None) or "")
-                reference = await asyncio.to_thread(upload.publish, name)
-    except ClientDisconnect as error:
-        raise HTTPException(400, "the body ended early; send the request again") from error
-    except TimeoutError as error:
-        raise HTTPException(
-            408,
-            f"the body took longer than {settings.fetch_seconds:g} s; send it faster",
-        ) from error
-    finally:
-        await asyncio.to_thread(upload.close)
-    try:
+        with disk_errors(settings):
+            try:
+                async with asyncio.timeout(settings.fetch_seconds):
+                    await _feed_body(request, reader.feed)
+            except ClientDisconnect as error:
+                raise HTTPException(400, "the body ended early; send the request again") from error
+            except TimeoutError as error:
+                raise HTTPException(
+                    408,
+                    f"the body took longer than {settings.fetch_seconds:g} s; send it faster",
+                ) from error
+            fields = await _in_thread(reader.finish)
+            name = str(fields.pop("filename", None) or "")
+            reference = await _in_thread(upload.publish, name)
         return Body(_with_upload(fields, reference), upload)
-    except InvalidRequestError:
+    except BaseException:
         await asyncio.to_thread(upload.retract)
         raise
+    finally:
+        await asyncio.to_thread(upload.close)
 
 
 def too_large(settings: Settings) -> HTTPException:
@@ -209,9 +211,23 @@ async def _feed_body(request: Request, feed: Callable[[bytes], None]) -> None:
     async for chunk in request.stream():
         buffer += chunk
         if len(buffer) >= _BUFFER_BYTES:
-            await asyncio.to_thread(feed, bytes(buffer))
+            await _in_thread(feed, bytes(buffer))
             buffer.clear()
-    await asyncio.to_thread(feed, bytes(buffer))
+    await _in_thread(feed, bytes(buffer))
+
+
+async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call the function in a thread, and go on only when that has ended.
+
+    A request whose time is over would otherwise close its file while a thread still writes it or
+    gives it its name, and that file would stay without anybody's knowing of it.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
 
 
 class _RawReader:

@@ -5,6 +5,7 @@ both. For each caller a folder holds one small file a video, WORK_DIR/intake/cal
 with the video's size in it; one whose video is gone does not count and is removed.
 """
 
+import contextlib
 import shutil
 import threading
 from collections import Counter
@@ -44,6 +45,17 @@ class _Arriving:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_bytes: Counter[str] = Counter()
+        self._num_kept: Counter[str] = Counter()
+
+    def note_kept(self, name: str) -> None:
+        """A video of the caller has become one of those that are kept."""
+        with self._lock:
+            self._num_kept[name] += 1
+
+    def num_kept(self, name: str) -> int:
+        """How many videos of the caller this process has kept."""
+        with self._lock:
+            return self._num_kept[name]
 
     def change(self, name: str, num_bytes: int) -> int:
         """Add bytes of a caller, or take some away; returns what the caller has then."""
@@ -60,7 +72,9 @@ class Arrival:
         self._arriving = arriving
         self._caller = caller
         self._folder = settings.intake_dir / _FOLDER / caller.name
-        self._kept: int | None = None
+        self._kept: tuple[int, int] | None = None
+        """Bytes of the caller's videos, and how many this process had kept when they were added up:
+        other requests end while this one arrives."""
         self.num_bytes = 0
         """Bytes counted so far."""
 
@@ -84,9 +98,10 @@ class Arrival:
         quota = self._settings.gateway_quota_bytes
         if quota is None:
             return
-        if self._kept is None:
-            self._kept = self._kept_bytes()
-        held = self._kept + arriving
+        num_kept = self._arriving.num_kept(self._caller.name)
+        if self._kept is None or self._kept[1] != num_kept:
+            self._kept = self._kept_bytes(), num_kept
+        held = self._kept[0] + arriving
         if held + num_bytes > quota:
             raise ResourceError(
                 f"this token may have {quota} bytes of sent videos here, and with this one it "
@@ -99,13 +114,15 @@ class Arrival:
         if self._settings.gateway_quota_bytes is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.joinpath(sha256).write_text(str(self.num_bytes))
+            self._arriving.note_kept(self._caller.name)
 
     def _kept_bytes(self) -> int:
         """Bytes of the caller's videos that are kept from earlier requests."""
         total = 0
         for note in self._folder.glob("*"):
             if self._settings.intake_dir.joinpath(note.name).is_file():
-                total += whole_number(note.read_text()) or 0
+                with contextlib.suppress(FileNotFoundError):  # another request has removed it
+                    total += whole_number(note.read_text()) or 0
             else:
                 note.unlink(missing_ok=True)
         return total

@@ -26,7 +26,7 @@ TAKE_SECONDS = 120.0
 
 ENDS_AT_SHUTDOWN = "seedvr2.ends_at_shutdown"
 """Key in a request's scope. Whoever sets it has an answer without an end, which would keep a server
-that is to stop waiting: it is told then that its client has gone."""
+that is to stop waiting: its connection is closed then."""
 
 _LATE = b"the headers of the request took too long; send it again"
 _BUSY = b"too many connections at a time; try again"
@@ -103,8 +103,7 @@ class PatientProtocol(H11Protocol):
         super().shutdown()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and cycle.scope.get(ENDS_AT_SHUTDOWN):
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self.transport.close()  # what it was sent is still delivered
 
     def pause_writing(self) -> None:
         """The client takes less than we send."""

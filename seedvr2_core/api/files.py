@@ -13,6 +13,7 @@ from pathlib import Path
 
 from seedvr2_core.api.options import (
     Cancellation,
+    Coding,
     ModelOptions,
     OnProgress,
     Progress,
@@ -22,6 +23,7 @@ from seedvr2_core.api.options import (
 from seedvr2_core.child.operations import join
 from seedvr2_core.child.protocol import Event, Join, Progressed
 from seedvr2_core.child.restore import restore_segments
+from seedvr2_core.child.shares import Work
 from seedvr2_core.config import find_engine
 from seedvr2_core.errors import InvalidRequestError, SegmentError
 from seedvr2_core.files import file_sha256, hold_lock, read_record, write_record
@@ -32,15 +34,14 @@ from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import outline_of
-from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.video.cuts import cut_detector, detect_cuts
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
+from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
 
 RESTORE = "restore"
 """The phase in which engine and encoder work."""
-MAX_CRF = 51
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ def upscale_file(
     *,
     resolution: str = "1080p",
     options: ModelOptions | None = None,
+    codec: str = "auto",
+    audio: str = "keep",
     crf: int = 18,
     preset: str = "medium",
     allow_damaged: bool = False,
@@ -81,11 +84,13 @@ def upscale_file(
 
     Args:
         source: the video.
-        output: the file to make, ending in .mp4; complete or absent.
+        output: the file to make, ending in .mp4, .mov or .mkv; complete or absent.
         resolution: 720p, 1080p, 2k, 4k, or short:720 to short:2160, as requests have it.
         options: model, device, seed and so on.
-        crf: quality of the x264 encoder, 0 to 51; a smaller number is better and larger.
-        preset: speed of the x264 encoder.
+        codec: a name in `video.output.formats.CODECS`; "auto": h264 for 8-bit SDR, else hevc.
+        audio: "keep", "aac" (all sound is encoded as AAC) or "none".
+        crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
+        preset: speed of the encoder.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.
         work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
@@ -103,12 +108,15 @@ def upscale_file(
     """
     began = time.monotonic()
     target = Path(output).absolute()
-    source = _checked(Path(source).absolute(), target, resolution, crf, preset, overwrite)
+    coding = Coding(
+        codec=codec, container=container_of(target), audio=audio, crf=crf, preset=preset
+    )
+    source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
     told = _Told(on_progress, Cancellation(cancel))
     options = options or ModelOptions()
-    plan = _plan(source, resolution, options, crf, preset, allow_damaged, told)
+    plan = _plan(source, resolution, options, coding, allow_damaged, told)
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
@@ -130,20 +138,14 @@ def upscale_file(
     )
 
 
-def _checked(
-    source: Path, target: Path, resolution: str, crf: int, preset: str, overwrite: bool
-) -> Path:
+def _checked(source: Path, target: Path, resolution: str, coding: Coding, overwrite: bool) -> Path:
     """The source, if everything that can be checked before reading it is in order.
 
     Raises:
         InvalidRequestError: what is not.
     """
     check_resolution(resolution)
-    presets = ", ".join(ENCODE_SECONDS_PER_MPX)
-    if preset not in ENCODE_SECONDS_PER_MPX or not 0 <= crf <= MAX_CRF:
-        raise InvalidRequestError(
-            f"expected crf from 0 to {MAX_CRF} and a preset of {presets}; got {crf} and {preset!r}"
-        )
+    coding.check()
     check_output_file(OutputFile(path=target, overwrite=overwrite, source=source))
     if not source.is_file():
         raise InvalidRequestError(f"{source} is no file; name a video file")
@@ -190,15 +192,14 @@ def _plan(
     source: Path,
     resolution: str,
     options: ModelOptions,
-    crf: int,
-    preset: str,
+    coding: Coding,
     allow_damaged: bool,
     told: _Told,
 ) -> Plan:
     """Read the source and plan the job."""
     spec = find_engine(options.model)
     detector = cut_detector() if spec.has_latents else ""
-    planned = options.planned(resolution, crf=crf, preset=preset, detector=detector)
+    planned = options.planned(resolution, coding=coding, detector=detector)
     sha256 = file_sha256(source, on_bytes=partial(told.beat, "hash"))
     with media_errors_told(source, "its packets are read"):
         info = probe_video(source, beat=told.beat)
@@ -255,7 +256,7 @@ def _restore(
         device=options.chosen_device(find_engine(plan.engine.name)),
         weights_dir=options.weights_dir,
         lock_dir=job_dir.path,
-        indices=pending,
+        work=Work(indices=tuple(pending)),
         events=told,
     )
 

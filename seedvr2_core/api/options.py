@@ -9,11 +9,15 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.config import EngineSpec, find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
+from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name
 from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
+from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
+from seedvr2_core.video.output.formats import CODECS
 
 DEFAULT_MODEL = "seedvr2-7b"
 
@@ -39,6 +43,35 @@ def ignore_progress(progress: Progress) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How a file is encoded."""
+
+    codec: str = AUTO
+    container: str = ""
+    """"" where no file is written."""
+    audio: str = "keep"
+    crf: int = CRF_DEFAULT
+    preset: str = "medium"
+
+    def check(self) -> None:
+        """Refuse what there is not.
+
+        Raises:
+            InvalidRequestError: which values there are.
+        """
+        allowed = {
+            "codec": (AUTO, *CODECS),
+            "audio": ("keep", "aac", "none"),
+            "preset": tuple(ENCODE_SECONDS_PER_MPX),
+        }
+        for name, values in allowed.items():
+            if (got := getattr(self, name)) not in values:
+                raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        if not 0 <= self.crf <= MAX_CRF:
+            raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Which model restores, where, and how; each field changes the pixels, but for the device.
 
@@ -46,7 +79,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span or lanczos."""
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span or lanczos."""
     weights_dir: Path | None = None
     """Folder of the SeedVR2 weights; the small engines need none."""
     device: str = "auto"
@@ -79,12 +112,12 @@ class ModelOptions:
         """
         device = self.device
         if device == "auto":
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+            device = gpu_name(0) if torch.cuda.is_available() else "cpu"
         try:
             kind = torch.device(device).type
         except RuntimeError as error:
             raise InvalidRequestError(f"device {device!r} is no device of torch") from error
-        if kind == "cuda" and not torch.cuda.is_available():
+        if kind == GPU and not torch.cuda.is_available():
             raise InvalidRequestError(f"device {device}: torch finds no GPU on this machine")
         if spec.needs_gpu and kind == "cpu":
             raise InvalidRequestError(
@@ -93,7 +126,7 @@ class ModelOptions:
         return device
 
     def planned(
-        self, resolution: str, *, crf: int = 18, preset: str = "medium", detector: str = ""
+        self, resolution: str, *, coding: Coding | None = None, detector: str = ""
     ) -> Options:
         """The options that a plan is made from.
 
@@ -104,7 +137,9 @@ class ModelOptions:
         spec = find_engine(self.model)
         device = self.chosen_device(spec)
         check_resolution(resolution)
-        settings, note = self._engine(spec, weights_digest(spec.name, self.weights_dir))
+        coding = coding or Coding()
+        weights = known_weights(spec.name, self.weights_dir)
+        settings, note = self._engine(spec, weights.digest)
         on_gpu = device != "cpu"
         return Options(
             resolution=resolution,
@@ -112,13 +147,18 @@ class ModelOptions:
             device=device,
             device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+            dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
-            crf=crf,
-            preset=preset,
+            crf=coding.crf,
+            preset=coding.preset,
+            codec=coding.codec,
+            container=coding.container or AUTO,
+            audio=coding.audio,
             segment_seconds=10.0,
             batch_size=self.batch_size,
             cut_detector=detector,
-            notes=(note,) if note else (),
+            quantized=weights.quantized,
+            notes=(*([note] if note else []), *weights.notes),
         )
 
     def _engine(self, spec: EngineSpec, digest: str) -> tuple[EngineSettings, str]:

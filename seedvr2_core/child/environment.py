@@ -45,6 +45,7 @@ def for_children(given: Mapping[str, str]) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         "PYTORCH_ALLOC_CONF": "expandable_segments:True,pinned_max_cached_size_mb:128",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "SVT_LOG": "1",  # errors alone; it would tell each segment's settings
         **kept,
         "PYTHONSAFEPATH": "1",
     }

@@ -14,7 +14,7 @@ def object_in(line: str) -> dict[str, object] | None:
     """The JSON object of a line, or None if it holds anything else."""
     try:
         told = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: a million brackets
         return None
     return told if isinstance(told, dict) else None
 

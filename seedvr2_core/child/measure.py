@@ -62,7 +62,7 @@ def _engine_seconds(plan: Plan, source: Path, device: str, beat: Beat) -> float:
 
     session = load_engine(plan.engine.name).open_session(plan, device=device, beat=beat_here)
     piece = plan.segments[0].pieces[0]
-    frames = read_frames(source, plan.video, piece.start, piece.stop)
+    frames = read_frames(source, plan.video, piece.start, piece.stop, deep=plan.deep)
     state = session.begin(frames, shot=plan.shots[0], piece=piece)
     restored = session.restore(frames, shot=plan.shots[0], piece=piece, state=state)
     clock = _Clock(on_cpu=device == "cpu")
@@ -95,7 +95,7 @@ def _encoder_seconds(plan: Plan, source: Path, folder: Path, beat: Beat) -> floa
 
 def _resized(plan: Plan, source: Path) -> Iterator[Frame]:
     """The source's frames at the output's size."""
-    for frame in read_frames(source, plan.video, 0, plan.segments[0].stop):
+    for frame in read_frames(source, plan.video, 0, plan.segments[0].stop, deep=plan.deep):
         yield replace(frame, rgb=resize_rgb(frame.rgb, height=plan.height, width=plan.width))
 
 

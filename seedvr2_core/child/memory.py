@@ -14,6 +14,16 @@ from pathlib import Path
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Of the container that we run in, cgroups version 2 and 1."""
+_CGROUP_FILES = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+"""Of both versions: folder, limit, what is taken, and what of that can be had back."""
 _TORCH_REFUSED = "can't allocate memory"
 """Torch raises RuntimeError with these words where other libraries raise MemoryError."""
 
@@ -25,6 +35,30 @@ def machine_bytes() -> int:
         with contextlib.suppress(OSError, ValueError):  # no such version, or "max"
             most = min(most, int(Path(path).read_text()))
     return most
+
+
+def free_host_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process may still take: what the machine has to give, or what the container
+    is allowed and has not taken yet, if that is less.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    free = machine_bytes()
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    for folder, limit, taken, reclaimed in _CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError):  # no such version, or "max"
+            allowed = int((root / folder / limit).read_text())
+            held = int((root / folder / taken).read_text())
+            for line in (root / folder / "memory.stat").read_text().splitlines():
+                # The kernel gives up pages of files before it refuses anything.
+                if line.startswith(f"{reclaimed} "):
+                    held -= int(line.split()[1])
+            free = min(free, max(0, allowed - max(0, held)))
+    return free
 
 
 def bound_memory(num_bytes: int) -> None:

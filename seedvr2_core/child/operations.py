@@ -7,10 +7,9 @@ otherwise spend half of its time on loading numpy and torch.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from seedvr2_core.child.memory import unbounded_memory
+from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
 from seedvr2_core.child.progress import Emitter, Events
 from seedvr2_core.child.protocol import (
     CheckPlan,
@@ -36,6 +35,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.kernels.devices import GPU, ability_of, gpus
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -170,6 +170,7 @@ def join(request: Join, emitter: Events) -> Joined:
             plan.encoder,
             request.out,
             metadata=request.metadata,
+            wanted=plan.output,
             beat=emitter.beat,
         )
     return Joined(notes=tuple(result.notes))
@@ -201,17 +202,15 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
 def _devices() -> tuple[FoundDevice, ...]:
     """Torch devices of this machine, best first, with the memory that is free on them."""
     cpu = FoundDevice(name="cpu", kind="cpu", free_bytes=None)
-    if not Path("/dev/nvidiactl").exists():
-        return (cpu,)  # no driver, no GPU: saves importing torch
-    import torch
-
-    with unbounded_memory("cuda"):
-        gpus = [
+    with unbounded_memory(GPU):
+        found = [
             FoundDevice(
-                name=f"cuda:{i}",
-                kind=torch.cuda.get_device_name(i),
-                free_bytes=torch.cuda.mem_get_info(i)[0],
+                name=name,
+                kind=kind,
+                free_bytes=free,
+                dit_dtype=ability_of(name).dit_dtype,
+                host_bytes=free_host_bytes(),
             )
-            for i in range(torch.cuda.device_count())
+            for name, kind, free in gpus()
         ]
-    return (*gpus, cpu)
+    return (*found, cpu)

@@ -169,6 +169,7 @@ class Pipeline:
                 video,
                 wanted.start,
                 wanted.stop,
+                deep=self._plan.deep,
                 on_bytes=lambda done, total: self._job.events.beat("decode", 0, 0),
             ):
                 self._decoded.put(frame)

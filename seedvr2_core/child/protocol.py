@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from seedvr2_core.child.fields import message_of, object_in
 from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.video.info import VideoOutline
@@ -60,6 +61,10 @@ class FoundDevice:
     """What the GPU is called; "cpu" for the host."""
     free_bytes: int | None
     """Memory that is free on it; None for the host."""
+    host_bytes: int | None = None
+    """Memory of the host that is free for work on it; None for the host itself."""
+    dit_dtype: str = CPU.dit_dtype
+    """Of a transformer's Linears there, as the table of devices has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,10 +227,7 @@ class FindCuts(Request[CutsFound]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakePlan(Request[PlanMade]):
-    """Plan a job for a probed video.
-
-    A child does so, because it takes the times of all frames, and no flow process holds them.
-    """
+    """Plan a job for a probed video: it takes the times of all frames, which no parent holds."""
 
     answer: ClassVar = PlanMade
     info: Path

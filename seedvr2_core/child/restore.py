@@ -29,6 +29,7 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sidecar import read_segment, remove_leftovers
 from seedvr2_core.kernels.choice import kept_choices
+from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.outline import outline_of
 
@@ -106,7 +107,7 @@ def _make_shares(
                     plan=plan,
                     job_dir=job_dir,
                     source=source,
-                    device_kind=_kind_of(device),
+                    device_kind=kind_of(device),
                     session=session,
                     events=events,
                     progress=progress,
@@ -150,11 +151,6 @@ def _run_until_step_down(
     ]
 
 
-def _kind_of(device: str) -> str:
-    """What the GPU is called, or "cpu"."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
 @contextmanager
 def alone(
     job_dir: JobDir, device: str, lock_dir: Path, events: Events, *, own: bool = True
@@ -180,6 +176,6 @@ def alone(
 
 def device_locks(device: str) -> list[str]:
     """Names of a device's lock files, which are the same in every process. A CPU has none."""
-    if not device.startswith("cuda"):
+    if not on_gpu(device):
         return []
     return [f"gpu-{torch.cuda.get_device_properties(device).uuid}.lock"]

@@ -9,9 +9,10 @@ Shape legend: L text tokens, X text input channels, D width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedvr2_core.config import DiTConfig
@@ -29,6 +30,16 @@ _Get = Callable[[str], Tensor]
 Named = Iterator[tuple[str, Tensor]]
 
 
+class Assign(Protocol):
+    """As `assign_state`."""
+
+    def __call__(
+        self, model: nn.Module, state: Mapping[str, Tensor], *, device: torch.device | str
+    ) -> None:
+        """Give a model made on "meta" its tensors."""
+        ...
+
+
 def load_folded(
     config: DiTConfig,
     tensors: Mapping[str, Tensor],
@@ -37,6 +48,8 @@ def load_folded(
     timestep: float = 1000.0,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    place: torch.device | str | None = None,
+    assign: Assign = assign_state,
 ) -> FoldedDiT:
     """The production model from a checkpoint's tensors.
 
@@ -48,6 +61,9 @@ def load_folded(
         timestep: in [0, 1000].
         dtype: of the Linears.
         device: where the model will run; folding happens there.
+        place: where its tensors lie; None: there too.
+        assign: gives the model its tensors. Another one than the usual may know weights that are
+            no tensors (weights/quantized.py), which folding multiplies, moves and casts alike.
 
     Raises:
         CheckpointError: names or shapes differ.
@@ -57,8 +73,9 @@ def load_folded(
         model = FoldedDiT(config, text_len=text_LX.shape[0], dtype=dtype)
     wanted = model.state_dict()
     folded = fold_tensors(config, tensors, text_LX, timestep=timestep, device=device)
-    state = {name: value.to(wanted[name].dtype) for name, value in folded}
-    assign_state(model, state, device=device)
+    place = device if place is None else place
+    state = {name: value.to(wanted[name].dtype).to(place) for name, value in folded}
+    assign(model, state, device=place)
     return model
 
 

@@ -14,21 +14,35 @@ def weight_bytes(config: DiTConfig, *, itemsize: int = 2) -> int:
         config: architecture.
         itemsize: bytes of a Linear's number, 2 for bfloat16.
     """
+    pixels = PATCH * PATCH
+    ends = config.width * (pixels * (config.in_channels + config.latent_channels) + 1)
+    ends += pixels * config.latent_channels
+    layers = (layer_bytes(config, layer, itemsize=itemsize) for layer in range(config.num_layers))
+    return sum(layers) + ends * _FLOAT32
+
+
+def layer_bytes(config: DiTConfig, layer: int, *, itemsize: int = 2) -> int:
+    """Weights of one layer, counted likewise."""
     width, inner, hidden = config.width, config.inner_width, config.mlp_hidden
     qkv, out = 3 * inner * (width + 1), width * (inner + 1)
     mlp = (2 if config.mlp == "swiglu" else 1) * hidden * (width + 1) + width * (hidden + 1)
-    linears = 0
-    for layer in range(config.num_layers):
-        separate, last = layer < config.num_separate_layers, layer == config.num_layers - 1
-        # The last layer's text goes no further than its keys and values; where the output is
-        # modulated it comes unmodulated, so what is folded for the video does not fit it.
-        linears += qkv * (2 if separate or (last and config.output_modulation) else 1)
-        linears += (out + mlp) * (2 if separate and not last else 1)
-    norms = 4 * config.head_dim * config.num_layers
-    pixels = PATCH * PATCH
-    ends = width * (pixels * (config.in_channels + config.latent_channels) + 1)
-    ends += pixels * config.latent_channels
-    return linears * itemsize + (norms + ends) * _FLOAT32
+    separate, last = layer < config.num_separate_layers, layer == config.num_layers - 1
+    # The last layer's text goes no further than its keys and values; where the output is
+    # modulated it comes unmodulated, so what is folded for the video does not fit it.
+    linears = qkv * (2 if separate or (last and config.output_modulation) else 1)
+    linears += (out + mlp) * (2 if separate and not last else 1)
+    return linears * itemsize + 4 * config.head_dim * _FLOAT32
+
+
+def streamed_weight_bytes(config: DiTConfig, streamed: int, *, itemsize: int = 2) -> int:
+    """Weights on the device while so many layers, the last ones, come from host memory: the others,
+    and two slots of the largest of these."""
+    total = weight_bytes(config, itemsize=itemsize)
+    if not streamed:
+        return total
+    layers = range(config.num_layers - streamed, config.num_layers)
+    sizes = [layer_bytes(config, layer, itemsize=itemsize) for layer in layers]
+    return total - sum(sizes) + 2 * max(sizes)
 
 
 def activation_bytes(

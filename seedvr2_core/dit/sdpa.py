@@ -1,10 +1,10 @@
 """Which of the GPU's attention kernels a group of windows goes through.
 
-cuDNN has the fastest kernels of a Hopper GPU, but it builds a plan, for tenths of a second, for
-every shape that it meets. A window of 25 latents has about 40 shapes, and the last windows of shots
-have others. So only the few shapes that hold nearly all of the work go to cuDNN; the rest go to the
-flash kernel of torch, which needs no plan. The choice is a function of the job's plan, so a job
-that is resumed makes it again.
+cuDNN has the fastest kernels of a Hopper GPU (which others take it is in kernels/devices.py), but
+it builds a plan, for tenths of a second, for every shape that it meets. A window of 25 latents has
+about 40 shapes, and the last windows of shots have others. So only the few shapes that hold nearly
+all of the work go to cuDNN; the rest go to the flash kernel of torch, which needs no plan. The
+choice is a function of the job's plan, so a job that is resumed makes it again.
 
 Torch itself never takes cuDNN's attention in deterministic mode, because of its backward pass. The
 forward pass adds up in a fixed order; it is called by its own name here.
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from seedvr2_core.config import PATCH, DiTConfig
 from seedvr2_core.dit.window import batches, window_runs
+from seedvr2_core.kernels.devices import ability_of
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 
 logger = logging.getLogger(__name__)
@@ -98,11 +99,13 @@ class Sdpa:
             q_WHSK.dtype not in _HALF
             or q_WHSK.device.type == "cpu"
             or not keeps_text(q_WHSK.device)
+            or ability_of(q_WHSK.device).attention == "default"
         ):
             return F.scaled_dot_product_attention(q_WHSK, k_WHSK, v_WHSK)
         num_windows, _, length, _ = q_WHSK.shape
         shape = CallShape(num_windows=num_windows, length=length)
-        if switches().dit_attention == "cudnn" and shape in self._cudnn:
+        wanted = ability_of(q_WHSK.device).attention == switches().dit_attention == "cudnn"
+        if wanted and shape in self._cudnn:
             try:
                 return _through_cudnn(q_WHSK, k_WHSK, v_WHSK)
             except torch.OutOfMemoryError:

@@ -1,9 +1,9 @@
 """What restores frames: one protocol, and the engines behind it, loaded by name."""
 
-from seedvr2_core.engines.table import load_engine, weight_files, weights_digest
+from seedvr2_core.engines.table import known_weights, load_engine, weight_files
 
 __all__ = [
+    "known_weights",
     "load_engine",
     "weight_files",
-    "weights_digest",
 ]

@@ -6,12 +6,15 @@ The functions here touch what it points to: files on disk and, in `load_engine`,
 
 import hashlib
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import find_engine
 from seedvr2_core.engines.protocol import EngineModule
-from seedvr2_core.errors import CheckpointError
+from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from seedvr2_core.planning.plan import Quantized
 
 
 def span_weight_files() -> tuple[Path, ...]:
@@ -39,32 +42,40 @@ def span_weight_files() -> tuple[Path, ...]:
     return files
 
 
-def seedvr2_weight_files(name: str, weights_dir: Path | None) -> tuple[Path, ...]:
+def seedvr2_weight_files(name: str, weights_dir: Path | None, file: str = "") -> tuple[Path, ...]:
     """Transformer, VAE and text embedding of a SeedVR2 model, recognised by their content.
 
-    A file that is seen for the first time is read whole and hashed, which loads torch.
+    A file that is seen for the first time is read whole and hashed, which loads torch. The
+    transformer is that of the name `file`, if there is one.
 
     Raises:
         CheckpointError: a file is missing or not what it should be; the message says what to run.
     """
     from seedvr2_core.weights import find_model
 
-    return find_model(weights_dir, name)
+    return find_model(weights_dir, name, file=file)
 
 
-def weight_files(name: str, weights_dir: Path | None = None) -> tuple[Path, ...]:
+def weight_files(name: str, weights_dir: Path | None = None, file: str = "") -> tuple[Path, ...]:
     """The files of an engine's weights, always in the same order; () if it has none.
 
     Args:
         name: the engine.
         weights_dir: folder of the SeedVR2 weights; the other engines do not use it.
+        file: name of the transformer's file in that folder; "": any that serves.
 
     Raises:
         CheckpointError: a file is missing or is not what it should be; the message says what to do.
+        InvalidRequestError: a file is named and the engine does not read that folder.
     """
     where = find_engine(name).weights
     if where == "folder":
-        return seedvr2_weight_files(name, weights_dir)
+        return seedvr2_weight_files(name, weights_dir, file)
+    if file:
+        raise InvalidRequestError(
+            f"weights_file {file} is for the SeedVR2 models, and {name} has weights of its own or "
+            "none; leave it out or choose another model"
+        )
     return span_weight_files() if where == "packaged" else ()
 
 
@@ -74,18 +85,69 @@ def load_engine(name: str) -> EngineModule:
     return module
 
 
-def weights_digest(name: str, weights_dir: Path | None = None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWeights:
+    """What a plan has to know of an engine's weights."""
+
+    digest: str = ""
+    """See `weights_digest`."""
+    quantized: Quantized | None = None
+    """What its quantised weights take; None if there are none."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of them."""
+
+
+def known_weights(
+    name: str, weights_dir: Path | None = None, file: str = "", *, beat: Beat = no_beat
+) -> EngineWeights:
+    """Digest, size and provenance of an engine's weights.
+
+    Args:
+        name: the engine.
+        weights_dir: folder of the SeedVR2 weights.
+        file: as for `weight_files`.
+        beat: as for `weights_digest`.
+
+    Raises:
+        CheckpointError, InvalidRequestError: as `weight_files`.
+    """
+    digest = weights_digest(name, weights_dir, file, beat=beat)
+    if find_engine(name).weights != "folder":
+        return EngineWeights(digest=digest)
+    from seedvr2_core.weights import examine
+
+    found = examine(weight_files(name, weights_dir, file)[0])
+    values, num_bytes, largest = found.quantized
+    told = [f"weights: {found.path.name}, {note}" for note in found.provenance]
+    if file and not told:
+        told.append(f"weights: {found.path.name}, which the request names")
+    if values:
+        told.append(f"weights: {found.path.name} stays {'/'.join(found.dtypes)} in memory")
+    return EngineWeights(
+        digest=digest,
+        quantized=Quantized(values=values, num_bytes=num_bytes, largest=largest)
+        if values
+        else None,
+        notes=tuple(told),
+    )
+
+
+def weights_digest(
+    name: str, weights_dir: Path | None = None, file: str = "", *, beat: Beat = no_beat
+) -> str:
     """One digest for all weight files of an engine; "" if it has none.
+
+    At first use the files are read: `beat` is called with ("hash", bytes, bytes of the file).
 
     It is the SHA-256 of the files' own SHA-256 digests in the order of `weight_files`, in
     hexadecimal digits.
     """
-    files = weight_files(name, weights_dir)
+    files = weight_files(name, weights_dir, file)
     if not files:
         return ""
     from seedvr2_core.weights.folder import recorded_sha256
 
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(bytes.fromhex(recorded_sha256(file)))
+    for path in files:
+        digest.update(bytes.fromhex(recorded_sha256(path, beat=beat)))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.place import try_writing
-from seedvr2_core.planning.sizes import OUTPUT_ENDINGS
+from seedvr2_core.video.output.formats import OUTPUT_ENDINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ def plan_digest(plan: PlanOutline) -> str:
     fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
-    for later in ("encoder_rings", "decoder_rings", "stream_caches"):
+    for later in ("encoder_rings", "decoder_rings", "stream_caches", "streamed_layers"):
         # Plans of earlier versions lack these; their segments are as good as before.
         if memory and not memory[later]:
             del memory[later]

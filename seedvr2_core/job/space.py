@@ -12,9 +12,10 @@ from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.windows import num_latents
+from seedvr2_core.video.output.formats import CODECS
 
-_BITS_PER_PIXEL = 0.15
-"""Of an output frame at CRF 18, a guess until a segment is finished; halves with every 6 of CRF."""
+_GUESSED_CRF, _HALVING_CRF = 18, 6
+"""The CRF that the codecs' guesses hold for, and by how much it rises where the bytes halve."""
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
@@ -28,7 +29,10 @@ def bytes_per_frame(plan: PlanOutline, finished: Sequence[tuple[int, int]] = ())
     frames = sum(num_frames for num_frames, _ in finished)
     if frames:
         return sum(num_bytes for _, num_bytes in finished) / frames
-    bits = _BITS_PER_PIXEL * 2 ** ((18 - plan.encoder.crf) / 6)
+    codec = CODECS[plan.encoder.codec]
+    bits = codec.bits_per_pixel
+    if codec.by_quality:
+        bits *= 2 ** ((_GUESSED_CRF - plan.encoder.crf) / _HALVING_CRF)
     return plan.width * plan.height * bits / 8
 
 

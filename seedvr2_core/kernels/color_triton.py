@@ -149,13 +149,16 @@ def wavelet_color(
     grid = (triton.cdiv(width, COLUMNS), triton.cdiv(height, ROWS))
     assert 3 * c_CHW.stride(0) + height * c_CHW.stride(1) < 2**31, "offsets have 32 bits"
     sizes = (height, width, *c_CHW.stride())
-    reach_y, reach_x = (
-        {"LUMA_REACH": luma.shape[1] // 2, "CHROMA_REACH": chroma.shape[1] // 2}
-        for luma, chroma in (bands_y, bands_x)
-    )
+    reach_y, reach_x = _reach(*bands_y), _reach(*bands_x)
     tile: dict[str, Any] = {"ROWS": ROWS, "COLUMNS": COLUMNS, "num_warps": 4}
-    _down[grid](low_CHW, c_CHW, s_CHW, *bands_y, *sizes, **reach_y, **tile)
-    rounds = not out_HWC.is_floating_point()
+    first: tuple[Any, ...] = (low_CHW, c_CHW, s_CHW, *bands_y, *sizes)
+    _down[grid](*first, **reach_y, **tile)
+    tile["ROUND"] = not out_HWC.is_floating_point()
     white = float(_WHITE.get(out_HWC.dtype, 1))
-    arguments = (out_HWC, low_CHW, c_CHW, *bands_x, *sizes, white)
-    _across[grid](*arguments, **reach_x, **tile, ROUND=rounds)
+    arguments: tuple[Any, ...] = (out_HWC, low_CHW, c_CHW, *bands_x, *sizes, white)
+    _across[grid](*arguments, **reach_x, **tile)
+
+
+def _reach(luma: Tensor, chroma: Tensor) -> dict[str, Any]:
+    """How far the bands of an axis reach to either side."""
+    return {"LUMA_REACH": luma.shape[1] // 2, "CHROMA_REACH": chroma.shape[1] // 2}

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec
 import torch
 from torch import Tensor
 
+from seedvr2_core.kernels.devices import ability_of, on_gpu
 from seedvr2_core.kernels.switches import switches
 
 P = ParamSpec("P")
@@ -79,7 +80,7 @@ class Kernel(Generic[P]):
             self.reference(*args, **kwargs)
             return
         # Triton launches on the current GPU, whichever has the tensors.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with torch.cuda.device(device) if on_gpu(device) else nullcontext():
             self.in_triton(*args, **kwargs)
 
     @property
@@ -96,8 +97,15 @@ def uses_triton(device: torch.device) -> bool:
     """Whether kernels of our own run in Triton on tensors of that device."""
     if device.type == "meta":
         return switches().triton  # nothing runs there
-    wanted = switches().interpret if device.type == "cpu" else switches().triton
-    return wanted and has_triton()
+    if device.type == "cpu":
+        return switches().interpret and has_triton()
+    return switches().triton and has_triton() and _runs_triton(device)
+
+
+@functools.cache
+def _runs_triton(device: torch.device) -> bool:
+    """Asked once for each device: the answer takes a call of the driver."""
+    return ability_of(device).triton
 
 
 @functools.cache

@@ -3,17 +3,17 @@
 Arithmetic only; nothing is read or written.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from fractions import Fraction
 
 from seedvr2_core.config import DIT_CONFIGS, PIXEL_VERSION, VAE_CONFIGS, EngineSpec, find_engine
 from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning.advice import what_fits
 from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.cutting import plan_segments, shots_between
 from seedvr2_core.planning.memory import memory_notes, plan_memory
+from seedvr2_core.planning.outputs import choose_output, encoder_settings
 from seedvr2_core.planning.peaks import MemoryRequest
 from seedvr2_core.planning.plan import (
     PLAN_FORMAT,
@@ -28,16 +28,9 @@ from seedvr2_core.planning.plan import (
 from seedvr2_core.planning.sizes import SHORT_SIDES_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
-from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
 
-KEYINT_SECONDS = 5
-"""Longest time between two key frames of the output."""
-MAX_KEYINT = 100_000
-"""Frames; a clip that claims a million frames a second has a key frame more often."""
-X264_THREADS = 8
-"""A fixed number, because x264's output depends on it."""
-BT709, UNSPECIFIED = 1, 2
-"""H.273 codes of colour primaries, transfer and matrix."""
+EIGHT_BITS = 8
 
 
 def build_plan(
@@ -90,7 +83,9 @@ def _build(
     spec = find_engine(options.engine.name)
     video, clock_note = fit_clock(video)
     width, height = target_size(video, options.resolution)
-    encoder = _encoder_settings(video, width, height, options)
+    output = choose_output(video, options)
+    encoder = encoder_settings(video, width, height, output, options)
+    deep = max(video.bit_depth, output.bits) > EIGHT_BITS
     shots = shots_between(cuts, video.num_frames)
     soft = {
         shot.index: range(shot.start + 1, shot.stop)
@@ -101,12 +96,12 @@ def _build(
     segments = plan_segments(
         video, shots, segment_seconds=options.segment_seconds, soft_boundaries=soft
     )
-    memory, fitted = _memory(spec, video, (width, height), shots, segments, options)
+    memory, fitted = _memory(spec, video, (width, height), shots, segments, options, deep=deep)
     frame = frame_seconds(video, width, height, options, rates)
     return Plan(
         format=PLAN_FORMAT,
         pixel_version=PIXEL_VERSION,
-        job_key=_plan_key(source_sha256, options, encoder, shots, segments),
+        job_key=_plan_key(source_sha256, options, output.settings, encoder, shots, segments, deep),
         source_sha256=source_sha256,
         video=video,
         resolution=options.resolution,
@@ -115,9 +110,12 @@ def _build(
         engine=options.engine,
         device=options.device,
         torch_threads=options.cpu_count,
+        weights_file=options.weights_file,
         shots=shots,
         segments=segments,
         encoder=encoder,
+        output=output.settings,
+        deep=deep,
         memory=memory,
         eta_seconds=round(job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
@@ -126,6 +124,7 @@ def _build(
             *video.warnings,
             *([clock_note] if clock_note else []),
             *options.notes,
+            *output.notes,
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
@@ -139,6 +138,8 @@ def _memory(
     shots: Sequence[Shot],
     segments: Sequence[Segment],
     options: Options,
+    *,
+    deep: bool,
 ) -> tuple[MemoryPlan | None, list[str]]:
     """How an engine with latents uses the device's memory, with notes; None for the others."""
     if not spec.has_latents:
@@ -156,14 +157,16 @@ def _memory(
         num_latents_in_window=min(engine.window, longest_shot),
         overlap=engine.overlap,
         segment_latents=longest + engine.overlap,
-        source_frame_bytes=video.width * video.height * (3 if video.bit_depth <= 8 else 6),
-        bit_depth=video.bit_depth,
+        source_frame_bytes=video.width * video.height * (6 if deep else 3),
+        bit_depth=16 if deep else 8,
         device_bytes=options.device_bytes,
+        host_bytes=options.host_bytes,
         device_kind=options.device_kind,
         # CPUs are slow in half precision.
         vae_dtype="float32" if on_cpu else "float16",
-        dit_dtype="float32" if on_cpu else "bfloat16",
+        dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
         color_correction=engine.color_correction,
+        quantized=options.quantized,
     )
     plan = plan_memory(request)
     return plan, memory_notes(request, plan)
@@ -182,59 +185,34 @@ def _window_starts(shot: Shot, options: Options) -> list[int]:
     return [shot.start + frame for frame in soft_boundaries(windows)]
 
 
-def _encoder_settings(
-    video: VideoInfo, width: int, height: int, options: Options
-) -> EncoderSettings:
-    """How every segment is encoded.
-
-    The matrix is BT.709, which players assume for HD; primaries and transfer are the source's,
-    because the engines work on the coded R'G'B' and do not convert between them.
-    """
-    rate = Fraction(*video.nominal_rate)
-    return EncoderSettings(
-        codec="h264",
-        preset=options.preset,
-        crf=options.crf,
-        pix_fmt="yuv420p",
-        width=width,
-        height=height,
-        time_base=video.time_base,
-        rate=video.nominal_rate,
-        keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
-        threads=X264_THREADS,
-        color=ColorInfo(
-            full_range=False,
-            matrix=BT709,
-            primaries=_tagged(video.color.primaries),
-            transfer=_tagged(video.color.transfer),
-        ),
-    )
-
-
-def _tagged(code: int) -> int:
-    """An H.273 code, or that of BT.709 where the source does not say."""
-    return BT709 if code in (0, UNSPECIFIED) else code
-
-
 def _plan_key(
     source_sha256: str,
     options: Options,
+    output: OutputSettings,
     encoder: EncoderSettings,
     shots: Sequence[Shot],
     segments: Sequence[Segment],
+    deep: bool,
 ) -> str:
-    """The job key, from everything that changes a byte of the output on one kind of device."""
+    """The job key, from everything that changes a byte of the output on one kind of device.
+
+    What versions before knew only one value of stands in it only where it has another one, so that
+    jobs that they have begun keep their keys.
+    """
+    encoding = {name: value for name, value in asdict(encoder).items() if name != "hdr" or value}
     return job_key(
         {
             "source": source_sha256,
             "pixel_version": PIXEL_VERSION,
             "engine": asdict(options.engine),
-            "encoder": asdict(encoder),
+            "encoder": encoding,
             "cut_detector": options.cut_detector,
             "shots": [shot.start for shot in shots],
             "segments": [segment.start for segment in segments],
             # Its name is in the file's metadata; the names of budgets follow from the size.
             **({"resolution": options.resolution} if options.resolution in SHORT_SIDES_PX else {}),
+            **({"output": asdict(output)} if output != OutputSettings() else {}),
+            **({"frames": "uint16"} if deep else {}),
         }
     )
 

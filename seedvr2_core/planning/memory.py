@@ -16,6 +16,7 @@ bytes of real calls. The totals on a GPU have not been measured yet.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from seedvr2_core.errors import PlanError, ResourceError
@@ -59,17 +60,42 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
 
     Raises:
         ResourceError: a phase does not fit even with the smallest slices and nothing else on the
-            device. The message tells what it needs and what the device has.
+            device, or what waits does not fit into the host's memory. The message tells what is
+            needed and what there is.
         PlanError: a number is below 1, or a dtype is unknown.
     """
     _check(request)
     phases = PhasePeaks.of(request)
-    residencies = _residencies(request, phases)
+    least = 0
+    for residencies in _residencies(request, phases):
+        plan = _plan_within(request, phases, residencies)
+        if plan is None:
+            continue
+        need = dict(plan.peaks)["host"] + CONSTANTS.host_process
+        if request.host_bytes is None or request.on_cpu or need <= request.host_bytes:
+            return plan
+        least = min(least or need, need)
+    raise ResourceError(
+        f"{request.width}x{request.height} on {request.device_kind} needs {least / 1e9:.1f} GB of "
+        f"host memory for what does not stay on the GPU, and {(request.host_bytes or 0) / 1e9:.1f} "
+        f"GB are free; use a machine with {math.ceil(least / 1e9)} GB free, or a GPU with more "
+        "memory"
+    )
+
+
+def _plan_within(
+    request: MemoryRequest, phases: PhasePeaks, residencies: Sequence[Residency]
+) -> MemoryPlan | None:
+    """The plan with the largest slices that fit on the last of some rungs of residency; None where
+    none do."""
     lean = residencies[-1]
     rungs = SLICES if request.on_cpu or lean.streamed else (RINGS, *SLICES)
     encode = _first_fit(request, rungs, lambda rung: phases.encode(rung, lean))
-    chunk = _first_fit(request, CHUNKS, lambda rung: phases.dit(rung, lean))
     decode = _first_fit(request, rungs, lambda rung: phases.decode(rung, lean))
+    chunk, layers = _dit_rung(request, phases, lean)
+    if encode is None or decode is None or chunk is None:
+        return None
+    residencies = [replace(stay, layers=layers) for stay in residencies]
 
     def peaks(stay: Residency) -> tuple[tuple[str, int], ...]:
         rings = (encode.rings, decode.rings)
@@ -79,7 +105,10 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
             ("decode", phases.decode(decode, stay, encoder_rings=encode.rings)),
         )
 
-    stay = next(s for s in residencies if all(request.fits(need) for _, need in peaks(s)))
+    fitting = (s for s in residencies if all(request.fits(need) for _, need in peaks(s)))
+    stay = next(fitting, None)
+    if stay is None:
+        return None
     return MemoryPlan(
         vae_dtype=request.vae_dtype,
         dit_dtype=request.dit_dtype,
@@ -92,6 +121,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         chunk_tokens=chunk,
         park_caches=not stay.caches and not stay.streamed,
         stream_caches=stay.streamed,
+        streamed_layers=layers,
         weights_resident=stay.weights,
         peaks=(*peaks(stay), ("host", phases.host(stay, encode, decode))),
     )
@@ -116,27 +146,46 @@ def _check(request: MemoryRequest) -> None:
 
 def _first_fit(
     request: MemoryRequest, rungs: Sequence[_Rung], need_of: Callable[[_Rung], int]
-) -> _Rung:
-    """The first rung with which a phase fits into the device's memory; there is one."""
-    return next(rung for rung in rungs if request.fits(need_of(rung)))
+) -> _Rung | None:
+    """The first rung with which a phase fits into the device's memory."""
+    return next((rung for rung in rungs if request.fits(need_of(rung))), None)
 
 
-def _residencies(request: MemoryRequest, phases: PhasePeaks) -> Sequence[Residency]:
-    """The rungs to choose from: those without streaming where the last of them fits.
+def _dit_rung(
+    request: MemoryRequest, phases: PhasePeaks, lean: Residency
+) -> tuple[int | None, int]:
+    """Tokens at once, and layers that come from host memory: none where that is possible, else as
+    few as the most tokens allow. A layer comes while another one runs, which takes longer."""
+    for layers in ([0], range(1, request.dit_config.num_layers + 1)):
+        for chunk in CHUNKS:
+            for count in layers if not request.on_cpu else [0]:
+                if request.fits(phases.dit(chunk, replace(lean, layers=count))):
+                    return chunk, count
+    return None, 0
+
+
+def _residencies(request: MemoryRequest, phases: PhasePeaks) -> list[Sequence[Residency]]:
+    """Sets of rungs of residency, the one to be tried first in front: without streaming where that
+    fits, and then with less and less in host memory.
 
     What fits on no rung is refused, with the number that all phases together need. What else the
     user can change is for `planning.advice` to find out, which tries it.
     """
+    fitting: list[Sequence[Residency]] = []
+    phase, need = "", 0
     for residencies in (RESIDENCIES,) if request.on_cpu else (RESIDENCIES, STREAMED):
         lean = residencies[-1]
+        layers = 0 if request.on_cpu else request.dit_config.num_layers
         needs = {
             "encode": phases.encode(SLICES[-1], lean),
-            "dit": phases.dit(CHUNKS[-1], lean),
+            "dit": phases.dit(CHUNKS[-1], replace(lean, layers=layers)),
             "decode": phases.decode(SLICES[-1], lean),
         }
         phase, need = max(needs.items(), key=lambda item: item[1])
         if request.fits(need):
-            return residencies
+            fitting += [residencies[:count] for count in range(len(residencies), 0, -1)]
+    if fitting:
+        return fitting
     have = request.device_bytes or 0
     window = f" with a window of {request.num_latents_in_window} latents" if phase == "dit" else ""
     raise ResourceError(
@@ -148,16 +197,23 @@ def _residencies(request: MemoryRequest, phases: PhasePeaks) -> Sequence[Residen
 
 def memory_notes(request: MemoryRequest, plan: MemoryPlan) -> list[str]:
     """Sentences for the user about what fitting into the device's memory costs."""
+    notes: list[str] = []
+    if plan.streamed_layers:
+        notes.append(
+            f"{plan.streamed_layers} of the transformer's {request.dit_config.num_layers} layers "
+            "do not fit into the GPU's memory and come from host memory for each window"
+        )
     if not plan.stream_caches:
-        return []
+        return notes
     phases = PhasePeaks.of(request)
     encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0])
     decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1])
     latents = 100 / FRAMES_PER_LATENT
     moved = latents * phases.streamed_bytes(encode, decode)
     return [
+        *notes,
         f"the VAE's caches do not fit into the GPU's memory and come from host memory for each "
         f"layer: {moved / 1e9:.0f} GB each way for 100 frames, about "
         f"{moved / CONSTANTS.host_bandwidth:.0f} s at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s "
-        "where they are not hidden behind the work"
+        "where they are not hidden behind the work",
     ]

@@ -4,10 +4,10 @@ Times, shots and pieces stay in plan.json, which only child processes read. A sm
 a million frames costs the process that all jobs depend on nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seedvr2_core.planning.plan import EngineSettings, FrameSeconds, Limits, MemoryPlan, Plan
-from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.info import EncoderSettings, OutputSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class PlanOutline:
     limits: Limits
     frame_seconds: FrameSeconds | None
     notes: tuple[str, ...]
+    weights_file: str = ""
+    output: OutputSettings = field(default_factory=OutputSettings)
 
 
 def outline_of(plan: Plan) -> PlanOutline:
@@ -79,6 +81,8 @@ def outline_of(plan: Plan) -> PlanOutline:
         limits=plan.limits,
         frame_seconds=plan.frame_seconds,
         notes=plan.notes,
+        weights_file=plan.weights_file,
+        output=plan.output,
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
+from seedvr2_core.planning.plan import Quantized
 from seedvr2_core.planning.queues import bytes_waiting
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
@@ -32,12 +33,18 @@ class Constants:
     fragmentation: float = 0.06
     """Share of everything but weights that the caching allocator holds and cannot use, with
     expandable segments. Assumed, to be measured."""
+    expanding: int = 80_000_000
+    """Temporaries while a part of a quantised weight is expanded: of 4 Mi values at once
+    (weights/quantized.py) the bytes, integers and float32 products, up to 19 bytes a value."""
     picture_planes: int = 24
     """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
     and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
     host_bandwidth: float = 20e9
     """Bytes per second between page-locked memory and the device, each way at the same time.
     Assumed for PCIe 4.0 with 16 lanes, to be measured."""
+    host_process: int = 5_000_000_000
+    """Host memory beside frames and what waits there: interpreter, libraries, CUDA's own, the
+    video's encoder. Assumed, to be measured."""
     shot_copies: int = 8
     """float32 copies of a whole shot that colour method "lab" holds. Counted in color.py: content,
     source, split, Lab, and values and int64 ranks of a channel while it is sorted."""
@@ -75,6 +82,8 @@ class Residency:
     """Whether the VAE's caches stay while another phase runs."""
     streamed: bool = False
     """Whether each cache leaves even while its own phase runs, but for its layer (vae/store.py)."""
+    layers: int = 0
+    """How many of the transformer's layers come one by one while it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +106,33 @@ class MemoryRequest:
     """Free memory of the device; None for the host, which is taken as large enough."""
     device_kind: str
     """What the device is called, for messages; the host's name starts with "cpu"."""
+    host_bytes: int | None = None
+    """Free memory of the host; None: taken as large enough."""
     bit_depth: int = 8
     """Of the source, and so of the output."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     color_correction: str = "auto"
+    quantized: Quantized | None = None
+    """Weights of the transformer that stay quantised."""
     text_len: int = 58
     """Tokens of the prompt (as trained: dit.md section 11)."""
+
+    @property
+    def dit_weights(self) -> int:
+        """Bytes of the transformer's weights."""
+        itemsize = ITEMSIZE[self.dit_dtype]
+        plain = dit_memory.weight_bytes(self.dit_config, itemsize=itemsize)
+        if self.quantized is None:
+            return plain
+        return plain - itemsize * self.quantized.values + self.quantized.num_bytes
+
+    @property
+    def expanded_weight(self) -> int:
+        """Bytes of the largest quantised weight while it is used, with what expands it."""
+        if self.quantized is None:
+            return 0
+        return self.quantized.largest * ITEMSIZE[self.dit_dtype] + CONSTANTS.expanding
 
     @property
     def on_cpu(self) -> bool:
@@ -176,9 +205,7 @@ class PhasePeaks:
             vae=vae_memory.WorkingSet(
                 config=config, height=height, width=width, itemsize=itemsize, on_cpu=request.on_cpu
             ),
-            dit_weights=dit_memory.weight_bytes(
-                request.dit_config, itemsize=ITEMSIZE[request.dit_dtype]
-            ),
+            dit_weights=request.dit_weights,
             vae_weights=vae_memory.weight_bytes(config, itemsize),
             encoder_caches=(
                 budget.encoder_cache_bytes(config, height, width, itemsize),
@@ -210,7 +237,7 @@ class PhasePeaks:
         own = self.encoder_caches[rung.rings]
         if stay.streamed:
             own = self._streaming(budget.encoder_convs(self.request.vae_config))
-        return self._total(own + others + work, with_dit=stay.weights)
+        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def dit(
         self, chunk_tokens: int, stay: Residency, *, rings: tuple[bool, bool] = (False, False)
@@ -227,10 +254,13 @@ class PhasePeaks:
         # The sampler holds noise, condition and result around the call.
         channels = 2 * config.latent_channels + config.condition_channels
         pixels = request.num_latents_in_window * math.prod(request.latent_size)
-        work += pixels * channels * _FLOAT32
+        work += pixels * channels * _FLOAT32 + request.expanded_weight
         caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
         others = caches if stay.caches else 0
-        return self._total(others + work, with_dit=True)
+        weights = dit_memory.streamed_weight_bytes(
+            config, stay.layers, itemsize=ITEMSIZE[request.dit_dtype]
+        )
+        return self._total(others + work, dit_weights=weights)
 
     def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
@@ -249,7 +279,7 @@ class PhasePeaks:
         own = self.decoder_caches[rung.rings]
         if stay.streamed:
             own = self._streaming(budget.decoder_convs(request.vae_config))
-        return self._total(own + others + work, with_dit=stay.weights)
+        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
         """Host memory: the source frames of a segment, those in the queues before and behind the
@@ -265,7 +295,7 @@ class PhasePeaks:
         if request.on_cpu:
             return frames
         # In blocks of their exact size (engines/seedvr2/parking.py); rings are packed.
-        pinned = 0 if stay.weights else self.dit_weights
+        pinned = self.dit_weights - self._resident_weights(stay)
         pinned += 0 if stay.caches else self.encoder_caches[0] + self.decoder_caches[0]
         return pinned + frames
 
@@ -290,9 +320,18 @@ class PhasePeaks:
         itemsize = ITEMSIZE[self.request.vae_dtype]
         return vae_memory.streaming_bytes(specs, *self.request.padded, itemsize)
 
-    def _total(self, moving: int, *, with_dit: bool) -> int:
+    def _resident_weights(self, stay: Residency) -> int:
+        """Of the transformer, beside the VAE."""
+        if not stay.weights:
+            return 0
+        config, itemsize = self.request.dit_config, ITEMSIZE[self.request.dit_dtype]
+        layers = range(config.num_layers - stay.layers, config.num_layers)
+        moved = (dit_memory.layer_bytes(config, n, itemsize=itemsize) for n in layers)
+        return self.dit_weights - sum(moved)
+
+    def _total(self, moving: int, *, dit_weights: int) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""
-        total = self.vae_weights + (self.dit_weights if with_dit else 0)
+        total = self.vae_weights + dit_weights
         moving += self.latents
         if self.request.on_cpu:
             return total + moving

@@ -7,10 +7,10 @@ half-open.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seedvr2_core.files.durable import canonical_json
-from seedvr2_core.video.info import EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
 
 PLAN_FORMAT = 1
 
@@ -144,6 +144,18 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """What a transformer's quantised weights take in memory."""
+
+    values: int
+    """Numbers that they stand for."""
+    num_bytes: int
+    """Bytes of them, with all that belongs to them."""
+    largest: int
+    """Numbers of the largest, which is expanded while it is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """How an engine with latents uses the device's memory.
 
@@ -170,6 +182,8 @@ class MemoryPlan:
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool
     """Whether VAE caches wait in host memory while another phase runs."""
+    streamed_layers: int = 0
+    """How many layers of the DiT, the last ones, come from host memory one by one as it runs."""
     weights_resident: bool
     """Whether the DiT's weights stay on the device while the VAE runs."""
     peaks: tuple[tuple[str, int], ...] = ()
@@ -202,6 +216,12 @@ class Plan:
     limits: Limits
     frame_seconds: FrameSeconds | None = None
     """What `eta_seconds` was predicted from; None in plans of earlier versions."""
+    output: OutputSettings = field(default_factory=OutputSettings)
+    """What the joined file is."""
+    deep: bool = False
+    """Whether frames have 16 bits between the decoder and the encoder, not 8."""
+    weights_file: str = ""
+    """Name of the file in the folder of weights that the request names; "": any that serves."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
 
@@ -218,12 +238,26 @@ class Options:
     crf: int
     preset: str
     segment_seconds: float
+    codec: str = "auto"
+    """A name in `formats.CODECS`, or "auto"."""
+    container: str = "auto"
+    """A name in `formats.CONTAINERS`, or "auto"."""
+    audio: str = "keep"
+    """As in `OutputSettings`."""
     device_kind: str = "cpu"
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None
     """Free memory of the device; None for the host."""
+    host_bytes: int | None = None
+    """Free memory of the host; None: not known, and taken as enough."""
+    dit_dtype: str = "bfloat16"
+    """Of a transformer's Linears on a GPU, as kernels/devices.py has it."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
+    weights_file: str = ""
+    """As in the plan."""
+    quantized: Quantized | None = None
+    """What the transformer's quantised weights take; None if there are none."""
     cut_detector: str = ""
     """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None

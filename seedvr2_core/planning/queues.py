@@ -15,7 +15,7 @@ _COLORS = 3
 
 def queue_bytes(plan: Plan) -> tuple[int, int]:
     """What the queues before and behind the engine may hold: source frames, restored frames."""
-    item = 1 if plan.video.bit_depth == 8 else 2
+    item = 2 if plan.deep else 1
     source = _COLORS * item * plan.video.width * plan.video.height
     restored = _COLORS * item * plan.width * plan.height
     encoder, decoder = slice_frames(plan.memory)

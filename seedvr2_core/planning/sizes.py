@@ -31,8 +31,6 @@ MAX_BUDGETS = 4
 """Times the budget that a picture may have whose shorter side is given."""
 MAX_SIDE_PX = 16_384
 """Longest side of a picture that the encoder takes (x264)."""
-OUTPUT_ENDINGS = (".mp4",)
-"""Endings of the files that we write; another one would promise another container."""
 
 
 _OTHER_NAMES = {
@@ -110,12 +108,12 @@ def size_note(width: int | Fraction, height: int | Fraction, resolution: str) ->
     )
 
 
-def output_name(source_name: str, resolution: str, key: str) -> str:
-    """Name of the output file: `<stem>_<resolution>_<first 12 digits of the job key>.mp4`.
+def output_name(source_name: str, resolution: str, key: str, *, ending: str = ".mp4") -> str:
+    """Name of the output file: `<stem>_<resolution>_<first 12 digits of the job key><ending>`.
 
     The stem is the source's, with everything but ASCII letters, digits, ".", "_" and "-" replaced.
     The resolution loses its colon, which some file systems do not take.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(source_name).stem).strip("._-")[:80]
     size = resolution.replace(":", "")
-    return f"{stem or 'video'}_{size}_{key[:12]}.mp4"
+    return f"{stem or 'video'}_{size}_{key[:12]}{ending}"

@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping
 
 from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.outputs import chosen_codec
 from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
 from seedvr2_core.planning.sizes import budget_name
 from seedvr2_core.video.info import VideoInfo, VideoOutline
+from seedvr2_core.video.output.formats import CODECS
 
 STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
@@ -47,6 +49,7 @@ ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
+    "seedvr2-1.4b": (0.0, 0.29),  # not measured: the VAE, which takes most of it, is the same
     "seedvr2-7b": (0.0, 0.30),
     "seedvr2-7b-sharp": (0.0, 0.30),
     "tiny": (0.0, 3.0),
@@ -69,6 +72,8 @@ ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
     "veryslow": 0.25,
 }
 """Seconds of each x264 preset per output megapixel on two cores (veryfast and medium measured)."""
+PLAIN_PRESET = "medium"
+"""What the slowness of a codec without presets is compared with."""
 MEASURED_CORES = 2
 """Cores that the CPU figures above hold for."""
 GPU_SHARE = 0.1
@@ -107,7 +112,9 @@ def frame_seconds(
     rates = rates or Rates()
     cores = options.cpu_count / MEASURED_CORES
     source_mpx, output_mpx = video.width * video.height / 1e6, width * height / 1e6
-    encoder = rates.encoder * ENCODE_SECONDS_PER_MPX[options.preset] * output_mpx / cores
+    codec = CODECS[chosen_codec(video, options)]
+    per_mpx = ENCODE_SECONDS_PER_MPX[options.preset if codec.by_preset else PLAIN_PRESET]
+    encoder = rates.encoder * per_mpx * codec.slowness * output_mpx / cores
     name = options.engine.name
     beside = name.startswith("seedvr2") or name in ENGINE_SECONDS_PER_FRAME
     if name in ENGINE_SECONDS_PER_FRAME:
@@ -121,7 +128,7 @@ def frame_seconds(
         engine=engine,
         encoder=encoder,
         beside=beside,
-        lookahead=LOOKAHEAD[options.preset],
+        lookahead=LOOKAHEAD[options.preset] if codec.by_preset else 0,
         mpx=output_mpx,
         rates=rates,
     )

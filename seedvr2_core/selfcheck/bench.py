@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedvr2_core.engines.seedvr2.phases import Models, Phases, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models, Phases
 from seedvr2_core.engines.seedvr2.pictures import Padding
-from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, memory_of
 from seedvr2_core.frames import (
     BLACK_ROWS,
     SIZE_MULTIPLE,

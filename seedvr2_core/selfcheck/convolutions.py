@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
 Convolve = Callable[..., Tensor]
@@ -124,24 +125,24 @@ def check_device(
         convolve: what is judged.
     """
     device = torch.device(device)
-    on_gpu = device.type == "cuda"
+    is_gpu = on_gpu(device)
     if shapes is None:
-        shapes = GPU_SHAPES if on_gpu else CPU_SHAPES
+        shapes = GPU_SHAPES if is_gpu else CPU_SHAPES
     # As a job sets them (child/restore.py): no kernel is chosen by timing.
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     with exact, torch.inference_mode():
-        rate = matmul_rate(device) if on_gpu else None
+        rate = matmul_rate(device) if is_gpu else None
         checks = [
             _check_conv(shape, dtype, device, rate, convolve)
             for dtype, shape in itertools.product(dtypes, shapes)
         ]
     return DeviceReport(
         device=str(device),
-        kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        kind=torch.cuda.get_device_name(device) if is_gpu else "cpu",
         torch_version=torch.__version__,
-        cudnn_version=torch.backends.cudnn.version() if on_gpu else None,
+        cudnn_version=torch.backends.cudnn.version() if is_gpu else None,
         matmul_tflops=None if rate is None else rate / 1e12,
         convs=tuple(checks),
     )
@@ -203,7 +204,7 @@ def median_seconds(
     """
     for _ in range(warm):
         work()
-    if device.type != "cuda":
+    if not on_gpu(device):
         return statistics.median(_wall_seconds(work) for _ in range(repeats))
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
     marks[0].record()
@@ -304,7 +305,7 @@ def _extra_bytes(work: Callable[[], Tensor], device: torch.device) -> int | None
 
     None on a CPU, where torch does not count memory.
     """
-    if device.type != "cuda":
+    if not on_gpu(device):
         return None
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

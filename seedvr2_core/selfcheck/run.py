@@ -12,6 +12,7 @@ import torch
 from seedvr2_core.engines.seedvr2.load import WORLD, World, load_models
 from seedvr2_core.errors import DeadlineError, InvalidRequestError, SeedVR2Error
 from seedvr2_core.frames import BLACK_ROWS, SIZE_MULTIPLE
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.memory import plan_memory
 from seedvr2_core.planning.peaks import MemoryRequest
@@ -250,7 +251,7 @@ def _run(name: str, run: Callable[[Bench], Outcome], bench: Bench) -> Check:
         logger.exception("check %s", name)
         outcome = Outcome(status="failed", told=f"{type(error).__name__}: {error}")
     finally:
-        if bench.device.type == "cuda":
+        if on_gpu(bench.device):
             torch.cuda.empty_cache()
     return Check(
         name=name,

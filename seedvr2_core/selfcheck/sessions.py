@@ -15,6 +15,7 @@ from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import ShotGrid
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import SIZE_MULTIPLE, Frame
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning import Piece, Plan
 from seedvr2_core.selfcheck.bench import Bench
 from seedvr2_core.selfcheck.measure import (
@@ -55,7 +56,7 @@ class _Stages:
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._before
         self._before = now
-        if self._device.type == "cuda":
+        if on_gpu(self._device):
             allocated = torch.cuda.max_memory_allocated(self._device)
             reserved = torch.cuda.max_memory_reserved(self._device)
             self.allocated[phase] = max(allocated, self.allocated.get(phase, 0))
@@ -63,7 +64,7 @@ class _Stages:
             self._reset()
 
     def _reset(self) -> None:
-        if self._device.type == "cuda":
+        if on_gpu(self._device):
             torch.cuda.reset_peak_memory_stats(self._device)
 
 

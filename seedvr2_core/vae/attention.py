@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seedvr2_core.kernels.attention import TILES, frame_attention
 from seedvr2_core.kernels.choice import choices
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.kernels.kernel import uses_triton
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 from seedvr2_core.vae.norm import FrameGroupNorm
@@ -60,7 +61,7 @@ def choose_way(tokens: int, channels: int, dtype: torch.dtype, device: torch.dev
         dtype: of queries, keys and values.
         device: where it is measured; only a GPU has a choice.
     """
-    if device.type != "cuda" or dtype == torch.float32 or not uses_triton(device):
+    if not on_gpu(device) or dtype == torch.float32 or not uses_triton(device):
         return ONE_CALL
     kind = torch.cuda.get_device_name(device)
     key = f"attention of {tokens} tokens, {str(dtype).removeprefix('torch.')}, on {kind}"

@@ -9,7 +9,7 @@ Legend: B batch, C channels, T frames, H W pixels of the level at hand.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -68,13 +68,41 @@ class ConvState(StreamState):
         """Whether frames like these are kept in a ring."""
         return self.rings and x_BCTHW.shape[3] * x_BCTHW.shape[4] >= RING_PIXELS
 
-    def packed(self) -> Self:
-        """With the frames that later outputs read, and without the ring."""
-        if self.ring is None:
+    def packed(self, places: Iterator[Tensor] | None = None) -> Self:
+        """With the frames that later outputs read, and without the ring.
+
+        Frame by frame: a second copy of all rings would not fit beside them.
+        """
+        if self.frames is None and self.ring is None:
             return self
-        places = [self.ring.place(n) for n in range(self.seen - self.held, self.seen)]
-        frames_BCTHW = torch.cat(places, dim=2).contiguous(memory_format=LAYOUT)
+        if self.ring is None and places is None:
+            return self
+        parts = self.kept_frames()
+        if places is None:
+            (like,) = self.packed_like()
+            frames_BCTHW = torch.empty_like(like, device=parts[0].device)
+        else:
+            frames_BCTHW = next(places)
+        for index, part in enumerate(parts):
+            frames_BCTHW[:, :, index : index + 1].copy_(part)
         return dataclasses.replace(self, frames=frames_BCTHW, ring=None)
+
+    def packed_like(self) -> Iterator[Tensor]:
+        """See `StreamState.packed_like`."""
+        if parts := self.kept_frames():
+            batch, channels, _, height, width = parts[0].shape
+            yield torch.empty(
+                (batch, channels, len(parts), height, width),
+                dtype=parts[0].dtype,
+                device="meta",
+                memory_format=LAYOUT,
+            )
+
+    def kept_frames(self) -> Sequence[Tensor]:
+        """Views of the frames that later outputs read, [B, C, 1, H, W] each."""
+        if self.ring is not None:
+            return [self.ring.place(n) for n in range(self.seen - self.held, self.seen)]
+        return () if self.frames is None else self.frames.split(1, dim=2)
 
 
 class Prologue(Protocol):
@@ -162,8 +190,8 @@ def put_frame(
     ring, number = state.ring, state.seen
     if ring is None:
         ring = FrameRing.empty(x_BC1HW, taps, padding=padding, constant_channels=constant_channels)
-        kept = () if state.frames is None else state.frames.split(1, dim=2)
-        for back, frame in enumerate(reversed(kept), start=1):
+        for back, frame in enumerate(reversed(state.kept_frames()), start=1):
+            assert frame.dtype == x_BC1HW.dtype, "a state never crosses a change of dtype"
             ring.place(number - back).copy_(frame)
         state.ring, state.frames = ring, None
     assert ring.memory.dtype == x_BC1HW.dtype, "a state never crosses a change of dtype"

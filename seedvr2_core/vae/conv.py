@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedvr2_core.kernels.devices import is_nvidia
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 
@@ -190,8 +191,8 @@ def _has_cudnn(device: torch.device) -> bool:
     """Whether cuDNN writes results where it is told ("meta" stands for a GPU)."""
     if device.type == "meta":
         return True
-    is_nvidia = device.type == "cuda" and torch.version.hip is None
-    return is_nvidia and torch.backends.cudnn.enabled and torch.backends.cudnn.is_available()
+    cudnn = torch.backends.cudnn
+    return is_nvidia(device) and cudnn.enabled and cudnn.is_available()
 
 
 def _convolve(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from seedvr2_core.kernels.devices import on_gpu
+
 if TYPE_CHECKING:
     from seedvr2_core.vae.causal_conv import ConvState
 
@@ -29,7 +31,7 @@ def page_locked(x: Tensor) -> Tensor:
         x.shape,
         dtype=x.dtype,
         device="cpu",
-        pin_memory=x.device.type == "cuda",
+        pin_memory=on_gpu(x.device),
         memory_format=torch.channels_last_3d,
     )
 
@@ -62,7 +64,7 @@ class CacheStore:
         self._streams: tuple[Any, Any] = (None, None)
         self._stored: dict[int, Any] = {}
         """Of a state: the event behind its last way to the host."""
-        if device.type == "cuda":
+        if on_gpu(device):
             self._streams = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def take(self, state: "ConvState") -> Tensor:

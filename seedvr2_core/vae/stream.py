@@ -30,12 +30,23 @@ class StreamState:
         """The state with its tensors on another device; tensors already there are shared."""
         return self.mapped(lambda tensor: tensor.to(device))
 
-    def packed(self) -> Self:
-        """The same with as few bytes as possible: what later frames read and nothing else."""
+    def packed(self, places: Iterator[Tensor] | None = None) -> Self:
+        """The same with as few bytes as possible: what later frames read and nothing else.
+
+        Args:
+            places: where to put the tensors, made for those of `packed_like`; None: what is packed
+                already is shared, and the rest is copied.
+        """
         changes = {
-            field.name: _pack(getattr(self, field.name)) for field in dataclasses.fields(self)
+            field.name: _pack(getattr(self, field.name), places)
+            for field in dataclasses.fields(self)
         }
         return dataclasses.replace(self, **changes)
+
+    def packed_like(self) -> Iterator[Tensor]:
+        """Tensors without data ("meta") like those that `packed` has, in order."""
+        for part in self._parts():
+            yield from part.packed_like()
 
     def use_rings(self, seen: int) -> None:
         """Let all convolutions keep their frames in rings (ring.py); before the first frame.
@@ -93,7 +104,7 @@ def _map_value(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _pack(value: Any) -> Any:
+def _pack(value: Any, places: Iterator[Tensor] | None) -> Any:
     if isinstance(value, StreamState):
-        return value.packed()
-    return [_pack(item) for item in value] if isinstance(value, list) else value
+        return value.packed(places)
+    return [_pack(item, places) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Reads mp4 files of our own making: segments and the joined file.
+"""Reads files of our own making: segments and the joined file.
 
 Their times stand in the index. Whoever wants nothing else opens them with `index_only`: then the
 pictures' bytes are not fetched from the disk, and looking through a file of 20 GB takes a second.
@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._container import open_container, time_base_of
-from seedvr2_core.video.info import EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings
 
 _FETCHED_BYTES = 2**23
 """The beginning of a file is read in any case: libav looks at the first pictures."""
@@ -74,27 +74,32 @@ class _IndexReader(FileReader):
 
 @contextlib.contextmanager
 def open_segment(
-    path: Path, *, index_only: bool = False, on_bytes: OnBytes = no_bytes
+    path: Path,
+    *,
+    index_only: bool = False,
+    demuxer: str = "mp4",
+    on_bytes: OnBytes = no_bytes,
 ) -> Iterator[InputContainer]:
     """Open a segment or the joined file for the length of a `with` block.
 
     Args:
         path: the file.
-        index_only: packets have their times and sizes, and zeros for content.
+        index_only: packets have their times and sizes, and zeros for content, if it is an mp4.
+        demuxer: FFmpeg's name of what reads it; that of mp4 reads QuickTime as well.
         on_bytes: called with the position and the file's length before every read.
 
     Raises:
         SegmentError: it is not there or no mp4.
         FileReadError: the machine failed to read it, now or inside the block.
     """
-    reader = _IndexReader if index_only else FileReader
+    reader = _IndexReader if index_only and demuxer == "mp4" else FileReader
     try:
         file = reader(path, on_bytes=on_bytes)
     except OSError as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
     with file:
         try:
-            container = open_container(file, format_name="mp4")
+            container = open_container(file, format_name=demuxer)
         except MemoryError:
             raise
         except (av.error.FFmpegError, ValueError) as error:
@@ -147,36 +152,3 @@ def times_in_file_order(
             )
         times += own
     return times
-
-
-def check_joined(path: Path, info: VideoInfo, *, on_bytes: OnBytes = no_bytes) -> None:
-    """Check a joined file's packets against the source.
-
-    Raises:
-        SegmentError: frame count or a time differs, or decode times do not rise.
-        FileReadError: the machine failed to read it.
-    """
-    with open_segment(path, index_only=True, on_bytes=on_bytes) as container:
-        stream = container.streams.video[0]
-        scale = time_base_of(stream) / Fraction(*info.time_base)
-        shown: list[int] = []
-        last_dts: int | None = None
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            pts, dts = packet.pts, packet.dts
-            if (
-                pts is None
-                or dts is None
-                or dts > pts
-                or (last_dts is not None and dts <= last_dts)
-            ):
-                raise SegmentError(f"{path.name}: packet at pts {pts}, dts {dts} after {last_dts}")
-            last_dts = dts
-            if not packet.is_discard and (pts * scale).denominator == 1:
-                shown.append((pts * scale).numerator)
-    if sorted(shown) != list(info.pts):
-        raise SegmentError(
-            f"{path.name}: {len(shown)} frames whose times are not those of the source's "
-            f"{info.num_frames} frames"
-        )

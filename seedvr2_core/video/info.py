@@ -11,6 +11,13 @@ from fractions import Fraction
 
 from seedvr2_core.errors import InvalidVideoError
 
+BT2020 = 9
+"""H.273 code of its primaries, and of its matrix with non-constant luminance."""
+WIDE_BITS = 10
+"""Fewest bits a sample in which HDR and the colours of BT.2020 show no steps."""
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+"""H.273 codes of the transfers of HDR."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorInfo:
@@ -20,6 +27,27 @@ class ColorInfo:
     matrix: int
     primaries: int
     transfer: int
+
+    @property
+    def hdr(self) -> str:
+        """ "PQ" or "HLG"; "" for SDR."""
+        return HDR_TRANSFERS.get(self.transfer, "")
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether eight bits are too few for it: HDR, or the colours of BT.2020."""
+        return bool(self.hdr) or self.primaries == BT2020
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HdrMetadata:
+    """What HDR video tells displays beside its colour tags; the same for the whole film."""
+
+    mastering: tuple[int, ...] | None = None
+    """The display it was graded on (SMPTE ST 2086): x and y of red, green, blue and white in units
+    of 1/50000, then its highest and lowest luminance in units of 1/10000 cd/m2. Ten numbers."""
+    light_level: tuple[int, int] | None = None
+    """Luminance in cd/m2 (CTA-861.3): of the brightest pixel, and of the brightest frame's mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +118,8 @@ class VideoOutline:
     num_frames: int
     duration_seconds: float
     ends_early: str
+    wanted_bits: int = 8
+    """Bits a sample that show all that the source has."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -147,11 +177,18 @@ class VideoInfo:
     none: another one later on is another shape."""
     seekable: bool = True
     """False: a frame can only be found by decoding from the file's start and counting."""
+    hdr: HdrMetadata | None = None
+    """Of the first picture or the container; None where they say nothing."""
     warnings: tuple[str, ...] = ()
     """Sentences for the user about what is lost or doubtful."""
     ends_early: str = ""
     """"the file ends early: 19 of about 75 frames" where so much is missing that the file is only
     taken if the request allows it; one of the warnings says so too."""
+
+    @property
+    def wanted_bits(self) -> int:
+        """Bits a sample that show all that the source has."""
+        return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
 
     @property
     def num_frames(self) -> int:
@@ -191,6 +228,7 @@ class VideoInfo:
             num_frames=self.num_frames,
             duration_seconds=self.duration_seconds,
             ends_early=self.ends_early,
+            wanted_bits=self.wanted_bits,
         )
 
 
@@ -207,9 +245,11 @@ class EncoderSettings:
     """How every segment of a job is encoded; equal settings give packets that can be joined."""
 
     codec: str
-    """"h264" (x264)."""
+    """A name in `formats.CODECS`."""
     preset: str
+    """On x264's scale, "" where the codec has no such choice."""
     crf: int
+    """On x264's scale, 0 where the codec does not go by quality."""
     pix_fmt: str
     width: int
     height: int
@@ -222,3 +262,15 @@ class EncoderSettings:
     threads: int
     color: ColorInfo
     """Colour tags of the output."""
+    hdr: HdrMetadata | None = None
+    """Written beside the colour tags."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSettings:
+    """What the joined file is, beside its video; plans of earlier versions have none."""
+
+    container: str = "mp4"
+    """A name in `formats.CONTAINERS`."""
+    audio: str = "keep"
+    """"keep", "none", or "aac": every track is encoded as AAC."""

@@ -6,9 +6,7 @@ D lie before the first picture at the nominal distance.
 """
 
 import heapq
-import itertools
 import logging
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +25,8 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import FileReadError, SeedVR2Error, SegmentError
 from seedvr2_core.files.space import is_full
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
-from seedvr2_core.video._output import IndexRoomError, finish_output, index_room, open_output
 from seedvr2_core.video._segments import (
     JoinPart,
-    check_joined,
     open_segment,
     segment_packets,
     times_in_file_order,
@@ -39,11 +35,24 @@ from seedvr2_core.video.carry.about import kept_metadata, shifted_chapters
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
-from seedvr2_core.video.info import EncoderSettings, VideoInfo
+from seedvr2_core.video.carry.way import CarryWay
+from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
+from seedvr2_core.video.output.encoders import tag_of
+from seedvr2_core.video.output.file import (
+    IndexRoomError,
+    finish_output,
+    index_room,
+    muxer_options,
+    open_output,
+)
+from seedvr2_core.video.output.formats import CONTAINERS
+from seedvr2_core.video.output.gate import Expected, ExpectedStream, check_joined, expected_of
+from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)
 
-_LARGEST_TIMESCALE = 2**31 - 1
+_NOTED_DELAY = frozenset({"opus"})
+"""Codecs of sound whose samples before the start Matroska has a place for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +71,7 @@ def join_segments(
     output: Path,
     *,
     metadata: Mapping[str, str],
+    wanted: OutputSettings | None = None,
     beat: Beat = no_beat,
 ) -> JoinResult:
     """Write the output: all segments' packets plus the source's audio and text.
@@ -71,13 +81,15 @@ def join_segments(
         source: the file that `info` describes.
         info: from `probe_video`.
         settings: those the segments were encoded with.
-        output: where to write (mp4, whatever the suffix); removed again on failure.
+        output: where to write, whatever the suffix; removed again on failure.
         metadata: of the container; wins over the source's own title, artist and so on.
+        wanted: container and sound of the output; None: mp4 with all sound.
         beat: called with ("join", position in the file that is read or written, its length) at
             every read and every write.
 
     Raises:
-        SegmentError: the segments do not give exactly the frames of `info`, or disagree.
+        SegmentError: the segments do not give exactly the frames of `info`, or disagree; or the
+            finished file is not what it should be.
         FileReadError: the machine failed to read a segment or the source, or the source has lost
             packets since it was probed.
     """
@@ -88,12 +100,17 @@ def join_segments(
             f"the segments hold {len(times)} frames whose times are not those of the source's "
             f"{info.num_frames} frames; redo the segments"
         )
-    clock = _Timeline.of(times, info)
-    trials = try_streams(source, info, on_bytes=on_bytes)
-    job = _Joining(segments, source, info, settings, output, metadata, clock, trials, beat)
+    clock = TrackClock.of(times, info)
+    wanted = wanted or OutputSettings()
+    way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio)
+    trials = try_streams(source, info, way, on_bytes=on_bytes)
+    job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
     try:
-        notes = _write(job)
-        check_joined(output, info, on_bytes=on_bytes)
+        written = _write(job)
+        expected = Expected(
+            info=info, settings=settings, container=way.container, others=written.others
+        )
+        check_joined(output, expected, on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise
@@ -103,7 +120,7 @@ def join_segments(
     except BaseException:
         output.unlink(missing_ok=True)
         raise
-    return JoinResult(notes=tuple(notes))
+    return JoinResult(notes=tuple(written.notes))
 
 
 class _RefusedStreamError(Exception):
@@ -114,99 +131,49 @@ class _RefusedStreamError(Exception):
         self.index = index
 
 
-def _write(job: "_Joining") -> list[str]:
-    """Write the file with all that can be carried over; returns notes.
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one attempt has written."""
+
+    notes: list[str]
+    others: list[ExpectedStream]
+    """The streams beside the video, in the order of the file."""
+
+
+def _write(job: "_Joining") -> _Attempt:
+    """Write the file with all that can be carried over.
 
     Each stream was tried alone, so hardly anything is refused here; what is costs that stream. What
     the machine fails to read or to write is raised: it is no reason to go on without the sound.
     """
     left_out: dict[int, str] = {}
+    name = job.way.container.ending.removeprefix(".")
     while True:
         try:
-            return [*left_out.values(), *_write_once(job, left_out)]
+            written = _write_once(job, left_out)
+            return _Attempt([*left_out.values(), *written.notes], written.others)
         except _RefusedStreamError as refused:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
-            told = f"{stream_name(stream)} is not carried over: mp4 refuses it beside the video"
+            told = f"{stream_name(stream)} is not carried over: {name} refuses it beside the video"
             left_out[refused.index] = told
         except (av.error.FFmpegError, ValueError) as error:
             if is_full(error) or isinstance(error, (SeedVR2Error, MemoryError)):
                 raise
             _log.info("the video is written alone", exc_info=True)
             break
-    told = "neither other streams nor chapters are carried over: mp4 refuses them together"
-    return [told, *_write_once(job, {}, alone=True)]
+    told = f"neither other streams nor chapters are carried over: {name} refuses them together"
+    return _Attempt([told, *_write_once(job, {}, alone=True).notes], [])
 
 
-def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> list[str]:
+def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Attempt:
     """Write the file, with room for the index at its front if that is worth it."""
-    reserved = index_room(job.info, job.num_bytes())
+    reserved = index_room(job.info, job.way.container, job.num_bytes())
     if reserved:
         try:
             return job.write(left_out=left_out, alone=alone, reserved=reserved)
         except IndexRoomError:
             _log.warning("the room for the index was too small; the file is written once more")
     return job.write(left_out=left_out, alone=alone)
-
-
-@dataclass(frozen=True, slots=True)
-class _Timeline:
-    """Decode times and durations of the whole track, in the source's ticks."""
-
-    pts: tuple[int, ...]
-    ahead: tuple[int, ...]
-    """Decode times of the first D packets."""
-    last_duration: int
-    latest: tuple[int, ...] = ()
-    """Decode times of all packets where the usual ones would lose frames; else empty."""
-
-    @classmethod
-    def of(cls, times: Sequence[int], info: VideoInfo) -> "_Timeline":
-        """From the packets' presentation times in file order."""
-        rank = {pts: position for position, pts in enumerate(info.pts)}
-        depth = max(i - rank[pts] for i, pts in enumerate(times))
-        step = max(1, round(1 / (Fraction(*info.nominal_rate) * Fraction(*info.time_base))))
-        ahead = tuple(info.pts[0] - (depth - i) * step for i in range(depth))
-        usual = cls(info.pts, ahead, info.last_duration)
-        if not usual.loses_frames():
-            return usual
-        return cls(info.pts, ahead, info.last_duration, tuple(_latest_decode_times(times)))
-
-    def dts(self, i: int) -> int:
-        """Decode time of packet i in file order."""
-        if self.latest:
-            return self.latest[i]
-        depth = len(self.ahead)
-        return self.ahead[i] if i < depth else self.pts[i - depth]
-
-    def loses_frames(self) -> bool:
-        """Whether players on libav would leave out frames after a long one near the end.
-
-        They stop reading at a key frame that seems to reach to the end of the edit list, and how
-        long it lasts they take from the decode times, where the long frame comes D packets later.
-        """
-        end = self.pts[-1] + self.last_duration
-        return any(
-            pts + self.dts(i + 1) - self.dts(i) >= end for i, pts in enumerate(self.pts[:-1])
-        )
-
-    def durations(self) -> dict[int, int]:
-        """Presentation time -> how long the frame is shown."""
-        ends = itertools.chain(self.pts[1:], [self.pts[-1] + self.last_duration])
-        return {pts: end - pts for pts, end in zip(self.pts, ends, strict=True)}
-
-
-def _latest_decode_times(times: Sequence[int]) -> list[int]:
-    """The latest times that rise and lie before the presentation of all packets that follow.
-
-    Args:
-        times: presentation times in file order.
-    """
-    latest: list[int] = []
-    limit = max(times) + 1
-    for pts in reversed(times):
-        limit = min(pts, limit - 1)
-        latest.append(limit)
-    return latest[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +186,8 @@ class _Joining:
     settings: EncoderSettings
     output: Path
     metadata: Mapping[str, str]
-    clock: _Timeline
+    way: CarryWay
+    clock: TrackClock
     trials: Mapping[int, TrialResult]
     beat: Beat
 
@@ -229,8 +197,8 @@ class _Joining:
 
     def write(
         self, *, left_out: Collection[int] = (), alone: bool = False, reserved: int = 0
-    ) -> list[str]:
-        """Write the file; returns notes.
+    ) -> _Attempt:
+        """Write the file.
 
         Args:
             left_out: streams of the source that are not carried over.
@@ -240,33 +208,35 @@ class _Joining:
 
         Raises:
             IndexRoomError: the index needs more than was reserved.
-            _RefusedStreamError: the mp4 refused a carried stream.
+            _RefusedStreamError: the container refused a carried stream.
         """
+        kind = self.way.container
+        options = muxer_options(kind, self.settings.time_base, reserved)
         with (
             open_source(self.source, on_bytes=self._on_bytes) as source,
             open_output(
-                self.output, options=self._options(reserved), on_bytes=self._on_bytes
+                self.output, muxer=kind.muxer, options=options, on_bytes=self._on_bytes
             ) as container,
         ):
             container.flags |= Flags.bitexact.value
             video = self._add_video(container)
             carried = Carried(carriers={}, notes=())
             if not alone:
-                carried = add_carriers(container, source, self.info, self.trials, left_out=left_out)
+                others = (self.info, self.trials, self.way)
+                carried = add_carriers(container, self.source, source, *others, left_out=left_out)
             if source.chapters() and not alone:
                 container.set_chapters(shifted_chapters(source, Fraction(*self.info.zero_offset)))
             container.metadata.update(kept_metadata(source, self.metadata))
             container.start_encoding()
-            if (Fraction(*self.settings.time_base) / time_base_of(video)).denominator != 1:
-                raise SegmentError(f"mp4 cannot count in {self.settings.time_base} s exactly")
-            self._mux(container, video, source, carried)
+            scale = Fraction(*self.settings.time_base) / time_base_of(video)
+            if kind.clock is None and scale.denominator != 1:
+                raise SegmentError(f"{kind.muxer} cannot count in {self.settings.time_base} s")
+            written = self._mux(container, video, source, carried)
             finish_output(container, reserved=reserved)
-            losses = unsaid_losses(self.source, source, self.info)
-        return [
-            *carried.notes,
-            *losses,
-            *(note for carrier in carried.carriers.values() for note in carrier.notes),
-        ]
+            losses = unsaid_losses(self.source, source, self.info, carried.attached)
+        carriers = carried.carriers.values()
+        told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
+        return _Attempt(told, written)
 
     def _mux(
         self,
@@ -274,38 +244,48 @@ class _Joining:
         video: VideoStream,
         source: InputContainer,
         others: Carried,
-    ) -> None:
-        """Write all packets in the order of their decode times."""
+    ) -> list[ExpectedStream]:
+        """Write all packets in the order of their decode times; tells what the others were."""
         owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
+        written = {c.stream.index: expected_of(c.stream) for c in others.carriers.values()}
         packets = heapq.merge(
             self._video_packets(video), self._other_packets(source, others.carriers), key=_order
         )
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
+            if owner is not None:
+                if self._is_before_start(packet, written[packet.stream_index].codec):
+                    continue
+                written[packet.stream_index].add(packet)
             try:
                 container.mux(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 if owner is None or is_full(error) or isinstance(error, SeedVR2Error):
                     raise
                 raise _RefusedStreamError(owner) from error
+        return list(written.values())
+
+    def _is_before_start(self, packet: Packet, codec: str) -> bool:
+        """Whether a packet lies before time 0 where the container has no edit list to hide it.
+
+        Encoders of sound begin with some samples that nobody hears. Kept, all streams would begin
+        later by them. Of Opus, Matroska notes how many these are.
+        """
+        if self.way.container.clock is None or codec in _NOTED_DELAY or packet.pts is None:
+            return False
+        return packet.pts < 0
 
     def _on_bytes(self, done: int, total: int) -> None:
         self.beat("join", done, total)
-
-    def _options(self, reserved: int) -> dict[str, str]:
-        # Offsets at the start of a track are written in the movie's time scale. The usual 1/1000 s
-        # would round them, so the movie gets the video's own scale.
-        scale = Fraction(*self.settings.time_base).denominator
-        scale *= math.ceil(10_000 / scale)
-        options = {"moov_size": str(reserved)} if reserved else {"movflags": "+faststart"}
-        if scale <= _LARGEST_TIMESCALE:
-            options |= {"movie_timescale": str(scale), "video_track_timescale": str(scale)}
-        return options
 
     def _add_video(self, container: OutputContainer) -> VideoStream:
         with open_segment(self.segments[0].path) as first:
             video = container.add_stream_from_template(first.streams.video[0], opaque=True)
         video.time_base = Fraction(*self.settings.time_base)
+        # The template's tag is forgotten; of ProRes it also says which of its kinds this is.
+        tag = tag_of(self.settings)
+        if tag and (self.way.container.has_index or self.settings.codec == "prores"):
+            video.codec_context.codec_tag = tag
         return video
 
     def _video_packets(self, video: VideoStream) -> "Iterator[tuple[Fraction, Packet]]":

@@ -31,6 +31,8 @@ from seedvr2_core.video._container import (
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.output.hdr import hdr_of
+from seedvr2_core.video.picture.beside import side_data
 from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
@@ -134,7 +136,7 @@ def probe_video(
     Raises:
         InvalidVideoError: not a video, cut off before the first frame, encrypted, or no video
             stream.
-        UnsupportedFormatError: a kind of video that is refused (HDR, BT.2020), or too long.
+        UnsupportedFormatError: a kind of video that is refused, or too long.
         FileReadError: the machine failed to read the file.
     """
     on_bytes = partial(beat, "probe")
@@ -210,8 +212,10 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             zero_offset=(zero_ticks * time_base).as_integer_ratio(),
             streams=_other_streams(container, stream, scan.counts),
             timeline=scan.timeline,
+            hdr=hdr_of(side_data(first)),
             warnings=(
                 *(*picture_warnings(first, stream), *shape.warnings, *changes),
+                *header.warnings,
                 *(*frames.warnings, *_told(scan, ending, zero, container)),
             ),
             seekable=frames.seekable,

@@ -41,7 +41,13 @@ _UNMATCHED = -1
 
 
 def read_frames(
-    path: Path, info: VideoInfo, start: int, stop: int, *, on_bytes: OnBytes = no_bytes
+    path: Path,
+    info: VideoInfo,
+    start: int,
+    stop: int,
+    *,
+    deep: bool = False,
+    on_bytes: OnBytes = no_bytes,
 ) -> Iterator[Frame]:
     """Yield the presented frames [start, stop), lazily.
 
@@ -50,11 +56,13 @@ def read_frames(
         info: from `probe_video`.
         start: index of the first frame.
         stop: index after the last frame, <= info.num_frames.
+        deep: give uint16, as sources and outputs of more than 8 bits need it.
         on_bytes: called before every read of the file, also on the way to the first frame, which
             may be long: not every file can be read from its middle.
 
     Yields:
-        Frames in order: uint8 R'G'B' full range, rotation applied, pts = info.pts[index].
+        Frames in order: uint8 or uint16 R'G'B' full range, rotation applied, pts =
+        info.pts[index].
 
     Raises:
         InvalidVideoError: more than 25 frames in a row, or 5 % of the file's (but at
@@ -66,7 +74,7 @@ def read_frames(
         raise ValueError(f"frames [{start}, {stop}) do not lie in [0, {info.num_frames})")
     if start == stop:
         return
-    convert = Converter(info)
+    convert = Converter(info, deep=deep)
     with media_errors_told(path, "its frames are read"):
         for index, picture in read_pictures(path, info, start, stop, on_bytes):
             yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)

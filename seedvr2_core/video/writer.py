@@ -9,23 +9,23 @@ from typing import Self
 import av
 import av.error
 import numpy as np
-from av.codec.context import Flags as CodecFlags
-from av.container import OutputContainer
 from av.container.core import Flags as ContainerFlags
 from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
-from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.encoders import ENCODERS, add_encoder
+from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
+from seedvr2_core.video.picture.levels import shifted_bits, to_shifted
 
 _RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
-_ENCODERS = {"h264": "libx264"}
 
 
 def _nobody(num_packets: int) -> None:
@@ -60,13 +60,16 @@ class SegmentWriter:
         self._on_packet = on_packet
         self._num_packets = 0
         self._last_pts = first_pts - 1
+        self._reorder = _Reorder.of(settings)
         self._time_base = Fraction(*settings.time_base)
         self._reformatter = VideoReformatter()
         self._canvases: dict[str, VideoFrame] = {}
-        self._container = av.open(f"file:{path}", mode="w", format="mp4")
+        self._shifted_bits = shifted_bits(settings.pix_fmt, full_range=settings.color.full_range)
+        muxer = CODECS[settings.codec].segments if settings.codec in CODECS else "mp4"
+        self._container = av.open(f"file:{path}", mode="w", format=muxer)
         self._container.flags |= ContainerFlags.bitexact.value
         try:
-            self._stream = _add_encoder(self._container, settings)
+            self._stream = add_encoder(self._container, settings)
         except Exception:
             self._discard()
             raise
@@ -87,6 +90,8 @@ class SegmentWriter:
             )
         self._last_pts = frame.pts
         picture.pts = frame.pts - self._first_pts
+        if self._reorder is not None:
+            self._reorder.shown(picture.pts)
         picture.time_base = self._time_base
         self._encode(picture)
 
@@ -102,8 +107,11 @@ class SegmentWriter:
         if pix_fmt not in self._canvases:
             self._canvases[pix_fmt] = _left_sited_canvas(settings.width, settings.height, pix_fmt)
         canvas = self._canvases[pix_fmt]
-        canvas.to_ndarray()[:] = rgb
-        return self._reformatter.reformat(
+        if rgb.dtype == np.uint8:
+            canvas.to_ndarray()[:] = rgb
+        else:
+            to_shifted(rgb, self._shifted_bits, canvas.to_ndarray())
+        picture = self._reformatter.reformat(
             canvas,
             format=settings.pix_fmt,
             src_color_range=ColorRange.JPEG,
@@ -112,11 +120,17 @@ class SegmentWriter:
             interpolation=FROM_RGB,
             threads=1,
         )
+        if ENCODERS[settings.codec].reads_tags:
+            picture.color_primaries = settings.color.primaries
+            picture.color_trc = settings.color.transfer
+        return picture
 
     def _encode(self, picture: VideoFrame | None) -> None:
         """Encode and write what comes out; None drains the encoder."""
         try:
             for packet in self._stream.encode_lazy(picture):
+                if self._reorder is not None:
+                    packet.dts = self._reorder.decode_time()
                 self._container.mux(packet)
                 self._num_packets += 1
                 self._on_packet(self._num_packets)
@@ -142,6 +156,8 @@ class SegmentWriter:
         try:
             self._encode(None)
             self._container.close()
+            if self._settings.hdr is not None:
+                add_hdr_boxes(self._path, self._settings.hdr)
         except BaseException:
             self._discard()
             raise
@@ -156,6 +172,37 @@ class SegmentWriter:
             pass
         finally:
             self._path.unlink(missing_ok=True)
+
+
+class _Reorder:
+    """Decode times for an encoder whose own cannot be used: those of the pictures, some later.
+
+    Packet i is decoded at the time of picture i - depth, and the first ones lie before the first
+    picture, as `join.py` has it for the whole track.
+    """
+
+    def __init__(self, depth: int, step: int) -> None:
+        self._depth, self._step = depth, step
+        self._shown: list[int] = []
+        self._num_packets = 0
+
+    @classmethod
+    def of(cls, settings: EncoderSettings) -> "_Reorder | None":
+        """What a codec needs; None where its encoder's own times are used."""
+        depth = ENCODERS[settings.codec].reorder if settings.codec in ENCODERS else None
+        if depth is None:
+            return None
+        step = 1 / (Fraction(*settings.rate) * Fraction(*settings.time_base))
+        return cls(depth, max(1, round(step)))
+
+    def shown(self, pts: int) -> None:
+        """Note the time of the next picture."""
+        self._shown.append(pts)
+
+    def decode_time(self) -> int:
+        """Of the next packet."""
+        position, self._num_packets = self._num_packets - self._depth, self._num_packets + 1
+        return self._shown[position] if position >= 0 else self._shown[0] + position * self._step
 
 
 def _left_sited_canvas(width: int, height: int, pix_fmt: str) -> VideoFrame:
@@ -181,37 +228,6 @@ def _left_sited_canvas(width: int, height: int, pix_fmt: str) -> VideoFrame:
     assert isinstance(canvas, VideoFrame)
     canvas.make_writable()
     return canvas
-
-
-def _add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoStream:
-    """A stream whose encoder is set up the same for every segment of a job."""
-    if settings.codec not in _ENCODERS:
-        raise SegmentError(f"codec {settings.codec!r} is not known, expected {sorted(_ENCODERS)}")
-    x264 = {"open-gop": 0, "stitchable": 1, "lookahead-threads": 1, "sliced-threads": 0}
-    stream = container.add_stream(
-        _ENCODERS[settings.codec],
-        rate=Fraction(*settings.rate),
-        options={
-            "preset": settings.preset,
-            "crf": str(settings.crf),
-            "profile": "high",
-            "x264-params": ":".join(f"{name}={value}" for name, value in x264.items()),
-        },
-    )
-    assert isinstance(stream, VideoStream)
-    context = stream.codec_context
-    context.width, context.height = settings.width, settings.height
-    context.pix_fmt = settings.pix_fmt
-    context.time_base = Fraction(*settings.time_base)
-    context.sample_aspect_ratio = Fraction(1)
-    context.gop_size = settings.keyint
-    context.thread_count = settings.threads
-    context.flags |= CodecFlags.bitexact.value
-    context.color_range = sws_range(settings.color.full_range)
-    context.colorspace = settings.color.matrix
-    context.color_primaries = settings.color.primaries
-    context.color_trc = settings.color.transfer
-    return stream
 
 
 def count_frames(

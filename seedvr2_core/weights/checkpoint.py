@@ -1,62 +1,41 @@
 """Checkpoints: recognises a file by its content, opens it strictly, reads it tensor by tensor.
 
 A file holds one *part* of a model: a transformer (dit-3b, dit-7b), the VAE (vae) or the positive
-text embedding (pos_emb). The sharp 7B has the names and shapes of the 7B; folder.py tells them
-apart. Tensor names may share a prefix, and the VAE may use its old attention names; beyond that,
-names and shapes must be exactly the model's. Importing this module loads no torch.
+text embedding (pos_emb). A transformer's file may bring the text embedding too. The sharp 7B has
+the names and shapes of the 7B; folder.py tells them apart. matching.py says what fits. Importing
+this module loads no torch.
 """
 
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.weights.reader import CheckpointReader, Format, TensorInfo, name_some, open_reader
-from seedvr2_core.weights.table import NEGATIVE_TEXT, SHARP, TEXT, VAE
+from seedvr2_core.kernels.devices import on_gpu
+from seedvr2_core.weights.layouts import POSITIVE, Layout, Layouts, base_part, public_layouts
+from seedvr2_core.weights.matching import (
+    QUANTIZED_DTYPES,
+    Differences,
+    match_layout,
+    quantized_size,
+)
+from seedvr2_core.weights.reader import (
+    CheckpointReader,
+    Format,
+    open_reader,
+)
+from seedvr2_core.weights.table import TEXT
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TEXT_SHAPE = (58, 5120)
-NEGATIVE_TEXT_SHAPE = (64, 5120)
-READABLE_DTYPES = ("F32", "F16", "BF16", "F8_E4M3")
-"""Dtypes that are read. fp8 tensors have to be plain casts, without scales."""
 
 CHECKED_AT_ONCE = 128
 """Tensors of a GPU whose values are checked together."""
-
-_OLD_ATTENTION = (
-    (".query.", ".to_q."),
-    (".key.", ".to_k."),
-    (".value.", ".to_v."),
-    (".proj_attn.", ".to_out.0."),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What a file of one part must hold."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    """Name -> shape of what is read."""
-    unread: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Tensors that a public file holds too (all of them or none) and that are never read: the rope
-    buffers. They lose too much in half precision, so they are computed anew."""
-    old_names: tuple[tuple[str, str], ...] = ()
-    """Replacements that turn an older convention's names into today's."""
-    any_name: bool = False
-    """The file holds one tensor, which may have any name."""
-
-
-Layouts = Callable[[], Mapping[str, Layout]]
-"""Gives the layout of each part. A function, because building layouts takes torch and a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,57 +47,17 @@ class Identity:
     format: Format
     dtypes: tuple[str, ...]
     """Dtypes of the tensors that are read, the most common first."""
-
-
-@functools.cache
-def public_layouts() -> Mapping[str, Layout]:
-    """Layouts of the parts that have public weights."""
-    return {
-        "dit-3b": dit_layout(DIT_3B),
-        "dit-7b": dit_layout(DIT_7B),
-        VAE: vae_layout(VAE_PRODUCTION),
-        TEXT: text_layout(TEXT_SHAPE),
-        NEGATIVE_TEXT: text_layout(NEGATIVE_TEXT_SHAPE),
-    }
-
-
-def dit_layout(config: DiTConfig) -> Layout:
-    """Names and shapes of a transformer's tensors."""
-    from seedvr2_core.dit.model import ROPE_BUFFER, expected_keys
-
-    shapes = expected_keys(config)
-    unread = {name: shape for name, shape in shapes.items() if name.endswith(ROPE_BUFFER)}
-    return Layout(shapes={n: s for n, s in shapes.items() if n not in unread}, unread=unread)
-
-
-def vae_layout(config: VAEConfig) -> Layout:
-    """Names and shapes of the VAE's tensors."""
-    import torch
-
-    from seedvr2_core.vae.model import VideoVAE
-
-    with torch.device("meta"):
-        state = VideoVAE(config).state_dict()
-    return Layout(
-        shapes={name: tuple(t.shape) for name, t in state.items()}, old_names=_OLD_ATTENTION
-    )
-
-
-def text_layout(shape: tuple[int, int]) -> Layout:
-    """A text embedding: one tensor."""
-    return Layout(shapes={TEXT: shape}, any_name=True)
-
-
-def base_part(part: str) -> str:
-    """The part whose layout a file of that part has: dit-7b for dit-7b-sharp."""
-    return part.removesuffix(SHARP)
+    has_text: bool = False
+    """Whether a transformer's file brings the positive text embedding."""
+    quantized: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
+    """See `matching.quantized_size`."""
 
 
 def identify(path: Path, *, layouts: Layouts = public_layouts) -> Identity:
     """Recognise a file by the names and shapes of its tensors, without reading values.
 
     Args:
-        path: a .safetensors or torch file, under any name.
+        path: a .safetensors, GGUF or torch file, under any name.
         layouts: the parts it may be.
 
     Raises:
@@ -138,6 +77,7 @@ def open_checkpoint(
     layouts: Layouts = public_layouts,
     device: "torch.device | str" = "cpu",
     dtype: "torch.dtype | None" = None,
+    keep_quantized: bool = False,
 ) -> "Checkpoint":
     """Open a file that has to be the given part, and check every name, shape and dtype.
 
@@ -146,28 +86,57 @@ def open_checkpoint(
         part: dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb.
         layouts: the known parts.
         device: where tensors are moved when they are read, then checked and cast.
-        dtype: what they are cast to; None keeps the file's.
+        dtype: what they are cast to; None keeps the file's, and float32 for quantised weights.
+        keep_quantized: give the layout's quantizable weights as `QuantizedWeight`, where they are.
 
     Raises:
         CheckpointError: it is another part, or tensors are wrong; the message names them.
     """
     known = layouts()
     reader = open_reader(path)
-    names, differences = _match(reader.tensors, known[base_part(part)])
+    names, differences = match_layout(reader.tensors, known[base_part(part)])
     if differences.count:
         reader.close()
         raise CheckpointError(_not_the_part(path, part, reader, differences, known))
-    return Checkpoint(path, reader, names, device=device, dtype=dtype)
+    kept = known[base_part(part)].quantizable if keep_quantized else ()
+    return Checkpoint(path, reader, names, device=device, dtype=dtype, kept=kept)
 
 
 def load_text_embedding(path: Path, *, layouts: Layouts = public_layouts) -> "Tensor":
     """The positive text embedding, (58, 5120), as stored.
 
+    Args:
+        path: a file of its own, or that of a transformer that brings one.
+        layouts: the known parts.
+
     Raises:
-        CheckpointError: not one tensor of that shape, or not finite.
+        CheckpointError: no tensor of that shape, or its values cannot be an embedding.
     """
-    with open_checkpoint(path, TEXT, layouts=layouts) as checkpoint:
-        return checkpoint[TEXT].clone()
+    identity = identify(path, layouts=layouts)
+    if not identity.has_text:
+        with open_checkpoint(path, TEXT, layouts=layouts) as checkpoint:
+            return checkpoint[TEXT].clone()
+    reader = open_reader(path)
+    try:
+        name = next(name for name in reader.tensors if name.endswith(POSITIVE))
+        text: Any = reader.read(name)
+        text_LX = text.reshape(text.shape[-2:]).clone()
+    finally:
+        reader.close()
+    _check_text(path, name, text_LX)
+    return text_LX
+
+
+def _check_text(path: Path, name: str, text_LX: "Tensor") -> None:
+    """Refuse what cannot be an embedding: not finite, or rows that say nothing."""
+    wide_LX = text_LX.float()
+    if not wide_LX.isfinite().all():
+        raise CheckpointError(_told(path, name, text_LX))
+    if not wide_LX.any(dim=1).all():
+        raise CheckpointError(
+            f"{path}: {name} has tokens that are all zero, so it is no text embedding; download "
+            "the file again, or use one without it"
+        )
 
 
 class Checkpoint(Mapping[str, "Tensor"]):
@@ -187,22 +156,37 @@ class Checkpoint(Mapping[str, "Tensor"]):
         *,
         device: "torch.device | str",
         dtype: "torch.dtype | None",
+        kept: Collection[str] = (),
     ) -> None:
-        """See `open_checkpoint`; `names` maps the model's names to the file's."""
+        """See `open_checkpoint`.
+
+        Args:
+            path: the file.
+            reader: the open file.
+            names: the model's names -> the file's.
+            device: where tensors are moved.
+            dtype: what they are cast to.
+            kept: names of weights that stay quantised if they are.
+        """
         self.path = path
         self._reader = reader
         self._names = names
         self._device = device
         self._dtype = dtype
-        self._at_once = CHECKED_AT_ONCE if str(device).startswith("cuda") else 1
+        self._kept = kept
+        self._at_once = CHECKED_AT_ONCE if on_gpu(device) else 1
         self._unchecked: list[tuple[str, Tensor]] = []
         """Names, and the least and the greatest value of each."""
 
     def __getitem__(self, name: str) -> "Tensor":
-        tensor = self._reader.read(self._names[name]).to(self._device)
+        stored: Any = self._reader.read(self._names[name]).to(self._device)
+        tensor = _expanded(stored)
         self._unchecked.append((name, _extremes(tensor)))
         if len(self._unchecked) >= self._at_once:
             self._check_finite()
+        dtype = self._reader.tensors[self._names[name]].dtype
+        if name in self._kept and dtype in QUANTIZED_DTYPES:
+            return _quantized(stored, dtype)
         return tensor if self._dtype is None else tensor.to(self._dtype)
 
     def __contains__(self, name: object) -> bool:
@@ -249,11 +233,33 @@ class Checkpoint(Mapping[str, "Tensor"]):
         extremes = torch.stack([pair for _, pair in unchecked]).tolist()
         for (name, _), pair in zip(unchecked, extremes, strict=True):
             if not all(map(math.isfinite, pair)):
-                raise CheckpointError(_told(self.path, name, self._reader.read(self._names[name])))
+                bad = _expanded(self._reader.read(self._names[name]))
+                raise CheckpointError(_told(self.path, name, bad))
 
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
+
+
+def _expanded(stored: Any) -> "Tensor":
+    """A tensor, or the numbers of a quantised weight in float32."""
+    import torch
+
+    return stored if isinstance(stored, torch.Tensor) else stored.expand()
+
+
+def _quantized(stored: Any, dtype: str) -> Any:
+    """A weight of a quantised dtype as a `QuantizedWeight`; plain fp8 has no scale.
+
+    The type is not told: folding multiplies it, moves it and casts it as it does with a tensor.
+    """
+    import torch
+
+    from seedvr2_core.weights.quantized import QuantizedWeight
+
+    if not isinstance(stored, torch.Tensor):
+        return stored
+    return QuantizedWeight(form=dtype, shape=tuple(stored.shape), data=stored)
 
 
 def _extremes(tensor: "Tensor") -> "Tensor":
@@ -275,39 +281,8 @@ def _told(path: Path, name: str, tensor: "Tensor") -> str:
     )
 
 
-@dataclass(slots=True)
-class _Differences:
-    """Names of the tensors in which a file differs from a layout."""
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    shape: list[str] = field(default_factory=list)
-    dtype: list[str] = field(default_factory=list)
-    twice: list[str] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        return sum(map(len, self._by_kind().values()))
-
-    def _by_kind(self) -> dict[str, list[str]]:
-        return {
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "of another shape": self.shape,
-            "of a dtype that is not read": self.dtype,
-            "there twice": self.twice,
-        }
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{len(names)} {kind}: {name_some(names)}"
-            for kind, names in self._by_kind().items()
-            if names
-        )
-
-
 def _identify(path: Path, reader: CheckpointReader, layouts: Mapping[str, Layout]) -> Identity:
-    found = {part: _match(reader.tensors, layout) for part, layout in layouts.items()}
+    found = {part: match_layout(reader.tensors, layout) for part, layout in layouts.items()}
     part = min(found, key=lambda name: _distance(*found[name]))
     names, differences = found[part]
     if differences.count:
@@ -317,10 +292,16 @@ def _identify(path: Path, reader: CheckpointReader, layouts: Mapping[str, Layout
         )
     dtypes = [reader.tensors[stored].dtype for stored in names.values()]
     by_count = sorted(set(dtypes), key=lambda tag: (-dtypes.count(tag), tag))
-    return Identity(part=part, format=reader.format, dtypes=tuple(by_count))
+    return Identity(
+        part=part,
+        format=reader.format,
+        dtypes=tuple(by_count),
+        has_text=bool(layouts[part].texts) and any(n.endswith(POSITIVE) for n in reader.tensors),
+        quantized=quantized_size(reader.tensors, names, layouts[part]),
+    )
 
 
-def _distance(names: Mapping[str, str], differences: _Differences) -> tuple[bool, int, int]:
+def _distance(names: Mapping[str, str], differences: Differences) -> tuple[bool, int, int]:
     """Sort key of layouts: those that match first, then by how many names they share."""
     return differences.count > 0, -len(names), differences.count
 
@@ -329,67 +310,14 @@ def _not_the_part(
     path: Path,
     part: str,
     reader: CheckpointReader,
-    differences: _Differences,
+    differences: Differences,
     layouts: Mapping[str, Layout],
 ) -> str:
     """Why a file cannot be opened as that part, and what it is instead."""
     others = [
         name
         for name, layout in layouts.items()
-        if name != base_part(part) and not _match(reader.tensors, layout)[1].count
+        if name != base_part(part) and not match_layout(reader.tensors, layout)[1].count
     ]
     held = f"holds {others[0]}, not {part}" if others else f"is not {part}"
     return f"{path} {held}: {differences}; use the file that belongs to this model"
-
-
-def _match(
-    tensors: Mapping[str, TensorInfo], layout: Layout
-) -> tuple[dict[str, str], _Differences]:
-    """The model's names of what is read -> the file's names, and the differences."""
-    candidates = [_renamed(tensors, "", layout)]
-    if prefix := _common_prefix(tensors):
-        candidates.append(_renamed(tensors, prefix, layout))
-    results = [(names, _compare(tensors, names, layout)) for names in candidates]
-    names, differences = min(results, key=lambda result: result[1].count)
-    return {name: names[name][0] for name in layout.shapes if name in names}, differences
-
-
-def _common_prefix(names: Mapping[str, TensorInfo]) -> str:
-    """The dotted part that all names begin with."""
-    if len(names) < 2:
-        return ""
-    levels = zip(*(name.split(".") for name in names), strict=False)
-    shared = itertools.takewhile(lambda level: len(set(level)) == 1, levels)
-    return "".join(f"{level[0]}." for level in shared)
-
-
-def _renamed(names: Mapping[str, TensorInfo], prefix: str, layout: Layout) -> dict[str, list[str]]:
-    """The model's names -> what the file has under each of them."""
-    if layout.any_name and len(names) == 1:
-        return {next(iter(layout.shapes)): list(names)}
-    renamed: dict[str, list[str]] = {}
-    for stored in names:
-        name = stored.removeprefix(prefix)
-        for old, new in layout.old_names:
-            name = name.replace(old, new)
-        renamed.setdefault(name, []).append(stored)
-    return renamed
-
-
-def _compare(
-    tensors: Mapping[str, TensorInfo], names: Mapping[str, list[str]], layout: Layout
-) -> _Differences:
-    has_unread = any(name in names for name in layout.unread)
-    expected = {**layout.shapes, **(layout.unread if has_unread else {})}
-    result = _Differences(missing=[name for name in expected if name not in names])
-    for name, stored in names.items():
-        info = tensors[stored[0]]
-        if name not in expected:
-            result.unexpected.append(stored[0])
-        elif len(stored) > 1:
-            result.twice.append(f"{name} (as {' and '.join(stored)})")
-        elif info.shape != expected[name]:
-            result.shape.append(f"{name} ({list(info.shape)}, expected {list(expected[name])})")
-        elif info.dtype not in READABLE_DTYPES:
-            result.dtype.append(f"{name} ({info.dtype})")
-    return result

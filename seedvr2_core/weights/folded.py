@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.files.durable import canonical_json
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.weights.folder import recorded_sha256
 from seedvr2_core.weights.stream import StreamedFile, write_stream
 
@@ -120,7 +121,7 @@ def keep_folded_later(weights_dir: Path, key: FoldedKey, module: nn.Module) -> t
 def _own_stream(module: nn.Module) -> Iterator[None]:
     """Copies from a GPU do not wait for the work of the engine, which goes on meanwhile."""
     device = next(module.parameters()).device
-    if device.type != "cuda":
+    if not on_gpu(device):
         yield
         return
     stream: Any = torch.cuda.Stream(device)

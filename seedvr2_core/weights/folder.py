@@ -8,31 +8,34 @@ loaded only for files that are seen for the first time.
 """
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.errors import CheckpointError, SegmentError
-from seedvr2_core.files import read_record, write_record
-from seedvr2_core.weights.checkpoint import (
-    Layouts,
-    base_part,
-    identify,
-    open_checkpoint,
-    public_layouts,
-)
+from seedvr2_core.errors import CheckpointError
+from seedvr2_core.weights.checkpoint import identify, open_checkpoint
+from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
 from seedvr2_core.weights.reader import sniff_format
-from seedvr2_core.weights.table import MODEL_PARTS, PUBLIC_FILES, SHARP, PublicFile
+from seedvr2_core.weights.records import (
+    RECORD_SUFFIX,
+    WeightsRecord,
+    read_weights_record,
+    save_weights_record,
+)
+from seedvr2_core.weights.table import (
+    FIRST_3B,
+    MODEL_PARTS,
+    PUBLIC_FILES,
+    SHARP,
+    UNTRACED_3B,
+    UPDATED,
+    PublicFile,
+)
 
-logger = logging.getLogger(__name__)
-
-RECORD_SUFFIX = ".seedvr2.json"
 REFUSED_SUFFIX = ".refused"
 _SKIPPED_SUFFIXES = (RECORD_SUFFIX, REFUSED_SUFFIX, ".part", ".lock")
-_RECORD_FORMAT = 1
 _CHUNK_BYTES = 8 * 2**20
 
 Status = Literal["verified", "unknown", "wrong", "unchecked"]
@@ -54,25 +57,6 @@ PUBLIC = Catalog(models=MODEL_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsRecord:
-    """What was found out about a file; kept beside it as JSON."""
-
-    format: int = _RECORD_FORMAT
-    size: int
-    mtime_ns: int
-    part: str
-    """As names and shapes tell: dit-7b for the sharp 7B too."""
-    dtypes: tuple[str, ...]
-    sha256: str | None = None
-    publisher: str = ""
-    """The status in words, for people who read the record."""
-    source: str | None = None
-    """Where it was downloaded from: repository@commit."""
-    fault: str = ""
-    """Why it must not be used, if `verify_file` found a reason; else empty."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
     """A file that holds a known part."""
 
@@ -85,7 +69,22 @@ class WeightsFile:
     status: Status
     public: PublicFile | None
     """The table's row with the same digest, or else with the same name."""
+    has_text: bool = False
+    """Whether a transformer's file brings the positive text embedding."""
+    quantized: tuple[int, int, int] = (0, 0, 0)
+    """See `matching.quantized_size`."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """Of its notes those that say which weights it holds."""
+        return tuple(note for note in self.notes if note in (FIRST_3B, UNTRACED_3B))
+
+    @property
+    def superseded(self) -> str:
+        """Why it serves only those who name it; "" for all others."""
+        same = self.public is not None and self.public.sha256 == self.sha256
+        return self.public.superseded if self.public is not None and same else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,12 @@ def examine(
     Raises:
         CheckpointError: not a known part, truncated, damaged.
     """
-    record = read_weights_record(path) or _recognise(path, catalog)
+    record = read_weights_record(path)
+    if record is None:
+        record = _recognise(path, catalog)
+    elif record.quantized is None:  # an earlier version's: its digest stays
+        seen = _recognise(path, catalog)
+        record = replace(record, has_text=seen.has_text, quantized=seen.quantized)
     if digest and record.sha256 is None:
         record = replace(record, sha256=hash_file(path, beat=beat))
     return _keep(path, record, catalog)
@@ -171,10 +175,19 @@ def scan_weights(weights_dir: Path, *, catalog: Catalog = PUBLIC) -> Inventory:
     return Inventory(files=tuple(files), refused=refused)
 
 
-def find_weights(weights_dir: Path | None, part: str, *, catalog: Catalog = PUBLIC) -> Path:
+def find_weights(
+    weights_dir: Path | None, part: str, *, catalog: Catalog = PUBLIC, file: str = ""
+) -> Path:
     """The file that serves a part: 16 or 32 bits before 8, then .safetensors, then by name.
 
-    Hashes the candidates that have not been hashed, until one serves.
+    Hashes the candidates that have not been hashed, until one serves. Weights that their publisher
+    has replaced serve only if they are named.
+
+    Args:
+        weights_dir: the folder.
+        part: dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb.
+        catalog: the known weights.
+        file: name of the file in the folder that is to serve; "": any.
 
     Raises:
         CheckpointError: there is none; the message says what to run and what was refused.
@@ -183,6 +196,8 @@ def find_weights(weights_dir: Path | None, part: str, *, catalog: Catalog = PUBL
     advice = f"run: seedvr2 weights download {model}"
     if weights_dir is None:
         raise CheckpointError(f"no directory of weights is set (SEEDVR2_WEIGHTS_DIR); {advice}")
+    if file:
+        return _named(weights_dir, part, file, catalog)
     inventory = scan_weights(weights_dir, catalog=catalog)
     same_layout = [f for f in inventory.files if base_part(f.part) == base_part(part)]
     refused = list(inventory.refused.values())
@@ -190,27 +205,70 @@ def find_weights(weights_dir: Path | None, part: str, *, catalog: Catalog = PUBL
         found = examine(candidate.path, catalog=catalog)
         if found.status == "wrong":
             refused.append(f"{found.path}: {'; '.join(found.notes)}")
+        elif found.superseded:
+            name = found.path.name
+            refused.append(f"{name}: {found.superseded}; to use it, name it: --weights-file {name}")
         elif found.part == part:
             return found.path
     because = "".join(f"; refused: {reason}" for reason in refused)
     raise CheckpointError(f"{weights_dir} has no usable weights for {part}; {advice}{because}")
 
 
+def _named(weights_dir: Path, part: str, file: str, catalog: Catalog) -> Path:
+    """The file of that name, if it holds the part.
+
+    A 7B whose name and digest do not say whether it is sharp is taken for what it is named for.
+    """
+    path = weights_dir / file
+    if Path(file).name != file or not path.is_file():
+        there = [found.path.name for found in scan_weights(weights_dir, catalog=catalog).files]
+        raise CheckpointError(
+            f"the weights file {file} is not in {weights_dir}; there are: "
+            f"{', '.join(there) or 'none'}"
+        )
+    found = examine(path, catalog=catalog)
+    if found.status == "wrong":
+        raise CheckpointError(f"{path}: {'; '.join(found.notes)}")
+    known = found.status == "verified"
+    if found.part != part and (known or base_part(found.part) != base_part(part)):
+        raise CheckpointError(
+            f"{path} holds {found.part}, not {part}; name another file or another model"
+        )
+    return path
+
+
 def find_model(
-    weights_dir: Path | None, model: str, *, catalog: Catalog = PUBLIC
+    weights_dir: Path | None, model: str, *, catalog: Catalog = PUBLIC, file: str = ""
 ) -> tuple[Path, ...]:
     """The files of a model: transformer, VAE, text embedding.
+
+    Where there is no file of the text embedding, the transformer's own serves if it brings one.
+
+    Args:
+        weights_dir: the folder.
+        model: its name.
+        catalog: the known weights.
+        file: name of the transformer's file in the folder; "": any.
 
     Raises:
         CheckpointError: one is missing; the message says what to run.
     """
-    return tuple(find_weights(weights_dir, part, catalog=catalog) for part in catalog.models[model])
+    dit_part, vae_part, text_part = catalog.models[model]
+    dit = find_weights(weights_dir, dit_part, catalog=catalog, file=file)
+    vae = find_weights(weights_dir, vae_part, catalog=catalog)
+    try:
+        text = find_weights(weights_dir, text_part, catalog=catalog)
+    except CheckpointError:
+        if not examine(dit, catalog=catalog).has_text:
+            raise
+        text = dit
+    return dit, vae, text
 
 
-def recorded_sha256(path: Path) -> str:
-    """SHA-256 of a file, from its record where there is a valid one."""
+def recorded_sha256(path: Path, *, beat: Beat = no_beat) -> str:
+    """SHA-256 of a file, from its record where there is a valid one; else `beat` is called."""
     record = read_weights_record(path)
-    return (record.sha256 if record else None) or hash_file(path)
+    return (record.sha256 if record else None) or hash_file(path, beat=beat)
 
 
 def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
@@ -235,36 +293,6 @@ def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
     return digest.hexdigest()
 
 
-def record_path(path: Path) -> Path:
-    """Where the record of a file is."""
-    return path.with_name(path.name + RECORD_SUFFIX)
-
-
-def read_weights_record(path: Path) -> WeightsRecord | None:
-    """The record of a file; None if there is none or the file has changed since."""
-    try:
-        record = read_record(record_path(path), WeightsRecord)
-        stat = path.stat()
-    except (OSError, SegmentError):
-        return None
-    same = (record.format, record.size, record.mtime_ns)
-    return record if same == (_RECORD_FORMAT, stat.st_size, stat.st_mtime_ns) else None
-
-
-def save_weights_record(path: Path, record: WeightsRecord) -> None:
-    """Keep a record; if the folder cannot be written, the file is examined again each time."""
-    if read_weights_record(path) == record:
-        return
-    try:
-        write_record(record_path(path), record)
-    except OSError as error:
-        logger.warning(
-            "cannot keep what is known of %s beside it (%s): it will be examined each time",
-            path,
-            error.strerror,
-        )
-
-
 def _keep(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
     found = _judge(path, record, catalog)
     told = {"unchecked": "", "unknown": "publisher's digest unknown"}
@@ -283,6 +311,8 @@ def _recognise(path: Path, catalog: Catalog) -> WeightsRecord:
         mtime_ns=stat.st_mtime_ns,
         part=identity.part,
         dtypes=identity.dtypes,
+        has_text=identity.has_text,
+        quantized=identity.quantized,
     )
 
 
@@ -298,6 +328,11 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         part += SHARP if "sharp" in path.name.lower() else ""
         notes.append(f"taken for {part} by its name alone")
     status, reason = _status(record, public, verified=bool(by_digest))
+    notes += [reason] if reason else []
+    if by_digest and by_digest[0].superseded:
+        notes.append(by_digest[0].superseded)
+    elif part == UPDATED and status in ("verified", "unknown") and not _is_master(public):
+        notes.append(UNTRACED_3B)
     return WeightsFile(
         path=path,
         part=part,
@@ -306,8 +341,14 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         sha256=record.sha256,
         status=status,
         public=public,
-        notes=(*notes, *([reason] if reason else [])),
+        has_text=record.has_text,
+        quantized=record.quantized or (0, 0, 0),
+        notes=tuple(notes),
     )
+
+
+def _is_master(public: PublicFile | None) -> bool:
+    return public is not None and public.precision == "original"
 
 
 def _status(
@@ -332,7 +373,7 @@ def _preference(file: WeightsFile, part: str) -> tuple[bool, bool, bool, str]:
     """Sort key of candidates, the best first."""
     return (
         file.part != part,
-        file.dtypes[0].startswith("F8"),
+        file.quantized[0] > 0 or file.dtypes[0].startswith("F8"),
         file.path.suffix != ".safetensors",
         file.path.name,
     )

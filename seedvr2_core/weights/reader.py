@@ -1,7 +1,8 @@
 """Reads weights files: names, dtypes and shapes at once, values one tensor at a time.
 
-There are two formats, told apart by their first bytes: .safetensors, whose header describes all
-tensors, and the format of torch.save, read with `weights_only=True` so that no code in it is run.
+There are three formats, told apart by their first bytes: .safetensors, whose header describes all
+tensors; the format of torch.save, read with `weights_only=True` so that no code in it is run; and
+GGUF (gguf_file.py). A quantised weight that is several tensors in its file is one here (scaled.py).
 Importing this module loads no torch.
 """
 
@@ -11,6 +12,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,17 @@ from seedvr2_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Format = Literal["safetensors", "torch"]
+    from seedvr2_core.weights.quantized import QuantizedWeight
+
+Format = Literal["safetensors", "torch", "gguf"]
+
+BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
+    "Q8_0": (32, 34),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+}
+"""ggml's block formats that are read: values and bytes of a block."""
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "module", "params_ema", "params")
 """Keys under which training scripts put the weights."""
@@ -44,16 +56,33 @@ _LOAD_ERRORS = (
     *(ValueError, LookupError, TypeError, AttributeError),
 )
 """What a damaged pickle can make torch.load raise."""
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 4 * 2**20
+"""The largest public file has 0.5 MB. JSON of this size takes some ten times as much memory."""
+_MAX_OFFSET = 2**62
+_MAX_REASON = 300
+"""Characters of a message: a header may name a tensor of a million dimensions."""
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """dtype (as safetensors writes it: F32, F16, BF16, F8_E4M3 ...) and shape."""
+    """dtype and shape of a tensor.
+
+    The dtype is as safetensors writes it (F32, F16, BF16, F8_E4M3 ...), a block format of ggml
+    (Q8_0 ...), or what scaled.py makes of a weight and its scale (F8_E4M3+scale ...).
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    scale_bytes: int = 0
+    """Of what belongs to a quantised weight beside its numbers, as it is kept in memory."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory, of a dtype that is read."""
+        values, block = BLOCK_BYTES.get(self.dtype, (1, 0))
+        block = block or _ITEM_BYTES[self.dtype.partition("+")[0]]
+        return math.prod(self.shape) // values * block + self.scale_bytes
 
 
 class CheckpointReader(Protocol):
@@ -62,7 +91,7 @@ class CheckpointReader(Protocol):
     format: Format
     tensors: Mapping[str, TensorInfo]
 
-    def read(self, name: str) -> "Tensor":
+    def read(self, name: str) -> "Tensor | QuantizedWeight":
         """One tensor, on the CPU, in the dtype of the file."""
         ...
 
@@ -82,7 +111,7 @@ def sniff_format(path: Path) -> Format | None:
     """The format that the first bytes announce; None if the file holds no weights.
 
     Raises:
-        CheckpointError: no file, not readable, or GGUF.
+        CheckpointError: no file, or not readable.
     """
     try:
         with path.open("rb") as stream:
@@ -90,9 +119,7 @@ def sniff_format(path: Path) -> Format | None:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if start.startswith(b"GGUF"):
-        raise CheckpointError(
-            f"{path} is a GGUF file, which is not supported; use a .safetensors or .pth file"
-        )
+        return "gguf"
     if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04"):
         return "torch"
     if len(start) == 9 and start[8:] == b"{":
@@ -101,18 +128,23 @@ def sniff_format(path: Path) -> Format | None:
 
 
 def open_reader(path: Path) -> CheckpointReader:
-    """Open a file of either format.
+    """Open a file of any format.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or not a weights file.
     """
+    from seedvr2_core.weights.gguf_file import GGUFFile
+    from seedvr2_core.weights.scaled import with_scales
+
     kind = sniff_format(path)
     if kind == "safetensors":
-        return _SafetensorsFile(path)
+        return with_scales(path, _SafetensorsFile(path))
     if kind == "torch":
         return _TorchFile(path)
+    if kind == "gguf":
+        return GGUFFile(path)
     raise CheckpointError(
-        f"{path} is no weights file: it begins like neither .safetensors nor torch's format"
+        f"{path} is no weights file: it begins like none of .safetensors, GGUF and torch's format"
     )
 
 
@@ -152,7 +184,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
     end = 0
     for name, (first, last, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
         if first != end:
-            raise _damaged(path, f"{name} begins at byte {first} of the data, expected {end}")
+            raise damaged(path, f"{name} begins at byte {first} of the data, expected {end}")
         end = last
     held = size - start
     if held < end:
@@ -162,7 +194,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
             f"{len(cut)} of {len(spans)} tensors: {name_some(cut)}; download it again"
         )
     if held > end:
-        raise _damaged(path, f"{held - end} bytes follow the last tensor")
+        raise damaged(path, f"{held - end} bytes follow the last tensor")
     return {name: info for name, (_, _, info) in spans.items()}
 
 
@@ -170,7 +202,7 @@ def parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any
     """The header and the offset of the data."""
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > _MAX_HEADER_BYTES:
-        raise _damaged(path, f"its header claims {length} bytes")
+        raise damaged(path, f"its header claims {length} bytes")
     if 8 + length > size:
         raise CheckpointError(
             f"{path} is truncated: its header alone has {length} bytes, the file {size}; "
@@ -179,16 +211,16 @@ def parse_header(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, Any
     try:
         header = json.loads(stream.read(length), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header is no JSON ({error})") from error
+        raise damaged(path, f"its header is no JSON ({error})") from error
     if not isinstance(header, dict):
-        raise _damaged(path, "its header is no JSON object")
+        raise damaged(path, "its header is no JSON object")
     return header, 8 + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) != len(pairs):
-        twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+        twice = {name for name, count in Counter(name for name, _ in pairs).items() if count > 1}
         raise ValueError(f"named twice: {name_some(twice)}")
     return names
 
@@ -198,20 +230,24 @@ def tensor_span(path: Path, name: str, entry: Any) -> tuple[int, int, TensorInfo
     try:
         info = TensorInfo(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
         first, last = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"the entry of {name} cannot be read") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise damaged(path, f"the entry of {name} cannot be read") from error
+    if not -_MAX_OFFSET < first < _MAX_OFFSET or not -_MAX_OFFSET < last < _MAX_OFFSET:
+        raise damaged(path, f"{name} lies outside of any file")
     item = _ITEM_BYTES.get(info.dtype)
     if item is None:
-        raise _damaged(path, f"{name} has the unknown dtype {info.dtype}")
+        raise damaged(path, f"{name} has the unknown dtype {info.dtype}")
     if min(info.shape, default=0) < 0 or last - first != item * math.prod(info.shape):
-        raise _damaged(
+        raise damaged(
             path, f"{name} is {info.dtype} {list(info.shape)} but has {last - first} bytes"
         )
     return first, last, info
 
 
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {reason}; download it again")
+def damaged(path: Path, reason: str) -> CheckpointError:
+    """The error for a file that contradicts itself."""
+    shown = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
+    return CheckpointError(f"{path} is damaged: {shown}; download it again")
 
 
 class _TorchFile:
@@ -252,7 +288,7 @@ def _load_torch(path: Path) -> object:
             ) from error
         except _LOAD_ERRORS as error:
             first_line = str(error).partition("\n")[0].replace(handle, path.name)
-            raise _damaged(path, f"torch cannot read it ({first_line})") from error
+            raise damaged(path, f"torch cannot read it ({first_line})") from error
 
 
 def _unwrap(path: Path, found: object) -> dict[str, "Tensor"]:

@@ -16,6 +16,7 @@ from seedvr2_core.child.protocol import Measure
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.planning.outputs import encoder_name
 from seedvr2_core.planning.plan import Rates
 from tasks.child.operation import run_operation
 from tasks.child.pace import Pace
@@ -36,7 +37,7 @@ class MachineRates:
     engines: dict[str, float] = field(default_factory=dict)
     """Engine and kind of device -> of the engine."""
     encoders: dict[str, float] = field(default_factory=dict)
-    """Preset -> of the encoder."""
+    """Codec and preset, as `outputs.encoder_name` has them -> of the encoder."""
 
 
 def machine_name() -> str:
@@ -47,11 +48,11 @@ def machine_name() -> str:
     return f"{model}, {cores} cores"
 
 
-def known_rates(engine: str, preset: str, device_kind: str, settings: Settings) -> Rates:
-    """What is known of this machine for an engine and a preset of the encoder."""
+def known_rates(engine: str, encoder: str, device_kind: str, settings: Settings) -> Rates:
+    """What is known of this machine for an engine and an encoder (`outputs.encoder_name`)."""
     known = _read(settings)
     of_engine = known.engines.get(_key(engine, device_kind))
-    of_encoder = known.encoders.get(preset)
+    of_encoder = known.encoders.get(encoder)
     return Rates(
         engine=of_engine or 1.0,
         encoder=of_encoder or 1.0,
@@ -122,10 +123,11 @@ def _keep(plan: PlanOutline, rates: Rates, settings: Settings) -> None:
     """Write rates down. A work directory that cannot be written to is no reason to fail."""
     known = _read(settings)
     key = _key(plan.engine.name, rates.device_kind)
+    encoder = encoder_name(plan.encoder.codec, plan.encoder.preset)
     changed = replace(
         known,
         engines=known.engines | {key: round(rates.engine, 4)},
-        encoders=known.encoders | {plan.encoder.preset: round(rates.encoder, 4)},
+        encoders=known.encoders | {encoder: round(rates.encoder, 4)},
     )
     path = _path(known.machine, settings)
     try:

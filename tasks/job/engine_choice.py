@@ -28,7 +28,9 @@ def choose_device(wanted: str, devices: tuple[Device, ...]) -> Device:
     )
 
 
-def choose_engine(model: str, device: Device, settings: Settings) -> tuple[EngineSpec, str]:
+def choose_engine(
+    model: str, device: Device, settings: Settings, weights_file: str = ""
+) -> tuple[EngineSpec, str]:
     """The engine of a request, and a note for the user ("" if none).
 
     Args:
@@ -36,6 +38,7 @@ def choose_engine(model: str, device: Device, settings: Settings) -> tuple[Engin
             settings allow a small engine.
         device: the device that it will run on.
         settings: of this machine.
+        weights_file: name of the file that a SeedVR2 model is to be read from; "": any.
 
     Raises:
         CheckpointError: the engine's weights are missing or damaged; or the model is "auto",
@@ -46,10 +49,10 @@ def choose_engine(model: str, device: Device, settings: Settings) -> tuple[Engin
         spec = find_engine(model)
         if obstacle := _lacks_gpu(spec, device):
             raise InvalidRequestError(f"{model} {obstacle}; choose span or lanczos, or a GPU pool")
-        weight_files(spec.name, settings.weights_folder)
+        weight_files(spec.name, settings.weights_folder, weights_file)
         return spec, ""
     spec = find_engine(DEFAULT_ENGINE)
-    obstacle = _lacks_gpu(spec, device) or _lacks_weights(spec, settings)
+    obstacle = _lacks_gpu(spec, device) or _lacks_weights(spec, settings, weights_file)
     if not obstacle:
         return spec, ""
     if settings.allow_cpu_engine:
@@ -65,10 +68,10 @@ def _lacks_gpu(spec: EngineSpec, device: Device) -> str:
     return "needs an NVIDIA GPU" if spec.needs_gpu and device.name == "cpu" else ""
 
 
-def _lacks_weights(spec: EngineSpec, settings: Settings) -> str:
+def _lacks_weights(spec: EngineSpec, settings: Settings, weights_file: str) -> str:
     """Why the engine cannot be loaded, as the end of a sentence; "" if its weights are there."""
     try:
-        weight_files(spec.name, settings.weights_folder)
+        weight_files(spec.name, settings.weights_folder, weights_file)
     except CheckpointError as error:
         return f"cannot be loaded: {error}"
     return ""

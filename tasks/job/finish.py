@@ -184,6 +184,7 @@ def finish(
         seconds=round(seconds, 2),
         segments_reused=segments_reused,
         frames_reused=frames_reused,
+        **job.format.model_dump(),
         notes=(
             *job.notes,
             *joined.notes,

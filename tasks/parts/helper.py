@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 
 from seedvr2_core.child.protocol import Event, SegmentDone
 from seedvr2_core.config import find_engine
-from seedvr2_core.engines import weights_digest
+from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import CheckpointError, ResourceError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
@@ -105,7 +105,7 @@ def _device(sharing: Sharing, settings: Settings) -> str:
 
 def _check_weights(plan: PlanOutline, settings: Settings) -> None:
     """Refuse to make other bytes than the run at work."""
-    here = weights_digest(plan.engine.name, settings.weights_folder)
+    here = known_weights(plan.engine.name, settings.weights_folder, plan.weights_file).digest
     if here != plan.engine.weights_digest:
         raise CheckpointError(
             f"the weights of {plan.engine.name} in {settings.weights_folder} have the digest "

@@ -102,8 +102,9 @@ class Purse:
 
     def rest(self) -> None:
         """The job does not hold its device any more, or not yet."""
-        self._before, self._since = self._own, None
-        self.save()
+        if self._since is not None:
+            self._before, self._since = self._own, None
+            self.save()
 
     def keep(self) -> None:
         """Write down what was spent, now and then."""

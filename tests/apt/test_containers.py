@@ -4,6 +4,7 @@ There is no GPU here, so that the pool's template is applied without its request
 is as shipped. One test makes the request and reads how it is refused.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -28,6 +29,12 @@ from tests.kits.server import Server, eventually
 
 USER = 10001
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+INSTALLED = """
+import importlib.metadata, json
+found = {one.name: one.version for one in importlib.metadata.distributions()}
+del found["seedvr2-prefect"]
+print(json.dumps(found))
+"""
 Json = dict[str, Any]
 pytestmark = [pytest.mark.apt, pytest.mark.timeout(2400)]
 
@@ -83,8 +90,10 @@ class Host:
             self._worker.wait()
             self._worker = None
 
-    def submit(self, video: str = "/clip.mp4", **job_variables: Any) -> str:
-        """Start a run of upscale/h100; returns its id. Each has a job key of its own."""
+    def submit(
+        self, video: str = "/clip.mp4", *, crf: int | None = None, **job_variables: Any
+    ) -> str:
+        """Start a run of upscale/h100; returns its id. Without a crf it is a new request."""
         self._num_jobs += 1
         deployment = deployments(self.server.client)["upscale/h100"]["id"]
         body = {
@@ -93,7 +102,7 @@ class Host:
                 "resolution": "720p",
                 "model": "lanczos" if video == "/clip.mp4" else "sleep",
                 "preset": "ultrafast",
-                "crf": 4 + self._num_jobs,
+                "crf": crf or 4 + self._num_jobs,
             },
             "job_variables": job_variables,
         }
@@ -201,7 +210,16 @@ def test_the_image_is_what_it_says(docker: Engine) -> None:
     assert not found.attrs["Config"]["Volumes"], "unnamed volumes would be left behind"
     assert docker.run(IMAGE, "id", "-u") == str(USER)
     # The CPU's build of torch, gcc, and a base of Debian's: a tenth more than measured.
-    assert found.attrs["Size"] < 2.7e9
+    assert found.attrs["Size"] < 2.7e9, found.attrs["Size"]
+    bill = json.loads(docker.run(IMAGE, "cat", "/opt/seedvr2/sbom.cdx.json"))
+    versions = {part["name"]: part["version"] for part in bill["components"]}
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == (
+        "CycloneDX",
+        "seedvr2-prefect",
+    )
+    installed = json.loads(docker.run(IMAGE, "python", "-c", INSTALLED))
+    assert installed.items() <= versions.items()
+    assert len(installed) > 100
     listed = docker.run(IMAGE, "find", "/opt/seedvr2/src", "-name", "*.env*")
     for secret in SECRET_FILES:
         assert Path(secret).name not in [Path(line).name for line in listed.splitlines()]
@@ -250,7 +268,7 @@ def test_the_memory_limit_is_told(host: Host) -> None:
     run = host.submit("/long.mp4", mem_limit="250m")
     state = host.end_of(run)
     assert state["type"] in ("CRASHED", "FAILED")
-    print("memory:", json.dumps(state["message"]))
+    assert "137" in state["message"] or "memory" in state["message"], state["message"]
     host.all_gone()
 
 
@@ -265,17 +283,39 @@ def test_a_job_outlives_its_worker(host: Host) -> None:
     assert host.end_of(second)["type"] == "COMPLETED", "the new worker takes new runs"
 
 
-def test_a_full_disk_is_told_and_the_job_goes_on_later(host: Host) -> None:
+def test_a_disk_that_fills_up_stops_the_job_and_the_same_request_goes_on(host: Host) -> None:
     host.kill_worker()
-    with mounted(host.folder / "small", size="6m") as small:
+    with mounted(host.folder / "small", size="400m") as small:
         os.chown(small, USER, USER)
         host.start_worker(SEEDVR2_WORK_VOLUME=str(small))
-        state = host.end_of(host.submit("/long.mp4"))
+        run = host.submit("/long.mp4", crf=20)
+        host.container_at_work(run)
+        eventually(lambda: len(list(small.glob("jobs/*/segments/*.json"))) >= 2, "two segments")
+        others = fill(small)
+        state = host.end_of(run)
         assert state["type"] == "FAILED"
-        print("disk:", json.dumps(state["message"]))
+        assert "make room and run" in state["message"], state["message"]
+        assert "finished segments are kept" in state["message"]
+        host.all_gone()
+        kept = [path.name for path in small.glob("jobs/*/segments/*.json")]
+        assert not list(small.glob("output/*"))
+        others.unlink()
+        again = host.submit("/long.mp4", crf=20)
+        assert host.end_of(again)["type"] == "COMPLETED", host.logs(again)
+        (result,) = small.glob("jobs/*/result.json")
+        assert json.loads(result.read_text())["segments_reused"] >= len(kept) >= 2
         host.all_gone()
         host.kill_worker()
     host.start_worker()
+
+
+def fill(folder: Path) -> Path:
+    """Take all room of a file system, as files of others do; returns the file that has it."""
+    others = folder / "of-others"
+    with others.open("wb") as file, contextlib.suppress(OSError):
+        while file.write(bytes(2**16)):
+            file.flush()
+    return others
 
 
 def test_a_host_without_the_nvidia_runtime_says_so(host: Host) -> None:

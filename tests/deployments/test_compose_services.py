@@ -1,10 +1,10 @@
 """Every service of compose.yaml as plain processes, its command and healthcheck taken from there.
 
 What Docker would do is put in its place: variables are filled in, `server` is loopback, ports and
-the work volume are this test's own. PostgreSQL is an image of others (the server runs on sqlite
-here; the `apt` tier has a real one). The docker workers run for real up to the point where they
-would ask a Docker engine for a container: they take the pool, say that they live, and refuse a
-run that names no GPU.
+the work volume are this test's own. PostgreSQL is an image of others, so that the server runs on
+sqlite. The docker workers run for real up to the point where they would ask a Docker engine for a
+container: they take the pool, say that they live, and refuse a run that names no GPU. What needs
+the engine is in tests/apt/test_stack.py.
 """
 
 import json
@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from deployments.gateway.auth import digest
+from tests.kits.containers.stand_in import engine_without_images
 from tests.kits.processes import free_port
 from tests.kits.server import eventually
 
@@ -63,8 +64,9 @@ def filled_in(text: str) -> str:
 class Stack:
     """The services as processes on this machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str) -> None:
         self.folder = folder
+        self._engine = engine
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.ports = {port: free_port() for port in ("4200", "8000", "8001")}
         self._services = yaml.safe_load(self._here(filled_in(COMPOSE.read_text())))["services"]
@@ -95,6 +97,7 @@ class Stack:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_HOME": str(self.folder / f"home-{name}"),
             "SEEDVR2_WORK_DIR": str(self.folder / "work"),
+            "DOCKER_HOST": self._engine,
             **(SITE if "env_file" in self._services[name] else {}),
             **{key: str(value) for key, value in given.items() if value is not None},
         }
@@ -171,7 +174,7 @@ def _healthcheck_of_the_image() -> list[str]:
 def running(folder: Path) -> Iterator[Stack]:
     """A stack, ended whatever happens."""
     with ExitStack() as ends:
-        stack = Stack(folder)
+        stack = Stack(folder, ends.enter_context(engine_without_images()))
         ends.callback(stack.end)
         yield stack
 

@@ -52,8 +52,5 @@ def test_table_has_the_cards_that_people_ask_for() -> None:
 @pytest.mark.parametrize(("gigabytes", "cells"), table(), ids=lambda value: str(value)[:3])
 def test_row_is_what_the_planner_says(gigabytes: int, cells: list[str]) -> None:
     assert cells == [fits(gigabytes, size, DIT_7B) for size in SIZES]
-    answers = [fits(gigabytes, size, DIT_3B)[:2] for size in SIZES]
-    if gigabytes == 24:
-        assert answers[1] == "ye"
-        answers[1] = "no"  # as the text says
-    assert answers == [cell[:2] for cell in cells]
+    answers = [fits(gigabytes, size, DIT_3B) for size in SIZES]
+    assert [cell[:2] for cell in answers] == [cell[:2] for cell in cells]

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from flows.upscale import upscale
-from seedvr2_core.errors import UnsupportedFormatError
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 
@@ -42,7 +41,7 @@ PLAIN = {
     *("edge/bt601_limited_range.mp4", "edge/bt601_full_range.mp4"),
 }
 """Nothing but their size or content is special, which others have too: soak."""
-REFUSED_CLIPS = ["edge/bt2020_10bit.mp4", "edge/nasa_13013_hdr.mp4"]
+HDR_CLIPS = ["edge/bt2020_10bit.mp4", "edge/nasa_13013_hdr.mp4"]
 
 
 @pytest.fixture
@@ -215,8 +214,13 @@ def test_what_goes_in_comes_out(work_dir: Path, shared: Path, ffmpeg: RunFfmpeg,
         assert_same_sound(ffmpeg, source, output, Fraction(1, 44100))
 
 
-@pytest.mark.parametrize("name", REFUSED_CLIPS)
-def test_what_cannot_be_shown_right_is_refused(work_dir: Path, shared: Path, name: str) -> None:
-    with pytest.raises(UnsupportedFormatError, match=r"(HDR|BT\.2020).* not supported"):
-        run(shared / "clips" / name)
-    assert not (work_dir / "jobs").exists()
+@pytest.mark.parametrize("name", HDR_CLIPS)
+def test_hdr_comes_out_as_hdr(work_dir: Path, shared: Path, ffmpeg: RunFfmpeg, name: str) -> None:
+    source = shared / "clips" / name
+    result = run(source)
+    after = look_at(ffmpeg, Path(result.output_path or ""))
+    assert (result.codec, result.bits, result.container) == ("hevc", 10, "mp4")
+    assert result.hdr == "experimental"
+    assert any("experimental" in note for note in result.notes)
+    assert after.tags.startswith("yuv420p10le(tv, bt2020nc/bt2020/smpte2084")
+    assert (after.width, after.height) == expected_size(look_at(ffmpeg, source))

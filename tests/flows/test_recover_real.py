@@ -170,7 +170,7 @@ class Site:
 
     def committed(self) -> int:
         """Number of finished segments on disk."""
-        return len(list((self.folder / "work").glob("jobs/*/segments/?????.json")))
+        return len(list((self.folder / "work").glob("jobs/*/segments/[0-9]*.json")))
 
 
 @pytest.fixture(scope="module")

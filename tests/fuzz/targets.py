@@ -7,6 +7,7 @@ them with the errors its docstring names; the target lets those pass. Everything
 import asyncio
 import contextlib
 import json
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -28,6 +29,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.files.mp4_index import most_indexed
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import Plan, build_plan
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.weights.reader import open_reader
 from tasks.settings import Settings
@@ -54,7 +56,7 @@ def _file(data: bytes) -> Path:
 def records(data: bytes) -> None:
     """Probe records, plans and sidecars: valid, or refused as SegmentError."""
     path = _file(data)
-    for kind in (VideoInfo, Plan, Sidecar):
+    for kind in (VideoInfo, Plan, PlanOutline, Sidecar):
         with contextlib.suppress(SegmentError):
             read_record(path, kind)
 
@@ -65,7 +67,7 @@ def mp4_index(data: bytes) -> None:
 
 
 def weights(data: bytes) -> None:
-    """Headers of weights files in both formats: names and shapes, or a CheckpointError."""
+    """Headers of weights files in all formats: names and shapes, or a CheckpointError."""
     with contextlib.suppress(CheckpointError):
         open_reader(_file(data)).close()
 
@@ -212,6 +214,9 @@ _FORM = (
     b"\r\n720p\r\n--x\r\nContent-Disposition: form-data; name=file; filename=a.mp4\r\n\r\nbytes\r\n"
     b"--x--\r\n"
 )
+_GGUF = b"GGUF" + struct.pack("<I", 3)
+_GGUF_KEY = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQQ", 9, 8, 1, 2) + b"ab"
+_GGUF_TENSOR = struct.pack("<Q", 1) + b"t" + struct.pack("<IQQIQ", 2, 32, 1, 8, 0)
 _TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 _SEEDS: dict[str, tuple[bytes, ...]] = {
     "records": (
@@ -242,6 +247,9 @@ _SEEDS: dict[str, tuple[bytes, ...]] = {
         b"\x80\x02}q\x00.",
         b"\x80\x04cos\nsystem\n(S'true'\ntR.",
         b"GGUF",
+        _GGUF + struct.pack("<QQ", 1, 0) + _GGUF_TENSOR + bytes(64),
+        _GGUF + struct.pack("<QQ", 1, 1) + _GGUF_KEY + _GGUF_TENSOR + bytes(64),
+        _GGUF + struct.pack("<QQ", 2**62, 2**62) + _GGUF_KEY * 3,
     ),
     "json_body": (
         b'{"video_base64": "AAAA", "resolution": "720p"}',

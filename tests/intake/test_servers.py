@@ -26,6 +26,7 @@ from tests.kits.http.intake import (
     Play,
     Talk,
     answer,
+    chunked,
     left_behind,
     nothing_is_left,
 )
@@ -33,11 +34,6 @@ from tests.kits.http.intake import (
 pytestmark = pytest.mark.timeout(60)
 
 VIDEO = bytes(range(256)) * 64
-
-
-def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", **headers: str) -> bytes:
-    head = answer(Transfer_Encoding="chunked", Content_Length="", **headers)
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
 
 
 def endless(talk: Talk) -> None:

@@ -142,7 +142,7 @@ class FaultyJob:
 
     def sidecars(self) -> dict[str, int]:
         """Committed segments: sidecar name -> when it was written (ns)."""
-        found = self.work_dir.glob("jobs/*/segments/?????.json")
+        found = self.work_dir.glob("jobs/*/segments/[0-9]*.json")
         return {path.name: path.stat().st_mtime_ns for path in found}
 
     def at_work(self) -> bool:

@@ -18,11 +18,12 @@ from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, VAE_TINY, DiTConfig
 from seedvr2_core.dit.model import expected_keys
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.vae.model import random_weights
-from seedvr2_core.weights.checkpoint import Layout, dit_layout, text_layout, vae_layout
 from seedvr2_core.weights.folder import Catalog
-from seedvr2_core.weights.table import MODEL_PARTS, PublicFile
+from seedvr2_core.weights.layouts import Layout, dit_layout, text_layout, vae_layout
+from seedvr2_core.weights.table import FIRST_3B, MODEL_PARTS, PublicFile
 
 TEXT_SHAPE = (6, 48)
+NEGATIVE_TEXT_SHAPE = (7, 48)
 ROPE = "attn.rope.rope.freqs"
 REPO = "someone/weights"
 
@@ -30,8 +31,8 @@ REPO = "someone/weights"
 @functools.cache
 def tiny_layouts() -> Mapping[str, Layout]:
     return {
-        "dit-3b": dit_layout(DIT_TINY_3B),
-        "dit-7b": dit_layout(DIT_TINY_7B),
+        "dit-3b": dit_layout(DIT_TINY_3B, text=TEXT_SHAPE, negative=NEGATIVE_TEXT_SHAPE),
+        "dit-7b": dit_layout(DIT_TINY_7B, text=TEXT_SHAPE, negative=NEGATIVE_TEXT_SHAPE),
         "vae": vae_layout(VAE_TINY),
         "pos_emb": text_layout(TEXT_SHAPE),
     }
@@ -102,6 +103,15 @@ def tiny_catalog() -> Catalog:
     return Catalog(
         files=tuple(public(part) for part in parts), layouts=tiny_layouts, models=MODEL_PARTS
     )
+
+
+def with_first_3b() -> Catalog:
+    """The small catalog where the 3B's file is one that its publisher has replaced."""
+    files = [
+        dataclasses.replace(row, superseded=FIRST_3B) if row.part == "dit-3b" else row
+        for row in tiny_catalog().files
+    ]
+    return dataclasses.replace(tiny_catalog(), files=tuple(files))
 
 
 def without_digest(part: str) -> Catalog:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import pytest
 
@@ -78,3 +79,48 @@ def test_it_survives_the_way_out_of_a_child_by_its_name(kind: type[SeedVR2Error]
 def test_it_says_what_it_means(kind: type[SeedVR2Error]) -> None:
     assert kind.__doc__ is not None
     assert kind.__doc__.endswith(".")
+
+
+@EACH_CLASS
+def test_each_class_has_a_code_and_a_remedy_of_its_own(kind: type[SeedVR2Error]) -> None:
+    assert {"code", "remedy"} <= set(vars(kind)), "not only its parent's"
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", kind.code)
+    assert kind.remedy.endswith(".")
+    told = errors.with_code(kind("what is wrong"))
+    assert errors.split_code(told) == ("what is wrong", kind)
+
+
+def test_codes_are_stable() -> None:
+    """Programs compare them: a code may be added, and none may change."""
+    assert {kind.code: kind.__name__ for kind in errors.all_errors()} == {
+        "failed": "SeedVR2Error",
+        "invalid_request": "InvalidRequestError",
+        "plan_impossible": "PlanError",
+        "invalid_video": "InvalidVideoError",
+        "unsupported_format": "UnsupportedFormatError",
+        "source_failed": "SourceError",
+        "source_refused": "SourceRefusedError",
+        "source_unavailable": "SourceUnavailableError",
+        "source_too_slow": "SourceTooSlowError",
+        "file_read_failed": "FileReadError",
+        "weights_unusable": "CheckpointError",
+        "no_room": "ResourceError",
+        "device_memory": "DeviceMemoryError",
+        "not_finite": "NumericalError",
+        "broken_segment": "SegmentError",
+        "storage_failed": "StorageError",
+        "storage_refused": "StorageRefusedError",
+        "not_served": "NotServedError",
+        "not_public": "ForbiddenError",
+        "wrong_bytes": "WrongBytesError",
+        "service_unavailable": "ServiceError",
+        "process_failed": "ChildFailedError",
+        "stalled": "StalledError",
+        "time_limit": "DeadlineError",
+        "over_budget": "BudgetError",
+    }
+
+
+@pytest.mark.parametrize("told", ["a message", "ends with [brackets]", "[failed] first", ""])
+def test_a_text_without_a_code_stays_as_it_is(told: str) -> None:
+    assert errors.split_code(told) == (told, None)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from seedvr2_core.beat import Beat
 from seedvr2_core.files import write_record
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import Rates
 from tasks import estimate
 from tasks.estimate import is_guess, plan_job
+from tasks.run.record import JobRecord
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tests.kits.factories import make_info
@@ -94,3 +96,21 @@ def test_the_operators_limit_and_price_are_told(plans: Plans) -> None:
     (note,) = told(hour_price=3600.0)
     price = plans("lanczos", 75).eta_seconds
     assert note == f"expected price {price:.2f}, at 3600 an hour (SEEDVR2_HOUR_PRICE)"
+
+
+def test_hashing_the_weights_is_a_sign_of_life(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first use 16 GB are read, maybe from a network share, and `recover` looks at beats."""
+    beats: list[tuple[str, int, int]] = []
+
+    def digest(name: str, folder: Path, *, beat: Beat) -> str:
+        beat("hash", 1, 2)
+        return ""
+
+    monkeypatch.setattr(estimate, "weights_digest", digest)
+    monkeypatch.setattr(
+        JobRecord, "beat", lambda self, *told, stall_seconds: beats.append((*told,))
+    )
+    plans("lanczos", 75)
+    assert ("hash", 1, 2) in beats

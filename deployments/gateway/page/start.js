@@ -23,6 +23,12 @@ export async function prepare(tell) {
     makePlan(tell);
   });
   $("new").addEventListener("input", forget);
+  $("address").addEventListener("input", () => {
+    if ($("address").value && chosen) {
+      $("file").value = "";
+      choose(null);
+    }
+  });
   $("file").addEventListener("change", () => choose($("file").files[0] ?? null));
   $("start").addEventListener("click", () => start(tell));
   dropZone($("drop"));
@@ -37,7 +43,9 @@ function dropZone(zone) {
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
     zone.classList.remove("over");
-    if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
+    if (!event.dataTransfer.files.length) return;
+    $("file").files = event.dataTransfer.files; // what the input shows must be what is sent
+    choose($("file").files[0] ?? null);
   });
 }
 
@@ -158,9 +166,9 @@ function show(plan) {
   const memory = Object.entries(plan.memory_gb).map(([phase, peak]) => `${phase} ${peak} GB`);
   const [width, height] = plan.source_size;
   facts($("plan-facts"), [
-    ["Source", `${plan.source}: ${width}×${height}, ${plan.frames} frames, ` +
+    ["Source", `${plan.source}: ${width}x${height}, ${plan.frames} frames, ` +
       `${plan.duration_seconds.toFixed(1)} s`],
-    ["Result", `${plan.width}×${plan.height}`],
+    ["Result", `${plan.width}x${plan.height}`],
     ["Made by", `${plan.engine} on ${plan.device}`],
     ["Segments", plan.segments],
     ["Memory", memory.join(", ")],

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 
 from deployments.gateway.auth import Authenticate, Caller
+from deployments.gateway.problems import Problem
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -87,6 +88,20 @@ def add_docs(app: FastAPI, authenticate: Authenticate, shown: tuple[type[BaseMod
             raise HTTPException(404, f"the page has no part {name[:80]!r}")
         content = files("fastapi_offline").joinpath("static", name).read_bytes()
         return Response(content, media_type=_SWAGGER[name], headers=_HEADERS)
+
+
+def json_refusals(refusals: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The declarations of `problems` for an address whose good answer is no JSON.
+
+    FastAPI would declare that refusals are of the good answer's type as well.
+    """
+    schema = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
+    declared: dict[int | str, dict[str, Any]] = {}
+    for code, one in refusals.items():
+        rest = {name: value for name, value in one.items() if name != "model"}
+        content = {kind: {**schema, **shown} for kind, shown in one["content"].items()}
+        declared[code] = {**rest, "content": content}
+    return declared
 
 
 def body_schemas(request_schema: dict[str, Any]) -> dict[str, Any]:

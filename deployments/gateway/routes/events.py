@@ -18,6 +18,7 @@ from deployments.gateway.answers import Job, describe
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
+from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
 from deployments.host.slow_clients import ENDS_AT_SHUTDOWN
 
@@ -87,7 +88,7 @@ def add_events(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) ->
     @app.get(
         "/events/{job_id}",
         response_class=EventStream,
-        responses={**_DECLARED, **problems(*WITH_TOKEN, 404, 503)},
+        responses={**_DECLARED, **json_refusals(problems(*WITH_TOKEN, 404, 503))},
     )
     async def events(
         job_id: JobId, request: Request, caller: Annotated[Caller, Depends(authenticate)]

@@ -15,6 +15,7 @@ from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
+from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
 from tasks.run import read_result
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
@@ -31,6 +32,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _MAX_PICTURE_BYTES = 20 * 10**6
 
 
@@ -51,8 +53,8 @@ def add_page(
         "/preview/{job_id}",
         response_class=FileResponse,
         responses={
-            200: {"description": "The picture.", "content": {"image/jpeg": {}}},
-            **problems(*WITH_TOKEN, 404, 503),
+            200: {"description": "The picture.", "content": {"image/jpeg": _PICTURE}},
+            **json_refusals(problems(*WITH_TOKEN, 404, 503)),
         },
     )
     async def preview(

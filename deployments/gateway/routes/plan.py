@@ -17,8 +17,9 @@ from deployments.gateway.routes.docs import body_schemas
 from deployments.gateway.routes.submission import check_fields
 from seedvr2_core.errors import DeadlineError, SeedVR2Error, SourceError, SourceRefusedError
 from seedvr2_core.frames import padded_size
+from seedvr2_core.planning.cards import NAMED_GB
 from seedvr2_core.planning.sizes import size_for, size_note
-from tasks.plan import CARDS_GB, JobPlan, named_card, plan_source
+from tasks.plan import JobPlan, named_card, plan_source
 from tasks.request_types import Resolution
 from tasks.run.routing import deployment_for
 from tasks.schemas import UpscaleRequest
@@ -150,7 +151,7 @@ def _plan(request: UpscaleRequest, settings: Settings) -> JobPlan:
     except (SourceError, DeadlineError) as error:
         raise _later(f"{error}; send the same request again to go on") from error
     name = deployment_for(request.resolution).rpartition("/")[2]
-    card = named_card(name) if name in CARDS_GB else None
+    card = named_card(name) if name in NAMED_GB else None
     return plan_source(source, request, settings, card=card, thorough=False)
 
 

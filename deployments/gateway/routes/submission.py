@@ -66,8 +66,8 @@ def add_submission(
                 answer = await _submit(prefect, asked, notes, key=key, caller=caller)
             except (HTTPException, SeedVR2Error) as error:
                 # At a 503 the job may have been created all the same, and then it needs the video.
-                if not (isinstance(error, HTTPException) and error.status_code == 503):
-                    await asyncio.to_thread(body.upload.retract)
+                unknown = isinstance(error, HTTPException) and error.status_code == 503
+                await asyncio.to_thread(body.upload.keep if unknown else body.upload.retract)
                 raise
             await asyncio.to_thread(body.upload.keep)
         return answer

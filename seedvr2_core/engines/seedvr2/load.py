@@ -1,4 +1,4 @@
-"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: from checkpoint files to a session."""
+"""The engines of the SeedVR2 models: from checkpoint files to a session."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
+from seedvr2_core.config import DIT_1_4B, DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept
 from seedvr2_core.dit.model import FoldedDiT
-from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import memory_of
 from seedvr2_core.errors import CheckpointError
+from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.weights import find_model, open_checkpoint
-from seedvr2_core.weights.checkpoint import load_text_embedding
+from seedvr2_core.weights.checkpoint import identify, load_text_embedding
 from seedvr2_core.weights.folded import (
     FoldedKey,
     digest_of,
@@ -27,6 +29,7 @@ from seedvr2_core.weights.folded import (
     open_folded,
 )
 from seedvr2_core.weights.folder import PUBLIC, Catalog
+from seedvr2_core.weights.quantized import assign_quantized
 from seedvr2_core.weights.table import VAE
 
 LOAD = "load"
@@ -44,7 +47,12 @@ class World:
 
 
 WORLD = World(
-    dit_configs={"dit-3b": DIT_3B, "dit-7b": DIT_7B, "dit-7b-sharp": DIT_7B},
+    dit_configs={
+        "dit-3b": DIT_3B,
+        "dit-7b": DIT_7B,
+        "dit-7b-sharp": DIT_7B,
+        "dit-1.4b": DIT_1_4B,
+    },
     vae_config=VAE_PRODUCTION,
     catalog=PUBLIC,
 )
@@ -73,9 +81,17 @@ def open_session(
         PlanError: the plan has no memory plan.
     """
     parts = world.catalog.models[plan.engine.name]
-    files = find_model(weights_dir, plan.engine.name, catalog=world.catalog)
-    dtype = getattr(torch, memory_of(plan).dit_dtype)
-    models = load_models(parts, files, dit_dtype=dtype, device=device, world=world, beat=beat)
+    files = find_model(weights_dir, plan.engine.name, catalog=world.catalog, file=plan.weights_file)
+    memory = memory_of(plan)
+    models = load_models(
+        parts,
+        files,
+        dit_dtype=getattr(torch, memory.dit_dtype),
+        device=device,
+        world=world,
+        beat=beat,
+        in_host_memory=memory.streamed_layers > 0,
+    )
     return SeedVR2Session(models, plan, device=device, beat=beat)
 
 
@@ -88,6 +104,7 @@ def load_models(
     world: World = WORLD,
     beat: Beat = no_beat,
     keep_folded: bool | None = None,
+    in_host_memory: bool = False,
 ) -> Models:
     """Read the transformer now; the VAE is read when it is built.
 
@@ -100,6 +117,9 @@ def load_models(
         beat: as for `open_session`; also called when the VAE is built.
         keep_folded: read the folded transformer from beside its checkpoint if it was kept there,
             and else keep it; None: on a GPU.
+        in_host_memory: let the transformer's weights lie there, as the device cannot hold them;
+            layers then come one by one. They share two places on the device, so a thread that
+            reads the weights meanwhile would find others: nothing is written to be kept.
 
     Raises:
         CheckpointError: a file is not the part that it should be.
@@ -109,14 +129,27 @@ def load_models(
     read = _ReadBytes(beat, total=sum(file.stat().st_size for file in files))
     text_LX = load_text_embedding(text_file, layouts=layouts)
     config = world.dit_configs[parts[0]]
-    keeps = device.startswith("cuda") if keep_folded is None else keep_folded
+    keeps = on_gpu(device) if keep_folded is None else keep_folded
+    # Written out they would take the room that they are meant to save.
+    keeps = keeps and not identify(dit_file, layouts=layouts).quantized[0]
     key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
-    dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, device, read)
+    place = "cpu" if in_host_memory else device
+    dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, place, read)
     if dit is None:
-        with open_checkpoint(dit_file, parts[0], layouts=layouts, device=device) as tensors:
+        with open_checkpoint(
+            dit_file, parts[0], layouts=layouts, device=device, keep_quantized=True
+        ) as tensors:
             counted = read.counted(tensors)
-            dit = load_folded(config, counted, text_LX, dtype=dit_dtype, device=device)
-        if key is not None:
+            dit = load_folded(
+                config,
+                counted,
+                text_LX,
+                dtype=dit_dtype,
+                device=device,
+                place=place,
+                assign=assign_quantized,
+            )
+        if key is not None and not in_host_memory:
             keep_folded_later(dit_file.parent, key, dit)
 
     def build(dtype: torch.dtype) -> VideoVAE:
@@ -126,7 +159,7 @@ def load_models(
 
 
 def _folded_key(dit_file: Path, text_file: Path, dtype: torch.dtype, device: str) -> FoldedKey:
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    kind = kind_of(device)
     return FoldedKey(
         checkpoint=digest_of(dit_file),
         text=digest_of(text_file),
@@ -153,7 +186,7 @@ def _load_kept(
 
     def counted() -> Iterator[tuple[str, Tensor]]:
         share = dit_file.stat().st_size / file.num_bytes
-        for name, tensor in file.tensors(pin_memory=device.startswith("cuda")):
+        for name, tensor in file.tensors(pin_memory=on_gpu(device)):
             read.add(round(share * tensor.nbytes))
             yield name, tensor
 

@@ -27,17 +27,21 @@ from seedvr2_core.dit.tables import KeptTables
 from seedvr2_core.engines.seedvr2.blend import StitchMode, join_windows
 from seedvr2_core.engines.seedvr2.color import needs_whole_shot
 from seedvr2_core.engines.seedvr2.finite import check_finite, extremes
-from seedvr2_core.engines.seedvr2.parking import GuestModule, Parking
+from seedvr2_core.engines.seedvr2.parking import (
+    Parking,
+    guest_of,
+    start_decoder,
+    start_encoder,
+)
 from seedvr2_core.engines.seedvr2.pictures import Padding, Pictures, framed
 from seedvr2_core.engines.seedvr2.sampler import NoiseAhead, restore_latents
-from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, slices_between
+from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid, memory_of, slices_between
 from seedvr2_core.engines.seedvr2.transfer import Begun, Landing, Lanes
-from seedvr2_core.errors import PlanError
 from seedvr2_core.frames import Frame, crop, pad, padded_size
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import MemoryPlan
 from seedvr2_core.vae.model import VideoVAE
-from seedvr2_core.vae.store import CacheStore
 
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
 """The phases, under the names that the memory plan has for them too."""
@@ -53,17 +57,6 @@ class Models:
     build_vae: Callable[[torch.dtype], VideoVAE]
     """A VAE on the device; asked again where a shot goes on in another dtype."""
     dit: FoldedDiT
-
-
-def memory_of(plan: Plan) -> MemoryPlan:
-    """The memory plan of a job's plan.
-
-    Raises:
-        PlanError: the plan has none.
-    """
-    if plan.memory is None:
-        raise PlanError(f"{plan.engine.name} needs a memory plan; plan the job again")
-    return plan.memory
 
 
 class Phases:
@@ -89,13 +82,13 @@ class Phases:
         """The phase at work, or the last one."""
         self._build_vae = models.build_vae
         self._vae: VideoVAE | None = models.build_vae(getattr(torch, self._memory.vae_dtype))
-        self._dit = GuestModule(models.dit, self._device, resident=self._memory.weights_resident)
+        self._dit = guest_of(models.dit, self._memory, self._device)
         self._parking = Parking(self._device, enabled=self._memory.park_caches)
         self._lanes = Lanes(self._device)
         color = plan.engine.color_correction
         method: Any = "wavelet" if color == "auto" else color
         self.pictures = Pictures((plan.height, plan.width), method, self._lanes, self._device)
-        self._noise = NoiseAhead(pin_memory=self._device.type == "cuda")
+        self._noise = NoiseAhead(pin_memory=on_gpu(self._device))
         self.vae_config = self._vae.config
         height, width = padded_size(plan.height, plan.width)
         factor = self.vae_config.spatial_factor
@@ -112,10 +105,10 @@ class Phases:
 
     def use_memory(self, memory: MemoryPlan) -> None:
         """Go on with other slices, chunks and residency; earlier states cannot be used."""
-        resident = memory.weights_resident
-        if resident != self._memory.weights_resident:
-            self._dit = GuestModule(self._dit.module, self._device, resident=resident)
-        self._memory = memory
+        before, self._memory = self._memory, memory
+        names = ("weights_resident", "streamed_layers")
+        if any(getattr(memory, name) != getattr(before, name) for name in names):
+            self._dit = guest_of(self._dit.module, memory, self._device)
         self._parking = Parking(self._device, enabled=memory.park_caches)
 
     def fresh_state(
@@ -126,16 +119,11 @@ class Phases:
         The VAE runs in `dtype`; latents are encoded and decoded from the given ones on.
         """
         vae = self._vae_of(dtype)
-        encoder = vae.start_encoder(encode_from, rings=self._memory.encoder_rings)
-        decoder = vae.start_decoder(decode_from, rings=self._memory.decoder_rings)
-        if self._memory.stream_caches:
-            encoder.use_store(CacheStore(self._device))
-            decoder.use_store(CacheStore(self._device))
         return LatentState(
             dtype=dtype,
-            encoder=encoder,
+            encoder=start_encoder(vae, self._memory, encode_from, self._device),
             encoded_ZhwC=torch.zeros((0, *self.latent_shape), device=self._device),
-            decoder=decoder,
+            decoder=start_decoder(vae, self._memory, decode_from, self._device),
             next_frame=grid.first_frame(encode_from),
         )
 

@@ -20,8 +20,8 @@ from seedvr2_core.beat import Beat
 from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.engines.seedvr2.color import check_method, needs_whole_shot
 from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
-from seedvr2_core.engines.seedvr2.phases import DIT, Models, Phases, memory_of
-from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid
+from seedvr2_core.engines.seedvr2.phases import DIT, Models, Phases
+from seedvr2_core.engines.seedvr2.shot import LatentState, PieceSpan, ShotGrid, memory_of
 from seedvr2_core.errors import DeviceMemoryError, NumericalError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Piece, Plan, Shot

@@ -17,10 +17,21 @@ from torch import Tensor
 from seedvr2_core.engines.protocol import ShotState
 from seedvr2_core.errors import PlanError, SegmentError
 from seedvr2_core.frames import Frame
-from seedvr2_core.planning import Piece, Shot, windows
+from seedvr2_core.planning import Piece, Plan, Shot, windows
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.vae.decoder import DecoderState
 from seedvr2_core.vae.encoder import EncoderState
+
+
+def memory_of(plan: Plan) -> MemoryPlan:
+    """The memory plan of a job's plan.
+
+    Raises:
+        PlanError: the plan has none.
+    """
+    if plan.memory is None:
+        raise PlanError(f"{plan.engine.name} needs a memory plan; plan the job again")
+    return plan.memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

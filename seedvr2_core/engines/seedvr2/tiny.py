@@ -13,9 +13,10 @@ from seedvr2_core.beat import Beat
 from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
 from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import expected_keys
-from seedvr2_core.engines.seedvr2.phases import Models, memory_of
+from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
+from seedvr2_core.engines.seedvr2.shot import memory_of
 from seedvr2_core.errors import PlanError
 from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Lanes:
         self._device = device
         self._up: Any = None
         self._down: Any = None
-        if device.type == "cuda":
+        if on_gpu(device):
             self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     @property

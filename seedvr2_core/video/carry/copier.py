@@ -11,7 +11,7 @@ from av.stream import Stream
 _MOVED_SECONDS = Fraction(1, 2)
 """By how much a packet may lie before the one before it and still be moved behind it.
 Where parts of a recording meet, their streams overlap by about 0.1 s."""
-_STEP_SECONDS = Fraction(1, 1000)
+STEP_SECONDS = Fraction(1, 1000)
 """Between packets that had to be moved: more than a tick of any track of an mp4."""
 
 
@@ -63,7 +63,7 @@ class Copier:
             return
         pts = dts if packet.pts is None else packet.pts - shift
         if self._last_dts is not None and dts <= self._last_dts:
-            dts = self._last_dts + math.ceil(_STEP_SECONDS / packet.time_base)
+            dts = self._last_dts + math.ceil(STEP_SECONDS / packet.time_base)
         packet.pts, packet.dts = max(dts, pts), dts
         packet.stream = self._out
         self._last_dts, self._next_dts = dts, dts + (packet.duration or 1)

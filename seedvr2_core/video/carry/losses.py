@@ -1,5 +1,6 @@
 """Says which of a source's streams the output has no place for, one note for each."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from av.container import InputContainer
@@ -18,7 +19,9 @@ _DATA_NAMES = {
 """Sample entries of mp4 and QuickTime -> what such a track holds."""
 
 
-def unsaid_losses(path: Path, source: InputContainer, info: VideoInfo) -> list[str]:
+def unsaid_losses(
+    path: Path, source: InputContainer, info: VideoInfo, attached: Collection[int] = ()
+) -> list[str]:
     """Notes about the streams that are neither sound nor text.
 
     An mp4 keeps the names of its chapters in a track as well. Chapters travel with the container,
@@ -28,11 +31,13 @@ def unsaid_losses(path: Path, source: InputContainer, info: VideoInfo) -> list[s
         path: the source.
         source: the same, open.
         info: of the source.
+        attached: streams that are attachments of the output.
 
     Raises:
         FileReadError: the machine failed to read the file.
     """
-    left = [stream for stream in info.streams if stream.kind not in ("audio", "subtitle")]
+    said = ("audio", "subtitle")
+    left = [s for s in info.streams if s.kind not in said and s.index not in attached]
     if not left:
         return []
     headers = read_headers(path, source)

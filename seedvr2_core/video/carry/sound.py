@@ -117,13 +117,13 @@ class SoundTarget:
         context.flags |= CodecFlags.bitexact.value
         return stream
 
-    def packet_samples(self) -> int:
-        """Samples of a packet; 0 if the encoder or mp4 does not take this kind.
+    def packet_samples(self, muxer: str) -> int:
+        """Samples of a packet; 0 if the encoder or the container does not take this kind.
 
         A stream cannot be removed from an output, so this is tried in one that is thrown away.
         """
         try:
-            with av.open(NullFile(), "w", format="mp4") as output:
+            with av.open(NullFile(), "w", format=muxer) as output:
                 stream = self.add_to(output)
                 output.start_encoding()
                 return stream.codec_context.frame_size or _PACKET_SAMPLES

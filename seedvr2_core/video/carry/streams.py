@@ -3,18 +3,23 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
+from av.subtitles.stream import SubtitleStream
 
+from seedvr2_core.video.carry.attached import attach_all
 from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets
+from seedvr2_core.video.carry.text import TEXTS, TextConverter
 from seedvr2_core.video.carry.transcoder import Transcoder
-from seedvr2_core.video.carry.trial import COPIED, TrialResult
+from seedvr2_core.video.carry.trial import TrialResult
+from seedvr2_core.video.carry.way import AS_AAC, CarryWay
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
-Carrier = Copier | Transcoder
+Carrier = Copier | TextConverter | Transcoder
 
 _NOT_TRIED = TrialResult()
 
@@ -27,13 +32,17 @@ class Carried:
     """By index of the source's stream."""
     notes: Sequence[str]
     """What is left behind or changed."""
+    attached: frozenset[int] = frozenset()
+    """Streams of the source that are attachments of the output."""
 
 
 def add_carriers(
     output: OutputContainer,
+    path: Path,
     source: InputContainer,
     info: VideoInfo,
     trials: Mapping[int, TrialResult],
+    way: CarryWay,
     *,
     left_out: Collection[int] = (),
 ) -> Carried:
@@ -41,22 +50,25 @@ def add_carriers(
 
     Args:
         output: has its video stream and is not written yet.
-        source: open, before its first packet is read.
+        path: the source.
+        source: the same, open, before its first packet is read.
         info: of the source.
         trials: from `try_streams`.
+        way: how they are carried.
         left_out: streams that were told to be left out already.
     """
     carriers: dict[int, Carrier] = {}
     notes: list[str] = []
     for kind in ("audio", "subtitle"):
         for stream in info.streams:
-            if stream.kind != kind or stream.index in left_out:
+            if stream.kind != kind or stream.index in left_out or not way.wants(stream):
                 continue
-            carrier = _carrier(output, source, info, stream, trials, notes)
+            carrier = _carrier(output, source, info, stream, trials, way, notes)
             if carrier is not None:
                 _copy_labels(source.streams[stream.index], carrier.stream)
                 carriers[stream.index] = carrier
-    return Carried(carriers=carriers, notes=notes)
+    attached = attach_all(output, path, source, info) if way.container.attachments else frozenset()
+    return Carried(carriers=carriers, notes=notes, attached=attached)
 
 
 def stream_name(stream: StreamInfo) -> str:
@@ -71,6 +83,7 @@ def _carrier(
     info: VideoInfo,
     stream: StreamInfo,
     trials: Mapping[int, TrialResult],
+    way: CarryWay,
     notes: list[str],
 ) -> Carrier | None:
     """How one stream is carried; None (and a note) if it cannot be."""
@@ -88,15 +101,26 @@ def _carrier(
         return None
     if trial.copies:
         return Copier(output, template, zero=zero, name=name, refused=trial.refused)
+    if isinstance(template, SubtitleStream) and stream.codec in TEXTS:
+        codec = way.container.plain_text
+        return TextConverter(output, template, codec=codec, zero=zero, name=name)
     if isinstance(template, AudioStream):
         sound = _widest(trial.formats)
         for target in targets(sound):
-            if target.packet_samples():
-                told = _conversion(stream, trial, sound, target)
+            if way.audio == AS_AAC != target.codec:
+                continue
+            if target.packet_samples(way.container.muxer):
+                told = _conversion(stream, trial, sound, target, way)
                 return Transcoder(
-                    output, template, target=target, zero=zero, name=name, notes=[told]
+                    output,
+                    template,
+                    target=target,
+                    muxer=way.container.muxer,
+                    zero=zero,
+                    name=name,
+                    notes=[told],
                 )
-    notes.append(f"{name} is not carried over: mp4 does not take it")
+    notes.append(f"{name} is not carried over: {way.name} does not take it")
     return None
 
 
@@ -106,7 +130,11 @@ def _widest(formats: Sequence[SoundFormat]) -> SoundFormat:
 
 
 def _conversion(
-    stream: StreamInfo, trial: TrialResult, sound: SoundFormat, target: SoundTarget
+    stream: StreamInfo,
+    trial: TrialResult,
+    sound: SoundFormat,
+    target: SoundTarget,
+    way: CarryWay,
 ) -> str:
     """What happens to sound that is encoded anew."""
     again = stream.codec == target.codec
@@ -118,14 +146,14 @@ def _conversion(
             f"; its format changes on the way ({', '.join(kinds)}), all of it is now "
             f"{target.layout} at {target.rate} Hz"
         )
-    elif stream.codec in COPIED:
-        told += ", because mp4 does not take it as it is"
+    elif way.may_copy(stream):
+        told += f", because {way.name} does not take it as it is"
     if not same_speakers(sound, target):
         told += f"; its {sound.channels} channels ({sound.layout}) became {target.layout}"
     elif target.codec != "aac":
         told += f", which keeps its {sound.channels} channels ({target.layout})"
         if target.needs_every_sample:
-            told += "; not every player knows PCM in mp4"
+            told += f"; not every player knows PCM in {way.name}"
     if target.rate < sound.rate:
         told += f"; its {sound.rate} Hz became {target.rate} Hz"
     return told

@@ -30,6 +30,7 @@ class Transcoder:
         output: where the stream is added.
         template: the source's stream.
         target: what it becomes; the encoder takes it.
+        muxer: FFmpeg's name of what writes the output.
         zero: seconds that become time 0.
         name: of the stream, for notes.
         notes: what is known already.
@@ -41,6 +42,7 @@ class Transcoder:
         template: AudioStream,
         *,
         target: SoundTarget,
+        muxer: str,
         zero: Fraction,
         name: str,
         notes: Sequence[str],
@@ -50,7 +52,7 @@ class Transcoder:
         self._zero = zero
         self._template = template
         self._target = target
-        self._packet_samples = target.packet_samples()
+        self._packet_samples = target.packet_samples(muxer)
         self._out = target.add_to(output)
         self._format: SoundFormat | None = None
         self._shaping: Graph | None = None

@@ -1,7 +1,7 @@
 """Reads a source's other streams once and tries each alone, before the output is written.
 
-Whatever an mp4 refuses is found here, and belongs to one stream: a packet that is no AAC, a rate
-that mp4 has no place for, sound whose format changes on the way.
+Whatever the container refuses is found here, and belongs to one stream: a packet that is no AAC, a
+rate that it has no place for, sound whose format changes on the way.
 """
 
 import contextlib
@@ -25,12 +25,10 @@ from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.nothing import NullFile
 from seedvr2_core.video.carry.sound import SoundFormat
 from seedvr2_core.video.carry.transcoder import decoded_sound
+from seedvr2_core.video.carry.way import CarryWay
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
 K = TypeVar("K")
-
-COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac", "mov_text"})
-"""Codecs that mp4 holds and players read; other sound is encoded anew."""
 
 _CHANGE_PACKETS = 3
 """So many packets of another format are a change; fewer are damage."""
@@ -46,7 +44,7 @@ class TrialResult:
     """What became of a stream that was tried alone."""
 
     copies: bool = False
-    """The mp4 takes its packets as they are, but for those that are `refused`."""
+    """The container takes its packets as they are, but for those that are `refused`."""
     refused: frozenset[int] = frozenset()
     """Packets, counted from the stream's first one, that it does not take or nobody can decode."""
     changes: bool = False
@@ -62,6 +60,8 @@ class _Trial:
     name: str
     template: Stream
     output: OutputContainer
+    copies: bool
+    """Whether its packets are to be copied, if that is possible."""
     copier: Copier | None = None
     count: int = 0
     refused: set[int] = field(default_factory=set)
@@ -70,7 +70,7 @@ class _Trial:
 
     def begin(self, zero: Fraction) -> None:
         """Open the copy, if there is to be one."""
-        if self.name not in COPIED:
+        if not self.copies:
             return
         try:
             self.copier = Copier(self.output, self.template, zero=zero, name=self.name)
@@ -128,13 +128,14 @@ class _Trial:
 
 
 def try_streams(
-    path: Path, info: VideoInfo, *, on_bytes: OnBytes = no_bytes
+    path: Path, info: VideoInfo, way: CarryWay, *, on_bytes: OnBytes = no_bytes
 ) -> dict[int, TrialResult]:
     """Try every stream that may be carried.
 
     Args:
         path: the source that `info` describes.
         info: of the source.
+        way: how they are carried.
         on_bytes: called before every read of the file.
 
     Returns:
@@ -143,25 +144,29 @@ def try_streams(
     Raises:
         FileReadError: the machine failed to read the file.
     """
-    wanted = [stream for stream in info.streams if _may_be_carried(stream)]
+    wanted = [stream for stream in info.streams if _may_be_carried(stream, way)]
     if not wanted:
         return {}
     with open_source(path, on_bytes=on_bytes) as source, contextlib.ExitStack() as outputs:
-        trials = dict(_trials(source, wanted, Fraction(*info.zero_offset), outputs))
+        trials = dict(_trials(source, wanted, way, Fraction(*info.zero_offset), outputs))
         streams = [source.streams[index] for index in trials]
         for packet in demux_all(source, *streams, timeline=info.timeline) if streams else ():
             trials[packet.stream_index].feed(packet)
         return {index: trial.finish() for index, trial in trials.items()}
 
 
-def _may_be_carried(stream: StreamInfo) -> bool:
-    if not stream.num_packets:
+def _may_be_carried(stream: StreamInfo, way: CarryWay) -> bool:
+    if not stream.num_packets or not way.wants(stream):
         return False
-    return stream.kind == "audio" or (stream.kind == "subtitle" and stream.codec in COPIED)
+    return stream.kind == "audio" or way.may_copy(stream)
 
 
 def _trials(
-    source: InputContainer, wanted: list[StreamInfo], zero: Fraction, outputs: contextlib.ExitStack
+    source: InputContainer,
+    wanted: list[StreamInfo],
+    way: CarryWay,
+    zero: Fraction,
+    outputs: contextlib.ExitStack,
 ) -> Iterator[tuple[int, _Trial]]:
     for stream in wanted:
         if stream.index >= len(source.streams):
@@ -169,9 +174,10 @@ def _trials(
         template = source.streams[stream.index]
         if template.codec_context is None:  # no decoder, whatever the stubs say
             continue
-        output = av.open(NullFile(), "w", format="mp4")
+        output = av.open(NullFile(), "w", format=way.container.muxer)
         outputs.callback(_close, output)
-        trial = _Trial(name=stream.codec, template=template, output=output)
+        copies = way.may_copy(stream)
+        trial = _Trial(name=stream.codec, template=template, output=output, copies=copies)
         trial.begin(zero)
         yield stream.index, trial
 

@@ -46,3 +46,13 @@ class TrackHeader:
     dolby_vision: DolbyVision | None = None
     chapters: tuple[int, ...] = ()
     """Tracks whose text names the chapters of this one."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what the output cannot have of it."""
+        if self.dolby_vision is None:
+            return ()
+        return (
+            f"the video has Dolby Vision metadata (profile {self.dolby_vision.profile}), which is "
+            "lost; the picture that other players show is restored",
+        )

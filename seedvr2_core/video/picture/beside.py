@@ -41,4 +41,6 @@ def losses(beside: dict[str, bytes]) -> tuple[str, ...]:
         told.append("the video holds several views (3D); only the first one is restored")
     elif struct.unpack_from("=i", beside.get("STEREO3D", bytes(4)))[0] != _FLAT:
         told.append("the video is marked as 3D (two views in a picture); that marking is lost")
+    if "DYNAMIC_HDR_PLUS" in beside:
+        told.append("the video has HDR10+ metadata, which is lost; its HDR10 picture is restored")
     return tuple(told)

@@ -9,17 +9,19 @@ from av.video.format import VideoFormat
 from av.video.reformatter import ColorRange, Interpolation
 
 from seedvr2_core.errors import UnsupportedFormatError
-from seedvr2_core.video.info import ColorInfo
+from seedvr2_core.video.info import BT2020, HDR_TRANSFERS, ColorInfo
 
-BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020_NCL, BT2020_CL = 1, 2, 5, 6, 9, 10
-_BT2020_PRIMARIES = 9
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+BT709, UNSPECIFIED, BT470BG, SMPTE170M = 1, 2, 5, 6
+_UNKNOWN = (0, UNSPECIFIED, 3)
+"""Codes of primaries and transfers that say nothing."""
 
 # H.273 matrix -> swscale's own number (SWS_CS_*).
-_SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7}
+_SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, BT2020: 9}
 
-_MATCHING_TAGS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7)}
+_MATCHING_TAGS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), BT2020: (BT2020, 14)}
 """Matrix -> (primaries, transfer) of the same standard, for tags that are missing."""
+
+_RARE_MATRICES = {8: "YCgCo colours", 10: "BT.2020 constant luminance", 14: "ICtCp colours"}
 
 # Measured against the formulas on 4:2:0: mean error 0.25 levels (rounding alone), no bias, chroma
 # interpolated at its own place. Without these flags swscale repeats chroma and truncates (bias -0.5
@@ -64,18 +66,14 @@ def refuse_unsupported(name: str, tags: ColorTags) -> None:
     """Refuse colour that this system cannot carry through.
 
     Raises:
-        UnsupportedFormatError: HDR, BT.2020 or a matrix that swscale does not know.
+        UnsupportedFormatError: a matrix that swscale does not know.
     """
-    if tags.transfer in _HDR_TRANSFERS:
-        kind = f"HDR video ({_HDR_TRANSFERS[tags.transfer]} transfer)"
-    elif tags.primaries == _BT2020_PRIMARIES or tags.matrix in (BT2020_NCL, BT2020_CL):
-        kind = "wide-gamut video (BT.2020)"
-    elif tags.matrix not in (0, UNSPECIFIED, 3) and tags.matrix not in _SWS_COLORSPACE:
-        kind = f"video with colour matrix {tags.matrix}"
-    else:
+    if tags.matrix in _UNKNOWN or tags.matrix in _SWS_COLORSPACE:
         return
+    kind = _RARE_MATRICES.get(tags.matrix, f"colour matrix {tags.matrix}")
     raise UnsupportedFormatError(
-        f"{name}: {kind} is not supported yet; convert it to SDR BT.709 first"
+        f"{name}: video with {kind} is not supported; convert it to BT.709 or, if it is HDR, to "
+        "BT.2020 with non-constant luminance first"
     )
 
 
@@ -91,16 +89,19 @@ def resolve_color(tags: ColorTags, *, pix_fmt: str, width: int, height: int) -> 
         height: coded, in pixels.
     """
     rgb = is_rgb_format(pix_fmt)
-    matrix = tags.matrix
+    matrix, hdr = tags.matrix, tags.transfer in HDR_TRANSFERS
     if rgb or matrix not in _SWS_COLORSPACE:
-        matrix = _matrix_by_size(width, height)
+        wide = tags.primaries == BT2020 or (hdr and tags.primaries in _UNKNOWN)
+        matrix = BT2020 if wide else _matrix_by_size(width, height)
     primaries, transfer = _MATCHING_TAGS[matrix]
+    if hdr:
+        primaries = BT2020
     full = pix_fmt.startswith("yuvj") or tags.range == ColorRange.JPEG
     return ColorInfo(
         full_range=full and not rgb,
         matrix=matrix,
-        primaries=primaries if tags.primaries in (0, UNSPECIFIED, 3) else tags.primaries,
-        transfer=transfer if tags.transfer in (0, UNSPECIFIED, 3) else tags.transfer,
+        primaries=primaries if tags.primaries in _UNKNOWN else tags.primaries,
+        transfer=transfer if tags.transfer in _UNKNOWN else tags.transfer,
     )
 
 

@@ -13,17 +13,20 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.picture.color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.picture.facts import plausible_sar
+from seedvr2_core.video.picture.levels import from_shifted, shifted_bits
 
 
 class Converter:
-    """Decoded pictures -> upright (H, W, 3) uint8 R'G'B' full range; keeps one swscale context.
+    """Decoded pictures -> upright (H, W, 3) R'G'B' full range; keeps one swscale context.
 
     Args:
         info: of the source.
+        deep: whether to give uint16 instead of uint8.
     """
 
-    def __init__(self, info: VideoInfo) -> None:
+    def __init__(self, info: VideoInfo, *, deep: bool = False) -> None:
         self._info = info
+        self._dtype = np.uint16 if deep else np.uint8
         self._reformatter = VideoReformatter()
         # np.rot90 turns counter-clockwise.
         self._turns = -info.rotation // 90 % 4
@@ -41,7 +44,7 @@ class Converter:
             rgb = whole[top : top + info.height, left : left + info.width]
         else:
             width, height = size
-            rgb = np.zeros((info.height, info.width, 3), np.uint8)
+            rgb = np.zeros((info.height, info.width, 3), self._dtype)
             left, top = (info.width - width) // 2, (info.height - height) // 2
             rgb[top : top + height, left : left + width] = self._rgb(picture, width, height)
         rgb = np.rot90(rgb, self._turns) if self._turns else rgb
@@ -49,20 +52,25 @@ class Converter:
 
     def _rgb(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
         info = self._info
-        rgb_source = is_rgb_format(picture.format.name)
+        pix_fmt = picture.format.name
+        rgb_source = is_rgb_format(pix_fmt)
         full = rgb_source or info.color.full_range
+        deep = self._dtype is np.uint16
         converted = self._reformatter.reformat(
             picture,
             width=width,
             height=height,
-            format="gbrp",  # the same values as rgb24 in a third of the time: swscale's vector code
+            # Planes: the same values as rgb24 in a third of the time, by swscale's vector code. And
+            # rgb48le of 4:2:0 with full chroma is broken there: strong colours overflow.
+            format="gbrp16le" if deep else "gbrp",
             src_colorspace=None if rgb_source else sws_colorspace(info.color.matrix),
             src_color_range=sws_range(full),
             dst_color_range=ColorRange.JPEG,
             interpolation=TO_RGB,
             threads=1,
         )
-        return converted.to_ndarray()
+        rgb = converted.to_ndarray()
+        return from_shifted(rgb, shifted_bits(pix_fmt, full_range=full)) if deep else rgb
 
 
 def _fitted_size(picture: VideoFrame, info: VideoInfo) -> tuple[int, int] | None:

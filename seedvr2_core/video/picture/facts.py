@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.video.headers.facts import Edges
 from seedvr2_core.video.picture.beside import losses, side_data
-from seedvr2_core.video.picture.color import ColorTags, bit_depth, has_alpha
+from seedvr2_core.video.picture.color import ColorTags, has_alpha
 from seedvr2_core.video.picture.orientation import orientation_of
 
 _OPAQUE = 255
@@ -88,13 +88,10 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
 def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
     """What is lost or doubtful about the pictures."""
     warnings = list(losses(side_data(frame)))
-    name = frame.format.name
     if frame.interlaced_frame:
         warnings.append("the video is interlaced; it is restored as it is, not deinterlaced")
     if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
         warnings.append("the video has transparency (alpha), which is dropped")
-    if bit_depth(name) > 8:
-        warnings.append(f"the video has {bit_depth(name)} bits a sample; it is restored as 8 bits")
     return tuple(warnings)
 
 

@@ -47,6 +47,8 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
     report = lines(tmp_path / "out.jsonl")
     assert [line["part"] for line in report if line["name"] == "done"] == PARTS
     by_part = {part: [line for line in report if line["part"] == part] for part in PARTS}
+    (confined,) = (line for line in by_part["device"] if line["name"] == "confined child")
+    assert (confined["reached_cuda"], confined["worked"]) == ("no GPU here", True), confined
     assert sum("finite" in line for line in by_part["convs"]) == 12 * 2 * 2
     parity = [line for line in by_part["kernels"] if line["name"].startswith("parity")]
     assert all(0 <= error <= 1 for line in parity for error in line["errors"].values())

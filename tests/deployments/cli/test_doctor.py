@@ -7,9 +7,11 @@ import pytest
 import torch
 from pydantic import SecretStr
 
+from deployments.cli import doctor
 from deployments.cli.doctor import (
     DoctorCheck,
     Report,
+    _check_confined_devices,
     _check_confinement,
     conv_check,
     driver_check,
@@ -160,3 +162,15 @@ def test_a_child_that_keeps_its_rights_is_told() -> None:
     line = _check_confinement(Settings(confine_children=False))
     assert line.mark == "note"
     assert "SEEDVR2_CONFINE_CHILDREN is off" in line.told
+
+
+def test_every_gpu_is_tried_from_a_confined_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stand-ins for GPUs: one that a confined process reaches, and one that it does not."""
+    answers = {"cuda:0": (True, "NVIDIA H100"), "cuda:1": (False, "CUDA error 304")}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(doctor, "try_device", lambda device, environment: answers[device])
+    good, bad = _check_confined_devices(Settings())
+    assert (good.ok, good.told) == (True, "a confined child reached cuda:0 (NVIDIA H100)")
+    assert not bad.ok
+    assert bad.told.startswith("a confined child did not reach cuda:1: CUDA error 304; set SEEDVR2")
+    assert _check_confined_devices(Settings(confine_children=False)) == []

@@ -3,6 +3,7 @@
 Tests change runs through Prefect's API. Commands run in this process, one of them in its own.
 """
 
+import itertools
 import json
 import logging
 import threading
@@ -69,9 +70,11 @@ def test_jobs_are_listed_newest_first(command: Callable[..., Result]) -> None:
 
 
 def test_an_address_becomes_a_job(command: Callable[..., Result]) -> None:
-    result = command("submit", URL, "--resolution", "4K", "--seed", 7, "--preset", "fast")
+    options = {"resolution": "4K", "seed": 7, "preset": "fast", "weights_file": "x.gguf"}
+    words = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
+    result = command("submit", URL, *itertools.chain(*words))
     run = job_run(job_of(result))
-    expected = {"video_url": URL, "resolution": "4k", "seed": 7, "preset": "fast"}
+    expected = {"video_url": URL, **options, "resolution": "4k"}
     assert run.parameters.items() >= expected.items()
     assert run.work_pool_name == "h200"
     assert "on upscale/h200" in result.stderr
@@ -84,14 +87,15 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
 ) -> None:
     clip = tmp_path / "my clip #1 ä.mp4"
     clip.write_bytes(demo_clip.read_bytes())
-    run = job_run(
-        job_of(command("submit", clip, "--resolution", "720p", "--crf", 20, "--max-workers", 3))
-    )
+    coded = ["--codec", "hevc", "--container", "mkv", "--audio", "aac", "--max-workers", 3]
+    run = job_run(job_of(command("submit", clip, "--resolution", "720p", "--crf", 20, *coded)))
     reference = run.parameters["video_url"]
     assert reference.endswith("/my clip _1 ä.mp4")
     sha256 = reference.removeprefix("upload:").partition("/")[0]
     assert (settings.work_dir / "intake" / sha256).read_bytes() == clip.read_bytes()
     assert run.parameters["crf"] == 20
+    names = ("codec", "container", "audio", "quality")
+    assert [run.parameters[name] for name in names] == ["hevc", "mkv", "aac", None]
     assert run.parameters["max_workers"] == 3
 
 

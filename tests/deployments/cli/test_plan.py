@@ -102,13 +102,22 @@ def test_a_model_is_planned_without_a_gpu_for_a_card_that_is_named(
     assert "planned for NVIDIA H100 80GB" in found.notes[0]
     assert {"encode", "dit", "decode"} <= found.memory_gb.keys()
     assert not list(tmp_path.iterdir())
+    small = planned_summary(request, settings, gpu="24GB,host=8GB")
+    assert small.device == "a GPU with 24 GB"
+    told = f"it would be refused: the host needs {small.memory_gb['host']:.1f} GB"
+    assert any(note.startswith(told) and "has 8.0 GB free" in note for note in small.notes)
+    large = planned_summary(request, settings, gpu="24GB,host=640GB")
+    assert not any("refused" in note for note in large.notes)
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "free_gb"),
     [
         ("H200", "NVIDIA H200", 139),
-        ("24", "a GPU with 24 GB", 22),
+        ("16GB", "a GPU with 16 GB", 15),
+        ("24", "a GPU with 24 GB", 23),
+        ("32GB,host=64GB", "a GPU with 32 GB", 31),
+        ("80", "a GPU with 80 GB", 78),
         ("48 GB", "a GPU with 48 GB", 46),
     ],
 )
@@ -117,7 +126,10 @@ def test_a_card_has_what_other_things_leave_of_it(name: str, kind: str, free_gb:
     assert (card.kind, card.free_bytes) == (kind, free_gb * 10**9)
 
 
-@pytest.mark.parametrize("name", ["4090", "", "2", "h100s", "-24", "1e9", "24 TB"])
+@pytest.mark.parametrize(
+    "name",
+    ["4090", "", "2", "h100s", "-24", "1e9", "24 TB", "24,48", "24,host=", "24,host=1,host=2"],
+)
 def test_a_card_that_nobody_knows_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="--gpu is h100, h200 or the GB"):
         named_card(name)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from deployments.cli.serve import _Stack, attach_to_worker, reachable
+from deployments.host.installation import is_healthy
 from deployments.host.supervisor import Supervisor
 from seedvr2_core.files.durable import file_sha256
 from tasks.settings import Settings
@@ -195,6 +196,7 @@ def test_parts_that_are_killed_come_back(
             ),
             f"a new {text}",
         )
+    eventually(lambda: is_healthy(f"{serve.urls['prefect']}/api/health"), "the new server's start")
     job = serve.submit(demo_clip, *LANCZOS)
     ended = serve.wait_for(job, "completed", "failed")
     assert ended["status"] == "completed", ended

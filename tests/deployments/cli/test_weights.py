@@ -10,8 +10,16 @@ from typer.testing import CliRunner, Result
 import deployments.cli.weights
 from deployments.cli import weights_hub as weights
 from deployments.cli.weights import app
+from seedvr2_core.planning.cards import parse_card
+from seedvr2_core.weights.table import FIRST_3B
 from tasks.settings import Settings, use_settings
-from tests.kits.weights import FakeHub, file_bytes, tiny_catalog, without_digest
+from tests.kits.weights import (
+    FakeHub,
+    file_bytes,
+    tiny_catalog,
+    with_first_3b,
+    without_digest,
+)
 
 
 @pytest.fixture
@@ -52,7 +60,8 @@ def test_download_list_verify(folder: Path) -> None:
     assert "vae.safetensors: vae F16" in done.stderr
     report = json.loads(run("list", "--json").stdout)
     assert [(m["name"], m["ready"]) for m in report["models"]] == [
-        *(("seedvr2-3b", True), ("seedvr2-7b", True), ("seedvr2-7b-sharp", False))
+        *(("seedvr2-3b", True), ("seedvr2-7b", True), ("seedvr2-7b-sharp", False)),
+        ("seedvr2-1.4b", False),
     ]
     assert report["models"][2]["missing"] == ["dit-7b-sharp"]
     assert {file["status"] for file in report["files"]} == {"verified"}
@@ -83,7 +92,8 @@ def test_verify_refuses_what_is_wrong(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     done = run("verify")
     assert done.exit_code == 2
-    assert done.stderr.splitlines()[-1] == "error: 1 file must not be used: dit-3b.safetensors"
+    told = "error: 1 file must not be used: dit-3b.safetensors [weights_unusable]"
+    assert done.stderr.splitlines()[-1] == told
     assert "truncated: 1 of" in done.stdout
     assert "1 of 103 tensors: vid_out_norm.weight" in done.stdout
     report = json.loads(run("verify", "--json").stdout)
@@ -114,3 +124,35 @@ def test_a_hub_without_the_file(folder: Path, hub: FakeHub) -> None:
     assert done.exit_code == 2
     assert "error: the hub answers 404" in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_list_says_what_fits_this_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the memory plan of the model, with the true bytes of quantised weights."""
+    folder.mkdir()
+    for part in ("dit-3b", "vae"):
+        (folder / f"{part}.safetensors").write_bytes(file_bytes(part))
+    files = json.loads(run("list", "--json").stdout)["files"]
+    assert {file["part"]: file["fits"] for file in files} == {"dit-3b": "needs a GPU", "vae": ""}
+    assert "no GPU here" in run("list").stdout
+    for size, told in (("80", "fits this card up to"), ("3", "does not fit this card")):
+        card = parse_card(size)
+        monkeypatch.setattr(deployments.cli.weights, "this_card", lambda card=card: card)
+        shown = run("list").stdout
+        assert f"{folder} (a GPU with {size} GB, {card.free_bytes / 1e9:.1f} GB free)" in shown
+        assert told in shown
+
+
+def test_replaced_weights_are_neither_ready_nor_downloaded(
+    folder: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployments.cli.weights, "_catalog", with_first_3b)
+    folder.mkdir()
+    (folder / "3b.safetensors").write_bytes(file_bytes("dit-3b"))
+    run("verify")
+    report = json.loads(run("list", "--json").stdout)
+    assert "dit-3b" in report["models"][0]["missing"]
+    assert FIRST_3B in report["files"][0]["notes"]
+    assert FIRST_3B in run("list").stdout
+    done = run("download", "seedvr2-3b")
+    assert done.exit_code == 2
+    assert FIRST_3B in done.stderr

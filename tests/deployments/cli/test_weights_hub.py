@@ -325,7 +325,12 @@ def test_verify(hub: FakeHub, here: Settings) -> None:
         (
             ["seedvr2-3b"],
             "fp16",
-            ["seedvr2_ema_3b_fp16.safetensors", "ema_vae_fp16.safetensors", "pos_emb.pt"],
+            ["seedvr2_ema_3b.pth", "ema_vae_fp16.safetensors", "pos_emb.pt"],  # not the first 3B
+        ),
+        (
+            ["seedvr2-3b"],
+            "q8_0",
+            ["seedvr2_ema_3b-Q8_0.gguf", "ema_vae_fp16.safetensors", "pos_emb.pt"],
         ),
         (
             ["seedvr2-7b", "seedvr2-7b-sharp"],

@@ -17,6 +17,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from deployments.deploy import apply
 from seedvr2_core.errors import InvalidRequestError
+from tests.kits.containers.stand_in import engine_without_images
 from tests.kits.deployed import (
     OPERATORS,
     deployments,
@@ -373,12 +374,13 @@ def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
     made = post(deployed, f"/deployments/{h100}/create_flow_run", asked)
     volumes = {"SEEDVR2_WORK_VOLUME": "work", "SEEDVR2_WEIGHTS_VOLUME": "weights"}
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "h100"]
-    subprocess.run(
-        [*worker, "--type", "docker", "--run-once"],
-        env=environment | volumes,
-        capture_output=True,
-        timeout=200,
-    )
+    with engine_without_images() as engine:
+        subprocess.run(
+            [*worker, "--type", "docker", "--run-once"],
+            env=environment | volumes | {"DOCKER_HOST": engine},
+            capture_output=True,
+            timeout=200,
+        )
     ended = deployed.get(f"/flow_runs/{made['id']}").json()
     assert ended["state_type"] == "CRASHED", ended["state"]
     assert "SEEDVR2_GPU" in ended["state"]["message"]

@@ -66,6 +66,14 @@ def test_the_whole_site_reaches_jobs_and_keys_only_as_references(file: Path) -> 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        (
+            "SEEDVR2_CRF=1\u2028SEEDVR2_ALLOWED_HOSTS=*",
+            "line 1 has a character that cannot be seen",
+        ),
+        ("A=1\x0bSEEDVR2_ALLOWED_HOSTS=*", "line 1 has a character that cannot be seen"),
+        ("\x85SEEDVR2_ALLOWED_HOSTS=*", "line 1 has a character that cannot be seen"),
+        ("SEEDVR2_PUBLIC_URL=http://a.test/\u202e", "line 1 has a character that cannot be seen"),
+        ("# C:\\\\\nSEEDVR2_STORAGE=local", "line 1 is a comment that ends with"),
         ("SEEDVR2_STORGE=bunny", "line 1: SEEDVR2_STORGE is no setting; is SEEDVR2_STORAGE meant"),
         ("\nTZ=UTC", "line 2: TZ is no setting"),
         ("SEEDVR2_STORAGE bunny", "line 1 is not of the form NAME=value"),

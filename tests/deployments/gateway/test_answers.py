@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.objects import Artifact, FlowRun, StateType
 from prefect.states import Cancelled, Completed, Running, State
 
 from deployments.gateway.answers import Job, describe
+from seedvr2_core.errors import BudgetError
 from tasks.run.artifacts import PROGRESS_KEY
+from tasks.run.failures import failed
 
 
 def job(state: State, **told: str) -> Job:
@@ -47,3 +49,15 @@ def test_a_job_has_the_measures_of_its_run_and_rates_end_with_the_work() -> None
     ended = job(Cancelled(), seconds_left="15.0", device="cuda:0", **told)
     assert (ended.frames_per_second, ended.seconds_left_low, ended.seconds_left) == (None,) * 3
     assert (ended.gpu_seconds, ended.cost, ended.seed, ended.device) == (12.5, 1.25, 7, "cuda:0")
+
+
+def test_a_failed_job_has_the_code_and_the_remedy_of_its_error() -> None:
+    found = job(failed(BudgetError("all is spent")))
+    assert (found.state, found.error, found.error_code) == (
+        "OverBudget",
+        "all is spent",
+        "over_budget",
+    )
+    assert found.error_remedy == BudgetError.remedy
+    old = job(State(type=StateType.FAILED, message="a version before wrote this"))
+    assert (old.error, old.error_code) == ("a version before wrote this", None)

@@ -2,18 +2,24 @@
 
 import hashlib
 import shutil
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import HTTPException
 
 from deployments.gateway.auth import digest
+from deployments.gateway.prefect_api import PrefectApi
 from tasks.settings import Settings
 from tasks.sources.download import KEEP_FREE_BYTES
+from tasks.sources.uploads import PartFile
 from tests.kits.http.gateway import gateway
 
 pytestmark = pytest.mark.usefixtures("on_the_server")
@@ -135,3 +141,169 @@ def test_uploads_at_a_time_count_together(folder: Path, api_url: str) -> None:
             yield b"the end"
 
         assert client.put("/upscale/a.mp4", content=pieces(), headers=headers).status_code == 202
+
+
+def test_what_ends_while_another_arrives_counts_for_it(folder: Path, api_url: str) -> None:
+    """Else a caller opens many uploads, lets them look at the quota, and ends them in turn."""
+    settings = Settings(
+        work_dir=folder, gateway_tokens=(digest(TOKENS[0]),), gateway_quota_bytes=3_000_000
+    )
+    headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+    large = video("large", 2_900_000)
+    with gateway(settings, api_url) as client, httpx.Client(base_url=client.base_url) as other:
+
+        def pieces() -> Iterator[bytes]:
+            yield large[:1000]
+            time.sleep(0.5)  # until the gateway has looked at the length that is announced
+            answer = other.put("/upscale/b.mp4", content=video("y", 1_500_000), headers=headers)
+            assert answer.status_code == 202
+            yield large[1000:]
+
+        announced = headers | {"Content-Length": str(len(large))}
+        answer = client.put("/upscale/a.mp4", content=pieces(), headers=announced)
+        assert answer.status_code == 507
+        assert hashlib.sha256(large).hexdigest() not in " ".join(kept(folder))
+
+
+@pytest.mark.parametrize("slow", ["__init__", "write", "publish"])
+def test_a_file_whose_time_is_over_while_a_thread_works_on_it_is_gone(
+    folder: Path, api_url: str, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    whole = getattr(PartFile, slow)
+
+    def slowly(part: PartFile, what: Any) -> None:
+        time.sleep(1.0)
+        whole(part, what)
+
+    monkeypatch.setattr(PartFile, slow, slowly)
+    with gateway(Settings(work_dir=folder, fetch_seconds=0.5), api_url) as client:
+        answer = client.put("/upscale/a.mp4", content=video("slow"))
+        if slow != "publish":
+            assert (answer.status_code, "longer than 0.5 s" in answer.text) == (408, True)
+            time.sleep(1.0)
+            assert kept(folder) == []
+        else:  # it has all arrived: a slow disk is not the caller's fault
+            assert answer.status_code == 202
+            assert len(kept(folder)) == 1
+
+
+def test_what_may_have_become_a_job_counts_for_its_caller(
+    folder: Path, api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a 503 the video stays, because the job may have been created."""
+    settings = Settings(
+        work_dir=folder, gateway_tokens=(digest(TOKENS[0]),), gateway_quota_bytes=500_000
+    )
+    headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+
+    async def create(*args: object, **options: object) -> None:
+        raise HTTPException(503, "Prefect is away")
+
+    with gateway(settings, api_url) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(PrefectApi, "create", create)
+            answer = client.put("/upscale/a.mp4", content=video("a"), headers=headers)
+            assert answer.status_code == 503
+        answer = client.put("/upscale/b.mp4", content=video("b"), headers=headers)
+        assert answer.status_code == 507
+
+
+def raw(client: httpx.Client, head: bytes, *pieces: bytes, then_close: bool = False) -> bytes:
+    """What the gateway answers to these bytes; "" where the caller has gone."""
+    address = (client.base_url.host, client.base_url.port or 80)
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(head.replace(b"\n", b"\r\n"))
+        for piece in pieces:
+            time.sleep(0.1)
+            connection.sendall(piece)
+        return b"" if then_close else connection.recv(65_536)
+
+
+PUT = b"PUT /upscale/a.mp4 HTTP/1.1\nHost: localhost\nAuthorization: Bearer first-token\n"
+
+
+def test_bodies_that_lie_about_their_length_leave_nothing(folder: Path, api_url: str) -> None:
+    settings = Settings(
+        work_dir=folder,
+        gateway_tokens=(digest(TOKENS[0]),),
+        gateway_quota_bytes=1_000_000,
+        fetch_max_bytes=2_000_000,
+    )
+    chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    with gateway(settings, api_url) as client:
+        raw(client, PUT + b"Content-Length: 900000\n\n", b"x" * 800_000, then_close=True)
+        raw(client, PUT + b"Transfer-Encoding: chunked\n\n", chunk * 12, then_close=True)
+        told = {
+            "never ends": raw(client, PUT + b"Transfer-Encoding: chunked\n\n", chunk * 17),
+            "a terabyte": raw(client, PUT + b"Content-Length: 1000000000000\n\n"),
+            "and waits": raw(
+                client, PUT + b"Expect: 100-continue\nContent-Length: 1000000000000\n\n"
+            ),
+            "two lengths": raw(
+                client, PUT + b"Content-Length: 5\nContent-Length: 6\n\n", b"abcdef"
+            ),
+            "negative": raw(client, PUT + b"Transfer-Encoding: chunked\n\n", b"-5\r\nabc"),
+            "two tokens": raw(client, PUT + b"Authorization: Bearer nobody\nContent-Length: 0\n\n"),
+        }
+        statuses = {name: answer[9:12].decode() for name, answer in told.items()}
+        deadline = time.monotonic() + 20
+        while kept(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert kept(folder) == []
+        headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+        whole = client.put("/upscale/a.mp4", content=video("whole", 900_000), headers=headers)
+        assert whole.status_code == 202, "what was cut does not count"
+    assert statuses == {
+        "never ends": "507",
+        "a terabyte": "413",
+        "and waits": "413",
+        "two lengths": "400",
+        "negative": "400",
+        "two tokens": "401",
+    }
+
+
+def test_uploads_at_a_time_keep_the_reserve_together(
+    open_door: httpx.Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has room when it begins; the disk is full when both are half here."""
+    room = [KEEP_FREE_BYTES + 3_000_000]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=room[0]))
+
+    def pieces(name: str) -> Iterator[bytes]:
+        yield video(name, 1_500_000)
+        time.sleep(1.0)
+        room[0] = KEEP_FREE_BYTES - 1
+        yield video(name, 1_500_000)
+
+    def send(name: str) -> int:
+        return open_door.put(f"/upscale/{name}.mp4", content=pieces(name)).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(send, "ab")) == [507, 507]
+    assert kept(folder) == []
+
+
+def test_the_same_video_many_times_at_once_is_one_file_and_counts_once(
+    folder: Path, api_url: str
+) -> None:
+    settings = Settings(
+        work_dir=folder, gateway_tokens=(digest(TOKENS[0]),), gateway_quota_bytes=10_000_000
+    )
+    headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+    sent = video("one", 600_000)
+    with gateway(settings, api_url) as client:
+
+        def send(crf: int) -> int:
+            url = f"/upscale/a.mp4?crf={crf}"
+            return client.put(url, content=sent, headers=headers).status_code
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(send, [20, 99, 21, 99]))
+        # A Prefect server on sqlite may answer 503 to jobs that are made at once.
+        assert [status for status in answers if status not in (202, 503)] == [422, 422]
+        sha256 = hashlib.sha256(sent).hexdigest()
+        assert kept(folder) == [sha256, sha256], "the video and the caller's note"
+        assert (folder / "intake" / sha256).read_bytes() == sent
+        notes = list((folder / "intake" / "callers").rglob(sha256))
+        assert [note.read_text() for note in notes] == ["600000"]

@@ -18,8 +18,12 @@ from tests.kits.processes import ROOT
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (InvalidRequestError("[bold] is no model"), 2, "error: [bold] is no model"),
-        (ChildFailedError("it ended with 1"), 1, "error: it ended with 1"),
+        (
+            InvalidRequestError("[bold] is no model"),
+            2,
+            "error: [bold] is no model [invalid_request]",
+        ),
+        (ChildFailedError("it ended with 1"), 1, "error: it ended with 1 [process_failed]"),
         (KeyboardInterrupt(), 130, "interrupted; all is kept: run it again to go on"),
     ],
     ids=["wrong input", "failure", "interrupted"],

@@ -20,6 +20,7 @@ from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.join import JoinPart, join_segments
+from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.probe import probe_video, sniff_video
 from tests.kits.factories import make_options
 from tests.kits.media import ROOT, ffmpeg
@@ -82,15 +83,26 @@ class Made:
     """Those of the plan and of the join."""
 
 
+IN_MP4: dict[str, object] = {"codec": "h264", "container": "mp4"}
+"""Options of an output as most tests look at it."""
+
+
 def use_case_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans for 720p have as many pixels as most cases, until the end of the test."""
     monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": _PIXELS})
 
 
-def make_video(source: Path, folder: Path) -> Made:
-    """Make a job of a file: door, probe, plan, segments, join; with `lanczos`, in this process."""
+def make_video(source: Path, folder: Path, **changes: object) -> Made:
+    """Make a job of a file: door, probe, plan, segments, join; with `lanczos`, in this process.
+
+    Args:
+        source: the file.
+        folder: for the job and its output.
+        changes: to the options; by default the best H.264 in mp4, in segments of a second.
+    """
     sniff_video(source)
-    options = make_options(preset="ultrafast", crf=1, segment_seconds=1.0)
+    usual = {"preset": "ultrafast", "crf": 1, "segment_seconds": 1.0, **IN_MP4}
+    options = make_options(**{**usual, **changes})
     plan = build_plan(probe_video(source), "0" * 64, options)
     with KeepTorch():
         make_segments(plan, folder / "job", source, range(len(plan.segments)))
@@ -102,8 +114,10 @@ def make_video(source: Path, folder: Path) -> Made:
         )
         for segment in plan.segments
     ]
-    output = folder / "output.mp4"
-    joined = join_segments(parts, source, plan.video, plan.encoder, output, metadata={})
+    output = folder / f"output{CONTAINERS[plan.output.container].ending}"
+    joined = join_segments(
+        parts, source, plan.video, plan.encoder, output, metadata={}, wanted=plan.output
+    )
     return Made(plan=plan, output=output, notes=(*plan.notes, *joined.notes))
 
 

@@ -90,7 +90,7 @@ def engine(folder: Path, data: Path, *, gpus: bool = False) -> Iterator[Engine]:
         try:
             yield found
         finally:
-            _remove_containers(found)
+            _leave_only_images(found)
             found.client.close()
     finally:
         process.send_signal(signal.SIGTERM)  # it ends its containers and unmounts what it mounted
@@ -106,11 +106,14 @@ def _with_hook(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-def _remove_containers(engine: Engine) -> None:
-    """Leave nothing that a later engine on the same data would start again."""
+def _leave_only_images(engine: Engine) -> None:
+    """Remove what a later engine on the same data would start again or find."""
     for container in engine.client.containers.list(all=True, ignore_removed=True):
         with contextlib.suppress(docker.errors.NotFound, docker.errors.APIError):
             container.remove(force=True, v=True)
+    for volume in engine.client.volumes.list():
+        volume.remove(force=True)
+    engine.client.networks.prune()
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:

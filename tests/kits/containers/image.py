@@ -31,7 +31,7 @@ POSTGRES = "seedvr2-test-postgres:latest"
 """Stands in for the official image: Debian's PostgreSQL, with the same variables and folders."""
 BASE = "seedvr2-test-base:latest"
 DOCKERFILE = "deployments/docker/Dockerfile"
-LOCKS = ("base", "cpu")
+LOCKS = ("base", "cpu", "sbom")
 PACKAGES_PORT = 47311
 """Always the same: the address is part of the base image, and with it of Docker's build cache."""
 SECRET_FILES = ("deployments/.env", "deployments/site.env")

@@ -217,6 +217,12 @@ def answer(
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1") + body
 
 
+def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", **headers: str) -> bytes:
+    """A 200 with its body in chunks; `end` follows them."""
+    head = answer(Transfer_Encoding="chunked", Content_Length="", **headers)
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
+
+
 def left_behind(work_dir: Path) -> list[str]:
     """Paths of all files below the work directory."""
     return sorted(str(p.relative_to(work_dir)) for p in work_dir.rglob("*") if not p.is_dir())

@@ -93,6 +93,7 @@ class Person:
         """Take a picture of the whole page in a window of this width."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.page.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.page.call("Emulation.setScrollbarsHidden", hidden=True)  # they would cut the picture
         self.page.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,

@@ -149,6 +149,34 @@ def test_what_landlock_alone_refuses(attempts: dict[str, object], what: str) -> 
     assert attempts[what] != "done"
 
 
+LOOKS = """
+import sys
+from pathlib import Path
+from seedvr2_core.child.confine import _own_domain
+path = Path(f"/proc/{sys.argv[1]}/cwd")
+print(path.readlink(), flush=True)
+assert _own_domain()
+path.readlink()
+"""
+
+
+def test_landlock_by_itself_keeps_other_processes_out_of_sight() -> None:
+    """Where the child is not root, nothing else keeps it from its own user's processes."""
+    with subprocess.Popen(["sleep", "60"], env={"SECRET": "x"}) as other:
+        try:
+            seen = subprocess.run(
+                [sys.executable, "-c", LOOKS, str(other.pid)],
+                cwd=Path(__file__).parents[3],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            other.kill()
+    assert seen.stdout.strip() == str(Path.cwd()), "it sees them before"
+    assert "PermissionError" in seen.stderr, seen.stderr
+
+
 @pytest.mark.parametrize("what", ["unix", "file", "program"])
 def test_what_the_child_needs_still_works(attempts: dict[str, object], what: str) -> None:
     assert attempts[what] == "done"

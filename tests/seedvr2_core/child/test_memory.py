@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.child.memory import machine_bytes
+from seedvr2_core.child.memory import free_host_bytes, machine_bytes
 from seedvr2_core.child.protocol import Event, Heartbeat, Probe
 from seedvr2_core.errors import InvalidVideoError, ResourceError
 from seedvr2_core.files import read_record
@@ -60,6 +60,42 @@ def test_whoever_asks_for_too_much_is_refused_and_the_refusal_is_understood() ->
 
 def test_a_machine_has_some_memory() -> None:
     assert 2**28 < machine_bytes() < 2**50
+
+
+def _machine(root: Path, available: int) -> Path:
+    (root / "proc").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {available // 1024} kB\n")
+    return root
+
+
+def test_free_memory_is_what_the_container_may_still_take(tmp_path: Path) -> None:
+    gigabyte = 2**30
+    root = _machine(tmp_path, 6 * gigabyte)
+    assert free_host_bytes(root) == 6 * gigabyte
+    cgroup = root / "sys/fs/cgroup"
+    cgroup.mkdir(parents=True)
+    (cgroup / "memory.max").write_text(f"{8 * gigabyte}\n")
+    (cgroup / "memory.current").write_text(f"{5 * gigabyte}\n")
+    (cgroup / "memory.stat").write_text(f"anon 1\ninactive_file {gigabyte}\n")
+    assert free_host_bytes(root) == 4 * gigabyte
+    (cgroup / "memory.current").write_text(f"{20 * gigabyte}\n")
+    assert free_host_bytes(root) == 0
+    (cgroup / "memory.max").write_text("max\n")
+    assert free_host_bytes(root) == 6 * gigabyte
+
+
+def test_free_memory_in_a_container_of_the_older_version(tmp_path: Path) -> None:
+    root = _machine(tmp_path, 6 * 2**30)
+    cgroup = root / "sys/fs/cgroup/memory"
+    cgroup.mkdir(parents=True)
+    (cgroup / "memory.limit_in_bytes").write_text(f"{2 * 2**30}\n")
+    (cgroup / "memory.usage_in_bytes").write_text(f"{2**30}\n")
+    (cgroup / "memory.stat").write_text("total_inactive_file 0\n")
+    assert free_host_bytes(root) == 2**30
+
+
+def test_free_memory_of_this_machine() -> None:
+    assert 0 < free_host_bytes() <= machine_bytes()
 
 
 def probe_in_little(path: Path, out: Path) -> Event:

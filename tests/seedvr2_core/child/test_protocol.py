@@ -97,7 +97,11 @@ def test_no_part_of_an_event_is_an_event(kind: Any) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "\n", "noise", "[1, 2]", "null", '"ready"', "7", '{"no": 1}', '{"event": 3}', "{" * 10],
+    [
+        *("", "\n", "noise", "[1, 2]", "null", '"ready"', "7", '{"no": 1}', '{"event": 3}'),
+        *("{" * 10, "[" * 900_000, '{"event":' * 100_000, '{"event": ' + "9" * 5000 + "}"),
+    ],
+    ids=range(13),
 )
 def test_what_is_no_event_is_log_text(line: str) -> None:
     assert decode_event(line) is None

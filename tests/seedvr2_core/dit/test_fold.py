@@ -113,3 +113,9 @@ def test_weight_bytes_at_full_size(config: DiTConfig) -> None:
         state = FoldedDiT(config, text_len=0, dtype=torch.bfloat16).state_dict()
     held = sum(tensor.nbytes for tensor in state.values())
     assert held <= weight_bytes(config) <= 1.001 * held
+
+
+def test_tensors_can_lie_elsewhere_than_they_were_folded() -> None:
+    tensors = pcg64_v1(expected_keys(DIT_TINY_3B), 11)
+    model = load_folded(DIT_TINY_3B, tensors, _inputs(DIT_TINY_3B)[1], place="meta")
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}

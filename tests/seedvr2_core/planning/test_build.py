@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.files import read_record, write_record
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.cutting import shots_between
 from seedvr2_core.planning.plan import Options, Plan
@@ -42,8 +43,38 @@ def test_key_changes_with_every_option_that_changes_bytes() -> None:
         key(resolution="1080p"),
         key(segment_seconds=2),
         key(engine=other_engine),
+        key(codec="hevc"),
+        key(codec="ffv1"),
+        key(container="mkv"),
+        key(audio="aac"),
+        key(audio="none"),
     ]
     assert len(set(keys)) == len(keys)
+    assert key() == key(codec="h264", container="mp4")
+
+
+def test_a_job_of_the_last_version_keeps_its_key_and_its_plan(tmp_path: Path) -> None:
+    """Its plan and its key know nothing of codecs, containers and 16-bit frames."""
+    plan = build_plan(make_info(pts=tuple(range(30))), "a" * 64, make_options())
+    assert plan.job_key == "a7692bd48ee9684ece58c4a42c6b917c7c9692bab5354e59d84f12a37d02dea9"
+    path = tmp_path / "plan.json"
+    write_record(path, plan)
+    record = json.loads(path.read_text())
+    for owner, name in (("encoder", "hdr"), ("video", "hdr")):
+        del record[owner][name]
+    for name in ("output", "deep"):
+        del record[name]
+    path.write_text(json.dumps(record))
+    assert read_record(path, Plan) == plan
+
+
+def test_the_same_codec_for_more_bits_is_another_job() -> None:
+    """The last version restored ten bits as eight, with the same encoder."""
+    deep = dataclasses.replace(make_info(), bit_depth=10, pix_fmt="yuv420p10le")
+    plans = [build_plan(i, "a", make_options(codec="h264")) for i in (make_info(), deep)]
+    assert plans[0].encoder == plans[1].encoder
+    assert plans[0].job_key != plans[1].job_key
+    assert (plans[0].deep, plans[1].deep) == (False, True)
 
 
 def test_a_shorter_side_is_a_job_of_its_own() -> None:

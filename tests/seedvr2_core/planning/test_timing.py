@@ -22,6 +22,7 @@ from seedvr2_core.planning.timing import (
     make_limits,
     progress_limit,
     seconds_left,
+    spread,
     stall_limit,
 )
 from tests.kits.factories import make_info, make_options
@@ -155,3 +156,12 @@ def test_the_share_of_work_rises_with_either_count_and_ends_at_one(seed: int) ->
         assert before <= share + 1e-9
         before = share
     assert before == pytest.approx(1.0)
+
+
+def test_the_range_of_the_time_left_narrows_with_the_work_and_is_wider_for_a_guess() -> None:
+    shares = [step / 20 for step in range(21)]
+    for measured in (True, False):
+        found = [spread(share, measured=measured) for share in shares]
+        assert found == sorted(found, reverse=True)
+        assert 1.1 < found[-1] < 1.2
+    assert spread(0.0, measured=False) > spread(0.0, measured=True) > 1.5

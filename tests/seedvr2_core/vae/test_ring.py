@@ -66,6 +66,8 @@ def test_streams_with_rings_equal_streams_without(path: str, first: int, *, fold
     for mine, theirs in ((other_decoder, decoder), (other_encoder, encoder)):
         assert mine.num_bytes() > theirs.num_bytes()
         packed = mine.packed()
+        like = [(x.shape, x.stride(), x.dtype) for x in mine.packed_like()]
+        assert [(x.shape, x.stride(), x.dtype) for _, x in packed.named_tensors()] == like
         assert packed.num_bytes() == theirs.num_bytes()
         assert all(".memory" not in name for name, _ in packed.named_tensors())
 

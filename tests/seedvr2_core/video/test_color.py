@@ -47,12 +47,33 @@ def test_every_tag_is_refused_or_resolved_to_what_swscale_knows() -> None:
             assert resolve_color(again, pix_fmt="yuv420p", width=1920, height=1080) == color
 
 
-@pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
-@pytest.mark.parametrize("matrix", [1, 2, 9])
-def test_hdr_is_refused_whatever_its_matrix(matrix: int, transfer: int) -> None:
-    tags = ColorTags(range=1, matrix=matrix, primaries=1, transfer=transfer)
-    with pytest.raises(UnsupportedFormatError, match=r"clip\.mp4: HDR .* convert it"):
+@pytest.mark.parametrize("matrix", [8, 10, 14], ids=["YCgCo", "BT.2020 CL", "ICtCp"])
+def test_a_matrix_that_cannot_be_undone_is_refused(matrix: int) -> None:
+    tags = ColorTags(range=1, matrix=matrix, primaries=9, transfer=16)
+    with pytest.raises(UnsupportedFormatError, match=r"clip\.mp4: .*convert it"):
         refuse_unsupported("clip.mp4", tags)
+
+
+@pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((9, 9), (9, 9)),
+        ((2, 9), (9, 9)),
+        ((2, 2), (9, 9)),
+        ((9, 2), (9, 9)),
+        ((1, 1), (1, 1)),
+        ((1, 2), (1, 9)),
+    ],
+)
+def test_hdr_without_all_of_its_tags_is_that_of_bt2020(
+    given: tuple[int, int], expected: tuple[int, int], transfer: int
+) -> None:
+    tags = ColorTags(range=1, matrix=given[0], primaries=given[1], transfer=transfer)
+    refuse_unsupported("clip.mp4", tags)
+    color = resolve_color(tags, pix_fmt="yuv420p10le", width=320, height=180)
+    assert (color.matrix, color.primaries, color.transfer) == (*expected, transfer)
+    assert (color.hdr, color.is_wide) == ({16: "PQ", 18: "HLG"}[transfer], True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
-from seedvr2_core.video.join import JoinPart, JoinResult, _Timeline, join_segments
+from seedvr2_core.video.join import JoinPart, JoinResult, join_segments
+from seedvr2_core.video.output.track import TrackClock
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.writer import count_frames
 from tests.kits.factories import make_info
@@ -274,7 +275,7 @@ def test_decode_times_rise_and_never_come_after_a_frame_is_shown(seed: int) -> N
     for group in groups:
         draw.shuffle(group)
     times = list(itertools.chain(*groups))
-    clock = _Timeline.of(times, make_info(pts=pts))
+    clock = TrackClock.of(times, make_info(pts=pts))
     dts = [clock.dts(i) for i in range(len(times))]
     assert all(a < b for a, b in itertools.pairwise(dts))
     assert all(decoded <= shown for decoded, shown in zip(dts, times, strict=True))
@@ -283,6 +284,6 @@ def test_decode_times_rise_and_never_come_after_a_frame_is_shown(seed: int) -> N
 
 def test_durations_fill_the_time_from_the_first_frame_to_the_end() -> None:
     info = make_info(pts=(3, 4, 9, 10))
-    durations = _Timeline.of(info.pts, info).durations()
+    durations = TrackClock.of(info.pts, info).durations()
     assert list(durations) == list(info.pts)
     assert sum(durations.values()) == 10 + info.last_duration - 3

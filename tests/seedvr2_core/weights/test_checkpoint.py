@@ -19,8 +19,8 @@ from seedvr2_core.weights.checkpoint import (
     identify,
     load_text_embedding,
     open_checkpoint,
-    public_layouts,
 )
+from seedvr2_core.weights.layouts import public_layouts
 from tests.kits.weights import ROPE, tensors, tiny_layouts, write_safetensors, write_sparse
 
 State = dict[str, Tensor]

@@ -73,6 +73,17 @@ def refuse_to_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "load_folded", refuse)
 
 
+def test_weights_that_wait_in_host_memory_are_read_but_not_kept(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their layers share places on the device, which a thread must not read."""
+    first = load_dit(weights, in_host_memory=True)
+    assert not (weights / folded.FOLDER).exists()
+    assert_same(load_dit(weights), first)
+    refuse_to_fold(monkeypatch)
+    assert_same(load_dit(weights, in_host_memory=True), first)
+
+
 def test_the_second_load_reads_what_the_first_has_folded(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -11,23 +12,24 @@ import torch
 
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import folder as weights_folder
+from seedvr2_core.weights.checkpoint import load_text_embedding
 from seedvr2_core.weights.folder import (
-    WeightsRecord,
     examine,
     find_model,
     find_weights,
-    read_weights_record,
-    record_path,
     recorded_sha256,
     scan_weights,
     verify_file,
 )
-from seedvr2_core.weights.table import MODEL_PARTS
+from seedvr2_core.weights.records import WeightsRecord, read_weights_record, record_path
+from seedvr2_core.weights.table import FIRST_3B, MODEL_PARTS, UNTRACED_3B
 from tests.kits.weights import (
     file_bytes,
     public,
     tensors,
     tiny_catalog,
+    tiny_layouts,
+    with_first_3b,
     without_digest,
     write_safetensors,
 )
@@ -202,7 +204,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) ->
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(weights_folder, "write_record", refuse)
+    monkeypatch.setattr("seedvr2_core.weights.records.write_record", refuse)
     with caplog.at_level(logging.WARNING):
         assert find(tmp_path, "vae") == path
     assert "examined each time" in caplog.text
@@ -272,3 +274,87 @@ def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
     assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
     assert heard[-1] == ("hash", path.stat().st_size, path.stat().st_size)
     assert read_weights_record(path) == record
+
+
+def test_a_file_that_is_hashed_beats_by_bytes(tmp_path: Path) -> None:
+    path, beats = tmp_path / "a.safetensors", []
+    path.write_bytes(bytes(40_000_000))
+    recorded_sha256(path, beat=lambda phase, done, total: beats.append((phase, done, total)))
+    assert len(beats) > 1
+    assert beats[-1] == ("hash", 40_000_000, 40_000_000)
+
+
+def test_replaced_weights_serve_only_those_who_name_them(tmp_path: Path) -> None:
+    """A copy under another name is known by its digest."""
+    first, catalog = put(tmp_path, "dit-3b", "copy.safetensors"), with_first_3b()
+    for part in ("vae", "pos_emb"):
+        put(tmp_path, part)
+    with pytest.raises(CheckpointError, match=f"{FIRST_3B}; to use it, name it: --weights-file"):
+        find_model(tmp_path, "seedvr2-3b", catalog=catalog)
+    assert find_model(tmp_path, "seedvr2-3b", catalog=catalog, file=first.name)[0] == first
+    assert examine(first, catalog=catalog).provenance == (FIRST_3B,)
+    own = write_safetensors(tmp_path / "own", tensors("dit-3b", torch.bfloat16))
+    assert find_weights(tmp_path, "dit-3b", catalog=catalog) == own
+    assert examine(own, catalog=catalog).provenance == (UNTRACED_3B,)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nothing", "nothing is not in .*; there are: dit-7b.safetensors, vae.safetensors"),
+        ("vae.safetensors", "holds vae, not dit-7b"),
+        ("../dit-7b.safetensors", "is not in"),
+        ("sharp", "holds dit-7b-sharp, not dit-7b"),
+    ],
+)
+def test_a_named_file_is_the_one_that_serves(tmp_path: Path, name: str, told: str) -> None:
+    put(tmp_path, "dit-7b")
+    put(tmp_path, "vae")
+    own = write_safetensors(tmp_path / "my_sharp_one", tensors("dit-7b", torch.float32))
+    if name == "sharp":
+        put(tmp_path, SHARP, name)
+    else:
+        own.unlink()
+    with pytest.raises(CheckpointError, match=told):
+        find_weights(tmp_path, "dit-7b", catalog=tiny_catalog(), file=name)
+    if name == "sharp":  # no digest says what it is, so its user's word counts
+        found = find_weights(tmp_path, "dit-7b", catalog=tiny_catalog(), file=own.name)
+        assert found == own
+
+
+def test_a_bundle_brings_the_text_embedding(tmp_path: Path) -> None:
+    text = tensors("pos_emb", torch.bfloat16)["pos_emb"]
+    names = {"positive_conditioning": text[None], "negative_conditioning": torch.ones(1, 7, 48)}
+    state = {f"model.{name}": t for name, t in tensors("dit-7b").items()}
+    bundle = write_safetensors(tmp_path / "bundle", {**state, **names})
+    put(tmp_path, "vae")
+    files = find_model(tmp_path, "seedvr2-7b", catalog=tiny_catalog())
+    assert [path.name for path in files] == ["bundle", "vae.safetensors", "bundle"]
+    assert torch.equal(load_text_embedding(bundle, layouts=tiny_layouts), text)
+    put(tmp_path, "pos_emb")
+    assert find_model(tmp_path, "seedvr2-7b", catalog=tiny_catalog())[2].name != "bundle"
+
+
+@pytest.mark.parametrize("bad", [torch.nan, 0.0])
+def test_values_that_are_no_text_embedding_are_refused_by_name(tmp_path: Path, bad: float) -> None:
+    text = tensors("pos_emb", torch.float32)["pos_emb"].clone()
+    text[2] = bad
+    bundle = {**tensors("dit-7b"), "positive_conditioning": text}
+    path = write_safetensors(tmp_path / "bundle", bundle)
+    with pytest.raises(CheckpointError, match="positive_conditioning has"):
+        load_text_embedding(path, layouts=tiny_layouts)
+
+
+def test_a_record_of_the_version_before_is_completed(tmp_path: Path, hashed: list[str]) -> None:
+    path = write_safetensors(tmp_path / "fp8", tensors("dit-3b", torch.float8_e4m3fn))
+    values = examine(path, catalog=tiny_catalog()).quantized
+    assert values[0] > 0
+    told = json.loads(record_path(path).read_text())
+    del told["quantized"], told["has_text"]
+    record_path(path).write_text(json.dumps(told))
+    hashed.clear()
+    assert examine(path, catalog=tiny_catalog()).quantized == values
+    record = read_weights_record(path)
+    assert record is not None
+    assert record.quantized == values
+    assert not hashed, "the digest of the old record is kept"

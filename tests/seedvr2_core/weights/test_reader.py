@@ -131,13 +131,29 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
     [
         (b"", "no weights file"),
         (b"This is a text.", "no weights file"),
-        (b"GGUF\x03\x00\x00\x00", "GGUF"),
+        (b"GGUF\x03\x00\x00\x00", "truncated: its header goes on"),
         (struct.pack("<Q", 10**15) + b"{", "header claims"),
         (struct.pack("<Q", 999) + b"{}", "truncated: its header alone"),
         (_header(b"{]"), "no JSON"),
         (_header(b"{}"), "nearest"),
         (_header(b'{"a": 1, "a": 2}'), "named twice: a"),
+        (
+            _header(b'{"a": 1,' + b",".join(b'"%d": 1' % n for n in range(300_000)) + b',"a": 2}'),
+            "named twice: a",
+        ),
+        (_header(b'{"a": ' + b"[" * 300_000), "no JSON"),
+        (_header(b'{"a": ' + b"9" * 5000 + b"}"), "no JSON"),
+        (_entry(shape=(1,) * 300_000), "a.weight"),
+        (_entry(shape=(2**63, 2**63)), "a.weight is F16"),
+        (_entry(offsets=(0, 10**300)), "a.weight lies outside"),
+        (_entry(offsets=(-(10**4299) * 9, 10**4299 * 9)), "a.weight lies outside"),
+        (_entry(offsets=(0, 1e999)), "entry of a.weight"),
+        (_entry(dtype="F16" * 100_000), "unknown dtype"),
         (_header(b'{"a.weight": {"dtype": "F16"}}'), "entry of a.weight"),
+        (
+            _header(b'{"a.weight": {"dtype": "F16", "shape": [1e999], "data_offsets": [0, 1]}}'),
+            "entry",
+        ),
         (_entry("F4"), "a.weight has the unknown dtype F4"),
         (_entry(shape=(3,)), r"a.weight is F16 \[3\] but has 4 bytes"),
         (_entry(shape=(-1, -2)), "a.weight is F16"),
@@ -151,8 +167,9 @@ def _entry(dtype: str = "F16", shape: object = (2,), offsets: object = (0, 4)) -
 def test_files_that_are_no_weights(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=told) as refused:
         look(path)
+    assert len(str(refused.value)) < 1000, "a message is a sentence"
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from seedvr2_core.weights.checkpoint import base_part, public_layouts
+from seedvr2_core.weights.checkpoint import identify
 from seedvr2_core.weights.folder import PUBLIC
+from seedvr2_core.weights.layouts import base_part, public_layouts
 from seedvr2_core.weights.table import (
     MODEL_PARTS,
     NEGATIVE_TEXT,
@@ -15,7 +16,10 @@ from seedvr2_core.weights.table import (
     TEXT,
     VAE,
     PublicFile,
+    model_of_file,
+    with_named_file,
 )
+from tests.kits.weights import write_sparse
 
 EACH_ROW = pytest.mark.parametrize("row", PUBLIC_FILES, ids=lambda row: row.file)
 
@@ -51,9 +55,11 @@ def test_a_row_can_be_asked_for_and_checked(row: PublicFile) -> None:
 @EACH_ROW
 def test_the_name_tells_what_the_row_says(row: PublicFile) -> None:
     """People read the names: sharp, half precision and 8 bits must be what they say."""
-    assert ("sharp" in row.file) == row.part.endswith(SHARP)
+    assert ("sharp" in row.file) == (row.part.endswith(SHARP) or row.part == "dit-1.4b")
     assert ("fp8" in row.file) == (row.precision == "fp8")
-    assert row.file.endswith(".safetensors") == (row.precision != "original")
+    endings = {"original": (".pth", ".pt"), "q8_0": (".gguf",), "q4_k_m": (".gguf",)}
+    assert row.file.endswith(endings.get(row.precision, (".safetensors",)))
+    assert row.file.endswith(".gguf") <= (row.precision.upper() in row.file.upper())
 
 
 def test_every_part_has_a_layout() -> None:
@@ -63,6 +69,43 @@ def test_every_part_has_a_layout() -> None:
 def test_the_table_is_that_of_the_facts(shared: Path) -> None:
     facts = (shared / "seedvr2" / "checkpoints.json").read_text()
     for row in PUBLIC_FILES:
+        if row.part == "dit-1.4b":
+            continue  # not among the facts of the other models
         assert f'"{row.file}"' in facts
         assert row.repo in facts
-        assert row.sha256 is None or row.sha256 in facts
+        assert row.precision == "original" or row.sha256 in facts
+
+
+def test_the_distilled_model_has_the_bytes_of_its_published_file(tmp_path: Path) -> None:
+    """Names and shapes are known by this alone: header and data together, to the byte."""
+    layout = public_layouts()["dit-1.4b"]
+    path = write_sparse(tmp_path / "x", {**layout.shapes, **layout.unread})
+    (row,) = (row for row in PUBLIC_FILES if row.part == "dit-1.4b")
+    assert path.stat().st_size == row.num_bytes == 2_885_236_568
+    assert len(layout.shapes) + len(layout.unread) == 198
+    assert identify(path).part == "dit-1.4b"
+
+
+def test_the_masters_are_those_of_the_listings() -> None:
+    masters = {row.file: row for row in PUBLIC_FILES if row.file.endswith(".pth")}
+    assert {name: str(row.sha256)[:8] for name, row in masters.items()} == {
+        "seedvr2_ema_3b.pth": "6bcc5ac5",
+        "seedvr2_ema_7b.pth": "e1b2ae25",
+        "seedvr2_ema_7b_sharp.pth": "ced5706c",
+        "ema_vae.pth": "c7df8a67",
+    }
+    assert masters["seedvr2_ema_3b.pth"].num_bytes == 13_566_090_228
+
+
+def test_a_replaced_file_is_asked_for_by_its_name() -> None:
+    replaced = [row.file for row in PUBLIC_FILES if row.superseded]
+    assert replaced == [
+        "seedvr2_ema_3b_fp16.safetensors",
+        "seedvr2_ema_3b_fp8_e4m3fn.safetensors",
+    ]
+    for name in replaced:
+        given = with_named_file({"model": name.upper(), "seed": 1})
+        assert given == {"model": name.upper(), "seed": 1, "weights_file": name}
+        assert model_of_file(name) == "seedvr2-3b"
+    for other in ({"model": "seedvr2-3b"}, {"model": "seedvr2_ema_7b_fp16.safetensors"}, {}, None):
+        assert with_named_file(other) == other

@@ -151,6 +151,18 @@ def test_the_check_of_the_last_segment_is_shown(
     ]
 
 
+def test_restored_frames_are_counted_not_those_that_have_left_the_encoder(
+    child_is: Script, tmp_path: Path, audience: Audience
+) -> None:
+    child_is(
+        "emit(ready)\nfor n in (60, 120): emit(Progressed(restored=n, work=n, encoded=3))\n"
+        "done(300)\n" + SEGMENTS
+    )
+    run(a_job(tmp_path))
+    counted = [told.frames for told in audience.progress if told.phase == "restore"]
+    assert [frames for frames in counted if frames] == [60, 120]
+
+
 def test_a_slow_job_goes_on_as_long_as_it_gets_ahead(
     child_is: Script, tmp_path: Path, audience: Audience
 ) -> None:

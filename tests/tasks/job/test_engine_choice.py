@@ -18,7 +18,7 @@ GPU = Device(name="cuda:0", kind="NVIDIA H100 80GB HBM3", free_bytes=78 * 10**9)
 @pytest.fixture
 def has_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the 7B's files were there; reading them is tested with the files themselves."""
-    monkeypatch.setattr(tasks.job.engine_choice, "weight_files", lambda name, folder: ())
+    monkeypatch.setattr(tasks.job.engine_choice, "weight_files", lambda name, folder, file: ())
 
 
 def settings(tmp_path: Path, *, allow_cpu_engine: bool = False) -> Settings:
@@ -89,7 +89,32 @@ def test_forms_offer_the_models_as_a_list() -> None:
         "seedvr2-7b",
         "seedvr2-7b-sharp",
         "seedvr2-3b",
+        "seedvr2-1.4b",
         "span",
         "lanczos",
     ]
     assert field["default"] == "auto"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "x" * 256])
+def test_a_weights_file_is_a_name_in_the_folder(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="weights_file"):
+        check_request(video_path="x", weights_file=name)
+
+
+def test_replaced_weights_are_asked_for_by_the_file_that_names_the_model() -> None:
+    """Clients of the old service name models by files."""
+    first, current = (
+        check_request(video_path="x", model=name)
+        for name in ("seedvr2_ema_3b_fp16.safetensors", "seedvr2_ema_7b_fp16.safetensors")
+    )
+    assert (first.model, first.weights_file) == ("seedvr2-3b", "seedvr2_ema_3b_fp16.safetensors")
+    assert (current.model, current.weights_file) == ("seedvr2-7b", "")
+    assert check_request(video_path="x", weights_file=None).weights_file == ""
+
+
+def test_a_weights_file_is_for_the_models_that_read_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="weights_file x is for the SeedVR2 models"):
+        choose_engine("lanczos", CPU, settings(tmp_path), "x")
+    with pytest.raises(CheckpointError, match=r"the weights file x is not in .*; there are: none"):
+        choose_engine("seedvr2-7b", GPU, settings(tmp_path), "x")

@@ -23,13 +23,14 @@ from prefect.states import Cancelling
 from pydantic import SecretStr
 
 from flows.upscale import upscale
-from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
+from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, SourceRefusedError
 from seedvr2_core.files.durable import file_sha256
 from seedvr2_core.video.info import VideoOutline
 from tasks.estimate import plan_job
 from tasks.net.signing import receiver_secret
 from tasks.run import callback
 from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
+from tasks.run.failures import failed
 from tasks.schemas import Device, FetchedSource, ProbedSource, check_request
 from tasks.settings import Settings
 from tests.kits.http.callback import QUERY, RECEIVERS_SECRET, SECRET, Receiver, documented_check
@@ -365,3 +366,12 @@ def test_prefect_away_costs_the_record_and_not_the_callback(
     call_back(None, a_run(receiver.url), State(type=StateType.COMPLETED))
     (event,) = receiver.events()
     assert (event["status"], event["cdn_url"]) == ("completed", None)
+
+
+def test_an_error_has_the_code_and_the_remedy_of_its_class() -> None:
+    state = failed(InvalidVideoError("a.mp4 is no video"))
+    told = event_of(a_run(None), state, {})
+    assert (told.error, told.error_code) == ("a.mp4 is no video", "invalid_video")
+    assert told.error_remedy == InvalidVideoError.remedy
+    unknown = event_of(a_run(None), State(type=StateType.CRASHED, message="killed"), {})
+    assert (unknown.error, unknown.error_code, unknown.error_remedy) == ("killed", None, None)

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from deployments.gateway.auth import digest
+from deployments.gateway.client import GatewayClient
 from deployments.gateway.routes import plan
+from seedvr2_core.errors import InvalidVideoError, SourceRefusedError
 from tasks.settings import Settings
 from tests.kits.http.gateway import gateway, intake_files
 from tests.kits.http.video_server import VideoServer, serve
@@ -118,3 +120,15 @@ def test_a_price_limit_needs_a_price(settings: Settings) -> None:
     with gateway(unpriced, NOBODY) as client:
         asked = {"video_url": "https://example.org/a.mp4", "max_price": 1}
         assert "SEEDVR2_HOUR_PRICE" in client.post("/plan", json=asked).text
+
+
+def test_a_refusal_has_the_code_of_its_error_and_the_client_raises_it(
+    client: httpx.Client, settings: Settings, videos: VideoServer
+) -> None:
+    videos.offer("/text.mp4", content=b"no video" * 100)
+    told = client.post("/plan", json={**ASKED, "video_url": videos.url("/text.mp4")}).json()
+    assert (told["code"], told["remedy"]) == ("invalid_video", InvalidVideoError.remedy)
+    ours = GatewayClient(settings, url=str(client.base_url), say=print)
+    with pytest.raises(SourceRefusedError, match="ftp"):
+        ours._ask("POST", "/plan", json={"video_url": "ftp://example.org/a.mp4"})
+    ours.close()

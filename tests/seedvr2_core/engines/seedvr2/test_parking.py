@@ -3,8 +3,13 @@
 import pytest
 import torch
 
+from seedvr2_core.config import DIT_TINY_3B, DIT_TINY_7B, DiTConfig
+from seedvr2_core.dit.fold import load_folded
+from seedvr2_core.dit.memory import streamed_weight_bytes
+from seedvr2_core.dit.model import expected_keys
 from seedvr2_core.engines.seedvr2 import parking as residency
 from seedvr2_core.engines.seedvr2.parking import Parking
+from seedvr2_core.engines.seedvr2.random_weights import pcg64_v1
 from seedvr2_core.vae.blocks import MidBlockState, ResBlockState
 from seedvr2_core.vae.causal_conv import ConvState
 from seedvr2_core.vae.conv import LAYOUT
@@ -79,3 +84,47 @@ def test_on_a_gpu_the_block_is_page_locked() -> None:
     fetched = parking.fetch(parked)
     assert all(t.is_cuda for _, t in fetched.named_tensors())
     assert _values(fetched) == [1.0, 2.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("resident", [True, False], ids=["rest_stays", "rest_comes"])
+def test_layers_that_come_one_by_one_change_no_bit(
+    config: DiTConfig, dtype: torch.dtype, *, resident: bool
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    vid = torch.randn(3, 18, 32, config.in_channels, generator=generator)
+    text = torch.randn(7, config.text_dim, generator=generator)
+    dit = load_folded(config, pcg64_v1(expected_keys(config), 11), text, dtype=dtype)
+    with torch.inference_mode():
+        wanted = dit(vid)
+    for count in (1, 3, config.num_layers):
+        streamed = list(dit.blocks)[config.num_layers - count :]
+        guest = residency.GuestModule(dit, CPU, resident=resident, streamed=streamed)
+        for _ in range(2):
+            with guest.on_device() as there, torch.inference_mode():
+                slots = {_address(block) for block in streamed}
+                got = [there(vid), there(vid)]
+                used = {_address(block) for block in streamed}
+            assert all(torch.equal(x, wanted) for x in got)
+            # Two places on the device, and no block is left there.
+            assert len(used) <= 2
+            assert not used & slots
+            assert {_address(block) for block in streamed} == slots
+
+
+def _address(block: torch.nn.Module) -> int:
+    (address,) = {x.untyped_storage().data_ptr() for x in block.state_dict().values()}
+    return address
+
+
+@pytest.mark.parametrize("config", [DIT_TINY_3B, DIT_TINY_7B], ids=["3b", "7b"])
+def test_bytes_on_the_device_are_those_of_the_plan(config: DiTConfig) -> None:
+    text = torch.zeros(7, config.text_dim)
+    dit = load_folded(config, pcg64_v1(expected_keys(config), 11), text)
+    sizes = [sum(x.nbytes for x in block.state_dict().values()) for block in dit.blocks]
+    ends = sum(x.nbytes for x in dit.state_dict().values()) - sum(sizes) - dit.text_LD.nbytes
+    for count in range(config.num_layers + 1):
+        kept, moved = sizes[: len(sizes) - count], sizes[len(sizes) - count :]
+        held = ends + sum(kept) + 2 * max(moved, default=0)
+        assert held <= streamed_weight_bytes(config, count) <= 1.03 * held

@@ -5,7 +5,6 @@ The long shot has 60 latents in 7 windows of at most 12 with 3 shared; windows s
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,13 +13,12 @@ import torch
 
 from seedvr2_core.engines.protocol import Commit, Reads
 from seedvr2_core.engines.seedvr2 import parking as residency
-from seedvr2_core.engines.seedvr2 import phases, sampler
+from seedvr2_core.engines.seedvr2 import sampler
 from seedvr2_core.engines.seedvr2.tiny import open_session
 from seedvr2_core.errors import InvalidRequestError, PlanError, SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Plan
 from seedvr2_core.vae import causal_conv
-from seedvr2_core.vae.store import CacheStore
 from seedvr2_core.vae.stream import StreamState
 from tests.kits.restorer import (
     Result,
@@ -228,19 +226,6 @@ def test_parking_changes_no_bit(
     assert parked == ["EncoderState", "DecoderState"] * 3
 
 
-def test_caches_from_host_memory_change_no_bit(
-    plan: Plan, source: list[Frame], walk: Walk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every cache leaves after its layer and comes before it, also where work is taken up."""
-    monkeypatch.setattr(phases, "CacheStore", functools.partial(CacheStore, always=True))
-    lean = make_plan(LONG, memory={"stream_caches": True, "weights_resident": False})
-    pieces = make_pieces(lean)
-    assert_same(run_shot(open_tiny(lean), lean, source, pieces[:2]), walk.results[:2])
-    session = open_tiny(lean)
-    state, frames = begin_behind(session, lean, source, pieces[5], walk.results[:5])
-    assert_same([run_piece(session, lean, pieces[5], frames, state)], walk.results[5:6])
-
-
 SETTINGS = {
     "one-latent-slices": {"encoder_slice": 1, "decoder_slice": 1},
     "large-slices": {"encoder_slice": 9, "decoder_slice": 9},
@@ -255,30 +240,11 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def _small_frames_in_rings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(causal_conv, "RING_PIXELS", 1)
-        yield
-
-
-@pytest.mark.usefixtures("_small_frames_in_rings")
-def test_work_with_rings_is_taken_up_with_the_same_bits(source: list[Frame]) -> None:
-    """Caches in host memory or not, in one run or behind the fifth window."""
-    plan = make_plan(LONG, memory=SETTINGS["rings"])
-    lean = {"park_caches": True, "weights_resident": False}
-    parked = make_plan(LONG, memory=SETTINGS["rings"] | lean)
-    pieces = make_pieces(plan)
-    results = run_shot(open_tiny(plan), plan, source, pieces)
-    session = open_tiny(parked)
-    state, frames = begin_behind(session, parked, source, pieces[5], results[:5])
-    assert_same([run_piece(session, parked, pieces[5], frames, state)], results[5:6])
-    assert_same(run_shot(open_tiny(parked), parked, source, pieces[:2]), results[:2])
-
-
-@pytest.mark.usefixtures("_small_frames_in_rings")
 @pytest.mark.parametrize("memory", SETTINGS.values(), ids=SETTINGS)
-def test_slices_and_chunks_change_rounding_only(memory: dict[str, object]) -> None:
+def test_slices_and_chunks_change_rounding_only(
+    memory: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causal_conv, "RING_PIXELS", 1)
     plan, other = make_plan(61), make_plan(61, memory=memory)
     source = make_frames(plan)
     a, b = run_whole(plan, source), run_whole(other, source)

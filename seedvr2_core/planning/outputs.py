@@ -1,0 +1,242 @@
+"""Chooses the codec, the depth and the container of an output; arithmetic only.
+
+Eight-bit SDR becomes H.264 High in mp4, which everything plays. More bits, HDR and the colours of
+BT.2020 become HEVC Main10. The container is the codec's usual one, or Matroska where that one would
+lose sound or text of the source.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from seedvr2_core.errors import PlanError
+from seedvr2_core.planning.plan import Options
+from seedvr2_core.video.info import (
+    BT2020,
+    WIDE_BITS,
+    ColorInfo,
+    EncoderSettings,
+    OutputSettings,
+    StreamInfo,
+    VideoInfo,
+    VideoOutline,
+)
+from seedvr2_core.video.output.formats import (
+    CODECS,
+    CONTAINERS,
+    FULL_CHROMA_CRF,
+    CodecSpec,
+    ContainerSpec,
+)
+
+AUTO = "auto"
+BASE_CODEC, DEEP_CODEC = "h264", "hevc"
+"""What `auto` takes for 8-bit SDR, and for all else."""
+_RICH_CONTAINER = "mkv"
+CRF_QUALITY, CRF_DEFAULT, CRF_PER_QUALITY = 75, 18, 18 / 25
+"""Quality 75 is CRF 18; 100 is 0."""
+MAX_CRF = 51
+KEYINT_SECONDS = 5
+"""Longest time between two key frames of the output."""
+MAX_KEYINT = 100_000
+"""Frames; a clip that claims a million frames a second has a key frame more often."""
+ENCODER_THREADS = 8
+"""A fixed number, because x264's output depends on it."""
+BT709, UNSPECIFIED = 1, 2
+"""H.273 codes of colour primaries, transfer and matrix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputChoice:
+    """What a job writes."""
+
+    codec: str
+    bits: int
+    """A sample."""
+    pix_fmt: str
+    settings: OutputSettings
+    notes: tuple[str, ...]
+    """Sentences for the user: what was chosen, and what is lost by it."""
+
+
+def crf_of_quality(quality: int) -> int:
+    """The CRF of x264 that a quality of the common scale (1 to 100, more is better) stands for."""
+    return min(MAX_CRF, round(CRF_DEFAULT + (CRF_QUALITY - quality) * CRF_PER_QUALITY))
+
+
+def encoder_name(codec: str, preset: str) -> str:
+    """What the speed of an encoder is kept under: "medium", "hevc medium", "ffv1"."""
+    preset = preset if CODECS[codec].by_preset else ""
+    return preset if codec == BASE_CODEC else f"{codec} {preset}".strip()
+
+
+def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
+    """What a job writes.
+
+    Raises:
+        PlanError: codec and container do not go together, the codec has too few bits for HDR, or
+            the container's clock is too coarse for the frames.
+    """
+    codec = chosen_codec(video, options)
+    spec = CODECS[codec]
+    if video.color.is_wide and not _holds_wide(spec):
+        able = [name for name, other in CODECS.items() if _holds_wide(other)]
+        raise PlanError(
+            f"the source is {_kind(video)}, which codec {codec} cannot hold: it takes "
+            f"{WIDE_BITS} bits a sample and the tags of BT.2020; choose codec "
+            f"{' or '.join(able)}, or leave codec at auto"
+        )
+    bits, pix_fmt = _pixels(spec, max(video.wanted_bits, _least_bits(spec)), options.crf)
+    container, note = _container(video, codec, options)
+    notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
+    return OutputChoice(
+        codec=codec,
+        bits=bits,
+        pix_fmt=pix_fmt,
+        settings=OutputSettings(container=container, audio=options.audio),
+        notes=tuple(text for text in notes if text),
+    )
+
+
+def encoder_settings(
+    video: VideoInfo, width: int, height: int, choice: OutputChoice, options: Options
+) -> EncoderSettings:
+    """How every segment is encoded.
+
+    The matrix is BT.709, which players assume for HD, or BT.2020 with the primaries of that;
+    primaries and transfer are the source's, because the engines work on the coded R'G'B' and do not
+    convert between them.
+    """
+    rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
+    primaries = _tagged(video.color.primaries)
+    return EncoderSettings(
+        codec=choice.codec,
+        preset=options.preset if spec.by_preset else "",
+        crf=options.crf if spec.by_quality else 0,
+        pix_fmt=choice.pix_fmt,
+        width=width,
+        height=height,
+        time_base=video.time_base,
+        rate=video.nominal_rate,
+        keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
+        threads=ENCODER_THREADS,
+        color=ColorInfo(
+            full_range=False,
+            matrix=BT2020 if primaries == BT2020 else BT709,
+            primaries=primaries,
+            transfer=_tagged(video.color.transfer),
+        ),
+        hdr=video.hdr if video.color.is_wide else None,
+    )
+
+
+def _tagged(code: int) -> int:
+    """An H.273 code, or that of BT.709 where the source does not say."""
+    return BT709 if code in (0, UNSPECIFIED) else code
+
+
+def chosen_codec(video: VideoInfo | VideoOutline, options: Options) -> str:
+    """The codec that is asked for, or the usual one."""
+    if options.codec != AUTO:
+        return options.codec
+    usual = BASE_CODEC if video.wanted_bits <= max(CODECS[BASE_CODEC].pix_fmts) else DEEP_CODEC
+    if options.container in (AUTO, *CODECS[usual].containers):
+        return usual
+    return next(name for name, spec in CODECS.items() if options.container in spec.containers)
+
+
+def _holds_wide(spec: CodecSpec) -> bool:
+    """Whether a codec can hold HDR and the colours of BT.2020."""
+    return spec.wide and max(spec.pix_fmts) >= WIDE_BITS
+
+
+def _least_bits(spec: CodecSpec) -> int:
+    return min(spec.pix_fmts)
+
+
+def _pixels(spec: CodecSpec, wanted: int, crf: int) -> tuple[int, str]:
+    """The fewest bits that are enough, else the most that there are, and the pixel format."""
+    table = spec.full_chroma if spec.full_chroma and crf <= FULL_CHROMA_CRF else spec.pix_fmts
+    bits = next((bits for bits in sorted(table) if bits >= wanted), max(table))
+    return bits, table[bits]
+
+
+def _container(video: VideoInfo, codec: str, options: Options) -> tuple[str, str]:
+    """The container, and a note about the choice; "" where there is nothing to say."""
+    names = CODECS[codec].containers
+    if options.container != AUTO:
+        if options.container not in names:
+            able = [name for name, spec in CODECS.items() if options.container in spec.containers]
+            raise PlanError(
+                f"container {options.container} cannot hold codec {codec}; choose container "
+                f"{' or '.join(names)}, or codec {' or '.join(able)}"
+            )
+        if not _counts(video, CONTAINERS[options.container]):
+            raise PlanError(
+                f"container {options.container} counts in 1/{CONTAINERS[options.container].clock} "
+                "s, and several frames of the source share such a moment; choose another container"
+            )
+        return options.container, ""
+    usual, rich = names[0], CONTAINERS[_RICH_CONTAINER]
+    if _RICH_CONTAINER not in names or usual == _RICH_CONTAINER or not _counts(video, rich):
+        return usual, ""
+    lost = _lost(video, CONTAINERS[usual], options.audio)
+    if len(_lost(video, rich, options.audio)) >= len(lost):
+        return usual, ""
+    return _RICH_CONTAINER, (
+        f"the output is {_RICH_CONTAINER}, because {usual} cannot hold {_named(lost)} as it is; "
+        f"with container {usual} it is converted or left out"
+    )
+
+
+def _counts(video: VideoInfo, container: ContainerSpec) -> bool:
+    """Whether every frame has a time of its own in the container."""
+    if container.clock is None:
+        return True
+    scale = Fraction(*video.time_base) * container.clock
+    times = [round(time * scale) for time in video.pts]
+    return all(a < b for a, b in itertools.pairwise(times))
+
+
+def _lost(video: VideoInfo, container: ContainerSpec, audio: str) -> list[StreamInfo]:
+    """Streams that the container cannot hold as they are."""
+    sound = container.sound if audio == "keep" else frozenset()
+    return [
+        stream
+        for stream in video.streams
+        if (stream.kind == "audio" and audio == "keep" and _is_new(stream, sound))
+        or (stream.kind == "subtitle" and _is_new(stream, container.text))
+        or (stream.kind == "attachment" and not container.attachments)
+    ]
+
+
+def _is_new(stream: StreamInfo, held: frozenset[str]) -> bool:
+    return bool(stream.num_packets) and stream.codec not in held
+
+
+def _named(streams: Sequence[StreamInfo]) -> str:
+    return ", ".join(f"{stream.kind} stream {stream.index} ({stream.codec})" for stream in streams)
+
+
+def _kind(video: VideoInfo) -> str:
+    """What is special about its colours."""
+    return f"HDR ({video.color.hdr})" if video.color.hdr else "wide-gamut (BT.2020)"
+
+
+def _depth_note(video: VideoInfo, codec: str, bits: int) -> str:
+    """What becomes of bits that the codec does not have."""
+    if bits >= video.bit_depth:
+        return ""
+    return f"the source has {video.bit_depth} bits a sample; codec {codec} writes {bits}"
+
+
+def _hdr_notes(video: VideoInfo) -> list[str]:
+    """What the user should know about HDR."""
+    if not video.color.hdr:
+        return []
+    return [
+        f"{_kind(video)} is experimental: the engines were made for SDR and see the coded values; "
+        "colour tags and static metadata are kept"
+    ]

@@ -1,0 +1,193 @@
+"""The codecs and containers that an output can have, as plain data; no av, no numpy.
+
+A request names a codec and a container, or leaves them to us; `planning/outputs.py` chooses. What
+the encoders are told stands in `encoders.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedvr2_core.video.info import EncoderSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpec:
+    """A codec that an output can have."""
+
+    pix_fmts: Mapping[int, str]
+    """Bits a sample -> FFmpeg's pixel format, fewest bits first."""
+    full_chroma: Mapping[int, str]
+    """The same from the quality `FULL_CHROMA_QUALITY` on, where the codec has a better form."""
+    containers: tuple[str, ...]
+    """That can hold it, the usual one first."""
+    by_quality: bool
+    """Whether `crf` says how good the picture is; else its bits do not depend on it."""
+    by_preset: bool
+    """Whether it has a slow and a fast way to do the same."""
+    slowness: float
+    """Seconds of its encoder over those of x264 with the same preset; measured on two cores."""
+    bits_per_pixel: float
+    """Of an output frame at CRF 18, a guess until a segment is finished."""
+    libav_name: str = ""
+    """FFmpeg's name, where it is another one."""
+    wide: bool = True
+    """Whether it can say that its colours are those of BT.2020."""
+    segments: str = "mp4"
+    """FFmpeg's muxer of its segments."""
+
+
+CODECS: Mapping[str, CodecSpec] = {
+    "h264": CodecSpec(
+        pix_fmts={8: "yuv420p"},
+        full_chroma={},
+        containers=("mp4", "mov", "mkv"),
+        by_quality=True,
+        by_preset=True,
+        slowness=1.0,
+        bits_per_pixel=0.15,
+    ),
+    "hevc": CodecSpec(
+        pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
+        full_chroma={},
+        containers=("mp4", "mov", "mkv"),
+        by_quality=True,
+        by_preset=True,
+        slowness=3.0,
+        bits_per_pixel=0.15,
+    ),
+    "av1": CodecSpec(
+        pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
+        full_chroma={},
+        containers=("mp4", "mkv"),
+        by_quality=True,
+        by_preset=True,
+        slowness=1.2,
+        bits_per_pixel=0.15,
+    ),
+    "prores": CodecSpec(
+        pix_fmts={10: "yuv422p10le"},
+        full_chroma={10: "yuv444p10le"},
+        containers=("mov", "mkv"),
+        by_quality=False,
+        by_preset=False,
+        slowness=2.2,
+        bits_per_pixel=4.2,
+        segments="mov",
+    ),
+    "dnxhr": CodecSpec(
+        pix_fmts={8: "yuv422p", 10: "yuv422p10le"},
+        full_chroma={10: "yuv444p10le"},
+        containers=("mov",),
+        by_quality=False,
+        by_preset=False,
+        slowness=0.3,
+        bits_per_pixel=3.6,
+        libav_name="dnxhd",
+        wide=False,  # libav's encoder always writes BT.709 into the header
+        segments="mov",
+    ),
+    "ffv1": CodecSpec(
+        pix_fmts={
+            8: "yuv444p",
+            10: "yuv444p10le",
+            12: "yuv444p12le",
+            16: "yuv444p16le",
+        },
+        full_chroma={},
+        containers=("mkv",),
+        by_quality=False,
+        by_preset=False,
+        slowness=0.7,
+        bits_per_pixel=5.5,
+    ),
+}
+"""Name in requests -> codec."""
+
+FULL_CHROMA_CRF = 8
+"""Of the common scale: from here on a codec that has it keeps the colours at full resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """A container that an output can have."""
+
+    muxer: str
+    """FFmpeg's name of what writes it."""
+    demuxer: str
+    ending: str
+    sound: frozenset[str]
+    """Codecs of sound that it holds and players read; other sound is encoded anew."""
+    text: frozenset[str]
+    """Codecs of subtitles that it holds."""
+    plain_text: str
+    """What other subtitles become that are text."""
+    attachments: bool
+    """Whether it holds fonts and pictures beside the streams."""
+    has_index: bool
+    """Whether it is mp4 or QuickTime, with all times in one index."""
+    clock: int | None = None
+    """Ticks a second of its times; None: those of the source."""
+
+
+_MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"})
+_PCM = frozenset(
+    {"pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le"}
+    | {"pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw"}
+)
+_MKV_PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le", "pcm_f64le"})
+
+CONTAINERS: Mapping[str, ContainerSpec] = {
+    "mp4": ContainerSpec(
+        muxer="mp4",
+        demuxer="mp4",
+        ending=".mp4",
+        sound=_MP4_SOUND,
+        text=frozenset({"mov_text"}),
+        plain_text="mov_text",
+        attachments=False,
+        has_index=True,
+    ),
+    "mov": ContainerSpec(
+        muxer="mov",
+        demuxer="mp4",
+        ending=".mov",
+        sound=frozenset({"aac", "mp3", "ac3", "eac3", "alac"}) | _PCM,
+        text=frozenset({"mov_text"}),
+        plain_text="mov_text",
+        attachments=False,
+        has_index=True,
+    ),
+    "mkv": ContainerSpec(
+        muxer="matroska",
+        demuxer="matroska",
+        ending=".mkv",
+        sound=_MP4_SOUND | _MKV_PCM | {"vorbis", "mp2", "mp1", "dts", "truehd", "mlp", "wavpack"},
+        text=frozenset(
+            {"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}
+            | {"text"}
+        ),
+        plain_text="subrip",
+        attachments=True,
+        has_index=False,
+        clock=1000,
+    ),
+}
+"""Name in requests -> container."""
+OUTPUT_ENDINGS = tuple(spec.ending for spec in CONTAINERS.values())
+
+
+def container_of(path: Path) -> str:
+    """The container that a file's ending promises; "" if it is none that we write."""
+    named = {spec.ending: name for name, spec in CONTAINERS.items()}
+    return named.get(path.suffix.lower(), "")
+
+
+def depth_of(settings: EncoderSettings) -> int:
+    """Bits a sample of an output."""
+    spec = CODECS[settings.codec]
+    for table in (spec.pix_fmts, spec.full_chroma):
+        for bits, pix_fmt in table.items():
+            if pix_fmt == settings.pix_fmt:
+                return bits
+    return max(spec.pix_fmts)

@@ -1,0 +1,231 @@
+"""The last check of a finished file: it must hold exactly what the plan says.
+
+Whatever differs, a muxer's rounding or a bug of ours, is found here, before the file is stored, and
+is named.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.reading import OnBytes, no_bytes
+from seedvr2_core.video._container import codec_name, time_base_of
+from seedvr2_core.video._segments import open_segment
+from seedvr2_core.video.info import EncoderSettings, HdrMetadata, VideoInfo
+from seedvr2_core.video.output.encoders import tag_of
+from seedvr2_core.video.output.formats import CODECS, ContainerSpec
+from seedvr2_core.video.output.hdr import hdr_of
+from seedvr2_core.video.picture.beside import side_data
+from seedvr2_core.video.picture.facts import frame_tags
+
+_LATE_SECONDS = Fraction(1, 10)
+"""By how much the last packet of a track may be moved: packets that overlap are put in order."""
+_CONTAINER_TICKS = 1_000_000
+"""A second of a container's duration."""
+_SHORT_SECONDS = 0.01
+"""Rounding of the duration, and how far Matroska's milliseconds may be off."""
+_COUNTED = frozenset({"aac", "opus", "vorbis", "alac", "flac"})
+"""Codecs whose packets are read as they were written. Others are divided anew: PCM, E-AC-3."""
+_LUMINANCE_STEPS = 20
+"""By how much the highest luminance may differ, in units of 1/10000 cd/m2: AV1 has steps of 1/256.
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class ExpectedStream:
+    """A stream beside the video, as it was written."""
+
+    kind: str
+    codec: str
+    num_packets: int = 0
+    last: Fraction = Fraction(0)
+    """When the last packet begins, in seconds."""
+
+    def add(self, packet: Packet) -> None:
+        """Count a packet that is written; encoders end with one that is empty."""
+        if not packet.size:
+            return
+        self.num_packets += 1
+        if packet.pts is not None:
+            self.last = max(self.last, packet.pts * packet.time_base)
+
+
+def expected_of(stream: Stream) -> ExpectedStream:
+    """What a stream of an output is expected to be, before its packets are counted."""
+    return ExpectedStream(kind=stream.type, codec=codec_name(stream))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a finished file must hold."""
+
+    info: VideoInfo
+    settings: EncoderSettings
+    container: ContainerSpec
+    others: Sequence[ExpectedStream] = ()
+    """In the order of the file."""
+
+
+def check_joined(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
+    """Check a joined file: frames and their times, pictures, other streams, durations.
+
+    Raises:
+        SegmentError: something differs; the message names it.
+        FileReadError: the machine failed to read it.
+    """
+    demuxer = expected.container.demuxer
+    with open_segment(path, index_only=True, demuxer=demuxer, on_bytes=on_bytes) as container:
+        _check_packets(path, container, expected)
+    with open_segment(path, demuxer=demuxer, on_bytes=on_bytes) as container:
+        _check_picture(path, container.streams.video[0], container, expected)
+
+
+def _wrong(path: Path, what: str, got: object, wanted: object) -> SegmentError:
+    return SegmentError(f"{path.name}: {what}: {got}, but the plan says {wanted}")
+
+
+def _check_packets(path: Path, container: InputContainer, expected: Expected) -> None:
+    """The packets of all streams."""
+    video = container.streams.video[0]
+    others = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]
+    kinds = [(stream.type, codec_name(stream)) for stream in others]
+    wanted = [(stream.kind, stream.codec) for stream in expected.others]
+    if sorted(kinds) != sorted(wanted):
+        raise _wrong(path, "other streams", kinds, wanted)
+    found = {
+        stream.index: ExpectedStream(kind=stream.type, codec=codec_name(stream))
+        for stream in others
+    }
+    clock = _ShownTimes(path, video, expected)
+    for packet in container.demux(video, *others):
+        if not packet.size:
+            continue
+        if packet.stream_index == video.index:
+            clock.add(packet)
+        else:
+            found[packet.stream_index].add(packet)
+    clock.finish()
+    _check_duration(path, container, expected)
+    for got, want in zip(found.values(), expected.others, strict=True):
+        _check_stream(path, got, want)
+
+
+def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
+    """How long a Matroska file says it is: not shorter than the video, no longer if that is alone.
+
+    An mp4 says nothing of its own: what libav tells about one is made of the decode times.
+    """
+    if expected.container.clock is None:
+        return
+    info = expected.info
+    wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
+    if container.duration is None:
+        raise _wrong(path, "duration", "unknown", f"{wanted:.3f} s")
+    told = ((container.start_time or 0) + container.duration) / _CONTAINER_TICKS
+    if told < wanted - _SHORT_SECONDS or (not expected.others and told > wanted + _SHORT_SECONDS):
+        raise _wrong(path, "end of the file", f"{told:.3f} s", f"{wanted:.3f} s")
+
+
+class _ShownTimes:
+    """Checks the times of the video's packets as they come."""
+
+    def __init__(self, path: Path, stream: Stream, expected: Expected) -> None:
+        self._path, self._expected = path, expected
+        self._base = time_base_of(stream)
+        self._exact = expected.container.clock is None
+        self._shown: list[Fraction] = []
+        self._last_dts: int | None = None
+
+    def add(self, packet: Packet) -> None:
+        """Check a packet's decode time, note when it is shown."""
+        pts, dts = packet.pts, packet.dts
+        if pts is None or (self._exact and not self._is_in_order(pts, dts)):
+            raise SegmentError(
+                f"{self._path.name}: packet at pts {pts}, dts {dts} after {self._last_dts}"
+            )
+        self._last_dts = dts
+        if not packet.is_discard:
+            self._shown.append(pts * self._base)
+
+    def _is_in_order(self, pts: int, dts: int | None) -> bool:
+        return dts is not None and dts <= pts and (self._last_dts is None or dts > self._last_dts)
+
+    def finish(self) -> None:
+        """Compare all times with the plan's."""
+        info, unit = self._expected.info, Fraction(*self._expected.info.time_base)
+        # Matroska has no time before 0; there all streams begin so much later.
+        shift = Fraction(0) if self._exact else max(Fraction(0), -info.pts[0] * unit)
+        wanted = [pts * unit + shift for pts in info.pts]
+        shown = sorted(self._shown)
+        if len(shown) != len(wanted):
+            raise _wrong(self._path, "frames", len(shown), len(wanted))
+        most = Fraction(0) if self._exact else self._base / 2
+        for index, (got, want) in enumerate(zip(shown, wanted, strict=True)):
+            if abs(got - want) > most:
+                raise _wrong(self._path, f"time of frame {index}", f"{got} s", f"{want} s")
+
+
+def _check_stream(path: Path, got: ExpectedStream, want: ExpectedStream) -> None:
+    """Packets of a track of sound. Text is written by muxers in pieces of their own."""
+    if want.codec not in _COUNTED or want.kind != "audio":
+        return
+    if got.num_packets != want.num_packets:
+        what = f"packets of the {got.codec} track"
+        raise _wrong(path, what, got.num_packets, want.num_packets)
+    if abs(got.last - want.last) > _LATE_SECONDS:
+        what = f"last packet of the {got.codec} track"
+        raise _wrong(path, what, f"{float(got.last):.3f} s", f"{float(want.last):.3f} s")
+
+
+def _check_picture(
+    path: Path, stream: VideoStream, container: InputContainer, expected: Expected
+) -> None:
+    """The first picture: size, depth, colour tags, HDR metadata."""
+    settings = expected.settings
+    try:
+        first = next(container.decode(stream))
+    except (av.error.FFmpegError, StopIteration) as error:
+        raise SegmentError(f"{path.name}: its first picture cannot be decoded") from error
+    tags, color = frame_tags(first), settings.color
+    pix_fmt = _READ_AS.get((settings.codec, settings.pix_fmt), settings.pix_fmt)
+    wanted_tag = tag_of(settings) if expected.container.has_index else ""
+    for what, got, want in (
+        ("codec", codec_name(stream), CODECS[settings.codec].libav_name or settings.codec),
+        ("kind of samples", stream.codec_context.codec_tag if wanted_tag else "", wanted_tag),
+        ("size", (first.width, first.height), (settings.width, settings.height)),
+        ("pixel format", first.format.name.replace("yuvj", "yuv"), pix_fmt),
+        ("colour matrix", tags.matrix, color.matrix),
+        ("colour primaries", tags.primaries, color.primaries),
+        ("colour transfer", tags.transfer, color.transfer),
+        ("full range", tags.range == _FULL, color.full_range),
+    ):
+        if got != want:
+            raise _wrong(path, what, got, want)
+    if not _is_same(found := hdr_of(side_data(first)), settings.hdr):
+        raise _wrong(path, "HDR metadata", found, settings.hdr)
+
+
+def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
+    """Whether HDR metadata is the same, but for what a codec rounds."""
+    if got is None or want is None or not got.mastering or not want.mastering:
+        return got == want
+    off = [abs(a - b) for a, b in zip(got.mastering, want.mastering, strict=True)]
+    return got.light_level == want.light_level and all(
+        step <= (_LUMINANCE_STEPS if i == _HIGHEST_LUMINANCE else 1) for i, step in enumerate(off)
+    )
+
+
+_FULL = 2
+"""FFmpeg's number of full range."""
+_READ_AS = {("prores", "yuv444p10le"): "yuv444p12le"}
+"""Codec and pixel format -> what a decoder makes of it, where that is another one."""
+_HIGHEST_LUMINANCE = 8
+"""Its place in `HdrMetadata.mastering`."""

@@ -1,0 +1,120 @@
+"""Every codec in every container that holds it: the same frames at the same times, and sound."""
+
+from pathlib import Path
+
+import pytest
+
+from seedvr2_core.errors import PlanError
+from seedvr2_core.planning import build_plan
+from seedvr2_core.video.output.formats import CODECS, CONTAINERS
+from seedvr2_core.video.probe import probe_video
+from tests.kits.clips.cases import make_video
+from tests.kits.factories import make_options
+from tests.kits.media import shown_times
+from tests.kits.oracle import frame_digests, packet_digests, video_line
+from tests.media.conftest import GetSource
+
+PAIRS = [(codec, container) for codec, spec in CODECS.items() for container in spec.containers]
+NAMES = {
+    "h264": "h264 (High)",
+    "hevc": "hevc (Main)",
+    "av1": "av1",
+    "prores": "prores (HQ)",
+    "dnxhr": "dnxhd (DNXHR HQ)",
+    "ffv1": "ffv1",
+}
+HALF_A_MILLISECOND = 0.000501
+
+
+@pytest.mark.parametrize(("codec", "container"), PAIRS, ids=[" in ".join(pair) for pair in PAIRS])
+def test_segments_join_without_encoding_again(
+    made: GetSource, tmp_path: Path, codec: str, container: str
+) -> None:
+    source = made("sdr.mp4")
+    job = make_video(
+        source,
+        tmp_path,
+        codec=codec,
+        container=container,
+        preset="veryfast",
+        crf=18,
+        segment_seconds=0.4,
+    )
+    assert len(job.plan.segments) == 3
+    shown, wanted = shown_times(job.output, 0), shown_times(source, 0)
+    if CONTAINERS[container].clock is None:
+        assert shown == wanted
+    else:
+        assert shown == pytest.approx(wanted, abs=HALF_A_MILLISECOND)
+    segments = [tmp_path / "job" / "segments" / f"{k:05}.mp4" for k in range(3)]
+    alone = [digest for segment in segments for digest in frame_digests(segment)]
+    assert frame_digests(job.output) == alone
+    # Matroska has no packet before time 0, and says of the last one how long it is.
+    assert packet_digests(job.output, "a:0")[-40:-1] == packet_digests(source, "a:0")[-40:-1]
+    line = video_line(job.output)
+    assert line.startswith(NAMES[codec])
+    assert "320x180" in line
+    if codec == "hevc" and container != "mkv":
+        assert "hvc1" in line
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1", "ffv1"])
+def test_a_segment_of_one_frame(made: GetSource, tmp_path: Path, codec: str) -> None:
+    source = made("ntsc.mp4")
+    job = make_video(source, tmp_path, codec=codec, container="mkv", segment_seconds=0.01)
+    assert len(job.plan.segments) == job.plan.video.num_frames == 6
+    assert shown_times(job.output, 0) == pytest.approx(
+        shown_times(source, 0), abs=HALF_A_MILLISECOND
+    )
+
+
+@pytest.mark.parametrize("codec", [name for name, spec in CODECS.items() if spec.by_quality])
+def test_the_ends_of_the_scale(made: GetSource, tmp_path: Path, codec: str) -> None:
+    sizes: list[int] = []
+    for crf in (0, 51):
+        folder = tmp_path / str(crf)
+        folder.mkdir()
+        job = make_video(made("ntsc.mp4"), folder, codec=codec, crf=crf, segment_seconds=10)
+        sizes.append(job.output.stat().st_size)
+    assert sizes[0] > 4 * sizes[1]
+
+
+def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) -> None:
+    for codec in ("hevc", "av1", "prores"):
+        twice: list[bytes] = []
+        for folder in (tmp_path / f"{codec}1", tmp_path / f"{codec}2"):
+            folder.mkdir()
+            twice.append(
+                make_video(
+                    made("sdr.mp4"), folder, codec=codec, container="auto"
+                ).output.read_bytes()
+            )
+        assert twice[0] == twice[1], codec
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "words"),
+    [
+        ("prores", "mp4", "cannot hold codec prores; choose container mov or mkv, or codec h264"),
+        ("dnxhr", "mkv", "container mov"),
+        ("ffv1", "mov", "container mkv"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    made: GetSource, codec: str, container: str, words: str
+) -> None:
+    info = probe_video(made("sdr.mp4"))
+    with pytest.raises(PlanError, match=words):
+        build_plan(info, "0" * 64, make_options(codec=codec, container=container))
+
+
+@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("prores", "mov")])
+def test_from_some_quality_on_colours_are_whole(
+    made: GetSource, codec: str, container: str
+) -> None:
+    info = probe_video(made("sdr.mp4"))
+    for crf, pix_fmts in ((18, {"yuv420p", "yuv422p10le"}), (4, {"yuv420p", "yuv444p10le"})):
+        plan = build_plan(info, "0" * 64, make_options(codec=codec, crf=crf))
+        assert plan.encoder.pix_fmt in pix_fmts
+        assert plan.output.container == container
+        assert plan.encoder.crf == (crf if codec == "h264" else 0)

@@ -1,0 +1,86 @@
+"""Where caches and weights lie changes no bit of a shot, in one run or where work is taken up."""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from seedvr2_core.engines.seedvr2 import parking
+from seedvr2_core.frames import Frame
+from seedvr2_core.vae import causal_conv
+from seedvr2_core.vae.store import CacheStore
+from tests.kits.restorer import (
+    Result,
+    begin_behind,
+    latents,
+    make_frames,
+    make_pieces,
+    make_plan,
+    open_tiny,
+    pictures,
+    run_piece,
+    run_shot,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
+
+LONG = 237
+RINGS = {
+    "encoder_rings": True,
+    "decoder_rings": True,
+    "encoder_level_frames": (1, 1, 1, 4),
+    "decoder_level_frames": (2, 1, 1, 1),
+}
+BOUNDED = {"encoder_level_frames": (2, 2, 2, 4), "decoder_level_frames": (2, 2, 1, 1)}
+AWAY = {"weights_resident": False}
+WAYS = [
+    pytest.param(RINGS, {"park_caches": True, **AWAY}, id="rings-parked"),
+    pytest.param(BOUNDED, {"park_caches": True, **AWAY}, id="parked"),
+    pytest.param(BOUNDED, {"stream_caches": True, **AWAY}, id="streamed-caches"),
+    pytest.param(BOUNDED, {"stream_caches": True, "streamed_layers": 3}, id="streamed-all"),
+    pytest.param(BOUNDED, {"streamed_layers": 2, **AWAY}, id="streamed-layers"),
+]
+"""What decides bits, and what must not."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small() -> Iterator[None]:
+    """One thread, small frames in rings, and caches that move on a CPU as they do for a GPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(causal_conv, "RING_PIXELS", 1)
+        patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def source() -> list[Frame]:
+    return make_frames(make_plan(LONG))
+
+
+@functools.cache
+def _resident(path: bool, rings: bool) -> list[Result]:
+    """Everything stays; the whole shot."""
+    plan = make_plan(LONG, memory=RINGS if rings else BOUNDED)
+    return run_shot(open_tiny(plan), plan, make_frames(plan), make_pieces(plan))
+
+
+@pytest.mark.parametrize(("memory", "elsewhere"), WAYS)
+def test_what_waits_elsewhere_changes_no_bit(
+    source: list[Frame], memory: dict[str, object], elsewhere: dict[str, object]
+) -> None:
+    plan = make_plan(LONG, memory=memory | elsewhere)
+    wanted = _resident(causal_conv.switches().on_cpu, memory is RINGS)
+    pieces = make_pieces(plan)
+    _assert_same(run_shot(open_tiny(plan), plan, source, pieces[:2]), wanted[:2])
+    session = open_tiny(plan)
+    state, frames = begin_behind(session, plan, source, pieces[5], wanted[:5])
+    _assert_same([run_piece(session, plan, pieces[5], frames, state)], wanted[5:6])
+
+
+def _assert_same(results: list[Result], wanted: list[Result]) -> None:
+    assert torch.equal(torch.from_numpy(pictures(results)), torch.from_numpy(pictures(wanted)))
+    assert torch.equal(latents(results), latents(wanted))
