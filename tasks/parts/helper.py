@@ -21,7 +21,7 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.sharing import Sharing, read_sharing
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
-from tasks.child.session import Helper
+from tasks.child.helper import Helper
 from tasks.parts.way import make_way, own_pool, waiting_jobs
 from tasks.schemas import FetchedSource, PlannedJob, Record
 from tasks.settings import Settings, get_settings

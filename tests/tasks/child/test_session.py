@@ -71,6 +71,7 @@ def child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
         script = tmp_path / "child.py"
         script.write_text(
             "import sys, time\n"
+            "from seedvr2_core.child.progress import Emitter\n"
             "from seedvr2_core.child.protocol import *\n"
             "emit = Emitter(sys.stdout).emit\n"
             "ready = Ready(engine='lanczos', device='cpu')\n"
