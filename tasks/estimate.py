@@ -80,7 +80,28 @@ def plan_job(
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
     engine, window_note = _engine_settings(request, spec, weights.digest)
-    options = Options(
+    notes = tuple(text for text in (note, window_note, *weights.notes) if text)
+    options = _options(request, probed, settings, device, engine, weights, notes)
+    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
+    rates = known_rates(spec.name, encoder, device.kind, settings)
+    plan = _make_plan(probed, options, rates, out)
+    if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
+        return plan
+    measured = measure(plan, out, probed.source.path, settings)
+    return plan if measured is None else _make_plan(probed, options, measured, out)
+
+
+def _options(
+    request: UpscaleRequest,
+    probed: ProbedSource,
+    settings: Settings,
+    device: Device,
+    engine: EngineSettings,
+    weights: EngineWeights,
+    notes: tuple[str, ...],
+) -> Options:
+    """What the plan is made from."""
+    return Options(
         resolution=request.resolution,
         engine=engine,
         device=device.name,
@@ -100,15 +121,8 @@ def plan_job(
         quantized=weights.quantized,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
-        notes=tuple(text for text in (note, window_note, *weights.notes) if text),
+        notes=notes,
     )
-    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
-    rates = known_rates(spec.name, encoder, device.kind, settings)
-    plan = _make_plan(probed, options, rates, out)
-    if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
-        return plan
-    measured = measure(plan, out, probed.source.path, settings)
-    return plan if measured is None else _make_plan(probed, options, measured, out)
 
 
 def _make_plan(probed: ProbedSource, options: Options, rates: Rates, out: Path) -> PlanOutline:

@@ -112,3 +112,44 @@ AudioField = Annotated[
         "others anew, `aac` encodes all of them as AAC, `none` leaves them out."
     ),
 ]
+BatchSizeField = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=10_000,
+        description="How many frames a SeedVR2 model sees at once. More frames take more GPU "
+        "memory. `span` and `lanczos` work frame by frame and ignore it.",
+    ),
+]
+TemporalOverlapField = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        description="How many frames neighbouring batches of a SeedVR2 model share. "
+        "Not set: 12, or fewer if the batch is too small for that.",
+    ),
+]
+ColorCorrectionField = Annotated[
+    ColorCorrection,
+    Field(
+        description="How a SeedVR2 model's result gets the colours of the source back: `wavelet` "
+        "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
+        "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
+        "frame) or `none`. `auto` is `wavelet`.",
+    ),
+]
+StitchModeField = Annotated[
+    StitchMode,
+    Field(
+        description="What becomes of the frames that two batches share: `crossfade` blends them; "
+        "`later` keeps those of the earlier batch, so that the change comes after them.",
+    ),
+]
+SeedField = Annotated[
+    int,
+    Field(
+        ge=0,
+        lt=2**64,
+        description="Seed of the SeedVR2 models' noise. The same seed gives the same pixels.",
+    ),
+]

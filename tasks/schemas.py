@@ -17,9 +17,10 @@ from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
     AudioField,
+    BatchSizeField,
     CallbackUrl,
     CodecField,
-    ColorCorrection,
+    ColorCorrectionField,
     ContainerField,
     FileName,
     Model,
@@ -27,7 +28,9 @@ from tasks.request_types import (
     Preset,
     QualityField,
     Resolution,
-    StitchMode,
+    SeedField,
+    StitchModeField,
+    TemporalOverlapField,
     offered_models,
 )
 
@@ -82,37 +85,11 @@ class UpscaleRequest(Record):
         description="Name of the file in the folder of weights that the SeedVR2 model is read "
         "from. Not set: the best one that is there.",
     )
-    batch_size: int = Field(
-        default=100,
-        ge=1,
-        le=10_000,
-        description="How many frames a SeedVR2 model sees at once. More frames take more GPU "
-        "memory. `span` and `lanczos` work frame by frame and ignore it.",
-    )
-    temporal_overlap: int | None = Field(
-        default=None,
-        ge=0,
-        description="How many frames neighbouring batches of a SeedVR2 model share. "
-        "Not set: 12, or fewer if the batch is too small for that.",
-    )
-    stitch_mode: StitchMode = Field(
-        default="crossfade",
-        description="What becomes of the frames that two batches share: `crossfade` blends them; "
-        "`later` keeps those of the earlier batch, so that the change comes after them.",
-    )
-    seed: int = Field(
-        default=100,
-        ge=0,
-        lt=2**64,
-        description="Seed of the SeedVR2 models' noise. The same seed gives the same pixels.",
-    )
-    color_correction: ColorCorrection = Field(
-        default="auto",
-        description="How a SeedVR2 model's result gets the colours of the source back: `wavelet` "
-        "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
-        "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
-        "frame) or `none`. `auto` is `wavelet`.",
-    )
+    batch_size: BatchSizeField = 100
+    temporal_overlap: TemporalOverlapField = None
+    stitch_mode: StitchModeField = "crossfade"
+    seed: SeedField = 100
+    color_correction: ColorCorrectionField = "auto"
     codec: CodecField = "auto"
     container: ContainerField = "auto"
     quality: QualityField = None

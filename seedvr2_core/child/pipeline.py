@@ -23,7 +23,6 @@ from typing import Any
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
 from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Restored, SegmentDone
-from seedvr2_core.child.runs import ShotRun, plan_runs
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
@@ -40,6 +39,7 @@ from seedvr2_core.job.sidecar import (
 )
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
 from seedvr2_core.planning import Piece, Plan, Segment
+from seedvr2_core.planning.cutting import ShotRun, plan_runs
 from seedvr2_core.planning.outline import outline_of
 from seedvr2_core.planning.queues import queue_bytes
 from seedvr2_core.video.reader import read_frames

@@ -7,8 +7,8 @@ import pytest
 
 from seedvr2_core.planning import sizes
 from tests.kits.media import ffmpeg
-from tests.kits.oracle import HDR10, MAX_CLL
 from tests.kits.pipeline import KeepTorch
+from tests.kits.videos.oracle import HDR10, MAX_CLL
 
 SIZE = (320, 180)
 INSIDE = "format=gbrp16le,lutrgb=r=10000+val*0.7:g=10000+val*0.7:b=10000+val*0.7,gblur=2"

@@ -10,8 +10,8 @@ from seedvr2_core.planning import build_plan, sizes
 from tests.kits.clips.cases import make_video
 from tests.kits.factories import make_options
 from tests.kits.media import ffmpeg
-from tests.kits.oracle import frame_digests, planes
 from tests.kits.pipeline import make_segments, tiny_plan
+from tests.kits.videos.oracle import frame_digests, planes
 from tests.media.conftest import INSIDE, SIZE, GetSource
 
 MATRICES = {"bt709": "bt709", "smpte170m": "smpte170m", "bt470bg": "bt470bg", "bt2020nc": "bt2020"}

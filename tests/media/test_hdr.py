@@ -9,7 +9,7 @@ from seedvr2_core.planning import build_plan
 from seedvr2_core.video.probe import probe_video
 from tests.kits.clips.cases import make_video
 from tests.kits.factories import make_options
-from tests.kits.oracle import hdr_lines, planes, video_line
+from tests.kits.videos.oracle import hdr_lines, planes, video_line
 from tests.media.conftest import GetSource
 
 WAYS = [("auto", "mp4"), ("auto", "mkv"), ("auto", "mov"), ("av1", "mp4"), ("prores", "mov")]

@@ -11,7 +11,7 @@ from seedvr2_core.video.probe import probe_video
 from tests.kits.clips.cases import make_video
 from tests.kits.factories import make_options
 from tests.kits.media import shown_times
-from tests.kits.oracle import frame_digests, packet_digests, video_line
+from tests.kits.videos.oracle import frame_digests, packet_digests, video_line
 from tests.media.conftest import GetSource
 
 PAIRS = [(codec, container) for codec, spec in CODECS.items() for container in spec.containers]

@@ -8,7 +8,7 @@ import pytest
 from seedvr2_core.video.probe import probe_video
 from tests.kits.clips.cases import make_video
 from tests.kits.media import ffmpeg
-from tests.kits.oracle import packet_digests
+from tests.kits.videos.oracle import packet_digests
 from tests.media.conftest import GetSource
 
 SUBTITLES = "1\n00:00:00,200 --> 00:00:00,500\nHello\n\n2\n00:00:00,600 --> 00:00:00,900\nWorld\n"

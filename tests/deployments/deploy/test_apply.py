@@ -12,11 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 
-from deployments.deploy import apply
-from seedvr2_core.errors import InvalidRequestError
 from tests.kits.containers.stand_in import engine_without_images
 from tests.kits.deployed import (
     OPERATORS,
@@ -383,17 +379,6 @@ def test_a_gpu_worker_that_names_no_gpu_runs_nothing_and_says_why(
     ended = deployed.get(f"/flow_runs/{made['id']}").json()
     assert ended["state_type"] == "CRASHED", ended["state"]
     assert "SEEDVR2_GPU" in ended["state"]["message"]
-
-
-@pytest.mark.soak
-def test_a_pool_of_another_type_is_refused(in_api: None) -> None:
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="cpu", type="docker"))
-        try:
-            with pytest.raises(InvalidRequestError, match=r"of type docker.*delete cpu"):
-                apply.apply_pools(client)
-        finally:
-            client.delete_work_pool("cpu")
 
 
 def test_without_a_server_the_command_says_so(environment: dict[str, str]) -> None:

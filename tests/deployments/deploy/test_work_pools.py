@@ -10,14 +10,18 @@ import pytest
 from docker import DockerClient
 from docker.types import HostConfig
 from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessJobConfiguration
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 from pydantic import SecretStr, ValidationError
 
+from deployments.deploy import apply
 from deployments.deploy.apply import POOLS_DIR, pool_names, pool_template, pool_type
 from deployments.deploy.operators import merge_template
 from deployments.deploy.site import Site
+from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings, use_settings
 
 IMAGE = {"image": "seedvr2:0123456789ab"}
@@ -239,3 +243,14 @@ def test_no_template_holds_a_secret() -> None:
     for path in Path(POOLS_DIR).glob("*.json"):
         text = path.read_text().lower()
         assert not [word for word in ("password", "token", "accesskey") if word in text], path
+
+
+@pytest.mark.soak
+def test_a_pool_of_another_type_is_refused(in_api: None) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="cpu", type="docker"))
+        try:
+            with pytest.raises(InvalidRequestError, match=r"of type docker.*delete cpu"):
+                apply.apply_pools(client)
+        finally:
+            client.delete_work_pool("cpu")

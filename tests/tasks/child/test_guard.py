@@ -46,6 +46,7 @@ def start(tmp_path: Path) -> Iterator[StartChild]:
         script.write_text(
             "import json, os, signal, subprocess, sys, time\n"
             "from seedvr2_core.child.protocol import *\n"
+            "from seedvr2_core.child.progress import Emitter\n"
             "emit = Emitter(sys.stdout).emit\n" + textwrap.dedent(body)
         )
         children.append(Child(command=[sys.executable, "-u", str(script)]))
@@ -191,6 +192,7 @@ def test_time_in_which_we_were_stopped_does_not_count(stopped: str, tmp_path: Pa
     beats.write_text(
         "import sys, time\n"
         "from seedvr2_core.child.protocol import *\n"
+        "from seedvr2_core.child.progress import Emitter\n"
         "emit = Emitter(sys.stdout).emit\n"
         "for _ in range(60):\n"
         f"    emit({Heartbeat(phase='restore', done=1, total=2)}); time.sleep(0.2)\n"

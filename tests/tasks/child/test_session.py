@@ -73,6 +73,7 @@ def child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
             "import sys, time\n"
             "from seedvr2_core.child.progress import Emitter\n"
             "from seedvr2_core.child.protocol import *\n"
+            "from seedvr2_core.child.progress import Emitter\n"
             "emit = Emitter(sys.stdout).emit\n"
             "ready = Ready(engine='lanczos', device='cpu')\n"
             "def beat(done): emit(Heartbeat(phase='restore', done=done, total=300))\n"
