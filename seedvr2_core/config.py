@@ -3,7 +3,7 @@ each engine. Imports neither torch nor an engine, so the flow process can read i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from seedvr2_core.errors import InvalidRequestError
@@ -92,12 +92,6 @@ DIT_7B = DiTConfig(
     rope="pixel",
     output_modulation=False,
 )
-DIT_1_4B = replace(DIT_7B, num_separate_layers=6, shifted=alternating_windows(6))
-"""A distillation of the sharp 7B to six layers, by lvladikov. That all else is the 7B's is said by
-the documents that go with it, and the published file has exactly the bytes of these tensors in
-float16 (tests/seedvr2_core/weights/test_table.py). That its layers alternate as those of the 7B do
-follows from the 7B's public configuration, which says it for any number of layers; no file tells
-it."""
 DIT_TINY_3B = DiTConfig(
     width=64,
     num_heads=2,
@@ -127,7 +121,6 @@ DIT_CONFIGS: Mapping[str, DiTConfig] = {
     "3b": DIT_3B,
     "7b": DIT_7B,
     "7b-sharp": DIT_7B,
-    "1.4b": DIT_1_4B,
     "tiny-3b": DIT_TINY_3B,
     "tiny-7b": DIT_TINY_7B,
 }
@@ -246,7 +239,6 @@ ENGINES: dict[str, EngineSpec] = {
         _seedvr2("seedvr2-7b", "SeedVR2 7B", "7b"),
         _seedvr2("seedvr2-7b-sharp", "SeedVR2 7B sharp", "7b-sharp"),
         _seedvr2("seedvr2-3b", "SeedVR2 3B", "3b"),
-        _seedvr2("seedvr2-1.4b", "SeedVR2 1.4B (for stills, by its author's word)", "1.4b"),
         EngineSpec(
             name="span",
             module="seedvr2_core.engines.span",

@@ -105,9 +105,7 @@ def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> Non
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b."
-        ),
+        typer.Argument(metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b."),
     ] = None,
     precision: Annotated[
         str,

@@ -32,7 +32,7 @@ class Ability:
     triton: bool
     """Whether kernels of our own run in Triton; else their torch references."""
     tested: bool
-    """Whether we have run the model there."""
+    """Whether we have run the model there. No GPU of any kind was at hand so far."""
 
 
 ABILITIES: tuple[tuple[tuple[int, int], Ability], ...] = (
@@ -121,7 +121,7 @@ def gpu_name(index: int) -> str:
 
 
 def ability_of(device: "torch.device | str") -> Ability:
-    """The row of a device. "meta", and a GPU that is not here, stand for one that is tested."""
+    """The row of a device. "meta", and a GPU that is not here, stand for a Hopper."""
     import torch
 
     kind = torch.device(device).type

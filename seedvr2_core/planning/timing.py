@@ -49,7 +49,6 @@ ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
-    "seedvr2-1.4b": (0.0, 0.29),  # not measured: the VAE, which takes most of it, is the same
     "seedvr2-7b": (0.0, 0.30),
     "seedvr2-7b-sharp": (0.0, 0.30),
     "tiny": (0.0, 3.0),

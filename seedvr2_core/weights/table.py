@@ -37,7 +37,6 @@ MODEL_PARTS: Mapping[str, tuple[str, ...]] = {
     "seedvr2-3b": ("dit-3b", VAE, TEXT),
     "seedvr2-7b": ("dit-7b", VAE, TEXT),
     "seedvr2-7b-sharp": ("dit-7b" + SHARP, VAE, TEXT),
-    "seedvr2-1.4b": ("dit-1.4b", VAE, TEXT),
 }
 """Model -> the parts it reads: transformer, VAE, positive text embedding."""
 
@@ -180,14 +179,6 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         part="dit-7b" + SHARP,
         precision="q4_k_m",
         sha256="7aed800ac4eb8e0d18569a954c0ff35f5a1caa3ed5d920e66cc31405f75b6e69",
-    ),
-    PublicFile(  # digest and size as a byte-identical mirror lists them
-        file="seedvr2_distill_6L_1.4B_sharp_fp16.safetensors",
-        repo="lvladikov/SeedVR2-1.4B",
-        part="dit-1.4b",
-        precision="fp16",
-        sha256="58cd0f8e0f0d338ce08255c368dd6befef091f05daa6744cb00b00ba6718e33a",
-        num_bytes=2_885_236_568,
     ),
     PublicFile(
         file="ema_vae_fp16.safetensors",

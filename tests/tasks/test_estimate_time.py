@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.beat import Beat
+from seedvr2_core.engines.table import EngineWeights
 from seedvr2_core.files import write_record
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import Rates
@@ -104,11 +105,11 @@ def test_hashing_the_weights_is_a_sign_of_life(
     """At first use 16 GB are read, maybe from a network share, and `recover` looks at beats."""
     beats: list[tuple[str, int, int]] = []
 
-    def digest(name: str, folder: Path, *, beat: Beat) -> str:
+    def weights(name: str, folder: Path, file: str, *, beat: Beat) -> EngineWeights:
         beat("hash", 1, 2)
-        return ""
+        return EngineWeights()
 
-    monkeypatch.setattr(estimate, "weights_digest", digest)
+    monkeypatch.setattr(estimate, "known_weights", weights)
     monkeypatch.setattr(
         JobRecord, "beat", lambda self, *told, stall_seconds: beats.append((*told,))
     )

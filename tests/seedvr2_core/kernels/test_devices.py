@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
         ((8, 0), "flash", True, False),
         ((8, 6), "flash", True, False),
         ((8, 9), "flash", True, False),
-        ((9, 0), "cudnn", True, True),
+        ((9, 0), "cudnn", True, False),
         ((10, 0), "cudnn", True, False),
         ((10, 3), "cudnn", True, False),
         ((12, 0), "flash", True, False),
@@ -47,9 +47,10 @@ def test_a_generation_gets_what_it_has(
 def test_devices_that_are_no_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ability_of("cpu") is CPU
     assert ability_of("mps") is MPS
-    assert ability_of("meta").tested
+    hopper = nvidia_ability((9, 0))
+    assert ability_of("meta") is hopper
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ability_of("cuda:7").tested
+    assert ability_of("cuda:7") is hopper
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert ability_of("cuda:0") is AMD
 

@@ -5,7 +5,6 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from seedvr2_core.weights.checkpoint import identify
 from seedvr2_core.weights.folder import PUBLIC
 from seedvr2_core.weights.layouts import base_part, public_layouts
 from seedvr2_core.weights.table import (
@@ -19,7 +18,6 @@ from seedvr2_core.weights.table import (
     model_of_file,
     with_named_file,
 )
-from tests.kits.weights import write_sparse
 
 EACH_ROW = pytest.mark.parametrize("row", PUBLIC_FILES, ids=lambda row: row.file)
 
@@ -55,7 +53,7 @@ def test_a_row_can_be_asked_for_and_checked(row: PublicFile) -> None:
 @EACH_ROW
 def test_the_name_tells_what_the_row_says(row: PublicFile) -> None:
     """People read the names: sharp, half precision and 8 bits must be what they say."""
-    assert ("sharp" in row.file) == (row.part.endswith(SHARP) or row.part == "dit-1.4b")
+    assert ("sharp" in row.file) == row.part.endswith(SHARP)
     assert ("fp8" in row.file) == (row.precision == "fp8")
     endings = {"original": (".pth", ".pt"), "q8_0": (".gguf",), "q4_k_m": (".gguf",)}
     assert row.file.endswith(endings.get(row.precision, (".safetensors",)))
@@ -69,21 +67,9 @@ def test_every_part_has_a_layout() -> None:
 def test_the_table_is_that_of_the_facts(shared: Path) -> None:
     facts = (shared / "seedvr2" / "checkpoints.json").read_text()
     for row in PUBLIC_FILES:
-        if row.part == "dit-1.4b":
-            continue  # not among the facts of the other models
         assert f'"{row.file}"' in facts
         assert row.repo in facts
         assert row.precision == "original" or row.sha256 in facts
-
-
-def test_the_distilled_model_has_the_bytes_of_its_published_file(tmp_path: Path) -> None:
-    """Names and shapes are known by this alone: header and data together, to the byte."""
-    layout = public_layouts()["dit-1.4b"]
-    path = write_sparse(tmp_path / "x", {**layout.shapes, **layout.unread})
-    (row,) = (row for row in PUBLIC_FILES if row.part == "dit-1.4b")
-    assert path.stat().st_size == row.num_bytes == 2_885_236_568
-    assert len(layout.shapes) + len(layout.unread) == 198
-    assert identify(path).part == "dit-1.4b"
 
 
 def test_the_masters_are_those_of_the_listings() -> None:
