@@ -10,7 +10,7 @@ from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.kernels.devices import gpu_name
-from seedvr2_core.planning.cards import host_obstacle, parse_card
+from seedvr2_core.planning.cards import parse_card
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
@@ -114,8 +114,6 @@ def plan_source(
             assumed=assumed,
         )
     notes += _limits_told(plan, request, settings)
-    if obstacle := host_obstacle(plan.memory, assumed.host_bytes if assumed else None):
-        notes.append(f"it would be refused: {obstacle}")
     return _summary(probed, plan, settings, assumed, notes)
 
 
