@@ -38,6 +38,7 @@ from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
 from seedvr2_core.video.probing.times import (
+from seedvr2_core.words import counted
     frame_times,
     last_duration,
     named_rate,
@@ -264,7 +265,8 @@ def _told(scan: Scan, ending: Ending, zero: Fraction, container: InputContainer)
     """Warnings about the file: damaged packets, its end, its parts and its clock."""
     told: list[str] = []
     if scan.corrupt:
-        told.append(f"{scan.corrupt} packets of the video are damaged or cut off")
+        are = "is" if scan.corrupt == 1 else "are"
+        told.append(f"{counted(scan.corrupt, 'packet')} of the video {are} damaged or cut off")
     if ending.sentence:
         told.append(ending.sentence)
     if scan.late:

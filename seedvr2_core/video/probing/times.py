@@ -138,6 +138,10 @@ def _silent_note(num_packets: int) -> str:
     """What is told about packets that show nothing; "" if there are none."""
     if num_packets <= 0:
         return ""
+    if num_packets == 1:
+        return (
+            "a packet of the video shows nothing or cannot be decoded; the picture before it stays"
+        )
     return (
         f"{num_packets} packets of the video show nothing or cannot be decoded; the picture before "
         "them stays"
