@@ -38,12 +38,12 @@ from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
 from seedvr2_core.video.probing.times import (
-from seedvr2_core.words import counted
     frame_times,
     last_duration,
     named_rate,
     nominal_rate,
 )
+from seedvr2_core.words import counted
 
 _SNIFF_READS = 2**12
 """Reads (of 64 KiB) at the door to find a picture; where none is found then, the probe decides."""

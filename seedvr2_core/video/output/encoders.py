@@ -145,8 +145,8 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     "dnxhr": EncoderSpec(name="dnxhd", options=_dnxhr, all_keys=True),
     "ffv1": EncoderSpec(name="ffv1", options=_ffv1, all_keys=True),
 }
-"""The codecs of `formats.CODECS`. x265 takes the CRF of x264. Measured on one clip of 50 frames, preset
-medium, CRF 18: VMAF 95.0 and 47.8 dB of luma, x264's are 94.6 and 47.3."""
+"""The codecs of `formats.CODECS`. x265 takes the CRF of x264. Measured on one clip of 50
+frames, preset medium, CRF 18: VMAF 95.0 and 47.8 dB of luma, x264's are 94.6 and 47.3."""
 
 
 def tag_of(settings: EncoderSettings) -> str:
