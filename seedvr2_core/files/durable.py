@@ -70,11 +70,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, complete or not at all; it is on disk when this returns."""
     part = path.with_name(path.name + ".part")
     make_way(part)
-    with part.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    replace_file(part, path)
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace_file(part, path)
+    except OSError:  # on a full disk half a file would stay in the way
+        part.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

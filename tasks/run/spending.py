@@ -5,6 +5,7 @@ nothing. They are kept in the job's directory, so that a job which was stopped g
 it is taken up again.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from tasks.schemas import PlannedJob
 from tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 10.0
 """Longest time that a killed process leaves uncounted."""
@@ -114,8 +117,12 @@ class Purse:
     def save(self) -> None:
         """Write down what was spent."""
         self._saved_at = self._clock()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(self._path, Spent(device_seconds=round(self._own, 3)))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_record(self._path, Spent(device_seconds=round(self._own, 3)))
+        except OSError as error:
+            # A full disk ends the job with a sentence of its own, which this must not replace.
+            logger.warning("what the job has spent could not be written down: %s", error)
         self._of_helpers = self._read_helpers()
 
     def check(self, seconds: float, *, doing: str) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.files.durable import file_sha256
-from seedvr2_core.planning import sizes
-from tests.kits.faults import SMALL_PICTURES, FaultyJob, carrying
+from tests.kits.faults import FaultyJob, use_small_pictures
 
 
 @pytest.fixture
@@ -18,9 +17,7 @@ def make_job(
 
     What this process and its children make of them has the same small pictures as the commands'.
     """
-    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": SMALL_PICTURES.call})
-    for name, value in carrying(SMALL_PICTURES).items():
-        monkeypatch.setenv(name, value)
+    use_small_pictures(monkeypatch)
     jobs: list[FaultyJob] = []
 
     def make(model: str = "sleep", work_dir: Path | None = None) -> FaultyJob:

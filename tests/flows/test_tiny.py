@@ -1,7 +1,7 @@
 """The SeedVR2 engine through flow, child and segments, with the tiny network on a CPU.
 
-The picture is made small by a smaller pixel budget, which only the flow's process looks at: the
-child obeys the plan. The clip is one shot, divided into segments at its windows.
+The picture is made small by a smaller pixel budget, which only the processes that plan look at: the
+others obey the plan. The clip is one shot, divided into segments at its windows.
 """
 
 import itertools
@@ -23,15 +23,15 @@ from flows.upscale import upscale
 from seedvr2_core.files.durable import read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import Sidecar
-from seedvr2_core.planning import sizes
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
+from tests.kits.faults import use_small_pictures
 from tests.kits.job_copies import copy_jobs
 from tests.kits.processes import children_of
 
-SMALL = {"720p": 64 * 36}
+SMALL_PX = 64 * 36
 
 pytestmark = pytest.mark.usefixtures("in_api")
 
@@ -47,7 +47,7 @@ def _one_core() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sizes, "BUDGETS_PX", SMALL)
+    use_small_pictures(monkeypatch, SMALL_PX)
     yield
     use_settings(None)
 
@@ -83,7 +83,7 @@ class Finished:
 def finished(demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     work_dir = offer_tiny(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api_url}):
-        patch.setattr(sizes, "BUDGETS_PX", SMALL)
+        use_small_pictures(patch, SMALL_PX)
         return Finished(work_dir=work_dir, result=run(demo_clip))
 
 

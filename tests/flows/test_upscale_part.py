@@ -31,7 +31,7 @@ from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy, seconds_until
-from tests.kits.faults import wait_until
+from tests.kits.faults import use_small_pictures, wait_until
 
 SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 
@@ -46,9 +46,7 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Small pictures, six segments, and helpers for any work."""
-    from seedvr2_core.planning import sizes
-
-    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
+    use_small_pictures(monkeypatch)
     monkeypatch.setattr(crew, "PART_SECONDS", 0.5)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
     monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
@@ -152,9 +150,7 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
     (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
     result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
     monkeypatch.undo()
-    from seedvr2_core.planning import sizes
-
-    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 96 * 54})
+    use_small_pictures(monkeypatch)
     alone: Any = upscale(**asked(demo_clip))
     assert alone.sha256 == result.sha256
     assert alone.job_key == result.job_key, "the number of workers is no part of it"

@@ -11,11 +11,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from seedvr2_core.planning import sizes
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 from tests.kits.processes import (
@@ -58,6 +61,13 @@ def carrying(*faults: Fault) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join((str(inject), str(ROOT))),
         "SEEDVR2_TEST_FAULTS": json.dumps([asdict(fault) for fault in faults]),
     }
+
+
+def use_small_pictures(monkeypatch: pytest.MonkeyPatch, pixels: int = SMALL_PICTURES.call) -> None:
+    """Make 720p so many pixels, in this process and in the children that plan for it."""
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": pixels})
+    for name, value in carrying(replace(SMALL_PICTURES, call=pixels)).items():
+        monkeypatch.setenv(name, value)
 
 
 @dataclass(kw_only=True)

@@ -118,6 +118,7 @@ def test_codes_are_stable() -> None:
         "stalled": "StalledError",
         "time_limit": "DeadlineError",
         "over_budget": "BudgetError",
+        "stopped": "StoppedByCallerError",
     }
 
 

@@ -95,7 +95,7 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     assert (settings.work_dir / "intake" / sha256).read_bytes() == clip.read_bytes()
     assert run.parameters["crf"] == 20
     names = ("codec", "container", "audio", "quality")
-    assert [run.parameters[name] for name in names] == ["hevc", "mkv", "aac", None]
+    assert [run.parameters.get(name) for name in names] == ["hevc", "mkv", "aac", None]
     assert run.parameters["max_workers"] == 3
 
 

@@ -70,7 +70,8 @@ def test_an_untested_card_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.cuda, "get_device_capability", lambda d: (9, 0) if str(d) == "cuda:0" else (8, 9)
     )
-    (told,) = untested_here()
+    first, told = untested_here()
+    assert "card cuda:0 is Hopper (SM 9), which the model has not been tried on" in first
     assert "card cuda:1 is Ampere or Ada (SM 8), which the model has not been tried on" in told
     assert "bfloat16, flash attention, kernels of our own; seedvr2 selfcheck" in told
 
