@@ -15,12 +15,13 @@ from seedvr2_core.files import hold_lock, read_record
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.job_dir import outline_beside
-from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.planning import Options
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings, Rates
 from seedvr2_core.planning.sizes import output_name
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
+from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
@@ -79,7 +80,7 @@ def plan_job(
         device, weights = assumed, EngineWeights()
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
-    engine, window_note = _engine_settings(request, spec, weights.digest)
+    engine, window_note = engine_settings(request, spec, weights.digest)
     notes = tuple(text for text in (note, window_note, *weights.notes) if text)
     options = _options(request, probed, settings, device, engine, weights, notes)
     encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
@@ -171,28 +172,6 @@ def is_guess(plan: PlanOutline) -> bool:
     if plan.engine.name in ENGINE_SECONDS_PER_FRAME:
         return False
     return plan.frame_seconds is None or not plan.frame_seconds.rates.measured
-
-
-def _engine_settings(
-    request: UpscaleRequest, spec: EngineSpec, digest: str
-) -> tuple[EngineSettings, str]:
-    """What the engine is told, and a note for the user ("" if none).
-
-    Options that the engine does not use are left out, so that they do not change the job's key.
-    """
-    if not spec.has_latents:
-        return EngineSettings.without_latents(spec.name, digest), ""
-    window, overlap, note = plan_latent_windows(request.batch_size, request.temporal_overlap)
-    engine = EngineSettings(
-        name=spec.name,
-        weights_digest=digest,
-        seed=request.seed,
-        window=window,
-        overlap=overlap,
-        stitch_mode=request.stitch_mode,
-        color_correction=request.color_correction,
-    )
-    return engine, note
 
 
 def _write_or_obey(

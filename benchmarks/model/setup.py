@@ -36,7 +36,7 @@ from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae
-from seedvr2_core.video.info import ColorInfo, VideoInfo
+from seedvr2_core.video.info import video_of_frames
 
 ENGINES = {"tiny": "tiny", "tiny-3b": "tiny-3b", "3b": "seedvr2-3b", "7b": "seedvr2-7b"}
 TEXT_TOKENS = 58
@@ -83,7 +83,7 @@ def make_setup(
     num_windows = per_piece * count + 1  # the last one is longer; it is not run
     latents = num_windows * options.window - (num_windows - 1) * OVERLAP
     width, height = options.size
-    info = _video_info(_half(width), _half(height), first_frame(latents))
+    info = video_of_frames(_half(width), _half(height), first_frame(latents), rate=RATE)
     engine = EngineSettings(
         name=ENGINES[options.model],
         weights_digest="",
@@ -123,26 +123,6 @@ def make_setup(
 
 def _half(side: int) -> int:
     return max(2, side // 4 * 2)
-
-
-def _video_info(width: int, height: int, num_frames: int) -> VideoInfo:
-    return VideoInfo(
-        format_name="synthetic",
-        size_bytes=0,
-        stream_index=0,
-        codec="rawvideo",
-        pix_fmt="rgb24",
-        bit_depth=8,
-        width=width,
-        height=height,
-        rotation=0,
-        sar=(1, 1),
-        color=ColorInfo(full_range=True, matrix=1, primaries=1, transfer=1),
-        time_base=(1, RATE),
-        pts=tuple(range(num_frames)),
-        last_duration=1,
-        nominal_rate=(RATE, 1),
-    )
 
 
 def _memory_request(

@@ -26,11 +26,12 @@ from seedvr2_core.child.restore import restore_segments
 from seedvr2_core.child.shares import Work
 from seedvr2_core.config import find_engine
 from seedvr2_core.errors import InvalidRequestError, SegmentError
-from seedvr2_core.files import file_sha256, hold_lock, read_record, write_record
+from seedvr2_core.files import file_sha256, hold_lock
 from seedvr2_core.files.place import place
 from seedvr2_core.files.space import check_room
 from seedvr2_core.job import JobDir, deviations, pending_segments
 from seedvr2_core.job.output_file import OutputFile, check_output_file
+from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import outline_of
@@ -221,13 +222,10 @@ def _cuts(source: Path, info: VideoInfo, device: str, told: _Told, wanted: bool)
 def _obeyed(plan: Plan, job_dir: JobDir) -> Plan:
     """The plan that an earlier call has written for this job; else this one, and it is kept."""
     try:
-        earlier = read_record(job_dir.plan_path, Plan)
+        return read_plan(job_dir.plan_path, outline_of(plan))
     except (FileNotFoundError, SegmentError):
-        earlier = None
-    if earlier is not None and (earlier.format, earlier.job_key) == (plan.format, plan.job_key):
-        return earlier
-    write_record(job_dir.plan_path, plan)
-    return plan
+        write_plan(job_dir.plan_path, plan)
+        return plan
 
 
 def _frames_of(plan: Plan, indices: list[int]) -> int:

@@ -11,12 +11,12 @@ import torch
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
-from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name
-from seedvr2_core.planning import Options, plan_latent_windows
+from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name, kind_of, on_gpu
+from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
-from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
+from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
 
 DEFAULT_MODEL = "seedvr2-7b"
@@ -139,14 +139,13 @@ class ModelOptions:
         check_resolution(resolution)
         coding = coding or Coding()
         weights = known_weights(spec.name, self.weights_dir)
-        settings, note = self._engine(spec, weights.digest)
-        on_gpu = device != "cpu"
+        settings, note = engine_settings(self, spec, weights.digest)
         return Options(
             resolution=resolution,
             engine=settings,
             device=device,
-            device_kind=torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+            device_kind=kind_of(device),
+            device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu(device) else None,
             dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
@@ -160,21 +159,6 @@ class ModelOptions:
             quantized=weights.quantized,
             notes=(*([note] if note else []), *weights.notes),
         )
-
-    def _engine(self, spec: EngineSpec, digest: str) -> tuple[EngineSettings, str]:
-        if not spec.has_latents:
-            return EngineSettings.without_latents(spec.name, digest), ""
-        window, overlap, note = plan_latent_windows(self.batch_size, self.temporal_overlap)
-        settings = EngineSettings(
-            name=spec.name,
-            weights_digest=digest,
-            seed=self.seed,
-            window=window,
-            overlap=overlap,
-            stitch_mode=self.stitch_mode,
-            color_correction=self.color_correction,
-        )
-        return settings, note
 
 
 def check_resolution(resolution: str) -> None:

@@ -6,7 +6,6 @@ Shape legend: T frames, H W pixels, 3 channels in R, G, B order.
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
@@ -29,12 +28,10 @@ from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Options, Piece, Plan, build_plan
 from seedvr2_core.planning.cutting import shots_between
-from seedvr2_core.video.info import ColorInfo, VideoInfo
+from seedvr2_core.video.info import video_of_frames
 
 Picture = TypeVar("Picture", np.ndarray, Tensor)
 """One frame or several, as the caller has them."""
-_RATE = Fraction(25)
-"""Frames have no times here; the plan needs some."""
 _WHOLE_SECONDS = 10**9
 """Longer than any clip: a clip is one segment."""
 
@@ -185,7 +182,8 @@ class Restorer:
         form = _Form(first)
         _check_picture(first)
         self._on_beat, self._stop = on_progress, Cancellation(cancel)
-        info = _clip_info(form.to_rgb(first), num_frames)
+        rgb = form.to_rgb(first)
+        info = video_of_frames(rgb.shape[1], rgb.shape[0], num_frames, bit_depth=8 * rgb.itemsize)
         plan = build_plan(info, "0" * 64, self._planned(resolution))
         with deterministic(plan.torch_threads):
             session = self._opened(plan)
@@ -254,29 +252,6 @@ def _check_picture(picture: np.ndarray | Tensor) -> None:
         raise InvalidRequestError(
             f"expected frames (H, W, 3) of {', '.join(known)}, got {tuple(picture.shape)} {kind}"
         )
-
-
-def _clip_info(rgb: np.ndarray, num_frames: int) -> VideoInfo:
-    """Frames in memory, described like a video."""
-    height, width, _ = rgb.shape
-    depth = 8 * rgb.itemsize
-    return VideoInfo(
-        format_name="memory",
-        size_bytes=rgb.nbytes * num_frames,
-        stream_index=0,
-        codec="rawvideo",
-        pix_fmt="rgb24" if depth == 8 else "rgb48le",
-        bit_depth=depth,
-        width=width,
-        height=height,
-        rotation=0,
-        sar=(1, 1),
-        color=ColorInfo(full_range=True, matrix=1, primaries=1, transfer=1),
-        time_base=(_RATE.denominator, _RATE.numerator),
-        pts=tuple(range(num_frames)),
-        last_duration=1,
-        nominal_rate=(_RATE.numerator, _RATE.denominator),
-    )
 
 
 def upscale_frames(

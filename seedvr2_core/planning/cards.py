@@ -15,7 +15,7 @@ from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options, Plan, Quantized
 from seedvr2_core.planning.sizes import BUDGETS_PX
 from seedvr2_core.planning.windows import plan_latent_windows
-from seedvr2_core.video.info import ColorInfo, VideoInfo
+from seedvr2_core.video.info import video_of_frames
 
 NAMED_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
 """Cards that are known by name, with their GB of memory."""
@@ -101,7 +101,8 @@ def example_plan(
         segment_seconds=10,
         quantized=quantized,
     )
-    return build_plan(_example_video(height * 8 // 9, height // 2), "", options)
+    video = video_of_frames(height * 8 // 9, height // 2, EXAMPLE_FRAMES, rate=EXAMPLE_RATE)
+    return build_plan(video, "", options)
 
 
 def largest_fit(engine: str, card: NamedCard, quantized: Quantized | None = None) -> str:
@@ -118,23 +119,3 @@ def largest_fit(engine: str, card: NamedCard, quantized: Quantized | None = None
 def engines_for_cards() -> tuple[str, ...]:
     """The engines whose memory depends on the card."""
     return tuple(n for n, spec in ENGINES.items() if spec.has_latents and not spec.test_only)
-
-
-def _example_video(width: int, height: int) -> VideoInfo:
-    return VideoInfo(
-        format_name="mp4",
-        size_bytes=1,
-        stream_index=0,
-        codec="h264",
-        pix_fmt="yuv420p",
-        bit_depth=8,
-        width=width,
-        height=height,
-        rotation=0,
-        sar=(1, 1),
-        color=ColorInfo(full_range=False, matrix=1, primaries=1, transfer=1),
-        time_base=(1, EXAMPLE_RATE),
-        pts=tuple(range(EXAMPLE_FRAMES)),
-        last_duration=1,
-        nominal_rate=(EXAMPLE_RATE, 1),
-    )

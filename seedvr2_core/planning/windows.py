@@ -10,9 +10,12 @@ Latent 0 of a shot holds frame 0, latent m >= 1 holds frames 4m-3 .. 4m. Ranges 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
+from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import PlanError
 from seedvr2_core.frames import FRAMES_PER_LATENT
+from seedvr2_core.planning.plan import EngineSettings
 
 DEFAULT_OVERLAP_FRAMES = 12
 """Frames that neighbouring windows share where the request does not say."""
@@ -33,6 +36,50 @@ def first_frame(latent: int) -> int:
 def largest_overlap(window: int) -> int:
     """Most latents that neighbours of this length can share without a latent in three windows."""
     return (window + 1) // 3
+
+
+class WindowOptions(Protocol):
+    """What a request says about a model with windows, in frames."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def temporal_overlap(self) -> int | None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def stitch_mode(self) -> str: ...
+
+    @property
+    def color_correction(self) -> str: ...
+
+
+def engine_settings(
+    asked: WindowOptions, spec: EngineSpec, weights_digest: str
+) -> tuple[EngineSettings, str]:
+    """What the engine is told, and a note for the user ("" if none).
+
+    Options that the engine does not use are left out, so that they do not change the job's key.
+
+    Raises:
+        PlanError: as `plan_latent_windows`.
+    """
+    if not spec.has_latents:
+        return EngineSettings.without_latents(spec.name, weights_digest), ""
+    window, overlap, note = plan_latent_windows(asked.batch_size, asked.temporal_overlap)
+    settings = EngineSettings(
+        name=spec.name,
+        weights_digest=weights_digest,
+        seed=asked.seed,
+        window=window,
+        overlap=overlap,
+        stitch_mode=asked.stitch_mode,
+        color_correction=asked.color_correction,
+    )
+    return settings, note
 
 
 def plan_latent_windows(batch_size: int, temporal_overlap: int | None) -> tuple[int, int, str]:

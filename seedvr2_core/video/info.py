@@ -5,6 +5,7 @@ AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -230,6 +231,29 @@ class VideoInfo:
             ends_early=self.ends_early,
             wanted_bits=self.wanted_bits,
         )
+
+
+def video_of_frames(
+    width: int, height: int, num_frames: int, *, rate: int = 25, bit_depth: int = 8
+) -> VideoInfo:
+    """Frames that lie in no file, described like a video: R'G'B', `rate` of them a second."""
+    return VideoInfo(
+        format_name="memory",
+        size_bytes=width * height * num_frames * 3 * math.ceil(bit_depth / 8),
+        stream_index=0,
+        codec="rawvideo",
+        pix_fmt="rgb24" if bit_depth == 8 else "rgb48le",
+        bit_depth=bit_depth,
+        width=width,
+        height=height,
+        rotation=0,
+        sar=(1, 1),
+        color=ColorInfo(full_range=True, matrix=1, primaries=1, transfer=1),
+        time_base=(1, rate),
+        pts=tuple(range(num_frames)),
+        last_duration=1,
+        nominal_rate=(rate, 1),
+    )
 
 
 def ends_early(name: str, sentence: str) -> InvalidVideoError:

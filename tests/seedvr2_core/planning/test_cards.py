@@ -63,5 +63,6 @@ def test_quantised_weights_make_room() -> None:
         )
         if memory is not None
     )
+    assert dict(small.peaks)["dit"] != dict(plain.peaks)["dit"]
     assert (plain.weights_resident, small.weights_resident) == (False, True)
     assert dict(small.peaks)["host"] < dict(plain.peaks)["host"] - numbers

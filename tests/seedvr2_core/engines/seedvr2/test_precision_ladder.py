@@ -4,7 +4,6 @@ All in real float16 and bfloat16 arithmetic of the CPU, on tiny networks.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,16 +27,10 @@ from tests.kits.restorer import (
     whole,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HALF: dict[str, object] = {"vae_dtype": "float16"}
 LOWERED = "bfloat16 vae, float32 dit"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def restore_whole(session: SeedVR2Session, plan: Plan, shot: int = 0) -> Result:

@@ -38,19 +38,10 @@ from tests.kits.restorer import (
     whole,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "either_path")]
 
 LONG = 237
 LEADS = (112, 37)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The number of threads decides bits; more only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
