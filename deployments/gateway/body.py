@@ -41,7 +41,7 @@ class Upload:
         self._settings = settings
         self._arrival = arrival
         self._part: PartFile | None = None
-        self._made: tuple[Path, int] | None = None  # a file that was not there before; its inode
+        self._named: Path | None = None
 
     def write(self, data: bytes) -> None:
         """Append bytes.
@@ -63,23 +63,22 @@ class Upload:
             return None
         sha256 = self._part.sha256
         target = self._settings.intake_dir / sha256
-        is_new = not target.exists()
-        self._part.publish(target)
-        self._made = (target, target.stat().st_ino) if is_new else None
+        self._arrival.videos.publish(self._part, target)
+        self._named = target
         return upload_reference(sha256, name or f"upload-{sha256[:8]}")
 
     def keep(self) -> None:
-        """The request was accepted: the video counts for its caller."""
-        if self._part is not None:
-            self._arrival.keep(self._part.sha256)
+        """The request was accepted: the video stays, and counts for its caller."""
+        if self._named is not None:
+            self._arrival.keep(self._named.name)
+            self._arrival.videos.keep(self._named)
+            self._named = None
 
     def retract(self) -> None:
         """The request was refused: remove the video, unless others have sent the same one."""
-        if self._made is None:
-            return
-        path, inode = self._made
-        if path.exists() and path.stat().st_ino == inode:
-            path.unlink(missing_ok=True)
+        if self._named is not None:
+            self._arrival.videos.retract(self._named)
+            self._named = None
 
     def close(self) -> None:
         """Remove the file unless it has been published."""

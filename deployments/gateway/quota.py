@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployments.gateway.auth import Caller
+from deployments.gateway.sent import SentVideos
 from seedvr2_core.errors import ResourceError
 from tasks.net.answers import whole_number
 from tasks.settings import Settings
@@ -28,11 +29,12 @@ class Quota:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._arriving = _Arriving()
+        self._videos = SentVideos()
 
     @contextmanager
     def count(self, caller: Caller) -> "Iterator[Arrival]":
         """Count the bytes of one request while they arrive."""
-        arrival = Arrival(self._settings, self._arriving, caller)
+        arrival = Arrival(self._settings, self._arriving, self._videos, caller)
         try:
             yield arrival
         finally:
@@ -67,11 +69,14 @@ class _Arriving:
 class Arrival:
     """The bytes of one request."""
 
-    def __init__(self, settings: Settings, arriving: _Arriving, caller: Caller) -> None:
+    def __init__(
+        self, settings: Settings, arriving: _Arriving, videos: SentVideos, caller: Caller
+    ) -> None:
         self._settings = settings
         self._arriving = arriving
         self._caller = caller
         self._folder = settings.intake_dir / _FOLDER / caller.name
+        self.videos = videos
         self._kept: tuple[int, int] | None = None
         """Bytes of the caller's videos, and how many this process had kept when they were added up:
         other requests end while this one arrives."""

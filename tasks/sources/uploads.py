@@ -50,13 +50,22 @@ class PartFile:
         self._hash.update(data)
         self.num_bytes += len(data)
 
-    def publish(self, target: Path) -> None:
-        """Sync the file and rename it to `target`, replacing any file of that name."""
+    def sync(self) -> None:
+        """Bring what has been written to the disk; `publish` then has little left to do."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+    def publish(self, target: Path) -> int:
+        """Sync the file and rename it to `target`, replacing any file of that name.
+
+        Returns:
+            The file's inode, by which it can be told from another file of that name.
+        """
+        self.sync()
         target.parent.mkdir(parents=True, exist_ok=True)
         self._path.replace(target)
         sync_directory(target.parent)
+        return os.fstat(self._stream.fileno()).st_ino
 
     def close(self) -> None:
         """Close the file; it is removed if it was not published."""

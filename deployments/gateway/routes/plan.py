@@ -15,7 +15,7 @@ from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import body_schemas
 from deployments.gateway.routes.submission import check_fields
-from seedvr2_core.errors import DeadlineError, SeedVR2Error, SourceError, SourceRefusedError
+from seedvr2_core.errors import DeadlineError, SourceError, SourceRefusedError
 from seedvr2_core.frames import padded_size
 from seedvr2_core.planning.cards import NAMED_GB
 from seedvr2_core.planning.sizes import size_for, size_note
@@ -98,7 +98,7 @@ def add_plan(app: FastAPI, settings: Settings, quota: Quota, authenticate: Authe
                 asked, notes = check_fields(body.fields, settings)
                 async with _turn(turns):
                     planned = await asyncio.to_thread(_plan, asked, settings)
-            except (HTTPException, SeedVR2Error):
+            except BaseException:  # no job needs the video
                 await asyncio.to_thread(body.upload.retract)
                 raise
             await asyncio.to_thread(body.upload.keep)

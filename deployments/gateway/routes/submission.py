@@ -64,10 +64,9 @@ def add_submission(
                 asked, notes = check_fields(body.fields, settings)
                 key = digest(f"{caller.name}:{idempotency_key or uuid.uuid4().hex}")
                 answer = await _submit(prefect, asked, notes, key=key, caller=caller)
-            except (HTTPException, SeedVR2Error) as error:
-                # At a 503 the job may have been created all the same, and then it needs the video.
-                unknown = isinstance(error, HTTPException) and error.status_code == 503
-                await asyncio.to_thread(body.upload.keep if unknown else body.upload.retract)
+            except BaseException as error:
+                judge = body.upload.retract if _is_refusal(error) else body.upload.keep
+                await asyncio.to_thread(judge)
                 raise
             await asyncio.to_thread(body.upload.keep)
         return answer
@@ -128,6 +127,13 @@ async def _submit(
         video_url=asked.video_url,
         notes=notes,
     )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether no job was made for certain: after anything else a job may need the video."""
+    if isinstance(error, HTTPException):
+        return error.status_code != 503
+    return isinstance(error, SeedVR2Error)
 
 
 def _fingerprint(parameters: Mapping[str, Any]) -> str:

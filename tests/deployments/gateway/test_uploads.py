@@ -17,6 +17,7 @@ from fastapi import HTTPException
 
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
+from deployments.gateway.sent import SentVideos
 from tasks.settings import Settings
 from tasks.sources.download import KEEP_FREE_BYTES
 from tasks.sources.uploads import PartFile
@@ -307,3 +308,54 @@ def test_the_same_video_many_times_at_once_is_one_file_and_counts_once(
         assert (folder / "intake" / sha256).read_bytes() == sent
         notes = list((folder / "intake" / "callers").rglob(sha256))
         assert [note.read_text() for note in notes] == ["600000"]
+
+
+def test_one_that_is_refused_while_another_arrives_takes_nothing_from_it(tmp_path: Path) -> None:
+    """The first is refused when the second has its name already but is not accepted yet."""
+    videos, target = SentVideos(), tmp_path / "aa"
+
+    def publish() -> None:
+        part = PartFile(tmp_path)
+        part.write(b"the same bytes")
+        videos.publish(part, target)
+        part.close()
+
+    publish()
+    publish()
+    videos.retract(target)
+    assert target.read_bytes() == b"the same bytes"
+    videos.keep(target)
+    publish()
+    videos.retract(target)
+    assert target.exists(), "an accepted one is never taken away"
+    target.unlink()
+    publish()
+    publish()
+    videos.retract(target)
+    videos.retract(target)
+    assert not target.exists(), "all of them were refused"
+    publish()
+    target.unlink()
+    videos.retract(target)  # a sweep was first
+    publish()
+    target.unlink()
+    target.write_bytes(b"the same bytes")  # another process has put it there
+    videos.retract(target)
+    assert target.exists()
+
+
+def test_a_video_that_is_removed_while_it_gets_its_name_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another request's refusal comes between the name and the next look at it."""
+    replace = Path.replace
+
+    def replace_and_lose(path: Path, target: Path) -> Path:
+        replaced = replace(path, target)
+        target.unlink()
+        return replaced
+
+    monkeypatch.setattr(Path, "replace", replace_and_lose)
+    part = PartFile(tmp_path)
+    part.write(b"bytes")
+    SentVideos().publish(part, tmp_path / "aa")
