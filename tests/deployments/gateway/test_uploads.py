@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -315,10 +316,9 @@ def test_one_that_is_refused_while_another_arrives_takes_nothing_from_it(tmp_pat
     videos, target = SentVideos(), tmp_path / "aa"
 
     def publish() -> None:
-        part = PartFile(tmp_path)
-        part.write(b"the same bytes")
-        videos.publish(part, target)
-        part.close()
+        with closing(PartFile(tmp_path)) as part:
+            part.write(b"the same bytes")
+            videos.publish(part, target)
 
     publish()
     publish()
@@ -338,8 +338,8 @@ def test_one_that_is_refused_while_another_arrives_takes_nothing_from_it(tmp_pat
     target.unlink()
     videos.retract(target)  # a sweep was first
     publish()
-    target.unlink()
-    target.write_bytes(b"the same bytes")  # another process has put it there
+    tmp_path.joinpath("of another process").write_bytes(b"the same bytes")
+    tmp_path.joinpath("of another process").replace(target)
     videos.retract(target)
     assert target.exists()
 
@@ -356,6 +356,6 @@ def test_a_video_that_is_removed_while_it_gets_its_name_is_no_full_disk(
         return replaced
 
     monkeypatch.setattr(Path, "replace", replace_and_lose)
-    part = PartFile(tmp_path)
-    part.write(b"bytes")
-    SentVideos().publish(part, tmp_path / "aa")
+    with closing(PartFile(tmp_path)) as part:
+        part.write(b"bytes")
+        SentVideos().publish(part, tmp_path / "aa")
