@@ -7,11 +7,15 @@ from prefect import get_run_logger
 from prefect.context import TaskRunContext
 
 from seedvr2_core.errors import DeadlineError, SourceTooSlowError, SourceUnavailableError
+from tasks.run import current
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import obtain_source
 from tasks.step import step
 
+STALL_SECONDS = 2 * 3600.0
+"""Longest silence. Servers have limits of their own, far shorter; only a disk can be silent, which
+syncs a source that has come, or hangs."""
 TOO_LATE = (SourceTooSlowError, SourceUnavailableError, DeadlineError)
 """Errors of a source that nobody refuses, but that has not come for all the time it was given."""
 
@@ -35,12 +39,16 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
         ResourceError (final), SourceUnavailableError, DeadlineError (another process is at work on
         the same address; retried).
     """
-    log = get_run_logger()
+    log, record = get_run_logger(), current()
     settings = get_settings()
     seconds = _seconds_left(settings) if patience is None else patience
+
+    def told(done: int, total: int) -> None:
+        record.beat("fetch", done, total, stall_seconds=STALL_SECONDS)
+
     limited = settings.model_copy(update={"fetch_seconds": max(seconds, 0.001)})
     try:
-        source = obtain_source(request, limited, note=log.info)
+        source = obtain_source(request, limited, note=log.info, on_bytes=told)
     except (SourceUnavailableError, DeadlineError) as error:
         if patience is not None:
             log.info("the source is not here after %g s: %s", patience, error)
