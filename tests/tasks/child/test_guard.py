@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -149,8 +150,55 @@ def test_exit_code_and_last_lines_are_told(start: StartChild) -> None:
 
 def test_signal_is_told_by_name(start: StartChild) -> None:
     child = start("os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(ChildFailedError, match="SIGKILL"):
+    with pytest.raises(ChildFailedError, match="SIGKILL") as caught:
         take(child)
+    assert "memory" not in str(caught.value)  # somebody else has killed it
+
+
+GREEDY = """
+import sys
+from tasks.child.guard import Child
+child = Child(command=[sys.executable, "-c", "open('/proc/self/oom_score_adj', 'w').write('1000')\\n"
+    "kept = [b'x' * 2**24 for _ in range(64)]"])
+try:
+    child.next_event(stall_seconds=60, doing="testing")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@contextmanager
+def small_cgroup(num_bytes: int) -> Iterator[Path]:
+    """A control group whose processes may have so much memory; skips where none can be made."""
+    older = Path("/sys/fs/cgroup/memory")
+    home = older if older.is_dir() else Path("/sys/fs/cgroup")
+    group = home / f"seedvr2-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = "memory.limit_in_bytes" if older.is_dir() else "memory.max"
+        (group / limit).write_text(str(num_bytes))
+    except OSError as error:
+        with suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"no control group for memory can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+def test_a_child_that_the_kernel_ended_for_want_of_memory_says_so() -> None:
+    with small_cgroup(300 * 2**20) as group:
+        told = subprocess.run(
+            [sys.executable, "-c", GREEDY],
+            preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert told.stdout.startswith(
+        "ChildFailedError the child process ended with signal SIGKILL while testing: the kernel "
+        "ended it, because memory ran out"
+    ), told
+    assert "give this container or machine more" in told.stdout
 
 
 def test_a_signal_without_a_name_is_told_by_its_number(start: StartChild) -> None:
