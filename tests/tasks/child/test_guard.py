@@ -158,8 +158,11 @@ def test_signal_is_told_by_name(start: StartChild) -> None:
 GREEDY = """
 import sys
 from tasks.child.guard import Child
-child = Child(command=[sys.executable, "-c", "open('/proc/self/oom_score_adj', 'w').write('1000')\\n"
-    "kept = [b'x' * 2**24 for _ in range(64)]"])
+script = (
+    "open('/proc/self/oom_score_adj', 'w').write('1000');"
+    "kept = [b'x' * 2**24 for _ in range(64)]"
+)
+child = Child(command=[sys.executable, "-c", script])
 try:
     child.next_event(stall_seconds=60, doing="testing")
 except Exception as error:
