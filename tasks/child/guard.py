@@ -140,10 +140,10 @@ class Child:
                     raise self._reported(event)
                 return event
             if not self.alive and self._drained():
+                last = self._tail_words()
                 raise ChildFailedError(
                     f"the child process ended with {self._exit_words()} while {doing}"
-                    + self._memory_words()
-                    + self._tail_words()
+                    f"{self._memory_words()}{last}"
                 )
             if awake_seconds() - self.last_life > stall_seconds:
                 raise StalledError(
@@ -206,13 +206,18 @@ class Child:
         return f"exit code {code}"
 
     def _memory_words(self) -> str:
-        """Why the kernel has killed it, if the kernel has."""
-        if self._process.returncode != -signal.SIGKILL or oom_kills() <= self._oom_kills:
-            return ""
-        return (
-            ": the kernel ended it, because memory ran out; give this container or machine more, "
-            "let less run beside it, or choose a smaller resolution or batch_size"
-        )
+        """Whether it was killed or gave up for want of memory, and what to do then."""
+        if self._process.returncode == -signal.SIGKILL and oom_kills() > self._oom_kills:
+            return (
+                ": the kernel ended it, because memory ran out; give this container or machine "
+                "more, let less run beside it, or choose a smaller resolution or batch_size"
+            )
+        if any("std::bad_alloc" in line for line in self.tail):  # the last words of C++
+            return (
+                ": it was refused memory; raise SEEDVR2_CHILD_MEMORY_BYTES if that is set, or "
+                "choose a smaller resolution or batch_size"
+            )
+        return ""
 
     def _tail_words(self) -> str:
         self._readers[1].join(timeout=0.2 if self.alive else 1.0)

@@ -204,6 +204,19 @@ def test_a_child_that_the_kernel_ended_for_want_of_memory_says_so() -> None:
     assert "give this container or machine more" in told.stdout
 
 
+def test_a_library_that_gives_up_because_it_is_refused_memory_is_told(start: StartChild) -> None:
+    child = start(
+        """
+        import ctypes
+        from seedvr2_core.child.memory import bound_memory
+        bound_memory(2**29)
+        ctypes.CDLL("libstdc++.so.6")["_Znwm"](ctypes.c_size_t(2**40))  # operator new
+        """
+    )
+    with pytest.raises(ChildFailedError, match=r"SIGABRT while testing: it was refused memory"):
+        take(child)
+
+
 def test_a_signal_without_a_name_is_told_by_its_number(start: StartChild) -> None:
     child = start("os.kill(os.getpid(), signal.SIGRTMIN + 5)")
     number = signal.SIGRTMIN + 5
