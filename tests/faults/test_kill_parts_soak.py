@@ -28,12 +28,13 @@ STORIES: dict[str, tuple[str, ...]] = {
     "helpers": ("helper", "child of a helper", "helper", "child of the job", "helper"),
     "the job and its helpers": ("job", "helper", "child of a helper", "job", "helper"),
     "server and workers": ("server", "helper", "worker of a helper", "server", "child of the job"),
+    "everybody": ("worker of a helper", "job", "server", "child of a helper", "child of the job"),
 }
 """Killed one after another, each when two more segments are on disk."""
 
 
 def test_there_are_kills_enough() -> None:
-    assert sum(map(len, STORIES.values())) >= 10
+    assert sum(map(len, STORIES.values())) >= 20
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory, begun: Path) -> Iterator[Ser
         SEEDVR2_RECOVER_WAIT_SECONDS="20",
         SEEDVR2_STALL_SECONDS="600",
     ).wait_until_ready()
-    workers = {name: serve.add_worker(name) for name in ("extra-1", "extra-2")}
     yield serve
-    for worker in workers.values():
-        worker.terminate()
     serve.close()
     eventually(lambda: not serve.processes(), "the end of all processes")
 
@@ -148,6 +146,16 @@ def num_committed(serve: Serve) -> int:
     return len(list(serve.work_dir.glob("jobs/*/segments/[0-9]*.json")))
 
 
+@pytest.fixture
+def workers(serve: Serve) -> Iterator[None]:
+    """Two more workers, for one story: it may kill them."""
+    extra = [serve.add_worker(name) for name in ("extra-1", "extra-2")]
+    yield
+    for worker in extra:
+        worker.terminate()
+        worker.wait(60)
+
+
 @pytest.fixture(scope="module")
 def digest_of_one(serve: Serve, clip: Path) -> str:
     """SHA-256 of the output that a single worker makes."""
@@ -160,6 +168,7 @@ def digest_of_one(serve: Serve, clip: Path) -> str:
 OPTIONS = ("--model", "sleep", "--resolution", "720p", "--preset", "ultrafast")
 
 
+@pytest.mark.usefixtures("workers")
 @pytest.mark.parametrize("name", STORIES)
 def test_a_shared_job_survives(
     serve: Serve, clip: Path, begun: Path, digest_of_one: str, name: str
