@@ -28,6 +28,12 @@ class StoreSettings(BaseModel):
         "the work directory is only this machine's copy. Not set: the work directory is all there "
         "is.",
     )
+    store_lease_seconds: float = Field(
+        default=90.0,
+        ge=5,
+        description="How many seconds after its last sign of life a run's hold on a job in "
+        "SEEDVR2_STORE ends. Another attempt of the same run does not wait for that.",
+    )
     store_cache_bytes: int = Field(
         default=200 * 10**9,
         gt=0,

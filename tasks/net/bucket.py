@@ -34,6 +34,8 @@ _RETRIES = 3
 _RETRY_SECONDS = 20.0
 """Busy servers (5xx) and broken connections are asked again within one call; all other waiting is
 the caller's."""
+_REFUSED = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "InvalidAccessKeyId")
+_NO_BUCKET = "NoSuchBucket"
 _SHA256 = "sha256"
 """Name of the digest among an object's metadata."""
 
@@ -73,8 +75,8 @@ class Bucket:
             StorageRefusedError: a setting is missing or wrong.
         """
         self.address = address
-        self._secrets = (settings.s3_access_key_id, settings.s3_secret_access_key)
-        if (self._secrets[0] is None) != (self._secrets[1] is None):
+        self._is_there = False
+        if (settings.s3_access_key_id is None) != (settings.s3_secret_access_key is None):
             raise StorageRefusedError(
                 "SEEDVR2_S3_ACCESS_KEY_ID and SEEDVR2_S3_SECRET_ACCESS_KEY belong together; set "
                 "both or none"
@@ -138,6 +140,7 @@ class Bucket:
             try:
                 got = obstore.get(self._store, name, options={"head": True})
             except FileNotFoundError:
+                self._check_bucket()
                 return None
             meta, attributes = got.meta, dict(got.attributes)
         return Described(
@@ -145,6 +148,14 @@ class Bucket:
             sha256=str(attributes.get(_SHA256, "")),
             written_at=meta["last_modified"],
         )
+
+    def _check_bucket(self) -> None:
+        """Tell a missing object from a missing bucket, once; the server says 404 for both."""
+        import obstore
+
+        if not self._is_there:
+            next(iter(obstore.list(self._store, prefix="none", chunk_size=1)), None)
+        self._is_there = True
 
     def names(self, prefix: str) -> list[str]:
         """Names of the objects below a prefix, sorted."""
@@ -275,6 +286,20 @@ class Bucket:
             os.fsync(out.fileno())
         return digest.hexdigest()
 
+    def _told(self, told: str, error: BaseException) -> StorageError:
+        """Our error for one of obstore's that no condition of ours has caused."""
+        said = _first_line(error)
+        if _is_refused(error):
+            return StorageRefusedError(
+                f"{told}: the key may not do that; check the SEEDVR2_S3_ settings and the bucket's "
+                f"policy ({said})"
+            )
+        if isinstance(error, FileNotFoundError) or _NO_BUCKET in str(error):
+            return StorageRefusedError(
+                f"{told}: there is no such bucket ({said}); make it, or correct its name"
+            )
+        return StorageError(f"{told}: {said}")
+
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         """Turn obstore's errors into ours, but for those that tell of a condition."""
@@ -285,22 +310,20 @@ class Bucket:
             yield
         except (theirs.AlreadyExistsError, theirs.PreconditionError, StorageError):
             raise
-        except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
-            raise StorageRefusedError(
-                f"{told}: the key may not do that; check the SEEDVR2_S3_ settings and the "
-                f"bucket's policy ({_first_line(error)})"
-            ) from None
-        except (theirs.NotFoundError, FileNotFoundError) as error:
-            raise StorageRefusedError(
-                f"{told}: there is no such bucket ({_first_line(error)}); make it, or correct its "
-                "name"
-            ) from None
-        except theirs.BaseError as error:
-            raise StorageError(f"{told}: {_first_line(error)}") from None
+        except (theirs.BaseError, FileNotFoundError) as error:
+            raise self._told(told, error) from None
         except OSError as error:
             raise ResourceError(
                 f"{told}: {error.strerror or error}; free space and run again"
             ) from error
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether the key may not do what was asked. Listing tells so in words alone."""
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return known or any(word in str(error) for word in _REFUSED)
 
 
 def _open(address: str, settings: Settings) -> "ObjectStore":

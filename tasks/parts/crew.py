@@ -91,6 +91,9 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     if job.max_seconds or job.max_price:
         logger.warning("nobody helps: a job with a limit is made on one worker")
         return None
+    if get_settings().store:
+        logger.warning("nobody helps: with SEEDVR2_STORE a job is made on one worker at a time")
+        return None
     workers = min(max_workers, 1 + helpers_worth(job))
     if workers == 1 or deployment.id is None or this_run.id is None:
         return None

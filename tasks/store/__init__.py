@@ -16,6 +16,6 @@ two runs that both believe to hold a job do each other no harm: they make the sa
 
 from tasks.store.job_copy import JobCopy, copy_of
 from tasks.store.keeper import Keeper
-from tasks.store.lease import Lease, LeaseHeldError
+from tasks.store.lease import Lease
 
-__all__ = ["JobCopy", "Keeper", "Lease", "LeaseHeldError", "copy_of"]
+__all__ = ["JobCopy", "Keeper", "Lease", "copy_of"]

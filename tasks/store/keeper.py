@@ -14,7 +14,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.store.job_copy import JobCopy
-from tasks.store.lease import RENEW_SECONDS, Lease
+from tasks.store.lease import RENEWALS, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ LOOK_SECONDS = 1.0
 """Time between two looks for segments that are finished."""
 _AGAIN_SECONDS = 5.0
 """Time before a store that has failed is asked again."""
-_END_SECONDS = 60.0
+_END_SECONDS = 20.0
 """Longest time that the end of a run waits for the copies of its last segments."""
 
 
@@ -75,7 +75,7 @@ class Keeper:
 
     def _look(self) -> None:
         """Renew the lease when it is time, and copy what is finished."""
-        if time.monotonic() - self._renewed_at >= RENEW_SECONDS:
+        if time.monotonic() - self._renewed_at >= self._lease.seconds / RENEWALS:
             self._lease.renew()
             self._renewed_at = time.monotonic()
         if not self._lease.lost:

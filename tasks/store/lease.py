@@ -5,26 +5,19 @@ lease writes an object of its own, and the store's times of both tell how old th
 """
 
 import json
-import logging
-from uuid import uuid4
 
 from tasks.net.bucket import Bucket, Found
 
-logger = logging.getLogger(__name__)
-
-LEASE_SECONDS = 90.0
-"""Age at which a lease that was not renewed counts for nothing."""
-RENEW_SECONDS = 15.0
-
-
-class LeaseHeldError(Exception):
-    """Another run works on the job."""
+RENEWALS = 6
+"""How often a lease is renewed before it would end."""
 
 
 class Lease:
     """The lease of one job."""
 
-    def __init__(self, bucket: Bucket, job_key: str, *, run_id: str, label: str) -> None:
+    def __init__(
+        self, bucket: Bucket, job_key: str, *, run_id: str, label: str, holder: str, seconds: float
+    ) -> None:
         """Take nothing yet.
 
         Args:
@@ -32,34 +25,40 @@ class Lease:
             job_key: the job.
             run_id: the run that is to hold it.
             label: the run's name, for people.
+            holder: names this attempt of the run and no other.
+            seconds: age at which a lease that was not renewed counts for nothing.
         """
+        self.seconds = seconds
         self._bucket, self._run_id, self._label = bucket, run_id, label
+        self._holder, self._count, self._tag = holder, 0, ""
         self._name = f"jobs/{job_key}/lease.json"
         self._waiting = f"jobs/{job_key}/waiting/{run_id}"
-        self._holder, self._count, self._tag = uuid4().hex, 0, ""
         self.lost = False
         """Another run has taken the job."""
 
-    def take(self) -> None:
-        """Take the job.
+    def take(self) -> str:
+        """Take the job, unless another run holds it.
 
         A lease that an earlier attempt of the same run has left is taken over at once: whoever
         starts a run again has made sure that its process is gone.
 
+        Returns:
+            "" if this run holds it now, else the run that does, in words.
+
         Raises:
-            LeaseHeldError: another run holds it; the message names that run.
             StorageError: the store does not answer.
         """
         while not (tag := self._bucket.create(self._name, self._content())):
             found = self._bucket.read(self._name)
             if found is None:
                 continue  # it has just been given back
-            if not self._is_mine(found) and self._age_of(found) < LEASE_SECONDS:
-                raise LeaseHeldError(_holder_in(found))
+            if not self._is_mine(found) and self._age_of(found) < self.seconds:
+                return _holder_in(found)
             if tag := self._bucket.replace(self._name, self._content(), found.tag):
                 break
         self._tag = tag
         self._bucket.delete(self._waiting)
+        return ""
 
     def renew(self) -> None:
         """Say that this run is still at work; notes if another has taken the job.
@@ -70,12 +69,13 @@ class Lease:
         if self.lost:
             return
         self._count += 1
-        tag = self._bucket.replace(self._name, self._content(), self._tag)
-        if tag is None and (found := self._bucket.read(self._name)):
-            # An answer of ours was lost, and we do not know the tag of what we wrote.
-            tag = found.tag if _field(found, "holder") == self._holder else None
-        self.lost = tag is None
-        self._tag = tag or ""
+        # The tag of what we wrote is not known if its answer was lost, or another object took it.
+        found = self._bucket.read(self._name) if not self._tag else None
+        tag = self._tag or (found.tag if found and self._is_ours(found) else "")
+        self._tag = (self._bucket.replace(self._name, self._content(), tag) if tag else None) or ""
+        if not self._tag:
+            found = self._bucket.read(self._name)
+            self.lost = found is None or not self._is_ours(found)
 
     def give_back(self) -> None:
         """Let the next run begin at once.
@@ -84,7 +84,7 @@ class Lease:
             StorageError: the store does not answer; the lease then ends by its age.
         """
         found = self._bucket.read(self._name)
-        if found is not None and _field(found, "holder") == self._holder:
+        if found is not None and self._is_ours(found):
             self._bucket.delete(self._name)
 
     def _content(self) -> bytes:
@@ -98,6 +98,10 @@ class Lease:
 
     def _is_mine(self, found: Found) -> bool:
         return _field(found, "run_id") == self._run_id
+
+    def _is_ours(self, found: Found) -> bool:
+        """Whether this very attempt has written it."""
+        return _field(found, "holder") == self._holder
 
     def _age_of(self, found: Found) -> float:
         """Seconds since a lease was renewed, by the store's clock."""

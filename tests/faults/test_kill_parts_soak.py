@@ -152,8 +152,8 @@ def workers(serve: Serve) -> Iterator[None]:
     extra = [serve.add_worker(name) for name in ("extra-1", "extra-2")]
     yield
     for worker in extra:
-        worker.terminate()
-        worker.wait(60)
+        worker.kill()
+        worker.wait()
 
 
 @pytest.fixture(scope="module")
