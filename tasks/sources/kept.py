@@ -4,9 +4,10 @@ from pathlib import Path
 
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket
-from tasks.schemas import FetchedSource
+from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
+from tasks.sources.uploads import digest_in
 
 
 def keep_source(source: FetchedSource, settings: Settings, *, on_bytes: OnBytes = no_bytes) -> bool:
@@ -22,6 +23,18 @@ def keep_source(source: FetchedSource, settings: Settings, *, on_bytes: OnBytes 
     if there is None or there.num_bytes != source.num_bytes:
         bucket.put_file(source.path, name, sha256=source.sha256, on_bytes=on_bytes)
     return True
+
+
+def keep_upload(request: UpscaleRequest, settings: Settings) -> None:
+    """Copy a video that was sent to the store, so that workers elsewhere find it.
+
+    Raises:
+        StorageError: the store does not take it now.
+    """
+    sha256 = digest_in(request.video_url or "")
+    path = settings.intake_dir / sha256
+    if sha256 and settings.store and path.is_file():
+        keep_source(_taken(path, sha256, path.name), settings)
 
 
 def recall_source(
