@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from seedvr2_core.child.environment import for_children
 from tasks.gateway_settings import GatewaySettings
+from tasks.setting_groups.store import StoreSettings
 from tasks.setting_types import (
     DEPLOYMENTS,
     RESOLUTIONS,
@@ -28,7 +29,6 @@ from tasks.setting_types import (
     Table,
     WebAddress,
 )
-from tasks.store_settings import StoreSettings
 
 __all__ = [
     "DEPLOYMENTS",
