@@ -49,9 +49,12 @@ def kept_in_store(
             begin_afresh()
         yield
         return
-    holder = uuid4().hex
+    holder, waits_for = uuid4().hex, ""
     while told := take_in_store(copy.job_key, holder):
         wait(told)
+        if told != waits_for:
+            get_run_logger().warning("waiting for %s, which works on the same request", told)
+        waits_for = told
         time.sleep(_LOOK_SECONDS)
     lease = _lease_of(copy, holder)
     try:

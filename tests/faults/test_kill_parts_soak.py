@@ -31,6 +31,8 @@ STORIES: dict[str, tuple[str, ...]] = {
     "everybody": ("worker of a helper", "job", "server", "child of a helper", "child of the job"),
 }
 """Killed one after another, each when two more segments are on disk."""
+PATIENCE_SECONDS = 900.0
+"""On a busy machine a lost run comes back late: its server is slow, and slowness proves nothing."""
 
 
 def test_there_are_kills_enough() -> None:
@@ -134,7 +136,7 @@ def victims(serve: Serve, whom: str) -> list[int]:
 
 def kill(serve: Serve, whom: str, rng: random.Random) -> None:
     """kill -9 of one process; a server is there again when this returns."""
-    found = eventually(lambda: victims(serve, whom), f"a {whom} at work", seconds=240)
+    found = eventually(lambda: victims(serve, whom), f"a {whom} at work", seconds=PATIENCE_SECONDS)
     victim = rng.choice(found)
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: not is_running(victim), "it was gone", seconds=30)
@@ -182,10 +184,12 @@ def test_a_shared_job_survives(
         wait_until(
             lambda number=number: num_committed(serve) >= 2 * number,
             f"{2 * number} segments were there",
+            seconds=PATIENCE_SECONDS,
         )
         kill(serve, whom, rng)
         print(f"{name}: killed {whom} after {num_committed(serve)} segments")
-    ended = serve.wait_for(job, "completed", "failed", "cancelled", "crashed")
+    # A run that was killed counts as crashed, or as cancelled, until it is brought back.
+    ended = serve.wait_for(job, "completed", "failed", seconds=PATIENCE_SECONDS)
     assert ended["status"] == "completed", ended
     assert file_sha256(Path(ended["output_path"])) == digest_of_one
     redone = begun.stat().st_size - SECONDS // 4

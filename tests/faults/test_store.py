@@ -1,16 +1,17 @@
 """A job whose machine is lost goes on on another that has the object store and nothing else."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from seedvr2_core.files.durable import file_sha256
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tests.kits.faults import NUM_SEGMENTS, Fault, FaultyJob, kill_there, wait_until
 from tests.kits.http.s3 import S3, bucket_on, s3_server
+from tests.kits.processes import kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -93,22 +94,23 @@ def test_a_store_that_is_away_delays_nothing(
 
 
 @pytest.mark.usefixtures("variables")
-def test_two_machines_do_not_work_on_one_job(
+def test_one_machine_waits_for_another_and_takes_over_when_that_is_lost(
     make_job: Callable[..., FaultyJob],
     undisturbed: Callable[[str], str],
+    settings_with: Callable[..., Settings],
     s3: S3,
 ) -> None:
-    """The second waits, and then makes it again: the first has put the output on its own disk."""
+    bucket = objects(s3, settings_with)
     first, second = make_job(), make_job()
-    process = first.start()
-    wait_until(lambda: first.sidecars(), "a segment was there")
+    at = "seedvr2_core.engines.sleep:_enlarge"
+    hangs = Fault(at=at, call=60, mark=first.place("engine"))
+    process = first.start(hangs, SEEDVR2_STALL_SECONDS="300")
+    wait_until(Path(hangs.mark).exists, "the first was at work")
     waiting = second.start()
-    wait_until(
-        lambda: "which works on the same request" in "".join(second.said(waiting)), "it waits"
-    )
-    assert not second.sidecars()
-    assert first.result(process)["segments_reused"] == 0
-    assert second.result(waiting)["sha256"] == undisturbed("sleep")
-    assert len(list((second.work_dir / "output").glob("*.mp4"))) == 1
-    assert file_sha256(next(Path(second.work_dir / "output").glob("*.mp4"))) == undisturbed("sleep")
-    assert NUM_SEGMENTS == 6
+    wait_until(lambda: [n for n in bucket.names("jobs") if "/waiting/" in n], "the second waits")
+    time.sleep(8)
+    assert not second.sidecars(), "the first renews its lease although it hangs"
+    kill_tree(process.pid)
+    result = second.result(waiting)
+    assert result["sha256"] == undisturbed("sleep")
+    assert 0 < int(str(result["segments_reused"])) < NUM_SEGMENTS
