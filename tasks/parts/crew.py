@@ -33,6 +33,7 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
 from tasks.parts.way import MadeWayError, job_without_helper, own_pool
 from tasks.run import current
+from tasks.run.appointments import is_brought_back
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -162,8 +163,13 @@ def parts_of(client: SyncPrefectClient, run_id: UUID) -> "list[FlowRun]":
 
 
 def end_parts(flow: "Flow[..., Any]", flow_run: "FlowRun", state: "State[Any]") -> None:
-    """Cancel the helpers of a run that was cancelled or has failed: a hook of the flow."""
+    """Cancel the helpers of a run that was cancelled or has failed: a hook of the flow.
+
+    A run that `recover` brings back is cancelled on the way; its helpers go on.
+    """
     del flow
+    if is_brought_back(flow_run.id):
+        return
     with get_client(sync_client=True) as client:
         for part in parts_of(client, flow_run.id):
             if part.state is not None and not part.state.is_final():
