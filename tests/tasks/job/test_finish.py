@@ -135,7 +135,7 @@ def test_the_picture_has_its_public_address_beside_the_videos(
     settings_with, published: list[UpscaleResult]
 ) -> None:
     """The result artifact shows it from there."""
-    job = planned(settings_with(public_url="https://videos.example.org/a").work_dir)
+    job = planned_job(settings_with(public_url="https://videos.example.org/a").work_dir)
     first, second = finished(job), again(job)
     assert second is not None
     for result in (first, second):
