@@ -18,7 +18,7 @@ from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.job.sweep import remove_pieces, sweep
+from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
@@ -123,6 +123,9 @@ def make_room(job: PlannedJob) -> None:
     """
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
+    digest = job.source.sha256
+    for what in bound_copies(get_settings(), job_key=job.job_key, source_sha256=digest):
+        get_run_logger().info("removed %s here, which the store has", what)
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.

@@ -99,6 +99,12 @@ def is_upload(video_url: str | None) -> bool:
     return (video_url or "").startswith("upload:")
 
 
+def digest_in(reference: str) -> str:
+    """The digest that a reference names; "" if it is no reference."""
+    parsed = _REFERENCE.fullmatch(reference)
+    return parsed[1] if parsed else ""
+
+
 def find_upload(reference: str, settings: Settings) -> Path:
     """Path of the upload that a reference names.
 

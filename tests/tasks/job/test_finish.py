@@ -131,6 +131,18 @@ def test_a_picture_of_the_users_is_not_replaced(
     assert theirs.read_bytes() == b"mine"
 
 
+def test_the_picture_has_its_public_address_beside_the_videos(
+    settings_with, published: list[UpscaleResult]
+) -> None:
+    """The result artifact shows it from there."""
+    job = planned_job(settings_with(public_url="https://videos.example.org/a").work_dir)
+    first, second = finished(job), again(job)
+    assert second is not None
+    for result in (first, second):
+        assert result.cdn_url == "https://videos.example.org/a/a_720p_0123.mp4"
+        assert result.preview_url == "https://videos.example.org/a/a_720p_0123.preview.jpg"
+
+
 def test_a_full_disk_at_the_record_gets_room_from_the_pieces(
     settings_with, tmp_path: Path, small_disk: Path, published: list[UpscaleResult]
 ) -> None:
