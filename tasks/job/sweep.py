@@ -6,6 +6,7 @@ Prefect.
 """
 
 import contextlib
+import math
 import re
 import shutil
 import time
@@ -55,6 +56,56 @@ def sweep(settings: Settings) -> list[str]:
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
+
+
+def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> list[str]:
+    """Remove the oldest jobs and downloads here until no more than SEEDVR2_STORE_CACHE_BYTES stay.
+
+    Only where there is a store: it has them too, but for the last segments of a machine that was
+    lost. What a run holds stays.
+
+    Args:
+        settings: of this machine.
+        job_key: the job at work, which is left as it is.
+        source_sha256: its source, likewise.
+
+    Returns:
+        What was removed, in words.
+    """
+    if settings.store is None:
+        return []
+    jobs = {job.path: _num_bytes(job.path) for job in _jobs(settings) if job.path.name != job_key}
+    sources = {
+        path: path.stat().st_size
+        for path in _files(settings.sources_dir)
+        if path.name != source_sha256
+    }
+    too_many = sum(jobs.values()) + sum(sources.values()) - settings.store_cache_bytes
+    removed: list[str] = []
+    for path in sorted([*jobs, *sources], key=_last_used):
+        if too_many <= 0:
+            break
+        if path in sources:
+            path.unlink(missing_ok=True)
+        elif not _worth_removing(JobDir(path)) or not _remove_job(JobDir(path), math.inf):
+            continue
+        removed.append(f"{'source' if path in sources else 'job'} {path.name}")
+        too_many -= sources.get(path, 0) + jobs.get(path, 0)
+    return removed
+
+
+def _last_used(path: Path) -> float:
+    """When a job or a source was last used (seconds since the epoch)."""
+    return _last_touched(JobDir(path)) if path.is_dir() else _mtime(path)
+
+
+def _num_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:

@@ -7,6 +7,7 @@ is as shipped. One test makes the request and reads how it is refused.
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys

@@ -248,7 +248,7 @@ class Serve:
         """The gateway's status of a job."""
         return httpx.get(f"{self.urls['gateway']}/status/{job}", timeout=60).json()
 
-    def wait_for(self, job: str, *statuses: str) -> dict[str, Any]:
+    def wait_for(self, job: str, *statuses: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         """Wait until the job has one of these statuses; returns the gateway's answer."""
 
         def there() -> dict[str, Any] | None:
@@ -256,7 +256,8 @@ class Serve:
                 found = self.status(job)
                 return found if found["status"] in statuses else None
 
-        return eventually(there, f"job {job} {statuses}; serve said: {self.said()}")
+        said = f"job {job} {statuses}; serve said: {self.said()}"
+        return eventually(there, said, seconds=seconds)
 
     def add_worker(self, name: str) -> "subprocess.Popen[bytes]":
         """Start one more worker of the pool local; it ends with the test's process."""

@@ -12,7 +12,7 @@ from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
-from tasks.job.sweep import sweep
+from tasks.job.sweep import bound_copies, sweep
 from tasks.settings import Settings
 from tests.kits.factories import make_info, make_options
 
@@ -111,3 +111,29 @@ def test_a_download_under_way_stays(settings: Settings) -> None:
     assert not known.exists()
     assert sweep(settings) == ["download 12.part"]
     assert names(intake) == []
+
+
+def test_copies_are_bounded_where_a_store_has_them_too(
+    settings_with: Callable[..., Settings],
+) -> None:
+    settings = settings_with(store="s3://bucket/x", store_cache_bytes=30)
+    for number, name in enumerate(("oldest", "busy", "middle", "own"), 1):
+        make_job(settings, name, days=0)
+        make(settings.work_dir / "jobs" / name / "plan.json", days=9 - number, content="x" * 10)
+        age(settings.work_dir / "jobs" / name, days=9 - number)
+    source = make(settings.sources_dir / DIGEST, days=20, content="x" * 10)
+    other = make(settings.sources_dir / ("cd" * 32), days=4, content="x" * 10)
+
+    def bounded(settings: Settings) -> list[str]:
+        return bound_copies(settings, job_key="own", source_sha256=DIGEST)
+
+    assert bounded(settings_with(store_cache_bytes=1)) == [], "without a store nothing is a copy"
+    lock = settings.work_dir / "jobs" / "busy" / "job.lock"
+    with hold_lock(lock, timeout=0, on_wait=lambda: None):
+        assert bounded(settings) == ["job oldest"]
+        assert bounded(settings.model_copy(update={"store_cache_bytes": 1})) == [
+            "job middle",
+            f"source {other.name}",
+        ]
+    assert names(settings.work_dir / "jobs") == ["busy", "own"]
+    assert source.exists()
