@@ -16,8 +16,10 @@ from tasks.sources import obtain_source
 from tasks.sources.kept import keep_source, recall_source
 from tasks.sources.uploads import digest_in
 from tasks.step import step
-from tasks.storage.base import STALL_SECONDS
 
+STALL_SECONDS = 2 * 3600.0
+"""Longest silence. Servers have limits of their own, far shorter; only a disk can be silent, which
+syncs a source that has come, or hangs."""
 TOO_LATE = (SourceTooSlowError, SourceUnavailableError, DeadlineError)
 """Errors of a source that nobody refuses, but that has not come for all the time it was given."""
 
@@ -48,9 +50,10 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
         log.info("source %s came from the store: sha256 %s", kept.name, kept.sha256)
         return kept
     seconds = _seconds_left(settings) if patience is None else patience
+
     limited = settings.model_copy(update={"fetch_seconds": max(seconds, 0.001)})
     try:
-        source = obtain_source(request, limited, note=log.info)
+        source = obtain_source(request, limited, note=log.info, on_bytes=_beat)
     except (SourceUnavailableError, DeadlineError) as error:
         if patience is not None:
             log.info("the source is not here after %g s: %s", patience, error)
@@ -82,7 +85,7 @@ def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None
 
 
 def _beat(num_bytes: int, total: int) -> None:
-    """Tell the job's record that bytes go to the store or come from there."""
+    """Tell the job's record that bytes of the source are read or written."""
     current().beat("fetch", num_bytes, total, stall_seconds=STALL_SECONDS)
 
 

@@ -246,7 +246,7 @@ class Pipeline:
     def _precision_before(self, piece: Piece) -> str:
         """The precision of the segment before a piece, from its sidecar: the shot goes on in it."""
         before = next(s for s in self._outline.segments if s.stop == piece.start)
-        sidecar = read_segment(self._job.job_dir, self._outline, before)
+        sidecar = read_segment(self._job.job_dir, self._outline, before, on_bytes=self._tell_hashed)
         if sidecar is None:
             raise SegmentError(
                 f"segment {before.index}, which the next one continues, is missing; run it again"
@@ -360,7 +360,14 @@ class Pipeline:
             seconds=time.monotonic() - encoded.began,
             rung=_told_once(commit.rung for commit in encoded.commits),
         )
-        return commit_segment(self._job.job_dir, self._outline, outline, made).seconds
+        return commit_segment(
+            self._job.job_dir, self._outline, outline, made, on_bytes=self._tell_hashed
+        ).seconds
+
+    def _tell_hashed(self, done: int, total: int) -> None:
+        """Say that we are alive while a segment's file is read: it may have gigabytes."""
+        del done, total
+        self._job.events.beat("hash", 0, 0)
 
     def _tell_checked(self, segment: Segment, done: int) -> None:
         """Say how far the last segment is checked: nothing else is going on meanwhile."""

@@ -16,6 +16,7 @@ from seedvr2_core.errors import (
     StorageError,
     StorageRefusedError,
 )
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket, Described
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
@@ -52,13 +53,20 @@ def check_object(url: str, settings: Settings) -> None:
     _describe(Bucket(place, settings), name, settings)
 
 
-def take_object(url: str, settings: Settings, *, note: Callable[[str], None]) -> FetchedSource:
+def take_object(
+    url: str,
+    settings: Settings,
+    *,
+    note: Callable[[str], None],
+    on_bytes: OnBytes = no_bytes,
+) -> FetchedSource:
     """Bring an object in, whole.
 
     Args:
         url: s3://BUCKET/KEY.
         settings: what may be read, and the limits.
         note: takes lines for the log.
+        on_bytes: called with the bytes read and the bytes in all.
 
     Raises:
         SourceRefusedError: there is no such object, it may not be read, or it is too large.
@@ -73,6 +81,7 @@ def take_object(url: str, settings: Settings, *, note: Callable[[str], None]) ->
     until = time.monotonic() + settings.fetch_seconds
 
     def in_time(num_bytes: int, total: int) -> None:
+        on_bytes(num_bytes, total)
         if time.monotonic() > until:
             raise SourceUnavailableError(
                 f"{url} came with {num_bytes} of {total} bytes in {settings.fetch_seconds:g} s"
