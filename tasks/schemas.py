@@ -55,8 +55,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address. One source is required: this, `video_path` or "
-        "`video_base64`.",
+        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
+        "One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
