@@ -106,10 +106,10 @@ class GGUFFile:
         import torch
 
         from seedvr2_core.weights.staging.ring import StagedFile
-        from seedvr2_core.weights.staging.spans import Span
+        from seedvr2_core.weights.staging.spans import TensorPlace
 
         spans = {
-            name: Span(
+            name: TensorPlace(
                 start=self._start + entry.offset,
                 num_bytes=entry.num_bytes,
                 dtype=torch.uint8,

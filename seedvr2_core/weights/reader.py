@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from seedvr2_core.weights.quantized import QuantizedWeight
     from seedvr2_core.weights.staging.ring import StagedFile
-    from seedvr2_core.weights.staging.spans import Span
+    from seedvr2_core.weights.staging.spans import TensorPlace
 
 Format = Literal["safetensors", "torch", "gguf"]
 
@@ -286,7 +286,7 @@ class _TorchFile:
         self._path = path
         self._state = _unwrap(path, _load_torch(path))
         self._staged: StagedFile | None = None
-        self._places: Mapping[str, Span] = {}
+        self._places: Mapping[str, TensorPlace] = {}
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(_TORCH_TAGS.get(str(t.dtype), str(t.dtype)), tuple(t.shape))
             for name, t in self._state.items()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.kernels.devices import on_gpu
-from seedvr2_core.weights.staging.spans import Span
+from seedvr2_core.weights.staging.spans import TensorPlace
 
 PIECE_BYTES = 1 << 23
 BUFFERS = 16
@@ -123,7 +123,7 @@ class StagedFile:
     def __init__(
         self,
         path: Path,
-        spans: Mapping[str, Span],
+        spans: Mapping[str, TensorPlace],
         *,
         device: torch.device | str,
         transfer: Transfer | None = None,

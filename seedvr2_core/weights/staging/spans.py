@@ -38,7 +38,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TensorPlace:
     """Where a tensor's bytes are, and what they are."""
 
     start: int
@@ -48,21 +48,21 @@ class Span:
     shape: tuple[int, ...]
 
 
-def safetensors_spans(path: Path) -> dict[str, Span]:
+def safetensors_spans(path: Path) -> dict[str, TensorPlace]:
     """Places of all tensors of a .safetensors file, whose header has been checked."""
     with path.open("rb") as stream:
         header, data = parse_header(path, stream, path.stat().st_size)
     header.pop("__metadata__", None)
-    spans: dict[str, Span] = {}
+    spans: dict[str, TensorPlace] = {}
     for name, entry in header.items():
         first, last, info = tensor_span(path, name, entry)
-        spans[name] = Span(
+        spans[name] = TensorPlace(
             start=data + first, num_bytes=last - first, dtype=DTYPES[info.dtype], shape=info.shape
         )
     return spans
 
 
-def torch_spans(path: Path, state: Mapping[str, Tensor]) -> dict[str, Span]:
+def torch_spans(path: Path, state: Mapping[str, Tensor]) -> dict[str, TensorPlace]:
     """Places of tensors in a zip file of torch.save.
 
     What torch tells of places is compared with the file's own table of contents; a tensor for which
@@ -73,14 +73,14 @@ def torch_spans(path: Path, state: Mapping[str, Tensor]) -> dict[str, Span]:
         state: its tensors as loaded with `map_location="meta"`.
     """
     records = _stored_records(path)
-    spans: dict[str, Span] = {}
+    spans: dict[str, TensorPlace] = {}
     for name, tensor in state.items():
         storage: Any = tensor.untyped_storage()
         place: int | None = getattr(storage, "_checkpoint_offset", None)
         if place is None or records.get(place) != storage.nbytes() or not tensor.is_contiguous():
             continue
-        spans[name] = Span(
-            start=place + tensor.storage_offset() * tensor.element_size(),
+        spans[name] = TensorPlace(
+            start=place + int(tensor.storage_offset()) * tensor.element_size(),
             num_bytes=tensor.numel() * tensor.element_size(),
             dtype=tensor.dtype,
             shape=tuple(tensor.shape),
