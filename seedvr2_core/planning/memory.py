@@ -71,6 +71,7 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     """
     _check(request)
     phases = PhasePeaks.of(request)
+    _check_least(request, phases)
     least = 0
     for residencies in _residencies(request):
         plan = _plan_within(request, phases, residencies)
@@ -80,8 +81,6 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
         if request.host_bytes is None or request.on_cpu or need <= request.host_bytes:
             return replace(plan, moving_seconds=round(moving_seconds(request, plan), 1))
         least = min(least or need, need)
-    if not least:
-        raise _does_not_fit(request, phases)
     raise ResourceError(
         f"{request.width}x{request.height} on {request.device_kind} needs {least / 1e9:.1f} GB of "
         f"host memory for what does not stay on the GPU, and {(request.host_bytes or 0) / 1e9:.1f} "
@@ -190,9 +189,12 @@ def _residencies(request: MemoryRequest) -> list[Sequence[Residency]]:
     return [rungs[:count] for rungs in kinds for count in range(len(rungs), 0, -1)]
 
 
-def _does_not_fit(request: MemoryRequest, phases: PhasePeaks) -> ResourceError:
-    """What is refused, with the number that all phases together need, and what needs it. What else
-    the user can change is for `planning.advice` to find out, which tries it."""
+def _check_least(request: MemoryRequest, phases: PhasePeaks) -> None:
+    """Look whether the last rung of all ladders fits.
+
+    What does not is refused, with the number that all phases together need, and what needs it. What
+    else the user can change is for `planning.advice` to find out, which tries it.
+    """
     lean = RESIDENCIES[-1] if request.on_cpu else STREAMED[-1]
     least = SLICES[-1]._replace(block_bytes=0)
     layers = 0 if request.on_cpu else request.dit_config.num_layers
@@ -202,13 +204,15 @@ def _does_not_fit(request: MemoryRequest, phases: PhasePeaks) -> ResourceError:
         DECODE: phases.decode(least, lean),
     }
     phase, need = max(needs.items(), key=lambda item: item[1])
+    if request.fits(need):
+        return
     have = request.device_bytes or 0
     told = f" with a window of {request.num_latents_in_window} latents"
     largest = ""
     if phase != DIT:
         layer, num_bytes = phases.largest_layer(phase)
         told, largest = "", f" ({num_bytes / 1e9:.1f} GB of it for one frame in {layer})"
-    return ResourceError(
+    raise ResourceError(
         f"{request.width}x{request.height} does not fit: phase {phase}{told} needs "
         f"{need / 1e9:.1f} GB at the least{largest} and {request.device_kind} has "
         f"{have / 1e9:.1f} GB free; use a GPU with {math.ceil(need / 1e9)} GB free"
