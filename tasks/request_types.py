@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandle
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from seedvr2_core.config import ENGINES
+from seedvr2_core.config import ENGINES, NOT_OFFERED
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
@@ -28,7 +28,8 @@ def offered_models() -> list[str]:
 
 def _offered_model(name: str) -> str:
     if name not in offered_models():
-        raise ValueError(f"choose one of {', '.join(offered_models())}")
+        reason = f"it is not offered: {NOT_OFFERED[name]}; " if name in NOT_OFFERED else ""
+        raise ValueError(f"{reason}choose one of {', '.join(offered_models())}")
     return name
 
 

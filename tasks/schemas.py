@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from seedvr2_core.config import NOT_OFFERED
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
@@ -235,7 +236,7 @@ def _suggestion(field: str, given: str) -> str:
     meant: str | None = None
     if field == "resolution":
         meant = meant_resolution(given)
-    elif field == "model":
+    elif field == "model" and given.lower().strip() not in NOT_OFFERED:
         close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
         meant = next(iter(close), None)
     return f"; did you mean {meant}?" if meant else ""
