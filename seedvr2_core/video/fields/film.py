@@ -90,7 +90,7 @@ def _without_repetition(cycle: Sequence[Matched]) -> list[Matched]:
 
 
 def is_film(pictures: Iterator[Matched]) -> bool | None:
-    """Whether pictures that follow each other have the 3:2 cadence; None: they do not move."""
+    """Whether pictures that follow each other have the 3:2 cadence; None: it does not show."""
     frames = list(itertools.islice(pictures, 2 * CYCLE))
     if all(frame.combed for frame in frames):
         return False  # found early, because large pictures take long
@@ -102,12 +102,12 @@ def is_film(pictures: Iterator[Matched]) -> bool | None:
         return None
     combed = sum(frame.was_combed for frame in frames) / len(frames)
     unmatched = sum(frame.combed for frame in frames) / len(frames)
-    least, most = _COMBED_SHARES
-    if not least <= combed <= most or unmatched > _UNMATCHED_SHARE:
-        return False
     by_place = [differences[place::CYCLE].mean() for place in range(CYCLE)]
     repeated, *others = sorted(by_place)
-    return bool(repeated <= _REPEATED_SHARE * others[0])
+    least, most = _COMBED_SHARES
+    if repeated > _REPEATED_SHARE * others[0] or unmatched > _UNMATCHED_SHARE or combed > most:
+        return False
+    return True if combed >= least else None  # soft pictures that hardly move show no comb
 
 
 def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iterator[Matched]:
