@@ -19,6 +19,7 @@ from seedvr2_core.kernels.switches import Switches, switched
 
 ROOT = Path(__file__).parents[3]
 PARTS = ["device", "kernels", "golden", "piece", "repeat", "convs", "attention", "switches"]
+BLOCKED = ("av", "prefect", "pydantic", "httpx", "typer", "rich", "fastapi", "imageio_ffmpeg")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -27,10 +28,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_whole_run_with_torch_numpy_and_safetensors_alone(tmp_path: Path) -> None:
-    blocked = ("av", "prefect", "pydantic", "httpx", "typer", "rich", "pytest", "imageio_ffmpeg")
     code = f"""
 import runpy, sys
-for name in {blocked!r}:
+for name in {(*BLOCKED, "pytest")!r}:
     sys.modules[name] = None
 sys.argv = ["gpu", "--device", "cpu", "--out", {str(tmp_path / "out.jsonl")!r}]
 runpy.run_module("benchmarks.gpu", run_name="__main__")
@@ -161,3 +161,23 @@ def test_after_a_lost_device_a_new_process_goes_on_without_what_made_it(
     assert [line["name"] for line in lines(path)][-3:-1] == ["half", "bad kernel"]
     assert lines(path)[-2]["reason"].startswith("left out")
     assert finished_parts(path) == ["golden", "convs"]
+
+
+@pytest.mark.slow
+def test_tests_for_a_gpu_import_few_packages() -> None:
+    """All but the one that restores a video through a child, which needs all of them."""
+    files = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if "@pytest.mark.gpu" in path.read_text() and path.parent.name not in ("child", "gpu")
+    ]
+    assert len(files) > 4
+    modules = [str(path.with_suffix("")).replace("/", ".") for path in files]
+    code = f"""
+import importlib, sys
+for name in {BLOCKED!r}:
+    sys.modules[name] = None
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
