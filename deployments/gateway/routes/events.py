@@ -7,7 +7,7 @@ for the status as before.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -82,9 +82,15 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, content: AsyncIterator[str], listeners: Listeners, caller: Caller, **options: Any
+        self,
+        content: AsyncIterator[str],
+        status_code: int = 200,  # FastAPI reads it from here
+        *,
+        listeners: Listeners,
+        caller: Caller,
+        headers: Mapping[str, str],
     ) -> None:
-        super().__init__(content, **options)
+        super().__init__(content, status_code, headers)
         self._listeners, self._caller = listeners, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,8 +125,8 @@ def add_events(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) ->
         request.scope[ENDS_AT_SHUTDOWN] = True
         return EventStream(
             _stream(Look(prefect, caller, job_id)),
-            listeners,
-            caller,
+            listeners=listeners,
+            caller=caller,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 

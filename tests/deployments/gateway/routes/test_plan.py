@@ -11,6 +11,7 @@ import pytest
 
 from deployments.gateway.auth import digest
 from deployments.gateway.client import GatewayClient
+from deployments.gateway.given import GivenHealth
 from deployments.gateway.routes import plan
 from deployments.host import slow_clients
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError
@@ -134,7 +135,7 @@ def test_a_refusal_has_the_code_of_its_error_and_the_client_raises_it(
     assert (told["code"], told["remedy"]) == ("invalid_video", InvalidVideoError.remedy)
     ours = GatewayClient(settings, url=str(client.base_url), say=print)
     with pytest.raises(SourceRefusedError, match="ftp"):
-        ours._ask("POST", "/plan", json={"video_url": "ftp://example.org/a.mp4"})
+        ours._ask("POST", "/plan", GivenHealth, json={"video_url": "ftp://example.org/a.mp4"})
     ours.close()
 
 
@@ -158,7 +159,7 @@ def test_who_takes_all_places_is_waited_for_and_no_longer_than_is_said(
 
     with ThreadPoolExecutor(8) as pool:
         holding = [pool.submit(ask, f"/{number}.mp4") for number in range(plan.MAX_PLANS)]
-        while sum(path in videos.seen for path in ("/0.mp4", "/1.mp4")) < plan.MAX_PLANS:
+        while len(videos.requests) < plan.MAX_PLANS:
             stall.wait(0.02)
         refused = [one.result() for one in [pool.submit(ask, "/clip.mp4") for _ in range(6)]]
         sent = client.post("/plan", params=ASKED, content=demo_clip.read_bytes(), headers=MP4)
@@ -209,10 +210,9 @@ def test_a_body_that_drips_is_given_up_and_removed(
 def test_a_body_that_is_too_large_is_refused_before_it_comes(settings: Settings) -> None:
     small = settings.model_copy(update={"fetch_max_bytes": 1000})
     with gateway(small, NOBODY) as client:
-        announced = {**MP4, "Content-Length": str(10**12)}
-        told = client.post("/plan", params=ASKED, headers=announced, content=b"")
-        assert told.status_code == 413
-        assert "larger than 1000 bytes" in told.json()["detail"]
+        announced = client.post("/plan", params=ASKED, content=bytes(10**6), headers=MP4)
+        assert announced.status_code == 413
+        assert "larger than 1000 bytes" in announced.json()["detail"]
         poured = client.post("/plan", params=ASKED, content=iter([b"x" * 600] * 9), headers=MP4)
         assert poured.status_code == 413
     assert intake_files(small) == []
@@ -234,6 +234,6 @@ def test_each_token_has_its_own_quota_and_none_uses_anothers(
 
         assert send("one", b"").status_code == 200
         full = send("one", b"another")
-        assert (full.status_code, "quota" in full.json()["detail"]) == (507, True)
+        assert (full.status_code, "this token may have" in full.text) == (507, True)
         assert send("two", b"another").status_code == 200
         assert len(intake_files(settings)) >= 2
