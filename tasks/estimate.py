@@ -122,6 +122,7 @@ def _options(
         batch_size=request.batch_size,
         weights_file=request.weights_file,
         quantized=weights.quantized,
+        load_seconds=weights.load_seconds,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
         notes=notes,

@@ -11,7 +11,7 @@ from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, Unsuppor
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import plan_job
-from tasks.probe import _expected_seconds, _with_cuts, probe, probe_source
+from tasks.probe import _detector_of, _expected_seconds, _with_cuts, probe, probe_source
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 
@@ -129,3 +129,12 @@ def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path)
     assert "ends_early" not in before
     path.write_text(before)
     assert read_record(path, VideoInfo) == info
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"detector": 7}', b"\xff\xfe"])
+def test_cuts_that_cannot_be_read_are_looked_for_anew(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "a.cuts.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert _detector_of(path) is None

@@ -177,3 +177,13 @@ def test_the_room_for_the_output_is_checked_on_its_own_disk(
         pytest.raises(ResourceError, match=f"the finished video needs about .*{small_disk} has"),
     ):
         make_room.fn(job)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"filename": 7}', b"\xff\xfe"])
+def test_a_result_that_cannot_be_read_is_no_result(
+    settings_with, published: list[UpscaleResult], content: bytes
+) -> None:
+    job = planned_job(settings_with().work_dir)
+    finished(job)
+    JobDir(job.job_dir).result_path.write_bytes(content)
+    assert again(job) is None
