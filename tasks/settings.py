@@ -221,6 +221,12 @@ class Settings(GatewaySettings, BaseSettings):
         description="Keep the segments of finished jobs, to look into them. "
         "Off: they are removed as soon as the finished video is stored and verified.",
     )
+    report: bool = Field(
+        default=True,
+        description="Measure each result against its source and write a report beside it "
+        "(NAME.report.html and NAME.report.json). It takes at most about a twentieth of the job's "
+        "time.",
+    )
     stall_seconds: Seconds | None = Field(
         default=None,
         description="How many seconds the restoring process may show no sign of life before it is "

@@ -1,6 +1,7 @@
 """The flow, run in this process against a real Prefect server, with a real child."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,13 @@ def test_every_frame_comes_out_and_the_record_tells(
     assert UpscaleResult.model_validate_json(finished_record(first)) == first
     assert first.preview_path is not None
     assert Path(first.preview_path).stat().st_size > 20_000
+    assert first.report_path is not None
+    beside = Path(first.output_path).with_suffix("")
+    assert first.report_path == f"{beside}.report.html"
+    report = json.loads(Path(f"{beside}.report.json").read_text())
+    assert report["output"]["sha256"] == first.sha256
+    assert {"probe", "restore", "join"} <= report["stage_seconds"].keys()
+    assert sum(report["stage_seconds"].values()) < first.seconds
     assert not list(work_dir.rglob("*.part*"))
 
 
