@@ -90,9 +90,7 @@ def plan_source(
     """
     with TemporaryDirectory() as folder:
         try:
-            probed = probe_source(
-                source, Path(folder), settings, allow_damaged=request.allow_damaged
-            )
+            probed = probe_source(source, request, Path(folder), settings)
         except InvalidVideoError:
             if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
                 discard(source, settings)

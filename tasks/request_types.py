@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
+from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
@@ -79,6 +80,30 @@ Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
 Container = Literal["auto", "mp4", "mov", "mkv"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
+Deinterlace = Literal["auto", "off", "bob", "film"]
+DeinterlaceField = Annotated[
+    Deinterlace,
+    Field(
+        description="What becomes of interlaced video. `auto` makes a whole frame of each picture "
+        "(bwdif), where the video is interlaced; what that is, is measured. `bob` makes a frame of "
+        "each field, at its own time, so that motion stays as smooth as it was. `film` undoes 3:2 "
+        "pulldown, and refuses a video that has none. `off` leaves pictures as they are."
+    ),
+]
+
+
+def _place(text: str) -> str:
+    if text:
+        place_of(text)
+    return text.strip()
+
+
+PlaceField = Annotated[
+    str,
+    BeforeValidator(lambda value: "" if value is None else str(value)),
+    AfterValidator(_place),
+]
+"""A place in a video; "" is not given."""
 CodecField = Annotated[
     Codec,
     Field(

@@ -14,6 +14,7 @@ from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
 from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
     AudioField,
@@ -22,9 +23,11 @@ from tasks.request_types import (
     CodecField,
     ColorCorrectionField,
     ContainerField,
+    DeinterlaceField,
     FileName,
     Model,
     NoneIfEmpty,
+    PlaceField,
     Preset,
     QualityField,
     Resolution,
@@ -52,8 +55,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address. One source is required: this, `video_path` or "
-        "`video_base64`.",
+        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
+        "One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -89,6 +92,20 @@ class UpscaleRequest(Record):
     temporal_overlap: TemporalOverlapField = None
     stitch_mode: StitchModeField = "crossfade"
     seed: SeedField = 100
+    deinterlace: DeinterlaceField = "auto"
+    start: PlaceField = Field(
+        default="",
+        max_length=40,
+        description="Where the part of the video begins that is made: seconds (`90`, `1.5`), h:m:s "
+        "(`1:02:03.5`) or a frame (`frame:1500`, counted from 0). The first frame is the first one "
+        "that begins there or later. Sound and subtitles are cut with it. Empty: the beginning.",
+    )
+    end: PlaceField = Field(
+        default="",
+        max_length=40,
+        description="Where that part ends, written as `start` is; a frame that begins there is "
+        "left out. Empty: the end.",
+    )
     color_correction: ColorCorrectionField = "auto"
     codec: CodecField = "auto"
     container: ContainerField = "auto"
@@ -172,6 +189,11 @@ class UpscaleRequest(Record):
             )
         plan_latent_windows(self.batch_size, self.temporal_overlap)
         return self
+
+    @property
+    def wanted_frames(self) -> WantedFrames:
+        """Which frames of the video are made."""
+        return WantedFrames(deinterlace=self.deinterlace, start=self.start, end=self.end)
 
     @property
     def wanted_crf(self) -> int:

@@ -23,6 +23,8 @@ from deployments.cli.options import (
     ColorCorrection,
     Container,
     Crf,
+    Deinterlace,
+    End,
     Fresh,
     MaxPrice,
     MaxSeconds,
@@ -34,6 +36,7 @@ from deployments.cli.options import (
     Resolution,
     Seed,
     Sources,
+    Start,
     StitchMode,
     WeightsFile,
     check_file,
@@ -72,6 +75,9 @@ def submit(
     container: Container = "auto",
     quality: Quality = None,
     audio: Audio = "keep",
+    deinterlace: Deinterlace = "auto",
+    start: Start = "",
+    end: End = "",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -107,6 +113,9 @@ def submit(
             container=container,
             quality=quality,
             audio=audio,
+            deinterlace=deinterlace,
+            start=start,
+            end=end,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -219,7 +228,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
     elif job["status"] == "completed":
-        tell(job["download_url"] or job["output_path"])
+        tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
         code = f" [{job['error_code']}]" if job.get("error_code") else ""
         say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")

@@ -157,6 +157,7 @@ class ModelOptions:
             batch_size=self.batch_size,
             cut_detector=detector,
             quantized=weights.quantized,
+            load_seconds=weights.load_seconds,
             notes=(*([note] if note else []), *weights.notes),
         )
 

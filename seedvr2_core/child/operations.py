@@ -42,10 +42,14 @@ from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.wanted import wanted_frames
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
-    """Read every packet of a video; also tell which devices this machine has."""
+    """Read every packet of a video, and describe the frames that are wanted of it.
+
+    Also tells which devices this machine has.
+    """
     from seedvr2_core.video.probe import probe_video
 
     with media_errors_told(request.path, "its packets are read"):
@@ -55,6 +59,7 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
             max_frames=request.max_frames,
             max_seconds=request.max_seconds,
         )
+    info = wanted_frames(info, request.wanted)
     write_record(request.out, info)
     cores = len(os.sched_getaffinity(0))
     return Probed(video=info.outline, devices=_devices(), cpu_count=cores)

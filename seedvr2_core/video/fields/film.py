@@ -1,0 +1,206 @@
+"""Film with 3:2 pulldown: its pictures are put together from the fields they were spread over.
+
+Of a picture's two fields, one may belong to the film's picture before or after. So each picture is
+put together in three ways (its own fields; its top with the bottom of the one before, or of the one
+after), and the way with the least comb is taken. Where all are combed (a cut between fields, titles
+that were added as video), bwdif makes the frame. Of every five, the one that repeats the frame
+before it is left out.
+
+libavfilter's fieldmatch does this for 8 bits alone, so it is done here for any depth. Nothing is
+carried from frame to frame.
+
+Shape legend: H lines, W pixels; levels are those of 8 bits, 0 to 255.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from seedvr2_core.video.fields.graph import Pictures, bwdif_steps, filtered, shape_of_picture
+from seedvr2_core.video.info import Reading
+from seedvr2_core.video.picture.color import bit_depth
+from seedvr2_core.video.wanted import CYCLE, KEPT
+
+_COMB_LEVELS = 9
+"""Least step from a line to both of its neighbours that counts as a comb, as fieldmatch has it."""
+_COMB_BLOCK, _COMBED_PIXELS = 16, 80
+"""So many pixels with a comb in a block of 16x16 are a combed picture, as fieldmatch has it."""
+_LESS = 0.9
+"""Share of the comb of a picture's own fields that another way may have and be taken."""
+_BLOCK = 32
+"""Pictures are compared by blocks of this side: something small that moves counts."""
+_WIDE = 960
+"""Of wider pictures, every other column is looked at."""
+_COMBED_SHARES = (0.15, 0.7)
+"""Of film's pictures, two of five have fields of two moments; still pictures have none."""
+_UNMATCHED_SHARE = 0.2
+_REPEATED_SHARE = 0.5
+"""Largest share of the other pictures' difference that the repeated one of five may have."""
+_LEAST_PICTURES = 3 * CYCLE
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A picture of the film, put together; some repeat the one before."""
+
+    index: int
+    """Of the picture of the file that it stands for."""
+    picture: VideoFrame
+    was_combed: bool
+    """Whether that picture's own fields belong to two moments."""
+    combed: bool
+    """Whether all ways of putting fields together are combed."""
+    difference: float
+    """From the one before, in levels of the block that differs most; infinite for the first."""
+
+
+def film_frames(
+    pictures: Pictures, reading: Reading, start: int, stop: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(index, frame) of the frames [start, stop) of the film; each cycle is for itself."""
+    total = len(reading.pts)
+    begin = min(start // KEPT, total // CYCLE) * CYCLE
+    frames = matched(pictures, reading, begin, total)
+    while cycle := list(itertools.islice(frames, CYCLE)):
+        place = cycle[0].index // CYCLE * KEPT
+        kept = _without_repetition(cycle) if len(cycle) == CYCLE else cycle
+        for index, frame in enumerate(kept, place):
+            if start <= index < stop:
+                yield index, frame.picture
+        if place + len(kept) >= stop:
+            return
+
+
+def _without_repetition(cycle: Sequence[Matched]) -> list[Matched]:
+    """The cycle without the picture that differs least from the one before it."""
+    dropped = min(range(CYCLE), key=lambda place: cycle[place].difference)
+    return [frame for place, frame in enumerate(cycle) if place != dropped]
+
+
+def is_film(frames: Sequence[Matched]) -> bool | None:
+    """Whether pictures that follow each other have the 3:2 cadence; None: they do not move."""
+    if len(frames) < _LEAST_PICTURES:
+        return None
+    differences = np.array([frame.difference for frame in frames[1:]])
+    if differences.max() < 1:
+        return None
+    combed = sum(frame.was_combed for frame in frames) / len(frames)
+    unmatched = sum(frame.combed for frame in frames) / len(frames)
+    least, most = _COMBED_SHARES
+    if not least <= combed <= most or unmatched > _UNMATCHED_SHARE:
+        return False
+    by_place = [differences[place::CYCLE].mean() for place in range(CYCLE)]
+    repeated, *others = sorted(by_place)
+    return bool(repeated <= _REPEATED_SHARE * others[0])
+
+
+def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iterator[Matched]:
+    """The pictures [start, stop) of the file, put together."""
+    first = max(0, start - 1)  # the first difference is from the picture before
+    seen: dict[int, VideoFrame] = {}
+
+    def noted() -> Iterator[tuple[int, VideoFrame]]:
+        for index, picture in pictures(max(0, first - 1), stop):
+            seen[index] = picture
+            yield index, picture
+
+    before: np.ndarray | None = None
+    for index, smooth in filtered(noted(), 1, bwdif_steps(reading, each_field=False)):
+        if index >= first:
+            near = [seen.get(index + step) for step in (-1, 1)]
+            frame, was_combed, combed = _put_together(seen[index], near, smooth)
+            luma_HW = _luma(frame)
+            difference = _difference(before, luma_HW)
+            before = luma_HW
+            if index >= start:
+                yield Matched(index, frame, was_combed, combed, difference)
+        seen.pop(index - 1, None)
+
+
+def _put_together(
+    own: VideoFrame, near: Sequence[VideoFrame | None], smooth: VideoFrame
+) -> tuple[VideoFrame, bool, bool]:
+    """(frame, whether the picture's own fields are combed, whether every way is)."""
+    own_HW = _luma(own)
+    smooth_comb_HW = _comb(_luma(smooth))
+    comb_HW = _comb(own_HW)
+    if not (was_combed := _is_combed(comb_HW, smooth_comb_HW)):
+        return own, False, False
+    least, best, best_comb_HW = _LESS * _amount(comb_HW), None, comb_HW
+    for other in near:
+        if other is None or shape_of_picture(other) != shape_of_picture(own):
+            continue
+        woven_HW = own_HW.copy()
+        woven_HW[1::2] = _luma(other)[1::2]
+        woven_comb_HW = _comb(woven_HW)
+        if (amount := _amount(woven_comb_HW)) < least:
+            least, best, best_comb_HW = amount, other, woven_comb_HW
+    if best is None or _is_combed(best_comb_HW, smooth_comb_HW):
+        return smooth, was_combed, True
+    return _woven(own, best), was_combed, False
+
+
+def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
+    """The odd lines of one picture in another."""
+    made = VideoFrame(top.width, top.height, top.format.name)
+    for plane, one, other in zip(made.planes, top.planes, bottom.planes, strict=True):
+        lines, width = _lines(plane), min(plane.line_size, one.line_size, other.line_size)
+        lines[::2, :width] = _lines(one)[::2, :width]
+        lines[1::2, :width] = _lines(other)[1::2, :width]
+    for name in ("pts", "time_base", "colorspace", "color_range", "color_primaries", "color_trc"):
+        setattr(made, name, getattr(top, name))
+    made.opaque = top.opaque
+    return made
+
+
+def _lines(plane: object) -> np.ndarray:
+    """(H, bytes of a line) uint8, sharing the plane's memory."""
+    content = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
+    return content.reshape(-1, plane.line_size)  # type: ignore[attr-defined]
+
+
+def _luma(picture: VideoFrame) -> np.ndarray:
+    """(H, W) int16: the first plane in levels of 8 bits; of wide pictures every other column."""
+    plane, bits = picture.planes[0], bit_depth(picture.format.name)
+    lines = _lines(plane)[: picture.height]
+    levels = lines if bits <= 8 else lines.view(np.uint16) >> (bits - 8)
+    step = 2 if picture.width > _WIDE else 1
+    return levels[:, : picture.width : step].astype(np.int16)
+
+
+def _comb(luma_HW: np.ndarray) -> np.ndarray:
+    """(H - 2, W): by how much each line but two stands out from both of its neighbours."""
+    up, down = luma_HW[1:-1] - luma_HW[:-2], luma_HW[1:-1] - luma_HW[2:]
+    comb_HW = np.maximum(np.minimum(up, down), -np.maximum(up, down))
+    comb_HW[comb_HW <= _COMB_LEVELS] = 0
+    return comb_HW
+
+
+def _amount(comb_HW: np.ndarray) -> int:
+    return int(comb_HW.sum(dtype=np.int64))
+
+
+def _is_combed(comb_HW: np.ndarray, smooth_comb_HW: np.ndarray) -> bool:
+    """Whether there is a comb that deinterlacing removes: thin lines of the picture stay."""
+    blocks = _blocks((comb_HW > 0) & (smooth_comb_HW == 0), _COMB_BLOCK)
+    return bool(blocks.sum(axis=(1, 3)).max(initial=0) > _COMBED_PIXELS)
+
+
+def _difference(before_HW: np.ndarray | None, luma_HW: np.ndarray) -> float:
+    """Mean difference in levels, of the block where it is largest."""
+    if before_HW is None or before_HW.shape != luma_HW.shape:
+        return math.inf
+    blocks = _blocks(np.abs(luma_HW - before_HW), _BLOCK)
+    return float(blocks.mean(axis=(1, 3)).max(initial=0))
+
+
+def _blocks(values_HW: np.ndarray, side: int) -> np.ndarray:
+    """(rows, side, columns, side) of the largest part that can be divided; smaller ones whole."""
+    height, width = values_HW.shape
+    tall, wide = min(side, height), min(side, width)
+    cut = values_HW[: height // tall * tall, : width // wide * wide]
+    return cut.reshape(height // tall, tall, width // wide, wide)

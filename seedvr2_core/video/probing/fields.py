@@ -1,0 +1,134 @@
+"""Finds out how the fields of a video's pictures lie: by what the file says, and by looking.
+
+libavfilter's idet looks at pictures from the start, the middle and the end. It counts where it is
+sure; the marks in the file count where it is not, because they are often wrong: tape that was
+captured as progressive, and progressive film that was marked as interlaced.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import av.error
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from seedvr2_core.video._container import decode_pictures
+from seedvr2_core.video.fields.graph import filtered
+from seedvr2_core.video.info import Fields, Reading, VideoInfo
+
+_log = logging.getLogger(__name__)
+
+_PLACES = (0.0, 0.5, 0.95)
+"""Where pictures are looked at, as shares of the video's length."""
+_PICTURES = 26
+"""At each of these places."""
+_MOST_LINES, _MOST_RATE = 1088, 31
+"""No video of more lines, or pictures a second, was ever interlaced."""
+_LEAST_MOVING = 5
+_COMBED_SHARE = 0.1
+"""Of moving pictures, so many are combed in any interlaced video; of film 0.4."""
+_ONE_ORDER = 3
+"""So many times as often must one order be found as the other."""
+_VERDICT = "lavfi.idet.multiple.current_frame"
+
+
+def may_be_interlaced(info: VideoInfo) -> bool:
+    """Whether a video's size and rate are such as interlaced video has."""
+    return info.decoded_size[1] <= _MOST_LINES and Fraction(*info.nominal_rate) <= _MOST_RATE
+
+
+def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo) -> Fields:
+    """Look at a video's fields.
+
+    Args:
+        container: before its first packet.
+        stream: the video.
+        info: what is known of it.
+    """
+    if not may_be_interlaced(info):
+        return Fields()
+    verdicts: Counter[str] = Counter()
+    marked, film = False, list[bool]()
+    try:
+        for pictures in _looked_at(container, stream, info):
+            here = _verdicts(pictures)
+            verdicts += here
+            is_marked = any(picture.interlaced_frame for picture in pictures)
+            marked = marked or is_marked
+            if is_marked or here["tff"] or here["bff"]:
+                film += _film_in(pictures)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:  # a kind of pixels that filters do not take
+        _log.info("the fields of the video are not looked at: %s", error)
+        return Fields()
+    return replace(_judged(verdicts, marked=marked), film=sum(film) * 2 > len(film))
+
+
+def _verdicts(pictures: Sequence[VideoFrame]) -> Counter[str]:
+    """What idet says of each picture: "tff", "bff", "progressive", "undetermined"."""
+    made = filtered(iter(enumerate(pictures)), 1, [("idet", None)])
+    return Counter(str(picture.metadata[_VERDICT]) for _, picture in made)
+
+
+def _judged(verdicts: Counter[str], *, marked: bool) -> Fields:
+    """What the counts of `_verdicts` say."""
+    orders = sorted((verdicts["tff"], verdicts["bff"]))
+    combed = sum(orders)
+    moving = combed + verdicts["progressive"]
+    clear = orders[1] >= _ONE_ORDER * orders[0]
+    if moving < _LEAST_MOVING or (combed and not clear):
+        return Fields(interlaced=marked, marked=marked, moving=moving, combed=combed)
+    return Fields(
+        interlaced=combed >= max(2, _COMBED_SHARE * moving),
+        top_first=verdicts["tff"] > verdicts["bff"] if combed else None,
+        marked=marked,
+        moving=moving,
+        combed=combed,
+    )
+
+
+def _film_in(pictures: Sequence[VideoFrame]) -> list[bool]:
+    """Whether pictures that follow each other are film with 3:2 pulldown; [] if they are still."""
+    from seedvr2_core.video.fields.film import is_film, matched  # loads numpy
+
+    def near(start: int, stop: int) -> Iterator[tuple[int, VideoFrame]]:
+        yield from list(enumerate(pictures))[start:stop]
+
+    found = is_film(list(matched(near, Reading(), 0, len(pictures))))
+    return [] if found is None else [found]
+
+
+def _looked_at(
+    container: InputContainer, stream: VideoStream, info: VideoInfo
+) -> Iterator[list[VideoFrame]]:
+    """Pictures that follow each other, from each place; from the start alone where nobody seeks."""
+    short = info.num_frames <= len(_PLACES) * _PICTURES
+    alone = short or not info.seekable or info.timeline.shifts or info.pix_fmt == "pal8"
+    count = len(_PLACES) * _PICTURES if short else _PICTURES
+    for share in _PLACES[:1] if alone else _PLACES:
+        frame = round(share * (info.num_frames - 1))
+        if frame and not _seek(container, stream, info, frame):
+            continue
+        pictures: list[VideoFrame] = []
+        for picture in decode_pictures(container, stream, from_key=frame > 0):
+            pictures.append(picture)
+            if len(pictures) == count:
+                break
+        if pictures:
+            yield pictures
+
+
+def _seek(container: InputContainer, stream: VideoStream, info: VideoInfo, frame: int) -> bool:
+    """Go to a key frame near a frame; whether that is possible."""
+    seconds = info.pts[frame] * Fraction(*info.time_base) + Fraction(*info.zero_offset)
+    assert stream.time_base is not None
+    try:
+        container.seek(round(seconds / stream.time_base), stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True
