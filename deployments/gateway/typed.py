@@ -98,6 +98,9 @@ class UpscaleOptions(TypedDict, total=False):
 
     resolution: str
     model: str
+    start: str
+    end: str
+    deinterlace: str
     weights_file: str
     batch_size: int
     temporal_overlap: int | None

@@ -82,9 +82,14 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, content: AsyncIterator[str], listeners: Listeners, caller: Caller, **options: Any
+        self,
+        content: AsyncIterator[str],
+        listeners: Listeners,
+        caller: Caller,
+        status_code: int = 200,  # FastAPI reads it here for the OpenAPI document, or fails
+        **options: Any,
     ) -> None:
-        super().__init__(content, **options)
+        super().__init__(content, status_code, **options)
         self._listeners, self._caller = listeners, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
