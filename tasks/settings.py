@@ -225,8 +225,8 @@ class Settings(GatewaySettings, StoreSettings, BaseSettings):
     report: bool = Field(
         default=True,
         description="Measure each result against its source and write a report beside it "
-        "(NAME.report.html and NAME.report.json). It takes at most about a twentieth of the job's "
-        "time.",
+        "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
+        "most, and about a second of a short one's.",
     )
     stall_seconds: Seconds | None = Field(
         default=None,

@@ -6,6 +6,7 @@ axe-core is tried where npm can install it.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,6 +157,7 @@ def in_step(person: Person, tmp_path: Path, axe: str | None) -> None:
     person.press("ArrowRight")
     person.click("#watch-on")
     eventually(lambda: person.page.run(apart) < 0.05, "both go a step")
+    eventually(lambda: re.fullmatch(r"\d\.\d of 3\.0 s", person.text("#watch-at")), "the time")
     judge(person, axe)
     for width in (390, 1280):
         person.looks(tmp_path / f"watch-{width}.png", width=width)

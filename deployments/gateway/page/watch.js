@@ -1,7 +1,7 @@
 // The source and the result side by side, played in step. The result's clock leads.
 
 import { read } from "./api.js";
-import { $, duration } from "./words.js";
+import { $ } from "./words.js";
 
 const APART_SECONDS = 0.04; // a frame at 25 frames/s: what may lie between the two
 const PLAYING_APART_SECONDS = 0.12; // while both play, a jump disturbs more than a short lag
@@ -30,7 +30,7 @@ export function prepare() {
     $("watch-time").max = after().duration;
     showTime();
   });
-  after().addEventListener("seeked", showTime);
+  after().addEventListener("seeked", () => showTime());
   after().addEventListener("ended", pause);
   for (const video of [before(), after()]) {
     video.addEventListener("error", () => {
@@ -127,7 +127,7 @@ function keepInStep(most) {
 
 function showTime(time = after().currentTime) {
   $("watch-time").value = time;
-  const told = `${duration(time)} of ${duration(after().duration || 0)}`;
+  const told = `${time.toFixed(1)} of ${(after().duration || 0).toFixed(1)} s`;
   $("watch-time").setAttribute("aria-valuetext", told);
   if ($("watch-at").textContent !== told) $("watch-at").textContent = told;
 }
