@@ -19,7 +19,7 @@ from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
 from seedvr2_core.video.info import ends_early
-from seedvr2_core.video.wanted import WantedFrames
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 from tasks.child import run_operation
 from tasks.child.rates import known_rates
 from tasks.job.cost import refuse_excess
@@ -92,7 +92,7 @@ def probe_source(
 
 def _tag_of(wanted: WantedFrames) -> str:
     """What the name of the probe's file has for these frames: two jobs may want different ones."""
-    if wanted == WantedFrames():
+    if wanted == ALL_FRAMES:
         return ""
     return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
 

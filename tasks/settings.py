@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from seedvr2_core.child.environment import for_children
-from tasks.gateway_settings import GatewaySettings
+from tasks.setting_groups.gateway import GatewaySettings
 from tasks.setting_groups.store import StoreSettings
 from tasks.setting_types import (
     DEPLOYMENTS,
@@ -45,7 +45,11 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class Settings(GatewaySettings, StoreSettings, BaseSettings):
+class _Groups(GatewaySettings, StoreSettings):
+    """The groups that have a file of their own."""
+
+
+class Settings(_Groups, BaseSettings):
     """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(

@@ -25,7 +25,7 @@ from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.report.record import AboutJob
 from seedvr2_core.video.info import VideoOutline
-from seedvr2_core.video.wanted import WantedFrames
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
@@ -197,7 +197,7 @@ class Probe(Request[Probed]):
     max_frames: int | None = None
     """A longer video is refused while it is read; None: any is taken."""
     max_seconds: float | None = None
-    wanted: WantedFrames = WantedFrames()
+    wanted: WantedFrames = ALL_FRAMES
     """Which frames of it; `out` and the answer describe these."""
 
 

@@ -121,17 +121,15 @@ def known_weights(
 
     files = weight_files(name, weights_dir, file)
     found = examine(files[0])
-    values, num_bytes, largest = found.quantized
+    kept = found.quantized
     told = [f"weights: {found.path.name}, {note}" for note in found.provenance]
     if file and not told:
         told.append(f"weights: {found.path.name}, which the request names")
-    if values:
+    if kept.largest:
         told.append(f"weights: {found.path.name} stays {'/'.join(found.dtypes)} in memory")
     return EngineWeights(
         digest=digest,
-        quantized=Quantized(values=values, num_bytes=num_bytes, largest=largest)
-        if values
-        else None,
+        quantized=Quantized(layers=kept.layers, largest=kept.largest) if kept.largest else None,
         notes=tuple(told),
         load_seconds=load_seconds(files),
     )

@@ -17,8 +17,10 @@ from seedvr2_core.errors import CheckpointError
 from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.weights.layouts import POSITIVE, Layout, Layouts, base_part, public_layouts
 from seedvr2_core.weights.matching import (
+    NOTHING_QUANTIZED,
     QUANTIZED_DTYPES,
     Differences,
+    QuantizedSize,
     match_layout,
     quantized_size,
 )
@@ -49,8 +51,8 @@ class Identity:
     """Dtypes of the tensors that are read, the most common first."""
     has_text: bool = False
     """Whether a transformer's file brings the positive text embedding."""
-    quantized: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
-    """See `matching.quantized_size`."""
+    quantized: QuantizedSize = field(default=NOTHING_QUANTIZED, compare=False)
+    """What of it stays quantised in memory."""
 
 
 def identify(path: Path, *, layouts: Layouts = public_layouts) -> Identity:

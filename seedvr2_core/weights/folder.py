@@ -19,6 +19,7 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.checkpoint import identify, open_checkpoint
 from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
+from seedvr2_core.weights.matching import NOTHING_QUANTIZED, QuantizedSize
 from seedvr2_core.weights.reader import sniff_format
 from seedvr2_core.weights.records import (
     RECORD_SUFFIX,
@@ -73,8 +74,8 @@ class WeightsFile:
     """The table's row with the same digest, or else with the same name."""
     has_text: bool = False
     """Whether a transformer's file brings the positive text embedding."""
-    quantized: tuple[int, int, int] = (0, 0, 0)
-    """See `matching.quantized_size`."""
+    quantized: QuantizedSize = NOTHING_QUANTIZED
+    """What of it stays quantised in memory."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -115,9 +116,9 @@ def examine(
     record = read_weights_record(path)
     if record is None:
         record = _recognise(path, catalog)
-    elif record.quantized is None:  # an earlier version's: its digest stays
+    elif record.quantized_size is None:  # an earlier version's: its digest stays
         seen = _recognise(path, catalog)
-        record = replace(record, has_text=seen.has_text, quantized=seen.quantized)
+        record = replace(record, has_text=seen.has_text, quantized_size=seen.quantized_size)
     if digest and record.sha256 is None:
         record = replace(record, sha256=hash_file(path, beat=beat))
     return _keep(path, record, catalog)
@@ -320,7 +321,7 @@ def _recognise(path: Path, catalog: Catalog) -> WeightsRecord:
         part=identity.part,
         dtypes=identity.dtypes,
         has_text=identity.has_text,
-        quantized=identity.quantized,
+        quantized_size=identity.quantized,
     )
 
 
@@ -350,7 +351,7 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         status=status,
         public=public,
         has_text=record.has_text,
-        quantized=record.quantized or (0, 0, 0),
+        quantized=record.quantized_size or NOTHING_QUANTIZED,
         notes=tuple(notes),
     )
 
@@ -381,7 +382,7 @@ def _preference(file: WeightsFile, part: str) -> tuple[bool, bool, bool, str]:
     """Sort key of candidates, the best first."""
     return (
         file.part != part,
-        file.quantized[0] > 0 or file.dtypes[0].startswith("F8"),
+        file.quantized.largest > 0 or file.dtypes[0].startswith("F8"),
         file.path.suffix != ".safetensors",
         file.path.name,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
+from seedvr2_core.weights.matching import QuantizedSize
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ class WeightsRecord:
     dtypes: tuple[str, ...]
     has_text: bool = False
     """Whether a transformer's file brings the positive text embedding."""
-    quantized: tuple[int, int, int] | None = None
-    """See `matching.quantized_size`; None in records of earlier versions."""
+    quantized_size: QuantizedSize | None = None
+    """None in records of earlier versions."""
     sha256: str | None = None
     publisher: str = ""
     """The status in words, for people who read the record."""

@@ -126,7 +126,7 @@ def load_models(
     config = world.dit_configs[parts[0]]
     keeps = on_gpu(device) if keep_folded is None else keep_folded
     # Written out they would take the room that they are meant to save.
-    keeps = keeps and not identify(dit_file, layouts=layouts).quantized[0]
+    keeps = keeps and not identify(dit_file, layouts=layouts).quantized.largest
     key = _folded_key(dit_file, text_file, dit_dtype, device) if keeps else None
     place = "cpu" if in_host_memory else device
     dit = _load_kept(key, dit_file, config, len(text_LX), dit_dtype, place, read)

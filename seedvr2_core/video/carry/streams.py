@@ -96,14 +96,17 @@ def _carrier(
         notes.append(f"{name} begins so late that it is not known at first; it is not carried over")
         return None
     template = source.streams[stream.index]
+    if stream.kind == "audio" and way.cut is not None and trial == TrialResult(copies=trial.copies):
+        notes.append(f"{name} has nothing in this part of the video")
+        return None
     if stream.kind == "audio" and (not trial.formats or not isinstance(template, AudioStream)):
         notes.append(f"{name} cannot be decoded and is not carried over")
         return None
     if trial.copies:
-        return Copier(output, template, zero=zero, name=name, refused=trial.refused)
+        return Copier(output, template, zero=zero, name=name, refused=trial.refused, cut=way.cut)
     if isinstance(template, SubtitleStream) and stream.codec in TEXTS:
         codec = way.container.plain_text
-        return TextConverter(output, template, codec=codec, zero=zero, name=name)
+        return TextConverter(output, template, codec=codec, zero=zero, name=name, cut=way.cut)
     if isinstance(template, AudioStream):
         sound = _widest(trial.formats)
         for target in targets(sound):
@@ -119,6 +122,7 @@ def _carrier(
                     zero=zero,
                     name=name,
                     notes=[told],
+                    cut=way.cut,
                 )
     notes.append(f"{name} is not carried over: {way.name} does not take it")
     return None

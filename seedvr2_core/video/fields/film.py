@@ -20,17 +20,25 @@ from dataclasses import dataclass
 import numpy as np
 from av.video.frame import VideoFrame
 
-from seedvr2_core.video.fields.graph import Pictures, bwdif_steps, filtered, shape_of_picture
+from seedvr2_core.video.fields.graph import (
+    Pictures,
+    bwdif_steps,
+    filtered,
+    shape_of_picture,
+    take_pixel_shape,
+)
 from seedvr2_core.video.info import Reading
 from seedvr2_core.video.picture.color import bit_depth
 from seedvr2_core.video.wanted import CYCLE, KEPT
 
 _COMB_LEVELS = 9
 """Least step from a line to both of its neighbours that counts as a comb, as fieldmatch has it."""
-_COMB_BLOCK, _COMBED_PIXELS = 16, 80
-"""So many pixels with a comb in a block of 16x16 are a combed picture, as fieldmatch has it."""
-_LESS = 0.9
-"""Share of the comb of a picture's own fields that another way may have and be taken."""
+_LESS, _MUCH_LESS = 0.9, 0.5
+"""Shares of the comb of a picture's own fields: with which another way is taken, and with which
+they surely belong to two moments. Measured on film: 0.05 to 0.2; on interlaced video: 0.6 to 1."""
+_TEXTURE, _NOISE_LEVELS = 5, 0.1
+"""What a whole picture may have of comb: so many times what bwdif leaves, and so much a pixel.
+Measured: whole pictures have 1 to 3.5 times as much, interlaced ones 7 and more."""
 _BLOCK = 32
 """Pictures are compared by blocks of this side: something small that moves counts."""
 _WIDE = 960
@@ -81,8 +89,12 @@ def _without_repetition(cycle: Sequence[Matched]) -> list[Matched]:
     return [frame for place, frame in enumerate(cycle) if place != dropped]
 
 
-def is_film(frames: Sequence[Matched]) -> bool | None:
-    """Whether pictures that follow each other have the 3:2 cadence; None: they do not move."""
+def is_film(pictures: Iterator[Matched]) -> bool | None:
+    """Whether pictures that follow each other have the 3:2 cadence; None: it does not show."""
+    frames = list(itertools.islice(pictures, 2 * CYCLE))
+    if all(frame.combed for frame in frames):
+        return False  # found early, because large pictures take long
+    frames += pictures
     if len(frames) < _LEAST_PICTURES:
         return None
     differences = np.array([frame.difference for frame in frames[1:]])
@@ -90,12 +102,12 @@ def is_film(frames: Sequence[Matched]) -> bool | None:
         return None
     combed = sum(frame.was_combed for frame in frames) / len(frames)
     unmatched = sum(frame.combed for frame in frames) / len(frames)
-    least, most = _COMBED_SHARES
-    if not least <= combed <= most or unmatched > _UNMATCHED_SHARE:
-        return False
     by_place = [differences[place::CYCLE].mean() for place in range(CYCLE)]
     repeated, *others = sorted(by_place)
-    return bool(repeated <= _REPEATED_SHARE * others[0])
+    least, most = _COMBED_SHARES
+    if repeated > _REPEATED_SHARE * others[0] or unmatched > _UNMATCHED_SHARE or combed > most:
+        return False
+    return True if combed >= least else None  # soft pictures that hardly move show no comb
 
 
 def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iterator[Matched]:
@@ -126,22 +138,21 @@ def _put_together(
 ) -> tuple[VideoFrame, bool, bool]:
     """(frame, whether the picture's own fields are combed, whether every way is)."""
     own_HW = _luma(own)
-    smooth_comb_HW = _comb(_luma(smooth))
-    comb_HW = _comb(own_HW)
-    if not (was_combed := _is_combed(comb_HW, smooth_comb_HW)):
-        return own, False, False
-    least, best, best_comb_HW = _LESS * _amount(comb_HW), None, comb_HW
+    mine = least = _comb(own_HW)
+    best: VideoFrame | None = None
     for other in near:
         if other is None or shape_of_picture(other) != shape_of_picture(own):
             continue
         woven_HW = own_HW.copy()
         woven_HW[1::2] = _luma(other)[1::2]
-        woven_comb_HW = _comb(woven_HW)
-        if (amount := _amount(woven_comb_HW)) < least:
-            least, best, best_comb_HW = amount, other, woven_comb_HW
-    if best is None or _is_combed(best_comb_HW, smooth_comb_HW):
-        return smooth, was_combed, True
-    return _woven(own, best), was_combed, False
+        comb = _comb(woven_HW)
+        if comb < least and comb < _LESS * mine:
+            least, best = comb, other
+    if least > _TEXTURE * _comb(_luma(smooth)) + _NOISE_LEVELS * own_HW.size:
+        return smooth, True, True
+    if best is None:
+        return own, False, False
+    return _woven(own, best), least < _MUCH_LESS * mine, False
 
 
 def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
@@ -153,7 +164,7 @@ def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
         lines[1::2, :width] = _lines(other)[1::2, :width]
     for name in ("pts", "time_base", "colorspace", "color_range", "color_primaries", "color_trc"):
         setattr(made, name, getattr(top, name))
-    made.opaque = top.opaque
+    take_pixel_shape(made, top)
     return made
 
 
@@ -172,22 +183,12 @@ def _luma(picture: VideoFrame) -> np.ndarray:
     return levels[:, : picture.width : step].astype(np.int16)
 
 
-def _comb(luma_HW: np.ndarray) -> np.ndarray:
-    """(H - 2, W): by how much each line but two stands out from both of its neighbours."""
+def _comb(luma_HW: np.ndarray) -> int:
+    """By how much lines stand out from both of their neighbours, over the whole picture."""
     up, down = luma_HW[1:-1] - luma_HW[:-2], luma_HW[1:-1] - luma_HW[2:]
     comb_HW = np.maximum(np.minimum(up, down), -np.maximum(up, down))
     comb_HW[comb_HW <= _COMB_LEVELS] = 0
-    return comb_HW
-
-
-def _amount(comb_HW: np.ndarray) -> int:
     return int(comb_HW.sum(dtype=np.int64))
-
-
-def _is_combed(comb_HW: np.ndarray, smooth_comb_HW: np.ndarray) -> bool:
-    """Whether there is a comb that deinterlacing removes: thin lines of the picture stay."""
-    blocks = _blocks((comb_HW > 0) & (smooth_comb_HW == 0), _COMB_BLOCK)
-    return bool(blocks.sum(axis=(1, 3)).max(initial=0) > _COMBED_PIXELS)
 
 
 def _difference(before_HW: np.ndarray | None, luma_HW: np.ndarray) -> float:

@@ -31,6 +31,7 @@ _MOST_LINES, _MOST_RATE = 1088, 31
 _LEAST_MOVING = 5
 _COMBED_SHARE = 0.1
 """Of moving pictures, so many are combed in any interlaced video; of film 0.4."""
+_FILM_RATES = (29, 31)
 _ONE_ORDER = 3
 """So many times as often must one order be found as the other."""
 _VERDICT = "lavfi.idet.multiple.current_frame"
@@ -59,7 +60,7 @@ def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo)
             verdicts += here
             is_marked = any(picture.interlaced_frame for picture in pictures)
             marked = marked or is_marked
-            if is_marked or here["tff"] or here["bff"]:
+            if (is_marked or here["tff"] or here["bff"]) and _may_be_film(info):
                 film += _film_in(pictures)
     except MemoryError:
         raise
@@ -92,6 +93,11 @@ def _judged(verdicts: Counter[str], *, marked: bool) -> Fields:
     )
 
 
+def _may_be_film(info: VideoInfo) -> bool:
+    """Whether it has about 30 pictures a second."""
+    return _FILM_RATES[0] <= Fraction(*info.nominal_rate) <= _FILM_RATES[1]
+
+
 def _film_in(pictures: Sequence[VideoFrame]) -> list[bool]:
     """Whether pictures that follow each other are film with 3:2 pulldown; [] if they are still."""
     from seedvr2_core.video.fields.film import is_film, matched  # loads numpy
@@ -99,7 +105,7 @@ def _film_in(pictures: Sequence[VideoFrame]) -> list[bool]:
     def near(start: int, stop: int) -> Iterator[tuple[int, VideoFrame]]:
         yield from list(enumerate(pictures))[start:stop]
 
-    found = is_film(list(matched(near, Reading(), 0, len(pictures))))
+    found = is_film(matched(near, Reading(), 0, len(pictures)))
     return [] if found is None else [found]
 
 
