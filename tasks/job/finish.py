@@ -54,6 +54,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
     preview_path, preview_url = keep_beside(preview, PREVIEW_ENDING, found)
     page = Path(earlier.report_path) if earlier.report_path else None
     report_path, report_url = keep_beside(page, REPORT_ENDING, found)
+    keep_beside(page and JobDir(job.job_dir).report_json_path, REPORT_JSON_ENDING, found)
     changes = {
         "job_id": str(flow_run.id),
         "filename": found.name,
