@@ -130,6 +130,9 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     assert person.page.run("document.title").startswith(KEPT), "and nobody else's"
     assert not person.page.run("document.querySelectorAll('main img').length")
     in_step(person, tmp_path, axe)
+    report = httpx.get(person.page.run("document.querySelector('#report').href"))
+    assert KEPT in report.text
+    assert "script" not in report.headers["content-security-policy"]
     thumbnails(person, tmp_path, axe)
 
 

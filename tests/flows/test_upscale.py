@@ -34,7 +34,7 @@ from tests.kits.job_copies import copy_jobs
 pytestmark = pytest.mark.usefixtures("in_api")
 
 
-def work_in(folder: Path) -> None:
+def work_in(folder: Path, *, report: bool = False) -> None:
     """Let this process work in a folder, with segments of half a second."""
     use_settings(
         Settings(
@@ -43,6 +43,7 @@ def work_in(folder: Path) -> None:
             allow_cpu_engine=True,
             keep_segments=True,
             segment_seconds=0.5,
+            report=report,
         )
     )
 
@@ -66,7 +67,7 @@ def finished(
 ) -> tuple[Path, UpscaleResult]:
     """A finished job, and its work directory."""
     folder = tmp_path_factory.mktemp("finished")
-    work_in(folder)
+    work_in(folder, report=True)
     with temporary_settings({PREFECT_API_URL: api_url}):
         return folder, run(demo_clip)
 

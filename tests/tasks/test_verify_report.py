@@ -49,7 +49,7 @@ def asked(folder: Path, *, seconds_ago: float) -> Path | None:
 def test_the_child_is_told_what_the_run_knows_and_how_long_it_may_take(
     settings_with, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings_with()
+    settings_with(report=True)
     requests: list[MakeReport] = []
 
     def answer(request: MakeReport, *, doing: str) -> ReportMade:
@@ -73,7 +73,7 @@ def test_the_child_is_told_what_the_run_knows_and_how_long_it_may_take(
 def test_a_job_goes_on_without_a_report(
     error: Exception, settings_with, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings_with()
+    settings_with(report=True)
 
     def fail(request: MakeReport, *, doing: str) -> ReportMade:
         raise error
@@ -83,7 +83,7 @@ def test_a_job_goes_on_without_a_report(
 
 
 def test_a_real_child_that_finds_no_job_fails_nothing(settings_with, tmp_path: Path) -> None:
-    settings_with()
+    settings_with(report=True)
     assert asked(tmp_path, seconds_ago=10.0) is None
 
 
