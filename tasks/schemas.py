@@ -377,10 +377,12 @@ class UpscaleResult(Account):
     """Frames that an earlier run had made."""
     already_done: bool = False
     """Whether an earlier run had finished the video, so that this one made nothing."""
-    preview_url: str | None = None
-    """Address of the same picture, where the storage has public addresses."""
+    preview_url: str | None = None  # where the storage has public addresses, like `report_url`
+    report_path: str | None = None
+    """The page of the job's report, where the picture is."""
+    report_url: str | None = None
     codec: str | None = None
-    """As `OutputFormat` has it, like the next three; None in records of older versions."""
+    """As `OutputFormat` has it, like the next three; None in older records."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None

@@ -226,6 +226,12 @@ class Settings(_Groups, BaseSettings):
         description="Keep the segments of finished jobs, to look into them. "
         "Off: they are removed as soon as the finished video is stored and verified.",
     )
+    report: bool = Field(
+        default=True,
+        description="Measure each result against its source and write a report beside it "
+        "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
+        "most, and about a second of a short one's.",
+    )
     stall_seconds: Seconds | None = Field(
         default=None,
         description="How many seconds the restoring process may show no sign of life before it is "
