@@ -300,8 +300,10 @@ class WorkingSet:
         buffer = kept + frames * self._frame(level, before)
         out = frames * self._frame(level, after)
         passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
-        # While the conv runs, the cached frames are in the buffer only.
-        passing += self._parts(buffer, out, frames + _TAPS - 1, frames) - kept
+        passing += self._parts(buffer, out, frames + _TAPS - 1, frames)
+        if not self.streamed:
+            # While the conv runs, the cached frames are in the buffer only.
+            passing -= kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
     def _parts(
@@ -317,7 +319,9 @@ class WorkingSet:
         at_once = min(most * frames // given - taps + 1, most * out_frames // out)
         if at_once >= 1 and not self.on_cpu:
             return min(at_once, out_frames) * out // out_frames
-        return int(share * (given + out))
+        # A GPU writes a strip of one frame where it belongs (conv.py).
+        direct = out_frames == 1 and not self.on_cpu
+        return int(share * (given + (0 if direct else out)))
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least.
