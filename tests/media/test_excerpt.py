@@ -113,9 +113,8 @@ def test_its_frames_are_those_of_the_film(film: Path) -> None:
 def test_all_that_belongs_to_it_is_cut(film: Path, tmp_path: Path, container: str) -> None:
     wanted = WantedFrames(start="1.2", end="3")
     job = make_video(film, tmp_path, wanted, container=container, audio="keep")
-    assert shown_times(job.output, 0) == pytest.approx(
-        [Fraction(index, RATE) for index in range(45)], abs=Fraction(1, 1900)
-    )
+    times = [float(time) for time in shown_times(job.output, 0)]
+    assert times == pytest.approx([index / RATE for index in range(45)], abs=0.00051)
     assert any("frames 30 to 74 of 100 are made" in note for note in job.notes)
     shown = ffmpeg("-i", job.output, "-map", "0:s:0", "-f", "srt", "-").decode()
     assert "before" not in shown
@@ -137,9 +136,16 @@ def test_all_that_belongs_to_it_is_cut(film: Path, tmp_path: Path, container: st
 
 
 def sound(path: Path, skip: float) -> np.ndarray:
-    """Samples at 8 kHz, from `skip` seconds on."""
+    """Samples at 8 kHz, from `skip` seconds on; silence where the sound begins later."""
     raw = ffmpeg(
-        *["-i", path, "-map", "0:a", "-af", f"atrim=start={skip},asetpts=PTS-STARTPTS"],
+        *[
+            "-i",
+            path,
+            "-map",
+            "0:a",
+            "-af",
+            f"aresample=async=1:first_pts=0,atrim=start={skip},asetpts=PTS-STARTPTS",
+        ],
         *["-ac", "1", "-ar", "8000", "-f", "s16le", "-"],
     )
     return np.frombuffer(raw, np.int16).astype(np.float64)

@@ -49,6 +49,8 @@ _UNMATCHED_SHARE = 0.2
 _REPEATED_SHARE = 0.5
 """Largest share of the other pictures' difference that the repeated one of five may have."""
 _BESIDE = 2
+_LEAST_MOTION = 0.005
+"""Levels a pixel of comb that come and go; with less, nothing moves."""
 _FITS = 0.7
 """Share of another way's comb below which a way of putting fields together is surely better."""
 _LEAST_PICTURES = 3 * CYCLE
@@ -140,37 +142,43 @@ def _put_together(
 ) -> tuple[VideoFrame, bool, bool, str]:
     """(frame, whether the picture's own fields are combed, whether every way is, `fields`)."""
     own_HW = _luma(own)
-    mine = least = _comb(own_HW)
+    own_comb_HW = _comb(own_HW)
+    mine = least = _amount(own_comb_HW)
     best: VideoFrame | None = None
-    combs: list[int] = []
+    combs_HW: list[np.ndarray] = []
     for other in near:
         if other is None or shape_of_picture(other) != shape_of_picture(own):
             continue
         woven_HW = own_HW.copy()
         woven_HW[1::2] = _luma(other)[1::2]
-        comb = _comb(woven_HW)
-        combs.append(comb)
+        combs_HW.append(_comb(woven_HW))
+        comb = _amount(combs_HW[-1])
         if comb < least and comb < _LESS * mine:
             least, best = comb, other
-    fields = _fields_of(mine, combs)
-    if least > _TEXTURE * _comb(_luma(smooth)) + _NOISE_LEVELS * own_HW.size:
+    fields = _fields_of(own_comb_HW, combs_HW)
+    if least > _TEXTURE * _amount(_comb(_luma(smooth))) + _NOISE_LEVELS * own_HW.size:
         return smooth, True, True, fields
     if best is None:
         return own, False, False, fields
     return _woven(own, best), least < _MUCH_LESS * mine, False, fields
 
 
-def _fields_of(own: int, combs: Sequence[int]) -> str:
+def _fields_of(own_comb_HW: np.ndarray, combs_HW: Sequence[np.ndarray]) -> str:
     """What the comb tells of a picture's own fields, and of its top field with those beside it.
 
     Of three fields in a row, the outer ones are further apart. So of interlaced video, the top
     field with the bottom field on one side has as little comb as the own fields, and with the one
-    on the other side much more. Of whole pictures, the own fields have least.
+    on the other side much more. Of whole pictures, the own fields have least. What all
+    three have is texture and does not count.
     """
-    if len(combs) < _BESIDE:
+    if len(combs_HW) < _BESIDE:
         return ""
-    before, after = combs
-    less, more = sorted(combs)
+    before_HW, after_HW = combs_HW
+    still = _amount(np.minimum(own_comb_HW, np.minimum(before_HW, after_HW)))
+    own, before, after = (_amount(x) - still for x in (own_comb_HW, before_HW, after_HW))
+    if max(before, after) < _LEAST_MOTION * own_comb_HW.size:
+        return ""
+    less, more = sorted((before, after))
     if own < _FITS * less:
         return "one"
     if more < max(own, less) / _FITS:
@@ -206,11 +214,15 @@ def _luma(picture: VideoFrame) -> np.ndarray:
     return levels[:, : picture.width : step].astype(np.int16)
 
 
-def _comb(luma_HW: np.ndarray) -> int:
-    """By how much lines stand out from both of their neighbours, over the whole picture."""
+def _comb(luma_HW: np.ndarray) -> np.ndarray:
+    """(H - 2, W): by how much each line but two stands out from both of its neighbours."""
     up, down = luma_HW[1:-1] - luma_HW[:-2], luma_HW[1:-1] - luma_HW[2:]
     comb_HW = np.maximum(np.minimum(up, down), -np.maximum(up, down))
     comb_HW[comb_HW <= _COMB_LEVELS] = 0
+    return comb_HW
+
+
+def _amount(comb_HW: np.ndarray) -> int:
     return int(comb_HW.sum(dtype=np.int64))
 
 

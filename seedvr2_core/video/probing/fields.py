@@ -28,13 +28,16 @@ _PLACES = (0.0, 0.5, 0.95)
 """Where pictures are looked at, as shares of the video's length."""
 _PICTURES = 26
 """At each of these places."""
-_MOST_LINES, _MOST_RATE = 1088, 31
-"""No video of more lines, or pictures a second, was ever interlaced."""
+_LINES, _MOST_RATE = range(200, 1089), 31
+"""No video of other heights, or of more pictures a second, was ever interlaced."""
 _MEASURED_PICTURES = 14
 """Of these, where it is no film; large ones take long."""
-_LEAST_MOVING = 5
+_LEAST_MOVING, _LEAST_MOVING_SHARE = 5, 0.2
+"""Pictures that move, in number and of those that were looked at, below which marks count."""
 _COMBED_SHARE = 0.1
-"""Of moving pictures, so many are combed in any interlaced video; of film 0.2 to 0.4."""
+"""Of moving pictures, so many are combed at least in interlaced video that is marked as such."""
+_UNMARKED_SHARE = 0.35
+"""And where nothing says so. Film with 3:2 pulldown has 0.5, other interlaced video more."""
 _FILM_RATES = (29, 31)
 _ONE_ORDER = 3
 """So many times as often must one order be found as the other."""
@@ -43,7 +46,7 @@ _VERDICT = "lavfi.idet.multiple.current_frame"
 
 def may_be_interlaced(info: VideoInfo) -> bool:
     """Whether a video's size and rate are such as interlaced video has."""
-    return info.decoded_size[1] <= _MOST_LINES and Fraction(*info.nominal_rate) <= _MOST_RATE
+    return info.decoded_size[1] in _LINES and Fraction(*info.nominal_rate) <= _MOST_RATE
 
 
 def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo) -> Fields:
@@ -94,7 +97,7 @@ def _measured(
     may_be_film = _FILM_RATES[0] <= rate <= _FILM_RATES[1]
     count = len(pictures) if may_be_film else min(len(pictures), _MEASURED_PICTURES)
     frames = list(matched(near, Reading(), 0, count))
-    kinds = Counter(frame.fields for frame in frames if frame.fields)
+    kinds = Counter(frame.fields for frame in frames)
     return kinds, is_film(frames) if may_be_film else None
 
 
@@ -103,9 +106,10 @@ def _judged(found: Counter[str], *, marked: bool) -> Fields:
     orders = sorted((found["top"], found["bottom"]))
     combed = sum(orders)
     moving = combed + found["one"]
-    if moving < _LEAST_MOVING or (combed and orders[1] < _ONE_ORDER * orders[0]):
+    enough = moving >= max(_LEAST_MOVING, _LEAST_MOVING_SHARE * found.total())
+    if not enough or (combed and orders[1] < _ONE_ORDER * orders[0]):
         return Fields(interlaced=marked, marked=marked, moving=moving, combed=combed)
-    interlaced = combed >= max(2, _COMBED_SHARE * moving)
+    interlaced = combed >= (_COMBED_SHARE if marked else _UNMARKED_SHARE) * moving
     return Fields(
         interlaced=interlaced,
         top_first=found["top"] > found["bottom"] if interlaced else None,
