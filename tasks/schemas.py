@@ -3,7 +3,6 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
-from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
@@ -34,7 +32,7 @@ from tasks.request_types import (
     SeedField,
     StitchModeField,
     TemporalOverlapField,
-    offered_models,
+    sentence_of,
 )
 
 MAX_BASE64_BYTES = 350_000
@@ -55,8 +53,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address. One source is required: this, `video_path` or "
-        "`video_base64`.",
+        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
+        "One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -210,35 +208,7 @@ def check_request(**parameters: object) -> UpscaleRequest:
     try:
         return UpscaleRequest.model_validate(parameters)
     except ValidationError as error:
-        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
-
-
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
-"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
-
-
-def _sentence(error: object) -> str:
-    """One of pydantic's validation errors in words."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not where:
-        return message
-    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
-        return f"{where}: {message}"
-    given = str(error["input"])[:80]
-    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
-
-
-def _suggestion(field: str, given: str) -> str:
-    """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+        raise InvalidRequestError("; ".join(sentence_of(e) for e in error.errors())) from error
 
 
 class FetchedSource(Record):

@@ -222,7 +222,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
     elif job["status"] == "completed":
-        tell(job["download_url"] or job["output_path"])
+        tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
         code = f" [{job['error_code']}]" if job.get("error_code") else ""
         say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")

@@ -23,6 +23,7 @@ from rich.progress import (
 from deployments.cli.words import duration
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob
+from tasks.sources.names import printable
 
 if TYPE_CHECKING:
     from tasks.run.record import JobProgress
@@ -148,7 +149,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class Bar(Lines):
@@ -224,7 +225,10 @@ class JobBar(Bar):
         """Move the bar."""
         far = how_far(progress) if progress.num_frames else progress.detail
         self._bar.update(
-            self._task, description=doing(progress), completed=progress.percent, far=far
+            self._task,
+            description=printable(doing(progress)),
+            completed=progress.percent,
+            far=printable(far),
         )
 
 
@@ -263,7 +267,8 @@ class WatchBar(Bar):
 
     def show(self, job: dict[str, Any]) -> None:
         """Move the bar."""
-        self._bar.update(self._task, description=status_line(job), completed=job["progress"])
+        shown = printable(status_line(job))
+        self._bar.update(self._task, description=shown, completed=job["progress"])
 
 
 def open_display(console: Console) -> JobLines | JobBar:

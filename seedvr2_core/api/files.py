@@ -122,7 +122,8 @@ def upscale_file(
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
         plan = _obeyed(plan, job_dir)
-        pending = pending_segments(job_dir, outline_of(plan))
+        kept = partial(told.beat, "hash")
+        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
         _restore(plan, job_dir, source, pending, options, told)
         notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)

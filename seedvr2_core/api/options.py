@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seedvr2_core.child.memory import free_host_bytes
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
@@ -146,6 +147,7 @@ class ModelOptions:
             device=device,
             device_kind=kind_of(device),
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu(device) else None,
+            host_bytes=free_host_bytes() if on_gpu(device) else None,
             dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
@@ -157,6 +159,7 @@ class ModelOptions:
             batch_size=self.batch_size,
             cut_detector=detector,
             quantized=weights.quantized,
+            load_seconds=weights.load_seconds,
             notes=(*([note] if note else []), *weights.notes),
         )
 

@@ -1,6 +1,5 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
-import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,13 +12,14 @@ from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.place import place
 from seedvr2_core.files.space import check_room, is_full
+from seedvr2_core.files.writing import copy_file
 from seedvr2_core.job import JobDir, deviations
 from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.job.sweep import remove_pieces, sweep
-from tasks.run import publish_result
+from tasks.job.sweep import bound_copies, remove_pieces, sweep
+from tasks.run import current, publish_result
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
@@ -81,18 +81,21 @@ def _find_stored(job: PlannedJob, earlier: UpscaleResult) -> Stored | None:
     An earlier run may have stored it elsewhere on this machine: in a file that its caller named, or
     in the folder while now a file is named. Then it is stored again from there.
     """
-    storage = open_storage(get_settings())
+    alive = current().still_alive
+    storage = open_storage(get_settings(), on_bytes=alive)
     found = storage.stat(earlier.filename)
     if found is not None and found.sha256 == earlier.sha256:
         return found
     elsewhere = Path(earlier.output_path) if earlier.output_path else None
-    if elsewhere is None or not elsewhere.is_file() or file_sha256(elsewhere) != earlier.sha256:
+    if elsewhere is None or not elsewhere.is_file():
+        return None
+    if file_sha256(elsewhere, on_bytes=alive) != earlier.sha256:
         return None
     # Storages may link the file they are given, and who edits one of two files must not change the
     # other. So they get a copy.
     job_dir = JobDir(job.job_dir)
     with translated(f"copying {elsewhere}"):
-        shutil.copyfile(elsewhere, job_dir.output_part_path)
+        copy_file(elsewhere, job_dir.output_part_path, on_bytes=alive)
         job_dir.output_part_path.replace(job_dir.output_path)
     return storage.put(job_dir.output_path, job.output_name, sha256=earlier.sha256)
 
@@ -120,6 +123,9 @@ def make_room(job: PlannedJob) -> None:
     """
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
+    digest = job.source.sha256
+    for what in bound_copies(get_settings(), job_key=job.job_key, source_sha256=digest):
+        get_run_logger().info("removed %s here, which the store has", what)
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.

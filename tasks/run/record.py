@@ -184,6 +184,14 @@ class JobRecord:
         detail = f"{100 * min(done, total) // total} %" if total else ""
         self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
+    def still_alive(self, done: int, total: int) -> None:
+        """Note that the phase at hand goes on: a large file is read, so many bytes of all."""
+        del done, total
+        if self._latest is None:
+            self.enter("planned", stall_seconds=DELIVERY_SECONDS)
+        else:
+            self._tell(replace(self._latest, beat_at=datetime.now(UTC)))
+
     def progress(  # noqa: PLR0913 - a keyword for each field of the record
         self,
         *,

@@ -11,7 +11,7 @@ from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, Unsuppor
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import plan_job
-from tasks.probe import _expected_seconds, _with_cuts, probe_source
+from tasks.probe import _detector_of, _expected_seconds, _with_cuts, probe, probe_source
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 
@@ -45,6 +45,22 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
     assert told.startswith(f"the file ends early: {probed.video.num_frames} of about 75 frames")
     request = UpscaleRequest(video_path=str(cut_clip), model="lanczos", allow_damaged=True)
     assert told in plan_job(request, probed, settings, out=tmp_path / "plan.json").notes
+
+
+def test_a_video_that_was_sent_is_called_by_its_name_not_by_its_digest(
+    settings_with: Callable[..., Settings],
+) -> None:
+    settings = settings_with()
+    settings.intake_dir.mkdir(parents=True)
+    text = settings.intake_dir / "text"
+    text.write_text("this is not a video\n" * 200)
+    source = source_of(text)
+    path = text.rename(settings.intake_dir / source.sha256)
+    sent = source.model_copy(update={"path": path})
+    with pytest.raises(InvalidVideoError, match=r"^holiday\.mp4: ") as refused:
+        probe.fn(sent, UpscaleRequest(video_url="upload:a/holiday.mp4", model="lanczos"))
+    assert source.sha256 not in str(refused.value)
+    assert not path.exists(), "it does not fill the disk"
 
 
 def test_what_is_allowed_does_not_change_the_job(
@@ -113,3 +129,12 @@ def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path)
     assert "ends_early" not in before
     path.write_text(before)
     assert read_record(path, VideoInfo) == info
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"detector": 7}', b"\xff\xfe"])
+def test_cuts_that_cannot_be_read_are_looked_for_anew(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "a.cuts.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert _detector_of(path) is None
