@@ -12,7 +12,7 @@ from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import plan_job
 from tasks.probe import _detector_of, _expected_seconds, _with_cuts, probe, probe_source
-from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
+from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, check_request
 from tasks.settings import Settings
 
 
@@ -138,3 +138,30 @@ def test_cuts_that_cannot_be_read_are_looked_for_anew(
     path = tmp_path / "a.cuts.json"
     path.mkdir() if content is None else path.write_bytes(content)
     assert _detector_of(path) is None
+
+
+def test_each_choice_of_frames_has_files_and_cuts_of_its_own(
+    demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    settings = settings_with(test_engines=True, allow_local_files=True)
+    detectors, names, keys = set(), set(), set()
+    for place in ({}, {"start": "1", "end": "frame:50"}):
+        request = UpscaleRequest(video_path="/a", model="tiny", resolution="720p", **place)
+        wanted = request.wanted_frames
+        probed = probe_source(source_of(demo_clip), tmp_path, settings, wanted=wanted)
+        probed = _with_cuts(probed, request, settings)
+        assert probed.cuts_path is not None
+        assert probed.video.num_frames == (25 if place else 75)
+        names |= {probed.info_path.name, probed.cuts_path.name}
+        detectors.add(_detector_of(probed.cuts_path))
+        plan = plan_job(request, probed, settings, out=tmp_path / "plan.json")
+        assert plan.num_frames == probed.video.num_frames
+        assert bool(place) == any("frames 25 to 49 of 75 are made" in n for n in plan.notes)
+        keys.add(plan.job_key)
+    assert (len(names), len(detectors), len(keys)) == (4, 2, 2)
+
+
+@pytest.mark.parametrize("place", [{"start": "soon"}, {"end": "1:99"}, {"deinterlace": "yes"}])
+def test_a_place_that_is_none_is_refused_at_the_door(place: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequestError, match=next(iter(place))):
+        check_request(video_path="/a", **place)
