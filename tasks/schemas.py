@@ -260,6 +260,8 @@ class OutputFormat(Record):
     container: str = "mp4"
     hdr: Literal["experimental"] | None = None
     """Set where the result is HDR."""
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    """How frames were made of fields: one of each picture, of each field, or those of a film."""
 
 
 class PlannedJob(Record):
@@ -380,10 +382,11 @@ class UpscaleResult(Account):
     preview_url: str | None = None
     """Address of the same picture, where the storage has public addresses."""
     codec: str | None = None
-    """As `OutputFormat` has it, like the next three; None in records of older versions."""
+    """As `OutputFormat` has it, like the next four; None in records of older versions."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str
