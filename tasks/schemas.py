@@ -260,6 +260,8 @@ class OutputFormat(Record):
     container: str = "mp4"
     hdr: Literal["experimental"] | None = None
     """Set where the result is HDR."""
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    """How frames were made of fields: one of each picture, of each field, or those of a film."""
 
 
 class PlannedJob(Record):
@@ -382,10 +384,11 @@ class UpscaleResult(Account):
     """The page of the job's report, where the picture is."""
     report_url: str | None = None
     codec: str | None = None
-    """As `OutputFormat` has it, like the next three; None in older records."""
+    """As `OutputFormat` has it, like the next four; None in older records."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

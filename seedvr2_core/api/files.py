@@ -40,6 +40,7 @@ from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
 """The phase in which engine and encoder work."""
@@ -72,6 +73,9 @@ def upscale_file(
     audio: str = "keep",
     crf: int = 18,
     preset: str = "medium",
+    deinterlace: str = "auto",
+    start: str = "",
+    end: str = "",
     allow_damaged: bool = False,
     overwrite: bool = False,
     work_dir: Path | None = None,
@@ -92,6 +96,11 @@ def upscale_file(
         audio: "keep", "aac" (all sound is encoded as AAC) or "none".
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
         preset: speed of the encoder.
+        deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
+            "film" (3:2 pulldown is undone) or "off".
+        start: where the part begins that is made: seconds ("90"), h:m:s ("1:02:03.5") or a frame
+            ("frame:1500"); "": the beginning.
+        end: where it ends, written as `start` is; "": the end.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.
         work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
@@ -110,7 +119,12 @@ def upscale_file(
     began = time.monotonic()
     target = Path(output).absolute()
     coding = Coding(
-        codec=codec, container=container_of(target), audio=audio, crf=crf, preset=preset
+        codec=codec,
+        container=container_of(target),
+        audio=audio,
+        crf=crf,
+        preset=preset,
+        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
@@ -207,6 +221,7 @@ def _plan(
         info = probe_video(source, beat=told.beat)
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)
+    info = wanted_frames(info, coding.wanted)
     return build_plan(
         info, sha256, planned, cuts=_cuts(source, info, planned.device, told, spec.has_latents)
     )

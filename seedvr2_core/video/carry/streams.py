@@ -96,11 +96,9 @@ def _carrier(
         notes.append(f"{name} begins so late that it is not known at first; it is not carried over")
         return None
     template = source.streams[stream.index]
-    if stream.kind == "audio" and way.cut is not None and trial == TrialResult(copies=trial.copies):
-        notes.append(f"{name} has nothing in this part of the video")
-        return None
     if stream.kind == "audio" and (not trial.formats or not isinstance(template, AudioStream)):
-        notes.append(f"{name} cannot be decoded and is not carried over")
+        part = "" if way.cut is None else " in this part of the video"
+        notes.append(f"{name} cannot be decoded{part} and is not carried over")
         return None
     if trial.copies:
         return Copier(output, template, zero=zero, name=name, refused=trial.refused, cut=way.cut)

@@ -48,6 +48,11 @@ _COMBED_SHARES = (0.15, 0.7)
 _UNMATCHED_SHARE = 0.2
 _REPEATED_SHARE = 0.5
 """Largest share of the other pictures' difference that the repeated one of five may have."""
+_BESIDE = 2
+_LEAST_MOTION = 0.005
+"""Levels a pixel of comb that come and go; with less, nothing moves."""
+_FITS = 0.7
+"""Share of another way's comb below which a way of putting fields together is surely better."""
 _LEAST_PICTURES = 3 * CYCLE
 
 
@@ -62,6 +67,9 @@ class Matched:
     """Whether that picture's own fields belong to two moments."""
     combed: bool
     """Whether all ways of putting fields together are combed."""
+    fields: str
+    """"one" where its own fields were taken at once, "top" or "bottom" where they were not and that
+    one is the earlier; "" where nothing moves enough to tell."""
     difference: float
     """From the one before, in levels of the block that differs most; infinite for the first."""
 
@@ -89,12 +97,8 @@ def _without_repetition(cycle: Sequence[Matched]) -> list[Matched]:
     return [frame for place, frame in enumerate(cycle) if place != dropped]
 
 
-def is_film(pictures: Iterator[Matched]) -> bool | None:
+def is_film(frames: Sequence[Matched]) -> bool | None:
     """Whether pictures that follow each other have the 3:2 cadence; None: it does not show."""
-    frames = list(itertools.islice(pictures, 2 * CYCLE))
-    if all(frame.combed for frame in frames):
-        return False  # found early, because large pictures take long
-    frames += pictures
     if len(frames) < _LEAST_PICTURES:
         return None
     differences = np.array([frame.difference for frame in frames[1:]])
@@ -124,35 +128,62 @@ def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iter
     for index, smooth in filtered(noted(), 1, bwdif_steps(reading, each_field=False)):
         if index >= first:
             near = [seen.get(index + step) for step in (-1, 1)]
-            frame, was_combed, combed = _put_together(seen[index], near, smooth)
+            frame, was_combed, combed, fields = _put_together(seen[index], near, smooth)
             luma_HW = _luma(frame)
             difference = _difference(before, luma_HW)
             before = luma_HW
             if index >= start:
-                yield Matched(index, frame, was_combed, combed, difference)
+                yield Matched(index, frame, was_combed, combed, fields, difference)
         seen.pop(index - 1, None)
 
 
 def _put_together(
     own: VideoFrame, near: Sequence[VideoFrame | None], smooth: VideoFrame
-) -> tuple[VideoFrame, bool, bool]:
-    """(frame, whether the picture's own fields are combed, whether every way is)."""
+) -> tuple[VideoFrame, bool, bool, str]:
+    """(frame, whether the picture's own fields are combed, whether every way is, `fields`)."""
     own_HW = _luma(own)
-    mine = least = _comb(own_HW)
+    own_comb_HW = _comb(own_HW)
+    mine = least = _amount(own_comb_HW)
     best: VideoFrame | None = None
+    combs_HW: list[np.ndarray] = []
     for other in near:
         if other is None or shape_of_picture(other) != shape_of_picture(own):
             continue
         woven_HW = own_HW.copy()
         woven_HW[1::2] = _luma(other)[1::2]
-        comb = _comb(woven_HW)
+        combs_HW.append(_comb(woven_HW))
+        comb = _amount(combs_HW[-1])
         if comb < least and comb < _LESS * mine:
             least, best = comb, other
-    if least > _TEXTURE * _comb(_luma(smooth)) + _NOISE_LEVELS * own_HW.size:
-        return smooth, True, True
+    fields = _fields_of(own_comb_HW, combs_HW)
+    if least > _TEXTURE * _amount(_comb(_luma(smooth))) + _NOISE_LEVELS * own_HW.size:
+        return smooth, True, True, fields
     if best is None:
-        return own, False, False
-    return _woven(own, best), least < _MUCH_LESS * mine, False
+        return own, False, False, fields
+    return _woven(own, best), least < _MUCH_LESS * mine, False, fields
+
+
+def _fields_of(own_comb_HW: np.ndarray, combs_HW: Sequence[np.ndarray]) -> str:
+    """What the comb tells of a picture's own fields, and of its top field with those beside it.
+
+    Of three fields in a row, the outer ones are further apart. So of interlaced video, the top
+    field with the bottom field on one side has as little comb as the own fields, and with the one
+    on the other side much more. Of whole pictures, the own fields have least. What all
+    three have is texture and does not count.
+    """
+    if len(combs_HW) < _BESIDE:
+        return ""
+    before_HW, after_HW = combs_HW
+    still = _amount(np.minimum(own_comb_HW, np.minimum(before_HW, after_HW)))
+    own, before, after = (_amount(x) - still for x in (own_comb_HW, before_HW, after_HW))
+    if max(before, after) < _LEAST_MOTION * own_comb_HW.size:
+        return ""
+    less, more = sorted((before, after))
+    if own < _FITS * less:
+        return "one"
+    if more < max(own, less) / _FITS:
+        return ""
+    return "top" if before < after else "bottom"
 
 
 def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
@@ -183,11 +214,15 @@ def _luma(picture: VideoFrame) -> np.ndarray:
     return levels[:, : picture.width : step].astype(np.int16)
 
 
-def _comb(luma_HW: np.ndarray) -> int:
-    """By how much lines stand out from both of their neighbours, over the whole picture."""
+def _comb(luma_HW: np.ndarray) -> np.ndarray:
+    """(H - 2, W): by how much each line but two stands out from both of its neighbours."""
     up, down = luma_HW[1:-1] - luma_HW[:-2], luma_HW[1:-1] - luma_HW[2:]
     comb_HW = np.maximum(np.minimum(up, down), -np.maximum(up, down))
     comb_HW[comb_HW <= _COMB_LEVELS] = 0
+    return comb_HW
+
+
+def _amount(comb_HW: np.ndarray) -> int:
     return int(comb_HW.sum(dtype=np.int64))
 
 
