@@ -7,6 +7,7 @@ call goes on there after a crash, a full disk or a stop, and makes the same byte
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,7 @@ def upscale_file(
     Raises:
         InvalidRequestError: an option, the output's name, or a model that cannot run here.
         InvalidVideoError: the source is no video that can be read.
-        CheckpointError: the model's weights are missing or damaged.
+        CheckpointError: the weights are missing or damaged.
         ResourceError: memory or disk do not suffice.
         StoppedByCallerError: `cancel` was set.
         SeedVR2Error: any other of its kinds (`seedvr2_core/errors.py`).
@@ -129,8 +130,7 @@ def upscale_file(
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
-    told = _Told(on_progress, Cancellation(cancel))
-    options = options or ModelOptions()
+    told, options = _Told(on_progress, Cancellation(cancel)), options or ModelOptions()
     plan = _plan(source, resolution, options, coding, allow_damaged, told)
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
@@ -142,13 +142,20 @@ def upscale_file(
         notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
+    return _upscaled(plan, target, pending, notes, time.monotonic() - began)
+
+
+def _upscaled(
+    plan: Plan, target: Path, pending: Sequence[int], notes: Sequence[str], seconds: float
+) -> UpscaledFile:
+    """What has become of the plan in this call."""
     return UpscaledFile(
         path=target,
         width=plan.width,
         height=plan.height,
         num_frames=plan.video.num_frames,
         frames_reused=plan.video.num_frames - _frames_of(plan, pending),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         engine=plan.engine.name,
         notes=(*plan.notes, *notes),
     )
