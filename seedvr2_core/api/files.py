@@ -146,7 +146,7 @@ def upscale_file(
 
 
 def _upscaled(
-    plan: Plan, target: Path, pending: Sequence[int], notes: Sequence[str], seconds: float
+    plan: Plan, target: Path, pending: list[int], notes: Sequence[str], seconds: float
 ) -> UpscaledFile:
     """What has become of the plan in this call."""
     return UpscaledFile(
