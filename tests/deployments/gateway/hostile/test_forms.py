@@ -4,7 +4,7 @@ import pytest
 
 from tests.kits.http.victim import DIGITS, Victim, cases
 
-pytestmark = [pytest.mark.usefixtures("on_the_server"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("on_the_server"), pytest.mark.timeout(240)]
 
 URL = "https://example.org/a.mp4"
 FORM = "multipart/form-data; boundary=xx"

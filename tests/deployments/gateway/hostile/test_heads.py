@@ -4,7 +4,7 @@ import pytest
 
 from tests.kits.http.victim import CUT, DIGITS, Victim, cases
 
-pytestmark = [pytest.mark.usefixtures("on_the_server"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("on_the_server"), pytest.mark.timeout(240)]
 
 CLOSE = b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 NO_JOB = "00000000-0000-4000-8000-000000000000"
