@@ -46,6 +46,8 @@ SEGMENT_FRAMES = 10 * RATE
 OWN_FRAME_MS = 50
 """What a frame takes without our slowing it down."""
 HOURS = 3600.0
+LATE_TIMES = 3
+"""The long job of `late` has so many times the segments: it is not to end meanwhile."""
 
 
 def make_clip(folder: Path, frames: int) -> Path:
@@ -237,8 +239,10 @@ def main() -> int:
         source = make_clip(folder, options.segments * SEGMENT_FRAMES)
         if "long" in options.what:
             measure_long(folder, source, options)
-        for workers in options.workers if "late" in options.what else ():
-            tell(late(folder / f"late{workers}", source, workers, options), options)
+        if "late" in options.what:
+            endless = make_clip(folder, LATE_TIMES * options.segments * SEGMENT_FRAMES)
+            for workers in options.workers:
+                tell(late(folder / f"late{workers}", endless, workers, options), options)
         if "small" in options.what:
             tell(small(folder, source, options), options)
     return 0

@@ -22,11 +22,13 @@ from seedvr2_core.config import DIT_CONFIGS, ENGINES
 from seedvr2_core.errors import ResourceError, all_errors
 from seedvr2_core.planning.cards import (
     CARDS_GB,
+    EXAMPLE_FRAMES,
     NamedCard,
     engines_for_cards,
     example_plan,
     free_bytes,
 )
+from seedvr2_core.planning.peaks import CONSTANTS
 from seedvr2_core.planning.sizes import BUDGETS_PX
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
@@ -173,8 +175,10 @@ def cards_page() -> str:
         prose(
             "A cell says what stays on the card all the time, how much memory the machine needs "
             "beside the card (most of it page-locked), and the seconds of the whole clip as the "
-            "table of speeds has them. That was measured on one kind of card "
-            "([performance](performance.md)); moving things to and from the card comes on top. "
+            "table of speeds has them, which was measured on one kind of card "
+            "([performance](performance.md)). Behind the plus stands what moving caches and layers "
+            f"to and from the card takes at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s, where it "
+            "is not hidden behind the work: so much at the most. "
             "Quantised weights take less than these tables say: `seedvr2 weights list` tells what "
             "fits this machine."
         ),
@@ -205,10 +209,13 @@ def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
     memory = plan.memory
     assert memory is not None
     caches = not (memory.park_caches or memory.stream_caches)
-    kept = ("weights", memory.weights_resident), ("caches", caches)
+    weights = memory.weights_resident and not memory.streamed_layers
+    kept = ("weights", weights), ("caches", caches)
     stays = " and ".join(name for name, stay in kept if stay) or "nothing"
     host = dict(memory.peaks)["host"] / 1e9
-    return f"keeps {stays}; host {host:.1f} GB; {plan.eta_seconds:.0f} s"
+    moving = memory.moving_seconds * EXAMPLE_FRAMES / 100
+    comes = f" + {moving:.0f} s" if moving >= 0.5 else ""
+    return f"keeps {stays}; host {host:.1f} GB; {plan.eta_seconds:.0f} s{comes}"
 
 
 def request_rows() -> Iterator[tuple[str, ...]]:

@@ -43,7 +43,7 @@ from tasks.sources.names import name_in
 from tasks.stitch import stitch
 from tasks.storage import check_storage
 from tasks.upload import upload
-from tasks.verify import verify
+from tasks.verify import report, verify
 
 
 def run_name() -> str:
@@ -169,6 +169,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         joined = stitch(job)
         stored = verify(upload(joined, job.output_name), joined)
+        reported = report(job, joined, stored, began=began)
         return finish(
             job,
             joined,
@@ -177,6 +178,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
             account=inference.account,
+            reported=reported,
         )
 
 

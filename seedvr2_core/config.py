@@ -261,6 +261,11 @@ ENGINES: dict[str, EngineSpec] = {
     )
 }
 DEFAULT_ENGINE = "seedvr2-7b"
+NOT_OFFERED: Mapping[str, str] = {
+    "seedvr2-1.4b": "no public source says which of its six layers shift their windows, and with "
+    "the wrong ones it would restore wrongly"
+}
+"""Models that people ask for and that cannot be built, with the reason."""
 
 
 def find_engine(name: str) -> EngineSpec:
@@ -269,6 +274,10 @@ def find_engine(name: str) -> EngineSpec:
     Raises:
         InvalidRequestError: no such engine.
     """
+    if name in NOT_OFFERED:
+        raise InvalidRequestError(
+            f"{name} is not offered: {NOT_OFFERED[name]}; choose one of: {', '.join(ENGINES)}"
+        )
     if name not in ENGINES:
         raise InvalidRequestError(f"unknown model {name!r}; choose one of: {', '.join(ENGINES)}")
     return ENGINES[name]

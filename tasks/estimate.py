@@ -5,6 +5,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from prefect import get_run_logger
 
@@ -122,6 +123,7 @@ def _options(
         batch_size=request.batch_size,
         weights_file=request.weights_file,
         quantized=weights.quantized,
+        load_seconds=weights.load_seconds,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
         notes=notes,
@@ -159,6 +161,14 @@ def _operators_notes(plan: PlanOutline, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
+_METHODS: dict[str, Literal["bwdif", "bob", "film"]] = {
+    "bwdif": "bwdif",
+    "bob": "bob",
+    "film": "film",
+}
+"""What the result calls them; a plan of a later version may have others."""
+
+
 def output_format(plan: PlanOutline) -> OutputFormat:
     """What the result is coded as."""
     return OutputFormat(
@@ -166,6 +176,7 @@ def output_format(plan: PlanOutline) -> OutputFormat:
         bits=depth_of(plan.encoder),
         container=plan.output.container,
         hdr="experimental" if plan.encoder.color.hdr else None,
+        deinterlace=_METHODS.get(plan.deinterlace),
     )
 
 

@@ -90,7 +90,13 @@ def plan_source(
     """
     with TemporaryDirectory() as folder:
         try:
-            probed = probe_source(source, request, Path(folder), settings)
+            probed = probe_source(
+                source,
+                Path(folder),
+                settings,
+                allow_damaged=request.allow_damaged,
+                wanted=request.wanted_frames,
+            )
         except InvalidVideoError:
             if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
                 discard(source, settings)

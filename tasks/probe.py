@@ -19,7 +19,7 @@ from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
 from seedvr2_core.video.info import ends_early
-from seedvr2_core.video.wanted import WantedFrames
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 from tasks.child import run_operation
 from tasks.child.rates import known_rates
 from tasks.job.cost import refuse_excess
@@ -54,7 +54,13 @@ def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with called_by_name(source):
-            probed = probe_source(source, request, folder, settings)
+            probed = probe_source(
+                source,
+                folder,
+                settings,
+                allow_damaged=request.allow_damaged,
+                wanted=request.wanted_frames,
+            )
             return _with_cuts(probed, request, settings)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
@@ -62,24 +68,28 @@ def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
 
 
 def probe_source(
-    source: FetchedSource, request: UpscaleRequest, folder: Path, settings: Settings
+    source: FetchedSource,
+    folder: Path,
+    settings: Settings,
+    *,
+    allow_damaged: bool = False,
+    wanted: WantedFrames = ALL_FRAMES,
 ) -> ProbedSource:
     """Probe the source in a child process; what it finds is written into `folder`.
 
-    Raises: as `probe`.
+    Raises: as `probe`; InvalidRequestError if the source does not have the frames that are wanted.
     """
-    wanted = request.wanted_frames
     out = folder / f"{source.sha256}{_tag_of(wanted)}.json"
-    probe_it = Probe(
+    request = Probe(
         path=source.path,
         out=out,
         max_frames=settings.max_frames,
         max_seconds=settings.max_video_seconds,
         wanted=wanted,
     )
-    found = run_operation(probe_it, doing="probing the source")
+    found = run_operation(request, doing="probing the source")
     video = found.video
-    if video.ends_early and not request.allow_damaged:
+    if video.ends_early and not allow_damaged:
         raise ends_early(source.name, video.ends_early)
     return ProbedSource(
         source=source,
@@ -92,7 +102,7 @@ def probe_source(
 
 def _tag_of(wanted: WantedFrames) -> str:
     """What the name of the probe's file has for these frames: two jobs may want different ones."""
-    if wanted == WantedFrames():
+    if wanted == ALL_FRAMES:
         return ""
     return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
 

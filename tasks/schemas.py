@@ -3,7 +3,6 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
-from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
@@ -34,7 +32,7 @@ from tasks.request_types import (
     SeedField,
     StitchModeField,
     TemporalOverlapField,
-    offered_models,
+    sentence_of,
 )
 
 MAX_BASE64_BYTES = 350_000
@@ -55,8 +53,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address. One source is required: this, `video_path` or "
-        "`video_base64`.",
+        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
+        "One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -210,35 +208,7 @@ def check_request(**parameters: object) -> UpscaleRequest:
     try:
         return UpscaleRequest.model_validate(parameters)
     except ValidationError as error:
-        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
-
-
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
-"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
-
-
-def _sentence(error: object) -> str:
-    """One of pydantic's validation errors in words."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not where:
-        return message
-    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
-        return f"{where}: {message}"
-    given = str(error["input"])[:80]
-    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
-
-
-def _suggestion(field: str, given: str) -> str:
-    """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+        raise InvalidRequestError("; ".join(sentence_of(e) for e in error.errors())) from error
 
 
 class FetchedSource(Record):
@@ -290,6 +260,8 @@ class OutputFormat(Record):
     container: str = "mp4"
     hdr: Literal["experimental"] | None = None
     """Set where the result is HDR."""
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    """How frames were made of fields: one of each picture, of each field, or those of a film."""
 
 
 class PlannedJob(Record):
@@ -407,13 +379,16 @@ class UpscaleResult(Account):
     """Frames that an earlier run had made."""
     already_done: bool = False
     """Whether an earlier run had finished the video, so that this one made nothing."""
-    preview_url: str | None = None
-    """Address of the same picture, where the storage has public addresses."""
+    preview_url: str | None = None  # where the storage has public addresses, like `report_url`
+    report_path: str | None = None
+    """The page of the job's report, where the picture is."""
+    report_url: str | None = None
     codec: str | None = None
-    """As `OutputFormat` has it, like the next three; None in records of older versions."""
+    """As `OutputFormat` has it, like the next four; None in older records."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

@@ -17,6 +17,8 @@ os.environ.pop("PREFECT_API_URL", None)
 # More threads would wait for each other; where a job asks for them, they wait without spinning.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# A report costs each job a child process of its own; tests of reports turn them on.
+os.environ["SEEDVR2_REPORT"] = "false"
 # Before anything loads Triton, as torch may: without a GPU its kernels run in the interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"

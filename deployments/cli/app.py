@@ -14,6 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from deployments.cli.jobs import cancel, jobs, logs, status, submit
+from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
     AsJson,
@@ -66,7 +67,6 @@ from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -134,6 +134,7 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
     ] = False,
+    notify: Notify = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -143,7 +144,7 @@ def upscale(
     After an interruption the same command goes on after the last finished segment. No file is ever
     replaced without --overwrite, and the source never is.
     """
-    with exit_codes(KEPT):
+    with notified(notify), exit_codes(KEPT):
         _use_settings(work_dir)
         request = _checked_request(
             sources,

@@ -271,8 +271,8 @@ def _fits(file: "WeightsFile", card: "NamedCard | None") -> str:
         return ""
     if card is None:
         return "needs a GPU"
-    values, num_bytes, largest = file.quantized
-    quantized = Quantized(values=values, num_bytes=num_bytes, largest=largest) if values else None
+    kept = file.quantized
+    quantized = Quantized(layers=kept.layers, largest=kept.largest) if kept.largest else None
     resolution = largest_fit(engine, card, quantized)
     return f"fits this card up to {resolution}" if resolution else "does not fit this card"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seedvr2_core.child.memory import free_host_bytes
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
@@ -18,6 +19,8 @@ from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolu
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.wanted import ALL_FRAMES, BOB, FILM, OFF, WantedFrames
+from seedvr2_core.video.wanted import AUTO as AUTO_FIELDS
 
 DEFAULT_MODEL = "seedvr2-7b"
 
@@ -52,6 +55,8 @@ class Coding:
     audio: str = "keep"
     crf: int = CRF_DEFAULT
     preset: str = "medium"
+    wanted: WantedFrames = ALL_FRAMES
+    """Which frames of the file are made."""
 
     def check(self) -> None:
         """Refuse what there is not.
@@ -63,9 +68,11 @@ class Coding:
             "codec": (AUTO, *CODECS),
             "audio": ("keep", "aac", "none"),
             "preset": tuple(ENCODE_SECONDS_PER_MPX),
+            "deinterlace": (AUTO_FIELDS, OFF, BOB, FILM),
         }
         for name, values in allowed.items():
-            if (got := getattr(self, name)) not in values:
+            holder = self.wanted if name == "deinterlace" else self
+            if (got := getattr(holder, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
         if not 0 <= self.crf <= MAX_CRF:
             raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
@@ -146,6 +153,7 @@ class ModelOptions:
             device=device,
             device_kind=kind_of(device),
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu(device) else None,
+            host_bytes=free_host_bytes() if on_gpu(device) else None,
             dit_dtype=ability_of(device).dit_dtype,
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
@@ -157,6 +165,7 @@ class ModelOptions:
             batch_size=self.batch_size,
             cut_detector=detector,
             quantized=weights.quantized,
+            load_seconds=weights.load_seconds,
             notes=(*([note] if note else []), *weights.notes),
         )
 

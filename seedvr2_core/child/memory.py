@@ -7,11 +7,15 @@ Work on a GPU is not bounded at all: what its driver takes was never measured.
 """
 
 import contextlib
+import math
 import os
 import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+
+from seedvr2_core.errors import ResourceError
+from seedvr2_core.planning.plan import MemoryPlan
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Of the container that we run in, cgroups version 2 and 1."""
@@ -55,6 +59,13 @@ def free_host_bytes(root: Path = Path("/")) -> int:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
+    left = _left_in_container(root)
+    return free if left is None else min(free, left)
+
+
+def _left_in_container(root: Path) -> int | None:
+    """What the container is allowed and has not taken yet; None where it has no limit."""
+    least: int | None = None
     for folder, limit, taken, reclaimed in _CGROUP_FILES:
         with contextlib.suppress(OSError, ValueError):  # no such version, or "max"
             allowed = int((root / folder / limit).read_text())
@@ -63,8 +74,50 @@ def free_host_bytes(root: Path = Path("/")) -> int:
                 # The kernel gives up pages of files before it refuses anything.
                 if line.startswith(f"{reclaimed} "):
                     held -= int(line.split()[1])
-            free = min(free, max(0, allowed - max(0, held)))
-    return free
+            left = max(0, allowed - max(0, held))
+            least = left if least is None else min(least, left)
+    return least
+
+
+def check_host(memory: MemoryPlan | None, device: str, root: Path = Path("/")) -> None:
+    """Look whether this process may take what a plan needs of the host, before an engine is loaded.
+
+    The plan was made by another process, maybe days ago and on another machine. Work on the CPU is
+    held against limits alone, which end it; without one the kernel can still swap.
+
+    Args:
+        memory: of the plan; None: the engine needs little.
+        device: torch device string.
+        root: where /proc and /sys are.
+
+    Raises:
+        ResourceError: it does not fit, with the numbers.
+    """
+    peaks = dict(memory.peaks) if memory is not None else {}
+    need, left = peaks.get("host", 0), None
+    if device == "cpu":
+        need += max((size for phase, size in peaks.items() if phase != "host"), default=0)
+        limits = (_left_in_container(root), _left_of_bound(root))
+        left = min((limit for limit in limits if limit is not None), default=None)
+    else:
+        left = free_host_bytes(root)
+    if left is not None and need > left:
+        raise ResourceError(
+            f"the plan of this job needs {need / 1e9:.1f} GB of host memory and "
+            f"{left / 1e9:.1f} GB are free here; use a machine or container with "
+            f"{math.ceil(need / 1e9)} GB free, or start the job afresh, which plans it for this one"
+        )
+
+
+def _left_of_bound(root: Path) -> int | None:
+    """Private memory that this process may still take; None where it is not bounded."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    for line in (root / "proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return max(0, soft - int(line.split()[1]) * 1024)
+    return soft
 
 
 def oom_kills(root: Path = Path("/")) -> int:

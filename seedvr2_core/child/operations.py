@@ -21,6 +21,7 @@ from seedvr2_core.child.protocol import (
     Join,
     Joined,
     MakePlan,
+    MakeReport,
     Measure,
     Measured,
     PlanChecked,
@@ -29,6 +30,7 @@ from seedvr2_core.child.protocol import (
     Previewed,
     Probe,
     Probed,
+    ReportMade,
     Request,
     Restore,
 )
@@ -192,6 +194,21 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
     return Previewed()
 
 
+def report(request: MakeReport, emitter: Emitter) -> ReportMade:
+    """Compare a job's result with its source, and write the job's report."""
+    from seedvr2_core.report.make import make_report
+
+    with media_errors_told(request.source, "it is compared with the result"):
+        made = make_report(
+            JobDir(request.job_dir),
+            request.source,
+            request.about,
+            seconds=request.seconds,
+            beat=emitter.beat,
+        )
+    return ReportMade(warnings=made.warnings)
+
+
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Probe: probe,
     FindCuts: find_cuts,
@@ -201,6 +218,7 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Restore: restore,
     Join: join,
     Preview: preview,
+    MakeReport: report,
 }
 
 

@@ -221,6 +221,8 @@ class Pipeline:
         first, unaided = run.pieces[0], run.unaided
         latents = self._session.reads(run.shot, run.pieces, unaided=unaided).latents
         before = self._committed_before(first, latents.start) if latents else None
+        if unaided:
+            before = Commit(precision=self._precision_known(first))
         return self._session.begin(
             frames, shot=run.shot, piece=first, before=before, unaided=unaided
         )
@@ -250,6 +252,19 @@ class Pipeline:
                 f"segment {before.index}, which the next one continues, is missing; run it again"
             )
         return sidecar.precision
+
+    def _precision_known(self, piece: Piece) -> str:
+        """The precision of the last finished segment of a shot before a piece; "" if none is.
+
+        Other processes make the segments in front. What they find out later is not known here.
+        """
+        shot = self._plan.shots[piece.shot]
+        for segment in reversed(self._outline.segments):
+            if shot.start <= segment.start and segment.stop <= piece.start:
+                sidecar = read_segment(self._job.job_dir, self._outline, segment)
+                if sidecar is not None:
+                    return sidecar.precision
+        return ""
 
     def _encode(self, segments: Sequence[Segment]) -> None:
         """Encode thread: write one segment after another to its part file."""

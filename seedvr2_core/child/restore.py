@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from seedvr2_core.child.memory import check_host
 from seedvr2_core.child.pipeline import Pipeline, RestoreJob
 from seedvr2_core.child.progress import Events, ProgressCount
 from seedvr2_core.child.protocol import Ready, Waiting
@@ -99,6 +100,7 @@ def _make_shares(
         for pending in shares:
             progress.take(sum(segment.num_frames for segment in pending))
             if job is None:
+                check_host(plan.memory, device)
                 session = load_engine(plan.engine.name).open_session(
                     plan, device=device, beat=progress.beat, weights_dir=weights_dir
                 )

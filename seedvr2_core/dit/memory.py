@@ -1,5 +1,8 @@
 """How many bytes the transformer needs, for the memory plan. Arithmetic without torch."""
 
+import functools
+from collections.abc import Sequence
+
 from seedvr2_core.config import DEFAULT_CHUNK_TOKENS, PATCH, PERMUTE_COLUMNS, DiTConfig
 from seedvr2_core.dit.window import Batch, Run, batches, window_runs
 
@@ -14,11 +17,33 @@ def weight_bytes(config: DiTConfig, *, itemsize: int = 2) -> int:
         config: architecture.
         itemsize: bytes of a Linear's number, 2 for bfloat16.
     """
+    return sum(layer_sizes(config, itemsize=itemsize)) + end_bytes(config)
+
+
+def end_bytes(config: DiTConfig) -> int:
+    """Weights before the first and behind the last layer, which are float32."""
     pixels = PATCH * PATCH
-    ends = config.width * (pixels * (config.in_channels + config.latent_channels) + 1)
-    ends += pixels * config.latent_channels
-    layers = (layer_bytes(config, layer, itemsize=itemsize) for layer in range(config.num_layers))
-    return sum(layers) + ends * _FLOAT32
+    numbers = config.width * (pixels * (config.in_channels + config.latent_channels) + 1)
+    return (numbers + pixels * config.latent_channels) * _FLOAT32
+
+
+def layer_sizes(
+    config: DiTConfig, *, itemsize: int = 2, quantized: Sequence[tuple[int, int]] = ()
+) -> list[int]:
+    """Weights of each layer, counted likewise.
+
+    Args:
+        config: architecture.
+        itemsize: bytes of a Linear's number.
+        quantized: of each layer (numbers, bytes) of the weights that stay quantised; () if none do.
+    """
+    sizes = [layer_bytes(config, layer, itemsize=itemsize) for layer in range(config.num_layers)]
+    if not quantized:
+        return sizes
+    return [
+        size - itemsize * values + num_bytes
+        for size, (values, num_bytes) in zip(sizes, quantized, strict=True)
+    ]
 
 
 def layer_bytes(config: DiTConfig, layer: int, *, itemsize: int = 2) -> int:
@@ -34,17 +59,20 @@ def layer_bytes(config: DiTConfig, layer: int, *, itemsize: int = 2) -> int:
     return linears * itemsize + 4 * config.head_dim * _FLOAT32
 
 
-def streamed_weight_bytes(config: DiTConfig, streamed: int, *, itemsize: int = 2) -> int:
+def streamed_weight_bytes(ends: int, layers: Sequence[int], streamed: int) -> int:
     """Weights on the device while so many layers, the last ones, come from host memory: the others,
-    and two slots of the largest of these."""
-    total = weight_bytes(config, itemsize=itemsize)
-    if not streamed:
-        return total
-    layers = range(config.num_layers - streamed, config.num_layers)
-    sizes = [layer_bytes(config, layer, itemsize=itemsize) for layer in layers]
-    return total - sum(sizes) + 2 * max(sizes)
+    and two slots of the largest of these.
+
+    Args:
+        ends: bytes from `end_bytes`.
+        layers: bytes of each layer, from `layer_sizes`.
+        streamed: how many of them.
+    """
+    kept, moved = layers[: len(layers) - streamed], layers[len(layers) - streamed :]
+    return ends + sum(kept) + 2 * max(moved, default=0)
 
 
+@functools.lru_cache(maxsize=256)
 def activation_bytes(
     config: DiTConfig,
     latent_size: tuple[int, int, int],

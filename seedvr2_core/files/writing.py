@@ -67,7 +67,6 @@ class FileWriter(io.RawIOBase):
 
     def _sync(self) -> None:
         """Bring what was written to the disk, and choose when to do so next."""
-        self._on_bytes(self._position, 0)
         began = monotonic()
         os.fdatasync(self._file.fileno())
         seconds = monotonic() - began

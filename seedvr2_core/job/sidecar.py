@@ -73,6 +73,9 @@ def plan_digest(plan: PlanOutline) -> str:
         # Plans of earlier versions lack these; their segments are as good as before.
         if memory and not memory[later]:
             del memory[later]
+    for way in ("encoder_block_bytes", "decoder_block_bytes", "moving_seconds"):
+        if memory:
+            del memory[way]  # how caches travel changes no bit
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     return hashlib.sha256(text.encode()).hexdigest()
 

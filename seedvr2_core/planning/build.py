@@ -119,7 +119,7 @@ def _build(
         output=output.settings,
         deep=deep,
         memory=memory,
-        eta_seconds=round(job_seconds(frame, video.num_frames), 1),
+        eta_seconds=round(options.load_seconds + job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
         frame_seconds=frame,
         notes=(

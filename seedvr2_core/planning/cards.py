@@ -19,7 +19,7 @@ from seedvr2_core.video.info import video_of_frames
 
 NAMED_GB = {"h100": ("NVIDIA H100 80GB", 80), "h200": ("NVIDIA H200", 141)}
 """Cards that are known by name, with their GB of memory."""
-CARDS_GB = (12, 16, 24, 32, 48, 80, 141)
+CARDS_GB = (8, 12, 16, 24, 32, 48, 80, 141)
 """Sizes that people have."""
 LARGE_GB, TAKEN_GB, TAKEN_OF_LARGE_GB = 48, 1, 2
 EXAMPLE_FRAMES, EXAMPLE_RATE = 250, 25

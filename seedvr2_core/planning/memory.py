@@ -23,6 +23,9 @@ from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning.peaks import (
     CONSTANTS,
+    DECODE,
+    DIT,
+    ENCODE,
     ITEMSIZE,
     RINGS,
     SLICES,
@@ -34,6 +37,8 @@ from seedvr2_core.planning.peaks import (
 from seedvr2_core.planning.plan import MemoryPlan
 
 _Rung = TypeVar("_Rung")
+_LATENTS = 100 / FRAMES_PER_LATENT
+"""Of the 100 frames that costs are told for."""
 
 CHUNKS: tuple[int, ...] = (65_536, 16_384, 8_192)
 """Rungs of the transformer: how many tokens it takes at once."""
@@ -66,14 +71,15 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     """
     _check(request)
     phases = PhasePeaks.of(request)
+    _check_least(request, phases)
     least = 0
-    for residencies in _residencies(request, phases):
+    for residencies in _residencies(request):
         plan = _plan_within(request, phases, residencies)
         if plan is None:
             continue
         need = dict(plan.peaks)["host"] + CONSTANTS.host_process
         if request.host_bytes is None or request.on_cpu or need <= request.host_bytes:
-            return plan
+            return replace(plan, moving_seconds=round(moving_seconds(request, plan), 1))
         least = min(least or need, need)
     raise ResourceError(
         f"{request.width}x{request.height} on {request.device_kind} needs {least / 1e9:.1f} GB of "
@@ -89,9 +95,9 @@ def _plan_within(
     """The plan with the largest slices that fit on the last of some rungs of residency; None where
     none do."""
     lean = residencies[-1]
-    rungs = SLICES if request.on_cpu or lean.streamed else (RINGS, *SLICES)
-    encode = _first_fit(request, rungs, lambda rung: phases.encode(rung, lean))
-    decode = _first_fit(request, rungs, lambda rung: phases.decode(rung, lean))
+    rungs = _vae_rungs(request, phases, lean)
+    encode = _first_fit(request, rungs[ENCODE], lambda rung: phases.encode(rung, lean))
+    decode = _first_fit(request, rungs[DECODE], lambda rung: phases.decode(rung, lean))
     chunk, layers = _dit_rung(request, phases, lean)
     if encode is None or decode is None or chunk is None:
         return None
@@ -121,6 +127,8 @@ def _plan_within(
         chunk_tokens=chunk,
         park_caches=not stay.caches and not stay.streamed,
         stream_caches=stay.streamed,
+        encoder_block_bytes=encode.block_bytes,
+        decoder_block_bytes=decode.block_bytes,
         streamed_layers=layers,
         weights_resident=stay.weights,
         peaks=(*peaks(stay), ("host", phases.host(stay, encode, decode))),
@@ -164,56 +172,104 @@ def _dit_rung(
     return None, 0
 
 
-def _residencies(request: MemoryRequest, phases: PhasePeaks) -> list[Sequence[Residency]]:
-    """Sets of rungs of residency, the one to be tried first in front: without streaming where that
-    fits, and then with less and less in host memory.
+def _vae_rungs(
+    request: MemoryRequest, phases: PhasePeaks, lean: Residency
+) -> dict[str, Sequence[Slices]]:
+    """Rungs of encoder and decoder, the fastest first."""
+    if lean.streamed:
+        return {phase: phases.streamed_rungs(phase) for phase in (ENCODE, DECODE)}
+    rungs = SLICES if request.on_cpu else (RINGS, *SLICES)
+    return {ENCODE: rungs, DECODE: rungs}
 
-    What fits on no rung is refused, with the number that all phases together need. What else the
-    user can change is for `planning.advice` to find out, which tries it.
+
+def _residencies(request: MemoryRequest) -> list[Sequence[Residency]]:
+    """Sets of rungs of residency, the one to be tried first in front: without streaming where that
+    fits, and then with less and less in host memory."""
+    kinds = (RESIDENCIES,) if request.on_cpu else (RESIDENCIES, STREAMED)
+    return [rungs[:count] for rungs in kinds for count in range(len(rungs), 0, -1)]
+
+
+def _check_least(request: MemoryRequest, phases: PhasePeaks) -> None:
+    """Look whether the last rung of all ladders fits.
+
+    What does not is refused, with the number that all phases together need, and what needs it. What
+    else the user can change is for `planning.advice` to find out, which tries it.
     """
-    fitting: list[Sequence[Residency]] = []
-    phase, need = "", 0
-    for residencies in (RESIDENCIES,) if request.on_cpu else (RESIDENCIES, STREAMED):
-        lean = residencies[-1]
-        layers = 0 if request.on_cpu else request.dit_config.num_layers
-        needs = {
-            "encode": phases.encode(SLICES[-1], lean),
-            "dit": phases.dit(CHUNKS[-1], replace(lean, layers=layers)),
-            "decode": phases.decode(SLICES[-1], lean),
-        }
-        phase, need = max(needs.items(), key=lambda item: item[1])
-        if request.fits(need):
-            fitting += [residencies[:count] for count in range(len(residencies), 0, -1)]
-    if fitting:
-        return fitting
+    lean = RESIDENCIES[-1] if request.on_cpu else STREAMED[-1]
+    least = SLICES[-1]._replace(block_bytes=0)
+    layers = 0 if request.on_cpu else request.dit_config.num_layers
+    needs = {
+        ENCODE: phases.encode(least, lean),
+        DIT: phases.dit(CHUNKS[-1], replace(lean, layers=layers)),
+        DECODE: phases.decode(least, lean),
+    }
+    phase, need = max(needs.items(), key=lambda item: item[1])
+    if request.fits(need):
+        return
     have = request.device_bytes or 0
-    window = f" with a window of {request.num_latents_in_window} latents" if phase == "dit" else ""
+    told = f" with a window of {request.num_latents_in_window} latents"
+    largest = ""
+    if phase != DIT:
+        layer, num_bytes = phases.largest_layer(phase)
+        told, largest = "", f" ({num_bytes / 1e9:.1f} GB of it for one frame in {layer})"
     raise ResourceError(
-        f"{request.width}x{request.height} does not fit: phase {phase}{window} needs "
-        f"{need / 1e9:.1f} GB at the least and {request.device_kind} has {have / 1e9:.1f} GB free; "
-        f"use a GPU with {math.ceil(need / 1e9)} GB free"
+        f"{request.width}x{request.height} does not fit: phase {phase}{told} needs "
+        f"{need / 1e9:.1f} GB at the least{largest} and {request.device_kind} has "
+        f"{have / 1e9:.1f} GB free; use a GPU with {math.ceil(need / 1e9)} GB free"
     )
+
+
+def _streamed_rungs(plan: MemoryPlan) -> dict[str, Slices]:
+    """Those of encoder and decoder whose caches are streamed."""
+    if not plan.stream_caches:
+        return {}
+    encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0])
+    decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1])
+    return {
+        ENCODE: encode._replace(block_bytes=plan.encoder_block_bytes),
+        DECODE: decode._replace(block_bytes=plan.decoder_block_bytes),
+    }
+
+
+def cache_seconds(request: MemoryRequest, plan: MemoryPlan) -> float:
+    """What streaming the VAE's caches for 100 frames costs at the most (`PhasePeaks`)."""
+    phases = PhasePeaks.of(request)
+    rungs = _streamed_rungs(plan).items()
+    return _LATENTS * sum(phases.cache_seconds(phase, rung) for phase, rung in rungs)
+
+
+def layer_seconds(request: MemoryRequest, plan: MemoryPlan) -> float:
+    """What streaming the transformer's layers for 100 frames costs at the most, likewise."""
+    windows = _LATENTS / max(1, request.num_latents_in_window - request.overlap)
+    moved = windows * sum(request.layer_sizes[len(request.layer_sizes) - plan.streamed_layers :])
+    return moved / CONSTANTS.host_bandwidth
+
+
+def moving_seconds(request: MemoryRequest, plan: MemoryPlan) -> float:
+    """What all streaming for 100 frames costs at the most, in seconds."""
+    return cache_seconds(request, plan) + layer_seconds(request, plan)
 
 
 def memory_notes(request: MemoryRequest, plan: MemoryPlan) -> list[str]:
     """Sentences for the user about what fitting into the device's memory costs."""
     notes: list[str] = []
+    bandwidth = f"at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s"
+    hidden = "where they are not hidden behind the work"
     if plan.streamed_layers:
         notes.append(
             f"{plan.streamed_layers} of the transformer's {request.dit_config.num_layers} layers "
-            "do not fit into the GPU's memory and come from host memory for each window"
+            "do not fit into the GPU's memory and come from host memory for each window: about "
+            f"{layer_seconds(request, plan):.1f} s for 100 frames {bandwidth} {hidden}"
         )
     if not plan.stream_caches:
         return notes
     phases = PhasePeaks.of(request)
-    encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0])
-    decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1])
-    latents = 100 / FRAMES_PER_LATENT
-    moved = latents * phases.streamed_bytes(encode, decode)
+    moved = [phases.streamed(phase, rung) for phase, rung in _streamed_rungs(plan).items()]
+    passing, straight = (_LATENTS * sum(sizes) for sizes in zip(*moved, strict=True))
+    waited = f", {straight / 1e9:.0f} GB of them while a layer waits" if straight else ""
     return [
         *notes,
         f"the VAE's caches do not fit into the GPU's memory and come from host memory for each "
-        f"layer: {moved / 1e9:.0f} GB each way for 100 frames, about "
-        f"{moved / CONSTANTS.host_bandwidth:.0f} s at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s "
-        "where they are not hidden behind the work",
+        f"layer: {(passing + straight) / 1e9:.0f} GB each way for 100 frames{waited}, "
+        f"about {cache_seconds(request, plan):.0f} s {bandwidth} {hidden}",
     ]

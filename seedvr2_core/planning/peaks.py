@@ -4,8 +4,9 @@ Tests compare the sums over tensors with the live bytes of real calls. The total
 been measured yet.
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -51,6 +52,11 @@ class Constants:
 
 
 CONSTANTS = Constants()
+ENCODE, DIT, DECODE = "encode", "dit", "decode"
+"""The phases."""
+BLOCK_SHARES = (1, 2, 4)
+"""Streamed caches pass through blocks as large as the largest of them, a half, a quarter, or none:
+less memory, but layers wait for what is larger."""
 ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
 
 
@@ -64,6 +70,8 @@ class Slices(NamedTuple):
     together have half the bytes."""
     rings: bool = False
     """Large frames pass one at a time and stay where they are (vae/ring.py)."""
+    block_bytes: int | None = None
+    """Of streamed caches, those that are larger go straight (vae/store.py); None: none does."""
 
 
 SLICES = tuple(Slices(*rung) for rung in ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1)))
@@ -121,11 +129,20 @@ class MemoryRequest:
     @property
     def dit_weights(self) -> int:
         """Bytes of the transformer's weights."""
+        return self.weights_at_work(0)
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Bytes of the weights of each layer."""
+        layers = () if self.quantized is None else self.quantized.layers
         itemsize = ITEMSIZE[self.dit_dtype]
-        plain = dit_memory.weight_bytes(self.dit_config, itemsize=itemsize)
-        if self.quantized is None:
-            return plain
-        return plain - itemsize * self.quantized.values + self.quantized.num_bytes
+        return dit_memory.layer_sizes(self.dit_config, itemsize=itemsize, quantized=layers)
+
+    def weights_at_work(self, streamed: int) -> int:
+        """Bytes of the transformer's weights on the device while so many of its layers, the last
+        ones, come from host memory."""
+        ends = dit_memory.end_bytes(self.dit_config)
+        return dit_memory.streamed_weight_bytes(ends, self.layer_sizes, streamed)
 
     @property
     def expanded_weight(self) -> int:
@@ -236,7 +253,7 @@ class PhasePeaks:
         others = self.decoder_caches[decoder_rings] if stay.caches else 0
         own = self.encoder_caches[rung.rings]
         if stay.streamed:
-            own = self._streaming(budget.encoder_convs(self.request.vae_config))
+            own = self._streaming(ENCODE, rung)
         return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def dit(
@@ -257,10 +274,7 @@ class PhasePeaks:
         work += pixels * channels * _FLOAT32 + request.expanded_weight
         caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
         others = caches if stay.caches else 0
-        weights = dit_memory.streamed_weight_bytes(
-            config, stay.layers, itemsize=ITEMSIZE[request.dit_dtype]
-        )
-        return self._total(others + work, dit_weights=weights)
+        return self._total(others + work, dit_weights=request.weights_at_work(stay.layers))
 
     def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
@@ -278,7 +292,7 @@ class PhasePeaks:
         others = self.encoder_caches[encoder_rings] if stay.caches else 0
         own = self.decoder_caches[rung.rings]
         if stay.streamed:
-            own = self._streaming(budget.decoder_convs(request.vae_config))
+            own = self._streaming(DECODE, rung)
         return self._total(own + others + work, dit_weights=self._resident_weights(stay))
 
     def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
@@ -299,35 +313,37 @@ class PhasePeaks:
         pinned += 0 if stay.caches else self.encoder_caches[0] + self.decoder_caches[0]
         return pinned + frames
 
-    def streamed_bytes(self, encode: Slices, decode: Slices) -> float:
-        """Bytes that streaming brings to the device for each latent; as many go back meanwhile."""
-        config, itemsize = self.request.vae_config, ITEMSIZE[self.request.vae_dtype]
-        return sum(
-            vae_memory.streamed_per_latent(
-                specs,
-                self.request.padded,
-                itemsize,
-                latents=rung.latents,
-                bounds=self.bounds(rung),
-            )
-            for specs, rung in (
-                (budget.encoder_convs(config), encode),
-                (budget.decoder_convs(config), decode),
-            )
-        )
+    def streamed_rungs(self, phase: str) -> Sequence[Slices]:
+        """Rungs of encoder or decoder where its caches are streamed, the one that costs the least
+        time first."""
+        return _streamed_rungs(*self._convs(phase))
 
-    def _streaming(self, specs: list[budget.ConvSpec]) -> int:
+    def streamed(self, phase: str, rung: Slices) -> vae_memory.Streamed:
+        """Bytes that streaming brings to encoder or decoder for each latent; as many go back."""
+        return _streamed(*self._convs(phase), rung)
+
+    def cache_seconds(self, phase: str, rung: Slices) -> float:
+        """What that costs for each latent at the most, where nothing hides behind the work."""
+        return _seconds(self.streamed(phase, rung))
+
+    def largest_layer(self, phase: str) -> tuple[str, int]:
+        """The layer of encoder or decoder that needs most, and its bytes for one frame."""
+        return vae_memory.largest_layer(*self._convs(phase))
+
+    def _streaming(self, phase: str, rung: Slices) -> int:
+        return vae_memory.streaming_bytes(*self._convs(phase), rung.block_bytes)
+
+    def _convs(self, phase: str) -> tuple[tuple[budget.ConvSpec, ...], int, int, int]:
+        """Convolutions of encoder or decoder, with height, width and bytes of an element."""
         itemsize = ITEMSIZE[self.request.vae_dtype]
-        return vae_memory.streaming_bytes(specs, *self.request.padded, itemsize)
+        return _convs_of(self.request.vae_config, phase), *self.request.padded, itemsize
 
     def _resident_weights(self, stay: Residency) -> int:
         """Of the transformer, beside the VAE."""
         if not stay.weights:
             return 0
-        config, itemsize = self.request.dit_config, ITEMSIZE[self.request.dit_dtype]
-        layers = range(config.num_layers - stay.layers, config.num_layers)
-        moved = (dit_memory.layer_bytes(config, n, itemsize=itemsize) for n in layers)
-        return self.dit_weights - sum(moved)
+        sizes = self.request.layer_sizes
+        return self.dit_weights - sum(sizes[len(sizes) - stay.layers :])
 
     def _total(self, moving: int, *, dit_weights: int) -> int:
         """What a phase needs for itself (`moving`), with weights, latents and reserves."""
@@ -337,3 +353,42 @@ class PhasePeaks:
             return total + moving
         total += CONSTANTS.context + CONSTANTS.workspace
         return total + math.ceil(moving * (1 + CONSTANTS.fragmentation))
+
+
+@functools.cache
+def _convs_of(config: VAEConfig, phase: str) -> tuple[budget.ConvSpec, ...]:
+    """Of encoder or decoder."""
+    convs = budget.encoder_convs if phase == ENCODE else budget.decoder_convs
+    return tuple(convs(config))
+
+
+@functools.lru_cache(maxsize=64)
+def _streamed_rungs(
+    convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int
+) -> tuple[Slices, ...]:
+    """See `PhasePeaks.streamed_rungs`; a job that does not fit is planned many times."""
+    largest = max(vae_memory.cache_tensor_bytes(convs, height, width, itemsize))
+    blocks = (None, *(largest // share for share in BLOCK_SHARES[1:]), 0)
+    rungs = [rung._replace(block_bytes=block) for block in blocks for rung in SLICES]
+    sizes = (convs, height, width, itemsize)
+    return tuple(sorted(rungs, key=lambda rung: _seconds(_streamed(*sizes, rung))))
+
+
+def _streamed(
+    convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int, rung: Slices
+) -> vae_memory.Streamed:
+    levels = max(spec.shrink for spec in convs).bit_length()
+    return vae_memory.streamed_per_latent(
+        convs,
+        height,
+        width,
+        itemsize,
+        latents=rung.latents,
+        bounds=[rung.frames << level for level in range(levels)],
+        block_bytes=rung.block_bytes,
+    )
+
+
+def _seconds(moved: vae_memory.Streamed) -> float:
+    """Caches come and go at the same time, but for those that go straight."""
+    return (moved.passing + 2 * moved.straight) / CONSTANTS.host_bandwidth

@@ -147,10 +147,9 @@ class EngineSettings:
 class Quantized:
     """What a transformer's quantised weights take in memory."""
 
-    values: int
-    """Numbers that they stand for."""
-    num_bytes: int
-    """Bytes of them, with all that belongs to them."""
+    layers: tuple[tuple[int, int], ...]
+    """Of each layer the numbers that they stand for, and their bytes with all that belongs to
+    them."""
     largest: int
     """Numbers of the largest, which is expanded while it is used."""
 
@@ -178,6 +177,10 @@ class MemoryPlan:
     decoder_rings: bool = False
     stream_caches: bool = False
     """Whether each VAE cache waits in host memory but while its layer runs (vae/store.py)."""
+    encoder_block_bytes: int | None = None
+    """Of such caches those larger than this go straight to and from their layers, which wait for
+    them; None: none does, as in earlier plans."""
+    decoder_block_bytes: int | None = None
     chunk_tokens: int
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool
@@ -188,6 +191,8 @@ class MemoryPlan:
     """Whether the DiT's weights stay on the device while the VAE runs."""
     peaks: tuple[tuple[str, int], ...] = ()
     """(phase, predicted peak bytes), for information."""
+    moving_seconds: float = 0.0
+    """What it takes at the most to stream caches and layers for 100 frames, for information."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +263,8 @@ class Options:
     """As in the plan."""
     quantized: Quantized | None = None
     """What the transformer's quantised weights take; None if there are none."""
+    load_seconds: float = 0.0
+    """Predicted for loading the engine's weights."""
     cut_detector: str = ""
     """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None

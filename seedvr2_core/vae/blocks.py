@@ -192,7 +192,8 @@ class Upsampler(nn.Module):
         if self.folded is not None and state.seen >= UPSAMPLED_PLAIN_FRAMES:
             # Hand-over: from here on only the last low-res frame is needed.
             state.conv = ConvState()
-            state.folded.keep(x_BCTHW[:, :, -1:])
+            with state.folded.keeping(x_BCTHW[:, :, -1:]):
+                pass
             state.folded.seen = state.seen
         return y_BCTHW
 

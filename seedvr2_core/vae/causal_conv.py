@@ -10,6 +10,7 @@ Legend: B batch, C channels, T frames, H W pixels of the level at hand.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -57,12 +58,19 @@ class ConvState(StreamState):
         if self.store is not None:
             self.store.rest()
 
-    def keep(self, frames_BCTHW: Tensor) -> None:
-        """Keep these frames for later outputs; they may be a part of a larger tensor."""
+    @contextmanager
+    def keeping(self, frames_BCTHW: Tensor) -> Iterator[None]:
+        """Keep these frames for later outputs; they may be a part of a larger tensor.
+
+        The code inside only reads them: with a store they are on their way meanwhile.
+        """
         if self.store is None:
+            yield
             self.frames = frames_BCTHW.clone(memory_format=LAYOUT)
-        else:
-            self.frames = self.store.put(self, frames_BCTHW)
+            return
+        self.frames = self.store.put(self, frames_BCTHW)
+        yield
+        self.store.let_go()
 
     def takes_ring(self, x_BCTHW: Tensor) -> bool:
         """Whether frames like these are kept in a ring."""
@@ -159,8 +167,10 @@ def extend_frames(
         old_BCTHW.copy_(new_BCTHW[:, :, :1].expand_as(old_BCTHW))
     else:
         assert state.frames.dtype == x_BCTHW.dtype, "a state never crosses a change of dtype"
-        old_BCTHW.copy_(state.frames if state.store is None else state.store.take(state))
-    if state.store is None:
+        if state.store is not None:
+            state.store.fill(state, old_BCTHW)
+            return buffer_BCTHW
+        old_BCTHW.copy_(state.frames)
         state.frames = None
     return buffer_BCTHW
 
@@ -256,13 +266,12 @@ class CausalConv3d(nn.Module):
             return self._forward_in_ring(x_BCTHW, state, prologue, with_bias=with_bias)
         buffer_BCTHW = extend_frames(x_BCTHW, state, prologue=prologue)
         outputs = max(0, (buffer_BCTHW.shape[2] - taps) // step + 1)
-        y_BCTHW = (
-            self._convolve(buffer_BCTHW, self.weight, with_bias=with_bias)
-            if outputs
-            else self._no_frames(buffer_BCTHW)
-        )
-        state.keep(buffer_BCTHW[:, :, outputs * step :])
-        return y_BCTHW
+        with state.keeping(buffer_BCTHW[:, :, outputs * step :]):
+            return (
+                self._convolve(buffer_BCTHW, self.weight, with_bias=with_bias)
+                if outputs
+                else self._no_frames(buffer_BCTHW)
+            )
 
     def _forward_in_ring(
         self, x_BCTHW: Tensor, state: ConvState, prologue: Prologue | None, *, with_bias: bool

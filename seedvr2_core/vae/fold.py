@@ -121,10 +121,10 @@ class FoldedUpsampler(nn.Module):
         if extra:
             buffer_BCFHW[:, self.in_channels :].zero_()
             buffer_BCFHW[:, self.in_channels] = 1
-        self._write(
-            y_BCTHW, lambda weight, bias: conv3d(buffer_BCFHW, weight, bias, padding=(1, 1))
-        )
-        state.keep(buffer_BCFHW[:, : self.in_channels, -self.kept_frames :])
+        with state.keeping(buffer_BCFHW[:, : self.in_channels, -self.kept_frames :]):
+            self._write(
+                y_BCTHW, lambda weight, bias: conv3d(buffer_BCFHW, weight, bias, padding=(1, 1))
+            )
         return y_BCTHW
 
     @staticmethod

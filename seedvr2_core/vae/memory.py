@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.vae import budget
@@ -91,36 +92,82 @@ def _takes_rows_first(channels: int, slots: int, height: int, width: int) -> boo
 
 
 def streaming_bytes(
-    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
+    specs: Sequence[budget.ConvSpec],
+    height: int,
+    width: int,
+    itemsize: int,
+    block_bytes: int | None = None,
 ) -> int:
     """What the device gives for caches that wait in host memory (store.py): the blocks that they
-    pass through."""
-    return STORE_BLOCKS * max(cache_tensor_bytes(specs, height, width, itemsize))
+    pass through, as large as the largest of those that do.
+
+    Args:
+        specs: of the encoder, or of the decoder.
+        height: of the padded picture.
+        width: likewise.
+        itemsize: bytes of an element.
+        block_bytes: larger caches pass through no block; None: all do.
+    """
+    sizes = cache_tensor_bytes(specs, height, width, itemsize)
+    passing = (size for size in sizes if block_bytes is None or size <= block_bytes)
+    return STORE_BLOCKS * max(passing, default=0)
+
+
+def largest_layer(
+    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
+) -> tuple[str, int]:
+    """The convolution that needs most for one frame, its path and bytes: the frame and those before
+    it that it reads, and its result."""
+
+    def size(spec: budget.ConvSpec) -> int:
+        cells = (height // spec.shrink) * (width // spec.shrink)
+        numbers = (spec.kept_frames + 1) * spec.in_channels
+        return cells * (numbers + spec.out_channels // spec.space_stride**2) * itemsize
+
+    largest = max((spec for spec in specs if ".upsamplers." not in spec.path), key=size)
+    return largest.path, size(largest)
+
+
+class Streamed(NamedTuple):
+    """Bytes of caches that come from host memory; as many go back."""
+
+    passing: float
+    """Through blocks, while other layers run."""
+    straight: float
+    """Into the buffers of layers that wait for them."""
 
 
 def streamed_per_latent(
     specs: Sequence[budget.ConvSpec],
-    size: tuple[int, int],
+    height: int,
+    width: int,
     itemsize: int,
     *,
     latents: int,
     bounds: Sequence[int],
-) -> float:
-    """Bytes of caches that come from host memory for each latent; as many go back.
+    block_bytes: int | None = None,
+) -> Streamed:
+    """What comes from host memory for each latent.
 
     Args:
         specs: of the encoder, or of the decoder.
-        size: height and width of the padded picture.
-        itemsize: of an element.
+        height: of the padded picture.
+        width: likewise.
+        itemsize: bytes of an element.
         latents: of a slice.
         bounds: most frames at once, full size first.
+        block_bytes: as for `streaming_bytes`.
     """
-    total = 0.0
+    passing = straight = 0.0
     for spec in specs:
-        (num_bytes,) = cache_tensor_bytes([spec], *size, itemsize) or (0,)
+        (num_bytes,) = cache_tensor_bytes([spec], height, width, itemsize) or (0,)
         at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
-        total += num_bytes * spec.rate / at_once
-    return total
+        moved = num_bytes * spec.rate / at_once
+        if block_bytes is None or num_bytes <= block_bytes:
+            passing += moved
+        else:
+            straight += moved
+    return Streamed(passing, straight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,8 +300,10 @@ class WorkingSet:
         buffer = kept + frames * self._frame(level, before)
         out = frames * self._frame(level, after)
         passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
-        # While the conv runs, the cached frames are in the buffer only.
-        passing += self._parts(buffer, out, frames + _TAPS - 1, frames) - kept
+        passing += self._parts(buffer, out, frames + _TAPS - 1, frames)
+        if not self.streamed:
+            # While the conv runs, the cached frames are in the buffer only.
+            passing -= kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
     def _parts(
@@ -270,7 +319,9 @@ class WorkingSet:
         at_once = min(most * frames // given - taps + 1, most * out_frames // out)
         if at_once >= 1 and not self.on_cpu:
             return min(at_once, out_frames) * out // out_frames
-        return int(share * (given + out))
+        # A GPU writes a strip of one frame where it belongs (conv.py).
+        direct = out_frames == 1 and not self.on_cpu
+        return int(share * (given + (0 if direct else out)))
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least.

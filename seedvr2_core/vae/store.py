@@ -3,8 +3,10 @@
 A cache is needed for one moment of a slice: just before its layer runs, whose buffer it is copied
 into. So on a small card it lies in page-locked memory. It comes to the device while the layer
 before it runs, and what the layer leaves goes back while the next one does, on streams of their
-own, one each way. Three blocks of the largest cache's size, made once, are all that the device
-gives for it: two for what comes (`SLOTS_UP`) and one for what goes. Moving a cache changes no bit.
+own, one each way. Three blocks, made once, are all that the device gives for it: two for what comes
+(`SLOTS_UP`) and one for what goes. They are as large as the largest cache, or smaller. What is
+larger than a block goes straight: from host memory into the layer's buffer, which waits for it, and
+out of the buffer while the layer reads it. Moving a cache changes no bit.
 
 Which layer comes next is what came next the last time. Where that is wrong, as in a shot's first
 slices, the layer waits for its cache.
@@ -43,6 +45,7 @@ class CacheStore:
         self,
         device: torch.device,
         *,
+        block_bytes: int | None = None,
         host_like: Callable[[Tensor], Tensor] = page_locked,
         always: bool = False,
     ) -> None:
@@ -50,10 +53,12 @@ class CacheStore:
 
         Args:
             device: where the layers run. On a CPU the caches are where they are needed.
+            block_bytes: larger caches go straight; 0: all do, None: none does.
             host_like: makes an empty tensor like another in host memory.
             always: move them on a CPU too; tests do.
         """
         self._device, self._host_like = device, host_like
+        self._block_bytes = block_bytes
         self._moves = always or device.type != "cpu"
         self._follower: dict[int, ConvState] = {}
         """Which state came after one, the last time."""
@@ -64,45 +69,85 @@ class CacheStore:
         self._streams: tuple[Any, Any] = (None, None)
         self._stored: dict[int, Any] = {}
         """Of a state: the event behind its last way to the host."""
+        self._leaving: Any = None
+        """The event behind what goes straight out of a layer's buffer."""
         if on_gpu(device):
             self._streams = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
-    def take(self, state: "ConvState") -> Tensor:
-        """The state's frames on the device, until the next call; begins to bring the next ones."""
+    def fill(self, state: "ConvState", out_BCTHW: Tensor) -> None:
+        """Write the state's frames into a part of its layer's buffer; begin to bring the next.
+
+        Args:
+            state: holds frames.
+            out_BCTHW: of their shape, on the device.
+        """
         frames = state.frames
         assert frames is not None
         if not self._moves:
-            return frames
-        lane = self._ahead.pop(id(state), None) or self._bring(state)
-        if self._last is not None:
-            self._follower[id(self._last)] = state
-        self._last = state
-        follower = self._follower.get(id(state))
+            out_BCTHW.copy_(frames)
+            return
+        lane = self._ahead.pop(id(state), None)
+        if lane is None and self._by_block(frames):
+            lane = self._bring(state)
+        if lane is None:
+            self._wait_here(self._stored.get(id(state)))
+            out_BCTHW.copy_(frames, non_blocking=True)
         self._ahead = {}
-        if follower is not None and follower is not state and follower.frames is not None:
+        follower = self._follower_of(state)
+        if follower is not None:
             self._ahead[id(follower)] = self._bring(follower, beside=lane)
-        return lane.ready_on_device()
+        if lane is not None:
+            out_BCTHW.copy_(lane.ready_on_device())
 
     def put(self, state: "ConvState", frames_BCTHW: Tensor) -> Tensor:
-        """Begin to move frames to the host.
+        """Begin to move frames to the host; before they are overwritten, call `let_go`.
 
         Returns:
-            The host's tensor, which `take` reads.
+            The host's tensor, which `fill` reads.
         """
         host = state.frames
         if host is None or host.shape != frames_BCTHW.shape:
             host = self._host_like(frames_BCTHW)
         if not self._moves:
             return host.copy_(frames_BCTHW)
-        lane = self._lane(self._down, SLOTS_DOWN, 1, beside=None)
-        self._stored[id(state)] = lane.move_to_host(frames_BCTHW, host)
+        if self._by_block(frames_BCTHW):
+            lane = self._lane(self._down, SLOTS_DOWN, 1, beside=None)
+            self._stored[id(state)] = lane.move_to_host(frames_BCTHW, host)
+            return host
+        event = _copy_on(self._streams[1], self._device, frames_BCTHW, host)
+        self._stored[id(state)] = self._leaving = event
         return host
+
+    def let_go(self) -> None:
+        """What was put may be overwritten by what is asked of the device from now on."""
+        self._wait_here(self._leaving)
+        self._leaving = None
 
     def rest(self) -> None:
         """Wait until all that was put is in host memory, and give the device's memory back."""
         for lane in (*self._up, *self._down):
             lane.wait()
+        if self._streams[1] is not None:
+            self._streams[1].synchronize()
         self._up, self._down, self._ahead = [], [], {}
+
+    def _by_block(self, frames: Tensor) -> bool:
+        return self._block_bytes is None or frames.nbytes <= self._block_bytes
+
+    def _follower_of(self, state: "ConvState") -> "ConvState | None":
+        """The state that comes next, if it is brought ahead; and remember that this one came."""
+        if self._last is not None:
+            self._follower[id(self._last)] = state
+        self._last = state
+        follower = self._follower.get(id(state))
+        if follower is None or follower is state or follower.frames is None:
+            return None
+        return follower if self._by_block(follower.frames) else None
+
+    def _wait_here(self, event: Any) -> None:
+        """The stream that computes waits for it."""
+        if event is not None:
+            torch.cuda.current_stream(self._device).wait_event(event)
 
     def _bring(self, state: "ConvState", *, beside: "_Lane | None" = None) -> "_Lane":
         assert state.frames is not None
@@ -121,6 +166,23 @@ class CacheStore:
         lanes.remove(lane)
         lanes.append(lane)
         return lane
+
+
+def _copy_on(stream: Any, device: torch.device, x: Tensor, host: Tensor) -> Any:
+    """Copy to the host on a stream, once what computes x is done.
+
+    Returns:
+        The event behind the copy; None where there is no stream, and the copy is done.
+    """
+    if stream is None:
+        host.copy_(x)
+        return None
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        host.copy_(x, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(stream)
+    return event
 
 
 class _Lane:
@@ -171,11 +233,7 @@ class _Lane:
             here.wait_event(self._free)
         view = self._like(x_BCTHW)
         view.copy_(x_BCTHW)
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            host.copy_(view, non_blocking=True)
-            self._free = torch.cuda.Event()
-            self._free.record(self._stream)
+        self._free = _copy_on(self._stream, self._device, view, host)
         return self._free
 
     def wait(self) -> None:

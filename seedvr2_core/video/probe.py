@@ -153,7 +153,7 @@ def probe_video(
 
 
 def _fields(path: Path, info: VideoInfo, on_bytes: OnBytes) -> Fields:
-    """Decode pictures here and there where the video may be interlaced, and look at their fields."""
+    """Look at the fields of some pictures where the video may be interlaced."""
     if not may_be_interlaced(info):
         return Fields()
     with open_source(path, on_bytes=on_bytes) as container:

@@ -37,6 +37,9 @@ class WantedFrames:
     """The first place that is left out; "": the video's end."""
 
 
+ALL_FRAMES = WantedFrames()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A point in a video: a time, or one of its pictures."""
@@ -56,7 +59,12 @@ def place_of(text: str) -> Place:
         return Place(frame=int(found[1]))
     found = _TIME.fullmatch(text)
     parts = [Fraction(part or 0) for part in found.groups()] if found else []
-    if not found or any(part >= _SIXTY for part, left in zip(parts[1:], found.groups()) if left):
+    given = found.groups() if found else ()
+    too_large = any(
+        part >= _SIXTY and larger is not None
+        for part, larger in zip(parts[1:], given, strict=False)
+    )
+    if not found or too_large:
         raise InvalidRequestError(
             f"{text[:40]!r} is no place in a video; write seconds (90 or 1.5), h:m:s (1:02:03.5) "
             "or a frame (frame:1500)"
@@ -104,8 +112,8 @@ def _not_interlaced(video: VideoInfo, deinterlace: str) -> str:
     """What to say of a video that is not deinterlaced; "" where there is nothing to say."""
     if video.fields.marked:
         return (
-            "the video is marked as interlaced, but both fields of its pictures were taken at once; "
-            "nothing is deinterlaced"
+            "the video is marked as interlaced, but both fields of its pictures were taken at "
+            "once; nothing is deinterlaced"
         )
     if deinterlace == BOB:
         return "no sign of interlacing was found; deinterlace bob changes nothing"

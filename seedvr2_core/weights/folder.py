@@ -8,7 +8,9 @@ loaded only for files that are seen for the first time.
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.checkpoint import identify, open_checkpoint
 from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
+from seedvr2_core.weights.matching import NOTHING_QUANTIZED, QuantizedSize
 from seedvr2_core.weights.reader import sniff_format
 from seedvr2_core.weights.records import (
     RECORD_SUFFIX,
@@ -71,8 +74,8 @@ class WeightsFile:
     """The table's row with the same digest, or else with the same name."""
     has_text: bool = False
     """Whether a transformer's file brings the positive text embedding."""
-    quantized: tuple[int, int, int] = (0, 0, 0)
-    """See `matching.quantized_size`."""
+    quantized: QuantizedSize = NOTHING_QUANTIZED
+    """What of it stays quantised in memory."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,9 +116,9 @@ def examine(
     record = read_weights_record(path)
     if record is None:
         record = _recognise(path, catalog)
-    elif record.quantized is None:  # an earlier version's: its digest stays
+    elif record.quantized_size is None:  # an earlier version's: its digest stays
         seen = _recognise(path, catalog)
-        record = replace(record, has_text=seen.has_text, quantized=seen.quantized)
+        record = replace(record, has_text=seen.has_text, quantized_size=seen.quantized_size)
     if digest and record.sha256 is None:
         record = replace(record, sha256=hash_file(path, beat=beat))
     return _keep(path, record, catalog)
@@ -272,18 +275,24 @@ def recorded_sha256(path: Path, *, beat: Beat = no_beat) -> str:
 
 
 def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
-    """SHA-256 of a file's bytes.
+    """SHA-256 of a file's bytes; the next ones are read while some are hashed.
 
     Raises:
         CheckpointError: it cannot be read, or it changed while it was read.
     """
     digest, done = hashlib.sha256(), 0
+    buffers = bytearray(_CHUNK_BYTES), bytearray(_CHUNK_BYTES)
     try:
         before = path.stat()
-        with path.open("rb") as stream:
-            while done <= before.st_size and (chunk := stream.read(_CHUNK_BYTES)):
-                digest.update(chunk)
-                done += len(chunk)
+        with path.open("rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(stream.readinto, buffers[0])
+            for turn in itertools.count(1):
+                count = reading.result() or 0
+                if not count or done > before.st_size:
+                    break
+                reading = reader.submit(stream.readinto, buffers[turn % 2])
+                digest.update(memoryview(buffers[1 - turn % 2])[:count])
+                done += count
                 beat("hash", done, before.st_size)
         after = path.stat()
     except OSError as error:
@@ -312,7 +321,7 @@ def _recognise(path: Path, catalog: Catalog) -> WeightsRecord:
         part=identity.part,
         dtypes=identity.dtypes,
         has_text=identity.has_text,
-        quantized=identity.quantized,
+        quantized_size=identity.quantized,
     )
 
 
@@ -342,7 +351,7 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         status=status,
         public=public,
         has_text=record.has_text,
-        quantized=record.quantized or (0, 0, 0),
+        quantized=record.quantized_size or NOTHING_QUANTIZED,
         notes=tuple(notes),
     )
 
@@ -373,7 +382,7 @@ def _preference(file: WeightsFile, part: str) -> tuple[bool, bool, bool, str]:
     """Sort key of candidates, the best first."""
     return (
         file.part != part,
-        file.quantized[0] > 0 or file.dtypes[0].startswith("F8"),
+        file.quantized.largest > 0 or file.dtypes[0].startswith("F8"),
         file.path.suffix != ".safetensors",
         file.path.name,
     )

@@ -118,28 +118,52 @@ def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[sum(ones) :]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedSize:
+    """What the weights that stay quantised take in a folded model; all others are not counted."""
+
+    layers: tuple[tuple[int, int], ...] = ()
+    """Of each layer how many numbers they stand for, and their bytes with scales and what folding
+    adds; () where nothing is quantised."""
+    largest: int = 0
+    """Numbers of the largest."""
+
+    @property
+    def values(self) -> int:
+        """Numbers that they all stand for."""
+        return sum(values for values, _ in self.layers)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of them all."""
+        return sum(num_bytes for _, num_bytes in self.layers)
+
+
+NOTHING_QUANTIZED = QuantizedSize()
+
+
 def quantized_size(
     tensors: Mapping[str, TensorInfo], names: Mapping[str, str], layout: Layout
-) -> tuple[int, int, int]:
-    """What the weights that stay quantised take in a folded model.
+) -> QuantizedSize:
+    """What the weights that stay quantised take.
 
     Args:
         tensors: of the file.
         names: from `match_layout`.
         layout: of the part.
-
-    Returns:
-        How many numbers they stand for, their bytes (with scales and what folding adds), and the
-        numbers of the largest. Weights that are not quantised are not counted.
     """
-    values = num_bytes = largest = 0
+    sizes: dict[int, tuple[int, int]] = {}
+    largest = 0
     for name, copies in layout.quantizable.items():
+        layer = int(name.split(".")[1])
+        values, num_bytes = sizes.setdefault(layer, (0, 0))
         info = tensors[names[name]]
         if info.dtype not in QUANTIZED_DTYPES:
             continue
         rows, columns = info.shape
         factor = FACTOR_BYTES * (rows if ".proj_out." in name else columns)
-        values += copies * rows * columns
-        num_bytes += copies * (info.num_bytes + factor)
+        added = copies * (info.num_bytes + factor)
+        sizes[layer] = (values + copies * rows * columns, num_bytes + added)
         largest = max(largest, rows * columns)
-    return values, num_bytes, largest
+    layers = tuple(sizes[layer] for layer in sorted(sizes))
+    return QuantizedSize(layers=layers if largest else (), largest=largest)

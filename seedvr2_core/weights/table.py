@@ -7,7 +7,9 @@ of the 7B, which the mixed one replaced. All files of one part hold the same ten
 
 ByteDance replaced its 3B on 2025-06-22. The fp16 and fp8 conversions in circulation were made
 before and hold the first weights: in all 635 tensors, as a public comparison found. `seedvr2-3b`
-means the master of 2025-06-22. Which of the two the GGUF conversions hold is not known to us.
+means the master of 2025-06-22. The first ones are told by digest and by file name alone: nobody
+publishes values of theirs by which a file that was packed anew could be told. Which of the two the
+GGUF conversions hold is not known to us.
 """
 
 from collections.abc import Mapping

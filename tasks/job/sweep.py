@@ -11,22 +11,20 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from seedvr2_core.errors import DeadlineError, SegmentError
-from seedvr2_core.files import hold_lock, read_record
+from pydantic_core import from_json
+
+from seedvr2_core.errors import DeadlineError
+from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from tasks.settings import Settings
 
 _DAY_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
-    """What we need of an outline, or of a plan that an earlier version has left without one."""
-
-    source_sha256: str
+_HEAD_BYTES = 2**16
+"""What is read of a plan: its first fields name the source. The whole of it may have 160 MB."""
 
 
 def remove_pieces(job_dir: JobDir) -> None:
@@ -192,9 +190,22 @@ def _sources_in_use(settings: Settings) -> set[str]:
 def _source_of(job_dir: JobDir) -> set[str]:
     """Digest of a job's source; empty where no plan can be read: the job cannot be resumed."""
     for path in (job_dir.outline_path, job_dir.plan_path):
-        with contextlib.suppress(SegmentError, FileNotFoundError):
-            return {read_record(path, _Planned).source_sha256}
+        with contextlib.suppress(OSError, ValueError):
+            if path.is_file() and (sha256 := _source_in(path)):
+                return {sha256}
     return set()
+
+
+def _source_in(path: Path) -> str | None:
+    """The digest of the source in a plan or its outline; None if its beginning names none.
+
+    Raises:
+        ValueError: it begins like no record.
+    """
+    with path.open("rb") as file:
+        told = from_json(file.read(_HEAD_BYTES), allow_partial=True)
+    sha256 = told.get("source_sha256") if isinstance(told, dict) else None
+    return sha256 if isinstance(sha256, str) else None
 
 
 def _files(*folders: Path) -> Iterator[Path]:

@@ -248,13 +248,12 @@ class Bucket:
             StorageError: its bytes have another digest; the store may answer better later.
             ResourceError: the disk is full.
         """
-        found = self.stat(name)
-        if found is None:
+        if self.stat(name) is None:
             return False
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            digest = self._get_pieces(name, part, found.num_bytes, on_bytes)
+            digest = self.download(name, part, on_bytes=on_bytes)
             if digest != sha256:
                 raise StorageError(
                     f"{name} in {self.address} has sha256 {digest}, expected {sha256}; remove it "
@@ -266,15 +265,23 @@ class Bucket:
         sync_directory(path.parent)
         return True
 
-    def _get_pieces(self, name: str, part: Path, total: int, on_bytes: OnBytes) -> str:
-        """Read an object piece by piece; returns its digest."""
+    def download(self, name: str, part: Path, *, on_bytes: OnBytes = no_bytes) -> str:
+        """Read an object that exists piece by piece into a file; returns its digest.
+
+        Raises:
+            StorageError: the store does not answer, or the object has changed meanwhile.
+            ResourceError: the disk is full.
+        """
         import obstore
 
         digest = hashlib.sha256()
         with self._translated(f"reading {name}"), part.open("wb") as out:
+            meta = obstore.head(self._store, name)
+            total, tag = meta["size"], meta["e_tag"]
             for start in range(0, total, PIECE_BYTES):
                 length = min(PIECE_BYTES, total - start)
-                piece = bytes(obstore.get_range(self._store, name, start=start, length=length))
+                options: Any = {"range": (start, start + length), "if_match": tag}
+                piece = bytes(obstore.get(self._store, name, options=options).bytes())
                 if len(piece) != length:
                     raise StorageError(
                         f"{name} in {self.address} came with {len(piece)} bytes of {length}"

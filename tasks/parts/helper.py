@@ -19,6 +19,7 @@ from seedvr2_core.errors import CheckpointError, ResourceError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sharing import Sharing, read_sharing
+from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.helper import Helper
@@ -100,7 +101,7 @@ def _device(sharing: Sharing, settings: Settings) -> str:
     """The device here that is of the kind of the job's: the machines of a pool are alike."""
     if settings.device != "auto":
         return settings.device
-    return "cpu" if sharing.device == "cpu" else "cuda:0"
+    return "cpu" if sharing.device == "cpu" else gpu_name(0)
 
 
 def _check_weights(plan: PlanOutline, settings: Settings) -> None:

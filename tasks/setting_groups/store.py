@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from tasks.setting_types import WebAddress
 
@@ -15,7 +16,15 @@ def _bucket(value: str) -> str:
     return value.rstrip("/")
 
 
+def _split(value: object) -> object:
+    """Read a comma-separated list; names of objects have upper and lower case."""
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
 BucketAddress = Annotated[str, AfterValidator(_bucket)]
+BucketAddresses = Annotated[tuple[BucketAddress, ...], NoDecode, BeforeValidator(_split)]
 
 
 class StoreSettings(BaseModel):
@@ -55,6 +64,11 @@ class StoreSettings(BaseModel):
         ge=300,
         le=7 * 86400.0,
         description="How long a signed address works, in seconds. S3 allows 7 days at most.",
+    )
+    s3_sources: BucketAddresses = Field(
+        default=(),
+        description="Comma-separated list of s3://BUCKET/FOLDER below which callers may name "
+        "videos (`video_url=s3://...`), which are read with the key below. Empty: none.",
     )
     s3_endpoint: WebAddress | None = Field(
         default=None,

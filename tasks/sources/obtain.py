@@ -29,6 +29,7 @@ from tasks.net.untrusted import Address, check_answer, check_url, open_answer
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors, download
+from tasks.sources.from_bucket import check_object, is_in_bucket, take_object
 from tasks.sources.names import printable
 from tasks.sources.partial import forget_source
 from tasks.sources.uploads import find_upload, is_upload, take_reference
@@ -59,6 +60,8 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
         _decode(request.video_base64)
     elif is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
+    elif is_in_bucket(request.video_url):
+        check_object(request.video_url or "", settings)
     else:
         address = check_url(request.video_url or "", settings)
         asyncio.run(_check_headers(address, settings))
@@ -86,6 +89,8 @@ def obtain_source(
         return _take_bytes(_decode(request.video_base64), settings)
     if is_upload(request.video_url):
         return take_reference(request.video_url or "", settings, on_bytes=on_bytes)
+    if is_in_bucket(request.video_url):
+        return take_object(request.video_url or "", settings, note=note, on_bytes=on_bytes)
     return download(request.video_url or "", settings, note=note, on_bytes=on_bytes)
 
 

@@ -41,6 +41,8 @@ class Keeper:
         self._plan = read_record(job_dir.outline_path, PlanOutline)
         self._ended = threading.Event()
         self._renewed_at = time.monotonic()
+        self._told = False
+        """It was said that the lease is lost."""
         context = contextvars.copy_context()
         self._thread = threading.Thread(
             target=context.run, args=(self._work,), daemon=True, name="keeper"
@@ -78,5 +80,8 @@ class Keeper:
         if time.monotonic() - self._renewed_at >= self._lease.seconds / RENEWALS:
             self._lease.renew()
             self._renewed_at = time.monotonic()
+            if self._lease.lost and not self._told:
+                logger.warning("another run has taken this job; its segments stay here alone now")
+                self._told = True
         if not self._lease.lost:
             self._copy.keep_segments(self._job_dir, self._plan)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
 
 from flows.upscale import upscale
@@ -14,9 +15,10 @@ from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.net.bucket import Bucket
 from tasks.probe import probe
-from tasks.schemas import UpscaleRequest
+from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, use_settings
-from tests.kits.deployed import QUICK
+from tasks.store import Lease
+from tests.kits.deployed import QUICK, attempt, deploy
 from tests.kits.http.s3 import S3, bucket_on, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_api")]
@@ -85,6 +87,35 @@ def test_source_and_output_are_found_by_a_machine_that_has_nothing(
     assert (again.sha256, again.filename) == (made.sha256, made.filename)
     bucket = Bucket(s3.address, second)
     assert {name.split("/")[0] for name in bucket.names("")} == {"results", "sources"}
+
+
+def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
+    machine: Callable[..., Settings],
+    demo_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file that the request names was on the first machine only."""
+    machine("first", allow_local_files=True)
+    local = tmp_path / "Clip.mp4"
+    shutil.copyfile(demo_clip, local)
+    with get_client(sync_client=True) as client:
+        deployment = deploy(client, upscale, "stored")
+        asked = {**QUICK, "video_path": str(local), "seed": 77}
+        run = client.create_flow_run_from_deployment(deployment, parameters=asked)
+        with monkeypatch.context() as held:
+            held.setattr(Lease, "take", lambda self: "job 1 (Clip.mp4)")
+            state = attempt(client, run.id)
+        assert state.name == "AwaitingRetry"
+        assert str(state.message).startswith("waiting for job 1 (Clip.mp4)")
+
+        local.unlink()
+        second = machine("second", allow_local_files=True)
+        state = attempt(client, run.id)
+        assert state.is_completed(), state
+    (job_dir,) = [path for path in second.jobs_dir.iterdir() if not path.name.startswith(".")]
+    result = UpscaleResult.model_validate_json((job_dir / "result.json").read_bytes())
+    assert result.source_name == "Clip.mp4"
 
 
 def test_the_first_plan_is_obeyed_everywhere(

@@ -69,6 +69,8 @@ def planned_job(work_dir: Path) -> PlannedJob:
     (job_dir.segments_path / "00000.mp4").write_bytes(b"packets")
     job_dir.output_path.write_bytes(VIDEO)
     job_dir.preview_path.write_bytes(b"a picture")
+    job_dir.report_path.write_bytes(b"a report")
+    job_dir.report_json_path.write_bytes(b"{}")
     return PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,

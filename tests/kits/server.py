@@ -259,14 +259,19 @@ class Serve:
         said = f"job {job} {statuses}; serve said: {self.said()}"
         return eventually(there, said, seconds=seconds)
 
-    def add_worker(self, name: str) -> "subprocess.Popen[bytes]":
-        """Start one more worker of the pool local; it ends with the test's process."""
+    def add_worker(self, name: str, work_dir: Path | None = None) -> "subprocess.Popen[bytes]":
+        """Start one more worker of the pool local; it ends with the test's process.
+
+        Args:
+            name: of the worker.
+            work_dir: its work directory; that of the service if not given.
+        """
         environment = self.environment | {
             "PREFECT_HOME": str(self.folder / f"home-{name}"),
             "PREFECT_API_URL": f"{self.urls['prefect']}/api",
             "PREFECT_API_AUTH_STRING": self.urls["prefect password"],
             "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "SEEDVR2_WORK_DIR": str(self.work_dir),
+            "SEEDVR2_WORK_DIR": str(work_dir or self.work_dir),
             "SEEDVR2_ALLOW_LOCAL_FILES": "true",
             "SEEDVR2_ALLOW_CPU_ENGINE": "true",
             "SEEDVR2_DEPLOYMENTS": "*=upscale/local",

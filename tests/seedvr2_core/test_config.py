@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from seedvr2_core.config import (
     DEFAULT_ENGINE,
     DIT_CONFIGS,
     ENGINES,
+    NOT_OFFERED,
     PATCH,
     VAE_CONFIGS,
     DiTConfig,
@@ -101,3 +103,11 @@ def test_an_unknown_engine_is_refused_with_the_choices() -> None:
     with pytest.raises(InvalidRequestError, match="seedvr2-9b") as caught:
         find_engine("seedvr2-9b")
     assert all(name in str(caught.value) for name in ENGINES)
+
+
+def test_a_model_that_cannot_be_built_is_refused_with_the_reason() -> None:
+    assert not NOT_OFFERED.keys() & ENGINES.keys()
+    for name, reason in NOT_OFFERED.items():
+        with pytest.raises(InvalidRequestError, match=f"{re.escape(name)} is not offered") as told:
+            find_engine(name)
+        assert reason in str(told.value)

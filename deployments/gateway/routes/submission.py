@@ -24,6 +24,7 @@ from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
+from tasks.sources.from_bucket import allowed_place, is_in_bucket
 from tasks.sources.kept import keep_upload
 from tasks.sources.uploads import find_upload, is_upload
 
@@ -171,6 +172,8 @@ def check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleReq
     limit_seconds(request.max_seconds, request.max_price, settings)
     if is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
+    elif is_in_bucket(request.video_url):
+        allowed_place(request.video_url or "", settings)
     elif request.video_url:
         check_url(request.video_url, settings)
     if request.video_path:

@@ -7,11 +7,12 @@ transformer has a lever left: shorter windows inside one piece. The plan itself 
 Arithmetic; tensors are not touched.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from seedvr2_core.config import VAEConfig
-from seedvr2_core.engines.seedvr2.phases import DIT, ENCODE
+from seedvr2_core.engines.seedvr2.phases import DECODE, DIT, ENCODE
 from seedvr2_core.planning.memory import CHUNKS
 from seedvr2_core.planning.peaks import SLICES, Slices, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
@@ -35,6 +36,10 @@ def lower_rung(
     parked = memory.park_caches or memory.stream_caches
     if not parked or memory.weights_resident:
         return replace(memory, park_caches=not memory.stream_caches, weights_resident=False)
+    if phase == ENCODE and memory.stream_caches and memory.encoder_block_bytes != 0:
+        return replace(memory, encoder_block_bytes=0)
+    if phase == DECODE and memory.stream_caches and memory.decoder_block_bytes != 0:
+        return replace(memory, decoder_block_bytes=0)
     if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
@@ -66,7 +71,8 @@ def lower_rung(
 
 
 def _streamed(memory: MemoryPlan) -> MemoryPlan | None:
-    """VAE caches wait in host memory but while their layer runs: the last lever of the VAE."""
+    """VAE caches wait in host memory but while their layer runs, which then waits for them: the
+    last levers of the VAE."""
     if memory.stream_caches:
         return None
     return replace(
@@ -125,9 +131,10 @@ def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | No
     for name in ("encoder_slice", "encoder_level_frames", "decoder_slice", "decoder_level_frames"):
         if getattr(now, name) != getattr(planned, name):
             words.append(f"{name} {getattr(now, name)}")
-    for name in ("encoder", "decoder"):
-        if getattr(now, f"{name}_rings") != getattr(planned, f"{name}_rings"):
-            words.append(f"{name} without rings")
+    told = {"rings": "{} without rings", "block_bytes": "layers of the {} wait for their caches"}
+    for part, (what, sentence) in itertools.product(("encoder", "decoder"), told.items()):
+        if getattr(now, f"{part}_{what}") != getattr(planned, f"{part}_{what}"):
+            words.append(sentence.format(part))
     if now.chunk_tokens != planned.chunk_tokens:
         words.append(f"chunk_tokens {now.chunk_tokens}")
     if windows is not None:

@@ -269,7 +269,7 @@ def start_encoder(
     """A fresh state whose caches will be where a plan says."""
     state = vae.start_encoder(first_latent, rings=memory.encoder_rings)
     if memory.stream_caches:
-        state.use_store(CacheStore(device))
+        state.use_store(CacheStore(device, block_bytes=memory.encoder_block_bytes))
     return state
 
 
@@ -279,7 +279,7 @@ def start_decoder(
     """The same for the decoder."""
     state = vae.start_decoder(first_latent, rings=memory.decoder_rings)
     if memory.stream_caches:
-        state.use_store(CacheStore(device))
+        state.use_store(CacheStore(device, block_bytes=memory.decoder_block_bytes))
     return state
 
 

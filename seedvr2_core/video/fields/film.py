@@ -20,17 +20,25 @@ from dataclasses import dataclass
 import numpy as np
 from av.video.frame import VideoFrame
 
-from seedvr2_core.video.fields.graph import Pictures, bwdif_steps, filtered, shape_of_picture
+from seedvr2_core.video.fields.graph import (
+    Pictures,
+    bwdif_steps,
+    filtered,
+    shape_of_picture,
+    take_pixel_shape,
+)
 from seedvr2_core.video.info import Reading
 from seedvr2_core.video.picture.color import bit_depth
 from seedvr2_core.video.wanted import CYCLE, KEPT
 
 _COMB_LEVELS = 9
 """Least step from a line to both of its neighbours that counts as a comb, as fieldmatch has it."""
-_COMB_BLOCK, _COMBED_PIXELS = 16, 80
-"""So many pixels with a comb in a block of 16x16 are a combed picture, as fieldmatch has it."""
-_LESS = 0.9
-"""Share of the comb of a picture's own fields that another way may have and be taken."""
+_LESS, _MUCH_LESS = 0.9, 0.5
+"""Shares of the comb of a picture's own fields: with which another way is taken, and with which
+they surely belong to two moments. Measured on film: 0.05 to 0.2; on interlaced video: 0.6 to 1."""
+_TEXTURE, _NOISE_LEVELS = 5, 0.1
+"""What a whole picture may have of comb: so many times what bwdif leaves, and so much a pixel.
+Measured: whole pictures have 1 to 3.5 times as much, interlaced ones 7 and more."""
 _BLOCK = 32
 """Pictures are compared by blocks of this side: something small that moves counts."""
 _WIDE = 960
@@ -40,6 +48,11 @@ _COMBED_SHARES = (0.15, 0.7)
 _UNMATCHED_SHARE = 0.2
 _REPEATED_SHARE = 0.5
 """Largest share of the other pictures' difference that the repeated one of five may have."""
+_BESIDE = 2
+_LEAST_MOTION = 0.005
+"""Levels a pixel of comb that come and go; with less, nothing moves."""
+_FITS = 0.7
+"""Share of another way's comb below which a way of putting fields together is surely better."""
 _LEAST_PICTURES = 3 * CYCLE
 
 
@@ -54,6 +67,9 @@ class Matched:
     """Whether that picture's own fields belong to two moments."""
     combed: bool
     """Whether all ways of putting fields together are combed."""
+    fields: str
+    """"one" where its own fields were taken at once, "top" or "bottom" where they were not and that
+    one is the earlier; "" where nothing moves enough to tell."""
     difference: float
     """From the one before, in levels of the block that differs most; infinite for the first."""
 
@@ -82,7 +98,7 @@ def _without_repetition(cycle: Sequence[Matched]) -> list[Matched]:
 
 
 def is_film(frames: Sequence[Matched]) -> bool | None:
-    """Whether pictures that follow each other have the 3:2 cadence; None: they do not move."""
+    """Whether pictures that follow each other have the 3:2 cadence; None: it does not show."""
     if len(frames) < _LEAST_PICTURES:
         return None
     differences = np.array([frame.difference for frame in frames[1:]])
@@ -90,12 +106,12 @@ def is_film(frames: Sequence[Matched]) -> bool | None:
         return None
     combed = sum(frame.was_combed for frame in frames) / len(frames)
     unmatched = sum(frame.combed for frame in frames) / len(frames)
-    least, most = _COMBED_SHARES
-    if not least <= combed <= most or unmatched > _UNMATCHED_SHARE:
-        return False
     by_place = [differences[place::CYCLE].mean() for place in range(CYCLE)]
     repeated, *others = sorted(by_place)
-    return bool(repeated <= _REPEATED_SHARE * others[0])
+    least, most = _COMBED_SHARES
+    if repeated > _REPEATED_SHARE * others[0] or unmatched > _UNMATCHED_SHARE or combed > most:
+        return False
+    return True if combed >= least else None  # soft pictures that hardly move show no comb
 
 
 def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iterator[Matched]:
@@ -112,36 +128,62 @@ def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iter
     for index, smooth in filtered(noted(), 1, bwdif_steps(reading, each_field=False)):
         if index >= first:
             near = [seen.get(index + step) for step in (-1, 1)]
-            frame, was_combed, combed = _put_together(seen[index], near, smooth)
+            frame, was_combed, combed, fields = _put_together(seen[index], near, smooth)
             luma_HW = _luma(frame)
             difference = _difference(before, luma_HW)
             before = luma_HW
             if index >= start:
-                yield Matched(index, frame, was_combed, combed, difference)
+                yield Matched(index, frame, was_combed, combed, fields, difference)
         seen.pop(index - 1, None)
 
 
 def _put_together(
     own: VideoFrame, near: Sequence[VideoFrame | None], smooth: VideoFrame
-) -> tuple[VideoFrame, bool, bool]:
-    """(frame, whether the picture's own fields are combed, whether every way is)."""
+) -> tuple[VideoFrame, bool, bool, str]:
+    """(frame, whether the picture's own fields are combed, whether every way is, `fields`)."""
     own_HW = _luma(own)
-    smooth_comb_HW = _comb(_luma(smooth))
-    comb_HW = _comb(own_HW)
-    if not (was_combed := _is_combed(comb_HW, smooth_comb_HW)):
-        return own, False, False
-    least, best, best_comb_HW = _LESS * _amount(comb_HW), None, comb_HW
+    own_comb_HW = _comb(own_HW)
+    mine = least = _amount(own_comb_HW)
+    best: VideoFrame | None = None
+    combs_HW: list[np.ndarray] = []
     for other in near:
         if other is None or shape_of_picture(other) != shape_of_picture(own):
             continue
         woven_HW = own_HW.copy()
         woven_HW[1::2] = _luma(other)[1::2]
-        woven_comb_HW = _comb(woven_HW)
-        if (amount := _amount(woven_comb_HW)) < least:
-            least, best, best_comb_HW = amount, other, woven_comb_HW
-    if best is None or _is_combed(best_comb_HW, smooth_comb_HW):
-        return smooth, was_combed, True
-    return _woven(own, best), was_combed, False
+        combs_HW.append(_comb(woven_HW))
+        comb = _amount(combs_HW[-1])
+        if comb < least and comb < _LESS * mine:
+            least, best = comb, other
+    fields = _fields_of(own_comb_HW, combs_HW)
+    if least > _TEXTURE * _amount(_comb(_luma(smooth))) + _NOISE_LEVELS * own_HW.size:
+        return smooth, True, True, fields
+    if best is None:
+        return own, False, False, fields
+    return _woven(own, best), least < _MUCH_LESS * mine, False, fields
+
+
+def _fields_of(own_comb_HW: np.ndarray, combs_HW: Sequence[np.ndarray]) -> str:
+    """What the comb tells of a picture's own fields, and of its top field with those beside it.
+
+    Of three fields in a row, the outer ones are further apart. So of interlaced video, the top
+    field with the bottom field on one side has as little comb as the own fields, and with the one
+    on the other side much more. Of whole pictures, the own fields have least. What all
+    three have is texture and does not count.
+    """
+    if len(combs_HW) < _BESIDE:
+        return ""
+    before_HW, after_HW = combs_HW
+    still = _amount(np.minimum(own_comb_HW, np.minimum(before_HW, after_HW)))
+    own, before, after = (_amount(x) - still for x in (own_comb_HW, before_HW, after_HW))
+    if max(before, after) < _LEAST_MOTION * own_comb_HW.size:
+        return ""
+    less, more = sorted((before, after))
+    if own < _FITS * less:
+        return "one"
+    if more < max(own, less) / _FITS:
+        return ""
+    return "top" if before < after else "bottom"
 
 
 def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
@@ -153,7 +195,7 @@ def _woven(top: VideoFrame, bottom: VideoFrame) -> VideoFrame:
         lines[1::2, :width] = _lines(other)[1::2, :width]
     for name in ("pts", "time_base", "colorspace", "color_range", "color_primaries", "color_trc"):
         setattr(made, name, getattr(top, name))
-    made.opaque = top.opaque
+    take_pixel_shape(made, top)
     return made
 
 
@@ -182,12 +224,6 @@ def _comb(luma_HW: np.ndarray) -> np.ndarray:
 
 def _amount(comb_HW: np.ndarray) -> int:
     return int(comb_HW.sum(dtype=np.int64))
-
-
-def _is_combed(comb_HW: np.ndarray, smooth_comb_HW: np.ndarray) -> bool:
-    """Whether there is a comb that deinterlacing removes: thin lines of the picture stay."""
-    blocks = _blocks((comb_HW > 0) & (smooth_comb_HW == 0), _COMB_BLOCK)
-    return bool(blocks.sum(axis=(1, 3)).max(initial=0) > _COMBED_PIXELS)
 
 
 def _difference(before_HW: np.ndarray | None, luma_HW: np.ndarray) -> float:

@@ -35,4 +35,3 @@ def frames_of_fields(
                 yield place, frame
         if index + 1 >= wanted.stop:
             return
-

@@ -24,6 +24,15 @@ def shape_of_picture(picture: VideoFrame) -> Shape:
     return picture.width, picture.height, picture.format.name, picture.opaque
 
 
+def take_pixel_shape(picture: VideoFrame, source: VideoFrame) -> None:
+    """Give a picture the `opaque` of another one, which is the shape of its pixels.
+
+    As an object of its own: PyAV forgets one for all pictures that share it when one of them goes.
+    """
+    sar = source.opaque
+    picture.opaque = Fraction(sar) if isinstance(sar, Fraction) else sar
+
+
 class PictureGraph:
     """Filters for pictures of one shape.
 
@@ -46,7 +55,7 @@ class PictureGraph:
         self._graph.configure()
 
     def feed(self, picture: VideoFrame) -> Iterator[VideoFrame]:
-        """What comes out after one more picture; the picture's own time is kept."""
+        """What comes out after one more picture, which is as it was afterwards."""
         times = picture.pts, picture.time_base
         picture.pts, picture.time_base = self._count * _STEP, _CLOCK
         self._count += 1
@@ -92,7 +101,7 @@ def filtered(
         nonlocal given
         for picture in made:
             index, source = waiting[0]
-            picture.opaque = source.opaque
+            take_pixel_shape(picture, source)
             yield index, picture
             given += 1
             if given == per:

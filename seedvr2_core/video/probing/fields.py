@@ -1,8 +1,10 @@
 """Finds out how the fields of a video's pictures lie: by what the file says, and by looking.
 
-libavfilter's idet looks at pictures from the start, the middle and the end. It counts where it is
-sure; the marks in the file count where it is not, because they are often wrong: tape that was
-captured as progressive, and progressive film that was marked as interlaced.
+Pictures from the start, the middle and the end are looked at, first by libavfilter's idet, which is
+cheap. Where it or the file speaks of interlacing, we measure how well fields fit together: idet
+takes fine diagonal lines that move for a comb. Marks in the file count only where nothing moves,
+because they are often wrong: tape that was captured as progressive, and progressive film that was
+marked as interlaced.
 """
 
 import logging
@@ -26,11 +28,17 @@ _PLACES = (0.0, 0.5, 0.95)
 """Where pictures are looked at, as shares of the video's length."""
 _PICTURES = 26
 """At each of these places."""
-_MOST_LINES, _MOST_RATE = 1088, 31
-"""No video of more lines, or pictures a second, was ever interlaced."""
-_LEAST_MOVING = 5
+_LINES, _MOST_RATE = range(200, 1089), 31
+"""No video of other heights, or of more pictures a second, was ever interlaced."""
+_MEASURED_PICTURES = 14
+"""Of these, where it is no film; large ones take long."""
+_LEAST_MOVING, _LEAST_MOVING_SHARE = 5, 0.2
+"""Pictures that move, in number and of those that were looked at, below which marks count."""
 _COMBED_SHARE = 0.1
-"""Of moving pictures, so many are combed in any interlaced video; of film 0.4."""
+"""Of moving pictures, so many are combed at least in interlaced video that is marked as such."""
+_UNMARKED_SHARE = 0.35
+"""And where nothing says so. Film with 3:2 pulldown has 0.5, other interlaced video more."""
+_FILM_RATES = (29, 31)
 _ONE_ORDER = 3
 """So many times as often must one order be found as the other."""
 _VERDICT = "lavfi.idet.multiple.current_frame"
@@ -38,7 +46,7 @@ _VERDICT = "lavfi.idet.multiple.current_frame"
 
 def may_be_interlaced(info: VideoInfo) -> bool:
     """Whether a video's size and rate are such as interlaced video has."""
-    return info.decoded_size[1] <= _MOST_LINES and Fraction(*info.nominal_rate) <= _MOST_RATE
+    return info.decoded_size[1] in _LINES and Fraction(*info.nominal_rate) <= _MOST_RATE
 
 
 def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo) -> Fields:
@@ -51,56 +59,64 @@ def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo)
     """
     if not may_be_interlaced(info):
         return Fields()
-    verdicts: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     marked, film = False, list[bool]()
     try:
         for pictures in _looked_at(container, stream, info):
-            here = _verdicts(pictures)
-            verdicts += here
             is_marked = any(picture.interlaced_frame for picture in pictures)
             marked = marked or is_marked
-            if is_marked or here["tff"] or here["bff"]:
-                film += _film_in(pictures)
+            if not is_marked and not _idet_sees_fields(pictures):
+                found["one"] += len(pictures)
+                continue
+            kinds, is_film = _measured(pictures, rate=Fraction(*info.nominal_rate))
+            found += kinds
+            film += [] if is_film is None else [is_film]
     except MemoryError:
         raise
     except av.error.FFmpegError as error:  # a kind of pixels that filters do not take
         _log.info("the fields of the video are not looked at: %s", error)
         return Fields()
-    return replace(_judged(verdicts, marked=marked), film=sum(film) * 2 > len(film))
+    return replace(_judged(found, marked=marked), film=sum(film) * 2 > len(film))
 
 
-def _verdicts(pictures: Sequence[VideoFrame]) -> Counter[str]:
-    """What idet says of each picture: "tff", "bff", "progressive", "undetermined"."""
+def _idet_sees_fields(pictures: Sequence[VideoFrame]) -> bool:
+    """Whether idet takes any picture for interlaced."""
     made = filtered(iter(enumerate(pictures)), 1, [("idet", None)])
-    return Counter(str(picture.metadata[_VERDICT]) for _, picture in made)
+    return any(picture.metadata[_VERDICT] in ("tff", "bff") for _, picture in made)
 
 
-def _judged(verdicts: Counter[str], *, marked: bool) -> Fields:
-    """What the counts of `_verdicts` say."""
-    orders = sorted((verdicts["tff"], verdicts["bff"]))
-    combed = sum(orders)
-    moving = combed + verdicts["progressive"]
-    clear = orders[1] >= _ONE_ORDER * orders[0]
-    if moving < _LEAST_MOVING or (combed and not clear):
-        return Fields(interlaced=marked, marked=marked, moving=moving, combed=combed)
-    return Fields(
-        interlaced=combed >= max(2, _COMBED_SHARE * moving),
-        top_first=verdicts["tff"] > verdicts["bff"] if combed else None,
-        marked=marked,
-        moving=moving,
-        combed=combed,
-    )
-
-
-def _film_in(pictures: Sequence[VideoFrame]) -> list[bool]:
-    """Whether pictures that follow each other are film with 3:2 pulldown; [] if they are still."""
+def _measured(
+    pictures: Sequence[VideoFrame], *, rate: Fraction
+) -> tuple[Counter[str], bool | None]:
+    """How many pictures have fields of which kind (`Matched.fields`), and whether it is film."""
     from seedvr2_core.video.fields.film import is_film, matched  # loads numpy
 
     def near(start: int, stop: int) -> Iterator[tuple[int, VideoFrame]]:
         yield from list(enumerate(pictures))[start:stop]
 
-    found = is_film(list(matched(near, Reading(), 0, len(pictures))))
-    return [] if found is None else [found]
+    may_be_film = _FILM_RATES[0] <= rate <= _FILM_RATES[1]
+    count = len(pictures) if may_be_film else min(len(pictures), _MEASURED_PICTURES)
+    frames = list(matched(near, Reading(), 0, count))
+    kinds = Counter(frame.fields for frame in frames)
+    return kinds, is_film(frames) if may_be_film else None
+
+
+def _judged(found: Counter[str], *, marked: bool) -> Fields:
+    """What the counts of `Matched.fields` say."""
+    orders = sorted((found["top"], found["bottom"]))
+    combed = sum(orders)
+    moving = combed + found["one"]
+    enough = moving >= max(_LEAST_MOVING, _LEAST_MOVING_SHARE * found.total())
+    if not enough or (combed and orders[1] < _ONE_ORDER * orders[0]):
+        return Fields(interlaced=marked, marked=marked, moving=moving, combed=combed)
+    interlaced = combed >= (_COMBED_SHARE if marked else _UNMARKED_SHARE) * moving
+    return Fields(
+        interlaced=interlaced,
+        top_first=found["top"] > found["bottom"] if interlaced else None,
+        marked=marked,
+        moving=moving,
+        combed=combed,
+    )
 
 
 def _looked_at(

@@ -15,13 +15,15 @@ class LiveBytes(TorchDispatchMode):
     `live` is the sum over the storages that still exist, `peak` its largest value so far.
     """
 
-    def __init__(self, *, beside: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, *, beside: Iterable[torch.Tensor] = (), most: int | None = None) -> None:
         """Count nothing yet.
 
         Args:
             beside: tensors that are not counted, nor are views of them: the weights.
+            most: bytes of the device that this stands for; for more its own error is raised.
         """
         super().__init__()
+        self._most = most
         self.live = self.peak = 0
         self._outside: list[torch.Tensor] = []
         self._seen = {tensor.untyped_storage()._cdata for tensor in beside}
@@ -47,6 +49,8 @@ class LiveBytes(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
             return
+        if self._most is not None and self.live + size > self._most:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
         self._seen.add(key)
         self.live += size
         self.peak = max(self.peak, self.live)

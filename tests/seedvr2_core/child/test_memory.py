@@ -1,19 +1,26 @@
 """A child may have so much memory, and says so in one sentence where it is refused more."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from seedvr2_core.child.memory import free_host_bytes, machine_bytes, oom_kills
-from seedvr2_core.child.protocol import Event, Heartbeat, Probe
+from seedvr2_core.child.memory import check_host, free_host_bytes, machine_bytes, oom_kills
+from seedvr2_core.child.protocol import Event, Heartbeat, Probe, Request, Restore, Taken
 from seedvr2_core.errors import InvalidVideoError, ResourceError
-from seedvr2_core.files import read_record
+from seedvr2_core.files import read_record, write_record
+from seedvr2_core.job import JobDir
+from seedvr2_core.planning.plan import MemoryPlan, Segment
 from seedvr2_core.video.info import VideoInfo
 from tasks.child.guard import Child
 from tasks.settings import Settings, use_settings
 from tests.kits.media import ffmpeg, write_endless
+from tests.kits.restorer import make_plan, whole
+
+Quiet = (Heartbeat, Taken)
 
 BOUNDED = """
 import sys
@@ -123,17 +130,22 @@ def test_what_the_kernel_has_killed_is_counted_in_our_cgroup(
     assert oom_kills(tmp_path) == 3
 
 
-def probe_in_little(path: Path, out: Path) -> Event:
-    """Probe in a real child that may have 0.5 GB, without a limit of frames."""
+def in_little(request: Request[Any]) -> Event:
+    """The first word of a real child that may have 0.5 GB, but for signs of life."""
     use_settings(Settings(child_memory_bytes=2**29))
     child = Child()
     try:
-        child.send(Probe(path=path, out=out))
-        while isinstance(event := child.next_event(stall_seconds=60, doing="probing"), Heartbeat):
+        child.send(request)
+        while isinstance(event := child.next_event(stall_seconds=60, doing="this"), Quiet):
             pass
     finally:
         child.close()
     return event
+
+
+def probe_in_little(path: Path, out: Path) -> Event:
+    """Probe without a limit of frames."""
+    return in_little(Probe(path=path, out=out))
 
 
 def test_an_honest_video_fits(demo_clip: Path, tmp_path: Path) -> None:
@@ -147,6 +159,60 @@ def test_an_index_that_does_not_fit_is_the_files_fault(tmp_path: Path) -> None:
     write_endless(path, num_chunks=40_000)
     with pytest.raises(InvalidVideoError, match=r"no frames|more memory than there is"):
         probe_in_little(path, tmp_path / "info.json")
+
+
+MEMORY = MemoryPlan(
+    vae_dtype="float16",
+    dit_dtype="bfloat16",
+    encoder_slice=1,
+    decoder_slice=1,
+    encoder_level_frames=(1, 2, 4, 8),
+    decoder_level_frames=(8, 4, 2, 1),
+    chunk_tokens=0,
+    park_caches=True,
+    weights_resident=False,
+    peaks=(("encode", 3 * 10**9), ("dit", 2 * 10**9), ("host", 5 * 2**30)),
+)
+
+
+def test_a_plan_that_does_not_fit_this_machine_is_refused(tmp_path: Path) -> None:
+    """It was made on another one, or when more was free there."""
+    root = _machine(tmp_path, 6 * 2**30)
+    check_host(MEMORY, "cuda:0", root)
+    cgroup = root / "sys/fs/cgroup"
+    cgroup.mkdir(parents=True)
+    (cgroup / "memory.max").write_text(f"{8 * 2**30}\n")
+    (cgroup / "memory.current").write_text(f"{4 * 2**30}\n")
+    (cgroup / "memory.stat").write_text("inactive_file 0\n")
+    told = r"needs 5\.4 GB of host memory and 4\.3 GB are free here; .* with 6 GB free, or"
+    with pytest.raises(ResourceError, match=told):
+        check_host(MEMORY, "cuda:0", root)
+    before = dataclasses.replace(MEMORY, peaks=())  # a plan that says nothing of it
+    check_host(before, "cuda:0", root)
+    check_host(None, "cuda:0", root)
+
+
+def test_a_child_with_too_little_memory_refuses_before_it_loads(
+    demo_clip: Path, tmp_path: Path
+) -> None:
+    """The bound is the kernel's. There are no weights, which loading would find out first."""
+    planned = make_plan(5, memory={"peaks": MEMORY.peaks}, name="seedvr2-7b")
+    segment = Segment(index=0, start=0, stop=5, pieces=(whole(planned),))
+    job_dir = JobDir(tmp_path / "job")
+    job_dir.path.mkdir()
+    write_record(job_dir.plan_path, dataclasses.replace(planned, segments=(segment,)))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "locks").mkdir()
+    request = Restore(
+        job_dir=job_dir.path,
+        source=demo_clip,
+        device="cpu",
+        weights_dir=tmp_path / "weights",
+        lock_dir=tmp_path / "locks",
+        segments=(0,),
+    )
+    with pytest.raises(ResourceError, match=r"needs 8\.4 GB of host memory and 0\.\d GB are free"):
+        in_little(request)
 
 
 @pytest.mark.slow

@@ -133,8 +133,12 @@ def test_segments_of_a_plan_of_the_version_before_are_kept(plan: PlanOutline) ->
     memory = dataclasses.asdict(MEMORY) | {"peaks": ()}
     for later in ("encoder_rings", "decoder_rings", "stream_caches", "streamed_layers"):
         del memory[later]
+    del memory["encoder_block_bytes"], memory["decoder_block_bytes"], memory["moving_seconds"]
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     assert segments.plan_digest(planned) == hashlib.sha256(text.encode()).hexdigest()
+    straight = dataclasses.replace(MEMORY, encoder_block_bytes=0, moving_seconds=3.0)
+    same = dataclasses.replace(plan, memory=straight)
+    assert segments.plan_digest(same) == segments.plan_digest(planned)
     ringed = dataclasses.replace(MEMORY, decoder_rings=True)
     other = dataclasses.replace(plan, memory=ringed)
     assert segments.plan_digest(other) != segments.plan_digest(planned)

@@ -1,5 +1,6 @@
 """The table of devices: chosen by capability, and asked for nowhere else."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -86,5 +87,22 @@ def test_no_other_code_of_the_core_asks_for_a_kind_of_device() -> None:
         if path != Path(devices.__file__)
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if asks.search(line)
+    ]
+    assert not found
+
+
+NAMED_IN = {"deployments/gateway/answers.py": "an example of an answer"}
+
+
+def test_no_other_code_names_a_gpu() -> None:
+    """`gpu_name` makes such names; only texts for people quote one."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
+        for folder in ("seedvr2_core", "tasks", "flows", "deployments")
+        for path in (ROOT / folder).rglob("*.py")
+        if path != Path(devices.__file__) and str(path.relative_to(ROOT)) not in NAMED_IN
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"(cuda|mps|hip|rocm)(:\d*)?", node.value)
     ]
     assert not found

@@ -2,6 +2,7 @@
 
 import pytest
 
+from seedvr2_core.config import DIT_7B
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.planning.cards import (
     NamedCard,
@@ -18,6 +19,29 @@ from seedvr2_core.planning.sizes import BUDGETS_PX
 def test_what_is_free_of_a_card() -> None:
     free = {size: free_bytes(size) / 1e9 for size in (16, 24, 32, 48, 80, 141)}
     assert free == {16: 15, 24: 23, 32: 31, 48: 46, 80: 78, 141: 139}
+
+
+AIMS = [
+    (12, "720p", "seedvr2-7b"),
+    (12, "1080p", "seedvr2-7b"),
+    (16, "1080p", "seedvr2-3b"),
+    (24, "1080p", "seedvr2-7b"),
+    (24, "2k", "seedvr2-7b"),
+    (32, "2k", "seedvr2-7b"),
+    (48, "4k", "seedvr2-7b"),
+    (80, "4k", "seedvr2-7b"),
+]
+
+
+@pytest.mark.parametrize(("gigabytes", "resolution", "engine"), AIMS, ids=str)
+def test_what_cards_are_meant_to_do(gigabytes: int, resolution: str, engine: str) -> None:
+    """And more: the aims are 720p on 12, 1080p with the 3B on 16, with the 7B on 24, 2k on 32 and
+    4k on 80 GB."""
+    card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
+    memory = example_plan(engine, resolution, card).memory
+    assert memory is not None
+    peaks = dict(memory.peaks)
+    assert max(peaks[phase] for phase in ("encode", "dit", "decode")) <= card.free_bytes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +77,10 @@ def test_more_memory_never_fits_less() -> None:
 def test_quantised_weights_make_room() -> None:
     """Half the bytes of the 7B's weights, and their largest weight expanded for a moment."""
     numbers = 8_000_000_000
-    quantized = Quantized(values=numbers, num_bytes=numbers, largest=12_288 * 3072)
+    layers = DIT_7B.num_layers
+    quantized = Quantized(
+        layers=((numbers // layers, numbers // layers),) * layers, largest=12_288 * 3072
+    )
     card = NamedCard(kind="card", free_bytes=free_bytes(32))
     plain, small = (
         memory
@@ -63,6 +90,22 @@ def test_quantised_weights_make_room() -> None:
         )
         if memory is not None
     )
-    assert dict(small.peaks)["dit"] != dict(plain.peaks)["dit"]
+    saved = dict(plain.peaks)["dit"] - dict(small.peaks)["dit"]
+    # What was expanded takes room for a moment, and what stays on the card beside it.
+    assert numbers - 200_000_000 < saved < numbers
     assert (plain.weights_resident, small.weights_resident) == (False, True)
     assert dict(small.peaks)["host"] < dict(plain.peaks)["host"] - numbers
+
+
+def test_quantised_layers_make_room_where_they_are_streamed() -> None:
+    """On a card that streams layers of the plain file, fewer or none are."""
+    layers = DIT_7B.num_layers
+    share = 8_000_000_000 // layers
+    quantized = Quantized(layers=((share, share),) * layers, largest=12_288 * 3072)
+    card = NamedCard(kind="card", free_bytes=free_bytes(16))
+    plain = example_plan("seedvr2-7b", "1080p", card).memory
+    small = example_plan("seedvr2-7b", "1080p", card, quantized).memory
+    assert plain is not None
+    assert small is not None
+    assert 0 < small.streamed_layers < plain.streamed_layers
+    assert dict(small.peaks)["host"] < dict(plain.peaks)["host"] - 7e9

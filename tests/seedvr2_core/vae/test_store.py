@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
-from seedvr2_core.vae.store import CacheStore
+from seedvr2_core.vae.store import CacheStore, _Lane
 
 pytestmark = pytest.mark.usefixtures("either_path")
 
@@ -15,8 +15,15 @@ LEVELS = (2, 2, 1, 1)
 SIZES = [1, 2, 1, 3]
 
 
-def _store() -> CacheStore:
-    return CacheStore(CPU, always=True)
+BLOCKS = [
+    pytest.param(None, id="all_through_blocks"),
+    pytest.param(2000, id="the_larger_straight"),
+    pytest.param(0, id="all_straight"),
+]
+
+
+def _store(block_bytes: int | None = None) -> CacheStore:
+    return CacheStore(CPU, block_bytes=block_bytes, always=True)
 
 
 def _random(dtype: torch.dtype, *size: int) -> Tensor:
@@ -32,20 +39,23 @@ def _vae(dtype: torch.dtype, *, fold: bool) -> VideoVAE:
     return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype, fold=fold)
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "as_trained"])
 @pytest.mark.parametrize("first", [0, 3], ids=["from_the_start", "inside_a_shot"])
-def test_streaming_changes_no_bit(dtype: torch.dtype, first: int, *, fold: bool) -> None:
+def test_streaming_changes_no_bit(
+    dtype: torch.dtype, first: int, block: int | None, *, fold: bool
+) -> None:
     vae = _vae(dtype, fold=fold)
     latents, video = _random(dtype, 1, 16, 7, 2, 3), _random(dtype, 1, 3, 28, 16, 24)
     resident, streamed = vae.start_decoder(first), vae.start_decoder(first)
-    streamed.use_store(_store())
+    streamed.use_store(_store(block))
     for part in latents.split(SIZES, dim=2):
         wanted, resident = vae.decode(part, resident, max_frames=LEVELS)
         got, streamed = vae.decode(part, streamed, max_frames=LEVELS)
         assert torch.equal(got, wanted)
         streamed.settle()
     encoder, other = vae.start_encoder(first), vae.start_encoder(first)
-    other.use_store(_store())
+    other.use_store(_store(block))
     start = 0
     for index, size in enumerate(SIZES):
         count = 4 * size - (3 if not index and not first else 0)
@@ -79,3 +89,27 @@ def test_a_cache_is_on_its_way_before_its_layer_asks(monkeypatch: pytest.MonkeyP
         if index > 1:
             # With depth first some layers run several times before the next level's.
             assert sum(waited) < 0.5 * len(waited)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_are_no_larger_than_they_may(
+    monkeypatch: pytest.MonkeyPatch, block: int | None
+) -> None:
+    sizes: list[int] = []
+    like = _Lane._like
+
+    def note(self: _Lane, x: Tensor) -> Tensor:
+        sizes.append(x.nbytes)
+        return like(self, x)
+
+    monkeypatch.setattr(_Lane, "_like", note)
+    vae = _vae(torch.float32, fold=True)
+    state = vae.start_decoder()
+    state.use_store(_store(block))
+    for part in _random(torch.float32, 1, 16, 8, 2, 3).split(2, dim=2):
+        vae.decode(part, state, max_frames=LEVELS)
+    caches = [x.nbytes for _, x in state.named_tensors()]
+    passing = [size for size in caches if block is None or size <= block]
+    assert max(sizes, default=0) == max(passing, default=0)
+    assert len(passing) == {None: len(caches), 0: 0}.get(block, len(passing))
+    assert block != 2000 or 0 < len(passing) < len(caches)

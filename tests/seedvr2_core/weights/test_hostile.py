@@ -6,6 +6,7 @@ import random
 import struct
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,40 @@ def test_scaled_files_are_refused_by_name(
 ) -> None:
     stored, _ = kit.scaled_int8(state, group=kit.GROUP)
     assert told in look(kit.write(tmp_path / "x", change(stored)))
+
+
+WRITERS: dict[str, Callable[[Path, kit.State], object]] = {
+    "fp8": lambda path, state: kit.write(
+        path, {n: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for n, t in state.items()}
+    ),
+    "fp8 scaled": lambda path, state: kit.write(path, kit.scaled_fp8(state)[0]),
+    "int8": lambda path, state: kit.write(path, kit.scaled_int8(state)[0]),
+    "int8 convrot": lambda path, state: kit.write(path, kit.scaled_int8(state, group=kit.GROUP)[0]),
+    **{
+        form: partial(kit.write_gguf, form=form)
+        for form in ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "F16", "BF16")
+    },
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_wrong_files_of_every_form_are_refused_by_name(
+    tmp_path: Path, state: kit.State, form: str
+) -> None:
+    """A tensor is missing, one has another shape, one is too many, or the file ends early."""
+    write, other = WRITERS[form], "blocks.1.attn.proj_qkv.vid.weight"
+    write(tmp_path / "x", _without(state, QKV))
+    assert f"missing: {QKV}" in look(tmp_path / "x")
+    write(tmp_path / "x", {**state, QKV: torch.ones(512, 256)})
+    assert f"of another shape: {QKV} ([512, 256], expected [768, 256])" in look(tmp_path / "x")
+    write(tmp_path / "x", {**state, "blocks.9.x.weight": state[other]})
+    assert "unexpected: blocks.9.x.weight" in look(tmp_path / "x")
+    write(tmp_path / "x", state)
+    with (tmp_path / "x").open("r+b") as file:
+        file.truncate((tmp_path / "x").stat().st_size * 9 // 10)
+    told = look(tmp_path / "x")
+    assert "is truncated" in told
+    assert any(name in told for name in state)
 
 
 def test_a_plain_file_with_one_quantised_weight_of_another_is_read(
@@ -220,24 +255,33 @@ def test_mutated_headers_crash_nothing_and_take_no_memory(
         path.write_bytes(content)
         tracemalloc.start()
         try:
-            _try(path)
+            stored = _try(path)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert peak <= len(content) + SLACK_BYTES
+        # Tensors are not Python's memory.
+        assert stored <= len(content)
 
 
-def _try(path: Path) -> None:
-    """Recognise a file, then read all that its header names: either works or is refused."""
+def _try(path: Path) -> int:
+    """Recognise a file, then read all that its header names: either works or is refused.
+
+    Returns:
+        Bytes of the tensor that takes most as it is stored, with all that belongs to it.
+    """
+    most = 0
     with contextlib.suppress(CheckpointError):
         identify(path, layouts=kit.wide_layouts)
     with contextlib.suppress(CheckpointError):
         reader = open_reader(path)
         for name in reader.tensors:
             stored = reader.read(name)
+            most = max(most, stored.nbytes)
             if not isinstance(stored, torch.Tensor):
                 stored.expand()
         reader.close()
+    return most
 
 
 def test_a_header_of_nothing_but_brackets_and_one_of_equal_names(tmp_path: Path) -> None:

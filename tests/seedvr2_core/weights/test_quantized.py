@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from seedvr2_core.dit.fold import load_folded
-from seedvr2_core.dit.memory import weight_bytes
+from seedvr2_core.dit.memory import layer_sizes, streamed_weight_bytes, weight_bytes
 from seedvr2_core.dit.model import FoldedDiT
+from seedvr2_core.engines.seedvr2.parking import GuestModule
 from seedvr2_core.planning.peaks import CONSTANTS
 from seedvr2_core.weights.checkpoint import identify, open_checkpoint
-from seedvr2_core.weights.matching import QUANTIZED_DTYPES
+from seedvr2_core.weights.matching import NOTHING_QUANTIZED, QUANTIZED_DTYPES
 from seedvr2_core.weights.quantized import (
     EXPANDED_AT_ONCE,
     QuantizedLinear,
@@ -98,11 +99,17 @@ def test_the_model_is_that_of_the_numbers_bit_for_bit(
 
     linears = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
     assert len(linears) > 10
-    values, num_bytes, largest = identify(tmp_path / "x", layouts=kit.wide_layouts).quantized
+    size = identify(tmp_path / "x", layouts=kit.wide_layouts).quantized
+    values, num_bytes, largest = size.values, size.num_bytes, size.largest
     assert values == sum(linear.weight.numel() for linear in linears)
     assert largest == max(linear.weight.numel() for linear in linears)
     kept = [t for linear in linears for t in linear.buffers()]
     assert num_bytes >= sum(t.nbytes for t in kept) > 0.99 * num_bytes
+    for block, (numbers, taken) in zip(model.blocks, size.layers, strict=True):
+        inside = [module for module in block.modules() if isinstance(module, QuantizedLinear)]
+        assert numbers == sum(linear.weight.numel() for linear in inside)
+        kept_here = sum(t.nbytes for linear in inside for t in linear.buffers())
+        assert taken >= kept_here > 0.99 * taken
     held = sum(t.nbytes for name, t in model.state_dict().items() if name != "text_LD")
     itemsize = dtype.itemsize
     planned = weight_bytes(kit.CONFIGS[part], itemsize=itemsize) - itemsize * values + num_bytes
@@ -125,11 +132,43 @@ def test_a_quantised_model_moves_and_comes_back(tmp_path: Path) -> None:
     assert torch.equal(model(vid_THWC), expected)
 
 
+@EACH_FORM
+@pytest.mark.parametrize(
+    ("part", "dtype"), [("dit-3b", torch.bfloat16), ("dit-7b", torch.float32)], ids=["3b", "7b"]
+)
+def test_quantised_layers_that_come_one_by_one_change_no_bit(
+    tmp_path: Path, form: str, part: str, dtype: torch.dtype
+) -> None:
+    """And their bytes on the device are those of the plan."""
+    _, write = FORMS[form]
+    write(tmp_path / "x", kit.wide_state(part))
+    config = kit.CONFIGS[part]
+    text = torch.randn(kit.TEXT_SHAPE, generator=torch.Generator().manual_seed(1))
+    model = load(tmp_path / "x", part, text, dtype)
+    vid_THWC = torch.randn(2, 4, 6, 33, generator=torch.Generator().manual_seed(0))
+    expected = model(vid_THWC)
+    held = [sum(x.nbytes for x in block.state_dict().values()) for block in model.blocks]
+    size = identify(tmp_path / "x", layouts=kit.wide_layouts).quantized
+    planned = layer_sizes(config, itemsize=dtype.itemsize, quantized=size.layers)
+    assert all(a <= b <= 1.06 * a for a, b in zip(held, planned, strict=True))
+    plain = layer_sizes(config, itemsize=dtype.itemsize)
+    for count in (1, config.num_layers):
+        guest = GuestModule(
+            model, torch.device("cpu"), resident=False, streamed=list(model.blocks)[-count:]
+        )
+        with guest.on_device() as there, torch.inference_mode():
+            assert torch.equal(there(vid_THWC), expected)
+        less = streamed_weight_bytes(0, planned, count)
+        assert less < (0.75 if dtype.itemsize == 2 else 0.5) * streamed_weight_bytes(
+            0, plain, count
+        )
+
+
 @pytest.mark.parametrize("form", ["F16", "BF16"])
 def test_gguf_of_16_bits(tmp_path: Path, form: str) -> None:
     numbers = kit.write_gguf(tmp_path / "x.gguf", kit.wide_state("dit-3b"), form)
     found = identify(tmp_path / "x.gguf", layouts=kit.wide_layouts)
-    assert (found.part, found.format, found.quantized) == ("dit-3b", "gguf", (0, 0, 0))
+    assert (found.part, found.format, found.quantized) == ("dit-3b", "gguf", NOTHING_QUANTIZED)
     with open_checkpoint(tmp_path / "x.gguf", "dit-3b", layouts=kit.wide_layouts) as opened:
         assert all(torch.equal(tensor.float(), numbers[name]) for name, tensor in opened.items())
 

@@ -60,7 +60,15 @@ def finished(job: PlannedJob) -> UpscaleResult:
         sha256=found.sha256,
         num_bytes=found.num_bytes,
     )
-    return finish.fn(job, video, stored, seconds=2.0, segments_reused=1, frames_reused=125)
+    return finish.fn(
+        job,
+        video,
+        stored,
+        seconds=2.0,
+        segments_reused=1,
+        frames_reused=125,
+        reported=JobDir(job.job_dir).report_path,
+    )
 
 
 def fill(path: Path) -> None:
@@ -87,6 +95,8 @@ def test_the_result_names_the_callers_file_its_source_and_engine(
     saved = UpscaleResult.model_validate_json(JobDir(job.job_dir).result_path.read_bytes())
     assert [saved] == published == [result]
     assert result.preview_path == str(tmp_path / "mine.preview.jpg")
+    assert result.report_path == str(tmp_path / "mine.report.html")
+    assert (tmp_path / "mine.report.json").read_bytes() == b"{}"
     assert mine.stat().st_nlink == 1, "one copy on disk"
     assert not (settings_with().work_dir / "output").exists()
 
@@ -111,6 +121,8 @@ def test_a_second_run_finds_it_wherever_it_was_put(
     assert third is not None
     assert (third.output_path, other.read_bytes()) == (str(other), VIDEO)
     assert third.preview_path == str(tmp_path / "other.preview.jpg")
+    assert third.report_path == str(tmp_path / "other.report.html")
+    assert (tmp_path / "other.report.json").exists()
     inodes = {path.stat().st_ino for path in (mine, other, Path(str(in_storage.output_path)))}
     assert len(inodes) == 3, "who edits one of them does not change the others"
     assert not list(job.job_dir.glob("*.mp4*"))
@@ -177,3 +189,13 @@ def test_the_room_for_the_output_is_checked_on_its_own_disk(
         pytest.raises(ResourceError, match=f"the finished video needs about .*{small_disk} has"),
     ):
         make_room.fn(job)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"filename": 7}', b"\xff\xfe"])
+def test_a_result_that_cannot_be_read_is_no_result(
+    settings_with, published: list[UpscaleResult], content: bytes
+) -> None:
+    job = planned_job(settings_with().work_dir)
+    finished(job)
+    JobDir(job.job_dir).result_path.write_bytes(content)
+    assert again(job) is None

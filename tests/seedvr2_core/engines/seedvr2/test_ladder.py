@@ -44,10 +44,13 @@ def test_first_everything_waits_elsewhere_then_the_phase_shrinks(phase: str) -> 
     last = len(others)
     sizes = [rung[:2] for rung in SLICES]
     if phase != "dit":
-        *others, streamed = others
+        *others, streamed, straight = others
         assert streamed == dataclasses.replace(others[-1], park_caches=False, stream_caches=True)
         assert "caches come from host memory for each layer" in describe(PLANNED, streamed, None)
-        encoder, decoder, chunks, last = encoder[:-1], decoder[:-1], chunks[:-1], last - 1
+        part = "encoder" if phase == "encode" else "decoder"
+        assert straight == dataclasses.replace(streamed, **{f"{part}_block_bytes": 0})
+        assert f"layers of the {part} wait for their caches" in describe(PLANNED, straight, None)
+        encoder, decoder, chunks, last = encoder[:-2], decoder[:-2], chunks[:-2], last - 2
     assert encoder == (sizes[1:] if phase == "encode" else [(8, 4)] * last)
     assert decoder == (sizes[2:] if phase == "decode" else [(8, 2)] * last)
     assert chunks == (list(CHUNKS[1:]) if phase == "dit" else [CHUNKS[0]] * last)
@@ -75,13 +78,21 @@ def test_below_rings_frames_are_moved_and_fewer_are_held(phase: str) -> None:
     assert f"{phase[:2]}coder without rings" in describe(planned, first, None)
 
 
+def test_where_caches_are_streamed_already_layers_wait_before_slices_shrink() -> None:
+    """The first keeps every bit."""
+    planned = dataclasses.replace(PLANNED, stream_caches=True, weights_resident=False)
+    first, second, *_ = ladder(planned, "decode")
+    assert first == dataclasses.replace(planned, decoder_block_bytes=0)
+    assert second.decoder_level_frames != first.decoder_level_frames
+
+
 def test_a_plan_without_bounds_gets_them() -> None:
     free = dataclasses.replace(
         PLANNED, chunk_tokens=0, encoder_slice=4, encoder_level_frames=(0, 0, 0, 0)
     )
     assert [rung.chunk_tokens for rung in ladder(free, "dit")] == [0, *CHUNKS]
     slices = [(rung.encoder_slice, rung.encoder_level_frames[0]) for rung in ladder(free, "encode")]
-    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1), (1, 1)]
+    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1), (1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 3, 8])

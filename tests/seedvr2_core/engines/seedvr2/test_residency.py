@@ -40,6 +40,11 @@ WAYS = [
     pytest.param(BOUNDED, {"stream_caches": True, **AWAY}, id="streamed-caches"),
     pytest.param(BOUNDED, {"stream_caches": True, "streamed_layers": 3}, id="streamed-all"),
     pytest.param(BOUNDED, {"streamed_layers": 2, **AWAY}, id="streamed-layers"),
+    pytest.param(
+        BOUNDED,
+        {"stream_caches": True, "encoder_block_bytes": 9000, "decoder_block_bytes": 0, **AWAY},
+        id="straight-caches",
+    ),
 ]
 """What decides bits, and what must not."""
 

@@ -1,0 +1,96 @@
+"""Every rung of every ladder gives the bits of the same rung where everything stays.
+
+What each rung takes of a device is in tests/seedvr2_core/vae/test_memory.py.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from seedvr2_core.config import VAE_TINY
+from seedvr2_core.engines.seedvr2 import parking
+from seedvr2_core.planning.peaks import RINGS, SLICES, Slices, level_frames, ring_level_frames
+from seedvr2_core.vae import causal_conv
+from seedvr2_core.vae.store import CacheStore
+from tests.kits.restorer import (
+    Result,
+    latents,
+    make_frames,
+    make_pieces,
+    make_plan,
+    open_tiny,
+    pictures,
+    run_shot,
+)
+
+pytestmark = pytest.mark.slow
+
+FRAMES = 57
+"""15 latents, two windows."""
+AWAY = {"weights_resident": False}
+ELSEWHERE: dict[str, dict[str, object]] = {
+    "parked": {"park_caches": True, **AWAY},
+    "streamed": {"stream_caches": True, "streamed_layers": 3, **AWAY},
+    "half": {
+        "stream_caches": True,
+        "encoder_block_bytes": 16_384,
+        "decoder_block_bytes": 16_384,
+        "streamed_layers": 1,
+    },
+    "straight": {"stream_caches": True, "encoder_block_bytes": 0, "decoder_block_bytes": 0, **AWAY},
+}
+"""What must decide no bit."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_for_a_gpu() -> Iterator[None]:
+    """Small frames in rings, and caches that move."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(causal_conv, "RING_PIXELS", 1)
+        patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
+        yield
+
+
+def _rung(slices: Slices, dtype: str, chunk: int) -> dict[str, object]:
+    """What may decide bits."""
+    frames = level_frames(VAE_TINY, slices.frames)
+    if slices.rings:
+        frames = ring_level_frames(VAE_TINY, (2048, 2048))
+    return {
+        "vae_dtype": dtype,
+        "dit_dtype": dtype,
+        "encoder_slice": slices.latents,
+        "decoder_slice": slices.latents,
+        "encoder_level_frames": frames,
+        "decoder_level_frames": frames[::-1],
+        "encoder_rings": slices.rings,
+        "decoder_rings": slices.rings,
+        "chunk_tokens": chunk,
+    }
+
+
+def _made(engine: str, memory: dict[str, object]) -> list[Result]:
+    plan = make_plan(FRAMES, memory=memory, name=engine, window=9)
+    return run_shot(open_tiny(plan), plan, make_frames(plan), make_pieces(plan))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("engine", "chunk", "rungs"),
+    [("tiny", 0, (RINGS, *SLICES)), ("tiny-3b", 40, (RINGS, SLICES[0], SLICES[-1]))],
+    ids=["tiny", "tiny-3b"],
+)
+def test_where_things_wait_changes_no_bit_of_any_rung(
+    engine: str, chunk: int, rungs: tuple[Slices, ...], dtype: str
+) -> None:
+    for slices in rungs:
+        rung = _rung(slices, dtype, chunk)
+        wanted = _made(engine, rung)
+        for name, elsewhere in ELSEWHERE.items():
+            if slices.rings and name != "parked":
+                continue  # what is in rings is never streamed
+            got = _made(engine, rung | elsewhere)
+            assert (pictures(got) == pictures(wanted)).all(), (slices, name)
+            assert torch.equal(latents(got), latents(wanted)), (slices, name)
