@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 os.environ["PREFECT_HOME"] = _HOME = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 os.environ.pop("PREFECT_API_URL", None)
+# Before anything loads torch: tensors here are tiny, and there are as many tests at once as cores.
+# More threads would wait for each other; where a job asks for them, they wait without spinning.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # A report costs each job a child process of its own; tests of reports turn them on.
 os.environ["SEEDVR2_REPORT"] = "false"
 # Before anything loads Triton, as torch may: without a GPU its kernels run in the interpreter.
@@ -25,12 +30,17 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+LONG = ("walkthrough", "e2e", "faults", "flows", "seedvr2_core/engines")
+"""Folders with files that take a minute or more. They come first, so that no process of the run is
+left with one of them when the others have nothing more to do."""
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A Prefect server takes ten seconds to start: whatever needs one is slow."""
+    """A Prefect server takes ten seconds to start: whatever needs one is slow. Long files first."""
+    first = tuple(str(ROOT / "tests" / folder) for folder in LONG)
+    items.sort(key=lambda item: not str(item.path).startswith(first))
     for item in items:
         if "api_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
@@ -48,6 +58,19 @@ def _no_settings_stay() -> Iterator[None]:
 
     yield
     use_settings(None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The number of threads decides bits: a test finds one, whatever ran before it."""
+    _take_one_thread()
+    yield
+    _take_one_thread()
+
+
+def _take_one_thread() -> None:
+    if torch := sys.modules.get("torch"):  # most tests never load it
+        torch.set_num_threads(1)
 
 
 @pytest.fixture

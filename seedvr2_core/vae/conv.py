@@ -203,16 +203,15 @@ def _convolve(
     stride: tuple[int, int, int],
     padding: tuple[int, int],
 ) -> Tensor:
-    # On the CPU torch's 3-D kernels take 10 (float32) to 20 times (half) as long at batch 1.
-    if not takes_gpu_path(x_BCTHW.device):
+    out_channels = weight.shape[0]
+    if takes_gpu_path(x_BCTHW.device) and switches().padded_channels:
+        x_BCTHW, weight, bias = _pad_channels(x_BCTHW, weight, bias)
+    if x_BCTHW.device.type == "cpu":
+        # Torch's 3-D kernels there take 10 (float32) to 20 times (half) as long at batch 1.
         y_BCTHW = _conv3d_by_frames(x_BCTHW, weight, bias, stride=stride, padding=padding)
     else:
-        out_channels = weight.shape[0]
-        if switches().padded_channels:
-            x_BCTHW, weight, bias = _pad_channels(x_BCTHW, weight, bias)
         y_BCTHW = F.conv3d(x_BCTHW, weight, bias, stride=stride, padding=(0, *padding))
-        y_BCTHW = y_BCTHW[:, :out_channels]
-    return y_BCTHW.contiguous(memory_format=LAYOUT)
+    return y_BCTHW[:, :out_channels].contiguous(memory_format=LAYOUT)
 
 
 def _pad_channels(

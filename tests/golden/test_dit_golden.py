@@ -46,16 +46,6 @@ def _load(name: str, path: Path) -> Any:
     return module
 
 
-@pytest.fixture(autouse=True)
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One thread for tiny tensors, where more only wait for each other."""
-    before = torch.get_num_threads()
-    if "_full_" not in request.node.name:
-        torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def _cases(folder: Path) -> list[Case]:
     index = folder / "cases_dit.json"
     return json.loads(index.read_text())["cases"] if index.is_file() else []

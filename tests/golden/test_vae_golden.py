@@ -31,13 +31,9 @@ Case = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def _small() -> Iterator[None]:
-    """One thread for tiny tensors, and no gradients."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-    torch.set_num_threads(before)
 
 
 @functools.cache

@@ -186,11 +186,11 @@ class FaultyJob:
 
 
 def wait_until(true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Ask every 10 ms until the condition is true; fails after `seconds`."""
+    """Ask every 50 ms until the condition is true; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"waited {seconds:g} s in vain until {what}"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def worker_of(pid: int) -> int | None:

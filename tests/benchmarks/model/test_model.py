@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,9 @@ from seedvr2_core.dit.fold import load_folded
 from seedvr2_core.dit.model import expected_keys
 from seedvr2_core.vae.model import build_vae, random_weights
 
-pytestmark = pytest.mark.usefixtures("_one_thread")
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "benchmarks" / "model" / "__main__.py"
 SMALL = ("--model", "tiny", "--resolution", "32x16", "--window", "8", "--warm", "1")
-
-
-@pytest.fixture(scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run_benchmark(tmp_path: Path, *arguments: str) -> dict[str, Any]:

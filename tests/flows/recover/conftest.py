@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
@@ -75,6 +76,10 @@ def deployed(client: SyncPrefectClient) -> Iterator[dict[str, UUID]]:
         )
     }
     yield ids
+    theirs = FlowRunFilter.model_validate({"deployment_id": {"any_": [*ids.values()]}})
+    for run in client.read_flow_runs(flow_run_filter=theirs):  # later sweeps would look at each
+        with contextlib.suppress(ObjectNotFound):
+            client.delete_flow_run(run.id)
     for deployment_id in ids.values():
         with contextlib.suppress(ObjectNotFound):  # a test removed it
             client.delete_deployment(deployment_id)

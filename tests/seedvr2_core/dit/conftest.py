@@ -1,19 +1,10 @@
-"""Tiny tensors: on one thread, where more only wait for each other."""
+"""The transformer as on a CPU, and the way that a GPU goes."""
 
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from seedvr2_core.kernels.switches import switched
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("gpu_path", marks=pytest.mark.slow)])

@@ -1,7 +1,7 @@
 """The checks with tiny real files, and the faults that they are there to find."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,6 @@ pytestmark = pytest.mark.slow
 WIDTH, HEIGHT = 16, 24
 FRAMES = 4 * MIN_LATENTS - 3
 QUICK = tuple(name for name in CHECK_NAMES if name != "resume_long")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_clip(num_frames: int = 20, *, deep: bool = False) -> Clip:

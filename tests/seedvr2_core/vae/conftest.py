@@ -1,22 +1,10 @@
-"""Tiny tensors: on one thread, where more only wait for each other.
-
-For whole modules: the number of threads decides bits, and fixtures compute too.
-"""
+"""The VAE as on a CPU, and the way that a GPU goes."""
 
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from seedvr2_core.kernels.switches import switched
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("gpu_path", marks=pytest.mark.slow)])

@@ -46,14 +46,11 @@ ELSEWHERE: dict[str, dict[str, object]] = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_for_a_gpu() -> Iterator[None]:
-    """One thread, small frames in rings, and caches that move."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Small frames in rings, and caches that move."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(causal_conv, "RING_PIXELS", 1)
         patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
         yield
-    torch.set_num_threads(before)
 
 
 def _rung(slices: Slices, dtype: str, chunk: int) -> dict[str, object]:

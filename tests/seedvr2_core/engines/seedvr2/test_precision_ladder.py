@@ -27,8 +27,6 @@ from tests.kits.restorer import (
     whole,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 HALF: dict[str, object] = {"vae_dtype": "float16"}
 LOWERED = "bfloat16 vae, float32 dit"
 

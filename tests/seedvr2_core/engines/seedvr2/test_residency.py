@@ -51,14 +51,11 @@ WAYS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _small() -> Iterator[None]:
-    """One thread, small frames in rings, and caches that move on a CPU as they do for a GPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Small frames in rings, and caches that move on a CPU as they do for a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(causal_conv, "RING_PIXELS", 1)
         patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

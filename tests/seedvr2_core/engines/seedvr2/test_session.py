@@ -38,7 +38,7 @@ from tests.kits.restorer import (
     whole,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "either_path")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
 
 LONG = 237
 LEADS = (112, 37)
