@@ -65,6 +65,7 @@ lock: .venv/.installed ## write requirements/*.lock anew from pyproject.toml
 	@$(BIN)/python requirements/write.py
 
 audit: .venv/.installed ## ask PyPI which locked packages have known vulnerabilities
+	@$(BIN)/python requirements/reachable.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
 	@cat requirements/base.lock requirements/dev.lock requirements/cuda.lock > .venv/audited.txt
 	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement .venv/audited.txt

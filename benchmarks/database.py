@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.pipeline import CLIP, ffmpeg
 from deployments.host.attached import attached
-from tests.kits.faults import SMALL_PICTURES
+from tests.kits.faults import SMALL_PICTURES, Fault
 from tests.kits.server import Serve, eventually
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,9 @@ class Client:
 class Stage:
     """A `seedvr2 serve` and the jobs that keep it at work."""
 
-    def __init__(self, folder: Path, source: Path) -> None:
+    def __init__(
+        self, folder: Path, source: Path, *, faults: Sequence[Fault] = (SMALL_PICTURES,)
+    ) -> None:
         self._folder = folder
         self._source = source
         self._count = 0
@@ -111,7 +113,7 @@ class Stage:
         self.serve = Serve(
             folder,
             PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
-            SEEDVR2_TEST_FAULTS=json.dumps([asdict(SMALL_PICTURES)]),
+            SEEDVR2_TEST_FAULTS=json.dumps([asdict(fault) for fault in faults]),
             SEEDVR2_SEGMENT_SECONDS="10",
         ).wait_until_ready()
         url = f"{self.serve.urls['prefect']}/api"
@@ -147,20 +149,27 @@ class Stage:
             process.kill()
             process.wait()
 
-    def submit(self) -> None:
-        """Submit a job of its own: each source differs by a box that no player looks at."""
+    def submit(self, source: Path | None = None, **more: object) -> str:
+        """Submit a job of its own: each source differs by a box that no player looks at.
+
+        Args:
+            source: the video; the stage's if not given.
+            more: further fields of the request.
+
+        Returns:
+            The job's id.
+        """
         self._count += 1
         own = self._folder / f"source{self._count}.mp4"
-        shutil.copyfile(self._source, own)
+        shutil.copyfile(source or self._source, own)
         with own.open("ab") as out:
             out.write((24).to_bytes(4, "big") + b"free" + f"{self._count:016d}".encode())
-        body = OPTIONS | {"video_path": str(own)}
+        body = OPTIONS | {"video_path": str(own)} | more
         key = {"Idempotency-Key": f"benchmark-{self._count}"}
         while True:
             answer = self.gateway.post("/upscale", json=body, headers=key)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                answer.raise_for_status()
-                return
+                return answer.raise_for_status().json()["job_id"]
             self.refused += 1
             time.sleep(1.0)
 

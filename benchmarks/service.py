@@ -5,7 +5,6 @@ This is no benchmark by itself: gateway.py and overhead.py use it.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.kits.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 180.0
@@ -34,12 +37,10 @@ def until(look: Callable[[], T | None], what: str, seconds: float = START_SECOND
 
 def service_environment(folder: Path) -> dict[str, str]:
     """Environment of a service with its own server on a free port and all its files in `folder`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")}
     return kept | {
         "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "SEEDVR2_WORK_DIR": str(folder / "work"),
         "SEEDVR2_ALLOW_LOCAL_FILES": "1",

@@ -21,6 +21,7 @@ from tasks.request_types import (
     Codec,
     ColorCorrection,
     Container,
+    Deinterlace,
     Model,
     Preset,
     Resolution,
@@ -42,7 +43,7 @@ from tasks.sources.names import name_in
 from tasks.stitch import stitch
 from tasks.storage import check_storage
 from tasks.upload import upload
-from tasks.verify import verify
+from tasks.verify import report, verify
 
 
 def run_name() -> str:
@@ -74,6 +75,9 @@ def upscale(
     temporal_overlap: int | None = None,
     stitch_mode: StitchMode = "crossfade",
     seed: int = 100,
+    deinterlace: Deinterlace = "auto",
+    start: Text = "",
+    end: Text = "",
     color_correction: ColorCorrection = "auto",
     codec: Codec = "auto",
     container: Container = "auto",
@@ -103,6 +107,11 @@ def upscale(
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
+        deinterlace: interlaced video: auto makes a frame of each picture, bob of each field; film
+            undoes 3:2 pulldown, off leaves it as it is.
+        start: where the part begins that is made: seconds, h:m:s or frame:1500; empty means the
+            beginning.
+        end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
         container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
@@ -160,6 +169,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         joined = stitch(job)
         stored = verify(upload(joined, job.output_name), joined)
+        reported = report(job, joined, stored, began=began)
         return finish(
             job,
             joined,
@@ -168,6 +178,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             segments_reused=inference.reused,
             frames_reused=inference.frames_reused,
             account=inference.account,
+            reported=reported,
         )
 
 

@@ -7,6 +7,8 @@ infer      waits until one segment is restored; a child process makes all segmen
 stitch     joins the segments into one file, with every other stream of the source
 upload     puts the file into storage
 verify     checks that the storage and the public address have what was uploaded
+report     compares the result with its source, in a child process, and writes the job's report
 
-Each is the module of its name (`infer` is in `inference`). The packages hold what they use.
+Each is the module of its name (`infer` is in `inference`, `report` in `verify`). The packages hold
+what they use.
 """

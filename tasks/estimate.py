@@ -1,9 +1,11 @@
 """Estimate: choose engine and device, plan the job, predict its time and set its limits."""
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from prefect import get_run_logger
 
@@ -34,6 +36,7 @@ from tasks.run.spending import price_of
 from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
+from tasks.store import copy_of
 
 MEASURE_FROM_SECONDS = 60.0
 """A job that is expected to take less is planned without measuring the machine first."""
@@ -120,6 +123,7 @@ def _options(
         batch_size=request.batch_size,
         weights_file=request.weights_file,
         quantized=weights.quantized,
+        load_seconds=weights.load_seconds,
         stall_seconds=settings.stall_seconds,
         job_seconds=settings.job_seconds,
         notes=notes,
@@ -157,6 +161,14 @@ def _operators_notes(plan: PlanOutline, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
+_METHODS: dict[str, Literal["bwdif", "bob", "film"]] = {
+    "bwdif": "bwdif",
+    "bob": "bob",
+    "film": "film",
+}
+"""What the result calls them; a plan of a later version may have others."""
+
+
 def output_format(plan: PlanOutline) -> OutputFormat:
     """What the result is coded as."""
     return OutputFormat(
@@ -164,6 +176,7 @@ def output_format(plan: PlanOutline) -> OutputFormat:
         bits=depth_of(plan.encoder),
         container=plan.output.container,
         hdr="experimental" if plan.encoder.color.hdr else None,
+        deinterlace=_METHODS.get(plan.deinterlace),
     )
 
 
@@ -172,6 +185,29 @@ def is_guess(plan: PlanOutline) -> bool:
     if plan.engine.name in ENGINE_SECONDS_PER_FRAME:
         return False
     return plan.frame_seconds is None or not plan.frame_seconds.rates.measured
+
+
+def _planned_for_all(
+    made: Path, planned: PlanOutline, job_dir: JobDir, *, fresh: bool
+) -> PlanOutline:
+    """The plan that all machines obey: the first that came into the store, where there is one.
+
+    Args, Raises: as `_write_or_obey`; StorageError: the store does not answer.
+    """
+    copy = copy_of(planned.job_key, get_settings())
+    if copy is None:
+        return _write_or_obey(made, planned, job_dir, fresh=fresh)
+    copy.bring_plan(job_dir)
+    again = made.with_name("again.json")
+    shutil.copyfile(made, again)
+    shutil.copyfile(outline_beside(made), outline_beside(again))
+    plan = _write_or_obey(made, planned, job_dir, fresh=fresh)
+    if copy.keep_plan(job_dir):
+        return plan
+    copy.bring_plan(job_dir)  # another machine was faster, or what it left cannot be obeyed
+    plan = _write_or_obey(again, planned, job_dir, fresh=fresh)
+    copy.replace_plan(job_dir)
+    return plan
 
 
 def _write_or_obey(
@@ -232,14 +268,15 @@ def _put(made: Path, path: Path) -> None:
     sync_directory(path.parent)
 
 
-@step(name="estimate", retries=1, retry_delay_seconds=2)
+@step(name="estimate", retries=5, retry_delay_seconds=[2, 8, 30, 60, 60])
 def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 
     This takes a moment, except the first time that an engine is used: then its weights, up to
     16 GB, are hashed. A small engine is measured first, if this machine is new and the job long.
 
-    Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final).
+    Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final); StorageError
+        (retried): the store that keeps plans does not answer.
     """
     settings = get_settings()
     settings.jobs_dir.mkdir(parents=True, exist_ok=True)
@@ -248,7 +285,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         made = Path(folder) / "plan.json"
         planned = plan_job(request, probed, settings, out=made)
         job_dir = JobDir(settings.job_dir(planned.job_key))
-        plan = _write_or_obey(made, planned, job_dir, fresh=request.fresh)
+        plan = _planned_for_all(made, planned, job_dir, fresh=request.fresh)
     get_run_logger().info(
         "%s to %dx%d by %s on %s in %s, about %.0f s",
         counted(plan.num_frames, "frame"),

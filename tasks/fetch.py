@@ -2,16 +2,24 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.context import TaskRunContext
 
 from seedvr2_core.errors import DeadlineError, SourceTooSlowError, SourceUnavailableError
+from tasks.run import current
+from tasks.run.handover import note_source, noted_source
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import obtain_source
+from tasks.sources.kept import keep_source, recall_source
+from tasks.sources.uploads import digest_in
 from tasks.step import step
 
+STALL_SECONDS = 2 * 3600.0
+"""Longest silence. Servers have limits of their own, far shorter; only a disk can be silent, which
+syncs a source that has come, or hangs."""
 TOO_LATE = (SourceTooSlowError, SourceUnavailableError, DeadlineError)
 """Errors of a source that nobody refuses, but that has not come for all the time it was given."""
 
@@ -28,19 +36,24 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
     Returns:
         The source; None if it could not be had within the patience.
 
-    Side effects: files in WORK_DIR/intake (parts, locks) and WORK_DIR/sources/<sha256>.
+    Side effects: files in WORK_DIR/intake (parts, locks) and WORK_DIR/sources/<sha256>; the same
+        object in SEEDVR2_STORE, if there is one.
     Limits: SEEDVR2_FETCH_SECONDS for all attempts together; a retry goes on where the last one
         stopped.
     Raises: InvalidRequestError, InvalidVideoError, SourceRefusedError, SourceTooSlowError,
         ResourceError (final), SourceUnavailableError, DeadlineError (another process is at work on
-        the same address; retried).
+        the same address; retried), StorageError (the store does not answer; retried).
     """
     log = get_run_logger()
     settings = get_settings()
+    if kept := _recall(request, settings):
+        log.info("source %s came from the store: sha256 %s", kept.name, kept.sha256)
+        return kept
     seconds = _seconds_left(settings) if patience is None else patience
+
     limited = settings.model_copy(update={"fetch_seconds": max(seconds, 0.001)})
     try:
-        source = obtain_source(request, limited, note=log.info)
+        source = obtain_source(request, limited, note=log.info, on_bytes=_beat)
     except (SourceUnavailableError, DeadlineError) as error:
         if patience is not None:
             log.info("the source is not here after %g s: %s", patience, error)
@@ -54,7 +67,26 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
     if source.path.parent in (settings.sources_dir, settings.intake_dir):
         os.utime(source.path)  # a sweep removes what has not been used for long
     log.info("source %s: %d bytes, sha256 %s", source.name, source.num_bytes, source.sha256)
+    if keep_source(source, settings, on_bytes=_beat):
+        note_source(source)
     return source
+
+
+def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None:
+    """The source as another machine has kept it in the store, unless it lies here."""
+    if settings.store is None or (request.video_path and Path(request.video_path).is_file()):
+        return None
+    sha256, name = noted_source()
+    if not sha256 and (sha256 := digest_in(request.video_url or "")):
+        name = (request.video_url or "").partition("/")[2] or f"upload-{sha256[:8]}"
+    if not sha256 or (settings.intake_dir / sha256).is_file():
+        return None
+    return recall_source(sha256, name, settings, on_bytes=_beat)
+
+
+def _beat(num_bytes: int, total: int) -> None:
+    """Tell the job's record that bytes of the source are read or written."""
+    current().beat("fetch", num_bytes, total, stall_seconds=STALL_SECONDS)
 
 
 def _seconds_left(settings: Settings) -> float:

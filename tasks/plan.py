@@ -91,7 +91,11 @@ def plan_source(
     with TemporaryDirectory() as folder:
         try:
             probed = probe_source(
-                source, Path(folder), settings, allow_damaged=request.allow_damaged
+                source,
+                Path(folder),
+                settings,
+                allow_damaged=request.allow_damaged,
+                wanted=request.wanted_frames,
             )
         except InvalidVideoError:
             if source.path.parent == settings.sources_dir:  # who sent an upload takes it back

@@ -4,6 +4,7 @@ Containers may lie, so a child process reads every packet. It runs under limits,
 file can make a decoder hang or crash.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.config import EngineSpec
 from seedvr2_core.errors import InvalidVideoError, SegmentError
 from seedvr2_core.files import read_record
+from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
 from seedvr2_core.video.info import ends_early
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 from tasks.child import run_operation
 from tasks.child.rates import known_rates
 from tasks.job.cost import refuse_excess
@@ -51,7 +54,13 @@ def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with called_by_name(source):
-            probed = probe_source(source, folder, settings, allow_damaged=request.allow_damaged)
+            probed = probe_source(
+                source,
+                folder,
+                settings,
+                allow_damaged=request.allow_damaged,
+                wanted=request.wanted_frames,
+            )
             return _with_cuts(probed, request, settings)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
@@ -59,18 +68,24 @@ def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
 
 
 def probe_source(
-    source: FetchedSource, folder: Path, settings: Settings, *, allow_damaged: bool = False
+    source: FetchedSource,
+    folder: Path,
+    settings: Settings,
+    *,
+    allow_damaged: bool = False,
+    wanted: WantedFrames = ALL_FRAMES,
 ) -> ProbedSource:
     """Probe the source in a child process; what it finds is written into `folder`.
 
-    Raises: as `probe`.
+    Raises: as `probe`; InvalidRequestError if the source does not have the frames that are wanted.
     """
-    out = folder / f"{source.sha256}.json"
+    out = folder / f"{source.sha256}{_tag_of(wanted)}.json"
     request = Probe(
         path=source.path,
         out=out,
         max_frames=settings.max_frames,
         max_seconds=settings.max_video_seconds,
+        wanted=wanted,
     )
     found = run_operation(request, doing="probing the source")
     video = found.video
@@ -83,6 +98,13 @@ def probe_source(
         devices=tuple(Device(**asdict(device)) for device in found.devices),
         cpu_count=found.cpu_count,
     )
+
+
+def _tag_of(wanted: WantedFrames) -> str:
+    """What the name of the probe's file has for these frames: two jobs may want different ones."""
+    if wanted == ALL_FRAMES:
+        return ""
+    return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
 
 
 def _with_cuts(probed: ProbedSource, request: UpscaleRequest, settings: Settings) -> ProbedSource:
@@ -129,10 +151,18 @@ def _expected_seconds(
 
 def _known_cuts(probed: ProbedSource) -> Path | None:
     """The file of cuts that the detector of today has found before."""
+    out = _cuts_path(probed)
+    return out if _detector_of(out) == _detector(probed) else None
+
+
+def _detector(probed: ProbedSource) -> str:
+    """Today's detector; of frames that are no plain pictures of the file, with how they are made.
+
+    The cuts of other frames may be others, and their numbers are.
+    """
     from seedvr2_core.video.cuts import cut_detector
 
-    out = _cuts_path(probed)
-    return out if _detector_of(out) == cut_detector() else None
+    return " of ".join(part for part in (cut_detector(), probed.video.reading) if part)
 
 
 def _cuts_path(probed: ProbedSource) -> Path:
@@ -152,11 +182,9 @@ def find_cuts(probed: ProbedSource, device: str) -> Path:
 
     Raises: as `probe`.
     """
-    from seedvr2_core.video.cuts import cut_detector
-
     if known := _known_cuts(probed):
         return known
-    detector, out = cut_detector(), _cuts_path(probed)
+    detector, out = _detector(probed), _cuts_path(probed)
     request = FindCuts(
         path=probed.source.path,
         info=probed.info_path,

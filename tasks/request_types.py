@@ -1,8 +1,9 @@
-"""The types of a request's fields: what each may be, and what older callers may write instead.
+"""The types of a request's fields: what each may be, what older callers may write, what is refused.
 
 Nothing here imports Prefect or torch.
 """
 
+import difflib
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
@@ -10,6 +11,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES, NOT_OFFERED
+from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
@@ -80,6 +83,30 @@ Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
 Container = Literal["auto", "mp4", "mov", "mkv"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
+Deinterlace = Literal["auto", "off", "bob", "film"]
+DeinterlaceField = Annotated[
+    Deinterlace,
+    Field(
+        description="What becomes of interlaced video. `auto` makes a whole frame of each picture "
+        "(bwdif), where the video is interlaced; what that is, is measured. `bob` makes a frame of "
+        "each field, at its own time, so that motion stays as smooth as it was. `film` undoes 3:2 "
+        "pulldown, and refuses a video that has none. `off` leaves pictures as they are."
+    ),
+]
+
+
+def _place(text: str) -> str:
+    if text:
+        place_of(text)
+    return text.strip()
+
+
+PlaceField = Annotated[
+    str,
+    BeforeValidator(lambda value: "" if value is None else str(value)),
+    AfterValidator(_place),
+]
+"""A place in a video; "" is not given."""
 CodecField = Annotated[
     Codec,
     Field(
@@ -154,3 +181,31 @@ SeedField = Annotated[
         description="Seed of the SeedVR2 models' noise. The same seed gives the same pixels.",
     ),
 ]
+
+
+_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
+"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
+
+
+def sentence_of(error: object) -> str:
+    """One of pydantic's validation errors in words."""
+    assert isinstance(error, dict)
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
+        return f"{where}: {message}"
+    given = str(error["input"])[:80]
+    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
+
+
+def _suggestion(field: str, given: str) -> str:
+    """The end of a message that names the value which was probably meant; "" if none is close."""
+    meant: str | None = None
+    if field == "resolution":
+        meant = meant_resolution(given)
+    elif field == "model" and given.lower().strip() not in NOT_OFFERED:
+        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
+        meant = next(iter(close), None)
+    return f"; did you mean {meant}?" if meant else ""

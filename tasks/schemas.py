@@ -3,18 +3,16 @@
 Nothing here imports Prefect or torch, so that the command line can refuse a bad request at once.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from seedvr2_core.config import NOT_OFFERED
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
 from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
-from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
     AudioField,
@@ -23,16 +21,18 @@ from tasks.request_types import (
     CodecField,
     ColorCorrectionField,
     ContainerField,
+    DeinterlaceField,
     FileName,
     Model,
     NoneIfEmpty,
+    PlaceField,
     Preset,
     QualityField,
     Resolution,
     SeedField,
     StitchModeField,
     TemporalOverlapField,
-    offered_models,
+    sentence_of,
 )
 
 MAX_BASE64_BYTES = 350_000
@@ -53,8 +53,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address. One source is required: this, `video_path` or "
-        "`video_base64`.",
+        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
+        "One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -90,6 +90,20 @@ class UpscaleRequest(Record):
     temporal_overlap: TemporalOverlapField = None
     stitch_mode: StitchModeField = "crossfade"
     seed: SeedField = 100
+    deinterlace: DeinterlaceField = "auto"
+    start: PlaceField = Field(
+        default="",
+        max_length=40,
+        description="Where the part of the video begins that is made: seconds (`90`, `1.5`), h:m:s "
+        "(`1:02:03.5`) or a frame (`frame:1500`, counted from 0). The first frame is the first one "
+        "that begins there or later. Sound and subtitles are cut with it. Empty: the beginning.",
+    )
+    end: PlaceField = Field(
+        default="",
+        max_length=40,
+        description="Where that part ends, written as `start` is; a frame that begins there is "
+        "left out. Empty: the end.",
+    )
     color_correction: ColorCorrectionField = "auto"
     codec: CodecField = "auto"
     container: ContainerField = "auto"
@@ -175,6 +189,11 @@ class UpscaleRequest(Record):
         return self
 
     @property
+    def wanted_frames(self) -> WantedFrames:
+        """Which frames of the video are made."""
+        return WantedFrames(deinterlace=self.deinterlace, start=self.start, end=self.end)
+
+    @property
     def wanted_crf(self) -> int:
         """What `quality` or `crf` asks for, on the scale of x264."""
         return self.crf if self.quality is None else crf_of_quality(self.quality)
@@ -189,35 +208,7 @@ def check_request(**parameters: object) -> UpscaleRequest:
     try:
         return UpscaleRequest.model_validate(parameters)
     except ValidationError as error:
-        raise InvalidRequestError("; ".join(_sentence(e) for e in error.errors())) from error
-
-
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url")
-"""Fields whose value is repeated in no message, because it may hold a secret or be huge."""
-
-
-def _sentence(error: object) -> str:
-    """One of pydantic's validation errors in words."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not where:
-        return message
-    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
-        return f"{where}: {message}"
-    given = str(error["input"])[:80]
-    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
-
-
-def _suggestion(field: str, given: str) -> str:
-    """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model" and given.lower().strip() not in NOT_OFFERED:
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+        raise InvalidRequestError("; ".join(sentence_of(e) for e in error.errors())) from error
 
 
 class FetchedSource(Record):
@@ -269,6 +260,8 @@ class OutputFormat(Record):
     container: str = "mp4"
     hdr: Literal["experimental"] | None = None
     """Set where the result is HDR."""
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    """How frames were made of fields: one of each picture, of each field, or those of a film."""
 
 
 class PlannedJob(Record):
@@ -386,13 +379,16 @@ class UpscaleResult(Account):
     """Frames that an earlier run had made."""
     already_done: bool = False
     """Whether an earlier run had finished the video, so that this one made nothing."""
-    preview_url: str | None = None
-    """Address of the same picture, where the storage has public addresses."""
+    preview_url: str | None = None  # where the storage has public addresses, like `report_url`
+    report_path: str | None = None
+    """The page of the job's report, where the picture is."""
+    report_url: str | None = None
     codec: str | None = None
-    """As `OutputFormat` has it, like the next three; None in records of older versions."""
+    """As `OutputFormat` has it, like the next four; None in older records."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None
+    deinterlace: Literal["bwdif", "bob", "film"] | None = None
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

@@ -17,7 +17,8 @@ from pydantic_settings import (
 )
 
 from seedvr2_core.child.environment import for_children
-from tasks.gateway_settings import GatewaySettings
+from tasks.setting_groups.gateway import GatewaySettings
+from tasks.setting_groups.store import StoreSettings
 from tasks.setting_types import (
     DEPLOYMENTS,
     RESOLUTIONS,
@@ -44,7 +45,11 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class Settings(GatewaySettings, BaseSettings):
+class _Groups(GatewaySettings, StoreSettings):
+    """The groups that have a file of their own."""
+
+
+class Settings(_Groups, BaseSettings):
     """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(
@@ -77,10 +82,10 @@ class Settings(GatewaySettings, BaseSettings):
         description="Offer the models `tiny`, `tiny-3b` and `sleep` as well. They do not restore "
         "anything; they are for trying out an installation.",
     )
-    storage: Literal["local", "bunny"] = Field(
+    storage: Literal["local", "bunny", "s3"] = Field(
         default="local",
         description="Where finished videos are stored: `local` is a folder of this machine, "
-        "`bunny` is a storage zone of Bunny.net.",
+        "`bunny` is a storage zone of Bunny.net, `s3` a bucket of S3 or a service like it.",
     )
     bunny_storage_zone: str | None = Field(
         default=None,
@@ -220,6 +225,12 @@ class Settings(GatewaySettings, BaseSettings):
         default=False,
         description="Keep the segments of finished jobs, to look into them. "
         "Off: they are removed as soon as the finished video is stored and verified.",
+    )
+    report: bool = Field(
+        default=True,
+        description="Measure each result against its source and write a report beside it "
+        "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
+        "most, and about a second of a short one's.",
     )
     stall_seconds: Seconds | None = Field(
         default=None,

@@ -1,15 +1,31 @@
-"""Verify: check that the storage holds the file and that its public address, if any, shows it."""
+"""Verify: check that the storage holds the file and that its public address, if any, shows it.
+
+And report: measure the result against its source.
+"""
+
+import resource
+import time
+from pathlib import Path
 
 from prefect import get_run_logger
 
-from seedvr2_core.errors import StorageError
+from seedvr2_core.child.protocol import MakeReport
+from seedvr2_core.errors import SeedVR2Error, StorageError
+from seedvr2_core.job import JobDir
+from seedvr2_core.report.record import AboutJob
+from tasks.child import run_operation
 from tasks.run import current
-from tasks.schemas import JoinedVideo, StoredVideo
+from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import STALL_SECONDS
 from tasks.storage.public import wait_until_served
+
+SHARE = 0.04
+"""Part of the run's time so far that a report may take."""
+START_SECONDS = 0.6
+"""What its child takes to start, of that time."""
 
 
 @step(name="verify", retries=4, retry_delay_seconds=[1, 2, 4, 8], retry_jitter_factor=0.5)
@@ -42,6 +58,51 @@ def verify(stored: StoredVideo, video: JoinedVideo) -> StoredVideo:
         patience = settings.verify_seconds
         wait_until_served(stored.url, video.path, patience=patience, on_wait=waiting)
     return stored
+
+
+@step(name="report")
+def report(
+    job: PlannedJob, video: JoinedVideo, stored: StoredVideo, *, began: float
+) -> Path | None:
+    """Compare places of the result with the source, in a child process and a bounded time.
+
+    Args:
+        job: the job, whose segments are still there.
+        video: the joined file.
+        stored: the same in storage.
+        began: when the run began, by `time.monotonic`.
+
+    Returns:
+        The report's page; None if reports are off, or there is none: that fails no job.
+
+    Side effects: writes jobs/<job_key>/report.json and report.html.
+    """
+    if not get_settings().report:
+        return None
+    so_far = time.monotonic() - began
+    request = MakeReport(
+        job_dir=job.job_dir,
+        source=job.source.path,
+        about=AboutJob(
+            source_name=job.source.name,
+            output_name=stored.name,
+            output_sha256=stored.sha256,
+            output_bytes=stored.num_bytes,
+            stage_seconds=current().stage_seconds,
+            peak_bytes=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 or None,
+            seconds_so_far=so_far,
+            notes=(*job.notes, *video.notes),
+        ),
+        seconds=max(0.0, SHARE * so_far - START_SECONDS),
+    )
+    try:
+        made = run_operation(request, doing="comparing the result with its source")
+    except (SeedVR2Error, OSError) as error:
+        get_run_logger().warning("no report: %s", error)
+        return None
+    for warning in made.warnings:
+        get_run_logger().info("report: %s", warning)
+    return JobDir(job.job_dir).report_path
 
 
 def check_described(stored: StoredVideo, found: Stored | None) -> None:

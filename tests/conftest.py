@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 os.environ["PREFECT_HOME"] = _HOME = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 os.environ.pop("PREFECT_API_URL", None)
+# A report costs each job a child process of its own; tests of reports turn them on.
+os.environ["SEEDVR2_REPORT"] = "false"
 # Before anything loads Triton, as torch may: without a GPU its kernels run in the interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"

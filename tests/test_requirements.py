@@ -1,6 +1,8 @@
 """The lock files that `make` installs from fit pyproject.toml and name a digest for every file."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.kits.http.intake import HostileServer, answer
 
 ROOT = Path(__file__).parents[1]
 LOCKS = {path.name: path.read_text() for path in (ROOT / "requirements").glob("*.lock")}
@@ -96,3 +100,36 @@ def test_what_builds_the_package_is_locked_as_pyproject_names_it() -> None:
     lines = (ROOT / "requirements/build.in").read_text().splitlines()
     built_with = {Requirement(line).name for line in lines if not line.startswith("#")}
     assert named <= built_with
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param(None, "(ConnectError)", id="nobody"),
+        pytest.param(answer(body=b'{"info": {}}'), "no list of vulnerabilities", id="a mirror"),
+        pytest.param(answer("404 Not Found"), "(HTTP 404, and", id="an index"),
+        pytest.param(answer(body=b'{"vulnerabilities": []}'), "", id="PyPI"),
+    ],
+)
+def test_an_audit_that_can_ask_nobody_says_so_in_one_sentence(
+    body: bytes | None, words: str
+) -> None:
+    server = HostileServer()
+    try:
+        address = server.play("/pypi/pip/json", body) if body else "http://127.0.0.1:9/pypi"
+        done = subprocess.run(
+            [sys.executable, ROOT / "requirements/reachable.py", address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        server.close()
+    assert done.returncode == (1 if words else 0), done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if words else 0)
+
+
+def test_the_audit_looks_first_whether_it_can_ask() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\naudit:")[2].partition("\n\n")[0]
+    assert recipe.index("requirements/reachable.py") < recipe.index("pip-audit")

@@ -2,15 +2,17 @@
 
 Run `make gpu-bench`, or `python -m benchmarks.gpu`, in the repository. It needs torch 2.11 or
 newer, numpy, safetensors and Triton, nothing else. In this order it reports: the device, and
-whether a child that is confined as in a job reaches it; convolutions, and which kernels they
-become; each kernel of ours, right and how fast; attention, the first call and the later ones;
-golden cases in half precision; then pieces of a shot through the production session at 1080p with
-the 7B, plain and fast, and with single steps switched off, the model loaded once; then 720p, and
-the 3B. `--long` adds 4k. On a CPU the tiny model stands in, which shows that it runs.
+whether a child that is confined as in a job reaches it; each kernel of ours, right and how fast;
+golden cases in half precision; pieces of a shot through the production session with the 7B at 1080p
+and at 720p, fast and plain; the same work again, taken up, on a card half full, and streamed on a
+smaller card, bits and peaks compared; convolutions, and which kernels they become; attention, the
+first call and the later ones; the 7B with single steps switched off; the 3B. `--long` adds 4k. On a
+CPU the tiny model stands in, which shows that it runs.
 
-A line of JSON is written after each measurement, so a run that is cut keeps what it has. A part
-that fails writes its error and the next one runs; the exit code tells. What no time is left for is
-named.
+A line of JSON is written after each measurement, so a run that is cut keeps what it has, and
+`--more` goes on with the parts that are not in the file yet. What fails writes its error and the
+next one runs; the exit code tells. After an error that ends a process's use of the card (an illegal
+address in a kernel) a new process goes on without what made it. What no time is left for is named.
 """
 
 import argparse
@@ -31,12 +33,34 @@ def main() -> int:
     # Before torch is loaded: deterministic matrix products, and an allocator as in production.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    from benchmarks.gpu.report import LineReport
+    from benchmarks.gpu.report import DeviceLostError, LineReport, finished_parts
     from benchmarks.gpu.sections import run_all
 
-    with LineReport(options.out, began=time.perf_counter(), seconds=options.seconds) as report:
-        run_all(report, device=options.device, only=options.only, long=options.long)
+    done = finished_parts(options.out) if options.more else []
+    with LineReport(
+        options.out,
+        began=time.perf_counter(),
+        seconds=options.seconds,
+        skip=options.skip,
+        go_on=options.more,
+    ) as report:
+        try:
+            run_all(report, device=options.device, only=options.only, long=options.long, done=done)
+        except DeviceLostError as error:
+            left = max(0.0, report.seconds_left)
+            os.execv(sys.executable, restarted(options, without=error.attempt, seconds=left))
         return report.exit_code
+
+
+def restarted(options: argparse.Namespace, *, without: str, seconds: float) -> list[str]:
+    """The command of a new process that goes on."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--more", "--out", str(options.out)]
+    command += ["--device", options.device, "--seconds", f"{seconds:.1f}"]
+    command += ["--only", options.only] if options.only else []
+    command += ["--long"] if options.long else []
+    for name in [*options.skip, without]:
+        command += ["--skip", name]
+    return command
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -54,8 +78,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--only", default="", help="parts to run, with commas between them")
     add("--seconds", type=float, help="after which no part is begun")
     add("--long", action="store_true", help="4k as well")
+    add("--more", action="store_true", help="go on with the parts that the file lacks")
+    add("--skip", action="append", default=[], metavar="PART/NAME", help="leave this out")
     options = parser.parse_args(arguments)
-    options.seconds = options.seconds or (LONG_SECONDS if options.long else SECONDS)
+    if options.seconds is None:
+        options.seconds = LONG_SECONDS if options.long else SECONDS
     if options.device == "auto":
         options.device = "cuda:0" if Path("/dev/nvidiactl").exists() else "cpu"
     return options

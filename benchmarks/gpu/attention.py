@@ -37,19 +37,27 @@ def run(report: LineReport, device: torch.device) -> None:
     later: dict[str, float] = dict.fromkeys(ways, 0.0)
     with torch.inference_mode():
         for shape in sorted(work, key=lambda shape: -work[shape]):
+            if report.seconds_left <= 0:
+                report.line("left out", reason="no time is left")
+                return
             calls = work[shape] // shape.work
-            size = (shape.num_windows, shape.length, config.num_heads, config.head_dim)
-            q, k, v = torch.randn((3, *size), device=device).to(dtype).transpose(2, 3).unbind()
-            figures: dict[str, Any] = {"calls": calls, "for_cudnn": shape in chosen}
-            for name, attend in ways.items():
-                cold, warm, error = _measure(attend, q, k, v, device)
-                figures |= {f"{name}_first": cold, f"{name}_later": warm, f"{name}_error": error}
-                first[name] += cold - warm
-                later[name] += calls * warm
-            report.line(f"{shape.num_windows} x {shape.length}", **figures)
+
+            def measure(shape: sdpa.CallShape = shape, calls: int = calls) -> None:
+                size = (shape.num_windows, shape.length, config.num_heads, config.head_dim)
+                q, k, v = torch.randn((3, *size), device=device).to(dtype).transpose(2, 3).unbind()
+                figures: dict[str, Any] = {"calls": calls, "for_cudnn": shape in chosen}
+                for name, attend in ways.items():
+                    cold, warm, error = _measure(attend, q, k, v, device)
+                    figures |= {f"{name}_first": cold, f"{name}_later": warm}
+                    figures[f"{name}_error"] = error
+                    first[name] += cold - warm
+                    later[name] += calls * warm
+                report.line(f"{shape.num_windows} x {shape.length}", **figures)
+
+            report.attempt(f"{shape.num_windows} x {shape.length}", measure)
         report.line("all shapes", shapes=len(work), first_calls_extra=first, per_window=later)
-        _gelu(report, device)
-        _wide_heads(report, device)
+        report.attempt("Linear and GELU", lambda: _gelu(report, device))
+        report.attempt("wide heads", lambda: _wide_heads(report, device))
 
 
 def _measure(

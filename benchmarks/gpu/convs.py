@@ -77,13 +77,16 @@ def run(report: LineReport, device: torch.device) -> None:
     with torch.inference_mode():
         for conv, dtype, biased in itertools.product(CONVS, DTYPES, (False, True)):
             about: dict[str, Any] = {"dtype": str(dtype), "bias": biased}
-            try:
-                report.line(conv.name, **about, **measure(conv, dtype, device, biased=biased))
-            except RuntimeError as error:
-                report.line(conv.name, **about, error=str(error).strip().split("\n")[0][:300])
+            name = f"{conv.name}, {dtype}{', bias' if biased else ''}"
+            report.attempt(
+                name,
+                lambda c=conv, d=dtype, b=biased, about=about: report.line(
+                    c.name, **about, **measure(c, d, device, biased=b)
+                ),
+            )
             if on_gpu:
                 torch.cuda.empty_cache()
-        _direct_output(report, device)
+        report.attempt("direct output", lambda: _direct_output(report, device))
 
 
 def _direct_output(report: LineReport, device: torch.device) -> None:

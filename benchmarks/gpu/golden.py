@@ -36,7 +36,7 @@ def run(report: LineReport, device: torch.device) -> None:
     with torch.inference_mode(), switched(on_cpu=True):
         for case in _cases(DATA / "dit" / "cases_dit.json"):
             if case["kind"] == "dit_forward":
-                _transformer(report, device, case)
+                report.attempt(case["id"], lambda c=case: _transformer(report, device, c))
         _vae(report, device)
 
 
@@ -75,17 +75,29 @@ def _vae(report: LineReport, device: torch.device) -> None:
         operation = case["op"].removeprefix("stream_")
         if case["op"] not in ("stream_encode", "stream_decode"):
             continue
-        files = index["configs"][case["config"]]
-        config = adapter_vae.read_config(json.loads((folder / files["file"]).read_text()))
-        weights = load_file(folder / files["weights"])
-        data = load_file(folder / case["data"])
-        (given,) = (data[key] for key in case["inputs"].values())
-        slices = [data[o["key"]] for o in case["outputs"] if o["name"].endswith(".out")]
-        for dtype in (torch.float16, torch.bfloat16):
-            vae = build_vae(config, weights, dtype=dtype, device=device)
-            got, _ = getattr(vae, operation)(given.to(device, dtype))
-            errors = {"fast": relative(got, torch.cat(slices, dim=2))}
-            _tell(report, case["id"], dtype, errors, VAE_BOUNDS[dtype, operation])
+        report.attempt(case["id"], lambda c=case, o=operation: _stream(report, device, index, c, o))
+
+
+def _stream(
+    report: LineReport,
+    device: torch.device,
+    index: dict[str, Any],
+    case: dict[str, Any],
+    operation: str,
+) -> None:
+    """A case of the VAE that goes on from slice to slice."""
+    folder = DATA / "vae"
+    files = index["configs"][case["config"]]
+    config = adapter_vae.read_config(json.loads((folder / files["file"]).read_text()))
+    weights = load_file(folder / files["weights"])
+    data = load_file(folder / case["data"])
+    (given,) = (data[key] for key in case["inputs"].values())
+    slices = [data[o["key"]] for o in case["outputs"] if o["name"].endswith(".out")]
+    for dtype in (torch.float16, torch.bfloat16):
+        vae = build_vae(config, weights, dtype=dtype, device=device)
+        got, _ = getattr(vae, operation)(given.to(device, dtype))
+        errors = {"fast": relative(got, torch.cat(slices, dim=2))}
+        _tell(report, case["id"], dtype, errors, VAE_BOUNDS[dtype, operation])
 
 
 def relative(got: Tensor, wanted: Tensor) -> float:

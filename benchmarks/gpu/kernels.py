@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.report import LineReport
+from benchmarks.gpu.report import LineReport, device_is_lost
 from benchmarks.model.color_cases import bands
 from benchmarks.model.kernel_cases import DTYPES, all_cases, run_case
 from seedvr2_core.kernels.kernel import Kernel, has_triton
@@ -26,26 +26,35 @@ SCALE = {"cuda": 1, "cpu": 64}
 def run(report: LineReport, device: torch.device) -> None:
     """Parity of every case, then times."""
     for case in all_cases():
-        errors: dict[str, float | str] = {}
-        for dtype in DTYPES:
-            try:
-                error = run_case(case, dtype, device)
-            except Exception as failure:  # noqa: BLE001 - one kernel of many
-                errors[str(dtype)] = f"{type(failure).__name__}: {failure}"[:300]
-                report.wrong()
-                continue
-            errors[str(dtype)] = error
-            if not error <= 1:
-                report.wrong()
-        report.line(f"parity: {case.name}", errors=errors)
-    for module, name, make in TIMED:
+        report.attempt(f"parity: {case.name}", lambda case=case: _parity(report, case, device))
+    for timed in TIMED:
+        report.attempt(f"time: {timed[1]}", lambda timed=timed: _time(report, *timed, device))
+
+
+def _parity(report: LineReport, case: Any, device: torch.device) -> None:
+    """One case in all dtypes."""
+    errors: dict[str, float | str] = {}
+    for dtype in DTYPES:
         try:
-            kernel = getattr(importlib.import_module(f"seedvr2_core.kernels.{module}"), name)
-        except ModuleNotFoundError:
-            report.line(f"time: {name}", error="there is no such kernel")
+            error = run_case(case, dtype, device)
+        except Exception as failure:
+            errors[str(dtype)] = f"{type(failure).__name__}: {failure}"[:300]
+            report.wrong()
+            if device_is_lost():
+                report.line(f"parity: {case.name}", errors=errors)
+                raise
             continue
-        for dtype in (torch.float16, torch.bfloat16):
-            report.line(f"time: {name}", dtype=str(dtype), **_timed(kernel, make, dtype, device))
+        errors[str(dtype)] = error
+        if not error <= 1:
+            report.wrong()
+    report.line(f"parity: {case.name}", errors=errors)
+
+
+def _time(report: LineReport, module: str, name: str, make: Make, device: torch.device) -> None:
+    """One kernel in the dtypes of production."""
+    kernel = getattr(importlib.import_module(f"seedvr2_core.kernels.{module}"), name)
+    for dtype in (torch.float16, torch.bfloat16):
+        report.line(f"time: {name}", dtype=str(dtype), **_timed(kernel, make, dtype, device))
 
 
 def _timed(

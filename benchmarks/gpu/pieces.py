@@ -5,12 +5,15 @@ takes none of the steps of seedvr2_core/kernels/switches.py, "fast" all of them.
 """
 
 import gc
+import time
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
+from benchmarks.gpu.repeat import Repeats
 from benchmarks.gpu.report import LineReport
 from benchmarks.model.__main__ import parse
 from benchmarks.model.bench import TimedSession
@@ -36,14 +39,18 @@ def sections(
         tiny = {"model": "tiny", "size": "32x16", "window": 8}
         return {
             "piece": lambda *where: bench.compare(*where, **tiny),
+            "repeat": lambda *where: bench.repeat(*where, **tiny),
             "switches": lambda *where: bench.single_steps(*where, **tiny),
         }
     whole: dict[str, Callable[[LineReport, torch.device], None]] = {
         "7b 1080p": lambda *where: bench.compare(*where, model="7b", size="1080p"),
+        "7b 720p": lambda *where: bench.compare(*where, model="7b", size="720p"),
+        "7b repeat": lambda *where: bench.repeat(
+            *where, model="7b", size="720p", window=SHORT_WINDOW
+        ),
         "7b switches": lambda *where: bench.single_steps(
             *where, model="7b", size="1080p", window=SHORT_WINDOW
         ),
-        "7b 720p": lambda *where: bench.compare(*where, model="7b", size="720p"),
         "3b 1080p": lambda *where: bench.compare(*where, model="3b", size="1080p", plain=False),
         "3b 720p": lambda *where: bench.compare(*where, model="3b", size="720p", plain=False),
     }
@@ -61,12 +68,38 @@ def plain_steps() -> dict[str, Any]:
     }
 
 
+class _Work:
+    """A session for the ways that are compared; a new one after an error."""
+
+    def __init__(
+        self, options: Any, setup: BenchSetup, device: torch.device, models: Models
+    ) -> None:
+        self.options, self.setup = options, setup
+        self._device, self._models = device, models
+        self._session: TimedSession | None = None
+
+    def session(self) -> TimedSession:
+        """The one at hand, or a new one at the shot's start."""
+        if self._session is None:
+            self._session = TimedSession(
+                self.options, self.setup, self._device, began=0.0, models=self._models
+            )
+        return self._session
+
+    def close(self) -> None:
+        """Release models and state."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
 class GpuPieces:
     """The loaded model, kept from part to part."""
 
     def __init__(self) -> None:
         self._loaded: tuple[str, Models] | None = None
         self._rate: float | None = None
+        self._free: int | None = None
 
     def compare(
         self,
@@ -110,44 +143,72 @@ class GpuPieces:
         self._keep_only(model, device)
         on_cpu = device.type == "cpu"
         with switched(on_cpu=on_cpu):
-            setup = make_setup(options, device, device_bytes(options, device))
+            setup = make_setup(options, device, self._free_bytes(options, device))
             report.line("plan", model=model, **plan_summary(setup))
-            models = self._models(options, setup, device)
-            bench = TimedSession(options, setup, device, began=0.0, models=models)
-            report.line("loaded", seconds=bench.load_seconds, attention=bench.attention)
+            began = time.perf_counter()
+            work = _Work(options, setup, device, self._models(options, setup, device))
+            attention = work.session().attention
+            report.line("loaded", seconds=time.perf_counter() - began, attention=attention)
             try:
-                self._pieces(report, device, options, setup, bench, ways, tables=tables)
+                for name, changes in ways.items():
+                    if report.seconds_left <= 0:
+                        report.line(name, reason="no time is left")
+                        continue
+                    way = partial(self._way, report, device, work, name, changes, tables=tables)
+                    report.attempt(name, way)
             finally:
-                bench.close()
+                work.close()
 
-    def _pieces(
+    def _way(
         self,
         report: LineReport,
         device: torch.device,
-        options: Any,
-        setup: BenchSetup,
-        bench: TimedSession,
-        ways: Mapping[str, Mapping[str, Any]],
+        work: "_Work",
+        name: str,
+        changes: Mapping[str, Any],
         *,
         tables: bool,
     ) -> None:
-        for name, changes in ways.items():
-            if report.seconds_left <= 0:
-                report.line(name, reason="no time is left")
-                continue
+        """A warm piece and a measured one."""
+        setup, bench = work.setup, work.session()
+        try:
             with switched(**changes):
                 first = bench.piece()
                 bench.check_activations()
                 bench.watch.clear()
                 spent = bench.piece()
-            stages, total = stage_table(setup, [spent], self._matmul(device), options)
-            figures: dict[str, Any] = {"first_call_extra": _seconds(first) - _seconds(spent)}
-            if tables:
-                figures |= {"stages": stages, "memory": memory_table(setup, bench.watch)}
-                figures["plan_peaks"] = setup.predicted
-            else:
-                figures["stages"] = {key: row["device_seconds"] for key, row in stages.items()}
-            report.line(name, per_100_frames=total, **figures)
+        except BaseException:
+            work.close()  # its state is lost
+            raise
+        stages, total = stage_table(setup, [spent], self._matmul(device), work.options)
+        figures: dict[str, Any] = {"first_call_extra": _seconds(first) - _seconds(spent)}
+        if tables:
+            figures |= {"stages": stages, "memory": memory_table(setup, bench.watch)}
+            figures["plan_peaks"] = setup.predicted
+        else:
+            figures["stages"] = {key: row["device_seconds"] for key, row in stages.items()}
+        report.line(name, per_100_frames=total, **figures)
+
+    def repeat(
+        self, report: LineReport, device: torch.device, *, model: str, size: str, window: int
+    ) -> None:
+        """The same work in several ways, whose bits are compared (repeat.py)."""
+        given = ["--model", model, "--resolution", size, "--device", str(device), "--no-convs"]
+        options = parse([*given, "--warm", "2", "--windows", "1", "--window", str(window)])
+        self._keep_only(model, device)
+        with switched(on_cpu=device.type == "cpu"):
+            setup = make_setup(options, device, self._free_bytes(options, device))
+            models = self._models(options, setup, device)
+            try:
+                Repeats(report, device, setup, models).run()
+            finally:
+                self._loaded = None  # layers that were streamed lie in host memory now
+
+    def _free_bytes(self, options: Any, device: torch.device) -> int | None:
+        """What every plan may use: what was free before the first model was loaded, as in a job."""
+        if self._free is None:
+            self._free = device_bytes(options, device)
+        return self._free
 
     def _models(self, options: Any, setup: BenchSetup, device: torch.device) -> Models:
         if self._loaded is None:

@@ -1,8 +1,9 @@
 """The parts of the run, in order."""
 
 import gc
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,34 @@ COPIED_BYTES = 4 << 30
 """Far more than any cache."""
 
 
-def run_all(report: LineReport, *, device: str, only: str, long: bool) -> None:
-    """Run the parts that are asked for, while there is time."""
+def run_all(
+    report: LineReport, *, device: str, only: str, long: bool, done: Collection[str] = ()
+) -> None:
+    """Run the parts that are asked for and not done yet, while there is time."""
     where = torch.device(device)
+    whole = pieces.sections(where, long=long)
+    # What is wanted most comes first: a run may be cut at any moment.
+    first = dict(itertools.takewhile(lambda item: not item[0].endswith("switches"), whole.items()))
     sections: dict[str, Section] = {
         "device": _device,
-        "convs": convs.run,
         "kernels": kernels.run,
-        "attention": attention.run,
         "golden": golden.run,
-        **pieces.sections(where, long=long),
+        **first,
+        "convs": convs.run,
+        "attention": attention.run,
+        **whole,
     }
     wanted = only.split(",") if only else list(sections)
     if unknown := set(wanted) - set(sections):
         raise SystemExit(f"unknown parts {', '.join(unknown)}; there are: {', '.join(sections)}")
     with _as_in_a_job():
         for name in wanted:
+            if name in done:
+                continue
             with report.part(name):
+                if report.skips(name):
+                    report.line("left out", reason="it made the device fail")
+                    continue
                 if report.seconds_left <= 0:
                     report.line("left out", reason="no time is left")
                     continue

@@ -303,6 +303,23 @@ def as_text(rows: Mapping[Key, Row], *, lines: int) -> str:
     return "\n".join(text)
 
 
+def load_text(model: str) -> str:
+    """Predicted seconds for loading the transformer: first start, folded before, in memory."""
+    from benchmarks.model.setup import ENGINES
+    from seedvr2_core.config import DIT_CONFIGS, find_engine
+    from seedvr2_core.dit.memory import weight_bytes
+    from seedvr2_core.weights.staging import seconds
+
+    size = weight_bytes(DIT_CONFIGS[find_engine(ENGINES[model]).dit])
+    first, cold = seconds.first_seconds(size), seconds.folded_seconds(size, warm=False)
+    warm = seconds.folded_seconds(size, warm=True)
+    return (
+        f"load of {size / 1e9:.1f} GB: first start {first:.1f} s (hashed, then read from memory), "
+        f"folded weights from a disk of {seconds.DISK / 1e9:.0f} GB/s {cold:.1f} s, from memory "
+        f"{warm:.1f} s; page-locked copies at {seconds.LINK / 1e9:.0f} GB/s"
+    )
+
+
 def main() -> int:
     """Count and print."""
     # The model is imported only here, so that other code can use the meter alone.
@@ -329,6 +346,7 @@ def main() -> int:
     if any(operator == "frame_attention" for _, _, operator in rows):
         share = f"{card.own_attention_share:.0%}"
         print(f"attention of the VAE: by our own kernel, assumed to reach {share} of the peak")
+    print(load_text(options.model))
     if options.json:
         table = [
             dict(zip(("stage", "place", "operator"), key, strict=True)) | dataclasses.asdict(row)

@@ -14,6 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from deployments.cli.jobs import cancel, jobs, logs, status, submit
+from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
     AsJson,
@@ -23,6 +24,8 @@ from deployments.cli.options import (
     ColorCorrection,
     Container,
     Crf,
+    Deinterlace,
+    End,
     Fresh,
     MaxPrice,
     MaxSeconds,
@@ -33,6 +36,7 @@ from deployments.cli.options import (
     Resolution,
     Seed,
     Sources,
+    Start,
     StitchMode,
     WeightsFile,
     WorkDir,
@@ -63,7 +67,6 @@ from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -110,6 +113,9 @@ def upscale(
     container: Container = "auto",
     quality: Quality = None,
     audio: Audio = "keep",
+    deinterlace: Deinterlace = "auto",
+    start: Start = "",
+    end: End = "",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -128,6 +134,7 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
     ] = False,
+    notify: Notify = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -137,7 +144,7 @@ def upscale(
     After an interruption the same command goes on after the last finished segment. No file is ever
     replaced without --overwrite, and the source never is.
     """
-    with exit_codes(KEPT):
+    with notified(notify), exit_codes(KEPT):
         _use_settings(work_dir)
         request = _checked_request(
             sources,
@@ -153,6 +160,9 @@ def upscale(
             container=container_for(container, output),
             quality=quality,
             audio=audio,
+            deinterlace=deinterlace,
+            start=start,
+            end=end,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -179,6 +189,9 @@ def plan(
     codec: Codec = "auto",
     container: Container = "auto",
     audio: Audio = "keep",
+    deinterlace: Deinterlace = "auto",
+    start: Start = "",
+    end: End = "",
     allow_damaged: AllowDamaged = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
@@ -210,6 +223,9 @@ def plan(
             codec=codec,
             container=container,
             audio=audio,
+            deinterlace=deinterlace,
+            start=start,
+            end=end,
             allow_damaged=allow_damaged,
             max_seconds=max_seconds,
             max_price=max_price,

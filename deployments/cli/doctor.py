@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from seedvr2_core.engines import weight_files
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.locks import has_flock
 from seedvr2_core.kernels.devices import gpu_name
+from tasks.net.bucket import Bucket
 from tasks.settings import Settings, child_environment
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
@@ -85,6 +87,7 @@ def examine(settings: Settings) -> Report:
         *_check_confined_devices(settings),
         *_check_work_dir(settings),
         _check_storage(settings),
+        *_check_store(settings),
     ]
     engines, engine_checks = _check_engines(settings)
     return Report(checks=[*checks, *engine_checks], engines=engines)
@@ -281,12 +284,14 @@ def _check_work_dir(settings: Settings) -> list[DoctorCheck]:
 
 
 def _check_storage(settings: Settings) -> DoctorCheck:
-    """Check where outputs go; Bunny is asked whether it accepts the key."""
+    """Check where outputs go; a storage elsewhere is asked whether it accepts the key."""
     if settings.storage == "local":
         url = settings.public_url
         links = f"links {url}" if url else "no links (SEEDVR2_PUBLIC_URL is not set)"
         told = f"local folder {settings.storage_dir}, {links}"
         return DoctorCheck(name="storage", ok=True, told=told)
+    if settings.storage == "s3":
+        return _check_bucket("storage", settings.s3_outputs, settings)
     try:
         zone = read_zone(settings)
         BunnyStorage(zone).stat("seedvr2-doctor.mp4")
@@ -295,6 +300,32 @@ def _check_storage(settings: Settings) -> DoctorCheck:
     signed = "signed links" if zone.token_key else "links"
     told = f"zone {zone.name} at {zone.storage_url} takes the key, {signed} at {zone.public_url}"
     return DoctorCheck(name="storage", ok=True, told=told)
+
+
+def _check_store(settings: Settings) -> list[DoctorCheck]:
+    """Check where work is kept in objects, if it is."""
+    if settings.store is None:
+        return []
+    return [_check_bucket("store", settings.store, settings)]
+
+
+def _check_bucket(name: str, address: str | None, settings: Settings) -> DoctorCheck:
+    """Write an object, see that it is not written a second time, and remove it."""
+    if address is None:
+        told = "SEEDVR2_S3_OUTPUTS is not set"
+        return DoctorCheck(name=name, ok=False, told=told)
+    probe = f"seedvr2-doctor-{uuid.uuid4().hex}"
+    try:
+        bucket = Bucket(address, settings)
+        bucket.create(probe, b"first")
+        second = bucket.create(probe, b"second")
+        bucket.delete(probe)
+    except SeedVR2Error as error:
+        return DoctorCheck(name=name, ok=False, told=str(error))
+    if second:
+        told = f"{address} knows no conditional writes (If-None-Match), which SEEDVR2_STORE needs"
+        return DoctorCheck(name=name, ok=name != "store", told=told)
+    return DoctorCheck(name=name, ok=True, told=f"{address} takes the key and conditional writes")
 
 
 def _check_engines(settings: Settings) -> tuple[list[str], list[DoctorCheck]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
     AsJson,
@@ -22,6 +23,8 @@ from deployments.cli.options import (
     ColorCorrection,
     Container,
     Crf,
+    Deinterlace,
+    End,
     Fresh,
     MaxPrice,
     MaxSeconds,
@@ -33,6 +36,7 @@ from deployments.cli.options import (
     Resolution,
     Seed,
     Sources,
+    Start,
     StitchMode,
     WeightsFile,
     check_file,
@@ -71,6 +75,9 @@ def submit(
     container: Container = "auto",
     quality: Quality = None,
     audio: Audio = "keep",
+    deinterlace: Deinterlace = "auto",
+    start: Start = "",
+    end: End = "",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -83,6 +90,7 @@ def submit(
         typer.Option("--upload", help="Send the file's bytes even if the gateway sees the file."),
     ] = False,
     watched: Watch = False,
+    notify: Notify = None,
     gateway: GatewayUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +98,7 @@ def submit(
 
     The last line of stdout is the job's id; with --watch it is the result's address or path.
     """
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with notified(notify), exit_codes(KEPT), _open_gateway(gateway) as client:
         request = request_of(
             sources,
             resolution=resolution,
@@ -105,6 +113,9 @@ def submit(
             container=container,
             quality=quality,
             audio=audio,
+            deinterlace=deinterlace,
+            start=start,
+            end=end,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -126,13 +137,17 @@ def submit(
 
 
 def status(
-    job: JobId, watched: Watch = False, gateway: GatewayUrl = None, as_json: AsJson = False
+    job: JobId,
+    watched: Watch = False,
+    notify: Notify = None,
+    gateway: GatewayUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the state of a job.
 
     With --watch it shows the progress until the job ends, and exits with 1 if it has not completed.
     """
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with notified(notify), exit_codes(KEPT), _open_gateway(gateway) as client:
         if watched:
             _watch(client, job, as_json)
             return
@@ -213,7 +228,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
     elif job["status"] == "completed":
-        tell(job["download_url"] or job["output_path"])
+        tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
         code = f" [{job['error_code']}]" if job.get("error_code") else ""
         say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")

@@ -72,6 +72,18 @@ Quality = Annotated[
 Audio = Annotated[
     str, typer.Option(help="keep, aac (encode all sound as AAC), or none (leave it out).")
 ]
+Deinterlace = Annotated[
+    str,
+    typer.Option(
+        help="auto (interlaced video: a frame of each picture), bob (of each field), film (3:2 "
+        "pulldown is undone), or off."
+    ),
+]
+Start = Annotated[
+    str,
+    typer.Option(help="Begin here: seconds (90), h:m:s (1:02:03.5) or a frame (frame:1500)."),
+]
+End = Annotated[str, typer.Option(help="End before this place, written as that of --start.")]
 Crf = Annotated[int, typer.Option(help="Quality on x264's scale: 0 to 51, smaller is better.")]
 Preset = Annotated[str, typer.Option(help="Speed of the encoder: ultrafast to veryslow.")]
 AllowDamaged = Annotated[

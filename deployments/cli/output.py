@@ -154,6 +154,8 @@ def ending(result: UpscaleResult) -> list[str]:
     lines += [f"  note: {note}" for note in result.notes]
     if result.preview_path:
         lines.append(f"  before and after: {result.preview_path}")
+    if result.report_path:
+        lines.append(f"  report: {result.report_path}")
     return lines
 
 

@@ -23,6 +23,7 @@ from rich.progress import (
 from deployments.cli.words import duration
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob
+from tasks.sources.names import printable
 
 if TYPE_CHECKING:
     from tasks.run.record import JobProgress
@@ -31,6 +32,10 @@ LINE_SECONDS = 30.0
 """Time between two lines about a job of this process, where its phase stays the same."""
 WATCH_LINE_SECONDS = 30.0
 """Least time between two lines about a gateway's job, unless its state or phase changes."""
+NARROW_COLUMNS = 100
+"""Terminals with fewer columns get a short bar, and leave out what is worth least."""
+BESIDE_COLUMNS = 52
+"""What a bar, its spinner and its percentage take of a line."""
 ENDED = ("completed", "failed", "cancelled")
 DOING = {
     "fetch": "fetching the video",
@@ -66,15 +71,20 @@ def doing(progress: "JobProgress") -> str:
     return DOING.get(progress.phase, progress.phase)
 
 
-def how_far(progress: "JobProgress") -> str:
-    """How far a job is: "30 of 75 frames (40 %), 12 s left"; after the work, what is going on."""
+def how_far(progress: "JobProgress", *, short: bool = False) -> str:
+    """How far a job is: "30 of 75 frames (40 %), 12 s left"; after the work, what is going on.
+
+    Args:
+        progress: of the job.
+        short: leave out the speed.
+    """
     told = f"{progress.frames} of {counted(progress.num_frames, 'frame')}"
     told += f" ({progress.percent:.0f} %)"
     if progress.detail and progress.phase != "wait":
         told = f"{told}, {progress.detail}"
     if progress.seconds_left is None or progress.phase not in ("restore", "encode"):
         return told
-    if progress.measures.frames_per_second:
+    if progress.measures.frames_per_second and not short:
         told += f", {rate(progress.measures.frames_per_second)}"
     return f"{told}, {duration(progress.seconds_left)} left"
 
@@ -114,6 +124,19 @@ def status_line(job: dict[str, Any]) -> str:
     return ", ".join(words) + (f" on {job['gpu_type']}" if job["gpu_type"] else "")
 
 
+def short_status(job: dict[str, Any]) -> str:
+    """The same for narrow terminals, without what the bar beside it shows: "restore, 12 s left"."""
+    words = [job["status"]]
+    if job["status"] == "processing" and job["phase"]:
+        words = [job.get("detail") or "waiting" if job["phase"] == "wait" else job["phase"]]
+    words += _position(job) + _segment(job)
+    if job["status"] == "processing" and job.get("seconds_left"):
+        words.append(f"{duration(job['seconds_left'])} left")
+    if job.get("cost") is not None:
+        words.append(f"cost {job['cost']:.2f}")
+    return ", ".join(words)
+
+
 def _position(job: dict[str, Any]) -> list[str]:
     """Where a waiting job is in its queue."""
     position = job.get("position")
@@ -148,7 +171,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class Bar(Lines):
@@ -156,10 +179,11 @@ class Bar(Lines):
 
     def __init__(self, console: Console, *columns: ProgressColumn, total: float | None) -> None:
         super().__init__(console)
+        self._narrow = console.width < NARROW_COLUMNS
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=10 if self._narrow else 40),
             *columns,
             console=console,
             transient=True,
@@ -222,9 +246,14 @@ class JobBar(Bar):
 
     def progressed(self, progress: "JobProgress") -> None:
         """Move the bar."""
-        far = how_far(progress) if progress.num_frames else progress.detail
+        far = progress.detail
+        if progress.num_frames:
+            far = how_far(progress, short=self._narrow)
         self._bar.update(
-            self._task, description=doing(progress), completed=progress.percent, far=far
+            self._task,
+            description=printable(doing(progress)),
+            completed=progress.percent,
+            far=printable(far),
         )
 
 
@@ -263,7 +292,11 @@ class WatchBar(Bar):
 
     def show(self, job: dict[str, Any]) -> None:
         """Move the bar."""
-        self._bar.update(self._task, description=status_line(job), completed=job["progress"])
+        told = status_line(job)
+        if len(told) > self._console.width - BESIDE_COLUMNS:
+            told = short_status(job)
+        shown = printable(told)
+        self._bar.update(self._task, description=shown, completed=job["progress"])
 
 
 def open_display(console: Console) -> JobLines | JobBar:

@@ -23,7 +23,7 @@ from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error
-from tasks.gateway_settings import GatewaySettings
+from tasks.setting_groups.gateway import GatewaySettings
 from tasks.settings import Settings
 from tasks.storage.bunny_zone import read_zone
 

@@ -22,6 +22,7 @@ from deployments.gateway.problems import add_handlers, problem, problems
 from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import add_docs
 from deployments.gateway.routes.events import add_events
+from deployments.gateway.routes.files import JobFiles, add_files
 from deployments.gateway.routes.jobs import add_jobs
 from deployments.gateway.routes.page import add_page
 from deployments.gateway.routes.plan import PlannedRequest, add_plan
@@ -72,7 +73,8 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     add_plan(app, settings, quota, authenticate)
     _add_health(app, settings, prefect)
     add_page(app, settings, prefect, authenticate)
-    shown = (Submitted, Job, JobList, LogPage, PlannedRequest)
+    add_files(app, settings, prefect, authenticate)
+    shown = (Submitted, Job, JobList, LogPage, PlannedRequest, JobFiles)
     add_docs(app, page_authentication(settings), shown)
     return app
 

@@ -4,7 +4,6 @@ If the gateway has answered once and then it, or Prefect behind it, cannot be re
 waits and asks again. If it has never answered, that is an error at once. Imports no Prefect.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,20 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx
+from pydantic import BaseModel
 
+from deployments.gateway.given import (
+    Answer,
+    GivenHealth,
+    GivenJob,
+    GivenJobs,
+    GivenLines,
+    GivenSubmission,
+    bounded,
+    bounded_lines,
+    given_answer,
+    refusal_words,
+)
 from deployments.host.machine import this_machine
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, all_errors
 from tasks.schemas import UpscaleRequest
@@ -30,10 +42,10 @@ SILENT_SECONDS = 45.0
 ENDED = ("completed", "failed", "cancelled")
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 """Long, because the gateway syncs a file of many gigabytes to disk before it answers."""
+MAX_LINES = 1_000_000
+"""Of a log, in one call of `logs`: more are no log of ours."""
 _AWAY = (408, 429, 502, 503, 504)
 _CALLERS_MISTAKE = (400, 401, 403, 404, 413, 415, 421, 422)
-
-Answer = dict[str, Any]
 
 
 class GatewayClient:
@@ -77,14 +89,14 @@ class GatewayClient:
         options = request.model_dump(mode="json", exclude_defaults=True)
         options["resolution"] = request.resolution
         if request.video_path is None or not (upload or self._sees_other_files()):
-            return self._ask("POST", "/upscale", headers=key, json=options)
+            return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
         path = Path(options.pop("video_path"))
         address = f"/upscale/{quote(path.name, safe='')}"
-        return self._ask("PUT", address, headers=key, params=options, file=path)
+        return self._ask("PUT", address, GivenSubmission, headers=key, params=options, file=path)
 
     def status(self, job_id: str) -> Answer:
         """Read a job's state, progress and result."""
-        return self._ask("GET", f"/status/{quote(job_id, safe='')}")
+        return self._ask("GET", f"/status/{quote(job_id, safe='')}", GivenJob)
 
     def follow(self, job_id: str) -> Iterator[Answer]:
         """A job's status whenever it changes, as `status` returns it; the last one has ended.
@@ -119,19 +131,19 @@ class GatewayClient:
                 if answer.status_code != 200 or not kind.startswith("text/event-stream"):
                     return
                 self._has_answered = True
-                for line in answer.iter_lines():
+                for line in bounded_lines(answer):
                     if line.startswith("data: ") and '"job_id"' in line:
-                        yield json.loads(line.removeprefix("data: "))
-        except (httpx.RequestError, ValueError):
+                        yield given_answer(line.removeprefix("data: "), GivenJob, self._url)
+        except (httpx.RequestError, ServiceError):
             return
 
     def jobs(self, limit: int) -> list[Answer]:
         """The newest jobs, each as `status` returns it."""
-        return self._ask("GET", "/jobs", params={"limit": limit})["jobs"]
+        return self._ask("GET", "/jobs", GivenJobs, params={"limit": limit})["jobs"]
 
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""
-        return self._ask("POST", f"/cancel/{quote(job_id, safe='')}")
+        return self._ask("POST", f"/cancel/{quote(job_id, safe='')}", GivenJob)
 
     def logs(self, job_id: str, seen: set[str], after: str | None) -> Iterator[Answer]:
         """Read the log lines that are not in `seen` yet, oldest first, and add their ids to it.
@@ -142,15 +154,18 @@ class GatewayClient:
             after: only lines from this time on (ISO 8601); None: from the beginning.
         """
         params: dict[str, Any] = {"offset": 0} | ({"after": after} if after else {})
-        more = True
-        while more:
-            page = self._ask("GET", f"/logs/{quote(job_id, safe='')}", params=params)
+        while params["offset"] < MAX_LINES:
+            page = self._ask("GET", f"/logs/{quote(job_id, safe='')}", GivenLines, params=params)
             for line in page["lines"]:
                 if line["id"] not in seen:
                     seen.add(line["id"])
                     yield line
-            more = page["more"]
+            if not (page["more"] and page["lines"]):  # "more" without any line has no end
+                return
             params["offset"] += len(page["lines"])
+        raise ServiceError(
+            f"{self._url} has more than {MAX_LINES} log lines of one job, which no job writes"
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -158,27 +173,34 @@ class GatewayClient:
 
     def _sees_other_files(self) -> bool:
         """Whether the gateway accepts no paths, or sees another file than we do at a path."""
-        return self._ask("GET", "/healthz").get("files_of") != this_machine()
+        return self._ask("GET", "/healthz", GivenHealth).get("files_of") != this_machine()
 
     def _ask(
         self,
         method: str,
         path: str,
+        kind: type[BaseModel],
         *,
         file: Path | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         json: object = None,
     ) -> Answer:
-        """Send one request, again and again while the gateway that has answered does not."""
+        """Send one request, again and again while the gateway that has answered does not.
+
+        `kind` is what the answer must have.
+        """
         limit = time.monotonic() + AWAY_SECONDS
         waiting = False
         while True:
             try:
-                with _opened(file) as content:
-                    answer = self._http.request(
+                with (
+                    _opened(file) as content,
+                    self._http.stream(
                         method, path, headers=headers, params=params, json=json, content=content
-                    )
+                    ) as answer,
+                ):
+                    told = bounded(answer, self._url)
             except httpx.RequestError as error:
                 why = (
                     f"no gateway answers at {self._url} ({type(error).__name__}); start one with "
@@ -187,8 +209,8 @@ class GatewayClient:
             else:
                 if answer.status_code not in _AWAY:
                     self._has_answered = True
-                    return self._read(answer)
-                why = _detail(answer)
+                    return self._read(answer, told, kind)
+                why = _detail(answer, told)
             if not self._has_answered or time.monotonic() > limit:
                 raise ServiceError(why)
             if not waiting:
@@ -196,15 +218,15 @@ class GatewayClient:
                 self._say(f"waiting: {why}")
             time.sleep(_AGAIN_SECONDS)
 
-    def _read(self, answer: httpx.Response) -> Answer:
+    def _read(self, answer: httpx.Response, told: bytes, kind: type[BaseModel]) -> Answer:
         """Read the body of a successful answer; raises the others as errors."""
         if answer.is_success:
-            return answer.json()
-        detail = _detail(answer)
+            return given_answer(told, kind, self._url)
+        detail = _detail(answer, told)
         if answer.status_code == 401:
             detail += "; set SEEDVR2_GATEWAY_TOKEN to a token of this gateway"
-        if kind := _kind(answer):
-            raise kind(detail)
+        if error := _kind(told):
+            raise error(detail)
         if answer.status_code in _CALLERS_MISTAKE:
             raise InvalidRequestError(detail)
         raise ServiceError(detail)
@@ -220,21 +242,14 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
         yield stream
 
 
-def _kind(answer: httpx.Response) -> type[SeedVR2Error] | None:
+def _kind(told: bytes) -> type[SeedVR2Error] | None:
     """The class of the error that the gateway names; None if it names none that we know."""
-    try:
-        code = answer.json().get("code")
-    except (ValueError, AttributeError):
-        return None
+    _, code = refusal_words(told)
     return next((kind for kind in all_errors() if kind.code == code), None)
 
 
-def _detail(answer: httpx.Response) -> str:
+def _detail(answer: httpx.Response, told: bytes) -> str:
     """What went wrong, in the gateway's words."""
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, TypeError, KeyError):
-        detail = "no reason given"  # something else than a gateway answers at this address
-    if not isinstance(detail, str):
-        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in detail)
-    return f"{detail} (HTTP {answer.status_code} from {answer.request.url.host})"
+    words, _ = refusal_words(told)
+    words = words or "no reason given"  # something else than a gateway answers at this address
+    return f"{words} (HTTP {answer.status_code} from {answer.request.url.host})"

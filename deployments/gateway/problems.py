@@ -14,6 +14,7 @@ from seedvr2_core.errors import (
     ResourceError,
     SeedVR2Error,
     SourceRefusedError,
+    StorageError,
 )
 
 _MAX_DETAIL = 2000
@@ -139,6 +140,8 @@ def add_handlers(app: FastAPI) -> None:
             code = 507
         elif isinstance(error, InvalidRequestError | InvalidVideoError | SourceRefusedError):
             code = 422
+        elif isinstance(error, StorageError):  # the object store; nothing was submitted
+            return problem(503, str(error), {"Retry-After": "30"}, kind=type(error))
         return problem(code, str(error), kind=type(error))
 
     @app.exception_handler(HTTPException)

@@ -8,6 +8,7 @@ kernel for it before the module is loaded, so the program is attached from its f
 
 import os
 import runpy
+import signal
 import sys
 
 from seedvr2_core.files.process import die_with_parent
@@ -37,6 +38,10 @@ def main() -> None:
     parent = sys.argv[1].removeprefix("--parent=")
     # A worker that was started by hand gives no id; its runs then end with their parent.
     die_with_parent(int(parent) if parent else os.getppid())
+    # A script's program in the background begins with SIGINT ignored, and hands that on. Prefect's
+    # worker makes SIGINT of SIGTERM: it would end by nothing but SIGKILL.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ[PID_VARIABLE] = str(os.getpid())
     os.environ.update(SAFE_PATH)
     sys.argv = sys.argv[2:]

@@ -7,6 +7,7 @@ call goes on there after a crash, a full disk or a stop, and makes the same byte
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
 """The phase in which engine and encoder work."""
@@ -72,6 +74,9 @@ def upscale_file(
     audio: str = "keep",
     crf: int = 18,
     preset: str = "medium",
+    deinterlace: str = "auto",
+    start: str = "",
+    end: str = "",
     allow_damaged: bool = False,
     overwrite: bool = False,
     work_dir: Path | None = None,
@@ -92,6 +97,11 @@ def upscale_file(
         audio: "keep", "aac" (all sound is encoded as AAC) or "none".
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
         preset: speed of the encoder.
+        deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
+            "film" (3:2 pulldown is undone) or "off".
+        start: where the part begins that is made: seconds ("90"), h:m:s ("1:02:03.5") or a frame
+            ("frame:1500"); "": the beginning.
+        end: where it ends, written as `start` is; "": the end.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.
         work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
@@ -102,7 +112,7 @@ def upscale_file(
     Raises:
         InvalidRequestError: an option, the output's name, or a model that cannot run here.
         InvalidVideoError: the source is no video that can be read.
-        CheckpointError: the model's weights are missing or damaged.
+        CheckpointError: the weights are missing or damaged.
         ResourceError: memory or disk do not suffice.
         StoppedByCallerError: `cancel` was set.
         SeedVR2Error: any other of its kinds (`seedvr2_core/errors.py`).
@@ -110,30 +120,42 @@ def upscale_file(
     began = time.monotonic()
     target = Path(output).absolute()
     coding = Coding(
-        codec=codec, container=container_of(target), audio=audio, crf=crf, preset=preset
+        codec=codec,
+        container=container_of(target),
+        audio=audio,
+        crf=crf,
+        preset=preset,
+        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
-    told = _Told(on_progress, Cancellation(cancel))
-    options = options or ModelOptions()
+    told, options = _Told(on_progress, Cancellation(cancel)), options or ModelOptions()
     plan = _plan(source, resolution, options, coding, allow_damaged, told)
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
         plan = _obeyed(plan, job_dir)
-        pending = pending_segments(job_dir, outline_of(plan))
+        kept = partial(told.beat, "hash")
+        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
         _restore(plan, job_dir, source, pending, options, told)
         notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
+    return _upscaled(plan, target, pending, notes, time.monotonic() - began)
+
+
+def _upscaled(
+    plan: Plan, target: Path, pending: Sequence[int], notes: Sequence[str], seconds: float
+) -> UpscaledFile:
+    """What has become of the plan in this call."""
     return UpscaledFile(
         path=target,
         width=plan.width,
         height=plan.height,
         num_frames=plan.video.num_frames,
         frames_reused=plan.video.num_frames - _frames_of(plan, pending),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         engine=plan.engine.name,
         notes=(*plan.notes, *notes),
     )
@@ -206,6 +228,7 @@ def _plan(
         info = probe_video(source, beat=told.beat)
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)
+    info = wanted_frames(info, coding.wanted)
     return build_plan(
         info, sha256, planned, cuts=_cuts(source, info, planned.device, told, spec.has_latents)
     )

@@ -19,6 +19,8 @@ from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolu
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.wanted import ALL_FRAMES, BOB, FILM, OFF, WantedFrames
+from seedvr2_core.video.wanted import AUTO as AUTO_FIELDS
 
 DEFAULT_MODEL = "seedvr2-7b"
 
@@ -53,6 +55,8 @@ class Coding:
     audio: str = "keep"
     crf: int = CRF_DEFAULT
     preset: str = "medium"
+    wanted: WantedFrames = ALL_FRAMES
+    """Which frames of the file are made."""
 
     def check(self) -> None:
         """Refuse what there is not.
@@ -64,9 +68,11 @@ class Coding:
             "codec": (AUTO, *CODECS),
             "audio": ("keep", "aac", "none"),
             "preset": tuple(ENCODE_SECONDS_PER_MPX),
+            "deinterlace": (AUTO_FIELDS, OFF, BOB, FILM),
         }
         for name, values in allowed.items():
-            if (got := getattr(self, name)) not in values:
+            holder = self.wanted if name == "deinterlace" else self
+            if (got := getattr(holder, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
         if not 0 <= self.crf <= MAX_CRF:
             raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
@@ -159,6 +165,7 @@ class ModelOptions:
             batch_size=self.batch_size,
             cut_detector=detector,
             quantized=weights.quantized,
+            load_seconds=weights.load_seconds,
             notes=(*([note] if note else []), *weights.notes),
         )
 

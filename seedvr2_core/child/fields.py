@@ -1,13 +1,35 @@
-"""Turns the JSON object of a message into its dataclass: every field is there, of its own type."""
+"""What a message is, and how its JSON object becomes one: every field is there, of its own type."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, get_args, get_origin
 
 from seedvr2_core.errors import ChildFailedError
+
+
+class Event:
+    """Something the child tells the parent."""
+
+    __slots__ = ()
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Request(Generic[E]):
+    """Something the parent wants the child to do; the child answers with an event of type `E`."""
+
+    __slots__ = ()
+
+    answer: ClassVar[type[Event]]
+    """The event that says the work is done."""
+
+    def is_answered_by(self, event: Event) -> TypeGuard[E]:
+        """Whether this event says that the request has been carried out."""
+        return isinstance(event, self.answer)
 
 
 def object_in(line: str) -> dict[str, object] | None:

@@ -9,6 +9,7 @@ Work on a GPU is not bounded at all: what its driver takes was never measured.
 import contextlib
 import math
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,11 @@ _CGROUP_FILES = (
     ),
 )
 """Of both versions: folder, limit, what is taken, and what of that can be had back."""
+_KILLS = (
+    (r"0::/(.*)", "sys/fs/cgroup", "memory.events"),
+    (r"\d+:[^:]*\bmemory\b[^:]*:/(.*)", "sys/fs/cgroup/memory", "memory.oom_control"),
+)
+"""Of both versions: our line in /proc/self/cgroup, folder, and the file that counts the kills."""
 _TORCH_REFUSED = "can't allocate memory"
 """Torch raises RuntimeError with these words where other libraries raise MemoryError."""
 
@@ -112,6 +118,31 @@ def _left_of_bound(root: Path) -> int | None:
         if line.startswith("VmData:"):
             return max(0, soft - int(line.split()[1]) * 1024)
     return soft
+
+
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes the kernel has killed because memory ran out: those of our container or
+    cgroup, or of the whole machine where it does not count ours by themselves.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    for path in [*_kill_counts(root), root / "proc/vmstat"]:
+        with contextlib.suppress(OSError):
+            if found := re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE):
+                return int(found[1])
+    return 0
+
+
+def _kill_counts(root: Path) -> Iterator[Path]:
+    """Where our kills may be counted. Inside a container our own folder is the topmost one."""
+    told = ""
+    with contextlib.suppress(OSError):
+        told = (root / "proc/self/cgroup").read_text()
+    for ours, folder, name in _KILLS:
+        if found := re.search(f"^{ours}$", told, re.MULTILINE):
+            yield root / folder / found[1] / name
+        yield root / folder / name
 
 
 def bound_memory(num_bytes: int) -> None:

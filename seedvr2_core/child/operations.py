@@ -21,6 +21,7 @@ from seedvr2_core.child.protocol import (
     Join,
     Joined,
     MakePlan,
+    MakeReport,
     Measure,
     Measured,
     PlanChecked,
@@ -29,6 +30,7 @@ from seedvr2_core.child.protocol import (
     Previewed,
     Probe,
     Probed,
+    ReportMade,
     Request,
     Restore,
 )
@@ -40,10 +42,14 @@ from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.wanted import wanted_frames
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
-    """Read every packet of a video; also tell which devices this machine has."""
+    """Read every packet of a video, and describe the frames that are wanted of it.
+
+    Also tells which devices this machine has.
+    """
     from seedvr2_core.video.probe import probe_video
 
     with media_errors_told(request.path, "its packets are read"):
@@ -53,6 +59,7 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
             max_frames=request.max_frames,
             max_seconds=request.max_seconds,
         )
+    info = wanted_frames(info, request.wanted)
     write_record(request.out, info)
     cores = len(os.sched_getaffinity(0))
     return Probed(video=info.outline, devices=_devices(), cpu_count=cores)
@@ -187,6 +194,21 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
     return Previewed()
 
 
+def report(request: MakeReport, emitter: Emitter) -> ReportMade:
+    """Compare a job's result with its source, and write the job's report."""
+    from seedvr2_core.report.make import make_report
+
+    with media_errors_told(request.source, "it is compared with the result"):
+        made = make_report(
+            JobDir(request.job_dir),
+            request.source,
+            request.about,
+            seconds=request.seconds,
+            beat=emitter.beat,
+        )
+    return ReportMade(warnings=made.warnings)
+
+
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Probe: probe,
     FindCuts: find_cuts,
@@ -196,6 +218,7 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Restore: restore,
     Join: join,
     Preview: preview,
+    MakeReport: report,
 }
 
 

@@ -221,6 +221,8 @@ class Pipeline:
         first, unaided = run.pieces[0], run.unaided
         latents = self._session.reads(run.shot, run.pieces, unaided=unaided).latents
         before = self._committed_before(first, latents.start) if latents else None
+        if unaided:
+            before = Commit(precision=self._precision_known(first))
         return self._session.begin(
             frames, shot=run.shot, piece=first, before=before, unaided=unaided
         )
@@ -244,12 +246,25 @@ class Pipeline:
     def _precision_before(self, piece: Piece) -> str:
         """The precision of the segment before a piece, from its sidecar: the shot goes on in it."""
         before = next(s for s in self._outline.segments if s.stop == piece.start)
-        sidecar = read_segment(self._job.job_dir, self._outline, before)
+        sidecar = read_segment(self._job.job_dir, self._outline, before, on_bytes=self._tell_hashed)
         if sidecar is None:
             raise SegmentError(
                 f"segment {before.index}, which the next one continues, is missing; run it again"
             )
         return sidecar.precision
+
+    def _precision_known(self, piece: Piece) -> str:
+        """The precision of the last finished segment of a shot before a piece; "" if none is.
+
+        Other processes make the segments in front. What they find out later is not known here.
+        """
+        shot = self._plan.shots[piece.shot]
+        for segment in reversed(self._outline.segments):
+            if shot.start <= segment.start and segment.stop <= piece.start:
+                sidecar = read_segment(self._job.job_dir, self._outline, segment)
+                if sidecar is not None:
+                    return sidecar.precision
+        return ""
 
     def _encode(self, segments: Sequence[Segment]) -> None:
         """Encode thread: write one segment after another to its part file."""
@@ -345,7 +360,14 @@ class Pipeline:
             seconds=time.monotonic() - encoded.began,
             rung=_told_once(commit.rung for commit in encoded.commits),
         )
-        return commit_segment(self._job.job_dir, self._outline, outline, made).seconds
+        return commit_segment(
+            self._job.job_dir, self._outline, outline, made, on_bytes=self._tell_hashed
+        ).seconds
+
+    def _tell_hashed(self, done: int, total: int) -> None:
+        """Say that we are alive while a segment's file is read: it may have gigabytes."""
+        del done, total
+        self._job.events.beat("hash", 0, 0)
 
     def _tell_checked(self, segment: Segment, done: int) -> None:
         """Say how far the last segment is checked: nothing else is going on meanwhile."""

@@ -16,39 +16,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
+from typing import Any, ClassVar
 
-from seedvr2_core.child.fields import message_of, object_in
+from seedvr2_core.child.fields import Event, Request, message_of, object_in
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
+from seedvr2_core.report.record import AboutJob
 from seedvr2_core.video.info import VideoOutline
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-
-
-class Event:
-    """Something the child tells the parent."""
-
-    __slots__ = ()
-
-
-E = TypeVar("E", bound=Event)
-
-
-class Request(Generic[E]):
-    """Something the parent wants the child to do; the child answers with an event of type `E`."""
-
-    __slots__ = ()
-
-    answer: ClassVar[type[Event]]
-    """The event that says the work is done."""
-
-    def is_answered_by(self, event: Event) -> TypeGuard[E]:
-        """Whether this event says that the request has been carried out."""
-        return isinstance(event, self.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +171,14 @@ class Previewed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMade(Event):
+    """The report is in the job's directory."""
+
+    warnings: tuple[str, ...]
+    """Sentences about the result's quality, which the report holds as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
     """The child could not do what was asked, and ends."""
 
@@ -209,6 +197,8 @@ class Probe(Request[Probed]):
     max_frames: int | None = None
     """A longer video is refused while it is read; None: any is taken."""
     max_seconds: float | None = None
+    wanted: WantedFrames = ALL_FRAMES
+    """Which frames of it; `out` and the answer describe these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +306,18 @@ class Preview(Request[Previewed]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakeReport(Request[ReportMade]):
+    """Compare a job's result with its source, and write the job's report."""
+
+    answer: ClassVar = ReportMade
+    job_dir: Path
+    source: Path
+    about: AboutJob
+    seconds: float
+    """How long it may look at frames."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop(Request[Event]):
     """End the process. There is no answer."""
 
@@ -331,6 +333,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "restore": Restore,
     "join": Join,
     "preview": Preview,
+    "make_report": MakeReport,
     "stop": Stop,
 }
 EVENTS: Mapping[str, type[Event]] = {
@@ -349,6 +352,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "idle": Idle,
     "joined": Joined,
     "previewed": Previewed,
+    "report_made": ReportMade,
     "error": Failed,
 }
 _NAMES: Mapping[type, str] = {kind: name for name, kind in [*REQUESTS.items(), *EVENTS.items()]}

@@ -146,10 +146,15 @@ def _run_until_step_down(
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
     outline = outline_of(job.plan)
+
+    def read(done: int, total: int) -> None:
+        job.events.beat("hash", 0, 0)
+
     return [
         segment
         for segment in pending
-        if read_segment(job.job_dir, outline, outline.segments[segment.index]) is None
+        if read_segment(job.job_dir, outline, outline.segments[segment.index], on_bytes=read)
+        is None
     ]
 
 

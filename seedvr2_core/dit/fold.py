@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from seedvr2_core.config import DiTConfig
 from seedvr2_core.dit.attention import layer_streams, without_text
 from seedvr2_core.dit.layers import TimeEmbedding
-from seedvr2_core.dit.model import FoldedDiT, assign_state, check_keys
+from seedvr2_core.dit.model import FoldedDiT, assign_state, check_keys, expected_keys
 from seedvr2_core.dit.modulation import BlockModulation, Modulation, OutputModulation
 from seedvr2_core.errors import CheckpointError
 
@@ -109,6 +109,28 @@ def load_kept(
         state[name] = tensor.to(device, non_blocking=tensor.is_pinned())
     assign_state(model, state, device=device)
     return model
+
+
+def order_of_reads(config: DiTConfig, text_shape: tuple[int, ...]) -> list[str]:
+    """Names in the order in which `load_folded` asks for them, from a run without data."""
+    asked: list[str] = []
+    shapes = expected_keys(config)
+
+    class Recorded(Mapping[str, Tensor]):
+        def __getitem__(self, name: str) -> Tensor:
+            asked.append(name)
+            return torch.empty(shapes[name], device="meta")
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(shapes)
+
+        def __len__(self) -> int:
+            return len(shapes)
+
+    text_LX = torch.empty(text_shape, device="meta")
+    for _ in fold_tensors(config, Recorded(), text_LX, device="meta"):
+        pass
+    return asked
 
 
 def fold_tensors(

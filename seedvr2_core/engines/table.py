@@ -95,6 +95,8 @@ class EngineWeights:
     """What its quantised weights take; None if there are none."""
     notes: tuple[str, ...] = ()
     """What the user should know of them."""
+    load_seconds: float = 0.0
+    """Predicted for bringing a large model's files from the disk to the device."""
 
 
 def known_weights(
@@ -115,8 +117,10 @@ def known_weights(
     if find_engine(name).weights != "folder":
         return EngineWeights(digest=digest)
     from seedvr2_core.weights import examine
+    from seedvr2_core.weights.staging.seconds import load_seconds
 
-    found = examine(weight_files(name, weights_dir, file)[0])
+    files = weight_files(name, weights_dir, file)
+    found = examine(files[0])
     kept = found.quantized
     told = [f"weights: {found.path.name}, {note}" for note in found.provenance]
     if file and not told:
@@ -127,6 +131,7 @@ def known_weights(
         digest=digest,
         quantized=Quantized(layers=kept.layers, largest=kept.largest) if kept.largest else None,
         notes=tuple(told),
+        load_seconds=load_seconds(files),
     )
 
 

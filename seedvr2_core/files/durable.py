@@ -18,6 +18,8 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
+
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
@@ -129,8 +131,13 @@ def file_sha256(path: Path, *, on_bytes: OnBytes = no_bytes) -> str:
         FileReadError: the machine failed to read it.
         OSError: it cannot be opened.
     """
+    return digest_of(path, on_bytes=on_bytes).hexdigest()
+
+
+def digest_of(path: Path, *, on_bytes: OnBytes = no_bytes) -> "_Hash":
+    """A SHA-256 of a file's bytes to which others can be added; see `file_sha256`."""
     digest = hashlib.sha256()
     with FileReader(path, on_bytes=on_bytes) as file:
         while piece := file.read(_HASHED_BYTES):
             digest.update(piece)
-    return digest.hexdigest()
+    return digest

@@ -2,17 +2,24 @@
 
 A muxer that hands its bytes to a `FileWriter` is never silent for long: between two writes of at
 most some hundred kilobytes there is a beat. The kernel is told to write in steps, so that the sync
-at the end of a file of many gigabytes has little left to do.
+at the end of a file of many gigabytes has little left to do. How far apart these steps are follows
+from how long the last one took: what lies in memory was written in no time, and on a slow disk a
+few hundred megabytes of it would be minutes of silence.
 """
 
 import io
 import os
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO
 
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 
-_SYNC_BYTES = 2**28
+_FIRST_SYNC_BYTES, _MIN_SYNC_BYTES, _MAX_SYNC_BYTES = 2**22, 2**20, 2**26
+"""Bytes between two syncs. The most costs a fast disk little, and keeps one that has become a
+hundred times slower within the minute that a child may be silent."""
+_SHORT_SECONDS, _LONG_SECONDS = 0.5, 2.0
+"""A sync that takes less, or more, is followed by twice as many bytes, or by half of them."""
 _COPIED_BYTES = 2**20
 
 
@@ -34,6 +41,7 @@ class FileWriter(io.RawIOBase):
         self._on_bytes = on_bytes
         self._position = 0
         self._unsynced = 0
+        self._sync_bytes = _FIRST_SYNC_BYTES
         self._file: BinaryIO = path.open("wb", buffering=0)
 
     def writable(self) -> bool:
@@ -53,10 +61,20 @@ class FileWriter(io.RawIOBase):
             left = left[done:]
             self._position += done
             self._unsynced += done
-        if self._unsynced >= _SYNC_BYTES:
-            os.fdatasync(self._file.fileno())
-            self._unsynced = 0
+        if self._unsynced >= self._sync_bytes:
+            self._sync()
         return len(content)
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk, and choose when to do so next."""
+        began = monotonic()
+        os.fdatasync(self._file.fileno())
+        seconds = monotonic() - began
+        if seconds < _SHORT_SECONDS:
+            self._sync_bytes = min(2 * self._sync_bytes, _MAX_SYNC_BYTES)
+        elif seconds > _LONG_SECONDS:
+            self._sync_bytes = max(self._sync_bytes // 2, _MIN_SYNC_BYTES)
+        self._unsynced = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move the position; returns it."""

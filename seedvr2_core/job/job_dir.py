@@ -18,6 +18,8 @@
         segments/00000.json        sidecar: the segment exists once this file does
         output.mp4                 the joined file
         preview.jpg                the before/after picture
+        report.json                what was measured of the result
+        report.html                the same to be read
         result.json                what the run answered
 
 A file that is being written has ".part" behind its name. Jobs of earlier versions are resumed, so
@@ -117,6 +119,16 @@ class JobDir:
     def preview_path(self) -> Path:
         """The before/after picture."""
         return self.path / "preview.jpg"
+
+    @property
+    def report_json_path(self) -> Path:
+        """What was measured of the result, a `QualityReport`."""
+        return self.path / "report.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The same as a page to be read."""
+        return self.path / "report.html"
 
     @property
     def segments_path(self) -> Path:

@@ -20,6 +20,7 @@ from seedvr2_core.files.durable import (
     sync_directory,
     sync_file,
 )
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.job.job_dir import JobDir
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 
@@ -80,9 +81,21 @@ def plan_digest(plan: PlanOutline) -> str:
 
 
 def commit_segment(
-    job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline, made: Making
+    job_dir: JobDir,
+    plan: PlanOutline,
+    segment: SegmentOutline,
+    made: Making,
+    *,
+    on_bytes: OnBytes = no_bytes,
 ) -> Sidecar:
     """Turn a finished and checked part file into a segment, with the latents beside it, if any.
+
+    Args:
+        job_dir: of the job.
+        plan: of the job.
+        segment: which one it is.
+        made: how it was made.
+        on_bytes: called with (bytes read, bytes in all) while a file is hashed.
 
     Returns:
         The sidecar, which is on disk when this returns.
@@ -90,18 +103,21 @@ def commit_segment(
     part = job_dir.video_part_path(segment.index)
     latents = job_dir.latents_path(segment.index)
     sync_file(part)
+    on_bytes(0, 0)
     sidecar = Sidecar(
         job_key=plan.job_key,
         index=segment.index,
         start=segment.start,
         stop=segment.stop,
         num_bytes=part.stat().st_size,
-        sha256=file_sha256(part),
+        sha256=file_sha256(part, on_bytes=on_bytes),
         engine=plan.engine.name,
         device=made.device,
         precision=made.precision,
         seconds=round(made.seconds, 3),
-        latents_sha256=file_sha256(latents) if leaves_latents(plan, segment) else "",
+        latents_sha256=(
+            file_sha256(latents, on_bytes=on_bytes) if leaves_latents(plan, segment) else ""
+        ),
         plan_sha256=plan_digest(plan),
         rung=made.rung,
     )
@@ -116,11 +132,14 @@ def leaves_latents(plan: PlanOutline, segment: SegmentOutline) -> bool:
     return plan.memory is not None and segment.shot is not None
 
 
-def read_segment(job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline) -> Sidecar | None:
+def read_segment(
+    job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline, *, on_bytes: OnBytes = no_bytes
+) -> Sidecar | None:
     """The sidecar of a segment that may be reused; None if the segment must be made (again).
 
     A segment may be reused if its sidecar fits the plan and its files have the digests that the
-    sidecar holds. The reason against it is logged.
+    sidecar holds. The reason against it is logged. `on_bytes` is called with (bytes read, bytes in
+    all) while a file is hashed.
     """
     path = job_dir.sidecar_path(segment.index)
     if not path.exists():
@@ -135,27 +154,39 @@ def read_segment(job_dir: JobDir, plan: PlanOutline, segment: SegmentOutline) ->
     if told != asked:
         logger.warning("segment %d is redone: its sidecar is of another plan", segment.index)
         return None
-    if not _holds(job_dir.video_path(segment.index), sidecar.sha256, sidecar.num_bytes):
+    video = job_dir.video_path(segment.index)
+    if not _holds(video, sidecar.sha256, sidecar.num_bytes, on_bytes=on_bytes):
         logger.warning("segment %d is redone: its file is missing, cut or changed", segment.index)
         return None
+    latents = job_dir.latents_path(segment.index)
     if leaves_latents(plan, segment) and not _holds(
-        job_dir.latents_path(segment.index), sidecar.latents_sha256
+        latents, sidecar.latents_sha256, on_bytes=on_bytes
     ):
         logger.warning("segment %d is redone: its latents are missing or changed", segment.index)
         return None
     return sidecar
 
 
-def _holds(path: Path, sha256: str, num_bytes: int | None = None) -> bool:
+def _holds(path: Path, sha256: str, num_bytes: int | None = None, *, on_bytes: OnBytes) -> bool:
     """Whether the file is there with these bytes. The length is compared first: that is cheap."""
     if not path.is_file() or num_bytes not in (None, path.stat().st_size):
         return False
-    return file_sha256(path) == sha256
+    return file_sha256(path, on_bytes=on_bytes) == sha256
 
 
-def pending_segments(job_dir: JobDir, plan: PlanOutline) -> list[int]:
-    """Indices of the segments that must still be made, in order."""
-    return [s.index for s in plan.segments if read_segment(job_dir, plan, s) is None]
+def pending_segments(
+    job_dir: JobDir, plan: PlanOutline, *, on_bytes: OnBytes = no_bytes
+) -> list[int]:
+    """Indices of the segments that must still be made, in order.
+
+    `on_bytes` is called with (bytes read, bytes in all) of each file while it is hashed: a job that
+    goes on may have hundreds of gigabytes.
+    """
+    return [
+        segment.index
+        for segment in plan.segments
+        if read_segment(job_dir, plan, segment, on_bytes=on_bytes) is None
+    ]
 
 
 def finished_sizes(job_dir: JobDir, plan: PlanOutline) -> list[tuple[int, int]]:

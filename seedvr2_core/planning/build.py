@@ -101,7 +101,9 @@ def _build(
     return Plan(
         format=PLAN_FORMAT,
         pixel_version=PIXEL_VERSION,
-        job_key=_plan_key(source_sha256, options, output.settings, encoder, shots, segments, deep),
+        job_key=_plan_key(
+            source_sha256, video, options, output.settings, encoder, (shots, segments), deep
+        ),
         source_sha256=source_sha256,
         video=video,
         resolution=options.resolution,
@@ -117,7 +119,7 @@ def _build(
         output=output.settings,
         deep=deep,
         memory=memory,
-        eta_seconds=round(job_seconds(frame, video.num_frames), 1),
+        eta_seconds=round(options.load_seconds + job_seconds(frame, video.num_frames), 1),
         limits=make_limits(options),
         frame_seconds=frame,
         notes=(
@@ -187,11 +189,11 @@ def _window_starts(shot: Shot, options: Options) -> list[int]:
 
 def _plan_key(
     source_sha256: str,
+    video: VideoInfo,
     options: Options,
     output: OutputSettings,
     encoder: EncoderSettings,
-    shots: Sequence[Shot],
-    segments: Sequence[Segment],
+    cutting: tuple[Sequence[Shot], Sequence[Segment]],
     deep: bool,
 ) -> str:
     """The job key, from everything that changes a byte of the output on one kind of device.
@@ -199,6 +201,7 @@ def _plan_key(
     What versions before knew only one value of stands in it only where it has another one, so that
     jobs that they have begun keep their keys.
     """
+    shots, segments = cutting
     encoding = {name: value for name, value in asdict(encoder).items() if name != "hdr" or value}
     return job_key(
         {
@@ -213,6 +216,7 @@ def _plan_key(
             **({"resolution": options.resolution} if options.resolution in SHORT_SIDES_PX else {}),
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
+            **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),
         }
     )
 

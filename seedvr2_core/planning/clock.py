@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.wanted import rises
 
 _MOST_TICKS = 2**31 - 1
 _MOST_TIME = 2**62
@@ -40,8 +41,13 @@ def fit_clock(video: VideoInfo) -> tuple[VideoInfo, str]:
             time_base=(1, ticks),
             pts=times,
             last_duration=max(1, round(video.last_duration * scale)),
+            reading=dataclasses.replace(
+                video.reading,
+                pts=tuple(round(time * scale) for time in video.reading.pts),
+                began=round(video.reading.began * scale),
+            ),
         )
-        if all(a < b for a, b in itertools.pairwise(times)) and _fits(changed):
+        if rises(times) and rises(changed.reading.pts) and _fits(changed):
             note = (
                 f"mp4 cannot hold frames this long on a clock of 1/{1 / base} s; the output's "
                 f"clock counts in 1/{ticks} s"
@@ -62,7 +68,7 @@ def _fits(video: VideoInfo) -> bool:
         0 < den <= _MOST_TICKS
         and _span(video) * num <= _MOST_TICKS
         and far * num <= _MOST_TIME
-        and all(a < b for a, b in itertools.pairwise(video.pts))
+        and rises(video.pts)
     )
 
 

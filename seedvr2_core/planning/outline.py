@@ -53,6 +53,8 @@ class PlanOutline:
     notes: tuple[str, ...]
     weights_file: str = ""
     output: OutputSettings = field(default_factory=OutputSettings)
+    deinterlace: str = ""
+    """As `Reading.method`; "" also in outlines of earlier versions."""
 
 
 def outline_of(plan: Plan) -> PlanOutline:
@@ -83,6 +85,7 @@ def outline_of(plan: Plan) -> PlanOutline:
         notes=plan.notes,
         weights_file=plan.weights_file,
         output=plan.output,
+        deinterlace=plan.video.reading.method,
     )
 
 

@@ -263,6 +263,8 @@ class Options:
     """As in the plan."""
     quantized: Quantized | None = None
     """What the transformer's quantised weights take; None if there are none."""
+    load_seconds: float = 0.0
+    """Predicted for loading the engine's weights."""
     cut_detector: str = ""
     """Name of the detector that found the cuts; "" where none ran."""
     stall_seconds: float | None = None

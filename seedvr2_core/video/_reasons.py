@@ -47,8 +47,11 @@ def refuse_pictures(name: str, head: bytes) -> None:
 
 def why_not_opened(path: Path, error: Exception) -> str:
     """Why libav cannot open a file."""
-    with FileReader(path) as file:
-        head = file.read(HEAD_BYTES)
+    try:
+        with FileReader(path) as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:  # another request has found that the same bytes are no video
+        return "the file was removed while it was read; send it again"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"#EXTM3U"):
         return "this is an HLS playlist, not a video; give the video file itself"
@@ -101,8 +104,11 @@ def is_encrypted_tag(tag: str) -> bool:
 
 def looks_encrypted(path: Path) -> bool:
     """Whether the first bytes of a file that cannot be decoded say that it is encrypted."""
-    with FileReader(path) as file:
-        head = file.read(_TS_BYTES * HEAD_BYTES)
+    try:
+        with FileReader(path) as file:
+            head = file.read(_TS_BYTES * HEAD_BYTES)
+    except FileNotFoundError:
+        return False
     if any(guid in head[:HEAD_BYTES] for guid in _ASF_ENCRYPTION):
         return True
     packets = [head[at : at + 4] for at in range(0, len(head) - 3, _TS_BYTES)]

@@ -108,6 +108,60 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """How the lines of a video's pictures were taken: all at once, or every other line later.
+
+    Either half of the lines is a field.
+    """
+
+    interlaced: bool = False
+    top_first: bool | None = None
+    """Whether the field with the topmost line is the earlier one; None: as each picture says."""
+    marked: bool = False
+    """Whether the file says that it is interlaced."""
+    moving: int = 0
+    """Pictures, of those that were looked at, that moved enough to tell."""
+    combed: int = 0
+    """Of these, pictures whose fields were taken at different times."""
+    film: bool = False
+    """Whether it is film of 24 pictures a second, spread over 60 fields (3:2 pulldown)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the frames of a job are made of the pictures that the file presents.
+
+    By default each picture is a frame.
+    """
+
+    method: str = ""
+    """"bwdif" (a frame of each picture), "bob" (of each field) or "film" (4 of 5 pictures); "":
+    pictures are taken as they are."""
+    top_first: bool | None = None
+    """As in `Fields`."""
+    pts: tuple[int, ...] = ()
+    """With a method: times of the file's pictures, as `VideoInfo.pts` counts."""
+    first: int = 0
+    """Frames of the whole film before the first one of `VideoInfo.pts`."""
+    began: int = 0
+    """Time of the whole film's first frame, as `VideoInfo.pts` counts."""
+    ends: bool = False
+    """Whether the film goes on behind the last one of `VideoInfo.pts`."""
+
+    @property
+    def is_excerpt(self) -> bool:
+        """Whether there is more of the film than this."""
+        return self.first > 0 or self.ends
+
+    def told(self, num_frames: int) -> str:
+        """In short, for keys and names; "" where each picture of the file is a frame."""
+        order = {None: "auto", True: "top", False: "bottom"}[self.top_first]
+        method = f"{self.method} {order}" if self.method else ""
+        where = f"{self.first}+{num_frames}" if self.is_excerpt else ""
+        return " ".join(part for part in (method, where) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOutline:
     """What a flow process is told of a source: nothing that grows with its frames."""
 
@@ -121,6 +175,8 @@ class VideoOutline:
     ends_early: str
     wanted_bits: int = 8
     """Bits a sample that show all that the source has."""
+    reading: str = ""
+    """As `Reading.told` has it."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -186,6 +242,11 @@ class VideoInfo:
     """"the file ends early: 19 of about 75 frames" where so much is missing that the file is only
     taken if the request allows it; one of the warnings says so too."""
 
+    fields: Fields = Fields()
+    """What was found out about its fields; nothing in records of earlier versions."""
+    reading: Reading = Reading()
+    """How frames are made of its pictures; `pts` are the times of the frames."""
+
     @property
     def wanted_bits(self) -> int:
         """Bits a sample that show all that the source has."""
@@ -230,6 +291,7 @@ class VideoInfo:
             duration_seconds=self.duration_seconds,
             ends_early=self.ends_early,
             wanted_bits=self.wanted_bits,
+            reading=self.reading.told(self.num_frames),
         )
 
 

@@ -35,7 +35,7 @@ from seedvr2_core.video.carry.about import kept_metadata, shifted_chapters
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
-from seedvr2_core.video.carry.way import CarryWay
+from seedvr2_core.video.carry.way import CarryWay, Cut
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
 from seedvr2_core.video.output.encoders import tag_of
 from seedvr2_core.video.output.file import (
@@ -102,7 +102,7 @@ def join_segments(
         )
     clock = TrackClock.of(times, info)
     wanted = wanted or OutputSettings()
-    way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio)
+    way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=_cut_of(info))
     trials = try_streams(source, info, way, on_bytes=on_bytes)
     job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
     try:
@@ -121,6 +121,13 @@ def join_segments(
         output.unlink(missing_ok=True)
         raise
     return JoinResult(notes=tuple(written.notes))
+
+
+def _cut_of(info: VideoInfo) -> Cut | None:
+    """The part of the film that is made; None: all of it."""
+    if not info.reading.is_excerpt:
+        return None
+    return Cut(end=(info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
 
 
 class _RefusedStreamError(Exception):
@@ -224,8 +231,9 @@ class _Joining:
             if not alone:
                 others = (self.info, self.trials, self.way)
                 carried = add_carriers(container, self.source, source, *others, left_out=left_out)
-            if source.chapters() and not alone:
-                container.set_chapters(shifted_chapters(source, Fraction(*self.info.zero_offset)))
+            zero = Fraction(*self.info.zero_offset)
+            if not alone and (chapters := shifted_chapters(source, zero, self.way.cut)):
+                container.set_chapters(chapters)
             container.metadata.update(kept_metadata(source, self.metadata))
             container.start_encoding()
             scale = Fraction(*self.settings.time_base) / time_base_of(video)
@@ -317,10 +325,12 @@ class _Joining:
             return
         streams = [source.streams[index] for index in carriers]
         counts: Counter[int] = Counter()
+        cut, zero = self.way.cut, Fraction(*self.info.zero_offset)
         for packet in demux_all(source, *streams, timeline=self.info.timeline):
             index = packet.stream_index
             counts[index] += 1
-            yield from _timed(index, carriers[index].feed(packet))
+            if cut is None or cut.touches(packet, zero):
+                yield from _timed(index, carriers[index].feed(packet))
         self._check_counts(counts, carriers)
         for index, carrier in carriers.items():
             yield from _timed(index, carrier.finish())

@@ -6,6 +6,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,17 +26,19 @@ from seedvr2_core.video._container import (
     demux_all,
     main_video,
     open_source,
+    thread_kind,
     time_base_of,
     video_of,
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
-from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.info import Fields, StreamInfo, VideoInfo, ends_early
 from seedvr2_core.video.output.hdr import hdr_of
 from seedvr2_core.video.picture.beside import side_data
 from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
+from seedvr2_core.video.probing.fields import find_fields, may_be_interlaced
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
 from seedvr2_core.video.probing.times import (
     frame_times,
@@ -145,7 +148,18 @@ def probe_video(
     scan = scan_file(path, Most(path, max_frames, max_seconds), on_bytes)
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
-    return _describe(path, scan, on_bytes)
+    info = _describe(path, scan, on_bytes)
+    return replace(info, fields=_fields(path, info, on_bytes))
+
+
+def _fields(path: Path, info: VideoInfo, on_bytes: OnBytes) -> Fields:
+    """Look at the fields of some pictures where the video may be interlaced."""
+    if not may_be_interlaced(info):
+        return Fields()
+    with open_source(path, on_bytes=on_bytes) as container:
+        stream = video_of(container, path, info.stream_index)
+        stream.thread_type = thread_kind(stream)
+        return find_fields(container, stream, info)
 
 
 def _undecodable(path: Path, index: int) -> InvalidVideoError:

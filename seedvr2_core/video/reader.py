@@ -8,6 +8,7 @@ on, and check; a seek that landed too late is repeated from earlier. What the de
 import bisect
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from seedvr2_core.video._container import (
     thread_kind,
     time_base_of,
 )
+from seedvr2_core.video.fields.frames import frames_of_fields
 from seedvr2_core.video.foreign import media_errors_told
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import Reading, VideoInfo
 from seedvr2_core.video.picture.convert import Converter
 
 _log = logging.getLogger(__name__)
@@ -83,7 +85,30 @@ def read_frames(
 def read_pictures(
     path: Path, info: VideoInfo, start: int, stop: int, on_bytes: OnBytes = no_bytes
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(index, decoded picture as coded) of the presented frames [start, stop), gaps mended.
+    """(index, picture) of the frames [start, stop): as coded, or made of fields; gaps mended.
+
+    Raises:
+        InvalidVideoError: as `read_frames`.
+    """
+    reading = info.reading
+    if not reading.method:
+        yield from _mended(path, info, start, stop, on_bytes)
+        return
+    # All pictures of the file, with the times that they have on the clock of the frames.
+    whole = replace(info, pts=reading.pts, reading=Reading())
+
+    def pictures(first: int, end: int) -> Iterator[tuple[int, VideoFrame]]:
+        return _mended(path, whole, first, end, on_bytes)
+
+    offset = reading.first
+    for index, frame in frames_of_fields(pictures, reading, start + offset, stop + offset):
+        yield index - offset, frame
+
+
+def _mended(
+    path: Path, info: VideoInfo, start: int, stop: int, on_bytes: OnBytes
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(index, decoded picture as coded) of the file's pictures [start, stop), gaps mended.
 
     Raises:
         InvalidVideoError: as `read_frames`.
@@ -169,7 +194,8 @@ def _decoded_near(
     """One pass of decoding, beginning at a key frame at or before `start`."""
     if not info.seekable:
         with open_source(path, on_bytes=on_bytes) as container:
-            yield from enumerate(decode_pictures(container, _video(container, info, threads)))
+            stream = _video(container, info, threads)
+            yield from enumerate(decode_pictures(container, stream), -info.reading.first)
         return
     if info.timeline.shifts:
         yield from _decoded_after_walk(path, info, start, on_bytes, threads=threads)
@@ -218,18 +244,16 @@ class _FrameClock:
 
     def __init__(self, info: VideoInfo, stream: VideoStream) -> None:
         self._info = info
-        base = time_base_of(stream)
-        self._zero = round(Fraction(*info.zero_offset) / base)
-        self._scale = base / Fraction(*info.time_base)
-        self._base = base
+        self._raw, self._base = time_base_of(stream), Fraction(*info.time_base)
+        self._zero = Fraction(*info.zero_offset)
 
     def time(self, raw: int) -> int:
         """The time of a frame that the decoder gives this time."""
-        return round((raw - self._zero) * self._scale)
+        return round((raw * self._raw - self._zero) / self._base)
 
     def raw(self, index: int, seconds: int) -> int:
         """The stream's own time, so many seconds before a frame."""
-        return round(self._info.pts[index] / self._scale - seconds / self._base) + self._zero
+        return round((self._info.pts[index] * self._base + self._zero - seconds) / self._raw)
 
 
 def _earlier(info: VideoInfo, start: int) -> Iterator[int | None]:
@@ -241,8 +265,9 @@ def _earlier(info: VideoInfo, start: int) -> Iterator[int | None]:
     if info.pix_fmt == "pal8":
         yield None
         return
+    began = info.reading.began if info.reading.first else info.pts[0]
     for seconds in _EARLIER_SECONDS:
-        if info.pts[start] - seconds / Fraction(*info.time_base) <= info.pts[0]:
+        if info.pts[start] - seconds / Fraction(*info.time_base) <= began:
             break
         yield seconds
     yield None

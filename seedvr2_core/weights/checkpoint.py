@@ -7,7 +7,7 @@ this module loads no torch.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +100,7 @@ def open_checkpoint(
     if differences.count:
         reader.close()
         raise CheckpointError(_not_the_part(path, part, reader, differences, known))
+    reader.stage(device)
     kept = known[base_part(part)].quantizable if keep_quantized else ()
     return Checkpoint(path, reader, names, device=device, dtype=dtype, kept=kept)
 
@@ -215,12 +216,20 @@ class Checkpoint(Mapping[str, "Tensor"]):
         finally:
             self.close()
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Read ahead: these tensors will be asked for next, in this order.
+
+        Another order, or another tensor, is only slower.
+        """
+        self._reader.expect([self._names[name] for name in names if name in self._names])
+
     def check_values(self) -> None:
         """Read every tensor once to check its values.
 
         Raises:
             CheckpointError: values are NaN or infinite; the message names the tensor.
         """
+        self.expect(self)
         for name in self:
             self[name]
         self._check_finite()

@@ -25,11 +25,11 @@ from seedvr2_core.errors import CheckpointError
 from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.weights.folder import recorded_sha256
+from seedvr2_core.weights.staging.seconds import FOLDED as FOLDER
 from seedvr2_core.weights.stream import StreamedFile, write_stream
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "folded"
 SUFFIX = ".safetensors"
 SPARE = 2
 """Times the file's size that have to be free on the disk: jobs need it more."""

@@ -8,7 +8,9 @@ loaded only for files that are seen for the first time.
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -273,18 +275,24 @@ def recorded_sha256(path: Path, *, beat: Beat = no_beat) -> str:
 
 
 def hash_file(path: Path, *, beat: Beat = no_beat) -> str:
-    """SHA-256 of a file's bytes.
+    """SHA-256 of a file's bytes; the next ones are read while some are hashed.
 
     Raises:
         CheckpointError: it cannot be read, or it changed while it was read.
     """
     digest, done = hashlib.sha256(), 0
+    buffers = bytearray(_CHUNK_BYTES), bytearray(_CHUNK_BYTES)
     try:
         before = path.stat()
-        with path.open("rb") as stream:
-            while done <= before.st_size and (chunk := stream.read(_CHUNK_BYTES)):
-                digest.update(chunk)
-                done += len(chunk)
+        with path.open("rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(stream.readinto, buffers[0])
+            for turn in itertools.count(1):
+                count = reading.result() or 0
+                if not count or done > before.st_size:
+                    break
+                reading = reader.submit(stream.readinto, buffers[turn % 2])
+                digest.update(memoryview(buffers[1 - turn % 2])[:count])
+                done += count
                 beat("hash", done, before.st_size)
         after = path.stat()
     except OSError as error:

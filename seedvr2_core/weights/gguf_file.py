@@ -9,7 +9,7 @@ Importing this module loads no torch.
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,9 +17,11 @@ from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.reader import BLOCK_BYTES, Format, TensorInfo, damaged, name_some
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from seedvr2_core.weights.quantized import QuantizedWeight
+    from seedvr2_core.weights.staging.ring import StagedFile
 
 VERSIONS = (2, 3)
 MAX_HEADER_BYTES = 16 * 2**20
@@ -73,11 +75,12 @@ class GGUFFile:
             entries, start = _read_header(_Cursor(path, stream, size))
         self._entries = entries
         self._start = start
+        self._staged: StagedFile | None = None
         _check_places(path, entries, size - start)
         self.tensors: Mapping[str, TensorInfo] = {n: e.info for n, e in entries.items()}
 
     def read(self, name: str) -> "Tensor | QuantizedWeight":
-        """One tensor, on the CPU.
+        """One tensor, on the CPU or where `stage` has said.
 
         Raises:
             CheckpointError: of a type that is not read; or the file cannot be read, or it has
@@ -90,6 +93,41 @@ class GGUFFile:
         entry = self._entries[name]
         if entry.info.dtype not in _SIZES:
             raise CheckpointError(f"{self._path}: {name} is {entry.info.dtype}, which is not read")
+        data = self._bytes(name, entry) if self._staged is None else self._staged.read(name)
+        kind, shape = entry.info.dtype, entry.info.shape
+        if kind in BLOCK_BYTES:
+            blocks = data.view(-1, BLOCK_BYTES[kind][1])
+            return QuantizedWeight(form=kind, shape=shape, data=blocks)
+        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        return data.view(dtypes[kind]).view(shape)
+
+    def stage(self, device: "torch.device | str") -> None:
+        """Tensors come to a device."""
+        import torch
+
+        from seedvr2_core.weights.staging.ring import StagedFile
+        from seedvr2_core.weights.staging.spans import TensorPlace
+
+        spans = {
+            name: TensorPlace(
+                start=self._start + entry.offset,
+                num_bytes=entry.num_bytes,
+                dtype=torch.uint8,
+                shape=(entry.num_bytes,),
+            )
+            for name, entry in self._entries.items()
+        }
+        self._staged = StagedFile(self._path, spans, device=device)
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Read ahead, if the file is staged."""
+        if self._staged is not None:
+            self._staged.expect(names)
+
+    def _bytes(self, name: str, entry: "_TensorEntry") -> "Tensor":
+        """A tensor's bytes, uint8 on the CPU."""
+        import torch
+
         try:
             with self._path.open("rb") as stream:
                 stream.seek(self._start + entry.offset)
@@ -100,15 +138,12 @@ class GGUFFile:
             raise CheckpointError(f"{self._path}: {name} cannot be read: {error}") from error
         if count != entry.num_bytes:
             raise CheckpointError(f"{self._path} is truncated in {name}; download it again")
-        kind, shape = entry.info.dtype, entry.info.shape
-        if kind in BLOCK_BYTES:
-            blocks = data.view(-1, BLOCK_BYTES[kind][1])
-            return QuantizedWeight(form=kind, shape=shape, data=blocks)
-        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-        return data.view(dtypes[kind]).view(shape)
+        return data
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Close the file, if it was staged."""
+        if self._staged is not None:
+            self._staged.close()
 
 
 class _TensorEntry:

@@ -13,7 +13,7 @@ import struct
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 from seedvr2_core.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from seedvr2_core.weights.quantized import QuantizedWeight
+    from seedvr2_core.weights.staging.ring import StagedFile
+    from seedvr2_core.weights.staging.spans import TensorPlace
 
 Format = Literal["safetensors", "torch", "gguf"]
 
@@ -92,7 +95,18 @@ class CheckpointReader(Protocol):
     tensors: Mapping[str, TensorInfo]
 
     def read(self, name: str) -> "Tensor | QuantizedWeight":
-        """One tensor, on the CPU, in the dtype of the file."""
+        """One tensor in the dtype of the file; on the CPU, or where `stage` has said."""
+        ...
+
+    def stage(self, device: "torch.device | str") -> None:
+        """From now on tensors come through a ring of buffers to a device (staging/ring.py).
+
+        A form of file that cannot do that may still give them on the CPU.
+        """
+        ...
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Read ahead what will be asked for next, in this order, if the file is staged."""
         ...
 
     def close(self) -> None:
@@ -155,8 +169,11 @@ class _SafetensorsFile:
         self._path = path
         self.tensors: Mapping[str, TensorInfo] = read_safetensors_header(path)
         self._open: Any = None
+        self._staged: StagedFile | None = None
 
     def read(self, name: str) -> "Tensor":
+        if self._staged is not None:
+            return self._staged.read(name)
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -166,8 +183,20 @@ class _SafetensorsFile:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self._path}: {name} cannot be read: {error}") from error
 
+    def stage(self, device: "torch.device | str") -> None:
+        from seedvr2_core.weights.staging.ring import StagedFile
+        from seedvr2_core.weights.staging.spans import safetensors_spans
+
+        self._staged = StagedFile(self._path, safetensors_spans(self._path), device=device)
+
+    def expect(self, names: Sequence[str]) -> None:
+        if self._staged is not None:
+            self._staged.expect(names)
+
     def close(self) -> None:
         self._open = None
+        if self._staged is not None:
+            self._staged.close()
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
@@ -254,20 +283,41 @@ class _TorchFile:
     format: Format = "torch"
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._state = _unwrap(path, _load_torch(path))
+        self._staged: StagedFile | None = None
+        self._places: Mapping[str, TensorPlace] = {}
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(_TORCH_TAGS.get(str(t.dtype), str(t.dtype)), tuple(t.shape))
             for name, t in self._state.items()
         }
 
     def read(self, name: str) -> "Tensor":
+        if self._staged is not None and name in self._places:
+            return self._staged.read(name)
         return self._state[name]
+
+    def stage(self, device: "torch.device | str") -> None:
+        from seedvr2_core.weights.staging.ring import StagedFile
+        from seedvr2_core.weights.staging.spans import torch_spans
+
+        if zipfile.is_zipfile(self._path):
+            self._places = torch_spans(
+                self._path, _unwrap(self._path, _load_torch(self._path, "meta"))
+            )
+            self._staged = StagedFile(self._path, self._places, device=device)
+
+    def expect(self, names: Sequence[str]) -> None:
+        if self._staged is not None:
+            self._staged.expect(names)
 
     def close(self) -> None:
         self._state = {}
+        if self._staged is not None:
+            self._staged.close()
 
 
-def _load_torch(path: Path) -> object:
+def _load_torch(path: Path, device: str = "cpu") -> object:
     """What torch.save wrote, mapped into memory if the format allows that."""
     import torch
 
@@ -280,7 +330,7 @@ def _load_torch(path: Path) -> object:
                 raise EOFError("truncated: the table of contents at its end is missing")
             with warnings.catch_warnings():  # about pickle protocols: not the caller's choice
                 warnings.simplefilter("ignore", UserWarning)
-                return torch.load(handle, map_location="cpu", weights_only=True, mmap=zipped)
+                return torch.load(handle, map_location=device, weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             raise CheckpointError(
                 f"{path} is damaged, or holds more than tensors and could run foreign code; it "

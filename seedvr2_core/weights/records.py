@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 
 RECORD_SUFFIX = ".seedvr2.json"
 _RECORD_FORMAT = 1
+_UNKEPT: dict[Path, "WeightsRecord"] = {}
+"""Records that could not be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,25 +45,40 @@ def record_path(path: Path) -> Path:
 
 
 def read_weights_record(path: Path) -> WeightsRecord | None:
-    """The record of a file; None if there is none or the file has changed since."""
+    """The record of a file; None if there is none or the file has changed since.
+
+    Size and modification time tell. The inode would not survive a copy of the folder with its
+    records, or an image of it on another machine, where it would be hashed at every start.
+    """
     try:
-        record = read_record(record_path(path), WeightsRecord)
         stat = path.stat()
+    except OSError:
+        return None
+    now = (_RECORD_FORMAT, stat.st_size, stat.st_mtime_ns)
+    for record in (_UNKEPT.get(path), _written(path)):
+        if record is not None and (record.format, record.size, record.mtime_ns) == now:
+            return record
+    return None
+
+
+def _written(path: Path) -> WeightsRecord | None:
+    try:
+        return read_record(record_path(path), WeightsRecord)
     except (OSError, SegmentError):
         return None
-    same = (record.format, record.size, record.mtime_ns)
-    return record if same == (_RECORD_FORMAT, stat.st_size, stat.st_mtime_ns) else None
 
 
 def save_weights_record(path: Path, record: WeightsRecord) -> None:
-    """Keep a record; if the folder cannot be written, the file is examined again each time."""
+    """Keep a record; where the folder cannot be written, for this process alone."""
     if read_weights_record(path) == record:
         return
     try:
         write_record(record_path(path), record)
+        _UNKEPT.pop(path, None)
     except OSError as error:
+        _UNKEPT[path] = record
         logger.warning(
-            "cannot keep what is known of %s beside it (%s): it will be examined each time",
+            "cannot keep what is known of %s beside it (%s): each process will examine it anew",
             path,
             error.strerror,
         )

@@ -18,7 +18,7 @@ docs/int8_convrot.md of stable-diffusion.cpp (the rotation). Importing this modu
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.reader import CheckpointReader, Format, TensorInfo, parse_header
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from seedvr2_core.weights.quantized import QuantizedWeight
@@ -66,7 +67,7 @@ class _ScaledFile:
         }
 
     def read(self, name: str) -> "Tensor | QuantizedWeight":
-        """One tensor or quantised weight, on the CPU."""
+        """One tensor or quantised weight."""
         if name not in self._recipes:
             return self._inner.read(name)
         from seedvr2_core.weights.quantized import QuantizedWeight
@@ -82,6 +83,16 @@ class _ScaledFile:
             scale=scale.float().reshape(-1, 1),
             group=recipe.group,
         )
+
+    def stage(self, device: "torch.device | str") -> None:
+        """Tensors and scales come to a device."""
+        self._inner.stage(device)
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Read ahead; a quantised weight is its numbers and then their scale."""
+        scaled = self._recipes
+        parts = [(name, _of(name, SCALE)) if name in scaled else (name,) for name in names]
+        self._inner.expect([part for pair in parts for part in pair])
 
     def close(self) -> None:
         """Close the file."""

@@ -22,9 +22,8 @@ from torch import Tensor
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.weights.reader import parse_header, tensor_span
+from seedvr2_core.weights.staging.seconds import HASH_THREADS
 
-THREADS = 4
-"""SHA-256 takes 1.5 to 2 GB/s a thread; disks that weights lie on give 2 to 7 GB/s."""
 AHEAD_BYTES = 1 << 29
 """Read and not yet taken."""
 _PIECE_BYTES = 1 << 23
@@ -77,7 +76,7 @@ class StreamedFile:
         """
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            with ThreadPoolExecutor(THREADS, thread_name_prefix="weights") as pool:
+            with ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="weights") as pool:
                 yield from self._ahead(pool, handle, pin_memory)
         finally:
             os.close(handle)

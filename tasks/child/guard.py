@@ -22,6 +22,7 @@ from math import inf
 from typing import IO, Any
 
 from seedvr2_core import errors
+from seedvr2_core.child.memory import oom_kills
 from seedvr2_core.child.protocol import (
     Event,
     Failed,
@@ -69,6 +70,7 @@ class Child:
         """When it sent its last event, by the clock of `awake_seconds`."""
         self._log = log or logging.getLogger(__name__).info
         self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
+        self._oom_kills = oom_kills()
         # The child asks the kernel to kill it when the thread that started it ends. So this must be
         # a thread that lives as long as the job: flow and tasks run in the main thread.
         self._process = subprocess.Popen(
@@ -138,9 +140,10 @@ class Child:
                     raise self._reported(event)
                 return event
             if not self.alive and self._drained():
+                last = self._tail_words()
                 raise ChildFailedError(
                     f"the child process ended with {self._exit_words()} while {doing}"
-                    + self._tail_words()
+                    f"{self._memory_words()}{last}"
                 )
             if awake_seconds() - self.last_life > stall_seconds:
                 raise StalledError(
@@ -201,6 +204,20 @@ class Child:
             except ValueError:  # most real-time signals have no name
                 return f"signal {-code}"
         return f"exit code {code}"
+
+    def _memory_words(self) -> str:
+        """Whether it was killed or gave up for want of memory, and what to do then."""
+        if self._process.returncode == -signal.SIGKILL and oom_kills() > self._oom_kills:
+            return (
+                ": the kernel ended it, because memory ran out; give this container or machine "
+                "more, let less run beside it, or choose a smaller resolution or batch_size"
+            )
+        if any("std::bad_alloc" in line for line in self.tail):  # the last words of C++
+            return (
+                ": it was refused memory; raise SEEDVR2_CHILD_MEMORY_BYTES if that is set, or "
+                "choose a smaller resolution or batch_size"
+            )
+        return ""
 
     def _tail_words(self) -> str:
         self._readers[1].join(timeout=0.2 if self.alive else 1.0)

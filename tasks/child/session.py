@@ -64,15 +64,11 @@ class SegmentWatch:
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._workers, self._helps = workers, helps
         self._plan = read_record(self._job_dir.outline_path, PlanOutline)
-        self._pending = pending_segments(self._job_dir, self._plan)
+        self._pending = self._look_at_kept()
         self.source = job.source
         self.reused = job.num_segments - len(self._pending)
         """Segments that an earlier run has made."""
-        self.frames_reused = sum(
-            segment.num_frames
-            for segment in self._plan.segments
-            if segment.index not in self._pending
-        )
+        self.frames_reused = self._kept_frames()
         self._began = awake_seconds()
         self.estimated_seconds = job_seconds(frame_seconds_of(self._plan), self._pending_frames())
         """What this run is expected to take, from now to the stored output."""
@@ -130,7 +126,7 @@ class SegmentWatch:
             SeedVR2Error: what the child reported, or that it died.
         """
         if self._lost_one and self._child is None:  # it may have made more than it could tell
-            self._pending = pending_segments(self._job_dir, self._plan)
+            self._pending = self._look_at_kept()
         with self._closed_on_error():
             if not self.is_done(index):
                 self._start_child()
@@ -259,7 +255,7 @@ class SegmentWatch:
         """
         if self._helps:
             return
-        self._pending = pending_segments(self._job_dir, self._plan) if self._pending else []
+        self._pending = self._look_at_kept() if self._pending else []
         if self._pending:
             raise ChildFailedError(
                 f"the child has ended its work without segment {self._pending[0]}"
@@ -276,7 +272,8 @@ class SegmentWatch:
             segment = self._plan.segments[index]
             if self._job_dir.sidecar_path(index).name not in there:
                 continue
-            if read_segment(self._job_dir, self._plan, segment) is not None:
+            told = current().still_alive
+            if read_segment(self._job_dir, self._plan, segment, on_bytes=told) is not None:
                 self._pending.remove(index)
                 self._by_others.add(index)
                 if self._pace is not None:
@@ -325,6 +322,10 @@ class SegmentWatch:
     def _load_stall(self) -> float:
         """The same while the engine is loaded."""
         return self._plan.limits.load * self._patience.factor
+
+    def _look_at_kept(self) -> list[int]:
+        """Segments that are to be made; those that are kept are read, with signs of life."""
+        return pending_segments(self._job_dir, self._plan, on_bytes=current().still_alive)
 
     def _pending_frames(self) -> int:
         """Frames of the segments that are to be made."""

@@ -1,34 +1,29 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
-import shutil
 from pathlib import Path
-from urllib.parse import quote
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
-from seedvr2_core.errors import ResourceError, StorageError
 from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.files.durable import write_bytes
-from seedvr2_core.files.place import place
 from seedvr2_core.files.space import check_room, is_full
+from seedvr2_core.files.writing import copy_file
 from seedvr2_core.job import JobDir, deviations
 from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.job.sweep import remove_pieces, sweep
-from tasks.run import publish_result
+from tasks.job.beside import PREVIEW_ENDING, REPORT_ENDING, REPORT_JSON_ENDING, keep_beside
+from tasks.job.sweep import bound_copies, remove_pieces, sweep
+from tasks.run import current, publish_result
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
-from tasks.storage.base import candidates, translated
+from tasks.storage.base import translated
 from tasks.storage.open import storage_folder
-
-PREVIEW_ENDING = ".preview.jpg"
-"""What the name of the before/after picture adds to the video's, beside which it lies."""
 
 
 @step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
@@ -56,7 +51,10 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         return None
     get_run_logger().info("%s is there already", found.name)
     preview = Path(earlier.preview_path) if earlier.preview_path else None
-    preview_path, preview_url = _keep_preview(preview, found)
+    preview_path, preview_url = keep_beside(preview, PREVIEW_ENDING, found)
+    page = Path(earlier.report_path) if earlier.report_path else None
+    report_path, report_url = keep_beside(page, REPORT_ENDING, found)
+    keep_beside(page and JobDir(job.job_dir).report_json_path, REPORT_JSON_ENDING, found)
     changes = {
         "job_id": str(flow_run.id),
         "filename": found.name,
@@ -64,6 +62,8 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         "output_path": str(found.path) if found.path else None,
         "preview_path": preview_path,
         "preview_url": preview_url,
+        "report_path": report_path,
+        "report_url": report_url,
         "source_name": job.source.name,
         "seconds": round(seconds, 2),
         "segments_reused": job.num_segments,
@@ -81,18 +81,21 @@ def _find_stored(job: PlannedJob, earlier: UpscaleResult) -> Stored | None:
     An earlier run may have stored it elsewhere on this machine: in a file that its caller named, or
     in the folder while now a file is named. Then it is stored again from there.
     """
-    storage = open_storage(get_settings())
+    alive = current().still_alive
+    storage = open_storage(get_settings(), on_bytes=alive)
     found = storage.stat(earlier.filename)
     if found is not None and found.sha256 == earlier.sha256:
         return found
     elsewhere = Path(earlier.output_path) if earlier.output_path else None
-    if elsewhere is None or not elsewhere.is_file() or file_sha256(elsewhere) != earlier.sha256:
+    if elsewhere is None or not elsewhere.is_file():
+        return None
+    if file_sha256(elsewhere, on_bytes=alive) != earlier.sha256:
         return None
     # Storages may link the file they are given, and who edits one of two files must not change the
     # other. So they get a copy.
     job_dir = JobDir(job.job_dir)
     with translated(f"copying {elsewhere}"):
-        shutil.copyfile(elsewhere, job_dir.output_part_path)
+        copy_file(elsewhere, job_dir.output_part_path, on_bytes=alive)
         job_dir.output_part_path.replace(job_dir.output_path)
     return storage.put(job_dir.output_path, job.output_name, sha256=earlier.sha256)
 
@@ -120,6 +123,9 @@ def make_room(job: PlannedJob) -> None:
     """
     for what in sweep(get_settings()):
         get_run_logger().info("removed %s, unused for %g days", what, get_settings().keep_days)
+    digest = job.source.sha256
+    for what in bound_copies(get_settings(), job_key=job.job_key, source_sha256=digest):
+        get_run_logger().info("removed %s here, which the store has", what)
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
@@ -145,6 +151,7 @@ def finish(
     segments_reused: int,
     frames_reused: int,
     account: Account | None = None,
+    reported: Path | None = None,
 ) -> UpscaleResult:
     """Record the result, on disk first and then in Prefect, and remove the job's pieces.
 
@@ -156,15 +163,18 @@ def finish(
         segments_reused: how many segments an earlier run had made.
         frames_reused: how many frames they have.
         account: what the run was expected to take, and what it has taken.
+        reported: the page of the job's report, if there is one.
 
-    Side effects: writes jobs/<job_key>/result.json, the before/after picture beside the output, if
-        that is on this machine, and the result artifact; removes segments, latents and the joined
-        file (unless SEEDVR2_KEEP_SEGMENTS is on).
+    Side effects: writes jobs/<job_key>/result.json, the before/after picture and the report beside
+        the output, if that is on this machine, and the result artifact; removes segments, latents
+        and the joined file (unless SEEDVR2_KEEP_SEGMENTS is on).
     Retries: for about three minutes, in case the Prefect server is away.
     """
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
-    preview_path, preview_url = _keep_preview(joined.preview, stored)
+    preview_path, preview_url = keep_beside(joined.preview, PREVIEW_ENDING, stored)
+    report_path, report_url = keep_beside(reported, REPORT_ENDING, stored)
+    keep_beside(reported and job_dir.report_json_path, REPORT_JSON_ENDING, stored)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
@@ -173,6 +183,8 @@ def finish(
         output_path=str(stored.path) if stored.path else None,
         preview_path=preview_path,
         preview_url=preview_url,
+        report_path=report_path,
+        report_url=report_url,
         source_name=job.source.name,
         input_size_mb=round(job.source.num_bytes / 1e6, 3),
         output_size_mb=round(stored.num_bytes / 1e6, 3),
@@ -194,52 +206,6 @@ def finish(
         **(account or Account()).model_dump(),
     )
     return _close(job, result)
-
-
-def _keep_preview(
-    preview: Path | None, stored: StoredVideo | Stored
-) -> tuple[str | None, str | None]:
-    """Put the before/after picture beside the video, wherever that is stored.
-
-    Returns:
-        Its path on this machine and its public address, each None where there is none. A place
-        that does not take the picture does not fail the job.
-    """
-    if preview is None or not preview.is_file():
-        return None, None
-    if stored.path is not None:
-        placed = _placed_preview(preview, stored.path)
-        beside = placed.parent == stored.path.parent
-        return str(placed), _neighbour(stored, placed.name) if beside else None
-    try:
-        name = Path(stored.name).stem + PREVIEW_ENDING
-        return str(preview), open_storage(get_settings()).put(preview, name).url
-    except (StorageError, ResourceError) as error:
-        get_run_logger().warning("the before/after picture is not stored: %s", error)
-        return str(preview), None
-
-
-def _neighbour(stored: StoredVideo | Stored, name: str) -> str | None:
-    """The public address of a file beside a stored video; None if the video has none."""
-    return f"{stored.url.rpartition('/')[0]}/{quote(name)}" if stored.url else None
-
-
-def _placed_preview(preview: Path, output: Path) -> Path:
-    """Put the before/after picture beside the output; returns where it is.
-
-    If it cannot be put there, that is where it was.
-    """
-    try:
-        sha256 = file_sha256(preview)
-        for name in candidates(output.stem + PREVIEW_ENDING):
-            target = output.with_name(name)
-            if place(preview, target, part_name=f".{sha256}.part"):
-                return target
-            if target.is_file() and file_sha256(target) == sha256:
-                return target
-    except OSError as error:
-        get_run_logger().warning("the before/after picture stays in %s: %s", preview, error)
-    return preview
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:

@@ -29,6 +29,7 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import nobody_else
+from tasks.job.stored import kept_in_store
 from tasks.run import current
 from tasks.run.attempts import note_wait, own_labels
 from tasks.schemas import PlannedJob
@@ -107,9 +108,20 @@ def hold_job(job: PlannedJob, *, fresh: bool) -> Iterator[None]:
             raise _held_elsewhere(job_dir) from None
         _sign(job_dir)
         stack.callback(job_dir.lock_path.write_bytes, b"")
-        if fresh:
-            _begin_afresh(job_dir)
-        yield
+        with kept_in_store(
+            job_dir,
+            fresh=fresh,
+            begin_afresh=lambda: _begin_afresh(job_dir),
+            wait=lambda holder: _wait_for_other_machine(job_dir, holder),
+        ):
+            yield
+
+
+def _wait_for_other_machine(job_dir: JobDir, holder: str) -> None:
+    """Show that a run on another machine works on the job, and end this one if it has a slot."""
+    _show_waiting(holder)
+    if deployment.id is not None:
+        raise HeldElsewhere(job_dir.path.name, holder)
 
 
 @contextlib.contextmanager
@@ -199,14 +211,14 @@ def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
         client.set_flow_run_state(run_id, now)
 
 
-def _begin_afresh(job_dir: JobDir) -> None:
-    """Remove results and segments and take the new plan, if this run has not done so before."""
+def _begin_afresh(job_dir: JobDir) -> bool:
+    """Remove results and segments and take the new plan; False if this run has done so before."""
     run_id, marker, planned = str(flow_run.id), job_dir.fresh_run_path, job_dir.fresh_plan_path
     outline = job_dir.fresh_outline_path
     if marker.is_file() and marker.read_bytes() == run_id.encode():
         planned.unlink(missing_ok=True)
         outline.unlink(missing_ok=True)
-        return
+        return False
     job_dir.sharing_path.unlink(missing_ok=True)  # helpers of a run that was killed now end
     make_way(job_dir.result_path)
     job_dir.result_path.unlink(missing_ok=True)
@@ -219,3 +231,4 @@ def _begin_afresh(job_dir: JobDir) -> None:
     if planned.exists():
         replace_file(planned, job_dir.plan_path)
     write_bytes(marker, run_id.encode())
+    return True

@@ -6,26 +6,25 @@ Prefect.
 """
 
 import contextlib
+import math
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from seedvr2_core.errors import DeadlineError, SegmentError
-from seedvr2_core.files import hold_lock, read_record
+from pydantic_core import from_json
+
+from seedvr2_core.errors import DeadlineError
+from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from tasks.settings import Settings
 
 _DAY_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
-    """What we need of an outline, or of a plan that an earlier version has left without one."""
-
-    source_sha256: str
+_HEAD_BYTES = 2**16
+"""What is read of a plan: its first fields name the source. The whole of it may have 160 MB."""
 
 
 def remove_pieces(job_dir: JobDir) -> None:
@@ -55,6 +54,56 @@ def sweep(settings: Settings) -> list[str]:
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
+
+
+def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> list[str]:
+    """Remove the oldest jobs and downloads here until no more than SEEDVR2_STORE_CACHE_BYTES stay.
+
+    Only where there is a store: it has them too, but for the last segments of a machine that was
+    lost. What a run holds stays.
+
+    Args:
+        settings: of this machine.
+        job_key: the job at work, which is left as it is.
+        source_sha256: its source, likewise.
+
+    Returns:
+        What was removed, in words.
+    """
+    if settings.store is None:
+        return []
+    jobs = {job.path: _num_bytes(job.path) for job in _jobs(settings) if job.path.name != job_key}
+    sources = {
+        path: path.stat().st_size
+        for path in _files(settings.sources_dir)
+        if path.name != source_sha256
+    }
+    too_many = sum(jobs.values()) + sum(sources.values()) - settings.store_cache_bytes
+    removed: list[str] = []
+    for path in sorted([*jobs, *sources], key=_last_used):
+        if too_many <= 0:
+            break
+        if path in sources:
+            path.unlink(missing_ok=True)
+        elif not _worth_removing(JobDir(path)) or not _remove_job(JobDir(path), math.inf):
+            continue
+        removed.append(f"{'source' if path in sources else 'job'} {path.name}")
+        too_many -= sources.get(path, 0) + jobs.get(path, 0)
+    return removed
+
+
+def _last_used(path: Path) -> float:
+    """When a job or a source was last used (seconds since the epoch)."""
+    return _last_touched(JobDir(path)) if path.is_dir() else _mtime(path)
+
+
+def _num_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def _old_sources(settings: Settings, limit: float) -> Iterator[Path]:
@@ -141,9 +190,22 @@ def _sources_in_use(settings: Settings) -> set[str]:
 def _source_of(job_dir: JobDir) -> set[str]:
     """Digest of a job's source; empty where no plan can be read: the job cannot be resumed."""
     for path in (job_dir.outline_path, job_dir.plan_path):
-        with contextlib.suppress(SegmentError, FileNotFoundError):
-            return {read_record(path, _Planned).source_sha256}
+        with contextlib.suppress(OSError, ValueError):
+            if path.is_file() and (sha256 := _source_in(path)):
+                return {sha256}
     return set()
+
+
+def _source_in(path: Path) -> str | None:
+    """The digest of the source in a plan or its outline; None if its beginning names none.
+
+    Raises:
+        ValueError: it begins like no record.
+    """
+    with path.open("rb") as file:
+        told = from_json(file.read(_HEAD_BYTES), allow_partial=True)
+    sha256 = told.get("source_sha256") if isinstance(told, dict) else None
+    return sha256 if isinstance(sha256, str) else None
 
 
 def _files(*folders: Path) -> Iterator[Path]:

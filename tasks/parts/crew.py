@@ -33,6 +33,7 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
 from tasks.parts.way import MadeWayError, job_without_helper, own_pool
 from tasks.run import current
+from tasks.run.appointments import is_brought_back
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -90,6 +91,9 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     logger = get_run_logger()
     if job.max_seconds or job.max_price:
         logger.warning("nobody helps: a job with a limit is made on one worker")
+        return None
+    if get_settings().store:
+        logger.warning("nobody helps: with SEEDVR2_STORE a job is made on one worker at a time")
         return None
     workers = min(max_workers, 1 + helpers_worth(job))
     if workers == 1 or deployment.id is None or this_run.id is None:
@@ -159,8 +163,13 @@ def parts_of(client: SyncPrefectClient, run_id: UUID) -> "list[FlowRun]":
 
 
 def end_parts(flow: "Flow[..., Any]", flow_run: "FlowRun", state: "State[Any]") -> None:
-    """Cancel the helpers of a run that was cancelled or has failed: a hook of the flow."""
+    """Cancel the helpers of a run that was cancelled or has failed: a hook of the flow.
+
+    A run that `recover` brings back is cancelled on the way; its helpers go on.
+    """
     del flow
+    if is_brought_back(flow_run.id):
+        return
     with get_client(sync_client=True) as client:
         for part in parts_of(client, flow_run.id):
             if part.state is not None and not part.state.is_final():

@@ -118,7 +118,8 @@ def _taken(storage: Storage, name: str) -> Iterator[Stored]:
 
 def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> UpscaleResult:
     """The result of a run that was lost before it could write one."""
-    preview = _job_dir(job.job_key).preview_path
+    job_dir = _job_dir(job.job_key)
+    preview, report_page = job_dir.preview_path, job_dir.report_path
     return UpscaleResult(
         job_id=str(report.run_id),
         job_key=job.job_key,
@@ -126,6 +127,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
         cdn_url=None,
         output_path=None,
         preview_path=str(preview) if preview.is_file() else None,
+        report_path=str(report_page) if report_page.is_file() else None,
         source_name=job.source_name,
         input_size_mb=job.input_size_mb,
         output_size_mb=round(stored.num_bytes / 1e6, 3),

@@ -196,11 +196,14 @@ def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
 def _summary(result: UpscaleResult) -> str:
     """What a person wants to know first, in Markdown: where the video is, what it is, a picture."""
     picture = f"\n\n![before and after]({result.preview_url})" if result.preview_url else ""
+    where = result.report_url or result.report_path
+    told = f"[report]({where})" if result.report_url else f"report: {where}"
+    report = f"\n\n{told}" if where else ""
     return (
         f"{result.cdn_url or result.output_path}\n\n"
         f"{result.width}x{result.height}, {counted(result.frames, 'frame')}, "
         f"{result.input_size_mb:g} MB -> {result.output_size_mb:g} MB, "
-        f"engine {result.engine}, {result.seconds:g} s{picture}"
+        f"engine {result.engine}, {result.seconds:g} s{report}{picture}"
     )
 
 

@@ -47,16 +47,13 @@ class FetchedElsewhere(Exception):
 
 def fetched_before(settings: Settings) -> FetchedSource | None:
     """The source that `fetch-source` has brought for this run; None if it has not, or not here."""
-    labels = own_labels()
-    sha256 = str(labels.get(LABEL_SHA256, ""))
+    sha256, name = noted_source()
     path = settings.sources_dir / sha256
     if not sha256 or not path.is_file():
         return None
     os.utime(path)
     num_bytes = path.stat().st_size
-    return FetchedSource(
-        path=path, sha256=sha256, num_bytes=num_bytes, name=str(labels[LABEL_NAME])
-    )
+    return FetchedSource(path=path, sha256=sha256, num_bytes=num_bytes, name=name)
 
 
 def patience_for(request: UpscaleRequest) -> float | None:
@@ -114,13 +111,26 @@ def hand_back(run_id: UUID, source: FetchedSource | None) -> None:
             told = AwaitingRetry(scheduled_time=datetime.now(UTC), message="it fetches by itself")
             _set_waiting(client, run_id, told)
             return
-        labels: dict[str, bool | int | float | str] = {
-            LABEL_SHA256: source.sha256,
-            LABEL_NAME: source.name,
-        }
-        client.update_flow_run_labels(run_id, labels)
+        client.update_flow_run_labels(run_id, _labels_of(source))
         told = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its source has come")
         _set_waiting(client, run_id, told)
+
+
+def note_source(source: FetchedSource) -> None:
+    """Label this run with its source, which is in the store: another machine finds it there."""
+    if this_run.id is not None:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(UUID(str(this_run.id)), _labels_of(source))
+
+
+def noted_source() -> tuple[str, str]:
+    """Digest and name of the source that this run was labelled with; "" where it was not."""
+    labels = own_labels()
+    return str(labels.get(LABEL_SHA256, "")), str(labels.get(LABEL_NAME, ""))
+
+
+def _labels_of(source: FetchedSource) -> dict[str, bool | int | float | str]:
+    return {LABEL_SHA256: source.sha256, LABEL_NAME: source.name}
 
 
 @step(name="give-up", retries=5, retry_delay_seconds=[1, 5, 15, 30, 60])

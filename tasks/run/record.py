@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -150,10 +151,19 @@ class JobRecord:
         self._logger = run_logger
         self._listeners = _listeners.get()
         self._latest: JobProgress | None = None
+        self._stages: dict[str, float] = {}
+        self._stage, self._stage_began = "prepare", time.monotonic()
         self._job: PlannedJob | None = None
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Phase -> seconds of this run so far, in the order in which the phases began."""
+        told = dict(self._stages)
+        told[self._stage] = told.get(self._stage, 0.0) + time.monotonic() - self._stage_began
+        return told
 
     def log(self, line: str) -> None:
         """Pass on a line of the child's log; may be called from any thread."""
@@ -184,6 +194,14 @@ class JobRecord:
         detail = f"{100 * min(done, total) // total} %" if total else ""
         self.progress(phase=phase, detail=detail, stall_seconds=stall_seconds)
 
+    def still_alive(self, done: int, total: int) -> None:
+        """Note that the phase at hand goes on: a large file is read, so many bytes of all."""
+        del done, total
+        if self._latest is None:
+            self.enter("planned", stall_seconds=DELIVERY_SECONDS)
+        else:
+            self._tell(replace(self._latest, beat_at=datetime.now(UTC)))
+
     def progress(  # noqa: PLR0913 - a keyword for each field of the record
         self,
         *,
@@ -211,6 +229,9 @@ class JobRecord:
             detail: what is going on, where the number of frames does not say it.
             measures: of the work; None, in phases without: what stays true of the last ones.
         """
+        if phase != self._stage:
+            self._stages, self._stage = self.stage_seconds, phase
+            self._stage_began = time.monotonic()
         before = self._latest
         frames = max(frames or 0, before.frames if before else 0)
         if num_frames is None:

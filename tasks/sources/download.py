@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -28,7 +27,8 @@ from seedvr2_core.errors import (
     SourceUnavailableError,
 )
 from seedvr2_core.files import file_sha256, hold_lock
-from seedvr2_core.files.durable import sync_directory, sync_file
+from seedvr2_core.files.durable import digest_of, sync_directory, sync_file
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.answers import content_length
 from tasks.net.stoppable import run_stoppable
 from tasks.net.untrusted import Address, check_answer, check_size, check_url, open_answer
@@ -62,13 +62,17 @@ class _Arrived:
     """Digest of the part, if it was computed while the part was written."""
 
 
-def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> FetchedSource:
+def download(
+    url: str, settings: Settings, *, note: Callable[[str], None], on_bytes: OnBytes = no_bytes
+) -> FetchedSource:
     """Download the file at an address, or go on with a download that was cut.
 
     Args:
         url: http or https address.
         settings: where files go, what may be reached, and the limits.
         note: takes lines for the log.
+        on_bytes: called with the bytes done and the bytes in all (0: not known) while they come or
+            are hashed, and with (0, 0) while another process works on the address.
 
     Raises:
         SourceRefusedError: it can never be downloaded; nothing is kept.
@@ -85,11 +89,16 @@ def download(url: str, settings: Settings, *, note: Callable[[str], None]) -> Fe
 
     with (
         disk_errors(settings),
-        hold_lock(partial.lock, timeout=settings.fetch_seconds, on_wait=tell_waiting),
+        hold_lock(
+            partial.lock,
+            timeout=settings.fetch_seconds,
+            on_wait=tell_waiting,
+            while_waiting=lambda: on_bytes(0, 0),
+        ),
     ):
         try:
-            arrived = run_stoppable(_bring_in(partial, settings, note))
-            return _settle(arrived, partial, settings)
+            arrived = run_stoppable(_bring_in(partial, settings, note, on_bytes))
+            return _settle(arrived, partial, settings, on_bytes)
         except (SourceRefusedError, InvalidVideoError):
             partial.forget()
             raise
@@ -112,14 +121,14 @@ def disk_errors(settings: Settings) -> Iterator[None]:
 
 
 async def _bring_in(
-    partial: PartialDownload, settings: Settings, note: Callable[[str], None]
+    partial: PartialDownload, settings: Settings, note: Callable[[str], None], on_bytes: OnBytes
 ) -> _Arrived:
     """Transfer the file within the time limit; once more from its start if the part is useless."""
     shown = partial.address.shown
     try:
         async with asyncio.timeout(settings.fetch_seconds):
             for _ in range(2):
-                arrived = await _transfer(partial, settings, note)
+                arrived = await _transfer(partial, settings, note, on_bytes)
                 if arrived is not None:
                     return arrived
                 partial.forget()
@@ -133,7 +142,7 @@ async def _bring_in(
 
 
 async def _transfer(
-    partial: PartialDownload, settings: Settings, note: Callable[[str], None]
+    partial: PartialDownload, settings: Settings, note: Callable[[str], None], on_bytes: OnBytes
 ) -> _Arrived | None:
     """Make one request and receive its answer.
 
@@ -145,12 +154,14 @@ async def _transfer(
         return _Arrived(known)
     headers = _conditions(known, partial, settings)
     # Hash the part before the request: that takes a while, and servers do not wait for ever.
-    digest = _digest_of(partial.part) if "Range" in headers else hashlib.sha256()
+    digest = hashlib.sha256()
+    if "Range" in headers:
+        digest = digest_of(partial.part, on_bytes=on_bytes)
     async with open_answer(address, settings, headers=headers, timeout=TIMEOUT) as answer:
         status = answer.status_code
         if known and known.sha256 and status == HTTPStatus.NOT_MODIFIED:
             note(f"{address.shown} has not changed; it is here already")
-            return _Arrived(known) if _is_intact(known, settings) else None
+            return _Arrived(known) if _is_intact(known, settings, on_bytes) else None
         if "Range" in headers and status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
         check_answer(answer, address, settings)
@@ -162,7 +173,7 @@ async def _transfer(
         else:
             known, digest = known_of(answer, address, content_length(answer)), hashlib.sha256()
             partial.begin(known)
-        await _receive(answer, partial, known.total, digest, settings)
+        await _receive(answer, partial, known.total, digest, settings, on_bytes)
     return _Arrived(known, digest.hexdigest())
 
 
@@ -201,18 +212,13 @@ def _continued(
     return replace(known, total=int(told[2])) if known.total in (None, int(told[2])) else None
 
 
-def _digest_of(part: Path) -> "_Hash":
-    """A SHA-256 of what has come so far, which further bytes can be added to."""
-    with part.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256")
-
-
 async def _receive(
     answer: httpx.Response,
     partial: PartialDownload,
     total: int | None,
     digest: "_Hash",
     settings: Settings,
+    on_bytes: OnBytes,
 ) -> None:
     """Append the body to the part and its digest, within the limits of size, disk and speed.
 
@@ -234,6 +240,7 @@ async def _receive(
             stream.write(chunk)
             digest.update(chunk)
             pace.came(len(chunk))
+            on_bytes(num_bytes, total or 0)
             if num_bytes - checked > DISK_CHECK_BYTES:
                 checked = num_bytes
                 _check_disk(0, settings)
@@ -270,7 +277,9 @@ class _Pace:
         self._since, self._num_bytes = time.monotonic(), 0
 
 
-def _settle(arrived: _Arrived, partial: PartialDownload, settings: Settings) -> FetchedSource:
+def _settle(
+    arrived: _Arrived, partial: PartialDownload, settings: Settings, on_bytes: OnBytes
+) -> FetchedSource:
     """Move a whole file among the sources, if it does not lie there already."""
     known = arrived.known
     if known.sha256 is None:
@@ -278,7 +287,8 @@ def _settle(arrived: _Arrived, partial: PartialDownload, settings: Settings) -> 
         if not partial.num_bytes:
             shown = partial.address.shown
             raise InvalidVideoError(f"{shown} serves an empty file (0 bytes), not a video")
-        known = replace(known, sha256=arrived.part_sha256 or file_sha256(partial.part))
+        sha256 = arrived.part_sha256 or file_sha256(partial.part, on_bytes=on_bytes)
+        known = replace(known, sha256=sha256)
         assert known.sha256
         path = settings.sources_dir / known.sha256
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,11 +302,11 @@ def _settle(arrived: _Arrived, partial: PartialDownload, settings: Settings) -> 
     )
 
 
-def _is_intact(known: Known, settings: Settings) -> bool:
+def _is_intact(known: Known, settings: Settings, on_bytes: OnBytes) -> bool:
     """Whether the source of an earlier download is still there with the same bytes."""
     assert known.sha256
     path = settings.sources_dir / known.sha256
-    return path.is_file() and file_sha256(path) == known.sha256
+    return path.is_file() and file_sha256(path, on_bytes=on_bytes) == known.sha256
 
 
 def _check_disk(num_bytes: int, settings: Settings) -> None:

@@ -24,10 +24,12 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files import file_sha256, hold_lock
 from seedvr2_core.files.durable import write_bytes
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.untrusted import Address, check_answer, check_url, open_answer
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors, download
+from tasks.sources.from_bucket import check_object, is_in_bucket, take_object
 from tasks.sources.names import printable
 from tasks.sources.partial import forget_source
 from tasks.sources.uploads import find_upload, is_upload, take_reference
@@ -58,13 +60,19 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
         _decode(request.video_base64)
     elif is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
+    elif is_in_bucket(request.video_url):
+        check_object(request.video_url or "", settings)
     else:
         address = check_url(request.video_url or "", settings)
         asyncio.run(_check_headers(address, settings))
 
 
 def obtain_source(
-    request: UpscaleRequest, settings: Settings, *, note: Callable[[str], None]
+    request: UpscaleRequest,
+    settings: Settings,
+    *,
+    note: Callable[[str], None],
+    on_bytes: OnBytes = no_bytes,
 ) -> FetchedSource:
     """Bring the source in, whole; raises as `check_source` does, and ResourceError (disk).
 
@@ -72,14 +80,18 @@ def obtain_source(
         request: names exactly one source.
         settings: what is allowed here, and the limits.
         note: takes lines for the log.
+        on_bytes: called with the bytes done and the bytes in all (0: not known) while a file comes
+            in or is hashed, and again and again while another process brings it in.
     """
     if request.video_path:
-        return _take_file(_check_path(request.video_path, settings))
+        return _take_file(_check_path(request.video_path, settings), on_bytes)
     if request.video_base64:
         return _take_bytes(_decode(request.video_base64), settings)
     if is_upload(request.video_url):
-        return take_reference(request.video_url or "", settings)
-    return download(request.video_url or "", settings, note=note)
+        return take_reference(request.video_url or "", settings, on_bytes=on_bytes)
+    if is_in_bucket(request.video_url):
+        return take_object(request.video_url or "", settings, note=note, on_bytes=on_bytes)
+    return download(request.video_url or "", settings, note=note, on_bytes=on_bytes)
 
 
 def discard(source: FetchedSource, settings: Settings) -> None:
@@ -114,10 +126,10 @@ def _check_path(given: str, settings: Settings) -> Path:
     return path
 
 
-def _take_file(path: Path) -> FetchedSource:
+def _take_file(path: Path, on_bytes: OnBytes) -> FetchedSource:
     """Hash a local file where it lies."""
     try:
-        sha256, size = file_sha256(path), path.stat().st_size
+        sha256, size = file_sha256(path, on_bytes=on_bytes), path.stat().st_size
     except OSError as error:
         raise SourceUnavailableError(
             f"{path} could not be read to its end: {error.strerror}; try again"

@@ -15,6 +15,7 @@ from pathlib import Path
 from seedvr2_core.errors import InvalidRequestError, SourceRefusedError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_directory
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 
@@ -98,6 +99,12 @@ def is_upload(video_url: str | None) -> bool:
     return (video_url or "").startswith("upload:")
 
 
+def digest_in(reference: str) -> str:
+    """The digest that a reference names; "" if it is no reference."""
+    parsed = _REFERENCE.fullmatch(reference)
+    return parsed[1] if parsed else ""
+
+
 def find_upload(reference: str, settings: Settings) -> Path:
     """Path of the upload that a reference names.
 
@@ -120,14 +127,18 @@ def find_upload(reference: str, settings: Settings) -> Path:
     return path
 
 
-def take_reference(reference: str, settings: Settings) -> FetchedSource:
+def take_reference(
+    reference: str, settings: Settings, *, on_bytes: OnBytes = no_bytes
+) -> FetchedSource:
     """The upload that a reference names, as a source; its bytes are hashed again.
+
+    `on_bytes` is called with the bytes hashed and the bytes in all.
 
     Raises:
         InvalidRequestError, SourceRefusedError: as `find_upload` does, or the bytes have changed.
     """
     path = find_upload(reference, settings)
-    sha256 = file_sha256(path)
+    sha256 = file_sha256(path, on_bytes=on_bytes)
     if sha256 != path.name:
         raise SourceRefusedError(
             f"{path} no longer holds the bytes that were uploaded (sha256 {sha256}); "

@@ -16,6 +16,7 @@ from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
 from tasks.storage.local import LocalStorage
 from tasks.storage.one_file import FileStorage
+from tasks.storage.s3 import S3Storage
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage
         return FileStorage(output, on_bytes=on_bytes)
     if settings.storage == "bunny":
         return BunnyStorage(read_zone(settings), on_bytes=on_bytes)
+    if settings.storage == "s3":
+        return S3Storage(settings, on_bytes=on_bytes)
     return LocalStorage(settings.storage_dir, public_url=settings.public_url, on_bytes=on_bytes)
 
 

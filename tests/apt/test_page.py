@@ -5,15 +5,26 @@ Needs Debian's package `chromium`. Pictures are kept under pytest's --basetemp, 
 axe-core is tried where npm can install it.
 """
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
+from deployments.gateway.app import create_app
+from deployments.gateway.auth import digest
+from deployments.gateway.prefect_api import PrefectApi
+from tasks.settings import Settings
 from tests.kits.http.browser import browser
+from tests.kits.http.fair import judge
+from tests.kits.http.gateway import served
 from tests.kits.http.person import Person
 from tests.kits.server import Serve, eventually
 
@@ -79,56 +90,6 @@ def choose(person: Person, name: str, value: str) -> None:
         )
 
 
-def judge(person: Person, axe: str | None) -> None:
-    """No serious fault in names, roles and contrast, in both colour schemes."""
-    for scheme in ("light", "dark"):
-        told = {"name": "prefers-color-scheme", "value": scheme}
-        person.page.call("Emulation.setEmulatedMedia", features=[told])
-        assert contrasts(person) == [], scheme
-        assert nameless(person) == [], scheme
-        if axe is not None:
-            assert person.axe(axe) == [], scheme
-
-
-def contrasts(person: Person) -> list[str]:
-    """Texts whose contrast with what is behind them is less than 4.5 (WCAG 2.2, 1.4.3)."""
-    return person.page.run("""(() => {
-      const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-      const numbers = (c) => c.match(/[\\d.]+/g).map(Number);
-      const light = ([r, g, b]) =>
-        0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-      const behind = (e) => {
-        for (; e; e = e.parentElement) {
-          const c = numbers(getComputedStyle(e).backgroundColor);
-          if (c.length < 4 || c[3] > 0) return c;
-        }
-        return [255, 255, 255];
-      };
-      const bad = [];
-      for (const e of document.querySelectorAll('body *')) {
-        const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-        if (!own || !e.checkVisibility() || e.disabled) continue;
-        const [a, b] = [light(numbers(getComputedStyle(e).color)), light(behind(e))];
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) bad.push(`${e.tagName} ${e.id} ${ratio.toFixed(2)}`);
-      }
-      return bad;
-    })()""")
-
-
-def nameless(person: Person) -> list[str]:
-    """What can be operated and has no name, by the browser's own accessibility tree."""
-    tree = person.page.call("Accessibility.getFullAXTree")["nodes"]
-    operable = {"button", "link", "textbox", "searchbox", "combobox", "slider", "checkbox"}
-    return [
-        node["role"]["value"]
-        for node in tree
-        if not node.get("ignored")
-        and node.get("role", {}).get("value") in operable
-        and not node.get("name", {}).get("value")
-    ]
-
-
 def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -> None:
     clip = tmp_path / HOSTILE.replace("/", "_")
     clip.write_bytes(CLIP.read_bytes())
@@ -168,6 +129,60 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
             assert not person.overflows(), name
     assert person.page.run("document.title").startswith(KEPT), "and nobody else's"
     assert not person.page.run("document.querySelectorAll('main img').length")
+    in_step(person, tmp_path, axe)
+    report = httpx.get(person.page.run("document.querySelector('#report').href"))
+    assert KEPT in report.text
+    assert "script" not in report.headers["content-security-policy"]
+    thumbnails(person, tmp_path, axe)
+
+
+def in_step(person: Person, tmp_path: Path, axe: str | None) -> None:
+    """The source and the result play side by side, and stop at the same moment."""
+    person.sees("in step", "#watch")
+    person.click("#watch-load")
+    ready = "['before', 'after'].every(n => document.querySelector('#video-' + n).readyState >= 3)"
+    eventually(lambda: person.page.run(ready), "both videos")
+    sizes = person.page.run(
+        "['before', 'after'].map(n => document.querySelector('#video-' + n).videoWidth)"
+    )
+    assert sizes == [320, 1280]
+    person.click("#watch-play")
+    moved = "document.querySelector('#video-after').currentTime > 0.5"
+    eventually(lambda: person.page.run(moved), "the film runs")
+    person.click("#watch-play")
+    apart = (
+        "Math.abs(document.querySelector('#video-before').currentTime"
+        " - document.querySelector('#video-after').currentTime)"
+    )
+    eventually(lambda: person.page.run(apart) < 0.05, "both stand at one moment")
+    person.page.run("document.querySelector('#watch-time').focus()")
+    person.press("Home")
+    person.press("ArrowRight")
+    person.click("#watch-on")
+    eventually(lambda: person.page.run(apart) < 0.05, "both go a step")
+    eventually(lambda: re.fullmatch(r"\d\.\d of 3\.0 s", person.text("#watch-at")), "the time")
+    judge(person, axe)
+    for width in (390, 1280):
+        person.looks(tmp_path / f"watch-{width}.png", width=width)
+        assert not person.overflows(), width
+
+
+def thumbnails(person: Person, tmp_path: Path, axe: str | None) -> None:
+    """The list shows a small picture of a result."""
+    person.click("nav a[href='#/jobs']")
+    person.sees(KEPT, "#jobs-list")
+    eventually(lambda: len(person.page.run(COLOURS)) > 16, "the small picture")
+    judge(person, axe)
+    for width, dark in ((390, False), (1280, True)):
+        person.looks(tmp_path / f"jobs-{width}.png", width=width, dark=dark)
+        assert not person.overflows(), width
+
+
+COLOURS = """(() => {
+  const c = document.querySelector('#jobs-list canvas');
+  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  return [...new Set(Array.from({length: d.length / 4}, (_, i) => d[4 * i] * 256 + d[4 * i + 1]))];
+})()"""
 
 
 def picture(person: Person) -> str:
@@ -200,7 +215,7 @@ def test_a_whole_job_by_keyboard_and_its_end_by_cancel_and_retry(
     person.sees("At work", "#job-status")
     person.tab_to("cancel")
     person.press("Space")
-    person.sees("Cancelled", "#job-status")
+    eventually(lambda: person.text("#job-status") == "Cancelled", "the job's end")
     assert person.focused() == "job-title", "the focus is not lost with the button"
     first = person.page.run("location.hash")
     person.tab_to("retry")
@@ -228,7 +243,9 @@ def test_a_whole_job_by_keyboard_and_its_end_by_cancel_and_retry(
     assert not person.overflows()
 
 
-def test_hostile_errors_and_addresses_are_text(person: Person, axe: str | None) -> None:
+def test_hostile_errors_and_addresses_are_text(
+    person: Person, serve: Serve, axe: str | None
+) -> None:
     person.page.run("document.querySelector('#address').focus()")
     person.write("http://127.0.0.1:9/<script>document.title='owned'</script>.mp4")
     person.click("#make-plan")
@@ -236,6 +253,84 @@ def test_hostile_errors_and_addresses_are_text(person: Person, axe: str | None) 
     assert person.page.run("document.title") == "New job - SeedVR2 upscaling"
     assert not person.page.run("document.querySelectorAll('main script').length")
     judge(person, axe)
+    # A job whose failure, source and log speak HTML; whoever can make runs can make them say so.
+    words = "<img src=x onerror=document.title='owned'> cannot be read"
+    with httpx.Client(base_url=f"{serve.urls['prefect']}/api/", auth=serve.auth) as api:
+        deployment = api.get("deployments/name/upscale/local").raise_for_status().json()["id"]
+        asked = {"video_url": f"https://example.org/{quote('<b>bold</b>.mp4', safe='')}"}
+        body = {
+            "parameters": asked,
+            "state": {"type": "FAILED", "message": words},
+            "idempotency_key": "gateway:hostile",
+        }
+        run = api.post(f"deployments/{deployment}/create_flow_run", json=body).raise_for_status()
+    person.page.run(f"location.hash = '#/jobs/{run.json()['id']}'")
+    person.sees(words, "#job-error")
+    person.page.run("document.querySelector('#log-box').open = true")
+    person.sees("Nothing has been logged yet", "#log")
+    assert "owned" not in person.page.run("document.title")
+    assert not person.page.run("document.querySelectorAll('main img, main b').length")
+    judge(person, axe)
+
+
+def test_a_token_is_asked_for_and_stays_in_the_tab(
+    serve: Serve, tmp_path: Path, axe: str | None
+) -> None:
+    settings = Settings(work_dir=serve.work_dir, gateway_operator_tokens=(digest("right"),))
+    password = serve.urls["prefect password"]
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: password}),
+        served(create_app(settings, PrefectApi(f"{serve.urls['prefect']}/api"))) as url,
+        browser(tmp_path / "browser") as page,
+    ):
+        page.call("Runtime.enable")
+        page.open(f"{url}/")
+        person = Person(page)
+        person.sees("Token of this gateway", "#view-sign-in")
+        assert person.focused() == "token"
+        judge(person, axe)
+        person.looks(tmp_path / "sign-in-390.png", width=390, dark=True)
+        person.write("wrong")
+        person.press("Enter")
+        person.sees("not known here", "#problem")
+        judge(person, axe)
+        assert person.focused() == "token", "to write it again"
+        person.write("right")
+        person.press("Enter")
+        person.sees("A file: choose it", "#view-new")
+        for places in ("localStorage", "document.cookie", "location.href"):
+            assert "right" not in page.run(f"JSON.stringify({places})")
+        page.open(f"{url}/#/jobs")
+        page.run("location.reload()")
+        person.sees("of", "#jobs-told")
+        assert person.text("#problem") == "", "a tab that is loaded again is still signed in"
+        person.click("#sign-out")
+        person.sees("Token of this gateway", "#view-sign-in")
+        assert page.run("sessionStorage.length") == 0
+
+
+def test_a_job_goes_on_while_gateway_and_server_are_started_again(
+    person: Person, serve: Serve, axe: str | None
+) -> None:
+    root = person.page.call("DOM.getDocument")["root"]["nodeId"]
+    node = person.page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    person.page.call("DOM.setFileInputFiles", nodeId=node, files=[str(CLIP)])
+    choose(person, "model", "span")
+    choose(person, "resolution", "1080p")
+    person.click("#make-plan")
+    person.sees("The plan is ready", "#planning")
+    person.click("#start")
+    person.sees("segment 1 of", "#job-status")
+    judge(person, axe)
+    gateway, server = serve.part("deployments.gateway"), serve.part("prefect_server")
+    for part in (gateway, server):
+        os.kill(part, signal.SIGKILL)
+    person.sees("The page goes on asking", "#problem")
+    eventually(lambda: person.page.run("document.querySelector('#problem').hidden"), "its return")
+    person.sees("Completed", "#job-status", seconds=300)
+    assert "75 of 75" in person.text("#job-facts")
+    person.sees("in step", "#watch")
+    assert {gateway, server}.isdisjoint(serve.processes())
 
 
 def test_the_page_runs_no_script_of_others(person: Person) -> None:

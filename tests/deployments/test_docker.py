@@ -180,6 +180,20 @@ def test_whatever_works_on_jobs_has_the_work_volume(services: dict[str, dict[str
         assert services[name]["volumes"] == [volume], name
 
 
+def test_nothing_writes_to_the_volume_before_it_is_checked(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    def waits_for(name: str) -> set[str]:
+        """The services that must have ended well before this one starts."""
+        ended = {"service_completed_successfully"}
+        others = services[name].get("depends_on", {})
+        direct = {other for other, how in others.items() if how["condition"] in ended}
+        return direct.union(*(waits_for(other) for other in direct))
+
+    for name in ("worker-cpu", "worker-h100", "worker-h200", "gateway", "edge"):
+        assert "check-volumes" in waits_for(name), name
+
+
 def test_workers_tell_of_their_health_themselves(services: dict[str, dict[str, Any]]) -> None:
     for name in ("worker-cpu", "worker-h100", "worker-h200"):
         assert "--with-healthcheck" in services[name]["command"], name

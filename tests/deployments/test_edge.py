@@ -104,6 +104,8 @@ def test_what_is_put_is_described_and_served(edge: EdgeProcess, stored: str) -> 
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(VIDEO))
     assert head.headers["accept-ranges"] == "bytes"
+    edge.storage("PUT", "jobs/a b.preview.jpg", content=b"\xff\xd8")  # shown on pages of Prefect
+    assert edge.client.get("/jobs/a b.preview.jpg").headers["content-type"] == "image/jpeg"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """upscale.sh against a real gateway and Prefect server; tests change runs through Prefect's API."""
 
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,7 +19,8 @@ from tests.kits.http.gateway import (
     record_result,
     set_state,
 )
-from tests.kits.processes import ROOT, environment
+from tests.kits.processes import ROOT, children_of, command_of, environment, free_port
+from tests.kits.server import eventually
 
 pytestmark = pytest.mark.usefixtures("on_the_server")
 
@@ -197,14 +197,18 @@ def test_without_a_gateway_it_says_so_at_once(tmp_path: Path) -> None:
 
 
 def test_it_waits_for_a_gateway_that_is_away(settings: Settings, api_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
-    with (
-        Script(f"http://127.0.0.1:{port}", URL, "--wait") as script,
-        gateway(settings, api_url, port),
-    ):
-        set_state(script.job(), StateType.COMPLETED)
-        assert script.end()[0] == 0
+    port = free_port()
+    with Script(f"http://127.0.0.1:{port}", URL, "--wait") as script:
+        eventually(lambda: script.process.poll() is not None or waits(script), "its second try")
+        assert script.process.poll() is None, script.end()
+        with gateway(settings, api_url, port):
+            set_state(script.job(), StateType.COMPLETED)
+            assert script.end()[0] == 0
+
+
+def waits(script: Script) -> bool:
+    """Whether it sleeps between two tries."""
+    return any(command_of(pid).startswith("sleep") for pid in children_of(script.process.pid))
 
 
 def test_it_is_shell_that_parses() -> None:

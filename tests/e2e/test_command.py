@@ -125,6 +125,7 @@ def test_upscale_of_an_address_prints_the_path_last(
         *("upscale", url, *QUICK, "--output", output, "--work-dir", tmp_path / "work"),
         PREFECT_API_URL=api_url,
         SEEDVR2_FETCH_ALLOW=site,
+        SEEDVR2_REPORT="true",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(output)]
@@ -136,7 +137,9 @@ def test_upscale_of_an_address_prints_the_path_last(
     assert "secret-token" not in done.stdout + done.stderr + told.read_text()
     assert probe_video(output).num_frames == 75
     picture = output.with_name("mine.preview.jpg")
-    assert set(output.parent.iterdir()) == {picture, output}
+    report = output.with_name("mine.report.html")
+    assert set(output.parent.iterdir()) == {picture, output, report, report.with_suffix(".json")}
+    assert "secret-token" not in report.read_text()
     assert not (tmp_path / "work" / "output").exists(), "one copy on disk"
     assert (result["filename"], result["output_path"]) == ("mine.mp4", str(output))
     assert (result["source_name"], result["engine"]) == ("clip.mp4", "lanczos")
@@ -146,6 +149,7 @@ def test_upscale_of_an_address_prints_the_path_last(
         "made by lanczos from clip.mp4",
         "frames/s",
         f"before and after: {picture}",
+        f"report: {report}",
     ):
         assert line in done.stderr
 

@@ -297,7 +297,9 @@ def check(service: Service, expected: list[Expected]) -> None:
     work = service.folder / "work"
     results = [json.loads(path.read_text()) for path in work.glob("jobs/*/result.json")]
     assert len(results) == sum(job.state == "COMPLETED" for job in expected)
-    assert {path.name for path in work.glob("output/*")} == {r["filename"] for r in results}
+    videos = {result["filename"] for result in results}
+    pictures = {f"{Path(name).stem}.preview.jpg" for name in videos}
+    assert {path.name for path in work.glob("output/*")} == videos | pictures
     assert {result["frames"] for result in results} == {FRAMES}
 
 

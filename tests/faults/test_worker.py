@@ -26,7 +26,14 @@ from prefect.states import AwaitingRetry, Cancelling
 from flows.upscale import upscale
 from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, wait_until, worker_of
-from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
+from tests.kits.processes import (
+    ROOT,
+    children_of,
+    free_port,
+    is_running,
+    kill_tree,
+    listen_to_ctrl_c,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,6 +69,7 @@ class Pool:
                 env={**os.environ, **variables},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
+                preexec_fn=listen_to_ctrl_c,  # it makes SIGINT of SIGTERM
                 stdout=log,
                 stderr=log,
             )

@@ -1,6 +1,7 @@
 """The flow, run in this process against a real Prefect server, with a real child."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.kits.job_copies import copy_jobs
 pytestmark = pytest.mark.usefixtures("in_api")
 
 
-def work_in(folder: Path) -> None:
+def work_in(folder: Path, *, report: bool = False) -> None:
     """Let this process work in a folder, with segments of half a second."""
     use_settings(
         Settings(
@@ -42,6 +43,7 @@ def work_in(folder: Path) -> None:
             allow_cpu_engine=True,
             keep_segments=True,
             segment_seconds=0.5,
+            report=report,
         )
     )
 
@@ -65,7 +67,7 @@ def finished(
 ) -> tuple[Path, UpscaleResult]:
     """A finished job, and its work directory."""
     folder = tmp_path_factory.mktemp("finished")
-    work_in(folder)
+    work_in(folder, report=True)
     with temporary_settings({PREFECT_API_URL: api_url}):
         return folder, run(demo_clip)
 
@@ -124,6 +126,13 @@ def test_every_frame_comes_out_and_the_record_tells(
     assert UpscaleResult.model_validate_json(finished_record(first)) == first
     assert first.preview_path is not None
     assert Path(first.preview_path).stat().st_size > 20_000
+    assert first.report_path is not None
+    beside = Path(first.output_path).with_suffix("")
+    assert first.report_path == f"{beside}.report.html"
+    report = json.loads(Path(f"{beside}.report.json").read_text())
+    assert report["output"]["sha256"] == first.sha256
+    assert {"probe", "restore", "join"} <= report["stage_seconds"].keys()
+    assert sum(report["stage_seconds"].values()) < first.seconds
     assert not list(work_dir.rglob("*.part*"))
 
 

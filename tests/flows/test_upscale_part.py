@@ -26,6 +26,7 @@ from tasks.child import session
 from tasks.parts import crew, end_parts, way
 from tasks.parts.crew import parts_of
 from tasks.run import PROGRESS_KEY, read_progress
+from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.artifacts import newest_artifact
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import PlannedJob, UpscaleResult
@@ -283,9 +284,15 @@ def test_the_end_of_a_job_reaches_its_helpers(
         )
     client.set_flow_run_state(helpers[0].id, Failed(message="before"), force=True)
     client.set_flow_run_state(helpers[1].id, Running(), force=True)
-    end_parts(upscale, made, Cancelled())
-    states = [client.read_flow_run(helper.id).state_name for helper in helpers]
-    assert states == ["Failed", "Cancelling"]
+
+    def states() -> list[str | None]:
+        end_parts(upscale, made, Cancelled())
+        return [client.read_flow_run(helper.id).state_name for helper in helpers]
+
+    client.update_flow_run_labels(made.id, {LABEL_RECOVERING: True})
+    assert states() == ["Failed", "Running"], "recover brings the job back: that is not its end"
+    client.update_flow_run_labels(made.id, {LABEL_RECOVERING: False})
+    assert states() == ["Failed", "Cancelling"]
     assert {end_parts} <= set(upscale.on_failure_hooks) & set(upscale.on_cancellation_hooks)
 
 

@@ -1,9 +1,14 @@
-"""Made-up videos and options for tests of plans and segments."""
+"""Made-up videos, options and jobs, for tests of plans, segments and a job's last steps."""
 
 import dataclasses
+from pathlib import Path
 
+from seedvr2_core.job import JobDir
+from seedvr2_core.job.plans import write_plan
+from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
+from tasks.schemas import FetchedSource, PlannedJob
 
 UNTAGGED = ColorInfo(full_range=False, matrix=6, primaries=2, transfer=2)
 
@@ -50,3 +55,37 @@ def make_options(**changes: object) -> Options:
         segment_seconds=10,
     )
     return dataclasses.replace(options, **changes)
+
+
+VIDEO = b"the finished video"
+
+
+def planned_job(work_dir: Path) -> PlannedJob:
+    """A job whose segments and joined file are there."""
+    plan = build_plan(make_info(), "a", make_options(segment_seconds=5))
+    job_dir = JobDir(work_dir / "jobs" / plan.job_key)
+    job_dir.segments_path.mkdir(parents=True)
+    write_plan(job_dir.plan_path, plan)
+    (job_dir.segments_path / "00000.mp4").write_bytes(b"packets")
+    job_dir.output_path.write_bytes(VIDEO)
+    job_dir.preview_path.write_bytes(b"a picture")
+    job_dir.report_path.write_bytes(b"a report")
+    job_dir.report_json_path.write_bytes(b"{}")
+    return PlannedJob(
+        job_key=plan.job_key,
+        job_dir=job_dir.path,
+        source=FetchedSource(path=Path("/a.mp4"), sha256="a", num_bytes=1_500_000, name="a.mp4"),
+        num_segments=len(plan.segments),
+        num_frames=300,
+        width=1280,
+        height=720,
+        resolution="720p",
+        engine="lanczos",
+        engine_label="Lanczos",
+        device="cpu",
+        output_name="a_720p_0123.mp4",
+        eta_seconds=1.0,
+        job_limit_seconds=10.0,
+        stall_limit_seconds=10.0,
+        duration_seconds=12.0,
+    )

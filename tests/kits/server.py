@@ -248,7 +248,7 @@ class Serve:
         """The gateway's status of a job."""
         return httpx.get(f"{self.urls['gateway']}/status/{job}", timeout=60).json()
 
-    def wait_for(self, job: str, *statuses: str) -> dict[str, Any]:
+    def wait_for(self, job: str, *statuses: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         """Wait until the job has one of these statuses; returns the gateway's answer."""
 
         def there() -> dict[str, Any] | None:
@@ -256,16 +256,22 @@ class Serve:
                 found = self.status(job)
                 return found if found["status"] in statuses else None
 
-        return eventually(there, f"job {job} {statuses}; serve said: {self.said()}")
+        said = f"job {job} {statuses}; serve said: {self.said()}"
+        return eventually(there, said, seconds=seconds)
 
-    def add_worker(self, name: str) -> "subprocess.Popen[bytes]":
-        """Start one more worker of the pool local; it ends with the test's process."""
+    def add_worker(self, name: str, work_dir: Path | None = None) -> "subprocess.Popen[bytes]":
+        """Start one more worker of the pool local; it ends with the test's process.
+
+        Args:
+            name: of the worker.
+            work_dir: its work directory; that of the service if not given.
+        """
         environment = self.environment | {
             "PREFECT_HOME": str(self.folder / f"home-{name}"),
             "PREFECT_API_URL": f"{self.urls['prefect']}/api",
             "PREFECT_API_AUTH_STRING": self.urls["prefect password"],
             "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "SEEDVR2_WORK_DIR": str(self.work_dir),
+            "SEEDVR2_WORK_DIR": str(work_dir or self.work_dir),
             "SEEDVR2_ALLOW_LOCAL_FILES": "true",
             "SEEDVR2_ALLOW_CPU_ENGINE": "true",
             "SEEDVR2_DEPLOYMENTS": "*=upscale/local",

@@ -10,10 +10,11 @@ from seedvr2_core.config import find_engine
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
-from tasks.estimate import plan_job
-from tasks.probe import _expected_seconds, _with_cuts, probe_source
-from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
+from tasks.estimate import output_format, plan_job
+from tasks.probe import _detector_of, _expected_seconds, _with_cuts, probe, probe_source
+from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, check_request
 from tasks.settings import Settings
+from tests.kits.media import ffmpeg
 
 
 def source_of(path: Path) -> FetchedSource:
@@ -45,6 +46,22 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
     assert told.startswith(f"the file ends early: {probed.video.num_frames} of about 75 frames")
     request = UpscaleRequest(video_path=str(cut_clip), model="lanczos", allow_damaged=True)
     assert told in plan_job(request, probed, settings, out=tmp_path / "plan.json").notes
+
+
+def test_a_video_that_was_sent_is_called_by_its_name_not_by_its_digest(
+    settings_with: Callable[..., Settings],
+) -> None:
+    settings = settings_with()
+    settings.intake_dir.mkdir(parents=True)
+    text = settings.intake_dir / "text"
+    text.write_text("this is not a video\n" * 200)
+    source = source_of(text)
+    path = text.rename(settings.intake_dir / source.sha256)
+    sent = source.model_copy(update={"path": path})
+    with pytest.raises(InvalidVideoError, match=r"^holiday\.mp4: ") as refused:
+        probe.fn(sent, UpscaleRequest(video_url="upload:a/holiday.mp4", model="lanczos"))
+    assert source.sha256 not in str(refused.value)
+    assert not path.exists(), "it does not fill the disk"
 
 
 def test_what_is_allowed_does_not_change_the_job(
@@ -113,3 +130,57 @@ def test_a_record_of_the_version_before_is_read(demo_clip: Path, tmp_path: Path)
     assert "ends_early" not in before
     path.write_text(before)
     assert read_record(path, VideoInfo) == info
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"detector": 7}', b"\xff\xfe"])
+def test_cuts_that_cannot_be_read_are_looked_for_anew(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "a.cuts.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert _detector_of(path) is None
+
+
+def test_each_choice_of_frames_has_files_and_cuts_of_its_own(
+    demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    settings = settings_with(test_engines=True, allow_local_files=True)
+    detectors, names, keys = set(), set(), set()
+    for place in ({}, {"start": "1", "end": "frame:50"}):
+        request = UpscaleRequest(video_path="/a", model="tiny", resolution="720p", **place)
+        wanted = request.wanted_frames
+        probed = probe_source(source_of(demo_clip), tmp_path, settings, wanted=wanted)
+        probed = _with_cuts(probed, request, settings)
+        assert probed.cuts_path is not None
+        assert probed.video.num_frames == (25 if place else 75)
+        names |= {probed.info_path.name, probed.cuts_path.name}
+        detectors.add(_detector_of(probed.cuts_path))
+        plan = plan_job(request, probed, settings, out=tmp_path / "plan.json")
+        assert plan.num_frames == probed.video.num_frames
+        assert bool(place) == any("frames 25 to 49 of 75 are made" in n for n in plan.notes)
+        keys.add(plan.job_key)
+    assert (len(names), len(detectors), len(keys)) == (4, 2, 2)
+
+
+@pytest.mark.parametrize("place", [{"start": "soon"}, {"end": "1:99"}, {"deinterlace": "yes"}])
+def test_a_place_that_is_none_is_refused_at_the_door(place: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequestError, match=next(iter(place))):
+        check_request(video_path="/a", **place)
+
+
+def test_plan_and_format_say_how_frames_are_made_of_fields(
+    tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    tape = tmp_path / "tape.mkv"
+    ffmpeg(
+        *["-f", "lavfi", "-i", "testsrc2=s=320x240:r=50:d=1", "-c:v", "ffv1"],
+        *["-vf", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct", tape],
+    )
+    settings = settings_with(allow_local_files=True)
+    for way, method, frames in (("auto", "bwdif", 25), ("bob", "bob", 50), ("off", None, 25)):
+        request = UpscaleRequest(video_path="/a", model="lanczos", deinterlace=way)
+        wanted = request.wanted_frames
+        probed = probe_source(source_of(tape), tmp_path, settings, wanted=wanted)
+        plan = plan_job(request, probed, settings, out=tmp_path / "plan.json")
+        assert (plan.num_frames, output_format(plan).deinterlace) == (frames, method)
+        assert any("the video is interlaced" in note for note in plan.notes)

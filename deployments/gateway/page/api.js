@@ -2,6 +2,7 @@
 // under any path. The token lives in this tab's session storage and is sent as a header alone.
 
 const KEY = "seedvr2-token";
+const SILENT_SECONDS = 45;
 
 export class Refused extends Error {
   constructor(status, sentence, retryAfter, body) {
@@ -90,6 +91,27 @@ const pause = (seconds, signal) =>
     signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); });
   });
 
+// A signal that also ends what has been silent for too long: a connection may die without a word,
+// behind a proxy or when a server is gone. The gateway gives a sign of life every 15 s.
+function patience(signal, seconds = SILENT_SECONDS) {
+  const own = new AbortController();
+  const stop = () => own.abort();
+  let timer = setTimeout(stop, 1000 * seconds);
+  signal.addEventListener("abort", stop);
+  return {
+    signal: own.signal,
+    heard() {
+      clearTimeout(timer);
+      timer = setTimeout(stop, 1000 * seconds);
+    },
+    end() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+      stop();
+    },
+  };
+}
+
 const ended = (job) => ["completed", "failed", "cancelled"].includes(job.status);
 
 // Calls `show` with the job's status whenever it changes, until it has ended. Where there are no
@@ -104,24 +126,39 @@ export async function follow(id, show, signal) {
     }
     await pause(2, signal);
     if (signal.aborted) return;
+    const patient = patience(signal);
     try {
-      const job = await read(`status/${encodeURIComponent(id)}`, { signal });
+      const job = await read(`status/${encodeURIComponent(id)}`, { signal: patient.signal });
       show(job);
       if (ended(job)) return;
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 || error.status === 404) throw error;
-      show(null, error.message);
+      const silent = error.name === "AbortError";
+      show(null, silent ? "The gateway does not answer." : error.message);
+    } finally {
+      patient.end();
     }
   }
 }
 
 async function listen(id, show, signal) {
-  const answer = await ask(`events/${encodeURIComponent(id)}`, { signal });
+  const patient = patience(signal);
+  try {
+    const path = `events/${encodeURIComponent(id)}`;
+    return await statuses(await ask(path, { signal: patient.signal }), show, patient.heard);
+  } finally {
+    patient.end();
+  }
+}
+
+// Shows each status of a stream of events; true if the last one has ended the job.
+async function statuses(answer, show, heard) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
+    heard();
     if (done) return false;
     text += value;
     const parts = text.split("\n\n");

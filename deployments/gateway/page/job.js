@@ -1,6 +1,7 @@
 // The page of one job: its stages and numbers while it works, the result when it is done.
 
 import { ask, follow, read } from "./api.js";
+import * as watch from "./watch.js";
 import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
 
 const STAGES = [
@@ -25,11 +26,13 @@ export function prepare(tell) {
   $("retry").addEventListener("click", () => act(tell, "retry"));
   $("divider").addEventListener("input", draw);
   $("log-box").addEventListener("toggle", showLog);
+  watch.prepare();
 }
 
 export function leave() {
   watching?.abort();
   watching = null;
+  watch.leave();
 }
 
 export async function open(id, tell) {
@@ -44,17 +47,17 @@ export async function open(id, tell) {
   $("log").textContent = "";
   facts($("job-facts"), []);
   notes($("job-notes"), []);
-  const watch = (watching = new AbortController());
+  const mine = (watching = new AbortController());
   try {
     await follow(id, (told, trouble) => {
-      if (watch.signal.aborted) return;
+      if (mine.signal.aborted) return;
       if (told) {
         tell("");
         show(told);
       } else tell(`${trouble} The page goes on asking.`);
-    }, watch.signal);
+    }, mine.signal);
   } catch (error) {
-    if (!watch.signal.aborted) tell(error);
+    if (!mine.signal.aborted) tell(error);
   }
 }
 
@@ -73,14 +76,17 @@ function show(told) {
   showFacts(told);
   notes($("job-notes"), told.notes);
   const over = ["completed", "failed", "cancelled"].includes(told.status);
-  $("cancel").hidden = over;
+  $("cancel").hidden = over || told.state === "Cancelling";
   $("retry").hidden = !["failed", "cancelled"].includes(told.status);
   $("download").hidden = !isWebAddress(told.download_url ?? "");
   if (!$("download").hidden) {
     $("download").href = told.download_url;
     $("download").download = told.filename ?? "";
   }
-  if (told.status === "completed" && !picture) showPicture(told.job_id);
+  if (told.status === "completed" && !picture) {
+    showPicture(told.job_id);
+    watch.offer(told.job_id, () => job === told);
+  }
   if ($("log-box").open) showLog();
 }
 

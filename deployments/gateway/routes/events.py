@@ -7,12 +7,13 @@ for the status as before.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from deployments.gateway.answers import Job, describe
 from deployments.gateway.auth import Authenticate, Caller
@@ -45,12 +46,6 @@ _DECLARED: dict[int | str, dict[str, Any]] = {
 }
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
-
-
 class Listeners:
     """Who is listening now."""
 
@@ -73,12 +68,39 @@ class Listeners:
 
     @contextmanager
     def place(self, caller: Caller) -> Iterator[None]:
-        """Count a listener for the length of the block."""
+        """Count a listener for the length of the block, which begins right after `check`."""
         self._count[caller.name] += 1
         try:
             yield
         finally:
             self._count[caller.name] -= 1
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events to a listener who has a place while they are sent."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        content: AsyncIterator[str],
+        status_code: int = 200,  # FastAPI reads it from here
+        *,
+        listeners: Listeners,
+        caller: Caller,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(content, status_code, headers)
+        self._listeners, self._caller = listeners, caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events.
+
+        The place is taken here, where nobody else can have come in between since `check`: the
+        stream's own code begins only after other requests have had their turn.
+        """
+        with self._listeners.place(self._caller):
+            await super().__call__(scope, receive, send)
 
 
 def add_events(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> None:
@@ -101,9 +123,10 @@ def add_events(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) ->
         await find_run(prefect, caller, job_id)
         listeners.check(caller)
         request.scope[ENDS_AT_SHUTDOWN] = True
-        # The place is taken when the stream is read, so that one which is never read keeps none.
         return EventStream(
-            _stream(Look(prefect, caller, job_id), listeners, caller),
+            _stream(Look(prefect, caller, job_id)),
+            listeners=listeners,
+            caller=caller,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
@@ -137,25 +160,24 @@ class Look:
         return found if waits else found.model_copy(update={"position": None})
 
 
-async def _stream(look: Look, listeners: Listeners, caller: Caller) -> AsyncIterator[str]:
+async def _stream(look: Look) -> AsyncIterator[str]:
     """The text of the stream."""
     clock = asyncio.get_running_loop().time
-    with listeners.place(caller):
-        yield "retry: 3000\n\n"
-        shown, sent_at = "", clock()
-        while True:
-            try:
-                job = await look.job()
-            except HTTPException:
-                break  # the record was removed: whoever asks for the status is told so
-            told = job.model_dump_json(exclude={"elapsed_seconds"}) if job else shown
-            if job is not None and told != shown:
-                shown, sent_at = told, clock()
-                yield f"event: status\ndata: {job.model_dump_json()}\n\n"
-            if job is not None and job.status in ENDED:
-                break
-            if clock() - sent_at >= HEARTBEAT_SECONDS:
-                sent_at = clock()
-                yield ": still here\n\n"
-            await asyncio.sleep(LOOK_SECONDS)
-        yield "event: end\ndata: {}\n\n"
+    yield "retry: 3000\n\n"
+    shown, sent_at = "", clock()
+    while True:
+        try:
+            job = await look.job()
+        except HTTPException:
+            break  # the record was removed: whoever asks for the status is told so
+        told = job.model_dump_json(exclude={"elapsed_seconds"}) if job else shown
+        if job is not None and told != shown:
+            shown, sent_at = told, clock()
+            yield f"event: status\ndata: {job.model_dump_json()}\n\n"
+        if job is not None and job.status in ENDED:
+            break
+        if clock() - sent_at >= HEARTBEAT_SECONDS:
+            sent_at = clock()
+            yield ": still here\n\n"
+        await asyncio.sleep(LOOK_SECONDS)
+    yield "event: end\ndata: {}\n\n"

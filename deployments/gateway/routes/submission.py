@@ -24,6 +24,8 @@ from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
+from tasks.sources.from_bucket import allowed_place, is_in_bucket
+from tasks.sources.kept import keep_upload
 from tasks.sources.uploads import find_upload, is_upload
 
 WAVELET_NOTE = "color_correction wavelet is a name of the old service; the job runs with auto"
@@ -62,6 +64,7 @@ def add_submission(
             body = await read_body(request, settings, arrival)
             try:
                 asked, notes = check_fields(body.fields, settings)
+                await asyncio.to_thread(keep_upload, asked, settings)
                 key = digest(f"{caller.name}:{idempotency_key or uuid.uuid4().hex}")
                 answer = await _submit(prefect, asked, notes, key=key, caller=caller)
             except BaseException as error:
@@ -169,6 +172,8 @@ def check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleReq
     limit_seconds(request.max_seconds, request.max_price, settings)
     if is_upload(request.video_url):
         find_upload(request.video_url or "", settings)
+    elif is_in_bucket(request.video_url):
+        allowed_place(request.video_url or "", settings)
     elif request.video_url:
         check_url(request.video_url, settings)
     if request.video_path:

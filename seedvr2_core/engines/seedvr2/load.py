@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
-from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept
+from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept, order_of_reads
 from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.engines.seedvr2.sampler import TIMESTEP
@@ -134,6 +134,7 @@ def load_models(
         with open_checkpoint(
             dit_file, parts[0], layouts=layouts, device=device, keep_quantized=True
         ) as tensors:
+            tensors.expect(order_of_reads(config, tuple(text_LX.shape)))
             counted = read.counted(tensors)
             dit = load_folded(
                 config,
@@ -199,9 +200,8 @@ def _load_vae(
     with open_checkpoint(
         file, VAE, layouts=world.catalog.layouts, device=device, dtype=torch.float32
     ) as tensors:
-        # Copies, because a tensor of the open file must not outlive the file.
-        counted = read.counted(tensors)
-        weights = {name: counted[name].clone() for name in counted}
+        tensors.expect(tensors)
+        weights = dict(read.counted(tensors))
     return build_vae(world.vae_config, weights, dtype=dtype, device=device)
 
 

@@ -76,6 +76,7 @@ class Phases:
         """
         self._memory = memory_of(plan)
         self._engine = plan.engine
+        self._film_offset = plan.video.reading.first
         self._device = torch.device(device)
         self._beat = beat
         self.phase = ENCODE
@@ -383,7 +384,8 @@ class Phases:
         self, grid: ShotGrid, window: range, seed: int | None
     ) -> tuple[int, list[int], tuple[int, int], int]:
         seed = self._engine.seed if seed is None else seed
-        first_frames = [grid.first_frame(latent) for latent in window]
+        # Counted in the whole film, so that a part of it has the film's noise.
+        first_frames = [self._film_offset + grid.first_frame(latent) for latent in window]
         return seed, first_frames, self.latent_shape[:2], self.latent_shape[2]
 
     def close(self) -> None:

@@ -303,15 +303,15 @@ class SeedVR2Session:
     def _unaided_start(self, grid: ShotGrid, span: PieceSpan) -> tuple[int, range]:
         """The first latent to encode, and the windows to make again, for a state without commits.
 
-        The decoder's warm-up needs final latents, and a latent is final when its window has been
-        joined to the one before it.
+        A latent is final when its window has been joined to the one before it. The decoder's
+        warm-up begins at a slice, but final must be only those latents that it looks back to.
         """
-        _, decode_from = self._warm_up_starts(grid, span)
+        needed = max(0, span.owned.start - self._lead_latents)
         first = span.windows.start - 1
-        while grid.windows[first].start > decode_from:
+        while grid.windows[first].start > needed:
             first -= 1
         joined_from = grid.windows[first - 1].stop if first else 0
-        if decode_from < joined_from:
+        if needed < joined_from:
             first -= 1
         encode_from = encoder_warm_up_start(
             grid.encoder_slices,
@@ -334,7 +334,10 @@ class SeedVR2Session:
         phases.encode(frames, state, grid, span.seen_before, first_kept=again.start)
         state.forget_frames(before=grid.first_frame(first))
         latents_ZhwC = phases.restore_windows(state, grid, again, windows)
-        phases.warm_up_decoder(latents_ZhwC[decode_from - again.start :], state, grid)
+        # The first slice may begin before them: its frames there leave nothing in the state.
+        others = latents_ZhwC[:1].expand(max(0, again.start - decode_from), *latents_ZhwC.shape[1:])
+        known_ZhwC = latents_ZhwC[max(0, decode_from - again.start) :]
+        phases.warm_up_decoder(torch.cat([others, known_ZhwC]), state, grid)
         return state
 
     def _check_committed(

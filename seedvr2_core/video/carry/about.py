@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from av.container import InputContainer
 
+from seedvr2_core.video.carry.way import Cut
+
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
@@ -29,15 +31,26 @@ _KEPT_TAGS = frozenset(
 )
 
 
-def shifted_chapters(source: InputContainer, zero: Fraction) -> "list[Chapter]":
-    """The source's chapters, their times counted from its zero."""
+def shifted_chapters(
+    source: InputContainer, zero: Fraction, cut: Cut | None = None
+) -> "list[Chapter]":
+    """The source's chapters, their times counted from its zero; those of the part that is made."""
     chapters = source.chapters()
     for chapter in chapters:
         if chapter["time_base"] is not None:
             ticks = round(zero / chapter["time_base"])
             chapter["start"] -= ticks
             chapter["end"] -= ticks
-    return chapters
+    if cut is None:
+        return chapters
+    kept: list[Chapter] = []
+    for chapter in chapters:
+        base, start = chapter["time_base"], chapter["start"]
+        left = cut.shown(start, chapter["end"] - start, base) if base is not None else None
+        if left is not None:
+            chapter["start"], chapter["end"] = left[0], sum(left)
+            kept.append(chapter)
+    return kept
 
 
 def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from seedvr2_core.video.carry.way import Cut
+
 _MOVED_SECONDS = Fraction(1, 2)
 """By how much a packet may lie before the one before it and still be moved behind it.
 Where parts of a recording meet, their streams overlap by about 0.1 s."""
@@ -24,6 +26,7 @@ class Copier:
         zero: seconds that become time 0.
         name: of the stream, for notes.
         refused: packets, counted from the stream's first one, that the mp4 does not take.
+        cut: the part of the film that is made; packets of sound that reach into it stay whole.
     """
 
     def __init__(
@@ -34,10 +37,13 @@ class Copier:
         zero: Fraction,
         name: str,
         refused: Collection[int] = (),
+        cut: Cut | None = None,
     ) -> None:
         self.notes: list[str] = []
         self._name = name
         self._refused = refused
+        self._cut = cut
+        self._is_text = template.type == "subtitle"
         self._out = output.add_stream_from_template(template, opaque=True)
         self._zero = zero
         self._count = 0
@@ -54,6 +60,8 @@ class Copier:
         """The packet at its new times; one that goes far back, or is refused, is left out."""
         position, self._count = self._count, self._count + 1
         shift = round(self._zero / packet.time_base)
+        if self._cut is not None and not self._reaches(packet, shift):
+            return
         dts = packet.dts if packet.dts is not None else packet.pts
         dts = self._next_dts if dts is None else dts - shift
         reach = math.ceil(_MOVED_SECONDS / packet.time_base)
@@ -68,6 +76,17 @@ class Copier:
         packet.stream = self._out
         self._last_dts, self._next_dts = dts, dts + (packet.duration or 1)
         yield packet
+
+    def _reaches(self, packet: Packet, shift: int) -> bool:
+        """Whether a packet reaches into the part that is made; texts are cut to it."""
+        assert self._cut is not None
+        if packet.pts is None:
+            return True
+        left = self._cut.shown(packet.pts - shift, packet.duration or 0, packet.time_base)
+        if left is not None and self._is_text:
+            packet.pts = packet.dts = left[0] + shift
+            packet.duration = left[1]
+        return left is not None
 
     def finish(self) -> "Iterator[Packet]":
         """No packets, since none are held back; notes how many were dropped."""

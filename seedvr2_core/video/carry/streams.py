@@ -97,13 +97,14 @@ def _carrier(
         return None
     template = source.streams[stream.index]
     if stream.kind == "audio" and (not trial.formats or not isinstance(template, AudioStream)):
-        notes.append(f"{name} cannot be decoded and is not carried over")
+        part = "" if way.cut is None else " in this part of the video"
+        notes.append(f"{name} cannot be decoded{part} and is not carried over")
         return None
     if trial.copies:
-        return Copier(output, template, zero=zero, name=name, refused=trial.refused)
+        return Copier(output, template, zero=zero, name=name, refused=trial.refused, cut=way.cut)
     if isinstance(template, SubtitleStream) and stream.codec in TEXTS:
         codec = way.container.plain_text
-        return TextConverter(output, template, codec=codec, zero=zero, name=name)
+        return TextConverter(output, template, codec=codec, zero=zero, name=name, cut=way.cut)
     if isinstance(template, AudioStream):
         sound = _widest(trial.formats)
         for target in targets(sound):
@@ -119,6 +120,7 @@ def _carrier(
                     zero=zero,
                     name=name,
                     notes=[told],
+                    cut=way.cut,
                 )
     notes.append(f"{name} is not carried over: {way.name} does not take it")
     return None

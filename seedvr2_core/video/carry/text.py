@@ -12,6 +12,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.carry.copier import STEP_SECONDS
+from seedvr2_core.video.carry.way import Cut
 
 TEXTS = frozenset({"subrip", "ass", "ssa", "webvtt", "mov_text", "text"})
 """Codecs of subtitles that are text, not pictures."""
@@ -27,6 +28,7 @@ class TextConverter:
         codec: what its texts become: "mov_text" or "subrip".
         zero: seconds that become time 0.
         name: of the stream, for notes.
+        cut: the part of the film that is made; texts are shown no longer than it.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TextConverter:
         codec: str,
         zero: Fraction,
         name: str,
+        cut: Cut | None = None,
     ) -> None:
         source = template.codec_context
         styles = "; its styles are lost" if source.codec.canonical_name in _STYLED else ""
@@ -44,6 +47,7 @@ class TextConverter:
         self._name = name
         self._template = template
         self._zero = zero
+        self._cut = cut
         self._out = output.add_stream(codec)
         source.open(strict=False)
         encoder = self._out.codec_context
@@ -63,6 +67,12 @@ class TextConverter:
         """The text at its new time; one that cannot be read is counted."""
         if not packet.size or packet.pts is None:
             return
+        time, duration = packet.pts - round(self._zero / packet.time_base), packet.duration or 0
+        if self._cut is not None:
+            left = self._cut.shown(time, duration, packet.time_base)
+            if left is None:
+                return
+            time, duration = left
         try:
             texts = self._template.decode2(packet)
             if texts is None or not len(texts):
@@ -73,12 +83,11 @@ class TextConverter:
         except (av.error.FFmpegError, ValueError):
             self._failed += 1
             return
-        time = packet.pts - round(self._zero / packet.time_base)
         if self._last is not None and time <= self._last:
             time = self._last + math.ceil(STEP_SECONDS / packet.time_base)
         self._last = time
         made.pts = made.dts = time
-        made.duration, made.time_base = packet.duration, packet.time_base
+        made.duration, made.time_base = duration, packet.time_base
         made.stream = self._out
         yield made
 

@@ -18,6 +18,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget
+from seedvr2_core.video.carry.way import Cut
 
 _FILLED_SECONDS = 2
 """Gaps that are filled with silence."""
@@ -31,6 +32,7 @@ class Transcoder:
         template: the source's stream.
         target: what it becomes; the encoder takes it.
         muxer: FFmpeg's name of what writes the output.
+        cut: the part of the film that is made; the sound is cut to the sample.
         zero: seconds that become time 0.
         name: of the stream, for notes.
         notes: what is known already.
@@ -46,6 +48,7 @@ class Transcoder:
         zero: Fraction,
         name: str,
         notes: Sequence[str],
+        cut: Cut | None = None,
     ) -> None:
         self.notes = list(notes)
         self._name = name
@@ -56,7 +59,8 @@ class Transcoder:
         self._out = target.add_to(output)
         self._format: SoundFormat | None = None
         self._shaping: Graph | None = None
-        self._cutting = _cutting(target, self._packet_samples)
+        self._end = None if cut is None else round(cut.end * target.rate)
+        self._cutting = _cutting(target, self._packet_samples, self._end)
         self._failed = 0
         self._next_sample = 0
 
@@ -78,6 +82,8 @@ class Transcoder:
         if frame.pts is not None and frame.time_base is not None:
             time = frame.pts * frame.time_base - self._zero
         start = round(time * rate)
+        if self._is_outside(start, frame.samples * rate // frame.sample_rate):
+            return
         if start - self._next_sample > _FILLED_SECONDS * rate:
             yield from self._leave_gap(start)
         if format_ != self._format:
@@ -88,6 +94,10 @@ class Transcoder:
         frame.pts, frame.time_base = round(time * format_.rate), Fraction(1, format_.rate)
         self._shaping.push(frame)
         yield from self._cut(_pulled(self._shaping))
+
+    def _is_outside(self, start: int, samples: int) -> bool:
+        """Whether sound lies before or behind the part that is made."""
+        return self._end is not None and (start >= self._end or start + samples <= 0)
 
     def _cut(self, frames: Iterator[AudioFrame]) -> "Iterator[Packet]":
         for frame in frames:
@@ -115,7 +125,7 @@ class Transcoder:
             yield from self._encode(_filled(frame, self._target, self._packet_samples))
         if self._target.needs_every_sample:
             yield from self._encode(_silence(self._target, self._next_sample, stop))
-        self._cutting = _cutting(self._target, self._packet_samples)
+        self._cutting = _cutting(self._target, self._packet_samples, self._end)
 
     def finish(self) -> "Iterator[Packet]":
         """The packets that were held back."""
@@ -191,10 +201,18 @@ def _shaping(format_: SoundFormat, target: SoundTarget) -> Graph:
     return _from(format_.rate, format_.layout, format_.sample_format, *steps)
 
 
-def _cutting(target: SoundTarget, packet_samples: int) -> Graph:
-    """Sound of the target's kind -> frames for the encoder, small gaps filled with silence."""
+def _cutting(target: SoundTarget, packet_samples: int, end: int | None) -> Graph:
+    """Sound of the target's kind -> frames for the encoder, small gaps filled with silence.
+
+    Args:
+        target: what it becomes.
+        packet_samples: of a packet.
+        end: only samples from 0 up to this one are kept; None: all.
+    """
+    part = [] if end is None else [("atrim", f"start_pts=0:end_pts={end}")]
     return _from(
         *(target.rate, target.layout, target.sample_format),
+        *part,
         ("aresample", f"{target.rate}:async=1"),
         _formats(target),
         ("asetnsamples", f"n={packet_samples}:p=0"),

@@ -25,7 +25,7 @@ from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.nothing import NullFile
 from seedvr2_core.video.carry.sound import SoundFormat
 from seedvr2_core.video.carry.transcoder import decoded_sound
-from seedvr2_core.video.carry.way import CarryWay
+from seedvr2_core.video.carry.way import CarryWay, Cut
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
 K = TypeVar("K")
@@ -62,6 +62,7 @@ class _Trial:
     output: OutputContainer
     copies: bool
     """Whether its packets are to be copied, if that is possible."""
+    cut: Cut | None = None
     copier: Copier | None = None
     count: int = 0
     refused: set[int] = field(default_factory=set)
@@ -73,7 +74,9 @@ class _Trial:
         if not self.copies:
             return
         try:
-            self.copier = Copier(self.output, self.template, zero=zero, name=self.name)
+            self.copier = Copier(
+                self.output, self.template, zero=zero, name=self.name, cut=self.cut
+            )
             self.output.start_encoding()
         except MemoryError:
             raise
@@ -148,10 +151,12 @@ def try_streams(
     if not wanted:
         return {}
     with open_source(path, on_bytes=on_bytes) as source, contextlib.ExitStack() as outputs:
-        trials = dict(_trials(source, wanted, way, Fraction(*info.zero_offset), outputs))
+        zero = Fraction(*info.zero_offset)
+        trials = dict(_trials(source, wanted, way, zero, outputs))
         streams = [source.streams[index] for index in trials]
         for packet in demux_all(source, *streams, timeline=info.timeline) if streams else ():
-            trials[packet.stream_index].feed(packet)
+            if way.cut is None or way.cut.touches(packet, zero):
+                trials[packet.stream_index].feed(packet)
         return {index: trial.finish() for index, trial in trials.items()}
 
 
@@ -177,7 +182,9 @@ def _trials(
         output = av.open(NullFile(), "w", format=way.container.muxer)
         outputs.callback(_close, output)
         copies = way.may_copy(stream)
-        trial = _Trial(name=stream.codec, template=template, output=output, copies=copies)
+        trial = _Trial(
+            name=stream.codec, template=template, output=output, copies=copies, cut=way.cut
+        )
         trial.begin(zero)
         yield stream.index, trial
 

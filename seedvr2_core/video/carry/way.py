@@ -1,12 +1,41 @@
 """Into which container the other streams go, and what is wanted of the sound."""
 
 from dataclasses import dataclass
+from fractions import Fraction
+
+from av.packet import Packet
 
 from seedvr2_core.video.info import StreamInfo
 from seedvr2_core.video.output.formats import ContainerSpec
 
 KEPT, LEFT_OUT, AS_AAC = "keep", "none", "aac"
 """What a request can want of the sound."""
+_BEFORE_SECONDS = 1
+"""Sound before a part of a film that decoders are given, so that they are in step at its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A part of a film: what other streams keep of themselves. Times are the output's."""
+
+    end: Fraction
+    """Seconds; it begins at 0."""
+
+    def touches(self, packet: Packet, zero: Fraction) -> bool:
+        """Whether a packet of the source may be needed; `zero` are its seconds that become 0."""
+        if packet.pts is None:
+            return True
+        start = packet.pts * packet.time_base - zero
+        stop = start + (packet.duration or 0) * packet.time_base
+        return start < self.end and stop > -_BEFORE_SECONDS
+
+    def shown(self, start: int, duration: int, time_base: Fraction) -> tuple[int, int] | None:
+        """What is left of ticks (start, duration); None: nothing."""
+        end = int(self.end / time_base)
+        if start >= end or start + duration < 0 or (duration and start + duration == 0):
+            return None
+        left = max(0, start)
+        return left, max(0, min(end, start + duration) - left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +44,8 @@ class CarryWay:
 
     container: ContainerSpec
     audio: str = KEPT
+    cut: Cut | None = None
+    """The part of the film that is made; None: all of it."""
 
     @property
     def name(self) -> str:

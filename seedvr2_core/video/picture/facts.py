@@ -88,8 +88,6 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
 def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
     """What is lost or doubtful about the pictures."""
     warnings = list(losses(side_data(frame)))
-    if frame.interlaced_frame:
-        warnings.append("the video is interlaced; it is restored as it is, not deinterlaced")
     if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
         warnings.append("the video has transparency (alpha), which is dropped")
     return tuple(warnings)

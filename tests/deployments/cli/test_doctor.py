@@ -21,6 +21,7 @@ from seedvr2_core.selfcheck import convolutions as device_check
 from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
 from tests.kits.http.edge import faulty_edge
+from tests.kits.processes import ROOT
 
 
 def conv(verdict: device_check.Verdict, channels: int, **changes: Any) -> ConvCheck:
@@ -106,6 +107,12 @@ def test_the_driver_is_compared_with_what_torch_was_built_for(
     line = driver_check(text, cuda)
     assert (line.name, line.mark) == ("driver", mark)
     assert told in line.told
+
+
+def test_the_pages_state_the_oldest_driver_for_each_cuda_of_ours() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for major in (12, 13):
+        assert f"{doctor.MIN_DRIVERS[major]} for CUDA {major}" in page
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where no GPU is")

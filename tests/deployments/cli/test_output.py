@@ -30,6 +30,7 @@ RESULT = UpscaleResult(
     output_size_mb=12.34,
     segments_reused=1,
     preview_path="/out/mine.preview.jpg",
+    report_path="/out/mine.report.html",
     source_name="clip.mp4",
     frames_reused=125,
     sha256="0" * 64,
@@ -219,6 +220,7 @@ def test_the_end_says_what_was_made() -> None:
         "  42 s, 6.0 frames/s",
         "  125 of 377 frames kept",
         "  before and after: /out/mine.preview.jpg",
+        "  report: /out/mine.report.html",
     ]
     whole = RESULT.model_copy(
         update={
@@ -227,6 +229,7 @@ def test_the_end_says_what_was_made() -> None:
             "seconds": 3725.0,
             "output_size_mb": 2345.0,
             "preview_path": None,
+            "report_path": None,
         }
     )
     assert ending(whole)[1:] == [

@@ -1,6 +1,7 @@
 """What is shown of a job while it runs, as lines and as a bar."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,16 +9,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from deployments.cli import screen
 from deployments.cli.screen import (
     JobBar,
     JobLines,
+    WatchBar,
     open_display,
     plan_line,
     status_line,
     watch,
 )
+from tasks.run.measures import Measures
 from tasks.run.record import JobProgress
 from tasks.schemas import FetchedSource, PlannedJob
 
@@ -187,3 +191,54 @@ def test_watching_on_a_terminal_ends_with_the_job(answers: Iterator[dict[str, An
     stderr, text = console(terminal=True)
     assert watch(answers, stderr)["status"] == "completed"
     assert "completed" in text.getvalue()
+
+
+FAR = JobProgress(
+    phase="restore",
+    frames=1234,
+    num_frames=12345,
+    stall_seconds=60.0,
+    work=1234.0,
+    seconds_left=7260.0,
+    measures=Measures(frames_per_second=0.42, seconds_left_low=6000.0, seconds_left_high=8000.0),
+)
+
+
+def last_line(text: str, words: str) -> str:
+    """The last line with these words, as it can be read."""
+    lines = Text.from_ansi(text.replace("\r", "\n")).plain.splitlines()
+    return next(line for line in reversed(lines) if words in line)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("colour", [False, True], ids=["NO_COLOR", "colour"])
+def test_a_bar_says_all_that_matters_at_any_width(columns: int, colour: bool) -> None:
+    text = io.StringIO()
+    shown = Console(
+        file=text, force_terminal=True, width=columns, legacy_windows=False, no_color=not colour
+    )
+    with JobBar(shown) as bar:
+        bar.planned(planned(notes=()))
+        bar.progressed(FAR)
+    line = last_line(text.getvalue(), "1234 of")
+    assert "1234 of 12345 frames (10 %)" in line
+    assert "2 h 01 min left 0:00:0" in line
+    assert "…" not in line
+    assert ("0.42 frames/s" in line) == (columns == 120)
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", text.getvalue())) == colour
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_watched_job_fits_into_a_line(columns: int) -> None:
+    told = {"phase": "restore", "segment": 3, "segments": 12, "frames_per_second": 0.42}
+    at_work = status(
+        **told, seconds_left=7260.0, seconds_left_low=6000.0, seconds_left_high=8000.0, cost=1.25
+    )
+    text = io.StringIO()
+    shown = Console(file=text, force_terminal=True, width=columns, legacy_windows=False)
+    with WatchBar(shown) as bar:
+        bar.show(at_work)
+    line = last_line(text.getvalue(), "segment")
+    for words in ("restore", "segment 3 of 12", "2 h 01 min left", "cost 1.25", "41%"):
+        assert words in line
+    assert "…" not in line

@@ -64,6 +64,7 @@ def test_one_command_takes_jobs_from_submission_to_their_links(
     assert sorted(job["status"] for job in jobs) == ["completed", "completed", "failed"], jobs
     for job in (job for job in jobs if job["status"] == "completed"):
         check_link(serve, job)
+        check_picture(serve, job)
     assert json.loads(done.stdout)["job_id"] in {job["job_id"] for job in jobs}
     home = str(tmp_path / "prefect")
     second = run_command("serve", "--work-dir", tmp_path / "second", PREFECT_HOME=home)
@@ -142,6 +143,22 @@ def check_link(serve: Serve, job: dict[str, Any]) -> None:
     assert whole.content == Path(job["output_path"]).read_bytes()
     part = httpx.get(job["download_url"], headers={"Range": "bytes=0-99"}, timeout=60)
     assert (part.status_code, part.content) == (206, whole.content[:100])
+
+
+def check_picture(serve: Serve, job: dict[str, Any]) -> None:
+    """What Prefect's page shows of a job has the before/after picture, which the edge serves."""
+    wanted = {"flow_run_id": {"any_": [job["job_id"]]}, "key": {"any_": ["upscale-result"]}}
+    (artifact,) = httpx.post(
+        f"{serve.urls['prefect']}/api/artifacts/filter",
+        json={"artifacts": wanted},
+        auth=serve.auth,
+        timeout=60,
+    ).json()
+    address = artifact["description"].partition("![before and after](")[2].partition(")")[0]
+    assert address.startswith(serve.urls["edge"]), artifact["description"]
+    served = httpx.get(address, timeout=60)
+    assert served.headers["content-type"] == "image/jpeg"
+    assert served.content.startswith(b"\xff\xd8")
 
 
 def test_a_host_that_anybody_could_reach_needs_tokens(tmp_path: Path) -> None:

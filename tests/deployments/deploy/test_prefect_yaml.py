@@ -58,6 +58,14 @@ def test_prefect_yaml_names_these_entrypoints_and_no_other() -> None:
     assert {entry["entrypoint"] for entry in written} == set(ENTRYPOINTS)
 
 
+def test_deployments_that_people_start_have_names_of_their_own_and_say_what_they_do() -> None:
+    """The UI lists them by their names; those of `upscale-part` are started by jobs alone."""
+    written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    named = [d["name"] for d in written if d["entrypoint"] != "flows.upscale_part.upscale_part"]
+    assert len(set(named)) == len(named), named
+    assert all(len(entry["description"]) > 20 for entry in written)
+
+
 def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", "*=upscale/h100")
     entries = {deployment_name(e): e for e in read_deployments()["deployments"]}

@@ -13,7 +13,7 @@ from deployments.deploy.site import (
     site_of_environment,
 )
 from seedvr2_core.errors import InvalidRequestError
-from tasks.gateway_settings import GatewaySettings
+from tasks.setting_groups.gateway import GatewaySettings
 from tasks.settings import Settings
 
 KEY = "0123456789abcdef-a-key"

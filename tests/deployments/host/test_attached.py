@@ -1,6 +1,7 @@
 """A module that runs attached to another process."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_it_tells_the_module_its_own_process_id(tmp_path: Path) -> None:
         f"import os; print(os.environ['{PID_VARIABLE}'] == str(os.getpid()))"
     )
     assert run(tmp_path, *attached("told")).stdout == "True\n"
+
+
+def test_it_listens_to_sigint_where_a_script_in_the_background_has_started_it(
+    tmp_path: Path,
+) -> None:
+    """Such a script's programs ignore it, and Prefect's worker ends by no other signal."""
+    (tmp_path / "told.py").write_text("import signal; print(signal.getsignal(signal.SIGINT))")
+    script = tmp_path / "script.sh"
+    script.write_text(f"{shlex.join(attached('told', parent=''))} & wait\n")
+    assert "default_int_handler" in run(tmp_path, "sh", str(script)).stdout
 
 
 def test_without_an_id_the_present_parent_is_meant(tmp_path: Path) -> None:

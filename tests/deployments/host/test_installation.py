@@ -17,6 +17,7 @@ from deployments.host.installation import (
     only_server,
     running_server,
 )
+from deployments.host.prefect_server import _keep_private
 from seedvr2_core.errors import InvalidRequestError
 
 
@@ -96,3 +97,17 @@ def test_a_server_that_does_not_answer_is_not_used(tmp_path: Path) -> None:
         assert running_server(tmp_path) is None
         (tmp_path / "seedvr2-serve.json").write_text("{broken")
         assert running_server(tmp_path) is None
+
+
+def test_the_database_is_its_owners_alone_and_so_is_one_of_before(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "prefect.db").touch(mode=0o644)
+    usual = os.umask(0o022)
+    try:
+        _keep_private(home)
+        (home / "prefect.db-wal").touch()
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(usual)
+    assert [rights(home / name) for name in ("prefect.db", "prefect.db-wal")] == [0o600, 0o600]

@@ -22,6 +22,7 @@ from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.probe import probe_video, sniff_video
+from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames, wanted_frames
 from tests.kits.factories import make_options
 from tests.kits.media import ROOT, ffmpeg
 from tests.kits.pipeline import KeepTorch, make_segments
@@ -92,18 +93,21 @@ def use_case_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": _PIXELS})
 
 
-def make_video(source: Path, folder: Path, **changes: object) -> Made:
+def make_video(
+    source: Path, folder: Path, wanted: WantedFrames = ALL_FRAMES, **changes: object
+) -> Made:
     """Make a job of a file: door, probe, plan, segments, join; with `lanczos`, in this process.
 
     Args:
         source: the file.
         folder: for the job and its output.
+        wanted: which frames of it.
         changes: to the options; by default the best H.264 in mp4, in segments of a second.
     """
     sniff_video(source)
     usual = {"preset": "ultrafast", "crf": 1, "segment_seconds": 1.0, **IN_MP4}
     options = make_options(**{**usual, **changes})
-    plan = build_plan(probe_video(source), "0" * 64, options)
+    plan = build_plan(wanted_frames(probe_video(source), wanted), "0" * 64, options)
     with KeepTorch():
         make_segments(plan, folder / "job", source, range(len(plan.segments)))
     parts = [

@@ -39,6 +39,15 @@ class Told:
             return self.body
 
 
+def take_apart(received: bytes) -> Told:
+    """What a connection has brought until its end."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1.1 (\d{3})", head)
+    if not status:  # the end of the connection came before the answer was read
+        return Told(CUT, "", "cut off")
+    return Told(int(status[1]), head.decode("latin-1"), body.decode())
+
+
 class Victim(GatewayProcess):
     """The gateway, and what it may not do."""
 
@@ -59,11 +68,7 @@ class Victim(GatewayProcess):
                     received += piece
             except (ConnectionResetError, BrokenPipeError):
                 pass  # it has seen enough
-        head, _, body = received.partition(b"\r\n\r\n")
-        status = re.match(rb"HTTP/1.1 (\d{3})", head)
-        if not status:  # the end of the connection came before the answer was read
-            return Told(CUT, "", "cut off")
-        return Told(int(status[1]), head.decode("latin-1"), body.decode())
+        return take_apart(received)
 
     def ask(self, method: str, target: str, body: bytes = b"", kind: str = "", *lines: str) -> Told:
         """Send one request."""

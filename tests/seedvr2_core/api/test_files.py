@@ -159,3 +159,12 @@ def test_a_model_with_windows_goes_on_inside_a_shot(tmp_path: Path) -> None:
     made = upscaled(source, tmp_path / "out.mp4", options=tiny)
     assert made.frames_reused > 0
     assert file_sha256(made.path) == file_sha256(whole.path)
+
+
+def test_a_part_of_a_file(source: Path, tmp_path: Path) -> None:
+    made = upscaled(source, tmp_path / "out.mp4", start="2", end="frame:45")
+    info = probe_video(made.path)
+    assert (made.num_frames, info.num_frames) == (25, 25)
+    assert info.pts[0] == 0
+    with pytest.raises(InvalidRequestError, match="deinterlace is one of"):
+        upscaled(source, tmp_path / "other.mp4", deinterlace="yes")

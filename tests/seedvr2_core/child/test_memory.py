@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.child.memory import check_host, free_host_bytes, machine_bytes
+from seedvr2_core.child.memory import check_host, free_host_bytes, machine_bytes, oom_kills
 from seedvr2_core.child.protocol import Event, Heartbeat, Probe, Request, Restore, Taken
 from seedvr2_core.errors import InvalidVideoError, ResourceError
 from seedvr2_core.files import read_record, write_record
@@ -103,6 +103,31 @@ def test_free_memory_in_a_container_of_the_older_version(tmp_path: Path) -> None
 
 def test_free_memory_of_this_machine() -> None:
     assert 0 < free_host_bytes() <= machine_bytes()
+
+
+@pytest.mark.parametrize(
+    ("ours", "place"),
+    [
+        ("0::/user.slice/a b.service", "user.slice/a b.service/memory.events"),
+        ("0::/docker/not-seen-from-inside", "memory.events"),
+        ("0::/\n4:cpu,memory:/job", "memory/job/memory.oom_control"),
+        ("0::/\n4:memory:/docker/not-seen-from-inside", "memory/memory.oom_control"),
+    ],
+    ids=["service", "container", "service of version 1", "container of version 1"],
+)
+def test_what_the_kernel_has_killed_is_counted_in_our_cgroup(
+    tmp_path: Path, ours: str, place: str
+) -> None:
+    proc = tmp_path / "proc/self"
+    proc.mkdir(parents=True)
+    assert oom_kills(tmp_path) == 0  # nothing is told here
+    (proc / "cgroup").write_text(f"{ours}\n")
+    (proc.parent / "vmstat").write_text("oom_kill_x 9\noom_kill 5\n")
+    assert oom_kills(tmp_path) == 5
+    counted = tmp_path / "sys/fs/cgroup" / place
+    counted.parent.mkdir(parents=True)
+    counted.write_text("oom_kill_disable 0\noom 7\noom_kill 3\noom_group_kill 8\n")
+    assert oom_kills(tmp_path) == 3
 
 
 def in_little(request: Request[Any]) -> Event:

@@ -105,10 +105,10 @@ def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
         begun.append(options["piece"].start)
         return whole_restore(self, *args, **options)
 
-    def commit(job_dir: JobDir, plan: Plan, segment: Any, how: Any) -> object:
+    def commit(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
         assert asked_for_more.wait(60)  # until the engine wants to go on
         ahead.append(len(begun) - segment.index)
-        return whole_commit(job_dir, plan, segment, how)
+        return whole_commit(job_dir, plan, segment, how, **given)
 
     monkeypatch.setattr(pipeline, "InFlight", Watched)
     monkeypatch.setattr(PerFrameSession, "restore", restore)
@@ -149,10 +149,10 @@ def test_segments_are_committed_in_order_whatever_is_pending(
     whole_commit, whole_count = pipeline.commit_segment, pipeline.count_frames
     committed: list[int] = []
 
-    def commit(job_dir: JobDir, plan: Plan, segment: Any, how: Any) -> object:
+    def commit(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
         time.sleep(rng.choice((0.0, 0.05)))
         committed.append(segment.index)
-        return whole_commit(job_dir, plan, segment, how)
+        return whole_commit(job_dir, plan, segment, how, **given)
 
     def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         time.sleep(rng.choice((0.0, 0.05)))

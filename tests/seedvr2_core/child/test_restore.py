@@ -9,9 +9,13 @@ import pytest
 
 from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Waiting
+from seedvr2_core.child.shares import Work
 from seedvr2_core.errors import NumericalError
+from seedvr2_core.files import write_record
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.claims import Claims
+from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.plan import Plan
 from tests.kits.pipeline import (
     Heard,
@@ -25,6 +29,7 @@ from tests.kits.pipeline import (
 )
 from tests.kits.restorer import BuildVAE, faulty, open_tiny, scaled
 
+RUN = "11111111-2222-3333-4444-555555555555"
 FIRST_HALF, REST = "float16 vae, float32 dit", "bfloat16 vae, float32 dit"
 
 
@@ -32,6 +37,14 @@ FIRST_HALF, REST = "float16 vae, float32 dit", "bfloat16 vae, float32 dit"
 def _own_settings() -> Iterator[None]:
     with KeepTorch():
         yield
+
+
+def share_out(job_dir: Path, clip: Path) -> None:
+    """Say that others may help, as the run at work does."""
+    sharing = Sharing(
+        run_id=RUN, workers=2, device="cpu", source=clip, source_name=clip.name, source_bytes=1
+    )
+    write_record(JobDir(job_dir).sharing_path, sharing)
 
 
 @pytest.fixture
@@ -106,6 +119,28 @@ def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     make_segments(plan, tmp_path, demo_clip, [4])
     assert precisions(plan, tmp_path) == made
     assert packets(plan, tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_share_inside_a_shot_learns_its_precision_from_what_is_finished(
+    plan: Plan, tmp_path: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment in front of it is being made by another process, which has stepped down."""
+    use_vae(monkeypatch, faulty(decode=5))
+    make_segments(plan, tmp_path, demo_clip, range(5))
+    made = precisions(plan, tmp_path)
+    assert made.index(REST) < 3
+    job_dir = JobDir(tmp_path)
+    for index in (3, 4):
+        job_dir.sidecar_path(index).unlink()
+    share_out(tmp_path, demo_clip)
+    use_vae(monkeypatch, faulty())
+    with Claims(job_dir) as others:
+        assert others.take(3)
+        work = Work(indices=(3, 4), workers=2, helps=RUN)
+        make_segments(plan, tmp_path, demo_clip, (), work)
+    assert not job_dir.sidecar_path(3).exists()
+    assert precisions(plan, tmp_path) == [*made[:3], REST]
 
 
 @pytest.mark.soak

@@ -31,6 +31,7 @@ def weights_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_engines_without_a_folder_have_a_digest_alone(tmp_path: Path) -> None:
     assert known_weights("lanczos", tmp_path) == EngineWeights()
     assert known_weights("span").digest
+    assert known_weights("span").load_seconds == 0
     assert not known_weights("span").notes
 
 
@@ -46,6 +47,7 @@ def test_a_named_file_is_told(weights_dir: Path) -> None:
     found = known_weights("seedvr2-7b", weights_dir, "mine")
     assert found.notes == ("weights: mine, which the request names",)
     assert known_weights("seedvr2-7b", weights_dir).notes == ()
+    assert known_weights("seedvr2-7b", weights_dir).load_seconds > 0
 
 
 def test_quantised_weights_are_counted_and_told(weights_dir: Path) -> None:

@@ -24,6 +24,8 @@ NAMES = {
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
+    "report_path": "report.html",
+    "report_json_path": "report.json",
     "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",

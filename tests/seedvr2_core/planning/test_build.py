@@ -167,3 +167,10 @@ def test_a_device_that_is_too_small_is_refused() -> None:
     small = dataclasses.replace(options, device="cuda:0", device_kind="toy", device_bytes=10**9)
     with pytest.raises(ResourceError, match=r"toy has 1\.0 GB free"):
         build_plan(make_info(), "a", small)
+
+
+def test_loading_a_model_is_part_of_the_expected_time_and_not_of_the_key() -> None:
+    at_once = build_plan(make_info(), "a", make_options())
+    large = build_plan(make_info(), "a", make_options(load_seconds=8.3))
+    assert large.eta_seconds == pytest.approx(at_once.eta_seconds + 8.3, abs=0.11)
+    assert large.job_key == at_once.job_key

@@ -11,6 +11,7 @@ from seedvr2_core.child.progress import Emitter
 from seedvr2_core.child.protocol import Probe
 from seedvr2_core.errors import FileReadError, InvalidVideoError
 from seedvr2_core.video import probe
+from seedvr2_core.video._reasons import looks_encrypted, why_not_opened
 from seedvr2_core.video.foreign import media_errors_told
 
 CLIP = Path("clip.mp4")
@@ -61,3 +62,9 @@ def test_the_child_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.raises(InvalidVideoError, match=r"a\.flv: the media library failed while"),
     ):
         operations.probe(request, Emitter(events))
+
+
+def test_a_file_that_another_request_removes_meanwhile_is_told(tmp_path: Path) -> None:
+    """Two requests with the same bytes: who finds first that they are no video removes them."""
+    assert "removed while" in why_not_opened(tmp_path / "gone.mp4", ValueError())
+    assert not looks_encrypted(tmp_path / "gone.mp4")

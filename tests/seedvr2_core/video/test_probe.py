@@ -75,15 +75,8 @@ def test_streams_besides_the_video(clip: GetClip) -> None:
     assert audio.num_packets > 80
 
 
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [
-        ("interlaced.ts", "interlaced"),
-        ("alpha.webm", "alpha"),
-    ],
-)
-def test_warnings(clip: GetClip, name: str, word: str) -> None:
-    assert word in " ".join(probe_video(clip(name)).warnings)
+def test_warnings(clip: GetClip) -> None:
+    assert "alpha" in " ".join(probe_video(clip("alpha.webm")).warnings)
 
 
 def test_an_ordinary_clip_gives_no_warning(clip: GetClip) -> None:

@@ -4,17 +4,21 @@ The faults are injected where our reader asks the operating system; tests/apt/te
 the same underneath, in the C library.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av.error
 import pytest
 
 from seedvr2_core.errors import FileReadError, SegmentError
 from seedvr2_core.files.reading import FileReader
 from seedvr2_core.files.writing import FileWriter
 from seedvr2_core.video import join
+from seedvr2_core.video._container import open_source
+from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.output import file as output_file
@@ -234,3 +238,47 @@ def test_an_index_that_does_not_fit_is_no_reason_to_leave_the_sound_out(
     monkeypatch.setattr(join, "index_room", lambda info, container, num_bytes: 500)
     job.join()
     assert job.output.read_bytes() == usual
+
+
+@pytest.mark.parametrize("opened", ["source", "segment"])
+def test_a_failed_read_that_a_demuxer_swallows_is_raised_all_the_same(
+    clip: GetClip, reads: Reads, opened: str
+) -> None:
+    path = clip("plain.mp4")
+    open_it = open_source if opened == "source" else open_segment
+    reads.name, reads.most = path.name, 997
+    with open_it(path):
+        pass
+    reads.count, reads.fail_at = 0, reads.count + 1
+    with (
+        pytest.raises(FileReadError, match="Input/output error"),
+        open_it(path) as container,
+        contextlib.suppress(FileReadError),
+    ):
+        for _ in container.demux():
+            pass
+
+
+ERRORS: dict[str, Exception] = {
+    "of ours": SegmentError("no order"),
+    "memory": av.error.MemoryError(errno.ENOMEM, "none left"),
+    "disk": av.error.OSError(errno.ENOSPC, "full"),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS.keys())
+def test_errors_of_the_machine_are_no_reason_to_write_the_video_alone(
+    clip: GetClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    job, attempts = Job(clip("plain.mp4"), tmp_path), 0
+
+    def fail(*_: object, **__: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise error
+
+    monkeypatch.setattr(join, "finish_output", fail)
+    with pytest.raises((SegmentError, MemoryError)):
+        job.join()
+    assert attempts == 1
+    assert not job.output.exists()

@@ -13,7 +13,8 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
-from tests.kits.media import ALL_CLIPS, shown_pictures
+from seedvr2_core.video.wanted import WantedFrames, wanted_frames
+from tests.kits.media import ALL_CLIPS, SYNTHETIC, shown_pictures
 
 GetClip = Callable[[str], Path]
 
@@ -48,6 +49,19 @@ def test_reading_from_any_start_gives_the_slice_of_the_whole(clip: GetClip, name
         stop = min(start + 3, count)
         part = read_frames(path, info, start, stop)
         assert [(f.index, f.pts, hash(f.rgb.tobytes())) for f in part] == whole[start:stop], start
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_part_of_any_file_has_the_frames_of_the_whole(clip: GetClip, name: str) -> None:
+    path = clip(name)
+    info = probe_video(path)
+    start, stop = info.num_frames * 2 // 5, info.num_frames * 3 // 5 + 1
+    wanted = [f.rgb for f in read_frames(path, info, start, stop)]
+    part = wanted_frames(info, WantedFrames(start=f"frame:{start}", end=f"frame:{stop}"))
+    assert part.num_frames == stop - start
+    ours = list(read_frames(path, part, 0, part.num_frames))
+    assert ours[0].pts == part.pts[0]
+    assert all((a.rgb == b).all() for a, b in zip(ours, wanted, strict=True))
 
 
 def test_an_empty_range_gives_nothing(clip: GetClip) -> None:

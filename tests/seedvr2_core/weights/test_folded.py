@@ -13,13 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_core.config import DIT_7B
-from seedvr2_core.dit.memory import weight_bytes
 from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2 import load
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import folded, scan_weights
-from seedvr2_core.weights.stream import THREADS, StreamedFile, write_stream
+from seedvr2_core.weights.stream import StreamedFile, write_stream
 from tests.kits.selfcheck import MODEL, small_world, write_weights
 from tests.kits.weights import tiny_catalog
 
@@ -96,7 +94,8 @@ def test_the_second_load_reads_what_the_first_has_folded(
 
     def preadv(handle: int, buffers: list[Any], offset: int) -> int:
         count = whole_read(handle, buffers, offset)
-        read.append(count)
+        if Path(f"/proc/self/fd/{handle}").resolve() == file:
+            read.append(count)
         return count
 
     monkeypatch.setattr(os, "preadv", preadv)
@@ -219,11 +218,3 @@ def test_every_part_of_the_key_counts() -> None:
     assert changes.keys() == {field.name for field in dataclasses.fields(key)}
     others = {dataclasses.replace(key, **{name: value}).name for name, value in changes.items()}
     assert len(others | {key.name}) == 1 + len(changes)
-
-
-def test_a_warm_load_of_the_7b_is_predicted_below_ten_seconds() -> None:
-    """By its bytes, each read, hashed and copied once; the steps overlap, the slowest counts."""
-    size = weight_bytes(DIT_7B)
-    rates = {"disk": 2.0e9, "hash": THREADS * 1.5e9, "copy to the device": 12e9}
-    assert 16e9 < size < 17e9
-    assert max(size / rate for rate in rates.values()) < 10

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,10 @@ def test_a_changed_file_is_examined_again(tmp_path: Path, hashed: list[str], cha
     assert record.part == part
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) -> None:
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch, caplog, hashed: list[str]
+) -> None:
+    """The file is hashed once in a process, and again when it is another one."""
     path = put(tmp_path, "vae")
 
     def refuse(*_: object) -> None:
@@ -207,8 +211,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch, caplog) ->
     monkeypatch.setattr("seedvr2_core.weights.records.write_record", refuse)
     with caplog.at_level(logging.WARNING):
         assert find(tmp_path, "vae") == path
-    assert "examined each time" in caplog.text
+    assert "each process will examine it anew" in caplog.text
     assert not record_path(path).exists()
+    assert find(tmp_path, "vae") == path
+    assert recorded_sha256(path) == examine(path, catalog=tiny_catalog()).sha256
+    assert hashed == ["vae.safetensors"]
+    os.utime(path, ns=(1, 1))
+    assert find(tmp_path, "vae") == path
+    assert hashed == ["vae.safetensors"] * 2
 
 
 def test_a_file_that_is_being_written_is_not_hashed(tmp_path: Path) -> None:
@@ -274,6 +284,13 @@ def test_verify_keeps_where_a_file_came_from(tmp_path: Path) -> None:
     assert verify_file(path, catalog=tiny_catalog(), beat=beat).status == "verified"
     assert heard[-1] == ("hash", path.stat().st_size, path.stat().st_size)
     assert read_weights_record(path) == record
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 << 20, (16 << 20) + 5])
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(random.Random(size).randbytes(size))
+    assert weights_folder.hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_file_that_is_hashed_beats_by_bytes(tmp_path: Path) -> None:

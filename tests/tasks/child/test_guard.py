@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,70 @@ def test_exit_code_and_last_lines_are_told(start: StartChild) -> None:
 
 def test_signal_is_told_by_name(start: StartChild) -> None:
     child = start("os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(ChildFailedError, match="SIGKILL"):
+    with pytest.raises(ChildFailedError, match="SIGKILL") as caught:
+        take(child)
+    assert "memory" not in str(caught.value)  # somebody else has killed it
+
+
+GREEDY = """
+import sys
+from tasks.child.guard import Child
+script = (
+    "open('/proc/self/oom_score_adj', 'w').write('1000');"
+    "kept = [b'x' * 2**24 for _ in range(64)]"
+)
+child = Child(command=[sys.executable, "-c", script])
+try:
+    child.next_event(stall_seconds=60, doing="testing")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@contextmanager
+def small_cgroup(num_bytes: int) -> Iterator[Path]:
+    """A control group whose processes may have so much memory; skips where none can be made."""
+    older = Path("/sys/fs/cgroup/memory")
+    home = older if older.is_dir() else Path("/sys/fs/cgroup")
+    group = home / f"seedvr2-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = "memory.limit_in_bytes" if older.is_dir() else "memory.max"
+        (group / limit).write_text(str(num_bytes))
+    except OSError as error:
+        with suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"no control group for memory can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+def test_a_child_that_the_kernel_ended_for_want_of_memory_says_so() -> None:
+    with small_cgroup(300 * 2**20) as group:
+        told = subprocess.run(
+            [sys.executable, "-c", GREEDY],
+            preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert told.stdout.startswith(
+        "ChildFailedError the child process ended with signal SIGKILL while testing: the kernel "
+        "ended it, because memory ran out"
+    ), told
+    assert "give this container or machine more" in told.stdout
+
+
+def test_a_library_that_gives_up_because_it_is_refused_memory_is_told(start: StartChild) -> None:
+    child = start(
+        """
+        import ctypes
+        from seedvr2_core.child.memory import bound_memory
+        bound_memory(2**29)
+        ctypes.CDLL("libstdc++.so.6")["_Znwm"](ctypes.c_size_t(2**40))  # operator new
+        """
+    )
+    with pytest.raises(ChildFailedError, match=r"SIGABRT while testing: it was refused memory"):
         take(child)
 
 

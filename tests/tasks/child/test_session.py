@@ -279,7 +279,7 @@ def test_a_plan_of_an_earlier_version_is_obeyed(child_is: Script, tmp_path: Path
 def test_a_resumed_job_counts_from_what_was_kept(
     child_is: Script, tmp_path: Path, audience: Audience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "pending_segments", lambda job_dir, plan: [1])
+    monkeypatch.setattr(session, "pending_segments", lambda *_, **__: [1])
     child_is("emit(ready)\ndone(75)\ntime.sleep(0.3)\ndone(150)\n" + SEGMENTS)
     run(a_job(tmp_path))
     shown = [told.frames for told in audience.progress]
@@ -352,7 +352,7 @@ def test_a_job_is_stopped_before_a_segment_that_its_caller_does_not_pay(
     assert "send it again with a larger limit" in told
     assert max(progress.frames for progress in audience.progress) <= 160
     # The next run knows what was spent.
-    monkeypatch.setattr(session, "pending_segments", lambda job_dir, plan: [1])
+    monkeypatch.setattr(session, "pending_segments", lambda *_, **__: [1])
     child_is("emit(ready)\ndone(150)\nemit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n")
     with (
         pytest.raises(BudgetError, match=r"has spent . s, and what is left"),

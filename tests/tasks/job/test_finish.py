@@ -11,11 +11,8 @@ import pytest
 from seedvr2_core.errors import ResourceError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.output_file import OutputFile
-from seedvr2_core.job.plans import write_plan
-from seedvr2_core.planning.build import build_plan
 from tasks.job import find_finished, finish, make_room
 from tasks.schemas import (
-    FetchedSource,
     JoinedVideo,
     PlannedJob,
     StoredVideo,
@@ -24,10 +21,9 @@ from tasks.schemas import (
 from tasks.settings import get_settings
 from tasks.storage import open_storage
 from tasks.storage.open import stored_as
-from tests.kits.factories import make_info, make_options
+from tests.kits.factories import VIDEO, planned_job
 from tests.kits.processes import mounted
 
-VIDEO = b"the finished video"
 SHA256 = hashlib.sha256(VIDEO).hexdigest()
 
 
@@ -47,35 +43,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def planned(work_dir: Path) -> PlannedJob:
-    """A job whose segments and joined file are there."""
-    plan = build_plan(make_info(), "a", make_options(segment_seconds=5))
-    job_dir = JobDir(work_dir / "jobs" / plan.job_key)
-    job_dir.segments_path.mkdir(parents=True)
-    write_plan(job_dir.plan_path, plan)
-    (job_dir.segments_path / "00000.mp4").write_bytes(b"packets")
-    job_dir.output_path.write_bytes(VIDEO)
-    job_dir.preview_path.write_bytes(b"a picture")
-    return PlannedJob(
-        job_key=plan.job_key,
-        job_dir=job_dir.path,
-        source=FetchedSource(path=Path("/a.mp4"), sha256="a", num_bytes=1_500_000, name="a.mp4"),
-        num_segments=len(plan.segments),
-        num_frames=300,
-        width=1280,
-        height=720,
-        resolution="720p",
-        engine="lanczos",
-        engine_label="Lanczos",
-        device="cpu",
-        output_name="a_720p_0123.mp4",
-        eta_seconds=1.0,
-        job_limit_seconds=10.0,
-        stall_limit_seconds=10.0,
-        duration_seconds=12.0,
-    )
-
-
 def finished(job: PlannedJob) -> UpscaleResult:
     """What the job's last steps do."""
     video = JoinedVideo(
@@ -93,7 +60,15 @@ def finished(job: PlannedJob) -> UpscaleResult:
         sha256=found.sha256,
         num_bytes=found.num_bytes,
     )
-    return finish.fn(job, video, stored, seconds=2.0, segments_reused=1, frames_reused=125)
+    return finish.fn(
+        job,
+        video,
+        stored,
+        seconds=2.0,
+        segments_reused=1,
+        frames_reused=125,
+        reported=JobDir(job.job_dir).report_path,
+    )
 
 
 def fill(path: Path) -> None:
@@ -111,7 +86,7 @@ def again(job: PlannedJob) -> UpscaleResult | None:
 def test_the_result_names_the_callers_file_its_source_and_engine(
     settings_with, tmp_path: Path, published: list[UpscaleResult]
 ) -> None:
-    job = planned(settings_with().work_dir)
+    job = planned_job(settings_with().work_dir)
     mine = tmp_path / "mine.mp4"
     with stored_as(OutputFile(path=mine)):
         result = finished(job)
@@ -120,6 +95,8 @@ def test_the_result_names_the_callers_file_its_source_and_engine(
     saved = UpscaleResult.model_validate_json(JobDir(job.job_dir).result_path.read_bytes())
     assert [saved] == published == [result]
     assert result.preview_path == str(tmp_path / "mine.preview.jpg")
+    assert result.report_path == str(tmp_path / "mine.report.html")
+    assert (tmp_path / "mine.report.json").read_bytes() == b"{}"
     assert mine.stat().st_nlink == 1, "one copy on disk"
     assert not (settings_with().work_dir / "output").exists()
 
@@ -129,7 +106,7 @@ def test_a_second_run_finds_it_wherever_it_was_put(
 ) -> None:
     """First in a named file, then in the storage, then in another file: nothing is made again."""
     work_dir = settings_with().work_dir
-    job = planned(work_dir)
+    job = planned_job(work_dir)
     mine, other = tmp_path / "mine.mp4", tmp_path / "other.mp4"
     with stored_as(OutputFile(path=mine)):
         finished(job)
@@ -144,6 +121,8 @@ def test_a_second_run_finds_it_wherever_it_was_put(
     assert third is not None
     assert (third.output_path, other.read_bytes()) == (str(other), VIDEO)
     assert third.preview_path == str(tmp_path / "other.preview.jpg")
+    assert third.report_path == str(tmp_path / "other.report.html")
+    assert (tmp_path / "other.report.json").exists()
     inodes = {path.stat().st_ino for path in (mine, other, Path(str(in_storage.output_path)))}
     assert len(inodes) == 3, "who edits one of them does not change the others"
     assert not list(job.job_dir.glob("*.mp4*"))
@@ -155,7 +134,7 @@ def test_a_second_run_finds_it_wherever_it_was_put(
 def test_a_picture_of_the_users_is_not_replaced(
     settings_with, tmp_path: Path, published: list[UpscaleResult]
 ) -> None:
-    job = planned(settings_with().work_dir)
+    job = planned_job(settings_with().work_dir)
     theirs = tmp_path / "mine.preview.jpg"
     theirs.write_bytes(b"mine")
     with stored_as(OutputFile(path=tmp_path / "mine.mp4")):
@@ -164,10 +143,22 @@ def test_a_picture_of_the_users_is_not_replaced(
     assert theirs.read_bytes() == b"mine"
 
 
+def test_the_picture_has_its_public_address_beside_the_videos(
+    settings_with, published: list[UpscaleResult]
+) -> None:
+    """The result artifact shows it from there."""
+    job = planned_job(settings_with(public_url="https://videos.example.org/a").work_dir)
+    first, second = finished(job), again(job)
+    assert second is not None
+    for result in (first, second):
+        assert result.cdn_url == "https://videos.example.org/a/a_720p_0123.mp4"
+        assert result.preview_url == "https://videos.example.org/a/a_720p_0123.preview.jpg"
+
+
 def test_a_full_disk_at_the_record_gets_room_from_the_pieces(
     settings_with, tmp_path: Path, small_disk: Path, published: list[UpscaleResult]
 ) -> None:
-    job = planned(settings_with(work_dir=small_disk, output_dir=tmp_path / "out").work_dir)
+    job = planned_job(settings_with(work_dir=small_disk, output_dir=tmp_path / "out").work_dir)
     rest = JobDir(job.job_dir).segments_path / "00001.mp4"
     fill(rest)
     result = finished(job)
@@ -180,7 +171,7 @@ def test_a_disk_that_takes_no_record_keeps_the_result_and_says_so(
     settings_with, tmp_path: Path, small_disk: Path, published: list[UpscaleResult]
 ) -> None:
     settings = settings_with(work_dir=small_disk, output_dir=tmp_path / "out", keep_segments=True)
-    job = planned(settings.work_dir)
+    job = planned_job(settings.work_dir)
     fill(small_disk / "of others")
     result = finished(job)
     assert published == [result]
@@ -192,9 +183,19 @@ def test_the_room_for_the_output_is_checked_on_its_own_disk(
     settings_with, tmp_path: Path, small_disk: Path
 ) -> None:
     """300 frames at 1280x720 take about 5 MB, and the output's disk has one."""
-    job = planned(settings_with().work_dir)
+    job = planned_job(settings_with().work_dir)
     with (
         stored_as(OutputFile(path=small_disk / "mine.mp4")),
         pytest.raises(ResourceError, match=f"the finished video needs about .*{small_disk} has"),
     ):
         make_room.fn(job)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"filename": 7}', b"\xff\xfe"])
+def test_a_result_that_cannot_be_read_is_no_result(
+    settings_with, published: list[UpscaleResult], content: bytes
+) -> None:
+    job = planned_job(settings_with().work_dir)
+    finished(job)
+    JobDir(job.job_dir).result_path.write_bytes(content)
+    assert again(job) is None

@@ -1,5 +1,6 @@
 """What is removed by age, and what never is."""
 
+import importlib
 import os
 import time
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
-from tasks.job.sweep import sweep
+from tasks.job.sweep import bound_copies, sweep
 from tasks.settings import Settings
 from tests.kits.factories import make_info, make_options
 
+sweeping = importlib.import_module("tasks.job.sweep")
 DAY = 86_400.0
 DIGEST = "ab" * 32
 
@@ -111,3 +113,55 @@ def test_a_download_under_way_stays(settings: Settings) -> None:
     assert not known.exists()
     assert sweep(settings) == ["download 12.part"]
     assert names(intake) == []
+
+
+def test_of_a_plan_without_an_outline_the_beginning_is_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plans of the version before have none, and name the source before a million times."""
+    used = "cd" * 32
+    folder = settings.work_dir / "jobs" / "unfinished"
+    folder.mkdir(parents=True)
+    plan = build_plan(make_info(pts=tuple(range(40_000))), used, make_options())
+    write_record(folder / "plan.json", plan)
+    assert (folder / "plan.json").stat().st_size > 2 * sweeping._HEAD_BYTES
+    (folder / "plan.outline.json").mkdir()  # a folder in its place, as a bad disk leaves it
+    monkeypatch.setattr(Path, "read_bytes", None)  # nobody reads a whole file
+    kept = make(settings.work_dir / "sources" / used, days=9)
+    assert sweep(settings) == []
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"source_sha256": 7', b"\xff", b"x"])
+def test_a_plan_that_begins_like_none_keeps_nothing(settings: Settings, content: bytes) -> None:
+    folder = settings.work_dir / "jobs" / "unfinished"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_bytes(content)
+    make(settings.work_dir / "sources" / DIGEST, days=9)
+    assert sweep(settings) == [f"source {DIGEST}"]
+
+
+def test_copies_are_bounded_where_a_store_has_them_too(
+    settings_with: Callable[..., Settings],
+) -> None:
+    settings = settings_with(store="s3://bucket/x", store_cache_bytes=30)
+    for number, name in enumerate(("oldest", "busy", "middle", "own"), 1):
+        make_job(settings, name, days=0)
+        make(settings.work_dir / "jobs" / name / "plan.json", days=9 - number, content="x" * 10)
+        age(settings.work_dir / "jobs" / name, days=9 - number)
+    source = make(settings.sources_dir / DIGEST, days=20, content="x" * 10)
+    other = make(settings.sources_dir / ("cd" * 32), days=4, content="x" * 10)
+
+    def bounded(settings: Settings) -> list[str]:
+        return bound_copies(settings, job_key="own", source_sha256=DIGEST)
+
+    assert bounded(settings_with(store_cache_bytes=1)) == [], "without a store nothing is a copy"
+    lock = settings.work_dir / "jobs" / "busy" / "job.lock"
+    with hold_lock(lock, timeout=0, on_wait=lambda: None):
+        assert bounded(settings) == ["job oldest"]
+        assert bounded(settings.model_copy(update={"store_cache_bytes": 1})) == [
+            "job middle",
+            f"source {other.name}",
+        ]
+    assert names(settings.work_dir / "jobs") == ["busy", "own"]
+    assert source.exists()

@@ -1,10 +1,12 @@
 """Which addresses are public, and what the operator's list allows."""
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
 
-from tasks.net.public_ips import Reach, is_public
+from seedvr2_core.errors import SourceUnavailableError
+from tasks.net.public_ips import Reach, _literal, is_public, resolve
 from tasks.settings import Settings
 
 
@@ -83,3 +85,18 @@ def test_nothing_is_named_by_default() -> None:
         8080,
         8443,
     ]
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".test", "a..test", ".test", "\u00fc" * 64 + ".test", "xn--\u2f00.test"]
+)
+def test_names_that_idna_refuses_are_told_as_unknown(host: str) -> None:
+    """Python's resolver raises UnicodeError for them, which is no OSError."""
+    asked = resolve(host, 80, "http://shown/", Settings(), seconds=5.0)
+    with pytest.raises(SourceUnavailableError, match="is not known"):
+        asyncio.run(asked)
+
+
+@pytest.mark.parametrize("host", ["\u0661\u0662\u0667.0.0.1", "127\ud83d.1"])
+def test_an_address_in_other_digits_is_no_address(host: str) -> None:
+    assert _literal(host) is None

@@ -14,6 +14,7 @@ from tasks.net.untrusted import check_url, shown_url
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources.obtain import check_source
+from tests.kits.http.video_server import VideoServer
 
 SECRET = "sekret42"
 
@@ -115,3 +116,17 @@ def test_check_url_takes_what_people_paste() -> None:
         str(check_url(" HTTPS://Example.org/a b.mp4\n", Settings()).url)
         == "https://example.org/a%20b.mp4"
     )
+
+
+def test_no_proxy_of_the_environment_is_asked(
+    server, other_server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would connect in our place, to addresses that nobody has checked."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, other_server.url(""))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.offer("/a.mp4")
+    other_server.offer("/a.mp4", content=b"the proxy's")
+    assert get(server.url("/a.mp4")).path.read_bytes() == VideoServer.VIDEO
+    assert other_server.headers_of("/a.mp4") == []

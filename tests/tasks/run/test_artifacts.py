@@ -212,6 +212,7 @@ def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> N
             "job_id": str(run_id),
             "notes": ("a note", "another\nnote"),
             "preview_url": "http://127.0.0.1:8001/clip.preview.jpg",
+            "report_url": "http://127.0.0.1:8001/clip.report.html",
         }
     )
     publish_result(told)
@@ -221,6 +222,7 @@ def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> N
     assert {tuple(row) for row in rows} == {("what", "value")}
     assert rows[0] == {"what": "filename", "value": told.filename}, "what people look for is first"
     assert "![before and after](http://127.0.0.1:8001/clip.preview.jpg)" in str(found.description)
+    assert "[report](http://127.0.0.1:8001/clip.report.html)" in str(found.description)
     expected = told.model_dump(mode="json")
     assert read_result([found]) == expected | {"notes": ["a note", "another note"]}
 

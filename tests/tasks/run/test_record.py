@@ -264,3 +264,24 @@ def test_lines_of_a_child_reach_the_record(caplog: pytest.LogCaptureFixture) -> 
         child.next_event(stall_seconds=60.0, doing="printing")
     child.close()
     assert "a line of the child" in caplog.text
+
+
+def test_the_seconds_of_each_phase_are_kept_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(record.time, "monotonic", lambda: now[0])
+    kept = JobRecord(None, logging.getLogger())
+    for phase, seconds in (
+        ("fetch", 2),
+        ("restore", 5),
+        ("restore", 6),
+        ("wait", 1),
+        ("restore", 3),
+    ):
+        kept.enter(phase, stall_seconds=1.0)
+        now[0] += seconds
+    assert list(kept.stage_seconds.items()) == [
+        ("prepare", 0),
+        ("fetch", 2),
+        ("restore", 14),
+        ("wait", 1),
+    ]

@@ -108,10 +108,11 @@ BODIES: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("address", ["/upscale", "/plan"])
 @pytest.mark.parametrize(("body", "words"), cases(BODIES))
-def test_json(victim: Victim, canary: Canary, body: bytes, words: str) -> None:
+def test_json(victim: Victim, canary: Canary, body: bytes, words: str, address: str) -> None:
     body = body.replace(CANARY.encode(), f"127.0.0.1:{canary.port}".encode())
-    told = victim.ask("POST", "/upscale", body, "application/json")
+    told = victim.ask("POST", address, body, "application/json")
     assert told.status == 422, told.body
     assert words in told.detail
     assert len(told.detail) <= 2000

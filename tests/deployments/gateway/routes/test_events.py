@@ -1,6 +1,8 @@
 """GET /events/{job_id}: a real gateway streams what happens to runs of a real Prefect server."""
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -166,3 +168,33 @@ def test_the_client_follows_a_job(
     assert list(dict.fromkeys(seen))[-2:] == ["processing", "completed"]
     assert asked.count(f"/events/{job}") == 1, "asked for once, as it is not to be had"
     assert (f"/status/{job}" in asked) == (places == 0)
+
+
+def test_a_crowd_that_comes_at_once_gets_no_more_places(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them pass the question for the job together: its answers are shared."""
+    monkeypatch.setattr(events, "MAX_OF_CALLER", 3)
+    find = events.find_run
+
+    async def find_slowly(*arguments: object) -> object:
+        await asyncio.sleep(0.5)
+        return await find(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(events, "find_run", find_slowly)
+    job = submit(client)
+    head = f"GET /events/{job} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    address = (client.base_url.host, client.base_url.port or 0)
+    crowd = [socket.create_connection(address, timeout=30) for _ in range(40)]
+    for listener in crowd:
+        listener.sendall(head)
+    told = [listener.recv(12).decode() for listener in crowd]
+    for listener in crowd:
+        listener.close()
+    assert told.count("HTTP/1.1 200") == 3, told
+    assert told.count("HTTP/1.1 503") == 37
+    set_state(job, StateType.COMPLETED)
+    deadline = time.monotonic() + 30
+    while client.get(f"/events/{job}").status_code != 200:
+        assert time.monotonic() < deadline, "the places stay taken"
+        time.sleep(0.1)

@@ -1,7 +1,9 @@
 """POST /plan: what a job would take, for a video that is sent and for an address."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -9,11 +11,14 @@ import pytest
 
 from deployments.gateway.auth import digest
 from deployments.gateway.client import GatewayClient
+from deployments.gateway.given import GivenHealth
 from deployments.gateway.routes import plan
+from deployments.host import slow_clients
 from seedvr2_core.errors import InvalidVideoError, SourceRefusedError
 from tasks.settings import Settings
 from tests.kits.http.gateway import gateway, intake_files
 from tests.kits.http.video_server import VideoServer, serve
+from tests.kits.media import write_endless
 
 NOBODY = "http://127.0.0.1:9/api"
 """The address of a Prefect server that is not there: a plan needs none."""
@@ -130,5 +135,105 @@ def test_a_refusal_has_the_code_of_its_error_and_the_client_raises_it(
     assert (told["code"], told["remedy"]) == ("invalid_video", InvalidVideoError.remedy)
     ours = GatewayClient(settings, url=str(client.base_url), say=print)
     with pytest.raises(SourceRefusedError, match="ftp"):
-        ours._ask("POST", "/plan", json={"video_url": "ftp://example.org/a.mp4"})
+        ours._ask("POST", "/plan", GivenHealth, json={"video_url": "ftp://example.org/a.mp4"})
     ours.close()
+
+
+# --- who means harm -------------------------------------------------------------------------------
+
+MP4 = {"Content-Type": "video/mp4"}
+
+
+def test_who_takes_all_places_is_waited_for_and_no_longer_than_is_said(
+    client: httpx.Client, videos: VideoServer, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses that give nothing hold the places; others are told so, and are served later."""
+    monkeypatch.setattr(plan, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(plan, "FETCH_SECONDS", 20.0)
+    stall = threading.Event()
+    for number in range(plan.MAX_PLANS):
+        videos.offer(f"/{number}.mp4", stall=stall)
+
+    def ask(path: str) -> httpx.Response:
+        return client.post("/plan", json={**ASKED, "video_url": videos.url(path)}, timeout=60)
+
+    with ThreadPoolExecutor(8) as pool:
+        holding = [pool.submit(ask, f"/{number}.mp4") for number in range(plan.MAX_PLANS)]
+        while len(videos.requests) < plan.MAX_PLANS:
+            stall.wait(0.02)
+        refused = [one.result() for one in [pool.submit(ask, "/clip.mp4") for _ in range(6)]]
+        sent = client.post("/plan", params=ASKED, content=demo_clip.read_bytes(), headers=MP4)
+        quick = client.get("/plan", params={"width": 640, "height": 360})
+        stall.set()
+        assert {one.result().status_code for one in holding} == {422}
+    for answer in (*refused, sent):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "other plans are being made" in answer.json()["detail"]
+    assert quick.status_code == 200, "what takes no place is answered meanwhile"
+    assert ask("/clip.mp4").json()["frames"] == 75
+
+
+def test_a_video_of_millions_of_frames_is_refused_and_removed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """360 KB order 50 million frames: the index is counted, and nothing is read."""
+    path = tmp_path / "endless.mp4"
+    frames = write_endless(path, num_chunks=90_000)
+    assert frames > 50_000_000
+    assert path.stat().st_size < 400_000
+    with gateway(settings, NOBODY) as client:
+        answer = client.post(
+            "/plan", params=ASKED, content=path.read_bytes(), headers=MP4, timeout=60
+        )
+    assert answer.status_code == 422, answer.text
+    assert "SEEDVR2_MAX_FRAMES" in answer.json()["detail"]
+    assert intake_files(settings) == []
+
+
+def test_a_body_that_drips_is_given_up_and_removed(
+    client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 0.5)
+    released = threading.Event()
+
+    def drops() -> Iterator[bytes]:
+        yield b"x" * 100
+        released.wait(5)
+        yield b"y"
+
+    answer = client.post("/plan", params=ASKED, content=drops(), headers=MP4)
+    released.set()
+    assert (answer.status_code, "send it faster" in answer.text) == (408, True)
+    assert intake_files(settings) == []
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_comes(settings: Settings) -> None:
+    small = settings.model_copy(update={"fetch_max_bytes": 1000})
+    with gateway(small, NOBODY) as client:
+        announced = client.post("/plan", params=ASKED, content=bytes(10**6), headers=MP4)
+        assert announced.status_code == 413
+        assert "larger than 1000 bytes" in announced.json()["detail"]
+        poured = client.post("/plan", params=ASKED, content=iter([b"x" * 600] * 9), headers=MP4)
+        assert poured.status_code == 413
+    assert intake_files(small) == []
+
+
+def test_each_token_has_its_own_quota_and_none_uses_anothers(
+    settings: Settings, demo_clip: Path
+) -> None:
+    content = demo_clip.read_bytes()
+    changes = {
+        "gateway_tokens": (digest("one"), digest("two")),
+        "gateway_quota_bytes": len(content) * 3 // 2,
+    }
+    with gateway(settings.model_copy(update=changes), NOBODY) as client:
+
+        def send(token: str, more: bytes) -> httpx.Response:
+            headers = {**MP4, "Authorization": f"Bearer {token}"}
+            return client.post("/plan", params=ASKED, content=content + more, headers=headers)
+
+        assert send("one", b"").status_code == 200
+        full = send("one", b"another")
+        assert (full.status_code, "this token may have" in full.text) == (507, True)
+        assert send("two", b"another").status_code == 200
+        assert len(intake_files(settings)) >= 2

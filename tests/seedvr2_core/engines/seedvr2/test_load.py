@@ -2,17 +2,27 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from seedvr2_core.dit.fold import load_folded, order_of_reads
 from seedvr2_core.engines.seedvr2.load import LOAD, load_models, open_session
+from seedvr2_core.vae.model import build_vae
 from seedvr2_core.weights.quantized import QuantizedLinear
+from seedvr2_core.weights.staging import ring
 from seedvr2_core.weights.table import MODEL_PARTS
 from tests.kits import quantized as kit
 from tests.kits.restorer import make_plan
 from tests.kits.selfcheck import MODEL, small_world, write_weights
 from tests.kits.weights import tensors, write_safetensors
+
+PARTS = ("dit-7b", "vae", "pos_emb")
+SMALL_RING = {"transfer": None, "piece_bytes": 4096, "buffers": 3}
 
 
 def test_every_tensor_that_is_read_beats_by_its_bytes(tmp_path: Path) -> None:
@@ -61,3 +71,41 @@ def test_a_named_bundle_of_quantised_weights_is_loaded_as_it_is(tmp_path: Path) 
     )
     assert sum(isinstance(module, QuantizedLinear) for module in models.dit.modules()) > 20
     assert not (folder / "folded").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_through_the_ring_are_those_that_a_plain_reader_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """In pieces of 4 KB; the transformer also in the order in which it is told to read ahead."""
+    monkeypatch.setattr(ring.StagedFile.__init__, "__kwdefaults__", SMALL_RING)
+    read: list[str] = []
+    whole = ring.StagedFile.expect
+
+    def expect(self: ring.StagedFile, names: Sequence[str]) -> None:
+        read.append(f"{len(names)} tensors")
+        whole(self, names)
+
+    monkeypatch.setattr(ring.StagedFile, "expect", expect)
+    folder = write_weights(tmp_path)
+    world, files = small_world(), [folder / f"{part}.safetensors" for part in PARTS]
+    models = load_models(MODEL_PARTS[MODEL], files, dit_dtype=dtype, device="cpu", world=world)
+    config = world.dit_configs[MODEL_PARTS[MODEL][0]]
+    text_LX = load_file(files[2])["pos_emb"]
+    wanted = load_folded(config, load_file(files[0]), text_LX, dtype=dtype).state_dict()
+    got = models.dit.state_dict()
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    vae = models.build_vae(dtype)
+    weights = {name: t.float() for name, t in load_file(files[1]).items()}
+    plain = build_vae(world.vae_config, weights, dtype=dtype, device="cpu")
+    for (name, mine), (_, theirs) in zip(_named(vae), _named(plain), strict=True):
+        assert torch.equal(mine, theirs), name
+    order = order_of_reads(config, tuple(text_LX.shape))
+    # The text (asked for without a word before), transformer and VAE: never another one came.
+    assert read == ["1 tensors", f"{len(order)} tensors", f"{len(weights)} tensors"]
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

@@ -1,0 +1,252 @@
+"""One long job on several workers, a short one that comes later, and many small ones.
+
+`python benchmarks/fan_out.py [long] [late] [small] [--workers 1 2 4] [--segments 60] [--jobs 30]
+[--frame-ms 200] [--job-seconds 60] [--at-once] [--json]`
+
+Jobs are made by the engine `sleep`, slowed to `--frame-ms` a frame, on pictures of 96x54, so that
+the processor stays free and the workers are what is measured. A segment has 50 frames. Each number
+of workers gets a `seedvr2 serve` of its own, and every number is what a caller sees: from the
+request to the state Completed.
+
+long    one job for each number of workers; its speed-up is the seconds of one worker over those of
+        several and over their number. Ideal is 1.
+late    a job of one segment that is sent when a long job holds all workers: seconds from the
+        request to its first frame. The limit is one segment and 10 s.
+small   `--jobs` jobs on four workers, and three on one, from whose median all of them on one worker
+        are reckoned. Ideal is what the rounds allow: 30 jobs on 4 workers are 8 rounds, 0.94.
+
+With `--at-once` the numbers of workers of `long` run beside each other, which saves time and costs
+processor. It means little on a machine whose cores are busy.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.database import Stage
+from benchmarks.pipeline import ffmpeg
+from seedvr2_core.files import file_sha256
+from tests.kits.faults import SMALL_PICTURES, Fault
+from tests.kits.server import eventually
+
+RATE = 5
+"""Frames a second of the clips: few, so that encoding them costs nothing."""
+SEGMENT_FRAMES = 10 * RATE
+OWN_FRAME_MS = 50
+"""What a frame takes without our slowing it down."""
+HOURS = 3600.0
+LATE_TIMES = 3
+"""The long job of `late` has so many times the segments: it is not to end meanwhile."""
+
+
+def make_clip(folder: Path, frames: int) -> Path:
+    """A clip of so many small frames."""
+    path = folder / f"clip{frames}.mp4"
+    source = f"testsrc2=s=96x54:r={RATE}:d={frames / RATE}"
+    ffmpeg("-f", "lavfi", "-i", source, "-c:v", "libx264", "-preset", "ultrafast", path)
+    return path
+
+
+@contextmanager
+def stage(folder: Path, source: Path, workers: int, frame_ms: int) -> Iterator[Stage]:
+    """A service with so many workers, on which each frame takes as long as asked."""
+    folder.mkdir()
+    slow = Fault(
+        at="seedvr2_core.engines.sleep:_enlarge", do="slow", call=max(0, frame_ms - OWN_FRAME_MS)
+    )
+    stage = Stage(folder, source, faults=(SMALL_PICTURES, slow))
+    with ExitStack() as until_end:
+        until_end.callback(stage.close)
+        for number in range(1, workers):
+            until_end.enter_context(stage.worker(number))
+        eventually(lambda: _workers(stage) >= workers, f"{workers} workers")
+        yield stage
+
+
+def _workers(stage: Stage) -> int:
+    """How many workers of the pool `local` are online."""
+    answer = stage.api.post("/work_pools/local/workers/filter", json={})
+    found = answer.json() if answer.is_success else []
+    return sum(worker["status"] == "ONLINE" for worker in found)
+
+
+def end_of(stage: Stage, job: str) -> dict[str, Any]:
+    """Wait until a job has ended well; returns the gateway's answer."""
+    answer = eventually(
+        lambda: _status(stage, job, ("completed", "failed", "cancelled", "crashed")),
+        f"the end of {job}",
+        seconds=HOURS,
+    )
+    if answer["status"] != "completed":
+        raise RuntimeError(f"job {job} ended as {answer}")
+    return answer
+
+
+def _status(stage: Stage, job: str, wanted: tuple[str, ...]) -> dict[str, Any] | None:
+    answer = stage.gateway.get(f"/status/{job}")
+    found = answer.json() if answer.is_success else {}
+    return found if found.get("status") in wanted else None
+
+
+def long(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
+    """One job on so many workers."""
+    with stage(folder, source, workers, options.frame_ms) as service:
+        began = time.monotonic()
+        ended = end_of(service, service.submit(max_workers=workers))
+        return {
+            "measured": "long",
+            "workers": workers,
+            "seconds": round(time.monotonic() - began, 1),
+            "ideal_s": round(options.segments * SEGMENT_FRAMES * options.frame_ms / 1e3 / workers),
+            "sha256": file_sha256(Path(ended["output_path"]))[:12],
+            "load": round(os.getloadavg()[0], 1),
+        }
+
+
+def late(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
+    """Short jobs that come while a long one holds all workers."""
+    short = make_clip(folder.parent, SEGMENT_FRAMES)
+    segment = SEGMENT_FRAMES * options.frame_ms / 1e3
+    waits: list[float] = []
+    with stage(folder, source, workers, options.frame_ms) as service:
+        service.submit(max_workers=max(2, workers))
+        at_work = f"{workers} runs at work"
+        eventually(lambda: _running(service) >= workers, at_work)
+        for _ in range(3):
+            time.sleep(segment * 1.7)  # at another place of a segment each time
+            began = time.monotonic()
+            job = service.submit(short)
+            eventually(lambda job=job: _frames(service, job) > 0, "its first frame")
+            waits.append(round(time.monotonic() - began, 1))
+            end_of(service, job)
+            eventually(lambda: _running(service) >= workers, at_work)
+    return {
+        "measured": "late",
+        "workers": workers,
+        "first_frame_after_s": waits,
+        "limit_s": segment + 10.0,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _running(stage: Stage) -> int:
+    """Runs of jobs and of helpers that are at work."""
+    wanted = {
+        "flows": {"name": {"any_": ["upscale", "upscale-part"]}},
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}},
+    }
+    answer = stage.api.post("/flow_runs/count", json=wanted)
+    return answer.json() if answer.is_success else 0
+
+
+def _frames(stage: Stage, job: str) -> int:
+    """Frames that are restored of a job."""
+    answer = stage.gateway.get(f"/status/{job}")
+    found = answer.json() if answer.is_success else {}
+    return found.get("frames_done") or 0
+
+
+def small(folder: Path, source: Path, options: Any) -> dict[str, Any]:
+    """Many small jobs on four workers, and a few on one."""
+    workers = 4
+    clip = make_clip(folder, round(options.job_seconds * 1e3 / options.frame_ms))
+    seconds: list[float] = []
+    with stage(folder / "one", clip, 1, options.frame_ms) as service:
+        end_of(service, service.submit())  # the first one imports cold files
+        for _ in range(3):
+            began = time.monotonic()
+            end_of(service, service.submit())
+            seconds.append(time.monotonic() - began)
+    one = statistics.median(seconds)
+    with stage(folder / "four", clip, workers, options.frame_ms) as service:
+        began = time.monotonic()
+        for job in [service.submit() for _ in range(options.jobs)]:
+            end_of(service, job)
+        four = time.monotonic() - began
+    rounds = -(-options.jobs // workers)
+    return {
+        "measured": "small",
+        "jobs": options.jobs,
+        "one_worker_job_s": [round(s, 1) for s in seconds],
+        "four_workers_s": round(four, 1),
+        "of_ideal": round(options.jobs * one / (workers * four), 3),
+        "rounds_allow": round(options.jobs / (workers * rounds), 3),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def tell(report: dict[str, Any], options: Any) -> None:
+    """Print figures."""
+    sys.stdout.write(json.dumps(report, indent=None if options.json else 2) + "\n")
+    sys.stdout.flush()
+
+
+def measure_long(folder: Path, source: Path, options: Any) -> None:
+    """`long` for all numbers of workers, and the speed-ups."""
+    found: dict[int, dict[str, Any]] = {}
+
+    def one(workers: int) -> None:
+        found[workers] = long(folder / f"long{workers}", source, workers, options)
+        tell(found[workers], options)
+
+    works: list[Callable[[], None]] = [lambda n=n: one(n) for n in options.workers]
+    if options.at_once:
+        threads = [threading.Thread(target=work) for work in works]
+        for thread in threads:
+            thread.start()
+            time.sleep(20.0)  # their servers do not start at the same moment
+        for thread in threads:
+            thread.join()
+    else:
+        for work in works:
+            work()
+    base = found[min(found)]
+    ups = {
+        n: round(base["workers"] * base["seconds"] / (n * told["seconds"]), 3)
+        for n, told in sorted(found.items())
+    }
+    digests = len({told["sha256"] for told in found.values()})
+    tell({"measured": "speed-up of ideal", "by_workers": ups, "digests": digests}, options)
+
+
+def main() -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", default=["long", "late", "small"])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--segments", type=int, default=60)
+    parser.add_argument("--frame-ms", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=30)
+    parser.add_argument("--job-seconds", type=float, default=60.0)
+    parser.add_argument("--at-once", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = make_clip(folder, options.segments * SEGMENT_FRAMES)
+        if "long" in options.what:
+            measure_long(folder, source, options)
+        if "late" in options.what:
+            endless = make_clip(folder, LATE_TIMES * options.segments * SEGMENT_FRAMES)
+            for workers in options.workers:
+                tell(late(folder / f"late{workers}", endless, workers, options), options)
+        if "small" in options.what:
+            tell(small(folder, source, options), options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

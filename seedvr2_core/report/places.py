@@ -1,0 +1,87 @@
+"""Chooses the frames that a report looks at.
+
+A report may take a small share of the job's time, so it looks at pairs of neighbouring frames here
+and there. The order is such that whoever stops early has looked evenly over the whole video, at as
+many joins as at other places.
+"""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from seedvr2_core.planning import Plan, Shot
+from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
+
+MOST_OF_A_KIND = 150
+AWAY_FRAMES = 3
+"""A place that is no join lies at least so far from one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Frames `frame - 1` and `frame`, which belong to one shot."""
+
+    frame: int
+    join: bool
+
+
+def places(plan: Plan) -> Iterator[Neighbours]:
+    """The places of a plan in the order in which they are looked at."""
+    joins = joins_of(plan)
+    others = _others(plan, joins)
+    at = (Neighbours(joins[i], True) for i in _evenly(len(joins)))
+    away = (Neighbours(others[i], False) for i in _evenly(len(others)))
+    return (place for place in chain.from_iterable(zip_longest(away, at)) if place is not None)
+
+
+def joins_of(plan: Plan) -> list[int]:
+    """The first frames after a join inside a shot: of windows, and of segments."""
+    found = {
+        piece.start
+        for segment in plan.segments
+        for piece in segment.pieces
+        if piece.start != plan.shots[piece.shot].start
+    }
+    if plan.engine.window:
+        for shot in plan.shots:
+            found.update(_window_joins(plan, shot))
+    return sorted(found)
+
+
+def _window_joins(plan: Plan, shot: Shot) -> Iterator[int]:
+    """Where the later windows of a shot begin."""
+    count = num_latents(shot.stop - shot.start)
+    windows = plan_windows(count, window=plan.engine.window, overlap=plan.engine.overlap)
+    return (shot.start + frame for frame in soft_boundaries(windows))
+
+
+def _others(plan: Plan, joins: Sequence[int]) -> list[int]:
+    """Evenly spaced frames inside shots, away from joins."""
+    starts = [shot.start for shot in plan.shots]
+    step = max(1, plan.video.num_frames // (2 * MOST_OF_A_KIND))
+    return [
+        frame
+        for frame in range(1, plan.video.num_frames, step)
+        if _gap(starts, frame) > 0 and _gap(joins, frame) > AWAY_FRAMES
+    ]
+
+
+def _gap(frames: Sequence[int], frame: int) -> float:
+    """Frames between this one and the nearest of the others."""
+    at = bisect.bisect_left(frames, frame)
+    near = frames[max(0, at - 1) : at + 1]
+    return min((abs(frame - other) for other in near), default=float("inf"))
+
+
+def _evenly(count: int) -> Iterator[int]:
+    """Indices below `count`, each step between those before (van der Corput), at most so many."""
+    seen: set[int] = set()
+    turn, size = 0, 1 << max(1, count - 1).bit_length()
+    while turn < size and len(seen) < min(count, MOST_OF_A_KIND):
+        turned = int(f"{turn:0{size.bit_length() - 1}b}"[::-1], 2)
+        turn += 1
+        index = turned * count // size
+        if index not in seen:
+            seen.add(index)
+            yield index

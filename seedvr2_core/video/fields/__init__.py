@@ -1,0 +1,1 @@
+"""Interlaced video: its fields, and the frames that are made of them."""

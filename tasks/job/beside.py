@@ -1,0 +1,70 @@
+"""Puts files that belong to a finished video beside it: its picture, its report."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+from prefect import get_run_logger
+
+from seedvr2_core.errors import ResourceError, StorageError
+from seedvr2_core.files import file_sha256
+from seedvr2_core.files.place import place
+from tasks.schemas import StoredVideo
+from tasks.settings import get_settings
+from tasks.storage import Stored, open_storage
+from tasks.storage.base import candidates
+
+PREVIEW_ENDING = ".preview.jpg"
+"""What the name of the before/after picture adds to the video's, beside which it lies."""
+REPORT_ENDING, REPORT_JSON_ENDING = ".report.html", ".report.json"
+"""The same of the report."""
+
+
+def keep_beside(
+    file: Path | None, ending: str, stored: StoredVideo | Stored
+) -> tuple[str | None, str | None]:
+    """Put a file beside the video, wherever that is stored.
+
+    Args:
+        file: a file of the job; None, or one that is not there: nothing is done.
+        ending: what its name adds to the video's.
+        stored: the video.
+
+    Returns:
+        Its path on this machine and its public address, each None where there is none. A place
+        that does not take the file does not fail the job.
+    """
+    if file is None or not file.is_file():
+        return None, None
+    if stored.path is not None:
+        placed = _placed(file, stored.path, ending)
+        beside = placed.parent == stored.path.parent
+        return str(placed), _neighbour(stored, placed.name) if beside else None
+    try:
+        name = Path(stored.name).stem + ending
+        return str(file), open_storage(get_settings()).put(file, name).url
+    except (StorageError, ResourceError) as error:
+        get_run_logger().warning("%s is not stored: %s", file.name, error)
+        return str(file), None
+
+
+def _neighbour(stored: StoredVideo | Stored, name: str) -> str | None:
+    """The public address of a file beside a stored video; None if the video has none."""
+    return f"{stored.url.rpartition('/')[0]}/{quote(name)}" if stored.url else None
+
+
+def _placed(file: Path, output: Path, ending: str) -> Path:
+    """Put a file beside the output; returns where it is.
+
+    If it cannot be put there, that is where it was.
+    """
+    try:
+        sha256 = file_sha256(file)
+        for name in candidates(output.stem + ending):
+            target = output.with_name(name)
+            if place(file, target, part_name=f".{sha256}.part"):
+                return target
+            if target.is_file() and file_sha256(target) == sha256:
+                return target
+    except OSError as error:
+        get_run_logger().warning("%s stays in %s: %s", file.name, file.parent, error)
+    return file

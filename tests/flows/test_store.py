@@ -1,0 +1,146 @@
+"""Two machines without a common disk: what one has made, the other finds in the object store."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.logging import disable_run_logger
+
+from flows.upscale import upscale
+from seedvr2_core.files import file_sha256
+from tasks.estimate import estimate
+from tasks.fetch import fetch
+from tasks.net.bucket import Bucket
+from tasks.probe import probe
+from tasks.schemas import UpscaleRequest, UpscaleResult
+from tasks.settings import Settings, use_settings
+from tasks.store import Lease
+from tests.kits.deployed import QUICK, attempt, deploy
+from tests.kits.http.s3 import S3, bucket_on, s3_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_api")]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(server: str) -> Iterator[S3]:
+    with bucket_on(server) as s3:
+        yield s3
+
+
+@pytest.fixture
+def machine(
+    s3: S3, settings_with: Callable[..., Settings], tmp_path: Path
+) -> Callable[..., Settings]:
+    """Become a machine with a work directory of its own."""
+
+    def become(name: str, **fields: Any) -> Settings:
+        own = {
+            "work_dir": tmp_path / name,
+            "store": s3.address,
+            "storage": "s3",
+            "s3_outputs": f"s3://{s3.bucket}/done",
+            "allow_cpu_engine": True,
+            "segment_seconds": 1.5,
+            **fields,
+        }
+        return settings_with(**s3.settings(**own))
+
+    return become
+
+
+def sent_to(settings: Settings, clip: Path) -> dict[str, Any]:
+    """A request for a video that was sent to this machine."""
+    from tasks.sources.uploads import upload_reference
+
+    sha256 = file_sha256(clip)
+    settings.intake_dir.mkdir(parents=True)
+    shutil.copyfile(clip, settings.intake_dir / sha256)
+    return {**QUICK, "video_url": upload_reference(sha256, clip.name)}
+
+
+def test_source_and_output_are_found_by_a_machine_that_has_nothing(
+    machine: Callable[..., Settings], demo_clip: Path, s3: S3
+) -> None:
+    first = machine("first")
+    asked = sent_to(first, demo_clip)
+    made: Any = upscale(**asked)
+    assert not made.already_done
+    second = machine("second")
+    found: Any = upscale(**asked)
+    assert found.already_done
+    assert (found.sha256, found.filename) == (made.sha256, made.filename)
+    assert [path.name for path in second.sources_dir.iterdir()] == [file_sha256(demo_clip)]
+    assert found.source_name == demo_clip.name
+
+    machine("third")
+    again: Any = upscale(**asked, fresh=True, max_workers=3)
+    assert not again.already_done
+    assert (again.sha256, again.filename) == (made.sha256, made.filename)
+    bucket = Bucket(s3.address, second)
+    assert {name.split("/")[0] for name in bucket.names("")} == {"results", "sources"}
+
+
+def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
+    machine: Callable[..., Settings],
+    demo_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file that the request names was on the first machine only."""
+    machine("first", allow_local_files=True)
+    local = tmp_path / "Clip.mp4"
+    shutil.copyfile(demo_clip, local)
+    with get_client(sync_client=True) as client:
+        deployment = deploy(client, upscale, "stored")
+        asked = {**QUICK, "video_path": str(local), "seed": 77}
+        run = client.create_flow_run_from_deployment(deployment, parameters=asked)
+        with monkeypatch.context() as held:
+            held.setattr(Lease, "take", lambda self: "job 1 (Clip.mp4)")
+            state = attempt(client, run.id)
+        assert state.name == "AwaitingRetry"
+        assert str(state.message).startswith("waiting for job 1 (Clip.mp4)")
+
+        local.unlink()
+        second = machine("second", allow_local_files=True)
+        state = attempt(client, run.id)
+        assert state.is_completed(), state
+    (job_dir,) = [path for path in second.jobs_dir.iterdir() if not path.name.startswith(".")]
+    result = UpscaleResult.model_validate_json((job_dir / "result.json").read_bytes())
+    assert result.source_name == "Clip.mp4"
+
+
+def test_the_first_plan_is_obeyed_everywhere(
+    machine: Callable[..., Settings], demo_clip: Path, s3: S3
+) -> None:
+    """Machines may plan differently, by their free memory and settings."""
+    first = machine("first")
+    request = UpscaleRequest(**sent_to(first, demo_clip))
+
+    def planned() -> Any:
+        with disable_run_logger():
+            source = fetch.fn(request)
+            assert source is not None
+            return estimate.fn(request, probe.fn(source, request))
+
+    assert planned().num_segments == 2
+    second = machine("second", stall_seconds=77.0)
+    job = planned()
+    of_first, of_second = (s.job_dir(job.job_key) / "plan.json" for s in (first, second))
+    assert of_first.read_bytes() == of_second.read_bytes()
+
+    Bucket(s3.address, second).write(f"jobs/{job.job_key}/plan.json", b"{}")
+    shutil.rmtree(second.jobs_dir)
+    planned()
+    assert b"77" in of_second.read_bytes(), "a plan that nobody can read is replaced"
+    use_settings(first)
+    planned()
+    assert of_first.read_bytes() == of_second.read_bytes()
