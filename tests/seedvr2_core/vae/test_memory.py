@@ -182,9 +182,9 @@ def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None)
 def test_what_cards_are_meant_to_do_takes_what_was_planned(
     gigabytes: int, resolution: str, engine: str
 ) -> None:
-    """The phases of each aim at its own size: at most 5 % more than planned, at most 7 % less (strips
-    of several frames are copied, which "meta" does not do). On a device that has 7 % less than
-    planned they end with its own error."""
+    """The phases of each aim at its own size: at most 5 % more than planned, at most 7 % less
+    (strips of several frames are copied, which "meta" does not do). On a device that has 7 % less
+    than planned they end with its own error."""
     card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
     plan = example_plan(engine, resolution, card)
     assert plan.memory is not None
