@@ -202,7 +202,7 @@ def _check_confined_devices(settings: Settings) -> list[DoctorCheck]:
     if not settings.confine_children:
         return []
     checks: list[DoctorCheck] = []
-    for device in (f"cuda:{i}" for i in range(torch.cuda.device_count())):
+    for device in (gpu_name(i) for i in range(torch.cuda.device_count())):
         reached, words = try_device(device, environment=child_environment())
         told = f"a confined child reached {device} ({words})"
         if not reached:

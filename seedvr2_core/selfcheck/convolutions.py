@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedvr2_core.kernels.devices import on_gpu
+from seedvr2_core.kernels.devices import gpu_name, on_gpu
 from seedvr2_core.vae.conv import LAYOUT, conv3d
 
 Convolve = Callable[..., Tensor]
@@ -385,7 +385,7 @@ def _name(dtype: torch.dtype) -> str:
 def main() -> int:
     """Print the report as JSON; returns the exit code, 1 if a convolution is wrong or failed."""
     parser = argparse.ArgumentParser(description="Check the convolutions of a device.")
-    default = "cuda:0" if torch.cuda.is_available() else "cpu"
+    default = gpu_name(0) if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default)
     report = check_device(parser.parse_args().device)
     sys.stdout.write(json.dumps(asdict(report), indent=1) + "\n")

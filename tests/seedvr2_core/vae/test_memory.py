@@ -182,9 +182,9 @@ def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None)
 def test_what_cards_are_meant_to_do_takes_what_was_planned(
     gigabytes: int, resolution: str, engine: str
 ) -> None:
-    """The phases of each aim at its own size: within 5 % of the plan (6 % below where strips of
-    several frames are copied, which "meta" does not do), and on a device that has 6 % less than
-    planned they end with its own error."""
+    """The phases of each aim at its own size: at most 5 % more than planned, at most 7 % less
+    (strips of several frames are copied, which "meta" does not do). On a device that has 7 % less
+    than planned they end with its own error."""
     card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
     plan = example_plan(engine, resolution, card)
     assert plan.memory is not None
@@ -210,9 +210,9 @@ def test_what_cards_are_meant_to_do_takes_what_was_planned(
     for run, rung, index in ((run_encoder, encode, 0), (run_decoder, decode, 1)):
         planned = predicted(VAE_PRODUCTION, size, 2, rung, on_cpu=False, streamed=streamed)[index]
         most = round(1.05 * planned)
-        assert run(vae, size, rung, streamed=streamed, most=most) >= 0.94 * planned
+        assert run(vae, size, rung, streamed=streamed, most=most) >= 0.93 * planned
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            run(vae, size, rung, streamed=streamed, most=round(0.94 * planned))
+            run(vae, size, rung, streamed=streamed, most=round(0.93 * planned))
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
