@@ -38,8 +38,10 @@ def s3() -> Iterator[S3]:
 
 @pytest.fixture
 def serve(tmp_path: Path, s3: S3) -> Iterator[Serve]:
+    folder = tmp_path / "serve"
+    folder.mkdir()
     serve = Serve(
-        tmp_path / "serve",
+        folder,
         PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
         SEEDVR2_TEST_FAULTS=json.dumps([asdict(SMALL_PICTURES)]),
         SEEDVR2_SEGMENT_SECONDS="4",
