@@ -7,7 +7,7 @@ call goes on there after a crash, a full disk or a stop, and makes the same byte
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -135,20 +135,27 @@ def upscale_file(
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
-        plan = _obeyed(plan, job_dir)
-        kept = partial(told.beat, "hash")
-        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
-        _restore(plan, job_dir, source, pending, options, told)
-        notes = _join(plan, job_dir, source, told)
+        made = _made(_obeyed(plan, job_dir), job_dir, source, target, options, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
+    return replace(made, seconds=time.monotonic() - began)
+
+
+def _made(
+    plan: Plan, job_dir: JobDir, source: Path, target: Path, options: ModelOptions, told: "_Told"
+) -> UpscaledFile:
+    """Make what is left of a job, and its joined file, which is to become `target`."""
+    kept = partial(told.beat, "hash")
+    pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
+    _restore(plan, job_dir, source, pending, options, told)
+    notes = _join(plan, job_dir, source, told)
     return UpscaledFile(
         path=target,
         width=plan.width,
         height=plan.height,
         num_frames=plan.video.num_frames,
         frames_reused=plan.video.num_frames - _frames_of(plan, pending),
-        seconds=time.monotonic() - began,
+        seconds=0.0,
         engine=plan.engine.name,
         notes=(*plan.notes, *notes),
     )

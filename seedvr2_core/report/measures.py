@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from seedvr2_core.report.places import Place
+from seedvr2_core.report.places import Spot
 from seedvr2_core.report.record import Sight
 
 GRID = (32, 18)
@@ -34,7 +34,7 @@ class Pair:
     after: tuple[np.ndarray, np.ndarray]
 
 
-def measure_pair(pair: Pair, place: Place, seconds: float) -> Sight:
+def measure_pair(pair: Pair, place: Spot, seconds: float) -> Sight:
     """Measure one place; `seconds` is the time of its frame."""
     size = common_size(pair.before[1], pair.after[1])
     source = [luma(scaled(picture, size)) for picture in pair.before]

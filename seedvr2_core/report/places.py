@@ -19,19 +19,19 @@ AWAY_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Spot:
     """Frames `frame - 1` and `frame`, which belong to one shot."""
 
     frame: int
     join: bool
 
 
-def places(plan: Plan) -> Iterator[Place]:
+def places(plan: Plan) -> Iterator[Spot]:
     """The places of a plan in the order in which they are looked at."""
     joins = joins_of(plan)
     others = _others(plan, joins)
-    at = (Place(joins[i], True) for i in _evenly(len(joins)))
-    away = (Place(others[i], False) for i in _evenly(len(others)))
+    at = (Spot(joins[i], True) for i in _evenly(len(joins)))
+    away = (Spot(others[i], False) for i in _evenly(len(others)))
     return (place for place in chain.from_iterable(zip_longest(away, at)) if place is not None)
 
 

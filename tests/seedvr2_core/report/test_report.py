@@ -17,7 +17,7 @@ from seedvr2_core.report.advice import summarize, warnings_of
 from seedvr2_core.report.look import look_at
 from seedvr2_core.report.make import make_report
 from seedvr2_core.report.measures import Pair, measure_pair
-from seedvr2_core.report.places import MOST_OF_A_KIND, Place, joins_of, places
+from seedvr2_core.report.places import MOST_OF_A_KIND, Spot, joins_of, places
 from seedvr2_core.report.plots import bars, points
 from seedvr2_core.report.record import AboutJob, QualityReport
 from seedvr2_core.video.probe import probe_video
@@ -56,7 +56,7 @@ def noise(seed: int, *, height: int = 90, width: int = 160) -> np.ndarray:
 def seen(before: list[np.ndarray], after: list[np.ndarray], *, join: bool = False):
     """What is measured of two frames."""
     pair = Pair(before=(before[0], before[1]), after=(after[0], after[1]))
-    return measure_pair(pair, Place(1, join), 0.04)
+    return measure_pair(pair, Spot(1, join), 0.04)
 
 
 def test_a_result_equal_to_its_source_differs_in_nothing() -> None:
