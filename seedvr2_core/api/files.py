@@ -135,7 +135,11 @@ def upscale_file(
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
     with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
-        made = _made(_obeyed(plan, job_dir), job_dir, source, target, options, told)
+        plan = _obeyed(plan, job_dir)
+        kept = partial(told.beat, "hash")
+        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
+        _restore(plan, job_dir, source, pending, options, told)
+        notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
     return _upscaled(plan, target, pending, notes, time.monotonic() - began)
