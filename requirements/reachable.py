@@ -18,9 +18,10 @@ def why_not(address: str) -> str:
     """Why the service does not answer; "" if it does."""
     try:
         answer = httpx.get(address, timeout=20.0, follow_redirects=True)
-        answer.json()["vulnerabilities"]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__
+    try:
+        answer.json()["vulnerabilities"]
     except (ValueError, LookupError, TypeError):
         return f"HTTP {answer.status_code}, and no list of vulnerabilities"
     return ""

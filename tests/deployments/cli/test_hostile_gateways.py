@@ -12,9 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import Result
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from deployments.cli import jobs, screen
 from deployments.cli.app import app

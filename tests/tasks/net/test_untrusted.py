@@ -20,7 +20,9 @@ SECRET = "sekret42"
 
 
 def get(url: str) -> FetchedSource:
-    return fetch.fn(_by_url(url))
+    source = fetch.fn(_by_url(url))
+    assert source is not None
+    return source
 
 
 def knock(url: str) -> None:
