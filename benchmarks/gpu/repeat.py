@@ -134,6 +134,9 @@ class Repeats:
         """On a card of which only the plan's memory may be taken."""
         plan = dataclasses.replace(self._setup.plan, memory=memory)
         summary = plan_summary(dataclasses.replace(self._setup, plan=plan))
+        # As when such a plan loads it: the whole transformer would not fit the smaller card.
+        self._models.dit.to("cpu")
+        _free_cached(self._device)
         with _at_most(limit, self._device):
             # Other slices change the order of sums, so bits may differ from the first plan's.
             self._tell(name, self._walk(memory), must=False, plan=summary)
@@ -159,9 +162,7 @@ class Repeats:
                 yield session
         finally:
             session.close()
-            gc.collect()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            _free_cached(self._device)
 
     def _tell(self, name: str, made: Sequence[_Made], *, must: bool = True, **figures: Any) -> None:
         self._wanted = self._wanted or list(made)
@@ -180,6 +181,13 @@ class Repeats:
         )
         if must and not same:
             self._report.wrong()
+
+
+def _free_cached(device: torch.device) -> None:
+    """Give memory that nothing refers to back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextmanager
