@@ -7,6 +7,7 @@ from fractions import Fraction
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.carry.way import Cut
 
@@ -43,7 +44,7 @@ class Copier:
         self._name = name
         self._refused = refused
         self._cut = cut
-        self._is_text = template.type == "subtitle"
+        self._is_text = isinstance(template, SubtitleStream)
         self._out = output.add_stream_from_template(template, opaque=True)
         self._zero = zero
         self._count = 0

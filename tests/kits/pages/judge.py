@@ -55,7 +55,7 @@ def _judge_typer(app: typer.Typer, words: list[str]) -> None:
     """Let the command's own parser read the words."""
     command = get_command(app)
     context = command.make_context("program", [], resilient_parsing=True)
-    while hasattr(command, "commands") and words:
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0] not in command.commands:  # type: ignore[attr-defined]
             raise UnknownPartError(f"there is no command {words[0]!r}")
         command = command.commands[words[0]]  # type: ignore[attr-defined]
@@ -82,6 +82,12 @@ def _python(words: list[str]) -> None:
         return
     is_package = ROOT.joinpath(*words[1].split(".")).is_dir()
     module = importlib.import_module(f"{words[1]}.__main__" if is_package else words[1])
+    if parse := getattr(module, "parse", None):  # argparse
+        try:
+            parse(words[2:])
+        except SystemExit as error:
+            raise UnknownPartError(f"{words[1]} does not take {words[2:]}") from error
+        return
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer()

@@ -119,7 +119,7 @@ def test_wrong_files_of_every_form_are_refused_by_name(
         file.truncate((tmp_path / "x").stat().st_size * 9 // 10)
     told = look(tmp_path / "x")
     assert "is truncated" in told
-    assert any(name in told for name in state)
+    assert any(name.rpartition(".")[0] in told for name in state)
 
 
 def test_a_plain_file_with_one_quantised_weight_of_another_is_read(
