@@ -11,7 +11,7 @@ from tests.kits.gpu.interpreter import interpreted
 
 LUMA_RADII, CHROMA_RADII = (1, 2, 4, 8, 16), (1, 2, 4)
 SIZES = pytest.mark.parametrize(
-    "size", [(40, 70), (1, 1), (3, 200), (65, 2), pytest.param((66, 140), marks=pytest.mark.slow)]
+    "size", [(40, 70), (1, 1), (3, 200), (65, 2), pytest.param((82, 140), marks=pytest.mark.slow)]
 )
 
 
