@@ -37,11 +37,12 @@ class Person:
 
     def sees(self, words: str, selector: str = "main", *, seconds: float = 120.0) -> None:
         """Wait until the words can be read."""
-        eventually(
-            lambda: words.lower() in self.text(selector).lower(),
-            f"{words!r} on the page, which shows: {self.text()[:2000]}",
-            seconds=seconds,
-        )
+        try:
+            eventually(
+                lambda: words.lower() in self.text(selector).lower(), repr(words), seconds=seconds
+            )
+        except AssertionError as error:  # what the page shows now, not when the waiting began
+            raise AssertionError(f"{error}; the page shows: {self.text()[:2000]}") from None
 
     def click(self, selector: str) -> None:
         """Click into the middle of an element."""
