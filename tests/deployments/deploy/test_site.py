@@ -116,6 +116,7 @@ def test_the_environment_can_be_the_site(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SEEDVR2_GATEWAY_TOKENS", "0" * 64)
     monkeypatch.setenv("SEEDVR2_PUBLIC_URL", "")
     monkeypatch.setenv("SEEDVR2_KEEP_DAYS", "9")
+    monkeypatch.delenv("SEEDVR2_REPORT")  # which the tests have set
     site = site_of_environment(whole=True)
     assert site.for_jobs() == {"SEEDVR2_KEEP_DAYS": "9"}
 

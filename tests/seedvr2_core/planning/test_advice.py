@@ -102,6 +102,6 @@ def test_lab_is_advised_away() -> None:
 
 
 def test_a_card_that_nothing_fits_is_told_so() -> None:
-    assert refusal_of(options_for(8, "4k")).endswith(
+    assert refusal_of(options_for(4, "4k")).endswith(
         "no shorter batch and no lower resolution fits either"
     )
