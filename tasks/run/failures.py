@@ -11,7 +11,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from seedvr2_core.errors import BudgetError, DeadlineError, SeedVR2Error, with_code
+from seedvr2_core.errors import BudgetError, SeedVR2Error, with_code
 from seedvr2_core.words import counted
 from tasks.schemas import UpscaleResult
 
@@ -34,7 +34,7 @@ def completed(result: UpscaleResult) -> State[UpscaleResult]:
 
 def failed(error: SeedVR2Error) -> State[Any]:
     """The state of a run without an output; its message is the error's sentence and code."""
-    name = "TimedOut" if isinstance(error, DeadlineError) else "Failed"
+    name = "TimedOut" if isinstance(error, TimeoutError) else "Failed"  # as Prefect itself does
     if isinstance(error, BudgetError):
         name = "OverBudget"
     return Failed(name=name, message=with_code(error), data=error)

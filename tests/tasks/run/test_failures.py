@@ -8,7 +8,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 
-from seedvr2_core.errors import StorageError
+from seedvr2_core.errors import (
+    BudgetError,
+    DeadlineError,
+    SeedVR2Error,
+    StalledError,
+    StorageError,
+)
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.step import step
 
@@ -74,3 +80,19 @@ def test_a_bug_keeps_one_traceback(errors: list[logging.LogRecord]) -> None:
     state = storing(ours=False, return_state=True)
     assert state.is_failed()
     assert len([record for record in errors if record.exc_info]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (StalledError("no sign of life"), "TimedOut"),
+        (DeadlineError("the limit was passed"), "TimedOut"),
+        (BudgetError("it would cost more"), "OverBudget"),
+        (StorageError("away"), "Failed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_name_of_the_state_says_what_kind_of_end_it_is(error: SeedVR2Error, name: str) -> None:
+    """Automations tell a run that the watchdog has ended by it."""
+    state = failed(error)
+    assert (state.name, state.is_failed()) == (name, True)
