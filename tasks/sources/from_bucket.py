@@ -90,7 +90,8 @@ def take_object(
         on_bytes(num_bytes, total)
         if time.monotonic() > until:
             raise SourceUnavailableError(
-                f"{_shown(url)} came with {num_bytes} of {total} bytes in {settings.fetch_seconds:g} s"
+                f"{_shown(url)} came with {num_bytes} of {total} bytes in "
+                f"{settings.fetch_seconds:g} s"
             )
 
     part = settings.intake_dir / f".bucket-{uuid4().hex}.part"
