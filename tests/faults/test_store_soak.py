@@ -7,6 +7,7 @@ the middle of a line that fails for a minute. Nobody is called.
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -55,6 +56,14 @@ def serve(tmp_path: Path, s3: S3) -> Iterator[Serve]:
 
 
 @pytest.fixture
+def worker(serve: Serve, tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """The second worker, which has a directory of its own."""
+    with serve.add_worker("other", tmp_path / "other") as process:
+        yield process
+        kill_tree(process.pid)
+
+
+@pytest.fixture
 def clip(tmp_path: Path, ffmpeg: Callable[..., object]) -> bytes:
     path = tmp_path / "long.mp4"
     source = f"testsrc2=s=96x54:r=25:d={SECONDS}"
@@ -77,12 +86,16 @@ def sha256_in(bucket: Bucket, ended: dict[str, Any]) -> str:
 
 
 def test_a_job_goes_on_when_its_worker_and_its_disk_are_lost(
-    serve: Serve, clip: bytes, s3: S3, settings_with: Callable[..., Settings], tmp_path: Path
+    serve: Serve,
+    worker: "subprocess.Popen[bytes]",
+    clip: bytes,
+    s3: S3,
+    settings_with: Callable[..., Settings],
+    tmp_path: Path,
 ) -> None:
     settings = settings_with(**s3.settings())
     work, done = Bucket(s3.address, settings), Bucket(f"s3://{s3.bucket}/done", settings)
     other = tmp_path / "other"
-    worker = serve.add_worker("other", other)
     job = send(serve, clip)
 
     def committed() -> int:
