@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from seedvr2_core.child.protocol import MakeReport
 from seedvr2_core.errors import SeedVR2Error, StorageError
 from seedvr2_core.job import JobDir
+from seedvr2_core.planning.timing import REPORT_SHARE
 from seedvr2_core.report.record import AboutJob
 from tasks.child import run_operation
 from tasks.run import current
@@ -22,8 +23,6 @@ from tasks.storage import Stored, open_storage
 from tasks.storage.base import STALL_SECONDS
 from tasks.storage.public import wait_until_served
 
-SHARE = 0.04
-"""Part of the run's time so far that a report may take."""
 START_SECONDS = 0.6
 """What its child takes to start, of that time."""
 
@@ -93,7 +92,7 @@ def report(
             seconds_so_far=so_far,
             notes=(*job.notes, *video.notes),
         ),
-        seconds=max(0.0, SHARE * so_far - START_SECONDS),
+        seconds=max(0.0, REPORT_SHARE * so_far - START_SECONDS),
     )
     try:
         made = run_operation(request, doing="comparing the result with its source")

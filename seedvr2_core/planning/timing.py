@@ -42,6 +42,9 @@ FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
 SPREAD_PACE-th of the work it has come two thirds of the way."""
 SPREAD_SECONDS = 2.0
 """What short jobs may take longer whatever their speed: delivery is predicted to some seconds."""
+REPORT_SHARE, REPORT_SECONDS = 0.04, 1.9
+"""Part of a job's time that its report may take, and what it takes at the least: its process must
+start. Measured on two CPU cores."""
 TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
@@ -166,6 +169,11 @@ def seconds_left(
     weight = done / (done + trusted) if done > 0 else 0.0
     slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
     return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
+
+
+def report_seconds(job: float) -> float:
+    """Predicted seconds of the report of a job that takes so many seconds."""
+    return max(REPORT_SECONDS, REPORT_SHARE * job)
 
 
 def spread(share: float, *, measured: bool) -> float:

@@ -7,10 +7,12 @@ from seedvr2_core.planning.timing import (
     SPREAD_SECONDS,
     done_share,
     progress_limit,
+    report_seconds,
     seconds_left,
     spread,
 )
 from tasks.child.awake import awake_seconds
+from tasks.settings import get_settings
 
 
 def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
@@ -37,6 +39,7 @@ class Pace:
         self.kept_frames = plan.num_frames - pending_frames
         """Frames that were finished before this child began."""
         self._frame = frame_seconds_of(plan)
+        self._report = report_seconds(plan.eta_seconds) if get_settings().report else 0.0
         self._slowest = max(slowest, self._frame.seconds)
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
@@ -87,8 +90,8 @@ class Pace:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the job's output is stored."""
-        return seconds_left(
+        """Seconds until the job's output is stored and its report is made."""
+        return self._report + seconds_left(
             self._frame,
             self.pending_frames - self.others,
             work=self._now.work,

@@ -8,8 +8,9 @@ import pytest
 
 from seedvr2_core.child.protocol import MakeReport, ReportMade
 from seedvr2_core.errors import ChildFailedError
+from seedvr2_core.planning.timing import REPORT_SHARE
 from tasks.schemas import FetchedSource, JoinedVideo, PlannedJob, StoredVideo
-from tasks.verify import SHARE, report
+from tasks.verify import report
 
 MODULE = importlib.import_module("tasks.verify")
 
@@ -61,7 +62,7 @@ def test_the_child_is_told_what_the_run_knows_and_how_long_it_may_take(
     assert asked(tmp_path, seconds_ago=1.0) == tmp_path / "report.html"
     long, short = requests
     assert (long.about.output_name, long.about.notes) == ("a-1.mp4", ("planned", "joined"))
-    assert 0.9 * SHARE * 1000 < long.seconds < 0.05 * 1000
+    assert 0.9 * REPORT_SHARE * 1000 < long.seconds < 0.05 * 1000
     assert short.seconds == 0, "one place, and no more"
 
 

@@ -11,11 +11,12 @@ from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Rates
+from seedvr2_core.planning.timing import REPORT_SECONDS, REPORT_SHARE
 from seedvr2_core.video.probe import probe_video
 from tasks.child import pace as pace_module
 from tasks.child.pace import Pace
 from tasks.child.rates import MachineRates, known_rates, learn, machine_name, measure
-from tasks.settings import Settings
+from tasks.settings import Settings, use_settings
 from tests.kits.factories import make_info, make_options
 
 
@@ -108,3 +109,13 @@ def test_what_cannot_be_measured_is_no_error(settings: Settings) -> None:
     nowhere = Path("/no/such/file.mp4")
     assert measure(a_plan(known(settings)), nowhere, nowhere, settings) is None
     assert not settings.rates_dir.exists()
+
+
+def test_the_time_left_holds_the_report(settings: Settings) -> None:
+    plan = a_plan(known(settings))
+    use_settings(settings.model_copy(update={"report": False}))
+    without = Pace(plan, pending_frames=300).seconds_left
+    use_settings(settings.model_copy(update={"report": True}))
+    assert Pace(plan, pending_frames=300).seconds_left - without == pytest.approx(
+        max(REPORT_SECONDS, REPORT_SHARE * plan.eta_seconds), abs=0.01
+    )
