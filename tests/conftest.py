@@ -28,6 +28,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
+    from tests.kits.http.s3 import S3
 
 ROOT = Path(__file__).parents[1]
 LONG = ("walkthrough", "e2e", "faults", "flows", "seedvr2_core/engines")
@@ -112,6 +113,24 @@ def ffmpeg() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A real S3-compatible server for all tests that need one; it starts with the first."""
+    from tests.kits.http.s3 import s3_server
+
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_url: str) -> "Iterator[S3]":
+    """A bucket of the test's own, and a line to it that can have faults."""
+    from tests.kits.http.s3 import bucket_on
+
+    with bucket_on(s3_url) as s3:
+        yield s3
 
 
 @pytest.fixture(scope="session")

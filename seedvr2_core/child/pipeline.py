@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
-from seedvr2_core.child.progress import Events, ProgressCount
+from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
 from seedvr2_core.child.protocol import Restored, SegmentDone
 from seedvr2_core.engines.protocol import Commit, Session, ShotState
 from seedvr2_core.errors import SegmentError
@@ -32,6 +32,7 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.latents import read_commits, write_commit
 from seedvr2_core.job.sidecar import (
     Making,
+    Sidecar,
     commit_segment,
     finished_sizes,
     leaves_latents,
@@ -40,7 +41,7 @@ from seedvr2_core.job.sidecar import (
 from seedvr2_core.job.space import bytes_per_frame, latent_bytes
 from seedvr2_core.planning import Piece, Plan, Segment
 from seedvr2_core.planning.cutting import ShotRun, plan_runs
-from seedvr2_core.planning.outline import outline_of
+from seedvr2_core.planning.outline import SegmentOutline, outline_of
 from seedvr2_core.planning.queues import queue_bytes
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter, count_frames
@@ -81,6 +82,7 @@ class Pipeline:
         """Make the queues; `run` starts the threads."""
         self._job, self._plan, self._session = job, job.plan, job.session
         self._outline = outline_of(job.plan)
+        self._alive = alive_while_reading(job.events)
         self._failure: BaseException | None = None
         decoded, restored = queue_bytes(job.plan)
         self._decoded: Channel[Frame | None] = Channel(decoded, size_of=_frame_bytes)
@@ -246,12 +248,15 @@ class Pipeline:
     def _precision_before(self, piece: Piece) -> str:
         """The precision of the segment before a piece, from its sidecar: the shot goes on in it."""
         before = next(s for s in self._outline.segments if s.stop == piece.start)
-        sidecar = read_segment(self._job.job_dir, self._outline, before, on_bytes=self._tell_hashed)
+        sidecar = self._read_segment(before)
         if sidecar is None:
             raise SegmentError(
                 f"segment {before.index}, which the next one continues, is missing; run it again"
             )
         return sidecar.precision
+
+    def _read_segment(self, segment: SegmentOutline) -> Sidecar | None:
+        return read_segment(self._job.job_dir, self._outline, segment, on_bytes=self._alive)
 
     def _precision_known(self, piece: Piece) -> str:
         """The precision of the last finished segment of a shot before a piece; "" if none is.
@@ -261,7 +266,7 @@ class Pipeline:
         shot = self._plan.shots[piece.shot]
         for segment in reversed(self._outline.segments):
             if shot.start <= segment.start and segment.stop <= piece.start:
-                sidecar = read_segment(self._job.job_dir, self._outline, segment)
+                sidecar = self._read_segment(segment)
                 if sidecar is not None:
                     return sidecar.precision
         return ""
@@ -361,13 +366,12 @@ class Pipeline:
             rung=_told_once(commit.rung for commit in encoded.commits),
         )
         return commit_segment(
-            self._job.job_dir, self._outline, outline, made, on_bytes=self._tell_hashed
+            self._job.job_dir,
+            self._outline,
+            outline,
+            made,
+            on_bytes=self._alive,
         ).seconds
-
-    def _tell_hashed(self, done: int, total: int) -> None:
-        """Say that we are alive while a segment's file is read: it may have gigabytes."""
-        del done, total
-        self._job.events.beat("hash", 0, 0)
 
     def _tell_checked(self, segment: Segment, done: int) -> None:
         """Say how far the last segment is checked: nothing else is going on meanwhile."""

@@ -16,6 +16,7 @@ from seedvr2_core.child.protocol import (
     Progressed,
     encode_event,
 )
+from seedvr2_core.files.reading import OnBytes
 
 PROGRESS_SECONDS = 0.2
 """Shortest time between two `Progressed`."""
@@ -36,6 +37,16 @@ class Events(Protocol):
 
     def beat(self, phase: str, done: int, total: int) -> None:
         """Send a heartbeat; the receiver may drop it if it comes too soon after the last one."""
+
+
+def alive_while_reading(events: Events) -> OnBytes:
+    """Signs of life while whole files are read and hashed: a segment may have gigabytes."""
+
+    def told(done: int, total: int) -> None:
+        del done, total  # of one file of many
+        events.beat("hash", 0, 0)
+
+    return told
 
 
 class ProgressCount:

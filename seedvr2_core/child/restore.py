@@ -18,7 +18,7 @@ import torch
 
 from seedvr2_core.child.memory import check_host
 from seedvr2_core.child.pipeline import Pipeline, RestoreJob
-from seedvr2_core.child.progress import Events, ProgressCount
+from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
 from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.child.shares import Shares, Work
 from seedvr2_core.engines import load_engine
@@ -145,15 +145,11 @@ def _run_until_step_down(
         logger.warning("%s; what is left is done again: %s", error, now)
     # The error's traceback still refers to the pass that failed, and so to all of its tensors.
     gc.collect()
-    outline = outline_of(job.plan)
-
-    def read(done: int, total: int) -> None:
-        job.events.beat("hash", 0, 0)
-
+    outline, alive = outline_of(job.plan), alive_while_reading(job.events)
     return [
         segment
         for segment in pending
-        if read_segment(job.job_dir, outline, outline.segments[segment.index], on_bytes=read)
+        if read_segment(job.job_dir, outline, outline.segments[segment.index], on_bytes=alive)
         is None
     ]
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from seedvr2_core.child.progress import Events
+from seedvr2_core.child.progress import Events, alive_while_reading
 from seedvr2_core.child.protocol import Taken, Waiting
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims, share_of
@@ -108,13 +108,8 @@ class Shares:
 
     def _is_finished(self, index: int) -> bool:
         segment = self._outline.segments[index]
-        found = read_segment(self._job_dir, self._outline, segment, on_bytes=self._read)
-        return found is not None
-
-    def _read(self, done: int, total: int) -> None:
-        """Say that we are alive while what others have made is hashed."""
-        del done, total
-        self._events.beat("hash", 0, 0)
+        alive = alive_while_reading(self._events)
+        return read_segment(self._job_dir, self._outline, segment, on_bytes=alive) is not None
 
     def _release(self, indices: Sequence[int]) -> None:
         gone = set(indices)

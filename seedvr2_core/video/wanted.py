@@ -93,19 +93,15 @@ def _made_of_fields(video: VideoInfo, deinterlace: str) -> VideoInfo:
     fields = video.fields
     if deinterlace == FILM:
         return _film(video)
-    if deinterlace == BOB and not fields.interlaced and not _is_surely_progressive(video):
+    # Where little moves, nobody can tell, and who asks for bob knows.
+    if deinterlace == BOB and (fields.interlaced or fields.moving < _SURE_PICTURES):
         return _bob(video)
     if not fields.interlaced:
         told = _not_interlaced(video, deinterlace)
         return _with(video, told) if told else video
     if deinterlace == OFF:
         return _with(video, "the video is interlaced; it is restored as it is (deinterlace off)")
-    return _bob(video) if deinterlace == BOB else _bwdif(video)
-
-
-def _is_surely_progressive(video: VideoInfo) -> bool:
-    fields = video.fields
-    return not fields.interlaced and fields.moving >= _SURE_PICTURES
+    return _bwdif(video)
 
 
 def _not_interlaced(video: VideoInfo, deinterlace: str) -> str:

@@ -1,6 +1,7 @@
 """Puts files that belong to a finished video beside it: its picture, its report."""
 
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from prefect import get_run_logger
@@ -8,6 +9,7 @@ from prefect import get_run_logger
 from seedvr2_core.errors import ResourceError, StorageError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.place import place
+from seedvr2_core.job import JobDir
 from tasks.schemas import StoredVideo
 from tasks.settings import get_settings
 from tasks.storage import Stored, open_storage
@@ -19,7 +21,34 @@ REPORT_ENDING, REPORT_JSON_ENDING = ".report.html", ".report.json"
 """The same of the report."""
 
 
-def keep_beside(
+class Beside(NamedTuple):
+    """Where the files of a video are: paths on this machine and public addresses, or None."""
+
+    preview_path: str | None
+    preview_url: str | None
+    report_path: str | None
+    report_url: str | None
+
+
+def keep_all_beside(
+    job_dir: JobDir, stored: StoredVideo | Stored, *, preview: Path | None, page: Path | None
+) -> Beside:
+    """Put a video's picture and report beside it.
+
+    Args:
+        job_dir: of the job, where the report's figures lie.
+        stored: the video.
+        preview: its before/after picture, if there is one.
+        page: its report's page, if there is one.
+    """
+    placed = Beside(
+        *_kept_beside(preview, PREVIEW_ENDING, stored), *_kept_beside(page, REPORT_ENDING, stored)
+    )
+    _kept_beside(page and job_dir.report_json_path, REPORT_JSON_ENDING, stored)
+    return placed
+
+
+def _kept_beside(
     file: Path | None, ending: str, stored: StoredVideo | Stored
 ) -> tuple[str | None, str | None]:
     """Put a file beside the video, wherever that is stored.

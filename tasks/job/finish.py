@@ -15,7 +15,7 @@ from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.job.beside import PREVIEW_ENDING, REPORT_ENDING, REPORT_JSON_ENDING, keep_beside
+from tasks.job.beside import keep_all_beside
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
@@ -51,19 +51,14 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         return None
     get_run_logger().info("%s is there already", found.name)
     preview = Path(earlier.preview_path) if earlier.preview_path else None
-    preview_path, preview_url = keep_beside(preview, PREVIEW_ENDING, found)
     page = Path(earlier.report_path) if earlier.report_path else None
-    report_path, report_url = keep_beside(page, REPORT_ENDING, found)
-    keep_beside(page and JobDir(job.job_dir).report_json_path, REPORT_JSON_ENDING, found)
+    beside = keep_all_beside(JobDir(job.job_dir), found, preview=preview, page=page)
     changes = {
         "job_id": str(flow_run.id),
         "filename": found.name,
         "cdn_url": found.url,
         "output_path": str(found.path) if found.path else None,
-        "preview_path": preview_path,
-        "preview_url": preview_url,
-        "report_path": report_path,
-        "report_url": report_url,
+        **beside._asdict(),
         "source_name": job.source.name,
         "seconds": round(seconds, 2),
         "segments_reused": job.num_segments,
@@ -172,19 +167,14 @@ def finish(
     """
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
-    preview_path, preview_url = keep_beside(joined.preview, PREVIEW_ENDING, stored)
-    report_path, report_url = keep_beside(reported, REPORT_ENDING, stored)
-    keep_beside(reported and job_dir.report_json_path, REPORT_JSON_ENDING, stored)
+    beside = keep_all_beside(job_dir, stored, preview=joined.preview, page=reported)
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
         filename=stored.name,
         cdn_url=stored.url,
         output_path=str(stored.path) if stored.path else None,
-        preview_path=preview_path,
-        preview_url=preview_url,
-        report_path=report_path,
-        report_url=report_url,
+        **beside._asdict(),
         source_name=job.source.name,
         input_size_mb=round(job.source.num_bytes / 1e6, 3),
         output_size_mb=round(stored.num_bytes / 1e6, 3),

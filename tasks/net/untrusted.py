@@ -32,6 +32,7 @@ MAX_URL = 8192
 """Characters of an address."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHOWN_SCHEMES = (*_DEFAULT_PORTS, "s3")
 _MAX_SHOWN = 200
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
 # The client reads a port as Python reads an int: with a sign, or in the digits of any script.
@@ -63,7 +64,7 @@ def shown_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "the address"
-    if parts.scheme not in _DEFAULT_PORTS or not host:
+    if parts.scheme not in _SHOWN_SCHEMES or not host:
         return f"{parts.scheme}: address" if parts.scheme else "the address"
     host = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"

@@ -18,6 +18,7 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket, Described
+from tasks.net.untrusted import shown_url
 from tasks.schemas import FetchedSource
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
@@ -42,15 +43,9 @@ def allowed_place(url: str, settings: Settings) -> tuple[str, str]:
         if url.startswith(f"{place}/"):
             return place, url.removeprefix(f"{place}/")
     raise SourceRefusedError(
-        f"{_shown(url)} is not read here; videos may lie below "
+        f"{shown_url(url)} is not read here; videos may lie below "
         f"{' or '.join(settings.s3_sources) or 'no bucket'} (SEEDVR2_S3_SOURCES)"
     )
-
-
-def _shown(url: str) -> str:
-    """The address as messages may show it: a query or a user may be a secret."""
-    name = url.removeprefix(_SCHEME).partition("?")[0].rpartition("@")[2]
-    return printable(f"{_SCHEME}{name}"[:200])
 
 
 def check_object(url: str, settings: Settings) -> None:
@@ -83,14 +78,14 @@ def take_object(
     place, name = allowed_place(url, settings)
     bucket = Bucket(place, settings)
     total = _describe(bucket, name, settings).num_bytes
-    note(f"reading {_shown(url)}, {total} bytes")
+    note(f"reading {shown_url(url)}, {total} bytes")
     until = time.monotonic() + settings.fetch_seconds
 
     def in_time(num_bytes: int, total: int) -> None:
         on_bytes(num_bytes, total)
         if time.monotonic() > until:
             raise SourceUnavailableError(
-                f"{_shown(url)} came with {num_bytes} of {total} bytes in "
+                f"{shown_url(url)} came with {num_bytes} of {total} bytes in "
                 f"{settings.fetch_seconds:g} s"
             )
 

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,22 +10,10 @@ import pytest
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tests.kits.faults import NUM_SEGMENTS, Fault, FaultyJob, kill_there, wait_until
-from tests.kits.http.s3 import S3, bucket_on, s3_server
+from tests.kits.http.s3 import S3
 from tests.kits.processes import kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(server: str) -> Iterator[S3]:
-    with bucket_on(server) as s3:
-        yield s3
 
 
 @pytest.fixture

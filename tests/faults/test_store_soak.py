@@ -20,7 +20,7 @@ import pytest
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tests.kits.faults import SMALL_PICTURES, wait_until
-from tests.kits.http.s3 import S3, bucket_on, s3_server
+from tests.kits.http.s3 import S3
 from tests.kits.processes import ROOT, kill_tree
 from tests.kits.server import Serve, eventually
 
@@ -29,12 +29,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 SECONDS = 60
 PATIENCE_SECONDS = 900.0
 CUT_SECONDS = 60.0
-
-
-@pytest.fixture
-def s3() -> Iterator[S3]:
-    with s3_server() as url, bucket_on(url) as s3:
-        yield s3
 
 
 @pytest.fixture

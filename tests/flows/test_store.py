@@ -1,7 +1,7 @@
 """Two machines without a common disk: what one has made, the other finds in the object store."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,9 @@ from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, use_settings
 from tasks.store import Lease
 from tests.kits.deployed import QUICK, attempt, deploy
-from tests.kits.http.s3 import S3, bucket_on, s3_server
+from tests.kits.http.s3 import S3
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_api")]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(server: str) -> Iterator[S3]:
-    with bucket_on(server) as s3:
-        yield s3
 
 
 @pytest.fixture

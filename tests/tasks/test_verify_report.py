@@ -3,39 +3,24 @@
 import importlib
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from seedvr2_core.child.protocol import MakeReport, ReportMade
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.planning.timing import REPORT_SHARE
-from tasks.schemas import FetchedSource, JoinedVideo, PlannedJob, StoredVideo
+from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
 from tasks.verify import report
+from tests.kits.factories import planned_job
 
 MODULE = importlib.import_module("tasks.verify")
 
 
 def job(folder: Path) -> PlannedJob:
-    """A job with two notes of its plan."""
-    return PlannedJob(
-        job_key="k" * 64,
-        job_dir=folder,
-        source=FetchedSource(path=folder / "a.mp4", sha256="ab", num_bytes=5, name="a.mp4"),
-        num_segments=1,
-        num_frames=75,
-        width=1280,
-        height=720,
-        resolution="720p",
-        engine="lanczos",
-        engine_label="Lanczos",
-        device="cpu",
-        output_name="a_720p.mp4",
-        eta_seconds=1.0,
-        job_limit_seconds=None,
-        stall_limit_seconds=10.0,
-        duration_seconds=3.0,
-        notes=("planned",),
-    )
+    """A job with a note of its plan, in a directory where nothing of it is."""
+    changes = {"job_dir": folder, "notes": ("planned",)}
+    return planned_job(folder / uuid4().hex).model_copy(update=changes)
 
 
 def asked(folder: Path, *, seconds_ago: float) -> Path | None:

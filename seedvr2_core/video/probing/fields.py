@@ -54,11 +54,9 @@ def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo)
 
     Args:
         container: before its first packet.
-        stream: the video.
+        stream: the video, of which `may_be_interlaced` says so.
         info: what is known of it.
     """
-    if not may_be_interlaced(info):
-        return Fields()
     found: Counter[str] = Counter()
     marked, film = False, list[bool]()
     try:

@@ -1,7 +1,6 @@
 """A video that was sent is kept in the object store: workers without a common disk find it."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -10,18 +9,12 @@ import pytest
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tests.kits.http.gateway import gateway, intake_files
-from tests.kits.http.s3 import S3, bucket_on, s3_server
+from tests.kits.http.s3 import S3
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("on_the_server")]
 
 CONTENT = b"a video's bytes"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def s3() -> Iterator[S3]:
-    with s3_server() as url, bucket_on(url) as s3:
-        yield s3
 
 
 @pytest.fixture

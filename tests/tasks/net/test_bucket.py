@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,7 @@ from seedvr2_core.errors import StorageError, StorageRefusedError
 from tasks.net import bucket
 from tasks.net.bucket import PIECE_BYTES, Bucket
 from tasks.settings import Settings
-from tests.kits.http.s3 import S3, SECRET, bucket_on, s3_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(server: str) -> Iterator[S3]:
-    with bucket_on(server) as s3:
-        yield s3
+from tests.kits.http.s3 import S3, SECRET
 
 
 @pytest.fixture

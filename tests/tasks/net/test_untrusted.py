@@ -102,6 +102,7 @@ def test_nothing_secret_in_any_log(server, settings: Settings, caplog) -> None:
     [
         ("https://u:p@Example.org:81/a/b.mp4?x=1#y", "https://example.org:81/a/b.mp4"),
         ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("s3://u:p@bucket/In/a b.mp4?x=1", "s3://bucket/In/a b.mp4"),
         ("data:video/mp4;base64,AAAA", "data: address"),
         ("nothing", "the address"),
         ("http://[", "the address"),

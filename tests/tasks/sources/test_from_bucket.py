@@ -1,6 +1,6 @@
 """Sources that lie in a bucket of a real S3-compatible server."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,7 @@ from tasks.net.bucket import PIECE_BYTES, Bucket
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import check_source, obtain_source
-from tests.kits.http.s3 import S3, bucket_on, s3_server
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(s3_url: str) -> Iterator[S3]:
-    with bucket_on(s3_url) as s3:
-        yield s3
+from tests.kits.http.s3 import S3
 
 
 @pytest.fixture

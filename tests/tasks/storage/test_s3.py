@@ -1,7 +1,7 @@
 """Outputs in a bucket of a real S3-compatible server."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,19 +10,7 @@ import pytest
 from seedvr2_core.errors import InvalidRequestError, StorageError, StorageRefusedError
 from tasks.settings import Settings
 from tasks.storage import check_storage, open_storage
-from tests.kits.http.s3 import S3, bucket_on, s3_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(server: str) -> Iterator[S3]:
-    with bucket_on(server) as s3:
-        yield s3
+from tests.kits.http.s3 import S3
 
 
 @pytest.fixture

@@ -1,26 +1,14 @@
 """Who holds a job, in a real S3-compatible server."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tasks.store import Lease
-from tests.kits.http.s3 import S3, bucket_on, s3_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(server: str) -> Iterator[S3]:
-    with bucket_on(server) as s3:
-        yield s3
+from tests.kits.http.s3 import S3
 
 
 @pytest.fixture
