@@ -120,6 +120,8 @@ class MemoryRequest:
     """Of the source, and so of the output."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
+    own_kernels: bool = True
+    """Whether kernels of our own run on the device, if that is a GPU."""
     color_correction: str = "auto"
     quantized: Quantized | None = None
     """Weights of the transformer that stay quantised."""
@@ -267,6 +269,11 @@ class PhasePeaks:
             text_len=request.text_len,
             chunk_tokens=chunk_tokens,
             itemsize=ITEMSIZE[request.dit_dtype],
+            path=dit_memory.Path(on_cpu=request.on_cpu, own_kernels=request.own_kernels),
+        )
+        # Tables of a second length of window are kept (dit/tables.py).
+        work += dit_memory.table_bytes(
+            config, (request.num_latents_in_window, *request.latent_size), on_cpu=request.on_cpu
         )
         # The sampler holds noise, condition and result around the call.
         channels = 2 * config.latent_channels + config.condition_channels
@@ -318,7 +325,7 @@ class PhasePeaks:
         time first."""
         return _streamed_rungs(*self._convs(phase))
 
-    def streamed(self, phase: str, rung: Slices) -> vae_memory.Streamed:
+    def streamed(self, phase: str, rung: Slices) -> budget.Streamed:
         """Bytes that streaming brings to encoder or decoder for each latent; as many go back."""
         return _streamed(*self._convs(phase), rung)
 
@@ -328,7 +335,7 @@ class PhasePeaks:
 
     def largest_layer(self, phase: str) -> tuple[str, int]:
         """The layer of encoder or decoder that needs most, and its bytes for one frame."""
-        return vae_memory.largest_layer(*self._convs(phase))
+        return budget.largest_layer(*self._convs(phase))
 
     def _streaming(self, phase: str, rung: Slices) -> int:
         return vae_memory.streaming_bytes(*self._convs(phase), rung.block_bytes)
@@ -367,7 +374,7 @@ def _streamed_rungs(
     convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int
 ) -> tuple[Slices, ...]:
     """See `PhasePeaks.streamed_rungs`; a job that does not fit is planned many times."""
-    largest = max(vae_memory.cache_tensor_bytes(convs, height, width, itemsize))
+    largest = max(budget.cache_tensor_bytes(convs, height, width, itemsize))
     blocks = (None, *(largest // share for share in BLOCK_SHARES[1:]), 0)
     rungs = [rung._replace(block_bytes=block) for block in blocks for rung in SLICES]
     sizes = (convs, height, width, itemsize)
@@ -376,9 +383,9 @@ def _streamed_rungs(
 
 def _streamed(
     convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int, rung: Slices
-) -> vae_memory.Streamed:
+) -> budget.Streamed:
     levels = max(spec.shrink for spec in convs).bit_length()
-    return vae_memory.streamed_per_latent(
+    return budget.streamed_per_latent(
         convs,
         height,
         width,
@@ -389,6 +396,6 @@ def _streamed(
     )
 
 
-def _seconds(moved: vae_memory.Streamed) -> float:
+def _seconds(moved: budget.Streamed) -> float:
     """Caches come and go at the same time, but for those that go straight."""
     return (moved.passing + 2 * moved.straight) / CONSTANTS.host_bandwidth
