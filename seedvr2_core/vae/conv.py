@@ -70,7 +70,9 @@ def conv3d(
         memory_format=LAYOUT,
     )
     on_gpu = takes_gpu_path(x_BCTHW.device)
-    most = MAX_ELEMENTS // COPIED_SHARE if on_gpu and not _has_cudnn(x_BCTHW.device) else MAX_ELEMENTS
+    most = (
+        MAX_ELEMENTS // COPIED_SHARE if on_gpu and not _has_cudnn(x_BCTHW.device) else MAX_ELEMENTS
+    )
     at_once = min(
         (most // (x_BCTHW.numel() // frames) - kernel[0]) // stride[0] + 1,
         most // (y_BCTHW.numel() // out_frames),

@@ -187,9 +187,7 @@ class WorkingSet:
         given, peak = frames * self._frame(level, before), 0
         for part in _last_parts(frames, bounds[index]):
             here = held + part.start * self._pixels(index)
-            work = self._resnets(
-                level, len(part), before, width, self.config.layers_per_block + 1
-            )
+            work = self._resnets(level, len(part), before, width, self.config.layers_per_block + 1)
             waiting = 0 if part.stop == frames else given
             out = len(part) * self._frame(level, width)
             peak = max(peak, here + given + work)
