@@ -192,9 +192,9 @@ def cards_page() -> str:
     parts += [
         "## What is refused",
         prose(
-            "In the planner's words, for the largest card that a resolution does not fit. It is the "
-            "same for all models: what stands in the way are single frames of the VAE, which are "
-            "never cut into tiles. A row says what a card must have free at the least, and how "
+            "In the planner's words, for the largest card that a resolution does not fit. They are "
+            "the same for all models: what stands in the way are single frames of the VAE, which "
+            "are never cut into tiles. A row says what a card must have free at the least, and how "
             "much of it the largest layer takes."
         ),
         table(("resolution", "cards", "what stands in the way"), refused_rows()),

@@ -1,7 +1,7 @@
 """How many bytes the VAE needs, for the memory plan: weights, caches, working sets.
 
-Arithmetic over sizes; no torch, nothing is allocated. Working sets follow encoder.py, decoder.py
-and blocks.py operator by operator; tests compare them with the live bytes of real calls.
+Arithmetic without torch. Working sets follow encoder.py, decoder.py and blocks.py operator by
+operator; tests compare them with the live bytes of real calls.
 
 A level is numbered by how often the picture is halved: 0 is full size, in the decoder too.
 """
@@ -20,6 +20,8 @@ NORM_ELEMENTS = 1 << 25
 """norm.CHUNK_ELEMENTS."""
 CONV_ELEMENTS = 2**31 - 1
 """conv.MAX_ELEMENTS."""
+STRIP_ELEMENTS = 1 << 27
+"""conv.STRIP_ELEMENTS."""
 SCORE_BYTES = 1 << 28
 """attention.SCORE_BYTES."""
 FOLD_CHANNELS = 8
@@ -280,6 +282,7 @@ class WorkingSet:
             return 0
         # A GPU writes a strip of one frame where it belongs (conv.py).
         direct = out_frames == 1 and not self.on_cpu
+        share *= 1 if self.on_cpu else min(1, STRIP_ELEMENTS / CONV_ELEMENTS)
         rows = max(1, int(share * (self.height + 3)) - 3)
         return ((rows + 2) * given + (0 if direct else rows * out)) // self.height
 
@@ -387,7 +390,6 @@ def _decoder(work: WorkingSet, latents: int, bounds: tuple[int, ...]) -> int:
     return max(
         work.decode(2, bounds, first=True),
         work.decode(latents, bounds, first=False),
-        # The parts, or the frames in float32, beside all joined.
         joined * work.config.out_channels * (work.itemsize + _FLOAT32),
     )
 

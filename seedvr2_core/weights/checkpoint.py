@@ -1,9 +1,9 @@
 """Checkpoints: recognises a file by its content, opens it strictly, reads it tensor by tensor.
 
-A file holds one *part* of a model: a transformer (dit-3b, dit-7b, dit-1.4b), the VAE (vae) or the positive
-text embedding (pos_emb). A transformer's file may bring the text embedding too. The sharp 7B has
-the names and shapes of the 7B; folder.py tells them apart. matching.py says what fits. Importing
-this module loads no torch.
+A file holds one *part* of a model: a transformer (dit-3b, dit-7b, dit-1.4b), the VAE (vae) or the
+positive text embedding (pos_emb). A transformer's file may bring the text embedding too. The sharp
+7B has the names and shapes of the 7B; folder.py tells them apart. matching.py says what fits.
+Importing this module loads no torch.
 """
 
 import math

@@ -37,7 +37,9 @@ AIMS = [
     # Beyond the aims, each on its smallest card.
     (8, "720p", "seedvr2-7b"),
     (12, "1080p", "seedvr2-7b"),
+    (16, "2k", "seedvr2-7b"),
     (24, "2k", "seedvr2-7b"),
+    (32, "4k", "seedvr2-7b"),
     (48, "4k", "seedvr2-7b"),
 ]
 LOW, HIGH = 1.0, 1.05
@@ -290,6 +292,7 @@ def test_cache_tensors_are_those_of_the_states() -> None:
 def test_figures_are_those_of_the_code() -> None:
     assert memory.NORM_ELEMENTS == norm.CHUNK_ELEMENTS
     assert memory.CONV_ELEMENTS == conv.MAX_ELEMENTS
+    assert memory.STRIP_ELEMENTS == conv.STRIP_ELEMENTS
     assert memory.SCORE_BYTES == attention.SCORE_BYTES
     assert memory.FOLD_CHANNELS == fold.EXTRA_CHANNELS
     assert memory.UPSAMPLED_PLAIN_FRAMES == blocks.UPSAMPLED_PLAIN_FRAMES
