@@ -51,6 +51,8 @@ DOING = {
     "join": "joining the segments",
     "upload": "storing",
     "verify": "checking what is stored",
+    "report": "comparing the result with its source",
+    "finish": "writing down the result",
 }
 """Phase -> what people read; others are shown by their own names."""
 

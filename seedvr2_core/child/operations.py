@@ -196,6 +196,7 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 
 def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     """Compare a job's result with its source, and write the job's report."""
+    emitter.beat("report", 0, 0)  # numpy and the codecs take a second to load
     from seedvr2_core.report.make import make_report
 
     with media_errors_told(request.source, "it is compared with the result"):
