@@ -49,6 +49,7 @@ DOING = {
     "encode": "encoding the last frames",
     "deliver": "finishing",
     "join": "joining the segments",
+    "picture": "drawing the before/after picture",
     "upload": "storing",
     "verify": "checking what is stored",
     "report": "comparing the result with its source",

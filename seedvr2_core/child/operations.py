@@ -185,12 +185,12 @@ def join(request: Join, emitter: Events) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
+    emitter.beat("picture", 0, 0)  # MoviePy takes a moment to load
     from seedvr2_core.video.preview import write_preview
 
-    del emitter
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
     with media_errors_told(request.source, "the before/after picture is drawn"):
-        write_preview(request.source, plan.video, request.output, request.out)
+        write_preview(request.source, plan.video, request.output, request.out, beat=emitter.beat)
     return Previewed()
 
 

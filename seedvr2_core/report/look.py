@@ -62,7 +62,7 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         job_dir: its directory; the segments are still there.
         source: the job's source.
         seconds: how long it may take; the first place is looked at in any case.
-        beat: sign of life, once a place, with the percentage of the places or of the time that is used.
+        beat: sign of life, once a place, with the percentage of the places or of the time used.
 
     Raises:
         InvalidVideoError: a frame cannot be read.

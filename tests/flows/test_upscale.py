@@ -140,7 +140,7 @@ def task_states(result: UpscaleResult) -> dict[str, str]:
 @pytest.mark.usefixtures("first")
 def test_people_have_a_word_for_every_phase(told: list[tuple[str, str]]) -> None:
     phases = {phase for phase, _ in told}
-    assert {"plan", "restore", "join", "report", "finish", "done"} <= phases
+    assert {"plan", "restore", "join", "picture", "report", "finish", "done"} <= phases
     page = Path(str(gateway.__file__)).parent / "page/job.js"
     stages = re.search(r"const STAGES = (\[.*?\n\]);", page.read_text(), re.DOTALL)
     assert stages

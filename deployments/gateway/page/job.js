@@ -10,7 +10,7 @@ const STAGES = [
   ["Plan", ["probe", "cuts", "plan", "measure", "planned"]],
   ["Load", ["wait", "load"]],
   ["Restore", ["restore", "encode", "dit", "decode"]],
-  ["Store", ["deliver", "join", "upload", "verify", "report", "finish", "done"]],
+  ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
 const DIVIDER_PX = 4; // between the two halves of the picture
 
