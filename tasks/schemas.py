@@ -235,6 +235,8 @@ class Device(Record):
     """Host memory that was free then; None for the CPU, and where nobody looked."""
     dit_dtype: str = "bfloat16"
     """Of a transformer's Linears, where the device is a GPU."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 class ProbedSource(Record):

@@ -37,7 +37,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.kernels.devices import GPU, ability_of, gpus
+from seedvr2_core.kernels.devices import GPU, ability_of, gpus, runs_own_kernels
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -233,6 +233,7 @@ def _devices() -> tuple[FoundDevice, ...]:
                 kind=kind,
                 free_bytes=free,
                 dit_dtype=ability_of(name).dit_dtype,
+                own_kernels=runs_own_kernels(name),
                 host_bytes=free_host_bytes(),
             )
             for name, kind, free in gpus()
