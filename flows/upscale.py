@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.form import arrange
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
@@ -145,6 +146,9 @@ def upscale(
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
         return failed(error)
+
+
+arrange(upscale)
 
 
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:

@@ -5,6 +5,7 @@ Needs Debian's package `chromium`. Pages are kept under pytest's --basetemp, to 
 
 import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.form import SECTIONS
 from tests.kits.processes import free_port, kill_tree
 from tests.kits.server import eventually, prefect_server
 
@@ -114,8 +116,13 @@ def browse(api: httpx.Client, page: str, picture: Path, *, height: int = 1400) -
 def test_the_form_offers_lists_and_help(api: httpx.Client, tmp_path: Path) -> None:
     page = f"/deployments/deployment/{deployment_id(api)}/run"
     seen = browse(api, page, tmp_path / "form.png", height=2200)
-    for word in ("video_url", "resolution", "color_correction", "1080p", "http(s) address"):
-        assert word in seen, f"{word} is not on the form ({tmp_path})"
+    text = html.unescape(re.sub(r"<[^>]*>", "", seen))
+    words = ("Source: video_url", "Result: resolution", "Details: color_correction", "1080p")
+    for word in (*words, "http(s) address"):
+        assert word in text, f"{word} is not on the form ({tmp_path})"
+    places = [text.index(f"{heading}: {names[0]}") for heading, names in SECTIONS.items()]
+    assert places == sorted(places), "the sections stand in the order of use"
+    assert "None" not in text, "a switch between types stands in front of a field"
 
 
 def test_a_runs_page_shows_its_tasks(
