@@ -23,9 +23,7 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    "name", ["options.md", "settings.md", "errors.md", "cards.md", "http.md"]
-)
+@pytest.mark.parametrize("name", ["options.md", "settings.md", "errors.md", "cards.md", "http.md"])
 def test_committed_page_is_not_stale(generate: ModuleType, name: str) -> None:
     committed = (ROOT / "docs" / name).read_text()
     assert committed == generate.PAGES[name](), f"docs/{name} is stale; run `make docs`"
