@@ -147,13 +147,14 @@ def errors_page() -> str:
         "# Errors",
         NOTICE,
         prose(
-            "Every error has a code that never changes and a sentence of its own that says what is "
-            "wrong, what was got, what was expected and what to do. The command shows the code "
-            "behind the sentence (`error: ... [invalid_video]`), and so does the message of a "
-            "failed run in Prefect. The gateway has `error`, `error_code` and `error_remedy` in a "
-            "job's status and `detail`, `code` and `remedy` in a refusal; a "
-            "[callback](callbacks.md) has the same three as a status. What a failure looks like "
-            "and how to find its cause is on the page [troubleshooting](troubleshooting.md)."
+            "Every error has a code that never changes and a sentence of its own that says what "
+            "is wrong, what was got, what was expected and what to do. The command shows the code "
+            "behind the sentence (`error: ... [invalid_video]`), and below it what helps; the "
+            "message of a failed run in Prefect has all three. The gateway has `error`, "
+            "`error_code` and `error_remedy` in a job's status and `detail`, `code` and `remedy` "
+            "in a refusal; a [callback](callbacks.md) has the same three as a status. What a "
+            "failure looks like and how to find its cause is on the page "
+            "[troubleshooting](troubleshooting.md)."
         ),
         prose(
             "The exit code is that of the commands; a step whose error may heal is tried again by "
