@@ -45,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "SEEDVR2_WORK_DIR": str(home / "work"),
         "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
-        "SEEDVR2_SEGMENT_SECONDS": "1",
+        "SEEDVR2_SEGMENT_SECONDS": "0.1",
         "SEEDVR2_IMAGE": "seedvr2:test",
         "SEEDVR2_PUBLIC_URL": f"http://127.0.0.1:{edge}",
     }
@@ -134,6 +134,23 @@ def test_a_runs_page_shows_its_tasks(
     assert "1280x720, 75 frames" in seen, "the state says what came out"
 
 
+def test_a_job_of_many_segments_can_be_read(
+    api: httpx.Client, run: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its task runs are counted as people count, and the log has about a line for each."""
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    found = api.post("/task_runs/filter", json=of_run).raise_for_status().json()
+    names = [one["name"] for one in found if one["name"].startswith("segment ")]
+    assert len(names) >= 30
+    assert set(names) == {f"segment {k} of {len(names)}" for k in range(1, len(names) + 1)}
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+    lines = api.post("/logs/filter", json=wanted).raise_for_status().json()
+    told = "\n".join(line["message"] for line in lines)
+    assert len(lines) <= len(names) + 30, told
+    seen = browse(api, f"/runs/flow-run/{run['id']}?tab=Task%20Runs", tmp_path / "tasks.png")
+    assert f"of {len(names)}" in seen
+
+
 def test_a_failed_runs_page_has_one_sentence_and_no_traceback(
     api: httpx.Client, tmp_path: Path
 ) -> None:
@@ -164,7 +181,7 @@ def test_deployments_are_told_apart_by_their_names(api: httpx.Client, tmp_path: 
             "upscale-result",
             [
                 *("bunny_320x180_720p_", "1280x720, 75 frames", "engine lanczos"),
-                *("filename", "segments_reused", 'alt="before and after"'),
+                *("filename", "segments_reused", 'alt="before and after"', ">report</a>"),
             ],
         ),
     ],
