@@ -57,7 +57,7 @@ def test_every_field_takes_a_value_at_once() -> None:
 )
 def test_the_server_takes_what_the_flow_takes(given: dict[str, Any]) -> None:
     validate(given, form(upscale), raise_on_error=True)
-    assert upscale.validate_parameters(given) == given
+    assert given.items() <= upscale.validate_parameters(given).items()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from deployments.gateway.answers import Job, LogLine, Submitted
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
+from deployments.gateway.given import GivenJob, GivenLine, GivenSubmission
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.typed import (
     JobStatus,
@@ -64,6 +66,11 @@ def test_answers_are_typed_as_the_openapi_document_has_them(name: str, ours: typ
     assert hints.keys() == properties.keys()
     for field, hint in hints.items():
         assert kinds_in(hint) == kinds_of(properties[field]), field
+
+
+def test_what_the_commands_read_is_what_a_gateway_says() -> None:
+    for read, said in ((GivenJob, Job), (GivenSubmission, Submitted), (GivenLine, LogLine)):
+        assert read.model_fields.keys() <= said.model_fields.keys(), read.__name__
 
 
 def test_options_are_those_of_a_request() -> None:
