@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.form import arrange
 from tasks.child import one_child
 from tasks.estimate import estimate
 from tasks.fetch import fetch
@@ -146,6 +147,9 @@ def upscale(
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
         return failed(error)
+
+
+arrange(upscale)
 
 
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:

@@ -204,7 +204,7 @@ def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     assert Path(second.output_path or "").name == first.filename
     assert second.segments_reused == 6
     states = task_states(second)
-    assert {states[f"infer-segment-{k}"] for k in range(6)} == {"Reused"}
+    assert {states[f"segment {k} of 6"] for k in range(1, 7)} == {"Reused"}
 
 
 def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> None:
