@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import TaskRunNameValueOrCallable
 
 from seedvr2_core.errors import SeedVR2Error
 
@@ -19,7 +20,7 @@ _SAME_AGAIN = (ValueError, TypeError)
 def step(
     *,
     name: str,
-    task_run_name: str | Callable[[dict[str, Any]], str] | None = None,
+    task_run_name: TaskRunNameValueOrCallable | None = None,
     retries: int = 0,
     retry_delay_seconds: float | list[float] | None = None,
     retry_jitter_factor: float | None = None,
