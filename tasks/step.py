@@ -1,7 +1,7 @@
 """The decorator of every task, and the rule that says which failures are tried again."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -20,7 +20,7 @@ _SAME_AGAIN = (ValueError, TypeError)
 def step(
     *,
     name: str,
-    task_run_name: TaskRunNameValueOrCallable | None = None,
+    task_run_name: str | Callable[[dict[str, Any]], str] | None = None,
     retries: int = 0,
     retry_delay_seconds: float | list[float] | None = None,
     retry_jitter_factor: float | None = None,
@@ -43,7 +43,8 @@ def step(
     """
     return task(
         name=name,
-        task_run_name=task_run_name,
+        # Prefect's type is a protocol with a class method, which no function has.
+        task_run_name=cast(TaskRunNameValueOrCallable | None, task_run_name),
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
         retry_jitter_factor=retry_jitter_factor,
