@@ -21,7 +21,7 @@ from seedvr2_core.kernels.devices import (
     runs_own_kernels,
 )
 from seedvr2_core.planning import Options
-from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
+from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
@@ -50,6 +50,23 @@ OnProgress = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """For callers who do not want to be told."""
+
+
+def crf_asked(quality: int | None, crf: int) -> int:
+    """What a caller asks for by either scale, on that of x264.
+
+    Raises:
+        InvalidRequestError: `quality` is not from 1 to 100, or both are given.
+    """
+    if quality is None:
+        return crf
+    if not 1 <= quality <= 100:
+        raise InvalidRequestError(f"expected quality from 1 to 100, got {quality}")
+    if crf != CRF_DEFAULT:
+        raise InvalidRequestError(
+            f"quality {quality} and crf {crf} say the same in two ways; give one"
+        )
+    return crf_of_quality(quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

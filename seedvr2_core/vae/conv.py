@@ -89,10 +89,26 @@ def conv3d(
             )
         return y_BCTHW
     rows = max(1, (min(most, STRIP_ELEMENTS) if on_gpu else most) // row_elements - kernel[1])
+    _convolve_strips(y_BCTHW, x_BCTHW, weight, bias, stride=stride, padding=padding, rows=rows)
+    return y_BCTHW
+
+
+def _convolve_strips(
+    y_BCTHW: Tensor,
+    x_BCTHW: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: tuple[int, int, int],
+    padding: tuple[int, int],
+    rows: int,
+) -> None:
+    """As `conv3d` into `y_BCTHW`, so many rows of it at a time."""
+    height, out_height, kernel_height = x_BCTHW.shape[3], y_BCTHW.shape[3], weight.shape[3]
     for start in range(0, out_height, rows):
         stop = min(start + rows, out_height)
         top = start * stride[1] - padding[0]
-        bottom = (stop - 1) * stride[1] - padding[0] + kernel[1]
+        bottom = (stop - 1) * stride[1] - padding[0] + kernel_height
         strip_BCTHW = x_BCTHW[..., max(0, top) : bottom, :]
         above, below = max(0, -top), max(0, bottom - height)
         if above or below or not _is_block(strip_BCTHW):
@@ -106,7 +122,6 @@ def conv3d(
             padding=(0, padding[1]),
         )
         del strip_BCTHW  # before the next one is cut
-    return y_BCTHW
 
 
 def convolve_into(
