@@ -113,7 +113,8 @@ def activation_bytes(
     pixels = PATCH * PATCH
     in_bytes = num_tokens * pixels * config.in_channels * _FLOAT32
     out_bytes = num_tokens * pixels * config.latent_channels * _FLOAT32
-    residual = num_tokens * config.width * _FLOAT32
+    # The text's stream is a new one in each layer.
+    residual = (num_tokens + 2 * text_len) * config.width * _FLOAT32
     plain = path.on_cpu or not path.own_kernels
     passing = [
         residual + in_bytes,

@@ -168,8 +168,7 @@ class WorkingSet:
     def decode(self, latents: int, bounds: Sequence[int], *, first: bool) -> int:
         """Peak before the frames are joined, of a shot's first slice or of a later one."""
         cells, width = self._cells(len(bounds) - 1), self.config.block_out_channels[-1]
-        # Latents as they come, scaled, and in the VAE's dtype.
-        scaled = latents * cells * self.config.latent_channels * (2 * _FLOAT32 + self.itemsize)
+        scaled = self.latents(latents)
         peak = 0
         for part in _last_parts(latents, bounds[0]):
             held = scaled + part.start * self._pixels(0)
@@ -178,6 +177,11 @@ class WorkingSet:
             below = self._up_block(0, len(part), bounds, held, begins)
             peak = max(peak, held + mid, below)
         return peak
+
+    def latents(self, count: int) -> int:
+        """Latents as they come, scaled, and in the VAE's dtype."""
+        numbers = count * self._cells(self.config.num_levels - 1) * self.config.latent_channels
+        return numbers * (2 * _FLOAT32 + self.itemsize)
 
     def _up_block(
         self, index: int, frames: int, bounds: Sequence[int], held: int, begins: int
@@ -241,15 +245,8 @@ class WorkingSet:
     def _conv(
         self, level: int, frames: int, before: int, after: int, *, counted: bool = True
     ) -> int:
-        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x.
-
-        Args:
-            level: of both.
-            frames: of the input.
-            before: channels of the input.
-            after: likewise of the result.
-            counted: whether the frames that it caches are among the caches.
-        """
+        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x;
+        `counted`: the frames that it caches are among the caches."""
         if self._in_ring(level):
             parts = 1 if frames == 1 else 2  # single frames, and all of them joined
             return parts * frames * self._frame(level, after) + self._turned(before, after, 27)
@@ -390,7 +387,7 @@ def _decoder(work: WorkingSet, latents: int, bounds: tuple[int, ...]) -> int:
     return max(
         work.decode(2, bounds, first=True),
         work.decode(latents, bounds, first=False),
-        joined * work.config.out_channels * (work.itemsize + _FLOAT32),
+        joined * work.config.out_channels * (work.itemsize + _FLOAT32) + work.latents(latents),
     )
 
 
