@@ -29,7 +29,7 @@ from tests.kits.restorer import make_frames, make_pieces, make_plan
 
 pytestmark = pytest.mark.slow
 
-WIDTH, HEIGHT = 48, 32
+WIDTH, HEIGHT = 64, 48
 FRAMES, WINDOW, OVERLAP = 69, 10, 2
 LATENTS = 10
 """Of the longest piece, which is one of two windows."""
@@ -212,7 +212,7 @@ def test_each_phase_holds_what_is_planned(
     found, wanted = held(plan, residency, seen), planned(engine, dtype, rung, residency)
     for phase, num_bytes in found.items():
         # Finished frames and latents, which are the host's, are among what is counted.
-        assert 0.99 * num_bytes <= wanted[phase] <= 1.05 * num_bytes, (phase, found, wanted)
+        assert 0.98 * num_bytes <= wanted[phase] <= 1.05 * num_bytes, (phase, found, wanted)
 
 
 @pytest.mark.parametrize(("phase", "share"), [("encode", 0.3), ("decode", 0.93)])
