@@ -61,7 +61,8 @@ def test_download_list_verify(folder: Path) -> None:
     assert "vae.safetensors: vae F16" in done.stderr
     report = json.loads(run("list", "--json").stdout)
     assert [(m["name"], m["ready"]) for m in report["models"]] == [
-        *(("seedvr2-3b", True), ("seedvr2-7b", True), ("seedvr2-7b-sharp", False))
+        *(("seedvr2-3b", True), ("seedvr2-7b", True), ("seedvr2-7b-sharp", False)),
+        ("seedvr2-1.4b", False),
     ]
     assert report["models"][2]["missing"] == ["dit-7b-sharp"]
     assert {file["status"] for file in report["files"]} == {"verified"}
