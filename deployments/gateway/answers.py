@@ -261,19 +261,6 @@ class Target(BaseModel):
     notes: list[str]
 
 
-class Health(BaseModel):
-    """Answer to GET /healthz."""
-
-    model_config = _example({"status": "ok", "files_of": None})
-
-    status: Literal["ok"]
-    files_of: str | None = Field(
-        default=None,
-        description="If this gateway accepts paths: the machine whose files they mean. A caller "
-        "sends a path only if its own machine has the same name.",
-    )
-
-
 def gpu_type(pool: str | None) -> str | None:
     """The old service's name of a pool or deployment: H100 for h100, but local for local."""
     name = (pool or "").rpartition("/")[2]

@@ -67,8 +67,8 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
     ) -> JobList:
         """List the caller's jobs, newest first; with an operator's token those of everybody."""
         types = STATE_TYPES[status] if status else ()
-        tag = None if caller.sees_all else caller.tag
-        runs = await prefect.jobs(state_types=types, tag=tag, limit=limit, offset=offset)
+        tags = [] if caller.sees_all else [caller.tag]
+        runs = await prefect.jobs(state_types=types, tags=tags, limit=limit, offset=offset)
         artifacts = await prefect.artifacts([run.id for run in runs]) if runs else []
         found = [await _described(prefect, run, artifacts) for run in runs]
         return JobList(jobs=found, limit=limit, offset=offset)
