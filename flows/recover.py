@@ -1,7 +1,8 @@
 """The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
 It looks at a job when the job crashes (an automation starts it) and when the job should be finished
-(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every
+(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. At a
+second appointment it removes an output that has expired. Every
 minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
 because events can get lost or come late. It looks four times, a quarter of a minute apart, because
 one more look costs a few requests and one more process would cost seconds of a core.
@@ -27,6 +28,7 @@ from tasks.recovery import (
     say_alive,
     settle,
 )
+from tasks.recovery.expiry import remove_expired
 from tasks.recovery.forgotten import QUIET_SWEEP
 from tasks.recovery.report import RunReport
 from tasks.recovery.watch import make_appointment
@@ -60,7 +62,7 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
         return Completed(message=look_for_lost_runs(), data=None)
     report = look(run_id)
     if not report.lost:
-        done = leave_alone(report)
+        done = leave_alone(report) or remove_if_expired(report)
     elif another_looks(report):
         make_appointment(report)
         done = "another recover is at work on it"
@@ -84,6 +86,11 @@ def leave_alone(report: RunReport) -> str:
     if report.verdict == "alive" and report.deployed:
         make_appointment(report)
     return ""
+
+
+def remove_if_expired(report: RunReport) -> str:
+    """Remove the output of a job that has ended, if its caller wanted it no longer than this."""
+    return remove_expired(report) if report.state == "Completed" else ""
 
 
 def leave_after_watching(report: RunReport) -> str:

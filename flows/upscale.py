@@ -91,6 +91,10 @@ def upscale(
     max_seconds: float | None = None,
     max_price: float | None = None,
     callback_url: Text = "",
+    callback_events: Text = "ended",
+    tags: Text = "",
+    metadata: Text = "",
+    expires_in: float | None = None,
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
 
@@ -124,8 +128,13 @@ def upscale(
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
-        callback_url: http(s) address that is told how the run ended, by a signed POST, such as
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
             https://example.org/hook.
+        callback_events: what it is told of, with commas between: started, progress, ended.
+        tags: words of your own by which jobs can be found, with commas between.
+        metadata: what you note on the job, a small JSON object such as {"order": 17}.
+        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
+            the installation says.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """

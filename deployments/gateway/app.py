@@ -21,6 +21,7 @@ from deployments.gateway.limits.rate import RateHeaders, RateLimit
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import add_handlers, problem
 from deployments.gateway.quota import Quota
+from deployments.gateway.routes.deletion import add_deletion
 from deployments.gateway.routes.docs import add_docs
 from deployments.gateway.routes.events import add_events
 from deployments.gateway.routes.files import JobFiles, add_files
@@ -68,6 +69,7 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     quota, open_jobs = Quota(settings), OpenJobs(settings, prefect)
     add_submission(app, settings, prefect, quota, open_jobs, authenticate)
     add_jobs(app, prefect, authenticate)
+    add_deletion(app, settings, prefect, authenticate)
     add_events(app, prefect, authenticate)
     add_plan(app, settings, quota, authenticate)
     add_health(app, settings, prefect)

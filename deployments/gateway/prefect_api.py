@@ -312,6 +312,12 @@ class PrefectApi:
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
         _json(await self._ask("POST", f"/flow_runs/{run_id}/set_state", body))
 
+    async def label(self, run_id: UUID, labels: Mapping[str, str]) -> None:
+        """Add labels to a run."""
+        answer = await self._ask("PATCH", f"/flow_runs/{run_id}/labels", labels)
+        if not answer.is_success:
+            _json(answer)
+
     async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Make one call, twice if the first fails: each of our calls may safely be repeated."""
         why = ""

@@ -15,7 +15,7 @@ Prefect and no torch.
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 import httpx
@@ -82,6 +82,10 @@ class JobStatus(TypedDict):
     submitted_at: str | None
     notes: list[str]
     waiting_for: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    expires_at: str | None
+    deleted_at: str | None
 
 
 class LogEntry(TypedDict):
@@ -119,6 +123,10 @@ class UpscaleOptions(TypedDict, total=False):
     max_seconds: float | None
     max_price: float | None
     callback_url: str | None
+    callback_events: str | list[str]
+    tags: str | list[str]
+    metadata: str | dict[str, Any]
+    expires_in: float | None
 
 
 class TypedClient:

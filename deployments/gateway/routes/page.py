@@ -19,6 +19,7 @@ from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
+from tasks.request_types import split_list
 from tasks.run import read_result
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.settings import Settings
@@ -111,7 +112,7 @@ def add_page(
 def _tags_to_keep(run: FlowRun, caller: Caller) -> list[str]:
     """Tags of a job that is tried again: the owner's, or else who asks becomes the owner."""
     owner = next((tag for tag in run.tags if tag.startswith("caller:")), caller.tag)
-    return [owner]
+    return [owner, *split_list(str(run.parameters.get("tags") or ""))]
 
 
 def _part(name: str) -> Response:

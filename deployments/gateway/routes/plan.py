@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.gateway.answers import Target, gpu_type
+from deployments.gateway.answers import gpu_type
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.body import read_body
 from deployments.gateway.problems import WITH_TOKEN, problems
@@ -59,6 +59,33 @@ _EXAMPLE = {
     "deployment": "upscale/h100",
     "gpu_type": "H100",
 }
+
+
+_TARGET = {
+    "resolution": "4k",
+    "width": 3840,
+    "height": 2160,
+    "model_width": 3840,
+    "model_height": 2192,
+    "gpu_type": "H200",
+    "deployment": "upscale/h200",
+    "notes": [],
+}
+
+
+class Target(BaseModel):
+    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TARGET]})
+
+    resolution: str
+    width: int
+    height: int
+    model_width: int
+    model_height: int
+    gpu_type: str
+    deployment: str
+    notes: list[str]
 
 
 class PlannedRequest(JobPlan):

@@ -20,6 +20,7 @@ from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
+from tasks.request_types import split_list
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
@@ -126,7 +127,12 @@ async def _submit(
     parameters["resolution"] = asked.resolution
     labels = {LABEL_RESOLUTION: asked.resolution, LABEL_REQUEST: _fingerprint(parameters)}
     run = await prefect.create(
-        deployment, parameters, key=key, labels=labels, tags=[caller.tag], queue=queue
+        deployment,
+        parameters,
+        key=key,
+        labels=labels,
+        tags=[caller.tag, *split_list(asked.tags)],
+        queue=queue,
     )
     if not _asked_the_same(run, parameters, labels[LABEL_REQUEST]):
         raise HTTPException(
