@@ -1,11 +1,11 @@
 """The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
 It looks at a job when the job crashes (an automation starts it) and when the job should be finished
-(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. At a
-second appointment it removes an output that has expired. Every
-minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
-because events can get lost or come late. It looks four times, a quarter of a minute apart, because
-one more look costs a few requests and one more process would cost seconds of a core.
+(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. At a later
+appointment it removes an output that has expired. Every minute a schedule starts it without a job:
+then it finds lost runs that nothing else is checking, because events can get lost or come late, and
+sends callbacks that their receivers have not taken. It looks four times, a quarter of a minute
+apart, because one more look costs a few requests and one more process would cost seconds of a core.
 """
 
 import time
@@ -28,6 +28,7 @@ from tasks.recovery import (
     say_alive,
     settle,
 )
+from tasks.recovery.callbacks import send_waiting
 from tasks.recovery.expiry import remove_expired
 from tasks.recovery.forgotten import QUIET_SWEEP
 from tasks.recovery.report import RunReport
@@ -73,12 +74,15 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
 
 
 def look_for_lost_runs() -> str:
-    """Let `recover` look at lost runs that nobody looks at; returns what was found, in words."""
-    told = [appoint_unseen(first=True)]
+    """Let `recover` look at lost runs that nobody looks at, and send callbacks that wait.
+
+    Returns what was found, in words.
+    """
+    told = [appoint_unseen(first=True), send_waiting()]
     for _ in range(SWEEP_LOOKS - 1):
         time.sleep(SWEEP_LOOK_SECONDS)
-        told.append(appoint_unseen(first=False))
-    return "; ".join(dict.fromkeys(told))
+        told += [appoint_unseen(first=False), send_waiting()]
+    return "; ".join(dict.fromkeys(filter(None, told)))
 
 
 def leave_alone(report: RunReport) -> str:

@@ -31,6 +31,7 @@ from tasks.request_types import (
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
+from tasks.run.callbacks.announce import announced
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
@@ -148,7 +149,7 @@ def upscale(
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())
-        with termination_heard(), keep_record() as record:
+        with termination_heard(), announced(request), keep_record() as record:
             return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())

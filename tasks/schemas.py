@@ -387,7 +387,7 @@ class UpscaleResult(Account):
     deinterlace: Literal["bwdif", "bob", "film"] | None = None
     tags: tuple[str, ...] = ()
     """The caller's own, like the next."""
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
     expires_at: str | None = None
     """When the output is to be removed (ISO time); None: never."""
     status: Literal["completed"] = "completed"
