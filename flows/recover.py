@@ -1,7 +1,7 @@
 """The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
-It looks at a job when the job crashes (an automation starts it) and when the job should be finished
-(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. At a later
+It looks at a job when the job crashes (an automation starts it), when it should be finished (an
+appointment at its ETA), and when somebody starts it by hand. A live job is left alone. At a later
 appointment it removes an output that has expired. Every minute a schedule starts it without a job:
 then it finds lost runs that nothing else is checking, because events can get lost or come late, and
 sends callbacks that their receivers have not taken. It looks four times, a quarter of a minute
@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from tasks.json_logs import begin_logs
 from tasks.recovery import (
     another_looks,
     appoint_unseen,
@@ -59,6 +60,7 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
 
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
+    begin_logs(flow_run.id, flow_run.parameters)
     if run_id is None:
         return Completed(message=look_for_lost_runs(), data=None)
     report = look(run_id)

@@ -14,6 +14,7 @@ from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
+from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request_types import (
@@ -140,6 +141,7 @@ def upscale(
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
     asked = locals()
+    begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     began = time.monotonic()
     try:
