@@ -13,7 +13,7 @@ Prefect and no torch.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, cast
 from urllib.parse import quote
@@ -86,6 +86,16 @@ class JobStatus(TypedDict):
     metadata: dict[str, Any]
     expires_at: str | None
     deleted_at: str | None
+
+
+class JobDeletion(TypedDict):
+    """What was removed; `Deleted` in the OpenAPI document."""
+
+    job_id: str
+    removed: list[str]
+    kept: list[str]
+    removed_bytes: int
+    deleted_at: str
 
 
 class LogEntry(TypedDict):
@@ -195,9 +205,13 @@ class TypedClient:
                 return status
         raise ServiceError(f"the gateway stopped telling about job {job_id}; ask again")
 
-    def jobs(self, limit: int = 20) -> list[JobStatus]:
-        """The newest jobs of this token, at most 100."""
-        return cast(list[JobStatus], self._gateway.jobs(limit))
+    def jobs(self, limit: int = 20, *, tags: Sequence[str] = ()) -> list[JobStatus]:
+        """The newest jobs of this token, at most 100; with tags, only those that have all."""
+        return cast(list[JobStatus], self._gateway.jobs(limit, tags))
+
+    def delete(self, job_id: str) -> JobDeletion:
+        """Remove what a job that has ended has made."""
+        return cast(JobDeletion, self._gateway.delete(job_id))
 
     def cancel(self, job_id: str) -> JobStatus:
         """Cancel a job; finished segments are kept."""

@@ -14,6 +14,7 @@ from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.typed import (
+    JobDeletion,
     JobStatus,
     JobTicket,
     LogEntry,
@@ -31,6 +32,7 @@ KINDS: dict[str, Any] = {
     "number": float,
     "boolean": bool,
     "null": NoneType,
+    "object": dict[str, Any],
 }
 
 
@@ -51,7 +53,8 @@ def kinds_in(hint: Any) -> set[Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "ours"), [("Submitted", JobTicket), ("Job", JobStatus), ("LogLine", LogEntry)]
+    ("name", "ours"),
+    [("Submitted", JobTicket), ("Job", JobStatus), ("LogLine", LogEntry), ("Deleted", JobDeletion)],
 )
 def test_answers_are_typed_as_the_openapi_document_has_them(name: str, ours: type) -> None:
     document = create_app(Settings(), PrefectApi("http://127.0.0.1:9/api")).openapi()
