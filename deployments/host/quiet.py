@@ -24,7 +24,11 @@ _PATHS = ("PREFECT_HOME", "PREFECT_PROFILES_PATH", "SEEDVR2_SECRETS_DIR")
 _CLIENT, _SERVER = "DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"
 
 
-_LOGS, _LOG_HANDLER = "SEEDVR2_LOG_FORMAT", "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS"
+_LOGS = "SEEDVR2_LOG_FORMAT"
+LOG_HANDLER_VARIABLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS"
+"""Prefect's own variable for what writes its log to stderr."""
+JSON_HANDLER = "tasks.json_logs.JsonConsole"
+"""Its value for logs as JSON."""
 
 
 def logs_as_json() -> bool:
@@ -37,7 +41,7 @@ def logs_as_json() -> bool:
 def set_prefect_logs() -> None:
     """Let Prefect log as JSON in this process and in those that it starts, if that is asked for."""
     if logs_as_json():
-        os.environ.setdefault(_LOG_HANDLER, "tasks.json_logs.JsonConsole")
+        os.environ.setdefault(LOG_HANDLER_VARIABLE, JSON_HANDLER)
 
 
 def keep_prefect_quiet() -> None:
