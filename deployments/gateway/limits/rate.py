@@ -53,7 +53,8 @@ class RateLimit:
         rate = self._settings.limits_of(name).rate
         if rate is None:
             return
-        now, bucket = self._clock(), self._buckets.setdefault(name, _Bucket(rate, self._clock()))
+        now = self._clock()
+        bucket = self._buckets.setdefault(name, _Bucket(rate, now))
         refill = rate / WINDOW_SECONDS
         bucket.left = min(rate, bucket.left + (now - bucket.at) * refill)
         bucket.at = now

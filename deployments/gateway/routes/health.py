@@ -56,6 +56,21 @@ class Check(BaseModel):
 class Readiness(BaseModel):
     """Answer to GET /readyz."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ready",
+                    "checks": {
+                        "prefect": {"ok": True, "seconds": 0.004},
+                        "database": {"ok": True, "seconds": 0.006},
+                        "work_dir": {"ok": True, "seconds": 0.001},
+                    },
+                }
+            ]
+        }
+    )
+
     status: Literal["ready"]
     checks: dict[str, Check]
 
