@@ -22,15 +22,14 @@ BESIDE = (f"{STEM}.preview.jpg", f"{STEM}.report.html", f"{STEM}.report.json")
 
 def fill(settings: Settings, folder: Path) -> dict[str, str]:
     """Store what a job has made, and one file of another job; returns the job's result."""
-    video = folder / "output.bin"
     storage = open_storage(settings)
     for name in (NAME, *BESIDE, "other.mp4"):
-        video.write_bytes(name.encode())
-        stored = storage.put(video, name)
+        made = folder / f"made-{name}"
+        made.write_bytes(name.encode())
+        storage.put(made, name)
     job = settings.job_dir(KEY)
     job.mkdir(parents=True)
     (job / "result.json").write_text("{}")
-    del stored
     return {"filename": NAME, "sha256": hashlib.sha256(NAME.encode()).hexdigest()}
 
 
