@@ -7,7 +7,7 @@
   died before, so that none is left. Prefect's worker asks for the exit code when the container is
   gone, finds nothing and takes the run for a good one. We wait for the code from the start.
 - A container that cannot be started fails the run with a sentence that says what to do.
-- It can be drained, as our process worker can that comes with it (`deployments/docker/draining.py`).
+- It can be drained; our process worker, which comes with it, can as well (`draining.py`).
 - A worker that cannot reach the engine ends when it starts. It would take the jobs of its pool, one
   after another, and fail them all.
 """
