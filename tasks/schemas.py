@@ -81,7 +81,8 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
+        "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
+        "`lanczos` (plain resize, for comparison). "
         "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
         "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
