@@ -352,6 +352,8 @@ class Account(Record):
     """What the engine ran on."""
     seed: int | None = None
     """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class UpscaleResult(Account):

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from seedvr2_core import errors
 from seedvr2_core.child.memory import oom_kills
@@ -45,7 +45,40 @@ MAX_EVENT_CHARS = 1_000_000
 """Longest line that may be an event; what a longer one has beyond that is read and thrown away."""
 MAX_LOG_CHARS = 2_000
 """What is kept of a line of the log."""
+UNKNOWN_EXIT = 1000
+"""Exit code of a process that is no child of ours: how it ended is not known."""
 _POLL_SECONDS = 0.25
+_COMMAND = (sys.executable, "-P", "-u", "-m", "seedvr2_core.child")
+_resting: "list[ChildProcess]" = []
+"""Children that live on without us. Each is kept, so that it is no zombie when it ends."""
+
+
+class ChildProcess(Protocol):
+    """What `Child` needs of a process: a `subprocess.Popen`, or a warm process (warm.py)."""
+
+    stdin: IO[str] | None
+    stdout: IO[str] | None
+    stderr: IO[str] | None
+    returncode: Any
+    """None as long as nobody has seen its end."""
+
+    @property
+    def pid(self) -> int:
+        """Id of the process, and of the group that it leads."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises `subprocess.TimeoutExpired`."""
+        ...
+
+
+def child_command() -> list[str]:
+    """What starts a child, but for our process id."""
+    return [*_COMMAND, *_bounds(get_settings())]
 
 
 class Child:
@@ -55,14 +88,16 @@ class Child:
         self,
         *,
         log: Callable[[str], None] | None = None,
-        command: Sequence[str] = (sys.executable, "-P", "-u", "-m", "seedvr2_core.child"),
+        command: Sequence[str] = _COMMAND,
+        process: ChildProcess | None = None,
     ) -> None:
-        """Start the child.
+        """Start the child, or take a process that runs already.
 
         Args:
             log: called from a reader thread with each line of the child's log, at most
                 `MAX_LOG_LINES_PER_SECOND`.
             command: what to run; our process id and the child's bounds are appended.
+            process: a warm one to take; nothing is started then.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last lines of its log."""
@@ -71,18 +106,9 @@ class Child:
         self._log = log or logging.getLogger(__name__).info
         self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
         self._oom_kills = oom_kills()
-        # The child asks the kernel to kill it when the thread that started it ends. So this must be
-        # a thread that lives as long as the job: flow and tasks run in the main thread.
-        self._process = subprocess.Popen(
-            [*command, str(os.getpid()), *_bounds(get_settings())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env=child_environment(),
-        )
+        self.warm = process is not None
+        """Whether its engine may be loaded already."""
+        self._process: ChildProcess = process or _start(command)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -163,6 +189,13 @@ class Child:
         for reader in self._readers:
             reader.join(timeout=2.0)
 
+    def let_go(self) -> None:
+        """Let a child that rests live on without us; `close` does nothing then."""
+        self._stdin.close()
+        for reader in self._readers:
+            reader.join(timeout=2.0)
+        _resting.append(self._process)
+
     def _read_events(self, stream: IO[str]) -> None:
         """Reader thread: queue the events; anything else on stdout is log text."""
         with stream:
@@ -198,6 +231,8 @@ class Child:
 
     def _exit_words(self) -> str:
         code = self._process.returncode
+        if code == UNKNOWN_EXIT:
+            return "an unknown exit code"
         if code is not None and code < 0:
             try:
                 return f"signal {signal.Signals(-code).name}"
@@ -207,7 +242,10 @@ class Child:
 
     def _memory_words(self) -> str:
         """Whether it was killed or gave up for want of memory, and what to do then."""
-        if self._process.returncode == -signal.SIGKILL and oom_kills() > self._oom_kills:
+        if (
+            self._process.returncode in (-signal.SIGKILL, UNKNOWN_EXIT)
+            and oom_kills() > self._oom_kills
+        ):
             return (
                 ": the kernel ended it, because memory ran out; give this container or machine "
                 "more, let less run beside it, or choose a smaller resolution or batch_size"
@@ -234,6 +272,25 @@ class Child:
         return ChildFailedError(f"{event.kind}: {event.message}")
 
 
+def _start(command: Sequence[str]) -> "subprocess.Popen[str]":
+    """Start a child.
+
+    It asks the kernel to kill it when the thread that started it ends. So this must be a thread
+    that lives as long as the job: flow and tasks run in the main thread.
+    """
+    _resting[:] = [process for process in _resting if process.poll() is None]
+    return subprocess.Popen(
+        [*command, str(os.getpid()), *_bounds(get_settings())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env=child_environment(),
+    )
+
+
 def _bounds(settings: Settings) -> list[str]:
     """What the child may have, as arguments of its command."""
     memory = settings.child_memory_bytes
@@ -251,14 +308,19 @@ def _lines(stream: IO[str], most: int) -> Iterator[str]:
             line = stream.readline(most)
 
 
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """End a process group: TERM, grace, KILL. Returns when no process of it is left."""
+def kill_group(process: ChildProcess) -> None:
+    """End a process group: TERM, grace, KILL. Returns when no process of it is left.
+
+    A warm process has another parent, which may leave it a zombie: its own end is enough.
+    """
     for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
         end = time.monotonic() + grace
         try:
             os.killpg(process.pid, sig)
             while time.monotonic() < end:
-                process.poll()
+                if process.poll() == UNKNOWN_EXIT:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
                 os.killpg(process.pid, 0)
                 time.sleep(0.02)
         except ProcessLookupError:
