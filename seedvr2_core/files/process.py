@@ -21,9 +21,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def live_alone() -> None:
-    """Live on when the parent ends: the opposite of `die_with_parent`."""
+def live_alone(reader: int | None = None) -> None:
+    """Live on when the parent ends: the opposite of `die_with_parent`.
+
+    Args:
+        reader: what `die_with_pipe` was called with, if it was; it is closed.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
+    if reader is not None:
+        fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) & ~os.O_ASYNC)
+        os.close(reader)
 
 
 def die_with_pipe(reader: int) -> None:

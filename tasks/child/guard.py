@@ -9,17 +9,15 @@ process was running (`awake.py`). This module knows nothing of Prefect.
 import contextlib
 import contextvars
 import logging
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from seedvr2_core import errors
 from seedvr2_core.child.memory import oom_kills
@@ -33,52 +31,25 @@ from seedvr2_core.child.protocol import (
 )
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.child.awake import awake_seconds
-from tasks.settings import Settings, child_environment, get_settings
+from tasks.child.processes import (
+    COMMAND,
+    UNKNOWN_EXIT,
+    ChildProcess,
+    keep_resting,
+    kill_group,
+    release,
+    start,
+)
 
 TAIL_LINES = 20
 """Log lines that are kept for error messages."""
-GRACE_SECONDS = 5.0
-"""Time between TERM and KILL."""
 MAX_LOG_LINES_PER_SECOND = 20
 """Log lines that are passed on; the rest is dropped, so that a child cannot flood the run's log."""
 MAX_EVENT_CHARS = 1_000_000
 """Longest line that may be an event; what a longer one has beyond that is read and thrown away."""
 MAX_LOG_CHARS = 2_000
 """What is kept of a line of the log."""
-UNKNOWN_EXIT = 1000
-"""Exit code of a process that is no child of ours: how it ended is not known."""
 _POLL_SECONDS = 0.25
-_COMMAND = (sys.executable, "-P", "-u", "-m", "seedvr2_core.child")
-_resting: "list[ChildProcess]" = []
-"""Children that live on without us. Each is kept, so that it is no zombie when it ends."""
-
-
-class ChildProcess(Protocol):
-    """What `Child` needs of a process: a `subprocess.Popen`, or a warm process (warm.py)."""
-
-    stdin: IO[str] | None
-    stdout: IO[str] | None
-    stderr: IO[str] | None
-    returncode: Any
-    """None as long as nobody has seen its end."""
-
-    @property
-    def pid(self) -> int:
-        """Id of the process, and of the group that it leads."""
-        ...
-
-    def poll(self) -> int | None:
-        """Its exit code, or None while it runs."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; raises `subprocess.TimeoutExpired`."""
-        ...
-
-
-def child_command() -> list[str]:
-    """What starts a child, but for our process id."""
-    return [*_COMMAND, *_bounds(get_settings())]
 
 
 class Child:
@@ -88,7 +59,7 @@ class Child:
         self,
         *,
         log: Callable[[str], None] | None = None,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] = COMMAND,
         process: ChildProcess | None = None,
     ) -> None:
         """Start the child, or take a process that runs already.
@@ -108,7 +79,7 @@ class Child:
         self._oom_kills = oom_kills()
         self.warm = process is not None
         """Whether its engine may be loaded already."""
-        self._process: ChildProcess = process or _start(command)
+        self._process: ChildProcess = process or start(command)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -188,13 +159,15 @@ class Child:
         kill_group(self._process)
         for reader in self._readers:
             reader.join(timeout=2.0)
+        release(self._process)
 
     def let_go(self) -> None:
         """Let a child that rests live on without us; `close` does nothing then."""
         self._stdin.close()
         for reader in self._readers:
             reader.join(timeout=2.0)
-        _resting.append(self._process)
+        keep_resting(self._process)
+        release(self._process)
 
     def _read_events(self, stream: IO[str]) -> None:
         """Reader thread: queue the events; anything else on stdout is log text."""
@@ -272,56 +245,9 @@ class Child:
         return ChildFailedError(f"{event.kind}: {event.message}")
 
 
-def _start(command: Sequence[str]) -> "subprocess.Popen[str]":
-    """Start a child.
-
-    It asks the kernel to kill it when the thread that started it ends. So this must be a thread
-    that lives as long as the job: flow and tasks run in the main thread.
-    """
-    _resting[:] = [process for process in _resting if process.poll() is None]
-    return subprocess.Popen(
-        [*command, str(os.getpid()), *_bounds(get_settings())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env=child_environment(),
-    )
-
-
-def _bounds(settings: Settings) -> list[str]:
-    """What the child may have, as arguments of its command."""
-    memory = settings.child_memory_bytes
-    return [
-        *([] if memory is None else ["--memory-bytes", str(memory)]),
-        *([] if settings.confine_children else ["--unconfined"]),
-    ]
-
-
 def _lines(stream: IO[str], most: int) -> Iterator[str]:
     """The lines of a stream, each cut after `most` characters, so that memory stays bounded."""
     while line := stream.readline(most):
         yield line
         while len(line) == most and not line.endswith("\n"):
             line = stream.readline(most)
-
-
-def kill_group(process: ChildProcess) -> None:
-    """End a process group: TERM, grace, KILL. Returns when no process of it is left.
-
-    A warm process has another parent, which may leave it a zombie: its own end is enough.
-    """
-    for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
-        end = time.monotonic() + grace
-        try:
-            os.killpg(process.pid, sig)
-            while time.monotonic() < end:
-                if process.poll() == UNKNOWN_EXIT:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    return
-                os.killpg(process.pid, 0)
-                time.sleep(0.02)
-        except ProcessLookupError:
-            return

@@ -39,7 +39,7 @@ from tasks.child.guard import Child
 from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
-from tasks.child.warm import attach, let_rest, make_way
+from tasks.child.warm import attach, is_doubtful, let_rest, make_way
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
@@ -150,7 +150,10 @@ class SegmentWatch:
         except BaseException as error:
             if isinstance(error, StalledError):
                 self._patience.lost()
+            doubtful = self._child is not None and is_doubtful(self._child, error)
             self.close()
+            if doubtful:
+                raise ChildFailedError(f"on a warm engine: {error}") from error
             raise
 
     def let_rest(self) -> None:

@@ -7,20 +7,18 @@ ends with the process that has started this one: a worker, or the shell of a com
 import contextlib
 import logging
 import os
-import select
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from seedvr2_core.child.warm.messages import Rest
 from seedvr2_core.child.warm.seat import Caller, remove_stale, seat_for, sockets_in
 from seedvr2_core.child.warm.terms import terms_of
 from seedvr2_core.engines.reuse import WeightsWanted
-from seedvr2_core.errors import SeedVR2Error
+from seedvr2_core.errors import BudgetError, DeadlineError, SeedVR2Error
 from tasks.child.awake import awake_seconds
-from tasks.child.guard import UNKNOWN_EXIT, Child, child_command
+from tasks.child.guard import Child
+from tasks.child.processes import Attached, Pipes, child_command
 from tasks.run import current
 from tasks.schemas import Device
 from tasks.settings import Settings, child_environment, get_settings
@@ -48,55 +46,6 @@ class WarmEngine:
     """The same of the host's."""
 
 
-class Attached:
-    """A warm process that works for us: the part of `subprocess.Popen` that `Child` uses."""
-
-    def __init__(self, pid: int, pipes: "_Pipes") -> None:
-        """Take over what `attach` has made."""
-        self.pid = pid
-        self.returncode: int | None = None
-        self.stdin: IO[str] | None = os.fdopen(pipes.ours[0], "w")
-        self.stdout: IO[str] | None = os.fdopen(pipes.ours[1], "r", errors="replace")
-        self.stderr: IO[str] | None = os.fdopen(pipes.ours[2], "r", errors="replace")
-        self._life, self._process = pipes.ours[3], os.pidfd_open(pid)
-
-    def poll(self) -> int | None:
-        """None while it runs; how it ended is told to its parent alone."""
-        if self.returncode is None and select.select([self._process], [], [], 0)[0]:
-            self.returncode = UNKNOWN_EXIT
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it still runs.
-        """
-        if not select.select([self._process], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired("warm child", timeout or 0.0)
-        self.returncode = UNKNOWN_EXIT
-        return self.returncode
-
-    def let_go(self) -> None:
-        """Close what is not closed with the three pipes."""
-        os.close(self._life)
-        os.close(self._process)
-
-
-class _Pipes:
-    """Four pipes to a child: requests, events, log, and one whose end is ours alone."""
-
-    def __init__(self) -> None:
-        requests, events, log, life = (os.pipe() for _ in range(4))
-        self.ours = (requests[1], events[0], log[0], life[1])
-        self.its = (requests[0], events[1], log[1], life[0])
-
-    def close(self, ends: tuple[int, ...]) -> None:
-        """Close one side."""
-        for end in ends:
-            os.close(end)
-
-
 def attach(plan: WeightsWanted, device: str) -> Attached | None:
     """A warm process that has loaded what a plan wants; None if there is none.
 
@@ -114,7 +63,7 @@ def attach(plan: WeightsWanted, device: str) -> Attached | None:
     with _calling(path) as caller:
         if caller is None:
             return None
-        pipes = _Pipes()
+        pipes = Pipes()
         try:
             answer = caller.ask({"ask": "attach", "terms": terms}, pipes.its)
             if answer.get("taken") and caller.pid > 0:
@@ -171,6 +120,15 @@ def let_rest(child: Child, plan: WeightsWanted, device: str) -> None:
             child.let_go()
     except (SeedVR2Error, OSError) as error:
         current().log(f"the engine is not kept loaded: {error}")
+
+
+def is_doubtful(child: Child, error: BaseException) -> bool:
+    """Whether a fresh child might not fail: a warm one gave an error after which nothing is tried
+    again. The limits of caller and operator are none of these.
+    """
+    limits = (BudgetError, DeadlineError)
+    final = isinstance(error, SeedVR2Error) and error.permanent and not isinstance(error, limits)
+    return child.warm and final
 
 
 def make_way(lock: str) -> bool:

@@ -20,15 +20,16 @@ from typing import Any
 from seedvr2_core.child.warm.kept import Kept
 from seedvr2_core.child.warm.line import Line, new_line
 from seedvr2_core.child.warm.messages import Rest, Resting
-from seedvr2_core.child.warm.seat import ANSWER_SECONDS, MAX_LINE, make_private, peer_of, short_path
+from seedvr2_core.child.warm.seat import MAX_LINE, make_private, peer_of, short_path
 from seedvr2_core.errors import DeadlineError, ResourceError
 from seedvr2_core.files import hold_lock
-from seedvr2_core.files.process import die_with_pipe, live_alone
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """Time between two looks whether everything is still there."""
+_QUESTION_SECONDS = 0.5
+"""How long who has connected may take to ask, so that the next one has its answer in time."""
 _PIPES = 4
 """Of a new flow process: requests, events, log, and one by which the kernel ends us with it."""
 
@@ -53,7 +54,6 @@ def rest(request: Rest, line: Line, kept: Kept) -> Line | None:
             line.emitter.emit(Resting(refused=f"the engine is not kept loaded: {error}"))
             return line
         os.chdir("/")
-        live_alone()
         line.let_go()
         line.emitter.emit(Resting(refused=""))
         if not line.close():
@@ -61,9 +61,7 @@ def rest(request: Rest, line: Line, kept: Kept) -> Line | None:
         pipes = seat.wait()
     if pipes is None:
         return None
-    requests, events, log, life = pipes
-    die_with_pipe(life)
-    return new_line(requests, events, log)
+    return new_line(*pipes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +144,7 @@ class WaitingPlace:
 
     def _answer(self, connection: socket.socket) -> tuple[bool, list[int] | None]:
         """Answer one question. Returns whether the rest is over, and the pipes of the next job."""
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(_QUESTION_SECONDS)
         pipes: list[int] = []
         ended, taken = False, False
         # Whoever goes away in the middle, or is another user, changes nothing.
