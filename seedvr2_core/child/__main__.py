@@ -22,9 +22,9 @@ from seedvr2_core.child.fields import Event, Request
 from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
 from seedvr2_core.child.operations import OPERATIONS, restore
 from seedvr2_core.child.progress import Emitter
-from seedvr2_core.child.protocol import Failed, Restore, Stop, decode_request
+from seedvr2_core.child.protocol import Failed, Restore, decode_request
 from seedvr2_core.child.warm.line import Line, own_streams
-from seedvr2_core.child.warm.messages import Rest
+from seedvr2_core.child.warm.messages import Rest, Stop
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.fields import Event, Request, message_of, object_in
-from seedvr2_core.child.warm.messages import Rest, Resting
+from seedvr2_core.child.warm.messages import Rest, Resting, Stop
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning import Options
@@ -226,6 +226,7 @@ class MakePlan(Request[PlanMade]):
 
     answer: ClassVar = PlanMade
     info: Path
+    """What `Probe` wrote."""
     cuts: Path | None
     """What `FindCuts` wrote; None: the engine does not look at shots."""
     source_sha256: str
@@ -318,13 +319,6 @@ class MakeReport(Request[ReportMade]):
     about: AboutJob
     seconds: float
     """How long it may look at frames."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop(Request[Event]):
-    """End the process. There is no answer."""
-
-    answer: ClassVar = Event
 
 
 REQUESTS: Mapping[str, type[Request[Any]]] = {

@@ -25,10 +25,10 @@ from seedvr2_core.child.protocol import (
     Event,
     Failed,
     Request,
-    Stop,
     decode_event,
     encode_request,
 )
+from seedvr2_core.child.warm.messages import Stop
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.child.awake import awake_seconds
 from tasks.child.processes import (

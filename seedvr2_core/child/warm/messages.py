@@ -1,4 +1,4 @@
-"""The request by which a child outlives its job, and its answer."""
+"""The requests about the child's own life: by one it ends, by the other it outlives its job."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,3 +28,10 @@ class Rest(Request[Resting]):
     """How long it waits at the most."""
     keeper: int
     """Id of the process with which it ends in any case: the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(Request[Event]):
+    """End the process. There is no answer."""
+
+    answer: ClassVar = Event
