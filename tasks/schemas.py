@@ -40,8 +40,7 @@ from tasks.request_types import (
 )
 
 MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
-URL, path or upload."""
+"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
 class Record(BaseModel):
@@ -354,12 +353,12 @@ class Account(Record):
     """What the engine ran on."""
     seed: int | None = None
     """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class UpscaleResult(Account):
-    """What the caller gets. It is also the result artifact, a table that begins with the columns
-    people look for, and result.json in the job's directory.
-    """
+    """What the caller gets, result.json, and the artifact; what people look for comes first."""
 
     filename: str
     cdn_url: str | None
