@@ -129,7 +129,7 @@ class ResourceError(SeedVR2Error):
     """Memory or disk does not suffice; the message says by how much."""
 
     code = "no_room"
-    remedy = "Make room on the disk, or choose a lower resolution."
+    remedy = "Make room on the disk, take a larger GPU, or choose a lower resolution."
     permanent = True
 
 
