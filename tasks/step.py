@@ -1,11 +1,12 @@
 """The decorator of every task, and the rule that says which failures are tried again."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import TaskRunNameValueOrCallable
 
 from seedvr2_core.errors import SeedVR2Error
 
@@ -42,7 +43,8 @@ def step(
     """
     return task(
         name=name,
-        task_run_name=task_run_name,
+        # Prefect's type is a protocol with a class method, which no function has.
+        task_run_name=cast(TaskRunNameValueOrCallable | None, task_run_name),
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
         retry_jitter_factor=retry_jitter_factor,

@@ -102,8 +102,7 @@ def upscale_file(
         preset: speed of the encoder.
         deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
             "film" (3:2 pulldown is undone) or "off".
-        start: where the part begins that is made: seconds ("90"), h:m:s ("1:02:03.5") or a frame
-            ("frame:1500"); "": the beginning.
+        start: where the part begins that is made: "90" (seconds), "1:02:03.5" or "frame:1500".
         end: where it ends, written as `start` is; "": the end.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.

@@ -12,7 +12,14 @@ from seedvr2_core.child.memory import free_host_bytes
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
-from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name, kind_of, on_gpu
+from seedvr2_core.kernels.devices import (
+    GPU,
+    ability_of,
+    gpu_name,
+    kind_of,
+    on_gpu,
+    runs_own_kernels,
+)
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
@@ -103,7 +110,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span or lanczos."""
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span or lanczos."""
     weights_dir: Path | None = None
     """Folder of the SeedVR2 weights; the small engines need none."""
     device: str = "auto"
@@ -172,6 +179,7 @@ class ModelOptions:
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu(device) else None,
             host_bytes=free_host_bytes() if on_gpu(device) else None,
             dit_dtype=ability_of(device).dit_dtype,
+            own_kernels=runs_own_kernels(device),
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
             preset=coding.preset,
