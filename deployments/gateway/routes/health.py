@@ -45,7 +45,7 @@ class Health(BaseModel):
     )
 
 
-class Check(BaseModel):
+class ReadyCheck(BaseModel):
     """One of the checks of `GET /readyz`."""
 
     ok: bool
@@ -72,7 +72,7 @@ class Readiness(BaseModel):
     )
 
     status: Literal["ready"]
-    checks: dict[str, Check]
+    checks: dict[str, ReadyCheck]
 
 
 def add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
@@ -128,7 +128,7 @@ def add_metrics(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
+async def _checked(look: Callable[[], Awaitable[None]]) -> ReadyCheck:
     """Make a check, for a bounded time."""
     began, detail = time.monotonic(), None
     try:
@@ -140,7 +140,7 @@ async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
         detail = str(error.detail).partition(";")[0]
     except OSError as error:
         detail = f"{error.strerror or error}"
-    return Check(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
+    return ReadyCheck(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
 
 
 class WorkDirCheck:
