@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from seedvr2_core.config import ENGINES, NOT_OFFERED
+from seedvr2_core.config import ENGINES
 from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
@@ -38,8 +38,7 @@ def offered_models() -> list[str]:
 
 def _offered_model(name: str) -> str:
     if name not in offered_models():
-        reason = f"it is not offered: {NOT_OFFERED[name]}; " if name in NOT_OFFERED else ""
-        raise ValueError(f"{reason}choose one of {', '.join(offered_models())}")
+        raise ValueError(f"choose one of {', '.join(offered_models())}")
     return name
 
 
@@ -362,7 +361,7 @@ def _suggestion(field: str, given: str) -> str:
     meant: str | None = None
     if field == "resolution":
         meant = meant_resolution(given)
-    elif field == "model" and given.lower().strip() not in NOT_OFFERED:
+    elif field == "model":
         close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
         meant = next(iter(close), None)
     return f"; did you mean {meant}?" if meant else ""

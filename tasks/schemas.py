@@ -40,8 +40,7 @@ from tasks.request_types import (
 )
 
 MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
-URL, path or upload."""
+"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
 class Record(BaseModel):
@@ -81,7 +80,8 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
+        "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
+        "`lanczos` (plain resize, for comparison). "
         "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
         "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
@@ -227,6 +227,8 @@ class Device(Record):
     """Host memory that was free then; None for the CPU, and where nobody looked."""
     dit_dtype: str = "bfloat16"
     """Of a transformer's Linears, where the device is a GPU."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 class ProbedSource(Record):
@@ -246,14 +248,17 @@ class ProbedSource(Record):
 class OutputFormat(Record):
     """What a result is coded as; records of older versions have none."""
 
-    codec: str = "h264"
-    bits: int = 8
-    """A sample."""
-    container: str = "mp4"
-    hdr: Literal["experimental"] | None = None
-    """Set where the result is HDR."""
-    deinterlace: Literal["bwdif", "bob", "film"] | None = None
-    """How frames were made of fields: one of each picture, of each field, or those of a film."""
+    codec: str = Field(default="h264", description="What the pictures are coded as.")
+    bits: int = Field(default=8, description="Bits a sample.")
+    container: str = Field(default="mp4", description="The kind of its file.")
+    hdr: Literal["experimental"] | None = Field(
+        default=None, description="Set where the result is HDR."
+    )
+    deinterlace: Literal["bwdif", "bob", "film"] | None = Field(
+        default=None,
+        description="How frames are made of fields: one of each picture (`bwdif`), one of each "
+        "field (`bob`), or those of a film (`film`).",
+    )
 
 
 class PlannedJob(Record):
@@ -348,12 +353,12 @@ class Account(Record):
     """What the engine ran on."""
     seed: int | None = None
     """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class UpscaleResult(Account):
-    """What the caller gets. It is also the result artifact, a table that begins with the columns
-    people look for, and result.json in the job's directory.
-    """
+    """What the caller gets, result.json, and the artifact; what people look for comes first."""
 
     filename: str
     cdn_url: str | None

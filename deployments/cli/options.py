@@ -27,8 +27,9 @@ Resolution = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b (need a GPU and weights), span (small), "
-        "lanczos (resizes only), or auto: seedvr2-7b if it can run, else span."
+        help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b (for stills, by its "
+        "author's word), which need a GPU and weights; span (small), lanczos (resizes only), or "
+        "auto: seedvr2-7b if it can run, else span."
     ),
 ]
 WeightsFile = Annotated[

@@ -78,14 +78,14 @@ class Target(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_TARGET]})
 
-    resolution: str
-    width: int
-    height: int
-    model_width: int
-    model_height: int
-    gpu_type: str
-    deployment: str
-    notes: list[str]
+    resolution: str = Field(description="As it was asked for.")
+    width: int = Field(description="Width of the result in pixels.")
+    height: int = Field(description="Height of the result in pixels.")
+    model_width: int = Field(description="Width with the margin that SeedVR2 works on.")
+    model_height: int = Field(description="Height with that margin.")
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
+    deployment: str = Field(description="The deployment in Prefect that would run it.")
+    notes: list[str] = Field(description="Where the size differs from what the name says, and why.")
 
 
 class PlannedRequest(JobPlan):
@@ -96,9 +96,9 @@ class PlannedRequest(JobPlan):
     video_url: str | None = Field(
         description="The source. A video that was sent is kept: submit this in its place."
     )
-    resolution: str
+    resolution: str = Field(description="As the request has it.")
     deployment: str = Field(description="Where the job would run.")
-    gpu_type: str
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
 
 
 def add_plan(app: FastAPI, settings: Settings, quota: Quota, authenticate: Authenticate) -> None:
