@@ -291,8 +291,7 @@ class PlannedJob(Record):
     """As the request has it."""
     max_price: float | None = None
     """As the request has it."""
-    tags: str = ""
-    """As the request has them, like the next two; no part of the job's key."""
+    tags: str = ""  # as the request has them, like the next two
     metadata: str = ""
     expires_in: float | None = None
     notes: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ class Health(BaseModel):
     )
 
 
-class Check(BaseModel):
+class ReadyCheck(BaseModel):
     """One of the checks of `GET /readyz`."""
 
     ok: bool = Field(description="Whether it is as it should be.")
@@ -72,8 +72,8 @@ class Readiness(BaseModel):
     )
 
     status: Literal["ready"] = Field(description="All checks are well.")
-    checks: dict[str, Check] = Field(
-        description="`prefect`, `database`, `work_dir`: a `Check` each."
+    checks: dict[str, ReadyCheck] = Field(
+        description="`prefect`, `database`, `work_dir`: a `ReadyCheck` each."
     )
 
 
@@ -130,7 +130,7 @@ def add_metrics(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
+async def _checked(look: Callable[[], Awaitable[None]]) -> ReadyCheck:
     """Make a check, for a bounded time."""
     began, detail = time.monotonic(), None
     try:
@@ -142,7 +142,7 @@ async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
         detail = str(error.detail).partition(";")[0]
     except OSError as error:
         detail = f"{error.strerror or error}"
-    return Check(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
+    return ReadyCheck(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
 
 
 class WorkDirCheck:
