@@ -66,6 +66,10 @@ OTHER_VARIABLES = (
     ("SEEDVR2_GPU", "Docker workers: index or UUID of the GPU that the worker's runs get."),
     ("SEEDVR2_WORK_VOLUME", "Docker workers: volume or folder of the work directory."),
     ("SEEDVR2_WEIGHTS_VOLUME", "Docker workers: volume or folder of the weights."),
+    (
+        "SEEDVR2_LOG_HANDLER",
+        "Compose: tasks.json_logs.JsonConsole for JSON logs of workers that Prefect starts.",
+    ),
     ("SEEDVR2_NETWORK", "Docker workers: network of the containers; optional."),
     ("SEEDVR2_POLL_SECONDS", "`upscale.sh`: seconds between two questions; default 5."),
     ("SEEDVR2_SHARED", "Tests: folder of the full case set; without it those tests are skipped."),

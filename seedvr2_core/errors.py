@@ -257,6 +257,11 @@ def remedy_of(kind: type[SeedVR2Error]) -> str:
     return "" if kind is InvalidRequestError else kind.remedy
 
 
+def error_of_code(code: object) -> type[SeedVR2Error] | None:
+    """The class that has this code; None if there is none."""
+    return next((kind for kind in all_errors() if kind.code == code), None)
+
+
 def in_full(error: SeedVR2Error) -> str:
     """The message, the code and the remedy, for people who see nothing else of the error."""
     return f"{with_code(error)} {remedy_of(type(error))}".rstrip()

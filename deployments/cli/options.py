@@ -103,6 +103,16 @@ MaxPrice = Annotated[
     float | None,
     typer.Option(help="Stop the job before it costs more (SEEDVR2_HOUR_PRICE)."),
 ]
+Tags = Annotated[
+    str, typer.Option("--tags", help="Words by which the job is found, with commas: trailer,4k.")
+]
+Metadata = Annotated[
+    str, typer.Option("--metadata", help='What you note on the job, as JSON: {"order": 17}.')
+]
+ExpiresIn = Annotated[
+    float | None,
+    typer.Option(help="Seconds after the job's end until its output is removed; 0: never."),
+]
 WorkDir = Annotated[
     Path | None,
     typer.Option(help="Folder of jobs and outputs; default SEEDVR2_WORK_DIR or ~/.seedvr2."),
