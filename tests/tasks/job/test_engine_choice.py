@@ -89,6 +89,7 @@ def test_forms_offer_the_models_as_a_list() -> None:
         "seedvr2-7b",
         "seedvr2-7b-sharp",
         "seedvr2-3b",
+        "seedvr2-1.4b",
         "span",
         "lanczos",
     ]
