@@ -2,6 +2,7 @@
 and stopped. The short forms of these tests, in one process, are in tests/flows/recover.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -12,10 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from prefect._internal.observers import FlowRunCancellingObserver
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tasks.recovery.states import cancelling
 from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
 from tests.kits.server import prefect_server
 
@@ -251,6 +256,31 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
     reused = {row["what"]: row["value"] for row in json.loads(result["data"])}["segments_reused"]
     assert reused >= 3
     assert any("re-queued, 1" in said for said in site.looks(job))
+
+
+def test_a_worker_hears_a_cancel_once_more_and_a_recovery_never(site: Site) -> None:
+    """The next attempt of a run that `recover` brings back must not hear what ended the last.
+
+    This is the part of Prefect's worker that kills processes; it begins after the cancel here, as
+    for a new attempt, and as after a restart of the server.
+    """
+
+    async def killed(run_id: str) -> list[UUID]:
+        found: list[UUID] = []
+        async with FlowRunCancellingObserver(on_cancelling=found.append) as observer:
+            observer.add_in_flight_flow_run_id(UUID(run_id))
+            await asyncio.sleep(5)
+        return found
+
+    flow = site.post("/flows/", {"name": "nothing"})["id"]
+    for heard, words in ((True, "Cancelling"), (False, "Recovering")):
+        state = cancelling("recover: it was lost", heard_by_workers=heard)
+        assert state.name == words
+        run = site.post("/flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+        for told in ({"type": state.type.value, "name": state.name}, {"type": "RUNNING"}):
+            site.post(f"/flow_runs/{run}/set_state", {"state": told, "force": True})
+        with temporary_settings({PREFECT_API_URL: site.url}):
+            assert asyncio.run(killed(run)) == ([UUID(run)] if heard else [])
 
 
 def test_a_slow_run_that_beats_is_left_alone(site: Site, clip: Callable[[int], Path]) -> None:
