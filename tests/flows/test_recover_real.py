@@ -261,20 +261,23 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
 def test_a_worker_hears_a_cancel_once_more_and_a_recovery_never(site: Site) -> None:
     """The next attempt of a run that `recover` brings back must not hear what ended the last.
 
-    This is the part of Prefect's worker that kills processes; it begins after the cancel here, as
-    for a new attempt, and as after a restart of the server.
+    This is the part of Prefect's worker that kills processes, begun after the cancel.
     """
 
     async def killed(run_id: str) -> list[UUID]:
         found: list[UUID] = []
-        async with FlowRunCancellingObserver(on_cancelling=found.append) as observer:
+
+        def kill(flow_run_id: UUID) -> None:
+            found.append(flow_run_id)
+
+        async with FlowRunCancellingObserver(on_cancelling=kill) as observer:
             observer.add_in_flight_flow_run_id(UUID(run_id))
             await asyncio.sleep(5)
         return found
 
     flow = site.post("/flows/", {"name": "nothing"})["id"]
     for heard, words in ((True, "Cancelling"), (False, "Recovering")):
-        state = cancelling("recover: it was lost", heard_by_workers=heard)
+        state = cancelling("it was lost", heard_by_workers=heard)
         assert state.name == words
         run = site.post("/flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
         for told in ({"type": state.type.value, "name": state.name}, {"type": "RUNNING"}):
