@@ -66,6 +66,10 @@ OTHER_VARIABLES = (
     ("SEEDVR2_GPU", "Docker workers: index or UUID of the GPU that the worker's runs get."),
     ("SEEDVR2_WORK_VOLUME", "Docker workers: volume or folder of the work directory."),
     ("SEEDVR2_WEIGHTS_VOLUME", "Docker workers: volume or folder of the weights."),
+    (
+        "SEEDVR2_LOG_HANDLER",
+        "Compose: tasks.json_logs.JsonConsole for JSON logs of workers that Prefect starts.",
+    ),
     ("SEEDVR2_NETWORK", "Docker workers: network of the containers; optional."),
     ("SEEDVR2_POLL_SECONDS", "`upscale.sh`: seconds between two questions; default 5."),
     ("SEEDVR2_SHARED", "Tests: folder of the full case set; without it those tests are skipped."),
@@ -193,7 +197,42 @@ def cards_page() -> str:
     for same in models.values():
         heading = " and ".join(ENGINES[engine].label for engine in same)
         parts += [f"## {heading}", table(("card", *BUDGETS_PX), card_rows(same[0]))]
+    parts += [
+        "## What is refused",
+        prose(
+            "In the planner's words, for the largest card that a resolution does not fit. They are "
+            "the same for all models: what stands in the way are single frames of the VAE, which "
+            "are never cut into tiles. A row says what a card must have free at the least, and how "
+            "much of it the largest layer takes."
+        ),
+        table(("resolution", "cards", "what stands in the way"), refused_rows()),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def refused_rows() -> Iterator[tuple[str, ...]]:
+    """One row for each resolution that some card is too small for."""
+    for resolution in BUDGETS_PX:
+        told = {gigabytes: refusal(resolution, gigabytes) for gigabytes in CARDS_GB}
+        cards = [gigabytes for gigabytes, why in told.items() if why]
+        if cards:
+            shown = ", ".join(str(gigabytes) for gigabytes in cards)
+            yield resolution, f"{shown} GB", told[cards[-1]]
+
+
+def refusal(resolution: str, gigabytes: int) -> str:
+    """Why no model fits that card; "" if one does."""
+    why: set[str] = set()
+    for engine in engines_for_cards():
+        try:
+            example_plan(engine, resolution, NamedCard(kind="it", free_bytes=free_bytes(gigabytes)))
+        except ResourceError as error:
+            told = str(error).partition("does not fit: ")[2]
+            why.add(told.partition(" and it has")[0])
+        else:
+            return ""
+    (same,) = why
+    return same
 
 
 def card_rows(engine: str) -> Iterator[tuple[str, ...]]:

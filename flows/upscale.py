@@ -16,6 +16,7 @@ from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
+from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request_types import (
@@ -33,6 +34,7 @@ from tasks.request_types import (
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
+from tasks.run.callbacks.announce import announced
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
@@ -93,6 +95,10 @@ def upscale(
     max_seconds: float | None = None,
     max_price: float | None = None,
     callback_url: Text = "",
+    callback_events: Text = "ended",
+    tags: Text = "",
+    metadata: Text = "",
+    expires_in: float | None = None,
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
 
@@ -126,12 +132,18 @@ def upscale(
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
-        callback_url: http(s) address that is told how the run ended, by a signed POST, such as
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
             https://example.org/hook.
+        callback_events: what it is told of, with commas between: started, progress, ended.
+        tags: words of your own by which jobs can be found, with commas between.
+        metadata: what you note on the job, a small JSON object such as {"order": 17}.
+        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
+            the installation says.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
     asked = locals()
+    begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     began = time.monotonic()
     try:
@@ -141,7 +153,7 @@ def upscale(
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())
-        with termination_heard(), keep_record() as record:
+        with termination_heard(), announced(request), keep_record() as record:
             return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())

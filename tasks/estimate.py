@@ -324,5 +324,8 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         seed=plan.engine.seed if find_engine(plan.engine.name).has_latents else None,
         max_seconds=request.max_seconds,
         max_price=request.max_price,
+        tags=request.tags,
+        metadata=request.metadata,
+        expires_in=request.expires_in,
         notes=(*plan.notes, *_operators_notes(planned, settings)),
     )

@@ -10,9 +10,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seedvr2_core.errors import split_code
+from tasks.request_types import metadata_of, split_list
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress
+from tasks.run.retention import LABEL_DELETED, LABEL_EXPIRES
 from tasks.schemas import Account
 from tasks.sources.names import name_in
 from tasks.sources.uploads import is_upload
@@ -84,6 +86,11 @@ _JOB: dict[str, Any] = {
     "elapsed_seconds": 320.5,
     "submitted_at": "2026-11-28T09:00:00Z",
     "notes": [],
+    "waiting_for": None,
+    "tags": ["trailer"],
+    "metadata": {"order": 17},
+    "expires_at": None,
+    "deleted_at": None,
 }
 _LINE: dict[str, Any] = {
     "id": "0d5c9a0e-8a3c-4c43-9a8e-3f0b7d1c2e55",
@@ -205,6 +212,14 @@ class Job(BaseModel):
     waiting_for: str | None = Field(
         default=None, description="What a job waits for that has left its worker meanwhile."
     )
+    tags: list[str] = Field(default=[], description="The caller's own words.")
+    metadata: dict[str, Any] = Field(default={}, description="What the caller has noted.")
+    expires_at: datetime | None = Field(
+        default=None, description="When the output is removed; null: never, or not known yet."
+    )
+    deleted_at: datetime | None = Field(
+        default=None, description="When the output was removed; null: it was not."
+    )
 
 
 class JobList(BaseModel):
@@ -241,45 +256,6 @@ class LogPage(BaseModel):
     more: bool = Field(description="There may be more lines; ask again with a larger offset.")
 
 
-class Target(BaseModel):
-    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
-
-    model_config = _example(
-        {
-            "resolution": "4k",
-            "width": 3840,
-            "height": 2160,
-            "model_width": 3840,
-            "model_height": 2192,
-            "gpu_type": "H200",
-            "deployment": "upscale/h200",
-            "notes": [],
-        }
-    )
-
-    resolution: str = Field(description="As it was asked for.")
-    width: int = Field(description="Width of the result in pixels.")
-    height: int = Field(description="Height of the result in pixels.")
-    model_width: int = Field(description="Width with the margin that SeedVR2 works on.")
-    model_height: int = Field(description="Height with that margin.")
-    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
-    deployment: str = Field(description="The deployment in Prefect that would run it.")
-    notes: list[str] = Field(description="Where the size differs from what the name says, and why.")
-
-
-class Health(BaseModel):
-    """Answer to GET /healthz."""
-
-    model_config = _example({"status": "ok", "files_of": None})
-
-    status: Literal["ok"] = Field(description="Jobs can be submitted.")
-    files_of: str | None = Field(
-        default=None,
-        description="If this gateway accepts paths: the machine whose files they mean. A caller "
-        "sends a path only if its own machine has the same name.",
-    )
-
-
 def gpu_type(pool: str | None) -> str | None:
     """The old service's name of a pool or deployment: H100 for h100, but local for local."""
     name = (pool or "").rpartition("/")[2]
@@ -313,6 +289,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
     own = [a for a in artifacts if a.flow_run_id == run.id]
     progress, result = read_progress(own), read_result(own)
     planned = {**_planned(progress), **result}
+    deleted = run.labels.get(LABEL_DELETED)
+    where = {} if deleted else result
     status = status_word(run)
     error, kind = split_code(_error(run, status) or "")
     measured = asdict(progress.measures)
@@ -336,8 +314,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         position=position,
         gpu_type=gpu_type(run.work_pool_name),
         resolution=run.parameters.get("resolution"),
-        download_url=result.get("cdn_url"),
-        output_path=result.get("output_path"),
+        download_url=where.get("cdn_url"),
+        output_path=where.get("output_path"),
         filename=result.get("filename"),
         input_size_mb=planned.get("input_size_mb"),
         output_size_mb=result.get("output_size_mb"),
@@ -348,8 +326,24 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
+        expires_at=run.labels.get(LABEL_EXPIRES),
+        deleted_at=deleted,
+        **_callers_own(run),
         **measured,
     )
+
+
+def _callers_own(run: FlowRun) -> dict[str, Any]:
+    """Tags and metadata of the request. Other doors than ours may have let anything through."""
+    tags, metadata = run.parameters.get("tags"), run.parameters.get("metadata")
+    try:
+        noted = metadata_of(metadata) if isinstance(metadata, str) else {}
+    except ValueError:
+        noted = {}
+    return {
+        "tags": list(split_list(tags)) if isinstance(tags, str) else [],
+        "metadata": noted if isinstance(noted, dict) else {},
+    }
 
 
 def _planned(progress: SavedProgress) -> dict[str, Any]:

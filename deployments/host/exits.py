@@ -12,12 +12,15 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
+from tasks.json_logs import json_line
 from tasks.sources.names import printable
 
 console = Console(stderr=True)
@@ -53,7 +56,17 @@ _SECRET = re.compile("KEY|TOKEN|SECRET")
 
 
 def say(text: str) -> None:
-    """Print a line for people; what could steer their terminal is shown as an escape code."""
+    """Print a line for people; what could steer their terminal is shown as an escape code.
+
+    Where logs are JSON it is a record like any other.
+    """
+    if logs_as_json():
+        level = "ERROR" if text.startswith("error: ") else "INFO"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"time": now, "level": level, "logger": "seedvr2", "message": text}
+        sys.stderr.write(json_line(told) + "\n")
+        sys.stderr.flush()
+        return
     console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -65,7 +78,7 @@ def tell(text: str) -> None:
         typer.echo(os.fsencode(text))
 
 
-def tell_remedy(remedy: str | None) -> None:
+def tell_remedy(remedy: str) -> None:
     """Print what helps against an error, below its sentence; nothing where nobody said it."""
     if remedy:
         say(f"what helps: {remedy}")

@@ -110,7 +110,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, span or lanczos."""
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span or lanczos."""
     weights_dir: Path | None = None
     """Folder of the SeedVR2 weights; the small engines need none."""
     device: str = "auto"

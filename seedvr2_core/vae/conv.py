@@ -23,6 +23,9 @@ CHANNEL_STEP = 8
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of a tensor that a kernel gets. For more, cuDNN needs 64-bit indices, which few of
 its kernels have. A 4k frame at 256 channels, with the two before it, has three times as many."""
+STRIP_ELEMENTS = 1 << 27
+"""Most elements of a strip of rows of several frames on a GPU, which is a copy. Small ones are what
+lets 2k run on 16 GB and 4k on 32; a strip of 45 rows at 4k still keeps a GPU busy."""
 COPIED_SHARE = 4
 """On a GPU without cuDNN parts of a result are copied to their place. They are smaller by this
 factor, so that input and result of one fit into what is reserved for convolutions."""
@@ -85,7 +88,7 @@ def conv3d(
                 y_BCTHW[:, :, start:stop], given_BCTHW, weight, bias, stride=stride, padding=padding
             )
         return y_BCTHW
-    rows = max(1, most // row_elements - kernel[1])
+    rows = max(1, (min(most, STRIP_ELEMENTS) if on_gpu else most) // row_elements - kernel[1])
     _convolve_strips(y_BCTHW, x_BCTHW, weight, bias, stride=stride, padding=padding, rows=rows)
     return y_BCTHW
 

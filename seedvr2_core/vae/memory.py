@@ -1,7 +1,7 @@
 """How many bytes the VAE needs, for the memory plan: weights, caches, working sets.
 
-Arithmetic over sizes; no torch, nothing is allocated. Working sets follow encoder.py, decoder.py
-and blocks.py operator by operator; tests compare them with the live bytes of real calls.
+Arithmetic without torch. Working sets follow encoder.py, decoder.py and blocks.py operator by
+operator; tests compare them with the live bytes of real calls.
 
 A level is numbered by how often the picture is halved: 0 is full size, in the decoder too.
 """
@@ -20,12 +20,16 @@ NORM_ELEMENTS = 1 << 25
 """norm.CHUNK_ELEMENTS."""
 CONV_ELEMENTS = 2**31 - 1
 """conv.MAX_ELEMENTS."""
+STRIP_ELEMENTS = 1 << 27
+"""conv.STRIP_ELEMENTS."""
 SCORE_BYTES = 1 << 28
 """attention.SCORE_BYTES."""
 FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
 RING_PIXELS = 1 << 16
 """ring.RING_PIXELS."""
+_LATER = 1 << 20
+"""A frame behind a shot's first slice."""
 UPSAMPLED_PLAIN_FRAMES = 2
 """blocks.UPSAMPLED_PLAIN_FRAMES."""
 STORE_BLOCKS = 3
@@ -170,14 +174,17 @@ class WorkingSet:
         for part in _last_parts(latents, bounds[0]):
             held = scaled + part.start * self._pixels(0)
             mid = len(part) * cells * width * self.itemsize + self._mid(len(bounds) - 1, len(part))
-            below = self._up_block(0, len(part), bounds, held, first=first and not part.start)
+            begins = part.start if first else _LATER
+            below = self._up_block(0, len(part), bounds, held, begins)
             peak = max(peak, held + mid, below)
         return peak
 
     def _up_block(
-        self, index: int, frames: int, bounds: Sequence[int], held: int, *, first: bool
+        self, index: int, frames: int, bounds: Sequence[int], held: int, begins: int
     ) -> int:
         """Peak of a level and those behind it on some frames, beside what is held meanwhile.
+
+        The first of them is frame `begins` of the shot at this level.
 
         What is not the last part waits until the part before has become pixels. So the peak is
         reached in the last part or in the one before, at each level.
@@ -197,16 +204,19 @@ class WorkingSet:
                 continue
             z = self.config.decoder_time_stride(index)
             for low in _last_parts(len(part), max(1, bounds[index + 1] // z)):
-                at = part.start + low.start
-                plain = first and z > 1 and at < UPSAMPLED_PLAIN_FRAMES
-                upsample = self._upsampler_plain if plain else self._upsampler_folded
+                at = begins + part.start + low.start
                 now = here + waiting + low.start * self._pixels(index)
-                peak = max(peak, now + out + upsample(level, len(low), width, z))
+                if z > 1 and at < UPSAMPLED_PLAIN_FRAMES:
+                    work = self._upsampler_plain(index, len(low), first=not at)
+                else:
+                    work = self._upsampler_folded(level, len(low), width, z)
+                peak = max(peak, now + out + work)
                 # A shot's first frame stays one.
-                raised = z * len(low) - (1 if plain and not at else 0)
+                raised, begun = (
+                    (z * len(low), z * (at - 1) + 1) if at else (z * len(low) - z + 1, 0)
+                )
                 kept = now + (0 if low.stop == len(part) else out)
-                below = self._up_block(index + 1, raised, bounds, kept, first=plain and not at)
-                peak = max(peak, below)
+                peak = max(peak, self._up_block(index + 1, raised, bounds, kept, begun))
         return peak
 
     def _pixels(self, index: int) -> int:
@@ -228,8 +238,18 @@ class WorkingSet:
     def _frame(self, level: int, channels: int) -> int:
         return self._cells(level) * channels * self.itemsize
 
-    def _conv(self, level: int, frames: int, before: int, after: int) -> int:
-        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x."""
+    def _conv(
+        self, level: int, frames: int, before: int, after: int, *, counted: bool = True
+    ) -> int:
+        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x.
+
+        Args:
+            level: of both.
+            frames: of the input.
+            before: channels of the input.
+            after: likewise of the result.
+            counted: whether the frames that it caches are among the caches.
+        """
         if self._in_ring(level):
             parts = 1 if frames == 1 else 2  # single frames, and all of them joined
             return parts * frames * self._frame(level, after) + self._turned(before, after, 27)
@@ -238,7 +258,7 @@ class WorkingSet:
         out = frames * self._frame(level, after)
         passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
         passing += self._parts(buffer, out, frames + _TAPS - 1, frames)
-        if not self.streamed:
+        if counted and not self.streamed:
             # While the conv runs, the cached frames are in the buffer only.
             passing -= kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
@@ -262,6 +282,7 @@ class WorkingSet:
             return 0
         # A GPU writes a strip of one frame where it belongs (conv.py).
         direct = out_frames == 1 and not self.on_cpu
+        share *= 1 if self.on_cpu else min(1, STRIP_ELEMENTS / CONV_ELEMENTS)
         rows = max(1, int(share * (self.height + 3)) - 3)
         return ((rows + 2) * given + (0 if direct else rows * out)) // self.height
 
@@ -334,10 +355,32 @@ class WorkingSet:
         parts = self._parts(buffer, phase, given_frames, frames, taps=4 - stride)
         return buffer + out + phase + stacked + parts
 
-    def _upsampler_plain(self, level: int, frames: int, width: int, stride: int) -> int:
-        """The shuffled frames, then the conv's buffer and result, beside x."""
-        shuffled = stride * frames * self._frame(level - 1, width)
-        return shuffled + self._conv(level - 1, stride * frames, width, width)
+    def _upsampler_plain(self, index: int, frames: int, *, first: bool) -> int:
+        """The shuffled frames, then the conv's buffer and result, beside x; without the caches that
+        are counted and not there yet: its own, folded one, and, on a shot's first frame, those
+        behind it."""
+        width = self.config.block_out_channels[-1 - index]
+        z, level = self.config.decoder_time_stride(index), self.config.num_levels - 2 - index
+        made = z * frames - (z - 1 if first else 0)
+        total = made * self._frame(level, width)
+        total += self._conv(level, made, width, width, counted=False)
+        if self._in_ring(level):
+            total += _TAPS * self._frame(level, width)
+        if self.streamed:
+            return total
+        specs = budget.decoder_convs(self.config)
+        own = next(i for i, s in enumerate(specs) if f"up_blocks.{index}.upsamplers" in s.path)
+        return (
+            total
+            - self._cached(specs[own : own + 2])
+            - (self._cached(specs[own + 2 :]) if first else 0)
+        )
+
+    def _cached(self, specs: list[budget.ConvSpec]) -> int:
+        sizes = (self.height, self.width, self.itemsize)
+        if self.rings:
+            return ring_bytes(specs, *sizes)
+        return sum(budget.cache_tensor_bytes(specs, *sizes))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -347,7 +390,6 @@ def _decoder(work: WorkingSet, latents: int, bounds: tuple[int, ...]) -> int:
     return max(
         work.decode(2, bounds, first=True),
         work.decode(latents, bounds, first=False),
-        # The parts, or the frames in float32, beside all joined.
         joined * work.config.out_channels * (work.itemsize + _FLOAT32),
     )
 

@@ -19,6 +19,7 @@ from deployments.gateway.auth import digest
 from deployments.gateway.given import GivenJob, GivenLine, GivenSubmission
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.typed import (
+    JobDeletion,
     JobStatus,
     JobTicket,
     LogEntry,
@@ -37,6 +38,7 @@ KINDS: dict[str, Any] = {
     "number": float,
     "boolean": bool,
     "null": NoneType,
+    "object": dict[str, Any],
 }
 
 
@@ -57,7 +59,8 @@ def kinds_in(hint: Any) -> set[Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "ours"), [("Submitted", JobTicket), ("Job", JobStatus), ("LogLine", LogEntry)]
+    ("name", "ours"),
+    [("Submitted", JobTicket), ("Job", JobStatus), ("LogLine", LogEntry), ("Deleted", JobDeletion)],
 )
 def test_answers_are_typed_as_the_openapi_document_has_them(name: str, ours: type) -> None:
     document = create_app(Settings(), PrefectApi("http://127.0.0.1:9/api")).openapi()
@@ -140,7 +143,11 @@ def test_the_example_of_the_page_runs(
 
         def end_it() -> None:
             with TypedClient(url, token="TOKEN") as client:
-                job = eventually(client.jobs, "the job of the example")[0]["job_id"]
+                waiting = eventually(
+                    lambda: [one for one in client.jobs() if one["status"] == "pending"],
+                    "the job of the example",
+                )
+                job = waiting[0]["job_id"]
             if end == "completed":
                 record_result(job, cdn_url=None, output_path=str(made))
                 set_state(job, StateType.COMPLETED)

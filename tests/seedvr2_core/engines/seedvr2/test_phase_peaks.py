@@ -29,7 +29,7 @@ from tests.kits.restorer import make_frames, make_pieces, make_plan
 
 pytestmark = pytest.mark.slow
 
-WIDTH, HEIGHT = 64, 48
+WIDTH, HEIGHT = 48, 32
 FRAMES, WINDOW, OVERLAP = 69, 10, 2
 LATENTS = 10
 """Of the longest piece, which is one of two windows."""
@@ -190,15 +190,13 @@ def _num_bytes(tensors: Sequence[Tensor]) -> int:
 
 CASES = [
     ("tiny", "float32", 0, "resident"),
-    ("tiny", "float32", 4, "parked"),
     ("tiny", "float32", 2, "all streamed"),
     ("tiny", "bfloat16", 1, "away"),
     ("tiny", "bfloat16", 5, "streamed"),
     ("tiny-3b", "float32", 3, "streamed"),
     ("tiny-3b", "float32", 1, "resident"),
-    ("tiny-3b", "bfloat16", 0, "parked"),
-    ("tiny-3b", "bfloat16", 2, "away"),
-    ("tiny-3b", "bfloat16", 5, "all streamed"),
+    ("tiny-3b", "bfloat16", 4, "parked"),
+    ("tiny-3b", "bfloat16", 0, "all streamed"),
 ]
 """Every rung of slices, and every rung of what stays, with both engines and dtypes."""
 
