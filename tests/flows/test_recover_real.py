@@ -259,10 +259,7 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
 
 
 def test_a_worker_hears_a_cancel_once_more_and_a_recovery_never(site: Site) -> None:
-    """The next attempt of a run that `recover` brings back must not hear what ended the last.
-
-    This is the part of Prefect's worker that kills processes, begun after the cancel.
-    """
+    """By Prefect's own part of a worker, begun after the cancel: it would kill the next attempt."""
 
     async def killed(run_id: str) -> list[UUID]:
         found: list[UUID] = []
