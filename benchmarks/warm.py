@@ -88,6 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mark = folder / "frame"
+        (folder / "serve").mkdir()
         loads = Fault(
             at="seedvr2_core.engines.sleep:load", do="slow", call=round(1e3 * options.load)
         )

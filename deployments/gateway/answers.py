@@ -266,10 +266,11 @@ def status_word(run: FlowRun) -> Status:
     """The status that callers see for a run's state.
 
     Two kinds of runs that have ended still count as "processing": a crashed run that `recover`
-    watches and may still restart, and a run that `recover` has cancelled to restart it.
+    watches and may still restart, and a run that `recover` has cancelled to restart it, which its
+    worker may call crashed meanwhile.
     """
     kind = run.state.type.value if run.state else "SCHEDULED"
-    if kind == "CANCELLED" and run.labels.get(LABEL_RECOVERING):
+    if kind in ("CANCELLED", "CRASHED") and run.labels.get(LABEL_RECOVERING):
         return "processing"
     watched = LABEL_RECOVERIES in run.labels
     if kind == "CRASHED" and watched and recoveries_of(run) < MAX_RECOVERIES:

@@ -122,6 +122,16 @@ def runs(serve: Serve, flow: str) -> list[dict[str, object]]:
     return answers[-1]
 
 
+def states_of(serve: Serve, run_id: str) -> str:
+    """Every state that a run has been in, a line each."""
+    import httpx
+
+    url = f"{serve.urls['prefect']}/api/flow_run_states/"
+    answer = httpx.get(url, params={"flow_run_id": run_id}, auth=serve.auth, timeout=30)
+    states = answer.json() if answer.is_success else []
+    return "\n".join(f"{s['timestamp']} {s['name']}: {s['message']}" for s in states)
+
+
 def victims(serve: Serve, whom: str) -> list[int]:
     """Ids of the processes that are meant."""
     if whom == "server":
@@ -192,7 +202,8 @@ def test_a_shared_job_survives(
         print(f"{name}: killed {whom} after {num_committed(serve)} segments")
     # A run that was killed counts as crashed, or as cancelled, until it is brought back.
     ended = serve.wait_for(job, "completed", "failed", seconds=PATIENCE_SECONDS)
-    assert ended["status"] == "completed", ended
+    print(f"{name}: {ended}\n{states_of(serve, job)}")
+    assert ended["status"] == "completed"
     assert file_sha256(Path(ended["output_path"])) == digest_of_one
     redone = begun.stat().st_size - SECONDS // 4
     print(f"{name}: {redone} segments redone after {len(STORIES[name])} kills")

@@ -29,8 +29,10 @@ def loads(tmp_path: Path) -> Path:
 def serve(tmp_path: Path, loads: Path) -> Iterator[Serve]:
     """A service that keeps its engine for two minutes."""
     count = Fault(at="seedvr2_core.engines.sleep:load", do="count", mark=str(loads))
+    folder = tmp_path / "serve"
+    folder.mkdir()
     serve = Serve(
-        tmp_path / "serve",
+        folder,
         PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
         SEEDVR2_TEST_FAULTS=json.dumps([asdict(fault) for fault in (SMALL_PICTURES, count)]),
         SEEDVR2_WARM_SECONDS="120",

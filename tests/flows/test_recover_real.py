@@ -2,6 +2,7 @@
 and stopped. The short forms of these tests, in one process, are in tests/flows/recover.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -12,10 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from prefect._internal.observers import FlowRunCancellingObserver
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tasks.recovery.states import cancelling
 from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
 from tests.kits.server import prefect_server
 
@@ -251,6 +256,33 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
     reused = {row["what"]: row["value"] for row in json.loads(result["data"])}["segments_reused"]
     assert reused >= 3
     assert any("re-queued, 1" in said for said in site.looks(job))
+
+
+def test_a_worker_hears_a_cancel_once_more_and_a_recovery_never(site: Site) -> None:
+    """By Prefect's own part of a worker, begun after the cancel: it would kill the next attempt."""
+
+    async def killed(run_id: str) -> list[UUID]:
+        found: list[UUID] = []
+
+        def kill(flow_run_id: UUID) -> None:
+            found.append(flow_run_id)
+
+        async with FlowRunCancellingObserver(on_cancelling=kill) as observer:
+            observer.add_in_flight_flow_run_id(UUID(run_id))
+            await asyncio.sleep(5)
+        return found
+
+    flow = site.post("/flows/", {"name": "nothing"})["id"]
+    for heard in (True, False):
+        state = cancelling("it was lost", heard_by_workers=heard)
+        run = site.post("/flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+        for told in ({"type": state.type.value, "name": state.name}, {"type": "RUNNING"}):
+            site.post(f"/flow_runs/{run}/set_state", {"state": told, "force": True})
+        of_run = {"resource": {"id": [f"prefect.flow-run.{run}"]}}
+        wanted = {"filter": of_run | {"event": {"name": [f"prefect.flow-run.{state.name}"]}}}
+        until(lambda wanted=wanted: site.post("/events/filter", wanted)["total"], "its event")
+        with temporary_settings({PREFECT_API_URL: site.url}):
+            assert asyncio.run(killed(run)) == ([UUID(run)] if heard else [])
 
 
 def test_a_slow_run_that_beats_is_left_alone(site: Site, clip: Callable[[int], Path]) -> None:

@@ -139,10 +139,13 @@ def test_a_job_that_has_left_its_worker_says_for_what_it_waits(client: httpx.Cli
 
 
 def test_a_crashed_job_is_at_work_while_a_recovery_remains(client: httpx.Client) -> None:
-    for recoveries, status in ((0, "processing"), (1, "processing"), (2, "failed")):
+    """The last one is counted before it begins: meanwhile the run is being brought back."""
+    told = ((0, False), "processing"), ((1, False), "processing"), ((2, False), "failed")
+    for (recoveries, recovering), status in (*told, ((2, True), "processing")):
         job = submit(client)
+        labels = {"recoveries": recoveries, "recovering": recovering}
         with get_client(sync_client=True) as prefect:
-            prefect.update_flow_run_labels(UUID(job), {"recoveries": recoveries})
+            prefect.update_flow_run_labels(UUID(job), labels)
         set_state(job, StateType.CRASHED)
         assert client.get(f"/status/{job}").json()["status"] == status
 

@@ -28,6 +28,7 @@ from seedvr2_core.child.protocol import (
     encode_event,
     encode_request,
 )
+from seedvr2_core.child.warm.messages import Rest
 from seedvr2_core.errors import ChildFailedError
 
 TEXTS = (
@@ -125,7 +126,7 @@ def test_events_with_other_fields_are_refused(kind: Any) -> None:
         with pytest.raises(ChildFailedError, match=f"expected .*'{field.name}'"):
             decode_event(harmed(line, lambda told, name=field.name: told.pop(name)))
         with pytest.raises(ChildFailedError, match=rf"\.{field.name} between parent and child is"):
-            decode_event(harmed(line, lambda told, name=field.name: told.update({name: True})))
+            decode_event(harmed(line, lambda told, name=field.name: told.update({name: [True]})))
 
 
 def test_what_neither_side_knows_is_named() -> None:
@@ -143,7 +144,7 @@ def test_what_neither_side_knows_is_named() -> None:
 
 
 def test_the_child_can_do_what_can_be_asked() -> None:
-    assert {*OPERATIONS, Stop} == set(REQUESTS.values())
+    assert {*OPERATIONS, Rest, Stop} == set(REQUESTS.values())
 
 
 @EACH_REQUEST

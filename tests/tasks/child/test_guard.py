@@ -96,7 +96,7 @@ def test_garbage_and_half_lines_are_log_text_not_life(start: StartChild) -> None
     [
         ('{"event": "exploded"}', "unknown message 'exploded'"),
         ('{"event": "idle", "mood": 1}', r"message 'idle' .* has the fields \['mood'\]"),
-        ('{"event": "waiting", "whom": 7}', r"field waiting\.whom .* is 7"),
+        ('{"event": "waiting", "whom": 7, "lock": ""}', r"field waiting\.whom .* is 7"),
     ],
     ids=["name", "field", "type"],
 )

@@ -164,6 +164,7 @@ def test_what_it_holds_and_what_it_does_not(
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.soak
 def test_another_engine_takes_its_place(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -177,6 +178,7 @@ def test_another_engine_takes_its_place(
     assert the_warm_one(settings).engine == "tiny-3b"
 
 
+@pytest.mark.soak
 def test_other_code_or_another_environment_takes_its_place(
     plan: Plan, make: Callable[..., Made], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +207,7 @@ def test_one_that_was_killed_leaves_nothing_in_the_way(
     assert the_warm_one(settings).pid != pid
 
 
+@pytest.mark.soak
 def test_one_that_does_not_answer_is_ended(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -228,6 +231,7 @@ def test_without_its_socket_it_ends(
     gone(pid)
 
 
+@pytest.mark.soak
 def test_it_ends_when_its_time_is_up(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -238,6 +242,7 @@ def test_it_ends_when_its_time_is_up(
     assert not warm.sockets_in(settings.warm_dir)
 
 
+@pytest.mark.soak
 def test_a_full_disk_costs_the_warmth_alone(
     plan: Plan, make: Callable[..., Made], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +283,7 @@ def test_a_job_that_is_stopped_in_a_segment_ends_it(
     assert not warm_engines(settings)
 
 
+@pytest.mark.soak
 def test_of_two_jobs_at_once_one_has_it(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
