@@ -326,8 +326,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
-        expires_at=run.labels.get(LABEL_EXPIRES),
-        deleted_at=deleted,
+        expires_at=_moment(run.labels.get(LABEL_EXPIRES)),
+        deleted_at=_moment(deleted),
         **_callers_own(run),
         **measured,
     )
@@ -368,6 +368,11 @@ def _asked_engine(run: FlowRun) -> str | None:
     """The engine that the request named; None if it left the choice open."""
     asked = run.parameters.get("model")
     return asked if asked != "auto" else None
+
+
+def _moment(label: object) -> datetime | None:
+    """The time that a label of a run holds."""
+    return datetime.fromisoformat(label) if isinstance(label, str) else None
 
 
 def _waiting_for(run: FlowRun) -> str | None:

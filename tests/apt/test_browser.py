@@ -45,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "SEEDVR2_WORK_DIR": str(home / "work"),
         "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
-        "SEEDVR2_SEGMENT_SECONDS": "0.1",
+        "SEEDVR2_SEGMENT_SECONDS": "0.05",
         "SEEDVR2_IMAGE": "seedvr2:test",
         "SEEDVR2_PUBLIC_URL": f"http://127.0.0.1:{edge}",
     }
@@ -141,7 +141,7 @@ def test_a_job_of_many_segments_can_be_read(
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     found = api.post("/task_runs/filter", json=of_run).raise_for_status().json()
     names = [one["name"] for one in found if one["name"].startswith("segment ")]
-    assert len(names) >= 30
+    assert len(names) >= 25
     assert set(names) == {f"segment {k} of {len(names)}" for k in range(1, len(names) + 1)}
     wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
     lines = api.post("/logs/filter", json=wanted).raise_for_status().json()
@@ -169,7 +169,8 @@ def test_deployments_are_told_apart_by_their_names(api: httpx.Client, tmp_path: 
     seen = browse(api, "/deployments", tmp_path / "deployments.png")
     for word in ("auto", "lost-runs", "local"):
         assert word in seen, f"{word} is not on the page ({tmp_path})"
-    names = [item["name"] for item in api.post("/deployments/filter", json={}).json()]
+    found = api.post("/deployments/filter", json={}).json()
+    names = [one["name"] for one in found if "upscale_part" not in one["entrypoint"]]
     assert len(names) == len(set(names))
 
 
