@@ -325,11 +325,16 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
-        expires_at=run.labels.get(LABEL_EXPIRES),
-        deleted_at=deleted,
+        expires_at=_moment(run.labels.get(LABEL_EXPIRES)),
+        deleted_at=_moment(deleted),
         **_callers_own(run),
         **measured,
     )
+
+
+def _moment(label: object) -> datetime | None:
+    """The time that a label holds."""
+    return datetime.fromisoformat(str(label)) if label else None
 
 
 def _callers_own(run: FlowRun) -> dict[str, Any]:
