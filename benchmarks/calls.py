@@ -1,9 +1,11 @@
 """What a job costs: calls of Prefect's API, bytes of PostgreSQL, requests to the object store.
 
-`python benchmarks/calls.py [--jobs 10] [--frames 300] [--json]`; Debian's package postgresql.
+`python benchmarks/calls.py [--jobs 10] [--frames 300] [--idle 120] [--json]`
+
+It needs Debian's package postgresql.
 
 A server on PostgreSQL of its own, the deployments as `make deploy` makes them, a worker of `local`
-and one of `cpu`, a gateway. First all of it idles for two minutes; then the jobs run one after the
+and one of `cpu`, a gateway. First all of it idles for a while; then the jobs run one after the
 other, each sent to the gateway and asked for once a second, as a caller does who polls. The jobs
 are of the engine `sleep`: 50 ms a frame, so what is told is a job of so many seconds. The figures:
 
@@ -42,7 +44,6 @@ from tests.kits.http.s3 import bucket_on, s3_server
 from tests.kits.processes import ROOT
 from tests.kits.server import Server, eventually
 
-IDLE_SECONDS = 120.0
 OPTIONS = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 _CALL = re.compile(r'"(GET|POST|PUT|PATCH|DELETE) (/api\S*) HTTP')
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -161,15 +162,15 @@ def sizes(database: Postgres) -> dict[str, int]:
     return {name: int(size) for name, size in database.ask(_SIZES)}
 
 
-def measure_service(folder: Path, clip: Path, num_jobs: int) -> dict[str, Any]:
+def measure_service(folder: Path, clip: Path, num_jobs: int, idle_seconds: float) -> dict[str, Any]:
     """Calls and bytes of jobs."""
     with postgres() as database, service(folder, database) as gateway:
         log = Log(folder / "prefect" / "server.log")
         run_job(gateway, clip, 0)  # what is made once
         time.sleep(30.0)
         log.calls()
-        time.sleep(IDLE_SECONDS)
-        idle = {path: 60.0 * n / IDLE_SECONDS for path, n in log.calls().items()}
+        time.sleep(idle_seconds)
+        idle = {path: 60.0 * n / idle_seconds for path, n in log.calls().items()}
         before, began = sizes(database), time.monotonic()
         log.calls()
         seconds = [run_job(gateway, clip, number) for number in range(1, num_jobs + 1)]
@@ -238,6 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--idle", type=float, default=120.0, help="seconds")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -247,7 +249,7 @@ def main() -> None:
             *("-f", "lavfi", "-i", f"testsrc=size=64x48:rate=25:duration={asked.frames / 25}"),
             clip,
         )
-        told = measure_service(folder, clip, asked.jobs)
+        told = measure_service(folder, clip, asked.jobs, asked.idle)
         told["store"] = {
             f"{seconds:g} s a segment": measure_store(folder, clip, seconds) for seconds in (10, 2)
         }
