@@ -120,6 +120,7 @@ class Stage:
             PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
             SEEDVR2_TEST_FAULTS=json.dumps([asdict(fault) for fault in faults]),
             SEEDVR2_SEGMENT_SECONDS="10",
+            cwd=ROOT,
             **settings,
         ).wait_until_ready()
         url = f"{self.serve.urls['prefect']}/api"

@@ -12,7 +12,7 @@ import numpy as np
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession
-from seedvr2_core.engines.protocol import Opener
+from seedvr2_core.engines.protocol import Opener, Session
 from seedvr2_core.planning import Plan
 
 FRAME_SECONDS = 0.05
@@ -20,7 +20,7 @@ FRAME_SECONDS = 0.05
 
 def open_session(
     plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
-) -> PerFrameSession:
+) -> Session:
     """A session that repeats pixels up to the plan's size (see `protocol.EngineModule`)."""
     return load(plan, device=device, beat=beat, weights_dir=weights_dir)(plan, beat=beat)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedvr2_core.child.warm.messages import Rest
-from seedvr2_core.child.warm.seat import Caller, remove_stale, seat_for, sockets_in
+from seedvr2_core.child.warm.seat import SeatCall, remove_stale, seat_for, sockets_in
 from seedvr2_core.child.warm.terms import terms_of
 from seedvr2_core.engines.reuse import WeightsWanted
 from seedvr2_core.errors import BudgetError, DeadlineError, SeedVR2Error
@@ -198,13 +198,13 @@ def _seat(settings: Settings, device: str) -> Path:
 
 
 @contextlib.contextmanager
-def _calling(path: Path) -> Iterator[Caller | None]:
+def _calling(path: Path) -> Iterator[SeatCall | None]:
     """A connection to the child at a socket; None if nobody is there."""
     if not path.exists():
         yield None
         return
     try:
-        caller = Caller(path)
+        caller = SeatCall(path)
     except ConnectionRefusedError:
         remove_stale(path)
         yield None
@@ -216,7 +216,7 @@ def _calling(path: Path) -> Iterator[Caller | None]:
         yield caller
 
 
-def _end_silent(caller: Caller, error: OSError) -> None:
+def _end_silent(caller: SeatCall, error: OSError) -> None:
     """End a warm child that does not answer: it would hold its GPU for nothing."""
     if isinstance(error, TimeoutError):
         logger.warning("warm process %d does not answer and is ended", caller.pid)

@@ -106,7 +106,7 @@ def sockets_in(warm_dir: Path) -> list[Path]:
     return sorted(warm_dir.glob("*/*.sock"))
 
 
-class Caller:
+class SeatCall:
     """A connection to a warm child."""
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +126,7 @@ class Caller:
             self._socket.close()
             raise
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> "SeatCall":
         return self
 
     def __exit__(self, *_: object) -> None:

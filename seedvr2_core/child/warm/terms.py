@@ -5,10 +5,10 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import seedvr2_core
 from seedvr2_core.engines.reuse import WeightsWanted, reuse_key
 from seedvr2_core.files.durable import canonical_json
 
+_CORE = Path(__file__).parents[2]
 _PACKAGES = ("torch", "numpy", "av", "safetensors")
 
 
@@ -45,8 +45,7 @@ def code_state() -> list[tuple[str, int, int]]:
 
     A checkout changes its files and not its version.
     """
-    folder = Path(seedvr2_core.__file__).parent
-    found = [(path, path.stat()) for path in sorted(folder.rglob("*.py"))]
+    found = [(path, path.stat()) for path in sorted(_CORE.rglob("*.py"))]
     return [
-        (str(path.relative_to(folder)), about.st_size, about.st_mtime_ns) for path, about in found
+        (str(path.relative_to(_CORE)), about.st_size, about.st_mtime_ns) for path, about in found
     ]

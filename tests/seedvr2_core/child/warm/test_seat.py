@@ -17,7 +17,7 @@ import pytest
 from seedvr2_core.child.warm.kept import Kept
 from seedvr2_core.child.warm.messages import Rest
 from seedvr2_core.child.warm.rest import WaitingPlace
-from seedvr2_core.child.warm.seat import Caller, make_private, seat_for, short_path
+from seedvr2_core.child.warm.seat import SeatCall, make_private, seat_for, short_path
 from seedvr2_core.errors import DeadlineError, ResourceError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.planning.build import build_plan
@@ -42,7 +42,7 @@ class Sitter:
         self._place.__exit__(None, None, None)
 
     def ask(self, **question: object) -> dict[str, Any]:
-        with Caller(self.path) as caller:
+        with SeatCall(self.path) as caller:
             return caller.ask(question)
 
     def has_ended(self) -> bool:
@@ -95,7 +95,7 @@ def sitting(rest: Rest, kept: Kept) -> Iterator[Sitter]:
 def test_a_job_on_the_same_terms_is_taken_with_its_pipes(
     kept: Kept, ask_rest: Callable[..., Rest]
 ) -> None:
-    with sitting(ask_rest(), kept) as sitter, Caller(sitter.path) as caller:
+    with sitting(ask_rest(), kept) as sitter, SeatCall(sitter.path) as caller:
         reader, writer = os.pipe()
         assert caller.pid == os.getpid()
         answer = caller.ask({"ask": "attach", "terms": "ours"}, [reader] * 4)
@@ -109,7 +109,7 @@ def test_a_job_on_the_same_terms_is_taken_with_its_pipes(
 
 
 def test_a_job_on_other_terms_ends_it(kept: Kept, ask_rest: Callable[..., Rest]) -> None:
-    with sitting(ask_rest(), kept) as sitter, Caller(sitter.path) as caller:
+    with sitting(ask_rest(), kept) as sitter, SeatCall(sitter.path) as caller:
         assert caller.ask({"ask": "attach", "terms": "theirs"}, [0] * 4) == {"taken": False}
         assert sitter.has_ended()
         assert sitter.pipes is None
