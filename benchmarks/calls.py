@@ -2,9 +2,7 @@
 
 `python benchmarks/calls.py [--jobs 10] [--frames 300] [--idle 120] [--json]`
 
-It needs Debian's package postgresql.
-
-A server on PostgreSQL of its own, the deployments as `make deploy` makes them, a worker of `local`
+It needs Debian's package postgresql. A server on PostgreSQL of its own, the deployments as `make deploy` makes them, a worker of `local`
 and one of `cpu`, a gateway. First all of it idles for a while; then the jobs run one after the
 other, each sent to the gateway and asked for once a second, as a caller does who polls. The jobs
 are of the engine `sleep`: 50 ms a frame, so what is told is a job of so many seconds. The figures:
@@ -12,9 +10,9 @@ are of the engine `sleep`: 50 ms a frame, so what is told is a job of so many se
 - calls of the API a minute while idle, by path;
 - calls of one job beyond that, by path; those for each second of work are in PATCH /artifacts;
 - bytes of PostgreSQL a job, by table, indexes included, after VACUUM;
-- requests to the object store a job, by method (a run in a process of its own, moto's server).
-
-It says nothing about time, so it may run on a busy machine.
+- requests to the object store a job, by method (a run in a process of its own, moto's server);
+- renewals of artifacts that the server takes in a second, the one figure of time: on a busy machine
+  it is too low.
 """
 
 import argparse
@@ -28,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,8 +93,8 @@ def process(environment: Mapping[str, str], log: Path, *words: str) -> Iterator[
 
 
 @contextmanager
-def service(folder: Path, database: Postgres) -> Iterator[str]:
-    """Server, workers and gateway; yields the gateway's address."""
+def service(folder: Path, database: Postgres) -> Iterator[tuple[Server, str]]:
+    """Server, workers and gateway; yields the server and the gateway's address."""
     small = carrying(SMALL_PICTURES)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")},
@@ -133,7 +132,7 @@ def service(folder: Path, database: Postgres) -> Iterator[str]:
         log = folder / "gateway.log"
         stack.enter_context(process(own, log, sys.executable, *words))
         eventually(lambda: _is_up(gateway), f"the gateway's start ({log})")
-        yield gateway
+        yield server, gateway
 
 
 def _is_up(url: str) -> bool:
@@ -164,7 +163,7 @@ def sizes(database: Postgres) -> dict[str, int]:
 
 def measure_service(folder: Path, clip: Path, num_jobs: int, idle_seconds: float) -> dict[str, Any]:
     """Calls and bytes of jobs."""
-    with postgres() as database, service(folder, database) as gateway:
+    with postgres() as database, service(folder, database) as (server, gateway):
         log = Log(folder / "prefect" / "server.log")
         run_job(gateway, clip, 0)  # what is made once
         time.sleep(30.0)
@@ -182,6 +181,7 @@ def measure_service(folder: Path, clip: Path, num_jobs: int, idle_seconds: float
             for path, number in calls.items()
         }
         grown = {name: (size - before.get(name, 0)) / num_jobs for name, size in after.items()}
+        renewals = renewals_a_second(server.url)
         events = database.ask("SELECT event, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC")
     return {
         "job_seconds": sum(seconds) / num_jobs,
@@ -192,8 +192,28 @@ def measure_service(folder: Path, clip: Path, num_jobs: int, idle_seconds: float
         "postgres_bytes_a_job": sum(grown.values()),
         "tables": _largest(grown),
         "postgres_bytes_at_first": sum(before.values()),
+        "renewals_a_second": renewals,
         "events": {name: int(number) for name, number in events[:12]},
     }
+
+
+def renewals_a_second(api: str, seconds: float = 10.0, threads: int = 8) -> float:
+    """How often the server renews artifacts, as jobs at work do, with nothing else to do."""
+
+    def renew(number: int) -> int:
+        done = 0
+        with httpx.Client(base_url=api, timeout=60) as client:
+            made = {"key": f"calls-{number}", "type": "progress", "data": 0.0}
+            artifact = client.post("/artifacts/", json=made).json()["id"]
+            while time.monotonic() < until:
+                told = {"data": float(done % 100), "metadata_": {"phase": "dit"}}
+                client.patch(f"/artifacts/{artifact}", json=told).raise_for_status()
+                done += 1
+        return done
+
+    until = time.monotonic() + seconds
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(renew, range(threads))) / seconds
 
 
 def measure_store(folder: Path, clip: Path, segment_seconds: float) -> dict[str, Any]:
