@@ -2,10 +2,11 @@
 
 `python benchmarks/calls.py [--jobs 10] [--frames 300] [--idle 120] [--json]`
 
-It needs Debian's package postgresql. A server on PostgreSQL of its own, the deployments as `make deploy` makes them, a worker of `local`
-and one of `cpu`, a gateway. First all of it idles for a while; then the jobs run one after the
-other, each sent to the gateway and asked for once a second, as a caller does who polls. The jobs
-are of the engine `sleep`: 50 ms a frame, so what is told is a job of so many seconds. The figures:
+It needs Debian's package postgresql. A server on PostgreSQL of its own, the deployments as
+`make deploy` makes them, a worker of `local` and one of `cpu`, a gateway. First all of it idles for
+a while; then the jobs run one after the other, each sent to the gateway and asked for once a
+second, as a caller does who polls. The jobs are of the engine `sleep`: 50 ms a frame, so what is
+told is a job of so many seconds. The figures:
 
 - calls of the API a minute while idle, by path;
 - calls of one job beyond that, by path; those for each second of work are in PATCH /artifacts;
