@@ -1,18 +1,19 @@
 """What a job costs: calls of Prefect's API, bytes of PostgreSQL, requests to the object store.
 
-`python benchmarks/calls.py [--jobs 10] [--frames 300] [--json]`; Debian's package postgresql.
+`python benchmarks/calls.py [--jobs 10] [--frames 300] [--idle 120] [--json]`
 
-A server on PostgreSQL of its own, the deployments as `make deploy` makes them, a worker of `local`
-and one of `cpu`, a gateway. First all of it idles for two minutes; then the jobs run one after the
-other, each sent to the gateway and asked for once a second, as a caller does who polls. The jobs
-are of the engine `sleep`: 50 ms a frame, so what is told is a job of so many seconds. The figures:
+It needs Debian's package postgresql. A server on PostgreSQL of its own, the deployments as
+`make deploy` makes them, a worker of `local` and one of `cpu`, a gateway. First all of it idles for
+a while; then the jobs run one after the other, each sent to the gateway and asked for once a
+second, as a caller does who polls. The jobs are of the engine `sleep`: 50 ms a frame, so what is
+told is a job of so many seconds. The figures:
 
 - calls of the API a minute while idle, by path;
 - calls of one job beyond that, by path; those for each second of work are in PATCH /artifacts;
 - bytes of PostgreSQL a job, by table, indexes included, after VACUUM;
-- requests to the object store a job, by method (a run in a process of its own, moto's server).
-
-It says nothing about time, so it may run on a busy machine.
+- requests to the object store a job, by method (a run in a process of its own, moto's server);
+- renewals of artifacts that the server takes in a second, the one figure of time: on a busy machine
+  it is too low.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,6 @@ from tests.kits.http.s3 import bucket_on, s3_server
 from tests.kits.processes import ROOT
 from tests.kits.server import Server, eventually
 
-IDLE_SECONDS = 120.0
 OPTIONS = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 _CALL = re.compile(r'"(GET|POST|PUT|PATCH|DELETE) (/api\S*) HTTP')
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -93,8 +94,8 @@ def process(environment: Mapping[str, str], log: Path, *words: str) -> Iterator[
 
 
 @contextmanager
-def service(folder: Path, database: Postgres) -> Iterator[str]:
-    """Server, workers and gateway; yields the gateway's address."""
+def service(folder: Path, database: Postgres) -> Iterator[tuple[Server, str]]:
+    """Server, workers and gateway; yields the server and the gateway's address."""
     small = carrying(SMALL_PICTURES)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SEEDVR2_")},
@@ -132,7 +133,7 @@ def service(folder: Path, database: Postgres) -> Iterator[str]:
         log = folder / "gateway.log"
         stack.enter_context(process(own, log, sys.executable, *words))
         eventually(lambda: _is_up(gateway), f"the gateway's start ({log})")
-        yield gateway
+        yield server, gateway
 
 
 def _is_up(url: str) -> bool:
@@ -161,15 +162,15 @@ def sizes(database: Postgres) -> dict[str, int]:
     return {name: int(size) for name, size in database.ask(_SIZES)}
 
 
-def measure_service(folder: Path, clip: Path, num_jobs: int) -> dict[str, Any]:
+def measure_service(folder: Path, clip: Path, num_jobs: int, idle_seconds: float) -> dict[str, Any]:
     """Calls and bytes of jobs."""
-    with postgres() as database, service(folder, database) as gateway:
+    with postgres() as database, service(folder, database) as (server, gateway):
         log = Log(folder / "prefect" / "server.log")
         run_job(gateway, clip, 0)  # what is made once
         time.sleep(30.0)
         log.calls()
-        time.sleep(IDLE_SECONDS)
-        idle = {path: 60.0 * n / IDLE_SECONDS for path, n in log.calls().items()}
+        time.sleep(idle_seconds)
+        idle = {path: 60.0 * n / idle_seconds for path, n in log.calls().items()}
         before, began = sizes(database), time.monotonic()
         log.calls()
         seconds = [run_job(gateway, clip, number) for number in range(1, num_jobs + 1)]
@@ -181,6 +182,7 @@ def measure_service(folder: Path, clip: Path, num_jobs: int) -> dict[str, Any]:
             for path, number in calls.items()
         }
         grown = {name: (size - before.get(name, 0)) / num_jobs for name, size in after.items()}
+        renewals = renewals_a_second(server.url)
         events = database.ask("SELECT event, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC")
     return {
         "job_seconds": sum(seconds) / num_jobs,
@@ -191,8 +193,28 @@ def measure_service(folder: Path, clip: Path, num_jobs: int) -> dict[str, Any]:
         "postgres_bytes_a_job": sum(grown.values()),
         "tables": _largest(grown),
         "postgres_bytes_at_first": sum(before.values()),
+        "renewals_a_second": renewals,
         "events": {name: int(number) for name, number in events[:12]},
     }
+
+
+def renewals_a_second(api: str, seconds: float = 10.0, threads: int = 8) -> float:
+    """How often the server renews artifacts, as jobs at work do, with nothing else to do."""
+
+    def renew(number: int) -> int:
+        done = 0
+        with httpx.Client(base_url=api, timeout=60) as client:
+            made = {"key": f"calls-{number}", "type": "progress", "data": 0.0}
+            artifact = client.post("/artifacts/", json=made).json()["id"]
+            while time.monotonic() < until:
+                told = {"data": float(done % 100), "metadata_": {"phase": "dit"}}
+                client.patch(f"/artifacts/{artifact}", json=told).raise_for_status()
+                done += 1
+        return done
+
+    until = time.monotonic() + seconds
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(renew, range(threads))) / seconds
 
 
 def measure_store(folder: Path, clip: Path, segment_seconds: float) -> dict[str, Any]:
@@ -238,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--idle", type=float, default=120.0, help="seconds")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -247,7 +270,7 @@ def main() -> None:
             *("-f", "lavfi", "-i", f"testsrc=size=64x48:rate=25:duration={asked.frames / 25}"),
             clip,
         )
-        told = measure_service(folder, clip, asked.jobs)
+        told = measure_service(folder, clip, asked.jobs, asked.idle)
         told["store"] = {
             f"{seconds:g} s a segment": measure_store(folder, clip, seconds) for seconds in (10, 2)
         }

@@ -47,7 +47,7 @@ class Draining(_Base):
         """Run a flow run, and count it while it is at work."""
         self._num_at_work += 1
         try:
-            return await super().run(*arguments, **options)
+            return await super().run(*arguments, **options)  # pyright: ignore[reportAbstractUsage]
         finally:
             self._num_at_work -= 1
 

@@ -14,8 +14,8 @@ from tasks.run.artifacts import newest_artifact
 from tasks.run.retention import (
     LABEL_DELETED,
     LABEL_EXPIRES,
-    deleted_label,
     is_shared,
+    now_deleted,
     others_of,
 )
 from tasks.settings import get_settings
@@ -49,7 +49,7 @@ def remove_expired(report: RunReport) -> str:
             return ""
         shared = is_shared(others_of(client, job_key, run))
         removal = remove_output(get_settings(), job_key=job_key, result=result, shared=shared)
-        client.update_flow_run_labels(run.id, deleted_label())
+        client.update_flow_run_labels(run.id, {LABEL_DELETED: now_deleted()})
     told = "; ".join(filter(None, (", ".join(removal.removed), *removal.kept)))
     get_run_logger().info("expired: %s", told or "nothing was left")
     return f"expired: removed {told or 'nothing, all was gone'}"

@@ -226,6 +226,8 @@ def read_result(artifacts: Iterable[Artifact]) -> Mapping[str, Any]:
         return rows[0] if rows else {}
     told = dict.fromkeys(UpscaleResult.model_fields) | {r["what"]: r["value"] for r in rows}
     told["sha256"] = told["sha256"] or ""  # a storage may not have computed it
+    told["tags"] = [tag for tag in str(told["tags"] or "").split(", ") if tag]
+    told["metadata"] = json.loads(told["metadata"]) if told["metadata"] else {}
     return told | {"notes": str(told["notes"] or "").splitlines()}
 
 

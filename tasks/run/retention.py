@@ -101,6 +101,6 @@ def others_of(client: SyncPrefectClient, job_key: str, run: FlowRun) -> list[Flo
     )
 
 
-def deleted_label(now: datetime | None = None) -> dict[str, str]:
-    """The label of a run whose output is removed now."""
-    return {LABEL_DELETED: (now or datetime.now(UTC)).isoformat(timespec="seconds")}
+def now_deleted() -> str:
+    """The value of the label of a run whose output is removed now."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

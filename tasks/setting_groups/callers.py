@@ -38,7 +38,8 @@ def _read(value: object) -> object:
                 f"got {digits[:12]!r}; an entry begins with the first 12 or more hex digits of a "
                 "token's digest: 3f9a12bc4d5e:priority=low:rate=30"
             )
-        pairs = dict(field.partition("=")[::2] for field in fields)
+        parts = [field.partition("=") for field in fields]
+        pairs = {name: text for name, _, text in parts}
         if unknown := set(pairs) - set(_FIELDS):
             raise ValueError(f"{digits}: got {sorted(unknown)}; known are {', '.join(_FIELDS)}")
         table[digits] = {_FIELDS[name]: text for name, text in pairs.items()}

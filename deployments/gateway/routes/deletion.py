@@ -16,7 +16,7 @@ from deployments.gateway.routes.jobs import JobId, find_run
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import Removal, remove_output
 from tasks.run import read_progress, read_result
-from tasks.run.retention import LABEL_DELETED, deleted_label, is_shared, others_with_output
+from tasks.run.retention import LABEL_DELETED, is_shared, now_deleted, others_with_output
 from tasks.settings import Settings
 
 
@@ -64,17 +64,16 @@ def add_deletion(
         if word in ("pending", "processing"):
             raise HTTPException(409, f"job {run.id} is {word}; cancel it first, then delete it")
         removal = await _remove(prefect, settings, run)
-        labels = deleted_label()
-        if LABEL_DELETED in run.labels:
-            labels = {LABEL_DELETED: str(run.labels[LABEL_DELETED])}
-        else:
-            await prefect.label(run.id, labels)
+        known = run.labels.get(LABEL_DELETED)
+        deleted_at = str(known or now_deleted())
+        if known is None:
+            await prefect.label(run.id, {LABEL_DELETED: deleted_at})
         return Deleted(
             job_id=str(run.id),
             removed=list(removal.removed),
             kept=list(removal.kept),
             removed_bytes=removal.num_bytes,
-            deleted_at=datetime.fromisoformat(labels[LABEL_DELETED]),
+            deleted_at=datetime.fromisoformat(deleted_at),
         )
 
 

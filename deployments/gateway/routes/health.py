@@ -97,9 +97,13 @@ def add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
 
         Each check takes 2.5 s at most. 503 names what fails; needs no token.
         """
-        names = ("prefect", "database", "work_dir")
-        looks = (prefect.check, prefect.check_database, work_dir.look)
-        checks = dict(zip(names, await asyncio.gather(*map(_checked, looks)), strict=True))
+        looks = {
+            "prefect": prefect.check,
+            "database": prefect.check_database,
+            "work_dir": work_dir.look,
+        }
+        found = await asyncio.gather(*map(_checked, looks.values()))
+        checks = dict(zip(looks, found, strict=True))
         told = "; ".join(
             f"{name}: {check.detail}" for name, check in checks.items() if check.detail
         )

@@ -130,7 +130,7 @@ def progress_event(flow_run: "FlowRun", progress: "JobProgress", number: int) ->
 def _event(flow_run: "FlowRun", status: Status, identity: str, **told: Any) -> CallbackEvent:
     """An event of a run; `identity` names it among those of the run."""
     routed_from = flow_run.labels.get(LABEL_ROUTED_FROM)
-    absent = dict.fromkeys(("filename", "cdn_url", "sha256", "error"))
+    fields: dict[str, Any] = dict.fromkeys(("filename", "cdn_url", "sha256", "error"))
     return CallbackEvent(
         event=f"upscale.{status}",
         event_id=str(uuid5(_EVENTS, f"{flow_run.id}:{identity}")),
@@ -139,7 +139,7 @@ def _event(flow_run: "FlowRun", status: Status, identity: str, **told: Any) -> C
         routed_from=str(routed_from) if routed_from else None,
         attempt=attempts_of(flow_run),
         status=status,
-        **(absent | told | _noted(flow_run)),
+        **(fields | told | _noted(flow_run)),
     )
 
 

@@ -211,6 +211,8 @@ def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> N
         update={
             "job_id": str(run_id),
             "notes": ("a note", "another\nnote"),
+            "tags": ("trailer", "4k master"),
+            "metadata": {"order": 17, "who": "Åse"},
             "preview_url": "http://127.0.0.1:8001/clip.preview.jpg",
             "report_url": "http://127.0.0.1:8001/clip.report.html",
         }
@@ -225,6 +227,8 @@ def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> N
     assert "[report](http://127.0.0.1:8001/clip.report.html)" in str(found.description)
     expected = told.model_dump(mode="json")
     assert read_result([found]) == expected | {"notes": ["a note", "another note"]}
+    again = UpscaleResult.model_validate(read_result([found]))
+    assert (again.tags, again.metadata) == (told.tags, told.metadata)
 
 
 def test_a_result_without_a_picture_or_notes_has_none(in_api: None) -> None:
