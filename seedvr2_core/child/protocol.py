@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.fields import Event, Request, message_of, object_in
+from seedvr2_core.compare.record import Comparison, ComparisonResult
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.kernels.devices import CPU
+from seedvr2_core.kernels.devices import FoundDevice
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.report.record import AboutJob
@@ -29,22 +30,6 @@ from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundDevice:
-    """A device that torch can use in the child."""
-
-    name: str
-    """Torch device string: "cuda:0", "cpu"."""
-    kind: str
-    """What the GPU is called; "cpu" for the host."""
-    free_bytes: int | None
-    """Memory that is free on it; None for the host."""
-    host_bytes: int | None = None
-    """Memory of the host that is free for work on it; None for the host itself."""
-    dit_dtype: str = CPU.dit_dtype
-    """Of a transformer's Linears there, as the table of devices has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +161,13 @@ class ReportMade(Event):
 
     warnings: tuple[str, ...]
     """Sentences about the result's quality, which the report holds as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared(Event):
+    """The comparison's files are in its folder."""
+
+    result: ComparisonResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +310,14 @@ class MakeReport(Request[ReportMade]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compare(Request[Compared]):
+    """Compare two videos."""
+
+    answer: ClassVar = Compared
+    wanted: Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop(Request[Event]):
     """End the process. There is no answer."""
 
@@ -334,6 +334,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "join": Join,
     "preview": Preview,
     "make_report": MakeReport,
+    "compare": Compare,
     "stop": Stop,
 }
 EVENTS: Mapping[str, type[Event]] = {
@@ -353,6 +354,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "joined": Joined,
     "previewed": Previewed,
     "report_made": ReportMade,
+    "compared": Compared,
     "error": Failed,
 }
 _NAMES: Mapping[type, str] = {kind: name for name, kind in [*REQUESTS.items(), *EVENTS.items()]}

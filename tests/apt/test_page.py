@@ -102,8 +102,9 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     person.click("#make-plan")
     person.sees("The plan is ready", "#planning")
     plan = person.text("#plan-facts")
-    for words in ("320x180, 75 frames", "1280x720", "lanczos on cpu", "about"):
-        assert words in plan
+    expected = ("320x180, 75 frames", "1280x720", "lanczos on cpu", "about", "h264, 8 bits, in mp4")
+    assert [words for words in expected if words not in plan] == []
+    assert "1080p: as many pixels as 1920x1080" in person.text("#option-resolution")
     assert KEPT in plan
     judge(person, axe)
     person.looks(tmp_path / "plan-1280.png", width=1280)
