@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from seedvr2_core.child.environment import for_children
 from tasks.setting_groups.gateway import GatewaySettings
+from tasks.setting_groups.service import ServiceSettings
 from tasks.setting_groups.store import StoreSettings
 from tasks.setting_types import (
     DEPLOYMENTS,
@@ -45,7 +46,7 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class _Groups(GatewaySettings, StoreSettings):
+class _Groups(GatewaySettings, ServiceSettings, StoreSettings):
     """The groups that have a file of their own."""
 
 
@@ -208,12 +209,6 @@ class Settings(_Groups, BaseSettings):
         default=3600.0,
         description="How many seconds the download of a video may take, all attempts together, "
         "and how many a caller may take to send one to the gateway.",
-    )
-    callback_secret: SecretStr | None = Field(
-        default=None,
-        min_length=16,
-        description="Secret that callbacks are signed with; gateway and workers need the same. "
-        "Not set: requests with a `callback_url` are refused.",
     )
     keep_days: float = Field(
         default=14.0,

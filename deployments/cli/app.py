@@ -15,7 +15,7 @@ import typer
 
 from deployments.cli.compare.command import compare
 from deployments.cli.init.command import init
-from deployments.cli.jobs import cancel, jobs, logs, status, submit
+from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
@@ -255,7 +255,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-for command in (compare, init, selfcheck, serve, submit, status, jobs, cancel, logs):
+for command in (compare, init, selfcheck, serve, submit, status, jobs, cancel, delete, logs):
     app.command()(command)
 
 

@@ -6,7 +6,7 @@ waits and asks again. If it has never answered, that is an error at once. Import
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from deployments.gateway.given import (
     Answer,
+    GivenDeletion,
     GivenHealth,
     GivenJob,
     GivenJobs,
@@ -137,9 +138,14 @@ class GatewayClient:
         except (httpx.RequestError, ServiceError):
             return
 
-    def jobs(self, limit: int) -> list[Answer]:
-        """The newest jobs, each as `status` returns it."""
-        return self._ask("GET", "/jobs", GivenJobs, params={"limit": limit})["jobs"]
+    def jobs(self, limit: int, tags: Sequence[str] = ()) -> list[Answer]:
+        """The newest jobs, each as `status` returns it; with tags, only those that have all."""
+        params = {"limit": limit} | ({"tag": list(tags)} if tags else {})
+        return self._ask("GET", "/jobs", GivenJobs, params=params)["jobs"]
+
+    def delete(self, job_id: str) -> Answer:
+        """Remove what a job has made; returns what was removed."""
+        return self._ask("DELETE", f"/jobs/{quote(job_id, safe='')}", GivenDeletion)
 
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""

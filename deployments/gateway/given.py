@@ -63,6 +63,7 @@ class GivenJob(BaseModel):
     submitted_at: Moment | None
     notes: list[str]
     error_code: str | None = None
+    error_remedy: str | None = None
     detail: str | None = None
     source_name: str | None = None
     position: int | None = None
@@ -79,6 +80,14 @@ class GivenJobs(BaseModel):
     """Of an answer to GET /jobs."""
 
     jobs: Annotated[list[GivenJob], Field(max_length=100)]
+
+
+class GivenDeletion(BaseModel):
+    """Of an answer to DELETE /jobs/{job_id}."""
+
+    job_id: Id
+    removed: Annotated[list[str], Field(max_length=100)]
+    kept: Annotated[list[str], Field(max_length=100)]
 
 
 class GivenLine(BaseModel):

@@ -16,7 +16,9 @@ from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
 from tasks.run.attempts import end_task_runs
+from tasks.run.retention import callers_own, keep_output
 from tasks.schemas import UpscaleResult
+from tasks.settings import get_settings
 from tasks.step import step
 
 
@@ -56,8 +58,14 @@ def settle(report: RunReport, output: UpscaleResult | None) -> str:
 def _complete(client: SyncPrefectClient, report: RunReport, output: UpscaleResult) -> str:
     """Publish the result that the run did not, and make the run Completed."""
     if not newest_artifact(client, report.run_id, RESULT_KEY):
+        run = client.read_flow_run(report.run_id)
+        given, default = run.parameters, get_settings().expires_in
+        tags, metadata = str(given.get("tags") or ""), str(given.get("metadata") or "")
+        own = callers_own(tags, metadata, given.get("expires_in"), default)
+        output = output.model_copy(update=own)
         save_result(output)
         publish_result(output)
+        keep_output(client, run, output.job_key, output.expires_at)
     told = f"{MARK}{report.meaning.why}, but its output is stored: {output.filename}"
     return _close(client, report, Completed(message=told), f"completed: {output.filename}")
 

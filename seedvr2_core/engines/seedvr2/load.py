@@ -1,4 +1,4 @@
-"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: from checkpoint files to a session."""
+"""The engines seedvr2-3b, -7b, -7b-sharp and -1.4b: from checkpoint files to a session."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
+from seedvr2_core.config import DIT_1_4B, DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept, order_of_reads
 from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2.phases import Models
@@ -47,7 +47,12 @@ class World:
 
 
 WORLD = World(
-    dit_configs={"dit-3b": DIT_3B, "dit-7b": DIT_7B, "dit-7b-sharp": DIT_7B},
+    dit_configs={
+        "dit-3b": DIT_3B,
+        "dit-7b": DIT_7B,
+        "dit-7b-sharp": DIT_7B,
+        "dit-1.4b": DIT_1_4B,
+    },
     vae_config=VAE_PRODUCTION,
     catalog=PUBLIC,
 )

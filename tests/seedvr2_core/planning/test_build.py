@@ -160,6 +160,10 @@ def test_engines_with_latents_have_a_memory_plan() -> None:
     memory = build_plan(make_info(), "a", on_gpu).memory
     assert memory is not None
     assert (memory.vae_dtype, memory.dit_dtype) == ("float16", "bfloat16")
+    plain = build_plan(make_info(), "a", dataclasses.replace(on_gpu, own_kernels=False))
+    assert plain.memory is not None
+    assert dict(plain.memory.peaks)["dit"] > dict(memory.peaks)["dit"], "torch alone takes more"
+    assert dict(plain.memory.peaks)["decode"] == dict(memory.peaks)["decode"]
 
 
 def test_a_device_that_is_too_small_is_refused() -> None:
