@@ -156,6 +156,7 @@ class Questionnaire:
         )
         if text == FOLDER:
             return {}
+        self._check({**self.values, "SEEDVR2_STORE": text})  # before more is asked
         return {"SEEDVR2_STORE": text, **self._details(S3_KEYS)}
 
     def _storage(self) -> Mapping[str, str]:
@@ -207,8 +208,20 @@ class Questionnaire:
             if known or not self._asks:
                 found[one.variable] = known
             elif needed:
-                found[one.variable] = _asked(one)
+                found[one.variable] = self._asked(one, found)
         return found
+
+    def _asked(self, one: Detail, found: Mapping[str, str]) -> str:
+        """The answer to a follow-up, once it can be one."""
+        while True:
+            text = _typed(one)
+            try:
+                given = {name: value for name, value in found.items() if value}
+                if text:
+                    self._check({**self.values, **given, one.variable: text})
+                return text
+            except InvalidRequestError as error:
+                say(f"  {error}")
 
     def _ask(self, flag: str | None, words: str, default: str) -> str:
         if flag is not None:
@@ -223,8 +236,8 @@ class Questionnaire:
         return text
 
 
-def _asked(one: Detail) -> str:
-    """The answer to a follow-up; a secret is not shown while it is typed."""
+def _typed(one: Detail) -> str:
+    """What is typed for a follow-up; a secret is not shown while it is typed."""
     default = "" if one.optional else None
     return _prompted(
         lambda: typer.prompt(

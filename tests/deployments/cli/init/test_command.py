@@ -36,8 +36,12 @@ def test_five_answers_become_a_file_for_its_owner_alone(tmp_path: Path) -> None:
             ("1. Where", "folder"),
             ("2. Where", "bunny"),
             ("Name of the storage zone", "videos"),
+            ("public address", "ftp://videos"),
+            ("password (not shown): ", KEY),
+            ("2. Where", "bunny"),  # what does not fit together is asked again
+            ("Name of the storage zone", "videos"),
             ("public address", "https://videos.b-cdn.net"),
-            ("password (not shown)", KEY),
+            ("password (not shown): ", KEY),
             ("3. Which", "both"),
             ("4. Who", "y"),
             ("5. What", "-3"),
