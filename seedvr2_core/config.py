@@ -202,6 +202,8 @@ class EngineSpec:
     needs_gpu: bool = False
     test_only: bool = False
     """Offered only where the setting TEST_ENGINES is on."""
+    meant_for: str = ""
+    """What its author means it for, where that is not all videos; plans say so."""
     weights: Literal["none", "packaged", "folder"] = "none"
     """Where its weights are: there are none, a Python package brings them, or the weights folder
     holds them."""
@@ -215,7 +217,7 @@ class EngineSpec:
         return bool(self.dit)
 
 
-def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
+def _seedvr2(name: str, label: str, dit: str, *, meant_for: str = "") -> EngineSpec:
     return EngineSpec(
         name=name,
         module="seedvr2_core.engines.seedvr2.load",
@@ -223,6 +225,7 @@ def _seedvr2(name: str, label: str, dit: str) -> EngineSpec:
         dit=dit,
         vae="production",
         needs_gpu=True,
+        meant_for=meant_for,
         weights="folder",
     )
 
@@ -244,7 +247,7 @@ ENGINES: dict[str, EngineSpec] = {
         _seedvr2("seedvr2-7b", "SeedVR2 7B", "7b"),
         _seedvr2("seedvr2-7b-sharp", "SeedVR2 7B sharp", "7b-sharp"),
         _seedvr2("seedvr2-3b", "SeedVR2 3B", "3b"),
-        _seedvr2("seedvr2-1.4b", "SeedVR2 1.4B (for stills, by its author's word)", "1.4b"),
+        _seedvr2("seedvr2-1.4b", "SeedVR2 1.4B", "1.4b", meant_for="stills"),
         EngineSpec(
             name="span",
             module="seedvr2_core.engines.span",

@@ -129,7 +129,7 @@ class ResourceError(SeedVR2Error):
     """Memory or disk does not suffice; the message says by how much."""
 
     code = "no_room"
-    remedy = "Make room on the disk, or choose a lower resolution."
+    remedy = "Make room on the disk, take a larger GPU, or choose a lower resolution."
     permanent = True
 
 
@@ -255,6 +255,11 @@ def with_code(error: SeedVR2Error) -> str:
 def remedy_of(kind: type[SeedVR2Error]) -> str:
     """The remedy of a class where it says more than its messages do; else ""."""
     return "" if kind is InvalidRequestError else kind.remedy
+
+
+def error_of_code(code: object) -> type[SeedVR2Error] | None:
+    """The class that has this code; None if there is none."""
+    return next((kind for kind in all_errors() if kind.code == code), None)
 
 
 def in_full(error: SeedVR2Error) -> str:

@@ -40,8 +40,7 @@ from tasks.request_types import (
 )
 
 MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
-URL, path or upload."""
+"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
 class Record(BaseModel):
@@ -292,8 +291,7 @@ class PlannedJob(Record):
     """As the request has it."""
     max_price: float | None = None
     """As the request has it."""
-    tags: str = ""
-    """As the request has them, like the next two; no part of the job's key."""
+    tags: str = ""  # as the request has them, like the next two
     metadata: str = ""
     expires_in: float | None = None
     notes: tuple[str, ...] = ()
@@ -354,12 +352,12 @@ class Account(Record):
     """What the engine ran on."""
     seed: int | None = None
     """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class UpscaleResult(Account):
-    """What the caller gets. It is also the result artifact, a table that begins with the columns
-    people look for, and result.json in the job's directory.
-    """
+    """What the caller gets, result.json, and the artifact; what people look for comes first."""
 
     filename: str
     cdn_url: str | None

@@ -144,7 +144,7 @@ def _layers(report: LineReport, device: torch.device) -> None:
     dit = _dit(config, device)
     vid = _random(device, *size, config.in_channels, seed=1)
     streamed = list(dit.blocks)[-min(STREAMED, len(dit.blocks) - 1) :]
-    dit(vid)  # builds kernels
+    dit(vid)  # the first call builds kernels
     _wait(device)
     began = time.perf_counter()
     wanted = dit(vid)

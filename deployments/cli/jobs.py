@@ -48,6 +48,7 @@ from deployments.cli.options import (
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.gateway.client import Answer, GatewayClient
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
+from seedvr2_core.errors import error_of_code, remedy_of
 from tasks.settings import Settings
 
 KEPT = "the job goes on"
@@ -262,7 +263,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
         tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
         say(f"error: job {job_id} has {job['status']}: {_error_of(job)}")
-        tell_remedy(job.get("error_remedy"))
+        tell_remedy(_remedy_of(job))
         raise typer.Exit(1)
 
 
@@ -277,14 +278,20 @@ def _print_status(job: Answer, as_json: bool) -> None:
             tell(f"{name}: {job[name]}")
     if job["error"]:
         tell(f"error: {_error_of(job)}")
-    if job.get("error_remedy"):
-        tell(f"what helps: {job['error_remedy']}")
+    if remedy := _remedy_of(job):
+        tell(f"what helps: {remedy}")
 
 
 def _error_of(job: Answer) -> str:
     """Why a job has no result, with the code of the error if it has one."""
     code = f" [{job['error_code']}]" if job.get("error_code") else ""
     return f"{job['error']}{code}"
+
+
+def _remedy_of(job: Answer) -> str:
+    """What helps against the error that its code names; not in the words of whoever answered."""
+    kind = error_of_code(job.get("error_code"))
+    return remedy_of(kind) if kind else ""
 
 
 def _job_line(job: Answer) -> str:

@@ -29,7 +29,7 @@ from deployments.gateway.given import (
     refusal_words,
 )
 from deployments.host.machine import this_machine
-from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, all_errors
+from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, error_of_code
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -251,7 +251,7 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
 def _kind(told: bytes) -> type[SeedVR2Error] | None:
     """The class of the error that the gateway names; None if it names none that we know."""
     _, code = refusal_words(told)
-    return next((kind for kind in all_errors() if kind.code == code), None)
+    return error_of_code(code)
 
 
 def _detail(answer: httpx.Response, told: bytes) -> str:

@@ -241,9 +241,8 @@ class PrefectApi:
         }
         own = run.work_queue_name or "default"
         rank = PRIORITIES.index(own) if own in PRIORITIES else 1
-        same = wanted | {"work_queue_name": {"any_": [own]}}
         in_front = await self._waiting_in(run.work_pool_name, PRIORITIES[:rank])
-        return in_front + await self.count(body | {"flow_runs": same})
+        return in_front + await self.count(body | {"work_pool_queues": {"name": {"any_": [own]}}})
 
     async def _waiting_in(self, pool: str, queues: Sequence[str]) -> int:
         """How many jobs wait in these queues of a pool; asked once in a while for all who ask."""
@@ -256,9 +255,9 @@ class PrefectApi:
             "flow_runs": {
                 "state": {"type": {"any_": list(WAITING)}},
                 "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
-                "work_queue_name": {"any_": list(queues)},
             },
             "work_pools": {"name": {"any_": [pool]}},
+            "work_pool_queues": {"name": {"any_": list(queues)}},
             "flows": {"name": {"any_": ["upscale"]}},
         }
         found = await self.count(body)

@@ -78,7 +78,7 @@ def tell(text: str) -> None:
         typer.echo(os.fsencode(text))
 
 
-def tell_remedy(remedy: str | None) -> None:
+def tell_remedy(remedy: str) -> None:
     """Print what helps against an error, below its sentence; nothing where nobody said it."""
     if remedy:
         say(f"what helps: {remedy}")

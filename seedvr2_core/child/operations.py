@@ -7,7 +7,7 @@ otherwise spend half of its time on loading numpy and torch.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
 from seedvr2_core.child.progress import Emitter, Events
@@ -44,6 +44,9 @@ from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.wanted import wanted_frames
+
+if TYPE_CHECKING:
+    from seedvr2_core.child.warm.kept import Kept
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
@@ -128,8 +131,8 @@ def measure(request: Measure, emitter: Emitter) -> Measured:
     return Measured(engine_seconds=engine_seconds, encoder_seconds=encoder_seconds)
 
 
-def restore(request: Restore, emitter: Emitter) -> Idle:
-    """Make segments of a job, in order."""
+def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> Idle:
+    """Make segments of a job, in order; `kept` is used and stays loaded."""
     from seedvr2_core.child.restore import restore_segments
     from seedvr2_core.child.shares import Work
 
@@ -144,6 +147,7 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
             lock_dir=request.lock_dir,
             work=Work(indices=request.segments, workers=request.workers, helps=request.helps),
             events=emitter,
+            kept=kept,
         )
     return Idle()
 

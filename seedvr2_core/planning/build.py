@@ -127,10 +127,18 @@ def _build(
             *([clock_note] if clock_note else []),
             *options.notes,
             *output.notes,
+            *_engine_notes(spec, video),
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
     )
+
+
+def _engine_notes(spec: EngineSpec, video: VideoInfo) -> list[str]:
+    """What its author means the engine for, where this is something else."""
+    if not spec.meant_for or video.num_frames == 1:
+        return []
+    return [f"{spec.name} is for {spec.meant_for}, by its author's word"]
 
 
 def _memory(

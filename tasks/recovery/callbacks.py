@@ -22,7 +22,7 @@ from seedvr2_core.errors import SourceRefusedError
 from seedvr2_core.words import counted
 from tasks.run.callback import note
 from tasks.run.callbacks import outbox
-from tasks.run.callbacks.outbox import Waiting
+from tasks.run.callbacks.outbox import WaitingCallback
 from tasks.run.callbacks.sending import delivery_of, send_once
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -73,14 +73,14 @@ class _Round:
         self._sent = 0
         self._now = datetime.now(UTC)
 
-    async def send(self, waiting: Sequence[Waiting]) -> int:
+    async def send(self, waiting: Sequence[WaitingCallback]) -> int:
         """Send what is due; returns how many were taken."""
-        by_host: defaultdict[str, list[list[Waiting]]] = defaultdict(list)
+        by_host: defaultdict[str, list[list[WaitingCallback]]] = defaultdict(list)
         for events in self._by_run(waiting):
             by_host[urlsplit(self._url(events[0])).netloc].append(events)
         turns = asyncio.Semaphore(_MOST_HOSTS)
 
-        async def ask(events: list[list[Waiting]]) -> None:
+        async def ask(events: list[list[WaitingCallback]]) -> None:
             async with turns:
                 await self._ask_host(events)
 
@@ -91,9 +91,9 @@ class _Round:
             return self._sent  # the next look goes on
         return self._sent
 
-    def _by_run(self, waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+    def _by_run(self, waiting: Sequence[WaitingCallback]) -> list[list[WaitingCallback]]:
         """What waits, by run and in order, without what a later event makes needless."""
-        by_run: defaultdict[UUID, list[Waiting]] = defaultdict(list)
+        by_run: defaultdict[UUID, list[WaitingCallback]] = defaultdict(list)
         for one in waiting:
             if one.run_id not in self._runs or not self._url(one):
                 outbox.remove(self._client, one)
@@ -105,10 +105,10 @@ class _Round:
             by_run[run_id] = [one for one in events[:-1] if not one.is_passing] + events[-1:]
         return list(by_run.values())
 
-    def _url(self, one: Waiting) -> str:
+    def _url(self, one: WaitingCallback) -> str:
         return str(self._runs[one.run_id].parameters.get("callback_url") or "")
 
-    async def _ask_host(self, runs: list[list[Waiting]]) -> None:
+    async def _ask_host(self, runs: list[list[WaitingCallback]]) -> None:
         """Send the events of the runs with one receiver, until it does not take one."""
         for events in runs:
             for one in events:
@@ -117,7 +117,7 @@ class _Round:
                 if not await self._send(one):
                     return
 
-    async def _send(self, one: Waiting) -> bool:
+    async def _send(self, one: WaitingCallback) -> bool:
         """Send an event; False if its receiver does not take it now."""
         url = self._url(one)
         try:
@@ -137,7 +137,7 @@ class _Round:
             outbox.postpone(self._client, one, trouble)
         return False
 
-    def _close(self, one: Waiting, trouble: str | None) -> None:
+    def _close(self, one: WaitingCallback, trouble: str | None) -> None:
         """Take an event out of the outbox, and record what became of it."""
         run = self._runs[one.run_id]
         if trouble is not None:

@@ -11,7 +11,7 @@ from prefect.states import AwaitingRetry, Completed, Failed, Running
 from tasks.recovery.end import WENT_ON, label_recovering, tell_caller
 from tasks.recovery.output import save_result
 from tasks.recovery.report import RunReport
-from tasks.recovery.states import MARK, move, move_ended
+from tasks.recovery.states import MARK, earliest_start, move, move_ended, read_states
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
@@ -76,7 +76,8 @@ def _requeue(client: SyncPrefectClient, report: RunReport) -> str:
     # The label comes first: if we are lost in between, an attempt is used up and none is won.
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERIES: number})
     told = f"{MARK}{report.meaning.why}; re-queued, {number} of {MAX_RECOVERIES}"
-    state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=told)
+    now, earliest = datetime.now(UTC), earliest_start(read_states(client, report.run_id))
+    state = AwaitingRetry(scheduled_time=max(now, earliest or now), message=told)
     return f"re-queued, {number}" if move_ended(client, report.run_id, state) else WENT_ON
 
 

@@ -114,4 +114,4 @@ def test_the_distilled_model_is_a_slice_of_the_7b() -> None:
     )
     assert 0 < 2_885_236_568 - 2 * numbers < 100_000
     assert DIT_1_4B.shifted == (False, True) * 3
-    assert "for stills, by its author's word" in ENGINES["seedvr2-1.4b"].label
+    assert ENGINES["seedvr2-1.4b"].meant_for == "stills"

@@ -37,7 +37,7 @@ class Deleted(BaseModel):
         }
     )
 
-    job_id: str
+    job_id: str = Field(description="The job whose files were removed.")
     removed: list[str] = Field(
         description="Names in storage, and `work files`; empty if all was gone before."
     )

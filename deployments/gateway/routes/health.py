@@ -37,7 +37,7 @@ class Health(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok", "files_of": None}]})
 
-    status: Literal["ok"]
+    status: Literal["ok"] = Field(description="Jobs can be submitted.")
     files_of: str | None = Field(
         default=None,
         description="If this gateway accepts paths: the machine whose files they mean. A caller "
@@ -45,10 +45,10 @@ class Health(BaseModel):
     )
 
 
-class Check(BaseModel):
+class ReadyCheck(BaseModel):
     """One of the checks of `GET /readyz`."""
 
-    ok: bool
+    ok: bool = Field(description="Whether it is as it should be.")
     seconds: float = Field(description="How long the check took.")
     detail: str | None = Field(default=None, description="What is wrong; null if nothing is.")
 
@@ -71,8 +71,10 @@ class Readiness(BaseModel):
         }
     )
 
-    status: Literal["ready"]
-    checks: dict[str, Check]
+    status: Literal["ready"] = Field(description="All checks are well.")
+    checks: dict[str, ReadyCheck] = Field(
+        description="`prefect`, `database`, `work_dir`: a `ReadyCheck` each."
+    )
 
 
 def add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
@@ -128,7 +130,7 @@ def add_metrics(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
+async def _checked(look: Callable[[], Awaitable[None]]) -> ReadyCheck:
     """Make a check, for a bounded time."""
     began, detail = time.monotonic(), None
     try:
@@ -140,7 +142,7 @@ async def _checked(look: Callable[[], Awaitable[None]]) -> Check:
         detail = str(error.detail).partition(";")[0]
     except OSError as error:
         detail = f"{error.strerror or error}"
-    return Check(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
+    return ReadyCheck(ok=detail is None, seconds=round(time.monotonic() - began, 3), detail=detail)
 
 
 class WorkDirCheck:

@@ -83,30 +83,41 @@ def add_page(
         It becomes a new job with the same source and options. Asked twice, it is the same one.
         """
         run = await find_run(prefect, caller, job_id)
-        word = status_word(run)
-        if word not in ("failed", "cancelled"):
-            raise HTTPException(409, f"job {run.id} is {word}; only failed ones are tried again")
-        resolution = str(run.parameters.get("resolution", "1080p"))
-        deployment = deployment_for(resolution)
-        key = f"gateway:retry:{run.id}"
-        async with open_jobs.turn(caller, key):
-            again = await prefect.create(
-                deployment,
-                {**run.parameters, "fresh": False},  # what is kept of this job is to be used
-                key=key,
-                labels={LABEL_RESOLUTION: resolution},
-                tags=_tags_to_keep(run, caller),
-                queue=open_jobs.queue(caller),
-            )
-        return Submitted(
-            job_id=str(again.id),
-            status=status_word(again),
-            gpu_type=gpu_type(deployment) or deployment,
-            deployment=deployment,
-            resolution=resolution,
-            video_url=run.parameters.get("video_url") or None,
-            notes=[f"tries job {run.id} again"],
+        return await _tried_again(prefect, open_jobs, caller, run)
+
+
+async def _tried_again(
+    prefect: PrefectApi, open_jobs: OpenJobs, caller: Caller, run: FlowRun
+) -> Submitted:
+    """Make a job with the source and options of one that failed or was cancelled.
+
+    Raises:
+        HTTPException: 409, it did neither; 429, the caller has as many jobs as it may have.
+    """
+    word = status_word(run)
+    if word not in ("failed", "cancelled"):
+        raise HTTPException(409, f"job {run.id} is {word}; only failed ones are tried again")
+    resolution = str(run.parameters.get("resolution", "1080p"))
+    deployment = deployment_for(resolution)
+    key = f"gateway:retry:{run.id}"
+    async with open_jobs.turn(caller, key):
+        again = await prefect.create(
+            deployment,
+            {**run.parameters, "fresh": False},  # what is kept of this job is to be used
+            key=key,
+            labels={LABEL_RESOLUTION: resolution},
+            tags=_tags_to_keep(run, caller),
+            queue=open_jobs.queue(caller),
         )
+    return Submitted(
+        job_id=str(again.id),
+        status=status_word(again),
+        gpu_type=gpu_type(deployment) or deployment,
+        deployment=deployment,
+        resolution=resolution,
+        video_url=run.parameters.get("video_url") or None,
+        notes=[f"tries job {run.id} again"],
+    )
 
 
 def _tags_to_keep(run: FlowRun, caller: Caller) -> list[str]:

@@ -71,10 +71,7 @@ def add_submission(
                 asked, notes = check_fields(body.fields, settings)
                 await asyncio.to_thread(keep_upload, asked, settings)
                 async with open_jobs.turn(caller, key):
-                    queue = open_jobs.queue(caller)
-                    answer = await _submit(
-                        prefect, asked, notes, key=key, caller=caller, queue=queue
-                    )
+                    answer = await _submit(prefect, asked, notes, key, caller, open_jobs)
             except BaseException as error:
                 judge = body.upload.retract if _is_refusal(error) else body.upload.keep
                 await asyncio.to_thread(judge)
@@ -112,10 +109,9 @@ async def _submit(
     prefect: PrefectApi,
     asked: UpscaleRequest,
     notes: list[str],
-    *,
     key: str,
     caller: Caller,
-    queue: str | None,
+    open_jobs: OpenJobs,
 ) -> Submitted:
     """Create the job, or return the one that an earlier request created with this key.
 
@@ -132,7 +128,7 @@ async def _submit(
         key=key,
         labels=labels,
         tags=[caller.tag, *split_list(asked.tags)],
-        queue=queue,
+        queue=open_jobs.queue(caller),
     )
     if not _asked_the_same(run, parameters, labels[LABEL_REQUEST]):
         raise HTTPException(

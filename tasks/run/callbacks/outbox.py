@@ -31,7 +31,7 @@ _PAGE, _MOST_PAGES = 200, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitingCallback:
     """A callback in the outbox."""
 
     id: UUID
@@ -72,13 +72,13 @@ def put(
     client.create_artifact(artifact)
 
 
-def postpone(client: SyncPrefectClient, waiting: Waiting, trouble: str) -> None:
+def postpone(client: SyncPrefectClient, waiting: WaitingCallback, trouble: str) -> None:
     """Note a failed attempt and when the next one is."""
     told = _metadata(waiting.attempts + 1, trouble)
     client.update_artifact(waiting.id, ArtifactUpdate(metadata_=told))
 
 
-def replace(client: SyncPrefectClient, waiting: Waiting, event: CallbackEvent) -> None:
+def replace(client: SyncPrefectClient, waiting: WaitingCallback, event: CallbackEvent) -> None:
     """Put a later event in the place of one that it makes needless.
 
     Raises:
@@ -87,7 +87,7 @@ def replace(client: SyncPrefectClient, waiting: Waiting, event: CallbackEvent) -
     client.update_artifact(waiting.id, ArtifactUpdate(data=_data(event)))
 
 
-def remove(client: SyncPrefectClient, waiting: Waiting) -> None:
+def remove(client: SyncPrefectClient, waiting: WaitingCallback) -> None:
     """Forget an event."""
     try:
         client.delete_artifact(waiting.id)
@@ -95,12 +95,12 @@ def remove(client: SyncPrefectClient, waiting: Waiting) -> None:
         return
 
 
-def waiting_of(client: SyncPrefectClient, run_id: UUID) -> list[Waiting]:
+def waiting_of(client: SyncPrefectClient, run_id: UUID) -> list[WaitingCallback]:
     """What waits for the receiver of one run, the oldest first."""
     return _in_order(_read(client, artifact_filter([run_id], OUTBOX_KEY)))
 
 
-def all_waiting(client: SyncPrefectClient) -> list[Waiting]:
+def all_waiting(client: SyncPrefectClient) -> list[WaitingCallback]:
     """What waits for the receivers of all runs, the oldest first."""
     wanted = ArtifactFilter.model_validate({"key": {"any_": [OUTBOX_KEY]}})
     return _in_order(_read(client, wanted))
@@ -119,7 +119,7 @@ def _read(client: SyncPrefectClient, wanted: ArtifactFilter) -> Iterator[Artifac
             return
 
 
-def _in_order(artifacts: Iterable[Artifact]) -> list[Waiting]:
+def _in_order(artifacts: Iterable[Artifact]) -> list[WaitingCallback]:
     """The events of artifacts that can be read; others are of a newer version, and stay."""
     found = []
     for artifact in artifacts:
@@ -132,7 +132,7 @@ def _in_order(artifacts: Iterable[Artifact]) -> list[Waiting]:
         if artifact.flow_run_id is None:
             continue
         found.append(
-            Waiting(
+            WaitingCallback(
                 id=artifact.id,
                 run_id=artifact.flow_run_id,
                 event=event,

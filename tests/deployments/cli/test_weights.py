@@ -113,8 +113,7 @@ def test_verify_refuses_what_is_wrong(folder: Path) -> None:
 def test_mistakes_are_one_sentence(folder: Path, arguments: list[str], told: str) -> None:
     done = run(*arguments)
     assert done.exit_code == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
+    (line,) = (one for one in done.stderr.splitlines() if one.startswith("error: "))
     assert told in line
 
 

@@ -143,7 +143,11 @@ def test_the_example_of_the_page_runs(
 
         def end_it() -> None:
             with TypedClient(url, token="TOKEN") as client:
-                job = eventually(client.jobs, "the job of the example")[0]["job_id"]
+                waiting = eventually(
+                    lambda: [one for one in client.jobs() if one["status"] == "pending"],
+                    "the job of the example",
+                )
+                job = waiting[0]["job_id"]
             if end == "completed":
                 record_result(job, cdn_url=None, output_path=str(made))
                 set_state(job, StateType.COMPLETED)

@@ -166,6 +166,20 @@ def test_engines_with_latents_have_a_memory_plan() -> None:
     assert dict(plain.memory.peaks)["decode"] == dict(memory.peaks)["decode"]
 
 
+@pytest.mark.parametrize(("frames", "told"), [(1, False), (50, True)])
+def test_an_engine_for_stills_says_so_of_a_video(frames: int, told: bool) -> None:
+    options = with_windows(window=25, overlap=3)
+    options = dataclasses.replace(
+        options,
+        engine=dataclasses.replace(options.engine, name="seedvr2-1.4b"),
+        device="cuda:0",
+        device_kind="H100",
+        device_bytes=10**11,
+    )
+    notes = build_plan(make_info(pts=tuple(range(frames))), "a", options).notes
+    assert ("seedvr2-1.4b is for stills, by its author's word" in notes) == told
+
+
 def test_a_device_that_is_too_small_is_refused() -> None:
     options = with_windows(window=25, overlap=3)
     small = dataclasses.replace(options, device="cuda:0", device_kind="toy", device_bytes=10**9)
