@@ -334,6 +334,19 @@ def test_a_job_goes_on_while_gateway_and_server_are_started_again(
     assert {gateway, server}.isdisjoint(serve.processes())
 
 
+def test_a_page_that_comes_up_too_early_makes_its_form_later(serve: Serve, tmp_path: Path) -> None:
+    os.kill(serve.part("prefect_server"), signal.SIGKILL)
+    with browser(tmp_path / "browser") as page:
+        page.call("Runtime.enable")
+        page.open(f"{serve.urls['gateway']}/")
+        person = Person(page)
+        person.sees("Prefect", "#problem")
+        assert not page.run("!!document.querySelector('#option-model')")
+        eventually(lambda: page.run("!!document.querySelector('#option-model')"), "the form")
+        assert page.run("document.querySelectorAll('#option-model').length") == 1
+        assert person.text("#problem") == ""
+
+
 def test_the_page_runs_no_script_of_others(person: Person) -> None:
     blocked = person.page.run("""new Promise((resolve) => {
       document.addEventListener('securitypolicyviolation', (e) => resolve(e.effectiveDirective));

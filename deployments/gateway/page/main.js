@@ -9,7 +9,8 @@ import { $ } from "./words.js";
 const VIEWS = ["sign-in", "new", "job", "jobs"];
 const AGAIN_SECONDS = 5;
 let ready = false;
-let waiting = null; // the timer of the next attempt to begin
+let beginning = null; // the attempt that is under way
+let waiting = null; // the timer of the next one
 
 // Tells what went wrong as text; "" takes it away. A token that is not known leads to the sign-in.
 function tell(trouble) {
@@ -60,7 +61,13 @@ async function route() {
 }
 
 // Asks once whether we may ask at all; only then the form is made from the API's own description.
-async function begin() {
+// One attempt at a time: the form must not be made twice.
+function begin() {
+  beginning ??= attempt().finally(() => { beginning = null; });
+  return beginning;
+}
+
+async function attempt() {
   clearTimeout(waiting);
   try {
     await read("jobs?limit=1");
