@@ -27,6 +27,7 @@ const CHOICES = {
     "seedvr2-7b": "restores most; needs a GPU and its weights",
     "seedvr2-7b-sharp": "the same, sharper; needs a GPU and its weights",
     "seedvr2-3b": "a smaller SeedVR2; needs a GPU and its weights",
+    "seedvr2-1.4b": "for stills, by its author's word; needs a GPU and its weights",
     span: "small and quick, without a GPU",
     lanczos: "resizes only, restores nothing",
   },
