@@ -13,6 +13,8 @@ from typing import Annotated, cast
 
 import typer
 
+from deployments.cli.compare.command import compare
+from deployments.cli.init.command import init
 from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
@@ -253,9 +255,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-app.command()(selfcheck)
-app.command()(serve)
-for command in (submit, status, jobs, cancel, delete, logs):
+for command in (compare, init, selfcheck, serve, submit, status, jobs, cancel, delete, logs):
     app.command()(command)
 
 

@@ -41,7 +41,8 @@ NOT_FOR_JOBS = frozenset(
 """Settings of other parts than a flow run: pools do not get them."""
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _REFERENCE = re.compile(r"\{\{ *prefect\.blocks\.secret\.[a-z0-9-]+ *\}\}")
-_PLAIN = re.compile(r"[^'\"\\$#`\s][^'\"\\$#`]*|")
+PLAIN = re.compile(r"[^'\"\\$#`\s][^'\"\\$#`]*|")
+"""A value that needs no quotes."""
 _STAND_IN = "x" * 64
 """In the place of a key that only a worker can look up, when the settings are checked."""
 
@@ -93,7 +94,7 @@ class Site:
 
     def settings(self, base: Settings) -> Settings:
         """`base` with what the site sets in its place."""
-        given = _checked(self.values, "the site's settings")
+        given = check_values(self.values, "the site's settings")
         update = {name: getattr(given, name) for name in given.model_fields_set}
         return base.model_copy(update=update)
 
@@ -145,9 +146,9 @@ def read_site(path: Path) -> Site:
                 f"{where} is a comment that ends with \\; for systemd it goes on in the next line"
             )
         if text and not text.startswith("#"):
-            name, value = _read_line(text, where)
+            name, value = read_setting(text, where)
             values[name] = value
-    _checked(values, str(path))
+    check_values(values, str(path))
     site = Site(values=values, whole=True)
     if mode & (stat.S_IRGRP | stat.S_IROTH) and any(map(site._is_open_key, values)):
         raise InvalidRequestError(
@@ -167,11 +168,11 @@ def site_of_environment(*, whole: bool) -> Site:
         for name, value in os.environ.items()
         if name in VARIABLES and VARIABLES[name] not in OF_ONE_MACHINE and value
     }
-    _checked(values, "the environment")
+    check_values(values, "the environment")
     return Site(values=values, whole=whole)
 
 
-def _read_line(line: str, where: str) -> tuple[str, str]:
+def read_setting(line: str, where: str) -> tuple[str, str]:
     """Read NAME=value. Values are shown in no message: one may be a key."""
     if not line.isprintable():
         raise InvalidRequestError(
@@ -192,7 +193,7 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
         )
     if len(value) > 1 and value[0] == value[-1] == "'" and "'" not in value[1:-1]:
         return name, value[1:-1]
-    if not _PLAIN.fullmatch(value):
+    if not PLAIN.fullmatch(value):
         raise InvalidRequestError(
             f"{where}: the value of {name} has quotes, a space in front, or one of \\ $ # `, which "
             "Compose, systemd and we would read differently; put it between single quotes"
@@ -200,7 +201,7 @@ def _read_line(line: str, where: str) -> tuple[str, str]:
     return name, value
 
 
-def _checked(values: Mapping[str, str], where: str) -> Settings:
+def check_values(values: Mapping[str, str], where: str) -> Settings:
     """Check values as a job would, the storage's included.
 
     Raises:

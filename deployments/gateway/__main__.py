@@ -4,12 +4,11 @@ SEEDVR2_GATEWAY_TOKENS=<digest>,... python -P -m deployments.gateway --host 0.0.
 """
 
 import re
-import secrets
 from typing import Annotated
 
 import typer
 
-from deployments.gateway.auth import check_exposure, digest
+from deployments.gateway.auth import check_exposure, digest, make_token
 from deployments.host.exits import exit_codes, run_program
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
@@ -37,7 +36,7 @@ def main(
     """Run the gateway; it submits jobs to the Prefect server at PREFECT_API_URL."""
     with exit_codes("jobs go on"):
         if new_token:
-            token = secrets.token_urlsafe(32)
+            token = make_token()
             typer.echo(f"token (for the caller):            {token}")
             typer.echo(f"digest (SEEDVR2_GATEWAY_TOKENS):   {digest(token)}")
             return

@@ -5,6 +5,7 @@ The gateway is configured with the SHA-256 digests of the tokens, never with the
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -184,6 +185,11 @@ def _refuse_foreign_page(request: Request) -> None:
         raise HTTPException(
             403, "requests by other web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set"
         )
+
+
+def make_token() -> str:
+    """A token that nobody can guess."""
+    return secrets.token_urlsafe(32)
 
 
 def digest(text: str) -> str:

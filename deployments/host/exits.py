@@ -96,11 +96,12 @@ def os_error_sentence(error: OSError) -> str:
 
 
 @contextmanager
-def exit_codes(kept: str) -> Iterator[None]:
+def exit_codes(kept: str, *, then: str = "run it again to go on") -> Iterator[None]:
     """Turn errors of the block into a sentence on stderr, what helps, and an exit code.
 
     Args:
         kept: what an interruption does not lose, such as "finished segments are kept".
+        then: what to do after it.
     """
     try:
         yield
@@ -119,7 +120,7 @@ def exit_codes(kept: str) -> Iterator[None]:
         say(f"error: {os_error_sentence(error)}")
         raise typer.Exit(2 if error.errno in _ADVICE else 1) from error
     except KeyboardInterrupt as error:
-        say(f"interrupted; {kept}: run it again to go on")
+        say(f"interrupted; {kept}: {then}")
         raise typer.Exit(130) from error
 
 

@@ -13,10 +13,11 @@ from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
 from seedvr2_core.child.progress import Emitter, Events
 from seedvr2_core.child.protocol import (
     CheckPlan,
+    Compare,
+    Compared,
     CutsFound,
     Event,
     FindCuts,
-    FoundDevice,
     Idle,
     Join,
     Joined,
@@ -37,7 +38,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.kernels.devices import GPU, ability_of, gpus, runs_own_kernels
+from seedvr2_core.kernels.devices import GPU, FoundDevice, ability_of, gpus, runs_own_kernels
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -214,6 +215,15 @@ def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     return ReportMade(warnings=made.warnings)
 
 
+def compare(request: Compare, emitter: Emitter) -> Compared:
+    """Put two videos side by side."""
+    from seedvr2_core.compare.make import make_comparison
+    from seedvr2_core.files.space import full_disk_told
+
+    with full_disk_told("the comparison is made"):
+        return Compared(result=make_comparison(request.wanted, beat=emitter.beat))
+
+
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Probe: probe,
     FindCuts: find_cuts,
@@ -224,6 +234,7 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     Join: join,
     Preview: preview,
     MakeReport: report,
+    Compare: compare,
 }
 
 

@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 
 from seedvr2_core.child.fields import Event, Request, message_of, object_in
 from seedvr2_core.child.warm.messages import Rest, Resting, Stop
+from seedvr2_core.compare.record import Comparison, ComparisonResult
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.kernels.devices import CPU
+from seedvr2_core.kernels.devices import FoundDevice
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.report.record import AboutJob
@@ -29,24 +30,6 @@ from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundDevice:
-    """A device that torch can use in the child."""
-
-    name: str
-    """Torch device string: "cuda:0", "cpu"."""
-    kind: str
-    """What the GPU is called; "cpu" for the host."""
-    free_bytes: int | None
-    """Memory that is free on it; None for the host."""
-    host_bytes: int | None = None
-    """Memory of the host that is free for work on it; None for the host itself."""
-    dit_dtype: str = CPU.dit_dtype
-    """Of a transformer's Linears there, as the table of devices has it."""
-    own_kernels: bool = True
-    """Whether kernels of our own run there, if it is a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +164,13 @@ class ReportMade(Event):
 
     warnings: tuple[str, ...]
     """Sentences about the result's quality, which the report holds as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared(Event):
+    """The comparison's files are in its folder."""
+
+    result: ComparisonResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +311,14 @@ class MakeReport(Request[ReportMade]):
     """How long it may look at frames."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare(Request[Compared]):
+    """Compare two videos."""
+
+    answer: ClassVar = Compared
+    wanted: Comparison
+
+
 REQUESTS: Mapping[str, type[Request[Any]]] = {
     "probe": Probe,
     "find_cuts": FindCuts,
@@ -331,6 +329,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "join": Join,
     "preview": Preview,
     "make_report": MakeReport,
+    "compare": Compare,
     "rest": Rest,
     "stop": Stop,
 }
@@ -351,6 +350,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "joined": Joined,
     "previewed": Previewed,
     "report_made": ReportMade,
+    "compared": Compared,
     "resting": Resting,
     "error": Failed,
 }

@@ -21,6 +21,8 @@ class OutputFile:
     """Whether a file of this name is replaced."""
     source: Path | None = None
     """The job's source, if it is a local file; it is never replaced."""
+    endings: tuple[str, ...] = OUTPUT_ENDINGS
+    """That its name may have."""
 
     @property
     def target(self) -> Path:
@@ -36,9 +38,9 @@ def check_output_file(output: OutputFile) -> None:
             source's, too long, or no name of a regular file; or its folder cannot be written.
     """
     path = output.path
-    if path.suffix.lower() not in OUTPUT_ENDINGS:
+    if path.suffix.lower() not in output.endings:
         raise InvalidRequestError(
-            f"the output file must end in {' or '.join(OUTPUT_ENDINGS)}, which is what we write, "
+            f"the output file must end in {' or '.join(output.endings)}, which is what we write, "
             f"got {path.name}"
         )
     try:

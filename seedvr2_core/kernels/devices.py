@@ -184,3 +184,21 @@ def untested_here() -> tuple[str, ...]:
         for name, row in rows
         if not row.tested
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDevice:
+    """A device that torch can use in the child."""
+
+    name: str
+    """Torch device string: "cuda:0", "cpu"."""
+    kind: str
+    """What the GPU is called; "cpu" for the host."""
+    free_bytes: int | None
+    """Memory that is free on it; None for the host."""
+    host_bytes: int | None = None
+    """Memory of the host that is free for work on it; None for the host itself."""
+    dit_dtype: str = CPU.dit_dtype
+    """Of a transformer's Linears there, as the table of devices has it."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""

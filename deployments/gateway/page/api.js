@@ -58,6 +58,26 @@ export async function read(path, options) {
   return (await ask(path, options)).json();
 }
 
+const AWAY = [0, 502, 503, 504];
+const AGAIN_SECONDS = 3;
+
+// Whether somebody is away for a while (gateway, Prefect), so that it helps to ask again.
+export const isAway = (error) => AWAY.includes(error.status);
+
+// Asks until somebody answers: what a page shows of a finished job must not depend on whether the
+// gateway or Prefect's server was away for a moment.
+export async function askPatiently(path, signal) {
+  for (;;) {
+    try {
+      return await ask(path, { signal });
+    } catch (error) {
+      if (signal.aborted || !isAway(error)) throw error;
+      await pause(error.retryAfter || AGAIN_SECONDS, signal);
+      if (signal.aborted) throw error;
+    }
+  }
+}
+
 // Sends a file; only XMLHttpRequest tells how much of it has gone out.
 export function sendFile(path, file, onShare) {
   return new Promise((resolve, reject) => {

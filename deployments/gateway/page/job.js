@@ -1,6 +1,6 @@
 // The page of one job: its stages and numbers while it works, the result when it is done.
 
-import { ask, follow, read } from "./api.js";
+import { ask, askPatiently, follow, read } from "./api.js";
 import * as watch from "./watch.js";
 import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
 
@@ -84,8 +84,8 @@ function show(told) {
     $("download").download = told.filename ?? "";
   }
   if (told.status === "completed" && !picture) {
-    showPicture(told.job_id);
-    watch.offer(told.job_id, () => job === told);
+    showPicture(told.job_id, watching.signal);
+    watch.offer(told.job_id, watching.signal);
   }
   if ($("log-box").open) showLog();
 }
@@ -168,12 +168,12 @@ async function act(tell, what) {
   }
 }
 
-async function showPicture(id) {
+async function showPicture(id, signal) {
   picture = {};
   try {
-    const answer = await ask(`preview/${encodeURIComponent(id)}`);
+    const answer = await askPatiently(`preview/${encodeURIComponent(id)}`, signal);
     const bitmap = await createImageBitmap(await answer.blob());
-    if (job?.job_id !== id) return;
+    if (signal.aborted) return;
     picture = { bitmap, half: Math.floor((bitmap.width - DIVIDER_PX) / 2) };
     $("picture").width = picture.half;
     $("picture").height = bitmap.height;

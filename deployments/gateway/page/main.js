@@ -1,13 +1,16 @@
 // Which page is shown: sign-in, a new job, one job, the list.
 
-import { keepToken, read, token } from "./api.js";
+import { isAway, keepToken, read, token } from "./api.js";
 import * as jobPage from "./job.js";
 import * as listPage from "./list.js";
 import * as startPage from "./start.js";
 import { $ } from "./words.js";
 
 const VIEWS = ["sign-in", "new", "job", "jobs"];
+const AGAIN_SECONDS = 5;
 let ready = false;
+let beginning = null; // the attempt that is under way
+let waiting = null; // the timer of the next one
 
 // Tells what went wrong as text; "" takes it away. A token that is not known leads to the sign-in.
 function tell(trouble) {
@@ -58,7 +61,14 @@ async function route() {
 }
 
 // Asks once whether we may ask at all; only then the form is made from the API's own description.
-async function begin() {
+// One attempt at a time: the form must not be made twice.
+function begin() {
+  beginning ??= attempt().finally(() => { beginning = null; });
+  return beginning;
+}
+
+async function attempt() {
+  clearTimeout(waiting);
   try {
     await read("jobs?limit=1");
     await startPage.prepare(tell);
@@ -69,11 +79,17 @@ async function begin() {
   } catch (error) {
     if (error.status === 401) signIn(token() ? "This token is not known here." : "");
     else {
-      show("new", "New job");
+      if ($("view-new").hidden) show("new", "New job");
       tell(error);
+      // The form is made once there is an answer; nobody has to load the page again for that.
+      if (isAway(error)) waiting = setTimeout(beginAgain, 1000 * AGAIN_SECONDS);
     }
     return false;
   }
+}
+
+async function beginAgain() {
+  if (!ready && (await begin())) route();
 }
 
 $("sign-in").addEventListener("submit", (event) => {

@@ -1,9 +1,9 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
 import { ask, newKey, read, sendFile } from "./api.js";
-import { $, duration, element, facts, notes } from "./words.js";
+import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
-const FIRST = ["resolution", "model"];
+const FIRST = ["resolution", "model", "codec"];
 const LEFT_OUT = ["video_url", "video_path", "video_base64", "callback_url"];
 
 let chosen = null; // the file that was picked or dropped
@@ -77,7 +77,8 @@ function control(name, property) {
   let input;
   if (choices) {
     input = element("select", undefined, attributes);
-    input.append(...choices.map((choice) => element("option", choice, { value: choice })));
+    const worded = (choice) => element("option", choiceWords(name, choice), { value: choice });
+    input.append(...choices.map(worded));
     input.value = property.default;
   } else if (kind.type === "boolean") {
     input = element("input", undefined, { ...attributes, type: "checkbox" });
@@ -169,6 +170,7 @@ function show(plan) {
     ["Source", `${plan.source}: ${width}x${height}, ${plan.frames} frames, ` +
       `${plan.duration_seconds.toFixed(1)} s`],
     ["Result", `${plan.width}x${plan.height}`],
+    ["Coded as", `${plan.format.codec}, ${plan.format.bits} bits, in ${plan.format.container}`],
     ["Made by", `${plan.engine} on ${plan.device}`],
     ["Segments", plan.segments],
     ["Memory", memory.join(", ")],

@@ -1,6 +1,6 @@
 // The source and the result side by side, played in step. The result's clock leads.
 
-import { read } from "./api.js";
+import { askPatiently } from "./api.js";
 import { $ } from "./words.js";
 
 const APART_SECONDS = 0.04; // a frame at 25 frames/s: what may lie between the two
@@ -43,15 +43,15 @@ export function prepare() {
 }
 
 // Shows a completed job's report and the offer to load its videos, once somebody asks for them.
-export async function offer(id, stillShown) {
+export async function offer(id, signal) {
   leave();
   let found;
   try {
-    found = await read(`files/${encodeURIComponent(id)}`);
+    found = await (await askPatiently(`files/${encodeURIComponent(id)}`, signal)).json();
   } catch {
     return; // the download is there all the same
   }
-  if (!stillShown()) return;
+  if (signal.aborted) return;
   $("report").hidden = !found.report;
   if (found.report) $("report").href = found.report;
   if (!found.after) return;

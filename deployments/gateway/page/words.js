@@ -10,6 +10,43 @@ export const STATES = {
   cancelled: "cancelled",
 };
 
+// What a choice means, by field and value; a value without words stands alone.
+const CHOICES = {
+  resolution: {
+    "720p": "as many pixels as 1280x720",
+    "1080p": "as many pixels as 1920x1080, Full HD",
+    "2k": "as many pixels as 2560x1440",
+    "4k": "as many pixels as 3840x2160, Ultra HD",
+    "short:720": "the shorter side becomes 720",
+    "short:1080": "the shorter side becomes 1080",
+    "short:1440": "the shorter side becomes 1440",
+    "short:2160": "the shorter side becomes 2160",
+  },
+  model: {
+    auto: "the best that can run here",
+    "seedvr2-7b": "restores most; needs a GPU and its weights",
+    "seedvr2-7b-sharp": "the same, sharper; needs a GPU and its weights",
+    "seedvr2-3b": "a smaller SeedVR2; needs a GPU and its weights",
+    "seedvr2-1.4b": "for stills, by its author's word; needs a GPU and its weights",
+    span: "small and quick, without a GPU",
+    lanczos: "resizes only, restores nothing",
+  },
+  codec: {
+    auto: "H.264, or HEVC for HDR and more than 8 bits",
+    h264: "plays everywhere; 8 bits",
+    hevc: "smaller files, 10 bits and HDR",
+    av1: "small files, 10 bits and HDR; newer players",
+    prores: "for editing; large files",
+    dnxhr: "for editing; large files",
+    ffv1: "lossless; very large files",
+  },
+};
+
+export function choiceWords(field, value) {
+  const words = CHOICES[field]?.[value];
+  return words ? `${value}: ${words}` : value;
+}
+
 export function duration(seconds) {
   const whole = Math.round(Math.max(0, seconds));
   if (whole < 60) return `${whole} s`;

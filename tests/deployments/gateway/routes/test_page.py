@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 from uuid import UUID
 
 import httpx
@@ -13,6 +14,8 @@ from prefect.client.schemas.objects import StateType
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
+from seedvr2_core.config import ENGINES
+from tasks.request_types import Codec, Resolution
 from tasks.settings import Settings
 from tests.kits.http.gateway import URL, gateway, job_run, record_result, served, set_state, submit
 
@@ -55,6 +58,13 @@ def test_all_parts_are_there_and_their_addresses_are_relative(page: httpx.Client
         kind = "text/css" if path.endswith(".css") else "text/javascript"
         assert answer.headers["content-type"].startswith(kind)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_every_usual_choice_is_told_in_plain_words() -> None:
+    told = (FOLDER / "words.js").read_text()
+    engines = [name for name, spec in ENGINES.items() if not spec.test_only]
+    for choice in (*get_args(Codec), *get_args(get_args(Resolution)[0]), "auto", *engines):
+        assert re.search(rf'^    "?{re.escape(choice)}"?: "[^"]+",$', told, re.M), choice
 
 
 @pytest.mark.parametrize("name", ["..%2fapp.py", "%2e%2e%2fapp.py", "none.js", "__init__.py"])
