@@ -103,7 +103,12 @@ class Stage:
     """A `seedvr2 serve` and the jobs that keep it at work."""
 
     def __init__(
-        self, folder: Path, source: Path, *, faults: Sequence[Fault] = (SMALL_PICTURES,)
+        self,
+        folder: Path,
+        source: Path,
+        *,
+        faults: Sequence[Fault] = (SMALL_PICTURES,),
+        **settings: str,
     ) -> None:
         self._folder = folder
         self._source = source
@@ -115,6 +120,8 @@ class Stage:
             PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
             SEEDVR2_TEST_FAULTS=json.dumps([asdict(fault) for fault in faults]),
             SEEDVR2_SEGMENT_SECONDS="10",
+            cwd=ROOT,
+            **settings,
         ).wait_until_ready()
         url = f"{self.serve.urls['prefect']}/api"
         self.api = httpx.Client(base_url=url, auth=self.serve.auth, timeout=30.0)

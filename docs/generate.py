@@ -1,12 +1,10 @@
-"""Writes docs/options.md, settings.md, errors.md and cards.md from the code, so that they agree.
+"""Writes docs/options.md, settings.md, errors.md, cards.md and http.md from the code.
 
 `python docs/generate.py` (or `make docs`) writes the pages. tests/docs/test_generated.py fails
 when a committed page differs from what this file would write.
 """
 
-import re
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -34,6 +32,11 @@ from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))  # a test loads this file by its path
+
+from http_page import http_page  # noqa: E402
+from page_parts import prose, table  # noqa: E402
+
 NOTICE = (
     "<!-- Written by docs/generate.py from the code. Change the code, then run `make docs`. -->"
 )
@@ -63,6 +66,10 @@ OTHER_VARIABLES = (
     ("SEEDVR2_GPU", "Docker workers: index or UUID of the GPU that the worker's runs get."),
     ("SEEDVR2_WORK_VOLUME", "Docker workers: volume or folder of the work directory."),
     ("SEEDVR2_WEIGHTS_VOLUME", "Docker workers: volume or folder of the weights."),
+    (
+        "SEEDVR2_LOG_HANDLER",
+        "Compose: tasks.json_logs.JsonConsole for JSON logs of workers that Prefect starts.",
+    ),
     ("SEEDVR2_NETWORK", "Docker workers: network of the containers; optional."),
     ("SEEDVR2_POLL_SECONDS", "`upscale.sh`: seconds between two questions; default 5."),
     ("SEEDVR2_SHARED", "Tests: folder of the full case set; without it those tests are skipped."),
@@ -144,13 +151,14 @@ def errors_page() -> str:
         "# Errors",
         NOTICE,
         prose(
-            "Every error has a code that never changes and a sentence of its own that says what is "
-            "wrong, what was got, what was expected and what to do. The command shows the code "
-            "behind the sentence (`error: ... [invalid_video]`), and so does the message of a "
-            "failed run in Prefect. The gateway has `error`, `error_code` and `error_remedy` in a "
-            "job's status and `detail`, `code` and `remedy` in a refusal; a "
-            "[callback](callbacks.md) has the same three as a status. What a failure looks like "
-            "and how to find its cause is on the page [troubleshooting](troubleshooting.md)."
+            "Every error has a code that never changes and a sentence of its own that says what "
+            "is wrong, what was got, what was expected and what to do. The command shows the code "
+            "behind the sentence (`error: ... [invalid_video]`), and below it what helps; the "
+            "message of a failed run in Prefect has all three. The gateway has `error`, "
+            "`error_code` and `error_remedy` in a job's status and `detail`, `code` and `remedy` "
+            "in a refusal; a [callback](callbacks.md) has the same three as a status. What a "
+            "failure looks like and how to find its cause is on the page "
+            "[troubleshooting](troubleshooting.md)."
         ),
         prose(
             "The exit code is that of the commands; a step whose error may heal is tried again by "
@@ -189,7 +197,42 @@ def cards_page() -> str:
     for same in models.values():
         heading = " and ".join(ENGINES[engine].label for engine in same)
         parts += [f"## {heading}", table(("card", *BUDGETS_PX), card_rows(same[0]))]
+    parts += [
+        "## What is refused",
+        prose(
+            "In the planner's words, for the largest card that a resolution does not fit. They are "
+            "the same for all models: what stands in the way are single frames of the VAE, which "
+            "are never cut into tiles. A row says what a card must have free at the least, and how "
+            "much of it the largest layer takes."
+        ),
+        table(("resolution", "cards", "what stands in the way"), refused_rows()),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def refused_rows() -> Iterator[tuple[str, ...]]:
+    """One row for each resolution that some card is too small for."""
+    for resolution in BUDGETS_PX:
+        told = {gigabytes: refusal(resolution, gigabytes) for gigabytes in CARDS_GB}
+        cards = [gigabytes for gigabytes, why in told.items() if why]
+        if cards:
+            shown = ", ".join(str(gigabytes) for gigabytes in cards)
+            yield resolution, f"{shown} GB", told[cards[-1]]
+
+
+def refusal(resolution: str, gigabytes: int) -> str:
+    """Why no model fits that card; "" if one does."""
+    why: set[str] = set()
+    for engine in engines_for_cards():
+        try:
+            example_plan(engine, resolution, NamedCard(kind="it", free_bytes=free_bytes(gigabytes)))
+        except ResourceError as error:
+            told = str(error).partition("does not fit: ")[2]
+            why.add(told.partition(" and it has")[0])
+        else:
+            return ""
+    (same,) = why
+    return same
 
 
 def card_rows(engine: str) -> Iterator[tuple[str, ...]]:
@@ -365,27 +408,12 @@ def bounds(metadata: Sequence[Any], kind: str) -> str:
     return ", ".join(words)
 
 
-def prose(text: str) -> str:
-    """A paragraph, wrapped as the other pages are."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell(text) for text in line)} |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Text on one line, with its bars escaped."""
-    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
-
-
 PAGES = {
     "options.md": options_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
     "cards.md": cards_page,
+    "http.md": lambda: http_page(NOTICE),
 }
 
 

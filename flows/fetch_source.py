@@ -5,9 +5,11 @@ from uuid import UUID
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from tasks.fetch import TOO_LATE, fetch
+from tasks.json_logs import begin_logs
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.handover import give_up, hand_back
 from tasks.schemas import FetchedSource, check_request
@@ -22,6 +24,7 @@ def fetch_source(run_id: UUID) -> State[FetchedSource]:
 
     Example: fetch_source(run_id="5b0c...") -> "clip.mp4: 1.2 MB"
     """
+    begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     with get_client(sync_client=True) as client:
         video_url = client.read_flow_run(run_id).parameters.get("video_url")

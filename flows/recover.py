@@ -1,10 +1,11 @@
 """The recover flow: it looks at a run that may be lost, and brings the run back if it is.
 
-It looks at a job when the job crashes (an automation starts it) and when the job should be finished
-(an appointment at its ETA), or when somebody starts it by hand. A live job is left alone. Every
-minute a schedule starts it without a job: then it finds lost runs that nothing else is checking,
-because events can get lost or come late. It looks four times, a quarter of a minute apart, because
-one more look costs a few requests and one more process would cost seconds of a core.
+It looks at a job when the job crashes (an automation starts it), when it should be finished (an
+appointment at its ETA), and when somebody starts it by hand. A live job is left alone. At a later
+appointment it removes an output that has expired. Every minute a schedule starts it without a job:
+then it finds lost runs that nothing else is checking, because events can get lost or come late, and
+sends callbacks that their receivers have not taken. It looks four times, a quarter of a minute
+apart, because one more look costs a few requests and one more process would cost seconds of a core.
 """
 
 import time
@@ -16,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from tasks.json_logs import begin_logs
 from tasks.recovery import (
     another_looks,
     appoint_unseen,
@@ -27,6 +29,8 @@ from tasks.recovery import (
     say_alive,
     settle,
 )
+from tasks.recovery.callbacks import send_waiting
+from tasks.recovery.expiry import remove_expired
 from tasks.recovery.forgotten import QUIET_SWEEP
 from tasks.recovery.report import RunReport
 from tasks.recovery.watch import make_appointment
@@ -56,11 +60,12 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
 
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
+    begin_logs(flow_run.id, flow_run.parameters)
     if run_id is None:
         return Completed(message=look_for_lost_runs(), data=None)
     report = look(run_id)
     if not report.lost:
-        done = leave_alone(report)
+        done = leave_alone(report) or remove_if_expired(report)
     elif another_looks(report):
         make_appointment(report)
         done = "another recover is at work on it"
@@ -71,12 +76,15 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
 
 
 def look_for_lost_runs() -> str:
-    """Let `recover` look at lost runs that nobody looks at; returns what was found, in words."""
-    told = [appoint_unseen(first=True)]
+    """Let `recover` look at lost runs that nobody looks at, and send callbacks that wait.
+
+    Returns what was found, in words.
+    """
+    told = [appoint_unseen(first=True), send_waiting()]
     for _ in range(SWEEP_LOOKS - 1):
         time.sleep(SWEEP_LOOK_SECONDS)
-        told.append(appoint_unseen(first=False))
-    return "; ".join(dict.fromkeys(told))
+        told += [appoint_unseen(first=False), send_waiting()]
+    return "; ".join(dict.fromkeys(filter(None, told)))
 
 
 def leave_alone(report: RunReport) -> str:
@@ -84,6 +92,11 @@ def leave_alone(report: RunReport) -> str:
     if report.verdict == "alive" and report.deployed:
         make_appointment(report)
     return ""
+
+
+def remove_if_expired(report: RunReport) -> str:
+    """Remove the output of a job that has ended, if its caller wanted it no longer than this."""
+    return remove_expired(report) if report.state == "Completed" else ""
 
 
 def leave_after_watching(report: RunReport) -> str:

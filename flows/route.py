@@ -13,7 +13,9 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.form import arrange
 from flows.upscale import run_name, upscale
+from tasks.json_logs import begin_logs
 from tasks.run.callback import call_back
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.routing import dispatch
@@ -21,6 +23,7 @@ from tasks.schemas import check_request
 
 
 def _route(**parameters: Any) -> State[str]:
+    begin_logs(flow_run.id, {})
     tell_in_sentences()
     try:
         request = check_request(**parameters)
@@ -49,3 +52,4 @@ route = flow(
     on_cancellation=[call_back],
     on_crashed=[call_back],
 )(_route)
+arrange(route)

@@ -9,11 +9,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.form import arrange
+from tasks.child import one_child
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
+from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request_types import (
@@ -31,6 +34,7 @@ from tasks.request_types import (
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
+from tasks.run.callbacks.announce import announced
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
 from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
@@ -91,6 +95,10 @@ def upscale(
     max_seconds: float | None = None,
     max_price: float | None = None,
     callback_url: Text = "",
+    callback_events: Text = "ended",
+    tags: Text = "",
+    metadata: Text = "",
+    expires_in: float | None = None,
 ) -> State[UpscaleResult]:
     """Restore and upscale one video. Give exactly one of the three sources.
 
@@ -124,12 +132,18 @@ def upscale(
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
-        callback_url: http(s) address that is told how the run ended, by a signed POST, such as
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
             https://example.org/hook.
+        callback_events: what it is told of, with commas between: started, progress, ended.
+        tags: words of your own by which jobs can be found, with commas between.
+        metadata: what you note on the job, a small JSON object such as {"order": 17}.
+        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
+            the installation says.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
     asked = locals()
+    begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     began = time.monotonic()
     try:
@@ -139,7 +153,7 @@ def upscale(
         if request.callback_url:
             check_callback(request.callback_url)
         check_storage(get_settings())
-        with termination_heard(), keep_record() as record:
+        with termination_heard(), announced(request), keep_record() as record:
             return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
@@ -147,13 +161,17 @@ def upscale(
         return failed(error)
 
 
+arrange(upscale)
+
+
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
     """Make the output of a request, or find it made; `began` is when the run did."""
     end_earlier_attempts()
     leave_if_still_held()
     source = fetched_before(get_settings()) or _fetch(request)
-    probed = probe(source, request)
-    job = estimate(request, probed)
+    with one_child():
+        probed = probe(source, request)
+        job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):
         if finished := find_finished(job, seconds=time.monotonic() - began):
@@ -167,9 +185,10 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
                 shared.leave_if_a_job_waits()
                 infer(index, job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
-        joined = stitch(job)
-        stored = verify(upload(joined, job.output_name), joined)
-        reported = report(job, joined, stored, began=began)
+        with one_child():
+            joined = stitch(job)
+            stored = verify(upload(joined, job.output_name), joined)
+            reported = report(job, joined, stored, began=began)
         return finish(
             job,
             joined,

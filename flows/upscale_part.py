@@ -8,8 +8,10 @@ from uuid import UUID
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from tasks.json_logs import begin_logs
 from tasks.parts import look_up_job, make_shares
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run
@@ -37,6 +39,7 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
 
     Example: upscale_part(job_id="5b0c...", job_key="0f9a...", number=1) -> "12 segments made"
     """
+    begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     try:
         with termination_heard(), keep_record(update_seconds=UPDATE_SECONDS) as record:

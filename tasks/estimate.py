@@ -113,6 +113,7 @@ def _options(
         device_bytes=device.free_bytes,
         host_bytes=device.host_bytes,
         dit_dtype=device.dit_dtype,
+        own_kernels=device.own_kernels,
         cpu_count=probed.cpu_count,
         crf=request.wanted_crf,
         preset=request.preset,
@@ -323,5 +324,8 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         seed=plan.engine.seed if find_engine(plan.engine.name).has_latents else None,
         max_seconds=request.max_seconds,
         max_price=request.max_price,
+        tags=request.tags,
+        metadata=request.metadata,
+        expires_in=request.expires_in,
         notes=(*plan.notes, *_operators_notes(planned, settings)),
     )

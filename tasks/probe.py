@@ -22,6 +22,7 @@ from seedvr2_core.video.info import ends_early
 from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 from tasks.child import run_operation
 from tasks.child.rates import known_rates
+from tasks.child.warm import warm_engines, with_returned
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
@@ -87,7 +88,9 @@ def probe_source(
         max_seconds=settings.max_video_seconds,
         wanted=wanted,
     )
+    resting = warm_engines(settings)
     found = run_operation(request, doing="probing the source")
+    devices = tuple(Device(**asdict(device)) for device in found.devices)
     video = found.video
     if video.ends_early and not allow_damaged:
         raise ends_early(source.name, video.ends_early)
@@ -95,7 +98,7 @@ def probe_source(
         source=source,
         info_path=out,
         video=video,
-        devices=tuple(Device(**asdict(device)) for device in found.devices),
+        devices=tuple(with_returned(device, resting, settings) for device in devices),
         cpu_count=found.cpu_count,
     )
 

@@ -4,7 +4,7 @@ Nothing here imports Prefect or torch, so that the command line can refuse a bad
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,27 +17,30 @@ from seedvr2_core.weights.table import with_named_file
 from tasks.request_types import (
     AudioField,
     BatchSizeField,
-    CallbackUrl,
+    CallbackEventsField,
+    CallbackUrlField,
     CodecField,
     ColorCorrectionField,
     ContainerField,
     DeinterlaceField,
+    EndField,
+    ExpiresInField,
     FileName,
+    MetadataField,
     Model,
-    NoneIfEmpty,
-    PlaceField,
     Preset,
     QualityField,
     Resolution,
     SeedField,
+    StartField,
     StitchModeField,
+    TagsField,
     TemporalOverlapField,
     sentence_of,
 )
 
 MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64. Prefect refuses parameters over 512 KB; larger videos are passed by
-URL, path or upload."""
+"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
 class Record(BaseModel):
@@ -77,7 +80,8 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`span` (a small CNN, also for CPUs) or `lanczos` (plain resize, for comparison). "
+        "`seedvr2-1.4b` (for stills, by its author's word), `span` (a small CNN, also for CPUs) or "
+        "`lanczos` (plain resize, for comparison). "
         "`auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
         "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
@@ -91,19 +95,8 @@ class UpscaleRequest(Record):
     stitch_mode: StitchModeField = "crossfade"
     seed: SeedField = 100
     deinterlace: DeinterlaceField = "auto"
-    start: PlaceField = Field(
-        default="",
-        max_length=40,
-        description="Where the part of the video begins that is made: seconds (`90`, `1.5`), h:m:s "
-        "(`1:02:03.5`) or a frame (`frame:1500`, counted from 0). The first frame is the first one "
-        "that begins there or later. Sound and subtitles are cut with it. Empty: the beginning.",
-    )
-    end: PlaceField = Field(
-        default="",
-        max_length=40,
-        description="Where that part ends, written as `start` is; a frame that begins there is "
-        "left out. Empty: the end.",
-    )
+    start: StartField = ""
+    end: EndField = ""
     color_correction: ColorCorrectionField = "auto"
     codec: CodecField = "auto"
     container: ContainerField = "auto"
@@ -152,12 +145,11 @@ class UpscaleRequest(Record):
         gt=0,
         description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
-    callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
-        default=None,
-        repr=False,
-        description="http(s) address that is told by a signed POST how the run ended. "
-        "Refused where SEEDVR2_CALLBACK_SECRET is not set.",
-    )
+    callback_url: CallbackUrlField = None
+    callback_events: CallbackEventsField = "ended"
+    tags: TagsField = ""
+    metadata: MetadataField = ""
+    expires_in: ExpiresInField = None
 
     @model_validator(mode="before")
     @classmethod
@@ -235,6 +227,8 @@ class Device(Record):
     """Host memory that was free then; None for the CPU, and where nobody looked."""
     dit_dtype: str = "bfloat16"
     """Of a transformer's Linears, where the device is a GPU."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 class ProbedSource(Record):
@@ -254,14 +248,17 @@ class ProbedSource(Record):
 class OutputFormat(Record):
     """What a result is coded as; records of older versions have none."""
 
-    codec: str = "h264"
-    bits: int = 8
-    """A sample."""
-    container: str = "mp4"
-    hdr: Literal["experimental"] | None = None
-    """Set where the result is HDR."""
-    deinterlace: Literal["bwdif", "bob", "film"] | None = None
-    """How frames were made of fields: one of each picture, of each field, or those of a film."""
+    codec: str = Field(default="h264", description="What the pictures are coded as.")
+    bits: int = Field(default=8, description="Bits a sample.")
+    container: str = Field(default="mp4", description="The kind of its file.")
+    hdr: Literal["experimental"] | None = Field(
+        default=None, description="Set where the result is HDR."
+    )
+    deinterlace: Literal["bwdif", "bob", "film"] | None = Field(
+        default=None,
+        description="How frames are made of fields: one of each picture (`bwdif`), one of each "
+        "field (`bob`), or those of a film (`film`).",
+    )
 
 
 class PlannedJob(Record):
@@ -294,6 +291,9 @@ class PlannedJob(Record):
     """As the request has it."""
     max_price: float | None = None
     """As the request has it."""
+    tags: str = ""  # as the request has them, like the next two
+    metadata: str = ""
+    expires_in: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -352,12 +352,12 @@ class Account(Record):
     """What the engine ran on."""
     seed: int | None = None
     """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class UpscaleResult(Account):
-    """What the caller gets. It is also the result artifact, a table that begins with the columns
-    people look for, and result.json in the job's directory.
-    """
+    """What the caller gets, result.json, and the artifact; what people look for comes first."""
 
     filename: str
     cdn_url: str | None
@@ -389,6 +389,11 @@ class UpscaleResult(Account):
     container: str | None = None
     hdr: Literal["experimental"] | None = None
     deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    tags: tuple[str, ...] = ()
+    """The caller's own, like the next."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    expires_at: str | None = None
+    """When the output is to be removed (ISO time); None: never."""
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

@@ -17,7 +17,9 @@ from pydantic_settings import (
 )
 
 from seedvr2_core.child.environment import for_children
+from tasks.setting_groups.children import ChildSettings
 from tasks.setting_groups.gateway import GatewaySettings
+from tasks.setting_groups.service import ServiceSettings
 from tasks.setting_groups.store import StoreSettings
 from tasks.setting_types import (
     DEPLOYMENTS,
@@ -45,7 +47,7 @@ def _also(old_name: str) -> AliasChoices:
     return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
-class _Groups(GatewaySettings, StoreSettings):
+class _Groups(ChildSettings, GatewaySettings, ServiceSettings, StoreSettings):
     """The groups that have a file of their own."""
 
 
@@ -209,12 +211,6 @@ class Settings(_Groups, BaseSettings):
         description="How many seconds the download of a video may take, all attempts together, "
         "and how many a caller may take to send one to the gateway.",
     )
-    callback_secret: SecretStr | None = Field(
-        default=None,
-        min_length=16,
-        description="Secret that callbacks are signed with; gateway and workers need the same. "
-        "Not set: requests with a `callback_url` are refused.",
-    )
     keep_days: float = Field(
         default=14.0,
         gt=0,
@@ -231,30 +227,6 @@ class Settings(_Groups, BaseSettings):
         description="Measure each result against its source and write a report beside it "
         "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
         "most, and about a second of a short one's.",
-    )
-    stall_seconds: Seconds | None = Field(
-        default=None,
-        description="How many seconds the restoring process may show no sign of life before it is "
-        "ended and started again. Not set: planned for each job from resolution and batch size, "
-        "and doubled each time a process of the job was ended for that.",
-    )
-    job_seconds: Seconds | None = Field(
-        default=None,
-        description="How many seconds the restoring of a job may take in all; then it fails, and a "
-        "new run goes on. Not set: as long as the job gets ahead.",
-    )
-    child_memory_bytes: int | None = Field(
-        default=None,
-        ge=2**29,
-        description="How much private memory a child process may ask for where it works on the "
-        "CPU: all that reads videos, and small engines. Not set: as much as the machine or the "
-        "container has.",
-    )
-    confine_children: bool = Field(
-        default=True,
-        description="Take network, new rights and the sight of other processes from the child "
-        "processes that read videos and run models. Turn it off only if a GPU's driver does not "
-        "work in them; `seedvr2 doctor` says which parts are on.",
     )
     deployments: Table = Field(
         default=DEPLOYMENTS,
@@ -373,6 +345,11 @@ class Settings(_Groups, BaseSettings):
     def locks_dir(self) -> Path:
         """Lock files by which processes of this machine take turns at a device. Absolute."""
         return self.work_dir.absolute() / "locks"
+
+    @property
+    def warm_dir(self) -> Path:
+        """Sockets of the processes that wait for a job with their engine loaded. Absolute."""
+        return self.work_dir.absolute() / "warm"
 
     def job_dir(self, job_key: str) -> Path:
         """Folder of one job: its plan, its segments, its result. Absolute."""

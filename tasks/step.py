@@ -1,11 +1,12 @@
 """The decorator of every task, and the rule that says which failures are tried again."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import TaskRunNameValueOrCallable
 
 from seedvr2_core.errors import SeedVR2Error
 
@@ -19,7 +20,7 @@ _SAME_AGAIN = (ValueError, TypeError)
 def step(
     *,
     name: str,
-    task_run_name: str | None = None,
+    task_run_name: str | Callable[[dict[str, Any]], str] | None = None,
     retries: int = 0,
     retry_delay_seconds: float | list[float] | None = None,
     retry_jitter_factor: float | None = None,
@@ -33,7 +34,8 @@ def step(
 
     Args:
         name: name of the task in Prefect.
-        task_run_name: name of its runs; `{parameter}` stands for the value of a parameter.
+        task_run_name: name of its runs, where `{parameter}` stands for the value of a parameter;
+            or what makes the name of the run's `parameters`.
         retries: number of attempts after the first.
         retry_delay_seconds: wait before a retry: one number for all, or one for each.
         retry_jitter_factor: share by which the waits vary, so that many jobs do not retry at once.
@@ -41,7 +43,8 @@ def step(
     """
     return task(
         name=name,
-        task_run_name=task_run_name,
+        # Prefect's type is a protocol with a class method, which no function has.
+        task_run_name=cast(TaskRunNameValueOrCallable | None, task_run_name),
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
         retry_jitter_factor=retry_jitter_factor,

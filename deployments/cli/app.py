@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from deployments.cli.jobs import cancel, jobs, logs, status, submit
+from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
@@ -255,7 +255,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
 
 app.command()(selfcheck)
 app.command()(serve)
-for command in (submit, status, jobs, cancel, logs):
+for command in (submit, status, jobs, cancel, delete, logs):
     app.command()(command)
 
 

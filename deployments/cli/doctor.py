@@ -85,6 +85,7 @@ def examine(settings: Settings) -> Report:
         *_check_convolutions(),
         _check_confinement(settings),
         *_check_confined_devices(settings),
+        *_check_warm(settings),
         *_check_work_dir(settings),
         _check_storage(settings),
         *_check_store(settings),
@@ -212,6 +213,24 @@ def _check_confined_devices(settings: Settings) -> list[DoctorCheck]:
             )
         checks.append(DoctorCheck(name="child", ok=reached, told=told))
     return checks
+
+
+def _check_warm(settings: Settings) -> list[DoctorCheck]:
+    """Tell of the engines that are kept loaded for the next job: a line for each."""
+    from tasks.child.warm import warm_engines  # loads Prefect
+
+    return [
+        DoctorCheck(
+            name="warm",
+            ok=True,
+            notable=True,
+            told=f"process {found.pid} keeps {found.engine} loaded on {found.device} "
+            f"({(found.device_bytes or found.host_bytes) / 1e9:.1f} GB) for "
+            f"{found.seconds_left:.0f} s more, or until a job needs the device; "
+            f"kill {found.pid} ends it now",
+        )
+        for found in warm_engines(settings)
+    ]
 
 
 def _check_convolutions() -> list[DoctorCheck]:

@@ -25,10 +25,12 @@ from deployments.cli.options import (
     Crf,
     Deinterlace,
     End,
+    ExpiresIn,
     Fresh,
     MaxPrice,
     MaxSeconds,
     MaxWorkers,
+    Metadata,
     Model,
     Overlap,
     Preset,
@@ -38,13 +40,15 @@ from deployments.cli.options import (
     Sources,
     Start,
     StitchMode,
+    Tags,
     WeightsFile,
     check_file,
     request_of,
 )
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.gateway.client import Answer, GatewayClient
-from deployments.host.exits import console, exit_codes, say, tell
+from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
+from seedvr2_core.errors import error_of_code, remedy_of
 from tasks.settings import Settings
 
 KEPT = "the job goes on"
@@ -85,6 +89,9 @@ def submit(
     max_workers: MaxWorkers = 1,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
+    tags: Tags = "",
+    metadata: Metadata = "",
+    expires_in: ExpiresIn = None,
     upload: Annotated[
         bool,
         typer.Option("--upload", help="Send the file's bytes even if the gateway sees the file."),
@@ -123,6 +130,9 @@ def submit(
             max_workers=max_workers,
             max_seconds=max_seconds,
             max_price=max_price,
+            tags=tags,
+            metadata=metadata,
+            expires_in=expires_in,
         )
         # Only a file is checked here. Whether it accepts an address is for the gateway to decide.
         check_file(request, Settings(allow_local_files=True))
@@ -158,6 +168,9 @@ def jobs(
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=100, help="How many jobs to show.")
     ] = 20,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only jobs with this tag; several: with all.")
+    ] = None,
     gateway: GatewayUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -166,17 +179,36 @@ def jobs(
     With --json every line is one JSON object, as `status` prints it.
     """
     with exit_codes(KEPT), _open_gateway(gateway) as client:
-        found = client.jobs(limit)
+        found = client.jobs(limit, tag or ())
         for job in found:
             tell(json.dumps(job) if as_json else _job_line(job))
         if not found:
-            say("the gateway has no jobs")
+            say("the gateway has no such jobs" if tag else "the gateway has no jobs")
 
 
 def cancel(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
     """Cancel a job; finished segments are kept."""
     with exit_codes(KEPT), _open_gateway(gateway) as client:
         _print_status(client.cancel(job), as_json)
+
+
+def delete(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
+    """Remove what a job has made: its output from storage, its report, its work files.
+
+    A job that waits or is at work must be cancelled first. An output that another job has as well
+    stays.
+    """
+    with exit_codes(KEPT), _open_gateway(gateway) as client:
+        answer = client.delete(job)
+        if as_json:
+            typer.echo(json.dumps(answer))
+            return
+        for name in answer["removed"]:
+            tell(f"removed {name}")
+        for sentence in answer["kept"]:
+            tell(f"kept {sentence}")
+        if not answer["removed"] and not answer["kept"]:
+            say("nothing was left to remove")
 
 
 def logs(
@@ -230,8 +262,8 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     elif job["status"] == "completed":
         tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
-        code = f" [{job['error_code']}]" if job.get("error_code") else ""
-        say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")
+        say(f"error: job {job_id} has {job['status']}: {_error_of(job)}")
+        tell_remedy(_remedy_of(job))
         raise typer.Exit(1)
 
 
@@ -241,9 +273,25 @@ def _print_status(job: Answer, as_json: bool) -> None:
         typer.echo(json.dumps(job))
         return
     tell(status_line(job))
-    for name in ("download_url", "output_path", "error"):
+    for name in ("download_url", "output_path"):
         if job[name]:
             tell(f"{name}: {job[name]}")
+    if job["error"]:
+        tell(f"error: {_error_of(job)}")
+    if remedy := _remedy_of(job):
+        tell(f"what helps: {remedy}")
+
+
+def _error_of(job: Answer) -> str:
+    """Why a job has no result, with the code of the error if it has one."""
+    code = f" [{job['error_code']}]" if job.get("error_code") else ""
+    return f"{job['error']}{code}"
+
+
+def _remedy_of(job: Answer) -> str:
+    """What helps against the error that its code names; not in the words of whoever answered."""
+    kind = error_of_code(job.get("error_code"))
+    return remedy_of(kind) if kind else ""
 
 
 def _job_line(job: Answer) -> str:

@@ -27,8 +27,9 @@ Resolution = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b (need a GPU and weights), span (small), "
-        "lanczos (resizes only), or auto: seedvr2-7b if it can run, else span."
+        help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b (for stills, by its "
+        "author's word), which need a GPU and weights; span (small), lanczos (resizes only), or "
+        "auto: seedvr2-7b if it can run, else span."
     ),
 ]
 WeightsFile = Annotated[
@@ -101,6 +102,16 @@ MaxSeconds = Annotated[
 MaxPrice = Annotated[
     float | None,
     typer.Option(help="Stop the job before it costs more (SEEDVR2_HOUR_PRICE)."),
+]
+Tags = Annotated[
+    str, typer.Option("--tags", help="Words by which the job is found, with commas: trailer,4k.")
+]
+Metadata = Annotated[
+    str, typer.Option("--metadata", help='What you note on the job, as JSON: {"order": 17}.')
+]
+ExpiresIn = Annotated[
+    float | None,
+    typer.Option(help="Seconds after the job's end until its output is removed; 0: never."),
 ]
 WorkDir = Annotated[
     Path | None,

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 
 from deployments.cli.words import duration
+from deployments.host.exits import say
+from deployments.host.quiet import logs_as_json
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob
 from tasks.sources.names import printable
@@ -49,8 +51,11 @@ DOING = {
     "encode": "encoding the last frames",
     "deliver": "finishing",
     "join": "joining the segments",
+    "picture": "drawing the before/after picture",
     "upload": "storing",
     "verify": "checking what is stored",
+    "report": "comparing the result with its source",
+    "finish": "writing down the result",
 }
 """Phase -> what people read; others are shown by their own names."""
 
@@ -171,6 +176,9 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print a line."""
+        if logs_as_json():
+            say(text)
+            return
         self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -301,7 +309,8 @@ class WatchBar(Bar):
 
 def open_display(console: Console) -> JobLines | JobBar:
     """Choose the display for a job of this process: a bar on a terminal, else lines."""
-    return JobBar(console) if console.is_terminal else JobLines(console)
+    drawn = console.is_terminal and not logs_as_json()
+    return JobBar(console) if drawn else JobLines(console)
 
 
 def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
@@ -312,7 +321,8 @@ def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any
         console: what the job is shown on.
     """
     job: dict[str, Any] = {}
-    with WatchBar(console) if console.is_terminal else WatchLines(console) as display:
+    drawn = console.is_terminal and not logs_as_json()
+    with WatchBar(console) if drawn else WatchLines(console) as display:
         for job in statuses:
             display.show(job)
             if job["status"] in ENDED:

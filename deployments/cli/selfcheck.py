@@ -96,7 +96,7 @@ class SelfcheckReport(BaseModel):
 def selfcheck(
     weights: Annotated[Path, typer.Option(help="Folder with the weights.")],
     model: Annotated[
-        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b.")
+        str, typer.Option(help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b.")
     ] = "seedvr2-7b",
     video: Annotated[
         Path | None, typer.Option(help="A clip without cuts; default: the demo clip.")

@@ -52,7 +52,7 @@ class FileReport(BaseModel):
 
     name: str
     part: str | None
-    """dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb; None if the file is refused."""
+    """dit-3b, dit-7b, dit-7b-sharp, dit-1.4b, vae or pos_emb; None if the file is refused."""
     dtypes: tuple[str, ...] = ()
     size_bytes: int
     sha256: str | None = None
@@ -105,7 +105,9 @@ def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> Non
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp or seedvr2-3b."),
+        typer.Argument(
+            metavar="NAME...", help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b."
+        ),
     ] = None,
     precision: Annotated[
         str,

@@ -124,7 +124,7 @@ def download_weights(
     """Download the files that models need, except those that are there already.
 
     Args:
-        models: of seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp.
+        models: of seedvr2-3b, seedvr2-7b, seedvr2-7b-sharp and seedvr2-1.4b.
         settings: folder of weights and address of the hub.
         precision: of the transformer; "original" takes ByteDance's own files.
         progress: called for every file.

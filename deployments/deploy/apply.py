@@ -52,8 +52,15 @@ DESCRIPTIONS = {
 }
 DEPLOY_SECONDS = 300.0
 EMPTY_SITE = Site()
-PARTS_QUEUE, PARTS_PRIORITY = "parts", 1000
-"""The queue of helpers in prefect.yaml, and its priority; that of jobs has 1 and comes first."""
+PARTS_QUEUE = "parts"
+"""The queue of helpers in prefect.yaml."""
+QUEUES = {
+    "high": (1, "Jobs of callers with a high priority. Workers take them first."),
+    "low": (500, "Jobs of callers with a low priority. Workers take others first."),
+    PARTS_QUEUE: (1000, "Helpers of long jobs. Workers take jobs of other queues first."),
+}
+"""Queues of the pools that make videos: name -> priority and description. Between `high` and `low`
+comes Prefect's own `default`, in which most jobs wait."""
 FORMER_DEPLOYMENTS = ("recover/auto",)
 """Deployments that had other names in earlier versions; their schedules would go on."""
 
@@ -127,7 +134,7 @@ def apply_pools(
     templates = templates or {name: pool_template(name) for name in pool_names()}
     for name, template in templates.items():
         action = _apply_pool(client, name, template, site)
-        _apply_queue_of_parts(client, name)
+        _apply_queues(client, name)
         say(f"work pool {name} ({pool_type(template)}) {action}")
 
 
@@ -156,20 +163,18 @@ def _apply_pool(client: SyncPrefectClient, name: str, template: dict[str, Any], 
     return "\n  ".join(["is up to date", *notes])
 
 
-def _apply_queue_of_parts(client: SyncPrefectClient, pool: str) -> None:
-    """Create the queue of the pool's helpers, behind all others; one that is there stays as is."""
+def _apply_queues(client: SyncPrefectClient, pool: str) -> None:
+    """Create the queues of a pool that makes videos; one that is there stays as it is."""
     pools = [entry["work_pool"] for entry in read_deployments()["deployments"]]
     if (pool, PARTS_QUEUE) not in [(one["name"], one.get("work_queue_name")) for one in pools]:
         return
-    try:
-        client.read_work_queue_by_name(PARTS_QUEUE, work_pool_name=pool)
-    except ObjectNotFound:
-        client.create_work_queue(
-            PARTS_QUEUE,
-            description="Helpers of long jobs. Workers take jobs of other queues first.",
-            priority=PARTS_PRIORITY,
-            work_pool_name=pool,
-        )
+    for name, (priority, description) in QUEUES.items():
+        try:
+            client.read_work_queue_by_name(name, work_pool_name=pool)
+        except ObjectNotFound:
+            client.create_work_queue(
+                name, description=description, priority=priority, work_pool_name=pool
+            )
 
 
 def apply_deployments(

@@ -22,6 +22,7 @@ from prefect.blocks.system import Secret
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from deployments.host.quiet import JSON_HANDLER, LOG_HANDLER_VARIABLE
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error
 from tasks.setting_groups.gateway import GatewaySettings
 from tasks.settings import Settings
@@ -98,11 +99,14 @@ class Site:
 
     def for_jobs(self) -> dict[str, str]:
         """The environment that pools give to their jobs; keys as references to Secret blocks."""
-        return {
+        given = {
             name: _reference(VARIABLES[name]) if self._is_open_key(name) else value
             for name, value in self.values.items()
             if VARIABLES[name] not in NOT_FOR_JOBS
         }
+        if given.get("SEEDVR2_LOG_FORMAT") == "json":  # also the lines before the flow begins
+            given[LOG_HANDLER_VARIABLE] = JSON_HANDLER
+        return given
 
     def save_keys(self) -> list[str]:
         """Put the keys that are written down into Secret blocks of the Prefect server.

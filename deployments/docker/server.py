@@ -12,6 +12,7 @@ import argparse
 from urllib.parse import urlsplit
 
 from deployments.host.hosts import allowed_hosts, guard_prefect
+from deployments.host.listen import log_config
 from deployments.host.loopback import LOOPBACK
 from tasks.settings import get_settings
 
@@ -39,6 +40,7 @@ def main() -> None:
         host=arguments.host,
         port=arguments.port,
         log_level="warning",
+        log_config=log_config(),
         lifespan="on",
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

@@ -1,12 +1,13 @@
 """Prefect's docker worker, for containers that remove themselves when they end.
 
 `prefect worker start --type docker` takes this class, because it is a Prefect collection of ours
-(pyproject.toml) and the last one that registers the type. It changes three things.
+(pyproject.toml) and the last one that registers the type. It changes four things.
 
 - The engine removes a container as soon as it has ended (`auto_remove`), even if its worker has
   died before, so that none is left. Prefect's worker asks for the exit code when the container is
   gone, finds nothing and takes the run for a good one. We wait for the code from the start.
 - A container that cannot be started fails the run with a sentence that says what to do.
+- It can be drained; our process worker, which comes with it, can as well (`draining.py`).
 - A worker that cannot reach the engine ends when it starts. It would take the jobs of its pool, one
   after another, and fail them all.
 """
@@ -22,6 +23,7 @@ from anyio import to_thread
 from docker.errors import DockerException
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
+from deployments.docker.draining import Draining
 from deployments.host.exits import say
 from seedvr2_core.errors import ResourceError, ServiceError
 
@@ -64,7 +66,7 @@ _NO_ENGINE = (
 warnings.filterwarnings("ignore", message="Type 'SelfRemovingDockerWorker' at .+ has key 'docker'")
 
 
-class SelfRemovingDockerWorker(DockerWorker):
+class SelfRemovingDockerWorker(Draining, DockerWorker):
     """Runs each flow run in a container that is gone when it has ended."""
 
     async def setup(self) -> None:

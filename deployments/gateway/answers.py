@@ -10,9 +10,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seedvr2_core.errors import split_code
+from tasks.request_types import metadata_of, split_list
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress
+from tasks.run.retention import LABEL_DELETED, LABEL_EXPIRES
 from tasks.schemas import Account
 from tasks.sources.names import name_in
 from tasks.sources.uploads import is_upload
@@ -84,6 +86,11 @@ _JOB: dict[str, Any] = {
     "elapsed_seconds": 320.5,
     "submitted_at": "2026-11-28T09:00:00Z",
     "notes": [],
+    "waiting_for": None,
+    "tags": ["trailer"],
+    "metadata": {"order": 17},
+    "expires_at": None,
+    "deleted_at": None,
 }
 _LINE: dict[str, Any] = {
     "id": "0d5c9a0e-8a3c-4c43-9a8e-3f0b7d1c2e55",
@@ -103,11 +110,11 @@ class Submitted(BaseModel):
 
     model_config = _example(_SUBMITTED)
 
-    job_id: str
-    status: Status
-    gpu_type: str
-    deployment: str
-    resolution: str
+    job_id: str = Field(description="Names the job at every address from now on.")
+    status: Status = Field(description="`pending`, unless an equal request was sent before.")
+    gpu_type: str = Field(description="The workers that take it: `H100`, `local`.")
+    deployment: str = Field(description="The deployment in Prefect that runs it.")
+    resolution: str = Field(description="As the request has it, in lower case.")
     video_url: str | None = Field(description="The source; upload:... is a video that was sent.")
     notes: list[str] = Field(description="What was changed in the request, and why.")
 
@@ -117,11 +124,14 @@ class Job(BaseModel):
 
     model_config = _example(_JOB)
 
-    job_id: str
-    status: Status
+    job_id: str = Field(description="As it was asked for.")
+    status: Status = Field(description="The last three are ends.")
     state: str = Field(description="Name of Prefect's state: Late, Running, TimedOut, ...")
     progress: float = Field(description="0..100.")
-    phase: str | None
+    phase: str | None = Field(
+        description="The kind of work under way: `encode`, `dit`, `decode`, `upload` ...; null "
+        "before it begins."
+    )
     source_name: str | None = Field(description="The source's file name, as far as it has one.")
     engine: str | None = Field(
         description="What restores the frames. Null until that is decided, if it was left open."
@@ -178,14 +188,17 @@ class Job(BaseModel):
         description="How many jobs wait for the same workers in front of this one; 0: it is the "
         "next. Null if it does not wait."
     )
-    gpu_type: str | None
-    resolution: str | None
-    download_url: str | None
+    gpu_type: str | None = Field(description="The workers that take it: `H100`, `local`.")
+    resolution: str | None = Field(description="As the request has it; null: the default.")
+    download_url: str | None = Field(
+        description="Address of the result; null until it is stored, and where the storage has no "
+        "public address."
+    )
     output_path: str | None = Field(description="Where a local storage keeps the output.")
-    filename: str | None
-    input_size_mb: float | None
-    output_size_mb: float | None
-    error: str | None
+    filename: str | None = Field(description="Name of the result in storage.")
+    input_size_mb: float | None = Field(description="Size of the source in MB (10^6 bytes).")
+    output_size_mb: float | None = Field(description="Size of the result in MB.")
+    error: str | None = Field(description="Why there is no result, in one sentence.")
     error_code: str | None = Field(
         default=None,
         description="Names the kind of error; it never changes. Null: no kind of ours.",
@@ -193,11 +206,19 @@ class Job(BaseModel):
     error_remedy: str | None = Field(
         default=None, description="What helps against all errors of this kind."
     )
-    elapsed_seconds: float
-    submitted_at: datetime | None
-    notes: list[str]
+    elapsed_seconds: float = Field(description="Seconds for which its runs have been at work.")
+    submitted_at: datetime | None = Field(description="When the job was created.")
+    notes: list[str] = Field(description="What the result differs in from what was expected.")
     waiting_for: str | None = Field(
         default=None, description="What a job waits for that has left its worker meanwhile."
+    )
+    tags: list[str] = Field(default=[], description="The caller's own words.")
+    metadata: dict[str, Any] = Field(default={}, description="What the caller has noted.")
+    expires_at: datetime | None = Field(
+        default=None, description="When the output is removed; null: never, or not known yet."
+    )
+    deleted_at: datetime | None = Field(
+        default=None, description="When the output was removed; null: it was not."
     )
 
 
@@ -206,9 +227,9 @@ class JobList(BaseModel):
 
     model_config = _example({"jobs": [_JOB], "limit": 20, "offset": 0})
 
-    jobs: list[Job]
-    limit: int
-    offset: int
+    jobs: list[Job] = Field(description="Newest first.")
+    limit: int = Field(description="Length of the page that was asked for.")
+    offset: int = Field(description="How many newer jobs were left out.")
 
 
 class LogLine(BaseModel):
@@ -219,10 +240,10 @@ class LogLine(BaseModel):
 
     model_config = _example(_LINE)
 
-    id: UUID
-    at: datetime
-    level: str
-    message: str
+    id: UUID = Field(description="Of the line: one that came before can be left out.")
+    at: datetime = Field(description="When it was written, by the clock of the job's machine.")
+    level: str = Field(description="`INFO`, `WARNING`, `ERROR` ...")
+    message: str = Field(description="The text.")
 
 
 class LogPage(BaseModel):
@@ -230,48 +251,9 @@ class LogPage(BaseModel):
 
     model_config = _example({"job_id": _ID, "lines": [_LINE], "more": False})
 
-    job_id: str
+    job_id: str = Field(description="The job whose lines these are.")
     lines: list[LogLine] = Field(description="Oldest first.")
     more: bool = Field(description="There may be more lines; ask again with a larger offset.")
-
-
-class Target(BaseModel):
-    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
-
-    model_config = _example(
-        {
-            "resolution": "4k",
-            "width": 3840,
-            "height": 2160,
-            "model_width": 3840,
-            "model_height": 2192,
-            "gpu_type": "H200",
-            "deployment": "upscale/h200",
-            "notes": [],
-        }
-    )
-
-    resolution: str
-    width: int
-    height: int
-    model_width: int
-    model_height: int
-    gpu_type: str
-    deployment: str
-    notes: list[str]
-
-
-class Health(BaseModel):
-    """Answer to GET /healthz."""
-
-    model_config = _example({"status": "ok", "files_of": None})
-
-    status: Literal["ok"]
-    files_of: str | None = Field(
-        default=None,
-        description="If this gateway accepts paths: the machine whose files they mean. A caller "
-        "sends a path only if its own machine has the same name.",
-    )
 
 
 def gpu_type(pool: str | None) -> str | None:
@@ -306,6 +288,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
     own = [a for a in artifacts if a.flow_run_id == run.id]
     progress, result = read_progress(own), read_result(own)
     planned = {**_planned(progress), **result}
+    deleted = run.labels.get(LABEL_DELETED)
+    where = {} if deleted else result
     status = status_word(run)
     error, kind = split_code(_error(run, status) or "")
     measured = asdict(progress.measures)
@@ -329,8 +313,8 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         position=position,
         gpu_type=gpu_type(run.work_pool_name),
         resolution=run.parameters.get("resolution"),
-        download_url=result.get("cdn_url"),
-        output_path=result.get("output_path"),
+        download_url=where.get("cdn_url"),
+        output_path=where.get("output_path"),
         filename=result.get("filename"),
         input_size_mb=planned.get("input_size_mb"),
         output_size_mb=result.get("output_size_mb"),
@@ -341,8 +325,24 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
+        expires_at=run.labels.get(LABEL_EXPIRES),
+        deleted_at=deleted,
+        **_callers_own(run),
         **measured,
     )
+
+
+def _callers_own(run: FlowRun) -> dict[str, Any]:
+    """Tags and metadata of the request. Other doors than ours may have let anything through."""
+    tags, metadata = run.parameters.get("tags"), run.parameters.get("metadata")
+    try:
+        noted = metadata_of(metadata) if isinstance(metadata, str) else {}
+    except ValueError:
+        noted = {}
+    return {
+        "tags": list(split_list(tags)) if isinstance(tags, str) else [],
+        "metadata": noted if isinstance(noted, dict) else {},
+    }
 
 
 def _planned(progress: SavedProgress) -> dict[str, Any]:

@@ -5,35 +5,34 @@ send. While Prefect cannot be reached it answers 503 with Retry-After, and the c
 same request again.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from deployments.gateway.answers import Health, Job, JobList, LogPage, Submitted
+from deployments.gateway.answers import Job, JobList, LogPage, Submitted
 from deployments.gateway.auth import (
     authentication,
     is_closed,
     page_authentication,
 )
-from deployments.gateway.prefect_api import PrefectApi, unavailable
-from deployments.gateway.problems import add_handlers, problem, problems
+from deployments.gateway.limits.open_jobs import OpenJobs
+from deployments.gateway.limits.rate import RateHeaders, RateLimit
+from deployments.gateway.prefect_api import PrefectApi
+from deployments.gateway.problems import add_handlers, problem
 from deployments.gateway.quota import Quota
+from deployments.gateway.routes.deletion import add_deletion
 from deployments.gateway.routes.docs import add_docs
 from deployments.gateway.routes.events import add_events
 from deployments.gateway.routes.files import JobFiles, add_files
+from deployments.gateway.routes.health import add_health, add_metrics
 from deployments.gateway.routes.jobs import add_jobs
 from deployments.gateway.routes.page import add_page
 from deployments.gateway.routes.plan import PlannedRequest, add_plan
 from deployments.gateway.routes.submission import add_submission
 from deployments.host.hosts import HostCheck, allowed_hosts
-from deployments.host.machine import this_machine
 from tasks.settings import Settings
 from tasks.sources.uploads import sweep_parts
-
-HEALTH_SECONDS = 2.5
-"""Who asks for the health is answered within 3 s, also where Prefect takes a call and is silent."""
 
 
 def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
@@ -64,30 +63,19 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
         allowed=allowed_hosts(settings, guarded=is_closed(settings)),
         refuse=lambda sentence: problem(421, sentence),
     )
+    app.add_middleware(RateHeaders)
     add_handlers(app)
-    authenticate = authentication(settings)
-    quota = Quota(settings)
-    add_submission(app, settings, prefect, quota, authenticate)
+    authenticate = authentication(settings, RateLimit(settings))
+    quota, open_jobs = Quota(settings), OpenJobs(settings, prefect)
+    add_submission(app, settings, prefect, quota, open_jobs, authenticate)
     add_jobs(app, prefect, authenticate)
+    add_deletion(app, settings, prefect, authenticate)
     add_events(app, prefect, authenticate)
     add_plan(app, settings, quota, authenticate)
-    _add_health(app, settings, prefect)
-    add_page(app, settings, prefect, authenticate)
+    add_health(app, settings, prefect)
+    add_metrics(app, settings, prefect)
+    add_page(app, settings, prefect, open_jobs, authenticate)
     add_files(app, settings, prefect, authenticate)
     shown = (Submitted, Job, JobList, LogPage, PlannedRequest, JobFiles)
     add_docs(app, page_authentication(settings), shown)
     return app
-
-
-def _add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:
-    """Add GET /healthz."""
-
-    @app.get("/healthz", responses=problems(503), response_model_exclude_none=True)
-    async def healthz() -> Health:
-        """200 while jobs can be submitted, 503 while Prefect cannot be reached; needs no token."""
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                await prefect.check()
-        except TimeoutError as error:
-            raise unavailable(f"does not answer within {HEALTH_SECONDS:g} s") from error
-        return Health(status="ok", files_of=this_machine() if settings.allow_local_files else None)

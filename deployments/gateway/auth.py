@@ -17,6 +17,7 @@ from fastapi.security import (
     HTTPBearer,
 )
 
+from deployments.gateway.limits.rate import RateLimit
 from deployments.host.loopback import is_loopback
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
@@ -73,18 +74,47 @@ Authenticate = Callable[..., Awaitable[Caller]]
 """A FastAPI dependency that checks a request's token and returns its caller."""
 
 
-def authentication(settings: Settings) -> Authenticate:
-    """Build the dependency that every address except /healthz has.
+def authentication(settings: Settings, rate: RateLimit) -> Authenticate:
+    """Build the dependency that every address for callers has.
 
     It raises HTTPException: 401 for a missing or unknown token, 403 for a web page of another
-    origin where there are no tokens.
+    origin where there are no tokens, 429 for a token that has made all requests that it may.
     """
 
     async def authenticate(
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Caller:
-        return _caller(settings, request, credentials.credentials if credentials else "", "Bearer")
+        token = credentials.credentials if credentials else ""
+        caller = _caller(settings, request, token, "Bearer")
+        rate.count(request, caller.name)
+        return caller
+
+    return authenticate
+
+
+def metrics_authentication(settings: Settings) -> Authenticate:
+    """Build the dependency of the metrics, which tell about everybody's jobs.
+
+    It raises HTTPException: 401 for an unknown token, 403 for one that may not read them.
+    """
+
+    async def authenticate(
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Caller:
+        token = credentials.credentials if credentials else ""
+        known = len(request.headers.getlist("authorization")) == 1
+        if known and _is_among(digest(token), settings.gateway_metrics_tokens):
+            return Caller(digest(token), sees_all=True)
+        caller = _caller(settings, request, token, "Bearer")
+        if not caller.sees_all:
+            raise HTTPException(
+                403,
+                "the metrics are about the jobs of everybody: they need an operator's token, or "
+                "one of SEEDVR2_GATEWAY_METRICS_TOKENS",
+            )
+        return caller
 
     return authenticate
 

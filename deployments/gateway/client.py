@@ -6,7 +6,7 @@ waits and asks again. If it has never answered, that is an error at once. Import
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from deployments.gateway.given import (
     Answer,
+    GivenDeletion,
     GivenHealth,
     GivenJob,
     GivenJobs,
@@ -28,7 +29,7 @@ from deployments.gateway.given import (
     refusal_words,
 )
 from deployments.host.machine import this_machine
-from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, all_errors
+from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, error_of_code
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -137,9 +138,14 @@ class GatewayClient:
         except (httpx.RequestError, ServiceError):
             return
 
-    def jobs(self, limit: int) -> list[Answer]:
-        """The newest jobs, each as `status` returns it."""
-        return self._ask("GET", "/jobs", GivenJobs, params={"limit": limit})["jobs"]
+    def jobs(self, limit: int, tags: Sequence[str] = ()) -> list[Answer]:
+        """The newest jobs, each as `status` returns it; with tags, only those that have all."""
+        params = {"limit": limit} | ({"tag": list(tags)} if tags else {})
+        return self._ask("GET", "/jobs", GivenJobs, params=params)["jobs"]
+
+    def delete(self, job_id: str) -> Answer:
+        """Remove what a job has made; returns what was removed."""
+        return self._ask("DELETE", f"/jobs/{quote(job_id, safe='')}", GivenDeletion)
 
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""
@@ -245,7 +251,7 @@ def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
 def _kind(told: bytes) -> type[SeedVR2Error] | None:
     """The class of the error that the gateway names; None if it names none that we know."""
     _, code = refusal_words(told)
-    return next((kind for kind in all_errors() if kind.code == code), None)
+    return error_of_code(code)
 
 
 def _detail(answer: httpx.Response, told: bytes) -> str:

@@ -81,6 +81,14 @@ class GivenJobs(BaseModel):
     jobs: Annotated[list[GivenJob], Field(max_length=100)]
 
 
+class GivenDeletion(BaseModel):
+    """Of an answer to DELETE /jobs/{job_id}."""
+
+    job_id: Id
+    removed: Annotated[list[str], Field(max_length=100)]
+    kept: Annotated[list[str], Field(max_length=100)]
+
+
 class GivenLine(BaseModel):
     """A line of a log."""
 

@@ -6,9 +6,11 @@ gateway should not wait: they get 503 with Retry-After at once and ask again by 
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -22,11 +24,14 @@ from seedvr2_core.errors import InvalidRequestError
 from tasks.run import PROGRESS_KEY, RESULT_KEY
 from tasks.run.artifacts import artifact_filter
 from tasks.run.routing import job_among, job_filter
+from tasks.setting_groups.callers import PRIORITIES
 
 RETRY_AFTER_SECONDS = 10
 WAITING = ("SCHEDULED", "PENDING")
 """Prefect's state types of a run that waits for a worker."""
 _AGAIN_SECONDS = 0.3
+_IN_FRONT_SECONDS = 2.0
+"""How long a count of the jobs in other queues is good: a list of jobs asks for each of them."""
 _TIMEOUT = httpx.Timeout(20.0, connect=3.0)
 _MAX_ARTIFACTS = 200  # Prefect returns no more in one answer
 _MAX_JOBS = 20  # in one call; a job has at most ten artifacts, so that all of them fit
@@ -67,6 +72,8 @@ class PrefectApi:
                 "the gateway needs a Prefect server; set PREFECT_API_URL (http://host:4200/api)"
             )
         self._flow_names: dict[UUID, str] = {}
+        self._in_front: dict[tuple[str, ...], tuple[float, int]] = {}
+        """Jobs in the queues of a pool that come first: when they were counted, and how many."""
         user, _, password = _password().partition(":")
         self._http = httpx.AsyncClient(
             base_url=url, timeout=_TIMEOUT, auth=(user, password) if user else None
@@ -81,6 +88,24 @@ class PrefectApi:
     async def check(self) -> None:
         """Check that the server answers and accepts our password."""
         _json(await self._ask("GET", "/admin/version"))
+
+    async def check_database(self) -> None:
+        """Check that the server reaches its database."""
+        _json(await self._ask("GET", "/ready"))
+
+    async def pools_of(self, flow: str) -> list[str]:
+        """Names of the work pools that the deployments of a flow are on, in order."""
+        body = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
+        found = _json(await self._ask("POST", "/deployments/filter", body))
+        return sorted({one["work_pool_name"] for one in found if one.get("work_pool_name")})
+
+    async def num_workers(self, pool: str) -> int:
+        """How many workers of a pool are online; at most 200 are seen."""
+        path, body = f"/work_pools/{quote(pool, safe='')}/workers/filter", {"limit": 200}
+        answer = await self._ask("POST", path, body)
+        if answer.status_code == 404:  # somebody has deleted the pool
+            return 0
+        return sum(one.get("status") == "ONLINE" for one in _json(answer))
 
     async def deployment_id(self, name: str) -> str:
         """Find the id of a deployment.
@@ -101,7 +126,8 @@ class PrefectApi:
         *,
         key: str,
         labels: Mapping[str, str],
-        tag: str,
+        tags: Sequence[str],
+        queue: str | None = None,
     ) -> FlowRun:
         """Create a flow run, or return the one that was created with the same key.
 
@@ -110,7 +136,8 @@ class PrefectApi:
             parameters: of the flow.
             key: idempotency key.
             labels: of the run.
-            tag: of the run, beside those of its deployment.
+            tags: of the run, beside those of its deployment.
+            queue: of the work pool, that the run waits in; None: the deployment's own.
 
         Raises:
             HTTPException: 422, Prefect refuses the parameters.
@@ -119,9 +146,11 @@ class PrefectApi:
             "parameters": parameters,
             "idempotency_key": key,
             "labels": labels,
-            "tags": [tag],
+            "tags": list(tags),
             "state": {"type": "SCHEDULED", "message": "submitted through the gateway"},
         }
+        if queue is not None:
+            body["work_queue_name"] = queue
         deployment_id = await self.deployment_id(deployment)
         answer = await self._ask("POST", f"/deployments/{deployment_id}/create_flow_run", body)
         if answer.status_code in (409, 422):
@@ -158,13 +187,13 @@ class PrefectApi:
         return self._flow_names[flow_id]
 
     async def jobs(
-        self, *, state_types: Sequence[str], tag: str | None, limit: int, offset: int
+        self, *, state_types: Sequence[str], tags: Sequence[str], limit: int, offset: int
     ) -> list[FlowRun]:
         """List runs of the flow upscale, newest first.
 
         Args:
             state_types: only runs in one of these states of Prefect; all if empty.
-            tag: only runs with this tag; all if None.
+            tags: only runs with all of these tags.
             limit: length of the page.
             offset: runs before the page.
         """
@@ -177,30 +206,63 @@ class PrefectApi:
         wanted: dict[str, Any] = {}
         if state_types:
             wanted["state"] = {"type": {"any_": list(state_types)}}
-        if tag is not None:
-            wanted["tags"] = {"all_": [tag]}
+        if tags:
+            wanted["tags"] = {"all_": list(tags)}
         if wanted:
             body["flow_runs"] = wanted
+        return await self.runs(body)
+
+    async def runs(self, body: Mapping[str, Any]) -> list[FlowRun]:
+        """Read runs by a filter of Prefect's, at most 200."""
         return _RUNS.validate_python(_json(await self._ask("POST", "/flow_runs/filter", body)))
+
+    async def count(self, body: Mapping[str, Any]) -> int:
+        """Count runs by a filter of Prefect's."""
+        return int(_json(await self._ask("POST", "/flow_runs/count", body)))
 
     async def position(self, run: FlowRun) -> int | None:
         """How many runs of the same work pool wait in front of this one; None if it does not wait.
 
-        A worker takes the runs of its pool in the order of their scheduled times.
+        A worker takes the runs of a queue in the order of their scheduled times, and the queues of
+        its pool in the order of their priority.
         """
         waits = run.state is not None and run.state.type.value in WAITING
         if not waits or run.expected_start_time is None or run.work_pool_name is None:
             return None
+        wanted: dict[str, Any] = {
+            "state": {"type": {"any_": list(WAITING)}},
+            "expected_start_time": {"before_": run.expected_start_time.isoformat()},
+            "id": {"not_any_": [str(run.id)]},
+        }
         body = {
-            "flow_runs": {
-                "state": {"type": {"any_": list(WAITING)}},
-                "expected_start_time": {"before_": run.expected_start_time.isoformat()},
-                "id": {"not_any_": [str(run.id)]},
-            },
+            "flow_runs": wanted,
             "work_pools": {"name": {"any_": [run.work_pool_name]}},
             "flows": {"name": {"any_": ["upscale"]}},  # helpers of other jobs come after it
         }
-        return int(_json(await self._ask("POST", "/flow_runs/count", body)))
+        own = run.work_queue_name or "default"
+        rank = PRIORITIES.index(own) if own in PRIORITIES else 1
+        in_front = await self._waiting_in(run.work_pool_name, PRIORITIES[:rank])
+        return in_front + await self.count(body | {"work_pool_queues": {"name": {"any_": [own]}}})
+
+    async def _waiting_in(self, pool: str, queues: Sequence[str]) -> int:
+        """How many jobs wait in these queues of a pool; asked once in a while for all who ask."""
+        if not queues:
+            return 0
+        now, (asked_at, found) = time.monotonic(), self._in_front.get((pool, *queues), (0.0, 0))
+        if now - asked_at < _IN_FRONT_SECONDS:
+            return found
+        body = {
+            "flow_runs": {
+                "state": {"type": {"any_": list(WAITING)}},
+                "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+            },
+            "work_pools": {"name": {"any_": [pool]}},
+            "work_pool_queues": {"name": {"any_": list(queues)}},
+            "flows": {"name": {"any_": ["upscale"]}},
+        }
+        found = await self.count(body)
+        self._in_front[pool, *queues] = now, found
+        return found
 
     async def artifacts(self, run_ids: Sequence[UUID]) -> list[Artifact]:
         """Progress and result artifacts of runs, newest first."""
@@ -209,6 +271,16 @@ class PrefectApi:
             "artifacts": wanted.model_dump(mode="json", exclude_none=True),
             "sort": "CREATED_DESC",
             "limit": _MAX_ARTIFACTS,
+        }
+        return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
+
+    async def newest(self, key: str, *, limit: int, offset: int) -> list[Artifact]:
+        """Artifacts of all runs that have this key, newest first."""
+        body = {
+            "artifacts": {"key": {"any_": [key]}},
+            "sort": "CREATED_DESC",
+            "limit": limit,
+            "offset": offset,
         }
         return _ARTIFACTS.validate_python(_json(await self._ask("POST", "/artifacts/filter", body)))
 
@@ -238,6 +310,12 @@ class PrefectApi:
         """Cancel a run: at once if it has no process, else its worker ends the process first."""
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
         _json(await self._ask("POST", f"/flow_runs/{run_id}/set_state", body))
+
+    async def label(self, run_id: UUID, labels: Mapping[str, str]) -> None:
+        """Add labels to a run."""
+        answer = await self._ask("PATCH", f"/flow_runs/{run_id}/labels", labels)
+        if not answer.is_success:
+            _json(answer)
 
     async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Make one call, twice if the first fails: each of our calls may safely be repeated."""

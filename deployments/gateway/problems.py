@@ -59,6 +59,11 @@ _MEANINGS = {
         "A value is wrong; the sentence names each one and what is expected.",
         "resolution: Input should be '720p', '1080p', '2k' or '4k', got '8k'",
     ),
+    429: (
+        "The token has made all requests that it may make for now, or has as many open jobs as it "
+        "may have. Send the request again after Retry-After seconds.",
+        "this token may make 60 requests a minute; send the request again in 2 s",
+    ),
     500: (
         "A fault of the gateway; its log has more.",
         "the gateway failed; its log says why",
@@ -75,7 +80,7 @@ _MEANINGS = {
 }
 EVERYWHERE = (421, 422, 500)
 """What any request may be answered."""
-WITH_TOKEN = (401, 403)
+WITH_TOKEN = (401, 403, 429)
 """What any request to an address that needs a token may be answered."""
 
 
@@ -105,10 +110,9 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
             "description": meaning,
             "content": {"application/json": {"example": {"detail": example}}},
         }
-    if 503 in found:
-        found[503]["headers"] = {
-            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
-        }
+    wait = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    for code in {429, 503} & found.keys():
+        found[code]["headers"] = wait
     return found
 
 

@@ -75,6 +75,7 @@ class Arrival:
         self._settings = settings
         self._arriving = arriving
         self._caller = caller
+        self._quota = settings.limits_of(caller.name).quota_bytes
         self._folder = settings.intake_dir / _FOLDER / caller.name
         self.videos = videos
         self._kept: tuple[int, int] | None = None
@@ -100,7 +101,7 @@ class Arrival:
     def _check(self, num_bytes: int, arriving: int) -> None:
         """Check the room for more bytes beside those that are arriving for this caller."""
         self._check_disk(num_bytes)
-        quota = self._settings.gateway_quota_bytes
+        quota = self._quota
         if quota is None:
             return
         num_kept = self._arriving.num_kept(self._caller.name)
@@ -116,7 +117,7 @@ class Arrival:
 
     def keep(self, sha256: str) -> None:
         """Note that the caller has sent this video, which is kept."""
-        if self._settings.gateway_quota_bytes is not None:
+        if self._quota is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.joinpath(sha256).write_text(str(self.num_bytes))
             self._arriving.note_kept(self._caller.name)

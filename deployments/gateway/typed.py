@@ -1,4 +1,4 @@
-"""A typed client of the gateway, for other programs.
+"""A typed client of the gateway, for other programs (docs/developer.md).
 
     from deployments.gateway.typed import TypedClient
 
@@ -13,9 +13,9 @@ Prefect and no torch.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 import httpx
@@ -82,6 +82,20 @@ class JobStatus(TypedDict):
     submitted_at: str | None
     notes: list[str]
     waiting_for: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    expires_at: str | None
+    deleted_at: str | None
+
+
+class JobDeletion(TypedDict):
+    """What was removed; `Deleted` in the OpenAPI document."""
+
+    job_id: str
+    removed: list[str]
+    kept: list[str]
+    removed_bytes: int
+    deleted_at: str
 
 
 class LogEntry(TypedDict):
@@ -119,6 +133,10 @@ class UpscaleOptions(TypedDict, total=False):
     max_seconds: float | None
     max_price: float | None
     callback_url: str | None
+    callback_events: str | list[str]
+    tags: str | list[str]
+    metadata: str | dict[str, Any]
+    expires_in: float | None
 
 
 class TypedClient:
@@ -187,9 +205,13 @@ class TypedClient:
                 return status
         raise ServiceError(f"the gateway stopped telling about job {job_id}; ask again")
 
-    def jobs(self, limit: int = 20) -> list[JobStatus]:
-        """The newest jobs of this token, at most 100."""
-        return cast(list[JobStatus], self._gateway.jobs(limit))
+    def jobs(self, limit: int = 20, *, tags: Sequence[str] = ()) -> list[JobStatus]:
+        """The newest jobs of this token, at most 100; with tags, only those that have all."""
+        return cast(list[JobStatus], self._gateway.jobs(limit, tags))
+
+    def delete(self, job_id: str) -> JobDeletion:
+        """Remove what a job that has ended has made."""
+        return cast(JobDeletion, self._gateway.delete(job_id))
 
     def cancel(self, job_id: str) -> JobStatus:
         """Cancel a job; finished segments are kept."""

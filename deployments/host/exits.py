@@ -1,4 +1,4 @@
-"""How our commands end: with one sentence for people and an exit code for scripts.
+"""How our commands end: with one sentence for people, what helps, and an exit code for scripts.
 
 Exit codes: 0 success, 1 the work failed, 2 the input is wrong, 130 interrupted by Ctrl-C. No
 traceback is shown: an error that we did not expect is written to a file that the sentence names.
@@ -12,12 +12,15 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from seedvr2_core.errors import SeedVR2Error, with_code
+from deployments.host.quiet import logs_as_json
+from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
+from tasks.json_logs import json_line
 from tasks.sources.names import printable
 
 console = Console(stderr=True)
@@ -53,7 +56,17 @@ _SECRET = re.compile("KEY|TOKEN|SECRET")
 
 
 def say(text: str) -> None:
-    """Print a line for people; what could steer their terminal is shown as an escape code."""
+    """Print a line for people; what could steer their terminal is shown as an escape code.
+
+    Where logs are JSON it is a record like any other.
+    """
+    if logs_as_json():
+        level = "ERROR" if text.startswith("error: ") else "INFO"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"time": now, "level": level, "logger": "seedvr2", "message": text}
+        sys.stderr.write(json_line(told) + "\n")
+        sys.stderr.flush()
+        return
     console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -63,6 +76,12 @@ def tell(text: str) -> None:
         typer.echo(printable(text))
     else:
         typer.echo(os.fsencode(text))
+
+
+def tell_remedy(remedy: str) -> None:
+    """Print what helps against an error, below its sentence; nothing where nobody said it."""
+    if remedy:
+        say(f"what helps: {remedy}")
 
 
 def os_error_sentence(error: OSError) -> str:
@@ -78,7 +97,7 @@ def os_error_sentence(error: OSError) -> str:
 
 @contextmanager
 def exit_codes(kept: str) -> Iterator[None]:
-    """Turn errors of the block into one sentence on stderr and an exit code.
+    """Turn errors of the block into a sentence on stderr, what helps, and an exit code.
 
     Args:
         kept: what an interruption does not lose, such as "finished segments are kept".
@@ -87,6 +106,7 @@ def exit_codes(kept: str) -> Iterator[None]:
         yield
     except SeedVR2Error as error:
         say(f"error: {with_code(error)}")
+        tell_remedy(remedy_of(type(error)))
         raise typer.Exit(2 if error.user_mistake else 1) from error
     except ValidationError as error:
         if error.title != "Settings":

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.attempts import attempts_of
 
 MAX_STARTS = 5
@@ -48,9 +49,15 @@ def schedule_again(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> list[F
 def _next_state(run: FlowRun) -> State | None:
     """The new state of a run whose process is gone; None if it has ended or is scheduled."""
     kind = run.state.type if run.state else StateType.PENDING
-    if kind == StateType.CANCELLING:
+    if kind == StateType.CANCELLING and not run.labels.get(LABEL_RECOVERING):
         return Cancelled(message="cancelled while seedvr2 serve was ending")
-    if kind not in (StateType.RUNNING, StateType.PENDING, StateType.CRASHED):
+    # One that `recover` was bringing back is none that somebody has cancelled.
+    if kind not in (
+        StateType.RUNNING,
+        StateType.PENDING,
+        StateType.CRASHED,
+        StateType.CANCELLING,
+    ):
         return None
     if attempts_of(run) < MAX_STARTS:
         return AwaitingRetry(message="seedvr2 serve ended; the job goes on when it is up again")

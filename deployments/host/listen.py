@@ -6,15 +6,19 @@ and they end with their parent process if they are given one.
 
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import LOGGING_CONFIG
 
 from deployments.host.exits import say
 from deployments.host.loopback import is_loopback
+from deployments.host.quiet import logs_as_json
 from deployments.host.slow_clients import BodyPace, PatientProtocol
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.process import die_with_parent
+from tasks.json_logs import use_json_logs
 
 DRAIN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 65
@@ -91,10 +95,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def log_config() -> dict[str, Any] | None:
+    """uvicorn's own way to log; None, and handlers that write JSON, where that is asked for."""
+    if not logs_as_json():
+        return LOGGING_CONFIG
+    use_json_logs()
+    return None
+
+
 def server_config(app: ASGIApp) -> uvicorn.Config:
     """uvicorn's configuration. It uses h11, which accepts the edge's method DESCRIBE."""
     return uvicorn.Config(
         BodyPace(app),
+        log_config=log_config(),
         http=PatientProtocol,
         ws="none",
         lifespan="on",

@@ -1,4 +1,4 @@
-"""What is done before Prefect is imported: telemetry off, and out of the caller's folder.
+"""What is done before Prefect is imported: telemetry off, log format, out of the caller's folder.
 
 Telemetry and notices are off in what we start, unless the user turned them on. Prefect's client
 reads DO_NOT_TRACK when it is imported, before it prints its notice;
@@ -22,6 +22,26 @@ ELSEWHERE = "/"
 _PATHS = ("PREFECT_HOME", "PREFECT_PROFILES_PATH", "SEEDVR2_SECRETS_DIR")
 """Variables with paths that Prefect, and processes that we start, read later."""
 _CLIENT, _SERVER = "DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"
+
+
+_LOGS = "SEEDVR2_LOG_FORMAT"
+LOG_HANDLER_VARIABLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS"
+"""Prefect's own variable for what writes its log to stderr."""
+JSON_HANDLER = "tasks.json_logs.JsonConsole"
+"""Its value for logs as JSON."""
+
+
+def logs_as_json() -> bool:
+    """Whether SEEDVR2_LOG_FORMAT asks for logs as JSON. Also told where other settings are wrong,
+    because the sentence that says so is a line of the log.
+    """
+    return os.environ.get(_LOGS, "").strip().lower() == "json"
+
+
+def set_prefect_logs() -> None:
+    """Let Prefect log as JSON in this process and in those that it starts, if that is asked for."""
+    if logs_as_json():
+        os.environ.setdefault(LOG_HANDLER_VARIABLE, JSON_HANDLER)
 
 
 def keep_prefect_quiet() -> None:

@@ -4,7 +4,8 @@
 stdin and writes events to the original stdout, one JSON line each (`protocol.py` lists them);
 nothing else can write to that stdout. Logs go to stderr. An operation that fails ends the process,
 with the error as its last event: whatever it had loaded or held is gone with it, and the parent may
-start a fresh child.
+start a fresh child. One that has made its segments may be asked to rest (`warm/`): it then waits
+for another parent.
 """
 
 import argparse
@@ -12,20 +13,24 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 import traceback
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from seedvr2_core.child.confine import confine
+from seedvr2_core.child.fields import Event, Request
 from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
-from seedvr2_core.child.operations import OPERATIONS
+from seedvr2_core.child.operations import OPERATIONS, restore
 from seedvr2_core.child.progress import Emitter
-from seedvr2_core.child.protocol import Failed, Stop, decode_request
+from seedvr2_core.child.protocol import Failed, Restore, decode_request
+from seedvr2_core.child.warm.line import Line, own_streams
+from seedvr2_core.child.warm.messages import Rest, Stop
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full
+
+if TYPE_CHECKING:
+    from seedvr2_core.child.warm.kept import Kept
 
 OOM_SCORE = 500
 """Added to the kernel's badness of this process (proc(5), oom_score_adj), which is 0 to 1000."""
@@ -37,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> NoReturn:
     """Entry point of the child."""
-    emitter = Emitter(_own_stdout())
+    line = own_streams()
     told = _arguments()
     die_with_parent(told.parent)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -45,10 +50,9 @@ def main() -> NoReturn:
         confine()
     _die_first()
     bound_memory(told.memory_bytes or machine_bytes())
-    lines: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
+    line.start()
     try:
-        code = _serve(lines, emitter)
+        code = _serve(line)
     except BaseException:  # noqa: BLE001 - the parent reads the traceback and the exit code
         traceback.print_exc()
         code = CRASHED
@@ -71,36 +75,48 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}")
 
 
-def _own_stdout() -> TextIO:
-    """Keep the pipe to the parent for events; whatever prints to stdout goes to the log."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return events
-
-
-def _read_lines(lines: "SimpleQueue[str]") -> None:
-    """Reader thread: the end of stdin means that nobody waits for us any more."""
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)
-
-
-def _serve(lines: "SimpleQueue[str]", emitter: Emitter) -> int:
+def _serve(line: Line) -> int:
     """Carry out requests until told to stop or until one fails; returns the exit code."""
+    held: list[Kept] = []
     while True:
         try:
-            request = decode_request(lines.get())
+            request = decode_request(line.requests.get())
             if isinstance(request, Stop):
                 return 0
-            emitter.emit(OPERATIONS[type(request)](request, emitter))
+            if isinstance(request, Rest):
+                after = _rest(request, line, held)
+                if after is None:
+                    return 0
+                line = after
+                continue
+            line.emitter.emit(_answer(request, line.emitter, held))
         except SeedVR2Error as error:
-            emitter.emit(Failed(kind=type(error).__name__, message=str(error)))
+            line.emitter.emit(Failed(kind=type(error).__name__, message=str(error)))
             return 1
         except Exception as error:
             if not (message := _shortage(error)):
                 raise
-            emitter.emit(Failed(kind="ResourceError", message=message))
+            line.emitter.emit(Failed(kind="ResourceError", message=message))
             return 1
+
+
+def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Event:
+    """Carry out a request. What a restore has loaded is held for the next one."""
+    if not isinstance(request, Restore):
+        return OPERATIONS[type(request)](request, emitter)
+    from seedvr2_core.child.warm.kept import Kept  # loads torch
+
+    if not held:
+        held.append(Kept())
+    return restore(request, emitter, held[0])
+
+
+def _rest(request: Rest, line: Line, held: "list[Kept]") -> Line | None:
+    """Wait for the next parent (see `warm/rest.py`)."""
+    from seedvr2_core.child.warm.kept import Kept
+    from seedvr2_core.child.warm.rest import rest
+
+    return rest(request, line, held[0] if held else Kept())
 
 
 def _shortage(error: Exception) -> str:

@@ -7,7 +7,7 @@ otherwise spend half of its time on loading numpy and torch.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
 from seedvr2_core.child.progress import Emitter, Events
@@ -37,12 +37,15 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.kernels.devices import GPU, ability_of, gpus
+from seedvr2_core.kernels.devices import GPU, ability_of, gpus, runs_own_kernels
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.wanted import wanted_frames
+
+if TYPE_CHECKING:
+    from seedvr2_core.child.warm.kept import Kept
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
@@ -127,8 +130,8 @@ def measure(request: Measure, emitter: Emitter) -> Measured:
     return Measured(engine_seconds=engine_seconds, encoder_seconds=encoder_seconds)
 
 
-def restore(request: Restore, emitter: Emitter) -> Idle:
-    """Make segments of a job, in order."""
+def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> Idle:
+    """Make segments of a job, in order; `kept` is used and stays loaded."""
     from seedvr2_core.child.restore import restore_segments
     from seedvr2_core.child.shares import Work
 
@@ -143,6 +146,7 @@ def restore(request: Restore, emitter: Emitter) -> Idle:
             lock_dir=request.lock_dir,
             work=Work(indices=request.segments, workers=request.workers, helps=request.helps),
             events=emitter,
+            kept=kept,
         )
     return Idle()
 
@@ -185,17 +189,18 @@ def join(request: Join, emitter: Events) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
+    emitter.beat("picture", 0, 0)  # MoviePy takes a moment to load
     from seedvr2_core.video.preview import write_preview
 
-    del emitter
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
     with media_errors_told(request.source, "the before/after picture is drawn"):
-        write_preview(request.source, plan.video, request.output, request.out)
+        write_preview(request.source, plan.video, request.output, request.out, beat=emitter.beat)
     return Previewed()
 
 
 def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     """Compare a job's result with its source, and write the job's report."""
+    emitter.beat("report", 0, 0)  # numpy and the codecs take a second to load
     from seedvr2_core.report.make import make_report
 
     with media_errors_told(request.source, "it is compared with the result"):
@@ -232,6 +237,7 @@ def _devices() -> tuple[FoundDevice, ...]:
                 kind=kind,
                 free_bytes=free,
                 dit_dtype=ability_of(name).dit_dtype,
+                own_kernels=runs_own_kernels(name),
                 host_bytes=free_host_bytes(),
             )
             for name, kind, free in gpus()

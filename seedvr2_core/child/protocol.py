@@ -6,9 +6,8 @@ is a JSON object with the message's name and its fields:
     {"op": "probe", "path": "/clips/a.mp4", "out": "/work/probes/1f.json"}
     {"event": "heartbeat", "phase": "decode", "done": 10, "total": 250}
 
-Both are of the same version, so a message that one of them does not know is reported as a mistake.
-A line that is no event at all (a stray print, half a line of a child that was killed) is log text.
-This module loads neither numpy nor pydantic.
+Both are of the same version, so a message that one of them does not know is a mistake. A line that
+is no event (a stray print, half a line) is log text. Loads neither numpy nor pydantic.
 """
 
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.fields import Event, Request, message_of, object_in
+from seedvr2_core.child.warm.messages import Rest, Resting, Stop
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.kernels.devices import CPU
 from seedvr2_core.planning import Options
@@ -45,6 +45,8 @@ class FoundDevice:
     """Memory of the host that is free for work on it; None for the host itself."""
     dit_dtype: str = CPU.dit_dtype
     """Of a transformer's Linears there, as the table of devices has it."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +82,11 @@ class PlanChecked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting(Event):
-    """Another process holds the job or the GPU; repeated while that lasts."""
+    """Another process (`whom`, in words) holds the job or the GPU; repeated while that lasts."""
 
     whom: str
-    """Whom the child waits for, in words."""
+    lock: str = ""
+    """Name of the lock, if it is a GPU's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,8 @@ class Ready(Event):
 
     engine: str
     device: str
+    warm: bool = False
+    """It was loaded for an earlier job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,9 +265,8 @@ class Measure(Request[Measured]):
 class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
-    The child says `Waiting` (while somebody else has the job, the GPU or all segments that are
-    left), `Taken` and `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats
-    in between.
+    The child says `Waiting` (while others have the job, the GPU or all that is left), `Taken` and
+    `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats in between.
     """
 
     answer: ClassVar = Idle
@@ -271,7 +275,7 @@ class Restore(Request[Idle]):
     device: str
     weights_dir: Path
     lock_dir: Path
-    """Folder that all children of this machine share, for the locks of its GPUs."""
+    """Of this machine's children, for the locks of its GPUs."""
     segments: tuple[int, ...]
     """Indices, rising."""
     workers: int = 1
@@ -317,13 +321,6 @@ class MakeReport(Request[ReportMade]):
     """How long it may look at frames."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop(Request[Event]):
-    """End the process. There is no answer."""
-
-    answer: ClassVar = Event
-
-
 REQUESTS: Mapping[str, type[Request[Any]]] = {
     "probe": Probe,
     "find_cuts": FindCuts,
@@ -334,6 +331,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "join": Join,
     "preview": Preview,
     "make_report": MakeReport,
+    "rest": Rest,
     "stop": Stop,
 }
 EVENTS: Mapping[str, type[Event]] = {
@@ -353,6 +351,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "joined": Joined,
     "previewed": Previewed,
     "report_made": ReportMade,
+    "resting": Resting,
     "error": Failed,
 }
 _NAMES: Mapping[type, str] = {kind: name for name, kind in [*REQUESTS.items(), *EVENTS.items()]}

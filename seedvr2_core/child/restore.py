@@ -9,7 +9,7 @@ few steps, so this ends.
 import gc
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -21,7 +21,7 @@ from seedvr2_core.child.pipeline import Pipeline, RestoreJob
 from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
 from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.child.shares import Shares, Work
-from seedvr2_core.engines import load_engine
+from seedvr2_core.child.warm.kept import Kept
 from seedvr2_core.engines.deterministic import deterministic
 from seedvr2_core.engines.seedvr2.parking import give_back
 from seedvr2_core.errors import DeviceMemoryError, NumericalError
@@ -37,7 +37,7 @@ from seedvr2_core.planning.outline import outline_of
 logger = logging.getLogger(__name__)
 
 
-def restore_segments(
+def restore_segments(  # noqa: PLR0913 - what a child is told, and what it has
     plan: Plan,
     job_dir: JobDir,
     *,
@@ -47,6 +47,7 @@ def restore_segments(
     lock_dir: Path,
     work: Work,
     events: Events,
+    kept: Kept | None = None,
 ) -> None:
     """Restore, encode and commit segments of a job.
 
@@ -63,6 +64,8 @@ def restore_segments(
         work: which segments are to be made, and with whom. The run's own process returns when all
             of them are there, whoever has made them.
         events: is told of the progress.
+        kept: an engine that may be loaded already; what is loaded stays in it, with the lock of the
+            GPU. None: all of that ends with the call.
 
     Raises:
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
@@ -70,7 +73,8 @@ def restore_segments(
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     own = not work.helps
     with (
-        alone(job_dir, device, lock_dir, events, own=own),
+        _lent(kept) as kept,
+        alone(job_dir, device, lock_dir, events, own=own, kept=kept),
         Claims(job_dir) as claims,
         deterministic(plan.torch_threads),
         kept_choices(job_dir.kernels_path),
@@ -78,7 +82,8 @@ def restore_segments(
         shares = Shares(plan, job_dir, claims, work, events)
         remove_leftovers(job_dir, (), of_job=own)
         try:
-            _make_shares(plan, job_dir, shares, source, device, weights_dir, events)
+            kept.files = (job_dir.path, source)
+            _make_shares(plan, job_dir, shares, source, device, weights_dir, events, kept)
         finally:
             # On a full disk, half a segment would stay in the way.
             remove_leftovers(job_dir, shares.held, of_job=own)
@@ -92,6 +97,7 @@ def _make_shares(
     device: str,
     weights_dir: Path | None,
     events: Events,
+    kept: Kept,
 ) -> None:
     """Make all segments that this process gets; the engine is loaded when there is one."""
     progress = ProgressCount(events)
@@ -101,10 +107,10 @@ def _make_shares(
             progress.take(sum(segment.num_frames for segment in pending))
             if job is None:
                 check_host(plan.memory, device)
-                session = load_engine(plan.engine.name).open_session(
+                session, warm = kept.open_session(
                     plan, device=device, beat=progress.beat, weights_dir=weights_dir
                 )
-                events.emit(Ready(engine=plan.engine.name, device=device))
+                events.emit(Ready(engine=plan.engine.name, device=device, warm=warm))
                 job = RestoreJob(
                     plan=plan,
                     job_dir=job_dir,
@@ -115,7 +121,7 @@ def _make_shares(
                     progress=progress,
                 )
             while pending:
-                pending = _run_until_step_down(job, pending, shares.elsewhere)
+                pending = _run_until_step_down(job, pending, shares.elsewhere, kept)
                 give_back(torch.device(device))
     finally:
         if job is not None:
@@ -123,7 +129,7 @@ def _make_shares(
 
 
 def _run_until_step_down(
-    job: RestoreJob, pending: Sequence[Segment], elsewhere: Collection[int]
+    job: RestoreJob, pending: Sequence[Segment], elsewhere: Collection[int], kept: Kept
 ) -> list[Segment]:
     """Make the segments in one pass.
 
@@ -131,6 +137,7 @@ def _run_until_step_down(
         job: what is made.
         pending: segments of the share at hand that are not made yet.
         elsewhere: indices of segments that other processes make.
+        kept: the engine, which is used for no other job after a step.
 
     Returns:
         The segments that are left because the engine had to take a step down; [] if all are made.
@@ -139,6 +146,7 @@ def _run_until_step_down(
         Pipeline(job).run(pending, elsewhere=elsewhere)
         return []
     except (NumericalError, DeviceMemoryError) as error:
+        kept.spoil()
         now = job.session.step_down()
         if not now:
             raise
@@ -155,25 +163,46 @@ def _run_until_step_down(
 
 
 @contextmanager
+def _lent(kept: Kept | None) -> Iterator[Kept]:
+    """What is kept, or something that ends with the `with` block."""
+    if kept is not None:
+        yield kept
+        return
+    own = Kept()
+    try:
+        yield own
+    finally:
+        own.close()
+
+
+@contextmanager
 def alone(
-    job_dir: JobDir, device: str, lock_dir: Path, events: Events, *, own: bool = True
+    job_dir: JobDir,
+    device: str,
+    lock_dir: Path,
+    events: Events,
+    *,
+    kept: Kept,
+    own: bool = True,
 ) -> Iterator[None]:
-    """Hold the job's directory and the GPU for the length of a `with` block.
+    """Hold the job's directory for the length of a `with` block, and the GPU as long as `kept`.
 
     The child of a run that was killed may still be ending when the next run starts its own, and the
     two must not write to one directory. A helper leaves the directory to the run that it helps, and
     holds only the segments that it makes. Two children on one GPU would run out of its memory.
     While this child waits for another, it says so again and again (`Waiting`).
     """
-    of_job = [(job_dir.child_lock_path, "the previous child to end")] if own else []
+
+    def held(lock: Path, whom: str, name: str = "") -> AbstractContextManager[None]:
+        logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
+        told = partial(events.emit, Waiting(whom=whom, lock=name))
+        return hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told)
+
     with ExitStack() as stack:
-        for lock, whom in (
-            *of_job,
-            *((lock_dir / name, device) for name in device_locks(device)),
-        ):
-            logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
-            told = partial(events.emit, Waiting(whom=whom))
-            stack.enter_context(hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told))
+        if own:
+            stack.enter_context(held(job_dir.child_lock_path, "the previous child to end"))
+        for name in device_locks(device):
+            kept.hold(lock_dir / name, partial(held, lock_dir / name, device, name))
         yield
 
 

@@ -132,8 +132,24 @@ class Session(Protocol):
         ...
 
 
+class Opener(Protocol):
+    """Loaded weights: opens one session after another with them, each as if it were the first."""
+
+    def __call__(self, plan: "Plan", *, beat: Beat) -> Session:
+        """A session that obeys the plan; the sessions before it are closed.
+
+        Raises:
+            CheckpointError, ResourceError: as `EngineModule.open_session`.
+        """
+        ...
+
+
 class EngineModule(Protocol):
-    """What the module behind a table row offers."""
+    """What the module behind a table row offers.
+
+    One whose weights take long to load also has `load`: it takes what `open_session` takes and
+    returns an `Opener`, by which the weights outlive a session (`engines/reuse.py`).
+    """
 
     def open_session(
         self, plan: "Plan", *, device: str, beat: Beat, weights_dir: Path | None = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.engines.per_frame import PerFrameSession
+from seedvr2_core.engines.protocol import Opener, Session
 from seedvr2_core.planning import Plan
 
 FRAME_SECONDS = 0.05
@@ -19,8 +20,17 @@ FRAME_SECONDS = 0.05
 
 def open_session(
     plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
-) -> PerFrameSession:
+) -> Session:
     """A session that repeats pixels up to the plan's size (see `protocol.EngineModule`)."""
+    return load(plan, device=device, beat=beat, weights_dir=weights_dir)(plan, beat=beat)
+
+
+def load(plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None) -> Opener:
+    """What stands for weights: there is nothing to load, which a measurement may make slow."""
+    return _open
+
+
+def _open(plan: Plan, *, beat: Beat) -> PerFrameSession:
     enlarge = functools.partial(_enlarge, height=plan.height, width=plan.width)
     return PerFrameSession(enlarge, beat=beat)
 

@@ -127,10 +127,18 @@ def _build(
             *([clock_note] if clock_note else []),
             *options.notes,
             *output.notes,
+            *_engine_notes(spec, video),
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
     )
+
+
+def _engine_notes(spec: EngineSpec, video: VideoInfo) -> list[str]:
+    """What its author means the engine for, where this is something else."""
+    if not spec.meant_for or video.num_frames == 1:
+        return []
+    return [f"{spec.name} is for {spec.meant_for}, by its author's word"]
 
 
 def _memory(
@@ -167,6 +175,7 @@ def _memory(
         # CPUs are slow in half precision.
         vae_dtype="float32" if on_cpu else "float16",
         dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
+        own_kernels=options.own_kernels,
         color_correction=engine.color_correction,
         quantized=options.quantized,
     )

@@ -1,16 +1,16 @@
 """How many bytes the VAE needs, for the memory plan: weights, caches, working sets.
 
-Arithmetic over sizes; no torch, nothing is allocated. Working sets follow encoder.py, decoder.py
-and blocks.py operator by operator; tests compare them with the live bytes of real calls.
+Arithmetic without torch. Working sets follow encoder.py, decoder.py and blocks.py operator by
+operator; tests compare them with the live bytes of real calls.
 
 A level is numbered by how often the picture is halved: 0 is full size, in the decoder too.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.vae import budget
@@ -20,12 +20,18 @@ NORM_ELEMENTS = 1 << 25
 """norm.CHUNK_ELEMENTS."""
 CONV_ELEMENTS = 2**31 - 1
 """conv.MAX_ELEMENTS."""
+STRIP_ELEMENTS = 1 << 27
+"""conv.STRIP_ELEMENTS."""
 SCORE_BYTES = 1 << 28
 """attention.SCORE_BYTES."""
 FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
 RING_PIXELS = 1 << 16
 """ring.RING_PIXELS."""
+_LATER = 1 << 20
+"""A frame behind a shot's first slice."""
+UPSAMPLED_PLAIN_FRAMES = 2
+"""blocks.UPSAMPLED_PLAIN_FRAMES."""
 STORE_BLOCKS = 3
 """store.SLOTS_UP + store.SLOTS_DOWN."""
 _FLOAT32 = 4
@@ -51,22 +57,6 @@ def weight_bytes(config: VAEConfig, itemsize: int) -> int:
 
 def _conv_numbers(spec: budget.ConvSpec) -> int:
     return (math.prod(spec.kernel) * spec.in_channels + 1) * spec.out_channels
-
-
-def cache_tensor_bytes(
-    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
-) -> tuple[int, ...]:
-    """Each tensor of an encoder's or a folded decoder's state, after a shot's first slice."""
-    sizes: list[int] = []
-    for spec in specs:
-        frames = spec.kept_frames
-        if spec.path.endswith("upscale_conv"):
-            frames = 3 - spec.time_growth
-        elif ".upsamplers." in spec.path:
-            frames = 0
-        cells = (height // spec.shrink) * (width // spec.shrink)
-        sizes.append(frames * cells * spec.in_channels * itemsize)
-    return tuple(size for size in sizes if size)
 
 
 def ring_bytes(specs: list[budget.ConvSpec], height: int, width: int, itemsize: int) -> int:
@@ -108,66 +98,9 @@ def streaming_bytes(
         itemsize: bytes of an element.
         block_bytes: larger caches pass through no block; None: all do.
     """
-    sizes = cache_tensor_bytes(specs, height, width, itemsize)
+    sizes = budget.cache_tensor_bytes(specs, height, width, itemsize)
     passing = (size for size in sizes if block_bytes is None or size <= block_bytes)
     return STORE_BLOCKS * max(passing, default=0)
-
-
-def largest_layer(
-    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
-) -> tuple[str, int]:
-    """The convolution that needs most for one frame, its path and bytes: the frame and those before
-    it that it reads, and its result."""
-
-    def size(spec: budget.ConvSpec) -> int:
-        cells = (height // spec.shrink) * (width // spec.shrink)
-        numbers = (spec.kept_frames + 1) * spec.in_channels
-        return cells * (numbers + spec.out_channels // spec.space_stride**2) * itemsize
-
-    largest = max((spec for spec in specs if ".upsamplers." not in spec.path), key=size)
-    return largest.path, size(largest)
-
-
-class Streamed(NamedTuple):
-    """Bytes of caches that come from host memory; as many go back."""
-
-    passing: float
-    """Through blocks, while other layers run."""
-    straight: float
-    """Into the buffers of layers that wait for them."""
-
-
-def streamed_per_latent(
-    specs: Sequence[budget.ConvSpec],
-    height: int,
-    width: int,
-    itemsize: int,
-    *,
-    latents: int,
-    bounds: Sequence[int],
-    block_bytes: int | None = None,
-) -> Streamed:
-    """What comes from host memory for each latent.
-
-    Args:
-        specs: of the encoder, or of the decoder.
-        height: of the padded picture.
-        width: likewise.
-        itemsize: bytes of an element.
-        latents: of a slice.
-        bounds: most frames at once, full size first.
-        block_bytes: as for `streaming_bytes`.
-    """
-    passing = straight = 0.0
-    for spec in specs:
-        (num_bytes,) = cache_tensor_bytes([spec], height, width, itemsize) or (0,)
-        at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
-        moved = num_bytes * spec.rate / at_once
-        if block_bytes is None or num_bytes <= block_bytes:
-            passing += moved
-        else:
-            straight += moved
-    return Streamed(passing, straight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,11 +144,16 @@ class WorkingSet:
                 work = max(work, self._bottom(level, n, 2 * self.config.latent_channels))
                 return max(peak, held + given + work)
             stride = self.config.encoder_time_stride(level)
+            joined = frames > n
             frames = -(-frames // stride)
             out = frames * self._frame(level + 1, width)
+            # While the last part is at work, those before it have come through.
+            earlier = out - -(-n // stride) * self._frame(level + 1, width)
             work = max(work, self._downsampler(level, n, width, stride))
-            # Once the last part is through, all are copied into one.
-            peak = max(peak, held + given + out + work, held + given + 2 * out)
+            peak = max(peak, held + given + earlier + work)
+            # Then all are copied into one; at full size the input was of the last part alone.
+            if joined:
+                peak = max(peak, held + (given if level else 0) + 2 * out)
         return peak
 
     def decoder(self, latents: int, bounds: Sequence[int]) -> int:
@@ -225,58 +163,67 @@ class WorkingSet:
             latents: of the slice.
             bounds: most frames at once, latent size first.
         """
-        joined = latents * self.config.temporal_factor * self._frame(0, self.config.out_channels)
-        return max(
-            self._plain_caches() + self._decode(2, bounds, plain=True),
-            self._decode(latents, bounds, plain=False),
-            joined * (self.itemsize + _FLOAT32) // self.itemsize,
-        )
+        return _decoder(self, latents, tuple(bounds))
 
-    def _decode(self, latents: int, bounds: Sequence[int], *, plain: bool) -> int:
-        widths = self.config.block_out_channels[::-1]
-        last = len(widths) - 1
-        pixels = self._frame(0, self.config.out_channels)
-        held = latents * self.config.temporal_factor * pixels
-        total, frames = latents, min(latents, bounds[0])
-        peak = held + frames * self._frame(last, widths[0]) + self._mid(last, frames)
-        for index, width in enumerate(widths):
-            level, before = last - index, widths[max(index - 1, 0)]
-            n = min(frames, bounds[index])
-            given, out = frames * self._frame(level, before), n * self._frame(level, width)
-            work = self._resnets(level, n, before, width, self.config.layers_per_block + 1)
-            # The level's input is gone with its last part.
-            waiting = given if frames > n else 0
-            if level == 0:
-                last_conv = waiting + out + self._conv(0, n, width, self.config.out_channels)
-                return max(peak, held + max(given + work, last_conv))
-            z = self.config.decoder_time_stride(index)
-            low = min(n, max(1, bounds[index + 1] // z))
-            upsample = self._upsampler_plain if plain and z > 1 else self._upsampler_folded
-            up = waiting + out + upsample(level, low, width, z)
-            peak = max(peak, held + max(given + work, up))
-            # What is not the last part waits until the part before has become pixels.
-            held += waiting + (out if n > low else 0)
-            # A shot's first frame stays one.
-            total = z * total - (1 if plain and z > 1 else 0)
-            frames = min(low * z, total)
+    def decode(self, latents: int, bounds: Sequence[int], *, first: bool) -> int:
+        """Peak before the frames are joined, of a shot's first slice or of a later one."""
+        cells, width = self._cells(len(bounds) - 1), self.config.block_out_channels[-1]
+        # Latents as they come, scaled, and in the VAE's dtype.
+        scaled = latents * cells * self.config.latent_channels * (2 * _FLOAT32 + self.itemsize)
+        peak = 0
+        for part in _last_parts(latents, bounds[0]):
+            held = scaled + part.start * self._pixels(0)
+            mid = len(part) * cells * width * self.itemsize + self._mid(len(bounds) - 1, len(part))
+            begins = part.start if first else _LATER
+            below = self._up_block(0, len(part), bounds, held, begins)
+            peak = max(peak, held + mid, below)
         return peak
 
-    def _plain_caches(self) -> int:
-        """In a shot's first slice, up-samplers that double time keep two frames of the larger size
-        in place of one of the smaller: they are not folded yet."""
-        total = 0
-        if self.streamed:
-            return total
-        for before, spec in itertools.pairwise(budget.decoder_convs(self.config)):
-            if before.time_growth > 1:
-                cells = (self.height // spec.shrink) * (self.width // spec.shrink)
-                kept = 2 * cells - cells // 4
-                if self.rings and cells >= RING_PIXELS:
-                    kept = 3 * cells - (
-                        2 * (cells // 4) if cells // 4 >= RING_PIXELS else cells // 4
-                    )
-                total += kept * spec.in_channels * self.itemsize
-        return total
+    def _up_block(
+        self, index: int, frames: int, bounds: Sequence[int], held: int, begins: int
+    ) -> int:
+        """Peak of a level and those behind it on some frames, beside what is held meanwhile.
+
+        The first of them is frame `begins` of the shot at this level.
+
+        What is not the last part waits until the part before has become pixels. So the peak is
+        reached in the last part or in the one before, at each level.
+        """
+        widths = self.config.block_out_channels[::-1]
+        level, width, before = len(widths) - 1 - index, widths[index], widths[max(index - 1, 0)]
+        given, peak = frames * self._frame(level, before), 0
+        for part in _last_parts(frames, bounds[index]):
+            here = held + part.start * self._pixels(index)
+            work = self._resnets(level, len(part), before, width, self.config.layers_per_block + 1)
+            waiting = 0 if part.stop == frames else given
+            out = len(part) * self._frame(level, width)
+            peak = max(peak, here + given + work)
+            if level == 0:
+                last = self._conv(0, len(part), width, self.config.out_channels)
+                peak = max(peak, here + waiting + out + last)
+                continue
+            z = self.config.decoder_time_stride(index)
+            for low in _last_parts(len(part), max(1, bounds[index + 1] // z)):
+                at = begins + part.start + low.start
+                now = here + waiting + low.start * self._pixels(index)
+                if z > 1 and at < UPSAMPLED_PLAIN_FRAMES:
+                    work = self._upsampler_plain(index, len(low), first=not at)
+                else:
+                    work = self._upsampler_folded(level, len(low), width, z)
+                peak = max(peak, now + out + work)
+                # A shot's first frame stays one.
+                raised, begun = (
+                    (z * len(low), z * (at - 1) + 1) if at else (z * len(low) - z + 1, 0)
+                )
+                kept = now + (0 if low.stop == len(part) else out)
+                peak = max(peak, self._up_block(index + 1, raised, bounds, kept, begun))
+        return peak
+
+    def _pixels(self, index: int) -> int:
+        """Bytes of the decoder's pixels of a frame at one of its levels."""
+        strides = (self.config.decoder_time_stride(i) for i in range(self.config.num_levels - 1))
+        growth = math.prod(itertools.islice(strides, index, None))
+        return growth * self._frame(0, self.config.out_channels)
 
     def _in_ring(self, level: int) -> bool:
         return self.rings and self._cells(level) >= RING_PIXELS
@@ -291,8 +238,18 @@ class WorkingSet:
     def _frame(self, level: int, channels: int) -> int:
         return self._cells(level) * channels * self.itemsize
 
-    def _conv(self, level: int, frames: int, before: int, after: int) -> int:
-        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x."""
+    def _conv(
+        self, level: int, frames: int, before: int, after: int, *, counted: bool = True
+    ) -> int:
+        """Input buffer and result of a causal 3x3x3 conv with a norm on the way in, beside x.
+
+        Args:
+            level: of both.
+            frames: of the input.
+            before: channels of the input.
+            after: likewise of the result.
+            counted: whether the frames that it caches are among the caches.
+        """
         if self._in_ring(level):
             parts = 1 if frames == 1 else 2  # single frames, and all of them joined
             return parts * frames * self._frame(level, after) + self._turned(before, after, 27)
@@ -301,7 +258,7 @@ class WorkingSet:
         out = frames * self._frame(level, after)
         passing = _TAPS * frames * self._frame(level, before) if self.on_cpu else 0
         passing += self._parts(buffer, out, frames + _TAPS - 1, frames)
-        if not self.streamed:
+        if counted and not self.streamed:
             # While the conv runs, the cached frames are in the buffer only.
             passing -= kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
@@ -310,7 +267,11 @@ class WorkingSet:
         self, given: int, out: int, frames: int, out_frames: int, *, taps: int = _TAPS
     ) -> int:
         """Where a tensor is too large for a kernel: the part of the result that is copied into it,
-        and, where parts are strips of rows, the rows that one reads."""
+        and, where parts are strips of rows, the rows that one reads.
+
+        A GPU copies no part that is some whole frames (conv.py). Where it has to, on one without
+        cuDNN, parts are as small as what is reserved for convolutions.
+        """
         most = CONV_ELEMENTS * self.itemsize
         # Three rows more are read than made.
         share = most / (max(given, out) * (1 + 3 / self.height))
@@ -318,10 +279,12 @@ class WorkingSet:
             return 0
         at_once = min(most * frames // given - taps + 1, most * out_frames // out)
         if at_once >= 1 and not self.on_cpu:
-            return min(at_once, out_frames) * out // out_frames
+            return 0
         # A GPU writes a strip of one frame where it belongs (conv.py).
         direct = out_frames == 1 and not self.on_cpu
-        return int(share * (given + (0 if direct else out)))
+        share *= 1 if self.on_cpu else min(1, STRIP_ELEMENTS / CONV_ELEMENTS)
+        rows = max(1, int(share * (self.height + 3)) - 3)
+        return ((rows + 2) * given + (0 if direct else rows * out)) // self.height
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least.
@@ -392,7 +355,46 @@ class WorkingSet:
         parts = self._parts(buffer, phase, given_frames, frames, taps=4 - stride)
         return buffer + out + phase + stacked + parts
 
-    def _upsampler_plain(self, level: int, frames: int, width: int, stride: int) -> int:
-        """The shuffled frames, then the conv's buffer and result, beside x."""
-        shuffled = stride * frames * self._frame(level - 1, width)
-        return shuffled + self._conv(level - 1, stride * frames, width, width)
+    def _upsampler_plain(self, index: int, frames: int, *, first: bool) -> int:
+        """The shuffled frames, then the conv's buffer and result, beside x; without the caches that
+        are counted and not there yet: its own, folded one, and, on a shot's first frame, those
+        behind it."""
+        width = self.config.block_out_channels[-1 - index]
+        z, level = self.config.decoder_time_stride(index), self.config.num_levels - 2 - index
+        made = z * frames - (z - 1 if first else 0)
+        total = made * self._frame(level, width)
+        total += self._conv(level, made, width, width, counted=False)
+        if self._in_ring(level):
+            total += _TAPS * self._frame(level, width)
+        if self.streamed:
+            return total
+        specs = budget.decoder_convs(self.config)
+        own = next(i for i, s in enumerate(specs) if f"up_blocks.{index}.upsamplers" in s.path)
+        return (
+            total
+            - self._cached(specs[own : own + 2])
+            - (self._cached(specs[own + 2 :]) if first else 0)
+        )
+
+    def _cached(self, specs: list[budget.ConvSpec]) -> int:
+        sizes = (self.height, self.width, self.itemsize)
+        if self.rings:
+            return ring_bytes(specs, *sizes)
+        return sum(budget.cache_tensor_bytes(specs, *sizes))
+
+
+@functools.lru_cache(maxsize=1024)
+def _decoder(work: WorkingSet, latents: int, bounds: tuple[int, ...]) -> int:
+    """See `WorkingSet.decoder`; a job that does not fit is planned many times."""
+    joined = latents * work.config.temporal_factor * work.height * work.width
+    return max(
+        work.decode(2, bounds, first=True),
+        work.decode(latents, bounds, first=False),
+        joined * work.config.out_channels * (work.itemsize + _FLOAT32),
+    )
+
+
+def _last_parts(frames: int, most: int) -> tuple[range, ...]:
+    """The last two parts of at most so many frames, or the only one."""
+    starts = range(0, frames, most)[-2:]
+    return tuple(range(start, min(start + most, frames)) for start in starts)

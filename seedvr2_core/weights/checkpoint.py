@@ -1,9 +1,9 @@
 """Checkpoints: recognises a file by its content, opens it strictly, reads it tensor by tensor.
 
-A file holds one *part* of a model: a transformer (dit-3b, dit-7b), the VAE (vae) or the positive
-text embedding (pos_emb). A transformer's file may bring the text embedding too. The sharp 7B has
-the names and shapes of the 7B; folder.py tells them apart. matching.py says what fits. Importing
-this module loads no torch.
+A file holds one *part* of a model: a transformer (dit-3b, dit-7b, dit-1.4b), the VAE (vae) or the
+positive text embedding (pos_emb). A transformer's file may bring the text embedding too. The sharp
+7B has the names and shapes of the 7B; folder.py tells them apart. matching.py says what fits.
+Importing this module loads no torch.
 """
 
 import math
@@ -45,7 +45,7 @@ class Identity:
     """What a file turned out to be."""
 
     part: str
-    """dit-3b, dit-7b (sharp or not), vae, pos_emb, neg_emb."""
+    """dit-3b, dit-7b (sharp or not), dit-1.4b, vae, pos_emb, neg_emb."""
     format: Format
     dtypes: tuple[str, ...]
     """Dtypes of the tensors that are read, the most common first."""
@@ -85,7 +85,7 @@ def open_checkpoint(
 
     Args:
         path: the file.
-        part: dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb.
+        part: dit-3b, dit-7b, dit-7b-sharp, dit-1.4b, vae or pos_emb.
         layouts: the known parts.
         device: where tensors are moved when they are read, then checked and cast.
         dtype: what they are cast to; None keeps the file's, and float32 for quantised weights.

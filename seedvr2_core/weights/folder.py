@@ -65,7 +65,7 @@ class WeightsFile:
 
     path: Path
     part: str
-    """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb."""
+    """dit-3b, dit-7b, dit-7b-sharp, dit-1.4b, vae, pos_emb."""
     dtypes: tuple[str, ...]
     num_bytes: int
     sha256: str | None
@@ -188,7 +188,7 @@ def find_weights(
 
     Args:
         weights_dir: the folder.
-        part: dit-3b, dit-7b, dit-7b-sharp, vae or pos_emb.
+        part: dit-3b, dit-7b, dit-7b-sharp, dit-1.4b, vae or pos_emb.
         catalog: the known weights.
         file: name of the file in the folder that is to serve; "": any.
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
+from seedvr2_core.config import DIT_1_4B, DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.weights.table import NEGATIVE_TEXT, SHARP, TEXT, VAE
 
 TEXT_SHAPE = (58, 5120)
@@ -53,6 +53,7 @@ def public_layouts() -> Mapping[str, Layout]:
     return {
         "dit-3b": dit_layout(DIT_3B),
         "dit-7b": dit_layout(DIT_7B),
+        "dit-1.4b": dit_layout(DIT_1_4B),
         VAE: vae_layout(VAE_PRODUCTION),
         TEXT: text_layout(TEXT_SHAPE),
         NEGATIVE_TEXT: text_layout(NEGATIVE_TEXT_SHAPE),

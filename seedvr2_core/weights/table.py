@@ -39,6 +39,7 @@ MODEL_PARTS: Mapping[str, tuple[str, ...]] = {
     "seedvr2-3b": ("dit-3b", VAE, TEXT),
     "seedvr2-7b": ("dit-7b", VAE, TEXT),
     "seedvr2-7b-sharp": ("dit-7b" + SHARP, VAE, TEXT),
+    "seedvr2-1.4b": ("dit-1.4b", VAE, TEXT),
 }
 """Model -> the parts it reads: transformer, VAE, positive text embedding."""
 
@@ -46,11 +47,16 @@ _FP16_REPO = "numz/SeedVR2_comfyUI"
 _MORE_REPO = "AInVFX/SeedVR2_comfyUI"
 _3B_REPO = "ByteDance-Seed/SeedVR2-3B"
 _7B_REPO = "ByteDance-Seed/SeedVR2-7B"
+_DISTILLED_REPO = "lvladikov/SeedVR2-1.4B"
+_DISTILLED = "seedvr2_distill_6l_1.4b"
+"""How names of its files begin, in lower case."""
 
 
 def model_of_file(value: object) -> object:
     """The model whose checkpoint has that file name, as the old service named models. Any other
     name comes back in lower case, and what is no name as it is."""
+    if isinstance(value, str) and value.lower().startswith(_DISTILLED):
+        return "seedvr2-1.4b"
     if not isinstance(value, str) or not value.lower().startswith("seedvr2_ema_"):
         return value.lower() if isinstance(value, str) else value
     name = value.lower()
@@ -77,7 +83,7 @@ class PublicFile:
     repo: str
     """owner/name on the hub."""
     part: str
-    """dit-3b, dit-7b, dit-7b-sharp, vae, pos_emb or neg_emb."""
+    """dit-3b, dit-7b, dit-7b-sharp, dit-1.4b, vae, pos_emb or neg_emb."""
     precision: Precision
     sha256: str | None = None
     """The publisher's digest; None where it is not known to us."""
@@ -181,6 +187,13 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         part="dit-7b" + SHARP,
         precision="q4_k_m",
         sha256="7aed800ac4eb8e0d18569a954c0ff35f5a1caa3ed5d920e66cc31405f75b6e69",
+    ),
+    PublicFile(
+        file="seedvr2_distill_6L_1.4B_sharp_fp16.safetensors",
+        repo=_DISTILLED_REPO,
+        part="dit-1.4b",
+        precision="fp16",
+        num_bytes=2_885_236_568,
     ),
     PublicFile(
         file="ema_vae_fp16.safetensors",

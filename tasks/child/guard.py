@@ -9,11 +9,9 @@ process was running (`awake.py`). This module knows nothing of Prefect.
 import contextlib
 import contextvars
 import logging
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -27,18 +25,24 @@ from seedvr2_core.child.protocol import (
     Event,
     Failed,
     Request,
-    Stop,
     decode_event,
     encode_request,
 )
+from seedvr2_core.child.warm.messages import Stop
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.child.awake import awake_seconds
-from tasks.settings import Settings, child_environment, get_settings
+from tasks.child.processes import (
+    COMMAND,
+    UNKNOWN_EXIT,
+    ChildProcess,
+    keep_resting,
+    kill_group,
+    release,
+    start,
+)
 
 TAIL_LINES = 20
 """Log lines that are kept for error messages."""
-GRACE_SECONDS = 5.0
-"""Time between TERM and KILL."""
 MAX_LOG_LINES_PER_SECOND = 20
 """Log lines that are passed on; the rest is dropped, so that a child cannot flood the run's log."""
 MAX_EVENT_CHARS = 1_000_000
@@ -55,14 +59,16 @@ class Child:
         self,
         *,
         log: Callable[[str], None] | None = None,
-        command: Sequence[str] = (sys.executable, "-P", "-u", "-m", "seedvr2_core.child"),
+        command: Sequence[str] = COMMAND,
+        process: ChildProcess | None = None,
     ) -> None:
-        """Start the child.
+        """Start the child, or take a process that runs already.
 
         Args:
             log: called from a reader thread with each line of the child's log, at most
                 `MAX_LOG_LINES_PER_SECOND`.
             command: what to run; our process id and the child's bounds are appended.
+            process: a warm one to take; nothing is started then.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last lines of its log."""
@@ -71,18 +77,9 @@ class Child:
         self._log = log or logging.getLogger(__name__).info
         self._events: queue.Queue[Event | ChildFailedError] = queue.Queue()
         self._oom_kills = oom_kills()
-        # The child asks the kernel to kill it when the thread that started it ends. So this must be
-        # a thread that lives as long as the job: flow and tasks run in the main thread.
-        self._process = subprocess.Popen(
-            [*command, str(os.getpid()), *_bounds(get_settings())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env=child_environment(),
-        )
+        self.warm = process is not None
+        """Whether its engine may be loaded already."""
+        self._process: ChildProcess = process or start(command)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -162,6 +159,15 @@ class Child:
         kill_group(self._process)
         for reader in self._readers:
             reader.join(timeout=2.0)
+        release(self._process)
+
+    def let_go(self) -> None:
+        """Let a child that rests live on without us; `close` does nothing then."""
+        self._stdin.close()
+        for reader in self._readers:
+            reader.join(timeout=2.0)
+        keep_resting(self._process)
+        release(self._process)
 
     def _read_events(self, stream: IO[str]) -> None:
         """Reader thread: queue the events; anything else on stdout is log text."""
@@ -198,6 +204,8 @@ class Child:
 
     def _exit_words(self) -> str:
         code = self._process.returncode
+        if code == UNKNOWN_EXIT:
+            return "an unknown exit code"
         if code is not None and code < 0:
             try:
                 return f"signal {signal.Signals(-code).name}"
@@ -207,7 +215,10 @@ class Child:
 
     def _memory_words(self) -> str:
         """Whether it was killed or gave up for want of memory, and what to do then."""
-        if self._process.returncode == -signal.SIGKILL and oom_kills() > self._oom_kills:
+        if (
+            self._process.returncode in (-signal.SIGKILL, UNKNOWN_EXIT)
+            and oom_kills() > self._oom_kills
+        ):
             return (
                 ": the kernel ended it, because memory ran out; give this container or machine "
                 "more, let less run beside it, or choose a smaller resolution or batch_size"
@@ -234,32 +245,9 @@ class Child:
         return ChildFailedError(f"{event.kind}: {event.message}")
 
 
-def _bounds(settings: Settings) -> list[str]:
-    """What the child may have, as arguments of its command."""
-    memory = settings.child_memory_bytes
-    return [
-        *([] if memory is None else ["--memory-bytes", str(memory)]),
-        *([] if settings.confine_children else ["--unconfined"]),
-    ]
-
-
 def _lines(stream: IO[str], most: int) -> Iterator[str]:
     """The lines of a stream, each cut after `most` characters, so that memory stays bounded."""
     while line := stream.readline(most):
         yield line
         while len(line) == most and not line.endswith("\n"):
             line = stream.readline(most)
-
-
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """End a process group: TERM, grace, KILL. Returns when no process of it is left."""
-    for sig, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 2.0)):
-        end = time.monotonic() + grace
-        try:
-            os.killpg(process.pid, sig)
-            while time.monotonic() < end:
-                process.poll()
-                os.killpg(process.pid, 0)
-                time.sleep(0.02)
-        except ProcessLookupError:
-            return

@@ -25,6 +25,7 @@ class Helper(SegmentWatch):
             self._start_child()
             while self._pace is not None and not isinstance(self._take_event("helping"), Idle):
                 pass
+            self.let_rest()
         self.close()
 
     def _next_event(self, stall_seconds: float, doing: str) -> Event:

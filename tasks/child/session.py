@@ -1,14 +1,13 @@
 """The segments of a job while they are made: the child that makes them, and who waits for them.
 
-One child makes all pending segments of a job, one after another. The flow opens the watch over it
-(`session`), and each task run of the job waits there for its own segment (`current_watch`). Where
+One child makes all pending segments of a job, one after another. The flow opens the watch over it,
+and each task run of the job waits there for its own segment (`watching.py`). Where
 the job is shared, other runs make some of the segments, each with a child of its own (`Helper`);
 the watch finds what they have made by its sidecar.
 """
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from math import inf
 
 from seedvr2_core.child.protocol import (
@@ -22,7 +21,13 @@ from seedvr2_core.child.protocol import (
     Taken,
     Waiting,
 )
-from seedvr2_core.errors import ChildFailedError, DeadlineError, StalledError
+from seedvr2_core.errors import (
+    BudgetError,
+    ChildFailedError,
+    DeadlineError,
+    SeedVR2Error,
+    StalledError,
+)
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.job.sidecar import read_segment
@@ -34,6 +39,7 @@ from tasks.child.guard import Child
 from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
+from tasks.child.warm import attach, is_doubtful, let_rest, make_way
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
@@ -83,6 +89,8 @@ class SegmentWatch:
         """Seconds of a frame of the slowest child so far."""
         self._lost_one = False
         """A child ended before its work was done."""
+        self._was_warm: bool | None = None
+        """Whether an earlier job had loaded the engine."""
         self._own: set[int] = set()
         """Segments that our child has taken."""
         self._by_others: set[int] = set()
@@ -92,7 +100,7 @@ class SegmentWatch:
 
     @property
     def account(self) -> Account:
-        """What this run was expected to take, and what it has taken so far."""
+        """What this run was expected to take and what it took, so far."""
         return Account(
             estimated_seconds=round(self.estimated_seconds, 1),
             taken_seconds=round(awake_seconds() - self._began, 1),
@@ -100,6 +108,7 @@ class SegmentWatch:
             cost=self._purse.cost,
             device=self._job.device,
             seed=self._job.seed,
+            engine_was_warm=self._was_warm,
         )
 
     def check_budget(self) -> None:
@@ -141,8 +150,17 @@ class SegmentWatch:
         except BaseException as error:
             if isinstance(error, StalledError):
                 self._patience.lost()
+            doubtful = self._child is not None and is_doubtful(self._child, error)
             self.close()
+            if doubtful:
+                raise ChildFailedError(f"on a warm engine: {error}") from error
             raise
+
+    def let_rest(self) -> None:
+        """The work is done: let the child outlive the job, if the operator wants that."""
+        if self._child is not None:
+            let_rest(self._child, self._plan, self._job.device)
+        self.close()
 
     def close(self) -> None:
         """End the child, if any."""
@@ -155,15 +173,26 @@ class SegmentWatch:
             self._purse.rest()
 
     def _start_child(self) -> None:
-        """Start a child on all pending segments and wait until its engine is loaded.
+        """Start a child on all pending segments, if none runs; a warm one, if it can begin."""
+        if self._child is not None:
+            return
+        warm = None if self._lost_one else attach(self._plan, self._job.device)
+        try:
+            self._load(Child(log=current().log, process=warm))
+        except SeedVR2Error as error:
+            if warm is None or isinstance(error, DeadlineError | BudgetError):
+                raise
+            current().log(f"the warm engine cannot begin, a fresh one is loaded: {error}")
+            self.close()
+            self._load(Child(log=current().log))
+
+    def _load(self, child: Child) -> None:
+        """Ask a child for all pending segments, and wait until its engine is loaded.
 
         It loads none if others make or have made all of them.
         """
-        if self._child is not None:
-            return
-        self._own = set()
-        self._child = Child(log=current().log)
-        self._child.send(
+        self._child, self._own = child, set()
+        child.send(
             Restore(
                 job_dir=self._job.job_dir,
                 source=self._job.source.path,
@@ -182,13 +211,16 @@ class SegmentWatch:
             if not isinstance(event, Waiting):
                 self._purse.hold()
             match event:
-                case Ready():
+                case Ready(warm=warm):
+                    self._was_warm = warm
                     pending = self._pending_frames()
                     self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
-                case Waiting(whom=whom):
+                case Waiting(whom=whom, lock=lock):
                     self._purse.rest()
                     self._look_at_others()
                     self._show(WAIT, f"waiting for {whom}")
+                    if lock:
+                        make_way(lock)
                 case Taken(segments=segments):
                     self._own |= set(segments)
                 case Idle():
@@ -262,7 +294,7 @@ class SegmentWatch:
             )
 
     def _look_at_others(self) -> None:
-        """Note what other runs have made, at most once a second."""
+        """Note what others have made, at most once a second."""
         if awake_seconds() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = awake_seconds()
@@ -328,7 +360,6 @@ class SegmentWatch:
         return pending_segments(self._job_dir, self._plan, on_bytes=current().still_alive)
 
     def _pending_frames(self) -> int:
-        """Frames of the segments that are to be made."""
         return sum(self._plan.segments[k].num_frames for k in self._pending)
 
     def _measures(self) -> Measures:
@@ -348,7 +379,6 @@ class SegmentWatch:
         )
 
     def _kept_frames(self) -> int:
-        """Frames of the segments that are on disk."""
         done = set(range(self._job.num_segments)) - set(self._pending)
         return sum(self._plan.segments[k].num_frames for k in done)
 
@@ -368,33 +398,3 @@ class SegmentWatch:
             detail=detail,
             measures=self._measures(),
         )
-
-
-_watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
-
-
-@contextlib.contextmanager
-def session(job: PlannedJob, *, workers: int = 1) -> Iterator[SegmentWatch]:
-    """Watch the segments of a job in the `with` block; its child is ended at the end of it.
-
-    Args:
-        job: the job.
-        workers: by how many runs it is shared at most.
-    """
-    watch = SegmentWatch(job, workers=workers)
-    token = _watch.set(watch)
-    try:
-        watch.check_budget()
-        yield watch
-    finally:
-        _watch.reset(token)
-        watch.close()
-
-
-def current_watch() -> SegmentWatch:
-    """The watch that `session` has opened in this context.
-
-    Raises:
-        LookupError: there is none: a task for a segment runs outside of the flow's `with` block.
-    """
-    return _watch.get()

@@ -1,9 +1,12 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.runtime import flow_run
+from prefect.client.orchestration import get_client
+from prefect.runtime import deployment, flow_run
 from pydantic import ValidationError
 
 from seedvr2_core.files import file_sha256, read_record
@@ -18,6 +21,8 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.job.beside import keep_all_beside
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
+from tasks.run.record import DELIVERY_SECONDS
+from tasks.run.retention import callers_own, keep_output
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
@@ -66,6 +71,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         "already_done": True,
         "estimated_seconds": None,  # of the run that made it
         "taken_seconds": None,
+        **_callers_own(job),
     }
     return _close(job, earlier.model_copy(update=changes))
 
@@ -165,6 +171,7 @@ def finish(
         and the joined file (unless SEEDVR2_KEEP_SEGMENTS is on).
     Retries: for about three minutes, in case the Prefect server is away.
     """
+    current().enter("finish", stall_seconds=DELIVERY_SECONDS)
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     beside = keep_all_beside(job_dir, stored, preview=joined.preview, page=reported)
@@ -194,8 +201,18 @@ def finish(
             *chosen_in(job_dir.kernels_path),
         ),
         **(account or Account()).model_dump(),
+        **_callers_own(job),
     )
     return _close(job, result)
+
+
+def _callers_own(job: PlannedJob) -> dict[str, Any]:
+    """What the caller of this run has noted, and until when its output is kept.
+
+    A run of the command is its user's own, and nothing would come back to it: its output stays.
+    """
+    expires_in = job.expires_in if deployment.id else 0.0
+    return callers_own(job.tags, job.metadata, expires_in, get_settings().expires_in)
 
 
 def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
@@ -214,6 +231,9 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
         get_run_logger().warning("%s", note)
         result = result.model_copy(update={"notes": (*result.notes, note)})
     publish_result(result)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(result.job_id))
+        keep_output(client, run, job.job_key, result.expires_at)
     if not get_settings().keep_segments:
         remove_pieces(job_dir)
     return result

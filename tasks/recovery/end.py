@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelled
 
 from tasks.recovery.report import RunReport
-from tasks.recovery.states import MARK, ended_by_us, move
+from tasks.recovery.states import MARK, cancelling, ended_by_us, move
 from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.attempts import end_task_runs
 from tasks.run.callback import call_back
@@ -81,7 +81,8 @@ def _cancel(client: SyncPrefectClient, report: RunReport) -> bool:
     """Cancel a run as `end_run` says, unless an earlier `recover` already has."""
     if ended_by_us(client, report.run_id) is None:
         told = f"{MARK}{report.meaning.why}, what is left of it is ended"
-        if not move(client, report.run_id, report.state_id, Cancelling(message=told)):
+        ending = cancelling(told, heard_by_workers=report.meaning.has_process)
+        if not move(client, report.run_id, report.state_id, ending):
             return False
     _wait_for_the_worker(client, report)
     return ended_by_us(client, report.run_id) is not None

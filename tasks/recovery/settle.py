@@ -11,12 +11,14 @@ from prefect.states import AwaitingRetry, Completed, Failed, Running
 from tasks.recovery.end import WENT_ON, label_recovering, tell_caller
 from tasks.recovery.output import save_result
 from tasks.recovery.report import RunReport
-from tasks.recovery.states import MARK, move, move_ended
+from tasks.recovery.states import MARK, earliest_start, move, move_ended, read_states
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
 from tasks.run.attempts import end_task_runs
+from tasks.run.retention import callers_own, keep_output
 from tasks.schemas import UpscaleResult
+from tasks.settings import get_settings
 from tasks.step import step
 
 
@@ -56,8 +58,14 @@ def settle(report: RunReport, output: UpscaleResult | None) -> str:
 def _complete(client: SyncPrefectClient, report: RunReport, output: UpscaleResult) -> str:
     """Publish the result that the run did not, and make the run Completed."""
     if not newest_artifact(client, report.run_id, RESULT_KEY):
+        run = client.read_flow_run(report.run_id)
+        given, default = run.parameters, get_settings().expires_in
+        tags, metadata = str(given.get("tags") or ""), str(given.get("metadata") or "")
+        own = callers_own(tags, metadata, given.get("expires_in"), default)
+        output = output.model_copy(update=own)
         save_result(output)
         publish_result(output)
+        keep_output(client, run, output.job_key, output.expires_at)
     told = f"{MARK}{report.meaning.why}, but its output is stored: {output.filename}"
     return _close(client, report, Completed(message=told), f"completed: {output.filename}")
 
@@ -68,7 +76,8 @@ def _requeue(client: SyncPrefectClient, report: RunReport) -> str:
     # The label comes first: if we are lost in between, an attempt is used up and none is won.
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERIES: number})
     told = f"{MARK}{report.meaning.why}; re-queued, {number} of {MAX_RECOVERIES}"
-    state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=told)
+    now, earliest = datetime.now(UTC), earliest_start(read_states(client, report.run_id))
+    state = AwaitingRetry(scheduled_time=max(now, earliest or now), message=told)
     return f"re-queued, {number}" if move_ended(client, report.run_id, state) else WENT_ON
 
 

@@ -6,15 +6,20 @@ between is put back. A run's own result wins this way.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 
 MARK = "recover: "
 """The message of every state that `recover` sets begins with this."""
+RECOVERING = "Recovering"
+"""Name of the state in which a run is whose process is gone already (see `cancelling`)."""
+HEARD_SECONDS = 70.0
+"""For how long a worker may hear that a run became Cancelling: whenever it connects to the server,
+Prefect sends it the events of the last minute once more; the rest is for clocks that differ."""
 _CHANGES = 5
 """How often we try to set a state: more often than a worker changes that of a run it ends."""
 
@@ -28,6 +33,31 @@ def attempt_began(states: Sequence[State]) -> datetime:
     """When a worker took the run for its present attempt; what is older belongs to another."""
     taken = [state.timestamp for state in states if state.is_pending()]
     return taken[-1] if taken else datetime.min.replace(tzinfo=UTC)
+
+
+def cancelling(told: str, *, heard_by_workers: bool) -> State:
+    """The state of a run that `recover` ends.
+
+    A worker that hears of a state of the name Cancelling kills the run's process, and does not ask
+    in which state the run is by then. It may hear of it late, and would kill the next attempt. So
+    where no process is left, the state has a name that no worker listens for.
+
+    Args:
+        told: the state's message.
+        heard_by_workers: a process may be left that a worker has to end.
+    """
+    name = "Cancelling" if heard_by_workers else RECOVERING
+    return State(type=StateType.CANCELLING, name=name, message=told)
+
+
+def earliest_start(states: Sequence[State]) -> datetime | None:
+    """From when on no worker kills a new attempt of a run any more because of a state that was
+    Cancelling; None: it may start at once.
+
+    By the clock of the server, which has written the states.
+    """
+    heard = [one.timestamp for one in states if one.is_cancelling() and one.name != RECOVERING]
+    return heard[-1] + timedelta(seconds=HEARD_SECONDS) if heard else None
 
 
 def we_cancelled(states: Sequence[State]) -> bool:

@@ -189,6 +189,8 @@ def _rows(result: UpscaleResult) -> list[dict[str, Any]]:
     """The rows of the result artifact; what has no value has no row."""
     told = result.model_dump(mode="json", exclude_none=True)
     told["notes"] = "\n".join(note.replace("\n", " ") for note in result.notes)
+    told["tags"] = ", ".join(result.tags)
+    told["metadata"] = json.dumps(result.metadata, ensure_ascii=False) if result.metadata else ""
     names = sorted(told, key=lambda name: name in Account.model_fields)  # what was made comes first
     return [{"what": name, "value": told[name]} for name in names if told[name] != ""]
 

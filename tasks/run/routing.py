@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGET_NAMES, budget_name
+from tasks.request_types import split_list
 from tasks.settings import get_settings
 from tasks.step import step
 
@@ -96,6 +97,7 @@ def create_job(
             parameters=dict(parameters),
             idempotency_key=route_key(routed_from) if routed_from else None,
             labels=labels,
+            tags=split_list(str(parameters.get("tags") or "")),
         )
     return name, job
 

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field, SecretStr
 
+from tasks.setting_groups.callers import CallerLimits, LimitsTable
 from tasks.setting_types import Digests, HostNames, WebAddress
 
 
@@ -27,6 +28,32 @@ class GatewaySettings(BaseModel):
         "sends beyond that is refused until older ones are gone (SEEDVR2_KEEP_DAYS). Not set: the "
         "free space of the disk is the only limit.",
     )
+    gateway_rate: int | None = Field(
+        default=None,
+        gt=0,
+        description="How many requests a minute one token may make; those beyond are answered 429 "
+        "with Retry-After. A minute's requests may come at once. Operators' tokens have no limit. "
+        "Not set: any number.",
+    )
+    gateway_open_jobs: int | None = Field(
+        default=None,
+        gt=0,
+        description="How many jobs of one token may wait or be at work at a time; those beyond are "
+        "answered 429. Operators' tokens have no limit. Not set: any number.",
+    )
+    gateway_token_limits: LimitsTable = Field(
+        default={},
+        description="Comma-separated list of what single tokens may do, "
+        "DIGITS:priority=low:rate=30:jobs=2:bytes=5000000000: the first 12 or more digits of the "
+        "token's digest, and any of these: the queue of the work pool (`high`, `default` or "
+        "`low`), and this token's own SEEDVR2_GATEWAY_RATE, SEEDVR2_GATEWAY_OPEN_JOBS and "
+        "SEEDVR2_GATEWAY_QUOTA_BYTES.",
+    )
+    gateway_metrics_tokens: Digests = Field(
+        default=(),
+        description="Comma-separated list of the digests of tokens that may read `GET /metrics` "
+        "and nothing else. Operators' tokens may read it too, other tokens may not.",
+    )
     gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",
         description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
@@ -42,3 +69,18 @@ class GatewaySettings(BaseModel):
         "allowed: this machine's name and addresses, and the hosts of SEEDVR2_PUBLIC_URL and "
         "SEEDVR2_GATEWAY_URL. `*` allows every name.",
     )
+
+    def limits_of(self, name: str) -> CallerLimits:
+        """What a caller may do: its own entry, and the settings for all where that says nothing.
+
+        Args:
+            name: the digest of the caller's token.
+        """
+        table = self.gateway_token_limits
+        own = next((one for digits, one in table.items() if name.startswith(digits)), None)
+        own = own or CallerLimits()
+        update = {"quota_bytes": own.quota_bytes or self.gateway_quota_bytes}
+        if name not in self.gateway_operator_tokens:
+            update["rate"] = own.rate or self.gateway_rate
+            update["open_jobs"] = own.open_jobs or self.gateway_open_jobs
+        return own.model_copy(update=update)

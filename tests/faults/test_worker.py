@@ -224,6 +224,23 @@ def test_a_pool_that_is_drained_finishes_its_run(
 
 
 @pytest.mark.soak
+def test_a_worker_that_is_drained_by_a_signal_finishes_its_run_and_ends(
+    pool: Pool, undisturbed: Callable[[str], str]
+) -> None:
+    worker = pool.start_worker(hold=False)
+    run = pool.create_run()
+    wait_until(lambda: pool.job.sidecars() and pool.job.at_work(), "the run was at work")
+    worker.send_signal(signal.SIGUSR1)
+    other = pool.create_run(seed=7)
+    pool.wait_for(run, "Completed")
+    assert pool.result_of(run)["sha256"] == undisturbed("sleep")
+    worker.wait(timeout=60)
+    assert pool.state_of(other) in ("Scheduled", "Late"), "it has taken no more"
+    wait_until(lambda: not pool.job.processes(), "every process was gone")
+    assert_nothing_left(pool.job)
+
+
+@pytest.mark.soak
 def test_a_worker_that_is_stopped_leaves_a_job_that_another_resumes(
     pool: Pool, undisturbed: Callable[[str], str]
 ) -> None:

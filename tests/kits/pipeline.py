@@ -14,6 +14,7 @@ from seedvr2_core.beat import Beat
 from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Event
 from seedvr2_core.child.shares import Work
+from seedvr2_core.engines import reuse
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.durable import read_record
 from seedvr2_core.job import JobDir
@@ -72,7 +73,7 @@ def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2
         return make(plan)
 
     engine = SimpleNamespace(open_session=open_session)
-    monkeypatch.setattr(restore, "load_engine", lambda name: engine)
+    monkeypatch.setattr(reuse, "load_engine", lambda name: engine)
 
 
 def make_segments(

@@ -22,6 +22,7 @@ from deployments.gateway.answers import (
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
+from tasks.request_types import MAX_TAGS
 
 MAX_LINES = 200  # Prefect returns no more in one answer
 MAX_OFFSET = 1_000_000_000
@@ -62,13 +63,17 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
     async def jobs(
         caller: Annotated[Caller, Depends(authenticate)],
         status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
+        tag: Annotated[
+            list[str],
+            Query(max_length=MAX_TAGS, description="Only jobs with this tag; several: with all."),
+        ] = [],  # noqa: B006 - FastAPI copies it
         limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
         offset: Offset = 0,
     ) -> JobList:
         """List the caller's jobs, newest first; with an operator's token those of everybody."""
         types = STATE_TYPES[status] if status else ()
-        tag = None if caller.sees_all else caller.tag
-        runs = await prefect.jobs(state_types=types, tag=tag, limit=limit, offset=offset)
+        tags = [_own(one) for one in tag] + ([] if caller.sees_all else [caller.tag])
+        runs = await prefect.jobs(state_types=types, tags=tags, limit=limit, offset=offset)
         artifacts = await prefect.artifacts([run.id for run in runs]) if runs else []
         found = [await _described(prefect, run, artifacts) for run in runs]
         return JobList(jobs=found, limit=limit, offset=offset)
@@ -124,6 +129,13 @@ async def _read_job(prefect: PrefectApi, run: FlowRun) -> Job:
 async def _described(prefect: PrefectApi, run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
     """A job with its place in the queue."""
     return describe(run, artifacts, position=await prefect.position(run))
+
+
+def _own(tag: str) -> str:
+    """A tag as callers give it. Those with a colon are ours, and nobody searches by them."""
+    if not tag.strip() or ":" in tag:
+        raise HTTPException(422, f"tag: {tag[:60]!r} is no tag that a job may have")
+    return tag.strip()
 
 
 def _utc(moment: datetime | None) -> datetime | None:

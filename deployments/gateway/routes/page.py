@@ -10,13 +10,16 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, Response
+from prefect.client.schemas.objects import FlowRun
 
 from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller
+from deployments.gateway.limits.open_jobs import OpenJobs
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
+from tasks.request_types import split_list
 from tasks.run import read_result
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.settings import Settings
@@ -37,7 +40,11 @@ _MAX_PICTURE_BYTES = 20 * 10**6
 
 
 def add_page(
-    app: FastAPI, settings: Settings, prefect: PrefectApi, authenticate: Authenticate
+    app: FastAPI,
+    settings: Settings,
+    prefect: PrefectApi,
+    open_jobs: OpenJobs,
+    authenticate: Authenticate,
 ) -> None:
     """Add GET /, GET /page/{name}, GET /preview/{job_id} and POST /retry/{job_id}."""
 
@@ -76,27 +83,47 @@ def add_page(
         It becomes a new job with the same source and options. Asked twice, it is the same one.
         """
         run = await find_run(prefect, caller, job_id)
-        word = status_word(run)
-        if word not in ("failed", "cancelled"):
-            raise HTTPException(409, f"job {run.id} is {word}; only failed ones are tried again")
-        resolution = str(run.parameters.get("resolution", "1080p"))
-        deployment = deployment_for(resolution)
+        return await _tried_again(prefect, open_jobs, caller, run)
+
+
+async def _tried_again(
+    prefect: PrefectApi, open_jobs: OpenJobs, caller: Caller, run: FlowRun
+) -> Submitted:
+    """Make a job with the source and options of one that failed or was cancelled.
+
+    Raises:
+        HTTPException: 409, it did neither; 429, the caller has as many jobs as it may have.
+    """
+    word = status_word(run)
+    if word not in ("failed", "cancelled"):
+        raise HTTPException(409, f"job {run.id} is {word}; only failed ones are tried again")
+    resolution = str(run.parameters.get("resolution", "1080p"))
+    deployment = deployment_for(resolution)
+    key = f"gateway:retry:{run.id}"
+    async with open_jobs.turn(caller, key):
         again = await prefect.create(
             deployment,
             {**run.parameters, "fresh": False},  # what is kept of this job is to be used
-            key=f"gateway:retry:{run.id}",
+            key=key,
             labels={LABEL_RESOLUTION: resolution},
-            tag=next((tag for tag in run.tags if tag.startswith("caller:")), caller.tag),
+            tags=_tags_to_keep(run, caller),
+            queue=open_jobs.queue(caller),
         )
-        return Submitted(
-            job_id=str(again.id),
-            status=status_word(again),
-            gpu_type=gpu_type(deployment) or deployment,
-            deployment=deployment,
-            resolution=resolution,
-            video_url=run.parameters.get("video_url") or None,
-            notes=[f"tries job {run.id} again"],
-        )
+    return Submitted(
+        job_id=str(again.id),
+        status=status_word(again),
+        gpu_type=gpu_type(deployment) or deployment,
+        deployment=deployment,
+        resolution=resolution,
+        video_url=run.parameters.get("video_url") or None,
+        notes=[f"tries job {run.id} again"],
+    )
+
+
+def _tags_to_keep(run: FlowRun, caller: Caller) -> list[str]:
+    """Tags of a job that is tried again: the owner's, or else who asks becomes the owner."""
+    owner = next((tag for tag in run.tags if tag.startswith("caller:")), caller.tag)
+    return [owner, *split_list(str(run.parameters.get("tags") or ""))]
 
 
 def _part(name: str) -> Response:

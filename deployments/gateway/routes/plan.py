@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.gateway.answers import Target, gpu_type
+from deployments.gateway.answers import gpu_type
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.body import read_body
 from deployments.gateway.problems import WITH_TOKEN, problems
@@ -61,6 +61,33 @@ _EXAMPLE = {
 }
 
 
+_TARGET = {
+    "resolution": "4k",
+    "width": 3840,
+    "height": 2160,
+    "model_width": 3840,
+    "model_height": 2192,
+    "gpu_type": "H200",
+    "deployment": "upscale/h200",
+    "notes": [],
+}
+
+
+class Target(BaseModel):
+    """Answer to GET /plan: the output's size for a video of this size, and where it would run."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TARGET]})
+
+    resolution: str = Field(description="As it was asked for.")
+    width: int = Field(description="Width of the result in pixels.")
+    height: int = Field(description="Height of the result in pixels.")
+    model_width: int = Field(description="Width with the margin that SeedVR2 works on.")
+    model_height: int = Field(description="Height with that margin.")
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
+    deployment: str = Field(description="The deployment in Prefect that would run it.")
+    notes: list[str] = Field(description="Where the size differs from what the name says, and why.")
+
+
 class PlannedRequest(JobPlan):
     """Answer to POST /plan."""
 
@@ -69,9 +96,9 @@ class PlannedRequest(JobPlan):
     video_url: str | None = Field(
         description="The source. A video that was sent is kept: submit this in its place."
     )
-    resolution: str
+    resolution: str = Field(description="As the request has it.")
     deployment: str = Field(description="Where the job would run.")
-    gpu_type: str
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
 
 
 def add_plan(app: FastAPI, settings: Settings, quota: Quota, authenticate: Authenticate) -> None:

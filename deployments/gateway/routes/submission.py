@@ -13,12 +13,14 @@ from prefect.client.schemas.objects import FlowRun
 from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller, digest
 from deployments.gateway.body import read_body
+from deployments.gateway.limits.open_jobs import OpenJobs
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
+from tasks.request_types import split_list
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
@@ -38,6 +40,7 @@ def add_submission(
     settings: Settings,
     prefect: PrefectApi,
     quota: Quota,
+    open_jobs: OpenJobs,
     authenticate: Authenticate,
 ) -> None:
     """Add POST /upscale and PUT /upscale/{filename}."""
@@ -59,14 +62,16 @@ def add_submission(
 
         If the body is the video's bytes, the options are query parameters.
         """
+        key = "gateway:" + digest(f"{caller.name}:{idempotency_key or uuid.uuid4().hex}")
         await prefect.check()  # before we receive gigabytes that could not be submitted
+        await open_jobs.check(caller, key)
         with quota.count(caller) as arrival:
             body = await read_body(request, settings, arrival)
             try:
                 asked, notes = check_fields(body.fields, settings)
                 await asyncio.to_thread(keep_upload, asked, settings)
-                key = digest(f"{caller.name}:{idempotency_key or uuid.uuid4().hex}")
-                answer = await _submit(prefect, asked, notes, key=key, caller=caller)
+                async with open_jobs.turn(caller, key):
+                    answer = await _submit(prefect, asked, notes, key, caller, open_jobs)
             except BaseException as error:
                 judge = body.upload.retract if _is_refusal(error) else body.upload.keep
                 await asyncio.to_thread(judge)
@@ -101,7 +106,12 @@ def add_submission(
 
 
 async def _submit(
-    prefect: PrefectApi, asked: UpscaleRequest, notes: list[str], *, key: str, caller: Caller
+    prefect: PrefectApi,
+    asked: UpscaleRequest,
+    notes: list[str],
+    key: str,
+    caller: Caller,
+    open_jobs: OpenJobs,
 ) -> Submitted:
     """Create the job, or return the one that an earlier request created with this key.
 
@@ -113,7 +123,12 @@ async def _submit(
     parameters["resolution"] = asked.resolution
     labels = {LABEL_RESOLUTION: asked.resolution, LABEL_REQUEST: _fingerprint(parameters)}
     run = await prefect.create(
-        deployment, parameters, key=f"gateway:{key}", labels=labels, tag=caller.tag
+        deployment,
+        parameters,
+        key=key,
+        labels=labels,
+        tags=[caller.tag, *split_list(asked.tags)],
+        queue=open_jobs.queue(caller),
     )
     if not _asked_the_same(run, parameters, labels[LABEL_REQUEST]):
         raise HTTPException(

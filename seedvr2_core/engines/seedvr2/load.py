@@ -1,6 +1,6 @@
-"""The engines seedvr2-3b, seedvr2-7b and seedvr2-7b-sharp: from checkpoint files to a session."""
+"""The engines seedvr2-3b, -7b, -7b-sharp and -1.4b: from checkpoint files to a session."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedvr2_core.beat import Beat, no_beat
-from seedvr2_core.config import DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
+from seedvr2_core.config import DIT_1_4B, DIT_3B, DIT_7B, VAE_PRODUCTION, DiTConfig, VAEConfig
 from seedvr2_core.dit.fold import FOLD_VERSION, load_folded, load_kept, order_of_reads
 from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2.phases import Models
@@ -47,7 +47,12 @@ class World:
 
 
 WORLD = World(
-    dit_configs={"dit-3b": DIT_3B, "dit-7b": DIT_7B, "dit-7b-sharp": DIT_7B},
+    dit_configs={
+        "dit-3b": DIT_3B,
+        "dit-7b": DIT_7B,
+        "dit-7b-sharp": DIT_7B,
+        "dit-1.4b": DIT_1_4B,
+    },
     vae_config=VAE_PRODUCTION,
     catalog=PUBLIC,
 )
@@ -75,6 +80,24 @@ def open_session(
         CheckpointError: a file is missing, of another model or damaged.
         PlanError: the plan has no memory plan.
     """
+    opener = load(plan, device=device, beat=beat, weights_dir=weights_dir, world=world)
+    return opener(plan, beat=beat)
+
+
+def load(
+    plan: Plan,
+    *,
+    device: str,
+    beat: Beat,
+    weights_dir: Path | None = None,
+    world: World = WORLD,
+) -> Callable[..., SeedVR2Session]:
+    """The model that the plan names, for one session after another (see `protocol.Opener`).
+
+    The transformer is kept. Each session reads a VAE of its own, which is small and has a state.
+
+    Args, raises: as `open_session`.
+    """
     parts = world.catalog.models[plan.engine.name]
     files = find_model(weights_dir, plan.engine.name, catalog=world.catalog, file=plan.weights_file)
     memory = memory_of(plan)
@@ -87,7 +110,17 @@ def open_session(
         beat=beat,
         in_host_memory=memory.streamed_layers > 0,
     )
-    return SeedVR2Session(models, plan, device=device, beat=beat)
+    vae_file, of_first = files[1], [models]
+
+    def open_one(plan: Plan, *, beat: Beat) -> SeedVR2Session:
+        if of_first:  # its beats count on from those of the transformer
+            return SeedVR2Session(of_first.pop(), plan, device=device, beat=beat)
+        read = _ReadBytes(beat, total=vae_file.stat().st_size)
+        build = _vae_builder(vae_file, device=device, world=world, read=read)
+        own = Models(build_vae=build, dit=models.dit)
+        return SeedVR2Session(own, plan, device=device, beat=beat)
+
+    return open_one
 
 
 def load_models(
@@ -148,10 +181,19 @@ def load_models(
         if key is not None and not in_host_memory:
             keep_folded_later(dit_file.parent, key, dit)
 
-    def build(dtype: torch.dtype) -> VideoVAE:
-        return _load_vae(vae_file, dtype=dtype, device=device, world=world, read=read)
-
+    build = _vae_builder(vae_file, device=device, world=world, read=read)
     return Models(build_vae=build, dit=dit)
+
+
+def _vae_builder(
+    file: Path, *, device: str, world: World, read: "_ReadBytes"
+) -> Callable[[torch.dtype], VideoVAE]:
+    """Reads the VAE from its file each time it is called."""
+
+    def build(dtype: torch.dtype) -> VideoVAE:
+        return _load_vae(file, dtype=dtype, device=device, world=world, read=read)
+
+    return build
 
 
 def _folded_key(dit_file: Path, text_file: Path, dtype: torch.dtype, device: str) -> FoldedKey:

@@ -4,6 +4,7 @@ They restore nothing, but they run every path of the real engines, in seconds on
 tests and trials, and are offered only where the setting TEST_ENGINES is on.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,7 +37,23 @@ def open_session(
     Raises:
         PlanError: the plan is of another engine, or has no memory plan.
     """
-    return SeedVR2Session(make_models(plan, device=device), plan, device=device, beat=beat)
+    return load(plan, device=device, beat=beat, weights_dir=weights_dir)(plan, beat=beat)
+
+
+def load(
+    plan: Plan, *, device: str, beat: Beat, weights_dir: Path | None = None
+) -> Callable[..., SeedVR2Session]:
+    """The networks, for one session after another (see `protocol.Opener`).
+
+    Raises:
+        PlanError: as `open_session`.
+    """
+    models = make_models(plan, device=device)
+
+    def open_one(plan: Plan, *, beat: Beat) -> SeedVR2Session:
+        return SeedVR2Session(models, plan, device=device, beat=beat)
+
+    return open_one
 
 
 def make_models(plan: Plan, *, device: str) -> Models:

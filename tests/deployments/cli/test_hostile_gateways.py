@@ -82,9 +82,10 @@ def command(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> Callable[
 def refused(result: Result, *words: str) -> None:
     """One sentence, no traceback, nothing for the terminal, nothing on stdout."""
     assert (result.exit_code, result.stdout) == (1, ""), result.output
-    (sentence,) = result.stderr.splitlines()
+    sentence, *helps = result.stderr.splitlines()
     assert sentence.startswith("error: "), sentence
     assert sentence.isprintable()
+    assert helps in ([], [f"what helps: {ServiceError.remedy}"])
     for word in words:
         assert word in sentence
 

@@ -171,6 +171,28 @@ def test_cancel(command: Callable[..., Result]) -> None:
     assert "has completed and cannot be cancelled" in result.stderr
 
 
+def test_jobs_are_found_by_tags_and_deleted(command: Callable[..., Result]) -> None:
+    noted = ["--tags", "cli test,4k", "--metadata", '{"order": 17}', "--expires-in", 60]
+    job = job_of(command("submit", URL, *noted))
+    told = json.loads(command("status", job, "--json").stdout)
+    assert (told["tags"], told["metadata"]) == (["cli test", "4k"], {"order": 17})
+    assert job_run(job).parameters["expires_in"] == 60
+    words = ("--tag", "cli test", "--tag", "4k")
+    assert command("jobs", *words).stdout.split()[0] == job
+    assert "no such jobs" in command("jobs", "--tag", "another").stderr
+    refused = command("delete", job)
+    assert refused.exit_code == 1
+    assert "cancel it first" in refused.stderr
+    set_state(job, StateType.CANCELLED)
+    done = command("delete", job)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "nothing was left" in done.stderr
+    assert json.loads(command("delete", job, "--json").stdout)["removed"] == []
+    wrong = command("submit", URL, "--metadata", "order=17")
+    assert wrong.exit_code == 2
+    assert "metadata: no JSON" in wrong.stderr
+
+
 def write_log(job: str, *messages: str, at: datetime) -> None:
     """Log lines of a run, one a second from a moment on."""
     lines = [
@@ -237,8 +259,9 @@ def test_wrong_input_is_exit_2(
 ) -> None:
     result = command(*words)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert told in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    first, *helps = result.stderr.strip().splitlines()
+    assert told in first
+    assert [line.partition(":")[0] for line in helps] in ([], ["what helps"])
 
 
 def test_the_token_is_a_setting(
@@ -258,7 +281,7 @@ def test_nobody_there_is_one_sentence_at_once() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: no gateway answers at http://127.0.0.1:9")
     assert "seedvr2 serve" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2, "the sentence, and what helps"
 
 
 def test_a_gateway_that_has_answered_is_waited_for(settings: Settings, api_url: str) -> None:

@@ -136,8 +136,7 @@ def test_wrong_weights_are_exit_2(weights: Path, spoil: object, told: str) -> No
     spoil(weights)
     done = run(weights)
     assert done.exit_code == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
+    (line,) = (one for one in done.stderr.splitlines() if one.startswith("error: "))
     assert told in line
 
 

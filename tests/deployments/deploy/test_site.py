@@ -121,6 +121,15 @@ def test_the_environment_can_be_the_site(monkeypatch: pytest.MonkeyPatch) -> Non
     assert site.for_jobs() == {"SEEDVR2_KEEP_DAYS": "9"}
 
 
+def test_jobs_that_log_as_json_do_so_from_their_first_line() -> None:
+    site = Site(values={"SEEDVR2_LOG_FORMAT": "json"})
+    assert site.for_jobs() == {
+        "SEEDVR2_LOG_FORMAT": "json",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "tasks.json_logs.JsonConsole",
+    }
+    assert Site(values={"SEEDVR2_LOG_FORMAT": "text"}).for_jobs() == {"SEEDVR2_LOG_FORMAT": "text"}
+
+
 def test_no_job_gets_what_belongs_to_the_gateway() -> None:
     """Whatever is added to the gateway's settings stays away from jobs by itself."""
     values = {

@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
+from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.attempts import LABEL_WAITS
 from tests.kits.http.gateway import job_run, set_state
 
@@ -47,6 +48,15 @@ def test_what_was_at_work_is_scheduled_again_under_its_own_id(client: SyncPrefec
     assert [job_run(run).state_name for run in (cancelling, done)] == ["Cancelled", "Completed"]
     assert [job_run(run).state_name for run in (elsewhere, other)] == ["Running", "Scheduled"]
     assert schedule_again(client, runs_at_work(client, POOLS)) == []
+
+
+def test_a_run_that_was_being_brought_back_goes_on(client: SyncPrefectClient) -> None:
+    """`recover` cancels a lost run before it queues it again; serve may end in between."""
+    run = new_run(client)
+    set_state(run, StateType.RUNNING)
+    client.update_flow_run_labels(UUID(run), {LABEL_RECOVERING: True})
+    set_state(run, StateType.CANCELLING)
+    assert [str(one.id) for one in schedule_again(client, runs_at_work(client, POOLS))] == [run]
 
 
 def test_starts_that_ended_in_waiting_do_not_count(client: SyncPrefectClient) -> None:

@@ -1,5 +1,6 @@
 """Lost runs: `recover` ends them, and then completes, re-queues or fails them."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
+from prefect._internal.observers import FlowRunCancellingObserver
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_engine import run_flow
@@ -24,7 +26,7 @@ from pydantic import SecretStr
 from flows.recover import recover
 from tasks.recovery import end, output, watch
 from tasks.recovery.report import RunReport
-from tasks.recovery.states import MARK
+from tasks.recovery.states import HEARD_SECONDS, MARK
 from tasks.run.appointments import LABEL_RECOVERIES, appoint
 from tasks.run.callback import call_back
 from tasks.settings import Settings, use_settings
@@ -75,6 +77,49 @@ def test_the_caller_is_told_of_the_end_and_not_of_our_cancel(
         ("completed", str(job.id))
     ]
     assert caller.bodies[0]["filename"] == PROSPECT.output_name
+
+
+def killed_by_workers(job: LostRun, seconds: float) -> list[UUID]:
+    """The runs whose process a worker would kill that has just begun the job's next attempt.
+
+    It is Prefect's own part of a worker. It connects anew, as after a restart of the server.
+    """
+
+    async def listen() -> list[UUID]:
+        killed: list[UUID] = []
+        async with FlowRunCancellingObserver(on_cancelling=killed.append) as observer:
+            observer.add_in_flight_flow_run_id(job.id)
+            await asyncio.sleep(seconds)
+        return killed
+
+    return asyncio.run(listen())
+
+
+@pytest.mark.slow
+def test_the_next_attempt_of_a_crashed_run_is_not_killed_by_what_ended_the_last(
+    job: LostRun,
+) -> None:
+    job.beat().becomes(Crashed(message="killed"))
+    assert recovered(job) == "crashed: Crashed; re-queued, 1"
+    job.becomes(Pending(), Running())
+    assert killed_by_workers(job, 5.0) == []
+    assert "Recovering" in [state.name for state in job.client.read_flow_run_states(job.id)]
+    # What a worker does hear, and does not check:
+    job.becomes(Cancelling(), AwaitingRetry(), Pending(), Running())
+    assert killed_by_workers(job, 5.0) == [job.id]
+
+
+def test_after_a_cancel_that_workers_hear_the_next_attempt_waits_until_none_hears_it(
+    job: LostRun,
+) -> None:
+    assert recovered(job.beat(age=10)) == "silent: Running; re-queued, 1"
+    cancelled = [s for s in job.client.read_flow_run_states(job.id) if s.name == "Cancelling"]
+    planned = job.run.state.state_details.scheduled_time if job.run.state else None
+    assert planned is not None
+    waits = (planned - cancelled[-1].timestamp).total_seconds()
+    assert waits == pytest.approx(HEARD_SECONDS, abs=1)
+    job.becomes(Crashed())
+    assert "re-queued, 2" in recovered(job)
 
 
 @pytest.mark.soak

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from seedvr2_core.child import restore
 from seedvr2_core.child.protocol import Waiting
 from seedvr2_core.child.shares import Work
-from seedvr2_core.errors import NumericalError
+from seedvr2_core.child.warm.kept import Kept
+from seedvr2_core.errors import DeadlineError, NumericalError
 from seedvr2_core.files import write_record
 from seedvr2_core.files.locks import hold_lock
 from seedvr2_core.job import JobDir
@@ -67,27 +69,41 @@ def precisions(plan: Plan, job_dir: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "whom"),
-    [("job/child.lock", "the previous child to end"), ("locks/gpu-7.lock", "cuda:0")],
+    ("path", "waiting"),
+    [
+        ("job/child.lock", Waiting(whom="the previous child to end")),
+        ("locks/gpu-7.lock", Waiting(whom="cuda:0", lock="gpu-7.lock")),
+    ],
+    ids=["job", "GPU"],
 )
 def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
-    path: str, whom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: str, waiting: Waiting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restore, "device_locks", lambda device: ["gpu-7.lock"])
-    heard, began = Heard(), threading.Event()
+    heard, began, kept = Heard(), threading.Event(), Kept()
 
     def work() -> None:
-        with restore.alone(JobDir(tmp_path / "job"), "cuda:0", tmp_path / "locks", heard):
+        job_dir, locks = JobDir(tmp_path / "job"), tmp_path / "locks"
+        with restore.alone(job_dir, "cuda:0", locks, heard, kept=kept):
             began.set()
 
     with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):
         worker = threading.Thread(target=work)
         worker.start()
-        assert heard.events.get(timeout=30) == Waiting(whom=whom)
-        assert heard.events.get(timeout=30) == Waiting(whom=whom), "it says so again"
+        assert heard.events.get(timeout=30) == waiting
+        assert heard.events.get(timeout=30) == waiting, "it says so again"
         assert not began.is_set()
     worker.join(timeout=30)
     assert began.is_set()
+    with pytest.raises(DeadlineError), _held(tmp_path / "locks/gpu-7.lock"):
+        pass  # the GPU stays with what is kept
+    kept.close()
+    with _held(tmp_path / "locks/gpu-7.lock"), _held(tmp_path / "job/child.lock"):
+        pass
+
+
+def _held(path: Path) -> AbstractContextManager[None]:
+    return hold_lock(path, timeout=0, on_wait=lambda: None)
 
 
 def test_work_on_the_cpu_waits_for_no_other() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_core.kernels import devices
+from seedvr2_core.kernels import devices, kernel
 from seedvr2_core.kernels.devices import (
     AMD,
     CPU,
@@ -54,6 +54,23 @@ def test_devices_that_are_no_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert ability_of("cuda:7") is hopper
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert ability_of("cuda:0") is AMD
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "runs"),
+    [((9, 0), True, True), ((8, 6), True, True), ((7, 5), True, False), ((9, 0), False, False)],
+)
+def test_where_kernels_of_our_own_run(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: bool, runs: bool
+) -> None:
+    monkeypatch.setattr(kernel, "has_triton", lambda: installed)
+    monkeypatch.setattr(kernel, "ability_of", lambda device: nvidia_ability(capability))
+    kernel._runs_triton.cache_clear()
+    try:
+        assert devices.runs_own_kernels("cuda:0") == runs
+    finally:
+        kernel._runs_triton.cache_clear()
+    assert not devices.runs_own_kernels("cpu")
 
 
 @pytest.mark.parametrize(

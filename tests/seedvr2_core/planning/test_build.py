@@ -160,6 +160,24 @@ def test_engines_with_latents_have_a_memory_plan() -> None:
     memory = build_plan(make_info(), "a", on_gpu).memory
     assert memory is not None
     assert (memory.vae_dtype, memory.dit_dtype) == ("float16", "bfloat16")
+    plain = build_plan(make_info(), "a", dataclasses.replace(on_gpu, own_kernels=False))
+    assert plain.memory is not None
+    assert dict(plain.memory.peaks)["dit"] > dict(memory.peaks)["dit"], "torch alone takes more"
+    assert dict(plain.memory.peaks)["decode"] == dict(memory.peaks)["decode"]
+
+
+@pytest.mark.parametrize(("frames", "told"), [(1, False), (50, True)])
+def test_an_engine_for_stills_says_so_of_a_video(frames: int, told: bool) -> None:
+    options = with_windows(window=25, overlap=3)
+    options = dataclasses.replace(
+        options,
+        engine=dataclasses.replace(options.engine, name="seedvr2-1.4b"),
+        device="cuda:0",
+        device_kind="H100",
+        device_bytes=10**11,
+    )
+    notes = build_plan(make_info(pts=tuple(range(frames))), "a", options).notes
+    assert ("seedvr2-1.4b is for stills, by its author's word" in notes) == told
 
 
 def test_a_device_that_is_too_small_is_refused() -> None:

@@ -26,8 +26,10 @@ AIMS = [
     (12, "1080p", "seedvr2-7b"),
     (16, "1080p", "seedvr2-3b"),
     (24, "1080p", "seedvr2-7b"),
+    (16, "2k", "seedvr2-7b"),
     (24, "2k", "seedvr2-7b"),
     (32, "2k", "seedvr2-7b"),
+    (32, "4k", "seedvr2-7b"),
     (48, "4k", "seedvr2-7b"),
     (80, "4k", "seedvr2-7b"),
 ]

@@ -3,6 +3,7 @@
 On the device "meta" the code takes the GPU's way at the production width without computing.
 """
 
+import itertools
 from typing import Any
 
 import pytest
@@ -12,8 +13,15 @@ from seedvr2_core.config import VAE_PRODUCTION, VAE_TINY, VAEConfig
 from seedvr2_core.frames import padded_size
 from seedvr2_core.kernels import norm
 from seedvr2_core.planning.cards import NamedCard, example_plan, free_bytes
-from seedvr2_core.planning.peaks import RINGS, SLICES, Slices, level_frames, ring_level_frames
-from seedvr2_core.vae import attention, budget, conv, fold, memory, ring, store
+from seedvr2_core.planning.peaks import (
+    CONSTANTS,
+    RINGS,
+    SLICES,
+    Slices,
+    level_frames,
+    ring_level_frames,
+)
+from seedvr2_core.vae import attention, blocks, budget, conv, fold, memory, ring, store
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from seedvr2_core.vae.store import CacheStore
 from tests.kits.gpu.live_bytes import LiveBytes
@@ -30,11 +38,13 @@ AIMS = [
     # Beyond the aims, each on its smallest card.
     (8, "720p", "seedvr2-7b"),
     (12, "1080p", "seedvr2-7b"),
+    (16, "2k", "seedvr2-7b"),
     (24, "2k", "seedvr2-7b"),
+    (32, "4k", "seedvr2-7b"),
     (48, "4k", "seedvr2-7b"),
 ]
-LOW, HIGH = 0.98, 1.08
-"""The prediction lies within these shares of the truth."""
+LOW, HIGH = 1.0, 1.05
+"""The prediction lies within these shares of the truth, and never below it."""
 
 
 def meta_vae(config: VAEConfig, dtype: torch.dtype) -> VideoVAE:
@@ -45,8 +55,7 @@ def meta_vae(config: VAEConfig, dtype: torch.dtype) -> VideoVAE:
 
 
 def weights_of(vae: VideoVAE) -> list[torch.Tensor]:
-    """Those on "meta"; on the CPU copies of weights are part of what a call holds."""
-    return [t for t in (*vae.parameters(), *vae.buffers()) if t.is_meta]
+    return [*vae.parameters(), *vae.buffers()]
 
 
 def bounds_of(config: VAEConfig, size: tuple[int, int], rung: Slices) -> tuple[int, ...]:
@@ -63,7 +72,8 @@ def run_encoder(
     streamed: bool = False,
     most: int | None = None,
 ) -> int:
-    """Peak live bytes of a shot's first two slices, on a device that has so many at the most."""
+    """Peak live bytes of a shot's first slices, on a device that has so many at the most; with the
+    third one all that caches pass through is as large as it gets."""
     bounds, device = bounds_of(vae.config, size, rung), vae.encoder.conv_in.weight.device
     state = vae.start_encoder(rings=rung.rings)
     with torch.inference_mode(), LiveBytes(beside=weights_of(vae), most=most) as seen:
@@ -71,10 +81,11 @@ def run_encoder(
             state.use_store(
                 CacheStore(device, block_bytes=rung.block_bytes, host_like=seen.outside)
             )
-        for frames in (5, 4 * rung.latents):
+        for frames in (5, 4 * rung.latents, 4 * rung.latents):
             video = torch.zeros((1, 3, frames, *size), dtype=vae.dtype, device=device)
             video = video.contiguous(memory_format=conv.LAYOUT)
-            _, state = vae.encode_latents(video, state, max_frames=bounds)
+            made, state = vae.encode_latents(video, state, max_frames=bounds)
+            del made, video
     return seen.peak
 
 
@@ -94,9 +105,10 @@ def run_decoder(
             state.use_store(
                 CacheStore(device, block_bytes=rung.block_bytes, host_like=seen.outside)
             )
-        for count in (2, rung.latents):
+        for count in (2, rung.latents, rung.latents):
             z = torch.zeros((1, count, *grid), device=vae.encoder.conv_in.weight.device)
-            _, state = vae.decode_latents(z, state, max_frames=bounds)
+            made, state = vae.decode_latents(z, state, max_frames=bounds)
+            del made, z
     return seen.peak
 
 
@@ -151,9 +163,15 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         size = (x.shape[0], weight.shape[0], frames, rows, columns)
         return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=conv.LAYOUT)
 
+    def convolve_into(
+        out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, **how: Any
+    ) -> None:
+        if not conv.writes_straight(out, x, weight):
+            out.copy_(convolve(x, weight, bias, **{"stride": (1, 1, 1)} | how))
+
     monkeypatch.setattr(conv, "_convolve", convolve)
     for module in (conv, ring):
-        monkeypatch.setattr(module, "convolve_into", lambda *args, **how: None)
+        monkeypatch.setattr(module, "convolve_into", convolve_into)
     monkeypatch.setattr(attention, "_attend", lambda q, k, v, way: torch.empty_like(q))
 
 
@@ -167,8 +185,11 @@ def test_working_set_with_rings(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize("block", [None, 2_000_000_000, 0])
-@pytest.mark.parametrize("rung", [SLICES[0], SLICES[1], SLICES[-1]], ids=str)
+@pytest.mark.parametrize(
+    ("rung", "block"),
+    [*zip(SLICES, itertools.cycle((None, 500_000_000, 0))), (SLICES[0], 0), (SLICES[-1], None)],
+    ids=str,
+)
 def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None) -> None:
     rung = rung._replace(block_bytes=block)
     vae, size = meta_vae(VAE_PRODUCTION, torch.float16), (1088, 1920)
@@ -182,9 +203,8 @@ def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None)
 def test_what_cards_are_meant_to_do_takes_what_was_planned(
     gigabytes: int, resolution: str, engine: str
 ) -> None:
-    """The phases of each aim at its own size: at most 5 % more than planned, at most 7 % less
-    (strips of several frames are copied, which "meta" does not do). On a device that has 7 % less
-    than planned they end with its own error."""
+    """The phases of each aim at its own size hold no more than planned, and at most 5 % less. On a
+    device that has 5 % less than planned they end with its own error."""
     card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
     plan = example_plan(engine, resolution, card)
     assert plan.memory is not None
@@ -209,19 +229,23 @@ def test_what_cards_are_meant_to_do_takes_what_was_planned(
     vae = meta_vae(VAE_PRODUCTION, torch.float16)
     for run, rung, index in ((run_encoder, encode, 0), (run_decoder, decode, 1)):
         planned = predicted(VAE_PRODUCTION, size, 2, rung, on_cpu=False, streamed=streamed)[index]
-        most = round(1.05 * planned)
-        assert run(vae, size, rung, streamed=streamed, most=most) >= 0.93 * planned
+        assert run(vae, size, rung, streamed=streamed, most=planned) >= 0.95 * planned
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            run(vae, size, rung, streamed=streamed, most=round(0.93 * planned))
+            run(vae, size, rung, streamed=streamed, most=round(0.95 * planned))
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize("rung", [SLICES[0], SLICES[1], SLICES[-1]], ids=str)
-def test_working_set_on_a_gpu(rung: Slices) -> None:
+@pytest.mark.parametrize(
+    ("size", "rung"),
+    [*((SIZE, rung) for rung in SLICES), ((2160, 3840), SLICES[1]), ((2160, 3840), SLICES[-1])],
+    ids=str,
+)
+def test_working_set_on_a_gpu(size: tuple[int, int], rung: Slices) -> None:
+    """At 4k the second frame of a shot needs most on the last rungs (blocks.py)."""
     vae = meta_vae(VAE_PRODUCTION, torch.float16)
-    encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
-    assert LOW <= encoder / run_encoder(vae, SIZE, rung) <= HIGH
-    assert LOW <= decoder / run_decoder(vae, SIZE, rung) <= HIGH
+    encoder, decoder = predicted(VAE_PRODUCTION, size, 2, rung, on_cpu=False)
+    assert LOW <= encoder / run_encoder(vae, size, rung) <= HIGH
+    assert LOW <= decoder / run_decoder(vae, size, rung) <= HIGH
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
@@ -238,15 +262,15 @@ def test_working_set_where_kernels_take_strips(monkeypatch: pytest.MonkeyPatch) 
     assert LOW <= decoder / run_decoder(vae, SIZE, rung) <= HIGH
 
 
-@pytest.mark.parametrize("rung", [Slices(2, 2), SLICES[-1]], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("rung", SLICES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_working_set_on_the_cpu(rung: Slices, dtype: torch.dtype) -> None:
     size = (64, 96)
     vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype)
     encoder, decoder = predicted(VAE_TINY, size, dtype.itemsize, rung, on_cpu=True)
-    # Beside so small a picture copies of weights count, which are left out.
-    assert 0.8 <= encoder / run_encoder(vae, size, rung) <= HIGH
-    assert 0.8 <= decoder / run_decoder(vae, size, rung) <= HIGH
+    # Copies of weights inside convolutions are left out.
+    assert 0.99 <= encoder / run_encoder(vae, size, rung) <= HIGH
+    assert 0.99 <= decoder / run_decoder(vae, size, rung) <= HIGH
 
 
 @pytest.mark.parametrize("config", [VAE_PRODUCTION, VAE_TINY], ids=["production", "tiny"])
@@ -269,15 +293,30 @@ def test_cache_tensors_are_those_of_the_states() -> None:
         (decoder, budget.decoder_convs(VAE_TINY)),
     ):
         held = [tensor.nbytes for _, tensor in state.named_tensors()]
-        assert sorted(held) == sorted(memory.cache_tensor_bytes(specs, 32, 48, 4))
+        assert sorted(held) == sorted(budget.cache_tensor_bytes(specs, 32, 48, 4))
 
 
 def test_figures_are_those_of_the_code() -> None:
     assert memory.NORM_ELEMENTS == norm.CHUNK_ELEMENTS
     assert memory.CONV_ELEMENTS == conv.MAX_ELEMENTS
+    assert memory.STRIP_ELEMENTS == conv.STRIP_ELEMENTS
     assert memory.SCORE_BYTES == attention.SCORE_BYTES
     assert memory.FOLD_CHANNELS == fold.EXTRA_CHANNELS
+    assert memory.UPSAMPLED_PLAIN_FRAMES == blocks.UPSAMPLED_PLAIN_FRAMES
     assert memory.RING_PIXELS == ring.RING_PIXELS
     assert memory.STORE_BLOCKS == store.SLOTS_UP + store.SLOTS_DOWN
     for size in ((128, 3, 2160, 3840), (256, 3, 1080, 1920)):
         assert memory._takes_rows_first(*size) == ring.takes_rows_first(*size)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_gpu_without_cudnn_needs_no_more_than_what_is_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There parts of a result are copied to their place, beside the input that they read."""
+    vae, size, rung = meta_vae(VAE_PRODUCTION, torch.float16), (2160, 3840), SLICES[1]
+    planned = predicted(VAE_PRODUCTION, size, 2, rung, on_cpu=False, streamed=True)
+    monkeypatch.setattr(conv, "_has_cudnn", lambda device: False)
+    for run, num_bytes in zip((run_encoder, run_decoder), planned, strict=True):
+        held = run(vae, size, rung, streamed=True)
+        assert held <= num_bytes + CONSTANTS.workspace

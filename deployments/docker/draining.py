@@ -1,0 +1,68 @@
+"""Workers that can be drained: on SIGUSR1 they take no more runs, finish those at work, and end.
+
+SIGTERM ends a worker and its runs, which then go on elsewhere from their last segment. Whoever has
+the time to wait, before an update or before a machine is taken away, loses nothing by a drain.
+"""
+
+import asyncio
+import os
+import signal
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from prefect.workers.process import ProcessWorker
+
+from deployments.host.exits import say
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.base import BaseWorker
+
+    _Base = BaseWorker[Any, Any, Any]
+else:
+    _Base = object
+
+
+class Draining(_Base):
+    """What makes a worker drainable; it comes before a class of Prefect's."""
+
+    _draining = False
+    _num_at_work = 0
+
+    async def setup(self) -> None:
+        """Listen for the signal, then do what Prefect's worker does."""
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, self.drain)
+        except (RuntimeError, ValueError):  # not in the main thread: nobody can send it a signal
+            say("note: this worker cannot be drained")
+        await super().setup()
+
+    def drain(self) -> None:
+        """Take no more runs; end when those at work have ended."""
+        self._draining = True
+        say(f"draining: {self._num_at_work} at work; the worker ends after that")
+
+    async def run(self, *arguments: Any, **options: Any) -> Any:
+        """Run a flow run, and count it while it is at work."""
+        self._num_at_work += 1
+        try:
+            return await super().run(*arguments, **options)
+        finally:
+            self._num_at_work -= 1
+
+    async def get_and_submit_flow_runs(self) -> "list[FlowRun]":
+        """Look for runs, unless this worker is being drained."""
+        if not self._draining:
+            return await super().get_and_submit_flow_runs()
+        if not self._num_at_work and not self._submitting_flow_run_ids:
+            os.kill(os.getpid(), signal.SIGTERM)  # ends an idle worker as it always does
+        return []
+
+
+# Prefect would tell every operator that a type was registered twice.
+warnings.filterwarnings("ignore", message="Type 'DrainingProcessWorker' at .+ has key 'process'")
+
+
+class DrainingProcessWorker(Draining, ProcessWorker):
+    """Prefect's process worker, which can be drained."""

@@ -1,0 +1,1 @@
+"""What callers are told of their runs, and the outbox of what they have not taken yet."""
