@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from tests.kits.http.s3 import S3
 
 ROOT = Path(__file__).parents[1]
-LONG = ("walkthrough", "e2e", "faults", "flows", "seedvr2_core/engines")
-"""Folders with files that take a minute or more. They come first, so that no process of the run is
-left with one of them when the others have nothing more to do."""
+LONG = (
+    *("walkthrough", "e2e", "faults", "flows", "tasks/child", "deployments", "benchmarks"),
+    *("seedvr2_core/engines", "seedvr2_core/vae", "seedvr2_core/kernels", "seedvr2_core/api"),
+)
+"""Folders with files that take half a minute or more. They come first, so that no process of the
+run is left with one of them when the others have nothing more to do."""
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 
 

@@ -1,5 +1,7 @@
 """The colour kernel: its reference against the chain of blurs, and Triton against its reference."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +12,11 @@ from seedvr2_core.kernels.color import blur_band, wavelet_color
 from tests.kits.gpu.interpreter import interpreted
 
 LUMA_RADII, CHROMA_RADII = (1, 2, 4, 8, 16), (1, 2, 4)
-SIZES = pytest.mark.parametrize(
-    "size", [(40, 70), (1, 1), (3, 200), (65, 2), pytest.param((82, 140), marks=pytest.mark.slow)]
-)
+SMALL = [(40, 70), (1, 1), (3, 200), (65, 2)]
+LARGE = (82, 140)
+"""Has blocks without an edge of the frame, and takes the interpreter 15 s."""
+SIZES = pytest.mark.parametrize("size", [*SMALL, LARGE])
+DTYPES = [torch.float32, torch.uint8, torch.uint16]
 
 
 def frames(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -63,15 +67,20 @@ def test_the_reference_is_the_wavelet_method(size: tuple[int, int]) -> None:
         assert off.float().mean() < 0.02
 
 
-@SIZES
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16], ids=str)
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        *itertools.product(SMALL, DTYPES),
+        pytest.param(LARGE, torch.float32, marks=pytest.mark.slow),  # dtypes differ at the end only
+    ],
+)
 def test_kernel_in_the_interpreter(size: tuple[int, int], dtype: torch.dtype) -> None:
     _compare(size, dtype, "cpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [(40, 70), (1, 1), (3, 200), (1080, 1920)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_kernel_on_a_gpu(size: tuple[int, int], dtype: torch.dtype) -> None:
     _compare(size, dtype, "cuda:0")
 

@@ -16,6 +16,13 @@ from seedvr2_core.vae.ring import FrameRing
 LEVELS = (2, 1, 1, 1)
 SIZES = [1, 2, 1, 3]
 """Latents of each slice."""
+EVERY_PAIR = [
+    pytest.param("cpu", 0, True, id="cpu-from_the_start-folded"),
+    pytest.param("cpu", 3, False, id="cpu-inside_a_shot-as_trained"),
+    pytest.param("gpu_path", 0, False, id="gpu_path-from_the_start-as_trained"),
+    pytest.param("gpu_path", 3, True, id="gpu_path-inside_a_shot-folded"),
+]
+"""Path, first latent and whether up-samplers are folded: half of all threes, every two of them."""
 
 
 @pytest.fixture(params=["slots_first", "rows_first"], autouse=True)
@@ -27,7 +34,7 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-@pytest.fixture(params=["cpu", "gpu_path"])
+@pytest.fixture
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
     with switched(on_cpu=request.param == "gpu_path"):
         yield request.param
@@ -43,8 +50,7 @@ def _random(*size: int) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fold", [True, False], ids=["folded", "as_trained"])
-@pytest.mark.parametrize("first", [0, 3], ids=["from_the_start", "inside_a_shot"])
+@pytest.mark.parametrize(("path", "first", "fold"), EVERY_PAIR, indirect=["path"])
 def test_streams_with_rings_equal_streams_without(path: str, first: int, *, fold: bool) -> None:
     vae = _vae(fold=fold)
     latents, video = _random(1, 16, 7, 2, 3), _random(1, 3, 28, 16, 24)

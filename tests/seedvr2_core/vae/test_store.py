@@ -39,9 +39,17 @@ def _vae(dtype: torch.dtype, *, fold: bool) -> VideoVAE:
     return build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype, fold=fold)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("fold", [True, False], ids=["folded", "as_trained"])
-@pytest.mark.parametrize("first", [0, 3], ids=["from_the_start", "inside_a_shot"])
+@pytest.mark.parametrize(
+    ("first", "block", "fold"),
+    [
+        pytest.param(0, None, True, id="from_the_start-through_blocks-folded"),
+        pytest.param(3, None, False, id="inside_a_shot-through_blocks-as_trained"),
+        pytest.param(0, 2000, False, id="from_the_start-larger_straight-as_trained"),
+        pytest.param(3, 2000, True, id="inside_a_shot-larger_straight-folded"),
+        pytest.param(0, 0, True, id="from_the_start-straight-folded"),
+        pytest.param(3, 0, False, id="inside_a_shot-straight-as_trained"),
+    ],  # every two values of these three meet
+)
 def test_streaming_changes_no_bit(
     dtype: torch.dtype, first: int, block: int | None, *, fold: bool
 ) -> None:

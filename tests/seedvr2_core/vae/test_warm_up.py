@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
@@ -23,8 +24,22 @@ pytestmark = pytest.mark.usefixtures("either_path")
 NUM_LATENTS = 60
 GROUP = 2
 WINDOWS = [(0, 12), (9, 20), (17, 28), (25, 36), (33, 44), (41, 52), (49, 60)]
-STARTS = [41, pytest.param(49, marks=pytest.mark.slow)]
-"""Windows at whose first latent the stream is taken up: those that a warm-up does not take to 0."""
+
+
+def _taken_up(warm_up: int, shorter: int) -> list[ParameterSet]:
+    """Where the stream is taken up, with what context, and whether the bits are the same.
+
+    At the first latent of the windows that a warm-up does not take to 0; that a shorter one is not
+    enough shows at one of them.
+    """
+    return [
+        pytest.param(41, warm_up, True),
+        pytest.param(41, shorter, False),
+        pytest.param(41, 0, False),
+        pytest.param(49, warm_up, True, marks=pytest.mark.slow),
+    ]
+
+
 LEVELS = (None, None, 4, 2)
 
 
@@ -104,9 +119,8 @@ def moments(vae: VideoVAE, video: Tensor, *, rings: bool) -> Tensor:
     return _encode(vae, video, 0, vae.start_encoder(rings=rings))
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
-    ("context", "same"), [(decoder_warm_up_latents(VAE_TINY), True), (20, False), (0, False)]
+    ("start", "context", "same"), _taken_up(decoder_warm_up_latents(VAE_TINY), 20)
 )
 def test_decoder_warm_up(
     vae: VideoVAE,
@@ -125,9 +139,8 @@ def test_decoder_warm_up(
     assert torch.equal(got[:, :, -wanted.shape[2] :], wanted) == same
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
-    ("context", "same"), [(encoder_warm_up_frames(VAE_TINY), True), (60, False), (0, False)]
+    ("start", "context", "same"), _taken_up(encoder_warm_up_frames(VAE_TINY), 60)
 )
 def test_encoder_warm_up(
     vae: VideoVAE,

@@ -25,14 +25,18 @@ from tests.kits.restorer import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
 
-LONG = 237
+LONG = 189
+WINDOWS = {"window": 6, "overlap": 2}
+TAKEN_UP = 10
+"""The piece at which work is taken up: its warm-up begins inside the shot, at frame 45 and
+latent 2."""
 RINGS = {
     "encoder_rings": True,
     "decoder_rings": True,
     "encoder_level_frames": (1, 1, 1, 4),
     "decoder_level_frames": (2, 1, 1, 1),
 }
-BOUNDED = {"encoder_level_frames": (2, 2, 2, 4), "decoder_level_frames": (2, 2, 1, 1)}
+BOUNDED = {"encoder_level_frames": (4, 4, 1, 1), "decoder_level_frames": (1, 1, 4, 4)}
 AWAY = {"weights_resident": False}
 WAYS = [
     pytest.param(RINGS, {"park_caches": True, **AWAY}, id="rings-parked"),
@@ -60,27 +64,29 @@ def _small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def source() -> list[Frame]:
-    return make_frames(make_plan(LONG))
+    return make_frames(make_plan(LONG, **WINDOWS))
 
 
 @functools.cache
 def _resident(path: bool, rings: bool) -> list[Result]:
-    """Everything stays; the whole shot."""
-    plan = make_plan(LONG, memory=RINGS if rings else BOUNDED)
-    return run_shot(open_tiny(plan), plan, make_frames(plan), make_pieces(plan))
+    """Everything stays; the shot until behind that piece."""
+    plan = make_plan(LONG, memory=RINGS if rings else BOUNDED, **WINDOWS)
+    return run_shot(open_tiny(plan), plan, make_frames(plan), make_pieces(plan)[: TAKEN_UP + 1])
 
 
 @pytest.mark.parametrize(("memory", "elsewhere"), WAYS)
 def test_what_waits_elsewhere_changes_no_bit(
     source: list[Frame], memory: dict[str, object], elsewhere: dict[str, object]
 ) -> None:
-    plan = make_plan(LONG, memory=memory | elsewhere)
+    plan = make_plan(LONG, memory=memory | elsewhere, **WINDOWS)
     wanted = _resident(causal_conv.switches().on_cpu, memory is RINGS)
     pieces = make_pieces(plan)
     _assert_same(run_shot(open_tiny(plan), plan, source, pieces[:2]), wanted[:2])
-    session = open_tiny(plan)
-    state, frames = begin_behind(session, plan, source, pieces[5], wanted[:5])
-    _assert_same([run_piece(session, plan, pieces[5], frames, state)], wanted[5:6])
+    session, piece = open_tiny(plan), pieces[TAKEN_UP]
+    reads = session.reads(plan.shots[0], [piece])
+    assert min(reads.frames.start, reads.latents.start) > 0
+    state, frames = begin_behind(session, plan, source, piece, wanted[:TAKEN_UP])
+    _assert_same([run_piece(session, plan, piece, frames, state)], wanted[TAKEN_UP:])
 
 
 def _assert_same(results: list[Result], wanted: list[Result]) -> None:
