@@ -333,11 +333,6 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
     )
 
 
-def _moment(label: object) -> datetime | None:
-    """The time that a label holds."""
-    return datetime.fromisoformat(str(label)) if label else None
-
-
 def _callers_own(run: FlowRun) -> dict[str, Any]:
     """Tags and metadata of the request. Other doors than ours may have let anything through."""
     tags, metadata = run.parameters.get("tags"), run.parameters.get("metadata")
