@@ -25,6 +25,7 @@ from tasks.request_types import (
     FileName,
     Model,
     NoneIfEmpty,
+    OutputUrlField,
     PlaceField,
     Preset,
     QualityField,
@@ -53,8 +54,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
-        "One source is required: this, `video_path` or `video_base64`.",
+        description="The video's http(s) address, or s3://, gs:// or az:// where settings allow "
+        "it. One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -152,6 +153,7 @@ class UpscaleRequest(Record):
         gt=0,
         description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
+    output_url: OutputUrlField = None
     callback_url: Annotated[CallbackUrl | None, NoneIfEmpty] = Field(
         default=None,
         repr=False,

@@ -118,6 +118,7 @@ class UpscaleOptions(TypedDict, total=False):
     max_workers: int
     max_seconds: float | None
     max_price: float | None
+    output_url: str | None
     callback_url: str | None
 
 

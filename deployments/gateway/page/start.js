@@ -4,7 +4,7 @@ import { ask, newKey, read, sendFile } from "./api.js";
 import { $, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model"];
-const LEFT_OUT = ["video_url", "video_path", "video_base64", "callback_url"];
+const LEFT_OUT = ["video_url", "video_path", "video_base64", "output_url", "callback_url"];
 
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
