@@ -6,6 +6,7 @@ same request again.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,11 +28,15 @@ from deployments.gateway.routes.jobs import add_jobs
 from deployments.gateway.routes.page import add_page
 from deployments.gateway.routes.plan import PlannedRequest, add_plan
 from deployments.gateway.routes.submission import add_submission
+from deployments.gateway.uploads.kept import Uploads
+from deployments.gateway.uploads.routes import add_uploads
 from deployments.host.hosts import HostCheck, allowed_hosts
 from deployments.host.machine import this_machine
 from tasks.settings import Settings
 from tasks.sources.uploads import sweep_parts
 
+SWEEP_SECONDS = 600.0
+"""Time between two looks for uploads that have expired."""
 HEALTH_SECONDS = 2.5
 """Who asks for the health is answered within 3 s, also where Prefect takes a call and is silent."""
 
@@ -44,10 +49,14 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
         prefect: client of the Prefect server; closed when the application shuts down.
     """
 
+    uploads = Uploads(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep_parts(settings.intake_dir)
+        sweeping = asyncio.create_task(_sweep(uploads))
         yield
+        sweeping.cancel()
         await prefect.close()
 
     app = FastAPI(
@@ -66,17 +75,26 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     )
     add_handlers(app)
     authenticate = authentication(settings)
-    quota = Quota(settings)
+    quota = Quota(settings, promised=uploads.promised)
     add_submission(app, settings, prefect, quota, authenticate)
     add_jobs(app, prefect, authenticate)
     add_events(app, prefect, authenticate)
     add_plan(app, settings, quota, authenticate)
+    add_uploads(app, settings, quota, uploads, authenticate)
     _add_health(app, settings, prefect)
     add_page(app, settings, prefect, authenticate)
     add_files(app, settings, prefect, authenticate)
     shown = (Submitted, Job, JobList, LogPage, PlannedRequest, JobFiles)
     add_docs(app, page_authentication(settings), shown)
     return app
+
+
+async def _sweep(uploads: Uploads) -> None:
+    """Remove uploads that have expired, as long as the gateway runs."""
+    while True:
+        with contextlib.suppress(OSError):  # a disk that fails is told by requests
+            await asyncio.to_thread(uploads.sweep)
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 def _add_health(app: FastAPI, settings: Settings, prefect: PrefectApi) -> None:

@@ -41,6 +41,14 @@ _MEANINGS = {
         "The job is not in a state for this, or the Idempotency-Key belongs to another request.",
         "job 6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11 has completed and cannot be cancelled",
     ),
+    410: (
+        "The upload has expired.",
+        "upload 3f2a9c0d4b8e4f10a6c1d2e3f4a5b6c7 has expired; begin another one",
+    ),
+    412: (
+        "The client speaks another version of tus.",
+        "expected the header Tus-Resumable: 1.0.0, the version that is spoken here",
+    ),
     413: (
         "The video or its fields are too large.",
         "the video is larger than 50000000000 bytes, the limit of this gateway",
@@ -58,6 +66,10 @@ _MEANINGS = {
     422: (
         "A value is wrong; the sentence names each one and what is expected.",
         "resolution: Input should be '720p', '1080p', '2k' or '4k', got '8k'",
+    ),
+    429: (
+        "The token has too many unfinished uploads.",
+        "this token has 100 unfinished uploads; finish or remove one of them",
     ),
     500: (
         "A fault of the gateway; its log has more.",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files.durable import replace_file, sync_directory
@@ -165,9 +166,20 @@ class Bucket:
                 obstore.delete(self._store, name)
 
     def link(self, name: str, seconds: float) -> str:
-        """An address under which anybody may read an object for so long."""
+        """An address under which anybody may read an object for so long.
+
+        Raises:
+            StorageRefusedError: obstore cannot sign it. Azure signs the plain name and obstore the
+                escaped one, so the two must be the same.
+        """
         import obstore
 
+        plain = quote(f"{self.address}/{name}".partition("://")[2])
+        if self.address.startswith("az://") and not f"{self.address}/{name}".endswith(plain):
+            raise StorageRefusedError(
+                f"no address of {name} in {self.address} can be signed: only letters, digits and "
+                "._-~/ are possible there; name another folder, or set SEEDVR2_AZURE_BASE_URL"
+            )
         with self._translated(f"signing {name}"):
             return obstore.sign(
                 self._store,  # type: ignore[arg-type]

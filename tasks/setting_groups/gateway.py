@@ -27,6 +27,12 @@ class GatewaySettings(BaseModel):
         "sends beyond that is refused until older ones are gone (SEEDVR2_KEEP_DAYS). Not set: the "
         "free space of the disk is the only limit.",
     )
+    gateway_upload_seconds: float = Field(
+        default=86400.0,
+        gt=0,
+        description="How many seconds after its last byte an upload that was interrupted may still "
+        "go on; then it is removed. The default is a day.",
+    )
     gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",
         description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",

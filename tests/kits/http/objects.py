@@ -132,13 +132,13 @@ def azurite(folder: Path) -> Iterator[ObjectStore]:
             )  # every Azurite has this account and this key
             with line_to(f"http://127.0.0.1:{port}") as line:
                 store = _azure_over(line, Objects(), known)
-                eventually(lambda: _made(store), "the start of Azurite")
+                eventually(lambda: _made(store, port), "the start of Azurite")
                 yield store
         finally:
             process.kill()
 
 
-def _made(store: ObjectStore) -> bool:
+def _made(store: ObjectStore, port: int) -> bool:
     """Make the container, which our client cannot: by an address that the account's key signs."""
     end = "2099-01-01T00:00:00Z"
     signed = [ACCOUNT, "rwdlac", "b", "sco", "", end, "", "", "2020-12-06", "", ""]
@@ -147,7 +147,7 @@ def _made(store: ObjectStore) -> bool:
     query = {"restype": "container", "sv": "2020-12-06", "ss": "b", "srt": "sco", "sp": "rwdlac"}
     query |= {"se": end, "sig": base64.b64encode(digest).decode()}
     try:
-        url = f"{store.fields['azure_endpoint']}/{BUCKET}"
+        url = f"http://127.0.0.1:{port}/{ACCOUNT}/{BUCKET}"
         return httpx.put(url, params=query, timeout=10).status_code in (201, 409)
     except httpx.TransportError:
         return False

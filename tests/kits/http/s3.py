@@ -179,7 +179,7 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if cut else content)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = pass_on
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""

@@ -116,25 +116,38 @@ def test_an_output_is_stored_described_served_and_removed(
     path.write_bytes(b"a video" * 1000)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     store.line.fail("lost", "^PUT")
-    stored = open_storage(settings).put(path, "clip 1.mp4", sha256=digest)
-    assert (stored.name, stored.num_bytes, stored.sha256) == ("clip 1.mp4", 7000, digest)
+    stored = open_storage(settings).put(path, "clip.1.mp4", sha256=digest)
+    assert (stored.name, stored.num_bytes, stored.sha256) == ("clip.1.mp4", 7000, digest)
     assert stored.url is not None
     answer = httpx.get(stored.url, headers={"Range": "bytes=0-6"})
     assert (answer.status_code, answer.content) == (206, b"a video")
     assert answer.headers["content-type"] == "video/mp4"
     store.line.requests.clear()
-    assert open_storage(settings).put(path, "clip 1.mp4", sha256=digest).name == "clip 1.mp4"
+    assert open_storage(settings).put(path, "clip.1.mp4", sha256=digest).name == "clip.1.mp4"
     assert not [asked for asked in store.line.requests if asked.startswith("PUT")]
     path.write_bytes(b"another")
-    assert open_storage(settings).put(path, "clip 1.mp4").name == "clip 1-1.mp4"
-    open_storage(settings).delete("clip 1.mp4")
-    assert open_storage(settings).stat("clip 1.mp4") is None
+    assert open_storage(settings).put(path, "clip.1.mp4").name == "clip.1-1.mp4"
+    open_storage(settings).delete("clip.1.mp4")
+    assert open_storage(settings).stat("clip.1.mp4") is None
     served = settings.model_copy(update={f"{store.storage}_base_url": "https://cdn.example.org/v"})
-    found = open_storage(served).stat("clip 1-1.mp4")
+    found = open_storage(served).stat("clip.1-1.mp4")
     assert found is not None
-    assert found.url == "https://cdn.example.org/v/clip%201-1.mp4"
+    assert found.url == "https://cdn.example.org/v/clip.1-1.mp4"
     with pytest.raises(InvalidRequestError):
         open_storage(settings).stat("../clip.mp4")
+
+
+def test_an_address_that_obstore_signs_wrongly_is_not_given_out(
+    store: ObjectStore, settings_with: Make
+) -> None:
+    """Seen with Azurite: names that are escaped in an address have another signature there."""
+    bucket = Bucket(f"{store.address}/of ä", settings_with(**store.settings()))
+    bucket.write("clip.mp4", b"x")
+    if store.scheme == "az":
+        with pytest.raises(StorageRefusedError, match="SEEDVR2_AZURE_BASE_URL"):
+            bucket.link("clip.mp4", 600)
+    else:
+        assert httpx.get(bucket.link("clip.mp4", 600)).content == b"x"
 
 
 def test_bytes_that_changed_on_the_way_are_no_output(
