@@ -9,7 +9,7 @@ BENCH_MODEL ?= tiny
 CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix lock audit sbom docs bench gpu-bench image pools \
+.PHONY: help demo serve test test-fast soak test-apt check fix lock audit sbom docs site bench gpu-bench image pools \
         deploy new-clone new-clone-check clean
 
 help: ## show the targets
@@ -76,8 +76,15 @@ sbom: .venv/.installed ## write sbom.cdx.json: what is installed here, with vers
 	@.venv/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sbom.lock
 	@.venv/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file sbom.cdx.json $(BIN)/python
 
-docs: .venv/.installed ## write docs/options.md and docs/settings.md from the code
+docs: .venv/.installed ## write the pages that come from the code (options, settings, errors, ...)
 	@$(BIN)/python docs/generate.py
+
+# Neither `make demo` nor `make test` needs it: the tool has an environment of its own.
+site: ## build the pages as a site in site/; a link that leads nowhere fails
+	@$(PYTHON) -m venv .venv/site
+	@.venv/site/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/docs.lock
+	@.venv/site/bin/zensical build --clean --strict
+	@$(PYTHON) docs/check_links.py site
 
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
@@ -115,4 +122,4 @@ clone_into = git clone --quiet --no-hardlinks . "$(1)" && \
 	git -C "$(1)" checkout --quiet --detach "$$(git rev-parse HEAD)"
 
 clean: ## remove what the targets made
-	rm -rf .venv sbom.cdx.json demo-output .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv site sbom.cdx.json demo-output .pytest_cache .ruff_cache .import_linter_cache

@@ -13,7 +13,8 @@ long    one job for each number of workers; its speed-up is the seconds of one w
 late    a job of one segment that is sent when a long job holds all workers: seconds from the
         request to its first frame. The limit is one segment and 10 s.
 small   `--jobs` jobs on four workers, and three on one, from whose median all of them on one worker
-        are reckoned. Ideal is what the rounds allow: 30 jobs on 4 workers are 8 rounds, 0.94.
+        are reckoned. Nobody can be faster than whole rounds: 30 jobs on 4 workers are 8 rounds,
+        in which two workers have nothing to do at the end. That is the ideal here.
 
 With `--at-once` the numbers of workers of `long` run beside each other, which saves time and costs
 processor. It means little on a machine whose cores are busy.
@@ -180,8 +181,8 @@ def small(folder: Path, source: Path, options: Any) -> dict[str, Any]:
         "jobs": options.jobs,
         "one_worker_job_s": [round(s, 1) for s in seconds],
         "four_workers_s": round(four, 1),
-        "of_ideal": round(options.jobs * one / (workers * four), 3),
-        "rounds_allow": round(options.jobs / (workers * rounds), 3),
+        "of_ideal": round(rounds * one / four, 3),
+        "of_workers_never_idle": round(options.jobs * one / (workers * four), 3),
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -1,12 +1,10 @@
-"""Writes docs/options.md, settings.md, errors.md and cards.md from the code, so that they agree.
+"""Writes docs/options.md, settings.md, errors.md, cards.md and http.md from the code.
 
 `python docs/generate.py` (or `make docs`) writes the pages. tests/docs/test_generated.py fails
 when a committed page differs from what this file would write.
 """
 
-import re
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -34,6 +32,11 @@ from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))  # a test loads this file by its path
+
+from http_page import http_page  # noqa: E402
+from page_parts import prose, table  # noqa: E402
+
 NOTICE = (
     "<!-- Written by docs/generate.py from the code. Change the code, then run `make docs`. -->"
 )
@@ -144,13 +147,14 @@ def errors_page() -> str:
         "# Errors",
         NOTICE,
         prose(
-            "Every error has a code that never changes and a sentence of its own that says what is "
-            "wrong, what was got, what was expected and what to do. The command shows the code "
-            "behind the sentence (`error: ... [invalid_video]`), and so does the message of a "
-            "failed run in Prefect. The gateway has `error`, `error_code` and `error_remedy` in a "
-            "job's status and `detail`, `code` and `remedy` in a refusal; a "
-            "[callback](callbacks.md) has the same three as a status. What a failure looks like "
-            "and how to find its cause is on the page [troubleshooting](troubleshooting.md)."
+            "Every error has a code that never changes and a sentence of its own that says what "
+            "is wrong, what was got, what was expected and what to do. The command shows the code "
+            "behind the sentence (`error: ... [invalid_video]`), and below it what helps; the "
+            "message of a failed run in Prefect has all three. The gateway has `error`, "
+            "`error_code` and `error_remedy` in a job's status and `detail`, `code` and `remedy` "
+            "in a refusal; a [callback](callbacks.md) has the same three as a status. What a "
+            "failure looks like and how to find its cause is on the page "
+            "[troubleshooting](troubleshooting.md)."
         ),
         prose(
             "The exit code is that of the commands; a step whose error may heal is tried again by "
@@ -365,27 +369,12 @@ def bounds(metadata: Sequence[Any], kind: str) -> str:
     return ", ".join(words)
 
 
-def prose(text: str) -> str:
-    """A paragraph, wrapped as the other pages are."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell(text) for text in line)} |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Text on one line, with its bars escaped."""
-    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
-
-
 PAGES = {
     "options.md": options_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
     "cards.md": cards_page,
+    "http.md": lambda: http_page(NOTICE),
 }
 
 

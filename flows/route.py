@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.form import arrange
 from flows.upscale import run_name, upscale
 from tasks.run.callback import call_back
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
@@ -49,3 +50,4 @@ route = flow(
     on_cancellation=[call_back],
     on_crashed=[call_back],
 )(_route)
+arrange(route)

@@ -9,6 +9,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.form import arrange
+from tasks.child import one_child
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
@@ -150,13 +152,17 @@ def upscale(
         return failed(error)
 
 
+arrange(upscale)
+
+
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
     """Make the output of a request, or find it made; `began` is when the run did."""
     end_earlier_attempts()
     leave_if_still_held()
     source = fetched_before(get_settings()) or _fetch(request)
-    probed = probe(source, request)
-    job = estimate(request, probed)
+    with one_child():
+        probed = probe(source, request)
+        job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):
         if finished := find_finished(job, seconds=time.monotonic() - began):
@@ -170,9 +176,10 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
                 shared.leave_if_a_job_waits()
                 infer(index, job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
-        joined = stitch(job)
-        stored = verify(upload(joined, job.output_name), joined)
-        reported = report(job, joined, stored, began=began)
+        with one_child():
+            joined = stitch(job)
+            stored = verify(upload(joined, job.output_name), joined)
+            reported = report(job, joined, stored, began=began)
         return finish(
             job,
             joined,

@@ -10,6 +10,7 @@ installs from these files alone, so a package that was replaced on its way is re
   it, and cuda.lock everywhere else
 - cuda.lock: torch as PyPI has it, with NVIDIA's libraries and Triton on Linux
 - sbom.lock: the tool of `make sbom`, for an environment of its own (sbom.in)
+- docs.lock: the tool of `make site`, the same (docs.in)
 """
 
 import re
@@ -112,7 +113,8 @@ def main() -> None:
         runtime = resolve("gpu", constraints=Path(kept.name))
     for name, text in split(everything, runtime).items():
         (HERE / name).write_text(text)
-    (HERE / "sbom.lock").write_text(HEADER + compile_files(HERE / "sbom.in"))
+    for tool in ("sbom", "docs"):
+        (HERE / f"{tool}.lock").write_text(HEADER + compile_files(HERE / f"{tool}.in"))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ retry policy that trying again cannot help; `user_mistake` makes the command end
 Each class has a `code` and a `remedy`, which every door shows; docs/errors.md lists them.
 """
 
-import re
 from collections.abc import Iterator
 
 
@@ -253,10 +252,20 @@ def with_code(error: SeedVR2Error) -> str:
     return f"{error} [{error.code}]"
 
 
+def remedy_of(kind: type[SeedVR2Error]) -> str:
+    """The remedy of a class where it says more than its messages do; else ""."""
+    return "" if kind is InvalidRequestError else kind.remedy
+
+
+def in_full(error: SeedVR2Error) -> str:
+    """The message, the code and the remedy, for people who see nothing else of the error."""
+    return f"{with_code(error)} {remedy_of(type(error))}".rstrip()
+
+
 def split_code(told: str) -> tuple[str, type[SeedVR2Error] | None]:
-    """The message and the class of what `with_code` made; None where there is no code."""
-    found = re.search(r" \[([a-z_]+)\]$", told)
-    kinds = {kind.code: kind for kind in all_errors()}
-    if found is None or found[1] not in kinds:
-        return told, None
-    return told[: found.start()], kinds[found[1]]
+    """The message and the class of what `with_code` or `in_full` made; None if it has no code."""
+    for kind in all_errors():
+        for end in (f" [{kind.code}]", f" [{kind.code}] {kind.remedy}"):
+            if told.endswith(end):
+                return told.removesuffix(end), kind
+    return told, None

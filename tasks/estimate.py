@@ -114,6 +114,7 @@ def _options(
         device_bytes=device.free_bytes,
         host_bytes=device.host_bytes,
         dit_dtype=device.dit_dtype,
+        own_kernels=device.own_kernels,
         cpu_count=probed.cpu_count,
         crf=request.wanted_crf,
         preset=request.preset,

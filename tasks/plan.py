@@ -27,7 +27,7 @@ class JobPlan(BaseModel):
 
     source: str = Field(description="The source's name.")
     source_size: tuple[int, int] = Field(description="Width and height as displayed, in pixels.")
-    frames: int
+    frames: int = Field(description="Frames of the result.")
     duration_seconds: float = Field(description="Playing time.")
     width: int = Field(description="Of the result, in pixels.")
     height: int = Field(description="Of the result, in pixels.")

@@ -237,6 +237,8 @@ class Device(Record):
     """Host memory that was free then; None for the CPU, and where nobody looked."""
     dit_dtype: str = "bfloat16"
     """Of a transformer's Linears, where the device is a GPU."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 class ProbedSource(Record):
@@ -256,14 +258,17 @@ class ProbedSource(Record):
 class OutputFormat(Record):
     """What a result is coded as; records of older versions have none."""
 
-    codec: str = "h264"
-    bits: int = 8
-    """A sample."""
-    container: str = "mp4"
-    hdr: Literal["experimental"] | None = None
-    """Set where the result is HDR."""
-    deinterlace: Literal["bwdif", "bob", "film"] | None = None
-    """How frames were made of fields: one of each picture, of each field, or those of a film."""
+    codec: str = Field(default="h264", description="What the pictures are coded as.")
+    bits: int = Field(default=8, description="Bits a sample.")
+    container: str = Field(default="mp4", description="The kind of its file.")
+    hdr: Literal["experimental"] | None = Field(
+        default=None, description="Set where the result is HDR."
+    )
+    deinterlace: Literal["bwdif", "bob", "film"] | None = Field(
+        default=None,
+        description="How frames are made of fields: one of each picture (`bwdif`), one of each "
+        "field (`bob`), or those of a film (`film`).",
+    )
 
 
 class PlannedJob(Record):

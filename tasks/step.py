@@ -19,7 +19,7 @@ _SAME_AGAIN = (ValueError, TypeError)
 def step(
     *,
     name: str,
-    task_run_name: str | None = None,
+    task_run_name: str | Callable[[dict[str, Any]], str] | None = None,
     retries: int = 0,
     retry_delay_seconds: float | list[float] | None = None,
     retry_jitter_factor: float | None = None,
@@ -33,7 +33,8 @@ def step(
 
     Args:
         name: name of the task in Prefect.
-        task_run_name: name of its runs; `{parameter}` stands for the value of a parameter.
+        task_run_name: name of its runs, where `{parameter}` stands for the value of a parameter;
+            or what makes the name of the run's `parameters`.
         retries: number of attempts after the first.
         retry_delay_seconds: wait before a retry: one number for all, or one for each.
         retry_jitter_factor: share by which the waits vary, so that many jobs do not retry at once.

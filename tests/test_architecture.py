@@ -22,7 +22,7 @@ SHOWN = {
     "tasks.sources": "check_source obtain_source discard",
     "tasks.storage": "Storage Stored open_storage check_storage delivered_to",
     "tasks.store": "JobCopy Keeper Lease copy_of",
-    "tasks.child": "Child run_operation",
+    "tasks.child": "Child one_child run_operation",
     "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "
     "publish_result",
     "tasks.job": "hold_job find_finished make_room finish",

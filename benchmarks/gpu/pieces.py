@@ -20,6 +20,7 @@ from benchmarks.model.bench import TimedSession
 from benchmarks.model.run import device_bytes, memory_table, plan_summary, stage_table
 from benchmarks.model.setup import BenchSetup, make_models, make_setup
 from benchmarks.model.timing import Seconds
+from seedvr2_core.beat import Beat
 from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.kernels.switches import Switches, switched
 from seedvr2_core.selfcheck.convolutions import matmul_rate
@@ -72,9 +73,9 @@ class _Work:
     """A session for the ways that are compared; a new one after an error."""
 
     def __init__(
-        self, options: Any, setup: BenchSetup, device: torch.device, models: Models
+        self, options: Any, setup: BenchSetup, device: torch.device, models: Models, beat: Beat
     ) -> None:
-        self.options, self.setup = options, setup
+        self.options, self.setup, self._beat = options, setup, beat
         self._device, self._models = device, models
         self._session: TimedSession | None = None
 
@@ -82,7 +83,12 @@ class _Work:
         """The one at hand, or a new one at the shot's start."""
         if self._session is None:
             self._session = TimedSession(
-                self.options, self.setup, self._device, began=0.0, models=self._models
+                self.options,
+                self.setup,
+                self._device,
+                began=0.0,
+                models=self._models,
+                beat=self._beat,
             )
         return self._session
 
@@ -146,7 +152,8 @@ class GpuPieces:
             setup = make_setup(options, device, self._free_bytes(options, device))
             report.line("plan", model=model, **plan_summary(setup))
             began = time.perf_counter()
-            work = _Work(options, setup, device, self._models(options, setup, device))
+            models = self._models(options, setup, device)
+            work = _Work(options, setup, device, models, report.beat)
             attention = work.session().attention
             report.line("loaded", seconds=time.perf_counter() - began, attention=attention)
             try:

@@ -155,7 +155,9 @@ class Repeats:
     def _session(self, memory: MemoryPlan | None) -> Iterator[SeedVR2Session]:
         plan = dataclasses.replace(self._setup.plan, memory=memory or self._setup.memory)
         self._watch = MemoryWatch(self._device)
-        session = SeedVR2Session(self._models, plan, device=str(self._device), beat=lambda *_: None)
+        session = SeedVR2Session(
+            self._models, plan, device=str(self._device), beat=self._report.beat
+        )
         self._peaks = dict(plan.memory.peaks) if plan.memory else {}
         try:
             with self._watch.phase("all"):

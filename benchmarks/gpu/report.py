@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import torch
 
+from benchmarks.gpu.watch import Signs
+
 
 class DeviceLostError(Exception):
     """A kernel has ended this process's use of the device; only a new process can go on."""
@@ -37,9 +39,17 @@ def finished_parts(path: Path) -> list[str]:
     """Parts of an earlier report that came to their end."""
     if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = [json.loads(line) for line in path.read_text().splitlines() if _is_whole(line)]
     left_out = {line["part"] for line in lines if line["name"] == "left out"}
     return [x["part"] for x in lines if x["name"] == "done" and x["part"] not in left_out]
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line was written to its end."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 class LineReport:
@@ -53,6 +63,7 @@ class LineReport:
         seconds: float,
         skip: Collection[str] = (),
         go_on: bool = False,
+        signs: Signs | None = None,
     ) -> None:
         """Write to a new file, or go on with one.
 
@@ -62,7 +73,9 @@ class LineReport:
             seconds: after which no part is begun.
             skip: names of attempts that are not made, as `DeviceLostError.attempt` has them.
             go_on: lines are added to those that are there.
+            signs: told of each step and each line; None: nobody watches.
         """
+        self._signs = signs or Signs(None, path)
         self._stream = path.open("a" if go_on else "w")
         self._skip = set(skip)
         self._began, self._seconds = began, seconds
@@ -94,6 +107,11 @@ class LineReport:
         self._stream.write(text + "\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
+        self._signs.beat()
+
+    def beat(self, *_: object) -> None:
+        """A sign of life of the step at work."""
+        self._signs.beat()
 
     def wrong(self) -> None:
         """A result is not what it should be."""
@@ -116,6 +134,7 @@ class LineReport:
         if key in self._skip:
             self.line(name, reason="left out: it made the device fail")
             return False
+        self._signs.step(key)
         try:
             work()
         except (Exception, SystemExit) as error:
@@ -125,12 +144,15 @@ class LineReport:
             if device_is_lost():
                 raise DeviceLostError(key) from error
             return False
+        finally:
+            self._signs.step(self._part)
         return True
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """A part of the run. An error ends the part and not the run."""
         self._part, began = name, time.perf_counter()
+        self._signs.step(name)
         try:
             yield
         except DeviceLostError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import attention, convs, golden, kernels, pieces
+from benchmarks.gpu import attention, convs, golden, kernels, pieces, transfers
 from benchmarks.gpu.report import LineReport
 from benchmarks.model.run import CPU_MATMUL, machine
 from seedvr2_core.child.trial import try_device
@@ -35,6 +35,7 @@ def run_all(
         "device": _device,
         "kernels": kernels.run,
         "golden": golden.run,
+        "transfers": transfers.run,
         **first,
         "convs": convs.run,
         "attention": attention.run,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks.model.setup import BenchSetup, make_models
 from benchmarks.model.source import PanningNoise
 from benchmarks.model.timing import MemoryWatch, Seconds, StageClock
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.engines.seedvr2.phases import Models, Phases
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.shot import LatentState, ShotGrid
@@ -95,6 +96,7 @@ class TimedSession:
         *,
         began: float,
         models: Models | None = None,
+        beat: Beat = no_beat,
     ) -> None:
         """Begin a shot.
 
@@ -104,6 +106,7 @@ class TimedSession:
             device: where.
             began: when the benchmark started, for its limit.
             models: loaded before; None: they are made here.
+            beat: told of the session's signs of life.
         """
         self._began, self.num_warm = began, 0
         self._options, self._setup, self._device = options, setup, device
@@ -115,7 +118,7 @@ class TimedSession:
         self._stage_hooks: list[Any] = []
         start = time.perf_counter()
         models = self._hooked(models or make_models(options, setup, device))
-        session = SeedVR2Session(models, setup.plan, device=str(device), beat=_silent)
+        session = SeedVR2Session(models, setup.plan, device=str(device), beat=beat)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             torch.cuda.empty_cache()  # what loading and folding left behind
@@ -256,7 +259,3 @@ class TimedSession:
                     "times of such a run mean nothing"
                 )
         self._probes = {}
-
-
-def _silent(*_: object) -> None:
-    """A heartbeat that nobody listens to."""

@@ -46,7 +46,7 @@ from deployments.cli.options import (
 )
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.gateway.client import Answer, GatewayClient
-from deployments.host.exits import console, exit_codes, say, tell
+from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 
@@ -267,8 +267,8 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
     elif job["status"] == "completed":
         tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
-        code = f" [{job['error_code']}]" if job.get("error_code") else ""
-        say(f"error: job {job_id} has {job['status']}: {job['error']}{code}")
+        say(f"error: job {job_id} has {job['status']}: {_error_of(job)}")
+        tell_remedy(job.get("error_remedy"))
         raise typer.Exit(1)
 
 
@@ -278,9 +278,19 @@ def _print_status(job: Answer, as_json: bool) -> None:
         typer.echo(json.dumps(job))
         return
     tell(status_line(job))
-    for name in ("download_url", "output_path", "error"):
+    for name in ("download_url", "output_path"):
         if job[name]:
             tell(f"{name}: {job[name]}")
+    if job["error"]:
+        tell(f"error: {_error_of(job)}")
+    if job.get("error_remedy"):
+        tell(f"what helps: {job['error_remedy']}")
+
+
+def _error_of(job: Answer) -> str:
+    """Why a job has no result, with the code of the error if it has one."""
+    code = f" [{job['error_code']}]" if job.get("error_code") else ""
+    return f"{job['error']}{code}"
 
 
 def _job_line(job: Answer) -> str:

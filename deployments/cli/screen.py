@@ -49,8 +49,11 @@ DOING = {
     "encode": "encoding the last frames",
     "deliver": "finishing",
     "join": "joining the segments",
+    "picture": "drawing the before/after picture",
     "upload": "storing",
     "verify": "checking what is stored",
+    "report": "comparing the result with its source",
+    "finish": "writing down the result",
 }
 """Phase -> what people read; others are shown by their own names."""
 

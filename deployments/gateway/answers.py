@@ -103,11 +103,11 @@ class Submitted(BaseModel):
 
     model_config = _example(_SUBMITTED)
 
-    job_id: str
-    status: Status
-    gpu_type: str
-    deployment: str
-    resolution: str
+    job_id: str = Field(description="Names the job at every address from now on.")
+    status: Status = Field(description="`pending`, unless an equal request was sent before.")
+    gpu_type: str = Field(description="The workers that take it: `H100`, `local`.")
+    deployment: str = Field(description="The deployment in Prefect that runs it.")
+    resolution: str = Field(description="As the request has it, in lower case.")
     video_url: str | None = Field(description="The source; upload:... is a video that was sent.")
     notes: list[str] = Field(description="What was changed in the request, and why.")
 
@@ -117,11 +117,14 @@ class Job(BaseModel):
 
     model_config = _example(_JOB)
 
-    job_id: str
-    status: Status
+    job_id: str = Field(description="As it was asked for.")
+    status: Status = Field(description="The last three are ends.")
     state: str = Field(description="Name of Prefect's state: Late, Running, TimedOut, ...")
     progress: float = Field(description="0..100.")
-    phase: str | None
+    phase: str | None = Field(
+        description="The kind of work under way: `encode`, `dit`, `decode`, `upload` ...; null "
+        "before it begins."
+    )
     source_name: str | None = Field(description="The source's file name, as far as it has one.")
     engine: str | None = Field(
         description="What restores the frames. Null until that is decided, if it was left open."
@@ -178,14 +181,17 @@ class Job(BaseModel):
         description="How many jobs wait for the same workers in front of this one; 0: it is the "
         "next. Null if it does not wait."
     )
-    gpu_type: str | None
-    resolution: str | None
-    download_url: str | None
+    gpu_type: str | None = Field(description="The workers that take it: `H100`, `local`.")
+    resolution: str | None = Field(description="As the request has it; null: the default.")
+    download_url: str | None = Field(
+        description="Address of the result; null until it is stored, and where the storage has no "
+        "public address."
+    )
     output_path: str | None = Field(description="Where a local storage keeps the output.")
-    filename: str | None
-    input_size_mb: float | None
-    output_size_mb: float | None
-    error: str | None
+    filename: str | None = Field(description="Name of the result in storage.")
+    input_size_mb: float | None = Field(description="Size of the source in MB (10^6 bytes).")
+    output_size_mb: float | None = Field(description="Size of the result in MB.")
+    error: str | None = Field(description="Why there is no result, in one sentence.")
     error_code: str | None = Field(
         default=None,
         description="Names the kind of error; it never changes. Null: no kind of ours.",
@@ -193,9 +199,9 @@ class Job(BaseModel):
     error_remedy: str | None = Field(
         default=None, description="What helps against all errors of this kind."
     )
-    elapsed_seconds: float
-    submitted_at: datetime | None
-    notes: list[str]
+    elapsed_seconds: float = Field(description="Seconds for which its runs have been at work.")
+    submitted_at: datetime | None = Field(description="When the job was created.")
+    notes: list[str] = Field(description="What the result differs in from what was expected.")
     waiting_for: str | None = Field(
         default=None, description="What a job waits for that has left its worker meanwhile."
     )
@@ -206,9 +212,9 @@ class JobList(BaseModel):
 
     model_config = _example({"jobs": [_JOB], "limit": 20, "offset": 0})
 
-    jobs: list[Job]
-    limit: int
-    offset: int
+    jobs: list[Job] = Field(description="Newest first.")
+    limit: int = Field(description="Length of the page that was asked for.")
+    offset: int = Field(description="How many newer jobs were left out.")
 
 
 class LogLine(BaseModel):
@@ -219,10 +225,10 @@ class LogLine(BaseModel):
 
     model_config = _example(_LINE)
 
-    id: UUID
-    at: datetime
-    level: str
-    message: str
+    id: UUID = Field(description="Of the line: one that came before can be left out.")
+    at: datetime = Field(description="When it was written, by the clock of the job's machine.")
+    level: str = Field(description="`INFO`, `WARNING`, `ERROR` ...")
+    message: str = Field(description="The text.")
 
 
 class LogPage(BaseModel):
@@ -230,7 +236,7 @@ class LogPage(BaseModel):
 
     model_config = _example({"job_id": _ID, "lines": [_LINE], "more": False})
 
-    job_id: str
+    job_id: str = Field(description="The job whose lines these are.")
     lines: list[LogLine] = Field(description="Oldest first.")
     more: bool = Field(description="There may be more lines; ask again with a larger offset.")
 
@@ -251,14 +257,14 @@ class Target(BaseModel):
         }
     )
 
-    resolution: str
-    width: int
-    height: int
-    model_width: int
-    model_height: int
-    gpu_type: str
-    deployment: str
-    notes: list[str]
+    resolution: str = Field(description="As it was asked for.")
+    width: int = Field(description="Width of the result in pixels.")
+    height: int = Field(description="Height of the result in pixels.")
+    model_width: int = Field(description="Width with the margin that SeedVR2 works on.")
+    model_height: int = Field(description="Height with that margin.")
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
+    deployment: str = Field(description="The deployment in Prefect that would run it.")
+    notes: list[str] = Field(description="Where the size differs from what the name says, and why.")
 
 
 class Health(BaseModel):
@@ -266,7 +272,7 @@ class Health(BaseModel):
 
     model_config = _example({"status": "ok", "files_of": None})
 
-    status: Literal["ok"]
+    status: Literal["ok"] = Field(description="Jobs can be submitted.")
     files_of: str | None = Field(
         default=None,
         description="If this gateway accepts paths: the machine whose files they mean. A caller "

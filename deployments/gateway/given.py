@@ -63,6 +63,7 @@ class GivenJob(BaseModel):
     submitted_at: Moment | None
     notes: list[str]
     error_code: str | None = None
+    error_remedy: str | None = None
     detail: str | None = None
     source_name: str | None = None
     position: int | None = None

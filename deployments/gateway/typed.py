@@ -1,4 +1,4 @@
-"""A typed client of the gateway, for other programs.
+"""A typed client of the gateway, for other programs (docs/developer.md).
 
     from deployments.gateway.typed import TypedClient
 

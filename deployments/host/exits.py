@@ -1,4 +1,4 @@
-"""How our commands end: with one sentence for people and an exit code for scripts.
+"""How our commands end: with one sentence for people, what helps, and an exit code for scripts.
 
 Exit codes: 0 success, 1 the work failed, 2 the input is wrong, 130 interrupted by Ctrl-C. No
 traceback is shown: an error that we did not expect is written to a file that the sentence names.
@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from seedvr2_core.errors import SeedVR2Error, with_code
+from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
 from tasks.sources.names import printable
 
 console = Console(stderr=True)
@@ -65,6 +65,12 @@ def tell(text: str) -> None:
         typer.echo(os.fsencode(text))
 
 
+def tell_remedy(remedy: str | None) -> None:
+    """Print what helps against an error, below its sentence; nothing where nobody said it."""
+    if remedy:
+        say(f"what helps: {remedy}")
+
+
 def os_error_sentence(error: OSError) -> str:
     """Say what the system refused, about which file, and what to do."""
     place = error.filename if isinstance(error.filename, str) else ""
@@ -78,7 +84,7 @@ def os_error_sentence(error: OSError) -> str:
 
 @contextmanager
 def exit_codes(kept: str) -> Iterator[None]:
-    """Turn errors of the block into one sentence on stderr and an exit code.
+    """Turn errors of the block into a sentence on stderr, what helps, and an exit code.
 
     Args:
         kept: what an interruption does not lose, such as "finished segments are kept".
@@ -87,6 +93,7 @@ def exit_codes(kept: str) -> Iterator[None]:
         yield
     except SeedVR2Error as error:
         say(f"error: {with_code(error)}")
+        tell_remedy(remedy_of(type(error)))
         raise typer.Exit(2 if error.user_mistake else 1) from error
     except ValidationError as error:
         if error.title != "Settings":

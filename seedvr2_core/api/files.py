@@ -19,6 +19,7 @@ from seedvr2_core.api.options import (
     OnProgress,
     Progress,
     check_resolution,
+    crf_asked,
     ignore_progress,
 )
 from seedvr2_core.child.operations import join
@@ -72,6 +73,7 @@ def upscale_file(
     options: ModelOptions | None = None,
     codec: str = "auto",
     audio: str = "keep",
+    quality: int | None = None,
     crf: int = 18,
     preset: str = "medium",
     deinterlace: str = "auto",
@@ -95,6 +97,7 @@ def upscale_file(
         options: model, device, seed and so on.
         codec: a name in `video.output.formats.CODECS`; "auto": h264 for 8-bit SDR, else hevc.
         audio: "keep", "aac" (all sound is encoded as AAC) or "none".
+        quality: 1 to 100 for all codecs, more is better and larger; None: as `crf` says.
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
         preset: speed of the encoder.
         deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
@@ -123,7 +126,7 @@ def upscale_file(
         codec=codec,
         container=container_of(target),
         audio=audio,
-        crf=crf,
+        crf=crf_asked(quality, crf),
         preset=preset,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )

@@ -12,9 +12,16 @@ from seedvr2_core.child.memory import free_host_bytes
 from seedvr2_core.config import EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
-from seedvr2_core.kernels.devices import GPU, ability_of, gpu_name, kind_of, on_gpu
+from seedvr2_core.kernels.devices import (
+    GPU,
+    ability_of,
+    gpu_name,
+    kind_of,
+    on_gpu,
+    runs_own_kernels,
+)
 from seedvr2_core.planning import Options
-from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF
+from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
 from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
@@ -43,6 +50,23 @@ OnProgress = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """For callers who do not want to be told."""
+
+
+def crf_asked(quality: int | None, crf: int) -> int:
+    """What a caller asks for by either scale, on that of x264.
+
+    Raises:
+        InvalidRequestError: `quality` is not from 1 to 100, or both are given.
+    """
+    if quality is None:
+        return crf
+    if not 1 <= quality <= 100:
+        raise InvalidRequestError(f"expected quality from 1 to 100, got {quality}")
+    if crf != CRF_DEFAULT:
+        raise InvalidRequestError(
+            f"quality {quality} and crf {crf} say the same in two ways; give one"
+        )
+    return crf_of_quality(quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +179,7 @@ class ModelOptions:
             device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu(device) else None,
             host_bytes=free_host_bytes() if on_gpu(device) else None,
             dit_dtype=ability_of(device).dit_dtype,
+            own_kernels=runs_own_kernels(device),
             cpu_count=len(os.sched_getaffinity(0)),
             crf=coding.crf,
             preset=coding.preset,

@@ -16,6 +16,9 @@ _ALLOWED = re.compile(
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|MALLOC)_\w+"
     r"|SEEDVR2_TEST_\w+"
 )
+ALLOCATOR = "expandable_segments:True,pinned_max_cached_size_mb:128"
+"""Settings of torch's allocators: little is lost to fragments, and large page-locked blocks have
+their exact size and are given back (engines/seedvr2/parking.py)."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CREDENTIAL")
 """Left out even where the rest of the name is allowed: TORCH_HUB_TOKEN."""
 
@@ -43,7 +46,7 @@ def for_children(given: Mapping[str, str]) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # glibc's maximum; a 4k picture fits
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True,pinned_max_cached_size_mb:128",
+        "PYTORCH_ALLOC_CONF": ALLOCATOR,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "SVT_LOG": "1",  # errors alone; it would tell each segment's settings
         **kept,

@@ -37,7 +37,7 @@ from seedvr2_core.child.protocol import (
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.kernels.devices import GPU, ability_of, gpus
+from seedvr2_core.kernels.devices import GPU, ability_of, gpus, runs_own_kernels
 from seedvr2_core.planning import Plan
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.video.foreign import media_errors_told
@@ -185,17 +185,18 @@ def join(request: Join, emitter: Events) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
+    emitter.beat("picture", 0, 0)  # MoviePy takes a moment to load
     from seedvr2_core.video.preview import write_preview
 
-    del emitter
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
     with media_errors_told(request.source, "the before/after picture is drawn"):
-        write_preview(request.source, plan.video, request.output, request.out)
+        write_preview(request.source, plan.video, request.output, request.out, beat=emitter.beat)
     return Previewed()
 
 
 def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     """Compare a job's result with its source, and write the job's report."""
+    emitter.beat("report", 0, 0)  # numpy and the codecs take a second to load
     from seedvr2_core.report.make import make_report
 
     with media_errors_told(request.source, "it is compared with the result"):
@@ -232,6 +233,7 @@ def _devices() -> tuple[FoundDevice, ...]:
                 kind=kind,
                 free_bytes=free,
                 dit_dtype=ability_of(name).dit_dtype,
+                own_kernels=runs_own_kernels(name),
                 host_bytes=free_host_bytes(),
             )
             for name, kind, free in gpus()

@@ -45,6 +45,8 @@ class FoundDevice:
     """Memory of the host that is free for work on it; None for the host itself."""
     dit_dtype: str = CPU.dit_dtype
     """Of a transformer's Linears there, as the table of devices has it."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there, if it is a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,15 @@ def ability_of(device: "torch.device | str") -> Ability:
     return MPS if kind == APPLE else CPU
 
 
+def runs_own_kernels(device: "torch.device | str") -> bool:
+    """Whether kernels of our own run on a GPU: its row says so, and Triton is installed."""
+    import torch
+
+    from seedvr2_core.kernels.kernel import uses_triton
+
+    return uses_triton(torch.device(device))
+
+
 def nvidia_ability(capability: tuple[int, int]) -> Ability:
     """The row of an NVIDIA GPU of that compute capability."""
     return next(row for least, row in ABILITIES if capability >= least)

@@ -167,6 +167,7 @@ def _memory(
         # CPUs are slow in half precision.
         vae_dtype="float32" if on_cpu else "float16",
         dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
+        own_kernels=options.own_kernels,
         color_correction=engine.color_correction,
         quantized=options.quantized,
     )

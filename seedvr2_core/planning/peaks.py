@@ -53,7 +53,6 @@ class Constants:
 
 CONSTANTS = Constants()
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
-"""The phases."""
 BLOCK_SHARES = (1, 2, 4)
 """Streamed caches pass through blocks as large as the largest of them, a half, a quarter, or none:
 less memory, but layers wait for what is larger."""
@@ -120,6 +119,8 @@ class MemoryRequest:
     """Of the source, and so of the output."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
+    own_kernels: bool = True
+    """Whether kernels of our own run on the device, if that is a GPU."""
     color_correction: str = "auto"
     quantized: Quantized | None = None
     """Weights of the transformer that stay quantised."""
@@ -207,16 +208,14 @@ class PhasePeaks:
     encoder_caches: tuple[int, int]
     """Without and with rings."""
     decoder_caches: tuple[int, int]
-    latents: int
-    """Bytes of a segment's encoded latents, which exist twice while slices are joined, and of the
-    tail; float32."""
+    latent: int
+    """Bytes of a latent, float32."""
 
     @classmethod
     def of(cls, request: MemoryRequest) -> "PhasePeaks":
         """Compute what is the same for all rungs."""
         config, itemsize = request.vae_config, ITEMSIZE[request.vae_dtype]
         height, width = request.padded
-        latents = 2 * request.segment_latents + request.overlap
         return cls(
             request=request,
             vae=vae_memory.WorkingSet(
@@ -232,7 +231,7 @@ class PhasePeaks:
                 budget.decoder_cache_bytes(config, height, width, itemsize, folded=True),
                 vae_memory.ring_bytes(budget.decoder_convs(config), height, width, itemsize),
             ),
-            latents=latents * math.prod(request.latent_size) * config.latent_channels * _FLOAT32,
+            latent=math.prod(request.latent_size) * config.latent_channels * _FLOAT32,
         )
 
     def bounds(self, rung: Slices) -> tuple[int, ...]:
@@ -243,38 +242,43 @@ class PhasePeaks:
 
     def encode(self, rung: Slices, stay: Residency, *, decoder_rings: bool = False) -> int:
         """The encoder at work, and what the other phases leave on the device."""
+        request = self.request
         work = replace(self.vae, rings=rung.rings, streamed=stay.streamed).encoder(
             rung.latents, self.bounds(rung)
         )
-        if not self.request.on_cpu:
+        if not request.on_cpu:
             # Source frames come on a stream of their own, those of the next slice before the last
             # ones are given back.
-            work += 2 * FRAMES_PER_LATENT * rung.latents * self.request.source_frame_bytes
-        others = self.decoder_caches[decoder_rings] if stay.caches else 0
-        own = self.encoder_caches[rung.rings]
-        if stay.streamed:
-            own = self._streaming(ENCODE, rung)
-        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
+            work += 2 * FRAMES_PER_LATENT * rung.latents * request.source_frame_bytes
+        work += self.decoder_caches[decoder_rings] if stay.caches else 0
+        work += self._own_caches(ENCODE, rung, stay)
+        # A segment's latents exist twice while slices are joined; there is also the tail.
+        work += (2 * request.segment_latents + request.overlap) * self.latent
+        return self._total(work, dit_weights=self._resident_weights(stay))
 
     def dit(
         self, chunk_tokens: int, stay: Residency, *, rings: tuple[bool, bool] = (False, False)
     ) -> int:
         """The transformer on one window, and what the VAE leaves on the device."""
         request, config = self.request, self.request.dit_config
+        size = (request.num_latents_in_window, *request.latent_size)
         work = dit_memory.activation_bytes(
             config,
-            (request.num_latents_in_window, *request.latent_size),
+            size,
             text_len=request.text_len,
             chunk_tokens=chunk_tokens,
             itemsize=ITEMSIZE[request.dit_dtype],
+            path=dit_memory.Path(on_cpu=request.on_cpu, own_kernels=request.own_kernels),
         )
+        # Tables of a second length of window are kept (dit/tables.py).
+        work += dit_memory.table_bytes(config, size, on_cpu=request.on_cpu)
         # The sampler holds noise, condition and result around the call.
         channels = 2 * config.latent_channels + config.condition_channels
-        pixels = request.num_latents_in_window * math.prod(request.latent_size)
-        work += pixels * channels * _FLOAT32 + request.expanded_weight
-        caches = self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
-        others = caches if stay.caches else 0
-        return self._total(others + work, dit_weights=request.weights_at_work(stay.layers))
+        work += math.prod(size) * channels * _FLOAT32 + request.expanded_weight
+        work += (request.segment_latents + request.overlap) * self.latent
+        if stay.caches:
+            work += self.encoder_caches[rings[0]] + self.decoder_caches[rings[1]]
+        return self._total(work, dit_weights=request.weights_at_work(stay.layers))
 
     def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
@@ -287,13 +291,13 @@ class PhasePeaks:
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
             work = max(work + shot, CONSTANTS.shot_copies * shot)
-        # A slice's integers, of 16 bits at the most, until all of them have come to the host.
-        work += FRAMES_PER_LATENT * rung.latents * request.picture_bytes * _HALF // _FLOAT32
-        others = self.encoder_caches[encoder_rings] if stay.caches else 0
-        own = self.decoder_caches[rung.rings]
-        if stay.streamed:
-            own = self._streaming(DECODE, rung)
-        return self._total(own + others + work, dit_weights=self._resident_weights(stay))
+        # A slice's integers, until all of them have come to the host.
+        work += FRAMES_PER_LATENT * rung.latents * request.restored_frame_bytes
+        # What the next window shares with this one, encoded and restored.
+        work += 2 * request.overlap * self.latent
+        work += self.encoder_caches[encoder_rings] if stay.caches else 0
+        work += self._own_caches(DECODE, rung, stay)
+        return self._total(work, dit_weights=self._resident_weights(stay))
 
     def host(self, stay: Residency, encode: Slices, decode: Slices) -> int:
         """Host memory: the source frames of a segment, those in the queues before and behind the
@@ -318,7 +322,7 @@ class PhasePeaks:
         time first."""
         return _streamed_rungs(*self._convs(phase))
 
-    def streamed(self, phase: str, rung: Slices) -> vae_memory.Streamed:
+    def streamed(self, phase: str, rung: Slices) -> budget.Streamed:
         """Bytes that streaming brings to encoder or decoder for each latent; as many go back."""
         return _streamed(*self._convs(phase), rung)
 
@@ -328,10 +332,13 @@ class PhasePeaks:
 
     def largest_layer(self, phase: str) -> tuple[str, int]:
         """The layer of encoder or decoder that needs most, and its bytes for one frame."""
-        return vae_memory.largest_layer(*self._convs(phase))
+        return budget.largest_layer(*self._convs(phase))
 
-    def _streaming(self, phase: str, rung: Slices) -> int:
-        return vae_memory.streaming_bytes(*self._convs(phase), rung.block_bytes)
+    def _own_caches(self, phase: str, rung: Slices, stay: Residency) -> int:
+        """Of the encoder or decoder at work."""
+        if stay.streamed:
+            return vae_memory.streaming_bytes(*self._convs(phase), rung.block_bytes)
+        return (self.encoder_caches if phase == ENCODE else self.decoder_caches)[rung.rings]
 
     def _convs(self, phase: str) -> tuple[tuple[budget.ConvSpec, ...], int, int, int]:
         """Convolutions of encoder or decoder, with height, width and bytes of an element."""
@@ -346,9 +353,8 @@ class PhasePeaks:
         return self.dit_weights - sum(sizes[len(sizes) - stay.layers :])
 
     def _total(self, moving: int, *, dit_weights: int) -> int:
-        """What a phase needs for itself (`moving`), with weights, latents and reserves."""
+        """What a phase needs for itself (`moving`), with weights and reserves."""
         total = self.vae_weights + dit_weights
-        moving += self.latents
         if self.request.on_cpu:
             return total + moving
         total += CONSTANTS.context + CONSTANTS.workspace
@@ -367,7 +373,7 @@ def _streamed_rungs(
     convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int
 ) -> tuple[Slices, ...]:
     """See `PhasePeaks.streamed_rungs`; a job that does not fit is planned many times."""
-    largest = max(vae_memory.cache_tensor_bytes(convs, height, width, itemsize))
+    largest = max(budget.cache_tensor_bytes(convs, height, width, itemsize))
     blocks = (None, *(largest // share for share in BLOCK_SHARES[1:]), 0)
     rungs = [rung._replace(block_bytes=block) for block in blocks for rung in SLICES]
     sizes = (convs, height, width, itemsize)
@@ -376,9 +382,9 @@ def _streamed_rungs(
 
 def _streamed(
     convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int, rung: Slices
-) -> vae_memory.Streamed:
+) -> budget.Streamed:
     levels = max(spec.shrink for spec in convs).bit_length()
-    return vae_memory.streamed_per_latent(
+    return budget.streamed_per_latent(
         convs,
         height,
         width,
@@ -389,6 +395,6 @@ def _streamed(
     )
 
 
-def _seconds(moved: vae_memory.Streamed) -> float:
+def _seconds(moved: budget.Streamed) -> float:
     """Caches come and go at the same time, but for those that go straight."""
     return (moved.passing + 2 * moved.straight) / CONSTANTS.host_bandwidth

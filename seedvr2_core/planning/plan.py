@@ -257,6 +257,8 @@ class Options:
     """Free memory of the host; None: not known, and taken as enough."""
     dit_dtype: str = "bfloat16"
     """Of a transformer's Linears on a GPU, as kernels/devices.py has it."""
+    own_kernels: bool = True
+    """Whether kernels of our own run there; without them the transformer needs more memory."""
     batch_size: int = 100
     """Frames per window; the stall limit depends on it."""
     weights_file: str = ""

@@ -62,17 +62,18 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         job_dir: its directory; the segments are still there.
         source: the job's source.
         seconds: how long it may take; the first place is looked at in any case.
-        beat: sign of life, once a place.
+        beat: sign of life, once a place, with the percentage of the places or of the time used.
 
     Raises:
         InvalidVideoError: a frame cannot be read.
     """
-    looked, until = Looked(), time.monotonic() + seconds
+    looked, began = Looked(), time.monotonic()
     segments = _Segments(plan, job_dir)
     clock = Fraction(*plan.video.time_base)
     wanted = list(places(plan))
     for number, place in enumerate(wanted):
-        beat("report", number, len(wanted))
+        used = (time.monotonic() - began) / seconds if seconds else 0.0
+        beat("report", min(99, round(100 * max(number / len(wanted), used))), 100)
         first = place.frame - 1
         before = [f.rgb for f in read_frames(source, plan.video, first, first + 2)]
         pair = Pair(before=(before[0], before[1]), after=segments.pair(place.frame))
@@ -82,7 +83,7 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         part = place.frame * _BINS // plan.video.num_frames
         if part not in looked.best or looked.best[part].sight.difference < sight.difference:
             looked.best[part] = _moment(pair, sight)
-        if time.monotonic() > until:
+        if time.monotonic() > began + seconds:
             break
     return looked
 

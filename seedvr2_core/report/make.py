@@ -45,6 +45,7 @@ def make_report(
     began = time.monotonic()
     plan = read_record(job_dir.plan_path, Plan)
     looked = look_at(plan, job_dir, source, seconds=seconds, beat=beat)
+    beat("report", 100, 100)
     report = _report(plan, job_dir, about, looked, began)
     write_record(job_dir.report_json_path, report)
     write_bytes(job_dir.report_path, page(report, looked.moments).encode())

@@ -6,8 +6,9 @@ sums over that list. Sizes are of the padded picture: height and width divisible
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from seedvr2_core.config import VAEConfig
 
@@ -166,6 +167,79 @@ def decoder_cache_bytes(
             frames = 3 - spec.time_growth
             total += frames * _cells(spec, height, width) * spec.in_channels * itemsize
     return total
+
+
+def cache_tensor_bytes(
+    specs: Sequence[ConvSpec], height: int, width: int, itemsize: int
+) -> tuple[int, ...]:
+    """Each tensor of an encoder's or a folded decoder's state, after a shot's first slice."""
+    sizes: list[int] = []
+    for spec in specs:
+        frames = spec.kept_frames
+        if spec.path.endswith("upscale_conv"):
+            frames = 3 - spec.time_growth
+        elif ".upsamplers." in spec.path:
+            frames = 0
+        cells = (height // spec.shrink) * (width // spec.shrink)
+        sizes.append(frames * cells * spec.in_channels * itemsize)
+    return tuple(size for size in sizes if size)
+
+
+def largest_layer(
+    specs: Sequence[ConvSpec], height: int, width: int, itemsize: int
+) -> tuple[str, int]:
+    """The convolution that needs most for one frame, its path and bytes: the frame and those before
+    it that it reads, and its result."""
+
+    def size(spec: ConvSpec) -> int:
+        cells = (height // spec.shrink) * (width // spec.shrink)
+        numbers = (spec.kept_frames + 1) * spec.in_channels
+        return cells * (numbers + spec.out_channels // spec.space_stride**2) * itemsize
+
+    largest = max((spec for spec in specs if ".upsamplers." not in spec.path), key=size)
+    return largest.path, size(largest)
+
+
+class Streamed(NamedTuple):
+    """Bytes of caches that come from host memory; as many go back."""
+
+    passing: float
+    """Through blocks, while other layers run."""
+    straight: float
+    """Into the buffers of layers that wait for them."""
+
+
+def streamed_per_latent(
+    specs: Sequence[ConvSpec],
+    height: int,
+    width: int,
+    itemsize: int,
+    *,
+    latents: int,
+    bounds: Sequence[int],
+    block_bytes: int | None = None,
+) -> Streamed:
+    """What comes from host memory for each latent.
+
+    Args:
+        specs: of the encoder, or of the decoder.
+        height: of the padded picture.
+        width: likewise.
+        itemsize: bytes of an element.
+        latents: of a slice.
+        bounds: most frames at once, full size first.
+        block_bytes: as for `memory.streaming_bytes`.
+    """
+    passing = straight = 0.0
+    for spec in specs:
+        (num_bytes,) = cache_tensor_bytes([spec], height, width, itemsize) or (0,)
+        at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
+        moved = num_bytes * spec.rate / at_once
+        if block_bytes is None or num_bytes <= block_bytes:
+            passing += moved
+        else:
+            straight += moved
+    return Streamed(passing, straight)
 
 
 def encoder_flops(config: VAEConfig, height: int, width: int, num_latents: int) -> int:

@@ -23,6 +23,9 @@ CHANNEL_STEP = 8
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of a tensor that a kernel gets. For more, cuDNN needs 64-bit indices, which few of
 its kernels have. A 4k frame at 256 channels, with the two before it, has three times as many."""
+COPIED_SHARE = 4
+"""On a GPU without cuDNN parts of a result are copied to their place. They are smaller by this
+factor, so that input and result of one fit into what is reserved for convolutions."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -66,11 +69,15 @@ def conv3d(
         device=x_BCTHW.device,
         memory_format=LAYOUT,
     )
-    at_once = min(
-        (MAX_ELEMENTS // (x_BCTHW.numel() // frames) - kernel[0]) // stride[0] + 1,
-        MAX_ELEMENTS // (y_BCTHW.numel() // out_frames),
+    on_gpu = takes_gpu_path(x_BCTHW.device)
+    most = (
+        MAX_ELEMENTS // COPIED_SHARE if on_gpu and not _has_cudnn(x_BCTHW.device) else MAX_ELEMENTS
     )
-    if at_once >= 1 and switches().split_frames and takes_gpu_path(x_BCTHW.device):
+    at_once = min(
+        (most // (x_BCTHW.numel() // frames) - kernel[0]) // stride[0] + 1,
+        most // (y_BCTHW.numel() // out_frames),
+    )
+    if at_once >= 1 and switches().split_frames and on_gpu:
         for start in range(0, out_frames, at_once):
             stop = min(start + at_once, out_frames)
             given_BCTHW = x_BCTHW[:, :, start * stride[0] : (stop - 1) * stride[0] + kernel[0]]
@@ -78,7 +85,7 @@ def conv3d(
                 y_BCTHW[:, :, start:stop], given_BCTHW, weight, bias, stride=stride, padding=padding
             )
         return y_BCTHW
-    rows = max(1, MAX_ELEMENTS // row_elements - kernel[1])
+    rows = max(1, most // row_elements - kernel[1])
     for start in range(0, out_height, rows):
         stop = min(start + rows, out_height)
         top = start * stride[1] - padding[0]
@@ -118,12 +125,10 @@ def convolve_into(
         stride: likewise.
         padding: likewise.
     """
-    place_BCTHW = _as_block(out_BCTHW)
-    direct = switches().direct_output and place_BCTHW is not None and _is_block(x_BCTHW)
-    if not direct or weight.shape[0] % CHANNEL_STEP or not _has_cudnn(x_BCTHW.device):
+    if not writes_straight(out_BCTHW, x_BCTHW, weight):
         out_BCTHW.copy_(_convolve(x_BCTHW, weight, bias, stride=stride, padding=padding))
         return
-    assert place_BCTHW is not None
+    place_BCTHW = _as_block(out_BCTHW)
     if x_BCTHW.device.type == "meta":
         F.conv3d(x_BCTHW, weight, None, stride=stride, padding=(0, *padding))
     else:
@@ -137,6 +142,13 @@ def convolve_into(
             return
     if bias is not None:
         add_bias(place_BCTHW, bias, out_BCTHW=place_BCTHW)
+
+
+def writes_straight(out_BCTHW: Tensor, x_BCTHW: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution is written where it belongs, without a copy."""
+    blocks = _is_block(out_BCTHW) and _is_block(x_BCTHW)
+    possible = _has_cudnn(x_BCTHW.device) and not weight.shape[0] % CHANNEL_STEP
+    return switches().direct_output and blocks and possible
 
 
 def _cudnn_into(
@@ -169,14 +181,12 @@ def _tell(message: str) -> None:
     logger.warning(message)
 
 
-def _as_block(x_BCTHW: Tensor) -> Tensor | None:
-    """The same memory with the strides of a whole tensor in LAYOUT; None if it is no block.
+def _as_block(x_BCTHW: Tensor) -> Tensor:
+    """The same memory, which is a block, with the strides of a whole tensor in LAYOUT.
 
     A dimension of one element may have any stride, and torch would take an unusual one for another
     layout and copy the input into that.
     """
-    if not _is_block(x_BCTHW):
-        return None
     _, channels, frames, height, width = x_BCTHW.shape
     row = width * channels
     strides = (frames * height * row, 1, height * row, row, channels)

@@ -6,11 +6,11 @@ and blocks.py operator by operator; tests compare them with the live bytes of re
 A level is numbered by how often the picture is halved: 0 is full size, in the decoder too.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.vae import budget
@@ -26,6 +26,8 @@ FOLD_CHANNELS = 8
 """fold.EXTRA_CHANNELS."""
 RING_PIXELS = 1 << 16
 """ring.RING_PIXELS."""
+UPSAMPLED_PLAIN_FRAMES = 2
+"""blocks.UPSAMPLED_PLAIN_FRAMES."""
 STORE_BLOCKS = 3
 """store.SLOTS_UP + store.SLOTS_DOWN."""
 _FLOAT32 = 4
@@ -51,22 +53,6 @@ def weight_bytes(config: VAEConfig, itemsize: int) -> int:
 
 def _conv_numbers(spec: budget.ConvSpec) -> int:
     return (math.prod(spec.kernel) * spec.in_channels + 1) * spec.out_channels
-
-
-def cache_tensor_bytes(
-    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
-) -> tuple[int, ...]:
-    """Each tensor of an encoder's or a folded decoder's state, after a shot's first slice."""
-    sizes: list[int] = []
-    for spec in specs:
-        frames = spec.kept_frames
-        if spec.path.endswith("upscale_conv"):
-            frames = 3 - spec.time_growth
-        elif ".upsamplers." in spec.path:
-            frames = 0
-        cells = (height // spec.shrink) * (width // spec.shrink)
-        sizes.append(frames * cells * spec.in_channels * itemsize)
-    return tuple(size for size in sizes if size)
 
 
 def ring_bytes(specs: list[budget.ConvSpec], height: int, width: int, itemsize: int) -> int:
@@ -108,66 +94,9 @@ def streaming_bytes(
         itemsize: bytes of an element.
         block_bytes: larger caches pass through no block; None: all do.
     """
-    sizes = cache_tensor_bytes(specs, height, width, itemsize)
+    sizes = budget.cache_tensor_bytes(specs, height, width, itemsize)
     passing = (size for size in sizes if block_bytes is None or size <= block_bytes)
     return STORE_BLOCKS * max(passing, default=0)
-
-
-def largest_layer(
-    specs: Sequence[budget.ConvSpec], height: int, width: int, itemsize: int
-) -> tuple[str, int]:
-    """The convolution that needs most for one frame, its path and bytes: the frame and those before
-    it that it reads, and its result."""
-
-    def size(spec: budget.ConvSpec) -> int:
-        cells = (height // spec.shrink) * (width // spec.shrink)
-        numbers = (spec.kept_frames + 1) * spec.in_channels
-        return cells * (numbers + spec.out_channels // spec.space_stride**2) * itemsize
-
-    largest = max((spec for spec in specs if ".upsamplers." not in spec.path), key=size)
-    return largest.path, size(largest)
-
-
-class Streamed(NamedTuple):
-    """Bytes of caches that come from host memory; as many go back."""
-
-    passing: float
-    """Through blocks, while other layers run."""
-    straight: float
-    """Into the buffers of layers that wait for them."""
-
-
-def streamed_per_latent(
-    specs: Sequence[budget.ConvSpec],
-    height: int,
-    width: int,
-    itemsize: int,
-    *,
-    latents: int,
-    bounds: Sequence[int],
-    block_bytes: int | None = None,
-) -> Streamed:
-    """What comes from host memory for each latent.
-
-    Args:
-        specs: of the encoder, or of the decoder.
-        height: of the padded picture.
-        width: likewise.
-        itemsize: bytes of an element.
-        latents: of a slice.
-        bounds: most frames at once, full size first.
-        block_bytes: as for `streaming_bytes`.
-    """
-    passing = straight = 0.0
-    for spec in specs:
-        (num_bytes,) = cache_tensor_bytes([spec], height, width, itemsize) or (0,)
-        at_once = min(spec.rate * latents, bounds[spec.shrink.bit_length() - 1])
-        moved = num_bytes * spec.rate / at_once
-        if block_bytes is None or num_bytes <= block_bytes:
-            passing += moved
-        else:
-            straight += moved
-    return Streamed(passing, straight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,11 +140,16 @@ class WorkingSet:
                 work = max(work, self._bottom(level, n, 2 * self.config.latent_channels))
                 return max(peak, held + given + work)
             stride = self.config.encoder_time_stride(level)
+            joined = frames > n
             frames = -(-frames // stride)
             out = frames * self._frame(level + 1, width)
+            # While the last part is at work, those before it have come through.
+            earlier = out - -(-n // stride) * self._frame(level + 1, width)
             work = max(work, self._downsampler(level, n, width, stride))
-            # Once the last part is through, all are copied into one.
-            peak = max(peak, held + given + out + work, held + given + 2 * out)
+            peak = max(peak, held + given + earlier + work)
+            # Then all are copied into one; at full size the input was of the last part alone.
+            if joined:
+                peak = max(peak, held + (given if level else 0) + 2 * out)
         return peak
 
     def decoder(self, latents: int, bounds: Sequence[int]) -> int:
@@ -225,58 +159,61 @@ class WorkingSet:
             latents: of the slice.
             bounds: most frames at once, latent size first.
         """
-        joined = latents * self.config.temporal_factor * self._frame(0, self.config.out_channels)
-        return max(
-            self._plain_caches() + self._decode(2, bounds, plain=True),
-            self._decode(latents, bounds, plain=False),
-            joined * (self.itemsize + _FLOAT32) // self.itemsize,
-        )
+        return _decoder(self, latents, tuple(bounds))
 
-    def _decode(self, latents: int, bounds: Sequence[int], *, plain: bool) -> int:
-        widths = self.config.block_out_channels[::-1]
-        last = len(widths) - 1
-        pixels = self._frame(0, self.config.out_channels)
-        held = latents * self.config.temporal_factor * pixels
-        total, frames = latents, min(latents, bounds[0])
-        peak = held + frames * self._frame(last, widths[0]) + self._mid(last, frames)
-        for index, width in enumerate(widths):
-            level, before = last - index, widths[max(index - 1, 0)]
-            n = min(frames, bounds[index])
-            given, out = frames * self._frame(level, before), n * self._frame(level, width)
-            work = self._resnets(level, n, before, width, self.config.layers_per_block + 1)
-            # The level's input is gone with its last part.
-            waiting = given if frames > n else 0
-            if level == 0:
-                last_conv = waiting + out + self._conv(0, n, width, self.config.out_channels)
-                return max(peak, held + max(given + work, last_conv))
-            z = self.config.decoder_time_stride(index)
-            low = min(n, max(1, bounds[index + 1] // z))
-            upsample = self._upsampler_plain if plain and z > 1 else self._upsampler_folded
-            up = waiting + out + upsample(level, low, width, z)
-            peak = max(peak, held + max(given + work, up))
-            # What is not the last part waits until the part before has become pixels.
-            held += waiting + (out if n > low else 0)
-            # A shot's first frame stays one.
-            total = z * total - (1 if plain and z > 1 else 0)
-            frames = min(low * z, total)
+    def decode(self, latents: int, bounds: Sequence[int], *, first: bool) -> int:
+        """Peak before the frames are joined, of a shot's first slice or of a later one."""
+        cells, width = self._cells(len(bounds) - 1), self.config.block_out_channels[-1]
+        # Latents as they come, scaled, and in the VAE's dtype.
+        scaled = latents * cells * self.config.latent_channels * (2 * _FLOAT32 + self.itemsize)
+        peak = 0
+        for part in _last_parts(latents, bounds[0]):
+            held = scaled + part.start * self._pixels(0)
+            mid = len(part) * cells * width * self.itemsize + self._mid(len(bounds) - 1, len(part))
+            below = self._up_block(0, len(part), bounds, held, first=first and not part.start)
+            peak = max(peak, held + mid, below)
         return peak
 
-    def _plain_caches(self) -> int:
-        """In a shot's first slice, up-samplers that double time keep two frames of the larger size
-        in place of one of the smaller: they are not folded yet."""
-        total = 0
-        if self.streamed:
-            return total
-        for before, spec in itertools.pairwise(budget.decoder_convs(self.config)):
-            if before.time_growth > 1:
-                cells = (self.height // spec.shrink) * (self.width // spec.shrink)
-                kept = 2 * cells - cells // 4
-                if self.rings and cells >= RING_PIXELS:
-                    kept = 3 * cells - (
-                        2 * (cells // 4) if cells // 4 >= RING_PIXELS else cells // 4
-                    )
-                total += kept * spec.in_channels * self.itemsize
-        return total
+    def _up_block(
+        self, index: int, frames: int, bounds: Sequence[int], held: int, *, first: bool
+    ) -> int:
+        """Peak of a level and those behind it on some frames, beside what is held meanwhile.
+
+        What is not the last part waits until the part before has become pixels. So the peak is
+        reached in the last part or in the one before, at each level.
+        """
+        widths = self.config.block_out_channels[::-1]
+        level, width, before = len(widths) - 1 - index, widths[index], widths[max(index - 1, 0)]
+        given, peak = frames * self._frame(level, before), 0
+        for part in _last_parts(frames, bounds[index]):
+            here = held + part.start * self._pixels(index)
+            work = self._resnets(level, len(part), before, width, self.config.layers_per_block + 1)
+            waiting = 0 if part.stop == frames else given
+            out = len(part) * self._frame(level, width)
+            peak = max(peak, here + given + work)
+            if level == 0:
+                last = self._conv(0, len(part), width, self.config.out_channels)
+                peak = max(peak, here + waiting + out + last)
+                continue
+            z = self.config.decoder_time_stride(index)
+            for low in _last_parts(len(part), max(1, bounds[index + 1] // z)):
+                at = part.start + low.start
+                plain = first and z > 1 and at < UPSAMPLED_PLAIN_FRAMES
+                upsample = self._upsampler_plain if plain else self._upsampler_folded
+                now = here + waiting + low.start * self._pixels(index)
+                peak = max(peak, now + out + upsample(level, len(low), width, z))
+                # A shot's first frame stays one.
+                raised = z * len(low) - (1 if plain and not at else 0)
+                kept = now + (0 if low.stop == len(part) else out)
+                below = self._up_block(index + 1, raised, bounds, kept, first=plain and not at)
+                peak = max(peak, below)
+        return peak
+
+    def _pixels(self, index: int) -> int:
+        """Bytes of the decoder's pixels of a frame at one of its levels."""
+        strides = (self.config.decoder_time_stride(i) for i in range(self.config.num_levels - 1))
+        growth = math.prod(itertools.islice(strides, index, None))
+        return growth * self._frame(0, self.config.out_channels)
 
     def _in_ring(self, level: int) -> bool:
         return self.rings and self._cells(level) >= RING_PIXELS
@@ -310,7 +247,11 @@ class WorkingSet:
         self, given: int, out: int, frames: int, out_frames: int, *, taps: int = _TAPS
     ) -> int:
         """Where a tensor is too large for a kernel: the part of the result that is copied into it,
-        and, where parts are strips of rows, the rows that one reads."""
+        and, where parts are strips of rows, the rows that one reads.
+
+        A GPU copies no part that is some whole frames (conv.py). Where it has to, on one without
+        cuDNN, parts are as small as what is reserved for convolutions.
+        """
         most = CONV_ELEMENTS * self.itemsize
         # Three rows more are read than made.
         share = most / (max(given, out) * (1 + 3 / self.height))
@@ -318,10 +259,11 @@ class WorkingSet:
             return 0
         at_once = min(most * frames // given - taps + 1, most * out_frames // out)
         if at_once >= 1 and not self.on_cpu:
-            return min(at_once, out_frames) * out // out_frames
+            return 0
         # A GPU writes a strip of one frame where it belongs (conv.py).
         direct = out_frames == 1 and not self.on_cpu
-        return int(share * (given + (0 if direct else out)))
+        rows = max(1, int(share * (self.height + 3)) - 3)
+        return ((rows + 2) * given + (0 if direct else rows * out)) // self.height
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least.
@@ -396,3 +338,21 @@ class WorkingSet:
         """The shuffled frames, then the conv's buffer and result, beside x."""
         shuffled = stride * frames * self._frame(level - 1, width)
         return shuffled + self._conv(level - 1, stride * frames, width, width)
+
+
+@functools.lru_cache(maxsize=1024)
+def _decoder(work: WorkingSet, latents: int, bounds: tuple[int, ...]) -> int:
+    """See `WorkingSet.decoder`; a job that does not fit is planned many times."""
+    joined = latents * work.config.temporal_factor * work.height * work.width
+    return max(
+        work.decode(2, bounds, first=True),
+        work.decode(latents, bounds, first=False),
+        # The parts, or the frames in float32, beside all joined.
+        joined * work.config.out_channels * (work.itemsize + _FLOAT32),
+    )
+
+
+def _last_parts(frames: int, most: int) -> tuple[range, ...]:
+    """The last two parts of at most so many frames, or the only one."""
+    starts = range(0, frames, most)[-2:]
+    return tuple(range(start, min(start + most, frames)) for start in starts)

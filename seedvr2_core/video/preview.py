@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from moviepy import ImageClip, TextClip, VideoFileClip, clips_array
 
+from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
 from seedvr2_core.video.info import VideoInfo
@@ -20,9 +21,13 @@ DIVIDER_PX = 4
 LABEL_SHARE = 24
 """The letters' height is this part of the picture's height, and at least MIN_LABEL_PX."""
 MIN_LABEL_PX = 12
+_STEPS = 4
+"""Of the drawing: the result is read, the source is read, both are drawn, the file is written."""
 
 
-def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) -> None:
+def write_preview(
+    source: Path, info: VideoInfo, output: Path, picture: Path, *, beat: Beat = no_beat
+) -> None:
     """Write a JPEG of the middle frame's middle: left before (enlarged by Lanczos), right after.
 
     Args:
@@ -30,14 +35,17 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
         info: of the source.
         output: the joined video.
         picture: where the JPEG goes; complete or absent.
+        beat: sign of life, after each step.
 
     Raises:
         InvalidVideoError: a frame could not be read.
     """
     index = info.num_frames // 2
     after = _restored_frame(output, info, index)
+    beat("picture", 1, _STEPS)
     height, width, _ = after.shape
     before = next(read_frames(source, info, index, index + 1)).rgb
+    beat("picture", 2, _STEPS)
     enlarged = np.asarray(ImageClip(before).resized((width, height)).get_frame(0))  # Lanczos
     middle = slice(width // 4, width // 4 + width // 2)
     divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
@@ -46,6 +54,7 @@ def write_preview(source: Path, info: VideoInfo, output: Path, picture: Path) ->
     if height > MAX_HEIGHT:
         sheet = sheet.resized(height=MAX_HEIGHT)
     labelled = np.array(sheet.get_frame(0))
+    beat("picture", 3, _STEPS)
     _write_label(labelled, "before", left=0)
     _write_label(labelled, "after", left=(labelled.shape[1] + DIVIDER_PX) // 2)
     part = picture.with_name(picture.stem + ".part.jpg")

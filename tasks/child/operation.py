@@ -1,8 +1,12 @@
-"""One request to a fresh child that ends when it has answered."""
+"""One request to a child that ends when it has answered, or waits for the next one in line."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from seedvr2_core.child.protocol import Event, Heartbeat, Request
+from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.run import current
 
@@ -14,8 +18,51 @@ its end."""
 E = TypeVar("E", bound=Event)
 
 
+class _Spare:
+    """The child of the last operation, which waits for the next one."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    def take(self) -> Child | None:
+        """The child, if it lives; whoever takes it has to give it back or close it."""
+        child, self._child = self._child, None
+        if child is not None and not child.alive:
+            child.close()
+            return None
+        return child
+
+    def give(self, child: Child) -> None:
+        """Keep a child that has answered."""
+        self._child = child
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if child := self.take():
+            child.close()
+
+
+_spare: ContextVar[_Spare | None] = ContextVar("spare_child", default=None)
+
+
+@contextlib.contextmanager
+def one_child() -> Iterator[None]:
+    """Let the operations in the `with` block share a child, as long as none of them fails.
+
+    A start loads Python, numpy and the codecs, which takes a second of a processor, and a short job
+    has six operations. A child whose operation has failed ends, and the next one gets a fresh one.
+    """
+    spare = _Spare()
+    token = _spare.set(spare)
+    try:
+        yield
+    finally:
+        _spare.reset(token)
+        spare.close()
+
+
 def run_operation(request: Request[E], *, doing: str) -> E:
-    """Let a fresh child carry out one request; its heartbeats go into the run's record.
+    """Let a child carry out one request; its heartbeats go into the run's record.
 
     Args:
         request: what to do.
@@ -27,14 +74,27 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     Raises:
         SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
-    child = Child(log=current().log)
+    spare = _spare.get()
+    child = (spare.take() if spare else None) or Child(log=current().log)
     try:
-        child.send(request)
-        while True:
-            event = child.next_event(stall_seconds=STALL_SECONDS, doing=doing)
-            if isinstance(event, Heartbeat):
-                current().beat(event.phase, event.done, event.total, stall_seconds=STALL_SECONDS)
-            if request.is_answered_by(event):
-                return event
-    finally:
+        event = _answer(child, request, doing)
+    except BaseException:
         child.close()
+        raise
+    if spare:
+        spare.give(child)
+    else:
+        child.close()
+    return event
+
+
+def _answer(child: Child, request: Request[E], doing: str) -> E:
+    """Send the request, and note the heartbeats until it is answered."""
+    child.last_life = awake_seconds()  # it may have waited for an hour, while the output was sent
+    child.send(request)
+    while True:
+        event = child.next_event(stall_seconds=STALL_SECONDS, doing=doing)
+        if isinstance(event, Heartbeat):
+            current().beat(event.phase, event.done, event.total, stall_seconds=STALL_SECONDS)
+        if request.is_answered_by(event):
+            return event

@@ -18,6 +18,7 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.job.beside import keep_all_beside
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
+from tasks.run.record import DELIVERY_SECONDS
 from tasks.schemas import Account, JoinedVideo, PlannedJob, StoredVideo, UpscaleResult
 from tasks.settings import get_settings
 from tasks.step import step
@@ -165,6 +166,7 @@ def finish(
         and the joined file (unless SEEDVR2_KEEP_SEGMENTS is on).
     Retries: for about three minutes, in case the Prefect server is away.
     """
+    current().enter("finish", stall_seconds=DELIVERY_SECONDS)
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     beside = keep_all_beside(job_dir, stored, preview=joined.preview, page=reported)

@@ -11,7 +11,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from seedvr2_core.errors import BudgetError, SeedVR2Error, with_code
+from seedvr2_core.errors import BudgetError, SeedVR2Error, in_full
 from seedvr2_core.words import counted
 from tasks.schemas import UpscaleResult
 
@@ -33,11 +33,11 @@ def completed(result: UpscaleResult) -> State[UpscaleResult]:
 
 
 def failed(error: SeedVR2Error) -> State[Any]:
-    """The state of a run without an output; its message is the error's sentence and code."""
+    """The state of a run without an output; its message has the error's sentence, code, remedy."""
     name = "TimedOut" if isinstance(error, TimeoutError) else "Failed"  # as Prefect itself does
     if isinstance(error, BudgetError):
         name = "OverBudget"
-    return Failed(name=name, message=with_code(error), data=error)
+    return Failed(name=name, message=in_full(error), data=error)
 
 
 class _OneTraceback(logging.Filter):

@@ -5,6 +5,7 @@ Needs Debian's package `chromium`. Pages are kept under pytest's --basetemp, to 
 
 import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.form import SECTIONS
 from tests.kits.processes import free_port, kill_tree
 from tests.kits.server import eventually, prefect_server
 
@@ -43,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "SEEDVR2_WORK_DIR": str(home / "work"),
         "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
-        "SEEDVR2_SEGMENT_SECONDS": "1",
+        "SEEDVR2_SEGMENT_SECONDS": "0.1",
         "SEEDVR2_IMAGE": "seedvr2:test",
         "SEEDVR2_PUBLIC_URL": f"http://127.0.0.1:{edge}",
     }
@@ -114,8 +116,13 @@ def browse(api: httpx.Client, page: str, picture: Path, *, height: int = 1400) -
 def test_the_form_offers_lists_and_help(api: httpx.Client, tmp_path: Path) -> None:
     page = f"/deployments/deployment/{deployment_id(api)}/run"
     seen = browse(api, page, tmp_path / "form.png", height=2200)
-    for word in ("video_url", "resolution", "color_correction", "1080p", "http(s) address"):
-        assert word in seen, f"{word} is not on the form ({tmp_path})"
+    text = html.unescape(re.sub(r"<[^>]*>", "", seen))
+    words = ("Source: video_url", "Result: resolution", "Details: color_correction", "1080p")
+    for word in (*words, "http(s) address"):
+        assert word in text, f"{word} is not on the form ({tmp_path})"
+    places = [text.index(f"{heading}: {names[0]}") for heading, names in SECTIONS.items()]
+    assert places == sorted(places), "the sections stand in the order of use"
+    assert "None" not in text, "a switch between types stands in front of a field"
 
 
 def test_a_runs_page_shows_its_tasks(
@@ -125,6 +132,23 @@ def test_a_runs_page_shows_its_tasks(
     assert run["name"] in seen.replace("-&gt;", "->")
     assert "Completed" in seen
     assert "1280x720, 75 frames" in seen, "the state says what came out"
+
+
+def test_a_job_of_many_segments_can_be_read(
+    api: httpx.Client, run: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its task runs are counted as people count, and the log has about a line for each."""
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    found = api.post("/task_runs/filter", json=of_run).raise_for_status().json()
+    names = [one["name"] for one in found if one["name"].startswith("segment ")]
+    assert len(names) >= 30
+    assert set(names) == {f"segment {k} of {len(names)}" for k in range(1, len(names) + 1)}
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+    lines = api.post("/logs/filter", json=wanted).raise_for_status().json()
+    told = "\n".join(line["message"] for line in lines)
+    assert len(lines) <= len(names) + 30, told
+    seen = browse(api, f"/runs/flow-run/{run['id']}?tab=Task%20Runs", tmp_path / "tasks.png")
+    assert f"of {len(names)}" in seen
 
 
 def test_a_failed_runs_page_has_one_sentence_and_no_traceback(
@@ -157,7 +181,7 @@ def test_deployments_are_told_apart_by_their_names(api: httpx.Client, tmp_path: 
             "upscale-result",
             [
                 *("bunny_320x180_720p_", "1280x720, 75 frames", "engine lanczos"),
-                *("filename", "segments_reused", 'alt="before and after"'),
+                *("filename", "segments_reused", 'alt="before and after"', ">report</a>"),
             ],
         ),
     ],

@@ -23,10 +23,15 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["options.md", "settings.md", "cards.md"])
+@pytest.mark.parametrize("name", ["options.md", "settings.md", "errors.md", "cards.md", "http.md"])
 def test_committed_page_is_not_stale(generate: ModuleType, name: str) -> None:
     committed = (ROOT / "docs" / name).read_text()
     assert committed == generate.PAGES[name](), f"docs/{name} is stale; run `make docs`"
+
+
+def test_every_generated_page_is_compared(generate: ModuleType) -> None:
+    marked = {p.name for p in (ROOT / "docs").glob("*.md") if generate.NOTICE in p.read_text()}
+    assert marked == generate.PAGES.keys()
 
 
 def test_pages_do_not_depend_on_the_environment(

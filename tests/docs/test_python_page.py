@@ -11,11 +11,11 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_t
 
 
 def test_the_page_has_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=["file", "frames"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["file", "frames", "stop"])
 def test_an_example_runs(
     example: str,
     tmp_path: Path,
@@ -25,4 +25,7 @@ def test_an_example_runs(
     shutil.copy(ROOT / "deployments/demo/bunny_320x180.mp4", tmp_path / "my.mp4")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/python.md", "exec"), {})
-    assert "720" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "720" in told or "stopped" in told
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert left <= {"my.mp4", "restored.mp4"}, "a video that was stopped is absent"

@@ -87,7 +87,7 @@ def test_a_lost_child_is_replaced_once(
     assert Path(str(result["output_path"])).is_file()
     assert killed.committed.items() <= job.sidecars().items()
     assert_nothing_left(job)
-    names = {f"infer-segment-{k}" for k in range(NUM_SEGMENTS)}
+    names = {f"segment {k} of {NUM_SEGMENTS}" for k in range(1, NUM_SEGMENTS + 1)}
     job_id = str(result["job_id"])
     wait_until(lambda: names <= attempts_of(job_id).keys(), "all task runs were recorded")
     attempts = attempts_of(job_id)

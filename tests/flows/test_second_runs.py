@@ -177,7 +177,7 @@ def test_no_line_leads_from_an_earlier_task_to_a_segment(
             "GET", "/flow_runs/{id}/graph-v2", path_params={"id": result.job_id}
         ).json()
         nodes = [node for _, node in graph["nodes"]]
-        segments = [node for node in nodes if node["label"].startswith("infer-segment")]
+        segments = [node for node in nodes if node["label"].startswith("segment ")]
     assert len(segments) == 2
     assert all(node["parents"] == [] for node in segments)
     estimate = next(node for node in nodes if node["label"].startswith("estimate"))

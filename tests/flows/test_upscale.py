@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+import deployments.gateway as gateway
+from deployments.cli.screen import DOING
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from seedvr2_core.files.durable import read_record, write_record
@@ -27,7 +30,8 @@ from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
-from tasks.schemas import UpscaleResult
+from tasks.run.record import JobProgress, shown_to
+from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tests.kits.job_copies import copy_jobs
 
@@ -61,14 +65,36 @@ def run(clip: Path, **options: object) -> UpscaleResult:
     return upscale(video_path=str(clip), **chosen)
 
 
+class Told:
+    """Follows a job and keeps the phases and details that it is told."""
+
+    def __init__(self, told: list[tuple[str, str]]) -> None:
+        self._told = told
+
+    def planned(self, job: PlannedJob) -> None:
+        pass
+
+    def progressed(self, progress: JobProgress) -> None:
+        self._told.append((progress.phase, progress.detail))
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[str, str]]:
+    """The phases and details that the finished job has told."""
+    return []
+
+
 @pytest.fixture(scope="module")
 def finished(
-    demo_clip: Path, api_url: str, tmp_path_factory: pytest.TempPathFactory
+    demo_clip: Path,
+    api_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    told: list[tuple[str, str]],
 ) -> tuple[Path, UpscaleResult]:
     """A finished job, and its work directory."""
     folder = tmp_path_factory.mktemp("finished")
     work_in(folder, report=True)
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    with temporary_settings({PREFECT_API_URL: api_url}), shown_to(Told(told)):
         return folder, run(demo_clip)
 
 
@@ -109,6 +135,29 @@ def task_states(result: UpscaleResult) -> dict[str, str]:
             run.name: run.state.name if run.state else ""
             for run in client.read_task_runs(flow_run_filter=flow_run)
         }
+
+
+@pytest.mark.usefixtures("first")
+def test_people_have_a_word_for_every_phase(told: list[tuple[str, str]]) -> None:
+    phases = {phase for phase, _ in told}
+    assert {"plan", "restore", "join", "picture", "report", "finish", "done"} <= phases
+    page = Path(str(gateway.__file__)).parent / "page/job.js"
+    stages = re.search(r"const STAGES = (\[.*?\n\]);", page.read_text(), re.DOTALL)
+    assert stages
+    shown = set(re.findall(r'"(\w+)"', stages[1]))
+    assert phases - set(DOING) <= {"prepare", "done"}, "the screen shows its name only"
+    assert phases <= shown, "the page has no stage for it"
+
+
+def test_a_report_is_heard_of_from_its_first_moment_to_its_last(
+    first: UpscaleResult, told: list[tuple[str, str]]
+) -> None:
+    del first
+    details = [detail for phase, detail in told if phase == "report"]
+    assert details[0] == "starting"
+    assert details[-1] == "100 %"
+    assert "" in details, "the child is there, and loads"
+    assert [phase for phase, _ in told][-2:] == ["finish", "done"]
 
 
 def test_every_frame_comes_out_and_the_record_tells(
@@ -155,7 +204,7 @@ def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     assert Path(second.output_path or "").name == first.filename
     assert second.segments_reused == 6
     states = task_states(second)
-    assert {states[f"infer-segment-{k}"] for k in range(6)} == {"Reused"}
+    assert {states[f"segment {k} of 6"] for k in range(1, 7)} == {"Reused"}
 
 
 def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> None:

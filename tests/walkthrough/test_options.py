@@ -10,7 +10,10 @@ from tests.kits.pages.newcomer import Newcomer
 from tests.kits.processes import ROOT
 from tests.walkthrough.test_commands import NOT_RUN
 
-OTHER_PAGES = ("docs/troubleshooting.md", "CONTRIBUTING.md")
+OTHER_PAGES = (
+    *("docs/index.md", "docs/faq.md", "docs/moving.md"),
+    *("docs/troubleshooting.md", "CONTRIBUTING.md"),
+)
 """Pages that name commands and are not for pasting from."""
 BLOCKS = [command for page in PAGES for command in commands_of(ROOT, page)]
 

@@ -7,10 +7,10 @@ import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size 
 const STAGES = [
   ["Wait", []],
   ["Fetch", ["prepare", "fetch"]],
-  ["Plan", ["probe", "cuts", "measure", "planned"]],
+  ["Plan", ["probe", "cuts", "plan", "measure", "planned"]],
   ["Load", ["wait", "load"]],
   ["Restore", ["restore", "encode", "dit", "decode"]],
-  ["Store", ["deliver", "join", "upload", "verify", "done"]],
+  ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
 const DIVIDER_PX = 4; // between the two halves of the picture
 

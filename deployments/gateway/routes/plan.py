@@ -69,9 +69,9 @@ class PlannedRequest(JobPlan):
     video_url: str | None = Field(
         description="The source. A video that was sent is kept: submit this in its place."
     )
-    resolution: str
+    resolution: str = Field(description="As the request has it.")
     deployment: str = Field(description="Where the job would run.")
-    gpu_type: str
+    gpu_type: str = Field(description="The workers that would take it: `H100`, `local`.")
 
 
 def add_plan(app: FastAPI, settings: Settings, quota: Quota, authenticate: Authenticate) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu.__main__ import parse, restarted
+from benchmarks.gpu.__main__ import parse, worker_command
 from benchmarks.gpu.pieces import plain_steps
 from benchmarks.gpu.repeat import STREAMED
 from benchmarks.gpu.report import DeviceLostError, LineReport, finished_parts
@@ -18,7 +18,10 @@ from benchmarks.gpu.sections import run_all
 from seedvr2_core.kernels.switches import Switches, switched
 
 ROOT = Path(__file__).parents[3]
-PARTS = ["device", "kernels", "golden", "piece", "repeat", "convs", "attention", "switches"]
+PARTS = [
+    *("device", "kernels", "golden", "transfers", "piece", "repeat", "convs", "attention"),
+    "switches",
+]
 BLOCKED = ("av", "prefect", "pydantic", "httpx", "typer", "rich", "fastapi", "imageio_ffmpeg")
 
 
@@ -29,10 +32,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_whole_run_with_torch_numpy_and_safetensors_alone(tmp_path: Path) -> None:
     code = f"""
-import runpy, sys
+import os, runpy, sys
 for name in {(*BLOCKED, "pytest")!r}:
     sys.modules[name] = None
+_, pipe = os.pipe()
 sys.argv = ["gpu", "--device", "cpu", "--out", {str(tmp_path / "out.jsonl")!r}]
+sys.argv += ["--worker", str(pipe)]
 runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -149,10 +154,12 @@ def test_after_a_lost_device_a_new_process_goes_on_without_what_made_it(
     ):
         run_all(report, device="cpu", only=only, long=False)
     assert finished_parts(path) == ["golden"]
-    command = restarted(options, without=lost.value.attempt, seconds=50)
+    skip = [*options.skip, lost.value.attempt]
+    command = worker_command(options, skip=skip, seconds=50, more=True, pipe=7)
     assert command[1:3] == ["-m", "benchmarks.gpu"]
     again = parse(command[3:])
     assert (again.skip, again.more, again.seconds) == (["convs/bad kernel"], True, 50)
+    assert again.worker == 7
     with LineReport(
         again.out, began=time.perf_counter(), seconds=60, skip=again.skip, go_on=again.more
     ) as report:

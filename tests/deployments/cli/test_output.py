@@ -78,9 +78,10 @@ def small_disks(tmp_path: Path) -> Iterator[Path]:
 def refusal(result: Result) -> str:
     """The one sentence of a refusal; no traceback, nothing on stdout."""
     assert (result.exit_code, result.stdout) in ((2, ""), (1, "")), result.output
-    (line,) = result.stderr.splitlines()
+    line, *helps = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "Traceback" not in line
+    assert all(one.startswith("what helps: ") for one in helps[:1])
+    assert len(helps) <= 1, "no traceback"
     return line
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 import deployments.cli.weights
 from deployments.cli import weights_hub as weights
 from deployments.cli.weights import app
+from seedvr2_core.errors import CheckpointError
 from seedvr2_core.planning.cards import parse_card
 from seedvr2_core.weights.table import FIRST_3B
 from tasks.settings import Settings, use_settings
@@ -92,7 +93,7 @@ def test_verify_refuses_what_is_wrong(folder: Path) -> None:
     done = run("verify")
     assert done.exit_code == 2
     told = "error: 1 file must not be used: dit-3b.safetensors [weights_unusable]"
-    assert done.stderr.splitlines()[-1] == told
+    assert done.stderr.splitlines()[-2:] == [told, f"what helps: {CheckpointError.remedy}"]
     assert "truncated: 1 of" in done.stdout
     assert "1 of 103 tensors: vid_out_norm.weight" in done.stdout
     report = json.loads(run("verify", "--json").stdout)

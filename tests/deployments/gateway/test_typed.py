@@ -1,7 +1,10 @@
 """The typed client: its types are the OpenAPI document's, and it speaks to a real gateway."""
 
+import re
 import subprocess
 import sys
+import threading
+from contextvars import copy_context
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -10,8 +13,10 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from deployments.gateway.answers import Job, LogLine, Submitted
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
+from deployments.gateway.given import GivenJob, GivenLine, GivenSubmission
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.typed import (
     JobStatus,
@@ -24,6 +29,7 @@ from seedvr2_core.errors import InvalidRequestError, ServiceError
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tests.kits.http.gateway import URL, gateway, record_result, set_state
+from tests.kits.server import eventually
 
 KINDS: dict[str, Any] = {
     "string": str,
@@ -60,6 +66,11 @@ def test_answers_are_typed_as_the_openapi_document_has_them(name: str, ours: typ
     assert hints.keys() == properties.keys()
     for field, hint in hints.items():
         assert kinds_in(hint) == kinds_of(properties[field]), field
+
+
+def test_what_the_commands_read_is_what_a_gateway_says() -> None:
+    for read, said in ((GivenJob, Job), (GivenSubmission, Submitted), (GivenLine, LogLine)):
+        assert read.model_fields.keys() <= said.model_fields.keys(), read.__name__
 
 
 def test_options_are_those_of_a_request() -> None:
@@ -106,3 +117,42 @@ def test_a_job_from_submit_to_download(settings: Settings, api_url: str, tmp_pat
             assert client.cancel(other["job_id"])["status"] == "cancelled"
             assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["made.mp4", "mine.mp4"]
         assert httpx.get(f"{url}/jobs").status_code == 401
+
+
+@pytest.mark.usefixtures("on_the_server")
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_the_example_of_the_page_runs(
+    settings: Settings,
+    api_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: str,
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "developer.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "made.mp4"
+    made.write_bytes(b"the result")
+    closed = settings.model_copy(update={"gateway_tokens": (digest("TOKEN"),)})
+    with gateway(closed, api_url) as http:
+        url = str(http.base_url).rstrip("/")
+
+        def end_it() -> None:
+            with TypedClient(url, token="TOKEN") as client:
+                job = eventually(client.jobs, "the job of the example")[0]["job_id"]
+            if end == "completed":
+                record_result(job, cdn_url=None, output_path=str(made))
+                set_state(job, StateType.COMPLETED)
+            else:
+                set_state(job, StateType.FAILED, message="all is spent [over_budget]")
+
+        worker = threading.Thread(target=copy_context().run, args=(end_it,))
+        worker.start()
+        exec(compile(example.replace("http://127.0.0.1:8000", url), "developer.md", "exec"), {})
+        worker.join()
+    told = capsys.readouterr().out
+    if end == "completed":
+        assert (tmp_path / "restored.mp4").read_bytes() == b"the result"
+    else:
+        assert "over_budget all is spent" in told

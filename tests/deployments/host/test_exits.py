@@ -1,4 +1,4 @@
-"""Errors become one sentence on stderr and an exit code."""
+"""Errors become a sentence on stderr, what helps, and an exit code."""
 
 import errno
 import os
@@ -23,7 +23,11 @@ from tests.kits.processes import ROOT
             2,
             "error: [bold] is no model [invalid_request]",
         ),
-        (ChildFailedError("it ended with 1"), 1, "error: it ended with 1 [process_failed]"),
+        (
+            ChildFailedError("it ended with 1"),
+            1,
+            f"error: it ended with 1 [process_failed]\nwhat helps: {ChildFailedError.remedy}",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; all is kept: run it again to go on"),
     ],
     ids=["wrong input", "failure", "interrupted"],

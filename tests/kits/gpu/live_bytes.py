@@ -15,25 +15,38 @@ class LiveBytes(TorchDispatchMode):
     `live` is the sum over the storages that still exist, `peak` its largest value so far.
     """
 
-    def __init__(self, *, beside: Iterable[torch.Tensor] = (), most: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        beside: Iterable[torch.Tensor] = (),
+        most: int | None = None,
+        device: str | None = None,
+    ) -> None:
         """Count nothing yet.
 
         Args:
             beside: tensors that are not counted, nor are views of them: the weights.
             most: bytes of the device that this stands for; for more its own error is raised.
+            device: count tensors of this kind of device alone; None: of all.
         """
         super().__init__()
+        self._device = device
         self._most = most
         self.live = self.peak = 0
         self._outside: list[torch.Tensor] = []
-        self._seen = {tensor.untyped_storage()._cdata for tensor in beside}
+        self._seen: set[int] = set()
+        self.leave_out(*beside)
+
+    def leave_out(self, *tensors: torch.Tensor) -> None:
+        """Do not count these from now on, nor views of them; they must live as long as this."""
+        self._outside += tensors
+        self._seen |= {tensor.untyped_storage()._cdata for tensor in tensors}
 
     def outside(self, x: torch.Tensor) -> torch.Tensor:
         """An empty tensor like x that is not counted: it stands for host memory."""
         with _disable_current_modes():
             made = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        self._outside.append(made)
-        self._seen.add(made.untyped_storage()._cdata)
+        self.leave_out(made)
         return made
 
     def __torch_dispatch__(
@@ -41,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and self._device in (None, tensor.device.type):
                 self._add(tensor.untyped_storage())
         return out
 

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGES = ("README.md", "docs/tutorial.md", "docs/operations.md")
+PAGES = (
+    *("README.md", "docs/tutorial.md", "docs/operator.md"),
+    *("docs/developer.md", "docs/operations.md"),
+)
 """The pages whose commands somebody pastes, in the order of reading."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)

@@ -168,3 +168,15 @@ def test_a_part_of_a_file(source: Path, tmp_path: Path) -> None:
     assert info.pts[0] == 0
     with pytest.raises(InvalidRequestError, match="deinterlace is one of"):
         upscaled(source, tmp_path / "other.mp4", deinterlace="yes")
+
+
+def test_quality_is_the_scale_of_requests(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", seconds=1, rate=10)
+    usual = upscaled(clip, tmp_path / "crf.mp4").path
+    same = upscaled(clip, tmp_path / "same.mp4", quality=75).path
+    small = upscaled(clip, tmp_path / "small.mp4", quality=30).path
+    assert file_sha256(same) == file_sha256(usual)
+    assert small.stat().st_size < usual.stat().st_size
+    for given in ({"quality": 0}, {"quality": 101}, {"quality": 50, "crf": 20}):
+        with pytest.raises(InvalidRequestError, match="quality"):
+            upscaled(clip, tmp_path / "none.mp4", **given)

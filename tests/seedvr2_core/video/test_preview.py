@@ -14,7 +14,10 @@ from seedvr2_core.video.probe import probe_video
 def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
     """With the source as its own output both sides are the same picture."""
     picture = tmp_path / "preview.jpg"
-    write_preview(demo_clip, probe_video(demo_clip), demo_clip, picture)
+    beats: list[int] = []
+    info = probe_video(demo_clip)
+    write_preview(demo_clip, info, demo_clip, picture, beat=lambda _, done, __: beats.append(done))
+    assert beats == [1, 2, 3], "there is a sign of life after each step"
     with Image.open(picture) as image:
         assert image.size == (160 + 4 + 160, 180)
         pixels = np.asarray(image.convert("RGB")).astype(float)

@@ -104,3 +104,13 @@ def test_the_page_is_behind_the_token() -> None:
             bearer = {"Authorization": "Bearer right"}
             assert client.get(path, headers=bearer).status_code == 200
         assert client.get("/jobs", auth=("anybody", "right")).status_code == 401
+
+
+def test_every_field_of_every_answer_says_what_it_is(spec: dict[str, Any]) -> None:
+    silent = {
+        f"{name}.{field}"
+        for name, schema in spec["components"]["schemas"].items()
+        for field, told in schema["properties"].items()
+        if not told.get("description")
+    }
+    assert not silent

@@ -1,0 +1,93 @@
+"""Operations in a row: they share a child as long as it is well, and none is left behind."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedvr2_core.child.protocol import Probe
+from seedvr2_core.errors import InvalidVideoError
+from tasks.child import operation
+from tasks.child.guard import Child
+from tasks.child.operation import one_child, run_operation
+
+
+@pytest.fixture
+def started(settings_with, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Child]]:
+    """The children that were started; none of them outlives the test."""
+    settings_with()
+    children: list[Child] = []
+
+    def start(**options: Any) -> Child:
+        children.append(Child(**options))
+        return children[-1]
+
+    monkeypatch.setattr(operation, "Child", start)
+    yield children
+    assert not any(child.alive for child in children)
+
+
+def probe(clip: Path, folder: Path) -> None:
+    """Probe a clip."""
+    run_operation(Probe(path=clip, out=folder / "probe.json"), doing="probing")
+    assert (folder / "probe.json").is_file()
+
+
+def test_operations_in_a_row_share_a_child(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        probe(demo_clip, tmp_path)
+        probe(demo_clip, tmp_path)
+        assert len(started) == 1
+        assert started[0].alive
+    assert not started[0].alive, "it has ended with the block"
+
+
+def test_outside_of_a_block_each_has_its_own(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        probe(demo_clip, tmp_path)
+    probe(demo_clip, tmp_path)
+    assert len(started) == 2
+
+
+def test_a_child_that_has_failed_serves_nobody_else(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with one_child():
+        probe(demo_clip, tmp_path)
+        with pytest.raises(InvalidVideoError):
+            probe(broken, tmp_path)
+        probe(demo_clip, tmp_path)
+        assert len(started) == 2
+
+
+def test_a_child_that_died_while_it_waited_is_replaced(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        probe(demo_clip, tmp_path)
+        os.killpg(started[0].pid, signal.SIGKILL)
+        started[0]._process.wait()
+        probe(demo_clip, tmp_path)
+        assert len(started) == 2
+
+
+def test_the_time_in_which_it_waited_is_no_silence(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        probe(demo_clip, tmp_path)
+        started[0].last_life -= 2 * operation.STALL_SECONDS  # an upload took so long
+        began = time.monotonic()
+        probe(demo_clip, tmp_path)
+        assert len(started) == 1
+        assert time.monotonic() - began < operation.STALL_SECONDS
