@@ -168,11 +168,8 @@ class UpscaleRequest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
-        given = [
-            name
-            for name in ("video_url", "video_path", "video_base64")
-            if getattr(self, name) not in (None, "")
-        ]
+        sources = ("video_url", "video_path", "video_base64")
+        given = [name for name in sources if getattr(self, name)]
         if len(given) != 1:
             told = "none" if not given else " and ".join(given)
             raise ValueError(
