@@ -12,7 +12,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.gateway.uploads.kept import Upload
+from deployments.gateway.uploads.kept import KeptUpload
 from deployments.gateway.uploads.protocol import REFERENCE, VERSION
 from tasks.net.answers import whole_number
 
@@ -114,7 +114,7 @@ def checksum_in(request: Request) -> tuple["_Hash", bytes] | None:
         raise HTTPException(400, "the value of Upload-Checksum is no base64") from None
 
 
-def told_of(upload: Upload, expires_at: float) -> dict[str, str]:
+def told_of(upload: KeptUpload, expires_at: float) -> dict[str, str]:
     """The headers that say how far an upload is."""
     headers = {
         "Upload-Offset": str(upload.offset),

@@ -47,7 +47,7 @@ class Note(BaseModel):
     """Set as soon as the upload is whole, before it is published."""
 
 
-class Upload:
+class KeptUpload:
     """One upload. All methods may raise OSError."""
 
     def __init__(self, folder: Path, name: str, note: Note) -> None:
@@ -144,15 +144,15 @@ class Uploads:
         """Find what an earlier process has left when it is first asked for."""
         self._settings = settings
         self._folder = settings.intake_dir / "resumable"
-        self._seen: dict[str, Upload] = {}
+        self._seen: dict[str, KeptUpload] = {}
 
-    def find_begun(self, note: Note) -> Upload | None:
+    def find_begun(self, note: Note) -> KeptUpload | None:
         """The unfinished upload that the caller has begun of the same file."""
         if not note.fingerprint:
             return None
         return next((one for one in self._all() if one.note == note), None)
 
-    def create(self, note: Note) -> Upload:
+    def create(self, note: Note) -> KeptUpload:
         """Begin an upload.
 
         Raises:
@@ -164,12 +164,12 @@ class Uploads:
             raise HTTPException(
                 429, f"this token has {MAX_OPEN} unfinished uploads; finish or remove one of them"
             )
-        upload = Upload(self._folder, uuid.uuid4().hex, note)
+        upload = KeptUpload(self._folder, uuid.uuid4().hex, note)
         upload.save()
         self._seen[upload.id] = upload
         return upload
 
-    def find(self, name: str, owner: str) -> Upload:
+    def find(self, name: str, owner: str) -> KeptUpload:
         """An upload of this caller.
 
         Raises:
@@ -184,7 +184,7 @@ class Uploads:
             raise HTTPException(410, f"upload {name} has expired; begin another one")
         return upload
 
-    def expires_at(self, upload: Upload) -> float:
+    def expires_at(self, upload: KeptUpload) -> float:
         """When an upload is removed if nothing more of it comes, in seconds of the epoch."""
         return upload.used_at() + self._settings.gateway_upload_seconds
 
@@ -196,7 +196,7 @@ class Uploads:
             if one.note.owner == owner and not one.note.sha256
         )
 
-    def remove(self, upload: Upload) -> None:
+    def remove(self, upload: KeptUpload) -> None:
         """Remove what there is of an upload."""
         self._seen.pop(upload.id, None)
         upload.remove()
@@ -207,12 +207,12 @@ class Uploads:
             if self.expires_at(upload) < time.time():
                 self.remove(upload)
 
-    def _all(self) -> Iterator[Upload]:
+    def _all(self) -> Iterator[KeptUpload]:
         for path in self._folder.glob("*.json"):
             if upload := self._load(path.stem):
                 yield upload
 
-    def _load(self, name: str) -> Upload | None:
+    def _load(self, name: str) -> KeptUpload | None:
         path = self._folder / f"{name}.json"
         if not path.is_file():
             self._seen.pop(name, None)
@@ -222,7 +222,7 @@ class Uploads:
                 note = Note.model_validate_json(path.read_bytes())
             except (OSError, ValidationError):
                 return None
-            self._seen[name] = Upload(self._folder, name, note)
+            self._seen[name] = KeptUpload(self._folder, name, note)
         return self._seen[name]
 
 

@@ -21,7 +21,7 @@ from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.quota import Arrival, Quota
 from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.uploads import headers as tus
-from deployments.gateway.uploads.kept import Note, Upload, Uploads
+from deployments.gateway.uploads.kept import KeptUpload, Note, Uploads
 from deployments.gateway.uploads.protocol import BODY_TYPE, VERSION
 from seedvr2_core.errors import InvalidVideoError
 from tasks.net.answers import whole_number
@@ -94,6 +94,12 @@ def add_uploads(
         """Remove an upload. A whole one stays for the jobs that name it."""
         return await serving.remove(upload_id, request, caller)
 
+    _add_override(app, serving, authenticate)
+
+
+def _add_override(app: FastAPI, serving: "_Serving", authenticate: Authenticate) -> None:
+    """Add POST to an upload, for clients that cannot send PATCH."""
+
     @app.post("/uploads/{upload_id}", include_in_schema=False)
     async def override(
         upload_id: UploadId,
@@ -139,7 +145,7 @@ class _Serving:
         # Relative, so that a proxy may put the gateway under any path.
         return Response(status_code=201, headers={"Location": f"uploads/{upload.id}", **told})
 
-    def _begin(self, note: Note, arrival: Arrival) -> Upload:
+    def _begin(self, note: Note, arrival: Arrival) -> KeptUpload:
         upload = self._uploads.find_begun(note)
         if upload is None:
             arrival.check(note.length)
@@ -197,7 +203,7 @@ class _Serving:
         return Response(status_code=204)
 
     @asynccontextmanager
-    async def _turn(self, name: str, caller: Caller) -> AsyncIterator[Upload]:
+    async def _turn(self, name: str, caller: Caller) -> AsyncIterator[KeptUpload]:
         """Have an upload for oneself.
 
         A request of the same upload that still waits for bytes is ended: its caller has lost the
@@ -223,7 +229,9 @@ class _Serving:
                 del self._limits[name]
 
 
-async def _take(request: Request, upload: Upload, arrival: Arrival, digest: "_Hash | None") -> None:
+async def _take(
+    request: Request, upload: KeptUpload, arrival: Arrival, digest: "_Hash | None"
+) -> None:
     """Append a request's body to an upload; what has come stays, whatever ends it.
 
     Raises:
@@ -254,5 +262,5 @@ async def _take(request: Request, upload: Upload, arrival: Arrival, digest: "_Ha
             await in_thread(write)
 
 
-def _too_many(upload: Upload) -> HTTPException:
+def _too_many(upload: KeptUpload) -> HTTPException:
     return HTTPException(413, f"the upload was announced with {upload.note.length} bytes")
