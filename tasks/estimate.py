@@ -36,6 +36,7 @@ from tasks.run.spending import price_of
 from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
+from tasks.storage.by_put import delivery_notes
 from tasks.store import copy_of
 
 MEASURE_FROM_SECONDS = 60.0
@@ -327,5 +328,9 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         tags=request.tags,
         metadata=request.metadata,
         expires_in=request.expires_in,
-        notes=(*plan.notes, *_operators_notes(planned, settings)),
+        notes=(
+            *plan.notes,
+            *_operators_notes(planned, settings),
+            *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
+        ),
     )

@@ -1,10 +1,11 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
-import { ask, newKey, read, sendFile } from "./api.js";
+import { ask, newKey, read } from "./api.js";
+import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
-const LEFT_OUT = ["video_url", "video_path", "video_base64", "callback_url"];
+const LEFT_OUT = ["video_url", "video_path", "video_base64", "output_url", "callback_url"];
 
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
@@ -135,17 +136,23 @@ async function makePlan(tell) {
 async function planOf(address, asked, mine) {
   if (address) return patiently({ ...asked, video_url: address }, mine);
   if (sent?.file === chosen) return patiently({ ...asked, video_url: sent.video_url }, mine);
-  const query = new URLSearchParams({ ...asked, filename: chosen.name });
   const file = chosen;
   $("sending").hidden = false;
   $("planning").textContent = "The video is being sent.";
-  const plan = await sendFile(`plan?${query}`, file, (share) => {
-    if (mine !== turn) return;
-    $("sending").value = 100 * share;
-    if (share >= 1) $("planning").textContent = "The video is being read.";
+  const videoUrl = await sendFile(file, {
+    onShare(share) {
+      if (mine !== turn) return;
+      $("sending").value = 100 * share;
+      $("planning").textContent = share < 1 ? "The video is being sent." : "The video is being read.";
+    },
+    onWait(sentence) {
+      if (mine === turn) $("planning").textContent = sentence;
+    },
+    stopped: () => mine !== turn,
   });
-  sent = { file, video_url: plan.video_url };
-  return plan;
+  if (!videoUrl) return null;
+  sent = { file, video_url: videoUrl };
+  return patiently({ ...asked, video_url: videoUrl }, mine);
 }
 
 // A long download is waited for: each question goes on where the one before it stopped.

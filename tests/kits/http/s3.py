@@ -118,13 +118,20 @@ def bucket_on(url: str) -> Iterator[S3]:
     """Make a bucket, and a line to it."""
     name = f"bucket-{uuid4()}"
     httpx.put(f"{url}/{name}", timeout=30).raise_for_status()
+    with line_to(url) as line:
+        yield S3(url=url, bucket=name, line=line)
+
+
+@contextmanager
+def line_to(url: str) -> Iterator[Line]:
+    """Lay a line to a server."""
     line = Line()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(url, line))
     line.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield S3(url=url, bucket=name, line=line)
+        yield line
     finally:
         server.shutdown()
         server.server_close()
@@ -172,7 +179,7 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if cut else content)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = pass_on
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
