@@ -139,8 +139,7 @@ def upscale(
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.
-        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
-            the installation says.
+        expires_in: seconds after its end until the output is removed; 0 is never.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
