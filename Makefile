@@ -38,7 +38,7 @@ demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for
 serve: .venv/.installed ## server, workers, gateway and edge on this machine, until Ctrl-C
 	@$(BIN)/seedvr2 serve
 
-test: .venv/.installed ## all tests that need pip alone (about 17 minutes on 2 cores)
+test: .venv/.installed ## all tests that need pip alone (16 to 26 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/.installed ## the quick ones

@@ -16,24 +16,15 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from deployments.cli.app import app
-from seedvr2_core.config import DIT_CONFIGS, ENGINES
-from seedvr2_core.errors import ResourceError, all_errors
-from seedvr2_core.planning.cards import (
-    CARDS_GB,
-    EXAMPLE_FRAMES,
-    NamedCard,
-    engines_for_cards,
-    example_plan,
-    free_bytes,
-)
-from seedvr2_core.planning.peaks import CONSTANTS
-from seedvr2_core.planning.sizes import BUDGETS_PX
+from seedvr2_core.config import ENGINES
+from seedvr2_core.errors import all_errors
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))  # a test loads this file by its path
 
+from cards_page import cards_page  # noqa: E402
 from http_page import http_page  # noqa: E402
 from page_parts import prose, table  # noqa: E402
 
@@ -167,98 +158,6 @@ def errors_page() -> str:
         table(("code", "meaning", "what helps", "exit code", "tried again"), rows),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def cards_page() -> str:
-    """The page on what fits which card."""
-    parts = [
-        "# Cards",
-        NOTICE,
-        prose(
-            "What `seedvr2 plan --gpu` would say of a 16:9 clip of 10 s (250 frames, half the "
-            "output's width and height) in batches of 100 frames. Every plan gives the same "
-            "picture: what differs is where weights and the VAE's caches wait. Sizes are in "
-            "decimal GB; of a card's memory 1 GB is taken by others, 2 GB from 48 GB on."
-        ),
-        prose(
-            "A cell says what stays on the card all the time, how much memory the machine needs "
-            "beside the card (most of it page-locked), and the seconds of the whole clip as the "
-            "table of speeds has them, which was measured on one kind of card "
-            "([performance](performance.md)). Behind the plus stands what moving caches and layers "
-            f"to and from the card takes at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s, where it "
-            "is not hidden behind the work: so much at the most. "
-            "Quantised weights take less than these tables say: `seedvr2 weights list` tells what "
-            "fits this machine."
-        ),
-    ]
-    models: dict[str, list[str]] = {}
-    for engine in engines_for_cards():
-        models.setdefault(repr(DIT_CONFIGS[ENGINES[engine].dit]), []).append(engine)
-    for same in models.values():
-        heading = " and ".join(ENGINES[engine].label for engine in same)
-        parts += [f"## {heading}", table(("card", *BUDGETS_PX), card_rows(same[0]))]
-    parts += [
-        "## What is refused",
-        prose(
-            "In the planner's words, for the largest card that a resolution does not fit. They are "
-            "the same for all models: what stands in the way are single frames of the VAE, which "
-            "are never cut into tiles. A row says what a card must have free at the least, and how "
-            "much of it the largest layer takes."
-        ),
-        table(("resolution", "cards", "what stands in the way"), refused_rows()),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def refused_rows() -> Iterator[tuple[str, ...]]:
-    """One row for each resolution that some card is too small for."""
-    for resolution in BUDGETS_PX:
-        told = {gigabytes: refusal(resolution, gigabytes) for gigabytes in CARDS_GB}
-        cards = [gigabytes for gigabytes, why in told.items() if why]
-        if cards:
-            shown = ", ".join(str(gigabytes) for gigabytes in cards)
-            yield resolution, f"{shown} GB", told[cards[-1]]
-
-
-def refusal(resolution: str, gigabytes: int) -> str:
-    """Why no model fits that card; "" if one does."""
-    why: set[str] = set()
-    for engine in engines_for_cards():
-        try:
-            example_plan(engine, resolution, NamedCard(kind="it", free_bytes=free_bytes(gigabytes)))
-        except ResourceError as error:
-            told = str(error).partition("does not fit: ")[2]
-            why.add(told.partition(" and it has")[0])
-        else:
-            return ""
-    (same,) = why
-    return same
-
-
-def card_rows(engine: str) -> Iterator[tuple[str, ...]]:
-    """One row for each card, with what each resolution takes on it."""
-    for gigabytes in CARDS_GB:
-        card = NamedCard(kind="card", free_bytes=free_bytes(gigabytes))
-        cells = (card_cell(engine, resolution, card) for resolution in BUDGETS_PX)
-        yield f"{gigabytes} GB", *cells
-
-
-def card_cell(engine: str, resolution: str, card: NamedCard) -> str:
-    """What stays on the card, host memory and seconds."""
-    try:
-        plan = example_plan(engine, resolution, card)
-    except ResourceError:
-        return "does not fit"
-    memory = plan.memory
-    assert memory is not None
-    caches = not (memory.park_caches or memory.stream_caches)
-    weights = memory.weights_resident and not memory.streamed_layers
-    kept = ("weights", weights), ("caches", caches)
-    stays = " and ".join(name for name, stay in kept if stay) or "nothing"
-    host = dict(memory.peaks)["host"] / 1e9
-    moving = memory.moving_seconds * EXAMPLE_FRAMES / 100
-    comes = f" + {moving:.0f} s" if moving >= 0.5 else ""
-    return f"keeps {stays}; host {host:.1f} GB; {plan.eta_seconds:.0f} s{comes}"
 
 
 def request_rows() -> Iterator[tuple[str, ...]]:
@@ -412,7 +311,7 @@ PAGES = {
     "options.md": options_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
-    "cards.md": cards_page,
+    "cards.md": lambda: cards_page(NOTICE),
     "http.md": lambda: http_page(NOTICE),
 }
 

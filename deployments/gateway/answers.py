@@ -171,6 +171,11 @@ class Job(BaseModel):
     seed: int | None = Field(
         default=None, description="Seed of the noise; null for engines that draw none."
     )
+    engine_was_warm: bool | None = Field(
+        default=None,
+        description="Whether an earlier job had loaded the engine; null until it has completed, "
+        "and if it needed none.",
+    )
     gpu_seconds: float | None = Field(
         default=None,
         description="Seconds for which the job has held its GPU, in all of its runs; null on a "

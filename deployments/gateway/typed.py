@@ -66,6 +66,7 @@ class JobStatus(TypedDict):
     seed: int | None
     gpu_seconds: float | None
     cost: float | None
+    engine_was_warm: bool | None
     detail: str | None
     position: int | None
     gpu_type: str | None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.compare.clock import MatchedFrames, match, sheet_clock
-from seedvr2_core.compare.page import AboutPage, ShownMoment, jpeg, page
+from seedvr2_core.compare.page import AboutPage, ShownMoment, page
 from seedvr2_core.compare.record import ComparedFacts, ComparedFile, Comparison, ComparisonResult
 from seedvr2_core.compare.sheet import Panel, beside, difference, layout_of, shallow
 from seedvr2_core.errors import InvalidRequestError
@@ -23,6 +23,7 @@ from seedvr2_core.planning import Options
 from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.outputs import choose_output, encoder_settings
 from seedvr2_core.planning.plan import EngineSettings
+from seedvr2_core.report.pictures import jpeg
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
@@ -36,6 +37,7 @@ MOMENTS = 5
 MAX_POINTS = 300
 """Of the plot."""
 _CRF, _PRESET = 16, "fast"
+_JPEG_QUALITY = 90
 
 
 @dataclass(slots=True)
@@ -157,7 +159,8 @@ class _Making:
         part = index * MOMENTS // self.num_frames
         best = seen.best.get(part)
         if index == self._at or best is None or found > best.difference:
-            moment = ShownMoment(self.seconds[index], found, *map(jpeg, pair))
+            shown = (jpeg(picture, quality=_JPEG_QUALITY) for picture in pair)
+            moment = ShownMoment(self.seconds[index], found, *shown)
             if best is None or found > best.difference:
                 seen.best[part] = moment
             if index == self._at:

@@ -7,19 +7,15 @@ notes) goes in as text.
 
 import base64
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-import numpy as np
-from PIL import Image
-
 from seedvr2_core.compare.record import ComparedFacts, ComparisonResult
+from seedvr2_core.report.pictures import inside
 from seedvr2_core.report.plots import points as plot
 
-_JPEG_QUALITY = 90
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --quiet: #4a5560; --edge: #6b7682;
   --panel: #f2f4f7; --a: #0b5cad; }
@@ -78,13 +74,6 @@ class ShownMoment:
     a: bytes
     """JPEG."""
     b: bytes
-
-
-def jpeg(picture: np.ndarray) -> bytes:
-    """A uint8 picture as JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=_JPEG_QUALITY)
-    return file.getvalue()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +136,7 @@ def _notes(result: ComparisonResult) -> str:
 def _moment(number: int, moment: ShownMoment, labels: tuple[str, str]) -> str:
     names = [f"{label} at {moment.seconds:.2f} s" for label in labels]
     pictures = "".join(
-        f'<img class="{side}" alt="{escape(name, quote=True)}" '
-        f'src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
+        f'<img class="{side}" alt="{escape(name, quote=True)}" src="{inside(content)}">'
         for side, name, content in zip("ab", names, (moment.a, moment.b), strict=True)
     )
     return (

@@ -3,15 +3,13 @@
 Whatever comes from outside (names, notes) goes in as text.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
 
 from seedvr2_core.report.look import Moment
+from seedvr2_core.report.pictures import inside, jpeg
 from seedvr2_core.report.plots import bars, points
 from seedvr2_core.report.record import QualityReport, VideoFacts
 
@@ -105,11 +103,8 @@ def _moments(moments: Sequence[Moment]) -> str:
 
 
 def _picture(rgb: np.ndarray, name: str) -> str:
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "JPEG", quality=_JPEG_QUALITY)
-    data = base64.b64encode(file.getvalue()).decode()
     return (
-        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{data}">'
+        f'<figure><img alt="{name}" src="{inside(jpeg(rgb, quality=_JPEG_QUALITY))}">'
         f"<figcaption>{name.capitalize()}</figcaption></figure>"
     )
 

@@ -59,7 +59,7 @@ def attach(plan: WeightsWanted, device: str) -> Attached | None:
     if not settings.warm_seconds:
         return None
     path = _seat(settings, device).with_suffix(".sock")
-    terms = terms_of(plan, device, command=child_command(), environment=child_environment())
+    terms = _terms(plan, device)
     with _calling(path) as caller:
         if caller is None:
             return None
@@ -91,7 +91,7 @@ def rest_request(plan: WeightsWanted, device: str) -> Rest | None:
             "SEEDVR2_WARM_SECONDS has no effect where each job has a container of its own"
         )
         return None
-    terms = terms_of(plan, device, command=child_command(), environment=child_environment())
+    terms = _terms(plan, device)
     if not terms:
         return None
     return Rest(
@@ -191,6 +191,11 @@ def _runs_this_job_alone(pid: int) -> bool:
     except OSError:
         return True
     return b"flow-run" in words and b"execute" in words
+
+
+def _terms(plan: WeightsWanted, device: str) -> str:
+    """On which terms a child that we would start now could take the place of a warm one."""
+    return terms_of(plan, device, command=child_command(), environment=child_environment())
 
 
 def _seat(settings: Settings, device: str) -> Path:

@@ -231,12 +231,17 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
         get_run_logger().warning("%s", note)
         result = result.model_copy(update={"notes": (*result.notes, note)})
     publish_result(result)
-    with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(result.job_id))
-        keep_output(client, run, job.job_key, result.expires_at)
+    _note_output(job, result)
     if not get_settings().keep_segments:
         remove_pieces(job_dir)
     return result
+
+
+def _note_output(job: PlannedJob, result: UpscaleResult) -> None:
+    """Note on the run which output it has and until when, so that it can be removed."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(result.job_id))
+        keep_output(client, run, job.job_key, result.expires_at)
 
 
 def _write_result(job_dir: JobDir, result: UpscaleResult) -> None:

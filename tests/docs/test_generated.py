@@ -1,6 +1,5 @@
 """The generated pages are what the code says now."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +7,7 @@ import pytest
 
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
+from tests.kits.pages.scripts import docs_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,12 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
     """docs/generate.py as a module."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_script("generate")
 
 
 @pytest.mark.parametrize("name", ["options.md", "settings.md", "errors.md", "cards.md", "http.md"])

@@ -4,7 +4,6 @@ The tool that builds it is not among the packages of the tests. It is installed 
 `make site` does; where pip can reach no index, that part is skipped.
 """
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.kits.pages.scripts import docs_script
+
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = ("No matching distribution", "Could not find a version", "connection")
 """What pip says where there is no index, or one without these packages."""
@@ -24,12 +25,7 @@ UNREACHABLE = ("No matching distribution", "Could not find a version", "connecti
 @pytest.fixture(scope="module")
 def check_links() -> ModuleType:
     """docs/check_links.py as a module."""
-    spec = importlib.util.spec_from_file_location("check_links", ROOT / "docs" / "check_links.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_script("check_links")
 
 
 def pages_of(nav: Iterable[object]) -> list[str]:

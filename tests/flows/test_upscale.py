@@ -30,9 +30,10 @@ from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
-from tasks.run.record import JobProgress, shown_to
-from tasks.schemas import PlannedJob, UpscaleResult
+from tasks.run.record import shown_to
+from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
+from tests.kits.factories import Audience
 from tests.kits.job_copies import copy_jobs
 
 pytestmark = pytest.mark.usefixtures("in_api")
@@ -65,23 +66,10 @@ def run(clip: Path, **options: object) -> UpscaleResult:
     return upscale(video_path=str(clip), **chosen)
 
 
-class Told:
-    """Follows a job and keeps the phases and details that it is told."""
-
-    def __init__(self, told: list[tuple[str, str]]) -> None:
-        self._told = told
-
-    def planned(self, job: PlannedJob) -> None:
-        pass
-
-    def progressed(self, progress: JobProgress) -> None:
-        self._told.append((progress.phase, progress.detail))
-
-
 @pytest.fixture(scope="module")
-def told() -> list[tuple[str, str]]:
-    """The phases and details that the finished job has told."""
-    return []
+def audience() -> Audience:
+    """What the finished job has told."""
+    return Audience()
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +77,12 @@ def finished(
     demo_clip: Path,
     api_url: str,
     tmp_path_factory: pytest.TempPathFactory,
-    told: list[tuple[str, str]],
+    audience: Audience,
 ) -> tuple[Path, UpscaleResult]:
     """A finished job, and its work directory."""
     folder = tmp_path_factory.mktemp("finished")
     work_in(folder, report=True)
-    with temporary_settings({PREFECT_API_URL: api_url}), shown_to(Told(told)):
+    with temporary_settings({PREFECT_API_URL: api_url}), shown_to(audience):
         return folder, run(demo_clip)
 
 
@@ -138,8 +126,8 @@ def task_states(result: UpscaleResult) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("first")
-def test_people_have_a_word_for_every_phase(told: list[tuple[str, str]]) -> None:
-    phases = {phase for phase, _ in told}
+def test_people_have_a_word_for_every_phase(audience: Audience) -> None:
+    phases = {phase for phase, _ in audience.told}
     assert {"plan", "restore", "join", "picture", "report", "finish", "done"} <= phases
     page = Path(str(gateway.__file__)).parent / "page/job.js"
     stages = re.search(r"const STAGES = (\[.*?\n\]);", page.read_text(), re.DOTALL)
@@ -150,14 +138,14 @@ def test_people_have_a_word_for_every_phase(told: list[tuple[str, str]]) -> None
 
 
 def test_a_report_is_heard_of_from_its_first_moment_to_its_last(
-    first: UpscaleResult, told: list[tuple[str, str]]
+    first: UpscaleResult, audience: Audience
 ) -> None:
     del first
-    details = [detail for phase, detail in told if phase == "report"]
+    details = [detail for phase, detail in audience.told if phase == "report"]
     assert details[0] == "starting"
     assert details[-1] == "100 %"
     assert "" in details, "the child is there, and loads"
-    assert [phase for phase, _ in told][-2:] == ["finish", "done"]
+    assert [phase for phase, _ in audience.told][-2:] == ["finish", "done"]
 
 
 def test_every_frame_comes_out_and_the_record_tells(

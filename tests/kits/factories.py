@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.plans import write_plan
@@ -9,6 +10,9 @@ from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
 from tasks.schemas import FetchedSource, PlannedJob
+
+if TYPE_CHECKING:  # tests of the core use this file, and need no Prefect
+    from tasks.run.record import JobProgress
 
 UNTAGGED = ColorInfo(full_range=False, matrix=6, primaries=2, transfer=2)
 
@@ -89,3 +93,22 @@ def planned_job(work_dir: Path) -> PlannedJob:
         stall_limit_seconds=10.0,
         duration_seconds=12.0,
     )
+
+
+class Audience:
+    """A listener of jobs in a `shown_to` block, which keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plans: list[PlannedJob] = []
+        self.progress: list[JobProgress] = []
+
+    def planned(self, job: PlannedJob) -> None:
+        self.plans.append(job)
+
+    def progressed(self, progress: "JobProgress") -> None:
+        self.progress.append(progress)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Phase and detail of all progress."""
+        return [(progress.phase, progress.detail) for progress in self.progress]

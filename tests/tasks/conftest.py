@@ -6,11 +6,21 @@ from pathlib import Path
 import pytest
 from prefect.logging import disable_run_logger
 
+from tasks.run.record import shown_to
 from tasks.schemas import JoinedVideo
 from tasks.settings import Settings, use_settings
 from tasks.storage import public
+from tests.kits.factories import Audience
 from tests.kits.http.edge import Edge, edge_settings, faulty_edge, made_video
 from tests.kits.http.video_server import VideoServer
+
+
+@pytest.fixture
+def audience() -> Iterator[Audience]:
+    """Follows the jobs of a test."""
+    audience = Audience()
+    with shown_to(audience):
+        yield audience
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def run_python(*words: str, **variables: str) -> subprocess.CompletedProcess[str
 
 def test_a_commands_lines_are_records(tmp_path: Path) -> None:
     done = run_python("-m", "deployments.cli.app", "upscale", str(tmp_path / "no.mp4"))
-    (told,) = records(done.stderr)
+    told = records(done.stderr)[0]  # what helps comes below it
     assert (done.returncode, told["level"]) == (2, "ERROR")
     assert "no.mp4" in told["message"]
     wrong = run_python("-m", "deployments.gateway", SEEDVR2_STORAGE="floppy")

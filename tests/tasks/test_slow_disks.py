@@ -356,6 +356,7 @@ def test_an_output_that_an_earlier_run_has_stored_elsewhere(
     job = planned_job(settings_with().work_dir)
     module = importlib.import_module("tasks.job.finish")
     monkeypatch.setattr(module, "publish_result", lambda result: None)
+    monkeypatch.setattr(module, "_note_output", lambda job, result: None)
     with stored_as(OutputFile(path=tmp_path / "mine.mp4")):
         put = stored(video)
         finish.fn(job, video, put, seconds=1.0, segments_reused=0, frames_reused=0)

@@ -1,16 +1,15 @@
 """The upload task, into a local folder and into a real edge."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from seedvr2_core.errors import StorageError, StorageRefusedError
-from tasks.run.record import JobProgress, shown_to
-from tasks.schemas import JoinedVideo, PlannedJob
+from tasks.schemas import JoinedVideo
 from tasks.settings import use_settings
 from tasks.upload import upload
+from tests.kits.factories import Audience
 from tests.kits.http.edge import Edge, made_video
 
 
@@ -58,26 +57,6 @@ def edge(shared_edge: Edge, tmp_path: Path) -> Edge:
     return shared_edge
 
 
-class Listener:
-    """Keeps what the record is told."""
-
-    def __init__(self) -> None:
-        self.progress: list[JobProgress] = []
-
-    def planned(self, job: PlannedJob) -> None:
-        """Not of interest."""
-
-    def progressed(self, progress: JobProgress) -> None:
-        self.progress.append(progress)
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    listener = Listener()
-    with shown_to(listener):
-        yield listener
-
-
 def test_upload_to_an_edge_and_again(edge: Edge, tmp_path: Path) -> None:
     video = made_video(tmp_path)
     stored = upload.fn(video, "a.mp4")
@@ -88,13 +67,13 @@ def test_upload_to_an_edge_and_again(edge: Edge, tmp_path: Path) -> None:
     assert not edge.app.public()
 
 
-def test_progress_is_told_while_bytes_go(edge: Edge, tmp_path: Path, listener: Listener) -> None:
+def test_progress_is_told_while_bytes_go(edge: Edge, tmp_path: Path, audience: Audience) -> None:
     upload.fn(made_video(tmp_path, 3_500_000), "a.mp4")
-    assert {told.phase for told in listener.progress} == {"upload"}
-    assert [told.detail for told in listener.progress] == [
+    assert {told.phase for told in audience.progress} == {"upload"}
+    assert [told.detail for told in audience.progress] == [
         *("0 of 4 MB", "1 of 4 MB", "2 of 4 MB", "3 of 4 MB", "4 of 4 MB"),
     ]
-    assert {told.percent for told in listener.progress} == {99.0}
+    assert {told.percent for told in audience.progress} == {99.0}
 
 
 def test_without_credentials_nothing_is_asked(edge: Edge, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from seedvr2_core.errors import NotServedError, StorageError
-from tasks.run.record import JobProgress, shown_to
-from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
+from tasks.run.record import shown_to
+from tasks.schemas import JoinedVideo, StoredVideo
 from tasks.settings import Settings
 from tasks.storage.open import open_storage
 from tasks.upload import upload
 from tasks.verify import verify
+from tests.kits.factories import Audience
 from tests.kits.http.edge import Edge, statuses
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
@@ -29,30 +30,17 @@ def test_intact(stored: StoredVideo, video: JoinedVideo) -> None:
     assert verify.fn(stored, video) == stored
 
 
-class Details:
-    """Follows a job and keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
-
-    def planned(self, job: PlannedJob) -> None:
-        pass
-
-    def progressed(self, progress: JobProgress) -> None:
-        self.seen.append((progress.phase, progress.detail))
-
-
 def test_reading_every_byte_of_a_copy_has_signs_of_life(
     settings_with: Callable[..., Settings], video: JoinedVideo
 ) -> None:
     settings_with()
-    details = Details()
-    with shown_to(details):
+    audience = Audience()
+    with shown_to(audience):
         stored = upload.fn(video, "a.mp4")
         verify.fn(stored, video)
-    assert ("upload", "0 of 0 MB") in details.seen
-    assert ("verify", "read 0 of 0 MB") in details.seen
-    assert len(details.seen) >= 5
+    assert ("upload", "0 of 0 MB") in audience.told
+    assert ("verify", "read 0 of 0 MB") in audience.told
+    assert len(audience.told) >= 5
 
 
 @pytest.mark.parametrize(

@@ -82,17 +82,17 @@ def test_who_follows_the_advice_is_not_refused_again(
 
 
 def test_the_longest_batch_is_advised() -> None:
-    told = refusal_of(options_for(46, "1080p", batch_size=2000))
+    told = refusal_of(options_for(34, "1080p", batch_size=2000))
     found = re.search(r"--batch-size (\d+)", told)
     assert found is not None
     batch = int(found[1])
-    planned(options_for(46, "1080p", batch_size=batch))
+    planned(options_for(34, "1080p", batch_size=batch))
     with pytest.raises(ResourceError):
-        planned(options_for(46, "1080p", batch_size=batch + 4))
+        planned(options_for(34, "1080p", batch_size=batch + 4))
 
 
 def test_an_overlap_that_the_shorter_batch_cannot_have_is_lowered_too() -> None:
-    told = refusal_of(options_for(46, "1080p", batch_size=2000, overlap=400))
+    told = refusal_of(options_for(34, "1080p", batch_size=2000, overlap=400))
     assert re.search(r"--batch-size \d+ --temporal-overlap \d+", told)
 
 

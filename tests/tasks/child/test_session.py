@@ -27,32 +27,11 @@ from seedvr2_core.planning.plan import FrameSeconds
 from tasks.child import pace, session, watching
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
-from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import FetchedSource, PlannedJob
 from tasks.settings import Settings, use_settings
-from tests.kits.factories import make_info, make_options
+from tests.kits.factories import Audience, make_info, make_options
 
 Script = Callable[[str], None]
-
-
-class Audience:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.progress: list[JobProgress] = []
-
-    def planned(self, job: PlannedJob) -> None:
-        """Nothing."""
-
-    def progressed(self, progress: JobProgress) -> None:
-        self.progress.append(progress)
-
-
-@pytest.fixture
-def audience() -> Iterator[Audience]:
-    audience = Audience()
-    with shown_to(audience):
-        yield audience
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +123,7 @@ def test_the_check_of_the_last_segment_is_shown(
         "for n in (1, 75, 150): emit(Heartbeat(phase='check', done=n, total=150))\n" + SEGMENTS
     )
     run(a_job(tmp_path))
-    told = [(progress.phase, progress.detail) for progress in audience.progress]
+    told = audience.told
     assert [detail for phase, detail in told if phase == "encode" and detail] == [
         "1 of 150 frames checked",
         "75 of 150 frames checked",

@@ -33,6 +33,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[UpscaleResult]:
     told: list[UpscaleResult] = []
     module = importlib.import_module("tasks.job.finish")  # the package shows a task of this name
     monkeypatch.setattr(module, "publish_result", told.append)
+    monkeypatch.setattr(module, "_note_output", lambda job, result: None)
     return told
 
 

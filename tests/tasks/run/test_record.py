@@ -7,7 +7,6 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -22,9 +21,10 @@ from tasks.child import Child
 from tasks.net.stoppable import run_stoppable
 from tasks.run import PROGRESS_KEY, current, keep_record, read_progress, record
 from tasks.run.artifacts import SavedProgress, newest_artifact
-from tasks.run.record import DONE, JobProgress, JobRecord, shown_to
+from tasks.run.record import DONE, JobRecord
 from tasks.schemas import FetchedSource, PlannedJob
 from tasks.step import step
+from tests.kits.factories import Audience
 
 JOB = PlannedJob(
     job_key="0123456789ab" + "c" * 52,
@@ -44,27 +44,6 @@ JOB = PlannedJob(
     stall_limit_seconds=60.0,
     duration_seconds=1.6,
 )
-
-
-class Audience:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.plans: list[PlannedJob] = []
-        self.progress: list[JobProgress] = []
-
-    def planned(self, job: PlannedJob) -> None:
-        self.plans.append(job)
-
-    def progressed(self, progress: JobProgress) -> None:
-        self.progress.append(progress)
-
-
-@pytest.fixture
-def audience() -> Iterator[Audience]:
-    audience = Audience()
-    with shown_to(audience):
-        yield audience
 
 
 @step(name="plain")

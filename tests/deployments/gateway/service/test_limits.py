@@ -144,9 +144,11 @@ def test_a_token_has_as_many_open_jobs_as_it_may(tmp_path: Path, api_url: str) -
 
 
 def test_no_video_is_received_for_a_job_too_many(tmp_path: Path, api_url: str) -> None:
-    with gateway(closed(tmp_path, gateway_open_jobs=1), api_url) as client:
-        assert post(client, TOKENS[0]).status_code == 202
-        headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+    token = f"token of {tmp_path}"  # other tests' jobs are open on the same server
+    settings = closed(tmp_path, gateway_open_jobs=1, gateway_tokens=digest(token))
+    with gateway(settings, api_url) as client:
+        assert post(client, token).status_code == 202
+        headers = {"Authorization": f"Bearer {token}"}
         answer = client.put("/upscale/a.mp4", content=b"video", headers=headers)
         assert answer.status_code == 429
     kept = [path for path in (tmp_path / "intake").rglob("*") if path.is_file()]
