@@ -335,7 +335,7 @@ def _log(plan: PlanOutline, device: str) -> None:
         plan.width,
         plan.height,
         plan.engine.name,
-        planned.device,
+        device,
         counted(len(plan.segments), "segment"),
         plan.eta_seconds,
     )

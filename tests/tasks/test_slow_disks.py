@@ -302,8 +302,7 @@ def test_a_job_that_goes_on_reads_what_is_kept(
     beats_of: Callable[[Work, str], JobProgress],
 ) -> None:
     settings_with()
-    job_dir, outline = job
-    made = Making(device="cpu", precision="float32", seconds=1.0)
+    (job_dir, outline), made = job, Making(device="cpu", precision="float32", seconds=1.0)
     for segment in outline.segments:
         commit_segment(job_dir, outline, segment, made)
     kept = planned_job(tmp_path / "other").model_copy(update={"job_dir": job_dir.path})
