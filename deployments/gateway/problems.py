@@ -30,7 +30,7 @@ _MEANINGS = {
         "requests by other web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set",
     ),
     404: (
-        "This caller has no such job.",
+        "This caller has no such job, or no such upload.",
         "there is no job '6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11'",
     ),
     408: (
@@ -38,7 +38,8 @@ _MEANINGS = {
         "less than 30000 bytes of the body came in 30 s; send it faster",
     ),
     409: (
-        "The job is not in a state for this, or the Idempotency-Key belongs to another request.",
+        "The job is not in a state for this, the Idempotency-Key belongs to another request, or "
+        "the upload has another offset.",
         "job 6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11 has completed and cannot be cancelled",
     ),
     410: (

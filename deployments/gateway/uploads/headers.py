@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 EXTENSIONS = "creation,termination,expiration,checksum"
 ALGORITHMS: dict[str, Callable[[], "_Hash"]] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
+TOLD = {
+    "Upload-Offset": "How many bytes have come.",
+    "Upload-Expires": "When the upload is removed if nothing more of it comes.",
+    REFERENCE: "Once all bytes have come: what a request says in `video_url`, percent-encoded.",
+}
+"""Headers of every good answer about an upload, and what they mean."""
 _MAX_METADATA = 4096
 
 

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from weakref import WeakValueDictionary
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Request, Response
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 _BUFFER_BYTES = 2**20
 _REFUSALS = json_refusals(problems(*WITH_TOKEN, 400, 404, 408, 409, 410, 412, 413, 415, 429, 507))
+_BEGUN = {"Location": "Address of the upload, relative to this one's folder.", **tus.TOLD}
+_LOOKED = {
+    **tus.TOLD,
+    "Upload-Length": "How many bytes it will have.",
+    "Upload-Metadata": "As it was sent.",
+}
 UploadId = Annotated[str, Path(description="The end of the upload's address.")]
 
 
@@ -55,7 +61,7 @@ def add_uploads(
             },
         )
 
-    @app.post("/uploads", status_code=201, response_class=Response, responses=_REFUSALS)
+    @app.post("/uploads", status_code=201, response_class=Response, responses=_answers(201, _BEGUN))
     async def create(
         request: Request, caller: Annotated[Caller, Depends(authenticate)]
     ) -> Response:
@@ -66,7 +72,7 @@ def add_uploads(
         """
         return await serving.create(request, caller)
 
-    @app.head("/uploads/{upload_id}", response_class=Response, responses=_REFUSALS)
+    @app.head("/uploads/{upload_id}", response_class=Response, responses=_answers(200, _LOOKED))
     async def look(
         upload_id: UploadId, request: Request, caller: Annotated[Caller, Depends(authenticate)]
     ) -> Response:
@@ -76,7 +82,7 @@ def add_uploads(
         """
         return await serving.look(upload_id, request, caller)
 
-    @app.patch("/uploads/{upload_id}", status_code=204, responses=_REFUSALS)
+    @app.patch("/uploads/{upload_id}", status_code=204, responses=_answers(204, tus.TOLD))
     async def append(
         upload_id: UploadId, request: Request, caller: Annotated[Caller, Depends(authenticate)]
     ) -> Response:
@@ -95,6 +101,12 @@ def add_uploads(
         return await serving.remove(upload_id, request, caller)
 
     _add_override(app, serving, authenticate)
+
+
+def _answers(status: int, headers: dict[str, str]) -> dict[int | str, dict[str, Any]]:
+    """The declaration of an address whose good answer is headers alone; with its refusals."""
+    told = {name: {"description": m, "schema": {"type": "string"}} for name, m in headers.items()}
+    return {status: {"headers": told}, **_REFUSALS}
 
 
 def _add_override(app: FastAPI, serving: "_Serving", authenticate: Authenticate) -> None:

@@ -32,6 +32,7 @@ class Line:
 
     busy: 503. cut: half of the answer's body. lost: the server has done it, and the answer does not
     come. slow: two seconds later. away: the connection is closed before the request is passed on.
+    torn: the server gets half of the request's body, then both connections end.
     """
     happened: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -151,8 +152,10 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             if fault == "busy":
                 self.answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
                 return
-            self.close_connection = self.close_connection or fault in ("away", "lost", "cut")
-            if fault == "away":
+            ends = ("away", "lost", "cut", "torn")
+            self.close_connection = self.close_connection or fault in ends
+            if fault in ("away", "torn"):
+                _leave(self, host, body[: len(body) // 2] if fault == "torn" else b"")
                 return
             status, told, content = self.ask(body)
             if fault != "lost":
@@ -185,3 +188,15 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             """Silent."""
 
     return Handler
+
+
+def _leave(request: BaseHTTPRequestHandler, host: str, begun: bytes) -> None:
+    """Pass on a request whose body ends early; nothing at all if there is nothing of it."""
+    if not begun:
+        return
+    to_server = http.client.HTTPConnection(host, timeout=60)
+    to_server.putrequest(request.command, request.path, skip_host=True)
+    for name, value in request.headers.items():
+        to_server.putheader(name, value)
+    to_server.endheaders(begun)
+    to_server.close()
