@@ -1,6 +1,6 @@
 """The page sends a file over a line with faults: in a real browser, to a real gateway.
 
-Needs Debian's package `chromium`. Prefect is not needed: what is looked at ends with the plan.
+Needs Debian's package `chromium`. What is looked at ends with the plan.
 """
 
 import hashlib
@@ -37,14 +37,16 @@ def opened(page: Page, url: str) -> Person:
     return Person(page)
 
 
-def test_a_file_goes_on_after_cuts_and_is_known_again(demo_clip: Path, tmp_path: Path) -> None:
+def test_a_file_goes_on_after_cuts_and_is_known_again(
+    api_url: str, demo_clip: Path, tmp_path: Path
+) -> None:
     settings = Settings(work_dir=tmp_path / "work", allow_cpu_engine=True)
     use_settings(settings)
     clip = tmp_path / "clip ä.mp4"
     clip.write_bytes(demo_clip.read_bytes())
     sha256 = hashlib.sha256(clip.read_bytes()).hexdigest()
     with (
-        served(create_app(settings, PrefectApi("http://127.0.0.1:1/api"))) as url,
+        served(create_app(settings, PrefectApi(api_url))) as url,
         line_to(url) as line,
         browser(tmp_path / "browser") as page,
     ):
@@ -77,7 +79,9 @@ def test_a_file_goes_on_after_cuts_and_is_known_again(demo_clip: Path, tmp_path:
         assert patched == [f"PATCH {begun}"], "the upload of the closed page goes on"
 
 
-def test_a_gateway_that_is_killed_and_a_hostile_name(demo_clip: Path, tmp_path: Path) -> None:
+def test_a_gateway_that_is_killed_and_a_hostile_name(
+    api_url: str, demo_clip: Path, tmp_path: Path
+) -> None:
     """The line is as slow as it takes to kill the gateway in the middle of a piece."""
     clip = tmp_path / HOSTILE
     clip.write_bytes(demo_clip.read_bytes() + bytes(5_000_000))
@@ -85,7 +89,7 @@ def test_a_gateway_that_is_killed_and_a_hostile_name(demo_clip: Path, tmp_path: 
     variables = {
         "SEEDVR2_WORK_DIR": str(tmp_path / "work"),
         "SEEDVR2_ALLOW_CPU_ENGINE": "true",
-        "PREFECT_API_URL": "http://127.0.0.1:1/api",
+        "PREFECT_API_URL": api_url,
     }
     gateway = GatewayProcess("--port", port, **variables)
     with browser(tmp_path / "browser") as page:

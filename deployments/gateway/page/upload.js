@@ -7,6 +7,8 @@ const VERSION = { "Tus-Resumable": "1.0.0" };
 const PIECE = 64 * 2 ** 20; // a proxy that buffers loses no more than this
 const PATIENCE = 15 * 60; // seconds without any progress
 const LONGEST = 30; // seconds between two attempts
+const SILENT = 60; // seconds without a byte going out: a dead connection may not tell that it is
+const ANSWER = 600; // seconds until the gateway answers: it may have to read the whole file once
 
 // Resolves to what a request says in `video_url`. `onShare` gets the share that has gone out, and
 // `onWait` a sentence while the gateway is away; `stopped` says whether nobody wants it any more.
@@ -41,7 +43,7 @@ async function goOn(upload, file, onShare, stopped) {
   upload.offset = Number(told.headers.get("Upload-Offset"));
   let reference = told.headers.get("Upload-Video-Url");
   while (!reference && !stopped()) {
-    const answer = await append(upload, file, onShare);
+    const answer = await append(upload, file, onShare, stopped);
     upload.offset = Number(answer.getResponseHeader("Upload-Offset"));
     reference = answer.getResponseHeader("Upload-Video-Url");
   }
@@ -62,19 +64,32 @@ function base64(text) {
 }
 
 // Only XMLHttpRequest tells how much has gone out.
-function append(upload, file, onShare) {
+function append(upload, file, onShare, stopped) {
   return new Promise((resolve, reject) => {
+    let timer;
+    const within = (seconds) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => request.abort(), 1000 * seconds);
+    };
+    const broke = () => reject(new Refused(0, "The connection to the gateway broke.", 0));
     const request = new XMLHttpRequest();
     request.open("PATCH", upload.address);
     const more = { ...VERSION, "Content-Type": "application/offset+octet-stream" };
     more["Upload-Offset"] = String(upload.offset);
     for (const [name, value] of Object.entries(headers(more))) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => onShare((upload.offset + event.loaded) / file.size);
-    request.onerror = () => reject(new Refused(0, "The connection to the gateway broke.", 0));
+    request.upload.onprogress = (event) => {
+      within(SILENT);
+      if (stopped()) request.abort();
+      else onShare((upload.offset + event.loaded) / file.size);
+    };
+    request.upload.onload = () => within(ANSWER);
+    request.onerror = request.onabort = broke;
+    request.onloadend = () => clearTimeout(timer);
     request.onload = () => {
       if (request.status === 204) resolve(request);
       else reject(parsed(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     };
+    within(SILENT);
     request.send(file.slice(upload.offset, upload.offset + PIECE));
   });
 }

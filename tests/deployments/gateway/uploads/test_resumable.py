@@ -370,6 +370,16 @@ def test_a_file_that_changes_is_refused_and_old_gateways_are_known(
         assert FileSender(http, say=print, refuse=lambda a, told: ValueError()).send(sent) is None
 
 
+def test_two_that_send_one_file_at_once(
+    client: httpx.Client, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway knows the file again: it is one upload, and each ends the other's requests."""
+    monkeypatch.setattr(sending, "_PIECE_BYTES", 500_000)
+    with line_to(str(client.base_url)) as line, ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda _: send_over(line, sent, []), range(2)))
+    assert told == [f"upload:{SHA256}/clip ä.mp4"] * 2
+
+
 def test_many_at_once(client: httpx.Client, settings: Settings) -> None:
     def one(number: int) -> str:
         data = hashlib.shake_256(bytes([number])).digest(300_000)
