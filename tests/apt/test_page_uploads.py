@@ -5,6 +5,7 @@ Needs Debian's package `chromium`. What is looked at ends with the plan.
 
 import hashlib
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -91,8 +92,9 @@ def test_a_gateway_that_is_killed_and_a_hostile_name(
         "SEEDVR2_ALLOW_CPU_ENGINE": "true",
         "PREFECT_API_URL": api_url,
     }
-    gateway = GatewayProcess("--port", port, **variables)
-    with browser(tmp_path / "browser") as page:
+    with ExitStack() as ended, browser(tmp_path / "browser") as page:
+        gateway = GatewayProcess("--port", port, **variables)
+        ended.callback(gateway.end)
         person = opened(page, gateway.url)
         page.call("Network.enable")
         line = {"offline": False, "latency": 0, "downloadThroughput": -1}
@@ -100,15 +102,18 @@ def test_a_gateway_that_is_killed_and_a_hostile_name(
         person.drop("#drop", clip)
         person.sees("<img src=x onerror=document.title='owned'>", "#chosen")
         person.click("#make-plan")
-        part = eventually(lambda: next((intake / "resumable").glob("*.part"), None), "a part")
+        note = eventually(lambda: next((intake / "resumable").glob("*.json"), None), "an upload")
+        part = note.with_suffix(".part")
+        eventually(part.exists, "its first bytes")
         eventually(lambda: part.stat().st_size >= 2**21, "bytes came")
         gateway.process.kill()
-        gateway.process.communicate()
+        gateway.process.wait()
         came, inode = part.stat().st_size, part.stat().st_ino
         assert came < clip.stat().st_size
         person.sees("it goes on by itself", "#planning")
         page.call("Network.emulateNetworkConditions", **line, uploadThroughput=-1)
-        gateway = GatewayProcess("--port", port, **variables)
+        again = GatewayProcess("--port", port, **variables)
+        ended.callback(again.end)
         person.sees("The plan is ready", "#planning")
         kept = intake / hashlib.sha256(clip.read_bytes()).hexdigest()
         assert kept.read_bytes() == clip.read_bytes()
@@ -118,7 +123,6 @@ def test_a_gateway_that_is_killed_and_a_hostile_name(
         assert "_img src_x onerror_document.title__owned__" in facts
         assert "\u202e" not in facts
         assert page.run("document.title") != "owned"
-    gateway.end()
 
 
 def begun_by_another_visit(url: str, file: Path, mark: str) -> str:
