@@ -14,6 +14,9 @@ STALL_SECONDS = 60.0
 """Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds, and
 planning with each step. There is no other limit: a source is read once, so whoever beats comes to
 its end."""
+STARTING = "starting"
+"""What is shown of a phase until the child says that it has begun: a fresh one loads Python and our
+code first, which takes a second of a processor."""
 
 E = TypeVar("E", bound=Event)
 
@@ -91,6 +94,7 @@ def run_operation(request: Request[E], *, doing: str) -> E:
 def _answer(child: Child, request: Request[E], doing: str) -> E:
     """Send the request, and note the heartbeats until it is answered."""
     child.last_life = awake_seconds()  # it may have waited for an hour, while the output was sent
+    current().progress(phase=request.phase, detail=STARTING, stall_seconds=STALL_SECONDS)
     child.send(request)
     while True:
         event = child.next_event(stall_seconds=STALL_SECONDS, doing=doing)
