@@ -43,7 +43,7 @@ MAX_BASE64_BYTES = 350_000
 """Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
-class Record(BaseModel):
+class Record(BaseModel, defer_build=True):
     """Base of all schemas: unknown fields are refused, and values cannot be changed."""
 
     # Addresses may carry secrets in their query strings, and errors end up in logs.

@@ -27,7 +27,7 @@ BucketAddress = Annotated[str, AfterValidator(_bucket)]
 BucketAddresses = Annotated[tuple[BucketAddress, ...], NoDecode, BeforeValidator(_split)]
 
 
-class StoreSettings(BaseModel):
+class StoreSettings(BaseModel, defer_build=True):
     """Where work and outputs are kept in objects, and how that is reached."""
 
     store: BucketAddress | None = Field(
