@@ -54,6 +54,12 @@ class GatewaySettings(BaseModel, defer_build=True):
         description="Comma-separated list of the digests of tokens that may read `GET /metrics` "
         "and nothing else. Operators' tokens may read it too, other tokens may not.",
     )
+    gateway_upload_seconds: float = Field(
+        default=86400.0,
+        gt=0,
+        description="How many seconds after its last byte an upload that was interrupted may still "
+        "go on; then it is removed. The default is a day.",
+    )
     gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",
         description="Address of the gateway that `seedvr2 submit`, `status` and so on talk to.",
