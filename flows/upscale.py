@@ -108,7 +108,8 @@ def upscale(
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
-            short:720 to short:2160 sets the shorter side.
+            short:720 to short:2160 sets the shorter side; 2x or 1.5x multiplies the sides;
+            1920x1080 is a box that the picture fits into.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
@@ -171,6 +172,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     source = fetched_before(get_settings()) or _fetch(request)
     with one_child():
         probed = probe(source, request)
+        check_pool(request.resolution, probed.video.display_size)
         job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):

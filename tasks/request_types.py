@@ -19,15 +19,16 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
-from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.planning.sizes import (
+    NAMED,
+    OWN_SIZE_PATTERN,
+    meant_resolution,
+    parse_resolution,
+)
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def offered_models() -> list[str]:
@@ -64,9 +65,18 @@ class _OfferedModels:
 
 
 Resolution = Annotated[
-    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
-    BeforeValidator(_lower),
+    str,
+    AfterValidator(parse_resolution),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"title": "named", "type": "string", "enum": list(NAMED)},
+                {"title": "of your own", "type": "string", "pattern": f"^({OWN_SIZE_PATTERN})$"},
+            ]
+        }
+    ),
 ]
+"""A name, a factor or a box; see `seedvr2_core.planning.sizes`."""
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]

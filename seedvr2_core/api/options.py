@@ -22,7 +22,7 @@ from seedvr2_core.kernels.devices import (
 )
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
-from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
+from seedvr2_core.planning.sizes import meant_resolution, parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
@@ -167,7 +167,7 @@ class ModelOptions:
         """
         spec = find_engine(self.model)
         device = self.chosen_device(spec)
-        check_resolution(resolution)
+        resolution = check_resolution(resolution)
         coding = coding or Coding()
         weights = known_weights(spec.name, self.weights_dir)
         settings, note = engine_settings(self, spec, weights.digest)
@@ -195,20 +195,20 @@ class ModelOptions:
         )
 
 
-def check_resolution(resolution: str) -> None:
-    """Refuse a resolution that there is not.
+def check_resolution(resolution: str) -> str:
+    """The resolution as jobs keep it.
 
     Raises:
         InvalidRequestError: which ones there are.
     """
-    known = [*BUDGETS_PX, *SHORT_SIDES_PX]
-    if resolution in known:
-        return
-    meant = meant_resolution(resolution)
-    raise InvalidRequestError(
-        f"resolution is one of {', '.join(known)}; got {resolution!r}"
-        + (f"; did you mean {meant}?" if meant else "")
-    )
+    try:
+        return parse_resolution(resolution)
+    except ValueError as error:
+        meant = meant_resolution(resolution)
+        raise InvalidRequestError(
+            f"resolution: {error}; got {resolution!r}"
+            + (f"; did you mean {meant}?" if meant else "")
+        ) from error
 
 
 class Cancellation:

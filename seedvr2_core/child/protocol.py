@@ -34,6 +34,7 @@ from seedvr2_core.child.messages.events import (
     ReportMade,
     Restored,
     SegmentDone,
+    SizeFound,
     Taken,
     Waiting,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Event",
     "Failed",
     "FindCuts",
+    "FindSize",
     "Heartbeat",
     "Idle",
     "Join",
@@ -80,6 +82,7 @@ __all__ = [
     "Restore",
     "Restored",
     "SegmentDone",
+    "SizeFound",
     "Stop",
     "Taken",
     "Waiting",
@@ -91,6 +94,15 @@ __all__ = [
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindSize(Request[SizeFound]):
+    """Decode the first picture of a video, to know its size."""
+
+    answer: ClassVar = SizeFound
+    phase: ClassVar = "probe"
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +252,7 @@ class Compare(Request[Compared]):
 
 
 REQUESTS: Mapping[str, type[Request[Any]]] = {
+    "find_size": FindSize,
     "probe": Probe,
     "find_cuts": FindCuts,
     "make_plan": MakePlan,
@@ -254,6 +267,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "stop": Stop,
 }
 EVENTS: Mapping[str, type[Event]] = {
+    "size_found": SizeFound,
     "probed": Probed,
     "cuts_found": CutsFound,
     "plan_made": PlanMade,

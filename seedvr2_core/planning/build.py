@@ -25,7 +25,7 @@ from seedvr2_core.planning.plan import (
     Shot,
     job_key,
 )
-from seedvr2_core.planning.sizes import SHORT_SIDES_PX, size_note, target_size
+from seedvr2_core.planning.sizes import BUDGETS_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
@@ -120,7 +120,7 @@ def _build(
         deep=deep,
         memory=memory,
         eta_seconds=round(options.load_seconds + job_seconds(frame, video.num_frames), 1),
-        limits=make_limits(options),
+        limits=make_limits(options, width, height),
         frame_seconds=frame,
         notes=(
             *video.warnings,
@@ -222,7 +222,7 @@ def _plan_key(
             "shots": [shot.start for shot in shots],
             "segments": [segment.start for segment in segments],
             # Its name is in the file's metadata; the names of budgets follow from the size.
-            **({"resolution": options.resolution} if options.resolution in SHORT_SIDES_PX else {}),
+            **({"resolution": options.resolution} if options.resolution not in BUDGETS_PX else {}),
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
             **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),
