@@ -83,6 +83,7 @@ def upscale(
     start: Text = "",
     end: Text = "",
     color_correction: ColorCorrection = "auto",
+    strength: float = 1.0,
     codec: Codec = "auto",
     container: Container = "auto",
     quality: int | None = None,
@@ -122,6 +123,7 @@ def upscale(
             beginning.
         end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
+        strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
         container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.

@@ -76,7 +76,18 @@ Resolution = Annotated[
         }
     ),
 ]
-"""A name, a factor or a box; see `seedvr2_core.planning.sizes`."""
+ResolutionField = Annotated[
+    Resolution,
+    Field(
+        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape: "
+        "1080p makes 1662x1248 of a 4:3 video. `short:720` to `short:2160` set the shorter side: "
+        "`short:1080` makes 1440x1080 of it. `2x`, `1.5x` and other factors from 0.25x to 16x "
+        "multiply the sides as displayed. `1920x1080` and other boxes, with sides of 16 to 16384 "
+        "pixels, hold the largest picture of the video's shape that fits inside. Factors and boxes "
+        "make at most 33,177,600 pixels, as 7680x4320 has.",
+    ),
+]
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
@@ -206,6 +217,15 @@ ColorCorrectionField = Annotated[
         "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
         "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
         "frame) or `none`. `auto` is `wavelet`.",
+    ),
+]
+StrengthField = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all of it, 0 "
+        "leaves the source's. Between, the coarser the detail, the nearer to the source.",
     ),
 ]
 StitchModeField = Annotated[

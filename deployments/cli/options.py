@@ -61,6 +61,12 @@ ColorCorrection = Annotated[
         help="How colours are matched to the source: auto, wavelet, wavelet_rgb, lab, adain, none."
     ),
 ]
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How much of a SeedVR2 model's detail is kept: 1 all of it, 0 the source's instead."
+    ),
+]
 Codec = Annotated[
     str,
     typer.Option(

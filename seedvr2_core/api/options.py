@@ -120,6 +120,8 @@ class ModelOptions:
     stitch_mode: str = "crossfade"
     seed: int = 100
     color_correction: str = "auto"
+    strength: float = 1.0
+    """How much of a SeedVR2 model's detail in luma is kept, from 0 to 1."""
 
     def __post_init__(self) -> None:
         allowed = {
@@ -129,6 +131,8 @@ class ModelOptions:
         for name, values in allowed.items():
             if (got := getattr(self, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        if not 0 <= self.strength <= 1:
+            raise InvalidRequestError(f"expected strength from 0 to 1, got {self.strength}")
         if not 0 <= self.seed < 2**64 or self.batch_size < 1:
             raise InvalidRequestError(
                 f"expected 0 <= seed < 2**64 and batch_size >= 1, got {self.seed} and "

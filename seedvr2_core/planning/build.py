@@ -127,18 +127,21 @@ def _build(
             *([clock_note] if clock_note else []),
             *options.notes,
             *output.notes,
-            *_engine_notes(spec, video),
+            *_engine_notes(spec, video, options.engine.strength),
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
     )
 
 
-def _engine_notes(spec: EngineSpec, video: VideoInfo) -> list[str]:
-    """What its author means the engine for, where this is something else."""
-    if not spec.meant_for or video.num_frames == 1:
-        return []
-    return [f"{spec.name} is for {spec.meant_for}, by its author's word"]
+def _engine_notes(spec: EngineSpec, video: VideoInfo, strength: float) -> list[str]:
+    """What its author means the engine for, where this is something else; a lower strength."""
+    notes = []
+    if spec.meant_for and video.num_frames != 1:
+        notes.append(f"{spec.name} is for {spec.meant_for}, by its author's word")
+    if strength < 1:
+        notes.append(f"strength {strength:g}: a part of the detail in brightness is the source's")
+    return notes
 
 
 def _memory(
@@ -212,11 +215,12 @@ def _plan_key(
     """
     shots, segments = cutting
     encoding = {name: value for name, value in asdict(encoder).items() if name != "hdr" or value}
+    engine = {k: v for k, v in asdict(options.engine).items() if k != "strength" or v != 1.0}
     return job_key(
         {
             "source": source_sha256,
             "pixel_version": PIXEL_VERSION,
-            "engine": asdict(options.engine),
+            "engine": engine,
             "encoder": encoding,
             "cut_detector": options.cut_detector,
             "shots": [shot.start for shot in shots],

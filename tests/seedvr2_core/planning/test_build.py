@@ -43,6 +43,7 @@ def test_key_changes_with_every_option_that_changes_bytes() -> None:
         key(resolution="1080p"),
         key(segment_seconds=2),
         key(engine=other_engine),
+        key(engine=dataclasses.replace(make_options().engine, strength=0.5)),
         key(codec="hevc"),
         key(codec="ffv1"),
         key(container="mkv"),
