@@ -19,14 +19,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
-from seedvr2_core.planning.sizes import (
-    NAMED,
-    OWN_SIZE_PATTERN,
-    meant_resolution,
-    parse_resolution,
-)
+from seedvr2_core.planning.sizes import NAMED, RESOLUTION_PATTERN, parse_resolution
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
+from tasks.net.presigned import check_signed
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
@@ -67,30 +63,32 @@ class _OfferedModels:
 Resolution = Annotated[
     str,
     AfterValidator(parse_resolution),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"title": "named", "type": "string", "enum": list(NAMED)},
-                {"title": "of your own", "type": "string", "pattern": f"^({OWN_SIZE_PATTERN})$"},
-            ]
-        }
-    ),
+    WithJsonSchema({"type": "string", "pattern": RESOLUTION_PATTERN, "examples": list(NAMED)}),
 ]
 ResolutionField = Annotated[
     Resolution,
     Field(
         description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
-        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape: "
-        "1080p makes 1662x1248 of a 4:3 video. `short:720` to `short:2160` set the shorter side: "
-        "`short:1080` makes 1440x1080 of it. `2x`, `1.5x` and other factors from 0.25x to 16x "
-        "multiply the sides as displayed. `1920x1080` and other boxes, with sides of 16 to 16384 "
-        "pixels, hold the largest picture of the video's shape that fits inside. Factors and boxes "
-        "make at most 33,177,600 pixels, as 7680x4320 has.",
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k), another shape keeps its shape. "
+        "`short:720` to `short:2160` set the shorter side: `short:1080` makes 1440x1080 of 4:3. "
+        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes such as `1920x1080`, "
+        "sides of 16 to 16384 pixels, hold the largest picture that fits inside. Both make at most "
+        "33,177,600 pixels, as 7680x4320 has.",
     ),
 ]
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
+
+
+def _takes_a_video(url: str) -> str:
+    """Refuse an address that may not be connected to, or that cannot take a PUT of ours."""
+    check_url(url, get_settings())
+    check_signed(url)
+    return url
+
+
+OutputUrl = Annotated[str, AfterValidator(_takes_a_video)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 CallbackUrlField = Annotated[
     Annotated[str, AfterValidator(_signable)] | None,
@@ -224,8 +222,8 @@ StrengthField = Annotated[
     Field(
         ge=0,
         le=1,
-        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all of it, 0 "
-        "leaves the source's. Between, the coarser the detail, the nearer to the source.",
+        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all, 0 "
+        "leaves the source's. Between, coarse detail follows the source before fine detail does.",
     ),
 ]
 StitchModeField = Annotated[
@@ -367,9 +365,19 @@ CallbackEventsField = Annotated[
         "text with commas.",
     ),
 ]
+OutputUrlField = Annotated[
+    OutputUrl | None,
+    NoneIfEmpty,
+    Field(
+        repr=False,
+        description="http(s) address that takes the finished video by one PUT, such as a presigned "
+        "one, in the place of the installation's storage. It must work until the video is done. "
+        "The query of the address is shown nowhere but among the run's parameters.",
+    ),
+]
 
 
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url", "metadata")
+_NOT_SHOWN = ("video_url", "video_base64", "output_url", "callback_url", "metadata")
 """Fields whose value is repeated in no message, because it may hold a secret or be huge."""
 
 
@@ -389,9 +397,7 @@ def sentence_of(error: object) -> str:
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
     meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
+    if field == "model":
         close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
         meant = next(iter(close), None)
     return f"; did you mean {meant}?" if meant else ""

@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from deployments.cli.batch.sources import Batch, ListFile, WatchFolder, batch_of
+from deployments.cli.batch.sources import ListFile, VideoBatch, WatchFolder, batch_of
 from deployments.cli.compare.command import compare
 from deployments.cli.init.command import init
 from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
@@ -286,15 +286,15 @@ def _use_settings(work_dir: Path | None) -> None:
     use_settings(settings)
 
 
-def _checked_request(sources: list[str] | Batch | None, **options: object) -> UpscaleRequest:
+def _checked_request(sources: list[str] | VideoBatch | None, **options: object) -> UpscaleRequest:
     """Make the request and check it as far as this is possible without running anything.
 
     Of a batch only what all its videos have in common is checked.
     """
-    given = [sources.example] if isinstance(sources, Batch) else sources
+    given = [sources.example] if isinstance(sources, VideoBatch) else sources
     request = request_of(given, **options)
     limit_seconds(request.max_seconds, request.max_price, get_settings())
-    if isinstance(sources, Batch):
+    if isinstance(sources, VideoBatch):
         return request
     if request.video_path is None:
         check_source(request, get_settings())
@@ -319,7 +319,7 @@ def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
             return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
 
 
-def _run_batch(batch: Batch, asked: UpscaleRequest, *, as_json: bool) -> int:
+def _run_batch(batch: VideoBatch, asked: UpscaleRequest, *, as_json: bool) -> int:
     """Run the flow for each video of a batch, all recorded by one Prefect API."""
     from deployments.cli.batch.run import check_batch, upscale_batch
 

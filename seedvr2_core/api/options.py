@@ -22,7 +22,7 @@ from seedvr2_core.kernels.devices import (
 )
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
-from seedvr2_core.planning.sizes import meant_resolution, parse_resolution
+from seedvr2_core.planning.sizes import parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
@@ -208,11 +208,7 @@ def check_resolution(resolution: str) -> str:
     try:
         return parse_resolution(resolution)
     except ValueError as error:
-        meant = meant_resolution(resolution)
-        raise InvalidRequestError(
-            f"resolution: {error}; got {resolution!r}"
-            + (f"; did you mean {meant}?" if meant else "")
-        ) from error
+        raise InvalidRequestError(f"resolution: {error}, got {resolution!r}") from error
 
 
 class Cancellation:

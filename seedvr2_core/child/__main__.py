@@ -23,7 +23,7 @@ from seedvr2_core.child.messages.fields import Event, Request
 from seedvr2_core.child.messages.life import Rest, Stop
 from seedvr2_core.child.operations import OPERATIONS, restore
 from seedvr2_core.child.progress import Emitter
-from seedvr2_core.child.protocol import Failed, Restore, decode_request
+from seedvr2_core.child.protocol import OPENING, Failed, Restore, decode_request
 from seedvr2_core.child.warm.line import Line, own_streams
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
@@ -108,6 +108,7 @@ def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Even
         return OPERATIONS[type(request)](request, emitter)
     from seedvr2_core.child.warm.kept import Kept  # loads torch
 
+    emitter.beat(OPENING, 0, 0)
     if not held:
         held.append(Kept())
     return restore(request, emitter, held[0])

@@ -50,6 +50,7 @@ from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
 __all__ = [
     "BEAT_SECONDS",
     "EVENTS",
+    "OPENING",
     "REQUESTS",
     "CheckPlan",
     "Compare",
@@ -94,6 +95,8 @@ __all__ = [
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
+OPENING = "opening"
+"""Phase of the heartbeat with which a child has loaded torch and turns to the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

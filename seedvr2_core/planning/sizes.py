@@ -48,6 +48,7 @@ BUDGET_TOLERANCE = 1.02
 """A picture belongs to a budget that it exceeds by so little: 1920x1088 is no larger than 1080p."""
 OWN_SIZE_PATTERN = r"[0-9]{1,2}(\.[0-9]{1,3})?[xX]|[0-9]{2,5}[xX][0-9]{2,5}"
 """What a factor or a box looks like, as a regular expression of any language."""
+RESOLUTION_PATTERN = f"^({'|'.join(NAMED)}|{OWN_SIZE_PATTERN})$"
 
 _FACTOR = re.compile(r"(\d{1,2}(?:\.\d{1,3})?)x")
 _BOX = re.compile(r"(\d{2,5})x(\d{2,5})")
@@ -89,8 +90,10 @@ def parse_resolution(given: str) -> str:
         if not MIN_BOX_PX <= min(box) <= max(box) <= MAX_SIDE_PX:
             raise ValueError(f"the sides of a box have {MIN_BOX_PX} to {MAX_SIDE_PX} pixels")
         return f"{box[0]}x{box[1]}"
+    meant = meant_resolution(given)
     raise ValueError(
-        f"expected one of {', '.join(NAMED)}, a factor such as 2x or 1.5x, or a box such as "
+        (f"did you mean {meant}? " if meant else "")
+        + f"expected one of {', '.join(NAMED)}, a factor such as 2x or 1.5x, or a box such as "
         "1920x1080 that the picture fits into"
     )
 

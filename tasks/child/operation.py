@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Heartbeat, Request
+from seedvr2_core.child.protocol import Event, Heartbeat, Request, Restore
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.run import current
@@ -19,6 +19,13 @@ STARTING = "starting"
 code first, which takes a second of a processor."""
 
 E = TypeVar("E", bound=Event)
+
+
+def load_detail(beat: Heartbeat) -> str:
+    """What is shown of an engine's loading, which begins with a second or two for torch."""
+    if beat.total:
+        return f"{100 * beat.done // beat.total} % of the weights"
+    return "PyTorch" if beat.phase == Restore.phase else ""
 
 
 class _Spare:

@@ -36,7 +36,7 @@ from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.operation import STARTING
+from tasks.child.operation import STARTING, load_detail
 from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
@@ -227,8 +227,8 @@ class SegmentWatch:
                 case Idle():
                     self._all_is_made()
                     return
-                case Heartbeat(done=done, total=total):
-                    self._show(LOAD, f"{100 * done // total} % of the weights" if total else "")
+                case Heartbeat() as beat:
+                    self._show(LOAD, load_detail(beat))
                 case _:
                     pass
         self._show(RESTORE)

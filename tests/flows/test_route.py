@@ -154,11 +154,11 @@ def test_a_table_that_means_nothing_is_refused(table: str, monkeypatch: pytest.M
 def test_route_has_the_form_of_upscale() -> None:
     form = parameter_schema(route).model_dump()
     assert form == parameter_schema(upscale).model_dump()
-    named, own = form["properties"]["resolution"]["anyOf"]
-    assert named["enum"][:5] == ["720p", "1080p", "2k", "4k", "short:720"]
-    assert re.fullmatch(own["pattern"], "1.5x")
+    resolution = form["properties"]["resolution"]
+    assert resolution["examples"][:5] == ["720p", "1080p", "2k", "4k", "short:720"]
+    assert all(re.search(resolution["pattern"], one) for one in ("4k", "1.5x", "1920X1080"))
     assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
-    for name in ("video_url", "video_path", "video_base64", "callback_url"):
+    for name in ("video_url", "video_path", "video_base64", "output_url", "callback_url"):
         field = form["properties"][name]
         assert (field["type"], field["default"], "anyOf" in field) == ("string", "", False)
     assert "https://example.org/clip.mp4" in form["properties"]["video_url"]["description"]

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deployments.cli.batch.sources import Batch, resting_files
-from deployments.cli.batch.summary import Ended, show_summary
+from deployments.cli.batch.sources import VideoBatch, resting_files
+from deployments.cli.batch.summary import EndedVideo, show_summary
 from deployments.cli.output import as_json_line, ending
 from deployments.host.exits import say, tell, tell_remedy, tell_unexpected
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, remedy_of, with_code
@@ -22,7 +22,7 @@ Run = Callable[[UpscaleRequest], UpscaleResult]
 
 
 def upscale_batch(
-    batch: Batch, asked: UpscaleRequest, settings: Settings, *, run: Run, as_json: bool
+    batch: VideoBatch, asked: UpscaleRequest, settings: Settings, *, run: Run, as_json: bool
 ) -> int:
     """Upscale the videos of a batch; one that fails does not stop the others.
 
@@ -36,7 +36,7 @@ def upscale_batch(
     Returns:
         The exit code: 0 if all are made, `FAILED` if one is not.
     """
-    told = [Ended(source=source) for source in batch.sources]
+    told = [EndedVideo(source=source) for source in batch.sources]
     began = time.monotonic()
     try:
         for entry, is_last in _in_turn(batch, told):
@@ -47,7 +47,7 @@ def upscale_batch(
     return FAILED if any(one.state == "failed" for one in told) else 0
 
 
-def _in_turn(batch: Batch, told: list[Ended]) -> Iterator[tuple[Ended, bool]]:
+def _in_turn(batch: VideoBatch, told: list[EndedVideo]) -> Iterator[tuple[EndedVideo, bool]]:
     """Each video, and whether it is the last one; those of a watched folder are added."""
     if batch.watched is None:
         for number, entry in enumerate(told, start=1):
@@ -56,13 +56,13 @@ def _in_turn(batch: Batch, told: list[Ended]) -> Iterator[tuple[Ended, bool]]:
         return
     say(f"watching {batch.watched}; Ctrl-C ends it")
     for path in resting_files(batch.watched):
-        told.append(Ended(source=str(path)))
+        told.append(EndedVideo(source=str(path)))
         say(f"found {path.name}")
         yield told[-1], False
 
 
 @contextmanager
-def _settings_for(settings: Settings, batch: Batch, *, is_last: bool) -> Iterator[None]:
+def _settings_for(settings: Settings, batch: VideoBatch, *, is_last: bool) -> Iterator[None]:
     """Let the results go where the batch wants them, and the engine wait for the next video."""
     changed: dict[str, object] = {}
     if batch.output is not None:
@@ -76,7 +76,7 @@ def _settings_for(settings: Settings, batch: Batch, *, is_last: bool) -> Iterato
         use_settings(settings)
 
 
-def check_batch(batch: Batch, settings: Settings) -> None:
+def check_batch(batch: VideoBatch, settings: Settings) -> None:
     """Refuse a batch whose results cannot go where they should.
 
     Raises:
@@ -89,7 +89,7 @@ def check_batch(batch: Batch, settings: Settings) -> None:
         )
 
 
-def _upscale_one(entry: Ended, asked: UpscaleRequest, *, run: Run, as_json: bool) -> None:
+def _upscale_one(entry: EndedVideo, asked: UpscaleRequest, *, run: Run, as_json: bool) -> None:
     """Run the job of one video; what goes wrong is told and kept in its entry."""
     began = time.monotonic()
     entry.state = "interrupted"

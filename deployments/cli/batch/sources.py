@@ -44,7 +44,7 @@ WatchFolder = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class VideoBatch:
     """Several videos with the same options."""
 
     sources: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ def batch_of(
     watch_folder: Path | None,
     output: Path | None,
     overwrite: bool,
-) -> Batch | None:
+) -> VideoBatch | None:
     """The videos that a command line names; None if it is one video, or none.
 
     Raises:
@@ -86,10 +86,10 @@ def batch_of(
         watched = absolute(watch_folder, "--watch-folder")
         if not watched.is_dir():
             raise InvalidRequestError(f"--watch-folder must be a folder, got {watched}")
-        return Batch(watched=watched, output=_output_folder(output, watched))
+        return VideoBatch(watched=watched, output=_output_folder(output, watched))
     found = [one for given in sources or () for one in _videos_of(given)]
     found += _listed(absolute(list_file, "--list")) if list_file is not None else []
-    return Batch(sources=tuple(dict.fromkeys(found)), output=_output_folder(output, None))
+    return VideoBatch(sources=tuple(dict.fromkeys(found)), output=_output_folder(output, None))
 
 
 def _output_folder(output: Path | None, watched: Path | None) -> Path | None:

@@ -16,7 +16,7 @@ from tasks.sources.names import name_in, printable
 
 
 @dataclass(slots=True, kw_only=True)
-class Ended:
+class EndedVideo:
     """What became of one video of a batch."""
 
     source: str
@@ -25,7 +25,7 @@ class Ended:
     seconds: float = 0.0
 
 
-def show_summary(ended: Iterable[Ended], *, seconds: float) -> None:
+def show_summary(ended: Iterable[EndedVideo], *, seconds: float) -> None:
     """Show a line for each video, and how many are in which state.
 
     Args:
@@ -43,7 +43,7 @@ def show_summary(ended: Iterable[Ended], *, seconds: float) -> None:
     say(f"{counted(len(rows), 'video')}{': ' + told if told else ''}; {duration(seconds)}")
 
 
-def _table(rows: Iterable[Ended]) -> Table:
+def _table(rows: Iterable[EndedVideo]) -> Table:
     """The videos by name; a name that is too long is cut, never wrapped."""
     table = Table(box=None, pad_edge=False, header_style="")
     for heading in ("file", "state", "output"):

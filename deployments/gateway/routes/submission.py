@@ -70,13 +70,9 @@ def add_submission(
             body = await read_body(request, settings, arrival)
             try:
                 asked, notes = check_fields(body.fields, settings)
-                await asyncio.to_thread(keep_upload, asked, settings)
-                size = await asyncio.to_thread(size_to_route, asked, settings)
-                deployment = deployment_for(asked.resolution, size)
+                where = await asyncio.to_thread(_place_of, asked, settings)
                 async with open_jobs.turn(caller, key):
-                    answer = await _submit(
-                        prefect, deployment, asked, notes, key, caller, open_jobs
-                    )
+                    answer = await _submit(prefect, where, asked, notes, key, caller, open_jobs)
             except BaseException as error:
                 judge = body.upload.retract if _is_refusal(error) else body.upload.keep
                 await asyncio.to_thread(judge)
@@ -108,6 +104,12 @@ def add_submission(
         openapi_extra=file_schemas(schema),
     )
     put(submit_file)
+
+
+def _place_of(asked: UpscaleRequest, settings: Settings) -> str:
+    """Keep the upload that a request names, and choose the deployment by the pixels to come."""
+    keep_upload(asked, settings)
+    return deployment_for(asked.resolution, size_to_route(asked, settings))
 
 
 async def _submit(

@@ -10,7 +10,7 @@ from rich.console import Console
 from deployments.cli.batch import run as batch_run
 from deployments.cli.batch import summary
 from deployments.cli.batch.run import WARM_SECONDS, check_batch, upscale_batch
-from deployments.cli.batch.sources import Batch
+from deployments.cli.batch.sources import VideoBatch
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from tasks.schemas import UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import Settings, get_settings, use_settings
@@ -58,7 +58,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     lines: list[str] = []
     console = Console(width=80, file=None, record=True, quiet=False)
 
-    def printed(table: object) -> None:
+    def printed(table: object, **_: object) -> None:
         with console.capture() as captured:
             console.print(table)
         lines.extend(captured.get().splitlines())
@@ -79,7 +79,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_each_video_is_a_job_with_the_same_options(
     told: list[str], settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch = Batch(sources=("/in/a.mp4", URL, "/in/old.mp4"), output=tmp_path / "out")
+    batch = VideoBatch(sources=("/in/a.mp4", URL, "/in/old.mp4"), output=tmp_path / "out")
     jobs = Jobs()
     assert upscale_batch(batch, ASKED, settings, run=jobs, as_json=False) == 0
     assert [one.video_path or one.video_url for one in jobs.asked] == list(batch.sources)
@@ -97,7 +97,9 @@ def test_each_video_is_a_job_with_the_same_options(
 def test_what_a_site_says_of_warm_engines_stays(told: list[str], settings: Settings) -> None:
     own = settings.model_copy(update={"warm_seconds": 5.0})
     jobs = Jobs()
-    upscale_batch(Batch(sources=("/in/a.mp4", "/in/b.mp4")), ASKED, own, run=jobs, as_json=True)
+    upscale_batch(
+        VideoBatch(sources=("/in/a.mp4", "/in/b.mp4")), ASKED, own, run=jobs, as_json=True
+    )
     assert [one.warm_seconds for one in jobs.settings] == [5.0, 5.0]
 
 
@@ -106,7 +108,7 @@ def test_one_that_fails_does_not_stop_the_others(
 ) -> None:
     long = "a very long name " * 6
     names = ("bad", "a", "worse", "[bold]b[/bold]", long)
-    batch = Batch(sources=tuple(f"/in/{name}.mp4" for name in names))
+    batch = VideoBatch(sources=tuple(f"/in/{name}.mp4" for name in names))
     jobs = Jobs(bad=InvalidVideoError("bad.mp4: no video"), worse=ZeroDivisionError("oh"))
     assert upscale_batch(batch, ASKED, settings, run=jobs, as_json=True) == 1
     assert len(jobs.asked) == len(names)
@@ -122,7 +124,7 @@ def test_one_that_fails_does_not_stop_the_others(
 
 
 def test_ctrl_c_says_what_is_done_and_what_is_not(told: list[str], settings: Settings) -> None:
-    batch = Batch(sources=("/in/a.mp4", "/in/b.mp4", "/in/c.mp4"))
+    batch = VideoBatch(sources=("/in/a.mp4", "/in/b.mp4", "/in/c.mp4"))
     with pytest.raises(KeyboardInterrupt):
         upscale_batch(batch, ASKED, settings, run=Jobs(b=KeyboardInterrupt()), as_json=False)
     assert told[-1].startswith("3 videos: 1 done, 1 interrupted, 1 not begun; ")
@@ -139,7 +141,7 @@ def test_a_watched_folder_is_worked_through_until_ctrl_c(
     monkeypatch.setattr(batch_run, "resting_files", come)
     jobs = Jobs(bad=InvalidVideoError("no video"))
     with pytest.raises(KeyboardInterrupt):
-        upscale_batch(Batch(watched=tmp_path), ASKED, settings, run=jobs, as_json=False)
+        upscale_batch(VideoBatch(watched=tmp_path), ASKED, settings, run=jobs, as_json=False)
     assert [Path(one.video_path or "").name for one in jobs.asked] == ["a.mp4", "bad.mp4", "b.mp4"]
     assert all(one.warm_seconds == WARM_SECONDS for one in jobs.settings)
     assert told[-1].startswith("3 videos: 2 done, 1 failed; ")
@@ -147,6 +149,6 @@ def test_a_watched_folder_is_worked_through_until_ctrl_c(
 
 def test_results_of_a_remote_storage_have_no_folder(settings: Settings, tmp_path: Path) -> None:
     remote = settings.model_copy(update={"storage": "s3"})
-    check_batch(Batch(sources=("/a.mp4",)), remote)
+    check_batch(VideoBatch(sources=("/a.mp4",)), remote)
     with pytest.raises(InvalidRequestError, match="--output needs the local storage"):
-        check_batch(Batch(sources=("/a.mp4",), output=tmp_path), remote)
+        check_batch(VideoBatch(sources=("/a.mp4",), output=tmp_path), remote)

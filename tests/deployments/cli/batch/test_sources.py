@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from deployments.cli.batch import sources
-from deployments.cli.batch.sources import Batch, batch_of, resting_files
+from deployments.cli.batch.sources import VideoBatch, batch_of, resting_files
 from seedvr2_core.errors import InvalidRequestError
 
-Choose = Callable[..., Batch | None]
+Choose = Callable[..., VideoBatch | None]
 
 
 @pytest.fixture
 def choose() -> Choose:
     """`batch_of` with nothing but what a test gives."""
 
-    def call(*given: str | Path, **options: Any) -> Batch | None:
+    def call(*given: str | Path, **options: Any) -> VideoBatch | None:
         usual = {"list_file": None, "watch_folder": None, "output": None, "overwrite": False}
         return batch_of([str(one) for one in given] or None, **usual | options)
 
@@ -45,7 +45,7 @@ def test_a_folder_gives_its_videos_and_each_source_counts_once(
     choose: Choose, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = [str(folder / name) for name in ("a.MP4", "b.mkv", "c [1].mov")]
-    assert choose(folder) == Batch(sources=tuple(inside))
+    assert choose(folder) == VideoBatch(sources=tuple(inside))
     monkeypatch.chdir(folder)
     address = "https://example.org/a.mp4"
     found = choose("b.mkv", address, folder, address, "gone.mp4")
@@ -96,7 +96,7 @@ def test_the_folder_of_results_is_made(choose: Choose, folder: Path, tmp_path: P
     assert made.output == tmp_path / "out"
     assert (tmp_path / "out").is_dir()
     watched = choose(watch_folder=folder, output=folder / "out")
-    assert watched == Batch(watched=folder, output=folder / "out")
+    assert watched == VideoBatch(watched=folder, output=folder / "out")
 
 
 class Days:
