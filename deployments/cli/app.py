@@ -129,8 +129,8 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, which ends in .mp4, .mov or .mkv; default: a new one in "
-            "WORK_DIR/output.",
+            help="The file to write, which ends in .mp4, .mov, .mkv or .zip (pictures), or the "
+            "folder, for pictures; default: a new file in WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -159,7 +159,7 @@ def upscale(
             seed=seed,
             color_correction=color_correction,
             codec=codec,
-            container=container_for(container, output),
+            container=container_for(container, output, codec),
             quality=quality,
             audio=audio,
             deinterlace=deinterlace,

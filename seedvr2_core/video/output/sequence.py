@@ -15,14 +15,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import av.error
-import numpy as np
 from av.video.frame import VideoFrame
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.files.writing import FileWriter
-from seedvr2_core.video._container import open_container
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata, VideoInfo
 from seedvr2_core.video.output.formats import CODECS, depth_of
 from seedvr2_core.video.output.gate import Expected, check_beside, check_picture, wrong
@@ -181,7 +180,7 @@ def _check_first(path: Path, content: bytes, expected: Expected) -> None:
     settings = expected.settings
     if settings.codec != "png":
         expected = replace(expected, settings=replace(settings, color=_NO_TAGS))
-    with open_container(io.BytesIO(content), format_name=_DEMUXERS[settings.codec]) as container:
+    with av.open(io.BytesIO(content), format=_DEMUXERS[settings.codec]) as container:
         check_picture(path, container.streams.video[0], container, expected)
 
 
@@ -201,8 +200,8 @@ def _size_of(content: bytes) -> tuple[int, int, int]:
     return values[_TIFF_WIDTH], values[_TIFF_HEIGHT], values[_TIFF_BITS]
 
 
-def picture_of(path: Path, index: int) -> np.ndarray:
-    """One picture of a finished zip as (H, W, 3) uint8.
+def picture_of(path: Path, index: int) -> VideoFrame:
+    """One picture of a finished zip, decoded.
 
     Raises:
         SegmentError: it cannot be read.
@@ -212,10 +211,10 @@ def picture_of(path: Path, index: int) -> np.ndarray:
             name = folder.namelist()[index]
             content = folder.read(name)
         codec = next(codec for codec in _DEMUXERS if name.endswith(CODECS[codec].ending))
-        with open_container(io.BytesIO(content), format_name=_DEMUXERS[codec]) as container:
+        with av.open(io.BytesIO(content), format=_DEMUXERS[codec]) as container:
             frame = next(container.decode(container.streams.video[0]))
             assert isinstance(frame, VideoFrame)
-            return frame.to_ndarray(format="rgb24")
+            return frame
     except (zipfile.BadZipFile, av.error.FFmpegError, IndexError, StopIteration) as error:
         raise SegmentError(f"{path.name}: picture {index} cannot be read: {error}") from error
 
