@@ -112,9 +112,9 @@ ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "non
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
-Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
 """`auto` and the names in `CODECS`."""
-Container = Literal["auto", "mp4", "mov", "mkv"]
+Container = Literal["auto", "mp4", "mov", "mkv", "folder"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
 Deinterlace = Literal["auto", "off", "bob", "film"]
@@ -164,15 +164,17 @@ CodecField = Annotated[
         description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
         "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
         "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
-        "(lossless) are there for delivery and editing. A codec writes as many bits a sample as "
-        "the source has, or the most that it can."
+        "(lossless) are there for delivery and editing; `png` and `tiff` (16 bits) make a picture "
+        "of each frame. A codec writes as many bits a sample as the source has, or the most that "
+        "it can."
     ),
 ]
 ContainerField = Annotated[
     Container,
     Field(
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
-        "for FFV1), or `mkv` where that would lose sound, subtitles or attachments of the source."
+        "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
+        "attachments of the source. A `folder` of pictures is kept as a zip, uncompressed."
     ),
 ]
 QualityField = Annotated[
