@@ -36,7 +36,7 @@ LOW_DISK_BYTES = 5 * 10**9
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
 
 
-class DoctorCheck(BaseModel):
+class DoctorCheck(BaseModel, defer_build=True):
     """One check: a line of the report."""
 
     name: str
@@ -54,7 +54,7 @@ class DoctorCheck(BaseModel):
         return "note" if self.notable else "ok"
 
 
-class Report(BaseModel):
+class Report(BaseModel, defer_build=True):
     """All checks and what follows from them."""
 
     checks: list[DoctorCheck]

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.planning.plan import Options
 from seedvr2_core.video.info import (
     BT2020,
     WIDE_BITS,
@@ -31,6 +31,9 @@ from seedvr2_core.video.output.formats import (
     ContainerSpec,
 )
 
+if TYPE_CHECKING:
+    from seedvr2_core.planning.plan import Options
+
 AUTO = "auto"
 BASE_CODEC, DEEP_CODEC = "h264", "hevc"
 """What `auto` takes for 8-bit SDR, and for all else."""
@@ -46,6 +49,11 @@ ENCODER_THREADS = 8
 """A fixed number, because x264's output depends on it."""
 BT709, UNSPECIFIED = 1, 2
 """H.273 codes of colour primaries, transfer and matrix."""
+RGB, SRGB = 0, 13
+"""The matrix of R'G'B', and the transfer of pictures."""
+_CAMERA_TRANSFERS = frozenset({1, 6, 14, 15})
+"""BT.709 and its like: displays show such video as they show sRGB, and a picture that said BT.709
+would be shown lighter than the video it is from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +80,7 @@ def encoder_name(codec: str, preset: str) -> str:
     return preset if codec == BASE_CODEC else f"{codec} {preset}".strip()
 
 
-def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
+def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
     """What a job writes.
 
     Raises:
@@ -101,7 +109,7 @@ def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
 
 
 def encoder_settings(
-    video: VideoInfo, width: int, height: int, choice: OutputChoice, options: Options
+    video: VideoInfo, width: int, height: int, choice: OutputChoice, options: "Options"
 ) -> EncoderSettings:
     """How every segment is encoded.
 
@@ -110,7 +118,8 @@ def encoder_settings(
     convert between them.
     """
     rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
-    primaries = _tagged(video.color.primaries)
+    primaries, transfer = _tagged(video.color.primaries), _tagged(video.color.transfer)
+    matrix = BT2020 if primaries == BT2020 else BT709
     return EncoderSettings(
         codec=choice.codec,
         preset=options.preset if spec.by_preset else "",
@@ -123,10 +132,10 @@ def encoder_settings(
         keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
         threads=ENCODER_THREADS,
         color=ColorInfo(
-            full_range=False,
-            matrix=BT2020 if primaries == BT2020 else BT709,
+            full_range=spec.is_rgb,
+            matrix=RGB if spec.is_rgb else matrix,
             primaries=primaries,
-            transfer=_tagged(video.color.transfer),
+            transfer=SRGB if spec.is_rgb and transfer in _CAMERA_TRANSFERS else transfer,
         ),
         hdr=video.hdr if video.color.is_wide else None,
     )
@@ -137,7 +146,7 @@ def _tagged(code: int) -> int:
     return BT709 if code in (0, UNSPECIFIED) else code
 
 
-def chosen_codec(video: VideoInfo | VideoOutline, options: Options) -> str:
+def chosen_codec(video: VideoInfo | VideoOutline, options: "Options") -> str:
     """The codec that is asked for, or the usual one."""
     if options.codec != AUTO:
         return options.codec
@@ -163,7 +172,7 @@ def _pixels(spec: CodecSpec, wanted: int, crf: int) -> tuple[int, str]:
     return bits, table[bits]
 
 
-def _container(video: VideoInfo, codec: str, options: Options) -> tuple[str, str]:
+def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, str]:
     """The container, and a note about the choice; "" where there is nothing to say."""
     names = CODECS[codec].containers
     if options.container != AUTO:
@@ -180,6 +189,8 @@ def _container(video: VideoInfo, codec: str, options: Options) -> tuple[str, str
             )
         return options.container, ""
     usual, rich = names[0], CONTAINERS[_RICH_CONTAINER]
+    if CONTAINERS[usual].pictures:
+        return usual, ""
     if _RICH_CONTAINER not in names or usual == _RICH_CONTAINER or not _counts(video, rich):
         return usual, ""
     lost = _lost(video, CONTAINERS[usual], options.audio)

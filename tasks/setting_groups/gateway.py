@@ -6,7 +6,7 @@ from tasks.setting_groups.callers import CallerLimits, LimitsTable
 from tasks.setting_types import Digests, HostNames, WebAddress
 
 
-class GatewaySettings(BaseModel):
+class GatewaySettings(BaseModel, defer_build=True):
     """Callers, their tokens, and the names that the servers answer to."""
 
     gateway_tokens: Digests = Field(

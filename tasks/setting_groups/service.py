@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr
 
 
-class ServiceSettings(BaseModel):
+class ServiceSettings(BaseModel, defer_build=True):
     """How people and callers are told of jobs, how long outputs stay, and how programs log."""
 
     callback_secret: SecretStr | None = Field(

@@ -46,7 +46,7 @@ _Azure = Annotated[str, AfterValidator(_bucket("az"))]
 _Several = (NoDecode, BeforeValidator(_split))
 
 
-class StoreSettings(BaseModel):
+class StoreSettings(BaseModel, defer_build=True):
     """Where work and outputs are kept in objects, and how that is reached."""
 
     storage: Literal["local", "bunny", "s3", "gcs", "azure"] = Field(
