@@ -108,11 +108,17 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     assert KEPT in plan
     judge(person, axe)
     person.looks(tmp_path / "plan-1280.png", width=1280)
+    note(person, tags="trailer, <b>4k", metadata="order = 17")
+    person.click("#start")
+    person.sees("'<b>4k' is no tag", "#problem")
+    note(person, tags="trailer, 4k", metadata="order = 17\nfor = A <b>client</b> = B")
+    assert not person.page.run("document.querySelector('#plan').hidden"), "the plan stays"
     person.click("#start")
     person.sees("Progress", "#job-facts")
     person.sees("Completed", "#job-status")
     facts = person.text("#job-facts")
-    for words in ("75 of 75", "1280x720", "lanczos on cpu", "Expected", "Taken"):
+    noted = ("trailer, 4k", "Noted: order\n17", "Noted: for\nA <b>client</b> = B")
+    for words in ("75 of 75", "1280x720", "lanczos on cpu", "Expected", "Taken", *noted):
         assert words in facts
     eventually(lambda: person.page.run("!document.querySelector('#compare').hidden"), "the picture")
     person.page.run("document.querySelector('#compare').scrollIntoView()")
@@ -135,6 +141,17 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     assert KEPT in report.text
     assert "script" not in report.headers["content-security-policy"]
     thumbnails(person, tmp_path, axe)
+
+
+def note(person: Person, **values: str) -> None:
+    """Write into the fields of the notes."""
+    person.page.run("document.querySelector('#notes details').open = true")
+    for name, text in values.items():
+        person.page.run(
+            f"(() => {{ const e = document.querySelector('#option-{name}');"
+            "e.value = ''; e.focus(); })()"
+        )
+        person.write(text)
 
 
 def in_step(person: Person, tmp_path: Path, axe: str | None) -> None:
@@ -171,7 +188,11 @@ def in_step(person: Person, tmp_path: Path, axe: str | None) -> None:
 def thumbnails(person: Person, tmp_path: Path, axe: str | None) -> None:
     """The list shows a small picture of a result."""
     person.click("nav a[href='#/jobs']")
+    person.page.run("document.querySelector('#search').focus()")
+    person.write("client")
+    person.sees("1 of 1 jobs", "#jobs-told")
     person.sees(KEPT, "#jobs-list")
+    person.sees("trailer · 4k", "#jobs-list")
     eventually(lambda: len(person.page.run(COLOURS)) > 16, "the small picture")
     judge(person, axe)
     for width, dark in ((390, False), (1280, True)):
