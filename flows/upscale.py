@@ -45,7 +45,7 @@ from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_re
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
-from tasks.storage import check_storage
+from tasks.storage import check_storage, delivered_to
 from tasks.upload import upload
 from tasks.verify import report, verify
 
@@ -83,6 +83,7 @@ def upscale(
     start: Text = "",
     end: Text = "",
     color_correction: ColorCorrection = "auto",
+    strength: float = 1.0,
     codec: Codec = "auto",
     container: Container = "auto",
     quality: int | None = None,
@@ -94,6 +95,7 @@ def upscale(
     max_workers: int = 1,
     max_seconds: float | None = None,
     max_price: float | None = None,
+    output_url: Text = "",
     callback_url: Text = "",
     callback_events: Text = "ended",
     tags: Text = "",
@@ -107,8 +109,7 @@ def upscale(
         video_path: path on the machine that runs the flow, if the deployment allows it, such as
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
-        resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
-            short:720 to short:2160 sets the shorter side.
+        resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
@@ -121,6 +122,7 @@ def upscale(
             beginning.
         end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
+        strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
         container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
@@ -132,13 +134,13 @@ def upscale(
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
+        output_url: http(s) address that takes the video by a PUT, in the place of the storage.
         callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
             https://example.org/hook.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.
-        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
-            the installation says.
+        expires_in: seconds after its end until the output is removed; 0 is never.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
@@ -152,9 +154,10 @@ def upscale(
         limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
-        check_storage(get_settings())
-        with termination_heard(), announced(request), keep_record() as record:
-            return completed(_make(request, record, began))
+        with delivered_to(request.output_url):
+            check_storage(get_settings())
+            with termination_heard(), announced(request), keep_record() as record:
+                return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
@@ -171,6 +174,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     source = fetched_before(get_settings()) or _fetch(request)
     with one_child():
         probed = probe(source, request)
+        check_pool(request.resolution, probed.video.display_size)
         job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):

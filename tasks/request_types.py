@@ -19,15 +19,12 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
-from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.planning.sizes import NAMED, RESOLUTION_PATTERN, parse_resolution
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
+from tasks.net.presigned import check_signed
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def offered_models() -> list[str]:
@@ -64,12 +61,34 @@ class _OfferedModels:
 
 
 Resolution = Annotated[
-    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
-    BeforeValidator(_lower),
+    str,
+    AfterValidator(parse_resolution),
+    WithJsonSchema({"type": "string", "pattern": RESOLUTION_PATTERN, "examples": list(NAMED)}),
+]
+ResolutionField = Annotated[
+    Resolution,
+    Field(
+        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k), another shape keeps its shape. "
+        "`short:720` to `short:2160` set the shorter side: `short:1080` makes 1440x1080 of 4:3. "
+        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes such as `1920x1080`, "
+        "sides of 16 to 16384 pixels, hold the largest picture that fits inside. Both make at most "
+        "33,177,600 pixels, as 7680x4320 has.",
+    ),
 ]
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
+
+
+def _takes_a_video(url: str) -> str:
+    """Refuse an address that may not be connected to, or that cannot take a PUT of ours."""
+    check_url(url, get_settings())
+    check_signed(url)
+    return url
+
+
+OutputUrl = Annotated[str, AfterValidator(_takes_a_video)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 CallbackUrlField = Annotated[
     Annotated[str, AfterValidator(_signable)] | None,
@@ -199,6 +218,15 @@ ColorCorrectionField = Annotated[
         "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
         "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
         "frame) or `none`. `auto` is `wavelet`.",
+    ),
+]
+StrengthField = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all, 0 "
+        "leaves the source's. Between, coarse detail follows the source before fine detail does.",
     ),
 ]
 StitchModeField = Annotated[
@@ -340,9 +368,19 @@ CallbackEventsField = Annotated[
         "text with commas.",
     ),
 ]
+OutputUrlField = Annotated[
+    OutputUrl | None,
+    NoneIfEmpty,
+    Field(
+        repr=False,
+        description="http(s) address that takes the finished video by one PUT, such as a presigned "
+        "one, in the place of the installation's storage. It must work until the video is done. "
+        "The query of the address is shown nowhere but among the run's parameters.",
+    ),
+]
 
 
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url", "metadata")
+_NOT_SHOWN = ("video_url", "video_base64", "output_url", "callback_url", "metadata")
 """Fields whose value is repeated in no message, because it may hold a secret or be huge."""
 
 
@@ -362,9 +400,7 @@ def sentence_of(error: object) -> str:
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
     meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
+    if field == "model":
         close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
         meant = next(iter(close), None)
     return f"; did you mean {meant}?" if meant else ""

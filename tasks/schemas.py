@@ -28,12 +28,14 @@ from tasks.request_types import (
     FileName,
     MetadataField,
     Model,
+    OutputUrlField,
     Preset,
     QualityField,
-    Resolution,
+    ResolutionField,
     SeedField,
     StartField,
     StitchModeField,
+    StrengthField,
     TagsField,
     TemporalOverlapField,
     sentence_of,
@@ -43,7 +45,7 @@ MAX_BASE64_BYTES = 350_000
 """Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
-class Record(BaseModel):
+class Record(BaseModel, defer_build=True):
     """Base of all schemas: unknown fields are refused, and values cannot be changed."""
 
     # Addresses may carry secrets in their query strings, and errors end up in logs.
@@ -56,8 +58,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
-        "One source is required: this, `video_path` or `video_base64`.",
+        description="The video's http(s) address, or s3://, gs:// or az:// where settings allow "
+        "it. One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -70,13 +72,7 @@ class UpscaleRequest(Record):
         description="The bytes of a small video in base64, at most 350,000 characters; the gateway "
         "takes larger ones too and stores them as an upload.",
     )
-    resolution: Resolution = Field(
-        default="1080p",
-        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
-        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape: "
-        "1080p makes 1662x1248 of a 4:3 video. `short:720` to `short:2160` set the shorter side "
-        "instead: `short:1080` makes 1440x1080 of it.",
-    )
+    resolution: ResolutionField = "1080p"
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
@@ -97,6 +93,7 @@ class UpscaleRequest(Record):
     start: StartField = ""
     end: EndField = ""
     color_correction: ColorCorrectionField = "auto"
+    strength: StrengthField = 1.0
     codec: CodecField = "auto"
     container: ContainerField = "auto"
     quality: QualityField = None
@@ -144,6 +141,7 @@ class UpscaleRequest(Record):
         gt=0,
         description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
+    output_url: OutputUrlField = None
     callback_url: CallbackUrlField = None
     callback_events: CallbackEventsField = "ended"
     tags: TagsField = ""
@@ -157,11 +155,8 @@ class UpscaleRequest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
-        given = [
-            name
-            for name in ("video_url", "video_path", "video_base64")
-            if getattr(self, name) not in (None, "")
-        ]
+        sources = ("video_url", "video_path", "video_base64")
+        given = [name for name in sources if getattr(self, name)]
         if len(given) != 1:
             told = "none" if not given else " and ".join(given)
             raise ValueError(

@@ -12,6 +12,10 @@ from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
 
+Videos = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Video files, folders of videos, or http(s) addresses."),
+]
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
 ]
@@ -20,8 +24,9 @@ Resolution = Annotated[
     typer.Option(
         "--resolution",
         "-r",
-        help="Size of the output by its area: 720p, 1080p, 2k or 4k; or by its shorter side: "
-        "short:720, short:1080, short:1440 or short:2160.",
+        help="Size of the output by its area: 720p, 1080p, 2k or 4k; by its shorter side: "
+        "short:720, short:1080, short:1440 or short:2160; by a factor: 2x, 1.5x (0.25x to 16x); or "
+        "the largest that fits into a box: 1920x1080.",
     ),
 ]
 Model = Annotated[
@@ -54,6 +59,12 @@ ColorCorrection = Annotated[
     str,
     typer.Option(
         help="How colours are matched to the source: auto, wavelet, wavelet_rgb, lab, adain, none."
+    ),
+]
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How much of a SeedVR2 model's detail is kept: 1 all of it, 0 the source's instead."
     ),
 ]
 Codec = Annotated[

@@ -122,6 +122,7 @@ class UpscaleOptions(TypedDict, total=False):
     stitch_mode: str
     seed: int
     color_correction: str
+    strength: float
     codec: str
     container: str
     quality: int | None
@@ -133,6 +134,7 @@ class UpscaleOptions(TypedDict, total=False):
     max_workers: int
     max_seconds: float | None
     max_price: float | None
+    output_url: str | None
     callback_url: str | None
     callback_events: str | list[str]
     tags: str | list[str]
@@ -178,12 +180,12 @@ class TypedClient:
         """Create a job.
 
         Args:
-            source: an http(s) address, or a file: its path is sent to a gateway on this machine
-                that takes paths, else its bytes.
+            source: an address (http(s)://, s3://, gs://, az://), or a file: its path is sent to a
+                gateway on this machine that takes paths, else its bytes.
             options: as for `UpscaleOptions`.
         """
         text = str(source)
-        is_address = text.startswith(("http://", "https://", "upload:"))
+        is_address = "://" in text or text.startswith("upload:")
         place = {"video_url": text} if is_address else {"video_path": str(Path(source).absolute())}
         request = UpscaleRequest.model_validate({**place, **options})
         return cast(JobTicket, self._gateway.submit(request))

@@ -18,6 +18,7 @@ from seedvr2_core.child.protocol import (
     CutsFound,
     Event,
     FindCuts,
+    FindSize,
     Idle,
     Join,
     Joined,
@@ -34,6 +35,7 @@ from seedvr2_core.child.protocol import (
     ReportMade,
     Request,
     Restore,
+    SizeFound,
 )
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
@@ -47,6 +49,16 @@ from seedvr2_core.video.wanted import wanted_frames
 
 if TYPE_CHECKING:
     from seedvr2_core.child.warm.kept import Kept
+
+
+def find_size(request: FindSize, emitter: Emitter) -> SizeFound:
+    """Decode the first picture of a video, to know how large it is displayed."""
+    from seedvr2_core.video.probe import displayed_size
+
+    emitter.beat("probe", 0, 1)
+    with media_errors_told(request.path, "its first picture is decoded"):
+        width, height = displayed_size(request.path)
+    return SizeFound(width=width, height=height)
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
@@ -190,7 +202,6 @@ def join(request: Join, emitter: Events) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
-    emitter.beat("picture", 0, 0)  # MoviePy takes a moment to load
     from seedvr2_core.video.preview import write_preview
 
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
@@ -201,7 +212,6 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 
 def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     """Compare a job's result with its source, and write the job's report."""
-    emitter.beat("report", 0, 0)  # numpy and the codecs take a second to load
     from seedvr2_core.report.make import make_report
 
     with media_errors_told(request.source, "it is compared with the result"):
@@ -225,6 +235,7 @@ def compare(request: Compare, emitter: Emitter) -> Compared:
 
 
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
+    FindSize: find_size,
     Probe: probe,
     FindCuts: find_cuts,
     MakePlan: make_plan,

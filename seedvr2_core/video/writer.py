@@ -23,9 +23,10 @@ from seedvr2_core.video.output.encoders import ENCODERS, add_encoder
 from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
-from seedvr2_core.video.picture.levels import shifted_bits, to_shifted
+from seedvr2_core.video.picture.levels import rgb_planes, shifted_bits, to_shifted
 
-_RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
+_RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "gbrp16le"}
+"""Of 16 bits swscale makes the same from planes as from rgb48le, in half the time."""
 
 
 def _nobody(num_packets: int) -> None:
@@ -112,7 +113,8 @@ class SegmentWriter:
         if rgb.dtype == np.uint8:
             canvas.to_ndarray()[:] = rgb
         else:
-            to_shifted(rgb, self._shifted_bits, canvas.to_ndarray())
+            for channel, plane_HW in enumerate(rgb_planes(canvas)):
+                to_shifted(rgb[:, :, channel], self._shifted_bits, plane_HW)
         picture = self._reformatter.reformat(
             canvas,
             format=settings.pix_fmt,

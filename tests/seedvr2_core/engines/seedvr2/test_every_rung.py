@@ -26,10 +26,10 @@ from tests.kits.restorer import (
     run_shot,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
-FRAMES = 33
-"""9 latents, two windows."""
+FRAMES = 25
+"""7 latents, two windows."""
 AWAY = {"weights_resident": False}
 ELSEWHERE: dict[str, dict[str, object]] = {
     "parked": {"park_caches": True, **AWAY},
