@@ -40,7 +40,7 @@ _VIDEO_KINDS = {
     ".mkv": "video/x-matroska",
     ".webm": "video/webm",
 }
-_KINDS = {**_VIDEO_KINDS, ".zip": "application/zip", ".html": "text/html; charset=utf-8"}
+_KINDS = {**_VIDEO_KINDS, ".html": "text/html; charset=utf-8"}
 
 
 class JobFiles(BaseModel):
