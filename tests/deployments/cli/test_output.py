@@ -109,7 +109,7 @@ def test_what_is_there_is_refused_without_overwrite(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("-o", "b.webm"), "must end in .mp4"),
+        (("-o", "b.ts"), "must end in .mp4"),
         (("-o", "b"), "must end in .mp4"),
         (("-o", "/proc/b.mp4"), "the output's folder /proc cannot be written"),
         (("-o", "none/b.mp4"), "in a folder that exists"),
