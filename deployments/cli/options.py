@@ -77,8 +77,8 @@ Codec = Annotated[
 Container = Annotated[
     str,
     typer.Option(
-        help="mp4, mov, mkv, folder (pictures), or auto: mp4, or mkv where mp4 would lose "
-        "something."
+        help="mp4, mov, mkv, webm (AV1 and Opus), folder (pictures), or auto: mp4, or mkv where "
+        "mp4 would lose something."
     ),
 ]
 Quality = Annotated[

@@ -67,9 +67,14 @@ class Output:
             InvalidRequestError: the file is another job's result.
         """
         if self._made_by not in (None, job.job_key):
+            kind, helps = (
+                ("folder", "; a folder is never replaced")
+                if self.file.folder
+                else ("file", ", or replace it with --overwrite")
+            )
             raise InvalidRequestError(
-                f"the output file {self.file.path} is there already, made from another source or "
-                "with other options; choose another name, or replace it with --overwrite"
+                f"the output {kind} {self.file.path} is there already, made from another source or "
+                f"with other options; choose another name{helps}"
             )
 
     def progressed(self, progress: "JobProgress") -> None:

@@ -182,6 +182,11 @@ def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, s
                 f"container {options.container} cannot hold codec {codec}; choose container "
                 f"{' or '.join(names)}, or codec {' or '.join(able)}"
             )
+        if options.audio not in ("keep", "none", new := CONTAINERS[options.container].new_sound):
+            raise PlanError(
+                f"container {options.container} cannot hold sound as {options.audio}; leave audio "
+                f"at keep, which makes {new} of what the container does not take, or choose mkv"
+            )
         if not _counts(video, CONTAINERS[options.container]):
             raise PlanError(
                 f"container {options.container} counts in 1/{CONTAINERS[options.container].clock} "

@@ -36,7 +36,18 @@ _AAC_LAYOUTS = frozenset(
 _LOSSLESS_LAYOUTS = {"6.1": "flac", "6.1(back)": "alac", "7.1(wide)": "alac"}
 _SAME_SPEAKERS = {"quad(side)": "quad", "5.0(side)": "5.0", "5.1(side)": "5.1", "downmix": "stereo"}
 """AAC has one kind of surround channels; whether they stand at the side or behind is a name."""
-_LABELS = {"aac": "AAC", "flac": "FLAC", "alac": "ALAC", "pcm_s16le": "PCM", "pcm_s24le": "PCM"}
+_OPUS_LAYOUTS = frozenset({"mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1"})
+_OPUS_RATE, _OPUS_BITS_PER_CHANNEL = 48_000, 64_000
+_ENCODERS = {"opus": "libopus"}
+"""Where FFmpeg's own encoder is not the one to use."""
+_LABELS = {
+    "opus": "Opus",
+    "aac": "AAC",
+    "flac": "FLAC",
+    "alac": "ALAC",
+    "pcm_s16le": "PCM",
+    "pcm_s24le": "PCM",
+}
 _UNNAMED = re.compile(r"(\d+) channels")
 _MOST_CHANNELS = 24
 _SIXTEEN_BITS = frozenset({"u8", "u8p", "s16", "s16p"})
@@ -104,7 +115,7 @@ class SoundTarget:
 
     def add_to(self, output: OutputContainer) -> AudioStream:
         """A stream of this kind in a file that is not written yet."""
-        stream = output.add_stream(self.codec, rate=self.rate)
+        stream = output.add_stream(_ENCODERS.get(self.codec, self.codec), rate=self.rate)
         assert isinstance(stream, AudioStream)
         context = stream.codec_context
         assert isinstance(context, AudioCodecContext)
@@ -114,6 +125,8 @@ class SoundTarget:
         context.time_base = Fraction(1, self.rate)
         if self.codec == "aac":
             context.bit_rate = _AAC_BITS_PER_CHANNEL * context.layout.nb_channels
+        if self.codec == "opus":
+            context.bit_rate = _OPUS_BITS_PER_CHANNEL * context.layout.nb_channels
         context.flags |= CodecFlags.bitexact.value
         return stream
 
@@ -133,8 +146,16 @@ class SoundTarget:
             return 0
 
 
-def targets(sound: SoundFormat) -> Iterator[SoundTarget]:
-    """What sound may become, the best first: its layout is kept by all but the last."""
+def targets(sound: SoundFormat, codec: str = "aac") -> Iterator[SoundTarget]:
+    """What sound may become, the best first: its layout is kept by all but the last.
+
+    Args:
+        sound: as it is decoded.
+        codec: what the container holds: "opus", or "aac" and some others.
+    """
+    if codec == "opus":
+        yield from _opus_targets(sound)
+        return
     rate = sound.rate if sound.rate in _AAC_RATES else _FALLBACK_RATE
     deep = sound.sample_format not in _SIXTEEN_BITS
     layout = _SAME_SPEAKERS.get(sound.speakers, sound.speakers)
@@ -151,6 +172,14 @@ def targets(sound: SoundFormat) -> Iterator[SoundTarget]:
         sample_format="s32" if deep else "s16",
     )
     yield SoundTarget(codec="aac", rate=_aac_rate(rate), layout="stereo", sample_format="fltp")
+
+
+def _opus_targets(sound: SoundFormat) -> Iterator[SoundTarget]:
+    """Opus in the sound's layout, or in stereo."""
+    layout = _SAME_SPEAKERS.get(sound.speakers, sound.speakers)
+    for name in (layout, "stereo"):
+        if name in _OPUS_LAYOUTS:
+            yield SoundTarget(codec="opus", rate=_OPUS_RATE, layout=name, sample_format="flt")
 
 
 def _aac_rate(rate: int) -> int:

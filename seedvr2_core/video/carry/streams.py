@@ -107,7 +107,7 @@ def _carrier(
         return TextConverter(output, template, codec=codec, zero=zero, name=name, cut=way.cut)
     if isinstance(template, AudioStream):
         sound = _widest(trial.formats)
-        for target in targets(sound):
+        for target in targets(sound, way.container.new_sound):
             if way.audio == AS_AAC != target.codec:
                 continue
             if target.packet_samples(way.container.muxer):
@@ -152,7 +152,7 @@ def _conversion(
         told += f", because {way.name} does not take it as it is"
     if not same_speakers(sound, target):
         told += f"; its {sound.channels} channels ({sound.layout}) became {target.layout}"
-    elif target.codec != "aac":
+    elif target.codec not in ("aac", "opus"):
         told += f", which keeps its {sound.channels} channels ({target.layout})"
         if target.needs_every_sample:
             told += f"; not every player knows PCM in {way.name}"

@@ -68,7 +68,7 @@ CODECS: Mapping[str, CodecSpec] = {
     "av1": CodecSpec(
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
         full_chroma={},
-        containers=("mp4", "mkv"),
+        containers=("mp4", "mkv", "webm"),
         by_quality=True,
         by_preset=True,
         slowness=1.2,
@@ -161,6 +161,8 @@ class ContainerSpec:
     """Whether it is mp4 or QuickTime, with all times in one index."""
     clock: int | None = None
     """Ticks a second of its times; None: those of the source."""
+    new_sound: str = "aac"
+    """Codec of sound that is encoded anew, where that has its layout of channels."""
     pictures: bool = False
     """Whether it is a folder of numbered pictures, with the other streams in a file beside them."""
 
@@ -206,6 +208,18 @@ _FILES: Mapping[str, ContainerSpec] = {
         attachments=True,
         has_index=False,
         clock=1000,
+    ),
+    "webm": ContainerSpec(
+        muxer="webm",
+        demuxer="matroska",
+        ending=".webm",
+        sound=frozenset({"opus", "vorbis"}),
+        text=frozenset({"webvtt"}),
+        plain_text="webvtt",
+        attachments=False,
+        has_index=False,
+        clock=1000,
+        new_sound="opus",
     ),
 }
 CONTAINERS: Mapping[str, ContainerSpec] = {

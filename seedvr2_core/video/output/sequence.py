@@ -180,7 +180,7 @@ def _check_first(path: Path, content: bytes, expected: Expected) -> None:
     settings = expected.settings
     if settings.codec != "png":
         expected = replace(expected, settings=replace(settings, color=_NO_TAGS))
-    with av.open(io.BytesIO(content), format=_DEMUXERS[settings.codec]) as container:
+    with av.open(io.BytesIO(content), "r", format=_DEMUXERS[settings.codec]) as container:
         check_picture(path, container.streams.video[0], container, expected)
 
 
@@ -211,7 +211,7 @@ def picture_of(path: Path, index: int) -> VideoFrame:
             name = folder.namelist()[index]
             content = folder.read(name)
         codec = next(codec for codec in _DEMUXERS if name.endswith(CODECS[codec].ending))
-        with av.open(io.BytesIO(content), format=_DEMUXERS[codec]) as container:
+        with av.open(io.BytesIO(content), "r", format=_DEMUXERS[codec]) as container:
             frame = next(container.decode(container.streams.video[0]))
             assert isinstance(frame, VideoFrame)
             return frame

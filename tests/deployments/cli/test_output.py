@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from deployments.cli.app import app
 from deployments.cli.options import request_of
 from deployments.cli.output import Output, chosen_output, delivered_to, ending
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.files.unpacking import unpack
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import storage_folder
@@ -107,7 +109,7 @@ def test_what_is_there_is_refused_without_overwrite(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("-o", "b.webm"), "must end in .mp4"),
+        (("-o", "b.ts"), "must end in .mp4"),
         (("-o", "b"), "must end in .mp4"),
         (("-o", "/proc/b.mp4"), "the output's folder /proc cannot be written"),
         (("-o", "none/b.mp4"), "in a folder that exists"),
@@ -151,11 +153,11 @@ def test_disks_that_take_nothing_are_found_before_the_render(
     assert request.exit_code == 2
 
 
-def made_by(settings: Settings, output: Path) -> str:
-    """Write the record of a job that has made this file; returns its key."""
+def made_by(settings: Settings, output: Path, *, archive: Path | None = None) -> str:
+    """Write the record of a job that has made this file, or this folder; returns its key."""
     job_dir = settings.jobs_dir / "key"
     job_dir.mkdir(parents=True)
-    sha256 = hashlib.sha256(output.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256((archive or output).read_bytes()).hexdigest()
     made = RESULT.model_copy(update={"output_path": str(output), "sha256": sha256})
     (job_dir / "result.json").write_text(made.model_dump_json())
     (settings.jobs_dir / "other").mkdir()
@@ -203,6 +205,26 @@ def test_the_same_request_again_is_no_mistake(demo_clip: Path, tmp_path: Path) -
     output.write_bytes(b"the user's changes")
     with pytest.raises(InvalidRequestError, match="exists already"):
         chosen_output(output, request, settings, overwrite=False)
+
+
+def test_a_folder_of_the_same_request_is_no_mistake(demo_clip: Path, tmp_path: Path) -> None:
+    settings, folder = Settings(work_dir=tmp_path / "work"), tmp_path / "pictures"
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("000000.png", b"a picture")
+    request = request_of([str(demo_clip)], codec="png", container="folder")
+    assert unpack(archive, folder, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    with pytest.raises(InvalidRequestError, match="is no empty folder"):
+        chosen_output(folder, request, settings, overwrite=True)
+    key = made_by(settings, folder, archive=archive)
+    chosen = chosen_output(folder, request, settings, overwrite=False)
+    assert isinstance(chosen, Output)
+    chosen.planned(planned(key))
+    with pytest.raises(InvalidRequestError, match="a folder is never replaced"):
+        chosen.planned(planned("another"))
+    (folder / "000000.png").write_bytes(b"my own work")
+    with pytest.raises(InvalidRequestError, match="is no empty folder"):
+        chosen_output(folder, request, settings, overwrite=False)
 
 
 def test_the_job_stores_where_the_command_says(demo_clip: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_source_is_never_the_output(kind: str, source: Path, made: Path) -> 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("b.webm", "must end in .mp4"),
+        ("b.ts", "must end in .mp4"),
         ("b.avi", "must end in .mp4"),
         ("b", "must end in .mp4"),
         ("taken.mp4", "exists already; choose another name, or replace it with --overwrite"),
