@@ -148,11 +148,11 @@ def fields_of(own: VideoFrame, near: Sequence[VideoFrame | None]) -> str:
         near: the one before and the one after.
     """
     own_HW = _luma(own)
-    combs_HW = [_comb(_crossed(own_HW, other)) for other in near if _fits_to(own, other)]
+    combs_HW = [_comb(_crossed(own_HW, other)) for other in near if _fits(other, own)]
     return _fields_of(_comb(own_HW), combs_HW)
 
 
-def _fits_to(own: VideoFrame, other: VideoFrame | None) -> TypeGuard[VideoFrame]:
+def _fits(other: VideoFrame | None, own: VideoFrame) -> TypeGuard[VideoFrame]:
     return other is not None and shape_of_picture(other) == shape_of_picture(own)
 
 
@@ -173,7 +173,7 @@ def _put_together(
     best: VideoFrame | None = None
     combs_HW: list[np.ndarray] = []
     for other in near:
-        if not _fits_to(own, other):
+        if not _fits(other, own):
             continue
         combs_HW.append(_comb(_crossed(own_HW, other)))
         comb = _amount(combs_HW[-1])
