@@ -128,6 +128,8 @@ class Fields:
     """Of these, pictures whose fields were taken at different times."""
     film: bool = False
     """Whether it is film of 24 pictures a second, spread over 60 fields (3:2 pulldown)."""
+    mixed: bool = False
+    """Whether some of the places that were looked at are interlaced, and others are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,8 @@ class Reading:
     """Frames of the whole film before the first one of `VideoInfo.pts`."""
     began: int = 0
     """Time of the whole film's first frame, as `VideoInfo.pts` counts."""
+    mixed: bool = False
+    """With "bwdif": pictures whose fields were taken at once stay as they are."""
     ends: bool = False
     """Whether the film goes on behind the last one of `VideoInfo.pts`."""
 
@@ -160,6 +164,7 @@ class Reading:
         """In short, for keys and names; "" where each picture of the file is a frame."""
         order = {None: "auto", True: "top", False: "bottom"}[self.top_first]
         method = f"{self.method} {order}" if self.method else ""
+        method += " mixed" if self.mixed else ""
         where = f"{self.first}+{num_frames}" if self.is_excerpt else ""
         return " ".join(part for part in (method, where) if part)
 

@@ -129,10 +129,19 @@ def _order(video: VideoInfo) -> str:
 
 def _bwdif(video: VideoInfo) -> VideoInfo:
     told = f"the video is interlaced, {_order(video)}; each picture becomes one frame (bwdif)"
-    if video.fields.film:
+    if video.fields.mixed:
+        told = (
+            f"parts of the video are interlaced, {_order(video)}; their pictures become one frame "
+            "each (bwdif), those of the other parts stay as they are"
+        )
+    elif video.fields.film:
         told += "; it looks like film (3:2 pulldown), which deinterlace film restores"
     reading = Reading(
-        method=BWDIF, top_first=video.fields.top_first, pts=video.pts, began=video.pts[0]
+        method=BWDIF,
+        top_first=video.fields.top_first,
+        pts=video.pts,
+        began=video.pts[0],
+        mixed=video.fields.mixed,
     )
     return _with(video, told, reading=reading)
 

@@ -21,7 +21,18 @@ _TONE = ["-f", "lavfi", "-i", "sine=f=440:d=1.2"]
 _X265 = ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1"]
 _QUIET = "log-level=error"
 
+LONG_FRAMES = 600
+
+
+def _long(pix_fmt: str) -> list[str]:
+    """One shot, small."""
+    picture = f"testsrc2=s=64x36:r=25:d={LONG_FRAMES / 25}"
+    return ["-f", "lavfi", "-i", picture, "-pix_fmt", pix_fmt, "-c:v", "ffv1"]
+
+
 RECIPES: dict[str, list[str]] = {
+    "long.mkv": _long("yuv420p"),
+    "long10.mkv": _long("yuv420p10le"),
     "sdr.mp4": [*_PICTURE, *_TONE, "-c:v", "libx264", "-preset", "veryfast", "-c:a", "aac"],
     "ntsc.mp4": [
         *["-f", "lavfi", "-i", "testsrc2=s=320x180:r=30000/1001:d=0.2"],

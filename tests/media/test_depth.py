@@ -12,7 +12,7 @@ from tests.kits.factories import make_options
 from tests.kits.media import ffmpeg
 from tests.kits.pipeline import make_segments, tiny_plan
 from tests.kits.videos.oracle import frame_digests, planes
-from tests.media.conftest import INSIDE, SIZE, GetSource
+from tests.media.conftest import INSIDE, LONG_FRAMES, SIZE, GetSource
 
 MATRICES = {"bt709": "bt709", "smpte170m": "smpte170m", "bt470bg": "bt470bg", "bt2020nc": "bt2020"}
 RANGES = ("tv", "pc")
@@ -119,24 +119,38 @@ def test_ten_bits_do_not_become_eight(made: GetSource, tmp_path: Path, codec: st
         assert any("10 bits a sample; codec h264 writes 8" in note for note in job.notes)
 
 
-def test_colour_bars_of_ten_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pix_fmt", "source", "pattern", "most"),
+    [
+        ("yuv420p", "smptebars", "smpte170m", 2),
+        ("yuv420p", "smptehdbars", "bt709", 2),
+        ("yuv420p10le", "smptehdbars", "bt709", 8),
+    ],
+    ids=["8 bits BT.601", "8 bits BT.709", "10 bits BT.709"],
+)
+def test_colour_bars(tmp_path: Path, pix_fmt: str, source: str, pattern: str, most: int) -> None:
     bars = tmp_path / "bars.mkv"
     size = f"{SIZE[0]}x{SIZE[1]}"
+    coded = BARS.replace("out_color_matrix=bt709", f"out_color_matrix={MATRICES[pattern]}")
     ffmpeg(
-        *["-f", "lavfi", "-i", f"smptehdbars=s={size}:r=25:d=0.2,{BARS}"],
-        *["-pix_fmt", "yuv420p10le", "-color_range", "tv", "-colorspace", "bt709"],
-        *["-c:v", "ffv1", bars],
+        *["-f", "lavfi", "-i", f"{source}=s={size}:r=25:d=0.2,{coded}"],
+        *["-pix_fmt", pix_fmt, "-color_range", "tv", "-colorspace", pattern, "-c:v", "ffv1", bars],
     )
     job = make_video(bars, tmp_path, codec="auto", container="mp4", crf=10, preset="medium")
-    pairs = zip(planes(job.output, "yuv420p10le"), planes(bars, "yuv420p10le"), strict=True)
-    for (ours, theirs), share in zip(pairs, (1, 2, 2), strict=True):
+    shown = f"scale=out_color_matrix={MATRICES[pattern]}:flags=accurate_rnd"
+    ours, theirs = planes(job.output, pix_fmt, shown), planes(bars, pix_fmt)
+    for one, other, share in zip(ours, theirs, (1, 2, 2), strict=True):
         shape = (-1, SIZE[1] // share, SIZE[0] // share)
         columns = [x // share for x in BAR_COLUMNS]
-        a, b = (plane.reshape(shape)[:, BAR_ROW // share, columns] for plane in (ours, theirs))
-        assert np.abs(a - b).max() <= 8
+        a, b = (plane.reshape(shape)[:, BAR_ROW // share, columns] for plane in (one, other))
+        assert np.abs(a - b).max() <= most
 
 
-@pytest.mark.parametrize("name", ["sdr.mp4", "ten.mkv"])
+@pytest.mark.parametrize(
+    "name",
+    ["sdr.mp4", "ten.mkv"]
+    + [pytest.param(name, marks=pytest.mark.soak) for name in ("long.mkv", "long10.mkv")],
+)
 def test_a_shot_in_soft_segments_is_bit_equal(
     made: GetSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -147,7 +161,8 @@ def test_a_shot_in_soft_segments_is_bit_equal(
         plan = tiny_plan(made(name), seconds=seconds)
         options = make_options(codec="ffv1", segment_seconds=seconds, cpu_count=1)
         plan = build_plan(plan.video, "0" * 64, dataclasses.replace(options, engine=plan.engine))
-        assert plan.deep == (name == "ten.mkv")
+        assert plan.deep == ("10" in name or name == "ten.mkv")
+        assert "long" not in name or plan.video.num_frames == LONG_FRAMES
         folder = tmp_path / str(seconds)
         make_segments(plan, folder, made(name), range(len(plan.segments)))
         paths = [folder / "segments" / f"{s.index:05}.mp4" for s in plan.segments]

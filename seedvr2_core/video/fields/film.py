@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -31,6 +32,8 @@ from seedvr2_core.video.info import Reading
 from seedvr2_core.video.picture.color import bit_depth
 from seedvr2_core.video.wanted import CYCLE, KEPT
 
+WHOLE = "one"
+"""Of `Matched.fields`: both fields were taken at once."""
 _COMB_LEVELS = 9
 """Least step from a line to both of its neighbours that counts as a comb, as fieldmatch has it."""
 _LESS, _MUCH_LESS = 0.9, 0.5
@@ -137,6 +140,29 @@ def matched(pictures: Pictures, reading: Reading, start: int, stop: int) -> Iter
         seen.pop(index - 1, None)
 
 
+def fields_of(own: VideoFrame, near: Sequence[VideoFrame | None]) -> str:
+    """What the fields of a picture are, as `Matched.fields` has it; "" if one beside it is missing.
+
+    Args:
+        own: the picture.
+        near: the one before and the one after.
+    """
+    own_HW = _luma(own)
+    combs_HW = [_comb(_crossed(own_HW, other)) for other in near if _fits(other, own)]
+    return _fields_of(_comb(own_HW), combs_HW)
+
+
+def _fits(other: VideoFrame | None, own: VideoFrame) -> TypeGuard[VideoFrame]:
+    return other is not None and shape_of_picture(other) == shape_of_picture(own)
+
+
+def _crossed(own_HW: np.ndarray, other: VideoFrame) -> np.ndarray:
+    """Luma of a picture's top field with another one's bottom field."""
+    woven_HW = own_HW.copy()
+    woven_HW[1::2] = _luma(other)[1::2]
+    return woven_HW
+
+
 def _put_together(
     own: VideoFrame, near: Sequence[VideoFrame | None], smooth: VideoFrame
 ) -> tuple[VideoFrame, bool, bool, str]:
@@ -147,11 +173,9 @@ def _put_together(
     best: VideoFrame | None = None
     combs_HW: list[np.ndarray] = []
     for other in near:
-        if other is None or shape_of_picture(other) != shape_of_picture(own):
+        if not _fits(other, own):
             continue
-        woven_HW = own_HW.copy()
-        woven_HW[1::2] = _luma(other)[1::2]
-        combs_HW.append(_comb(woven_HW))
+        combs_HW.append(_comb(_crossed(own_HW, other)))
         comb = _amount(combs_HW[-1])
         if comb < least and comb < _LESS * mine:
             least, best = comb, other
@@ -180,7 +204,7 @@ def _fields_of(own_comb_HW: np.ndarray, combs_HW: Sequence[np.ndarray]) -> str:
         return ""
     less, more = sorted((before, after))
     if own < _FITS * less:
-        return "one"
+        return WHOLE
     if more < max(own, less) / _FITS:
         return ""
     return "top" if before < after else "bottom"

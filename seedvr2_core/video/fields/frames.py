@@ -25,6 +25,11 @@ def frames_of_fields(
 
         yield from film_frames(pictures, reading, start, stop)
         return
+    if reading.mixed:
+        from seedvr2_core.video.fields.mixed import mixed_frames  # loads numpy
+
+        yield from mixed_frames(pictures, reading, start, stop)
+        return
     per = {BWDIF: 1, BOB: _FIELDS}[reading.method]
     wanted = range(start // per, -(-stop // per))
     near = pictures(max(0, wanted.start - 1), min(len(reading.pts), wanted.stop + 1))

@@ -32,9 +32,10 @@ def shifted_bits(pix_fmt: str, *, full_range: bool) -> int:
 
 def rgb_planes(picture: VideoFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Red, green and blue of a gbrp16le picture, each (H, W) uint16, sharing its memory."""
+    # A plane is a buffer, which its type does not say.
     green, blue, red = (
-        np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
-        for plane in picture.planes  # type: ignore[call-overload]
+        np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)  # type: ignore[call-overload]
+        for plane in picture.planes
     )
     height, width = picture.height, picture.width
     return red[:height, :width], green[:height, :width], blue[:height, :width]

@@ -38,6 +38,9 @@ _COMBED_SHARE = 0.1
 """Of moving pictures, so many are combed at least in interlaced video that is marked as such."""
 _UNMARKED_SHARE = 0.35
 """And where nothing says so. Film with 3:2 pulldown has 0.5, other interlaced video more."""
+_WHOLE_SHARE, _PART_SHARE = 0.05, 0.6
+"""Of a place's moving pictures, so many at the most are combed where a part of a video is whole,
+and at least where it is interlaced."""
 _FILM_RATES = (29, 31)
 _ONE_ORDER = 3
 """So many times as often must one order be found as the other."""
@@ -57,24 +60,26 @@ def find_fields(container: InputContainer, stream: VideoStream, info: VideoInfo)
         stream: the video, of which `may_be_interlaced` says so.
         info: what is known of it.
     """
-    found: Counter[str] = Counter()
+    places: list[Counter[str]] = []
     marked, film = False, list[bool]()
     try:
         for pictures in _looked_at(container, stream, info):
             is_marked = any(picture.interlaced_frame for picture in pictures)
             marked = marked or is_marked
             if not is_marked and not _idet_sees_fields(pictures):
-                found["one"] += len(pictures)
+                places.append(Counter(one=len(pictures)))
                 continue
             kinds, is_film = _measured(pictures, rate=Fraction(*info.nominal_rate))
-            found += kinds
+            places.append(kinds)
             film += [] if is_film is None else [is_film]
     except MemoryError:
         raise
     except av.error.FFmpegError as error:  # a kind of pixels that filters do not take
         _log.info("the fields of the video are not looked at: %s", error)
         return Fields()
-    return replace(_judged(found, marked=marked), film=sum(film) * 2 > len(film))
+    found = sum(places, Counter[str]())
+    fields = replace(_judged(found, marked=marked), film=sum(film) * 2 > len(film))
+    return _in_parts(fields, places, found)
 
 
 def _idet_sees_fields(pictures: Sequence[VideoFrame]) -> bool:
@@ -106,7 +111,9 @@ def _judged(found: Counter[str], *, marked: bool) -> Fields:
     moving = combed + found["one"]
     enough = moving >= max(_LEAST_MOVING, _LEAST_MOVING_SHARE * found.total())
     if not enough or (combed and orders[1] < _ONE_ORDER * orders[0]):
-        return Fields(interlaced=marked, marked=marked, moving=moving, combed=combed)
+        # No order: then most of what moves must be combed for the mark to be believed.
+        interlaced = marked and not (enough and found["one"] > combed)
+        return Fields(interlaced=interlaced, marked=marked, moving=moving, combed=combed)
     interlaced = combed >= (_COMBED_SHARE if marked else _UNMARKED_SHARE) * moving
     return Fields(
         interlaced=interlaced,
@@ -115,6 +122,18 @@ def _judged(found: Counter[str], *, marked: bool) -> Fields:
         moving=moving,
         combed=combed,
     )
+
+
+def _in_parts(fields: Fields, places: Sequence[Counter[str]], found: Counter[str]) -> Fields:
+    """The same where all places are of one kind; else the video is interlaced, in parts."""
+    shares = [
+        (kinds["top"] + kinds["bottom"]) / moving
+        for kinds in places
+        if (moving := kinds["top"] + kinds["bottom"] + kinds["one"]) >= _LEAST_MOVING
+    ]
+    if fields.film or not shares or min(shares) > _WHOLE_SHARE or max(shares) < _PART_SHARE:
+        return fields
+    return replace(fields, interlaced=True, mixed=True, top_first=found["top"] > found["bottom"])
 
 
 def _looked_at(
