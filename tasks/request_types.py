@@ -113,7 +113,6 @@ Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
 Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
-"""`auto` and the names in `CODECS`."""
 Container = Literal["auto", "mp4", "mov", "mkv"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
@@ -396,8 +395,6 @@ def sentence_of(error: object) -> str:
 
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "model":
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+    names = offered_models() if field == "model" else []
+    close = difflib.get_close_matches(given.lower().strip(), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
