@@ -71,9 +71,8 @@ ResolutionField = Annotated[
         description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
         "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k), another shape keeps its shape. "
         "`short:720` to `short:2160` set the shorter side: `short:1080` makes 1440x1080 of 4:3. "
-        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes such as `1920x1080`, "
-        "sides of 16 to 16384 pixels, hold the largest picture that fits inside. Both make at most "
-        "33,177,600 pixels, as 7680x4320 has.",
+        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes (`1920x1080`; sides 16 "
+        "to 16384) hold the largest picture that fits inside. Both: at most 33,177,600 pixels.",
     ),
 ]
 Model = Annotated[
@@ -112,9 +111,9 @@ ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "non
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
-Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
-Container = Literal["auto", "mp4", "mov", "mkv"]
-"""`auto` and the names in `CONTAINERS`."""
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
+Container = Literal["auto", "mp4", "mov", "mkv", "folder"]
+"""`auto` and the names in `CONTAINERS`; those of `Codec` are in `CODECS`."""
 Audio = Literal["keep", "none", "aac"]
 Deinterlace = Literal["auto", "off", "bob", "film"]
 DeinterlaceField = Annotated[
@@ -163,15 +162,17 @@ CodecField = Annotated[
         description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
         "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
         "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
-        "(lossless) are there for delivery and editing. A codec writes as many bits a sample as "
-        "the source has, or the most that it can."
+        "(lossless) are there for delivery and editing; `png` and `tiff` (16 bits) make a picture "
+        "of each frame. A codec writes as many bits a sample as the source has, or the most that "
+        "it can."
     ),
 ]
 ContainerField = Annotated[
     Container,
     Field(
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
-        "for FFV1), or `mkv` where that would lose sound, subtitles or attachments of the source."
+        "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
+        "attachments of the source. A `folder` of pictures is kept as a zip, uncompressed."
     ),
 ]
 QualityField = Annotated[
@@ -221,8 +222,7 @@ StrengthField = Annotated[
     Field(
         ge=0,
         le=1,
-        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all, 0 "
-        "leaves the source's. Between, coarse detail follows the source before fine detail does.",
+        description="How much of a SeedVR2 model's detail is kept; 0 leaves the source's luma.",
     ),
 ]
 StitchModeField = Annotated[

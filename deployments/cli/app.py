@@ -133,8 +133,8 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, which ends in .mp4, .mov or .mkv; default: a new one in "
-            "WORK_DIR/output. Of several videos: the folder of the results.",
+            help="The file to write, which ends in .mp4, .mov, .mkv or .zip (pictures), or the "
+            "folder, for pictures or of several videos; default: a new file in WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -175,7 +175,7 @@ def upscale(
             color_correction=color_correction,
             strength=strength,
             codec=codec,
-            container=container_for(container, None if batch else output),
+            container=container_for(container, None if batch else output, codec),
             quality=quality,
             audio=audio,
             deinterlace=deinterlace,

@@ -28,7 +28,7 @@ from seedvr2_core.planning.plan import (
 from seedvr2_core.planning.sizes import BUDGETS_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
-from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
+from seedvr2_core.video.info import AND_JUMPS, EncoderSettings, OutputSettings, VideoInfo
 
 EIGHT_BITS = 8
 
@@ -222,7 +222,8 @@ def _plan_key(
             "pixel_version": PIXEL_VERSION,
             "engine": engine,
             "encoder": encoding,
-            "cut_detector": options.cut_detector,
+            # Where looking for jumps found nothing, the job is that of the version before.
+            "cut_detector": options.cut_detector.replace(AND_JUMPS, ""),
             "shots": [shot.start for shot in shots],
             "segments": [segment.start for segment in segments],
             # Its name is in the file's metadata; the names of budgets follow from the size.

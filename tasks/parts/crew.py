@@ -31,7 +31,7 @@ from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
-from tasks.parts.way import MadeWayError, job_without_helper, own_pool
+from tasks.parts.way import MadeWayError, job_without_helper, own_place
 from tasks.run import current
 from tasks.run.appointments import is_brought_back
 from tasks.schemas import PlannedJob
@@ -223,7 +223,7 @@ class Crew:
             return
         self._asked_at = time.monotonic()
         with self.server_may_be_away("who waits is not known"), get_client(sync_client=True) as api:
-            job = job_without_helper(api, own_pool(), get_settings())
+            job = job_without_helper(api, own_place(), get_settings())
             if job is not None:
                 raise MadeWayError(job)
 

@@ -23,7 +23,7 @@ from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.helper import Helper
-from tasks.parts.way import make_way, own_pool, waiting_jobs
+from tasks.parts.way import make_way, own_place, waiting_jobs
 from tasks.schemas import FetchedSource, PlannedJob, Record
 from tasks.settings import Settings, get_settings
 from tasks.step import step
@@ -174,7 +174,7 @@ class _Lookout:
             self.why = NO_HELP
             return True
         with get_client(sync_client=True) as client:
-            jobs = waiting_jobs(client, own_pool())
+            jobs = waiting_jobs(client, own_place())
         first = make_way([run.id for run in jobs], get_settings())
         if first is not None:
             self.why = f"made way for job {first}, which waits for a worker"

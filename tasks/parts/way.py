@@ -3,19 +3,26 @@
 The queue of helpers comes after that of jobs, so a worker that is free takes a job first. But a
 long film keeps all workers busy for hours. So a helper asks after each segment whether a job waits,
 and ends for it. Each job that waits needs one worker: the first helper to come makes way, and says
-so in a file that all of them see.
+so in a file that all of them see. Nobody makes way for a queue that workers take from after its
+own: they would take up who has left, and not the job that waits.
 """
 
 import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowRunFilter,
+    WorkPoolFilter,
+    WorkQueueFilter,
+)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
@@ -47,49 +54,78 @@ class MadeWayError(Exception):
         return AwaitingRetry(scheduled_time=again, message=str(self))
 
 
-def own_pool() -> str | None:
-    """The work pool of this run; None outside of one."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run waits for its worker."""
+
+    pool: str
+    """The work pool."""
+    queue: str | None = None
+    """Its queue; None: the last of them."""
+
+
+def own_place() -> Place | None:
+    """Where this run has waited for its worker; None outside of a work pool."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    return run.work_pool_name if run else None
+    if run is None or run.work_pool_name is None:
+        return None
+    return Place(run.work_pool_name, run.work_queue_name)
 
 
-def waiting_jobs(client: SyncPrefectClient, pool: str | None) -> list[FlowRun]:
-    """The jobs that a worker of this pool could begin now, the longest waiting first.
+def waiting_jobs(client: SyncPrefectClient, place: Place | None) -> list[FlowRun]:
+    """The jobs that a worker of this pool could begin now, in the order in which workers take them.
 
-    A second run of a request that is at work waits for that, not for a worker.
+    A second run of a request that is at work waits for that, not for a worker. Jobs in queues that
+    come after the place's own are left out.
     """
-    if pool is None:
+    if place is None or not _due(client, place.pool):
         return []
+    queues = client.read_work_queues(work_pool_name=place.pool)
+    ranks = {queue.name: queue.priority or 0 for queue in queues}
+    own = ranks.get(place.queue or "", max(ranks.values(), default=0))
+    runs = _due(client, place.pool, [name for name, rank in ranks.items() if rank <= own])
+    runs.sort(key=lambda run: ranks.get(run.work_queue_name or "", own))
+    return [run for run in runs if not _waits_for_another(run)]
+
+
+def _due(
+    client: SyncPrefectClient, pool: str, queues: Sequence[str] | None = None
+) -> list[FlowRun]:
+    """The jobs of a pool, or of some of its queues, whose time has come, the longest waiting first.
+
+    They are read for the queues that matter: the oldest fifty of all may be of the others.
+    """
     due = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
         "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
     }
-    runs = client.read_flow_runs(
+    within = None if queues is None else {"name": {"any_": list(queues)}}
+    return client.read_flow_runs(
         flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale"]}}),
         flow_run_filter=FlowRunFilter.model_validate(due),
         work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+        work_queue_filter=WorkQueueFilter.model_validate(within) if within else None,
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
         limit=_MOST,
     )
-    return [run for run in runs if not _waits_for_another(run)]
 
 
 def job_without_helper(
-    client: SyncPrefectClient, pool: str | None, settings: Settings
+    client: SyncPrefectClient, place: Place | None, settings: Settings
 ) -> UUID | None:
     """A job for which a long job itself must make way; None if there is none.
 
     Helpers make way first. And only for a job that never began: two long jobs would otherwise make
     way for each other again and again.
     """
-    jobs = [run.id for run in waiting_jobs(client, pool) if not run.run_count]
-    if not jobs or pool is None:
+    jobs = [run.id for run in waiting_jobs(client, place) if not run.run_count]
+    if not jobs or place is None:
         return None
     helping = client.read_flow_runs(
         flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale-part"]}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
-        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [place.pool]}}),
         limit=len(jobs),
     )
     return make_way(jobs[len(helping) :], settings)

@@ -135,7 +135,8 @@ def states_of(serve: Serve, run_id: str) -> str:
 def victims(serve: Serve, whom: str) -> list[int]:
     """Ids of the processes that are meant."""
     if whom == "server":
-        return [serve.part("deployments.host.prefect_server")]
+        server = "deployments.host.prefect_server"
+        return [pid for pid, command in serve.processes().items() if server in command]
     kind = "helper" if "helper" in whom else "job"
     found = flows(serve, kind)
     if whom.startswith("child"):

@@ -4,9 +4,11 @@ Runs are made in this process, as their workers would: the job's in the main thr
 another.
 """
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +16,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flow_engine import run_flow
 from prefect.states import Cancelled, Failed, Pending, Running
 
@@ -33,6 +36,8 @@ from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
+
+pytestmark = pytest.mark.long
 
 SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 
@@ -59,7 +64,7 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     """A job's deployment and its helpers', on a pool without workers where no other job waits."""
-    for left in way.waiting_jobs(client, "no-workers"):
+    for left in way.waiting_jobs(client, way.Place("no-workers")):
         client.set_flow_run_state(left.id, Cancelled(), force=True)
     name = f"shared-{uuid4()}"
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
@@ -323,6 +328,44 @@ def test_a_long_job_leaves_its_worker_to_one_that_waits_and_goes_on(
     assert way.make_way([waiting.id], settings) is None
 
 
+def test_nobody_makes_way_for_a_queue_that_comes_after_its_own(
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    demo_clip: Path,
+) -> None:
+    """Workers would take up the long job again, and the other would wait on."""
+    pool = "no-workers"
+    for name, priority in (("low", 500), ("high", 1)):
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_queue(name, priority=priority, work_pool_name=pool)
+
+    def queued(queue: str) -> FlowRun:
+        return client.create_flow_run_from_deployment(
+            deployments[0],
+            parameters={"video_path": str(demo_clip), **SLOW},
+            work_queue_name=queue,
+        )
+
+    low, other, high = queued("low"), queued("default"), queued("high")
+
+    def known(queue: str) -> list[UUID]:
+        return [run.id for run in way.waiting_jobs(client, way.Place(pool, queue))]
+
+    wait_until(lambda: high.id in known("high"), "all are due", seconds=10)
+    taken = client.get_scheduled_flow_runs_for_work_pool(pool, scheduled_before=datetime.now(UTC))
+    order = [one.flow_run.id for one in taken]
+    assert order == [high.id, other.id, low.id], "so a worker takes them, whoever waited longest"
+    assert known("low") == order
+    assert known("default") == order[:2]
+    assert known("high") == order[:1]
+
+    for run in (high, other):
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+    made = job_of(client, deployments[0], demo_clip, max_workers=2, fresh=True)
+    assert attempt(client, made.id).is_completed(), "only `low` waits"
+
+
 def test_who_waits_for_another_run_is_not_made_way_for(
     client: SyncPrefectClient, settings: Settings, deployments: tuple[UUID, UUID], demo_clip: Path
 ) -> None:
@@ -335,9 +378,9 @@ def test_who_waits_for_another_run_is_not_made_way_for(
     job_dir = JobDir(settings.job_dir(key))
     job_dir.path.mkdir(parents=True)
     wait_until(
-        lambda: made.id in {run.id for run in way.waiting_jobs(client, "no-workers")},
+        lambda: made.id in {run.id for run in way.waiting_jobs(client, way.Place("no-workers"))},
         "the run is due",
         seconds=10,
     )
     with held(job_dir):
-        assert made.id not in {run.id for run in way.waiting_jobs(client, "no-workers")}
+        assert made.id not in {run.id for run in way.waiting_jobs(client, way.Place("no-workers"))}

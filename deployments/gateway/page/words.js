@@ -40,6 +40,8 @@ const CHOICES = {
     prores: "for editing; large files",
     dnxhr: "for editing; large files",
     ffv1: "lossless; very large files",
+    png: "a picture of each frame, in a zip; lossless, very large",
+    tiff: "a picture of each frame with 16 bits, in a zip; enormous",
   },
 };
 

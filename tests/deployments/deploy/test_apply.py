@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 URL = "https://example.org/clip.mp4"
 CALLBACK_SECRET = "a-callback-secret-of-the-site"
 IMAGE = "registry.example.org/seedvr2:0123456789ab"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
