@@ -16,7 +16,6 @@ from deployments.host.quiet import logs_as_json
 from seedvr2_core.words import counted
 from tasks.sources.names import name_in, printable
 
-
 GAP = 2
 """Spaces between two columns."""
 
