@@ -331,24 +331,6 @@ def test_colour_methods() -> None:
         assert torch.equal(latents([result]), latents([auto])), method
 
 
-@pytest.mark.parametrize("method", ["wavelet", "none"])
-def test_less_strength_is_nearer_to_the_source_and_pieces_change_no_bit(method: str) -> None:
-    """What is committed for the next piece is the same: detail is taken from the source last."""
-    made, kept = [], []
-    for strength in (1.0, 0.5, 0.0):
-        plan = make_plan(61, window=8, color_correction=method, strength=strength)
-        source = make_frames(plan)
-        result = run_whole(plan, source)
-        assert_same(run_shot(open_tiny(plan), plan, source, make_pieces(plan)), [result])
-        made.append(pictures([result]).astype(float))
-        kept.append(latents([result]))
-    default = make_plan(61, window=8, color_correction=method)
-    assert np.array_equal(made[0], pictures([run_whole(default, make_frames(default))]))
-    assert all(torch.equal(one, kept[0]) for one in kept)
-    far, near = (np.abs(one - made[2]).mean() for one in made[:2])
-    assert 0 < near < far
-
-
 def test_lab_is_refused_where_a_shot_has_more_than_one_window() -> None:
     with pytest.raises(PlanError, match="shot 1 has 46 frames in 2 windows"):
         open_tiny(make_plan(45, 46, color_correction="lab"))
