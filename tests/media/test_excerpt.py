@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_inside_of_a_shot_its_latents_draw_the_noise_of_the_film(
     asked: list[int] = []
     noise = sampler.latent_noise
 
-    def spy(seed: int, first_frames: Sequence[int], *args: object, **kwargs: object) -> object:
+    def spy(seed: int, first_frames: Sequence[int], *args: Any, **kwargs: Any) -> object:
         asked.extend(first_frames)
         return noise(seed, first_frames, *args, **kwargs)
 
