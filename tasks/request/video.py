@@ -55,9 +55,8 @@ ResolutionField = Annotated[
         description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
         "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k), another shape keeps its shape. "
         "`short:720` to `short:2160` set the shorter side: `short:1080` makes 1440x1080 of 4:3. "
-        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes such as `1920x1080`, "
-        "sides of 16 to 16384 pixels, hold the largest picture that fits inside. Both make at most "
-        "33,177,600 pixels, as 7680x4320 has.",
+        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes (`1920x1080`; sides 16 "
+        "to 16384) hold the largest picture that fits inside. Both: at most 33,177,600 pixels.",
     ),
 ]
 Model = Annotated[
@@ -191,8 +190,7 @@ StrengthField = Annotated[
     Field(
         ge=0,
         le=1,
-        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all, 0 "
-        "leaves the source's. Between, coarse detail follows the source before fine detail does.",
+        description="How much of a SeedVR2 model's detail is kept; 0 leaves the source's luma.",
     ),
 ]
 StitchModeField = Annotated[
@@ -231,8 +229,6 @@ def sentence_of(error: object) -> str:
 
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
-    meant: str | None = None
-    if field == "model":
-        close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
-        meant = next(iter(close), None)
-    return f"; did you mean {meant}?" if meant else ""
+    names = offered_models() if field == "model" else []
+    close = difflib.get_close_matches(given.lower().strip(), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,12 +1,15 @@
 """A part of a video: its frames, sound, texts and chapters, cut with it, and the film's noise."""
 
 import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from seedvr2_core.engines.seedvr2 import sampler
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import build_plan
 from seedvr2_core.video.info import Reading
@@ -149,6 +152,47 @@ def sound(path: Path, skip: float) -> np.ndarray:
         *["-ac", "1", "-ar", "8000", "-f", "s16le", "-"],
     )
     return np.frombuffer(raw, np.int16).astype(np.float64)
+
+
+def test_times_of_any_frame_rate_are_exact() -> None:
+    """Frames at uneven times: the first that begins at the start or later, none at the end."""
+    info = make_info(pts=(0, 3, 10, 11, 25, 40))  # in 25ths of a second
+    base = Fraction(*info.time_base)
+    for index, time in enumerate(info.pts[1:], start=1):
+        for start, first in ((time * base, index), (time * base - Fraction(1, 10**6), index)):
+            part = wanted_frames(info, WantedFrames(start=f"{float(start):.9f}"))
+            assert (part.reading.first, part.num_frames) == (first, 6 - first)
+            head = wanted_frames(info, WantedFrames(end=f"{float(start):.9f}"))
+            assert head.num_frames == first
+        late = wanted_frames(info, WantedFrames(end=f"{float(time * base) + 1e-6:.9f}"))
+        assert late.num_frames == index + 1
+
+
+def test_inside_of_a_shot_its_latents_draw_the_noise_of_the_film(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From a frame on at which a latent of the film ends, all latents but the first are the film's.
+
+    The first frame is a latent of its own, which the film does not have.
+    """
+    asked: list[int] = []
+    noise = sampler.latent_noise
+
+    def spy(seed: int, first_frames: Sequence[int], *args: Any, **kwargs: Any) -> object:
+        asked.extend(first_frames)
+        return noise(seed, first_frames, *args, **kwargs)
+
+    monkeypatch.setattr(sampler, "latent_noise", spy)
+    film = make_plan(33)
+    source = make_frames(film)
+    run_whole(film, source)
+    whole, asked[:] = sorted(set(asked)), []
+    part = make_plan(25)
+    part = dataclasses.replace(
+        part, video=dataclasses.replace(part.video, reading=Reading(first=8))
+    )
+    run_whole(part, [dataclasses.replace(frame, index=frame.index - 8) for frame in source[8:]])
+    assert sorted(set(asked)) == [8, *(frame for frame in whole if frame > 8)]
 
 
 @pytest.mark.parametrize("offset", [20, 0])

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.errors import PlanError, ResourceError
+from seedvr2_core.config import find_engine
+from seedvr2_core.errors import InvalidRequestError, PlanError, ResourceError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.cutting import shots_between
 from seedvr2_core.planning.plan import Options, Plan
 from seedvr2_core.planning.timing import WINDOW_SECONDS, stall_limit
-from seedvr2_core.planning.windows import num_latents, plan_windows, windows_of_piece
+from seedvr2_core.planning.windows import (
+    engine_settings,
+    num_latents,
+    plan_windows,
+    windows_of_piece,
+)
+from tasks.schemas import UpscaleRequest, check_request
 from tests.kits.factories import make_info, make_options
 
 
@@ -101,6 +108,23 @@ def test_a_target_that_is_smaller_than_the_source_is_said() -> None:
         plan = build_plan(make_info(640, 360), "a", make_options(resolution=name))
         assert (plan.width, plan.height) == (320, 180)
         assert "is scaled down" in "".join(plan.notes)
+
+
+def test_a_lower_strength_is_said_and_engines_without_detail_ignore_it() -> None:
+    engine = dataclasses.replace(make_options().engine, strength=0.5)
+    plan = build_plan(make_info(), "a", make_options(engine=engine))
+    assert any(note.startswith("strength 0.5: ") for note in plan.notes)
+    request = UpscaleRequest(video_url="https://example.org/a.mp4", strength=0.5)
+    settings, note = engine_settings(request, find_engine("lanczos"), "")
+    assert (settings.strength, note) == (
+        1.0,
+        "strength is about SeedVR2 models; lanczos has no use for it",
+    )
+    settings, note = engine_settings(request, find_engine("seedvr2-7b"), "")
+    assert (settings.strength, note) == (0.5, "")
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidRequestError, match="strength"):
+            check_request(video_url="https://example.org/a.mp4", strength=wrong)
 
 
 def test_the_same_codec_for_more_bits_is_another_job() -> None:
