@@ -35,7 +35,7 @@ NOTICE = (
 SECTIONS = (
     ("Sources", ("fetch_",)),
     ("Bunny storage", ("bunny_",)),
-    ("Object store and S3", ("store", "s3_")),
+    ("Object stores and buckets", ("store", "link_", "s3_", "gcs_", "azure_")),
     ("Gateway, edge and callbacks", ("gateway_", "allowed_", "edge_", "public_url", "callback_")),
     ("Deploying and recovering", ("deployments", "image", "alert_", "heartbeat_", "recover_")),
 )

@@ -62,7 +62,7 @@ def addresses(told: Document) -> Iterator[tuple[str, ...]]:
         said = operation["description"].partition("\n\n")[0]
         good = next(code for code in operation["responses"] if code.startswith("2"))
         bad = [code for code in operation["responses"] if not code.startswith("2")]
-        kinds = operation["responses"][good]["content"]
+        kinds = operation["responses"][good].get("content", {"headers alone": {}})
         kind, media = next(iter(kinds.items()))
         schema = media.get("schema", {})
         answer = _kind(schema) if "$ref" in schema else kind

@@ -19,7 +19,7 @@ from tasks.schemas import UpscaleRequest
 SECTIONS = {
     "Source": ("video_url", "video_path", "video_base64", "start", "end", "allow_damaged"),
     "Result": ("resolution", "model", "codec", "container", "quality", "audio"),
-    "Run": ("max_workers", "max_seconds", "max_price", "callback_url", "fresh"),
+    "Run": ("max_workers", "max_seconds", "max_price", "output_url", "callback_url", "fresh"),
     "Notes": ("tags", "metadata", "expires_in", "callback_events"),
     "Details": (
         *("deinterlace", "color_correction", "seed", "batch_size", "temporal_overlap"),

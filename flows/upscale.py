@@ -45,7 +45,7 @@ from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_re
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
-from tasks.storage import check_storage
+from tasks.storage import check_storage, delivered_to
 from tasks.upload import upload
 from tasks.verify import report, verify
 
@@ -94,6 +94,7 @@ def upscale(
     max_workers: int = 1,
     max_seconds: float | None = None,
     max_price: float | None = None,
+    output_url: Text = "",
     callback_url: Text = "",
     callback_events: Text = "ended",
     tags: Text = "",
@@ -132,13 +133,13 @@ def upscale(
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
+        output_url: http(s) address that takes the video by a PUT, in the place of the storage.
         callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
             https://example.org/hook.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.
-        expires_in: seconds after its end until the output is removed; 0 is never, empty means as
-            the installation says.
+        expires_in: seconds after its end until the output is removed; 0 is never.
 
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
@@ -152,9 +153,10 @@ def upscale(
         limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
-        check_storage(get_settings())
-        with termination_heard(), announced(request), keep_record() as record:
-            return completed(_make(request, record, began))
+        with delivered_to(request.output_url):
+            check_storage(get_settings())
+            with termination_heard(), announced(request), keep_record() as record:
+                return completed(_make(request, record, began))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:

@@ -42,7 +42,7 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
     begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     try:
-        with termination_heard(), keep_record(update_seconds=UPDATE_SECONDS) as record:
+        with termination_heard(), keep_record(at_least_seconds=UPDATE_SECONDS) as record:
             end_earlier_attempts()
             record.enter("planned", stall_seconds=DELIVERY_SECONDS)
             shared = look_up_job(job_id, job_key)

@@ -36,6 +36,7 @@ from tasks.run.spending import price_of
 from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.step import step
+from tasks.storage.by_put import delivery_notes
 from tasks.store import copy_of
 
 MEASURE_FROM_SECONDS = 60.0
@@ -287,16 +288,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         planned = plan_job(request, probed, settings, out=made)
         job_dir = JobDir(settings.job_dir(planned.job_key))
         plan = _planned_for_all(made, planned, job_dir, fresh=request.fresh)
-    get_run_logger().info(
-        "%s to %dx%d by %s on %s in %s, about %.0f s",
-        counted(plan.num_frames, "frame"),
-        plan.width,
-        plan.height,
-        plan.engine.name,
-        planned.device,
-        counted(len(plan.segments), "segment"),
-        plan.eta_seconds,
-    )
+    _log(plan, planned.device)
     return PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
@@ -327,5 +319,23 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         tags=request.tags,
         metadata=request.metadata,
         expires_in=request.expires_in,
-        notes=(*plan.notes, *_operators_notes(planned, settings)),
+        notes=(
+            *plan.notes,
+            *_operators_notes(planned, settings),
+            *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
+        ),
+    )
+
+
+def _log(plan: PlanOutline, device: str) -> None:
+    """Tell the run's log what is planned."""
+    get_run_logger().info(
+        "%s to %dx%d by %s on %s in %s, about %.0f s",
+        counted(plan.num_frames, "frame"),
+        plan.width,
+        plan.height,
+        plan.engine.name,
+        device,
+        counted(len(plan.segments), "segment"),
+        plan.eta_seconds,
     )

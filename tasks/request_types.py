@@ -22,6 +22,7 @@ from seedvr2_core.config import ENGINES
 from seedvr2_core.planning.sizes import meant_resolution
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
+from tasks.net.presigned import check_signed
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
 
@@ -70,6 +71,16 @@ Resolution = Annotated[
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
 ]
+
+
+def _takes_a_video(url: str) -> str:
+    """Refuse an address that may not be connected to, or that cannot take a PUT of ours."""
+    check_url(url, get_settings())
+    check_signed(url)
+    return url
+
+
+OutputUrl = Annotated[str, AfterValidator(_takes_a_video)]
 NoneIfEmpty = BeforeValidator(lambda value: value or None)
 CallbackUrlField = Annotated[
     Annotated[str, AfterValidator(_signable)] | None,
@@ -337,9 +348,19 @@ CallbackEventsField = Annotated[
         "text with commas.",
     ),
 ]
+OutputUrlField = Annotated[
+    OutputUrl | None,
+    NoneIfEmpty,
+    Field(
+        repr=False,
+        description="http(s) address that takes the finished video by one PUT, such as a presigned "
+        "one, in the place of the installation's storage. It must work until the video is done. "
+        "The query of the address is shown nowhere but among the run's parameters.",
+    ),
+]
 
 
-_NOT_SHOWN = ("video_url", "video_base64", "callback_url", "metadata")
+_NOT_SHOWN = ("video_url", "video_base64", "output_url", "callback_url", "metadata")
 """Fields whose value is repeated in no message, because it may hold a secret or be huge."""
 
 

@@ -28,6 +28,7 @@ from tasks.request_types import (
     FileName,
     MetadataField,
     Model,
+    OutputUrlField,
     Preset,
     QualityField,
     Resolution,
@@ -43,7 +44,7 @@ MAX_BASE64_BYTES = 350_000
 """Characters of video_base64: Prefect refuses parameters over 512 KB."""
 
 
-class Record(BaseModel):
+class Record(BaseModel, defer_build=True):
     """Base of all schemas: unknown fields are refused, and values cannot be changed."""
 
     # Addresses may carry secrets in their query strings, and errors end up in logs.
@@ -56,8 +57,8 @@ class UpscaleRequest(Record):
     video_url: str | None = Field(
         default=None,
         repr=False,
-        description="The video's http(s) address, or s3:// where SEEDVR2_S3_SOURCES allows it. "
-        "One source is required: this, `video_path` or `video_base64`.",
+        description="The video's http(s) address, or s3://, gs:// or az:// where settings allow "
+        "it. One source is required: this, `video_path` or `video_base64`.",
     )
     video_path: str | None = Field(
         default=None,
@@ -144,6 +145,7 @@ class UpscaleRequest(Record):
         gt=0,
         description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
+    output_url: OutputUrlField = None
     callback_url: CallbackUrlField = None
     callback_events: CallbackEventsField = "ended"
     tags: TagsField = ""
@@ -157,11 +159,8 @@ class UpscaleRequest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "UpscaleRequest":
-        given = [
-            name
-            for name in ("video_url", "video_path", "video_base64")
-            if getattr(self, name) not in (None, "")
-        ]
+        sources = ("video_url", "video_path", "video_base64")
+        given = [name for name in sources if getattr(self, name)]
         if len(given) != 1:
             told = "none" if not given else " and ".join(given)
             raise ValueError(

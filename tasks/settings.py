@@ -84,11 +84,6 @@ class Settings(_Groups, BaseSettings):
         description="Offer the models `tiny`, `tiny-3b` and `sleep` as well. They do not restore "
         "anything; they are for trying out an installation.",
     )
-    storage: Literal["local", "bunny", "s3"] = Field(
-        default="local",
-        description="Where finished videos are stored: `local` is a folder of this machine, "
-        "`bunny` is a storage zone of Bunny.net, `s3` a bucket of S3 or a service like it.",
-    )
     bunny_storage_zone: str | None = Field(
         default=None,
         validation_alias=_also("BUNNY_STORAGE_ZONE"),
@@ -330,6 +325,11 @@ class Settings(_Groups, BaseSettings):
     def probes_dir(self) -> Path:
         """What the probe found in each source: JSON files. Absolute."""
         return self.work_dir.absolute() / "probes"
+
+    @property
+    def delivered_dir(self) -> Path:
+        """What addresses of callers (`output_url`) have taken: JSON files. Absolute."""
+        return self.work_dir.absolute() / "delivered"
 
     @property
     def rates_dir(self) -> Path:

@@ -15,7 +15,6 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.planning.timing import REPORT_SHARE
 from seedvr2_core.report.record import AboutJob
 from tasks.child import run_operation
-from tasks.child.operation import STALL_SECONDS as CHILD_STALL_SECONDS
 from tasks.run import current
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
 from tasks.settings import get_settings
@@ -80,7 +79,6 @@ def report(
     if not get_settings().report:
         return None
     so_far = time.monotonic() - began
-    current().progress(phase="report", stall_seconds=CHILD_STALL_SECONDS, detail="starting")
     request = MakeReport(
         job_dir=job.job_dir,
         source=job.source.path,

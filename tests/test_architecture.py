@@ -20,7 +20,7 @@ EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
 LATER_TASKS = ("child", "run", "job", "parts", "recovery")
 SHOWN = {
     "tasks.sources": "check_source obtain_source discard",
-    "tasks.storage": "Storage Stored open_storage check_storage",
+    "tasks.storage": "Storage Stored open_storage check_storage delivered_to",
     "tasks.store": "JobCopy Keeper Lease copy_of",
     "tasks.child": "Child one_child run_operation",
     "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "

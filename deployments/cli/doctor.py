@@ -36,7 +36,7 @@ LOW_DISK_BYTES = 5 * 10**9
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
 
 
-class DoctorCheck(BaseModel):
+class DoctorCheck(BaseModel, defer_build=True):
     """One check: a line of the report."""
 
     name: str
@@ -54,7 +54,7 @@ class DoctorCheck(BaseModel):
         return "note" if self.notable else "ok"
 
 
-class Report(BaseModel):
+class Report(BaseModel, defer_build=True):
     """All checks and what follows from them."""
 
     checks: list[DoctorCheck]
@@ -309,8 +309,8 @@ def _check_storage(settings: Settings) -> DoctorCheck:
         links = f"links {url}" if url else "no links (SEEDVR2_PUBLIC_URL is not set)"
         told = f"local folder {settings.storage_dir}, {links}"
         return DoctorCheck(name="storage", ok=True, told=told)
-    if settings.storage == "s3":
-        return _check_bucket("storage", settings.s3_outputs, settings)
+    if settings.storage != "bunny":
+        return _check_bucket("storage", settings.outputs_bucket, settings)
     try:
         zone = read_zone(settings)
         BunnyStorage(zone).stat("seedvr2-doctor.mp4")
@@ -331,7 +331,7 @@ def _check_store(settings: Settings) -> list[DoctorCheck]:
 def _check_bucket(name: str, address: str | None, settings: Settings) -> DoctorCheck:
     """Write an object, see that it is not written a second time, and remove it."""
     if address is None:
-        told = "SEEDVR2_S3_OUTPUTS is not set"
+        told = f"SEEDVR2_{settings.storage.upper()}_OUTPUTS is not set"
         return DoctorCheck(name=name, ok=False, told=told)
     probe = f"seedvr2-doctor-{uuid.uuid4().hex}"
     try:
@@ -342,7 +342,7 @@ def _check_bucket(name: str, address: str | None, settings: Settings) -> DoctorC
     except SeedVR2Error as error:
         return DoctorCheck(name=name, ok=False, told=str(error))
     if second:
-        told = f"{address} knows no conditional writes (If-None-Match), which SEEDVR2_STORE needs"
+        told = f"{address} knows no conditional writes, which SEEDVR2_STORE needs"
         return DoctorCheck(name=name, ok=name != "store", told=told)
     return DoctorCheck(name=name, ok=True, told=f"{address} takes the key and conditional writes")
 

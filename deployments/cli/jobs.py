@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
@@ -48,7 +50,7 @@ from deployments.cli.options import (
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.gateway.client import Answer, GatewayClient
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
-from seedvr2_core.errors import error_of_code, remedy_of
+from seedvr2_core.errors import InvalidRequestError, error_of_code, remedy_of
 from tasks.settings import Settings
 
 KEPT = "the job goes on"
@@ -61,6 +63,12 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit pr
 GatewayUrl = Annotated[
     str | None,
     typer.Option("--gateway", help="Its address; default SEEDVR2_GATEWAY_URL or this machine."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", help="File with the gateway's token; default SEEDVR2_GATEWAY_TOKEN."
+    ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until the job ends.")]
 
@@ -99,13 +107,14 @@ def submit(
     watched: Watch = False,
     notify: Notify = None,
     gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a video to a gateway.
 
     The last line of stdout is the job's id; with --watch it is the result's address or path.
     """
-    with notified(notify), exit_codes(KEPT), _open_gateway(gateway) as client:
+    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         request = request_of(
             sources,
             resolution=resolution,
@@ -151,13 +160,14 @@ def status(
     watched: Watch = False,
     notify: Notify = None,
     gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the state of a job.
 
     With --watch it shows the progress until the job ends, and exits with 1 if it has not completed.
     """
-    with notified(notify), exit_codes(KEPT), _open_gateway(gateway) as client:
+    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         if watched:
             _watch(client, job, as_json)
             return
@@ -172,13 +182,14 @@ def jobs(
         list[str] | None, typer.Option("--tag", help="Only jobs with this tag; several: with all.")
     ] = None,
     gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List the gateway's jobs, newest first.
 
     With --json every line is one JSON object, as `status` prints it.
     """
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         found = client.jobs(limit, tag or ())
         for job in found:
             tell(json.dumps(job) if as_json else _job_line(job))
@@ -186,19 +197,29 @@ def jobs(
             say("the gateway has no such jobs" if tag else "the gateway has no jobs")
 
 
-def cancel(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
+def cancel(
+    job: JobId,
+    gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Cancel a job; finished segments are kept."""
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         _print_status(client.cancel(job), as_json)
 
 
-def delete(job: JobId, gateway: GatewayUrl = None, as_json: AsJson = False) -> None:
+def delete(
+    job: JobId,
+    gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Remove what a job has made: its output from storage, its report, its work files.
 
     A job that waits or is at work must be cancelled first. An output that another job has as well
     stays.
     """
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         answer = client.delete(job)
         if as_json:
             typer.echo(json.dumps(answer))
@@ -215,13 +236,14 @@ def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
     gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the log of a job.
 
     With --json every line is one JSON object.
     """
-    with exit_codes(KEPT), _open_gateway(gateway) as client:
+    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         seen: set[str] = set()
         after = None
         ended = not follow
@@ -239,13 +261,32 @@ def logs(
 
 
 @contextmanager
-def _open_gateway(url: str | None) -> Iterator[GatewayClient]:
-    """Open a client of the gateway at `url`, or of the settings' one."""
-    client = GatewayClient(Settings(), url=url, say=say)
+def _open_gateway(url: str | None, token_file: Path | None) -> Iterator[GatewayClient]:
+    """Open a client of the gateway at `url`, or of the settings' one, with the token of a file.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or holds no token.
+    """
+    settings = Settings()
+    if token_file is not None:
+        token = SecretStr(_token_in(token_file))
+        settings = settings.model_copy(update={"gateway_token": token})
+    client = GatewayClient(settings, url=url, say=say)
     try:
         yield client
     finally:
         client.close()
+
+
+def _token_in(path: Path) -> str:
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InvalidRequestError(f"--token-file {path} cannot be read: {reason}") from error
+    if not token or not token.isascii() or not token.isprintable():
+        raise InvalidRequestError(f"--token-file {path} holds no token: one line is expected")
+    return token
 
 
 def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:

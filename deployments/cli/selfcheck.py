@@ -39,7 +39,7 @@ DEMO_CLIP = Path(__file__).parents[1] / "demo" / "bunny_320x180.mp4"
 KEPT = f"the finished checks are in {REPORT_NAME}"
 
 
-class WeightsUsed(BaseModel):
+class WeightsUsed(BaseModel, defer_build=True):
     """One file of weights."""
 
     name: str
@@ -51,7 +51,7 @@ class WeightsUsed(BaseModel):
     """verified: it has the publisher's digest; unknown: the publisher's digest is not known."""
 
 
-class CheckReport(BaseModel):
+class CheckReport(BaseModel, defer_build=True):
     """One check and its result."""
 
     name: str
@@ -65,7 +65,7 @@ class CheckReport(BaseModel):
     pictures: tuple[str, ...]
 
 
-class SelfcheckReport(BaseModel):
+class SelfcheckReport(BaseModel, defer_build=True):
     """The content of selfcheck.json."""
 
     when: datetime

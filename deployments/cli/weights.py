@@ -47,7 +47,7 @@ _STATUS_WORDS = {
 }
 
 
-class FileReport(BaseModel):
+class FileReport(BaseModel, defer_build=True):
     """One file in the folder of weights."""
 
     name: str
@@ -63,7 +63,7 @@ class FileReport(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-class ModelReport(BaseModel):
+class ModelReport(BaseModel, defer_build=True):
     """Whether a model can run with the files of the folder."""
 
     name: str
@@ -72,7 +72,7 @@ class ModelReport(BaseModel):
     """Parts of the model for which there is no usable file."""
 
 
-class WeightsReport(BaseModel):
+class WeightsReport(BaseModel, defer_build=True):
     """What `list` and `verify` print."""
 
     weights_dir: Path

@@ -5,6 +5,8 @@ send. While Prefect cannot be reached it answers 503 with Retry-After, and the c
 same request again.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,9 +32,14 @@ from deployments.gateway.routes.jobs import add_jobs
 from deployments.gateway.routes.page import add_page
 from deployments.gateway.routes.plan import PlannedRequest, add_plan
 from deployments.gateway.routes.submission import add_submission
+from deployments.gateway.uploads.kept import Uploads
+from deployments.gateway.uploads.routes import add_uploads
 from deployments.host.hosts import HostCheck, allowed_hosts
 from tasks.settings import Settings
 from tasks.sources.uploads import sweep_parts
+
+SWEEP_SECONDS = 600.0
+"""Time between two looks for uploads that have expired."""
 
 
 def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
@@ -43,10 +50,14 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
         prefect: client of the Prefect server; closed when the application shuts down.
     """
 
+    uploads = Uploads(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep_parts(settings.intake_dir)
+        sweeping = asyncio.create_task(_sweep(uploads))
         yield
+        sweeping.cancel()
         await prefect.close()
 
     app = FastAPI(
@@ -66,12 +77,14 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     app.add_middleware(RateHeaders)
     add_handlers(app)
     authenticate = authentication(settings, RateLimit(settings))
-    quota, open_jobs = Quota(settings), OpenJobs(settings, prefect)
+    quota = Quota(settings, promised=uploads.promised)
+    open_jobs = OpenJobs(settings, prefect)
     add_submission(app, settings, prefect, quota, open_jobs, authenticate)
     add_jobs(app, prefect, authenticate)
     add_deletion(app, settings, prefect, authenticate)
     add_events(app, prefect, authenticate)
     add_plan(app, settings, quota, authenticate)
+    add_uploads(app, settings, quota, uploads, authenticate)
     add_health(app, settings, prefect)
     add_metrics(app, settings, prefect)
     add_page(app, settings, prefect, open_jobs, authenticate)
@@ -79,3 +92,11 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     shown = (Submitted, Job, JobList, LogPage, PlannedRequest, JobFiles)
     add_docs(app, page_authentication(settings), shown)
     return app
+
+
+async def _sweep(uploads: Uploads) -> None:
+    """Remove uploads that have expired, as long as the gateway runs."""
+    while True:
+        with contextlib.suppress(OSError):  # a disk that fails is told by requests
+            await asyncio.to_thread(uploads.sweep)
+        await asyncio.sleep(SWEEP_SECONDS)

@@ -132,9 +132,9 @@ async def read_body(request: Request, settings: Settings, arrival: Arrival) -> B
                     408,
                     f"the body took longer than {settings.fetch_seconds:g} s; send it faster",
                 ) from error
-            fields = await _in_thread(reader.finish)
+            fields = await in_thread(reader.finish)
             name = str(fields.pop("filename", None) or "")
-            reference = await _in_thread(upload.publish, name)
+            reference = await in_thread(upload.publish, name)
         return Body(_with_upload(fields, reference), upload)
     except BaseException:
         await asyncio.to_thread(upload.retract)
@@ -210,12 +210,12 @@ async def _feed_body(request: Request, feed: Callable[[bytes], None]) -> None:
     async for chunk in request.stream():
         buffer += chunk
         if len(buffer) >= _BUFFER_BYTES:
-            await _in_thread(feed, bytes(buffer))
+            await in_thread(feed, bytes(buffer))
             buffer.clear()
-    await _in_thread(feed, bytes(buffer))
+    await in_thread(feed, bytes(buffer))
 
 
-async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call the function in a thread, and go on only when that has ended.
 
     A request whose time is over would otherwise close its file while a thread still writes it or

@@ -28,6 +28,7 @@ from deployments.gateway.given import (
     given_answer,
     refusal_words,
 )
+from deployments.gateway.uploads.sending import FileSender
 from deployments.host.machine import this_machine
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, error_of_code
 from tasks.schemas import UpscaleRequest
@@ -92,8 +93,16 @@ class GatewayClient:
         if request.video_path is None or not (upload or self._sees_other_files()):
             return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
         path = Path(options.pop("video_path"))
+        if reference := self._send(path):
+            options["video_url"] = reference
+            return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
         address = f"/upscale/{quote(path.name, safe='')}"
         return self._ask("PUT", address, GivenSubmission, headers=key, params=options, file=path)
+
+    def _send(self, path: Path) -> str | None:
+        """Send a file so that it goes on after a cut; None: the gateway is too old for that."""
+        self._ask("GET", "/healthz", GivenHealth)  # waits for one that is away for now
+        return FileSender(self._http, say=self._say, refuse=self._refusal).send(path)
 
     def status(self, job_id: str) -> Answer:
         """Read a job's state, progress and result."""
@@ -228,14 +237,17 @@ class GatewayClient:
         """Read the body of a successful answer; raises the others as errors."""
         if answer.is_success:
             return given_answer(told, kind, self._url)
+        raise self._refusal(answer, told)
+
+    def _refusal(self, answer: httpx.Response, told: bytes) -> SeedVR2Error:
+        """The error for an answer that is no success."""
         detail = _detail(answer, told)
         if answer.status_code == 401:
             detail += "; set SEEDVR2_GATEWAY_TOKEN to a token of this gateway"
         if error := _kind(told):
-            raise error(detail)
-        if answer.status_code in _CALLERS_MISTAKE:
-            raise InvalidRequestError(detail)
-        raise ServiceError(detail)
+            return error(detail)
+        mistaken = answer.status_code in _CALLERS_MISTAKE
+        return InvalidRequestError(detail) if mistaken else ServiceError(detail)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Moment = Annotated[str, AfterValidator(_moment)]
 
 
-class GivenSubmission(BaseModel):
+class GivenSubmission(BaseModel, defer_build=True):
     """Of an answer to POST /upscale."""
 
     job_id: Id
@@ -45,7 +45,7 @@ class GivenSubmission(BaseModel):
     notes: list[str]
 
 
-class GivenJob(BaseModel):
+class GivenJob(BaseModel, defer_build=True):
     """Of an answer to GET /status/{job_id}; what older gateways do not say may be missing."""
 
     job_id: Id
@@ -75,13 +75,13 @@ class GivenJob(BaseModel):
     cost: Number | None = None
 
 
-class GivenJobs(BaseModel):
+class GivenJobs(BaseModel, defer_build=True):
     """Of an answer to GET /jobs."""
 
     jobs: Annotated[list[GivenJob], Field(max_length=100)]
 
 
-class GivenDeletion(BaseModel):
+class GivenDeletion(BaseModel, defer_build=True):
     """Of an answer to DELETE /jobs/{job_id}."""
 
     job_id: Id
@@ -89,7 +89,7 @@ class GivenDeletion(BaseModel):
     kept: Annotated[list[str], Field(max_length=100)]
 
 
-class GivenLine(BaseModel):
+class GivenLine(BaseModel, defer_build=True):
     """A line of a log."""
 
     id: Id
@@ -98,14 +98,14 @@ class GivenLine(BaseModel):
     message: str
 
 
-class GivenLines(BaseModel):
+class GivenLines(BaseModel, defer_build=True):
     """Of an answer to GET /logs/{job_id}."""
 
     lines: Annotated[list[GivenLine], Field(max_length=1000)]
     more: bool
 
 
-class GivenHealth(BaseModel):
+class GivenHealth(BaseModel, defer_build=True):
     """Of an answer to GET /healthz."""
 
     files_of: str | None = None

@@ -30,7 +30,7 @@ _MEANINGS = {
         "requests by other web pages are refused while SEEDVR2_GATEWAY_TOKENS is not set",
     ),
     404: (
-        "This caller has no such job.",
+        "This caller has no such job, or no such upload.",
         "there is no job '6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11'",
     ),
     408: (
@@ -38,8 +38,17 @@ _MEANINGS = {
         "less than 30000 bytes of the body came in 30 s; send it faster",
     ),
     409: (
-        "The job is not in a state for this, or the Idempotency-Key belongs to another request.",
+        "The job is not in a state for this, the Idempotency-Key belongs to another request, or "
+        "the upload has another offset.",
         "job 6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11 has completed and cannot be cancelled",
+    ),
+    410: (
+        "The upload has expired.",
+        "upload 3f2a9c0d4b8e4f10a6c1d2e3f4a5b6c7 has expired; begin another one",
+    ),
+    412: (
+        "The client speaks another version of tus.",
+        "expected the header Tus-Resumable: 1.0.0, the version that is spoken here",
     ),
     413: (
         "The video or its fields are too large.",
@@ -60,8 +69,8 @@ _MEANINGS = {
         "resolution: Input should be '720p', '1080p', '2k' or '4k', got '8k'",
     ),
     429: (
-        "The token has made all requests that it may make for now, or has as many open jobs as it "
-        "may have. Send the request again after Retry-After seconds.",
+        "The token has made all requests that it may make for now, or has as many open jobs or "
+        "unfinished uploads as it may have. Send the request again after Retry-After seconds.",
         "this token may make 60 requests a minute; send the request again in 2 s",
     ),
     500: (

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,15 +26,22 @@ _FOLDER = "callers"
 class Quota:
     """Counts what callers have sent, and the room on the disk. One object serves all requests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, promised: Callable[[str], int] = lambda _: 0) -> None:
+        """Count from now on.
+
+        Args:
+            settings: the quota, and where videos are kept.
+            promised: how many bytes the unfinished uploads of a caller have or will have.
+        """
         self._settings = settings
+        self._promised = promised
         self._arriving = _Arriving()
         self._videos = SentVideos()
 
     @contextmanager
     def count(self, caller: Caller) -> "Iterator[Arrival]":
         """Count the bytes of one request while they arrive."""
-        arrival = Arrival(self._settings, self._arriving, self._videos, caller)
+        arrival = Arrival(self._settings, self._arriving, self._videos, caller, self._promised)
         try:
             yield arrival
         finally:
@@ -70,12 +77,18 @@ class Arrival:
     """The bytes of one request."""
 
     def __init__(
-        self, settings: Settings, arriving: _Arriving, videos: SentVideos, caller: Caller
+        self,
+        settings: Settings,
+        arriving: _Arriving,
+        videos: SentVideos,
+        caller: Caller,
+        promised: Callable[[str], int],
     ) -> None:
         self._settings = settings
         self._arriving = arriving
         self._caller = caller
         self._quota = settings.limits_of(caller.name).quota_bytes
+        self._promised = promised
         self._folder = settings.intake_dir / _FOLDER / caller.name
         self.videos = videos
         self._kept: tuple[int, int] | None = None
@@ -100,14 +113,14 @@ class Arrival:
 
     def _check(self, num_bytes: int, arriving: int) -> None:
         """Check the room for more bytes beside those that are arriving for this caller."""
-        self._check_disk(num_bytes)
+        self.check_disk(num_bytes)
         quota = self._quota
         if quota is None:
             return
         num_kept = self._arriving.num_kept(self._caller.name)
         if self._kept is None or self._kept[1] != num_kept:
             self._kept = self._kept_bytes(), num_kept
-        held = self._kept[0] + arriving
+        held = self._kept[0] + arriving + self._promised(self._caller.name)
         if held + num_bytes > quota:
             raise ResourceError(
                 f"this token may have {quota} bytes of sent videos here, and with this one it "
@@ -115,11 +128,16 @@ class Arrival:
                 f"until older ones are removed, {self._settings.keep_days:g} days after their use"
             )
 
-    def keep(self, sha256: str) -> None:
-        """Note that the caller has sent this video, which is kept."""
+    def keep(self, sha256: str, *, num_bytes: int | None = None) -> None:
+        """Note that the caller has sent this video, which is kept.
+
+        Args:
+            sha256: the video's digest.
+            num_bytes: its size; None: as many as have arrived.
+        """
         if self._quota is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.joinpath(sha256).write_text(str(self.num_bytes))
+            self._folder.joinpath(sha256).write_text(str(num_bytes or self.num_bytes))
             self._arriving.note_kept(self._caller.name)
 
     def _kept_bytes(self) -> int:
@@ -133,8 +151,8 @@ class Arrival:
                 note.unlink(missing_ok=True)
         return total
 
-    def _check_disk(self, num_bytes: int) -> None:
-        """Leave the reserve of the disk to the jobs that are at work."""
+    def check_disk(self, num_bytes: int) -> None:
+        """Leave the reserve of the disk to the jobs that are at work; raises ResourceError."""
         folder = _existing(self._settings.work_dir.absolute())
         free = shutil.disk_usage(folder).free
         if free - num_bytes < KEEP_FREE_BYTES:

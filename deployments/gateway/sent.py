@@ -8,8 +8,19 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tasks.sources.uploads import PartFile
+
+class Publishable(Protocol):
+    """A whole video that has no name yet. Both methods may raise OSError."""
+
+    def sync(self) -> None:
+        """Bring it to the disk."""
+        ...
+
+    def publish(self, target: Path) -> int:
+        """Give it this name, replacing any file of it; returns its inode."""
+        ...
 
 
 @dataclass(slots=True)
@@ -31,7 +42,7 @@ class SentVideos:
         self._lock = threading.Lock()
         self._claims: dict[Path, _Claims] = {}
 
-    def publish(self, part: PartFile, target: Path) -> None:
+    def publish(self, part: Publishable, target: Path) -> None:
         """Give a part its name; `keep` or `retract` must follow. May raise OSError."""
         part.sync()
         with self._lock:

@@ -133,6 +133,7 @@ class UpscaleOptions(TypedDict, total=False):
     max_workers: int
     max_seconds: float | None
     max_price: float | None
+    output_url: str | None
     callback_url: str | None
     callback_events: str | list[str]
     tags: str | list[str]
@@ -178,12 +179,12 @@ class TypedClient:
         """Create a job.
 
         Args:
-            source: an http(s) address, or a file: its path is sent to a gateway on this machine
-                that takes paths, else its bytes.
+            source: an address (http(s)://, s3://, gs://, az://), or a file: its path is sent to a
+                gateway on this machine that takes paths, else its bytes.
             options: as for `UpscaleOptions`.
         """
         text = str(source)
-        is_address = text.startswith(("http://", "https://", "upload:"))
+        is_address = "://" in text or text.startswith("upload:")
         place = {"video_url": text} if is_address else {"video_path": str(Path(source).absolute())}
         request = UpscaleRequest.model_validate({**place, **options})
         return cast(JobTicket, self._gateway.submit(request))

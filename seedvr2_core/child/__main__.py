@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from seedvr2_core.child.confine import confine
-from seedvr2_core.child.fields import Event, Request
 from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
+from seedvr2_core.child.messages.fields import Event, Request
+from seedvr2_core.child.messages.life import Rest, Stop
 from seedvr2_core.child.operations import OPERATIONS, restore
 from seedvr2_core.child.progress import Emitter
-from seedvr2_core.child.protocol import Failed, Restore, decode_request
+from seedvr2_core.child.protocol import OPENING, Failed, Restore, decode_request
 from seedvr2_core.child.warm.line import Line, own_streams
-from seedvr2_core.child.warm.messages import Rest, Stop
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full
@@ -102,10 +102,13 @@ def _serve(line: Line) -> int:
 
 def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Event:
     """Carry out a request. What a restore has loaded is held for the next one."""
+    if request.phase:
+        emitter.beat(request.phase, 0, 0)
     if not isinstance(request, Restore):
         return OPERATIONS[type(request)](request, emitter)
     from seedvr2_core.child.warm.kept import Kept  # loads torch
 
+    emitter.beat(OPENING, 0, 0)
     if not held:
         held.append(Kept())
     return restore(request, emitter, held[0])

@@ -190,7 +190,6 @@ def join(request: Join, emitter: Events) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
-    emitter.beat("picture", 0, 0)  # MoviePy takes a moment to load
     from seedvr2_core.video.preview import write_preview
 
     plan = read_record(JobDir(request.job_dir).plan_path, Plan)
@@ -201,7 +200,6 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
 
 def report(request: MakeReport, emitter: Emitter) -> ReportMade:
     """Compare a job's result with its source, and write the job's report."""
-    emitter.beat("report", 0, 0)  # numpy and the codecs take a second to load
     from seedvr2_core.report.make import make_report
 
     with media_errors_told(request.source, "it is compared with the result"):

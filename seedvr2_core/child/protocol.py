@@ -17,169 +17,83 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from seedvr2_core.child.fields import Event, Request, message_of, object_in
-from seedvr2_core.child.warm.messages import Rest, Resting, Stop
-from seedvr2_core.compare.record import Comparison, ComparisonResult
+from seedvr2_core.child.messages.events import (
+    Compared,
+    CutsFound,
+    Failed,
+    Heartbeat,
+    Idle,
+    Joined,
+    Measured,
+    PlanChecked,
+    PlanMade,
+    Previewed,
+    Probed,
+    Progressed,
+    Ready,
+    ReportMade,
+    Restored,
+    SegmentDone,
+    Taken,
+    Waiting,
+)
+from seedvr2_core.child.messages.fields import Event, Request, message_of, object_in
+from seedvr2_core.child.messages.life import Rest, Resting, Stop
+from seedvr2_core.compare.record import Comparison
 from seedvr2_core.errors import ChildFailedError
-from seedvr2_core.kernels.devices import FoundDevice
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.plan import Rates
 from seedvr2_core.report.record import AboutJob
-from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import ALL_FRAMES, WantedFrames
+
+__all__ = [
+    "BEAT_SECONDS",
+    "EVENTS",
+    "OPENING",
+    "REQUESTS",
+    "CheckPlan",
+    "Compare",
+    "Compared",
+    "CutsFound",
+    "Event",
+    "Failed",
+    "FindCuts",
+    "Heartbeat",
+    "Idle",
+    "Join",
+    "Joined",
+    "MakePlan",
+    "MakeReport",
+    "Measure",
+    "Measured",
+    "PlanChecked",
+    "PlanMade",
+    "Preview",
+    "Previewed",
+    "Probe",
+    "Probed",
+    "Progressed",
+    "Ready",
+    "ReportMade",
+    "Request",
+    "Rest",
+    "Resting",
+    "Restore",
+    "Restored",
+    "SegmentDone",
+    "Stop",
+    "Taken",
+    "Waiting",
+    "decode_event",
+    "decode_request",
+    "encode_event",
+    "encode_request",
+]
 
 BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probed(Event):
-    """The source was read to its end and what was found is in the request's `out`."""
-
-    video: VideoOutline
-    devices: tuple[FoundDevice, ...]
-    """Best first."""
-    cpu_count: int
-    """Cores that the child may use."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutsFound(Event):
-    """The cuts are in the request's `out`."""
-
-    num_cuts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanMade(Event):
-    """The plan is in the request's `out`, and its outline beside it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanChecked(Event):
-    """Whether the plan can be obeyed; if so, its outline is in the request's `out`."""
-
-    fault: str
-    """Why it cannot be, as a sentence; "" if it can."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting(Event):
-    """Another process (`whom`, in words) holds the job or the GPU; repeated while that lasts."""
-
-    whom: str
-    lock: str = ""
-    """Name of the lock, if it is a GPU's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready(Event):
-    """The engine is loaded."""
-
-    engine: str
-    device: str
-    warm: bool = False
-    """It was loaded for an earlier job."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken(Event):
-    """The child has taken these segments and will make them; no other process does meanwhile."""
-
-    segments: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat(Event):
-    """A sign of life from a thread that does the work (never from a timer)."""
-
-    phase: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed(Event):
-    """How far the work is. A heartbeat says that the child is alive; this, that it gets ahead."""
-
-    restored: int
-    """Frames that the engine has made, of the segments that were asked for."""
-    work: float
-    """The same, with what is done of the frames that the engine is making now, in frames."""
-    encoded: int
-    """Frames that have left the encoder."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored(Event):
-    """The engine has made the last frame of a segment, which is not on disk yet."""
-
-    segment: int
-    seconds: float
-    """Since the engine began its pass over the pending segments."""
-    waited: float
-    """Seconds of these in which the engine waited for the decoder, the encoder or the disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentDone(Event):
-    """A segment is on disk and has its sidecar."""
-
-    segment: int
-    seconds: float
-    """From the first frame that the encoder asked for to the commit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured(Event):
-    """What a frame of the job takes on this machine."""
-
-    engine_seconds: float
-    """Of the engine, with decoding and conversions. On a CPU: if it had all cores for itself."""
-    encoder_seconds: float
-    """Of the encoder, if it had all cores for itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Idle(Event):
-    """Every segment that was asked for is done, or is made by others that were asked to help."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined(Event):
-    """The joined file is in the request's `out`."""
-
-    notes: tuple[str, ...]
-    """Sentences for the user: what could not be carried over from the source."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Previewed(Event):
-    """The before/after picture is in the request's `out`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportMade(Event):
-    """The report is in the job's directory."""
-
-    warnings: tuple[str, ...]
-    """Sentences about the result's quality, which the report holds as well."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared(Event):
-    """The comparison's files are in its folder."""
-
-    result: ComparisonResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(Event):
-    """The child could not do what was asked, and ends."""
-
-    kind: str
-    """Name of the error's class in `seedvr2_core.errors`."""
-    message: str
+OPENING = "opening"
+"""Phase of the heartbeat with which a child has loaded torch and turns to the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +101,7 @@ class Probe(Request[Probed]):
     """Read every packet of a video and write its `VideoInfo`."""
 
     answer: ClassVar = Probed
+    phase: ClassVar = "probe"
     path: Path
     out: Path
     max_frames: int | None = None
@@ -201,6 +116,7 @@ class FindCuts(Request[CutsFound]):
     """Find the cuts of a probed video and write its `CutList`."""
 
     answer: ClassVar = CutsFound
+    phase: ClassVar = "cuts"
     path: Path
     info: Path
     """What `Probe` wrote."""
@@ -215,6 +131,7 @@ class MakePlan(Request[PlanMade]):
     """Plan a job for a probed video: it takes the times of all frames, which no parent holds."""
 
     answer: ClassVar = PlanMade
+    phase: ClassVar = "plan"
     info: Path
     """What `Probe` wrote."""
     cuts: Path | None
@@ -231,6 +148,7 @@ class CheckPlan(Request[PlanChecked]):
     """Look whether the plan of an earlier run is whole and of the same job."""
 
     answer: ClassVar = PlanChecked
+    phase: ClassVar = "plan"
     plan: Path
     """Of the earlier run."""
     planned: Path
@@ -243,6 +161,7 @@ class Measure(Request[Measured]):
     """Restore and encode the first frames of a job for some seconds, and keep nothing of it."""
 
     answer: ClassVar = Measured
+    phase: ClassVar = "measure"
     plan: Path
     """Of the job."""
     source: Path
@@ -260,6 +179,7 @@ class Restore(Request[Idle]):
     """
 
     answer: ClassVar = Idle
+    phase: ClassVar = "load"
     job_dir: Path
     source: Path
     device: str
@@ -280,6 +200,7 @@ class Join(Request[Joined]):
     """Join the finished segments of a job and carry the source's other streams over."""
 
     answer: ClassVar = Joined
+    phase: ClassVar = "join"
     job_dir: Path
     source: Path
     out: Path
@@ -292,6 +213,7 @@ class Preview(Request[Previewed]):
     """Draw the before/after picture of a joined job."""
 
     answer: ClassVar = Previewed
+    phase: ClassVar = "picture"
     job_dir: Path
     source: Path
     output: Path
@@ -304,6 +226,7 @@ class MakeReport(Request[ReportMade]):
     """Compare a job's result with its source, and write the job's report."""
 
     answer: ClassVar = ReportMade
+    phase: ClassVar = "report"
     job_dir: Path
     source: Path
     about: AboutJob

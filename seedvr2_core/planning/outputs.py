@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.planning.plan import Options
 from seedvr2_core.video.info import (
     BT2020,
     WIDE_BITS,
@@ -30,6 +30,9 @@ from seedvr2_core.video.output.formats import (
     CodecSpec,
     ContainerSpec,
 )
+
+if TYPE_CHECKING:
+    from seedvr2_core.planning.plan import Options
 
 AUTO = "auto"
 BASE_CODEC, DEEP_CODEC = "h264", "hevc"
@@ -72,7 +75,7 @@ def encoder_name(codec: str, preset: str) -> str:
     return preset if codec == BASE_CODEC else f"{codec} {preset}".strip()
 
 
-def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
+def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
     """What a job writes.
 
     Raises:
@@ -101,7 +104,7 @@ def choose_output(video: VideoInfo, options: Options) -> OutputChoice:
 
 
 def encoder_settings(
-    video: VideoInfo, width: int, height: int, choice: OutputChoice, options: Options
+    video: VideoInfo, width: int, height: int, choice: OutputChoice, options: "Options"
 ) -> EncoderSettings:
     """How every segment is encoded.
 
@@ -137,7 +140,7 @@ def _tagged(code: int) -> int:
     return BT709 if code in (0, UNSPECIFIED) else code
 
 
-def chosen_codec(video: VideoInfo | VideoOutline, options: Options) -> str:
+def chosen_codec(video: VideoInfo | VideoOutline, options: "Options") -> str:
     """The codec that is asked for, or the usual one."""
     if options.codec != AUTO:
         return options.codec
@@ -163,7 +166,7 @@ def _pixels(spec: CodecSpec, wanted: int, crf: int) -> tuple[int, str]:
     return bits, table[bits]
 
 
-def _container(video: VideoInfo, codec: str, options: Options) -> tuple[str, str]:
+def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, str]:
     """The container, and a note about the choice; "" where there is nothing to say."""
     names = CODECS[codec].containers
     if options.container != AUTO:

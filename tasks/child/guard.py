@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from seedvr2_core import errors
 from seedvr2_core.child.memory import oom_kills
+from seedvr2_core.child.messages.life import Stop
 from seedvr2_core.child.protocol import (
     Event,
     Failed,
@@ -28,7 +29,6 @@ from seedvr2_core.child.protocol import (
     decode_event,
     encode_request,
 )
-from seedvr2_core.child.warm.messages import Stop
 from seedvr2_core.errors import ChildFailedError, DeadlineError, SeedVR2Error, StalledError
 from tasks.child.awake import awake_seconds
 from tasks.child.processes import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Heartbeat, Request
+from seedvr2_core.child.protocol import Event, Heartbeat, Request, Restore
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.run import current
@@ -14,8 +14,18 @@ STALL_SECONDS = 60.0
 """Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds, and
 planning with each step. There is no other limit: a source is read once, so whoever beats comes to
 its end."""
+STARTING = "starting"
+"""What is shown of a phase until the child says that it has begun: a fresh one loads Python and our
+code first, which takes a second of a processor."""
 
 E = TypeVar("E", bound=Event)
+
+
+def load_detail(beat: Heartbeat) -> str:
+    """What is shown of an engine's loading, which begins with a second or two for torch."""
+    if beat.total:
+        return f"{100 * beat.done // beat.total} % of the weights"
+    return "PyTorch" if beat.phase == Restore.phase else ""
 
 
 class _Spare:
@@ -91,6 +101,7 @@ def run_operation(request: Request[E], *, doing: str) -> E:
 def _answer(child: Child, request: Request[E], doing: str) -> E:
     """Send the request, and note the heartbeats until it is answered."""
     child.last_life = awake_seconds()  # it may have waited for an hour, while the output was sent
+    current().progress(phase=request.phase, detail=STARTING, stall_seconds=STALL_SECONDS)
     child.send(request)
     while True:
         event = child.next_event(stall_seconds=STALL_SECONDS, doing=doing)

@@ -36,6 +36,7 @@ from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
+from tasks.child.operation import STARTING, load_detail
 from tasks.child.pace import Pace, frame_seconds_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
@@ -205,7 +206,7 @@ class SegmentWatch:
             )
         )
         self._purse.hold()
-        self._show(LOAD)
+        self._show(LOAD, STARTING)
         while self._pace is None:
             event = self._next_event(self._load_stall, "loading the engine")
             if not isinstance(event, Waiting):
@@ -226,8 +227,8 @@ class SegmentWatch:
                 case Idle():
                     self._all_is_made()
                     return
-                case Heartbeat(done=done, total=total) if total:
-                    self._show(LOAD, f"{100 * done // total} % of the weights")
+                case Heartbeat() as beat:
+                    self._show(LOAD, load_detail(beat))
                 case _:
                     pass
         self._show(RESTORE)
@@ -379,8 +380,7 @@ class SegmentWatch:
         )
 
     def _kept_frames(self) -> int:
-        done = set(range(self._job.num_segments)) - set(self._pending)
-        return sum(self._plan.segments[k].num_frames for k in done)
+        return self._job.num_frames - self._pending_frames()
 
     def _show(self, phase: str, detail: str = "") -> None:
         """Pass progress on."""

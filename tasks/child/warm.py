@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedvr2_core.child.warm.messages import Rest
+from seedvr2_core.child.messages.life import Rest
 from seedvr2_core.child.warm.seat import SeatCall, remove_stale, seat_for, sockets_in
 from seedvr2_core.child.warm.terms import terms_of
 from seedvr2_core.engines.reuse import WeightsWanted

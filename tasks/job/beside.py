@@ -14,6 +14,7 @@ from tasks.schemas import StoredVideo
 from tasks.settings import get_settings
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import candidates
+from tasks.storage.open import takes_video_alone
 
 PREVIEW_ENDING = ".preview.jpg"
 """What the name of the before/after picture adds to the video's, beside which it lies."""
@@ -68,6 +69,8 @@ def _kept_beside(
         placed = _placed(file, stored.path, ending)
         beside = placed.parent == stored.path.parent
         return str(placed), _neighbour(stored, placed.name) if beside else None
+    if takes_video_alone():
+        return str(file), None
     try:
         name = Path(stored.name).stem + ending
         return str(file), open_storage(get_settings()).put(file, name).url

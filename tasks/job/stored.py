@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 from seedvr2_core.errors import StorageError
 from seedvr2_core.job import JobDir
 from seedvr2_core.words import counted
+from tasks.run import current
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.store import JobCopy, Keeper, Lease, copy_of
@@ -110,7 +111,9 @@ def bring_from_store(job_key: str) -> int:
     """
     copy, job_dir = _copy(job_key), _job_dir(job_key)
     copy.bring_result(job_dir)
-    return 0 if job_dir.result_path.exists() else copy.bring_segments(job_dir)
+    if job_dir.result_path.exists():
+        return 0
+    return copy.bring_segments(job_dir, on_bytes=current().still_alive)
 
 
 @step(name="bring-marker", retries=5, retry_delay_seconds=[2, 8, 30, 60, 60])

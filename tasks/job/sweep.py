@@ -50,7 +50,7 @@ def sweep(settings: Settings) -> list[str]:
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
-    for path in _files(settings.probes_dir):
+    for path in (*_files(settings.probes_dir), *_files(settings.delivered_dir)):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed

@@ -1,8 +1,8 @@
 """A folder of an object store: whole objects, conditional writes, files with a known digest.
 
-An object is written whole or not at all. `create` and `replace` are conditional (If-None-Match,
-If-Match), so that of two writers one learns that it came second. A write whose answer was lost is
-tried again and finds its own bytes: that counts as written.
+An object is written whole or not at all. `create` and `replace` are conditional (If-None-Match and
+If-Match, or Google's generations), so that of two writers one learns that it came second. A write
+whose answer was lost is tried again and finds its own bytes: that counts as written.
 
 Files are moved in pieces, each under a limit of its own, so that what is slow goes on and what
 hangs ends. The secret of the access key is in no message.
@@ -15,27 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.files.reading import OnBytes, no_bytes
+from tasks.net.bucket_services import first_line, open_store, service_of
 from tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
 
 PIECE_BYTES = 8 * 2**20
 """What one request carries; an object of 10,000 pieces, S3's limit, has 84 GB."""
-PIECE_SECONDS = 120.0
-"""Longest time of one request: a line of 70 kB/s is fast enough."""
-CONNECT_SECONDS = 10.0
-_RETRIES = 3
-_RETRY_SECONDS = 20.0
-"""Busy servers (5xx) and broken connections are asked again within one call; all other waiting is
-the caller's."""
 _REFUSED = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "InvalidAccessKeyId")
-_NO_BUCKET = "NoSuchBucket"
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _SHA256 = "sha256"
 """Name of the digest among an object's metadata."""
 
@@ -46,7 +38,7 @@ class Found:
 
     content: bytes
     tag: str
-    """Changes with every write; for `replace`."""
+    """Names this state of the object; changes with every write; for `replace`."""
     written_at: datetime
     """By the store's clock."""
 
@@ -68,7 +60,7 @@ class Bucket:
         """Open no connection yet.
 
         Args:
-            address: s3://BUCKET/FOLDER.
+            address: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER.
             settings: how the service is reached.
 
         Raises:
@@ -76,12 +68,8 @@ class Bucket:
         """
         self.address = address
         self._is_there = False
-        if (settings.s3_access_key_id is None) != (settings.s3_secret_access_key is None):
-            raise StorageRefusedError(
-                "SEEDVR2_S3_ACCESS_KEY_ID and SEEDVR2_S3_SECRET_ACCESS_KEY belong together; set "
-                "both or none"
-            )
-        self._store = _open(address, settings)
+        self._service = service_of(address)
+        self._store = open_store(address, settings)
 
     def read(self, name: str) -> Found | None:
         """A small object; None if there is none."""
@@ -94,7 +82,11 @@ class Bucket:
             except FileNotFoundError:
                 return None
             meta = got.meta
-        return Found(content=content, tag=meta["e_tag"] or "", written_at=meta["last_modified"])
+        return Found(content=content, tag=self._tag(meta), written_at=meta["last_modified"])
+
+    def _tag(self, told: Any) -> str:
+        """The tag of an object that was read or written."""
+        return told["version" if self._service.versions else "e_tag"] or ""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small object, whatever was there."""
@@ -114,7 +106,7 @@ class Bucket:
         Returns:
             The new tag; None if it has changed or is gone.
         """
-        return self._put_if(name, content, {"e_tag": tag})
+        return self._put_if(name, content, {"version" if self._service.versions else "e_tag": tag})
 
     def _put_if(self, name: str, content: bytes, mode: Any) -> str | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -130,7 +122,7 @@ class Bucket:
 
         with self._translated(f"writing {name}"):
             put = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
-        return put["e_tag"] or ""
+        return self._tag(put)
 
     def stat(self, name: str) -> Described | None:
         """What the store says about an object; None if there is none."""
@@ -174,9 +166,20 @@ class Bucket:
                 obstore.delete(self._store, name)
 
     def link(self, name: str, seconds: float) -> str:
-        """An address under which anybody may read an object for so long."""
+        """An address under which anybody may read an object for so long.
+
+        Raises:
+            StorageRefusedError: obstore cannot sign it. Azure signs the plain name and obstore the
+                escaped one, so the two must be the same.
+        """
         import obstore
 
+        plain = quote(f"{self.address}/{name}".partition("://")[2])
+        if self.address.startswith("az://") and not f"{self.address}/{name}".endswith(plain):
+            raise StorageRefusedError(
+                f"no address of {name} in {self.address} can be signed: only letters, digits and "
+                "._-~/ are possible there; name another folder, or set SEEDVR2_AZURE_BASE_URL"
+            )
         with self._translated(f"signing {name}"):
             return obstore.sign(
                 self._store,  # type: ignore[arg-type]
@@ -272,36 +275,49 @@ class Bucket:
             StorageError: the store does not answer, or the object has changed meanwhile.
             ResourceError: the disk is full.
         """
-        import obstore
-
         digest = hashlib.sha256()
         with self._translated(f"reading {name}"), part.open("wb") as out:
-            meta = obstore.head(self._store, name)
-            total, tag = meta["size"], meta["e_tag"]
-            for start in range(0, total, PIECE_BYTES):
-                length = min(PIECE_BYTES, total - start)
-                options: Any = {"range": (start, start + length), "if_match": tag}
-                piece = bytes(obstore.get(self._store, name, options=options).bytes())
-                if len(piece) != length:
-                    raise StorageError(
-                        f"{name} in {self.address} came with {len(piece)} bytes of {length}"
-                    )
+            for piece in self._pieces(name, on_bytes):
                 digest.update(piece)
                 out.write(piece)
-                on_bytes(start + length, total)
             out.flush()
             os.fsync(out.fileno())
         return digest.hexdigest()
 
+    def digest(self, name: str, *, on_bytes: OnBytes = no_bytes) -> str:
+        """Read an object that exists to its end; returns its digest. Raises as `download` does."""
+        digest = hashlib.sha256()
+        with self._translated(f"reading {name}"):
+            for piece in self._pieces(name, on_bytes):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, name: str, on_bytes: OnBytes) -> Iterator[bytes]:
+        """The bytes of one state of an object."""
+        import obstore
+
+        meta = obstore.head(self._store, name)
+        total, tag = meta["size"], meta["e_tag"]
+        for start in range(0, total, PIECE_BYTES):
+            length = min(PIECE_BYTES, total - start)
+            options: Any = {"range": (start, start + length), "if_match": tag}
+            piece = bytes(obstore.get(self._store, name, options=options).bytes())
+            if len(piece) != length:
+                raise StorageError(
+                    f"{name} in {self.address} came with {len(piece)} bytes of {length}"
+                )
+            yield piece
+            on_bytes(start + length, total)
+
     def _told(self, told: str, error: BaseException) -> StorageError:
         """Our error for one of obstore's that no condition of ours has caused."""
-        said = _first_line(error)
+        said = first_line(error)
         if _is_refused(error):
             return StorageRefusedError(
-                f"{told}: the key may not do that; check the SEEDVR2_S3_ settings and the bucket's "
-                f"policy ({said})"
+                f"{told}: the key may not do that; check the {self._service.settings} settings and "
+                f"the bucket's policy ({said})"
             )
-        if isinstance(error, FileNotFoundError) or _NO_BUCKET in str(error):
+        if isinstance(error, FileNotFoundError) or any(word in str(error) for word in _NO_BUCKET):
             return StorageRefusedError(
                 f"{told}: there is no such bucket ({said}); make it, or correct its name"
             )
@@ -331,40 +347,3 @@ def _is_refused(error: BaseException) -> bool:
 
     known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
     return known or any(word in str(error) for word in _REFUSED)
-
-
-def _open(address: str, settings: Settings) -> "ObjectStore":
-    """obstore's object for an address; it opens no connection."""
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    config: dict[str, Any] = {"region": settings.s3_region, "checksum_algorithm": "SHA256"}
-    if settings.s3_access_key_id and settings.s3_secret_access_key:
-        config["access_key_id"] = settings.s3_access_key_id
-        config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
-    endpoint = settings.s3_endpoint
-    if endpoint:
-        config |= {"endpoint": endpoint.rstrip("/"), "virtual_hosted_style_request": False}
-    try:
-        return from_url(
-            address,
-            config=config,  # type: ignore[arg-type]
-            client_options={
-                "timeout": timedelta(seconds=PIECE_SECONDS),
-                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
-            },
-            retry_config={
-                "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
-            },
-        )
-    except (BaseError, ValueError) as error:
-        raise StorageRefusedError(
-            f"{address} cannot be opened: {_first_line(error)}; expected s3://BUCKET/FOLDER"
-        ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, without the server's whole answer."""
-    return str(error).partition("\n")[0][:300]

@@ -32,7 +32,7 @@ MAX_URL = 8192
 """Characters of an address."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_SHOWN_SCHEMES = (*_DEFAULT_PORTS, "s3")
+_SHOWN_SCHEMES = (*_DEFAULT_PORTS, "s3", "gs", "az", "azure")
 _MAX_SHOWN = 200
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
 # The client reads a port as Python reads an int: with a sign, or in the digits of any script.
@@ -154,6 +154,32 @@ async def post(
             answer = await _headers_of(client, request, max_redirects=0)
             await answer.aclose()  # only the status matters, so the body is not read
             return answer.status_code
+
+
+async def put(
+    address: Address,
+    content: AsyncIterator[bytes],
+    settings: Settings,
+    *,
+    headers: Mapping[str, str],
+    timeout: httpx.Timeout,
+) -> httpx.Response:
+    """PUT something large to an address; redirects are not followed.
+
+    How long that takes in all is not limited: a slow line goes on, and `timeout` ends what hangs.
+
+    Returns:
+        The answer without its body.
+
+    Raises:
+        SourceRefusedError, SourceUnavailableError: as `post` does.
+    """
+    with _translated_errors(address):
+        async with _client(address, settings, timeout) as client:
+            request = client.build_request("PUT", address.url, headers=headers, content=content)
+            answer = await client.send(request, stream=True)
+            await answer.aclose()
+            return answer
 
 
 async def check_reachable(url: str, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Storage, Stored, open_storage
 from tasks.storage.base import candidates
+from tasks.storage.by_put import Deliveries
 
 NOTE = "completed by recover: the file was in storage when its run was lost"
 
@@ -56,7 +57,7 @@ def look_once(report: RunReport) -> UpscaleResult | None:
     """Look once; returns what `find_output` returns."""
     if report.job is None:
         return None
-    job_dir, storage = _job_dir(report.job.job_key), open_storage(get_settings())
+    job_dir, storage = _job_dir(report.job.job_key), _storage_of(report)
     saved = _saved_result(job_dir.result_path, report)
     if saved is not None:
         # An earlier run may have read the same source under another name; its output has that name.
@@ -72,6 +73,13 @@ def look_once(report: RunReport) -> UpscaleResult | None:
         if not known or stored.sha256 in known | {""}:
             return _placed(_result(report, report.job, stored, made), stored, report)
     return None
+
+
+def _storage_of(report: RunReport) -> Storage | Deliveries:
+    """Where the run's output would be: what a caller's address has taken is noted here."""
+    if report.delivers_to:
+        return Deliveries(report.delivers_to, get_settings())
+    return open_storage(get_settings())
 
 
 def save_result(result: UpscaleResult) -> None:
@@ -106,7 +114,7 @@ def _digest_of(made: Path, report: RunReport) -> str:
     return "" if report.fresh and old else file_sha256(made)
 
 
-def _taken(storage: Storage, name: str) -> Iterator[Stored]:
+def _taken(storage: Storage | Deliveries, name: str) -> Iterator[Stored]:
     """The files stored under the name and, while these exist, under the name with -1, -2, ..."""
     for candidate in candidates(name):
         stored = storage.stat(candidate)

@@ -24,6 +24,7 @@ from tasks.run.attempts import attempts_of
 from tasks.run.routing import job_among, job_filter
 from tasks.schemas import Prospect, Record
 from tasks.settings import get_settings
+from tasks.storage.by_put import digest_of
 
 
 class RunReport(Record):
@@ -43,6 +44,8 @@ class RunReport(Record):
     """Whether a deployment started the run. No other run can be re-queued."""
     fresh: bool
     """Whether the request asked to ignore what earlier runs of it left."""
+    delivers_to: str = ""
+    """Digest of the address that takes its video, if its request names one: that is a secret."""
     helps: UUID | None = None
     """The job that the run helps with; None: the run is a job of its own."""
     run_seconds: float
@@ -126,6 +129,7 @@ def report_on(
         recoveries=recoveries_of(run),
         deployed=run.deployment_id is not None,
         fresh=bool(run.parameters.get("fresh", False)),
+        delivers_to=digest_of(url) if (url := run.parameters.get("output_url")) else "",
         helps=run.parameters.get("job_id"),
         run_seconds=run.estimated_run_time.total_seconds(),
         phase=progress.phase,

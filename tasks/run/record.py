@@ -27,9 +27,8 @@ from tasks.run.appointments import Watch
 from tasks.run.artifacts import SavedProgress, save_progress
 from tasks.run.measures import Measures
 from tasks.schemas import PlannedJob, Prospect
+from tasks.settings import get_settings
 
-UPDATE_SECONDS = 1.0
-"""Shortest time between two updates of the progress artifact."""
 ALIVE_SECONDS = 10.0
 """Longest time between two updates: without one, `recover` takes the process for lost."""
 RETRY_SECONDS = 10.0
@@ -105,12 +104,14 @@ def shown_to(listener: Listener) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keep_record(*, update_seconds: float = UPDATE_SECONDS) -> Iterator["JobRecord"]:
+def keep_record(*, at_least_seconds: float = 0.0) -> Iterator["JobRecord"]:
     """Keep the record of the flow run that is running now.
 
     Args:
-        update_seconds: shortest time between two updates of its artifact.
+        at_least_seconds: between two updates of its artifact, if the setting `progress_seconds`
+            has less.
     """
+    update_seconds = max(at_least_seconds, get_settings().progress_seconds)
     record = JobRecord(flow_run.id, get_run_logger(), update_seconds=update_seconds)
     token = _current.set(record)
     record.start()
@@ -135,7 +136,7 @@ class JobRecord:
         flow_run_id: str | None,
         run_logger: Any,
         *,
-        update_seconds: float = UPDATE_SECONDS,
+        update_seconds: float = 0.0,
     ) -> None:
         """Make a record that is not kept yet.
 
@@ -300,7 +301,7 @@ class JobRecord:
             self._thread.join(timeout=5.0)
 
     def _keep(self, run_id: UUID) -> None:
-        """The thread: publish the latest value, at most once a second, and the last one.
+        """The thread: publish the latest value, not more often than asked for, and the last one.
 
         Where nothing changes, the same value is published again as the process's sign of life.
         """
@@ -308,7 +309,7 @@ class JobRecord:
         posted: JobProgress | None = None
         artifact_id: UUID | None = None
         while True:
-            renew = not self._changed.wait(ALIVE_SECONDS)
+            renew = not self._changed.wait(max(0.0, ALIVE_SECONDS - self._update_seconds))
             self._changed.clear()
             # Read before the latest value: what was noted before the end must not be missed.
             ended = self._ended.is_set()

@@ -11,7 +11,7 @@ PRIORITIES = ("high", "default", "low")
 _FIELDS = {"priority": "priority", "rate": "rate", "jobs": "open_jobs", "bytes": "quota_bytes"}
 
 
-class CallerLimits(BaseModel):
+class CallerLimits(BaseModel, defer_build=True):
     """What one token may do; what is None follows the setting for all tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 from tasks.setting_types import Seconds
 
 
-class ChildSettings(BaseModel):
+class ChildSettings(BaseModel, defer_build=True):
     """What a child process may take, and how long it may live."""
 
     stall_seconds: Seconds | None = Field(

@@ -6,7 +6,7 @@ from tasks.setting_groups.callers import CallerLimits, LimitsTable
 from tasks.setting_types import Digests, HostNames, WebAddress
 
 
-class GatewaySettings(BaseModel):
+class GatewaySettings(BaseModel, defer_build=True):
     """Callers, their tokens, and the names that the servers answer to."""
 
     gateway_tokens: Digests = Field(
@@ -53,6 +53,12 @@ class GatewaySettings(BaseModel):
         default=(),
         description="Comma-separated list of the digests of tokens that may read `GET /metrics` "
         "and nothing else. Operators' tokens may read it too, other tokens may not.",
+    )
+    gateway_upload_seconds: float = Field(
+        default=86400.0,
+        gt=0,
+        description="How many seconds after its last byte an upload that was interrupted may still "
+        "go on; then it is removed. The default is a day.",
     )
     gateway_url: WebAddress = Field(
         default="http://127.0.0.1:8000",

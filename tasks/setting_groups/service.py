@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr
 
 
-class ServiceSettings(BaseModel):
-    """How callers are told of their jobs, how long outputs stay, and how programs log."""
+class ServiceSettings(BaseModel, defer_build=True):
+    """How people and callers are told of jobs, how long outputs stay, and how programs log."""
 
     callback_secret: SecretStr | None = Field(
         default=None,
@@ -25,6 +25,14 @@ class ServiceSettings(BaseModel):
         ge=60,
         description="How many seconds a callback is tried again for that its receiver does not "
         "take. The default is two hours.",
+    )
+    progress_seconds: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=10,
+        description="Shortest time between two updates of a job's progress in Prefect, in "
+        "seconds. Each is a call to its server: take 10 where hundreds of jobs are at work. "
+        "Helpers of a long job take 5 at least.",
     )
     expires_in: float | None = Field(
         default=None,

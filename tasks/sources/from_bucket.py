@@ -1,7 +1,8 @@
-"""Videos that lie in a bucket: s3://BUCKET/KEY, read with the installation's own key.
+"""Videos that lie in a bucket, read with the installation's own key: s3://, gs://, az://.
 
 The key may be able to read more than a caller should see, also the work of others. So only what
-lies below the addresses of SEEDVR2_S3_SOURCES is read.
+lies below the addresses of SEEDVR2_S3_SOURCES, SEEDVR2_GCS_SOURCES and SEEDVR2_AZURE_SOURCES is
+read.
 """
 
 import time
@@ -18,18 +19,20 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket, Described
+from tasks.net.bucket_services import service_of
 from tasks.net.untrusted import shown_url
 from tasks.schemas import FetchedSource
+from tasks.setting_groups.store import OBJECT_SCHEMES, one_scheme
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
 from tasks.sources.names import printable
 
-_SCHEME = "s3://"
+_SCHEMES = tuple(f"{scheme}://" for scheme in (*OBJECT_SCHEMES, "azure"))
 
 
 def is_in_bucket(video_url: str | None) -> bool:
     """Whether a request's video_url names an object in a bucket."""
-    return (video_url or "").startswith(_SCHEME)
+    return (video_url or "").startswith(_SCHEMES)
 
 
 def allowed_place(url: str, settings: Settings) -> tuple[str, str]:
@@ -38,13 +41,16 @@ def allowed_place(url: str, settings: Settings) -> tuple[str, str]:
     Raises:
         SourceRefusedError: it lies elsewhere.
     """
-    plain = all(part not in ("", ".", "..") for part in url.removeprefix(_SCHEME).split("/"))
-    for place in settings.s3_sources if plain and url.isprintable() else ():
-        if url.startswith(f"{place}/"):
-            return place, url.removeprefix(f"{place}/")
+    address = one_scheme(url)
+    scheme, _, rest = address.partition("://")
+    plain = all(part not in ("", ".", "..") for part in rest.split("/"))
+    for place in settings.bucket_sources if plain and url.isprintable() else ():
+        if address.startswith(f"{place}/"):
+            return place, address.removeprefix(f"{place}/")
+    places = [place for place in settings.bucket_sources if place.startswith(f"{scheme}://")]
     raise SourceRefusedError(
         f"{shown_url(url)} is not read here; videos may lie below "
-        f"{' or '.join(settings.s3_sources) or 'no bucket'} (SEEDVR2_S3_SOURCES)"
+        f"{' or '.join(places) or 'no bucket'} ({service_of(address).settings}SOURCES)"
     )
 
 
@@ -64,7 +70,7 @@ def take_object(
     """Bring an object in, whole.
 
     Args:
-        url: s3://BUCKET/KEY.
+        url: s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or azure://CONTAINER/KEY.
         settings: what may be read, and the limits.
         note: takes lines for the log.
         on_bytes: called with the bytes read and the bytes in all.

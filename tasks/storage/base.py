@@ -1,4 +1,4 @@
-"""The Storage protocol, and what its two implementations (`local.py`, `bunny.py`) share.
+"""The Storage protocol, and what its implementations share.
 
 A stored file never changes. If a name is taken by other bytes, the new file gets `-<n>` before its
 suffix, so that links that were given out keep their meaning.

@@ -14,14 +14,34 @@ from tasks.settings import Settings
 from tasks.storage.base import Storage
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import read_zone
+from tasks.storage.by_put import PutStorage
+from tasks.storage.in_bucket import BucketStorage
 from tasks.storage.local import LocalStorage
 from tasks.storage.one_file import FileStorage
-from tasks.storage.s3 import S3Storage
 
 logger = logging.getLogger(__name__)
 
 # A context variable, so that two runs in one process do not see each other's.
 _output: ContextVar[OutputFile | None] = ContextVar("output", default=None)
+_delivery: ContextVar[str | None] = ContextVar("delivery", default=None)
+
+
+@contextlib.contextmanager
+def delivered_to(url: str | None) -> Iterator[None]:
+    """Let the run inside the `with` block send its video to this address.
+
+    It takes the place of the storage that the settings name; None: that storage is used.
+    """
+    token = _delivery.set(url)
+    try:
+        yield
+    finally:
+        _delivery.reset(token)
+
+
+def takes_video_alone() -> bool:
+    """Whether there is no place for other files beside the video."""
+    return _delivery.get() is not None
 
 
 @contextlib.contextmanager
@@ -41,11 +61,13 @@ def storage_folder(settings: Settings) -> Path | None:
     """The folder that results are written to; None if it is not on this machine."""
     if output := _output.get():
         return FileStorage(output).folder
+    if takes_video_alone():
+        return None
     return settings.storage_dir if settings.storage == "local" else None
 
 
 def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage:
-    """The storage that the settings name, or the file of `stored_as`.
+    """The storage that the settings name, the file of `stored_as`, or `delivered_to`'s address.
 
     Args:
         settings: of this installation.
@@ -57,11 +79,14 @@ def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage
     """
     if output := _output.get():
         return FileStorage(output, on_bytes=on_bytes)
+    if url := _delivery.get():
+        return PutStorage(url, settings, on_bytes=on_bytes)
     if settings.storage == "bunny":
         return BunnyStorage(read_zone(settings), on_bytes=on_bytes)
-    if settings.storage == "s3":
-        return S3Storage(settings, on_bytes=on_bytes)
-    return LocalStorage(settings.storage_dir, public_url=settings.public_url, on_bytes=on_bytes)
+    if settings.storage == "local":
+        folder, url = settings.storage_dir, settings.public_url
+        return LocalStorage(folder, public_url=url, on_bytes=on_bytes)
+    return BucketStorage(settings, on_bytes=on_bytes)
 
 
 def check_storage(settings: Settings) -> None:
@@ -72,6 +97,7 @@ def check_storage(settings: Settings) -> None:
     Raises:
         StorageRefusedError: credentials are missing, or the storage refuses them; the folder
             cannot be written.
+        SourceRefusedError: the caller's address may not be asked.
     """
     folder = storage_folder(settings)
     if folder is not None:
@@ -85,7 +111,11 @@ def check_storage(settings: Settings) -> None:
             ) from error
         return
     try:
-        open_storage(settings).stat("seedvr2-door-check.mp4")
+        storage = open_storage(settings)
+        if isinstance(storage, PutStorage):
+            storage.check()
+        else:
+            storage.stat("seedvr2-door-check.mp4")
     except StorageRefusedError:
         raise
     except StorageError as error:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import write_bytes
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.sidecar import Sidecar, leaves_latents, plan_digest, read_segment
 from seedvr2_core.planning.outline import PlanOutline
@@ -89,8 +90,11 @@ class JobCopy:
         if found := self.bucket.read(f"results/{self.job_key}.json"):
             write_bytes(job_dir.result_path, found.content)
 
-    def bring_segments(self, job_dir: JobDir) -> int:
+    def bring_segments(self, job_dir: JobDir, *, on_bytes: OnBytes = no_bytes) -> int:
         """Take the finished segments that fit the plan and are not here; returns their number.
+
+        `on_bytes` is called with the bytes done and the bytes in all while a file is hashed or
+        read: for a large job that takes minutes.
 
         Raises:
             StorageError: the store does not answer, or its bytes have another digest.
@@ -105,13 +109,15 @@ class JobCopy:
             name = f"{self.folder}/segments/{job_dir.sidecar_path(segment.index).name}"
             if name not in there:
                 continue
-            here = read_segment(job_dir, plan, segment) is not None
-            if here or self._bring_segment(job_dir, plan, segment.index, name):
+            here = read_segment(job_dir, plan, segment, on_bytes=on_bytes) is not None
+            if here or self._bring_segment(job_dir, plan, segment.index, name, on_bytes=on_bytes):
                 self._kept.add(segment.index)
                 brought += not here
         return brought
 
-    def _bring_segment(self, job_dir: JobDir, plan: PlanOutline, index: int, name: str) -> bool:
+    def _bring_segment(
+        self, job_dir: JobDir, plan: PlanOutline, index: int, name: str, *, on_bytes: OnBytes
+    ) -> bool:
         found = self.bucket.read(name)
         sidecar = _read_sidecar(found.content) if found else None
         if found is None or sidecar is None:
@@ -120,7 +126,8 @@ class JobCopy:
             logger.warning("segment %d in the store is of another plan", index)
             return False
         for path, sha256 in _files_of(job_dir, sidecar):
-            if not self.bucket.get_file(self._data_name(path, sha256), path, sha256=sha256):
+            there = self._data_name(path, sha256)
+            if not self.bucket.get_file(there, path, sha256=sha256, on_bytes=on_bytes):
                 logger.warning("segment %d is redone: the store has lost %s", index, path.name)
                 self.bucket.delete(name)
                 return False

@@ -106,7 +106,7 @@ def test_route_has_the_form_of_upscale() -> None:
         "short:720",
     ]
     assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
-    for name in ("video_url", "video_path", "video_base64", "callback_url"):
+    for name in ("video_url", "video_path", "video_base64", "output_url", "callback_url"):
         field = form["properties"][name]
         assert (field["type"], field["default"], "anyOf" in field) == ("string", "", False)
     assert "https://example.org/clip.mp4" in form["properties"]["video_url"]["description"]

@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 import deployments.gateway as gateway
 from deployments.cli.screen import DOING
 from flows.upscale import upscale
+from seedvr2_core.child.protocol import REQUESTS
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from seedvr2_core.files.durable import read_record, write_record
 from seedvr2_core.job import JobDir
@@ -128,6 +129,7 @@ def task_states(result: UpscaleResult) -> dict[str, str]:
 @pytest.mark.usefixtures("first")
 def test_people_have_a_word_for_every_phase(audience: Audience) -> None:
     phases = {phase for phase, _ in audience.told}
+    phases |= {request.phase for request in REQUESTS.values() if request.phase}
     assert {"plan", "restore", "join", "picture", "report", "finish", "done"} <= phases
     page = Path(str(gateway.__file__)).parent / "page/job.js"
     stages = re.search(r"const STAGES = (\[.*?\n\]);", page.read_text(), re.DOTALL)
@@ -137,14 +139,17 @@ def test_people_have_a_word_for_every_phase(audience: Audience) -> None:
     assert phases <= shown, "the page has no stage for it"
 
 
-def test_a_report_is_heard_of_from_its_first_moment_to_its_last(
-    first: UpscaleResult, audience: Audience
-) -> None:
-    del first
-    details = [detail for phase, detail in audience.told if phase == "report"]
-    assert details[0] == "starting"
-    assert details[-1] == "100 %"
-    assert "" in details, "the child is there, and loads"
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize("phase", ["probe", "plan", "load", "join", "picture", "report"])
+def test_work_of_a_child_is_heard_of_from_its_first_moment(audience: Audience, phase: str) -> None:
+    details = [detail for told, detail in audience.told if told == phase]
+    assert details[0] == "starting", "before there is a process"
+    assert "" in details, "it is there, and loads what it needs"
+
+
+@pytest.mark.usefixtures("first")
+def test_the_end_of_a_job_is_heard_of(audience: Audience) -> None:
+    assert ("report", "100 %") in audience.told
     assert [phase for phase, _ in audience.told][-2:] == ["finish", "done"]
 
 

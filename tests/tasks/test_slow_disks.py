@@ -35,6 +35,8 @@ from tasks.child import operation, run_operation
 from tasks.child.session import SegmentWatch
 from tasks.fetch import fetch
 from tasks.job import find_finished, finish
+from tasks.job.stored import bring_from_store
+from tasks.net.bucket import Bucket
 from tasks.recovery.report import report_on
 from tasks.run.artifacts import SavedProgress
 from tasks.run.record import JobProgress, shown_to
@@ -43,17 +45,18 @@ from tasks.settings import Settings, get_settings
 from tasks.stitch import stitch
 from tasks.storage.bunny import BunnyStorage
 from tasks.storage.open import stored_as
+from tasks.store import JobCopy
 from tasks.upload import upload
 from tasks.verify import verify
 from tests.kits.disks.slow import SlowDisk
 from tests.kits.factories import make_info, make_options, planned_job
 from tests.kits.faults import Fault, carrying
 from tests.kits.http.edge import Edge, made_video
+from tests.kits.http.s3 import S3
 from tests.kits.http.video_server import VideoServer
 
 MEGABYTES = 12
-MOST_SECONDS = 5.0
-"""Longest silence. A child may be silent for 60 s, and a run's record for longer."""
+MOST_SECONDS = 5.0  # longest silence; a child may be silent for 60 s, a run's record for longer
 
 
 class Beats:
@@ -299,8 +302,7 @@ def test_a_job_that_goes_on_reads_what_is_kept(
     beats_of: Callable[[Work, str], JobProgress],
 ) -> None:
     settings_with()
-    job_dir, outline = job
-    made = Making(device="cpu", precision="float32", seconds=1.0)
+    (job_dir, outline), made = job, Making(device="cpu", precision="float32", seconds=1.0)
     for segment in outline.segments:
         commit_segment(job_dir, outline, segment, made)
     kept = planned_job(tmp_path / "other").model_copy(update={"job_dir": job_dir.path})
@@ -309,6 +311,21 @@ def test_a_job_that_goes_on_reads_what_is_kept(
         assert SegmentWatch(kept).frames_reused == 300
 
     assert _is_ended_if_it_hangs(beats_of(begin, "reads"))
+
+
+def test_a_job_that_the_store_has_too_reads_what_is_here(
+    job: tuple[JobDir, PlanOutline],
+    tmp_path: Path,
+    s3: S3,
+    settings_with: Callable[..., Settings],
+    beats_of: Callable[[Work, str], JobProgress],
+) -> None:
+    settings = settings_with(work_dir=tmp_path, store=s3.address, **s3.settings())
+    (job_dir, outline), made = job, Making(device="cpu", precision="float32", seconds=1.0)
+    for one in outline.segments:
+        commit_segment(job_dir, outline, one, made)
+    JobCopy(Bucket(s3.address, settings), outline.job_key).keep_segments(job_dir, outline)
+    assert _is_ended_if_it_hangs(beats_of(partial(bring_from_store.fn, outline.job_key), "reads"))
 
 
 def test_the_digest_of_the_joined_file(

@@ -23,7 +23,7 @@ export function keepToken(value) {
   else sessionStorage.removeItem(KEY);
 }
 
-function headers(more = {}) {
+export function headers(more = {}) {
   return token() ? { ...more, Authorization: `Bearer ${token()}` } : more;
 }
 
@@ -44,14 +44,8 @@ export async function ask(path, { method = "GET", json, more = {}, signal } = {}
 }
 
 async function refusal(answer) {
-  let body = null;
-  try {
-    body = await answer.json();
-  } catch {
-    // A proxy's own page says nothing to people.
-  }
-  const sentence = body?.detail ?? `The gateway answered ${answer.status}.`;
-  return new Refused(answer.status, sentence, Number(answer.headers.get("Retry-After")), body);
+  const text = await answer.text().catch(() => "");
+  return parsed(answer.status, text, answer.headers.get("Retry-After"));
 }
 
 export async function read(path, options) {
@@ -78,31 +72,16 @@ export async function askPatiently(path, signal) {
   }
 }
 
-// Sends a file; only XMLHttpRequest tells how much of it has gone out.
-export function sendFile(path, file, onShare) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", path);
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => onShare(event.loaded / Math.max(1, event.total));
-    request.onerror = () => reject(new Refused(0, "The connection to the gateway broke.", 5));
-    request.onload = () => {
-      let body = null;
-      try {
-        body = JSON.parse(request.responseText);
-      } catch {
-        // handled as a refusal without a sentence
-      }
-      if (request.status >= 200 && request.status < 300 && body) resolve(body);
-      else {
-        const after = Number(request.getResponseHeader("Retry-After"));
-        const sentence = body?.detail ?? `The gateway answered ${request.status}.`;
-        reject(new Refused(request.status, sentence, after, body));
-      }
-    };
-    request.send(file);
-  });
+// The refusal in an answer that was read as text.
+export function parsed(status, text, retryAfter) {
+  let body = null;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    // A proxy's own page says nothing to people.
+  }
+  const sentence = body?.detail ?? `The gateway answered ${status}.`;
+  return new Refused(status, sentence, Number(retryAfter), body);
 }
 
 const pause = (seconds, signal) =>

@@ -145,6 +145,9 @@ function showFacts(told) {
     ["Cost", told.cost === null ? null : told.cost.toFixed(2)],
     ["Size", told.output_size_mb === null ? null : size(told.output_size_mb)],
     ["File", told.output_path ?? told.filename],
+    ["Kept until", told.expires_at && moment(told.expires_at)],
+    ["Tags", told.tags.join(", ")],
+    ...Object.entries(told.metadata).map(([name, value]) => [`Noted: ${name}`, value]),
   ]);
 }
 

@@ -69,7 +69,7 @@ async function load(tell) {
 
 function show() {
   const words = $("search").value.trim().toLowerCase();
-  const fits = (job) => `${job.source_name ?? ""} ${job.job_id}`.toLowerCase().includes(words);
+  const fits = (job) => searched(job).toLowerCase().includes(words);
   const found = loaded.filter(fits);
   const told = `${found.length} of ${loaded.length} jobs`;
   if ($("jobs-told").textContent !== told) $("jobs-told").textContent = told;
@@ -81,6 +81,7 @@ function show() {
     about.append(element("a", name, { href: `#/jobs/${encodeURIComponent(job.job_id)}` }));
     const words = [STATES[job.status], job.resolution, job.engine, moment(job.submitted_at)];
     if (job.status === "processing") words.splice(1, 0, `${job.progress.toFixed(0)} %`);
+    words.push(...job.tags);
     about.append(element("p", words.filter(Boolean).join(" · ")));
     return item;
   });
@@ -90,6 +91,10 @@ function show() {
   if (focused?.startsWith("#/jobs/")) {
     [...$("jobs-list").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
   }
+}
+
+function searched(job) {
+  return [job.source_name, job.job_id, ...job.tags, ...Object.values(job.metadata)].join(" ");
 }
 
 // The name beside it says which job it is, so it is no news to a screen reader.

@@ -1,14 +1,22 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
-import { ask, newKey, read, sendFile } from "./api.js";
+import { ask, newKey, read } from "./api.js";
+import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
-const LEFT_OUT = ["video_url", "video_path", "video_base64", "callback_url"];
+const NOTED = ["tags", "metadata", "expires_in"];
+const LEFT_OUT = [
+  "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
+];
+const HINTS = {
+  tags: "Words by which the job is found, with commas between them.",
+  metadata: "One in a line, its name first: order = 17. They come back with the job.",
+};
 
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
-let planned = null; // the request that the plan on the page is of
+let planned = null; // what a request says in video_url for the plan on the page
 let turn = 0; // a newer plan makes the ones before it pointless
 
 export async function prepare(tell) {
@@ -16,13 +24,15 @@ export async function prepare(tell) {
   const body = api.paths["/upscale"].post.requestBody.content["application/json"].schema;
   for (const [name, property] of Object.entries(body.properties)) {
     if (LEFT_OUT.includes(name)) continue;
-    $(FIRST.includes(name) ? "options" : "more-options").append(control(name, property));
+    $(place(name)).append(control(name, property));
   }
   $("new").addEventListener("submit", (event) => {
     event.preventDefault();
     makePlan(tell);
   });
-  $("new").addEventListener("input", forget);
+  $("new").addEventListener("input", (event) => {
+    if (!event.target.closest("#notes")) forget(); // no note changes a plan
+  });
   $("address").addEventListener("input", () => {
     if ($("address").value && chosen) {
       $("file").value = "";
@@ -32,6 +42,11 @@ export async function prepare(tell) {
   $("file").addEventListener("change", () => choose($("file").files[0] ?? null));
   $("start").addEventListener("click", () => start(tell));
   dropZone($("drop"));
+}
+
+function place(name) {
+  if (NOTED.includes(name)) return "note-options";
+  return FIRST.includes(name) ? "options" : "more-options";
 }
 
 function dropZone(zone) {
@@ -72,7 +87,7 @@ function control(name, property) {
   const choices = property.enum ?? kind.enum;
   const box = element("div");
   const id = `option-${name}`;
-  const hint = (property.description ?? "").replaceAll("`", "");
+  const hint = HINTS[name] ?? (property.description ?? "").replaceAll("`", "");
   const attributes = { id, name, "aria-describedby": `${id}-hint` };
   let input;
   if (choices) {
@@ -82,8 +97,12 @@ function control(name, property) {
     input.value = property.default;
   } else if (kind.type === "boolean") {
     input = element("input", undefined, { ...attributes, type: "checkbox" });
+  } else if (name === "metadata") {
+    input = element("textarea", undefined, { ...attributes, rows: 3, spellcheck: "false" });
   } else {
-    input = element("input", undefined, { ...attributes, type: "text", inputmode: "decimal" });
+    const numbers = ["integer", "number"].includes(kind.type);
+    const inputmode = numbers ? "decimal" : "text";
+    input = element("input", undefined, { ...attributes, type: "text", inputmode });
     input.value = property.default ?? "";
   }
   input.dataset.default = String(property.default ?? "");
@@ -101,7 +120,21 @@ function options() {
     const usual = input.type === "checkbox" ? input.dataset.default || "false" : input.dataset.default;
     if (value !== usual && value !== "") asked[input.name] = value;
   }
+  if (asked.metadata) asked.metadata = noted(asked.metadata);
   return asked;
+}
+
+// Lines of "name = value" as an object of texts; an object that is JSON already goes as it is.
+function noted(text) {
+  if (text.startsWith("{")) return text;
+  const pairs = new Map();
+  for (const line of text.split("\n").filter((one) => one.trim())) {
+    const [name, ...value] = line.split("=");
+    if (!name.trim() || !value.length) throw new Error(`Metadata: no "name = value": ${line}`);
+    if (pairs.has(name.trim())) throw new Error(`Metadata: ${name.trim()} is there twice.`);
+    pairs.set(name.trim(), value.join("=").trim());
+  }
+  return Object.fromEntries(pairs);
 }
 
 async function makePlan(tell) {
@@ -114,12 +147,12 @@ async function makePlan(tell) {
   }
   forget();
   const mine = turn;
-  const asked = options();
   $("make-plan").disabled = true;
   try {
+    const asked = options();
     const plan = await planOf(address, asked, mine);
     if (mine !== turn || !plan) return;
-    planned = { ...asked, video_url: plan.video_url };
+    planned = plan.video_url;
     show(plan);
   } catch (error) {
     if (mine === turn) tell(error);
@@ -135,17 +168,23 @@ async function makePlan(tell) {
 async function planOf(address, asked, mine) {
   if (address) return patiently({ ...asked, video_url: address }, mine);
   if (sent?.file === chosen) return patiently({ ...asked, video_url: sent.video_url }, mine);
-  const query = new URLSearchParams({ ...asked, filename: chosen.name });
   const file = chosen;
   $("sending").hidden = false;
   $("planning").textContent = "The video is being sent.";
-  const plan = await sendFile(`plan?${query}`, file, (share) => {
-    if (mine !== turn) return;
-    $("sending").value = 100 * share;
-    if (share >= 1) $("planning").textContent = "The video is being read.";
+  const videoUrl = await sendFile(file, {
+    onShare(share) {
+      if (mine !== turn) return;
+      $("sending").value = 100 * share;
+      $("planning").textContent = share < 1 ? "The video is being sent." : "The video is being read.";
+    },
+    onWait(sentence) {
+      if (mine === turn) $("planning").textContent = sentence;
+    },
+    stopped: () => mine !== turn,
   });
-  sent = { file, video_url: plan.video_url };
-  return plan;
+  if (!videoUrl) return null;
+  sent = { file, video_url: videoUrl };
+  return patiently({ ...asked, video_url: videoUrl }, mine);
 }
 
 // A long download is waited for: each question goes on where the one before it stopped.
@@ -184,10 +223,12 @@ function show(plan) {
 
 async function start(tell) {
   if (!planned) return;
+  tell("");
   $("start").disabled = true;
   try {
     const more = { "Idempotency-Key": newKey() };
-    const answer = await ask("upscale", { method: "POST", json: planned, more });
+    const json = { ...options(), video_url: planned }; // the notes may be newer than the plan
+    const answer = await ask("upscale", { method: "POST", json, more });
     const job = await answer.json();
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {

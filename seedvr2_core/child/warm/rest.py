@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedvr2_core.child.messages.life import Rest, Resting
 from seedvr2_core.child.warm.kept import Kept
 from seedvr2_core.child.warm.line import Line, new_line
-from seedvr2_core.child.warm.messages import Rest, Resting
 from seedvr2_core.child.warm.seat import MAX_LINE, make_private, peer_of, short_path
 from seedvr2_core.errors import DeadlineError, ResourceError
 from seedvr2_core.files import hold_lock

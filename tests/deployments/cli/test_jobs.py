@@ -102,6 +102,30 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     assert [run.parameters[name] for name in names] == ["bob", "0.5", "frame:60"]
 
 
+def test_a_token_from_a_file(
+    settings: Settings, api_url: str, demo_clip: Path, tmp_path: Path
+) -> None:
+    closed = settings.model_copy(update={"gateway_tokens": (digest("a-token"),)})
+    file = tmp_path / "token"
+    with gateway(closed, api_url) as client:
+
+        def run(*words: str) -> Result:
+            where = ("--gateway", str(client.base_url), "--token-file", str(file))
+            return CliRunner().invoke(app, [*words, *where])
+
+        assert run("jobs").exit_code == 2
+        file.write_text("a-token\n")
+        job = job_of(run("submit", str(demo_clip)))
+        assert job_run(job).parameters["video_url"].startswith("upload:")
+        for words in (("status", job), ("logs", job), ("jobs",), ("cancel", job)):
+            assert run(*words).exit_code == 0, words
+        file.write_text("another")
+        assert "--token-file" not in run("jobs").stderr
+        assert run("jobs").exit_code != 0
+        file.write_bytes(b"\xff")
+        assert "cannot be read" in run("jobs").stderr
+
+
 def test_a_file_goes_by_path_to_a_gateway_that_sees_it(
     settings: Settings, api_url: str, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """What becomes of runs whose processes ended with `seedvr2 serve`."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -8,6 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.host.interrupted import MAX_STARTS, runs_at_work, schedule_again
+from tasks.recovery.states import RECOVERING
 from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.attempts import LABEL_WAITS
 from tests.kits.http.gateway import job_run, set_state
@@ -57,6 +59,47 @@ def test_a_run_that_was_being_brought_back_goes_on(client: SyncPrefectClient) ->
     client.update_flow_run_labels(UUID(run), {LABEL_RECOVERING: True})
     set_state(run, StateType.CANCELLING)
     assert [str(one.id) for one in schedule_again(client, runs_at_work(client, POOLS))] == [run]
+
+
+@pytest.mark.parametrize("since", [None, StateType.CRASHED, StateType.RUNNING])
+def test_no_worker_hears_of_an_earlier_cancel(
+    client: SyncPrefectClient, since: StateType | None
+) -> None:
+    """A worker that starts hears of each run that became Cancelling in the last minute, and kills
+    its process, whatever state it has by then."""
+    run = new_run(client)
+    set_state(run, StateType.RUNNING)
+    found = runs_at_work(client, POOLS)
+    client.update_flow_run_labels(UUID(run), {LABEL_RECOVERING: True})
+    set_state(run, StateType.CANCELLING)
+    cancelled = job_run(run).state
+    if since is not None:
+        set_state(run, since)
+    assert [str(one.id) for one in schedule_again(client, found)] == [run]
+    again = job_run(run).state
+    assert again
+    assert cancelled
+    begins = again.state_details.scheduled_time
+    assert begins
+    assert 60 < (begins - cancelled.timestamp).total_seconds() < 80
+
+
+@pytest.mark.parametrize("name", [RECOVERING, None])
+def test_what_no_worker_hears_of_goes_on_at_once(
+    client: SyncPrefectClient, name: str | None
+) -> None:
+    run = new_run(client)
+    set_state(run, StateType.RUNNING)
+    if name is not None:
+        client.update_flow_run_labels(UUID(run), {LABEL_RECOVERING: True})
+        set_state(run, StateType.CANCELLING, name)
+    before = datetime.now(UTC)
+    assert schedule_again(client, runs_at_work(client, POOLS))
+    again = job_run(run).state
+    assert again
+    begins = again.state_details.scheduled_time
+    assert begins
+    assert begins <= max(before, datetime.now(UTC))
 
 
 def test_starts_that_ended_in_waiting_do_not_count(client: SyncPrefectClient) -> None:

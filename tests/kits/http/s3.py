@@ -32,6 +32,7 @@ class Line:
 
     busy: 503. cut: half of the answer's body. lost: the server has done it, and the answer does not
     come. slow: two seconds later. away: the connection is closed before the request is passed on.
+    torn: the server gets half of the request's body, then both connections end.
     """
     happened: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -118,13 +119,20 @@ def bucket_on(url: str) -> Iterator[S3]:
     """Make a bucket, and a line to it."""
     name = f"bucket-{uuid4()}"
     httpx.put(f"{url}/{name}", timeout=30).raise_for_status()
+    with line_to(url) as line:
+        yield S3(url=url, bucket=name, line=line)
+
+
+@contextmanager
+def line_to(url: str) -> Iterator[Line]:
+    """Lay a line to a server."""
     line = Line()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(url, line))
     line.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield S3(url=url, bucket=name, line=line)
+        yield line
     finally:
         server.shutdown()
         server.server_close()
@@ -144,8 +152,10 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             if fault == "busy":
                 self.answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
                 return
-            self.close_connection = self.close_connection or fault in ("away", "lost", "cut")
-            if fault == "away":
+            ends = ("away", "lost", "cut", "torn")
+            self.close_connection = self.close_connection or fault in ends
+            if fault in ("away", "torn"):
+                _leave(self, host, body[: len(body) // 2] if fault == "torn" else b"")
                 return
             status, told, content = self.ask(body)
             if fault != "lost":
@@ -172,9 +182,21 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if cut else content)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = pass_on
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
 
     return Handler
+
+
+def _leave(request: BaseHTTPRequestHandler, host: str, begun: bytes) -> None:
+    """Pass on a request whose body ends early; nothing at all if there is nothing of it."""
+    if not begun:
+        return
+    to_server = http.client.HTTPConnection(host, timeout=60)
+    to_server.putrequest(request.command, request.path, skip_host=True)
+    for name, value in request.headers.items():
+        to_server.putheader(name, value)
+    to_server.endheaders(begun)
+    to_server.close()

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from seedvr2_core.child import progress, protocol
+from seedvr2_core.child.messages.life import Rest
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import (
     EVENTS,
@@ -28,7 +29,6 @@ from seedvr2_core.child.protocol import (
     encode_event,
     encode_request,
 )
-from seedvr2_core.child.warm.messages import Rest
 from seedvr2_core.errors import ChildFailedError
 
 TEXTS = (

@@ -365,6 +365,7 @@ def test_worker_prints_do_not_reach_the_protocol() -> None:
     child = Child(command=script)
     try:
         child.send(Probe(path=Path("a"), out=Path("b")))
+        assert take(child) == Heartbeat(phase="probe", done=0, total=0), "it has begun"
         assert take(child) == Previewed()
     finally:
         child.close()

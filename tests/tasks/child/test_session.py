@@ -203,11 +203,15 @@ def test_loading_may_take_long_while_bytes_are_read(
     child_is: Script, tmp_path: Path, audience: Audience
 ) -> None:
     child_is(
+        "emit(Heartbeat(phase='load', done=0, total=0))\n"
+        "emit(Heartbeat(phase='opening', done=0, total=0))\n"
         "for n in range(12): emit(Heartbeat(phase='load', done=n, total=12)); time.sleep(0.25)\n"
         "emit(ready)\n" + SEGMENTS
     )
     run(a_job(tmp_path, load=1.5))
-    assert "50 % of the weights" in [told.detail for told in audience.progress]
+    details = [told.detail for told in audience.progress if told.phase == "load"]
+    assert details[:4] == ["starting", "PyTorch", "", "0 % of the weights"]
+    assert "50 % of the weights" in details
 
 
 def test_a_load_that_hangs_is_ended_and_waiting_for_a_gpu_is_not(

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -23,6 +24,7 @@ from tasks.run import PROGRESS_KEY, current, keep_record, read_progress, record
 from tasks.run.artifacts import SavedProgress, newest_artifact
 from tasks.run.record import DONE, JobRecord
 from tasks.schemas import FetchedSource, PlannedJob
+from tasks.settings import Settings, use_settings
 from tasks.step import step
 from tests.kits.factories import Audience
 
@@ -168,6 +170,34 @@ def test_a_process_shows_that_it_is_there_though_its_work_stands_still(
     assert {one.phase for one in told[:-1]} == {"prepare"}
     assert {one.alive_seconds for one in told} == {0.2}
     assert len({one.began_at for one in told}) == 1, "one artifact an attempt"
+
+
+@pytest.mark.parametrize(("setting", "least", "most"), [(0.1, 0.0, 100), (0.1, 5.0, 2), (10, 0, 2)])
+def test_progress_is_updated_as_often_as_the_operator_wants(
+    in_api: None, monkeypatch: pytest.MonkeyPatch, setting: float, least: float, most: int
+) -> None:
+    """Every update is a call to the server."""
+    use_settings(Settings(progress_seconds=setting))
+    calls: list[float] = []
+    real = record.save_progress
+
+    def counted(*words: Any) -> UUID:
+        calls.append(time.monotonic())
+        return real(*words)
+
+    monkeypatch.setattr(record, "save_progress", counted)
+
+    @flow(name="record", persist_result=False)
+    def work() -> str:
+        with keep_record(at_least_seconds=least) as kept:
+            kept.planned(JOB)
+            for frames in range(20):
+                kept.progress(phase="encode", frames=frames, stall_seconds=60.0)
+                time.sleep(0.1)
+        return str(flow_run.id)
+
+    assert saved(work()).phase == DONE
+    assert (4 if most > 2 else 2) <= len(calls) <= most
 
 
 def test_the_operators_limit_is_shown_where_it_counts(audience: Audience) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from seedvr2_core.child.messages.life import Rest
 from seedvr2_core.child.warm.kept import Kept
-from seedvr2_core.child.warm.messages import Rest
 from seedvr2_core.child.warm.rest import WaitingPlace
 from seedvr2_core.child.warm.seat import SeatCall, make_private, seat_for, short_path
 from seedvr2_core.errors import DeadlineError, ResourceError

@@ -28,8 +28,8 @@ from tests.kits.restorer import (
 
 pytestmark = pytest.mark.slow
 
-FRAMES = 33
-"""9 latents, two windows."""
+FRAMES = 25
+"""7 latents, two windows."""
 AWAY = {"weights_resident": False}
 ELSEWHERE: dict[str, dict[str, object]] = {
     "parked": {"park_caches": True, **AWAY},

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from seedvr2_core.child.fields import Event, Request
+from seedvr2_core.child.messages.fields import Event, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,9 @@ class Request(Generic[E]):
 
     answer: ClassVar[type[Event]]
     """The event that says the work is done."""
+    phase: ClassVar[str] = ""
+    """What a job is shown to do from when the request is sent; "": it is no work of a job. The
+    child's first heartbeat has this phase: it comes before anything that takes a while to load."""
 
     def is_answered_by(self, event: Event) -> TypeGuard[E]:
         """Whether this event says that the request has been carried out."""

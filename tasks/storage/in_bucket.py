@@ -1,28 +1,29 @@
-"""A folder in a bucket of S3, or of a service like it, as storage.
+"""A folder in a bucket of S3, of a service like it, of Google's or of Azure's, as storage.
 
-An object is stored whole or not at all; larger files go up in pieces, each with a checksum that the
-service compares. The digest of the whole file is kept among the object's metadata, so bytes that
-are stored already are not sent again. We wait for nothing here beyond a few seconds: every other
-wait is a task retry, visible in Prefect.
+An object is stored whole or not at all; larger files go up in pieces. S3 compares a checksum of
+each piece; from the other services the object is read back once. The digest of the whole file is
+kept among the object's metadata, so bytes that are stored already are not sent again. We wait for
+nothing here beyond a few seconds: every other wait is a task retry, visible in Prefect.
 """
 
 from pathlib import Path
 from urllib.parse import quote
 
-from seedvr2_core.errors import StorageRefusedError
+from seedvr2_core.errors import StorageError, StorageRefusedError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket, Described
+from tasks.net.bucket_services import service_of
 from tasks.settings import Settings
 from tasks.storage.base import Stored, candidates, check_name, no_name_left, translated
 from tasks.storage.bunny import content_type
 
 
-class S3Storage:
+class BucketStorage:
     """Stores files in a bucket (see `base.Storage`)."""
 
     def __init__(self, settings: Settings, *, on_bytes: OnBytes = no_bytes) -> None:
-        """Use SEEDVR2_S3_OUTPUTS.
+        """Use the bucket of the settings.
 
         Args:
             settings: where that is, and how it is reached.
@@ -31,12 +32,15 @@ class S3Storage:
         Raises:
             StorageRefusedError: a setting is missing or wrong.
         """
-        if settings.s3_outputs is None:
+        address = settings.outputs_bucket
+        if address is None:
             raise StorageRefusedError(
-                "SEEDVR2_S3_OUTPUTS is not set; the storage `s3` needs s3://BUCKET/FOLDER"
+                f"SEEDVR2_{settings.storage.upper()}_OUTPUTS is not set; the storage "
+                f"`{settings.storage}` needs a bucket and a folder"
             )
-        self._bucket = Bucket(settings.s3_outputs, settings)
-        self._base_url, self._link_seconds = settings.s3_base_url, settings.s3_link_seconds
+        self._bucket = Bucket(address, settings)
+        self._compares = service_of(address).compares
+        self._base_url, self._link_seconds = settings.outputs_base_url, settings.link_seconds
         self._on_bytes = on_bytes
 
     def put(self, path: Path, name: str, *, sha256: str | None = None) -> Stored:
@@ -47,7 +51,8 @@ class S3Storage:
         Raises:
             InvalidRequestError: the name cannot be the name of a stored file.
             StorageRefusedError: the key may not write, or there is no such bucket.
-            StorageError: the service may take it later.
+            StorageError: the service may take it later, or what it has are other bytes, which were
+                removed.
         """
         check_name(name)
         with translated(f"reading {path}"):
@@ -63,10 +68,24 @@ class S3Storage:
                     content_type=content_type(candidate),
                     on_bytes=self._on_bytes,
                 )
+                self._read_back(candidate, digest)
                 return self._stored(candidate, num_bytes, digest)
             if (found.num_bytes, found.sha256) == (num_bytes, digest):
+                self._read_back(candidate, digest)
                 return self._described(candidate, found)
         raise no_name_left(name)
+
+    def _read_back(self, name: str, sha256: str) -> None:
+        """Compare what a service has that compared nothing itself."""
+        if self._compares:
+            return
+        digest = self._bucket.digest(name, on_bytes=self._on_bytes)
+        if digest != sha256:
+            self._bucket.delete(name)
+            raise StorageError(
+                f"{name} in {self._bucket.address} had sha256 {digest}, expected {sha256}, and was "
+                "removed; try again"
+            )
 
     def stat(self, name: str) -> Stored | None:
         """What the service says about the file with this name; None if there is none."""

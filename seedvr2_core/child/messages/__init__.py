@@ -1,0 +1,1 @@
+"""What the messages between parent and child are made of; `protocol.py` puts them together."""
