@@ -6,10 +6,11 @@ VIDEO ?= deployments/demo/bunny_320x180.mp4
 RESOLUTION ?= 720p
 MODEL ?= auto
 BENCH_MODEL ?= tiny
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast soak test-apt check fix lock audit sbom docs site bench gpu-bench image pools \
+.PHONY: help demo serve test test-long test-fast soak test-apt check fix lock audit sbom docs site bench gpu-bench image pools \
         deploy new-clone new-clone-check clean
 
 help: ## show the targets
@@ -38,11 +39,14 @@ demo: .venv/.installed ## upscale the bundled clip (VIDEO=... RESOLUTION=... for
 serve: .venv/.installed ## server, workers, gateway and edge on this machine, until Ctrl-C
 	@$(BIN)/seedvr2 serve
 
-test: .venv/.installed ## all tests that need pip alone (16 to 26 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: .venv/.installed ## tests that need pip alone (ten minutes on 2 cores)
+	$(PYTEST) -m 'not long and not soak and not apt and not gpu'
+
+test-long: .venv/.installed ## what `make test` leaves out for its length; CI runs both
+	$(PYTEST) -m 'long and not soak and not apt and not gpu'
 
 test-fast: .venv/.installed ## the quick ones
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not soak and not apt and not gpu'
+	$(PYTEST) -m 'not slow and not long and not soak and not apt and not gpu'
 
 soak: .venv/.installed ## kills, memory, outages, many jobs
 	$(BIN)/python -m pytest -m soak --timeout 3600

@@ -1,6 +1,6 @@
 """The path of frames through our pipeline, compared with one ffmpeg process for the same work.
 
-`python benchmarks/pipeline.py [--frames 900] [--deep-frames 150] [--pairs 5] [--json]`
+`python benchmarks/pipeline.py [--frames 900] [--deep-frames 450] [--pairs 5] [--json]`
 
 speed   Engine lanczos, 854x480 to 1280x720: our child processes (start, probe, decode, resize,
         encode, check, commit, join, audio) against one ffmpeg process (decode, gbrp, scale,
@@ -197,7 +197,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, default=900)
-    parser.add_argument("--deep-frames", type=int, default=150, help="of HEVC; 0: not measured")
+    parser.add_argument("--deep-frames", type=int, default=450, help="of HEVC; 0: none")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--preset", default="medium")
     parser.add_argument("--skip-memory", action="store_true")

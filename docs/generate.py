@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from deployments.cli.app import app
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import all_errors
+from seedvr2_core.planning.sizes import NAMED
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -267,6 +268,8 @@ def values_of(field: FieldInfo) -> str:
     kind = plain_type(field.annotation)
     if field is UpscaleRequest.model_fields.get("model"):
         return ", ".join(f"`{name}`" for name in ("auto", *offered()))
+    if field is UpscaleRequest.model_fields["resolution"]:
+        return ", ".join(f"`{name}`" for name in (*NAMED, "2x", "1920x1080"))
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
     if kind is bool:

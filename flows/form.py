@@ -22,7 +22,7 @@ SECTIONS = {
     "Run": ("max_workers", "max_seconds", "max_price", "output_url", "callback_url", "fresh"),
     "Notes": ("tags", "metadata", "expires_in", "callback_events"),
     "Details": (
-        *("deinterlace", "color_correction", "seed", "batch_size", "temporal_overlap"),
+        *("deinterlace", "color_correction", "strength", "seed", "batch_size", "temporal_overlap"),
         *("stitch_mode", "weights_file", "crf", "preset"),
     ),
 }

@@ -83,6 +83,7 @@ def upscale(
     start: Text = "",
     end: Text = "",
     color_correction: ColorCorrection = "auto",
+    strength: float = 1.0,
     codec: Codec = "auto",
     container: Container = "auto",
     quality: int | None = None,
@@ -108,8 +109,7 @@ def upscale(
         video_path: path on the machine that runs the flow, if the deployment allows it, such as
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
-        resolution: 720p, 1080p, 2k or 4k sets the picture's area, and the sides follow the source;
-            short:720 to short:2160 sets the shorter side.
+        resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
@@ -122,6 +122,7 @@ def upscale(
             beginning.
         end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
+        strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
         container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
@@ -173,6 +174,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     source = fetched_before(get_settings()) or _fetch(request)
     with one_child():
         probed = probe(source, request)
+        check_pool(request.resolution, probed.video.display_size)
         job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):

@@ -58,10 +58,16 @@ def rgb_to_tensor(rgb_HWC: "np.ndarray", *, device: "torch.device | str" = "cpu"
 
 
 def host_tensor(rgb_HWC: "np.ndarray") -> "Tensor":
-    """The array as a tensor; copied only where torch cannot share its memory."""
+    """The array as a tensor; copied only where torch cannot share its memory.
+
+    It lies in memory pixel by pixel, or plane by plane if it is of 16 bits and does so already.
+    """
     import numpy as np
     import torch
 
+    planes_CHW = rgb_HWC.transpose(2, 0, 1)
+    if rgb_HWC.dtype == np.uint16 and planes_CHW.flags.c_contiguous and rgb_HWC.flags.writeable:
+        return torch.from_numpy(planes_CHW).permute(1, 2, 0)
     return torch.from_numpy(np.require(rgb_HWC, requirements=["C", "W"]))
 
 

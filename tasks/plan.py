@@ -1,25 +1,31 @@
 """What a job would take, without running it: for `seedvr2 plan` and the gateway's POST /plan."""
 
+import logging
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, Field
 
+from seedvr2_core.child.protocol import FindSize
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.cards import parse_card
 from seedvr2_core.planning.outline import PlanOutline
+from tasks.child import run_operation
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.probe import find_cuts, probe_source
+from tasks.run.routing import wants_size
 from tasks.run.spending import limit_seconds, price_of
 from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources import discard
+from tasks.sources import discard, source_here
+
+logger = logging.getLogger(__name__)
 
 
 class JobPlan(BaseModel):
@@ -63,6 +69,28 @@ def named_card(name: str) -> Device:
     return Device(
         name=gpu_name(0), kind=card.kind, free_bytes=card.free_bytes, host_bytes=card.host_bytes
     )
+
+
+def size_to_route(request: UpscaleRequest, settings: Settings) -> tuple[int, int] | None:
+    """(width, height) of a request's source as displayed, where that decides its deployment.
+
+    Only what lies on this machine is looked at: a path, an upload, an address that was fetched
+    before. A file that cannot be looked at is for the job to refuse, in the words of its probe.
+
+    Returns:
+        None if it does not matter, or is not known.
+    """
+    if not wants_size(request.resolution):
+        return None
+    path = source_here(request, settings)
+    if path is None:
+        return None
+    try:
+        found = run_operation(FindSize(path=path), doing="looking at the source's size")
+    except SeedVR2Error as error:
+        logger.info("the size of %s is not known: %s", path.name, error)
+        return None
+    return found.width, found.height
 
 
 def plan_source(

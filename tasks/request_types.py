@@ -19,16 +19,12 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
-from seedvr2_core.planning.sizes import meant_resolution
+from seedvr2_core.planning.sizes import NAMED, RESOLUTION_PATTERN, parse_resolution
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.net.presigned import check_signed
 from tasks.net.untrusted import check_url
 from tasks.settings import get_settings
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def offered_models() -> list[str]:
@@ -65,8 +61,20 @@ class _OfferedModels:
 
 
 Resolution = Annotated[
-    Literal["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"],
-    BeforeValidator(_lower),
+    str,
+    AfterValidator(parse_resolution),
+    WithJsonSchema({"type": "string", "pattern": RESOLUTION_PATTERN, "examples": list(NAMED)}),
+]
+ResolutionField = Annotated[
+    Resolution,
+    Field(
+        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
+        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k), another shape keeps its shape. "
+        "`short:720` to `short:2160` set the shorter side: `short:1080` makes 1440x1080 of 4:3. "
+        "Factors, `0.25x` to `16x`, multiply the sides as displayed. Boxes such as `1920x1080`, "
+        "sides of 16 to 16384 pixels, hold the largest picture that fits inside. Both make at most "
+        "33,177,600 pixels, as 7680x4320 has.",
+    ),
 ]
 Model = Annotated[
     str, BeforeValidator(model_of_file), AfterValidator(_offered_model), _OfferedModels()
@@ -104,9 +112,9 @@ ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "non
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
-Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
 """`auto` and the names in `CODECS`."""
-Container = Literal["auto", "mp4", "mov", "mkv"]
+Container = Literal["auto", "mp4", "mov", "mkv", "folder"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
 Deinterlace = Literal["auto", "off", "bob", "film"]
@@ -156,15 +164,17 @@ CodecField = Annotated[
         description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
         "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
         "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
-        "(lossless) are there for delivery and editing. A codec writes as many bits a sample as "
-        "the source has, or the most that it can."
+        "(lossless) are there for delivery and editing; `png` and `tiff` (16 bits) make a picture "
+        "of each frame. A codec writes as many bits a sample as the source has, or the most that "
+        "it can."
     ),
 ]
 ContainerField = Annotated[
     Container,
     Field(
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
-        "for FFV1), or `mkv` where that would lose sound, subtitles or attachments of the source."
+        "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
+        "attachments of the source. A `folder` of pictures is kept as a zip, uncompressed."
     ),
 ]
 QualityField = Annotated[
@@ -207,6 +217,15 @@ ColorCorrectionField = Annotated[
         "(large areas from the source, in brightness and colour), `wavelet_rgb` (the same in red, "
         "green and blue), `lab` (histograms of a whole shot), `adain` (mean and spread of each "
         "frame) or `none`. `auto` is `wavelet`.",
+    ),
+]
+StrengthField = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="How much of a SeedVR2 model's detail in brightness is kept: 1 is all, 0 "
+        "leaves the source's. Between, coarse detail follows the source before fine detail does.",
     ),
 ]
 StitchModeField = Annotated[
@@ -380,9 +399,7 @@ def sentence_of(error: object) -> str:
 def _suggestion(field: str, given: str) -> str:
     """The end of a message that names the value which was probably meant; "" if none is close."""
     meant: str | None = None
-    if field == "resolution":
-        meant = meant_resolution(given)
-    elif field == "model":
+    if field == "model":
         close = difflib.get_close_matches(given.lower().strip(), offered_models(), n=1)
         meant = next(iter(close), None)
     return f"; did you mean {meant}?" if meant else ""

@@ -31,10 +31,11 @@ from tasks.request_types import (
     OutputUrlField,
     Preset,
     QualityField,
-    Resolution,
+    ResolutionField,
     SeedField,
     StartField,
     StitchModeField,
+    StrengthField,
     TagsField,
     TemporalOverlapField,
     sentence_of,
@@ -71,13 +72,7 @@ class UpscaleRequest(Record):
         description="The bytes of a small video in base64, at most 350,000 characters; the gateway "
         "takes larger ones too and stores them as an upload.",
     )
-    resolution: Resolution = Field(
-        default="1080p",
-        description="Size of the result by its area: a 16:9 video becomes exactly 1280x720 (720p), "
-        "1920x1080 (1080p), 2560x1440 (2k) or 3840x2160 (4k). Other shapes keep their shape: "
-        "1080p makes 1662x1248 of a 4:3 video. `short:720` to `short:2160` set the shorter side "
-        "instead: `short:1080` makes 1440x1080 of it.",
-    )
+    resolution: ResolutionField = "1080p"
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
@@ -98,6 +93,7 @@ class UpscaleRequest(Record):
     start: StartField = ""
     end: EndField = ""
     color_correction: ColorCorrectionField = "auto"
+    strength: StrengthField = 1.0
     codec: CodecField = "auto"
     container: ContainerField = "auto"
     quality: QualityField = None

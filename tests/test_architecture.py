@@ -19,7 +19,7 @@ EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
 """Modules of tasks that the checks before a job need, so that they may not load Prefect."""
 LATER_TASKS = ("child", "run", "job", "parts", "recovery")
 SHOWN = {
-    "tasks.sources": "check_source obtain_source discard",
+    "tasks.sources": "check_source obtain_source source_here discard",
     "tasks.storage": "Storage Stored open_storage check_storage delivered_to",
     "tasks.store": "JobCopy Keeper Lease copy_of",
     "tasks.child": "Child one_child run_operation",

@@ -13,6 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
+from deployments.cli.batch.sources import ListFile, VideoBatch, WatchFolder, batch_of
 from deployments.cli.compare.command import compare
 from deployments.cli.init.command import init
 from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
@@ -40,6 +41,8 @@ from deployments.cli.options import (
     Sources,
     Start,
     StitchMode,
+    Strength,
+    Videos,
     WeightsFile,
     WorkDir,
     check_file,
@@ -102,7 +105,7 @@ def before_all(
 
 @app.command()
 def upscale(
-    sources: Sources = None,
+    sources: Videos = None,
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: WeightsFile = "",
@@ -111,6 +114,7 @@ def upscale(
     stitch_mode: StitchMode = "crossfade",
     seed: Seed = 100,
     color_correction: ColorCorrection = "auto",
+    strength: Strength = 1.0,
     codec: Codec = "auto",
     container: Container = "auto",
     quality: Quality = None,
@@ -129,27 +133,38 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, which ends in .mp4, .mov or .mkv; default: a new one in "
-            "WORK_DIR/output.",
+            help="The file to write, which ends in .mp4, .mov, .mkv or .zip (pictures), or the "
+            "folder, for pictures or of several videos; default: a new file in WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
     ] = False,
+    list_file: ListFile = None,
+    watch_folder: WatchFolder = None,
     notify: Notify = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upscale a video on this machine.
+    """Upscale a video on this machine, or several: files, folders, a list.
 
     The last line of stdout is the path of the result, or its address if the storage is remote.
     After an interruption the same command goes on after the last finished segment. No file is ever
-    replaced without --overwrite, and the source never is.
+    replaced without --overwrite, and the source never is. Of several videos, one that fails does
+    not stop the others; a table at the end tells what became of each, and the exit code is 1 if one
+    has failed. The same command again finds what is done.
     """
     with notified(notify), exit_codes(KEPT):
         _use_settings(work_dir)
-        request = _checked_request(
+        batch = batch_of(
             sources,
+            list_file=list_file,
+            watch_folder=watch_folder,
+            output=output,
+            overwrite=overwrite,
+        )
+        request = _checked_request(
+            sources if batch is None else batch,
             resolution=resolution,
             model=model,
             weights_file=weights_file,
@@ -158,8 +173,9 @@ def upscale(
             stitch_mode=stitch_mode,
             seed=seed,
             color_correction=color_correction,
+            strength=strength,
             codec=codec,
-            container=container_for(container, output),
+            container=container_for(container, None if batch else output, codec),
             quality=quality,
             audio=audio,
             deinterlace=deinterlace,
@@ -173,6 +189,8 @@ def upscale(
             max_price=max_price,
         )
         check_work_dir(get_settings())
+        if batch is not None:
+            raise typer.Exit(_run_batch(batch, request, as_json=as_json))
         chosen = chosen_output(output, request, get_settings(), overwrite=overwrite)
         result = _run_flow(request, chosen)
         for line in ending(result):
@@ -268,10 +286,16 @@ def _use_settings(work_dir: Path | None) -> None:
     use_settings(settings)
 
 
-def _checked_request(sources: list[str] | None, **options: object) -> UpscaleRequest:
-    """Make the request and check it as far as this is possible without running anything."""
-    request = request_of(sources, **options)
+def _checked_request(sources: list[str] | VideoBatch | None, **options: object) -> UpscaleRequest:
+    """Make the request and check it as far as this is possible without running anything.
+
+    Of a batch only what all its videos have in common is checked.
+    """
+    given = [sources.example] if isinstance(sources, VideoBatch) else sources
+    request = request_of(given, **options)
     limit_seconds(request.max_seconds, request.max_price, get_settings())
+    if isinstance(sources, VideoBatch):
+        return request
     if request.video_path is None:
         check_source(request, get_settings())
     check_file(request, get_settings())
@@ -280,10 +304,7 @@ def _checked_request(sources: list[str] | None, **options: object) -> UpscaleReq
 
 def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
     """Run the flow in this process and show its progress."""
-    # Prefect prints errors with tracebacks. We print one sentence; the run's logs keep the rest.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    # Prefect's own temporary server outlives a command that is killed; `_prefect_api` starts ours.
-    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+    _set_up_prefect()
     with outside_the_folder():
         from tasks.run.record import shown_to
 
@@ -296,6 +317,30 @@ def _run_flow(request: UpscaleRequest, output: Output | None) -> UpscaleResult:
             from flows.upscale import upscale as upscale_flow
 
             return cast(UpscaleResult, upscale_flow(**request.model_dump(exclude_none=True)))
+
+
+def _run_batch(batch: VideoBatch, asked: UpscaleRequest, *, as_json: bool) -> int:
+    """Run the flow for each video of a batch, all recorded by one Prefect API."""
+    from deployments.cli.batch.run import check_batch, upscale_batch
+
+    def run(request: UpscaleRequest) -> UpscaleResult:
+        if request.video_path is None:
+            check_source(request, get_settings())
+        check_file(request, get_settings())
+        return _run_flow(request, None)
+
+    check_batch(batch, get_settings())
+    _set_up_prefect()
+    with outside_the_folder(), _prefect_api():
+        return upscale_batch(batch, asked, get_settings(), run=run, as_json=as_json)
+
+
+def _set_up_prefect() -> None:
+    """Say what Prefect is to do, before it is imported."""
+    # Prefect prints errors with tracebacks. We print one sentence; the run's logs keep the rest.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Prefect's own temporary server outlives a command that is killed; `_prefect_api` starts ours.
+    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 
 
 @contextmanager

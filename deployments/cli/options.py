@@ -7,11 +7,15 @@ import typer
 
 from deployments.cli.words import absolute
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.video.output.formats import container_of
+from seedvr2_core.video.output.formats import CODECS, container_of
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
 
+Videos = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Video files, folders of videos, or http(s) addresses."),
+]
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
 ]
@@ -20,8 +24,9 @@ Resolution = Annotated[
     typer.Option(
         "--resolution",
         "-r",
-        help="Size of the output by its area: 720p, 1080p, 2k or 4k; or by its shorter side: "
-        "short:720, short:1080, short:1440 or short:2160.",
+        help="Size of the output by its area: 720p, 1080p, 2k or 4k; by its shorter side: "
+        "short:720, short:1080, short:1440 or short:2160; by a factor: 2x, 1.5x (0.25x to 16x); or "
+        "the largest that fits into a box: 1920x1080.",
     ),
 ]
 Model = Annotated[
@@ -56,15 +61,25 @@ ColorCorrection = Annotated[
         help="How colours are matched to the source: auto, wavelet, wavelet_rgb, lab, adain, none."
     ),
 ]
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How much of a SeedVR2 model's detail is kept: 1 all of it, 0 the source's instead."
+    ),
+]
 Codec = Annotated[
     str,
     typer.Option(
-        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), or auto: h264 for 8-bit "
-        "SDR, hevc (10 bits) for all else."
+        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), png or tiff (pictures), or "
+        "auto: h264 for 8-bit SDR, hevc (10 bits) for all else."
     ),
 ]
 Container = Annotated[
-    str, typer.Option(help="mp4, mov, mkv, or auto: mp4, or mkv where mp4 would lose something.")
+    str,
+    typer.Option(
+        help="mp4, mov, mkv, folder (pictures), or auto: mp4, or mkv where mp4 would lose "
+        "something."
+    ),
 ]
 Quality = Annotated[
     int | None,
@@ -136,13 +151,22 @@ def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
     return check_request(video_path=str(path), **options)
 
 
-def container_for(container: str, output: Path | None) -> str:
+def is_folder(output: Path, container: str) -> bool:
+    """Whether --output names a folder of pictures: a name without the ending of a file of ours."""
+    return container == "folder" and container_of(output) == ""
+
+
+def container_for(container: str, output: Path | None, codec: str = "auto") -> str:
     """The container that is asked for, by its name or by the ending of the file to write.
+
+    A name without an ending is a folder, where the codec is one of pictures.
 
     Raises:
         InvalidRequestError: the two do not agree.
     """
     meant = container_of(output) if output is not None else ""
+    if output is not None and not output.suffix and codec in CODECS and CODECS[codec].ending:
+        meant = "folder"
     if meant in ("", container):
         return container  # an ending that we do not write is refused with the file
     if container != "auto":

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.cli.options import is_folder
 from deployments.cli.words import absolute, amount, duration
 from seedvr2_core.errors import InvalidRequestError, ResourceError
 from seedvr2_core.files.place import try_writing
@@ -97,29 +98,31 @@ def chosen_output(
         )
     wanted = absolute(path, "--output")
     source = Path(request.video_path) if request.video_path else None
-    file = OutputFile(path=wanted, overwrite=overwrite, source=source)
+    folder = is_folder(wanted, request.container)
+    file = OutputFile(path=wanted, overwrite=overwrite, source=source, folder=folder)
     made_by = None if overwrite or request.fresh else _maker(wanted, settings)
-    check_output_file(file if made_by is None else _with_overwrite(file))
+    if made_by is None:
+        check_output_file(file)
+    elif not folder:
+        check_output_file(OutputFile(path=wanted, overwrite=True, source=source))
     return Output(file, made_by)
-
-
-def _with_overwrite(file: OutputFile) -> OutputFile:
-    """The same file, for a check that lets it exist."""
-    return OutputFile(path=file.path, overwrite=True, source=file.source)
 
 
 def _maker(path: Path, settings: Settings) -> str | None:
     """Key of the job whose result this file is, byte for byte; None if there is none."""
     from seedvr2_core.files import file_sha256
+    from seedvr2_core.files.unpacking import archive_of
 
-    if not path.is_file():
+    made_of = archive_of(path)
+    if made_of is None and not path.is_file():
         return None
+    sha256 = file_sha256(path) if made_of is None else made_of.sha256
     for record in settings.jobs_dir.glob("*/result.json"):
         try:
             made = UpscaleResult.model_validate_json(record.read_bytes())
         except (OSError, ValueError):  # a job without a readable result has made no file here
             continue
-        if made.output_path == str(path) and made.sha256 == file_sha256(path):
+        if made.output_path == str(path) and made.sha256 == sha256:
             return made.job_key
     return None
 

@@ -38,7 +38,7 @@ from deployments.deploy.site import Site
 from deployments.host.attached import attached
 from deployments.host.exits import say
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
-from tasks.run.routing import names_of, resolutions_of
+from tasks.run.routing import labels_for, resolutions_of
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -73,16 +73,16 @@ def deployment_name(entry: dict[str, Any]) -> str:
 def read_deployments() -> dict[str, Any]:
     """Read prefect.yaml and fit its triggers to the table SEEDVR2_DEPLOYMENTS.
 
-    A deployment that gets no resolution from the table gets no trigger. The step that refuses a
-    plain `prefect deploy` is left out.
+    A deployment that gets no resolution from the table gets no trigger. A factor or a box goes to
+    `route`, which looks at the source; where one deployment makes everything, it goes there. The
+    step that refuses a plain `prefect deploy` is left out.
     """
     content = yaml.safe_load(PREFECT_FILE.read_text())
     for entry in content["deployments"]:
         entry.pop("build", None)
-        taken = list(resolutions_of(deployment_name(entry)))
-        triggers = entry.pop("triggers", []) if taken else []
-        names = names_of(taken)
-        label = {"resolution": names + [name.upper() for name in names]}
+        names = labels_for(deployment_name(entry))
+        triggers = entry.pop("triggers", []) if names else []
+        label = {"resolution": names}
         entry["triggers"] = [trigger | {"match": trigger["match"] | label} for trigger in triggers]
     return content
 

@@ -66,7 +66,7 @@ _MEANINGS = {
     ),
     422: (
         "A value is wrong; the sentence names each one and what is expected.",
-        "resolution: Input should be '720p', '1080p', '2k' or '4k', got '8k'",
+        "quality: Input should be less than or equal to 100, got '101'",
     ),
     429: (
         "The token has made all requests that it may make for now, or has as many open jobs or "

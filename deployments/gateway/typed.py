@@ -122,6 +122,7 @@ class UpscaleOptions(TypedDict, total=False):
     stitch_mode: str
     seed: int
     color_correction: str
+    strength: float
     codec: str
     container: str
     quality: int | None

@@ -143,12 +143,12 @@ def run_program(program: Callable[[], object]) -> None:
     try:
         program()
     except Exception as error:  # noqa: BLE001 - told, and kept in full
-        _tell_unexpected(error)
+        tell_unexpected(error)
         sys.exit(1)
 
 
-def _tell_unexpected(error: Exception) -> None:
-    """Write the traceback to a file and say where it is."""
+def tell_unexpected(error: Exception) -> None:
+    """Write the traceback of an error that nothing has handled to a file, and say where it is."""
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, OSError):
         first = os_error_sentence(error)

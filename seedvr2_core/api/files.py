@@ -92,8 +92,8 @@ def upscale_file(
 
     Args:
         source: the video.
-        output: the file to make, ending in .mp4, .mov or .mkv; complete or absent.
-        resolution: 720p, 1080p, 2k, 4k, or short:720 to short:2160, as requests have it.
+        output: the file to make, ending in .mp4, .mov, .mkv or .zip; complete or absent.
+        resolution: 720p to 4k, short:720 to short:2160, 2x or 1920x1080, as requests have it.
         options: model, device, seed and so on.
         codec: a name in `video.output.formats.CODECS`; "auto": h264 for 8-bit SDR, else hevc.
         audio: "keep", "aac" (all sound is encoded as AAC) or "none".

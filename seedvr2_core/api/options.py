@@ -22,7 +22,7 @@ from seedvr2_core.kernels.devices import (
 )
 from seedvr2_core.planning import Options
 from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
-from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, meant_resolution
+from seedvr2_core.planning.sizes import parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CODECS
@@ -120,6 +120,8 @@ class ModelOptions:
     stitch_mode: str = "crossfade"
     seed: int = 100
     color_correction: str = "auto"
+    strength: float = 1.0
+    """How much of a SeedVR2 model's detail in luma is kept, from 0 to 1."""
 
     def __post_init__(self) -> None:
         allowed = {
@@ -129,6 +131,8 @@ class ModelOptions:
         for name, values in allowed.items():
             if (got := getattr(self, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        if not 0 <= self.strength <= 1:
+            raise InvalidRequestError(f"expected strength from 0 to 1, got {self.strength}")
         if not 0 <= self.seed < 2**64 or self.batch_size < 1:
             raise InvalidRequestError(
                 f"expected 0 <= seed < 2**64 and batch_size >= 1, got {self.seed} and "
@@ -167,7 +171,7 @@ class ModelOptions:
         """
         spec = find_engine(self.model)
         device = self.chosen_device(spec)
-        check_resolution(resolution)
+        resolution = check_resolution(resolution)
         coding = coding or Coding()
         weights = known_weights(spec.name, self.weights_dir)
         settings, note = engine_settings(self, spec, weights.digest)
@@ -195,20 +199,16 @@ class ModelOptions:
         )
 
 
-def check_resolution(resolution: str) -> None:
-    """Refuse a resolution that there is not.
+def check_resolution(resolution: str) -> str:
+    """The resolution as jobs keep it.
 
     Raises:
         InvalidRequestError: which ones there are.
     """
-    known = [*BUDGETS_PX, *SHORT_SIDES_PX]
-    if resolution in known:
-        return
-    meant = meant_resolution(resolution)
-    raise InvalidRequestError(
-        f"resolution is one of {', '.join(known)}; got {resolution!r}"
-        + (f"; did you mean {meant}?" if meant else "")
-    )
+    try:
+        return parse_resolution(resolution)
+    except ValueError as error:
+        raise InvalidRequestError(f"resolution: {error}, got {resolution!r}") from error
 
 
 class Cancellation:

@@ -119,7 +119,8 @@ class Restorer:
         Args:
             frames: (T, H, W, 3), numpy array or torch tensor on any device, R'G'B' full range:
                 uint8, uint16, or float from 0.0 to 1.0 (rounded to 16 bits on the way).
-            resolution: 720p, 1080p, 2k, 4k, or short:720 to short:2160.
+            resolution: 720p, 1080p, 2k, 4k, short:720 to short:2160, a factor (2x) or a box
+                (1920x1080).
             on_progress: called after each frame and slice; an error that it raises ends the work.
             cancel: set it from another thread to stop.
 

@@ -18,6 +18,7 @@ from seedvr2_core.child.protocol import (
     CutsFound,
     Event,
     FindCuts,
+    FindSize,
     Idle,
     Join,
     Joined,
@@ -34,6 +35,7 @@ from seedvr2_core.child.protocol import (
     ReportMade,
     Request,
     Restore,
+    SizeFound,
 )
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
@@ -47,6 +49,16 @@ from seedvr2_core.video.wanted import wanted_frames
 
 if TYPE_CHECKING:
     from seedvr2_core.child.warm.kept import Kept
+
+
+def find_size(request: FindSize, emitter: Emitter) -> SizeFound:
+    """Decode the first picture of a video, to know how large it is displayed."""
+    from seedvr2_core.video.probe import displayed_size
+
+    emitter.beat("probe", 0, 1)
+    with media_errors_told(request.path, "its first picture is decoded"):
+        width, height = displayed_size(request.path)
+    return SizeFound(width=width, height=height)
 
 
 def probe(request: Probe, emitter: Emitter) -> Probed:
@@ -223,6 +235,7 @@ def compare(request: Compare, emitter: Emitter) -> Compared:
 
 
 OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
+    FindSize: find_size,
     Probe: probe,
     FindCuts: find_cuts,
     MakePlan: make_plan,

@@ -34,6 +34,7 @@ from seedvr2_core.child.messages.events import (
     ReportMade,
     Restored,
     SegmentDone,
+    SizeFound,
     Taken,
     Waiting,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Event",
     "Failed",
     "FindCuts",
+    "FindSize",
     "Heartbeat",
     "Idle",
     "Join",
@@ -81,6 +83,7 @@ __all__ = [
     "Restore",
     "Restored",
     "SegmentDone",
+    "SizeFound",
     "Stop",
     "Taken",
     "Waiting",
@@ -94,6 +97,15 @@ BEAT_SECONDS = 0.2
 """Shortest time between two heartbeats of one phase."""
 OPENING = "opening"
 """Phase of the heartbeat with which a child has loaded torch and turns to the engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindSize(Request[SizeFound]):
+    """Decode the first picture of a video, to know its size."""
+
+    answer: ClassVar = SizeFound
+    phase: ClassVar = "probe"
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +255,7 @@ class Compare(Request[Compared]):
 
 
 REQUESTS: Mapping[str, type[Request[Any]]] = {
+    "find_size": FindSize,
     "probe": Probe,
     "find_cuts": FindCuts,
     "make_plan": MakePlan,
@@ -257,6 +270,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "stop": Stop,
 }
 EVENTS: Mapping[str, type[Event]] = {
+    "size_found": SizeFound,
     "probed": Probed,
     "cuts_found": CutsFound,
     "plan_made": PlanMade,

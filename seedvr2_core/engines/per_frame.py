@@ -15,7 +15,7 @@ from torch import Tensor
 from seedvr2_core.beat import Beat
 from seedvr2_core.engines.protocol import Commit, Reads, ShotState
 from seedvr2_core.errors import SegmentError
-from seedvr2_core.frames import Frame
+from seedvr2_core.frames import Frame, host_tensor
 from seedvr2_core.planning import Piece, Shot
 
 RestoreFrame = Callable[[np.ndarray], np.ndarray]
@@ -82,18 +82,9 @@ class PerFrameSession:
         self._restore_frame = None
 
 
-def rgb_tensor(rgb: np.ndarray) -> Tensor:
-    """(H, W, 3) array of any strides -> [H, W, C] CPU tensor of the same dtype.
-
-    Both share their memory, except where torch cannot: an array with negative strides (a rotated
-    frame) or in read-only memory is copied.
-    """
-    return torch.from_numpy(np.require(rgb, requirements=["C", "W"]))
-
-
 def rgb_to_unit(rgb: np.ndarray, device: str) -> Tensor:
-    """(H, W, 3) uint8 or uint16 -> x_BCHW [1, 3, H, W] float32 in 0..1, channels last in memory."""
-    x_BHWC = rgb_tensor(rgb)[None].to(device).float().div_(np.iinfo(rgb.dtype).max)
+    """(H, W, 3) uint8 or uint16 -> x_BCHW [1, 3, H, W] float32 in 0..1, as `rgb` lies in memory."""
+    x_BHWC = host_tensor(rgb)[None].to(device).float().div_(np.iinfo(rgb.dtype).max)
     return x_BHWC.permute(0, 3, 1, 2)
 
 
@@ -101,5 +92,6 @@ def unit_to_rgb(x_BCHW: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     """x_BCHW [1, 3, H, W] float32, about 0..1 -> (H, W, 3) uint8 or uint16, rounded and clamped."""
     white = int(np.iinfo(dtype).max)
     kind = torch.uint8 if white == 255 else torch.uint16
-    x_CHW = x_BCHW[0].mul(white).round_().clamp_(0, white).to(kind)
-    return x_CHW.permute(1, 2, 0).contiguous().cpu().numpy()
+    x_HWC = x_BCHW[0].mul(white).round_().clamp_(0, white).to(kind).permute(1, 2, 0)
+    # The writer takes deep pictures by planes, and those are what this is in memory.
+    return (x_HWC if kind == torch.uint16 else x_HWC.contiguous()).cpu().numpy()

@@ -188,7 +188,8 @@ def upscale_rgb(
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):
-        y_BCHW = upscale_in_strips(models[factor], rgb_to_unit(rgb, device))
+        x_BCHW = rgb_to_unit(rgb, device).contiguous(memory_format=torch.channels_last)
+        y_BCHW = upscale_in_strips(models[factor], x_BCHW)
     return unit_to_rgb(lanczos_resize(y_BCHW, height, width), rgb.dtype)
 
 

@@ -23,6 +23,8 @@ class OutputFile:
     """The job's source, if it is a local file; it is never replaced."""
     endings: tuple[str, ...] = OUTPUT_ENDINGS
     """That its name may have."""
+    folder: bool = False
+    """Whether it is to be a folder of pictures, which does not exist yet or is empty."""
 
     @property
     def target(self) -> Path:
@@ -38,10 +40,11 @@ def check_output_file(output: OutputFile) -> None:
             source's, too long, or no name of a regular file; or its folder cannot be written.
     """
     path = output.path
-    if path.suffix.lower() not in output.endings:
+    if not output.folder and path.suffix.lower() not in output.endings:
         raise InvalidRequestError(
             f"the output file must end in {' or '.join(output.endings)}, which is what we write, "
-            f"got {path.name}"
+            f"got {path.name}; a folder is made only of pictures (container folder, codec png or "
+            "tiff)"
         )
     try:
         found = os.stat(output.target)
@@ -51,9 +54,20 @@ def check_output_file(output: OutputFile) -> None:
         raise InvalidRequestError(
             f"the output file {path} cannot be written: {error.strerror}; choose another name"
         ) from error
-    if found is not None:
+    if found is not None and output.folder:
+        _check_empty(output, found)
+    elif found is not None:
         _check_taken(output, found)
     _check_folder(output)
+
+
+def _check_empty(output: OutputFile, found: os.stat_result) -> None:
+    """Refuse a folder's name that a file has, or a folder with something in it."""
+    if not stat.S_ISDIR(found.st_mode) or any(output.target.iterdir()):
+        raise InvalidRequestError(
+            f"{output.path} exists already and is no empty folder; choose another name: a folder "
+            "is never replaced"
+        )
 
 
 def _check_taken(output: OutputFile, found: os.stat_result) -> None:

@@ -12,10 +12,11 @@ from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.windows import num_latents
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.formats import CODECS, depth_of
 
 _GUESSED_CRF, _HALVING_CRF = 18, 6
 """The CRF that the codecs' guesses hold for, and by how much it rises where the bytes halve."""
+_EIGHT_BITS = 8
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
@@ -31,6 +32,8 @@ def bytes_per_frame(plan: PlanOutline, finished: Sequence[tuple[int, int]] = ())
         return sum(num_bytes for _, num_bytes in finished) / frames
     codec = CODECS[plan.encoder.codec]
     bits = codec.bits_per_pixel
+    if codec.deep_bits_per_pixel and depth_of(plan.encoder) > _EIGHT_BITS:
+        bits = codec.deep_bits_per_pixel
     if codec.by_quality:
         bits *= 2 ** ((_GUESSED_CRF - plan.encoder.crf) / _HALVING_CRF)
     return plan.width * plan.height * bits / 8

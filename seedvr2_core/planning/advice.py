@@ -10,7 +10,7 @@ from dataclasses import replace
 from seedvr2_core.errors import PlanError, ResourceError
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning.plan import Options
-from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, budget_name
+from seedvr2_core.planning.sizes import BUDGETS_PX, SHORT_SIDES_PX, budget_for
 from seedvr2_core.planning.windows import largest_overlap
 
 Try = Callable[[Options], object]
@@ -91,7 +91,12 @@ def _with_window(options: Options, window: int) -> Options:
 
 
 def _lower(resolution: str) -> list[str]:
-    """Resolutions of the same kind with fewer pixels, the largest first."""
+    """Resolutions of the same kind with fewer pixels, the largest first.
+
+    Of a factor or a box all areas are tried: what is larger does not fit either.
+    """
+    if resolution not in (*SHORT_SIDES_PX, *BUDGETS_PX):
+        return [*reversed(tuple(BUDGETS_PX))]
     names = list(SHORT_SIDES_PX if resolution in SHORT_SIDES_PX else BUDGETS_PX)
-    larger = BUDGETS_PX[budget_name(resolution)]
-    return [name for name in reversed(names) if BUDGETS_PX[budget_name(name)] < larger]
+    larger = BUDGETS_PX[budget_for(resolution)]
+    return [name for name in reversed(names) if BUDGETS_PX[budget_for(name)] < larger]

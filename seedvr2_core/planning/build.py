@@ -25,10 +25,10 @@ from seedvr2_core.planning.plan import (
     Shot,
     job_key,
 )
-from seedvr2_core.planning.sizes import SHORT_SIDES_PX, size_note, target_size
+from seedvr2_core.planning.sizes import BUDGETS_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
-from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
+from seedvr2_core.video.info import AND_JUMPS, EncoderSettings, OutputSettings, VideoInfo
 
 EIGHT_BITS = 8
 
@@ -120,25 +120,28 @@ def _build(
         deep=deep,
         memory=memory,
         eta_seconds=round(options.load_seconds + job_seconds(frame, video.num_frames), 1),
-        limits=make_limits(options),
+        limits=make_limits(options, width, height),
         frame_seconds=frame,
         notes=(
             *video.warnings,
             *([clock_note] if clock_note else []),
             *options.notes,
             *output.notes,
-            *_engine_notes(spec, video),
+            *_engine_notes(spec, video, options.engine.strength),
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
     )
 
 
-def _engine_notes(spec: EngineSpec, video: VideoInfo) -> list[str]:
-    """What its author means the engine for, where this is something else."""
-    if not spec.meant_for or video.num_frames == 1:
-        return []
-    return [f"{spec.name} is for {spec.meant_for}, by its author's word"]
+def _engine_notes(spec: EngineSpec, video: VideoInfo, strength: float) -> list[str]:
+    """What its author means the engine for, where this is something else; a lower strength."""
+    notes = []
+    if spec.meant_for and video.num_frames != 1:
+        notes.append(f"{spec.name} is for {spec.meant_for}, by its author's word")
+    if strength < 1:
+        notes.append(f"strength {strength:g}: a part of the detail in brightness is the source's")
+    return notes
 
 
 def _memory(
@@ -212,17 +215,19 @@ def _plan_key(
     """
     shots, segments = cutting
     encoding = {name: value for name, value in asdict(encoder).items() if name != "hdr" or value}
+    engine = {k: v for k, v in asdict(options.engine).items() if k != "strength" or v != 1.0}
     return job_key(
         {
             "source": source_sha256,
             "pixel_version": PIXEL_VERSION,
-            "engine": asdict(options.engine),
+            "engine": engine,
             "encoder": encoding,
-            "cut_detector": options.cut_detector,
+            # Where looking for jumps found nothing, the job is that of the version before.
+            "cut_detector": options.cut_detector.replace(AND_JUMPS, ""),
             "shots": [shot.start for shot in shots],
             "segments": [segment.start for segment in segments],
             # Its name is in the file's metadata; the names of budgets follow from the size.
-            **({"resolution": options.resolution} if options.resolution in SHORT_SIDES_PX else {}),
+            **({"resolution": options.resolution} if options.resolution not in BUDGETS_PX else {}),
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
             **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),

@@ -49,6 +49,11 @@ ENCODER_THREADS = 8
 """A fixed number, because x264's output depends on it."""
 BT709, UNSPECIFIED = 1, 2
 """H.273 codes of colour primaries, transfer and matrix."""
+RGB, SRGB = 0, 13
+"""The matrix of R'G'B', and the transfer of pictures."""
+_CAMERA_TRANSFERS = frozenset({1, 6, 14, 15})
+"""BT.709 and its like: displays show such video as they show sRGB, and a picture that said BT.709
+would be shown lighter than the video it is from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +118,8 @@ def encoder_settings(
     convert between them.
     """
     rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
-    primaries = _tagged(video.color.primaries)
+    primaries, transfer = _tagged(video.color.primaries), _tagged(video.color.transfer)
+    matrix = BT2020 if primaries == BT2020 else BT709
     return EncoderSettings(
         codec=choice.codec,
         preset=options.preset if spec.by_preset else "",
@@ -126,10 +132,10 @@ def encoder_settings(
         keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
         threads=ENCODER_THREADS,
         color=ColorInfo(
-            full_range=False,
-            matrix=BT2020 if primaries == BT2020 else BT709,
+            full_range=spec.is_rgb,
+            matrix=RGB if spec.is_rgb else matrix,
             primaries=primaries,
-            transfer=_tagged(video.color.transfer),
+            transfer=SRGB if spec.is_rgb and transfer in _CAMERA_TRANSFERS else transfer,
         ),
         hdr=video.hdr if video.color.is_wide else None,
     )
@@ -183,6 +189,8 @@ def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, s
             )
         return options.container, ""
     usual, rich = names[0], CONTAINERS[_RICH_CONTAINER]
+    if CONTAINERS[usual].pictures:
+        return usual, ""
     if _RICH_CONTAINER not in names or usual == _RICH_CONTAINER or not _counts(video, rich):
         return usual, ""
     lost = _lost(video, CONTAINERS[usual], options.audio)

@@ -125,6 +125,8 @@ class EngineSettings:
     """Latents shared by neighbouring windows."""
     stitch_mode: str
     color_correction: str
+    strength: float = 1.0
+    """How much of the restored detail in luma is kept; less takes the rest from the source."""
 
     @classmethod
     def without_latents(cls, name: str, weights_digest: str = "") -> "EngineSettings":

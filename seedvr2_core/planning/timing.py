@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.outputs import chosen_codec
 from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
-from seedvr2_core.planning.sizes import budget_name
+from seedvr2_core.planning.sizes import BUDGETS_PX, NAMED, budget_for, budget_of_size
 from seedvr2_core.video.info import VideoInfo, VideoOutline
 from seedvr2_core.video.output.formats import CODECS
 
@@ -217,15 +217,17 @@ def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
     return DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
 
 
-def make_limits(options: Options) -> Limits:
+def make_limits(options: Options, width: int, height: int) -> Limits:
     """The limits of a job: they end what hangs and not what is slow.
 
     Args:
         options: may set the stall limit, and a limit of the whole job.
+        width: of the output, in pixels.
+        height: of the output.
     """
     return Limits(
         load=LOAD_SECONDS,
-        stall=options.stall_seconds or stall_limit(options.resolution, options.batch_size),
+        stall=options.stall_seconds or _stall_limit(options, width, height),
         job=options.job_seconds,
     )
 
@@ -250,7 +252,20 @@ def stall_limit(resolution: str, batch_size: int) -> float:
     This is the rule of the service that this one replaces: one and a half times the seconds of a
     window and a model load, at least 180 s; for 2k and 4k three times, at least 360 s.
     """
-    budget = budget_name(resolution)
+    return _stall_seconds(budget_for(resolution), batch_size)
+
+
+def _stall_limit(options: Options, width: int, height: int) -> float:
+    """The stall limit of a job; of a factor or a box by the pixels that come out."""
+    if options.resolution in NAMED:
+        return stall_limit(options.resolution, options.batch_size)
+    budget = budget_of_size(width, height)
+    times = max(1.0, width * height / BUDGETS_PX[budget])
+    return _stall_seconds(budget, round(options.batch_size * times))
+
+
+def _stall_seconds(budget: str, batch_size: int) -> float:
+    """`stall_limit` for a budget."""
     window = int(WINDOW_SECONDS[budget] * batch_size / 100)
     if budget in ("2k", "4k"):
         return float(max(int((window + MODEL_LOAD_SECONDS) * 3), 360))

@@ -56,6 +56,9 @@ class WindowOptions(Protocol):
     @property
     def color_correction(self) -> str: ...
 
+    @property
+    def strength(self) -> float: ...
+
 
 def engine_settings(
     asked: WindowOptions, spec: EngineSpec, weights_digest: str
@@ -68,7 +71,9 @@ def engine_settings(
         PlanError: as `plan_latent_windows`.
     """
     if not spec.has_latents:
-        return EngineSettings.without_latents(spec.name, weights_digest), ""
+        ignored = f"strength is about SeedVR2 models; {spec.name} has no use for it"
+        settings = EngineSettings.without_latents(spec.name, weights_digest)
+        return settings, ignored if asked.strength < 1 else ""
     window, overlap, note = plan_latent_windows(asked.batch_size, asked.temporal_overlap)
     settings = EngineSettings(
         name=spec.name,
@@ -78,6 +83,7 @@ def engine_settings(
         overlap=overlap,
         stitch_mode=asked.stitch_mode,
         color_correction=asked.color_correction,
+        strength=float(asked.strength),
     )
     return settings, note
 

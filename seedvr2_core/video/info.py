@@ -19,6 +19,9 @@ WIDE_BITS = 10
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
+AND_JUMPS = " and jumps"
+"""What a cut detector's name has since it also compares neighbouring pictures (jumps.py)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorInfo:

@@ -9,7 +9,7 @@ import heapq
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,10 @@ from seedvr2_core.video._segments import (
     JoinPart,
     open_segment,
     segment_packets,
+    segment_pictures,
     times_in_file_order,
 )
-from seedvr2_core.video.carry.about import kept_metadata, shifted_chapters
+from seedvr2_core.video.carry.about import chapters_told, kept_metadata, shifted_chapters
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
@@ -46,7 +47,13 @@ from seedvr2_core.video.output.file import (
     open_output,
 )
 from seedvr2_core.video.output.formats import CONTAINERS
-from seedvr2_core.video.output.gate import Expected, ExpectedStream, check_joined, expected_of
+from seedvr2_core.video.output.gate import (
+    Expected,
+    ExpectedStream,
+    check_joined,
+    expected_of,
+)
+from seedvr2_core.video.output.sequence import check_sequence, write_sequence
 from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)
@@ -102,15 +109,13 @@ def join_segments(
         )
     clock = TrackClock.of(times, info)
     wanted = wanted or OutputSettings()
-    way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=_cut_of(info))
+    way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=Cut.of(info))
     trials = try_streams(source, info, way, on_bytes=on_bytes)
     job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
     try:
-        written = _write(job)
-        expected = Expected(
-            info=info, settings=settings, container=way.container, others=written.others
-        )
-        check_joined(output, expected, on_bytes=on_bytes)
+        written = _write_folder(job) if way.container.pictures else _write(job)
+        check = check_sequence if way.container.pictures else check_joined
+        check(output, job.expected(written.others), on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise
@@ -121,13 +126,6 @@ def join_segments(
         output.unlink(missing_ok=True)
         raise
     return JoinResult(notes=tuple(written.notes))
-
-
-def _cut_of(info: VideoInfo) -> Cut | None:
-    """The part of the film that is made; None: all of it."""
-    if not info.reading.is_excerpt:
-        return None
-    return Cut(end=(info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
 
 
 class _RefusedStreamError(Exception):
@@ -172,6 +170,25 @@ def _write(job: "_Joining") -> _Attempt:
     return _Attempt([told, *_write_once(job, {}, alone=True).notes], [])
 
 
+def _write_folder(job: "_Joining") -> _Attempt:
+    """Write the pictures, and beside them a file with all that can be carried over."""
+    sound = job.output.with_name(f"{job.output.name}.sound.part")
+    try:
+        beside = _write(replace(job, output=sound))
+        on_bytes = partial(job.beat, "join")
+        write_sequence(
+            job.output,
+            segment_pictures(job.segments, on_bytes),
+            job.expected(beside.others),
+            sound=sound,
+            chapters=chapters_told(job.source, job.info, job.way.cut),
+            on_bytes=on_bytes,
+        )
+    finally:
+        sound.unlink(missing_ok=True)
+    return beside
+
+
 def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Attempt:
     """Write the file, with room for the index at its front if that is worth it."""
     reserved = index_room(job.info, job.way.container, job.num_bytes())
@@ -202,6 +219,12 @@ class _Joining:
         """Of all segments."""
         return sum(part.path.stat().st_size for part in self.segments)
 
+    def expected(self, others: Sequence[ExpectedStream]) -> Expected:
+        """What the output must hold; `others` are the streams beside the video."""
+        return Expected(
+            info=self.info, settings=self.settings, container=self.way.container, others=others
+        )
+
     def write(
         self, *, left_out: Collection[int] = (), alone: bool = False, reserved: int = 0
     ) -> _Attempt:
@@ -226,7 +249,7 @@ class _Joining:
             ) as container,
         ):
             container.flags |= Flags.bitexact.value
-            video = self._add_video(container)
+            video = None if kind.pictures else self._add_video(container)
             carried = Carried(carriers={}, notes=())
             if not alone:
                 others = (self.info, self.trials, self.way)
@@ -235,30 +258,39 @@ class _Joining:
             if not alone and (chapters := shifted_chapters(source, zero, self.way.cut)):
                 container.set_chapters(chapters)
             container.metadata.update(kept_metadata(source, self.metadata))
-            container.start_encoding()
-            scale = Fraction(*self.settings.time_base) / time_base_of(video)
-            if kind.clock is None and scale.denominator != 1:
-                raise SegmentError(f"{kind.muxer} cannot count in {self.settings.time_base} s")
-            written = self._mux(container, video, source, carried)
-            finish_output(container, reserved=reserved)
+            written: list[ExpectedStream] = []
+            if video is not None or carried.carriers:
+                container.start_encoding()
+                self._check_clock(video)
+                written = self._mux(container, video, source, carried)
+                finish_output(container, reserved=reserved)
             losses = unsaid_losses(self.source, source, self.info, carried.attached)
         carriers = carried.carriers.values()
         told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
         return _Attempt(told, written)
 
+    def _check_clock(self, video: VideoStream | None) -> None:
+        """Refuse a file that cannot count as the source does, where it has to."""
+        if video is None or self.way.container.clock is not None:
+            return
+        scale = Fraction(*self.settings.time_base) / time_base_of(video)
+        if scale.denominator != 1:
+            raise SegmentError(
+                f"{self.way.container.muxer} cannot count in {self.settings.time_base} s"
+            )
+
     def _mux(
         self,
         container: OutputContainer,
-        video: VideoStream,
+        video: VideoStream | None,
         source: InputContainer,
         others: Carried,
     ) -> list[ExpectedStream]:
         """Write all packets in the order of their decode times; tells what the others were."""
         owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
         written = {c.stream.index: expected_of(c.stream) for c in others.carriers.values()}
-        packets = heapq.merge(
-            self._video_packets(video), self._other_packets(source, others.carriers), key=_order
-        )
+        shown = iter(()) if video is None else self._video_packets(video)
+        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=_order)
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
             if owner is not None:
@@ -279,7 +311,7 @@ class _Joining:
         Encoders of sound begin with some samples that nobody hears. Kept, all streams would begin
         later by them. Of Opus, Matroska notes how many these are.
         """
-        if self.way.container.clock is None or codec in _NOTED_DELAY or packet.pts is None:
+        if self.way.container.has_index or codec in _NOTED_DELAY or packet.pts is None:
             return False
         return packet.pts < 0
 

@@ -14,6 +14,7 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.output.sequence import is_sequence, picture_of
 from seedvr2_core.video.reader import read_frames
 
 MAX_HEIGHT = 720
@@ -82,6 +83,8 @@ def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
 
 def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
     """(H, W, 3) uint8, the frame shown at the time of frame `index`."""
+    if is_sequence(output):
+        return picture_of(output, index).to_ndarray(format="rgb24")
     time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))
     try:
         with VideoFileClip(str(output), audio=False) as clip:

@@ -118,6 +118,24 @@ def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | No
         refuse_unsupported(path.name, frame_tags(first))
 
 
+def displayed_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a video's first picture as displayed, in whole pixels.
+
+    Rotation, hidden edges and the shape of its pixels count; nothing else is read.
+
+    Raises:
+        InvalidVideoError: not a video, or its first picture cannot be decoded.
+    """
+    with open_source(path) as container:
+        stream = main_video(container, path)
+        first = next(decode_pictures(container, stream), None)
+        if first is None:
+            raise _undecodable(path, stream.index)
+        shape = shape_of(first, stream, read_headers(path, container).of(container, stream).edges)
+    width, height = round(shape.width * Fraction(*shape.sar)), shape.height
+    return (height, width) if shape.rotation in (90, 270) else (width, height)
+
+
 def probe_video(
     path: Path,
     *,

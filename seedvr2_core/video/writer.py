@@ -23,9 +23,10 @@ from seedvr2_core.video.output.encoders import ENCODERS, add_encoder
 from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
-from seedvr2_core.video.picture.levels import shifted_bits, to_shifted
+from seedvr2_core.video.picture.levels import rgb_planes, shifted_bits, to_shifted
 
-_RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "rgb48le"}
+_RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "gbrp16le"}
+"""Of 16 bits swscale makes the same from planes as from rgb48le, in half the time."""
 
 
 def _nobody(num_packets: int) -> None:
@@ -104,13 +105,16 @@ class SegmentWriter:
                 f"frame {frame.index} is {rgb.dtype} {rgb.shape}, expected uint8 or uint16 "
                 f"({settings.height}, {settings.width}, 3)"
             )
+        if CODECS[settings.codec].is_rgb:
+            return self._tagged(_as_rgb(rgb, pix_fmt, settings.pix_fmt))
         if pix_fmt not in self._canvases:
             self._canvases[pix_fmt] = _left_sited_canvas(settings.width, settings.height, pix_fmt)
         canvas = self._canvases[pix_fmt]
         if rgb.dtype == np.uint8:
             canvas.to_ndarray()[:] = rgb
         else:
-            to_shifted(rgb, self._shifted_bits, canvas.to_ndarray())
+            for channel, plane_HW in enumerate(rgb_planes(canvas)):
+                to_shifted(rgb[:, :, channel], self._shifted_bits, plane_HW)
         picture = self._reformatter.reformat(
             canvas,
             format=settings.pix_fmt,
@@ -120,9 +124,13 @@ class SegmentWriter:
             interpolation=FROM_RGB,
             threads=1,
         )
-        if ENCODERS[settings.codec].reads_tags:
-            picture.color_primaries = settings.color.primaries
-            picture.color_trc = settings.color.transfer
+        return self._tagged(picture)
+
+    def _tagged(self, picture: VideoFrame) -> VideoFrame:
+        """The picture with the colour tags, where the encoder takes them from it."""
+        if ENCODERS[self._settings.codec].reads_tags:
+            picture.color_primaries = self._settings.color.primaries
+            picture.color_trc = self._settings.color.transfer
         return picture
 
     def _encode(self, picture: VideoFrame | None) -> None:
@@ -203,6 +211,12 @@ class _Reorder:
         """Of the next packet."""
         position, self._num_packets = self._num_packets - self._depth, self._num_packets + 1
         return self._shown[position] if position >= 0 else self._shown[0] + position * self._step
+
+
+def _as_rgb(rgb: np.ndarray, pix_fmt: str, wanted: str) -> VideoFrame:
+    """A picture of its own with these samples; only their byte order may change."""
+    picture = VideoFrame.from_ndarray(rgb, format=pix_fmt)
+    return picture if wanted == pix_fmt else picture.reformat(format=wanted)
 
 
 def _left_sited_canvas(width: int, height: int, pix_fmt: str) -> VideoFrame:

@@ -28,7 +28,7 @@ from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import translated
-from tasks.storage.open import storage_folder
+from tasks.storage.open import makes_folder, storage_folder
 
 
 @step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
@@ -137,7 +137,8 @@ def make_room(job: PlannedJob) -> None:
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.stat().st_dev != job_dir.path.stat().st_dev:  # else the output will be a link
+    elsewhere = folder.stat().st_dev != job_dir.path.stat().st_dev  # else it will be a link
+    if elsewhere or makes_folder():
         size = round(bytes_per_frame(plan, finished) * plan.num_frames)
         check_room(folder, size, doing="the finished video")
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +27,8 @@ from tasks.settings import Settings
 PIECE_BYTES = 8 * 2**20
 """What one request carries; an object of 10,000 pieces, S3's limit, has 84 GB."""
 _REFUSED = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "InvalidAccessKeyId")
+_CLOCK = ("RequestTimeTooSkewed", "Request date header too old", "in a reasonable timeframe")
+"""What S3, Azure and Google say where a request was signed at another time than theirs."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _SHA256 = "sha256"
 """Name of the digest among an object's metadata."""
@@ -127,13 +129,19 @@ class Bucket:
     def stat(self, name: str) -> Described | None:
         """What the store says about an object; None if there is none."""
         import obstore
+        from obstore.exceptions import PermissionDeniedError
 
         with self._translated(f"asking for {name}"):
             try:
                 got = obstore.get(self._store, name, options={"head": True})
             except FileNotFoundError:
-                self._check_bucket()
+                if not self._is_there:
+                    self._look()
+                self._is_there = True
                 return None
+            except PermissionDeniedError:
+                self._look()
+                raise
             meta, attributes = got.meta, dict(got.attributes)
         return Described(
             num_bytes=meta["size"],
@@ -141,13 +149,14 @@ class Bucket:
             written_at=meta["last_modified"],
         )
 
-    def _check_bucket(self) -> None:
-        """Tell a missing object from a missing bucket, once; the server says 404 for both."""
+    def _look(self) -> None:
+        """List nothing: a refusal of that has words, those of an object that is asked for have not.
+
+        They tell a missing bucket from a missing object, and a wrong clock from a wrong key.
+        """
         import obstore
 
-        if not self._is_there:
-            next(iter(obstore.list(self._store, prefix="none", chunk_size=1)), None)
-        self._is_there = True
+        next(iter(obstore.list(self._store, prefix="none", chunk_size=1)), None)
 
     def names(self, prefix: str) -> list[str]:
         """Names of the objects below a prefix, sorted."""
@@ -312,6 +321,11 @@ class Bucket:
     def _told(self, told: str, error: BaseException) -> StorageError:
         """Our error for one of obstore's that no condition of ours has caused."""
         said = first_line(error)
+        if any(word in str(error) for word in _CLOCK):
+            return StorageRefusedError(
+                f"{told}: the clock of this machine ({datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC) is "
+                f"too far from the service's; set it right, by NTP for instance ({said})"
+            )
         if _is_refused(error):
             return StorageRefusedError(
                 f"{told}: the key may not do that; check the {self._service.settings} settings and "

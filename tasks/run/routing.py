@@ -6,6 +6,7 @@ when it is created.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -15,30 +16,61 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning.sizes import BUDGET_NAMES, budget_name
+from seedvr2_core.planning.sizes import BUDGET_NAMES, BUDGETS_PX, NAMED, budget_for, size_for
 from tasks.request_types import split_list
 from tasks.settings import get_settings
 from tasks.step import step
 
+Size = tuple[int | Fraction, int | Fraction]
+"""Width and height of a source as displayed."""
 LABEL_RESOLUTION = "seedvr2.resolution"
+ROUTE = "route/auto"
+"""The deployment that looks at a request and creates its job where it belongs."""
+OWN_SIZE_LABELS = ("[0-9.]*[xX]", "[0-9]*[xX][0-9]*")
+"""What a factor and a box look like, in the patterns of Prefect's triggers (fnmatch)."""
 LABEL_ROUTED_FROM = "seedvr2.routed_from"
 """Id of the `route` run that created the job."""
 
 
-def deployment_for(resolution: str) -> str:
-    """Name of the deployment for this resolution, such as "upscale/h100".
+def deployment_for(resolution: str, size: Size | None = None) -> str:
+    """Name of the deployment for the pixels that come out, such as "upscale/h100".
+
+    Args:
+        resolution: as the request has it.
+        size: (width, height) of the source as displayed; None: not known. Then a factor or a box
+            goes where the most that it can make goes.
 
     Raises:
         InvalidRequestError: this site has no deployment for it.
+        PlanError: the source cannot have this resolution.
     """
     table = get_settings().deployments
-    try:
-        return table[budget_name(resolution.lower())]
-    except KeyError:
-        raise InvalidRequestError(
-            f"resolution {resolution!r} has no deployment here; there is one for "
-            f"{', '.join(table)} (setting SEEDVR2_DEPLOYMENTS)"
-        ) from None
+    resolution = resolution.lower()
+    budget = budget_for(resolution, size)
+    if budget in table:
+        return table[budget]
+    if size is None and resolution not in NAMED:
+        return table[max(table, key=lambda name: BUDGETS_PX[name])]
+    raise InvalidRequestError(
+        f"resolution {resolution!r}{_made(resolution, size, budget)} has no deployment here; there "
+        f"is one for {', '.join(table)} (setting SEEDVR2_DEPLOYMENTS)"
+    )
+
+
+def wants_size(resolution: str) -> bool:
+    """Whether the source's size decides which deployment runs the request."""
+    table = get_settings().deployments
+    return resolution not in BUDGETS_PX and not (
+        len(set(table.values())) == 1 and table.keys() == BUDGETS_PX.keys()
+    )
+
+
+def _made(resolution: str, size: Size | None, budget: str) -> str:
+    """What a resolution makes of a source, in words; "" where that is not known or says nothing."""
+    if size is None or resolution in BUDGETS_PX:
+        return ""
+    width, height = size_for(*size, resolution)
+    return f", which makes this picture {width}x{height} (pixels as for {budget}),"
 
 
 def resolutions_of(deployment: str) -> tuple[str, ...]:
@@ -46,22 +78,43 @@ def resolutions_of(deployment: str) -> tuple[str, ...]:
     return tuple(key for key, name in get_settings().deployments.items() if name == deployment)
 
 
-def names_of(budgets: Sequence[str]) -> list[str]:
-    """Everything that a request may call these resolutions, for the labels of events."""
-    return [*budgets, *(short for short, budget in BUDGET_NAMES.items() if budget in budgets)]
+def labels_for(deployment: str) -> list[str]:
+    """The labels `resolution` of the events that begin a run of this deployment.
+
+    Factors and boxes, which are patterns here, go to `route`, or to the one deployment that makes
+    every resolution.
+    """
+    budgets = resolutions_of(deployment)
+    names = [*budgets, *(short for short, budget in BUDGET_NAMES.items() if budget in budgets)]
+    labels = [*names, *(name.upper() for name in names)]
+    makers = set(get_settings().deployments.values())
+    if deployment in (makers if len(makers) == 1 else {ROUTE}):
+        labels += OWN_SIZE_LABELS
+    return labels
 
 
-def check_pool(resolution: str) -> None:
+def check_pool(resolution: str, size: Size | None = None) -> None:
     """Refuse a run whose resolution this worker pool does not make.
+
+    Args:
+        resolution: as the request has it.
+        size: (width, height) of the source as displayed. Until that is known, only an area can be
+            refused.
 
     Raises:
         InvalidRequestError: which resolutions the pool makes.
+        PlanError: the source cannot have this resolution.
     """
     allowed = get_settings().resolutions
-    if budget_name(resolution) not in allowed:
+    if size is None and resolution not in BUDGETS_PX:
+        return
+    budget = budget_for(resolution, size)
+    # A door that did not know the source's size has sent it by the resolution alone.
+    if not {budget, budget_for(resolution)}.intersection(allowed):
+        made = _made(resolution, size, budget)
         raise InvalidRequestError(
-            f"this pool takes {', '.join(allowed)}, got {resolution}; start the run on the "
-            "deployment for that resolution"
+            f"this pool takes {', '.join(allowed)}, got {resolution}{made or ';'} start the run on "
+            "the deployment for that resolution"
         )
 
 
@@ -71,13 +124,18 @@ def route_key(run_id: UUID | str) -> str:
 
 
 def create_job(
-    parameters: Mapping[str, Any], resolution: str, *, routed_from: UUID | None = None
+    parameters: Mapping[str, Any],
+    resolution: str,
+    *,
+    size: Size | None = None,
+    routed_from: UUID | None = None,
 ) -> tuple[str, FlowRun]:
     """Create the run of a checked request on the deployment for its resolution.
 
     Args:
         parameters: of the flow `upscale`; the deployment has defaults for those left out.
         resolution: decides which deployment runs the request.
+        size: (width, height) of the source as displayed; None: not known.
         routed_from: the `route` run that creates the job; `find_job` then finds the job by its id.
 
     Returns:
@@ -87,7 +145,7 @@ def create_job(
         InvalidRequestError: the table has no deployment for the resolution, or names one that is
             not on the Prefect server.
     """
-    name = deployment_for(resolution)
+    name = deployment_for(resolution, size)
     labels: dict[str, bool | int | float | str] = {LABEL_RESOLUTION: resolution}
     if routed_from:
         labels[LABEL_ROUTED_FROM] = str(routed_from)
@@ -104,10 +162,10 @@ def create_job(
 
 @step(name="dispatch", retries=3, retry_delay_seconds=[1, 5, 15])
 def dispatch(
-    parameters: Mapping[str, Any], resolution: str, *, routed_from: UUID
+    parameters: Mapping[str, Any], resolution: str, *, size: Size | None, routed_from: UUID
 ) -> tuple[str, FlowRun]:
     """`create_job` as a task of a `route` run. Its idempotency key makes retries safe."""
-    return create_job(parameters, resolution, routed_from=routed_from)
+    return create_job(parameters, resolution, size=size, routed_from=routed_from)
 
 
 def _deployment_id(client: SyncPrefectClient, name: str) -> UUID:

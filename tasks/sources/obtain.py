@@ -31,7 +31,7 @@ from tasks.settings import Settings
 from tasks.sources.download import disk_errors, download
 from tasks.sources.from_bucket import check_object, is_in_bucket, take_object
 from tasks.sources.names import printable
-from tasks.sources.partial import forget_source
+from tasks.sources.partial import PartialDownload, forget_source
 from tasks.sources.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
@@ -92,6 +92,22 @@ def obtain_source(
     if is_in_bucket(request.video_url):
         return take_object(request.video_url or "", settings, note=note, on_bytes=on_bytes)
     return download(request.video_url or "", settings, note=note, on_bytes=on_bytes)
+
+
+def source_here(request: UpscaleRequest, settings: Settings) -> Path | None:
+    """The file of a request's source, if it lies on this machine as a file; nothing is fetched.
+
+    Raises: as `check_source` does.
+    """
+    if request.video_path:
+        return _check_path(request.video_path, settings)
+    if is_upload(request.video_url):
+        return find_upload(request.video_url or "", settings)
+    if not request.video_url or is_in_bucket(request.video_url):
+        return None
+    known = PartialDownload(check_url(request.video_url, settings), settings).read()
+    path = settings.sources_dir / known.sha256 if known and known.sha256 else None
+    return path if path and path.is_file() else None
 
 
 def discard(source: FetchedSource, settings: Settings) -> None:

@@ -4,6 +4,7 @@
 name is checked before the job, and again at its end, because somebody may have taken it meanwhile.
 """
 
+import shutil
 from pathlib import Path
 
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
@@ -11,6 +12,7 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import sync_file
 from seedvr2_core.files.place import place
 from seedvr2_core.files.reading import OnBytes, no_bytes
+from seedvr2_core.files.unpacking import archive_of, unpack
 from seedvr2_core.job.output_file import OutputFile, is_source
 from tasks.storage.base import Stored, translated
 
@@ -60,29 +62,40 @@ class FileStorage:
                 stored = self.stat(output.path.name)
                 if stored is not None and stored.sha256 == digest and not is_source(output):
                     return stored
-                part = f".{digest}.part"
-                if is_source(output) or not place(
-                    path,
-                    target,
-                    part_name=part,
-                    replace=output.overwrite,
-                    on_bytes=self._on_bytes,
-                ):
+                if is_source(output) or not self._place(path, target, digest):
                     raise StorageRefusedError(
                         f"{output.path} has come into being while the video was made, and is not "
                         f"replaced{kept}: move it, or run the same command with another --output, "
                         "which makes nothing again"
                     )
-                return self._stored(digest)
+                return self._stored(digest, path.stat().st_size)
         except (ResourceError, StorageError) as error:
             if kept in str(error) or not path.is_file():
                 raise
             raise type(error)(f"{error}{kept}") from error
 
+    def _place(self, path: Path, target: Path, sha256: str) -> bool:
+        """Give the caller's file or folder the job's bytes; False if something has the name."""
+        if self._output.folder:
+            return unpack(path, target, sha256=sha256, on_bytes=self._on_bytes)
+        return place(
+            path,
+            target,
+            part_name=f".{sha256}.part",
+            replace=self._output.overwrite,
+            on_bytes=self._on_bytes,
+        )
+
     def stat(self, name: str) -> Stored | None:
-        """The file as it is, whatever its bytes are; None if there is none."""
+        """The file as it is, whatever its bytes are; None if there is none.
+
+        Of a folder: the archive that it was made of, if all of its bytes are still there.
+        """
         del name
         with translated(f"reading {self._output.path}"):
+            if self._output.folder:
+                found = archive_of(self._output.target, on_bytes=self._on_bytes)
+                return self._stored(found.sha256, found.num_bytes) if found else None
             return self._stored() if self._output.target.is_file() else None
 
     def delete(self, name: str) -> None:
@@ -90,13 +103,16 @@ class FileStorage:
         del name
         if not is_source(self._output):
             with translated(f"removing {self._output.path}"):
-                self._output.target.unlink(missing_ok=True)
+                if not self._output.folder:
+                    self._output.target.unlink(missing_ok=True)
+                elif archive_of(self._output.target) is not None:
+                    shutil.rmtree(self._output.target)
 
-    def _stored(self, sha256: str | None = None) -> Stored:
+    def _stored(self, sha256: str | None = None, num_bytes: int | None = None) -> Stored:
         target = self._output.target
         return Stored(
             name=self._output.path.name,
-            num_bytes=target.stat().st_size,
+            num_bytes=target.stat().st_size if num_bytes is None else num_bytes,
             sha256=sha256 or file_sha256(target, on_bytes=self._on_bytes),
             url=None,
             path=self._output.path,

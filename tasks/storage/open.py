@@ -66,6 +66,12 @@ def storage_folder(settings: Settings) -> Path | None:
     return settings.storage_dir if settings.storage == "local" else None
 
 
+def makes_folder() -> bool:
+    """Whether results are unpacked into a folder, so that their bytes are written once more."""
+    output = _output.get()
+    return output is not None and output.folder
+
+
 def open_storage(settings: Settings, *, on_bytes: OnBytes = no_bytes) -> Storage:
     """The storage that the settings name, the file of `stored_as`, or `delivered_to`'s address.
 

@@ -68,7 +68,7 @@ def bad(tmp_path: Path, demo_clip: Path, site: str) -> Callable[[str], list[str]
         "wrong resolution": [clip, "--resolution", "8k"],
         "wrong model": [clip, "--model", "magic"],
         "overlap too large": [clip, "--batch-size", "21", "--temporal-overlap", "20"],
-        "two sources": [clip, clip],
+        "a file for two results": [clip, str(tmp_path / "b.mp4"), "--output", clip],
         "no source": [],
         "output in no directory": [clip, "--output", str(tmp_path / "no" / "out.mp4")],
     }
@@ -88,7 +88,13 @@ def bad(tmp_path: Path, demo_clip: Path, site: str) -> Callable[[str], list[str]
     [
         *("text", "zero bytes", "3 KB of a video", "HLS text", "ffconcat text"),
         *("missing file", "directory", "404", "HTML page", "closed port", "ftp", "file URL"),
-        *("wrong resolution", "wrong model", "overlap too large", "two sources", "no source"),
+        *(
+            "wrong resolution",
+            "wrong model",
+            "overlap too large",
+            "a file for two results",
+            "no source",
+        ),
         "output in no directory",
     ],
 )

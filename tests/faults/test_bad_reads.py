@@ -14,6 +14,8 @@ from tasks.child import operation, run_operation
 from tests.kits.faults import Fault, FaultyJob
 from tests.kits.processes import ROOT
 
+pytestmark = pytest.mark.long
+
 READ = "seedvr2_core.files.reading:FileReader._read"
 
 

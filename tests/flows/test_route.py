@@ -1,7 +1,9 @@
 """Routing: the site's table, the `route` flow on a real server, and finding a job by an id."""
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,10 +19,12 @@ from seedvr2_core.errors import InvalidRequestError
 from tasks.run.routing import (
     LABEL_RESOLUTION,
     LABEL_ROUTED_FROM,
+    check_pool,
     create_job,
     deployment_for,
     find_job,
     resolutions_of,
+    wants_size,
 )
 from tasks.settings import Settings, use_settings
 
@@ -79,6 +83,58 @@ def test_the_default_table_knows_every_resolution() -> None:
     assert resolutions_of("upscale/local") == ()
 
 
+def test_factors_and_boxes_go_by_the_pixels_that_come_out() -> None:
+    for resolution, size, name in (
+        ("2x", (640, 360), "h100"),
+        ("2X", (1920, 1080), "h200"),
+        ("0.5x", (3840, 2160), "h100"),
+        ("3840x2160", (4, 3), "h200"),
+        ("3840x2160", (100, 9), "h100"),
+        ("short:1440", (1, 1), "h100"),
+        ("short:1080", (21, 9), "h200"),
+        # Not known: the most that can come out; of a shorter side, what a 16:9 picture has.
+        ("0.5x", None, "h200"),
+        ("1920x1080", None, "h100"),
+        ("1920x1440", None, "h200"),
+        ("short:1080", None, "h100"),
+    ):
+        assert deployment_for(resolution, size) == f"upscale/{name}", (resolution, size)
+
+
+def test_the_size_is_looked_at_only_where_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [wants_size(name) for name in ("1080p", "2x", "640x360", "short:720")] == [
+        *(False, True, True, True)
+    ]
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", "*=upscale/local")
+    assert not wants_size("2x")
+    assert deployment_for("2x") == "upscale/local"
+    monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", "720p=upscale/small,1080p=upscale/middle")
+    assert wants_size("2x")
+    assert deployment_for("2x") == "upscale/middle", "the largest that there is"
+    with pytest.raises(InvalidRequestError, match=r"makes this picture 3840x2160.*there is one"):
+        deployment_for("2x", (1920, 1080))
+
+
+def test_a_pool_refuses_the_pixels_that_it_does_not_make() -> None:
+    use_settings(Settings(resolutions=("720p", "1080p")))
+    for resolution, size in (
+        *(("2x", None), ("2x", (640, 360)), ("1080p", (4, 3)), ("0.5x", (3840, 2160))),
+        # So much wider than 16:9 that it has more pixels; a door that did not know sent it here.
+        ("short:1080", (21, 9)),
+        ("short:1440", (1, 1)),
+    ):
+        check_pool(resolution, size)
+    with pytest.raises(
+        InvalidRequestError, match=r"takes 720p, 1080p, got 2x, which makes this picture 3840x2160"
+    ):
+        check_pool("2x", (1920, 1080))
+    with pytest.raises(InvalidRequestError, match="got 4k; start the run"):
+        check_pool("4k")
+    use_settings(Settings(resolutions=("2k", "4k")))
+    check_pool("2x", (160, 90))  # from a door that did not know
+    use_settings(None)
+
+
 def test_a_site_changes_the_table_by_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", " *=upscale/h100, 4K = upscale/big ")
     assert deployment_for("2k") == "upscale/h100"
@@ -98,13 +154,9 @@ def test_a_table_that_means_nothing_is_refused(table: str, monkeypatch: pytest.M
 def test_route_has_the_form_of_upscale() -> None:
     form = parameter_schema(route).model_dump()
     assert form == parameter_schema(upscale).model_dump()
-    assert form["properties"]["resolution"]["enum"][:5] == [
-        "720p",
-        "1080p",
-        "2k",
-        "4k",
-        "short:720",
-    ]
+    resolution = form["properties"]["resolution"]
+    assert resolution["examples"][:5] == ["720p", "1080p", "2k", "4k", "short:720"]
+    assert all(re.search(resolution["pattern"], one) for one in ("4k", "1.5x", "1920X1080"))
     assert "seedvr2-7b-sharp" in form["properties"]["model"]["enum"]
     for name in ("video_url", "video_path", "video_base64", "output_url", "callback_url"):
         field = form["properties"][name]
@@ -131,6 +183,28 @@ def test_route_creates_the_job_on_the_deployment_for_its_resolution(
         state = client.read_flow_run(route_id).state
         assert state is not None
         assert state.message == f"job {job_id} on upscale/{name}"
+
+
+def test_route_looks_at_a_source_that_is_here(
+    client: SyncPrefectClient, deployed: dict[str, UUID], demo_clip: Path
+) -> None:
+    settings = Settings(
+        deployments="*=upscale/routed-small, 4k=upscale/routed-large",  # type: ignore[arg-type]
+        allow_local_files=True,
+    )
+    use_settings(settings)
+    for asked, name in (
+        ({"video_path": str(demo_clip), "resolution": "4X"}, "routed-small"),
+        ({"video_path": str(demo_clip), "resolution": "12x"}, "routed-large"),
+        ({"video_url": URL, "resolution": "1x"}, "routed-large"),
+    ):
+        state = route(**asked, return_state=True)
+        job = client.read_flow_run(UUID(str(state.result())))
+        assert job.deployment_id == deployed[f"upscale/{name}"], asked
+        assert job.parameters["resolution"] == asked["resolution"].lower()
+    state = route(video_path=str(demo_clip), resolution="8000x8000", return_state=True)
+    assert state.is_failed()
+    assert "8000x4500, 36000000 pixels; at most 33177600" in str(state.message)
 
 
 def test_ids_resolve_to_the_job(client: SyncPrefectClient, deployed: dict[str, UUID]) -> None:

@@ -30,6 +30,8 @@ from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings, get_settings
 from tests.kits.deployed import QUICK, attempt, deploy, seconds_until
 
+pytestmark = pytest.mark.long
+
 HOLDER = {"run_id": "11111111-2222-3333-4444-555555555555", "name": "clip.mp4 -> 720p"}
 
 

@@ -297,6 +297,19 @@ def test_bad_input_fails_before_a_child_is_spent(work_dir: Path, tmp_path: Path)
     assert not (work_dir / "jobs").exists()
 
 
+def test_a_pool_refuses_a_factor_once_it_knows_the_source(work_dir: Path, demo_clip: Path) -> None:
+    use_settings(Settings(work_dir=work_dir, allow_local_files=True, resolutions=("720p", "1080p")))
+    with pytest.raises(InvalidRequestError, match=r"got 10x, which makes this picture 3200x1800"):
+        run(demo_clip, resolution="10x")
+
+
+def test_a_smaller_picture_is_made_and_said(work_dir: Path, demo_clip: Path) -> None:
+    result = run(demo_clip, resolution="0.5x")
+    assert (result.width, result.height) == (160, 90)
+    assert result.filename.startswith(f"{demo_clip.stem}_0.5x_")
+    assert any("320x180) is larger than the target (160x90)" in note for note in result.notes)
+
+
 def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
     use_settings(Settings(work_dir=work_dir, allow_local_files=True, resolutions=("2k", "4k")))
     with pytest.raises(InvalidRequestError, match="this pool takes 2k, 4k, got 720p"):

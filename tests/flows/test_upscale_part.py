@@ -37,6 +37,8 @@ from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
 
+pytestmark = pytest.mark.long
+
 SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 
 

@@ -52,7 +52,7 @@ def _cases(folder: Path) -> list[Case]:
 
 
 def _param(case: Case) -> Any:
-    marks = [pytest.mark.slow] if "_full_" in case["id"] else []
+    marks = [pytest.mark.long] if "_full_" in case["id"] else []
     return pytest.param(case, id=case["id"], marks=marks)
 
 
@@ -265,7 +265,7 @@ def test_full_set(case: Case) -> None:
 
 
 @needs_full
-@pytest.mark.slow
+@pytest.mark.long
 @ON_CPU
 @pytest.mark.parametrize("case", [p for p in _forward_cases(FULL) if "_full_" not in str(p.id)])
 def test_full_set_folded_and_bf16(case: Case, *, on_cpu: bool) -> None:
@@ -275,7 +275,7 @@ def test_full_set_folded_and_bf16(case: Case, *, on_cpu: bool) -> None:
 
 @pytest.mark.soak
 @needs_full
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", [p for p in _forward_cases(FULL) if "_full_" in str(p.id)])
 def test_full_width_bf16(case: Case) -> None:
     data, vid = _forward_data(case, FULL)

@@ -11,6 +11,7 @@ import torch
 from seedvr2_core.frames import (
     Frame,
     crop,
+    host_tensor,
     pad,
     padded_size,
     resize,
@@ -50,6 +51,17 @@ def test_any_strides(view: str) -> None:
     if view == "read-only":
         strange.flags.writeable = False
     assert np.array_equal(tensor_to_rgb(rgb_to_tensor(strange), "uint8"), strange)
+
+
+def test_deep_planes_are_shared_not_copied() -> None:
+    planes = np.random.default_rng(1).integers(0, 65536, (3, 6, 10)).astype(np.uint16)
+    tensor = host_tensor(planes.transpose(1, 2, 0))
+    assert tensor.shape == (6, 10, 3)
+    assert tensor.data_ptr() == planes.ctypes.data
+    assert np.array_equal(
+        rgb_to_tensor(planes.transpose(1, 2, 0)),
+        rgb_to_tensor(np.ascontiguousarray(planes.transpose(1, 2, 0))),
+    )
 
 
 def test_values_are_rounded_and_clamped() -> None:

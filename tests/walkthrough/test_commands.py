@@ -20,7 +20,7 @@ from tests.kits.pages.newcomer import SERVE_PORTS, Newcomer, clone_head, lend_en
 from tests.kits.processes import ROOT
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(400),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout, nothing to clone"),
 ]

@@ -5,6 +5,7 @@ import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
+const OWN = "own"; // the choice beside those of the schema; a field takes what it is
 const NOTED = ["tags", "metadata", "expires_in"];
 const LEFT_OUT = [
   "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
@@ -84,17 +85,20 @@ function forget() {
 // A control for a field of the request, with the schema's own words.
 function control(name, property) {
   const kind = property.anyOf?.find((one) => one.type !== "null") ?? property;
-  const choices = property.enum ?? kind.enum;
+  const choices = property.enum ?? kind.enum ?? property.examples;
   const box = element("div");
   const id = `option-${name}`;
   const hint = HINTS[name] ?? (property.description ?? "").replaceAll("`", "");
   const attributes = { id, name, "aria-describedby": `${id}-hint` };
+  const title = sentence(name.replaceAll("_", " "));
   let input;
+  let more = [];
   if (choices) {
     input = element("select", undefined, attributes);
     const worded = (choice) => element("option", choiceWords(name, choice), { value: choice });
     input.append(...choices.map(worded));
     input.value = property.default;
+    more = ownChoice(input, title, property);
   } else if (kind.type === "boolean") {
     input = element("input", undefined, { ...attributes, type: "checkbox" });
   } else if (name === "metadata") {
@@ -106,17 +110,42 @@ function control(name, property) {
     input.value = property.default ?? "";
   }
   input.dataset.default = String(property.default ?? "");
-  const title = name.replaceAll("_", " ");
-  const label = element("label", title[0].toUpperCase() + title.slice(1), { for: id });
-  box.append(label, input, element("p", hint, { id: `${id}-hint`, class: "hint" }));
+  const label = element("label", title, { for: id });
+  box.append(label, input, ...more, element("p", hint, { id: `${id}-hint`, class: "hint" }));
   return box;
+}
+
+function sentence(words) {
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+// One more choice of a select, and the field for it, where the schema also takes other texts.
+function ownChoice(select, title, property) {
+  if (!property.pattern) return [];
+  select.append(element("option", choiceWords(select.name, OWN), { value: OWN }));
+  const field = element("input", undefined, {
+    id: `${select.id}-own`,
+    type: "text",
+    pattern: property.pattern,
+    placeholder: "2x or 1920x1080",
+    title: "A factor such as 2x, or a box such as 1920x1080",
+    "aria-label": `${title} of your own`,
+  });
+  field.hidden = true;
+  select.addEventListener("input", () => {
+    field.hidden = select.value !== OWN;
+    field.required = !field.hidden;
+    if (!field.hidden) field.focus();
+  });
+  return [field];
 }
 
 // The options that differ from their defaults; numbers stay text, which keeps large seeds whole.
 function options() {
   const asked = {};
   for (const input of $("new").querySelectorAll("[name]")) {
-    const value = input.type === "checkbox" ? String(input.checked) : input.value.trim();
+    const typed = input.value === OWN ? $(`${input.id}-own`) : input;
+    const value = input.type === "checkbox" ? String(input.checked) : typed.value.trim();
     const usual = input.type === "checkbox" ? input.dataset.default || "false" : input.dataset.default;
     if (value !== usual && value !== "") asked[input.name] = value;
   }

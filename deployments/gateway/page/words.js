@@ -21,6 +21,7 @@ const CHOICES = {
     "short:1080": "the shorter side becomes 1080",
     "short:1440": "the shorter side becomes 1440",
     "short:2160": "the shorter side becomes 2160",
+    own: "a factor such as 2x, or a box such as 1920x1080",
   },
   model: {
     auto: "the best that can run here",
@@ -39,6 +40,8 @@ const CHOICES = {
     prores: "for editing; large files",
     dnxhr: "for editing; large files",
     ffv1: "lossless; very large files",
+    png: "a picture of each frame, in a zip; lossless, very large",
+    tiff: "a picture of each frame with 16 bits, in a zip; enormous",
   },
 };
 

@@ -35,7 +35,7 @@ MOST_ADDRESSES = 1000
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 """A report has pictures and styles inside, and nothing in it may run or be asked for."""
 _VIDEO_KINDS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska"}
-_KINDS = {**_VIDEO_KINDS, ".html": "text/html; charset=utf-8"}
+_KINDS = {**_VIDEO_KINDS, ".zip": "application/zip", ".html": "text/html; charset=utf-8"}
 
 
 class JobFiles(BaseModel):

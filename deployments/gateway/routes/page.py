@@ -19,9 +19,12 @@ from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
+from seedvr2_core.errors import SeedVR2Error
+from tasks.plan import size_to_route
 from tasks.request_types import split_list
 from tasks.run import read_result
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
+from tasks.schemas import check_request
 from tasks.settings import Settings
 
 _FOLDER = Path(__file__).parents[1] / "page"
@@ -83,11 +86,16 @@ def add_page(
         It becomes a new job with the same source and options. Asked twice, it is the same one.
         """
         run = await find_run(prefect, caller, job_id)
-        return await _tried_again(prefect, open_jobs, caller, run)
+        size = await asyncio.to_thread(_size_of, run, settings)
+        return await _tried_again(prefect, open_jobs, caller, run, size)
 
 
 async def _tried_again(
-    prefect: PrefectApi, open_jobs: OpenJobs, caller: Caller, run: FlowRun
+    prefect: PrefectApi,
+    open_jobs: OpenJobs,
+    caller: Caller,
+    run: FlowRun,
+    size: tuple[int, int] | None,
 ) -> Submitted:
     """Make a job with the source and options of one that failed or was cancelled.
 
@@ -98,7 +106,7 @@ async def _tried_again(
     if word not in ("failed", "cancelled"):
         raise HTTPException(409, f"job {run.id} is {word}; only failed ones are tried again")
     resolution = str(run.parameters.get("resolution", "1080p"))
-    deployment = deployment_for(resolution)
+    deployment = deployment_for(resolution, size)
     key = f"gateway:retry:{run.id}"
     async with open_jobs.turn(caller, key):
         again = await prefect.create(
@@ -118,6 +126,17 @@ async def _tried_again(
         video_url=run.parameters.get("video_url") or None,
         notes=[f"tries job {run.id} again"],
     )
+
+
+def _size_of(run: FlowRun, settings: Settings) -> tuple[int, int] | None:
+    """The size of a job's source, where that decides its deployment; None: not known.
+
+    What is wrong with its request or source is for the new job to say.
+    """
+    try:
+        return size_to_route(check_request(**run.parameters), settings)
+    except SeedVR2Error:
+        return None
 
 
 def _tags_to_keep(run: FlowRun, caller: Caller) -> list[str]:

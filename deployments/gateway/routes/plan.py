@@ -19,7 +19,7 @@ from seedvr2_core.errors import DeadlineError, SourceError, SourceRefusedError
 from seedvr2_core.frames import padded_size
 from seedvr2_core.planning.cards import NAMED_GB
 from seedvr2_core.planning.sizes import size_for, size_note
-from tasks.plan import JobPlan, named_card, plan_source
+from tasks.plan import JobPlan, named_card, plan_source, size_to_route
 from tasks.request_types import Resolution
 from tasks.run.routing import deployment_for
 from tasks.schemas import UpscaleRequest
@@ -124,12 +124,12 @@ def add_plan(app: FastAPI, settings: Settings, quota: Quota, authenticate: Authe
             try:
                 asked, notes = check_fields(body.fields, settings)
                 async with _turn(turns):
-                    planned = await asyncio.to_thread(_plan, asked, settings)
+                    planned, deployment = await asyncio.to_thread(_plan, asked, settings)
             except BaseException:  # no job needs the video
                 await asyncio.to_thread(body.upload.retract)
                 raise
             await asyncio.to_thread(body.upload.keep)
-        return _answer(asked, planned, notes)
+        return _answer(asked, planned, deployment, notes)
 
     post = app.post(
         "/plan",
@@ -161,8 +161,11 @@ def _later(why: str) -> HTTPException:
     return HTTPException(503, why, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _plan(request: UpscaleRequest, settings: Settings) -> JobPlan:
+def _plan(request: UpscaleRequest, settings: Settings) -> tuple[JobPlan, str]:
     """Fetch and probe the source, and plan a job for the machine that would take it.
+
+    Returns:
+        The plan, and the deployment that would run it.
 
     Raises:
         HTTPException: 503, the source is not here yet.
@@ -177,14 +180,17 @@ def _plan(request: UpscaleRequest, settings: Settings) -> JobPlan:
         raise
     except (SourceError, DeadlineError) as error:
         raise _later(f"{error}; send the same request again to go on") from error
-    name = deployment_for(request.resolution).rpartition("/")[2]
+    size = size_to_route(request, settings)
+    deployment = deployment_for(request.resolution, size)
+    name = deployment.rpartition("/")[2]
     card = named_card(name) if name in NAMED_GB else None
-    return plan_source(source, request, settings, card=card, thorough=False)
+    return plan_source(source, request, settings, card=card, thorough=False), deployment
 
 
-def _answer(asked: UpscaleRequest, planned: JobPlan, notes: list[str]) -> PlannedRequest:
+def _answer(
+    asked: UpscaleRequest, planned: JobPlan, deployment: str, notes: list[str]
+) -> PlannedRequest:
     """The plan, with where the job would run."""
-    deployment = deployment_for(asked.resolution)
     where = {
         "video_url": asked.video_url,
         "resolution": asked.resolution,
@@ -199,7 +205,7 @@ def _target(width: int, height: int, resolution: str) -> Target:
     """Compute the answer to GET /plan; no video is read."""
     out_width, out_height = size_for(width, height, resolution)
     model_height, model_width = padded_size(out_height, out_width)
-    deployment = deployment_for(resolution)
+    deployment = deployment_for(resolution, (width, height))
     notes = [size_note(width, height, resolution)]
     if out_width * out_height < width * height:
         notes.append("the source is larger than the output and is scaled down")

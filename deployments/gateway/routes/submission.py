@@ -20,6 +20,7 @@ from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
+from tasks.plan import size_to_route
 from tasks.request_types import split_list
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.run.spending import limit_seconds
@@ -69,9 +70,9 @@ def add_submission(
             body = await read_body(request, settings, arrival)
             try:
                 asked, notes = check_fields(body.fields, settings)
-                await asyncio.to_thread(keep_upload, asked, settings)
+                where = await asyncio.to_thread(_place_of, asked, settings)
                 async with open_jobs.turn(caller, key):
-                    answer = await _submit(prefect, asked, notes, key, caller, open_jobs)
+                    answer = await _submit(prefect, where, asked, notes, key, caller, open_jobs)
             except BaseException as error:
                 judge = body.upload.retract if _is_refusal(error) else body.upload.keep
                 await asyncio.to_thread(judge)
@@ -105,8 +106,15 @@ def add_submission(
     put(submit_file)
 
 
+def _place_of(asked: UpscaleRequest, settings: Settings) -> str:
+    """Keep the upload that a request names, and choose the deployment by the pixels to come."""
+    keep_upload(asked, settings)
+    return deployment_for(asked.resolution, size_to_route(asked, settings))
+
+
 async def _submit(
     prefect: PrefectApi,
+    deployment: str,
     asked: UpscaleRequest,
     notes: list[str],
     key: str,
@@ -118,7 +126,6 @@ async def _submit(
     Raises:
         HTTPException: 409, the earlier request with this key asked for something else.
     """
-    deployment = deployment_for(asked.resolution)
     parameters = asked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     parameters["resolution"] = asked.resolution
     labels = {LABEL_RESOLUTION: asked.resolution, LABEL_REQUEST: _fingerprint(parameters)}

@@ -9,6 +9,14 @@ from seedvr2_core.video.info import VideoOutline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SizeFound(Event):
+    """How large the pictures of a file are as displayed, in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probed(Event):
     """The source was read to its end and what was found is in the request's `out`."""
 

@@ -96,6 +96,31 @@ def transfer_color(content_TCHW: Tensor, style_TCHW: Tensor, method: ColorMethod
     return out_TCHW
 
 
+def toward_source(c_CHW: Tensor, s_CHW: Tensor, strength: float) -> Tensor:
+    """Take a part of a restored frame's detail in luma from its source, band by band.
+
+    The difference in luma is split by the wavelet's chain of blurs into `LUMA_STAGES` bands of
+    detail. Of band k, counted from 0 at the finest, strength ** (1 + k / 4) of the restored one
+    stays: structure comes from the source before texture does. What is coarser than all bands, and
+    chroma, stay as they are. Every blur passes each frequency by 0 to 1, so with more strength no
+    frequency comes nearer to the source (but for what is repeated at the edges).
+
+    Args:
+        c_CHW: restored frame, float32 in [-1, 1]; it is not changed.
+        s_CHW: source frame of the same shape.
+        strength: from 0, the source's detail, to 1, the restored one.
+    """
+    r, g, b = (s_CHW - c_CHW).unbind(0)
+    wr, wg, wb = _LUMA_WEIGHTS
+    finer_1HW = (wr * r + wg * g + wb * b)[None]
+    taken_1HW = torch.zeros_like(finer_1HW)
+    for band, radius in enumerate(wavelet_radii(LUMA_STAGES)):
+        coarser_1HW = blur(finer_1HW, [radius])
+        taken_1HW.add_(finer_1HW.sub_(coarser_1HW), alpha=1 - strength ** (1 + band / 4))
+        finer_1HW = coarser_1HW
+    return c_CHW + taken_1HW
+
+
 def blur(x_CHW: Tensor, radii: Sequence[int]) -> Tensor:
     """Blur with a chain of separable [1, 2, 1] / 4 kernels of these dilations; edges repeat."""
     for radius in radii:

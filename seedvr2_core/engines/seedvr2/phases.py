@@ -88,7 +88,8 @@ class Phases:
         self._lanes = Lanes(self._device)
         color = plan.engine.color_correction
         method: Any = "wavelet" if color == "auto" else color
-        self.pictures = Pictures((plan.height, plan.width), method, self._lanes, self._device)
+        picture, strength = (plan.height, plan.width), plan.engine.strength
+        self.pictures = Pictures(picture, method, self._lanes, self._device, strength=strength)
         self._noise = NoiseAhead(pin_memory=on_gpu(self._device))
         self.vae_config = self._vae.config
         height, width = padded_size(plan.height, plan.width)

@@ -15,6 +15,7 @@ from seedvr2_core.engines.seedvr2.color import (
     LUMA_STAGES,
     ColorMethod,
     needs_whole_shot,
+    toward_source,
     transfer_color,
     wavelet_radii,
 )
@@ -33,15 +34,24 @@ class Pictures:
     """Converts frames for a job's size, on its device."""
 
     def __init__(
-        self, size: tuple[int, int], color: ColorMethod, lanes: Lanes, device: torch.device
+        self,
+        size: tuple[int, int],
+        color: ColorMethod,
+        lanes: Lanes,
+        device: torch.device,
+        *,
+        strength: float = 1.0,
     ) -> None:
         """Convert to (height, width) and give restored frames their colour by that method.
+
+        With a strength below 1 they take a part of their detail from the source before.
 
         A source frame is sent to the device twice, when it is encoded and when its restored frame
         takes its colour. Kept there at the target size it would need 25 MB at 1080p, 100 MB at 4k.
         """
         self.size = size
         self.method: ColorMethod = color
+        self._strength = strength
         self._lanes, self._device = lanes, device
         self._bands: list[tuple[Tensor, Tensor]] = []
         """For the rows and for the columns."""
@@ -62,17 +72,27 @@ class Pictures:
         """Coloured and rounded to the integers of the source, each (H, W, 3), on the device."""
         if self.method == "wavelet" and switches().fused_color and self._has_kernels():
             return [
-                self._finished_at_once(content_CHW, source)
+                self._finished_at_once(self._detailed(content_CHW, source), source)
                 for content_CHW, source in zip(content_TCHW, sources, strict=True)
             ]
         at_once = len(sources) if needs_whole_shot(self.method) else 1
         done: list[Tensor] = []
         for start in range(0, len(sources), at_once):
             part = sources[start : start + at_once]
-            color_TCHW = self.color(content_TCHW[start : start + at_once], part)
+            part_TCHW = content_TCHW[start : start + at_once]
+            if self._strength < 1:
+                detailed = map(self._detailed, part_TCHW, part)
+                part_TCHW = torch.stack(list(detailed))
+            color_TCHW = self.color(part_TCHW, part)
             kinds: list[Any] = [source.rgb.dtype.name for source in part]
             done += [rounded(x_CHW, kind) for x_CHW, kind in zip(color_TCHW, kinds, strict=True)]
         return done
+
+    def _detailed(self, content_CHW: Tensor, source: Frame) -> Tensor:
+        """A restored frame with as much detail of its own as the job's strength says."""
+        if self._strength == 1:
+            return content_CHW
+        return toward_source(content_CHW.float(), self.picture(source), self._strength)
 
     def _has_kernels(self) -> bool:
         """Without Triton the plain way is faster than the kernel's reference; tests run that."""

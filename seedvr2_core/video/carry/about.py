@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from av.container import InputContainer
 
+from seedvr2_core.video._container import open_source
 from seedvr2_core.video.carry.way import Cut
+from seedvr2_core.video.info import VideoInfo
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -51,6 +54,21 @@ def shifted_chapters(
             chapter["start"], chapter["end"] = left[0], sum(left)
             kept.append(chapter)
     return kept
+
+
+def chapters_told(path: Path, info: VideoInfo, cut: Cut | None) -> list[dict[str, Any]]:
+    """Start and end in seconds, and title, of each chapter of what is made of a source."""
+    with open_source(path) as source:
+        found = shifted_chapters(source, Fraction(*info.zero_offset), cut)
+    return [
+        {
+            "start": float(chapter["start"] * chapter["time_base"]),
+            "end": float(chapter["end"] * chapter["time_base"]),
+            "title": chapter["metadata"].get("title", ""),
+        }
+        for chapter in found
+        if chapter["time_base"] is not None
+    ]
 
 
 def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from av.packet import Packet
 
-from seedvr2_core.video.info import StreamInfo
+from seedvr2_core.video.info import StreamInfo, VideoInfo
 from seedvr2_core.video.output.formats import ContainerSpec
 
 KEPT, LEFT_OUT, AS_AAC = "keep", "none", "aac"
@@ -20,6 +20,13 @@ class Cut:
 
     end: Fraction
     """Seconds; it begins at 0."""
+
+    @classmethod
+    def of(cls, info: VideoInfo) -> "Cut | None":
+        """The part of the film that is made; None: all of it."""
+        if not info.reading.is_excerpt:
+            return None
+        return cls(end=(info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
 
     def touches(self, packet: Packet, zero: Fraction) -> bool:
         """Whether a packet of the source may be needed; `zero` are its seconds that become 0."""

@@ -5,7 +5,7 @@ the encoders are told stands in `encoders.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seedvr2_core.video.info import EncoderSettings
@@ -35,6 +35,15 @@ class CodecSpec:
     """Whether it can say that its colours are those of BT.2020."""
     segments: str = "mp4"
     """FFmpeg's muxer of its segments."""
+    ending: str = ""
+    """Of its pictures, where each is a file of its own."""
+    deep_bits_per_pixel: float = 0.0
+    """`bits_per_pixel` of frames of 16 bits, where that is a guess of its own."""
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether it keeps R'G'B' as it is, and not Y'CbCr."""
+        return all(name.startswith("rgb") for name in self.pix_fmts.values())
 
 
 CODECS: Mapping[str, CodecSpec] = {
@@ -101,6 +110,30 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=0.7,
         bits_per_pixel=5.5,
     ),
+    "png": CodecSpec(
+        pix_fmts={8: "rgb24", 16: "rgb48be"},
+        full_chroma={},
+        containers=("folder",),
+        by_quality=False,
+        by_preset=False,
+        slowness=1.0,
+        bits_per_pixel=6.0,
+        deep_bits_per_pixel=38.0,
+        segments="mov",
+        ending=".png",
+    ),
+    "tiff": CodecSpec(
+        pix_fmts={16: "rgb48le"},
+        full_chroma={},
+        containers=("folder",),
+        by_quality=False,
+        by_preset=False,
+        slowness=0.3,
+        bits_per_pixel=48.0,
+        wide=False,  # a TIFF has no place for PQ, HLG and BT.2020
+        segments="mov",
+        ending=".tif",
+    ),
 }
 """Name in requests -> codec."""
 
@@ -128,6 +161,8 @@ class ContainerSpec:
     """Whether it is mp4 or QuickTime, with all times in one index."""
     clock: int | None = None
     """Ticks a second of its times; None: those of the source."""
+    pictures: bool = False
+    """Whether it is a folder of numbered pictures, with the other streams in a file beside them."""
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"})
@@ -137,7 +172,7 @@ _PCM = frozenset(
 )
 _MKV_PCM = frozenset({"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le", "pcm_f64le"})
 
-CONTAINERS: Mapping[str, ContainerSpec] = {
+_FILES: Mapping[str, ContainerSpec] = {
     "mp4": ContainerSpec(
         muxer="mp4",
         demuxer="mp4",
@@ -173,7 +208,12 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
         clock=1000,
     ),
 }
-"""Name in requests -> container."""
+CONTAINERS: Mapping[str, ContainerSpec] = {
+    **_FILES,
+    "folder": replace(_FILES["mkv"], ending=".zip", clock=None, pictures=True),
+}
+"""Name in requests -> container. A folder is kept as a zip whose files are stored as they are; its
+other streams are a Matroska file in it."""
 OUTPUT_ENDINGS = tuple(spec.ending for spec in CONTAINERS.values())
 
 

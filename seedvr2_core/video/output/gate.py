@@ -85,35 +85,49 @@ def check_joined(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes
     with open_segment(path, index_only=True, demuxer=demuxer, on_bytes=on_bytes) as container:
         _check_packets(path, container, expected)
     with open_segment(path, demuxer=demuxer, on_bytes=on_bytes) as container:
-        _check_picture(path, container.streams.video[0], container, expected)
+        check_picture(path, container.streams.video[0], container, expected)
 
 
-def _wrong(path: Path, what: str, got: object, wanted: object) -> SegmentError:
+def check_beside(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
+    """Check the file that has the streams beside the video, where that is a folder of pictures.
+
+    Raises:
+        SegmentError: something differs; the message names it.
+        FileReadError: the machine failed to read it.
+    """
+    demuxer = expected.container.demuxer
+    with open_segment(path, demuxer=demuxer, on_bytes=on_bytes) as container:
+        _check_packets(path, container, expected)
+
+
+def wrong(path: Path, what: str, got: object, wanted: object) -> SegmentError:
+    """The error for what is not as the plan says."""
     return SegmentError(f"{path.name}: {what}: {got}, but the plan says {wanted}")
 
 
 def _check_packets(path: Path, container: InputContainer, expected: Expected) -> None:
-    """The packets of all streams."""
-    video = container.streams.video[0]
+    """The packets of all streams; there is no video beside a folder of pictures."""
+    video = None if expected.container.pictures else container.streams.video[0]
     others = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]
     kinds = [(stream.type, codec_name(stream)) for stream in others]
     wanted = [(stream.kind, stream.codec) for stream in expected.others]
     if sorted(kinds) != sorted(wanted):
-        raise _wrong(path, "other streams", kinds, wanted)
+        raise wrong(path, "other streams", kinds, wanted)
     found = {
         stream.index: ExpectedStream(kind=stream.type, codec=codec_name(stream))
         for stream in others
     }
-    clock = _ShownTimes(path, video, expected)
-    for packet in container.demux(video, *others):
+    clock = None if video is None else _ShownTimes(path, video, expected)
+    for packet in container.demux(*([] if video is None else [video]), *others):
         if not packet.size:
             continue
-        if packet.stream_index == video.index:
-            clock.add(packet)
-        else:
+        if packet.stream_index in found:
             found[packet.stream_index].add(packet)
-    clock.finish()
-    _check_duration(path, container, expected)
+        elif clock is not None:
+            clock.add(packet)
+    if clock is not None:
+        clock.finish()
+        _check_duration(path, container, expected)
     for got, want in zip(found.values(), expected.others, strict=True):
         _check_stream(path, got, want)
 
@@ -128,10 +142,10 @@ def _check_duration(path: Path, container: InputContainer, expected: Expected) -
     info = expected.info
     wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
     if container.duration is None:
-        raise _wrong(path, "duration", "unknown", f"{wanted:.3f} s")
+        raise wrong(path, "duration", "unknown", f"{wanted:.3f} s")
     told = ((container.start_time or 0) + container.duration) / _CONTAINER_TICKS
     if told < wanted - _SHORT_SECONDS or (not expected.others and told > wanted + _SHORT_SECONDS):
-        raise _wrong(path, "end of the file", f"{told:.3f} s", f"{wanted:.3f} s")
+        raise wrong(path, "end of the file", f"{told:.3f} s", f"{wanted:.3f} s")
 
 
 class _ShownTimes:
@@ -166,11 +180,11 @@ class _ShownTimes:
         wanted = [pts * unit + shift for pts in info.pts]
         shown = sorted(self._shown)
         if len(shown) != len(wanted):
-            raise _wrong(self._path, "frames", len(shown), len(wanted))
+            raise wrong(self._path, "frames", len(shown), len(wanted))
         most = Fraction(0) if self._exact else self._base / 2
         for index, (got, want) in enumerate(zip(shown, wanted, strict=True)):
             if abs(got - want) > most:
-                raise _wrong(self._path, f"time of frame {index}", f"{got} s", f"{want} s")
+                raise wrong(self._path, f"time of frame {index}", f"{got} s", f"{want} s")
 
 
 def _check_stream(path: Path, got: ExpectedStream, want: ExpectedStream) -> None:
@@ -179,16 +193,20 @@ def _check_stream(path: Path, got: ExpectedStream, want: ExpectedStream) -> None
         return
     if got.num_packets != want.num_packets:
         what = f"packets of the {got.codec} track"
-        raise _wrong(path, what, got.num_packets, want.num_packets)
+        raise wrong(path, what, got.num_packets, want.num_packets)
     if abs(got.last - want.last) > _LATE_SECONDS:
         what = f"last packet of the {got.codec} track"
-        raise _wrong(path, what, f"{float(got.last):.3f} s", f"{float(want.last):.3f} s")
+        raise wrong(path, what, f"{float(got.last):.3f} s", f"{float(want.last):.3f} s")
 
 
-def _check_picture(
+def check_picture(
     path: Path, stream: VideoStream, container: InputContainer, expected: Expected
 ) -> None:
-    """The first picture: size, depth, colour tags, HDR metadata."""
+    """Check the first picture: size, depth, colour tags, HDR metadata.
+
+    Raises:
+        SegmentError: something differs; the message names it.
+    """
     settings = expected.settings
     try:
         first = next(container.decode(stream))
@@ -208,9 +226,9 @@ def _check_picture(
         ("full range", tags.range == _FULL, color.full_range),
     ):
         if got != want:
-            raise _wrong(path, what, got, want)
+            raise wrong(path, what, got, want)
     if not _is_same(found := hdr_of(side_data(first)), settings.hdr):
-        raise _wrong(path, "HDR metadata", found, settings.hdr)
+        raise wrong(path, "HDR metadata", found, settings.hdr)
 
 
 def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:

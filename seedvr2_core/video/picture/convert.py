@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.picture.color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
 from seedvr2_core.video.picture.facts import plausible_sar
-from seedvr2_core.video.picture.levels import from_shifted, shifted_bits
+from seedvr2_core.video.picture.levels import from_shifted, rgb_planes, shifted_bits
 
 
 class Converter:
@@ -69,8 +69,14 @@ class Converter:
             interpolation=TO_RGB,
             threads=1,
         )
-        rgb = converted.to_ndarray()
-        return from_shifted(rgb, shifted_bits(pix_fmt, full_range=full)) if deep else rgb
+        if not deep:
+            return converted.to_ndarray()
+        # As planes, which nobody has to put together and take apart again.
+        rgb_CHW = np.empty((3, height, width), np.uint16)
+        bits = shifted_bits(pix_fmt, full_range=full)
+        for plane_HW, out_HW in zip(rgb_planes(converted), rgb_CHW, strict=True):
+            from_shifted(plane_HW, bits, out_HW)
+        return rgb_CHW.transpose(1, 2, 0)
 
 
 def _fitted_size(picture: VideoFrame, info: VideoInfo) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ these steps there and back: at most 0.6 levels of the depth that is written.
 
 import numpy as np
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 
 from seedvr2_core.video.picture.color import bit_depth, is_rgb_format
 
@@ -29,24 +30,35 @@ def shifted_bits(pix_fmt: str, *, full_range: bool) -> int:
     return bit_depth(pix_fmt) if full_range or grey else _VIDEO_RANGE_BITS
 
 
-def from_shifted(rgb: np.ndarray, bits: int) -> np.ndarray:
-    """swscale's uint16 R'G'B', whose white is 2 ** bits - 1 shifted, with 65535 as white.
+def rgb_planes(picture: VideoFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Red, green and blue of a gbrp16le picture, each (H, W) uint16, sharing its memory."""
+    green, blue, red = (
+        np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
+        for plane in picture.planes  # type: ignore[call-overload]
+    )
+    height, width = picture.height, picture.width
+    return red[:height, :width], green[:height, :width], blue[:height, :width]
+
+
+def from_shifted(levels: np.ndarray, bits: int, out: np.ndarray) -> None:
+    """swscale's uint16 levels, whose white is 2 ** bits - 1 shifted, with 65535 as white.
 
     Args:
-        rgb: (H, W, 3) uint16; changed in place where it may be.
+        levels: uint16 of any shape.
         bits: from `shifted_bits`.
+        out: takes the result, of the same shape.
     """
     if bits >= _WIDE_BITS:
-        return rgb
+        out[:] = levels
+        return
     white = (2**bits - 1) << (_WIDE_BITS - bits)
-    rgb = np.minimum(rgb, white, out=rgb if rgb.flags.writeable else None)
-    rgb += rgb >> bits
-    return rgb
+    np.minimum(levels, white, out=out)
+    out += out >> bits
 
 
-def to_shifted(rgb: np.ndarray, bits: int, out: np.ndarray) -> None:
-    """The inverse of `from_shifted`, into `out`."""
+def to_shifted(levels: np.ndarray, bits: int, out: np.ndarray) -> None:
+    """The inverse of `from_shifted`."""
     if bits >= _WIDE_BITS:
-        out[:] = rgb
+        out[:] = levels
     else:
-        np.subtract(rgb, rgb >> bits, out=out)
+        np.subtract(levels, levels >> bits, out=out)

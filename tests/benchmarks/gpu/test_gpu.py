@@ -29,7 +29,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_run_with_torch_numpy_and_safetensors_alone(tmp_path: Path) -> None:
     code = f"""
 import os, runpy, sys
@@ -170,7 +170,7 @@ def test_after_a_lost_device_a_new_process_goes_on_without_what_made_it(
     assert finished_parts(path) == ["golden", "convs"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tests_for_a_gpu_import_few_packages() -> None:
     """All but the one that restores a video through a child, which needs all of them."""
     files = [

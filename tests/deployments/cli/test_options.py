@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cli.options import check_file, request_of
+from deployments.cli.options import check_file, container_for, is_folder, request_of
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, SourceRefusedError
 from tasks.settings import Settings
 
@@ -39,3 +39,20 @@ def test_a_file_is_looked_at_and_an_address_is_not(demo_clip: Path, tmp_path: Pa
         check_file(request_of([str(tmp_path / "nothing.mp4")]), LOCAL)
     with pytest.raises(InvalidRequestError, match="local files"):
         check_file(request_of([str(demo_clip)]), Settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "codec", "wanted", "folder"),
+    [
+        ("pictures", "auto", "png", "folder", True),
+        ("pictures", "folder", "auto", "folder", True),
+        ("a.zip", "auto", "tiff", "folder", False),
+        ("a.mkv", "auto", "png", "mkv", False),
+        ("pictures", "auto", "hevc", "auto", False),
+    ],
+)
+def test_a_name_without_an_ending_is_a_folder_of_pictures(
+    name: str, container: str, codec: str, wanted: str, folder: bool
+) -> None:
+    assert container_for(container, Path(name), codec) == wanted
+    assert is_folder(Path(name), wanted) == folder

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 URL = "https://example.org/clip.mp4"
 CALLBACK_SECRET = "a-callback-secret-of-the-site"
 IMAGE = "registry.example.org/seedvr2:0123456789ab"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +107,15 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     order = [q["name"] for q in sorted(queues, key=lambda queue: queue["priority"])]
     assert order == ["high", "default", "low", "parts"], "a free worker takes a job first"
     assert there["deployments"]["upscale-part/h100"]["work_queue_name"] == "parts"
-    assert len(there["automations"]) == 5
+    assert len(there["automations"]) == 6
     assert all(item["enabled"] for item in there["automations"].values())
 
 
 def test_the_form_has_lists_defaults_and_help(deployed: httpx.Client) -> None:
     for name in ("upscale/h100", "upscale/local", "route/auto"):
         fields = deployments(deployed)[name]["parameter_openapi_schema"]["properties"]
-        assert fields["resolution"]["enum"][:5] == ["720p", "1080p", "2k", "4k", "short:720"]
+        examples = fields["resolution"]["examples"]
+        assert examples[:5] == ["720p", "1080p", "2k", "4k", "short:720"]
         assert fields["resolution"]["default"] == "1080p"
         for field in ("model", "stitch_mode", "color_correction", "preset"):
             assert len(fields[field]["enum"]) > 1, field
@@ -241,14 +242,17 @@ def test_an_event_starts_a_job_on_the_right_pool_with_typed_parameters(
     large = {"video_url": URL + "?large", "seed": 7, "fresh": True, "resolution": "720p"}
     request_event(deployed, "4K", **large)
     request_event(deployed, "720p", video_url=URL + "?small", temporal_overlap=8)
+    request_event(deployed, "1.5X", video_url=URL + "?own")
     for name, expected in (
+        ("route/auto", {"video_url": URL + "?own", "resolution": "1.5x"}),
         ("upscale/h200", large | {"resolution": "4k"}),
         ("upscale/h100", {"video_url": URL + "?small", "temporal_overlap": 8}),
     ):
         runs = eventually(lambda name=name: runs_of(deployed, name), f"a job on {name}")
         assert len(runs) == 1
         assert runs[0]["parameters"].items() >= expected.items()
-        assert runs[0]["work_pool_name"] == name.removeprefix("upscale/")
+        pool = "cpu" if name == "route/auto" else name.removeprefix("upscale/")
+        assert runs[0]["work_pool_name"] == pool
         assert runs[0]["state_type"] == "SCHEDULED"
     assert runs_of(deployed, "upscale/h100")[0]["parameters"]["resolution"] == "720p"
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from deployments.deploy.apply import PREFECT_FILE, deployment_name, read_deploym
 from flows.route import route
 from flows.upscale import upscale
 from seedvr2_core.errors import InvalidRequestError
-from tasks.run.routing import deployment_for, names_of
+from seedvr2_core.planning.sizes import NAMED
+from tasks.run.routing import OWN_SIZE_LABELS, ROUTE, deployment_for
 from tasks.settings import DEPLOYMENTS, Settings, use_settings
 
 ENTRYPOINTS = (
@@ -44,7 +46,25 @@ def test_prefect_yaml_shows_the_default_table() -> None:
     }
     table = Settings().deployments
     assert table == DEPLOYMENTS
-    assert shown == {name: deployment_for(name) for name in names_of(list(table))}
+    own = [label.lower() for label in OWN_SIZE_LABELS]
+    assert [shown.pop(label) for label in own] == [ROUTE] * len(own)
+    assert shown == {name: deployment_for(name) for name in NAMED}
+
+
+def test_each_resolution_of_an_event_begins_one_run() -> None:
+    """Triggers compare a label with patterns, as fnmatch does."""
+    written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    patterns = [
+        (deployment_name(entry), pattern)
+        for entry in written
+        for trigger in entry.get("triggers", [])
+        for pattern in trigger["match"]["resolution"]
+    ]
+    for label, name in (
+        *((name, deployment_for(name)) for name in NAMED),
+        *((label, ROUTE) for label in ("2x", "1.5X", "0.25x", "16x", "1920x1080", "640X360")),
+    ):
+        assert [to for to, pattern in patterns if fnmatchcase(label, pattern)] == [name], label
 
 
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
@@ -72,7 +92,8 @@ def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> Non
     h100 = entries["upscale/h100"]["triggers"]
     resolutions = [label for trigger in h100 for label in trigger["match"]["resolution"]]
     names = ["720p", "1080p", "2k", "4k", "short:720", "short:1080", "short:1440", "short:2160"]
-    assert resolutions == [*names, *(name.upper() for name in names)]
+    assert resolutions == [*names, *(name.upper() for name in names), *OWN_SIZE_LABELS]
+    assert entries[ROUTE]["triggers"] == []
     assert entries["upscale/h200"]["triggers"] == []
 
 

@@ -1,5 +1,6 @@
 """The gateway: real uvicorn on loopback, a real Prefect server behind it, runs in every state."""
 
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.usefixtures("on_the_server")
         ("1080P", "H100", "h100"),
         ("2K", "H200", "h200"),
         ("short:1440", "H200", "h200"),
+        ("2X", "H200", "h200"),  # nobody knows how large the video at an address is
+        ("1920x1080", "H100", "h100"),
     ],
 )
 def test_a_job_is_created_on_the_deployment_for_its_resolution(
@@ -225,6 +228,22 @@ def test_jobs_come_newest_first_in_pages(client: httpx.Client) -> None:
     assert client.get("/jobs", params={"status": "lost"}).status_code == 422
 
 
+def test_a_sent_video_goes_where_its_pixels_come_out(
+    client: httpx.Client, settings: Settings, demo_clip: Path
+) -> None:
+    """The demo clip has 320x180. What is too large for all is refused, and nothing is kept."""
+    content, before = demo_clip.read_bytes(), intake_files(settings)
+    for resolution, pool in (("4x", "h100"), ("12x", "h200"), ("1920x1920", "h100")):
+        answer = client.put("/upscale/a.mp4", params={"resolution": resolution}, content=content)
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["deployment"] == f"upscale/{pool}"
+        assert job_run(answer.json()["job_id"]).parameters["resolution"] == resolution
+    refused = client.put("/upscale/b.mp4", params={"resolution": "8000x8000"}, content=content)
+    assert refused.status_code == 422
+    assert "8000x4500, 36000000 pixels; at most 33177600" in refused.json()["detail"]
+    assert len(intake_files(settings)) == len(before) + 1
+
+
 def test_plan_is_arithmetic(client: httpx.Client) -> None:
     told = client.get("/plan", params={"width": 320, "height": 180, "resolution": "4K"}).json()
     assert (told["width"], told["height"], told["deployment"]) == (3840, 2160, "upscale/h200")
@@ -238,6 +257,18 @@ def test_plan_is_arithmetic(client: httpx.Client) -> None:
         "/plan", params={"width": 640, "height": 480, "resolution": "short:720"}
     ).json()
     assert (pal["width"], pal["height"], pal["notes"]) == (960, 720, [])
+    for resolution, size, name in (
+        ("2x", (1280, 960), "h100"),
+        ("1280x720", (960, 720), "h100"),
+        ("4x", (2560, 1920), "h200"),
+    ):
+        asked = {"width": 640, "height": 480, "resolution": resolution}
+        told = client.get("/plan", params=asked).json()
+        assert (told["width"], told["height"]) == size
+        assert told["deployment"] == f"upscale/{name}"
+    large = client.get("/plan", params={"width": 1920, "height": 1080, "resolution": "8x"})
+    assert large.status_code == 422
+    assert "15360x8640, 132710400 pixels" in large.json()["detail"]
     assert client.get("/plan", params={"width": 0, "height": 180}).status_code == 422
     assert (
         client.get("/plan", params={"width": 9, "height": 9, "resolution": "8k"}).status_code == 422

@@ -34,6 +34,8 @@ from tasks.storage.local import LocalStorage
 from tests.kits.lost_runs import PROSPECT, LostRun, eta, recovered, store
 from tests.kits.server import Alerts
 
+pytestmark = pytest.mark.long
+
 
 def test_a_hung_run_whose_file_is_stored_is_completed(settings: Settings, job: LostRun) -> None:
     store(settings)

@@ -16,6 +16,8 @@ from tasks.recovery.watch import LABEL_UNTIL
 from tasks.settings import Settings, use_settings
 from tests.kits.lost_runs import PATIENCE, LostRun, eta
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", ["CRASHED", "PENDING", "CANCELLING"])
 def test_a_lost_run_that_nobody_looks_at_is_found(

@@ -20,6 +20,15 @@ from tests.kits.processes import free_port
 from tests.kits.server import eventually
 
 SECRET = "secret-access-key-0123456789"
+ANSWERS = {
+    "busy": (503, b"<Error><Code>SlowDown</Code></Error>"),
+    "skewed": (
+        403,
+        b"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time "
+        b"and the current time is too large.</Message></Error>",
+    ),
+}
+"""Faults that are an answer of the server's own."""
 
 
 @dataclass
@@ -30,9 +39,10 @@ class Line:
     faults: list[tuple[str, str, int]] = field(default_factory=list)
     """Kind, what "METHOD /path?query" must match, and how often it still happens.
 
-    busy: 503. cut: half of the answer's body. lost: the server has done it, and the answer does not
-    come. slow: two seconds later. away: the connection is closed before the request is passed on.
-    torn: the server gets half of the request's body, then both connections end.
+    busy: 503. skewed: the server's clock differs. cut: half of the answer's body. lost: the server
+    has done it, and the answer does not come. slow: two seconds later. away: the connection is
+    closed before the request is passed on. torn: the server gets half of the request's body, then
+    both connections end.
     """
     happened: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -149,8 +159,9 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = line.next_fault(f"{self.command} {self.path}")
             time.sleep(2.0 if fault == "slow" else 0.0)
-            if fault == "busy":
-                self.answer(503, [], b"<Error><Code>SlowDown</Code></Error>")
+            if fault in ANSWERS:
+                status, content = ANSWERS[fault]
+                self.answer(status, [], content)
                 return
             ends = ("away", "lost", "cut", "torn")
             self.close_connection = self.close_connection or fault in ends

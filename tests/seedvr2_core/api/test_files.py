@@ -143,7 +143,7 @@ def test_what_is_no_video_or_no_file_is_refused(tmp_path: Path) -> None:
         upscaled(text, tmp_path / "out.mp4", crf=52)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_with_windows_goes_on_inside_a_shot(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "source.mp4", seconds=20, rate=3)
     tiny = ModelOptions(model="tiny", device="cpu", batch_size=16)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from seedvr2_core.engines import lanczos
 from seedvr2_core.engines.lanczos import lanczos_resize, resize_rgb
+from seedvr2_core.engines.per_frame import rgb_to_unit, unit_to_rgb
 from seedvr2_core.engines.table import load_engine
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning.plan import Piece, Shot
@@ -55,6 +57,36 @@ def test_same_size_is_the_input():
     assert torch.equal(lanczos_resize(x_CHW, 11, 13), x_CHW)
     rgb = make_picture(11, 13)
     assert resize_rgb(rgb, height=11, width=13) is rgb
+
+
+def test_deep_pictures_take_one_thread_and_keep_their_bits(monkeypatch: pytest.MonkeyPatch):
+    """Threads that wait for each other spin, and burn the cores that an encoder beside them has."""
+    seen: list[int] = []
+
+    def noted(x_BCHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return lanczos_resize(x_BCHW, height, width)
+
+    monkeypatch.setattr(lanczos, "lanczos_resize", noted)
+    deep = make_picture(97, 131).astype(np.uint16) * 257
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        resized = resize_rgb(deep, height=200, width=270)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        x_BCHW = rgb_to_unit(deep, "cpu")
+        on_two = unit_to_rgb(lanczos_resize(x_BCHW, 200, 270), deep.dtype)
+    finally:
+        torch.set_num_threads(before)
+    assert (resized == on_two).all()
+
+
+def test_pictures_may_lie_plane_by_plane():
+    deep = make_picture(45, 80).astype(np.uint16) * 257
+    planes_HWC = np.ascontiguousarray(deep.transpose(2, 0, 1)).transpose(1, 2, 0)
+    resized = [resize_rgb(rgb, height=67, width=121) for rgb in (deep, planes_HWC)]
+    assert (resized[0] == resized[1]).all()
+    assert resized[0].transpose(2, 0, 1).flags.c_contiguous
 
 
 def test_leading_axes_do_not_matter():

@@ -25,7 +25,7 @@ from tests.kits.restorer import (
     state_bits,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FRAMES = 381
 BEHIND = (4, 9, 10)

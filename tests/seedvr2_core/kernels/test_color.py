@@ -71,7 +71,7 @@ def test_the_reference_is_the_wavelet_method(size: tuple[int, int]) -> None:
     ("size", "dtype"),
     [
         *itertools.product(SMALL, DTYPES),
-        pytest.param(LARGE, torch.float32, marks=pytest.mark.slow),  # dtypes differ at the end only
+        pytest.param(LARGE, torch.float32, marks=pytest.mark.long),  # dtypes differ at the end only
     ],
 )
 def test_kernel_in_the_interpreter(size: tuple[int, int], dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ FIGURES = ("_join_parts", "_down", "_across")
 """Kernels that read a few numbers, or pictures of any width."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
     """In half precision: wide accesses to memory, nothing spilled, products by wgmma."""

@@ -16,7 +16,7 @@ from tests.kits.gpu.interpreter import interpreted
 
 CPU = torch.device("cpu")
 CASES = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
+    pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.slow else [])
     for case in all_cases()
 ]
 

@@ -43,6 +43,7 @@ def test_key_changes_with_every_option_that_changes_bytes() -> None:
         key(resolution="1080p"),
         key(segment_seconds=2),
         key(engine=other_engine),
+        key(engine=dataclasses.replace(make_options().engine, strength=0.5)),
         key(codec="hevc"),
         key(codec="ffv1"),
         key(container="mkv"),
@@ -66,6 +67,40 @@ def test_a_job_of_the_last_version_keeps_its_key_and_its_plan(tmp_path: Path) ->
         del record[name]
     path.write_text(json.dumps(record))
     assert read_record(path, Plan) == plan
+
+
+@pytest.mark.parametrize(
+    ("resolution", "key"),
+    [
+        ("4k", "df65a403c92d089e6ea321b18e330987dd1d5d279aad976c2df521210df14f57"),
+        ("short:720", "ef5f051587e09ee9d88ed2a2fd880ccd41fc9935b4125e74cfee7ef350938223"),
+        ("short:2160", "991f8aeeb03f08b3f3c57fc999e1b7abcf652bf22bf0e3f99ac5d136c3ebe940"),
+    ],
+)
+def test_a_size_of_the_last_version_keeps_its_key(resolution: str, key: str) -> None:
+    info = make_info(pts=tuple(range(30)))
+    assert build_plan(info, "a" * 64, make_options(resolution=resolution)).job_key == key
+
+
+def test_a_factor_and_a_box_are_jobs_of_their_own_with_the_limits_of_their_pixels() -> None:
+    info = make_info(640, 360)
+    names = ("720p", "2x", "1280x720")
+    plans = [build_plan(info, "a", make_options(resolution=name)) for name in names]
+    assert {(plan.width, plan.height, plan.limits.stall) for plan in plans} == {(1280, 720, 180.0)}
+    assert len({plan.job_key for plan in plans}) == len(plans)
+    stalls = [
+        build_plan(info, "a", make_options(resolution=name)).limits.stall
+        for name in ("2x", "6x", "12x")
+    ]
+    assert stalls == sorted(set(stalls))
+    assert stalls[1] == stall_limit("4k", make_options().batch_size)
+
+
+def test_a_target_that_is_smaller_than_the_source_is_said() -> None:
+    for name in ("0.5x", "320x320"):
+        plan = build_plan(make_info(640, 360), "a", make_options(resolution=name))
+        assert (plan.width, plan.height) == (320, 180)
+        assert "is scaled down" in "".join(plan.notes)
 
 
 def test_the_same_codec_for_more_bits_is_another_job() -> None:

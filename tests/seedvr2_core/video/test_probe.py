@@ -9,7 +9,7 @@ import pytest
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.video.info import ColorInfo
 from seedvr2_core.video.picture.color import ColorTags, resolve_color
-from seedvr2_core.video.probe import probe_video, sniff_video
+from seedvr2_core.video.probe import displayed_size, probe_video, sniff_video
 from tests.kits.media import ALL_CLIPS, shown_times
 
 GetClip = Callable[[str], Path]
@@ -40,6 +40,7 @@ def test_what_is_told_about_a_clip_is_sane(clip: GetClip, name: str) -> None:
     assert 10 <= Fraction(*info.nominal_rate) <= 60
     assert info.color.matrix in (1, 5, 6)
     assert info.size_bytes == clip(name).stat().st_size
+    assert displayed_size(clip(name)) == tuple(round(side) for side in info.display_size)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_file_comes_back_as_it_was(objects: Bucket, tmp_path: Path, num_bytes:
     assert [path.name for path in target.parent.iterdir()] == ["target"]
 
 
-@pytest.mark.parametrize("kind", ["lost", "busy", "cut", "slow"])
+@pytest.mark.parametrize("kind", ["lost", "busy", "cut", "slow", "torn"])
 def test_files_get_through_a_line_with_faults(
     objects: Bucket, s3: S3, tmp_path: Path, kind: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_files_get_through_a_line_with_faults(
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     s3.line.fail(kind, "^PUT .*partNumber")
     objects.put_file(source, "x", sha256=digest)
-    s3.line.fail(kind, "^GET")
+    s3.line.fail("away" if kind == "torn" else kind, "^GET")  # a GET has no body
     try:
         objects.get_file("x", target, sha256=digest)
     except StorageError:
@@ -113,6 +113,25 @@ def test_a_server_that_is_away_is_no_missing_object(
         objects.read("x")
     assert not isinstance(caught.value, StorageRefusedError)
     assert SECRET not in str(caught.value)
+
+
+def test_a_wrong_clock_is_no_wrong_key(objects: Bucket, s3: S3, tmp_path: Path) -> None:
+    """Services refuse what was signed at another time than theirs, with the status of a bad key."""
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    asked = [
+        lambda: objects.read("x"),
+        lambda: objects.create("x", b""),
+        lambda: objects.stat("x"),
+        lambda: objects.put_file(source, "x", sha256=hashlib.sha256(b"bytes").hexdigest()),
+        lambda: objects.names(""),
+    ]
+    s3.line.fail("skewed", ".", times=100)
+    for ask in asked:
+        with pytest.raises(StorageRefusedError, match=r"the clock of this machine .* set it right"):
+            ask()
+    s3.line.mend()
+    assert objects.create("x", b"")
 
 
 def test_what_cannot_work_is_told_at_once(s3: S3, settings_with: Callable[..., Settings]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +184,30 @@ def test_other_bytes_than_were_made_are_not_stored(made: Path, tmp_path: Path) -
     with pytest.raises(StorageError, match="is not the file that was made"):
         FileStorage(OutputFile(path=tmp_path / "b.mp4")).put(made, "any.mp4", sha256="0" * 64)
     assert not (tmp_path / "b.mp4").exists()
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    archive, target = tmp_path / "output.mp4", tmp_path / "pictures"
+    with zipfile.ZipFile(archive, "w") as folder:
+        folder.writestr("000000.png", b"a picture")
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    output = OutputFile(path=target, folder=True)
+    check_output_file(output)
+    storage = FileStorage(output)
+    assert storage.stat("any") is None
+    stored = storage.put(archive, "any.zip", sha256=sha256)
+    assert (stored.sha256, stored.num_bytes, stored.path) == (
+        sha256,
+        archive.stat().st_size,
+        target,
+    )
+    assert storage.stat("any") == stored == storage.put(archive, "any.zip")
+    assert (target / "000000.png").read_bytes() == b"a picture"
+    with pytest.raises(InvalidRequestError, match="a folder is never replaced"):
+        check_output_file(OutputFile(path=target, folder=True, overwrite=True))
+    (target / "000000.png").write_bytes(b"my work")
+    assert storage.stat("any") is None
+    with pytest.raises(StorageRefusedError, match=f"the finished video is {archive}"):
+        storage.put(archive, "any.zip")
+    storage.delete("any")
+    assert (target / "000000.png").read_bytes() == b"my work"

@@ -65,6 +65,23 @@ def test_a_sent_video_is_planned_and_kept_for_the_job(
     assert again.json()["frames"] == 75
 
 
+def test_a_factor_is_planned_for_the_pixels_that_come_out(
+    client: httpx.Client, videos: VideoServer
+) -> None:
+    """The demo clip has 320x180: ten times that is as much as 4k, four times is 720p."""
+    asked = {"video_url": videos.url("/clip.mp4"), "model": "lanczos"}
+    for resolution, size, deployment in (
+        ("4x", (1280, 720), "upscale/local"),
+        ("10x", (3200, 1800), "upscale/h200"),
+        ("640x640", (640, 360), "upscale/local"),
+    ):
+        told = client.post("/plan", json={**asked, "resolution": resolution}).json()
+        assert (told["width"], told["height"], told["deployment"]) == (*size, deployment)
+        assert told["resolution"] == resolution
+    smaller = client.post("/plan", json={**asked, "resolution": "0.5x"}).json()
+    assert any("scaled down" in note for note in smaller["notes"])
+
+
 def test_an_address_is_planned_for_the_card_of_its_pool(
     client: httpx.Client, videos: VideoServer
 ) -> None:

@@ -26,6 +26,12 @@ HOSTILE = "<b> \u202e%2e%2e%2f\r\nX: y\x1b[31m;\"'$(id).mp4"
 """A name as a file system allows it: markup, codes, a line's end, a terminal's colours."""
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The gateway's settings, without tokens and limits."""
+    return Settings(work_dir=tmp_path_factory.mktemp("gateway"))
+
+
 @pytest.fixture
 def clip(demo_clip: Path, tmp_path: Path) -> Path:
     """A video of more than 3 MB, sent in pieces of 1 MB."""

@@ -1,5 +1,7 @@
 """Colour transfer: what it must leave alone, what it must repair."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from seedvr2_core.engines.seedvr2.color import (
     blur,
     needs_whole_shot,
     rank_match,
+    toward_source,
     transfer_color,
     wavelet_radii,
 )
@@ -54,6 +57,45 @@ def test_frame_by_frame_equals_all_at_once(method: ColorMethod) -> None:
     ]
     assert torch.equal(torch.cat(single), whole)
     assert not needs_whole_shot(method)
+
+
+def _luma(picture_CHW: Tensor) -> Tensor:
+    return torch.einsum("chw,c->hw", picture_CHW, torch.tensor([0.2126, 0.7152, 0.0722]))
+
+
+def _coarse(x_HW: Tensor) -> Tensor:
+    return blur(x_HW[None], wavelet_radii(5))[0]
+
+
+def test_strength_goes_from_the_source_s_detail_to_the_restored_one() -> None:
+    restored, source = _picture(11)[0], _picture(12)[0]
+    assert torch.equal(toward_source(restored, source, 1.0), restored)
+    none = toward_source(restored, source, 0.0)
+    detail = [y - _coarse(y) for y in map(_luma, (none, source))]
+    torch.testing.assert_close(*detail, atol=2e-6, rtol=0)
+    for strength in (0.0, 0.3):
+        made = toward_source(restored, source, strength)
+        y, was = _luma(made), _luma(restored)
+        torch.testing.assert_close(_coarse(y), _coarse(was), atol=0.02, rtol=0)
+        torch.testing.assert_close(made - y, restored - was, atol=2e-6, rtol=0)  # chroma
+
+
+def test_no_frequency_comes_nearer_to_the_source_with_more_strength() -> None:
+    """On a picture that repeats itself, where the edges say nothing; by its spectrum."""
+    restored, source = _picture(13, height=64, width=64)[0], _picture(14, height=64, width=64)[0]
+    strengths = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]
+    inside = (slice(None), slice(96, 160), slice(96, 160))
+    tiled = [picture.repeat(1, 4, 4) for picture in (restored, source)]
+    distances = []
+    for strength in strengths:
+        made = toward_source(*tiled, strength)[inside]
+        distances.append(torch.fft.rfft2(_luma(made - tiled[1][inside]).double()).abs())
+    for nearer, farther in itertools.pairwise(distances):
+        assert (farther - nearer).min() > -1e-3
+    # Structure follows the source before texture does.
+    half, whole = distances[3], distances[-1]
+    fine, coarse = (half[size] / whole[size] for size in ((32, 32), (0, 3)))
+    assert coarse < fine < 1
 
 
 def test_lab_looks_at_the_whole_shot() -> None:

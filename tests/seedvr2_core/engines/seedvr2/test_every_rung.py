@@ -26,7 +26,7 @@ from tests.kits.restorer import (
     run_shot,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FRAMES = 25
 """7 latents, two windows."""

@@ -23,7 +23,7 @@ from tests.kits.restorer import (
     run_shot,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("either_path")]
 
 LONG = 189
 WINDOWS = {"window": 6, "overlap": 2}

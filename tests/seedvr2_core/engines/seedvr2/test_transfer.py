@@ -64,6 +64,7 @@ def test_begun_work_is_finished_in_order_and_late(ahead: int) -> None:
     assert finished == list(range(5))
 
 
+@pytest.mark.long
 def test_frames_are_the_same_one_slice_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over pieces that go on from each other."""
     plan = make_plan(58)
@@ -76,6 +77,7 @@ def test_frames_are_the_same_one_slice_late(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(latents(late), latents(wanted))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.soak), "bfloat16"])
 def test_a_resumed_shot_has_the_same_bits_in_half_precision(dtype: str) -> None:
     """On the path of a GPU, with the references of its kernels."""
@@ -111,6 +113,7 @@ class Spoiled(VideoVAE):
 
 
 @pytest.mark.usefixtures("_one_ahead")
+@pytest.mark.long
 def test_no_frame_that_is_not_finite_is_given_away() -> None:
     def build(dtype: torch.dtype) -> VideoVAE:
         vae = build_vae(VAE_TINY, vae_weights(), dtype=dtype)

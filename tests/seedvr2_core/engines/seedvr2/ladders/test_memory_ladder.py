@@ -38,7 +38,7 @@ from tests.kits.pipeline import (
     use_small_pictures,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 WAITS = "everything that waits is in host memory"
 

@@ -1,0 +1,224 @@
+"""A folder of numbered pictures as one file: a zip in which nothing is compressed once more.
+
+Storages keep one file for each job, and browsers load one down. The pictures are the segments'
+packets as they are, `000000.png` or `000000.tif` onwards. `sequence.json` has the time of each, and
+`sound.mka` what the source has beside its video. The bytes depend on nothing but these.
+"""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.video.frame import VideoFrame
+
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
+from seedvr2_core.files.writing import FileWriter
+from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata, VideoInfo
+from seedvr2_core.video.output.formats import CODECS, depth_of
+from seedvr2_core.video.output.gate import Expected, check_beside, check_picture, wrong
+
+TIMES_NAME, SOUND_NAME = "sequence.json", "sound.mka"
+_DIGITS = 6
+"""Of a picture's number; more where there are more pictures."""
+_MADE = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip can say: the same job gives the same bytes."""
+_COPIED_BYTES = 2**20
+_PNG_START, _IHDR_END = b"\x89PNG\r\n\x1a\n", 33
+_PNG_SIZE = struct.Struct(">2IB")
+_LUMINANCE_UNITS = 10_000
+_TAG = struct.Struct("<HHI4s")
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
+_SHORT = 3
+_DEMUXERS = {"png": "png_pipe", "tiff": "tiff_pipe"}
+_NO_TAGS = ColorInfo(full_range=False, matrix=2, primaries=2, transfer=2)
+"""What a TIFF says of its colours."""
+
+
+def picture_names(settings: EncoderSettings, count: int) -> list[str]:
+    """The names of a job's pictures, in order."""
+    digits = max(_DIGITS, len(str(count - 1)))
+    ending = CODECS[settings.codec].ending
+    return [f"{index:0{digits}}{ending}" for index in range(count)]
+
+
+def write_sequence(
+    path: Path,
+    pictures: Iterable[bytes],
+    expected: Expected,
+    *,
+    sound: Path,
+    chapters: Sequence[dict[str, Any]] = (),
+    on_bytes: OnBytes = no_bytes,
+) -> None:
+    """Write the zip.
+
+    Args:
+        path: where it is written.
+        pictures: each a whole file.
+        expected: what it must hold.
+        sound: a Matroska file, which is checked and put beside them if it is to have streams.
+        chapters: start and end in seconds, and title.
+        on_bytes: called before every write.
+
+    Raises:
+        SegmentError: the sound is not as expected.
+        OSError: the disk is full, for example.
+    """
+    info, settings = expected.info, expected.settings
+    if expected.others:
+        check_beside(sound, expected, on_bytes=on_bytes)
+    names = picture_names(settings, info.num_frames)
+    with FileWriter(path, on_bytes=on_bytes) as file, zipfile.ZipFile(file, "w") as folder:
+        for name, content in zip(names, pictures, strict=True):
+            folder.writestr(_entry(name), _with_hdr(content, settings.hdr))
+        if expected.others:
+            entry = _entry(SOUND_NAME)
+            entry.file_size = sound.stat().st_size
+            with FileReader(sound) as source, folder.open(entry, "w") as target:
+                while piece := source.read(_COPIED_BYTES):
+                    target.write(piece)
+        told = json.dumps(_times(names, info, settings, chapters), indent=1) + "\n"
+        folder.writestr(_entry(TIMES_NAME), told)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _MADE)
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _times(
+    names: Sequence[str],
+    info: VideoInfo,
+    settings: EncoderSettings,
+    chapters: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """What `sequence.json` says: the times are whole numbers of `time_base` seconds."""
+    return {
+        "first": names[0],
+        "num_frames": len(names),
+        "width": settings.width,
+        "height": settings.height,
+        "bits": depth_of(settings),
+        "primaries": settings.color.primaries,
+        "transfer": settings.color.transfer,
+        "hdr": None if settings.hdr is None else asdict(settings.hdr),
+        "nominal_rate": list(info.nominal_rate),
+        "time_base": list(info.time_base),
+        "last_duration": info.last_duration,
+        "chapters": list(chapters),
+        "pts": list(info.pts),
+    }
+
+
+def _with_hdr(content: bytes, hdr: HdrMetadata | None) -> bytes:
+    """A PNG with the chunks mDCV and cLLI (PNG, third edition) behind its header."""
+    if hdr is None or not content.startswith(_PNG_START):
+        return content
+    chunks = b""
+    if hdr.mastering:
+        chunks += _chunk(b"mDCV", struct.pack(">8H2I", *hdr.mastering))
+    if hdr.light_level:
+        levels = [value * _LUMINANCE_UNITS for value in hdr.light_level]
+        chunks += _chunk(b"cLLI", struct.pack(">2I", *levels))
+    return content[:_IHDR_END] + chunks + content[_IHDR_END:]
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + _crc(kind + content)
+
+
+def _crc(content: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(content))
+
+
+def check_sequence(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
+    """Check a finished zip: every picture's name, sum, size and depth, the times, the first one's
+    colours, and whether the sound is there.
+
+    Raises:
+        SegmentError: something differs; the message names it.
+        FileReadError: the machine failed to read it.
+    """
+    info, settings = expected.info, expected.settings
+    names = picture_names(settings, info.num_frames)
+    beside = [SOUND_NAME] if expected.others else []
+    try:
+        with FileReader(path, on_bytes=on_bytes) as file, zipfile.ZipFile(file) as folder:
+            found = folder.namelist()
+            if found != [*names, *beside, TIMES_NAME]:
+                raise wrong(path, "files", found[-3:], [names[-1], *beside, TIMES_NAME])
+            told = json.loads(folder.read(TIMES_NAME))
+            if told["pts"] != list(info.pts) or told["time_base"] != list(info.time_base):
+                raise wrong(path, "times", f"{len(told['pts'])} others", f"{len(info.pts)} times")
+            size = (settings.width, settings.height, depth_of(settings))
+            for index, name in enumerate(names):
+                content = folder.read(name)  # which compares its sum
+                if (got := _size_of(content)) != size:
+                    raise wrong(path, f"width, height and bits of {name}", got, size)
+                if index == 0:
+                    _check_first(path, content, expected)
+            for name in beside:
+                with folder.open(name) as part:
+                    while part.read(_COPIED_BYTES):
+                        pass
+    except (zipfile.BadZipFile, ValueError, KeyError, struct.error) as error:
+        raise SegmentError(f"{path.name}: not a whole folder of pictures: {error}") from error
+
+
+def _check_first(path: Path, content: bytes, expected: Expected) -> None:
+    """Decode a picture, and compare what it says of itself with the plan."""
+    settings = expected.settings
+    if settings.codec != "png":
+        expected = replace(expected, settings=replace(settings, color=_NO_TAGS))
+    with av.open(io.BytesIO(content), format=_DEMUXERS[settings.codec]) as container:
+        check_picture(path, container.streams.video[0], container, expected)
+
+
+def _size_of(content: bytes) -> tuple[int, int, int]:
+    """(width, height, bits) as the header of a PNG or of a TIFF of our own making has them."""
+    if content.startswith(_PNG_START):
+        return _PNG_SIZE.unpack_from(content, 16)
+    (at,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, at)
+    values: dict[int, int] = {}
+    for index in range(count):
+        tag, kind, number, value = _TAG.unpack_from(content, at + 2 + index * _TAG.size)
+        (one,) = struct.unpack_from("<H" if kind == _SHORT else "<I", value)
+        if number > 1 and tag == _TIFF_BITS:
+            (one,) = struct.unpack_from("<H", content, struct.unpack("<I", value)[0])
+        values[tag] = one
+    return values[_TIFF_WIDTH], values[_TIFF_HEIGHT], values[_TIFF_BITS]
+
+
+def picture_of(path: Path, index: int) -> VideoFrame:
+    """One picture of a finished zip, decoded.
+
+    Raises:
+        SegmentError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as folder:
+            name = folder.namelist()[index]
+            content = folder.read(name)
+        codec = next(codec for codec in _DEMUXERS if name.endswith(CODECS[codec].ending))
+        with av.open(io.BytesIO(content), format=_DEMUXERS[codec]) as container:
+            frame = next(container.decode(container.streams.video[0]))
+            assert isinstance(frame, VideoFrame)
+            return frame
+    except (zipfile.BadZipFile, av.error.FFmpegError, IndexError, StopIteration) as error:
+        raise SegmentError(f"{path.name}: picture {index} cannot be read: {error}") from error
+
+
+def is_sequence(path: Path) -> bool:
+    """Whether a file of ours is such a zip."""
+    return zipfile.is_zipfile(path)
