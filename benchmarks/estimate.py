@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import imageio_ffmpeg
 
-from tasks.request_types import Model, Resolution
+from tasks.request.video import Model, Resolution
 from tasks.settings import Settings, use_settings
 
 if TYPE_CHECKING:  # Prefect reads its settings when it is imported, and `main` sets some.

@@ -19,7 +19,7 @@ from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
-from tasks.request_types import (
+from tasks.request.video import (
     Audio,
     Codec,
     ColorCorrection,

@@ -14,21 +14,24 @@ from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
 from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
-from tasks.request_types import (
-    AudioField,
-    BatchSizeField,
+from tasks.request.delivery import (
     CallbackEventsField,
     CallbackUrlField,
+    ExpiresInField,
+    MetadataField,
+    OutputUrlField,
+    TagsField,
+)
+from tasks.request.video import (
+    AudioField,
+    BatchSizeField,
     CodecField,
     ColorCorrectionField,
     ContainerField,
     DeinterlaceField,
     EndField,
-    ExpiresInField,
     FileName,
-    MetadataField,
     Model,
-    OutputUrlField,
     Preset,
     QualityField,
     ResolutionField,
@@ -36,7 +39,6 @@ from tasks.request_types import (
     StartField,
     StitchModeField,
     StrengthField,
-    TagsField,
     TemporalOverlapField,
     sentence_of,
 )

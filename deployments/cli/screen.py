@@ -228,14 +228,15 @@ class JobLines(Lines):
         now, what = time.monotonic(), doing(progress)
         if progress.phase in ("planned", "done"):
             return  # the plan has just been printed, and the result is about to be
-        if what == self._doing and now - self._last < LINE_SECONDS:
+        begins = what != self._doing
+        if not begins and now - self._last < LINE_SECONDS:
             return
         self._last, self._doing = now, what
         if progress.phase in ("restore", "encode"):
             measures = progress.measures
             told = between(measures.seconds_left_low, measures.seconds_left_high)
             what = f"{what}: {how_far(progress)}{told}"
-        elif progress.detail and progress.phase != "wait":
+        elif progress.detail and progress.phase != "wait" and not begins:
             what = f"{what}: {progress.detail}"
         self.say(what)
 

@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
-from tasks.request_types import metadata_of, split_list
+from tasks.request.delivery import metadata_of, split_list
 from tasks.run.appointments import find_recover
 
 LABEL_DELETED = "seedvr2.deleted_at"

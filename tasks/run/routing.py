@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGET_NAMES, BUDGETS_PX, NAMED, budget_for, size_for
-from tasks.request_types import split_list
+from tasks.request.delivery import split_list
 from tasks.settings import get_settings
 from tasks.step import step
 

@@ -22,7 +22,7 @@ from deployments.gateway.answers import (
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
-from tasks.request_types import MAX_TAGS
+from tasks.request.delivery import MAX_TAGS
 
 MAX_LINES = 200  # Prefect returns no more in one answer
 MAX_OFFSET = 1_000_000_000

@@ -21,7 +21,7 @@ from deployments.gateway.routes.docs import json_refusals
 from deployments.gateway.routes.jobs import JobId, find_run
 from seedvr2_core.errors import SeedVR2Error
 from tasks.plan import size_to_route
-from tasks.request_types import split_list
+from tasks.request.delivery import split_list
 from tasks.run import read_result
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.schemas import check_request

@@ -20,7 +20,7 @@ from seedvr2_core.frames import padded_size
 from seedvr2_core.planning.cards import NAMED_GB
 from seedvr2_core.planning.sizes import size_for, size_note
 from tasks.plan import JobPlan, named_card, plan_source, size_to_route
-from tasks.request_types import Resolution
+from tasks.request.video import Resolution
 from tasks.run.routing import deployment_for
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings

@@ -21,7 +21,7 @@ from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
 from tasks.plan import size_to_route
-from tasks.request_types import split_list
+from tasks.request.delivery import split_list
 from tasks.run.routing import LABEL_RESOLUTION, deployment_for
 from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request

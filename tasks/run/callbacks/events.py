@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 from pydantic import Field
 
 from seedvr2_core.errors import split_code
-from tasks.request_types import metadata_of, split_list
+from tasks.request.delivery import metadata_of, split_list
 from tasks.run.attempts import attempts_of
 from tasks.run.routing import LABEL_ROUTED_FROM
 from tasks.schemas import Record

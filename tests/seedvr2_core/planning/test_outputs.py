@@ -10,7 +10,7 @@ from seedvr2_core.planning.outputs import choose_output, crf_of_quality, encoder
 from seedvr2_core.video.info import ColorInfo, StreamInfo, VideoInfo
 from seedvr2_core.video.output.encoders import ENCODERS
 from seedvr2_core.video.output.formats import CODECS, CONTAINERS
-from tasks.request_types import Codec, Container
+from tasks.request.video import Codec, Container
 from tests.kits.factories import make_info, make_options
 
 PQ = ColorInfo(full_range=False, matrix=9, primaries=9, transfer=16)

@@ -7,7 +7,7 @@ import pytest
 import tasks.job.engine_choice
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.job.engine_choice import choose_device, choose_engine
-from tasks.request_types import offered_models
+from tasks.request.video import offered_models
 from tasks.schemas import Device, check_request
 from tasks.settings import Settings, use_settings
 

@@ -15,7 +15,7 @@ from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
 from seedvr2_core.config import ENGINES
-from tasks.request_types import Codec, Resolution
+from tasks.request.video import Codec, Resolution
 from tasks.settings import Settings
 from tests.kits.http.gateway import URL, gateway, job_run, record_result, served, set_state, submit
 
