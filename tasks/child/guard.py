@@ -102,6 +102,11 @@ class Child:
         return self._process.pid
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether it has told more than was asked for: who reads it may have waited for Prefect."""
+        return not self._events.empty()
+
+    @property
     def alive(self) -> bool:
         """Whether the child is still running."""
         return self._process.poll() is None

@@ -252,7 +252,7 @@ class SegmentWatch:
         """Note what an event says."""
         match event:
             case SegmentDone(segment=segment):
-                self._pending.remove(segment)
+                self._pending = [k for k in self._pending if k != segment]
                 self._purse.save()
                 if not self._pending:
                     self._learn(pace)
@@ -272,8 +272,6 @@ class SegmentWatch:
                 self._show(self._phase(pace))
             case Idle():
                 self._all_is_made()
-            case _:
-                pass
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
@@ -295,8 +293,9 @@ class SegmentWatch:
             )
 
     def _look_at_others(self) -> None:
-        """Note what others have made, at most once a second."""
-        if awake_seconds() - self._looked_at < _LOOK_SECONDS:
+        """Note what others have made, at most once a second, if it is known what our child has."""
+        ahead = self._child is not None and self._child.is_ahead
+        if ahead or awake_seconds() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = awake_seconds()
         folder = self._job_dir.segments_path

@@ -101,13 +101,13 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     name = f"{FLOW}/{deployment.name}"
     try:
         with get_client(sync_client=True) as client:
-            client.read_deployment_by_name(name)
+            helpers = client.read_deployment_by_name(name).id
     except ObjectNotFound:
         logger.warning("nobody helps: %s is not deployed (make deploy)", name)
     except _AWAY as error:
         logger.warning("nobody helps in this attempt, Prefect does not answer: %s", error)
     else:
-        return Crew(job, name, workers=workers)
+        return Crew(job, helpers, workers=workers)
     return None
 
 
@@ -200,18 +200,18 @@ class Shared:
 class Crew:
     """The helpers of one job."""
 
-    def __init__(self, job: PlannedJob, deployment_name: str, *, workers: int) -> None:
+    def __init__(self, job: PlannedJob, helpers: UUID, *, workers: int) -> None:
         """Look at nothing yet; `start` does.
 
         Args:
             job: the job, which this run holds.
-            deployment_name: of the helpers.
+            helpers: id of their deployment.
             workers: how many runs may make segments of it, this one included.
         """
         self.workers = workers
         self.run_id = UUID(str(this_run.id))
         self._job = job
-        self._name, self._most = deployment_name, workers - 1
+        self._helpers, self._most = helpers, workers - 1
         self._label, self._record, self._logger = this_run.name, current(), get_run_logger()
         self._asked_at = time.monotonic()
         self._ended = threading.Event()
@@ -279,7 +279,6 @@ class Crew:
 
         That one numbers the subflows of a process; ours are numbered over all attempts of the job.
         """
-        helpers = client.read_deployment_by_name(self._name)
         link = client.create_task_run(
             task=Task(fn=lambda: None, name=f"part-{number}"),
             name=f"part-{number}",
@@ -288,7 +287,7 @@ class Crew:
             state=Pending(),
         )
         client.create_flow_run_from_deployment(
-            helpers.id,
+            self._helpers,
             name=f"part {number} of {self._label}",
             parameters={
                 "job_id": str(self.run_id),

@@ -30,6 +30,7 @@ from tasks.child.session import SegmentWatch
 from tasks.schemas import FetchedSource, PlannedJob
 from tasks.settings import Settings, use_settings
 from tests.kits.factories import Audience, make_info, make_options
+from tests.kits.faults import wait_until
 
 Script = Callable[[str], None]
 
@@ -52,7 +53,6 @@ def child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
             "import sys, time\n"
             "from seedvr2_core.child.progress import Emitter\n"
             "from seedvr2_core.child.protocol import *\n"
-            "from seedvr2_core.child.progress import Emitter\n"
             "emit = Emitter(sys.stdout).emit\n"
             "ready = Ready(engine='lanczos', device='cpu')\n"
             "def beat(done): emit(Heartbeat(phase='restore', done=done, total=300))\n"
@@ -372,3 +372,29 @@ def test_a_job_that_is_expected_to_cost_more_does_not_begin(
         pass  # on a guess alone nothing is refused
     with pytest.raises(InvalidRequestError, match="SEEDVR2_HOUR_PRICE"):
         SegmentWatch(a_job(tmp_path, max_price=5.0))
+
+
+def test_what_our_child_has_made_is_not_taken_for_the_work_of_others(
+    child_is: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow may wait for Prefect while its child takes a share and finishes it."""
+    child_is(
+        "emit(Taken(segments=(0,)))\nemit(ready)\ndone(1)\nemit(Taken(segments=(1,)))\n"
+        "emit(SegmentDone(segment=1, seconds=1.0))\nemit(SegmentDone(segment=0, seconds=1.0))\n"
+        "emit(Idle())\n"
+    )
+    watch = SegmentWatch(a_job(tmp_path), workers=2)
+    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(session, "read_segment", lambda *_, **__: "a sidecar that fits")
+    sidecar = JobDir(tmp_path / "job").sidecar_path(1)
+    sidecar.parent.mkdir()
+    sidecar.touch()
+    try:
+        watch._start_child()
+        child = watch._child
+        assert child is not None
+        wait_until(lambda: child._events.qsize() >= 5, "it was ahead", seconds=20)
+        watch.wait_for(0)
+        assert (watch.is_done(1), watch._by_others) == (True, set())
+    finally:
+        watch.close()
