@@ -161,10 +161,10 @@ def targets(sound: SoundFormat, codec: str = "aac") -> Iterator[SoundTarget]:
     layout = _SAME_SPEAKERS.get(sound.speakers, sound.speakers)
     if layout in _AAC_LAYOUTS:
         yield SoundTarget(codec="aac", rate=_aac_rate(rate), layout=layout, sample_format="fltp")
-    elif codec := _LOSSLESS_LAYOUTS.get(layout):
+    elif lossless := _LOSSLESS_LAYOUTS.get(layout):
         packed = "s32" if deep else "s16"
-        samples = packed if codec == "flac" else f"{packed}p"
-        yield SoundTarget(codec=codec, rate=rate, layout=layout, sample_format=samples)
+        samples = packed if lossless == "flac" else f"{packed}p"
+        yield SoundTarget(codec=lossless, rate=rate, layout=layout, sample_format=samples)
     yield SoundTarget(
         codec="pcm_s24le" if deep else "pcm_s16le",
         rate=rate,
