@@ -92,8 +92,8 @@ site: ## build the pages as a site in site/; a link that leads nowhere fails
 
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
-	$(BIN)/python -m benchmarks.cuts
-	$(BIN)/python -m benchmarks.fields
+	$(BIN)/python -m benchmarks.media.cuts
+	$(BIN)/python -m benchmarks.media.fields
 	$(BIN)/python benchmarks/bursts.py
 	$(BIN)/python benchmarks/upload.py
 	$(BIN)/python benchmarks/stitch.py

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cuts import NAMES, SHORT, Found, films, measure, read_clip
+from benchmarks.media.cuts import NAMES, SHORT, Score, films, measure, read_clip
 
 pytestmark = pytest.mark.soak
 
@@ -13,13 +13,13 @@ SAME_PLACES = {"flashes", "fades"}
 
 
 @pytest.fixture(scope="module")
-def found(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
+def found(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Score]:
     clips = [read_clip(shared / "clips" / name) for name in NAMES]
     folder = tmp_path_factory.mktemp("films")
     return {name: measure(film, folder) for name, film in films(clips).items()}
 
 
-def test_cuts_of_known_films(found: dict[str, Found]) -> None:
+def test_cuts_of_known_films(found: dict[str, Score]) -> None:
     for name, row in found.items():
         print(f"{name}: precision {row.precision:.3f}, recall {row.recall:.3f}")
         assert row.recall >= 0.9, name

@@ -1,6 +1,6 @@
 """How many cuts are found, and how many are that are none, in films joined from known clips.
 
-`python -m benchmarks.cuts [--clips FOLDER] [--json]`
+`python -m benchmarks.media.cuts [--clips FOLDER] [--json]`
 
 Clips without a cut of their own are joined in an order drawn from a seed, so every cut is known.
 Each row is one film:
@@ -35,7 +35,7 @@ import numpy as np
 from seedvr2_core.video.cuts import detect_cuts
 from seedvr2_core.video.probe import probe_video
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 WIDTH, HEIGHT = 320, 180
 FADE, DISSOLVE = 12, 12
@@ -49,7 +49,7 @@ NAMES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Shots:
     """Frames of one clip, (T, HEIGHT, WIDTH, 3) uint8."""
 
     name: str
@@ -72,7 +72,7 @@ class Film:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Score:
     """What a detector has found of a film's cuts."""
 
     cuts: int
@@ -91,17 +91,17 @@ class Found:
         return self.right / self.cuts if self.cuts else 1.0
 
 
-def read_clip(path: Path, frames: int = 100) -> Clip:
+def read_clip(path: Path, frames: int = 100) -> Shots:
     """The first frames of a clip, small."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", str(path)]
     scaled = ["-frames:v", str(frames), "-vf", f"scale={WIDTH}:{HEIGHT}", "-pix_fmt", "rgb24"]
     raw = subprocess.run(
         [*command, *scaled, "-f", "rawvideo", "-"], capture_output=True, check=True
     ).stdout
-    return Clip(name=path.name, frames=np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3))
+    return Shots(name=path.name, frames=np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3))
 
 
-def films(clips: Sequence[Clip], seed: int = 1) -> Mapping[str, Film]:
+def films(clips: Sequence[Shots], seed: int = 1) -> Mapping[str, Film]:
     """All films, by the name of their row."""
     made = {"shots of 10 to 50": _film_of_shots(clips, seed)}
     for count in SHORT:
@@ -113,7 +113,7 @@ def films(clips: Sequence[Clip], seed: int = 1) -> Mapping[str, Film]:
     return made
 
 
-def _shuffled(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, random.Random]]:
+def _shuffled(clips: Sequence[Shots], seed: int) -> Iterator[tuple[Shots, random.Random]]:
     """Clips without end, none twice in a row."""
     draw, last = random.Random(seed), None
     while True:
@@ -124,26 +124,26 @@ def _shuffled(clips: Sequence[Clip], seed: int) -> Iterator[tuple[Clip, random.R
             yield last, draw
 
 
-def _part(clip: Clip, draw: random.Random, count: int) -> np.ndarray:
+def _part(clip: Shots, draw: random.Random, count: int) -> np.ndarray:
     start = draw.randrange(max(1, len(clip.frames) - count))
     return clip.frames[start : start + count]
 
 
-def _film_of_shots(clips: Sequence[Clip], seed: int) -> Film:
+def _film_of_shots(clips: Sequence[Shots], seed: int) -> Film:
     film = Film()
     for clip, draw in itertools.islice(_shuffled(clips, seed), 40):
         film.shot(_part(clip, draw, draw.randint(10, min(50, len(clip.frames)))))
     return film
 
 
-def _film_of_short_shots(clips: Sequence[Clip], seed: int, count: int) -> Film:
+def _film_of_short_shots(clips: Sequence[Shots], seed: int, count: int) -> Film:
     film = Film()
     for place, (clip, draw) in enumerate(itertools.islice(_shuffled(clips, seed), 31)):
         film.shot(_part(clip, draw, count if place % 2 else 12))
     return film
 
 
-def _film_of_flashes(clips: Sequence[Clip]) -> Film:
+def _film_of_flashes(clips: Sequence[Shots]) -> Film:
     """Each clip is a shot, with cuts between them and flashes inside of them."""
     film = Film()
     for place, clip in enumerate(clips):
@@ -155,7 +155,7 @@ def _film_of_flashes(clips: Sequence[Clip]) -> Film:
     return film
 
 
-def _film_of_fades(clips: Sequence[Clip], seed: int) -> Film:
+def _film_of_fades(clips: Sequence[Shots], seed: int) -> Film:
     film = Film()
     half = FADE // 2
     for place, (clip, draw) in enumerate(itertools.islice(_shuffled(clips, seed), 16)):
@@ -169,7 +169,7 @@ def _film_of_fades(clips: Sequence[Clip], seed: int) -> Film:
     return film
 
 
-def _film_of_dissolves(clips: Sequence[Clip], seed: int) -> Film:
+def _film_of_dissolves(clips: Sequence[Shots], seed: int) -> Film:
     film = Film()
     for place, (clip, draw) in enumerate(itertools.islice(_shuffled(clips, seed), 16)):
         frames = _part(clip, draw, 44)
@@ -185,7 +185,7 @@ def _film_of_dissolves(clips: Sequence[Clip], seed: int) -> Film:
     return film
 
 
-def _film_of_single_frames(clips: Sequence[Clip], seed: int) -> Film:
+def _film_of_single_frames(clips: Sequence[Shots], seed: int) -> Film:
     film = Film()
     shuffled = _shuffled(clips, seed)
     first, draw = next(shuffled)
@@ -210,7 +210,7 @@ def write_film(film: Film, path: Path) -> None:
     )
 
 
-def compared(film: Film, found: Sequence[int]) -> Found:
+def compared(film: Film, found: Sequence[int]) -> Score:
     """Hold what was found against what is there; a place that is named twice is wrong once."""
     left = list(found)
     right = 0
@@ -218,10 +218,10 @@ def compared(film: Film, found: Sequence[int]) -> Found:
         if named := [frame for frame in left if frame in places]:
             left.remove(named[0])
             right += 1
-    return Found(cuts=len(film.cuts), right=right, wrong=len(left))
+    return Score(cuts=len(film.cuts), right=right, wrong=len(left))
 
 
-def measure(film: Film, folder: Path) -> Found:
+def measure(film: Film, folder: Path) -> Score:
     """Write a film, look for its cuts, and compare."""
     path = folder / "film.mp4"
     write_film(film, path)
@@ -240,13 +240,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     clips = [read_clip(arguments.clips / name) for name in NAMES]
-    rows: dict[str, Found] = {}
+    rows: dict[str, Score] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, film in films(clips, arguments.seed).items():
             rows[name] = measure(film, Path(folder))
     counts = [(row.cuts, row.right, row.wrong) for row in rows.values()]
     cuts, right, wrong = (sum(column) for column in zip(*counts, strict=True))
-    rows["all"] = Found(cuts=cuts, right=right, wrong=wrong)
+    rows["all"] = Score(cuts=cuts, right=right, wrong=wrong)
     if arguments.json:
         print(json.dumps({name: [row.precision, row.recall] for name, row in rows.items()}))
         return 0

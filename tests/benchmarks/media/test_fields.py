@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fields import KINDS, NAMES, measure, table
+from benchmarks.media.fields import KINDS, NAMES, measure, table
 
 pytestmark = pytest.mark.soak
 

@@ -1,6 +1,6 @@
 """How well interlaced video, film with pulldown and progressive video are told apart.
 
-`python -m benchmarks.fields [--clips FOLDER]`
+`python -m benchmarks.media.fields [--clips FOLDER]`
 
 The thresholds of `probing/fields.py` were found on moving test patterns. Here real clips, which
 nobody looked at for that, become what tape, discs and broadcasts are, and are probed. Fields are
@@ -23,7 +23,7 @@ import imageio_ffmpeg
 from seedvr2_core.video.info import Fields
 from seedvr2_core.video.probe import probe_video
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 NAMES = (
     *("bunny_1280x720_25.mp4", "coffee_1280x720_2997.mp4", "friday_640x480_30.mp4"),
