@@ -90,6 +90,28 @@ def choose(person: Person, name: str, value: str) -> None:
         )
 
 
+def test_a_size_of_ones_own_has_a_field_beside_the_choices(person: Person) -> None:
+    """It shows once it is chosen, and what is no size is not sent."""
+    hidden = "document.querySelector('#option-resolution-own').hidden"
+    assert person.page.run(hidden)
+    person.drop("#drop", CLIP)
+    choose(person, "model", "lanczos")
+    choose(person, "resolution", "own")
+    assert not person.page.run(hidden)
+    assert person.focused() == "option-resolution-own"
+    person.write("two")
+    person.click("#make-plan")
+    assert not person.page.run("document.querySelector('#option-resolution-own').validity.valid")
+    assert not person.text("#planning")
+    person.page.run("document.querySelector('#option-resolution-own').select()")
+    person.write("2x")
+    person.click("#make-plan")
+    person.sees("The plan is ready", "#planning")
+    assert "640x360" in person.text("#plan-facts")
+    choose(person, "resolution", "720p")
+    assert person.page.run(hidden)
+
+
 def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -> None:
     clip = tmp_path / HOSTILE.replace("/", "_")
     clip.write_bytes(CLIP.read_bytes())
