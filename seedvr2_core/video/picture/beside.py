@@ -1,9 +1,12 @@
 """What a decoder tells beside a picture: its turn, 360 degrees, several views."""
 
+import ctypes
+import gc
 import struct
 from collections.abc import Iterable
 from typing import cast
 
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
@@ -28,8 +31,21 @@ Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 def side_data(frame: VideoFrame) -> dict[str, bytes]:
     """Kind ("DISPLAYMATRIX", "SPHERICAL", ...) -> content of everything beside a picture."""
     # A mapping, says the stub; iterating gives the entries.
-    entries = cast("Iterable[SideData]", frame.side_data)
+    entries = list(cast("Iterable[SideData]", frame.side_data))
+    for entry in entries:
+        _leave_to_the_frame(entry)
     return {entry.type.name: bytes(entry) for entry in entries}
+
+
+def _leave_to_the_frame(entry: SideData) -> None:
+    """Keep PyAV from freeing the names in side data, which the frame frees.
+
+    PyAV 18.1 takes what belongs to the frame for its own: pictures with a named ICC profile crash
+    the process when both are freed. A Python object of a few bytes is never freed instead.
+    """
+    for owned in gc.get_referents(entry):
+        if isinstance(owned, Dictionary) and len(owned):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
 
 
 def losses(beside: dict[str, bytes]) -> tuple[str, ...]:

@@ -130,9 +130,7 @@ def test_events_with_other_fields_are_refused(kind: Any) -> None:
 
 
 def test_what_neither_side_knows_is_named() -> None:
-    with pytest.raises(
-        ChildFailedError, match=r"unknown message 'echo' .* of: .*probe"
-    ):
+    with pytest.raises(ChildFailedError, match=r"unknown message 'echo' .* of: .*probe"):
         decode_request('{"op": "echo"}')
     with pytest.raises(ChildFailedError, match=r"unknown message 'probe' .* probed, "):
         decode_event('{"event": "probe"}')
