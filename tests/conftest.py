@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.kits.http.s3 import S3
 
 ROOT = Path(__file__).parents[1]
-LONG = (
+FIRST = (
     *("walkthrough", "e2e", "faults", "flows", "tasks/child", "deployments", "benchmarks"),
     *("seedvr2_core/engines", "seedvr2_core/vae", "seedvr2_core/kernels", "seedvr2_core/api"),
 )
@@ -43,7 +43,7 @@ DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A Prefect server takes ten seconds to start: whatever needs one is slow. Long files first."""
-    first = tuple(str(ROOT / "tests" / folder) for folder in LONG)
+    first = tuple(str(ROOT / "tests" / folder) for folder in FIRST)
     items.sort(key=lambda item: not str(item.path).startswith(first))
     for item in items:
         if "api_url" in getattr(item, "fixturenames", ()):

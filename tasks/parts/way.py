@@ -55,7 +55,7 @@ class MadeWayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class QueueName:
+class WorkPlace:
     """Where a run waits for its worker."""
 
     pool: str
@@ -64,16 +64,16 @@ class QueueName:
     """Its queue; None: the last of them."""
 
 
-def own_place() -> QueueName | None:
+def own_place() -> WorkPlace | None:
     """Where this run has waited for its worker; None outside of a work pool."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None or run.work_pool_name is None:
         return None
-    return QueueName(run.work_pool_name, run.work_queue_name)
+    return WorkPlace(run.work_pool_name, run.work_queue_name)
 
 
-def waiting_jobs(client: SyncPrefectClient, place: QueueName | None) -> list[FlowRun]:
+def waiting_jobs(client: SyncPrefectClient, place: WorkPlace | None) -> list[FlowRun]:
     """The jobs that a worker of this pool could begin now, in the order in which workers take them.
 
     A second run of a request that is at work waits for that, not for a worker. Jobs in queues that
@@ -112,7 +112,7 @@ def _due(
 
 
 def job_without_helper(
-    client: SyncPrefectClient, place: QueueName | None, settings: Settings
+    client: SyncPrefectClient, place: WorkPlace | None, settings: Settings
 ) -> UUID | None:
     """A job for which a long job itself must make way; None if there is none.
 

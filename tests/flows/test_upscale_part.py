@@ -64,7 +64,7 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     """A job's deployment and its helpers', on a pool without workers where no other job waits."""
-    for left in way.waiting_jobs(client, way.QueueName("no-workers")):
+    for left in way.waiting_jobs(client, way.WorkPlace("no-workers")):
         client.set_flow_run_state(left.id, Cancelled(), force=True)
     name = f"shared-{uuid4()}"
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
@@ -350,7 +350,7 @@ def test_nobody_makes_way_for_a_queue_that_comes_after_its_own(
     low, other, high = queued("low"), queued("default"), queued("high")
 
     def known(queue: str) -> list[UUID]:
-        return [run.id for run in way.waiting_jobs(client, way.QueueName(pool, queue))]
+        return [run.id for run in way.waiting_jobs(client, way.WorkPlace(pool, queue))]
 
     wait_until(lambda: high.id in known("high"), "all are due", seconds=10)
     taken = client.get_scheduled_flow_runs_for_work_pool(pool, scheduled_before=datetime.now(UTC))
@@ -379,12 +379,12 @@ def test_who_waits_for_another_run_is_not_made_way_for(
     job_dir.path.mkdir(parents=True)
     wait_until(
         lambda: (
-            made.id in {run.id for run in way.waiting_jobs(client, way.QueueName("no-workers"))}
+            made.id in {run.id for run in way.waiting_jobs(client, way.WorkPlace("no-workers"))}
         ),
         "the run is due",
         seconds=10,
     )
     with held(job_dir):
         assert made.id not in {
-            run.id for run in way.waiting_jobs(client, way.QueueName("no-workers"))
+            run.id for run in way.waiting_jobs(client, way.WorkPlace("no-workers"))
         }

@@ -2,14 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
-from tasks.schemas import FetchedSource, PlannedJob
+from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 
 if TYPE_CHECKING:  # tests of the core use this file, and need no Prefect
     from tasks.run.record import JobProgress
@@ -93,6 +93,26 @@ def planned_job(work_dir: Path) -> PlannedJob:
         stall_limit_seconds=10.0,
         duration_seconds=12.0,
     )
+
+
+def upscale_result(filename: str, **changes: Any) -> UpscaleResult:
+    """The result of a job that has put this file into /out, with changes to its fields."""
+    given: dict[str, Any] = {
+        "cdn_url": None,
+        "output_path": f"/out/{filename}",
+        "width": 1280,
+        "height": 720,
+        "frames": 75,
+        "seconds": 1.0,
+        "engine": "span",
+        "input_size_mb": 1.0,
+        "output_size_mb": 1.0,
+        "segments_reused": 0,
+        "sha256": "0" * 64,
+        "job_key": "key",
+        "job_id": "id",
+    }
+    return UpscaleResult(filename=filename, **given | changes)
 
 
 class Audience:

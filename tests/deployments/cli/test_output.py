@@ -18,26 +18,18 @@ from seedvr2_core.files.unpacking import unpack
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import storage_folder
+from tests.kits.factories import upscale_result
 
-RESULT = UpscaleResult(
-    filename="mine.mp4",
-    cdn_url=None,
-    output_path="/out/mine.mp4",
-    width=1280,
-    height=720,
+RESULT = upscale_result(
+    "mine.mp4",
     frames=377,
     seconds=42.0,
-    engine="span",
-    input_size_mb=1.0,
     output_size_mb=12.34,
     segments_reused=1,
     preview_path="/out/mine.preview.jpg",
     report_path="/out/mine.report.html",
     source_name="clip.mp4",
     frames_reused=125,
-    sha256="0" * 64,
-    job_key="key",
-    job_id="id",
 )
 
 

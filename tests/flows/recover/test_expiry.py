@@ -18,8 +18,8 @@ from tasks.run.retention import (
     job_tag,
     keep_output,
 )
-from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
+from tests.kits.factories import upscale_result
 from tests.kits.lost_runs import LostRun
 
 KEY = "0123456789ab" + "c" * 52
@@ -33,18 +33,10 @@ def complete(
     settings.storage_dir.mkdir(exist_ok=True)
     (settings.storage_dir / NAME).write_bytes(b"video")
     settings.job_dir(KEY).mkdir(parents=True, exist_ok=True)
-    result = UpscaleResult(
-        filename=NAME,
-        cdn_url=None,
+    result = upscale_result(
+        NAME,
         output_path=str(settings.storage_dir / NAME),
-        width=1280,
-        height=720,
-        frames=75,
-        seconds=1.0,
         engine="lanczos",
-        input_size_mb=1.0,
-        output_size_mb=1.0,
-        segments_reused=0,
         sha256=hashlib.sha256(b"video").hexdigest(),
         job_key=KEY,
         job_id=str(run.id),

@@ -14,6 +14,7 @@ from deployments.cli.batch.sources import VideoBatch
 from seedvr2_core.errors import InvalidRequestError, InvalidVideoError
 from tasks.schemas import UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import Settings, get_settings, use_settings
+from tests.kits.factories import upscale_result
 
 URL = "https://example.org/far%20away.mp4?token=secret"
 ASKED = check_request(video_path="/in/a.mp4", resolution="2x", seed=7)
@@ -33,22 +34,8 @@ class Jobs:
         name = Path(request.video_path or "/far").stem
         if name in self._fails:
             raise self._fails[name]
-        return UpscaleResult(
-            filename=f"{name}_2x.mp4",
-            cdn_url=None,
-            output_path=f"/out/{name}_2x.mp4",
-            width=2,
-            height=2,
-            frames=1,
-            seconds=1.0,
-            engine="span",
-            input_size_mb=1.0,
-            output_size_mb=1.0,
-            segments_reused=0,
-            already_done=name == "old",
-            sha256="0" * 64,
-            job_key="key",
-            job_id="id",
+        return upscale_result(
+            f"{name}_2x.mp4", width=2, height=2, frames=1, already_done=name == "old"
         )
 
 
