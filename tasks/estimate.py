@@ -9,7 +9,7 @@ from typing import Literal
 
 from prefect import get_run_logger
 
-from seedvr2_core.child.protocol import CheckPlan, MakePlan
+from seedvr2_core.child.protocol import CheckPlan, FindExcerpt, MakePlan
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.engines.table import EngineWeights
@@ -28,6 +28,7 @@ from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
+from tasks.child.preview import preview_of
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -289,7 +290,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         job_dir = JobDir(settings.job_dir(planned.job_key))
         plan = _planned_for_all(made, planned, job_dir, fresh=request.fresh)
     _log(plan, planned.device)
-    return PlannedJob(
+    job = PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
         source=probed.source,
@@ -322,9 +323,29 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         notes=(
             *plan.notes,
             *_operators_notes(planned, settings),
-            *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
+            *delivery_notes(_delivered_to(request), eta_seconds=plan.eta_seconds),
         ),
     )
+    return _previewed(job, plan, request) if request.preview else job
+
+
+def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> PlannedJob:
+    """The job with the piece alone that its preview shows.
+
+    Raises:
+        InvalidRequestError: the film has no such place.
+    """
+    job_dir = JobDir(job.job_dir)
+    fresh = job_dir.fresh_plan_path
+    path = fresh if request.fresh and fresh.is_file() else job_dir.plan_path
+    asked = FindExcerpt(plan=path, wanted=request.preview)
+    found = run_operation(asked, doing="finding the place of the preview")
+    return preview_of(job, plan, request.preview, found, get_settings())
+
+
+def _delivered_to(request: UpscaleRequest) -> str | None:
+    """The caller's address for the output; a preview goes to the installation's storage."""
+    return None if request.preview else request.output_url
 
 
 def _log(plan: PlanOutline, device: str) -> None:

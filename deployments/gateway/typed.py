@@ -115,6 +115,7 @@ class UpscaleOptions(TypedDict, total=False):
     model: str
     start: str
     end: str
+    preview: str
     deinterlace: str
     weights_file: str
     batch_size: int

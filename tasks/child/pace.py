@@ -12,6 +12,8 @@ from seedvr2_core.planning.timing import (
     spread,
 )
 from tasks.child.awake import awake_seconds
+from tasks.run.measures import Measures
+from tasks.run.spending import Purse
 from tasks.settings import get_settings
 
 
@@ -27,16 +29,24 @@ def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
 class Pace:
     """The progress of one child, from when its engine is ready."""
 
-    def __init__(self, plan: PlanOutline, *, pending_frames: int, slowest: float = 0.0) -> None:
+    def __init__(
+        self,
+        plan: PlanOutline,
+        *,
+        pending_frames: int,
+        num_frames: int | None = None,
+        slowest: float = 0.0,
+    ) -> None:
         """Count from now on.
 
         Args:
             plan: of the job.
             pending_frames: frames of the segments that the child was asked for.
+            num_frames: frames of all segments that are wanted; None: of the whole job.
             slowest: seconds of a frame that an earlier child of the job took.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = plan.num_frames - pending_frames
+        self.kept_frames = (num_frames or plan.num_frames) - pending_frames
         """Frames that were finished before this child began."""
         self._frame = frame_seconds_of(plan)
         self._report = report_seconds(plan.eta_seconds) if get_settings().report else 0.0
@@ -119,3 +129,27 @@ class Pace:
         still = awake_seconds() - self._moved_at
         limit = progress_limit(self._plan, stall_seconds=stall_seconds, per_frame=self.slowest)
         return still if still > limit else None
+
+
+def measures_of(
+    pace: Pace | None, *, segment: int, estimated_seconds: float, purse: Purse
+) -> Measures:
+    """What the work is measured by.
+
+    Args:
+        pace: of the child at work; None while none is.
+        segment: which one is made, counted from 1.
+        estimated_seconds: expected of the run.
+        purse: what the job has spent.
+    """
+    low, high = pace.seconds_left_range if pace else (None, None)
+    rate = pace.frames_per_second if pace else None
+    return Measures(
+        segment=segment,
+        frames_per_second=None if rate is None else round(rate, 2),
+        seconds_left_low=None if low is None else round(low, 1),
+        seconds_left_high=None if high is None else round(high, 1),
+        estimated_seconds=round(estimated_seconds, 1),
+        gpu_seconds=purse.gpu_seconds,
+        cost=purse.cost,
+    )

@@ -37,12 +37,12 @@ from seedvr2_core.words import counted
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.child.operation import STARTING, load_detail
-from tasks.child.pace import Pace, frame_seconds_of
+from tasks.child.pace import Pace, frame_seconds_of, measures_of
 from tasks.child.patience import Patience
+from tasks.child.preview import limited_work, unfinished_others
 from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest, make_way
 from tasks.run import current
-from tasks.run.measures import Measures
 from tasks.run.spending import Purse
 from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
@@ -121,7 +121,8 @@ class SegmentWatch:
             BudgetError: with the numbers.
         """
         if self._pending and not self._job.eta_is_guess:
-            self._purse.check(self.estimated_seconds, doing="what is left")
+            seconds, doing = limited_work(self._job, self.estimated_seconds)
+            self._purse.check(seconds, doing=doing)
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -201,6 +202,7 @@ class SegmentWatch:
                 weights_dir=get_settings().weights_folder,
                 lock_dir=get_settings().locks_dir,
                 segments=tuple(self._pending),
+                left_out=unfinished_others(self._job, self._plan),
                 workers=self._workers,
                 helps=self._helps,
             )
@@ -215,7 +217,12 @@ class SegmentWatch:
                 case Ready(warm=warm):
                     self._was_warm = warm
                     pending = self._pending_frames()
-                    self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
+                    self._pace = Pace(
+                        self._plan,
+                        pending_frames=pending,
+                        num_frames=self._job.num_frames,
+                        slowest=self._slowest,
+                    )
                 case Waiting(whom=whom, lock=lock):
                     self._purse.rest()
                     self._look_at_others()
@@ -275,7 +282,7 @@ class SegmentWatch:
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not self._by_others:
+        if not self._by_others and self._job.preview is None:
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -357,33 +364,18 @@ class SegmentWatch:
 
     def _look_at_kept(self) -> list[int]:
         """Segments that are to be made; those that are kept are read, with signs of life."""
-        return pending_segments(self._job_dir, self._plan, on_bytes=current().still_alive)
+        told, only = current().still_alive, self._job.segments
+        return pending_segments(self._job_dir, self._plan, only=only, on_bytes=told)
 
     def _pending_frames(self) -> int:
         return sum(self._plan.segments[k].num_frames for k in self._pending)
-
-    def _measures(self) -> Measures:
-        """What the work is measured by."""
-        pace = self._pace
-        low, high = pace.seconds_left_range if pace else (None, None)
-        rate = pace.frames_per_second if pace else None
-        done = self._job.num_segments - len(self._pending)
-        return Measures(
-            segment=min(done + 1, self._job.num_segments),
-            frames_per_second=None if rate is None else round(rate, 2),
-            seconds_left_low=None if low is None else round(low, 1),
-            seconds_left_high=None if high is None else round(high, 1),
-            estimated_seconds=round(self.estimated_seconds, 1),
-            gpu_seconds=self._purse.gpu_seconds,
-            cost=self._purse.cost,
-        )
 
     def _kept_frames(self) -> int:
         return self._job.num_frames - self._pending_frames()
 
     def _show(self, phase: str, detail: str = "") -> None:
         """Pass progress on."""
-        pace = self._pace
+        pace, done = self._pace, self._job.num_segments - len(self._pending)
         if pace is not None:
             pace.hands = current().hands
         current().progress(
@@ -395,5 +387,10 @@ class SegmentWatch:
             seconds_left=pace.seconds_left if pace else None,
             within=None if self._deadline == inf else self._deadline - awake_seconds(),
             detail=detail,
-            measures=self._measures(),
+            measures=measures_of(
+                pace,
+                segment=min(done + 1, self._job.num_segments),
+                estimated_seconds=self.estimated_seconds,
+                purse=self._purse,
+            ),
         )
