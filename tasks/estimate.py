@@ -9,7 +9,7 @@ from typing import Literal
 
 from prefect import get_run_logger
 
-from seedvr2_core.child.protocol import CheckPlan, FindExcerpt, MakePlan
+from seedvr2_core.child.protocol import CheckPlan, MakePlan
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
 from seedvr2_core.engines import known_weights
 from seedvr2_core.engines.table import EngineWeights
@@ -28,7 +28,7 @@ from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
-from tasks.child.preview import preview_of
+from tasks.child.preview import part_of, preview_of
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -338,9 +338,10 @@ def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> P
     job_dir = JobDir(job.job_dir)
     fresh = job_dir.fresh_plan_path
     path = fresh if request.fresh and fresh.is_file() else job_dir.plan_path
-    asked = FindExcerpt(plan=path, wanted=request.preview)
-    found = run_operation(asked, doing="finding the place of the preview")
-    return preview_of(job, plan, request.preview, found, get_settings())
+    part = part_of(
+        plan, request.preview, plan_path=path, job_dir=job.job_dir, settings=get_settings()
+    )
+    return preview_of(job, part)
 
 
 def _delivered_to(request: UpscaleRequest) -> str | None:

@@ -6,11 +6,12 @@ is its own in a folder there.
 
 from pathlib import Path
 
-from seedvr2_core.child.protocol import ExcerptFound
+from seedvr2_core.child.protocol import FindExcerpt
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
+from tasks.child.operation import run_operation
 from tasks.child.pace import frame_seconds_of
 from tasks.run import current
 from tasks.run.spending import price_of
@@ -24,57 +25,67 @@ NOT_EXACT = (
 )
 
 
-def preview_of(
-    job: PlannedJob, plan: PlanOutline, asked: str, found: ExcerptFound, settings: Settings
-) -> PlannedJob:
-    """The job that makes the segments of a preview alone.
+def preview_of(job: PlannedJob, part: PreviewPart) -> PlannedJob:
+    """The job that makes the segments of a preview alone; `job` is the whole one."""
+    name = Path(job.output_name)
+    changes = {
+        "preview": part,
+        "num_segments": len(part.segments),
+        "num_frames": part.frames,
+        "eta_seconds": part.seconds,
+        "output_name": f"{name.stem}.{part.folder}{name.suffix}",
+        "notes": (*job.notes, *preview_notes(part)),
+    }
+    return job.model_copy(update=changes)
+
+
+def part_of(
+    plan: PlanOutline, asked: str, *, plan_path: Path, job_dir: Path, settings: Settings
+) -> PreviewPart:
+    """What a preview makes of a planned job.
 
     Args:
-        job: the whole job.
         plan: of the whole job.
         asked: what the request has asked for.
-        found: the frames that are shown.
+        plan_path: the plan itself, which has the times.
+        job_dir: of the whole job; it need not exist.
         settings: of this machine.
+
+    Raises:
+        InvalidRequestError: the film has no such place.
     """
+    wanted = FindExcerpt(plan=plan_path, wanted=asked)
+    found = run_operation(wanted, doing="finding the place of the preview")
     touched = [s for s in plan.segments if s.start < found.stop and found.first < s.stop]
     frames = sum(segment.num_frames for segment in touched)
-    segments = tuple(segment.index for segment in touched)
     seconds = job_seconds(frame_seconds_of(plan), frames)
-    exact = plan.memory is None or not _begins_inside(JobDir(job.job_dir), plan, touched)
-    part = PreviewPart(
+    return PreviewPart(
         asked=asked,
         first=found.first,
         stop=found.stop,
         start_seconds=round(found.start_seconds, 3),
         end_seconds=round(found.end_seconds, 3),
-        segments=segments,
+        segments=tuple(segment.index for segment in touched),
+        frames=frames,
+        seconds=round(seconds, 1),
+        price=price_of(seconds, settings),
         of_segments=len(plan.segments),
         whole_frames=plan.num_frames,
         whole_seconds=plan.eta_seconds,
         whole_price=price_of(plan.eta_seconds, settings),
-        exact=exact,
+        exact=plan.memory is None or not _begins_inside(JobDir(job_dir), plan, touched),
     )
-    name = Path(job.output_name)
-    changes = {
-        "preview": part,
-        "num_segments": len(segments),
-        "num_frames": frames,
-        "eta_seconds": seconds,
-        "output_name": f"{name.stem}.{part.folder}{name.suffix}",
-        "notes": (*job.notes, *_notes(part, seconds, settings)),
-    }
-    return job.model_copy(update=changes)
 
 
-def _notes(part: PreviewPart, seconds: float, settings: Settings) -> list[str]:
+def preview_notes(part: PreviewPart) -> list[str]:
     """What the user is told: what is made, what it takes and what the whole job takes."""
-    price = price_of(seconds, settings)
-    cost = "" if price is None else f", price {price:.2f}"
+    cost = "" if part.price is None else f", price {part.price:.2f}"
     whole = "" if part.whole_price is None else f", price {part.whole_price:.2f}"
     notes = [
         f"preview: {part.start_seconds:g} s to {part.end_seconds:g} s of the result; "
         f"{len(part.segments)} of {counted(part.of_segments, 'segment')} are made for it, about "
-        f"{seconds:.0f} s{cost}; the whole job keeps them (about {part.whole_seconds:.0f} s{whole})"
+        f"{part.seconds:.0f} s{cost}; the whole job keeps them (about {part.whole_seconds:.0f} s"
+        f"{whole})"
     ]
     return notes if part.exact else [*notes, NOT_EXACT]
 

@@ -43,10 +43,13 @@ class PreviewPart(Record):
         description="Segments of the whole job that the piece touches, counted from 0; these are "
         "made, and the whole job keeps them."
     )
+    frames: int = Field(description="Frames of these segments.")
+    seconds: float = Field(description="Expected seconds of making them.")
+    price: float | None = Field(default=None, description="Its expected price, if known.")
     of_segments: int = Field(description="Segments of the whole job.")
     whole_frames: int = Field(description="Frames of the whole job.")
     whole_seconds: float = Field(description="Expected seconds of the whole job.")
-    whole_price: float | None = Field(default=None, description="Its expected price, if known.")
+    whole_price: float | None = Field(default=None, description="The same of the whole job.")
     exact: bool = Field(
         default=True,
         description="Whether these segments have the bits of the whole job for certain. If not, "
