@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning import Plan
 from seedvr2_core.video.wanted import Place, place_of
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(s|f)")
