@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.messages.events import (
+    Coding,
     Compared,
     CutsFound,
     Failed,
@@ -53,6 +54,7 @@ __all__ = [
     "OPENING",
     "REQUESTS",
     "CheckPlan",
+    "Coding",
     "Compare",
     "Compared",
     "CutsFound",
@@ -187,7 +189,8 @@ class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
     The child says `Waiting` (while others have the job, the GPU or all that is left), `Taken` and
-    `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats in between.
+    `Ready` (or `Coding`, where segments have masters), and for each segment `Restored` and
+    `SegmentDone`, with heartbeats in between.
     """
 
     answer: ClassVar = Idle
@@ -277,6 +280,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "plan_checked": PlanChecked,
     "waiting": Waiting,
     "ready": Ready,
+    "coding": Coding,
     "taken": Taken,
     "heartbeat": Heartbeat,
     "progressed": Progressed,
