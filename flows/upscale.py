@@ -14,7 +14,7 @@ from tasks.child import one_child
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import find_finished, finish, hold_job, make_room
+from tasks.job import find_finished, finish, hold_job, make_room, prepare_masters
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
@@ -92,6 +92,7 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: bool = False,
     fresh: bool = False,
+    keep_master: bool = False,
     max_workers: int = 1,
     max_seconds: float | None = None,
     max_price: float | None = None,
@@ -131,6 +132,7 @@ def upscale(
         preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
+        keep_master: keep a lossless master, from which other codecs are made without the engine.
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
@@ -180,6 +182,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     with hold_job(job, fresh=request.fresh):
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
+        prepare_masters(job, fresh=request.fresh)
         make_room(job)
         with (
             share_out(job, request.max_workers) as shared,

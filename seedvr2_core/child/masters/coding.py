@@ -53,7 +53,7 @@ class Coder:
         )
         if not self.wanted.ready:
             return dict.fromkeys((segment.index for segment in pending), "")
-        left = {s.index: MISSING for s in pending if s.index not in self.wanted.ready}
+        left = {s.index: self._fault(s.index) for s in pending if s.index not in self.wanted.ready}
         self.events.emit(Coding(active=True))
         whole = self._whole([segment for segment in pending if segment.index not in left])
         left |= {s.index: DAMAGED for s in pending if s.index not in left | whole}
@@ -70,6 +70,10 @@ class Coder:
         if left:
             self.events.emit(Coding(active=False))
         return left
+
+    def _fault(self, index: int) -> str:
+        """What is wrong with a master that cannot be used."""
+        return DAMAGED if self.wanted.masters.sidecar_path(index).exists() else MISSING
 
     def _whole(self, segments: Sequence[Segment]) -> dict[int, MasterSidecar]:
         """The masters of these segments whose bytes have the digests that they had."""
