@@ -14,6 +14,7 @@ from pathlib import Path
 
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import write_record
+from seedvr2_core.files.space import amount
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.masters import (
     Masters,
@@ -105,14 +106,14 @@ def _keep_told(plan: PlanOutline, num_ready: int, settings: Settings) -> str:
     """Say what a master takes and how long it stays."""
     if num_ready == len(plan.segments):
         return f"its master stays until nobody has used it for {settings.keep_days:g} days"
-    gigabytes = master_bytes(plan, plan.num_frames) / 1e9
+    size = amount(master_bytes(plan, plan.num_frames))
     here = (
         "; it stays in this worker's directory, as the object store does not get it"
         if settings.store
         else ""
     )
     return (
-        f"a lossless master is kept for other codecs: about {gigabytes:.3g} GB of the work "
+        f"a lossless master is kept for other codecs: about {size} of the work "
         f"directory's disk, until nobody has used it for {settings.keep_days:g} days{here}"
     )
 
@@ -150,12 +151,12 @@ def kept_masters(job: PlannedJob, plan: PlanOutline) -> list[str]:
     if wanted is None or not wanted.keep:
         return []
     ready, segments = ready_masters(wanted.masters, plan), len(plan.segments)
-    size = masters_bytes(wanted.masters, ready) / 1e9
+    size = amount(masters_bytes(wanted.masters, ready))
     if len(ready) == segments:
-        return [f"the lossless master of the video is kept: {size:.3g} GB in {wanted.folder}"]
+        return [f"the lossless master of the video is kept: {size} in {wanted.folder}"]
     return [
-        f"lossless masters of {len(ready)} of {counted(segments, 'segment')} are kept, {size:.3g} "
-        f"GB in {wanted.folder}: the others were finished before keep_master was asked for"
+        f"lossless masters of {len(ready)} of {counted(segments, 'segment')} are kept, {size} "
+        f"in {wanted.folder}: the others were finished before keep_master was asked for"
     ]
 
 
