@@ -119,8 +119,7 @@ def upscale(
         seed: seed of the noise. The same seed gives the same pixels.
         deinterlace: interlaced video: auto makes a frame of each picture, bob of each field; film
             undoes 3:2 pulldown, off leaves it as it is.
-        start: where the part begins that is made: seconds, h:m:s or frame:1500; empty means the
-            beginning.
+        start: where the part begins: seconds, h:m:s or frame:1500; empty means the beginning.
         end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
         strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.messages.events import (
-    Coding,
+    CodingAgain,
     Compared,
     CutsFound,
     Failed,
@@ -54,7 +54,7 @@ __all__ = [
     "OPENING",
     "REQUESTS",
     "CheckPlan",
-    "Coding",
+    "CodingAgain",
     "Compare",
     "Compared",
     "CutsFound",
@@ -189,7 +189,7 @@ class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
     The child says `Waiting` (while others have the job, the GPU or all that is left), `Taken` and
-    `Ready` (or `Coding`, where segments have masters), and for each segment `Restored` and
+    `Ready` (or `CodingAgain`, where segments have masters), and for each segment `Restored` and
     `SegmentDone`, with heartbeats in between.
     """
 
@@ -280,7 +280,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "plan_checked": PlanChecked,
     "waiting": Waiting,
     "ready": Ready,
-    "coding": Coding,
+    "coding_again": CodingAgain,
     "taken": Taken,
     "heartbeat": Heartbeat,
     "progressed": Progressed,

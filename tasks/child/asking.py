@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from seedvr2_core.child.protocol import Coding, Event, Ready, Restore, Waiting
+from seedvr2_core.child.protocol import CodingAgain, Event, Ready, Restore, Waiting
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.masters import wanted_masters
 from seedvr2_core.planning.outline import PlanOutline
@@ -93,7 +93,7 @@ class Steps:
     def note(self, event: Event, pace: Pace | None) -> None:
         """Note what an event says about the step."""
         match event:
-            case Coding(active=active):
+            case CodingAgain(active=active):
                 self.coding, self.loading, self.coded = active, not active, True
                 self._purse.rest()
             case Ready(warm=warm):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import inf
 
 from seedvr2_core.child.protocol import (
-    Coding,
+    CodingAgain,
     Event,
     Heartbeat,
     Idle,
@@ -205,7 +205,7 @@ class SegmentWatch:
             event = self._next_event(self._load_stall, "loading the engine")
             self._steps.note(event, None)
             match event:
-                case Ready() | Coding():
+                case Ready() | CodingAgain():
                     share = self._asking.engine_share(self._pending)
                     self._pace = Pace(
                         self._plan,

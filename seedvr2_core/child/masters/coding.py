@@ -9,7 +9,7 @@ from seedvr2_core.child.commit import RestoreJob
 from seedvr2_core.child.masters.session import MasterSession
 from seedvr2_core.child.pipeline import Pipeline
 from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
-from seedvr2_core.child.protocol import Coding
+from seedvr2_core.child.protocol import CodingAgain
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.masters import (
@@ -54,7 +54,7 @@ class Coder:
         if not self.wanted.ready:
             return dict.fromkeys((segment.index for segment in pending), "")
         left = {s.index: self._fault(s.index) for s in pending if s.index not in self.wanted.ready}
-        self.events.emit(Coding(active=True))
+        self.events.emit(CodingAgain(active=True))
         whole = self._whole([segment for segment in pending if segment.index not in left])
         left |= {s.index: DAMAGED for s in pending if s.index not in left | whole}
         self.progress.take(self._frames(whole))
@@ -68,7 +68,7 @@ class Coder:
         for index, why in left.items():
             logger.warning("segment %d is restored anew: %s", index, why)
         if left:
-            self.events.emit(Coding(active=False))
+            self.events.emit(CodingAgain(active=False))
         return left
 
     def _fault(self, index: int) -> str:

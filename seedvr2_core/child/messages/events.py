@@ -67,7 +67,7 @@ class Ready(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coding(Event):
+class CodingAgain(Event):
     """Segments are coded from their masters now, without an engine or a device."""
 
     active: bool

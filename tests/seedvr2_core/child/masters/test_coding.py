@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.child.protocol import Coding, Ready
+from seedvr2_core.child.protocol import CodingAgain, Ready
 from seedvr2_core.child.shares import Work
 from seedvr2_core.engines import reuse
 from seedvr2_core.files import file_sha256, read_record, write_record
@@ -108,7 +108,7 @@ def test_another_codec_from_a_master_has_the_bytes_of_one_asked_for_at_once(
     assert len(wanted.ready) == len(asked.segments)
     heard = make(asked, tmp_path / "again", tmp_path / "there is no source")
     assert packets(asked, tmp_path / "again") == packets(asked, tmp_path / "at once")
-    assert events(heard, Coding) == [Coding(active=True)]
+    assert events(heard, CodingAgain) == [CodingAgain(active=True)]
     assert pending_segments(JobDir(tmp_path / "again"), outline_of(asked)) == []
     for again, before in zip(
         sidecars(asked, tmp_path / "again"), sidecars(asked, tmp_path / "at once"), strict=True
@@ -144,8 +144,8 @@ def test_masters_that_are_lost_or_damaged_are_restored_anew_and_named(
     heard = make(asked, tmp_path / "again", demo_clip)
     assert packets(asked, tmp_path / "again") == packets(asked, tmp_path / "at once")
     told = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
-    steps = [event for event in told if isinstance(event, Coding | Ready)]
-    assert [type(step) for step in steps] == [Coding, Coding, Ready]
+    steps = [event for event in told if isinstance(event, CodingAgain | Ready)]
+    assert [type(step) for step in steps] == [CodingAgain, CodingAgain, Ready]
     num = len(asked.segments)
     assert deviations(JobDir(tmp_path / "again"), outline_of(asked)) == [
         f"{num - 2} of {num} segments were coded again from the master, without the engine",
