@@ -36,12 +36,18 @@ from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
 from tasks.run.callbacks.announce import announced
 from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
-from tasks.run.handover import FetchedElsewhere, fetched_before, hand_over, patience_for
+from tasks.run.handover import (
+    FetchedElsewhere,
+    fetched_before,
+    hand_over,
+    may_leave_cuts,
+    patience_for,
+)
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool
 from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
-from tasks.schemas import FetchedSource, UpscaleRequest, UpscaleResult, check_request
+from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
 from tasks.stitch import stitch
@@ -174,7 +180,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     leave_if_still_held()
     source = fetched_before(get_settings()) or _fetch(request)
     with one_child():
-        probed = probe(source, request)
+        probed = _probe(source, request)
         check_pool(request.resolution, probed.video.display_size)
         job = estimate(request, probed)
     record.planned(job)
@@ -213,3 +219,11 @@ def _fetch(request: UpscaleRequest) -> FetchedSource:
     if source is None:
         raise FetchedElsewhere(hand_over())
     return source
+
+
+def _probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
+    """Probe the source; leave the cuts of a long video to a run without a GPU, if there is one."""
+    probed = probe(source, request, cuts="short" if may_leave_cuts() else "all")
+    if probed is None:
+        raise FetchedElsewhere(hand_over(source))
+    return probed

@@ -72,6 +72,29 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
     return source
 
 
+def fetch_again(request: UpscaleRequest, sha256: str, name: str) -> FetchedSource:
+    """The source of a job that has fetched it, without asking its server again.
+
+    Args:
+        request: names the source.
+        sha256: digest of what was fetched.
+        name: its name for people.
+
+    Raises: as `fetch`; SourceUnavailableError: what was fetched cannot be seen from here.
+    """
+    settings = get_settings()
+    if found := recall_source(sha256, name, settings, on_bytes=_beat):
+        return found
+    if (request.video_url or "").startswith(("http://", "https://")):
+        raise SourceUnavailableError(
+            f"{name} ({sha256}) is neither in {settings.sources_dir} nor in a store; this worker "
+            "needs the work directory or the store of the job's worker"
+        )
+    source = fetch(request)
+    assert source is not None, "without a patience, fetch returns a source or raises"
+    return source
+
+
 def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None:
     """The source as another machine has kept it in the store, unless it lies here."""
     if settings.store is None or (request.video_path and Path(request.video_path).is_file()):

@@ -7,6 +7,7 @@ file can make a decoder hang or crash.
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.config import EngineSpec
@@ -28,8 +29,14 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
+from tasks.sources.kept import keep_cuts, recall_cuts
 from tasks.sources.names import called_by_name
 from tasks.step import step
+
+CutsWanted = Literal["all", "short", "none"]
+MOST_FRAMES_HERE = 3000
+"""Of a longer video the cuts are looked for before a GPU is taken, where somebody can. It takes
+about 5 s of a machine with many cores (predicted), two minutes of film."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +47,20 @@ class _Found:
 
 
 @step(name="probe", retries=1, retry_delay_seconds=2)
-def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
+def probe(
+    source: FetchedSource, request: UpscaleRequest, *, cuts: CutsWanted = "all"
+) -> ProbedSource | None:
     """Read every packet of the source in a child process; find its cuts if the engine needs them.
 
     A source that ends before its header or index says is refused unless the request allows it.
+
+    Args:
+        source: the file.
+        request: how it is to be read.
+        cuts: of which videos the cuts are looked for here: of all, of short ones, or of none.
+
+    Returns:
+        What was found; None if the cuts of a video that is not short are needed and not known.
 
     Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
         upload that is no video.
@@ -62,7 +79,7 @@ def probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
                 allow_damaged=request.allow_damaged,
                 wanted=request.wanted_frames,
             )
-            return _with_cuts(probed, request, settings)
+            return probed if cuts == "none" else _with_cuts(probed, request, settings, cuts)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files
         raise
@@ -110,8 +127,10 @@ def _tag_of(wanted: WantedFrames) -> str:
     return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
 
 
-def _with_cuts(probed: ProbedSource, request: UpscaleRequest, settings: Settings) -> ProbedSource:
-    """The same with the source's cuts, if the engine looks at shots.
+def _with_cuts(
+    probed: ProbedSource, request: UpscaleRequest, settings: Settings, cuts: CutsWanted = "all"
+) -> ProbedSource | None:
+    """The same with the source's cuts, if the engine looks at shots; None as `probe` returns it.
 
     To find cuts the whole video is decoded. So a job that takes more than is accepted is refused
     before.
@@ -123,6 +142,8 @@ def _with_cuts(probed: ProbedSource, request: UpscaleRequest, settings: Settings
     if _known_cuts(probed) is None:
         seconds = _expected_seconds(probed, request, spec, device, settings)
         refuse_excess(seconds, probed.video.num_frames, settings)
+        if cuts == "short" and probed.video.num_frames > MOST_FRAMES_HERE:
+            return None
     return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
 
@@ -153,9 +174,11 @@ def _expected_seconds(
 
 
 def _known_cuts(probed: ProbedSource) -> Path | None:
-    """The file of cuts that the detector of today has found before."""
-    out = _cuts_path(probed)
-    return out if _detector_of(out) == _detector(probed) else None
+    """The file of cuts that the detector of today has found before, here or on another machine."""
+    out, today = _cuts_path(probed), _detector(probed)
+    if _detector_of(out) == today:
+        return out
+    return out if recall_cuts(out, get_settings()) and _detector_of(out) == today else None
 
 
 def _detector(probed: ProbedSource) -> str:
@@ -196,4 +219,5 @@ def find_cuts(probed: ProbedSource, device: str) -> Path:
         out=out,
     )
     run_operation(request, doing="looking for cuts")
+    keep_cuts(out, get_settings())
     return out

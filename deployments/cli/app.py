@@ -7,7 +7,6 @@ answered at once. deployments/host/exits.py lists the exit codes.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -67,7 +66,6 @@ from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
 from seedvr2_core.errors import ServiceError
-from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -89,6 +87,8 @@ KEPT = "finished segments are kept"
 def _show_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
+        from importlib.metadata import version  # ten milliseconds that no other command needs
+
         typer.echo(f"seedvr2 {version('seedvr2-prefect')}")
         raise typer.Exit
 
@@ -299,6 +299,8 @@ def _checked_request(sources: list[str] | VideoBatch | None, **options: object) 
     """
     given = [sources.example] if isinstance(sources, VideoBatch) else sources
     request = request_of(given, **options)
+    from tasks.run.spending import limit_seconds
+
     limit_seconds(request.max_seconds, request.max_price, get_settings())
     if isinstance(sources, VideoBatch):
         return request

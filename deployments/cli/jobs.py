@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -50,10 +50,12 @@ from deployments.cli.options import (
     request_of,
 )
 from deployments.cli.screen import ENDED, status_line, watch
-from deployments.gateway.client import Answer, GatewayClient
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError, error_of_code, remedy_of
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from deployments.gateway.client import Answer, GatewayClient
 
 KEPT = "the job goes on"
 _LATE_SECONDS = 15.0
@@ -267,7 +269,7 @@ def logs(
 
 
 @contextmanager
-def _open_gateway(url: str | None, token_file: Path | None) -> Iterator[GatewayClient]:
+def _open_gateway(url: str | None, token_file: Path | None) -> Iterator["GatewayClient"]:
     """Open a client of the gateway at `url`, or of the settings' one, with the token of a file.
 
     Raises:
@@ -277,6 +279,8 @@ def _open_gateway(url: str | None, token_file: Path | None) -> Iterator[GatewayC
     if token_file is not None:
         token = SecretStr(_token_in(token_file))
         settings = settings.model_copy(update={"gateway_token": token})
+    from deployments.gateway.client import GatewayClient
+
     client = GatewayClient(settings, url=url, say=say)
     try:
         yield client
@@ -295,7 +299,7 @@ def _token_in(path: Path) -> str:
     return token
 
 
-def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
+def _watch(client: "GatewayClient", job_id: str, as_json: bool) -> None:
     """Show a job until it ends, then print its result; exits with 1 if it has not completed."""
     try:
         job = watch(client.follow(job_id), console)
@@ -314,7 +318,7 @@ def _watch(client: GatewayClient, job_id: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_status(job: Answer, as_json: bool) -> None:
+def _print_status(job: "Answer", as_json: bool) -> None:
     """Print a job's status, for people or as JSON."""
     if as_json:
         typer.echo(json.dumps(job))
@@ -329,19 +333,19 @@ def _print_status(job: Answer, as_json: bool) -> None:
         tell(f"what helps: {remedy}")
 
 
-def _error_of(job: Answer) -> str:
+def _error_of(job: "Answer") -> str:
     """Why a job has no result, with the code of the error if it has one."""
     code = f" [{job['error_code']}]" if job.get("error_code") else ""
     return f"{job['error']}{code}"
 
 
-def _remedy_of(job: Answer) -> str:
+def _remedy_of(job: "Answer") -> str:
     """What helps against the error that its code names; not in the words of whoever answered."""
     kind = error_of_code(job.get("error_code"))
     return remedy_of(kind) if kind else ""
 
 
-def _job_line(job: Answer) -> str:
+def _job_line(job: "Answer") -> str:
     """A job in a list: when it was submitted, of what, and its state."""
     at = datetime.fromisoformat(job["submitted_at"]).astimezone() if job["submitted_at"] else None
     when = f"{at:%Y-%m-%d %H:%M}" if at else "-"

@@ -18,7 +18,6 @@ from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult
 from tasks.settings import Settings
-from tasks.storage.open import stored_as
 
 if TYPE_CHECKING:
     from tasks.run.record import JobProgress
@@ -139,6 +138,7 @@ def delivered_to(output: Output | None) -> Iterator[None]:
         yield
         return
     from tasks.run.record import shown_to
+    from tasks.storage.open import stored_as
 
     with stored_as(output.file), shown_to(output):
         yield

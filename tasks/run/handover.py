@@ -1,10 +1,11 @@
-"""Leave the fetching of a slow source to a run that needs no GPU.
+"""Leave a slow source, and the cuts of a long one, to a run that needs no GPU.
 
-A deployed job tries for a moment to fetch its source. If that is not enough, it creates a run of
-the flow `fetch-source` on the pool `cpu`, and ends its process in the state AwaitingRetry, so that
-its worker can take another job. `fetch-source` labels the job with what it has fetched and lets it
-begin again. Both must see the same work directory; where they do not, or where `fetch-source` is
-not deployed, the job fetches its source itself.
+A deployed job tries for a moment to fetch its source, and looks for the cuts of a short video. If
+that is not enough, it creates a run of the flow `fetch-source` on the pool `cpu`, and ends its
+process in the state AwaitingRetry, so that its worker can take another job. `fetch-source` labels
+the job with what it has fetched and lets it begin again; the cuts lie beside the probe. Both must
+see the same work directory or use the same store; where they do not, or where `fetch-source` is not
+deployed, the job does the work itself.
 """
 
 import os
@@ -31,7 +32,8 @@ PATIENCE_SECONDS = 20.0
 """How long a job tries by itself: most sources are here by then, and nobody has to wait twice."""
 LOOK_AGAIN_SECONDS = 300.0
 """When a job looks again whether its source has come, if nobody has told it."""
-LABEL_FETCHER = "fetched_by"
+LABEL_FETCHER, LABEL_CUTTER = "fetched_by", "cuts_by"
+"""Of a job: the run that fetches its source, and the one that looks for its cuts."""
 LABEL_SHA256, LABEL_NAME = "fetched_sha256", "fetched_name"
 
 
@@ -62,58 +64,83 @@ def patience_for(request: UpscaleRequest) -> float | None:
     Raises:
         FetchedElsewhere: another run is at work on it.
     """
-    url = request.video_url or ""
-    if deployment.id is None or not url.startswith(("http://", "https://")):
+    if not (request.video_url or "").startswith(("http://", "https://")):
         return None
+    return PATIENCE_SECONDS if _may_hand_over(LABEL_FETCHER) else None
+
+
+def may_leave_cuts() -> bool:
+    """Whether another run may look for the cuts of this run's video.
+
+    Raises:
+        FetchedElsewhere: another run is at work on it.
+    """
+    return _may_hand_over(LABEL_CUTTER)
+
+
+def _may_hand_over(label: str) -> bool:
+    """Whether there is a run to be made that does a part of this run's work; once, and not again.
+
+    Raises:
+        FetchedElsewhere: it was made and is at work.
+    """
+    if deployment.id is None:
+        return False
     with get_client(sync_client=True) as client:
-        fetcher = own_labels().get(LABEL_FETCHER)
-        if fetcher is None:
-            return None if _fetcher_id(client) is None else PATIENCE_SECONDS
+        helper = own_labels().get(label)
+        if helper is None:
+            return _fetcher_id(client) is not None
         try:
-            state = client.read_flow_run(UUID(str(fetcher))).state
+            state = client.read_flow_run(UUID(str(helper))).state
         except ObjectNotFound:
-            return None
+            return False
         if state is not None and not state.is_final():
-            raise FetchedElsewhere(f"waiting for its source, which run {fetcher} is fetching")
-    return None
+            raise FetchedElsewhere(_waits_for(label, helper))
+    return False
+
+
+def _waits_for(label: str, helper: object) -> str:
+    if label == LABEL_CUTTER:
+        return f"waiting for its cuts, which run {helper} is looking for"
+    return f"waiting for its source, which run {helper} is fetching"
 
 
 @step(name="hand-over", retries=3, retry_delay_seconds=[1, 5, 15])
-def hand_over() -> str:
-    """Let another run fetch this run's source.
+def hand_over(source: FetchedSource | None = None) -> str:
+    """Let another run fetch this run's source, or find the cuts of a source that is here.
 
     Returns:
         The message for this run's state.
     """
     run_id = UUID(str(this_run.id))
+    if source is not None:
+        note_source(source)
+    label = LABEL_CUTTER if source else LABEL_FETCHER
     with get_client(sync_client=True) as client:
         fetcher_id = _fetcher_id(client)
         assert fetcher_id is not None
         made = client.create_flow_run_from_deployment(
             fetcher_id,
-            name=f"source of {this_run.name}",
-            parameters={"run_id": str(run_id)},
-            idempotency_key=f"fetch-source:{run_id}",
+            name=f"{'cuts' if source else 'source'} of {this_run.name}",
+            parameters={"run_id": str(run_id), "cuts": source is not None},
+            idempotency_key=f"{'find-cuts' if source else 'fetch-source'}:{run_id}",
         )
-        labels: dict[str, bool | int | float | str] = {LABEL_FETCHER: str(made.id)}
+        labels: dict[str, bool | int | float | str] = {label: str(made.id)}
         client.update_flow_run_labels(run_id, labels)
-    return f"waiting for its source, which run {made.id} is fetching"
+    return _waits_for(label, made.id)
 
 
 @step(name="hand-back", retries=5, retry_delay_seconds=[1, 5, 15, 30, 60])
-def hand_back(run_id: UUID, source: FetchedSource | None) -> None:
+def hand_back(run_id: UUID, source: FetchedSource | None, told: str) -> None:
     """Let a job begin now, if it is waiting, and tell it what its source is.
 
     Without a source the job tries by itself: what is refused here may be allowed where it runs.
     """
     with get_client(sync_client=True) as client:
-        if source is None:
-            told = AwaitingRetry(scheduled_time=datetime.now(UTC), message="it fetches by itself")
-            _set_waiting(client, run_id, told)
-            return
-        client.update_flow_run_labels(run_id, _labels_of(source))
-        told = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its source has come")
-        _set_waiting(client, run_id, told)
+        if source is not None:
+            client.update_flow_run_labels(run_id, _labels_of(source))
+        now = datetime.now(UTC)
+        _set_waiting(client, run_id, AwaitingRetry(scheduled_time=now, message=told))
 
 
 def note_source(source: FetchedSource) -> None:
@@ -123,9 +150,12 @@ def note_source(source: FetchedSource) -> None:
             client.update_flow_run_labels(UUID(str(this_run.id)), _labels_of(source))
 
 
-def noted_source() -> tuple[str, str]:
-    """Digest and name of the source that this run was labelled with; "" where it was not."""
-    labels = own_labels()
+def noted_source(labels: dict[str, Any] | None = None) -> tuple[str, str]:
+    """Digest and name of the source that this run, or the one with `labels`, was labelled with.
+
+    They are "" where it was not.
+    """
+    labels = own_labels() if labels is None else labels
     return str(labels.get(LABEL_SHA256, "")), str(labels.get(LABEL_NAME, ""))
 
 

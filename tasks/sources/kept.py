@@ -1,7 +1,10 @@
-"""Sources in the installation's object store, by their digest: a job's next machine finds them."""
+"""Sources and their cuts in the installation's object store, by digest: a job's next machine finds
+them there.
+"""
 
 from pathlib import Path
 
+from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from tasks.net.bucket import Bucket
 from tasks.schemas import FetchedSource, UpscaleRequest
@@ -64,6 +67,30 @@ def recall_source(
         bucket = Bucket(settings.store, settings)
         found = bucket.get_file(_name(sha256), path, sha256=sha256, on_bytes=on_bytes)
     return _taken(path, sha256, name) if found else None
+
+
+def keep_cuts(path: Path, settings: Settings) -> None:
+    """Copy a file of cuts, which is named by its source's digest, to the store if there is one.
+
+    Raises:
+        StorageError: the store does not take it now.
+    """
+    if settings.store is not None:
+        Bucket(settings.store, settings).write(f"cuts/{path.name}", path.read_bytes())
+
+
+def recall_cuts(path: Path, settings: Settings) -> bool:
+    """Bring a file of cuts from the store; False if there is no store, or it has none.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    if settings.store is None:
+        return False
+    found = Bucket(settings.store, settings).read(f"cuts/{path.name}")
+    if found is not None:
+        write_bytes(path, found.content)
+    return found is not None
 
 
 def _taken(path: Path, sha256: str, name: str) -> FetchedSource:

@@ -11,16 +11,18 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import AwaitingRetry, Cancelled
+from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from flows.fetch_source import fetch_source
 from seedvr2_core.errors import SourceTooSlowError
+from tasks import probe as probing
 from tasks.fetch import fetch
 from tasks.run import handover
-from tasks.run.handover import LABEL_FETCHER
+from tasks.run.handover import LABEL_CUTTER, LABEL_FETCHER
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 from tests.kits.deployed import QUICK, attempt, deploy, seconds_until
+from tests.kits.faults import use_small_pictures
 from tests.kits.http.video_server import VideoServer
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,23 @@ def job(
     client.delete_deployment(fetcher_id)
 
 
+@pytest.fixture
+def long_job(
+    client: SyncPrefectClient,
+    demo_clip: Path,
+    settings_with: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[FlowRun]:
+    """A deployed run of an engine that needs cuts, whose video counts as long."""
+    use_small_pictures(monkeypatch, 64 * 36)
+    monkeypatch.setattr(probing, "MOST_FRAMES_HERE", 74)
+    settings_with(allow_local_files=True, test_engines=True, segment_seconds=1.0)
+    fetcher_id = deploy(client, fetch_source, "cpu")
+    parameters = {"video_path": str(demo_clip), "model": "tiny", "resolution": "720p"}
+    yield client.create_flow_run_from_deployment(deploy_upscale(client), parameters=parameters)
+    client.delete_deployment(fetcher_id)
+
+
 def deploy_upscale(client: SyncPrefectClient) -> UUID:
     """`upscale`, deployed on a pool without workers."""
     from flows.upscale import upscale
@@ -75,9 +94,9 @@ def deploy_upscale(client: SyncPrefectClient) -> UUID:
     return deploy(client, upscale, "slow-source")
 
 
-def fetchers(client: SyncPrefectClient, job: FlowRun) -> list[FlowRun]:
+def fetchers(client: SyncPrefectClient, job: FlowRun, task: str = "fetch-source") -> list[FlowRun]:
     """The runs of `fetch-source` for a job."""
-    wanted = {"idempotency_key": {"any_": [f"fetch-source:{job.id}"]}}
+    wanted = {"idempotency_key": {"any_": [f"{task}:{job.id}"]}}
     return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
 
 
@@ -129,6 +148,52 @@ def test_what_is_refused_elsewhere_is_tried_by_the_job_itself(
     run = client.read_flow_run(job.id)
     assert run.state_name == "AwaitingRetry"
     assert seconds_until(run) < 1
+
+
+def test_the_cuts_of_a_long_video_are_found_outside(
+    client: SyncPrefectClient, long_job: FlowRun, demo_clip: Path, tmp_path: Path
+) -> None:
+    state = attempt(client, long_job.id)
+    (cutter,) = fetchers(client, long_job, "find-cuts")
+    told = f"waiting for its cuts, which run {cutter.id} is looking for"
+    assert (state.name, state.message) == ("AwaitingRetry", told)
+    assert client.read_flow_run(long_job.id).labels[LABEL_CUTTER] == str(cutter.id)
+    assert cutter.parameters == {"run_id": str(long_job.id), "cuts": True}
+    state = attempt(client, long_job.id)
+    assert (state.name, state.message) == ("AwaitingRetry", told)
+    assert len(fetchers(client, long_job, "find-cuts")) == 1
+    assert not list(tmp_path.rglob("*.cuts.json"))
+    found = fetch_source(long_job.id, cuts=True, return_state=True)
+    assert found.message == f"{demo_clip.name}: its cuts are known"
+    assert seconds_until(client.read_flow_run(long_job.id)) < 1
+    (cuts,) = tmp_path.rglob("*.cuts.json")
+    written = cuts.stat().st_mtime_ns
+    client.set_flow_run_state(cutter.id, Completed(), force=True)
+    state = attempt(client, long_job.id)
+    assert state.is_completed(), state
+    assert cuts.stat().st_mtime_ns == written, "the job has not looked for them again"
+
+
+def test_cuts_that_are_not_found_outside_are_found_by_the_job_itself(
+    client: SyncPrefectClient,
+    long_job: FlowRun,
+    settings_with: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    attempt(client, long_job.id)
+    (cutter,) = fetchers(client, long_job, "find-cuts")
+    settings_with(allow_local_files=False, work_dir=tmp_path / "elsewhere")
+    assert fetch_source(long_job.id, cuts=True, return_state=True).is_failed()
+    run = client.read_flow_run(long_job.id)
+    assert (run.state_name, str(run.state and run.state.message)) == (
+        "AwaitingRetry",
+        "it looks for its cuts by itself",
+    )
+    assert seconds_until(run) < 1
+    client.set_flow_run_state(cutter.id, Failed(), force=True)
+    settings_with(allow_local_files=True, test_engines=True, segment_seconds=1.0)
+    state = attempt(client, long_job.id)
+    assert state.is_completed(), state
 
 
 def test_a_job_that_was_cancelled_meanwhile_stays_so(

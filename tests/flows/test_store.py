@@ -55,6 +55,7 @@ def sent_to(settings: Settings, clip: Path) -> dict[str, Any]:
     return {**QUICK, "video_url": upload_reference(sha256, clip.name)}
 
 
+@pytest.mark.long
 def test_source_and_output_are_found_by_a_machine_that_has_nothing(
     machine: Callable[..., Settings], demo_clip: Path, s3: S3
 ) -> None:
@@ -77,6 +78,38 @@ def test_source_and_output_are_found_by_a_machine_that_has_nothing(
     assert {name.split("/")[0] for name in bucket.names("")} == {"results", "sources"}
 
 
+def test_cuts_are_looked_for_once_on_all_machines(
+    machine: Callable[..., Settings], demo_clip: Path
+) -> None:
+    first = machine("first", test_engines=True, allow_local_files=True)
+    request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
+    with disable_run_logger():
+        probed = probe.fn(fetch.fn(request), request)
+        assert probed is not None
+        assert probed.cuts_path is not None
+        assert probed.cuts_path.is_relative_to(first.work_dir)
+        found = probed.cuts_path.read_bytes()
+        second = machine("second", test_engines=True, allow_local_files=True)
+        again = probe.fn(fetch.fn(request), request, cuts="short")
+    assert again is not None
+    assert again.cuts_path is not None
+    assert again.cuts_path.is_relative_to(second.work_dir)
+    assert again.cuts_path.read_bytes() == found
+
+
+def test_cuts_of_a_long_video_that_no_machine_knows_are_left_to_others(
+    machine: Callable[..., Settings], demo_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.probe.MOST_FRAMES_HERE", 74)
+    machine("first", test_engines=True, allow_local_files=True)
+    request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
+    with disable_run_logger():
+        assert probe.fn(fetch.fn(request), request, cuts="short") is None
+        assert probe.fn(fetch.fn(request), request, cuts="all") is not None
+        assert probe.fn(fetch.fn(request), request, cuts="short") is not None
+
+
+@pytest.mark.long
 def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
     machine: Callable[..., Settings],
     demo_clip: Path,
@@ -106,6 +139,7 @@ def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
     assert result.source_name == "Clip.mp4"
 
 
+@pytest.mark.long
 def test_the_first_plan_is_obeyed_everywhere(
     machine: Callable[..., Settings], demo_clip: Path, s3: S3
 ) -> None:

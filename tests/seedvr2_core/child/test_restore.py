@@ -118,6 +118,7 @@ def test_a_gpu_has_one_name_for_all_processes() -> None:
     assert restore.device_locks("cuda") == [name]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     plan: Plan, tmp_path: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
