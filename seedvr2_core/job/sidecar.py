@@ -5,6 +5,7 @@ a part of a divided shot), then the packets, which were written to a part file, 
 and the sidecar last.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -204,24 +205,22 @@ def finished_sizes(job_dir: JobDir, plan: PlanOutline) -> list[tuple[int, int]]:
     return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
 
 
-def _sidecars(job_dir: JobDir, plan: PlanOutline) -> list[Sidecar]:
-    """The sidecars that are there; nothing is compared with them."""
-    there = (job_dir.sidecar_path(s.index) for s in plan.segments)
-    return [read_record(path, Sidecar) for path in there if path.is_file()]
-
-
 def without_latents(job_dir: JobDir, plan: PlanOutline) -> set[int]:
     """Finished segments inside a shot that have left no latents, as they come from masters."""
-    return {
-        sidecar.index
-        for sidecar in _sidecars(job_dir, plan)
-        if sidecar.from_master and leaves_latents(plan, plan.segments[sidecar.index])
-    }
+    found: set[int] = set()
+    for segment in plan.segments:
+        path = job_dir.sidecar_path(segment.index)
+        if leaves_latents(plan, segment) and path.exists():
+            with contextlib.suppress(SegmentError):  # damaged: it is made anew, with latents
+                if read_record(path, Sidecar).from_master:
+                    found.add(segment.index)
+    return found
 
 
 def deviations(job_dir: JobDir, plan: PlanOutline) -> list[str]:
     """Sentences for the user about segments that were not made as planned or like the others."""
-    sidecars = _sidecars(job_dir, plan)
+    there = (job_dir.sidecar_path(s.index) for s in plan.segments)
+    sidecars = [read_record(path, Sidecar) for path in there if path.is_file()]
     notes = [
         f"segments were made {what}: {_grouped(values)}"
         for what, values in (
