@@ -26,7 +26,7 @@ SECTIONS = {
         "preview",
         "allow_damaged",
     ),
-    "Result": ("resolution", "model", "codec", "container", "quality", "audio"),
+    "Result": ("resolution", "model", "codec", "container", "quality", "audio", "keep_master"),
     "Run": ("max_workers", "max_seconds", "max_price", "output_url", "callback_url", "fresh"),
     "Notes": ("tags", "metadata", "expires_in", "callback_events"),
     "Details": (

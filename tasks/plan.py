@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,7 @@ from tasks.child.preview import part_of, preview_notes
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.job.masters import look_at_masters
 from tasks.probe import find_cuts, probe_source
 from tasks.run.routing import wants_size
 from tasks.run.spending import limit_seconds, price_of
@@ -155,6 +157,9 @@ def plan_source(
                 settings=settings,
             )
             notes += preview_notes(part)
+    outlook = look_at_masters(plan, request, settings)
+    plan = replace(plan, eta_seconds=outlook.eta_seconds)
+    notes += (*outlook.notes, *outlook.lasting_notes)
     notes += _limits_told(plan, request, settings)
     return _summary(probed, plan, settings, assumed, notes)
 

@@ -18,6 +18,7 @@ from tasks.request.delivery import (
     CallbackEventsField,
     CallbackUrlField,
     ExpiresInField,
+    KeepMasterField,
     MetadataField,
     OutputUrlField,
     TagsField,
@@ -119,6 +120,7 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    keep_master: KeepMasterField = False
     max_workers: int = Field(
         default=1,
         ge=1,
@@ -270,6 +272,7 @@ class PlannedJob(Record):
     tags: str = ""  # as the request has them, like the next two
     metadata: str = ""
     expires_in: float | None = None
+    keep_master: bool = False
     preview: PreviewPart | None = None
     """The piece that alone is made. Segments and frames above are then those that it needs."""
     notes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from deployments.cli.options import (
     Deinterlace,
     End,
     Fresh,
+    KeepMaster,
     MaxPrice,
     MaxSeconds,
     Model,
@@ -128,6 +129,7 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
+    keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     output: Annotated[
@@ -189,6 +191,7 @@ def upscale(
             preset=preset,
             allow_damaged=allow_damaged,
             fresh=fresh,
+            keep_master=keep_master,
             max_seconds=max_seconds,
             max_price=max_price,
         )
@@ -218,6 +221,7 @@ def plan(
     end: End = "",
     preview: Preview = "",
     allow_damaged: AllowDamaged = False,
+    keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     gpu: Annotated[
@@ -253,6 +257,7 @@ def plan(
             end=end,
             preview=preview,
             allow_damaged=allow_damaged,
+            keep_master=keep_master,
             max_seconds=max_seconds,
             max_price=max_price,
         )

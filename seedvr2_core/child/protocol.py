@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.messages.events import (
+    CodingAgain,
     Compared,
     CutsFound,
     ExcerptFound,
@@ -54,6 +55,7 @@ __all__ = [
     "OPENING",
     "REQUESTS",
     "CheckPlan",
+    "CodingAgain",
     "Compare",
     "Compared",
     "CutExcerpt",
@@ -202,7 +204,8 @@ class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
     The child says `Waiting` (while others have the job, the GPU or all that is left), `Taken` and
-    `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats in between.
+    `Ready` (or `CodingAgain`, where segments have masters), and for each segment `Restored` and
+    `SegmentDone`, with heartbeats in between.
     """
 
     answer: ClassVar = Idle
@@ -317,6 +320,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "excerpt_found": ExcerptFound,
     "waiting": Waiting,
     "ready": Ready,
+    "coding_again": CodingAgain,
     "taken": Taken,
     "heartbeat": Heartbeat,
     "progressed": Progressed,

@@ -1,5 +1,7 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
+from dataclasses import replace
+
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
@@ -34,23 +36,26 @@ class Pace:
         plan: PlanOutline,
         *,
         pending_frames: int,
-        num_frames: int | None = None,
         slowest: float = 0.0,
+        engine_share: float = 1.0,
+        num_frames: int | None = None,
     ) -> None:
         """Count from now on.
 
         Args:
             plan: of the job.
             pending_frames: frames of the segments that the child was asked for.
-            num_frames: frames of all segments that are wanted; None: of the whole job.
             slowest: seconds of a frame that an earlier child of the job took.
+            engine_share: how much of them an engine makes; the rest is coded from masters.
+            num_frames: frames of all segments that are wanted; None: of the whole job.
         """
         self._plan, self.pending_frames = plan, pending_frames
         self.kept_frames = (num_frames or plan.num_frames) - pending_frames
         """Frames that were finished before this child began."""
-        self._frame = frame_seconds_of(plan)
+        frame = frame_seconds_of(plan)
+        self._frame = replace(frame, engine=frame.engine * engine_share)
         self._report = report_seconds(plan.eta_seconds) if get_settings().report else 0.0
-        self._slowest = max(slowest, self._frame.seconds)
+        self._slowest = max(slowest, frame.seconds)
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
         self._most_work = 0.0
@@ -132,15 +137,15 @@ class Pace:
 
 
 def measures_of(
-    pace: Pace | None, *, segment: int, estimated_seconds: float, purse: Purse
+    pace: Pace | None, purse: Purse, *, segment: int, estimated_seconds: float
 ) -> Measures:
     """What the work is measured by.
 
     Args:
-        pace: of the child at work; None while none is.
-        segment: which one is made, counted from 1.
-        estimated_seconds: expected of the run.
+        pace: of the running child; None before its engine is loaded.
         purse: what the job has spent.
+        segment: the one at work, counted from 1.
+        estimated_seconds: what the run is expected to take.
     """
     low, high = pace.seconds_left_range if pace else (None, None)
     rate = pace.frames_per_second if pace else None

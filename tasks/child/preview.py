@@ -111,17 +111,3 @@ def unfinished_others(job: PlannedJob, plan: PlanOutline) -> tuple[int, ...]:
     others = {segment.index for segment in plan.segments} - set(job.segments)
     told = current().still_alive
     return tuple(pending_segments(JobDir(job.job_dir), plan, only=others, on_bytes=told))
-
-
-def limited_work(job: PlannedJob, seconds: float) -> tuple[float, str]:
-    """What the caller's limit is held against, before anything is made: seconds, and of what.
-
-    A preview is to show what the limit will say to the whole job.
-
-    Args:
-        job: the job.
-        seconds: expected for what this run makes.
-    """
-    if job.preview is None:
-        return seconds, "what is left"
-    return job.preview.whole_seconds, "the whole job"
