@@ -3,18 +3,13 @@
 Legend: B batch, C channels, T frames, H W pixels of the level.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from seedvr2_core.kernels.norm import norm_moments, norm_rows, norm_silu
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
+from seedvr2_core.vae.bands.rows import RowsPrologue
 from seedvr2_core.vae.conv import LAYOUT
-
-
-RowsPrologue = Callable[[slice, Tensor], None]
-"""Writes what a prologue makes of some rows of its frames."""
 
 
 class FrameGroupNorm(nn.Module):
@@ -53,7 +48,6 @@ class FrameGroupNorm(nn.Module):
             silu=silu,
         )
         return out_BCTHW
-
 
     def moments(self, x_BCTHW: Tensor, *, input_bias_C: Tensor | None = None) -> Tensor:
         """The statistics of whole frames, for `rows`: see `kernels.norm.norm_moments`."""
