@@ -274,9 +274,9 @@ def memory_notes(request: MemoryRequest, plan: MemoryPlan) -> list[str]:
     ]
     if banded:
         notes.append(
-            f"single frames are too large for the GPU's memory with those that a layer reads "
-            f"beside them: the VAE's {' and '.join(banded)} work{'s' * (len(banded) == 1)} them in "
-            "bands of rows, with the statistics of whole frames"
+            "single frames, with those that a layer reads beside them, do not fit into the GPU's "
+            f"memory: the VAE's {' and '.join(banded)} {'works' if len(banded) == 1 else 'work'} "
+            "on them in bands of rows, with the statistics of whole frames"
         )
     return [
         *notes,

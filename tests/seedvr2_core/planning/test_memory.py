@@ -169,6 +169,7 @@ def test_of_all_ways_to_stream_the_one_that_costs_least_is_taken(resolution: str
             plan.decoder_slice,
             plan.decoder_level_frames[-1],
             block_bytes=plan.decoder_block_bytes,
+            bands=plan.decoder_bands,
         )
         stay = Residency(weights=plan.weights_resident, caches=False, streamed=True)
         for rung in phases.streamed_rungs("decode"):
@@ -178,6 +179,23 @@ def test_of_all_ways_to_stream_the_one_that_costs_least_is_taken(resolution: str
     assert seconds == sorted(seconds, reverse=True)
     assert len(seconds) > 3
     assert {None, 0} < blocks
+
+
+def test_bands_of_rows_are_for_cards_that_do_not_hold_a_frame_with_those_before_it() -> None:
+    small, larger = (request_for("4k", gigabytes * 10**9) for gigabytes in (23, 31))
+    plan = plan_memory(small)
+    assert plan.encoder_bands
+    assert plan.decoder_bands
+    assert plan.encoder_level_frames == plan.decoder_level_frames == (1, 1, 1, 1)
+    assert plan.stream_caches
+    without = plan_memory(larger)
+    assert not without.encoder_bands
+    assert not without.decoder_bands
+    # What it costs is told as for the other rungs, and is more.
+    assert cache_seconds(small, plan) > cache_seconds(larger, without)
+    told = "the VAE's encoder and decoder work on them in bands of rows"
+    assert told in memory_notes(small, plan)[-2]
+    assert not any("bands of rows" in note for note in memory_notes(larger, without))
 
 
 def test_a_window_too_long_is_refused_with_the_numbers() -> None:
@@ -312,7 +330,7 @@ def test_planning_loads_no_torch() -> None:
 import sys
 from seedvr2_core.config import DIT_7B, VAE_PRODUCTION
 from seedvr2_core.planning.memory import plan_memory
-from seedvr2_core.planning.peaks import (MemoryRequest)
+from seedvr2_core.planning.peaks import MemoryRequest
 plan_memory(MemoryRequest(
     dit_config=DIT_7B, vae_config=VAE_PRODUCTION, width=1920, height=1080,
     num_latents_in_window=25, overlap=3, segment_latents=91, source_frame_bytes=1000000,

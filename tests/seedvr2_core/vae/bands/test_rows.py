@@ -14,6 +14,8 @@ from seedvr2_core.vae.encoder import EncoderState
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from seedvr2_core.vae.store import CacheStore
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 48, 64
 SINGLE = (1, 1, 1, 1)
