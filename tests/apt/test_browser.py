@@ -117,7 +117,7 @@ def test_the_form_offers_lists_and_help(api: httpx.Client, tmp_path: Path) -> No
     page = f"/deployments/deployment/{deployment_id(api)}/run"
     seen = browse(api, page, tmp_path / "form.png", height=2200)
     text = html.unescape(re.sub(r"<[^>]*>", "", seen))
-    words = ("Source: video_url", "Result: resolution", "Details: color_correction", "1080p")
+    words = ("Source: video_url", "Result: resolution", "Details: color_correction", "720p to 4k")
     for word in (*words, "http(s) address"):
         assert word in text, f"{word} is not on the form ({tmp_path})"
     places = [text.index(f"{heading}: {names[0]}") for heading, names in SECTIONS.items()]
@@ -131,7 +131,8 @@ def test_a_runs_page_shows_its_tasks(
     seen = browse(api, f"/runs/flow-run/{run['id']}", tmp_path / "run.png")
     assert run["name"] in seen.replace("-&gt;", "->")
     assert "Completed" in seen
-    assert "1280x720, 75 frames" in seen, "the state says what came out"
+    told = browse(api, f"/runs/flow-run/{run['id']}?tab=Details", tmp_path / "details.png")
+    assert "1280x720, 75 frames" in told, "the state says what came out"
 
 
 def test_a_job_of_many_segments_can_be_read(

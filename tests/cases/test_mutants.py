@@ -54,6 +54,7 @@ def run_mutants(clips: list[Path]) -> Callable[[int, int], None]:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_damaged_files_are_made_or_refused(run_mutants: Callable[[int, int], None]) -> None:
     run_mutants(0, 24)

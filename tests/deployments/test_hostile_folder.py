@@ -117,6 +117,7 @@ def test_no_program_of_ours_is_started_without_it() -> None:
             assert all("-P" in start for start in starts), (file, starts)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
     prepare_home(folder.parent / "prefect")
@@ -134,6 +135,7 @@ def test_the_command_does_a_whole_job(folder: Path, demo_clip: Path) -> None:
     assert (folder.parent / "prefect" / "prefect.db").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["doctor"], ["plan", "clip.mp4", "--model", "lanczos"]])
 def test_commands_that_only_look(folder: Path, demo_clip: Path, words: list[str]) -> None:
     (folder / "clip.mp4").write_bytes(demo_clip.read_bytes())

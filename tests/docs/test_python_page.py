@@ -14,6 +14,7 @@ def test_the_page_has_examples() -> None:
     assert len(EXAMPLES) == 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=["file", "frames", "stop"])
 def test_an_example_runs(

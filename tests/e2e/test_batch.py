@@ -27,6 +27,7 @@ def folder(tmp_path: Path, demo_clip: Path) -> Path:
     return made
 
 
+@pytest.mark.long
 def test_a_folder_is_made_and_the_same_command_finds_what_is_done(
     api_url: str, tmp_path: Path, folder: Path, demo_clip: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_folder_is_made_and_the_same_command_finds_what_is_done(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+@pytest.mark.long
 def test_a_watched_folder_takes_what_comes_once_it_is_whole(
     api_url: str, tmp_path: Path, demo_clip: Path
 ) -> None:

@@ -192,6 +192,7 @@ def assert_same_sound(ffmpeg: RunFfmpeg, source: Path, output: Path, sample: Fra
         assert abs(old.start - new.start) <= 2 * sample
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.soak if n in PLAIN else ()) for n in CLIPS]
 )
@@ -228,6 +229,7 @@ def test_what_goes_in_comes_out(
         assert_same_sound(ffmpeg, source, output, Fraction(1, 44100))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HDR_CLIPS)
 def test_hdr_comes_out_as_hdr(
     budget_px: int, work_dir: Path, shared: Path, ffmpeg: RunFfmpeg, name: str

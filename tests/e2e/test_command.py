@@ -161,6 +161,7 @@ def test_upscale_of_an_address_prints_the_path_last(
         assert line in done.stderr
 
 
+@pytest.mark.long
 def test_embedded_server_leaves_nothing_behind(tmp_path: Path, demo_clip: Path) -> None:
     """No API URL: a server of its own, gone afterwards, also when the command is killed."""
     arguments = command_line("upscale", demo_clip, *QUICK, "--work-dir", tmp_path)
@@ -197,6 +198,7 @@ def test_an_output_file_needs_the_local_storage(tmp_path: Path, demo_clip: Path)
     assert "--output needs the local storage" in done.stderr
 
 
+@pytest.mark.long
 def test_plan_shows_without_running(tmp_path: Path, demo_clip: Path) -> None:
     done = run_command(
         *("plan", demo_clip, "--resolution", "1080P", "--model", "span", "--json"),

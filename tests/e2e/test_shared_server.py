@@ -67,6 +67,7 @@ class Commands:
             process.communicate()
 
 
+@pytest.mark.long
 def test_two_commands_at_once_share_a_server_that_outlives_the_first(
     tmp_path: Path, demo_clip: Path
 ) -> None:

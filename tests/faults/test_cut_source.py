@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.kits.processes import run_command
 
 QUICK = ("--model", "lanczos", "--resolution", "720p", "--preset", "ultrafast", "--json")
 
 
+@pytest.mark.long
 def test_the_command_refuses_it_before_anything_runs_and_tells_of_it_when_it_is_allowed(
     demo_clip: Path, tmp_path: Path, api_url: str
 ) -> None:

@@ -169,6 +169,7 @@ def _of_another_plan(job_dir: Path) -> None:
     path.write_text(json.dumps(told | {"plan_sha256": "0" * 64}))
 
 
+@pytest.mark.long
 def test_pieces_that_do_not_tell_the_truth_are_made_again(
     make_job: Callable[..., FaultyJob],
     finished: Callable[[str], FaultyJob],

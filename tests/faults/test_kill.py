@@ -72,6 +72,7 @@ def log_of(job_id: object) -> list[str]:
         return [log.message for log in client.read_logs(LogFilter.model_validate(of_run))]
 
 
+@pytest.mark.long
 def test_a_lost_child_is_replaced_once(
     make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:

@@ -27,6 +27,7 @@ def objects(s3: S3, settings_with: Callable[..., Settings]) -> Bucket:
     return Bucket(s3.address, settings_with(**s3.settings()))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("variables")
 @pytest.mark.parametrize("model", ["sleep", "tiny"])
 def test_a_killed_job_goes_on_elsewhere(
@@ -64,6 +65,7 @@ def test_a_killed_job_goes_on_elsewhere(
     assert {"lost", "busy"} <= set(s3.line.happened)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("variables")
 def test_a_store_that_is_away_delays_nothing(
     make_job: Callable[..., FaultyJob],
@@ -81,6 +83,7 @@ def test_a_store_that_is_away_delays_nothing(
     assert not objects(s3, settings_with).names("results")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("variables")
 def test_one_machine_waits_for_another_and_takes_over_when_that_is_lost(
     make_job: Callable[..., FaultyJob],

@@ -54,6 +54,7 @@ def clips(tmp_path: Path, ffmpeg: Callable[..., object]) -> list[Path]:
     return paths
 
 
+@pytest.mark.long
 def test_jobs_of_a_service_share_a_loaded_engine(
     serve: Serve, clips: list[Path], loads: Path
 ) -> None:

@@ -50,6 +50,7 @@ def everything_told(client: SyncPrefectClient, run_id: Any) -> str:
     )
 
 
+@pytest.mark.long
 def test_a_video_is_sent_by_whichever_machine_ends_the_run(
     s3: S3,
     settings_with: Callable[..., Settings],

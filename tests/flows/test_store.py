@@ -55,6 +55,7 @@ def sent_to(settings: Settings, clip: Path) -> dict[str, Any]:
     return {**QUICK, "video_url": upload_reference(sha256, clip.name)}
 
 
+@pytest.mark.long
 def test_source_and_output_are_found_by_a_machine_that_has_nothing(
     machine: Callable[..., Settings], demo_clip: Path, s3: S3
 ) -> None:
@@ -108,6 +109,7 @@ def test_cuts_of_a_long_video_that_no_machine_knows_are_left_to_others(
         assert probe.fn(fetch.fn(request), request, cuts="short") is not None
 
 
+@pytest.mark.long
 def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
     machine: Callable[..., Settings],
     demo_clip: Path,
@@ -137,6 +139,7 @@ def test_a_later_attempt_of_a_run_finds_its_source_on_another_machine(
     assert result.source_name == "Clip.mp4"
 
 
+@pytest.mark.long
 def test_the_first_plan_is_obeyed_everywhere(
     machine: Callable[..., Settings], demo_clip: Path, s3: S3
 ) -> None:

@@ -112,6 +112,7 @@ def test_its_frames_are_those_of_the_film(film: Path) -> None:
     assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 def test_all_that_belongs_to_it_is_cut(film: Path, tmp_path: Path, container: str) -> None:
     wanted = WantedFrames(start="1.2", end="3")

@@ -254,6 +254,7 @@ def test_reading_may_begin_anywhere(samples: Samples, name: str, deinterlace: st
         assert all((a.rgb == b).all() for a, b in zip(part, whole[start:stop], strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "deinterlace", "rate"),
     [

@@ -82,6 +82,7 @@ def test_what_differs_is_named(job: Made, change: Change, words: str) -> None:
         check_joined(job.output, change(expected(job)))
 
 
+@pytest.mark.long
 def test_the_end_of_a_matroska_file(made: GetSource, tmp_path: Path) -> None:
     job = make_video(made("hlg.mp4"), tmp_path, codec="auto", container="mkv")
     right = Expected(

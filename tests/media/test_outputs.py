@@ -85,6 +85,7 @@ def test_the_ends_of_the_scale(made: GetSource, tmp_path: Path, codec: str) -> N
     assert sizes[0] > 4 * sizes[1]
 
 
+@pytest.mark.long
 def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) -> None:
     for codec in ("hevc", "av1", "prores"):
         twice: list[bytes] = []

@@ -135,6 +135,7 @@ print(peak_kib() - begun)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_longest_video_that_is_accepted_costs_the_flow_process_nothing(tmp_path: Path) -> None:
     """Times, shots and pieces of a million frames are read by child processes alone."""

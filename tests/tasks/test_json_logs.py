@@ -108,6 +108,7 @@ def test_a_gateways_lines_are_records(tmp_path: Path) -> None:
     assert {one["logger"] for one in told} >= {"deployments.gateway.prefect_api"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_runs_lines_and_its_childs_are_records_with_its_ids(
     api_url: str, demo_clip: Path, tmp_path: Path

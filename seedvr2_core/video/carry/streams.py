@@ -7,11 +7,12 @@ from pathlib import Path
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.carry.attached import attach_all
 from seedvr2_core.video.carry.copier import Copier
+from seedvr2_core.video.carry.marks import copy_marks
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets
 from seedvr2_core.video.carry.text import TEXTS, TextConverter
 from seedvr2_core.video.carry.transcoder import Transcoder
@@ -65,7 +66,10 @@ def add_carriers(
                 continue
             carrier = _carrier(output, source, info, stream, trials, way, notes)
             if carrier is not None:
-                _copy_labels(source.streams[stream.index], carrier.stream)
+                template = source.streams[stream.index]
+                _copy_labels(template, carrier.stream)
+                if lost := copy_marks(template, carrier.stream, way.container.muxer):
+                    notes.append(f"{stream_name(stream)} {lost}: {way.name} cannot say so")
                 carriers[stream.index] = carrier
     attached = attach_all(output, path, source, info) if way.container.attachments else frozenset()
     return Carried(carriers=carriers, notes=notes, attached=attached)
@@ -162,9 +166,7 @@ def _conversion(
 
 
 def _copy_labels(template: Stream, out: Stream) -> None:
-    """Language, title and role of a stream."""
+    """Language and title of a stream."""
     for key in ("language", "title", "handler_name"):
         if key in template.metadata:
             out.metadata[key] = template.metadata[key]
-    kept = Disposition.default | Disposition.forced | Disposition.hearing_impaired
-    out.disposition = template.disposition & (kept | Disposition.visual_impaired)

@@ -66,6 +66,7 @@ def worker(
     return command
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_step_that_hangs_is_ended_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +126,7 @@ def test_what_comes_to_its_end_is_left_alone(tmp_path: Path, code: int) -> None:
     assert not out.exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_itself_goes_on_behind_a_kernel_that_hangs(tmp_path: Path) -> None:
     """The real parts on a CPU; one piece of work never ends."""

@@ -56,6 +56,7 @@ def test_an_engine_of_single_frames_has_no_windows() -> None:
     assert not {"shots", "memory", "note"} & {line.split()[0] for line in text.splitlines()}
 
 
+@pytest.mark.long
 def test_a_local_file_is_planned_and_nothing_of_it_is_kept(demo_clip: Path, tmp_path: Path) -> None:
     settings = Settings(work_dir=tmp_path, allow_local_files=True, allow_cpu_engine=True)
     request = request_of([str(demo_clip)], model="lanczos", resolution="720p")
@@ -65,6 +66,7 @@ def test_a_local_file_is_planned_and_nothing_of_it_is_kept(demo_clip: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["rates"], "and nothing else is kept"
 
 
+@pytest.mark.long
 def test_an_address_is_downloaded_once_for_plan_and_job(
     tmp_path: Path, videos: VideoServer
 ) -> None:
@@ -90,6 +92,7 @@ def test_an_address_is_downloaded_once_for_plan_and_job(
     assert [path.name for path in settings.sources_dir.iterdir()] == [kept.sha256]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_model_is_planned_without_a_gpu_for_a_card_that_is_named(
     demo_clip: Path, tmp_path: Path

@@ -109,6 +109,7 @@ def test_readers_wait_for_nobody_and_a_transaction_inside_another_does_not_wait_
     assert run(tmp_path, WritersWait, work) == 5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_with_many_workers_refuses_no_heartbeat(tmp_path: Path) -> None:
     with small_server(tmp_path / "prefect") as url, httpx.Client(base_url=url, timeout=60) as api:

@@ -20,6 +20,7 @@ def helper(client: SyncPrefectClient, deployed: dict[str, UUID]) -> LostRun:
     return LostRun(client, deployed["upscale-part"], **told)
 
 
+@pytest.mark.long
 def test_a_lost_helper_is_queued_again_and_at_last_given_up(
     settings: Settings, helper: LostRun
 ) -> None:

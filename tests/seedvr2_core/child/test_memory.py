@@ -51,6 +51,7 @@ print("other", asked(lambda: 1 / 0))
 """
 
 
+@pytest.mark.long
 def test_whoever_asks_for_too_much_is_refused_and_the_refusal_is_understood() -> None:
     """All libraries of the child; and work on a GPU is not bounded."""
     lines = subprocess.run(

@@ -84,7 +84,8 @@ def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
 
     def work() -> None:
         job_dir, locks = JobDir(tmp_path / "job"), tmp_path / "locks"
-        with restore.alone(job_dir, "cuda:0", locks, heard, kept=kept):
+        with restore.alone(job_dir, heard):
+            restore.hold_device("cuda:0", locks, heard, kept=kept)
             began.set()
 
     with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):
@@ -117,6 +118,7 @@ def test_a_gpu_has_one_name_for_all_processes() -> None:
     assert restore.device_locks("cuda") == [name]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     plan: Plan, tmp_path: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch

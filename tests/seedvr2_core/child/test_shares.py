@@ -70,6 +70,7 @@ def taken(said: Sequence[object]) -> list[int]:
     return [index for event in said if isinstance(event, Taken) for index in event.segments]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_make_the_bytes_of_one(plan: Plan, tmp_path: Path, demo_clip: Path) -> None:
     """One long shot: the second begins inside of it, while what lies before is not made yet."""

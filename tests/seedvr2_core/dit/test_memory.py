@@ -46,6 +46,7 @@ def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [DIT_3B, DIT_7B], ids=["3b", "7b"])
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("own_kernels", [True, False], ids=["own kernels", "torch alone"])

@@ -237,6 +237,7 @@ def test_resume_fails_when_the_state_is_not_the_same(
     assert "frames differ" in check.told
 
 
+@pytest.mark.long
 def test_a_long_shot_is_taken_up_from_inside(folder: Path) -> None:
     check = run(make_setup(folder, "resume_long", vae_dtype="float32"))["resume_long"]
     assert check.status == "ok", check.told

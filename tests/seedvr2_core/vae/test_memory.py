@@ -209,6 +209,7 @@ def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None)
     assert LOW <= decoder / run_decoder(vae, size, rung, streamed=True) <= HIGH
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(("gigabytes", "resolution", "engine"), AIMS, ids=str)
 def test_what_cards_are_meant_to_do_takes_what_was_planned(

@@ -70,6 +70,7 @@ def network() -> torch.nn.Module:
 # --- whole clips ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_hard_cuts_are_found_at_their_frame_and_no_others(demo_clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "joined.mp4"
     parts = [("mandel", 0, 9), (demo_clip, 0, 25), ("bars", 0, 5), ("cells", 0, 13)]
@@ -81,6 +82,7 @@ def test_hard_cuts_are_found_at_their_frame_and_no_others(demo_clip: Path, tmp_p
     assert beats == [("cuts", 50, 82), ("cuts", 82, 82)]
 
 
+@pytest.mark.long
 def test_a_continuous_clip_has_no_cuts(demo_clip: Path) -> None:
     assert found_in(demo_clip) == ()
 
@@ -218,6 +220,7 @@ def test_windows_are_the_published_ones_and_are_read_no_further_than_needed(
     assert count == -(-num_frames // 50)
 
 
+@pytest.mark.long
 def test_probabilities_are_those_of_the_package(
     demo_clip: Path, tmp_path: Path, network: Any
 ) -> None:

@@ -229,6 +229,7 @@ def test_gguf_headers_that_lie(tmp_path: Path, content: bytes, told: str) -> Non
         identify(tmp_path / "x", layouts=kit.wide_layouts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["gguf", "safetensors"])
 def test_mutated_headers_crash_nothing_and_take_no_memory(
     tmp_path: Path, state: kit.State, form: str

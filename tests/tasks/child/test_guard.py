@@ -249,6 +249,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stopped", [pytest.param("both", marks=pytest.mark.soak), "parent"])
 def test_time_in_which_we_were_stopped_does_not_count(stopped: str, tmp_path: Path) -> None:
     """A laptop that sleeps, a frozen container: longer than the stall limit, and it goes on."""
@@ -309,6 +310,7 @@ def test_unknown_error_kinds_do_not_pick_other_classes(start: StartChild) -> Non
         take(child)
 
 
+@pytest.mark.long
 def test_close_ends_the_whole_group_even_if_it_ignores_term(start: StartChild) -> None:
     child = start(
         """

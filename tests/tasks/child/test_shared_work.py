@@ -93,6 +93,7 @@ def taken_by(child: Child) -> int:
     return taken
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_any_number_of_processes_makes_the_same_bytes(

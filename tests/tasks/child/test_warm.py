@@ -125,6 +125,7 @@ def gone(pid: int) -> None:
     wait_until(lambda: not is_running(pid), "the warm process was gone", seconds=20)
 
 
+@pytest.mark.long
 def test_jobs_on_a_warm_engine_have_the_bytes_of_jobs_on_a_fresh_one(
     plan: Plan, other: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:

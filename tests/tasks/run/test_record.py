@@ -147,6 +147,7 @@ def test_a_run_that_fails_publishes_where_it_was(in_api: None) -> None:
     assert (found.phase, found.percent) == ("encode", 49.5)
 
 
+@pytest.mark.long
 def test_a_process_shows_that_it_is_there_though_its_work_stands_still(
     in_api: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

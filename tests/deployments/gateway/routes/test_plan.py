@@ -207,6 +207,7 @@ def test_a_video_of_millions_of_frames_is_refused_and_removed(
     assert intake_files(settings) == []
 
 
+@pytest.mark.long
 def test_a_body_that_drips_is_given_up_and_removed(
     client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def test_what_came_before_a_cut_stays(
     stream.close()
 
 
+@pytest.mark.long
 def test_a_gateway_that_is_killed_goes_on(settings: Settings, tmp_path: Path) -> None:
     variables = {
         "SEEDVR2_WORK_DIR": str(settings.work_dir),

@@ -208,6 +208,7 @@ CASES = [
 """Every rung of slices, and every rung of what stays, with both engines and dtypes."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("engine", "dtype", "slices", "stay"), CASES)
 def test_each_phase_holds_what_is_planned(
     seen: PhaseBytes, engine: str, dtype: str, slices: int, stay: str

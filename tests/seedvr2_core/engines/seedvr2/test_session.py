@@ -293,6 +293,7 @@ def test_shots_of_one_window_and_their_last_frames(length: int) -> None:
     assert torch.equal(latents([result]), latents([wanted]))
 
 
+@pytest.mark.long
 def test_shots_do_not_know_each_other() -> None:
     """One session for both shots, with a stopped piece between, or each in its own."""
     plan = make_plan(50, 58)
@@ -338,6 +339,7 @@ def test_lab_is_refused_where_a_shot_has_more_than_one_window() -> None:
         open_tiny(make_plan(9, color_correction="hsv"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mode", "overlap"), [("later", 3), ("crossfade", 0)])
 def test_other_joins_resume_too(mode: str, overlap: int) -> None:
     plan = make_plan(61, stitch_mode=mode, overlap=overlap, window=8)

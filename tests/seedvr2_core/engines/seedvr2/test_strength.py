@@ -18,6 +18,7 @@ from tests.kits.restorer import (
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("either_path")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["wavelet", "none"])
 def test_less_strength_is_nearer_to_the_source_and_pieces_change_no_bit(method: str) -> None:
     """What is committed for the next piece is the same: detail is taken from the source last."""

@@ -163,6 +163,7 @@ def test_a_disk_that_fails_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) 
         StagedFile(path.with_name("none"), {}, device="cpu")
 
 
+@pytest.mark.long
 def test_the_host_holds_no_more_than_the_ring(tmp_path: Path) -> None:
     """400 MB to a device that takes no memory, measured by the process itself."""
     path = write_sparse(tmp_path / "large.safetensors", {f"t{k}": (1 << 20, 25) for k in range(8)})

@@ -11,6 +11,7 @@ from tasks.settings import Settings
 from tests.kits.http.callback import SECRET, Receiver
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("in_api")
 def test_a_run_tells_that_it_has_started_and_how_far_it_is(
     receiver: Receiver,
