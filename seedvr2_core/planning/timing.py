@@ -42,9 +42,9 @@ FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
 SPREAD_PACE-th of the work it has come two thirds of the way."""
 SPREAD_SECONDS = 2.0
 """What short jobs may take longer whatever their speed: delivery is predicted to some seconds."""
-REPORT_SHARE, REPORT_SECONDS = 0.04, 1.9
-"""Part of a job's time that its report may take, and what it takes at the least: its process must
-start. Measured on two CPU cores."""
+REPORT_SHARE, REPORT_SECONDS = 0.04, 0.25
+"""Part of a job's time that its report may take, and what it takes at the least: one place is
+looked at in any case. Measured on two CPU cores, in the process that has joined the segments."""
 TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
