@@ -88,6 +88,7 @@ def upscale(
     deinterlace: Deinterlace = "auto",
     start: Text = "",
     end: Text = "",
+    preview: Text = "",
     color_correction: ColorCorrection = "auto",
     strength: float = 1.0,
     codec: Codec = "auto",
@@ -127,6 +128,8 @@ def upscale(
             undoes 3:2 pulldown, off leaves it as it is.
         start: where the part begins: seconds, h:m:s or frame:1500; empty means the beginning.
         end: where that part ends; empty means the end.
+        preview: make only a short piece first, such as 3s@0:42, 90f@1200 or 3s; the whole job keeps
+            what is made for it. Empty means the whole video.
         color_correction: how the colours are brought back to those of the source.
         strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
@@ -161,7 +164,8 @@ def upscale(
         limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
-        with delivered_to(request.output_url):
+        # A preview goes to the installation's storage: the address waits for the whole video.
+        with delivered_to(None if request.preview else request.output_url):
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
                 return completed(_make(request, record, began))
@@ -190,12 +194,12 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         prepare_masters(job, fresh=request.fresh)
         make_room(job)
         with (
-            share_out(job, request.max_workers) as shared,
+            share_out(job, 1 if job.preview else request.max_workers) as shared,
             session(job, workers=shared.workers) as inference,
         ):
-            for index in range(job.num_segments):
+            for index in job.segments:
                 shared.leave_if_a_job_waits()
-                infer(index, job.num_segments)
+                infer(index, job.preview.of_segments if job.preview else job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         with one_child():
             joined = stitch(job)

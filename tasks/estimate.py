@@ -29,6 +29,7 @@ from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
+from tasks.child.preview import part_of, preview_of
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -296,7 +297,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     _log(plan, planned.device)
     for note in outlook.notes:
         get_run_logger().info("%s", note)
-    return PlannedJob(
+    job = PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
         source=probed.source,
@@ -331,9 +332,30 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
             *plan.notes,
             *outlook.lasting_notes,
             *_operators_notes(planned, settings),
-            *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
+            *delivery_notes(_delivered_to(request), eta_seconds=plan.eta_seconds),
         ),
     )
+    return _previewed(job, plan, request) if request.preview else job
+
+
+def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> PlannedJob:
+    """The job with the piece alone that its preview shows.
+
+    Raises:
+        InvalidRequestError: the film has no such place.
+    """
+    job_dir = JobDir(job.job_dir)
+    fresh = job_dir.fresh_plan_path
+    path = fresh if request.fresh and fresh.is_file() else job_dir.plan_path
+    part = part_of(
+        plan, request.preview, plan_path=path, job_dir=job.job_dir, settings=get_settings()
+    )
+    return preview_of(job, part)
+
+
+def _delivered_to(request: UpscaleRequest) -> str | None:
+    """The caller's address for the output; a preview goes to the installation's storage."""
+    return None if request.preview else request.output_url
 
 
 def _log(plan: PlanOutline, device: str) -> None:

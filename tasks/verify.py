@@ -73,11 +73,11 @@ def report(
         began: when the run began, by `time.monotonic`.
 
     Returns:
-        The report's page; None if reports are off, or there is none: that fails no job.
+        The page; None if reports are off, for a preview, or there is none: that fails no job.
 
     Side effects: writes jobs/<job_key>/report.json and report.html.
     """
-    if not get_settings().report:
+    if not get_settings().report or job.preview is not None:
         return None
     so_far = time.monotonic() - began
     request = MakeReport(

@@ -100,6 +100,14 @@ Start = Annotated[
     typer.Option(help="Begin here: seconds (90), h:m:s (1:02:03.5) or a frame (frame:1500)."),
 ]
 End = Annotated[str, typer.Option(help="End before this place, written as that of --start.")]
+Preview = Annotated[
+    str,
+    typer.Option(
+        "--preview",
+        help="Make only a short piece first: a length and a place (3s@0:42, 90f@1200) or a length "
+        "(3s). The whole job, the same command without it, keeps what is made.",
+    ),
+]
 Crf = Annotated[int, typer.Option(help="Quality on x264's scale: 0 to 51, smaller is better.")]
 Preset = Annotated[str, typer.Option(help="Speed of the encoder: ultrafast to veryslow.")]
 AllowDamaged = Annotated[

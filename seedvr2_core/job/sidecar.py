@@ -8,7 +8,7 @@ and the sidecar last.
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -69,6 +69,9 @@ class Making:
     anew: str = ""
 
 
+_PARTS_OF_LATER_PLANS = ("encoder_rings", "decoder_rings", "encoder_bands", "decoder_bands")
+
+
 def plan_digest(plan: PlanOutline) -> str:
     """SHA-256 of what can change the last bits of a segment and is not in the job's key.
 
@@ -76,7 +79,7 @@ def plan_digest(plan: PlanOutline) -> str:
     fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
-    for later in ("encoder_rings", "decoder_rings", "stream_caches", "streamed_layers"):
+    for later in (*_PARTS_OF_LATER_PLANS, "stream_caches", "streamed_layers"):
         # Plans of earlier versions lack these; their segments are as good as before.
         if memory and not memory[later]:
             del memory[later]
@@ -185,17 +188,22 @@ def _holds(path: Path, sha256: str, num_bytes: int | None = None, *, on_bytes: O
 
 
 def pending_segments(
-    job_dir: JobDir, plan: PlanOutline, *, on_bytes: OnBytes = no_bytes
+    job_dir: JobDir,
+    plan: PlanOutline,
+    *,
+    only: Collection[int] | None = None,
+    on_bytes: OnBytes = no_bytes,
 ) -> list[int]:
     """Indices of the segments that must still be made, in order.
 
-    `on_bytes` is called with (bytes read, bytes in all) of each file while it is hashed: a job that
-    goes on may have hundreds of gigabytes.
+    Of all segments, or of `only` these. `on_bytes` is called with (bytes read, bytes in all) of
+    each file while it is hashed: a job that goes on may have hundreds of gigabytes.
     """
     return [
         segment.index
         for segment in plan.segments
-        if read_segment(job_dir, plan, segment, on_bytes=on_bytes) is None
+        if (only is None or segment.index in only)
+        and read_segment(job_dir, plan, segment, on_bytes=on_bytes) is None
     ]
 
 

@@ -48,6 +48,7 @@ class Pace:
         pending_frames: int,
         slowest: float = 0.0,
         engine_share: float = 1.0,
+        num_frames: int | None = None,
     ) -> None:
         """Count from now on.
 
@@ -56,9 +57,10 @@ class Pace:
             pending_frames: frames of the segments that the child was asked for.
             slowest: seconds of a frame that an earlier child of the job took.
             engine_share: how much of them an engine makes; the rest is coded from masters.
+            num_frames: frames of all segments that are wanted; None: of the whole job.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = plan.num_frames - pending_frames
+        self.kept_frames = (num_frames or plan.num_frames) - pending_frames
         """Frames that were finished before this child began."""
         frame = frame_seconds_of(plan)
         self._frame = replace(frame, engine=frame.engine * engine_share)
