@@ -221,7 +221,7 @@ class Settings(_Groups, BaseSettings):
         default=True,
         description="Measure each result against its source and write a report beside it "
         "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
-        "most, and about a second of a short one's.",
+        "most, and a quarter of a second at the least.",
     )
     deployments: Table = Field(
         default=DEPLOYMENTS,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,3 +245,36 @@ def depth_of(settings: EncoderSettings) -> int:
             if pix_fmt == settings.pix_fmt:
                 return bits
     return max(spec.pix_fmts)
+
+
+def video_of_segment(
+    settings: EncoderSettings, pts: tuple[int, ...], *, last_duration: int
+) -> VideoInfo:
+    """What a probe would find out about a segment, which holds nothing but what we have put in.
+
+    A probe decodes a short video to know the times of its frames, and those of a segment are
+    known: they are the source's, counted from its first frame. The pixel format is the encoder's;
+    a decoder may give more bits (ProRes 4444).
+
+    Args:
+        settings: with which it was encoded.
+        pts: times of its frames in the source's ticks, rising, counted from anywhere.
+        last_duration: how long the last one is shown, in ticks.
+    """
+    return VideoInfo(
+        format_name=CODECS[settings.codec].segments,
+        size_bytes=0,
+        stream_index=0,
+        codec=settings.codec,
+        pix_fmt=settings.pix_fmt,
+        bit_depth=depth_of(settings),
+        width=settings.width,
+        height=settings.height,
+        rotation=0,
+        sar=(1, 1),
+        color=settings.color,
+        time_base=settings.time_base,
+        pts=tuple(time - pts[0] for time in pts),
+        last_duration=last_duration,
+        nominal_rate=settings.rate,
+    )
