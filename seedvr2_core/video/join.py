@@ -8,7 +8,7 @@ D lie before the first picture at the nominal distance.
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -46,14 +46,14 @@ from seedvr2_core.video.output.file import (
     muxer_options,
     open_output,
 )
-from seedvr2_core.video.output.formats import CONTAINERS
+from seedvr2_core.video.output.formats import CONTAINERS, ContainerSpec
 from seedvr2_core.video.output.gate import (
     Expected,
     ExpectedStream,
     check_joined,
     expected_of,
 )
-from seedvr2_core.video.output.sequence import check_sequence, write_sequence
+from seedvr2_core.video.output.sequence import check_sequence, check_still, write_sequence, write_still
 from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)
@@ -110,11 +110,12 @@ def join_segments(
     clock = TrackClock.of(times, info)
     wanted = wanted or OutputSettings()
     way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=Cut.of(info))
-    trials = try_streams(source, info, way, on_bytes=on_bytes)
+    single = way.container.single
+    trials = {} if single else try_streams(source, info, way, on_bytes=on_bytes)
     job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
     try:
-        written = _write_folder(job) if way.container.pictures else _write(job)
-        check = check_sequence if way.container.pictures else check_joined
+        write, check = _ways(way.container)
+        written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
@@ -187,6 +188,25 @@ def _write_folder(job: "_Joining") -> _Attempt:
     finally:
         sound.unlink(missing_ok=True)
     return beside
+
+
+def _write_picture(job: "_Joining") -> _Attempt:
+    """Write the only frame as a file of its own; it has no room for anything else."""
+    on_bytes = partial(job.beat, "join")
+    (picture,) = segment_pictures(job.segments, on_bytes)
+    write_still(job.output, picture, job.settings, on_bytes=on_bytes)
+    streams = [stream for stream in job.info.streams if stream.num_packets]
+    told = [f"{stream_name(stream)} is not carried over: a picture has none" for stream in streams]
+    return _Attempt(told, [])
+
+
+def _ways(
+    container: ContainerSpec,
+) -> tuple[Callable[["_Joining"], _Attempt], Callable[..., None]]:
+    """How an output of this kind is written, and how it is checked."""
+    if container.single:
+        return _write_picture, check_still
+    return (_write_folder, check_sequence) if container.pictures else (_write, check_joined)
 
 
 def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Attempt:

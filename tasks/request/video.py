@@ -79,7 +79,7 @@ Preset = Literal[
 ]
 Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
 """`auto` and the names in `CODECS`."""
-Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder"]
+Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", "png", "tiff"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
 Deinterlace = Literal["auto", "off", "bob", "film"]
