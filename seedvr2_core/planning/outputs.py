@@ -1,8 +1,8 @@
 """Chooses the codec, the depth and the container of an output; arithmetic only.
 
 Eight-bit SDR becomes H.264 High in mp4, which everything plays. More bits, HDR and the colours of
-BT.2020 become HEVC Main10, and a picture becomes a PNG. The container is the codec's usual one, or Matroska where that one would
-lose sound or text of the source.
+BT.2020 become HEVC Main10, and a picture becomes a PNG. The container is the codec's usual one, or
+Matroska where that one would lose sound or text of the source.
 """
 
 import itertools

@@ -76,10 +76,11 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         head = file.read(HEAD_BYTES)
         file.seek(0)
         refuse_pictures(path.name, head)
+        kind = still_kind(head)
+        picture = io.BytesIO(still_as_png(file, path.name, kind)) if kind else None
         late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
         try:
-            if kind := still_kind(head):
-                picture = io.BytesIO(still_as_png(file, path.name, kind))
+            if picture is not None:
                 container = av.open(picture, "r", format="png_pipe", options=_STILL_OPTIONS)
             else:
                 container = open_container(file, options={**_OPEN_OPTIONS, **late})

@@ -53,7 +53,12 @@ from seedvr2_core.video.output.gate import (
     check_joined,
     expected_of,
 )
-from seedvr2_core.video.output.sequence import check_sequence, check_still, write_sequence, write_still
+from seedvr2_core.video.output.sequence import (
+    check_sequence,
+    check_still,
+    write_sequence,
+    write_still,
+)
 from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)

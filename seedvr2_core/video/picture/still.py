@@ -136,6 +136,11 @@ class _Still:
             return read()
         except (SeedVR2Error, MemoryError):
             raise
+        except Image.DecompressionBombError as error:  # before we could look at its size
+            raise UnsupportedFormatError(
+                f"{self._name}: the picture is too large ({error}); at most {MAX_PIXELS} pixels "
+                "are taken; make it smaller first"
+            ) from error
         except Exception as error:
             _log.info("%s: a picture cannot be read", self._name, exc_info=True)
             said = " ".join(str(error).split()) or type(error).__name__
