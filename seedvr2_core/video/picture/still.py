@@ -257,7 +257,7 @@ class _Still:
     def _as_srgb(self, image: Image.Image) -> Image.Image:
         """The picture with the colours of sRGB."""
         assert self._profile is not None
-        space = self._profile.profile.xcolor_space.strip()
+        space = ImageCms.ImageCmsProfile(self._profile).profile.xcolor_space.strip()
         mode = {"GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}.get(space.upper(), "RGB")
         image = image if image.mode == mode else image.convert(mode)
         wanted = ImageCms.createProfile("sRGB")
