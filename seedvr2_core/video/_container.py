@@ -27,13 +27,7 @@ from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFor
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._reasons import HEAD_BYTES, refuse_pictures, why_not_opened
 from seedvr2_core.video.info import Timeline
-from seedvr2_core.video.picture.still import (
-    MAX_PIXELS,
-    StillFacts,
-    look_at_still,
-    still_as_png,
-    still_kind,
-)
+from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts, still_kind
 
 S = TypeVar("S", bound=Stream)
 
@@ -77,7 +71,7 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         file.seek(0)
         refuse_pictures(path.name, head)
         kind = still_kind(head)
-        picture = io.BytesIO(still_as_png(file, path.name, kind)) if kind else None
+        picture = io.BytesIO(_plain_picture(file, path.name, kind)) if kind else None
         late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
         try:
             if picture is not None:
@@ -108,7 +102,18 @@ def look_at_picture(path: Path) -> StillFacts | None:
     with _opened(path, no_bytes) as file:
         kind = still_kind(file.read(HEAD_BYTES))
         file.seek(0)
-        return look_at_still(file, path.name, kind) if kind else None
+        if not kind:
+            return None
+        from seedvr2_core.video.picture.pixels import look_at_still
+
+        return look_at_still(file, path.name, kind)
+
+
+def _plain_picture(file: FileReader, name: str, kind: str) -> bytes:
+    """A picture as libav is to see it; what reads it is loaded for pictures alone."""
+    from seedvr2_core.video.picture.pixels import still_as_png
+
+    return still_as_png(file, name, kind)
 
 
 def open_container(

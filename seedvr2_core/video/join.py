@@ -33,6 +33,7 @@ from seedvr2_core.video._segments import (
     times_in_file_order,
 )
 from seedvr2_core.video.carry.about import chapters_told, kept_metadata, shifted_chapters
+from seedvr2_core.video.carry.fed import RefusedStreamError, decode_order, timed
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
@@ -134,14 +135,6 @@ def join_segments(
     return JoinResult(notes=tuple(written.notes))
 
 
-class _RefusedStreamError(Exception):
-    """A carried stream failed although it had not in the trial."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"stream {index}")
-        self.index = index
-
-
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     """What one attempt has written."""
@@ -163,7 +156,7 @@ def _write(job: "_Joining") -> _Attempt:
         try:
             written = _write_once(job, left_out)
             return _Attempt([*left_out.values(), *written.notes], written.others)
-        except _RefusedStreamError as refused:
+        except RefusedStreamError as refused:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
             told = f"{stream_name(stream)} is not carried over: {name} refuses it beside the video"
             left_out[refused.index] = told
@@ -263,7 +256,7 @@ class _Joining:
 
         Raises:
             IndexRoomError: the index needs more than was reserved.
-            _RefusedStreamError: the container refused a carried stream.
+            RefusedStreamError: the container refused a carried stream.
         """
         kind = self.way.container
         options = muxer_options(kind, self.settings.time_base, reserved)
@@ -315,7 +308,7 @@ class _Joining:
         owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
         written = {c.stream.index: expected_of(c.stream) for c in others.carriers.values()}
         shown = iter(()) if video is None else self._video_packets(video)
-        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=_order)
+        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=decode_order)
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
             if owner is not None:
@@ -327,7 +320,7 @@ class _Joining:
             except (av.error.FFmpegError, ValueError) as error:
                 if owner is None or is_full(error) or isinstance(error, SeedVR2Error):
                     raise
-                raise _RefusedStreamError(owner) from error
+                raise RefusedStreamError(owner) from error
         return list(written.values())
 
     def _is_before_start(self, packet: Packet, codec: str) -> bool:
@@ -387,10 +380,10 @@ class _Joining:
             index = packet.stream_index
             counts[index] += 1
             if cut is None or cut.touches(packet, zero):
-                yield from _timed(index, carriers[index].feed(packet))
+                yield from timed(index, carriers[index].feed(packet))
         self._check_counts(counts, carriers)
         for index, carrier in carriers.items():
-            yield from _timed(index, carrier.finish())
+            yield from timed(index, carrier.finish())
 
     def _check_counts(self, counts: Mapping[int, int], carried: Iterable[int]) -> None:
         """Refuse to leave out packets that the probe has read."""
@@ -401,23 +394,3 @@ class _Joining:
                     f"of stream {stream.index} ({stream.codec}) could be read; the file has "
                     "changed, or the disk it lies on fails"
                 )
-
-
-def _timed(index: int, packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, Packet]]":
-    """(decode time in seconds, packet) of the source's stream `index`.
-
-    Raises:
-        _RefusedStreamError: the stream cannot be converted.
-    """
-    try:
-        for packet in packets:
-            assert packet.dts is not None
-            yield packet.dts * packet.time_base, packet
-    except (av.error.FFmpegError, ValueError) as error:
-        if is_full(error) or isinstance(error, (SeedVR2Error, MemoryError)):
-            raise
-        raise _RefusedStreamError(index) from error
-
-
-def _order(item: tuple[Fraction, Packet]) -> Fraction:
-    return item[0]

@@ -18,7 +18,6 @@ from typing import Any
 import av
 import av.error
 from av.video.frame import VideoFrame
-from PIL import Image
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
@@ -119,6 +118,8 @@ def check_still(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes)
             raise wrong(path, "width, height and bits", got, size)
         _check_first(path, content, expected)
         if content.startswith(_PNG_START):
+            from PIL import Image
+
             Image.open(io.BytesIO(content)).verify()  # the sums of all its chunks
     except (struct.error, KeyError, av.error.FFmpegError, OSError, SyntaxError) as error:
         raise SegmentError(f"{path.name}: not a whole picture: {error}") from error
