@@ -384,3 +384,10 @@ def test_the_task_refuses_an_index_of_millions_in_a_child_that_stays_small(
     with pytest.raises(UnsupportedFormatError, match=r"more than 1000000 frames"):
         probe.fn(source, UpscaleRequest(video_url="http://a.test/", model="lanczos"))
     assert left_behind(settings.work_dir) == []
+
+
+def test_a_picture_is_a_source_as_a_video_is(server: HostileServer, trusting, obtained) -> None:
+    sent = answer(body=png(), Content_Type="image/png")
+    source = obtained(trusting, video_url=server.play("/photo.png", sent))
+    info = probe_video(source.path)
+    assert (info.format_name, info.width, info.num_frames) == ("png", 4, 1)

@@ -17,7 +17,7 @@ import av
 import av.error
 import numpy as np
 from av.video.frame import VideoFrame
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader
@@ -117,6 +117,8 @@ class _Still:
         except Exception as error:
             _log.info("%s: a picture cannot be read", self._name, exc_info=True)
             said = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                said = "its header is broken"
             raise InvalidVideoError(
                 f"{self._name}: this {_PILLOW[self._kind]} picture cannot be read ({said}); it is "
                 "damaged, cut off, or of a rare kind: save it as PNG, 8 or 16 bits"
