@@ -49,39 +49,38 @@ def cards_page(notice: str) -> str:
     parts += [
         "## What is refused",
         prose(
-            "In the planner's words, for the largest card that a resolution does not fit. They are "
-            "the same for all models: what stands in the way are single frames of the VAE, which "
-            "are never cut into tiles. A row says what a card must have free at the least, and how "
-            "much of it the largest layer takes."
+            "In the planner's words, for the largest card that a resolution does not fit. A row "
+            "says what a card must have free at the least; where the VAE stands in the way, also "
+            "how much of it the largest layer takes for one frame, which is worked in bands of "
+            "rows but never cut into tiles. Where the transformer does, a smaller batch needs less."
         ),
-        table(("resolution", "cards", "what stands in the way"), refused_rows()),
+        table(("resolution", "cards", "models", "what stands in the way"), refused_rows()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def refused_rows() -> Iterator[tuple[str, ...]]:
-    """One row for each resolution that some card is too small for."""
+    """A row for each resolution that some card is too small for, and for the models of which the
+    same is said."""
     for resolution in BUDGETS_PX:
-        told = {gigabytes: refusal(resolution, gigabytes) for gigabytes in CARDS_GB}
-        cards = [gigabytes for gigabytes, why in told.items() if why]
-        if cards:
-            shown = ", ".join(str(gigabytes) for gigabytes in cards)
-            yield resolution, f"{shown} GB", told[cards[-1]]
+        rows: dict[tuple[str, str], list[str]] = {}
+        for engine in engines_for_cards():
+            told = {gigabytes: refusal(engine, resolution, gigabytes) for gigabytes in CARDS_GB}
+            cards = [gigabytes for gigabytes, why in told.items() if why]
+            if cards:
+                key = f"{', '.join(str(gigabytes) for gigabytes in cards)} GB", told[cards[-1]]
+                rows.setdefault(key, []).append(ENGINES[engine].label.removeprefix("SeedVR2 "))
+        for (cards, why), models in rows.items():
+            yield resolution, cards, ", ".join(models), why
 
 
-def refusal(resolution: str, gigabytes: int) -> str:
-    """Why no model fits that card; "" if one does."""
-    why: set[str] = set()
-    for engine in engines_for_cards():
-        try:
-            example_plan(engine, resolution, NamedCard(kind="it", free_bytes=free_bytes(gigabytes)))
-        except ResourceError as error:
-            told = str(error).partition("does not fit: ")[2]
-            why.add(told.partition(" and it has")[0])
-        else:
-            return ""
-    (same,) = why
-    return same
+def refusal(engine: str, resolution: str, gigabytes: int) -> str:
+    """Why a model does not fit that card; "" if it does."""
+    try:
+        example_plan(engine, resolution, NamedCard(kind="it", free_bytes=free_bytes(gigabytes)))
+    except ResourceError as error:
+        return str(error).partition("does not fit: ")[2].partition(" and it has")[0]
+    return ""
 
 
 def card_rows(engine: str) -> Iterator[tuple[str, ...]]:

@@ -35,6 +35,14 @@ STREAMED: Mapping[str, Mapping[str, Any]] = {
         "park_caches": False,
         "weights_resident": False,
     },
+    "bands of rows": {
+        "stream_caches": True,
+        "encoder_block_bytes": 0,
+        "decoder_block_bytes": 0,
+        "encoder_bands": True,
+        "decoder_bands": True,
+        "park_caches": False,
+    },
 }
 """What stands in on a CPU, whose plans stream nothing."""
 STEP = 0.9
@@ -108,7 +116,8 @@ class Repeats:
             del dummy
 
     def _rungs(self) -> Iterator[tuple[str, MemoryPlan, int | None]]:
-        """Memory plans of smaller cards that stream: the first that does, and the last that fits.
+        """Memory plans of smaller cards that stream: the first that does, the first in bands of
+        rows, also with whole frames on the card as it is, and the last that fits.
 
         Found by asking the planner for less and less.
         """
@@ -127,8 +136,13 @@ class Repeats:
             if plan.stream_caches or plan.streamed_layers:
                 found.append((plan, limit))
             limit = int(STEP * limit)
-        for plan, limit in found[:1] + found[1:][-1:]:
-            yield f"streamed in {limit / 1e9:.1f} GB", plan, limit
+        banded = [item for item in found[1:-1] if item[0].encoder_bands and item[0].decoder_bands]
+        for plan, limit in found[:1] + banded[:1] + found[1:][-1:]:
+            name = f"streamed in {limit / 1e9:.1f} GB"
+            yield name, plan, limit
+            if plan.encoder_bands or plan.decoder_bands:
+                whole = dataclasses.replace(plan, encoder_bands=False, decoder_bands=False)
+                yield f"{name}, but whole frames", whole, None
 
     def _streamed(self, name: str, memory: MemoryPlan, limit: int | None) -> None:
         """On a card of which only the plan's memory may be taken."""

@@ -23,16 +23,9 @@ from seedvr2_core.engines.seedvr2.phases import Models
 from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning import Options, Piece, Plan, build_plan
 from seedvr2_core.planning.memory import RESIDENCIES, plan_memory
-from seedvr2_core.planning.peaks import (
-    CONSTANTS,
-    ITEMSIZE,
-    MemoryRequest,
-    PhasePeaks,
-    Residency,
-    Slices,
-    level_frames,
-)
+from seedvr2_core.planning.peaks import CONSTANTS, ITEMSIZE, MemoryRequest, PhasePeaks, Residency
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
+from seedvr2_core.planning.rungs.slices import Slices, level_frames
 from seedvr2_core.planning.windows import first_frame, num_latents, plan_windows
 from seedvr2_core.vae import budget
 from seedvr2_core.vae.model import VideoVAE, build_vae

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.model.kernel_cases import KernelCase, Random
 from seedvr2_core.kernels.attention import frame_attention
-from seedvr2_core.kernels.norm import add_bias, norm_silu
+from seedvr2_core.kernels.norm import add_bias, norm_moments, norm_rows, norm_silu
 
 LAYOUT = torch.channels_last_3d
 
@@ -16,6 +16,7 @@ LAYOUT = torch.channels_last_3d
 def vae_cases() -> Iterator[KernelCase]:
     """Every case of every kernel of the VAE."""
     yield from _norm_cases()
+    yield from _half_norm_cases()
     yield from _add_cases()
     yield from _attention_cases()
 
@@ -64,6 +65,62 @@ def _norm_maker(
             "num_groups": groups,
             "eps": 1e-6,
             "silu": silu,
+        }
+
+    return make
+
+
+def _half_norm_cases() -> Iterator[KernelCase]:
+    shape, groups = (2, 24, 2, 9, 7), 4
+    for bias in (False, True):
+        name = ", bias" if bias else ""
+        yield KernelCase(
+            name=f"norm_moments{name}",
+            kernel=norm_moments,
+            make=_moments_maker(shape, groups, bias=bias),
+            outs=("moments_F2C",),
+        )
+        yield KernelCase(
+            name=f"norm_rows{name}", kernel=norm_rows, make=_rows_maker(shape, bias=bias)
+        )
+
+
+def _moments(random: Random, frames: int, channels: int) -> Tensor:
+    """Not in half precision."""
+    moments_F2C = random(frames, 2, channels)
+    return moments_F2C.to(torch.promote_types(moments_F2C.dtype, torch.float32))
+
+
+def _moments_maker(
+    shape: Sequence[int], groups: int, *, bias: bool
+) -> Callable[[Random], dict[str, Any]]:
+    def make(random: Random) -> dict[str, Any]:
+        batch, channels, frames, _, _ = shape
+        return {
+            "x_BCTHW": _frames(random, shape, mean=1.0),
+            "weight_C": random(channels),
+            "moments_F2C": _moments(random, batch * frames, channels),
+            "input_bias_C": random(channels) if bias else None,
+            "num_groups": groups,
+            "eps": 1e-6,
+        }
+
+    return make
+
+
+def _rows_maker(shape: Sequence[int], *, bias: bool) -> Callable[[Random], dict[str, Any]]:
+    """Some rows of a frame, into the last frame of a band."""
+
+    def make(random: Random) -> dict[str, Any]:
+        batch, channels, frames, height, width = shape
+        band_BCTHW = _frames(random, (batch, channels, frames + 2, height - 2, width))
+        return {
+            "x_BCTHW": _frames(random, shape)[..., 1:-2, :],
+            "moments_F2C": _moments(random, batch * frames, channels),
+            "bias_C": random(channels),
+            "out_BCTHW": band_BCTHW[:, :, 2:, 1:],
+            "input_bias_C": random(channels) if bias else None,
+            "silu": True,
         }
 
     return make

@@ -69,6 +69,9 @@ class Making:
     anew: str = ""
 
 
+_PARTS_OF_LATER_PLANS = ("encoder_rings", "decoder_rings", "encoder_bands", "decoder_bands")
+
+
 def plan_digest(plan: PlanOutline) -> str:
     """SHA-256 of what can change the last bits of a segment and is not in the job's key.
 
@@ -76,7 +79,7 @@ def plan_digest(plan: PlanOutline) -> str:
     fresh start plans again, maybe on another GPU. Segments of both are never mixed.
     """
     memory = asdict(replace(plan.memory, peaks=())) if plan.memory else None
-    for later in ("encoder_rings", "decoder_rings", "stream_caches", "streamed_layers"):
+    for later in (*_PARTS_OF_LATER_PLANS, "stream_caches", "streamed_layers"):
         # Plans of earlier versions lack these; their segments are as good as before.
         if memory and not memory[later]:
             del memory[later]

@@ -13,24 +13,15 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-TILE_ELEMENTS = 4096
-"""Elements that a program holds at once: enough loads in flight, few enough registers."""
-MAX_BLOCK_C = 512
+from seedvr2_core.kernels.add_triton import MAP_TILES, add_bias, blocks_of, offsets
+
+__all__ = ["add_bias", "norm_moments", "norm_rows", "norm_silu"]
+
 MAX_PARTS = 512
 """Parts of a frame: with one frame four programs for every multiprocessor, whose loads together
 keep the memory busy."""
 MIN_TILES = 4
-MAP_TILES = 4
-"""Tiles that a program of the map works through, which spreads the cost of its vectors."""
 JOIN_PARTS, JOIN_CHANNELS = 64, 16
-
-
-@triton.jit
-def _offsets(pixel, width, stride_h, stride_w):
-    """Of pixels inside a frame; 64 bits, as a 4k frame has 2^31 elements."""
-    row = (pixel // width).to(tl.int64)
-    column = (pixel % width).to(tl.int64)
-    return row * stride_h + column * stride_w
 
 
 @triton.jit
@@ -61,7 +52,7 @@ def _part_sums(
     # The first tile's mean is close to the part's: sums of differences from it lose no digits.
     pixel = first + tl.arange(0, BLOCK_P)
     mask = (pixel[:, None] < pixels) & inside_c
-    places = x + base + _offsets(pixel, width, stride_h, stride_w)[:, None] + along_c
+    places = x + base + offsets(pixel, width, stride_h, stride_w)[:, None] + along_c
     tile = tl.load(places, mask=mask, other=0.0).to(tl.float32)
     center = tl.sum(tile, axis=0) / tl.minimum(BLOCK_P, pixels - first)
     sum_PC = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
@@ -69,7 +60,7 @@ def _part_sums(
     for step in range(TILES):
         pixel = first + step * BLOCK_P + tl.arange(0, BLOCK_P)
         mask = (pixel[:, None] < pixels) & inside_c
-        places = x + base + _offsets(pixel, width, stride_h, stride_w)[:, None] + along_c
+        places = x + base + offsets(pixel, width, stride_h, stride_w)[:, None] + along_c
         tile = tl.load(places, mask=mask, other=0.0).to(tl.float32)
         tile = tl.where(mask, tile - center[None, :], 0.0)
         sum_PC += tile
@@ -224,7 +215,7 @@ def _map(
     for step in range(TILES):
         pixel = (tl.program_id(0) * TILES + step) * BLOCK_P + tl.arange(0, BLOCK_P)
         mask = (pixel[:, None] < pixels) & inside_c[None, :]
-        x_pixel = _offsets(pixel, width, x_stride_h, x_stride_w)[:, None]
+        x_pixel = offsets(pixel, width, x_stride_h, x_stride_w)[:, None]
         tile = tl.load(x_base + x_pixel + along_c * x_stride_c, mask=mask, other=0.0)
         tile = tile.to(tl.float32)
         if HAS_BIAS:
@@ -232,61 +223,9 @@ def _map(
         tile = (tile - mean) * scale + shift
         if SILU:
             tile = tile / (1.0 + tl.exp(-tile))
-        y_pixel = _offsets(pixel, width, y_stride_h, y_stride_w)[:, None]
+        y_pixel = offsets(pixel, width, y_stride_h, y_stride_w)[:, None]
         place = y_base + y_pixel + along_c * y_stride_c
         tl.store(place, tile.to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _add(
-    y,
-    bias_C,
-    residual,
-    out,
-    frames,
-    channels,
-    pixels,
-    width,
-    y_stride_b,
-    y_stride_c,
-    y_stride_t,
-    y_stride_h,
-    y_stride_w,
-    r_stride_b,
-    r_stride_c,
-    r_stride_t,
-    r_stride_h,
-    r_stride_w,
-    o_stride_b,
-    o_stride_c,
-    o_stride_t,
-    o_stride_h,
-    o_stride_w,
-    HAS_RESIDUAL: tl.constexpr,
-    TILES: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """out = y + bias + residual."""
-    frame = tl.program_id(1)
-    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    inside_c = channel < channels
-    sample, time = (frame // frames).to(tl.int64), (frame % frames).to(tl.int64)
-    along_c = channel.to(tl.int64)[None, :]
-    bias = tl.load(bias_C + channel, mask=inside_c, other=0.0).to(tl.float32)[None, :]
-    for step in range(TILES):
-        pixel = (tl.program_id(0) * TILES + step) * BLOCK_P + tl.arange(0, BLOCK_P)
-        mask = (pixel[:, None] < pixels) & inside_c[None, :]
-        inside = _offsets(pixel, width, y_stride_h, y_stride_w)[:, None] + along_c * y_stride_c
-        place = y + sample * y_stride_b + time * y_stride_t + inside
-        tile = tl.load(place, mask=mask, other=0.0).to(tl.float32) + bias
-        if HAS_RESIDUAL:
-            inside = _offsets(pixel, width, r_stride_h, r_stride_w)[:, None] + along_c * r_stride_c
-            place = residual + sample * r_stride_b + time * r_stride_t + inside
-            tile += tl.load(place, mask=mask, other=0.0).to(tl.float32)
-        inside = _offsets(pixel, width, o_stride_h, o_stride_w)[:, None] + along_c * o_stride_c
-        place = out + sample * o_stride_b + time * o_stride_t + inside
-        tl.store(place, tile.to(out.dtype.element_ty), mask=mask)
 
 
 def norm_silu(
@@ -301,16 +240,32 @@ def norm_silu(
     silu: bool,
 ) -> None:
     """See `norm.norm_silu`."""
+    total = x_BCTHW.shape[0] * x_BCTHW.shape[2]
+    size = (total, 2, x_BCTHW.shape[1])
+    map_F2C = torch.empty(size, dtype=torch.float32, device=x_BCTHW.device)
+    how = {"input_bias_C": input_bias_C}
+    norm_moments(x_BCTHW, weight_C, moments_F2C=map_F2C, num_groups=num_groups, eps=eps, **how)
+    norm_rows(x_BCTHW, map_F2C, bias_C, out_BCTHW=out_BCTHW, silu=silu, **how)
+
+
+def norm_moments(
+    x_BCTHW: Tensor,
+    weight_C: Tensor,
+    *,
+    moments_F2C: Tensor,
+    input_bias_C: Tensor | None = None,
+    num_groups: int,
+    eps: float,
+) -> None:
+    """See `norm.norm_moments`."""
     batch, channels, frames, height, width = x_BCTHW.shape
     pixels, total = height * width, batch * frames
-    block_p, block_c = _blocks(channels)
+    block_p, block_c = blocks_of(channels)
     tiles = max(MIN_TILES, triton.cdiv(triton.cdiv(pixels, block_p), MAX_PARTS))
     parts = triton.cdiv(pixels, tiles * block_p)
-    wide = {"dtype": torch.float32, "device": x_BCTHW.device}
-    sums_FS2C = torch.empty((total, parts, 2, channels), **wide)
-    map_F2C = torch.empty((total, 2, channels), **wide)
-    sides = triton.cdiv(channels, block_c)
-    _part_sums[(parts, total, sides)](
+    size = (total, parts, 2, channels)
+    sums_FS2C = torch.empty(size, dtype=torch.float32, device=x_BCTHW.device)
+    _part_sums[(parts, total, triton.cdiv(channels, block_c))](
         x_BCTHW,
         sums_FS2C,
         frames,
@@ -327,7 +282,7 @@ def norm_silu(
         sums_FS2C,
         weight_C,
         weight_C if input_bias_C is None else input_bias_C,
-        map_F2C,
+        moments_F2C,
         channels,
         channels // num_groups,
         pixels,
@@ -338,12 +293,28 @@ def norm_silu(
         BLOCK_S=JOIN_PARTS,
         BLOCK_K=JOIN_CHANNELS,
     )
-    _map[(triton.cdiv(pixels, MAP_TILES * block_p), total, sides)](
+
+
+def norm_rows(
+    x_BCTHW: Tensor,
+    moments_F2C: Tensor,
+    bias_C: Tensor,
+    *,
+    out_BCTHW: Tensor,
+    input_bias_C: Tensor | None = None,
+    silu: bool,
+) -> None:
+    """See `norm.norm_rows`."""
+    batch, channels, frames, height, width = x_BCTHW.shape
+    pixels = height * width
+    block_p, block_c = blocks_of(channels)
+    blocks = triton.cdiv(pixels, MAP_TILES * block_p)
+    _map[(blocks, batch * frames, triton.cdiv(channels, block_c))](
         x_BCTHW,
         out_BCTHW,
-        map_F2C,
+        moments_F2C,
         bias_C,
-        weight_C if input_bias_C is None else input_bias_C,
+        bias_C if input_bias_C is None else input_bias_C,
         frames,
         channels,
         pixels,
@@ -356,40 +327,3 @@ def norm_silu(
         BLOCK_P=block_p,
         BLOCK_C=block_c,
     )
-
-
-def add_bias(
-    y_BCTHW: Tensor,
-    bias_C: Tensor,
-    *,
-    residual_BCTHW: Tensor | None = None,
-    out_BCTHW: Tensor,
-) -> None:
-    """See `norm.add_bias`."""
-    batch, channels, frames, height, width = y_BCTHW.shape
-    block_p, block_c = _blocks(channels)
-    residual = y_BCTHW if residual_BCTHW is None else residual_BCTHW
-    blocks = triton.cdiv(height * width, MAP_TILES * block_p)
-    _add[(blocks, batch * frames, triton.cdiv(channels, block_c))](
-        y_BCTHW,
-        bias_C,
-        residual,
-        out_BCTHW,
-        frames,
-        channels,
-        height * width,
-        width,
-        *y_BCTHW.stride(),
-        *residual.stride(),
-        *out_BCTHW.stride(),
-        HAS_RESIDUAL=residual_BCTHW is not None,
-        TILES=MAP_TILES,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-    )
-
-
-def _blocks(channels: int) -> tuple[int, int]:
-    """Pixels and channels of a tile; a tile is as wide as the channels, which lie side by side."""
-    block_c = min(MAX_BLOCK_C, triton.next_power_of_2(channels))
-    return max(1, TILE_ELEMENTS // block_c), block_c

@@ -27,14 +27,12 @@ from seedvr2_core.planning.peaks import (
     DIT,
     ENCODE,
     ITEMSIZE,
-    RINGS,
-    SLICES,
     MemoryRequest,
     PhasePeaks,
     Residency,
-    Slices,
 )
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.rungs.slices import BANDS, RINGS, SLICES, Slices
 
 _Rung = TypeVar("_Rung")
 _LATENTS = 100 / FRAMES_PER_LATENT
@@ -129,6 +127,8 @@ def _plan_within(
         stream_caches=stay.streamed,
         encoder_block_bytes=encode.block_bytes,
         decoder_block_bytes=decode.block_bytes,
+        encoder_bands=encode.bands,
+        decoder_bands=decode.bands,
         streamed_layers=layers,
         weights_resident=stay.weights,
         peaks=(*peaks(stay), ("host", phases.host(stay, encode, decode))),
@@ -196,7 +196,7 @@ def _check_least(request: MemoryRequest, phases: PhasePeaks) -> None:
     else the user can change is for `planning.advice` to find out, which tries it.
     """
     lean = RESIDENCIES[-1] if request.on_cpu else STREAMED[-1]
-    least = SLICES[-1]._replace(block_bytes=0)
+    least = SLICES[-1] if request.on_cpu else BANDS
     layers = 0 if request.on_cpu else request.dit_config.num_layers
     needs = {
         ENCODE: phases.encode(least, lean),
@@ -223,8 +223,8 @@ def _streamed_rungs(plan: MemoryPlan) -> dict[str, Slices]:
     """Those of encoder and decoder whose caches are streamed."""
     if not plan.stream_caches:
         return {}
-    encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0])
-    decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1])
+    encode = Slices(plan.encoder_slice, plan.encoder_level_frames[0], bands=plan.encoder_bands)
+    decode = Slices(plan.decoder_slice, plan.decoder_level_frames[-1], bands=plan.decoder_bands)
     return {
         ENCODE: encode._replace(block_bytes=plan.encoder_block_bytes),
         DECODE: decode._replace(block_bytes=plan.decoder_block_bytes),
@@ -267,6 +267,17 @@ def memory_notes(request: MemoryRequest, plan: MemoryPlan) -> list[str]:
     moved = [phases.streamed(phase, rung) for phase, rung in _streamed_rungs(plan).items()]
     passing, straight = (_LATENTS * sum(sizes) for sizes in zip(*moved, strict=True))
     waited = f", {straight / 1e9:.0f} GB of them while a layer waits" if straight else ""
+    banded = [
+        part
+        for part, bands in (("encoder", plan.encoder_bands), ("decoder", plan.decoder_bands))
+        if bands
+    ]
+    if banded:
+        notes.append(
+            "single frames, with those that a layer reads beside them, do not fit into the GPU's "
+            f"memory: the VAE's {' and '.join(banded)} {'works' if len(banded) == 1 else 'work'} "
+            "on them in bands of rows, with the statistics of whole frames"
+        )
     return [
         *notes,
         f"the VAE's caches do not fit into the GPU's memory and come from host memory for each "

@@ -8,13 +8,13 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from seedvr2_core.config import DiTConfig, VAEConfig
 from seedvr2_core.dit import memory as dit_memory
 from seedvr2_core.frames import FRAMES_PER_LATENT, padded_size
 from seedvr2_core.planning.plan import Quantized
 from seedvr2_core.planning.queues import bytes_waiting
+from seedvr2_core.planning.rungs.slices import Slices, streamed, streamed_rungs, waited_bytes
 from seedvr2_core.vae import budget
 from seedvr2_core.vae import memory as vae_memory
 
@@ -53,30 +53,7 @@ class Constants:
 
 CONSTANTS = Constants()
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
-BLOCK_SHARES = (1, 2, 4)
-"""Streamed caches pass through blocks as large as the largest of them, a half, a quarter, or none:
-less memory, but layers wait for what is larger."""
 ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
-
-
-class Slices(NamedTuple):
-    """A rung of encoder or decoder."""
-
-    latents: int
-    """Of a slice."""
-    frames: int
-    """Most at once at full size. A level with half the height and width takes twice as many, which
-    together have half the bytes."""
-    rings: bool = False
-    """Large frames pass one at a time and stay where they are (vae/ring.py)."""
-    block_bytes: int | None = None
-    """Of streamed caches, those that are larger go straight (vae/store.py); None: none does."""
-
-
-SLICES = tuple(Slices(*rung) for rung in ((8, 4), (8, 2), (8, 1), (4, 1), (2, 1), (1, 1)))
-"""Rungs of encoder and decoder."""
-RINGS = Slices(8, 1, rings=True)
-"""The first rung of a GPU: the fastest, as frames are not copied from slice to slice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,20 +160,6 @@ class MemoryRequest:
         return self.device_bytes is None or num_bytes <= self.device_bytes
 
 
-def level_frames(config: VAEConfig, top: int) -> tuple[int, ...]:
-    """Most frames at once at each level, full size first, for `top` frames at full size."""
-    return tuple(top << level for level in range(config.num_levels))
-
-
-def ring_level_frames(config: VAEConfig, size: tuple[int, int]) -> tuple[int, ...]:
-    """The same with rings, for a padded picture of that height and width: one frame where frames
-    are kept in rings, and below as many as on the first rung without."""
-    return tuple(
-        1 if (size[0] >> level) * (size[1] >> level) >= vae_memory.RING_PIXELS else frames
-        for level, frames in enumerate(level_frames(config, SLICES[0].frames))
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhasePeaks:
     """Predicts the peak bytes of each phase for a rung and a residency."""
@@ -236,16 +199,12 @@ class PhasePeaks:
 
     def bounds(self, rung: Slices) -> tuple[int, ...]:
         """Most frames at once at each level, full size first."""
-        if rung.rings:
-            return ring_level_frames(self.request.vae_config, self.request.padded)
-        return level_frames(self.request.vae_config, rung.frames)
+        return rung.level_frames(self.request.vae_config, self.request.padded)
 
     def encode(self, rung: Slices, stay: Residency, *, decoder_rings: bool = False) -> int:
         """The encoder at work, and what the other phases leave on the device."""
         request = self.request
-        work = replace(self.vae, rings=rung.rings, streamed=stay.streamed).encoder(
-            rung.latents, self.bounds(rung)
-        )
+        work = self._work(rung, stay).encoder(rung.latents, self.bounds(rung))
         if not request.on_cpu:
             # Source frames come on a stream of their own, those of the next slice before the last
             # ones are given back.
@@ -283,8 +242,7 @@ class PhasePeaks:
     def decode(self, rung: Slices, stay: Residency, *, encoder_rings: bool = False) -> int:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
         request = self.request
-        vae = replace(self.vae, rings=rung.rings, streamed=stay.streamed)
-        work = vae.decoder(rung.latents, self.bounds(rung)[::-1])
+        work = self._work(rung, stay).decoder(rung.latents, self.bounds(rung)[::-1])
         planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
         # A slice's frames are gone before the next one is decoded, so the larger of both counts.
         work = max(work, planes + FRAMES_PER_LATENT * rung.latents * request.picture_bytes)
@@ -320,11 +278,11 @@ class PhasePeaks:
     def streamed_rungs(self, phase: str) -> Sequence[Slices]:
         """Rungs of encoder or decoder where its caches are streamed, the one that costs the least
         time first."""
-        return _streamed_rungs(*self._convs(phase))
+        return streamed_rungs(*self._convs(phase))
 
     def streamed(self, phase: str, rung: Slices) -> budget.Streamed:
         """Bytes that streaming brings to encoder or decoder for each latent; as many go back."""
-        return _streamed(*self._convs(phase), rung)
+        return streamed(*self._convs(phase), rung)
 
     def cache_seconds(self, phase: str, rung: Slices) -> float:
         """What that costs for each latent at the most, where nothing hides behind the work."""
@@ -332,7 +290,10 @@ class PhasePeaks:
 
     def largest_layer(self, phase: str) -> tuple[str, int]:
         """The layer of encoder or decoder that needs most, and its bytes for one frame."""
-        return budget.largest_layer(*self._convs(phase))
+        return budget.largest_layer(*self._convs(phase), bands=not self.request.on_cpu)
+
+    def _work(self, rung: Slices, stay: Residency) -> vae_memory.WorkingSet:
+        return replace(self.vae, rings=rung.rings, bands=rung.bands, streamed=stay.streamed)
 
     def _own_caches(self, phase: str, rung: Slices, stay: Residency) -> int:
         """Of the encoder or decoder at work."""
@@ -368,33 +329,5 @@ def _convs_of(config: VAEConfig, phase: str) -> tuple[budget.ConvSpec, ...]:
     return tuple(convs(config))
 
 
-@functools.lru_cache(maxsize=64)
-def _streamed_rungs(
-    convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int
-) -> tuple[Slices, ...]:
-    """See `PhasePeaks.streamed_rungs`; a job that does not fit is planned many times."""
-    largest = max(budget.cache_tensor_bytes(convs, height, width, itemsize))
-    blocks = (None, *(largest // share for share in BLOCK_SHARES[1:]), 0)
-    rungs = [rung._replace(block_bytes=block) for block in blocks for rung in SLICES]
-    sizes = (convs, height, width, itemsize)
-    return tuple(sorted(rungs, key=lambda rung: _seconds(_streamed(*sizes, rung))))
-
-
-def _streamed(
-    convs: tuple[budget.ConvSpec, ...], height: int, width: int, itemsize: int, rung: Slices
-) -> budget.Streamed:
-    levels = max(spec.shrink for spec in convs).bit_length()
-    return budget.streamed_per_latent(
-        convs,
-        height,
-        width,
-        itemsize,
-        latents=rung.latents,
-        bounds=[rung.frames << level for level in range(levels)],
-        block_bytes=rung.block_bytes,
-    )
-
-
 def _seconds(moved: budget.Streamed) -> float:
-    """Caches come and go at the same time, but for those that go straight."""
-    return (moved.passing + 2 * moved.straight) / CONSTANTS.host_bandwidth
+    return waited_bytes(moved) / CONSTANTS.host_bandwidth

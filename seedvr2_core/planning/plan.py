@@ -183,6 +183,10 @@ class MemoryPlan:
     """Of such caches those larger than this go straight to and from their layers, which wait for
     them; None: none does, as in earlier plans."""
     decoder_block_bytes: int | None = None
+    encoder_bands: bool = False
+    """Whether the encoder works large frames in bands of rows (vae/bands/rows.py); not in earlier
+    plans."""
+    decoder_bands: bool = False
     chunk_tokens: int
     """Tokens at once in the attention batches and the MLP of the DiT; 0: all."""
     park_caches: bool

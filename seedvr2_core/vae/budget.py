@@ -186,18 +186,26 @@ def cache_tensor_bytes(
 
 
 def largest_layer(
-    specs: Sequence[ConvSpec], height: int, width: int, itemsize: int
+    specs: Sequence[ConvSpec], height: int, width: int, itemsize: int, *, bands: bool = False
 ) -> tuple[str, int]:
-    """The convolution that needs most for one frame, its path and bytes: the frame and those before
-    it that it reads, and its result."""
+    """The layer that needs most for one frame, its path and bytes: the frame and those before it
+    that it reads, and its result; in bands of rows the frame and its result, but for up-samplers,
+    which are worked whole, one phase after the other."""
 
     def size(spec: ConvSpec) -> int:
-        cells = (height // spec.shrink) * (width // spec.shrink)
-        numbers = (spec.kept_frames + 1) * spec.in_channels
-        return cells * (numbers + spec.out_channels // spec.space_stride**2) * itemsize
+        kept = 0 if bands and spec.space_stride == 1 else spec.kept_frames
+        made = spec.out_channels / spec.space_stride**2
+        if spec.path.endswith("upscale_conv"):
+            kept, made = 3 - spec.time_growth, made + spec.in_channels
+        numbers = (kept + 1) * spec.in_channels + int(made)
+        return _cells(spec, height, width) * numbers * itemsize
 
-    largest = max((spec for spec in specs if ".upsamplers." not in spec.path), key=size)
-    return largest.path, size(largest)
+    named = {spec.path.removesuffix(".upscale_conv"): spec for spec in specs}
+    for path in [path for path in named if ".upsamplers." in path]:
+        if not bands or path.endswith(".conv"):
+            del named[path]
+    path, largest = max(named.items(), key=lambda item: size(item[1]))
+    return path, size(largest)
 
 
 class Streamed(NamedTuple):

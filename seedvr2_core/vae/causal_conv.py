@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from seedvr2_core.kernels.norm import add_bias
 from seedvr2_core.kernels.switches import switches, takes_gpu_path
-from seedvr2_core.vae.conv import LAYOUT, conv3d
+from seedvr2_core.vae.bands.rows import FrameRows, RowsPrologue
+from seedvr2_core.vae.conv import LAYOUT, band_rows, conv3d, convolve_strips
 from seedvr2_core.vae.ring import RING_PIXELS, FrameRing
 from seedvr2_core.vae.store import CacheStore
 from seedvr2_core.vae.stream import StreamState
@@ -44,6 +45,8 @@ class ConvState(StreamState):
     """Frames of the ring that later outputs read."""
     store: CacheStore | None = None
     """Keeps `frames` in host memory; None: they stay on the device."""
+    bands: bool = False
+    """Whether large frames are worked in bands of rows, of which alone `frames` are read."""
 
     def use_rings(self, seen: int) -> None:
         """See `StreamState.use_rings`."""
@@ -52,6 +55,10 @@ class ConvState(StreamState):
     def use_store(self, store: CacheStore) -> None:
         """See `StreamState.use_store`."""
         self.store = store
+
+    def use_bands(self) -> None:
+        """See `StreamState.use_bands`."""
+        self.bands = True
 
     def settle(self) -> None:
         """See `StreamState.settle`."""
@@ -71,6 +78,35 @@ class ConvState(StreamState):
         self.frames = self.store.put(self, frames_BCTHW)
         yield
         self.store.let_go()
+
+    def make_room(self, like_BCTHW: Tensor) -> None:
+        """Let `frames` be an empty tensor of that shape, whose rows are written one by one."""
+        if self.store is not None:
+            self.frames = self.store.place(like_BCTHW)
+        else:
+            self.frames = torch.empty_like(like_BCTHW, memory_format=LAYOUT)
+
+    def read_rows(self, rows: slice, out_BCTHW: Tensor) -> None:
+        """Copy some rows of all frames that are kept."""
+        assert self.frames is not None
+        if self.store is not None:
+            self.store.fill_rows(self, rows, out_BCTHW)
+        else:
+            out_BCTHW.copy_(self.frames[..., rows, :])
+
+    def keep_rows(self, rows: slice, frames_BCTHW: Tensor) -> None:
+        """Keep some rows of the frames that later outputs read; before they are overwritten, call
+        `let_go`."""
+        assert self.frames is not None
+        if self.store is not None:
+            self.store.put_rows(self, rows, frames_BCTHW)
+        else:
+            self.frames[..., rows, :].copy_(frames_BCTHW)
+
+    def let_go(self) -> None:
+        """See `keep_rows`."""
+        if self.store is not None:
+            self.store.let_go()
 
     def takes_ring(self, x_BCTHW: Tensor) -> bool:
         """Whether frames like these are kept in a ring."""
@@ -117,6 +153,10 @@ class Prologue(Protocol):
     """Writes its function of x into out, which has x's shape; lets a norm fill a conv's input."""
 
     def __call__(self, x_BCTHW: Tensor, *, out_BCTHW: Tensor) -> object: ...
+
+    def by_rows(self, x_BCTHW: Tensor) -> RowsPrologue:
+        """What writes its function of any rows of x, bit by bit what the call writes."""
+        ...
 
 
 def split_frames(x_BCTHW: Tensor, max_frames: int | None) -> Sequence[Tensor]:
@@ -264,6 +304,9 @@ class CausalConv3d(nn.Module):
             return self._convolve(x_BCTHW, self.weight, with_bias=with_bias)
         if state.takes_ring(x_BCTHW):
             return self._forward_in_ring(x_BCTHW, state, prologue, with_bias=with_bias)
+        rows = band_rows(x_BCTHW, self.weight) if state.bands and self.stride == (1, 1, 1) else 0
+        if rows:
+            return self._forward_in_bands(x_BCTHW, state, prologue, rows, with_bias=with_bias)
         buffer_BCTHW = extend_frames(x_BCTHW, state, prologue=prologue)
         outputs = max(0, (buffer_BCTHW.shape[2] - taps) // step + 1)
         with state.keeping(buffer_BCTHW[:, :, outputs * step :]):
@@ -294,6 +337,31 @@ class CausalConv3d(nn.Module):
                 bias_C = self.bias if with_bias else None
                 parts.append(ring.convolve(weight, bias_C, padding=(padding, padding)))
         return join_frames(parts) if parts else self._no_frames(x_BCTHW)
+
+    def _forward_in_bands(
+        self,
+        x_BCTHW: Tensor,
+        state: ConvState,
+        prologue: Prologue | None,
+        rows: int,
+        *,
+        with_bias: bool,
+    ) -> Tensor:
+        """The same, so many rows at a time."""
+        write = None if prologue is None else prologue.by_rows(x_BCTHW)
+        bands = FrameRows(
+            x_BCTHW, state, kept=self.kernel[0] - 1, kernel=self.kernel[1], write=write
+        )
+        y_BCTHW = torch.empty(
+            (x_BCTHW.shape[0], self.weight.shape[0], *x_BCTHW.shape[2:]),
+            dtype=x_BCTHW.dtype,
+            device=x_BCTHW.device,
+            memory_format=LAYOUT,
+        )
+        bias_C = self.bias if with_bias else None
+        padding = (self.kernel[1] // 2, self.kernel[2] // 2)
+        convolve_strips(y_BCTHW, bands.cut, self.weight, bias_C, padding=padding, rows=rows)
+        return y_BCTHW
 
     def _convolve(self, x_BCTHW: Tensor, weight: Tensor, *, with_bias: bool) -> Tensor:
         bias_C = self.bias if with_bias else None

@@ -5,6 +5,8 @@ Legend: B batch, C channels, T frames, H W pixels; F = B*T single frames.
 
 import functools
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -89,39 +91,78 @@ def conv3d(
             )
         return y_BCTHW
     rows = max(1, (min(most, STRIP_ELEMENTS) if on_gpu else most) // row_elements - kernel[1])
-    _convolve_strips(y_BCTHW, x_BCTHW, weight, bias, stride=stride, padding=padding, rows=rows)
+
+    def cut(top: int, bottom: int) -> AbstractContextManager[Tensor]:
+        return nullcontext(_cut(x_BCTHW, top, bottom))
+
+    convolve_strips(y_BCTHW, cut, weight, bias, stride=stride, padding=padding, rows=rows)
     return y_BCTHW
 
 
-def _convolve_strips(
+def convolve_strips(
     y_BCTHW: Tensor,
-    x_BCTHW: Tensor,
+    cut: Callable[[int, int], AbstractContextManager[Tensor]],
     weight: Tensor,
     bias: Tensor | None,
     *,
-    stride: tuple[int, int, int],
+    stride: tuple[int, int, int] = (1, 1, 1),
     padding: tuple[int, int],
     rows: int,
 ) -> None:
-    """As `conv3d` into `y_BCTHW`, so many rows of it at a time."""
-    height, out_height, kernel_height = x_BCTHW.shape[3], y_BCTHW.shape[3], weight.shape[3]
+    """As `conv3d` into `y_BCTHW`, so many rows of it at a time.
+
+    Args:
+        y_BCTHW: the result.
+        cut: gives the input's rows from one to before another, zeros where there are none.
+        weight: as for `conv3d`.
+        bias: likewise.
+        stride: likewise.
+        padding: likewise.
+        rows: of the result that a strip makes.
+    """
+    out_height, kernel_height = y_BCTHW.shape[3], weight.shape[3]
     for start in range(0, out_height, rows):
         stop = min(start + rows, out_height)
         top = start * stride[1] - padding[0]
         bottom = (stop - 1) * stride[1] - padding[0] + kernel_height
-        strip_BCTHW = x_BCTHW[..., max(0, top) : bottom, :]
-        above, below = max(0, -top), max(0, bottom - height)
-        if above or below or not _is_block(strip_BCTHW):
-            strip_BCTHW = F.pad(strip_BCTHW, (0, 0, above, below))
-        convolve_into(
-            y_BCTHW[..., start:stop, :],
-            strip_BCTHW,
-            weight,
-            bias,
-            stride=stride,
-            padding=(0, padding[1]),
-        )
+        with cut(top, bottom) as strip_BCTHW:
+            convolve_into(
+                y_BCTHW[..., start:stop, :],
+                strip_BCTHW,
+                weight,
+                bias,
+                stride=stride,
+                padding=(0, padding[1]),
+            )
         del strip_BCTHW  # before the next one is cut
+
+
+def _cut(x_BCTHW: Tensor, top: int, bottom: int) -> Tensor:
+    """Rows of a whole tensor; those outside it are zeros."""
+    strip_BCTHW = x_BCTHW[..., max(0, top) : bottom, :]
+    above, below = max(0, -top), max(0, bottom - x_BCTHW.shape[3])
+    if above or below or not _is_block(strip_BCTHW):
+        strip_BCTHW = F.pad(strip_BCTHW, (0, 0, above, below))
+    return strip_BCTHW
+
+
+def band_rows(x_BCTHW: Tensor, weight: Tensor) -> int:
+    """Rows of a result that are made at once where single frames are worked in bands of rows
+    (bands/rows.py); 0 where a frame is worked whole.
+
+    They are those that `conv3d` takes of frames that are too large for one call, so the bits are
+    the same there.
+
+    Args:
+        x_BCTHW: new frames; as many are made, and those before them are read as well.
+        weight: of a convolution that keeps height and width.
+    """
+    batch, channels, frames, height, width = x_BCTHW.shape
+    out_channels, _, taps, kernel_height, _ = weight.shape
+    row_elements = batch * width * max(channels * (taps - 1 + frames), out_channels * frames)
+    if channels % CHANNEL_STEP or row_elements * (height + kernel_height) <= STRIP_ELEMENTS:
+        return 0
+    return max(1, STRIP_ELEMENTS // row_elements - kernel_height)
 
 
 def convolve_into(

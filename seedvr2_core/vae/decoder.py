@@ -25,6 +25,7 @@ from seedvr2_core.vae.causal_conv import (
     join_frames,
     split_frames,
 )
+from seedvr2_core.vae.conv import LAYOUT
 from seedvr2_core.vae.norm import NormSiLU
 from seedvr2_core.vae.stream import StreamState
 
@@ -47,6 +48,14 @@ class DecoderState(StreamState):
     mid_block: MidBlockState
     up_blocks: list[UpBlockState]
     conv_out: ConvState
+    bands: bool = False
+    """Whether large frames are worked in bands of rows, and given back one by one."""
+
+    def use_bands(self) -> None:
+        """See `StreamState.use_bands`."""
+        self.bands = True
+        for part in self._parts():
+            part.use_bands()
 
 
 class UpBlock(nn.Module):
@@ -78,6 +87,12 @@ class UpBlock(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, state: UpBlockState) -> Tensor:
         """Run the residual blocks; the decoder runs the up-sampler, with fewer frames at once."""
+        return self.run([x_BCTHW], state)
+
+    def run(self, given: list[Tensor], state: UpBlockState) -> Tensor:
+        """The same of the one tensor in a list, which goes with the first block if it is nowhere
+        else."""
+        x_BCTHW = given.pop()
         for resnet, resnet_state in zip(self.resnets, state.resnets, strict=True):
             x_BCTHW = resnet(x_BCTHW, resnet_state)
         return x_BCTHW
@@ -161,9 +176,14 @@ class Decoder(nn.Module):
         """
         block, block_state = self.levels()[level], state.up_blocks[level]
         upsampler = block.upsampler
-        waiting = deque(split_frames(given.pop(), max_frames[level]))
+        parts = split_frames(given.pop(), max_frames[level])
+        waiting = deque(_apart(parts) if state.bands else parts)
+        del parts
         while waiting:
-            h_BCTHW = block(waiting.popleft(), block_state)
+            if state.bands:
+                h_BCTHW = block.run([waiting.popleft()], block_state)
+            else:
+                h_BCTHW = block(waiting.popleft(), block_state)
             if upsampler is None:
                 pixels_BCTHW = self.conv_out(h_BCTHW, state.conv_out, NormSiLU(self.conv_norm_out))
                 del h_BCTHW
@@ -176,3 +196,10 @@ class Decoder(nn.Module):
             while lows:
                 raised = [upsampler(lows.popleft(), block_state.upsamplers[0])]
                 yield from self._run_level(level + 1, raised, state, max_frames)
+
+
+def _apart(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Copies that can be given back one by one; a single part is not copied."""
+    if len(parts) == 1:
+        return parts
+    return [part.clone(memory_format=LAYOUT) for part in parts]

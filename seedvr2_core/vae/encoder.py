@@ -46,6 +46,14 @@ class EncoderState(StreamState):
     down_blocks: list[DownBlockState]
     mid_block: MidBlockState
     conv_out: ConvState
+    bands: bool = False
+    """Whether large frames are worked in bands of rows, and given back as soon as can be."""
+
+    def use_bands(self) -> None:
+        """See `StreamState.use_bands`."""
+        self.bands = True
+        for part in self._parts():
+            part.use_bands()
 
 
 class DownBlock(nn.Module):
@@ -76,6 +84,12 @@ class DownBlock(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, state: DownBlockState) -> Tensor:
         """Takes T >= 1 frames; may give none, where a stride waits for its pair."""
+        return self.run([x_BCTHW], state)
+
+    def run(self, given: list[Tensor], state: DownBlockState) -> Tensor:
+        """The same of the one tensor in a list, which goes with the first block if it is nowhere
+        else."""
+        x_BCTHW = given.pop()
         for resnet, resnet_state in zip(self.resnets, state.resnets, strict=True):
             x_BCTHW = resnet(x_BCTHW, resnet_state)
         for downsampler, down_state in zip(self.downsamplers, state.downsamplers, strict=True):
@@ -139,7 +153,12 @@ class Encoder(nn.Module):
             for part_BCTHW in split_frames(h_BCTHW, max_frames[level]):
                 if level == 0:
                     part_BCTHW = self.conv_in(part_BCTHW, state.conv_in)
-                part_BCTHW = block(part_BCTHW, state.down_blocks[level])
+                if state.bands:
+                    given = [part_BCTHW]
+                    del part_BCTHW
+                    part_BCTHW = block.run(given, state.down_blocks[level])
+                else:
+                    part_BCTHW = block(part_BCTHW, state.down_blocks[level])
                 if level == last:
                     part_BCTHW = self._finish(part_BCTHW, state)
                 parts.append(part_BCTHW)

@@ -153,6 +153,7 @@ class FoldedUpsampler(nn.Module):
                 add_bias(part, bias_C, out_BCTHW=place_BCTHW)
             else:
                 place_BCTHW.copy_(part)
+            del part  # before the next phase is made
 
 
 def _add_constant(

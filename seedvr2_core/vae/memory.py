@@ -14,14 +14,11 @@ from dataclasses import dataclass
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.vae import budget
+from seedvr2_core.vae.bands import strips
 
 # Figures of modules that import torch; a test compares them.
 NORM_ELEMENTS = 1 << 25
 """norm.CHUNK_ELEMENTS."""
-CONV_ELEMENTS = 2**31 - 1
-"""conv.MAX_ELEMENTS."""
-STRIP_ELEMENTS = 1 << 27
-"""conv.STRIP_ELEMENTS."""
 SCORE_BYTES = 1 << 28
 """attention.SCORE_BYTES."""
 FOLD_CHANNELS = 8
@@ -78,7 +75,7 @@ def ring_bytes(specs: list[budget.ConvSpec], height: int, width: int, itemsize: 
 
 def _takes_rows_first(channels: int, slots: int, height: int, width: int) -> bool:
     """ring.takes_rows_first."""
-    return channels * slots * (height + 3) * width > CONV_ELEMENTS
+    return channels * slots * (height + 3) * width > strips.CONV_ELEMENTS
 
 
 def streaming_bytes(
@@ -121,6 +118,8 @@ class WorkingSet:
     """Large frames pass one at a time, and the buffers of their convs are part of the state."""
     streamed: bool = False
     """Caches wait in host memory (store.py)."""
+    bands: bool = False
+    """Large frames are worked in bands of rows (bands/rows.py), and what is done goes at once."""
 
     def encoder(self, latents: int, bounds: Sequence[int]) -> int:
         """Peak of `encode` on a slice, its frames included.
@@ -137,9 +136,12 @@ class WorkingSet:
         for level, width in enumerate(widths):
             before = widths[max(level - 1, 0)]
             n = min(frames, bounds[level])
-            # The level's input, or at full size what conv_in makes of a part of it.
+            # Its input, or at full size what conv_in makes of a part of it.
             given = (n if level == 0 else frames) * self._frame(level, before)
             work = self._resnets(level, n, before, width, self.config.layers_per_block)
+            if self.bands and level == 0:
+                work, given = given + self._resnet(0, n, before, width), 0
+                work = max(work, n * self._frame(0, width) + self._resnet(0, n, width, width))
             if level == len(widths) - 1:
                 work = max(work, self._bottom(level, n, 2 * self.config.latent_channels))
                 return max(peak, held + given + work)
@@ -198,10 +200,19 @@ class WorkingSet:
         given, peak = frames * self._frame(level, before), 0
         for part in _last_parts(frames, bounds[index]):
             here = held + part.start * self._pixels(index)
-            work = self._resnets(level, len(part), before, width, self.config.layers_per_block + 1)
             waiting = 0 if part.stop == frames else given
             out = len(part) * self._frame(level, width)
-            peak = max(peak, here + given + work)
+            if self.bands:
+                # Parts are apart, and each goes with the first block.
+                waiting = (frames - part.stop) * self._frame(level, before)
+                one = len(part) * self._frame(level, before)
+                work = one + self._resnet(level, len(part), before, width)
+                work = max(work, out + self._resnet(level, len(part), width, width))
+                peak = max(peak, here + waiting + work, here + 2 * given)
+            else:
+                blocks = self.config.layers_per_block + 1
+                work = self._resnets(level, len(part), before, width, blocks)
+                peak = max(peak, here + given + work)
             if level == 0:
                 last = self._conv(0, len(part), width, self.config.out_channels)
                 peak = max(peak, here + waiting + out + last)
@@ -250,6 +261,8 @@ class WorkingSet:
         if self._in_ring(level):
             parts = 1 if frames == 1 else 2  # single frames, and all of them joined
             return parts * frames * self._frame(level, after) + self._turned(before, after, 27)
+        if band := self._band(level, frames, before, after):
+            return frames * self._frame(level, after) + max(band, self._norm(level, frames, before))
         kept = (_TAPS - 1) * self._frame(level, before)
         buffer = kept + frames * self._frame(level, before)
         out = frames * self._frame(level, after)
@@ -260,34 +273,24 @@ class WorkingSet:
             passing -= kept
         return buffer + max(out + max(0, passing), self._norm(level, frames, before))
 
+    def _band(self, level: int, frames: int, before: int, after: int) -> int:
+        """See `strips.band_bytes`."""
+        if not self.bands:
+            return 0
+        size = (self.height >> level, self.width >> level)
+        return strips.band_bytes((before, after), frames, size, self.itemsize, on_cpu=self.on_cpu)
+
     def _parts(
         self, given: int, out: int, frames: int, out_frames: int, *, taps: int = _TAPS
     ) -> int:
-        """Where a tensor is too large for a kernel: the part of the result that is copied into it,
-        and, where parts are strips of rows, the rows that one reads.
-
-        A GPU copies no part that is some whole frames (conv.py). Where it has to, on one without
-        cuDNN, parts are as small as what is reserved for convolutions.
-        """
-        most = CONV_ELEMENTS * self.itemsize
-        # Three rows more are read than made.
-        share = most / (max(given, out) * (1 + 3 / self.height))
-        if share >= 1:
-            return 0
-        at_once = min(most * frames // given - taps + 1, most * out_frames // out)
-        if at_once >= 1 and not self.on_cpu:
-            return 0
-        # A GPU writes a strip of one frame where it belongs (conv.py).
-        direct = out_frames == 1 and not self.on_cpu
-        share *= 1 if self.on_cpu else min(1, STRIP_ELEMENTS / CONV_ELEMENTS)
-        rows = max(1, int(share * (self.height + 3)) - 3)
-        return ((rows + 2) * given + (0 if direct else rows * out)) // self.height
+        """See `strips.part_bytes`."""
+        how = {"height": self.height, "itemsize": self.itemsize, "on_cpu": self.on_cpu}
+        return strips.part_bytes(given, out, frames, out_frames, taps=taps, **how)
 
     def _norm(self, level: int, frames: int, channels: int) -> int:
         """Two float32 copies of a chunk, which is whole groups of a frame at the least.
 
-        A GPU's kernel keeps sums only. Where it cannot run, the chunks take what is reserved for
-        convolutions, none of which runs beside a norm.
+        A GPU's kernel keeps sums only; where it cannot run, they take what convolutions do not.
         """
         if not self.on_cpu:
             return 0

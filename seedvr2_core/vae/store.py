@@ -118,6 +118,27 @@ class CacheStore:
         self._stored[id(state)] = self._leaving = event
         return host
 
+    def place(self, like_BCTHW: Tensor) -> Tensor:
+        """Empty host memory for frames of that shape."""
+        return self._host_like(like_BCTHW)
+
+    def fill_rows(self, state: "ConvState", rows: slice, out_BCTHW: Tensor) -> None:
+        """Write some rows of the state's frames into a band, which waits for them."""
+        assert state.frames is not None
+        self._wait_here(self._stored.get(id(state)))
+        # Rows of one frame are a block of memory on both sides.
+        for host, out in zip(state.frames.split(1, dim=2), out_BCTHW.split(1, dim=2), strict=True):
+            out.copy_(host[..., rows, :], non_blocking=True)
+
+    def put_rows(self, state: "ConvState", rows: slice, frames_BCTHW: Tensor) -> None:
+        """Begin to move some rows of a band to the state's frames; before they are overwritten,
+        call `let_go`."""
+        assert state.frames is not None
+        pairs = zip(state.frames.split(1, dim=2), frames_BCTHW.split(1, dim=2), strict=True)
+        for host, frame in pairs:
+            event = _copy_on(self._streams[1], self._device, frame, host[..., rows, :])
+            self._stored[id(state)] = self._leaving = event
+
     def let_go(self) -> None:
         """What was put may be overwritten by what is asked of the device from now on."""
         self._wait_here(self._leaving)

@@ -62,6 +62,12 @@ class StreamState:
         for part in self._parts():
             part.use_store(store)
 
+    def use_bands(self) -> None:
+        """Let all convolutions work large frames in bands of rows (bands/rows.py); before the
+        first frame."""
+        for part in self._parts():
+            part.use_bands()
+
     def settle(self) -> None:
         """At the end of a phase: nothing is on its way, and the device's memory is given back."""
         for part in self._parts():

@@ -37,8 +37,13 @@ def deployments(api: httpx.Client) -> dict[str, Any]:
 
 
 def post(api: httpx.Client, path: str, body: object = None) -> Any:
-    """POST and read."""
-    response = api.post(path, json={} if body is None else body)
+    """POST and read, again while the server is busy, which has done nothing then."""
+
+    def answer() -> httpx.Response | None:
+        told = api.post(path, json={} if body is None else body)
+        return None if told.status_code == httpx.codes.SERVICE_UNAVAILABLE else told
+
+    response = eventually(answer, f"POST {path}", seconds=60)
     assert response.is_success, response.text
     return response.json() if response.content else None
 

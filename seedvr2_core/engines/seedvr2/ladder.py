@@ -10,12 +10,13 @@ Arithmetic; tensors are not touched.
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from seedvr2_core.config import VAEConfig
 from seedvr2_core.engines.seedvr2.phases import DECODE, DIT, ENCODE
 from seedvr2_core.planning.memory import CHUNKS
-from seedvr2_core.planning.peaks import SLICES, Slices, level_frames
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.rungs.slices import BANDS, SLICES, Slices, level_frames
 from seedvr2_core.planning.windows import plan_windows
 
 
@@ -43,38 +44,43 @@ def lower_rung(
     if phase == DIT:
         chunk = _next(CHUNKS, min(memory.chunk_tokens or window_tokens, window_tokens))
         return None if chunk is None else replace(memory, chunk_tokens=chunk)
-    if phase == ENCODE:
-        now = Slices(
-            memory.encoder_slice, memory.encoder_level_frames[0], rings=memory.encoder_rings
-        )
-        slices = _next_slices(now, vae_config.temporal_factor)
-        if slices is None:
-            return _streamed(memory)
-        frames = level_frames(vae_config, slices.frames)
-        return replace(
-            memory,
-            encoder_slice=slices.latents,
-            encoder_level_frames=frames,
-            encoder_rings=slices.rings,
-        )
-    now = Slices(memory.decoder_slice, memory.decoder_level_frames[-1], rings=memory.decoder_rings)
-    slices = _next_slices(now, vae_config.temporal_factor)
-    if slices is None:
-        return _streamed(memory)
-    frames = level_frames(vae_config, slices.frames)[::-1]
-    return replace(
-        memory,
-        decoder_slice=slices.latents,
-        decoder_level_frames=frames,
-        decoder_rings=slices.rings,
+    part = "encoder" if phase == ENCODE else "decoder"
+    frames = getattr(memory, f"{part}_level_frames")
+    now = Slices(
+        getattr(memory, f"{part}_slice"),
+        frames[0 if phase == ENCODE else -1],
+        rings=getattr(memory, f"{part}_rings"),
+        bands=getattr(memory, f"{part}_bands"),
     )
+    slices = None if now.bands else _next_slices(now, vae_config.temporal_factor)
+    if slices is None:
+        return _banded(memory, part) if memory.stream_caches else _streamed(memory)
+    frames = level_frames(vae_config, slices.frames)
+    return _with(memory, part, slices, frames if phase == ENCODE else frames[::-1])
 
 
-def _streamed(memory: MemoryPlan) -> MemoryPlan | None:
-    """VAE caches wait in host memory but while their layer runs, which then waits for them: the
-    last levers of the VAE."""
-    if memory.stream_caches:
+def _with(memory: MemoryPlan, part: str, slices: Slices, frames: tuple[int, ...]) -> MemoryPlan:
+    """With other slices of encoder or decoder."""
+    changes: dict[str, Any] = {
+        f"{part}_slice": slices.latents,
+        f"{part}_level_frames": frames,
+        f"{part}_rings": slices.rings,
+        f"{part}_bands": slices.bands,
+    }
+    return replace(memory, **changes)
+
+
+def _banded(memory: MemoryPlan, part: str) -> MemoryPlan | None:
+    """Large frames in bands of rows: the last lever of encoder or decoder."""
+    if getattr(memory, f"{part}_bands"):
         return None
+    levels = len(getattr(memory, f"{part}_level_frames"))
+    return _with(memory, part, BANDS, (1,) * levels)
+
+
+def _streamed(memory: MemoryPlan) -> MemoryPlan:
+    """VAE caches wait in host memory but while their layer runs, which then waits for them: the
+    last but one lever of the VAE."""
     return replace(
         memory, park_caches=False, stream_caches=True, encoder_rings=False, decoder_rings=False
     )
@@ -131,7 +137,11 @@ def describe(planned: MemoryPlan, now: MemoryPlan, windows: Sequence[range] | No
     for name in ("encoder_slice", "encoder_level_frames", "decoder_slice", "decoder_level_frames"):
         if getattr(now, name) != getattr(planned, name):
             words.append(f"{name} {getattr(now, name)}")
-    told = {"rings": "{} without rings", "block_bytes": "layers of the {} wait for their caches"}
+    told = {
+        "rings": "{} without rings",
+        "block_bytes": "layers of the {} wait for their caches",
+        "bands": "{} in bands of rows",
+    }
     for part, (what, sentence) in itertools.product(("encoder", "decoder"), told.items()):
         if getattr(now, f"{part}_{what}") != getattr(planned, f"{part}_{what}"):
             words.append(sentence.format(part))

@@ -268,6 +268,8 @@ def start_encoder(
 ) -> EncoderState:
     """A fresh state whose caches will be where a plan says."""
     state = vae.start_encoder(first_latent, rings=memory.encoder_rings)
+    if memory.encoder_bands:
+        state.use_bands()
     if memory.stream_caches:
         state.use_store(CacheStore(device, block_bytes=memory.encoder_block_bytes))
     return state
@@ -278,6 +280,8 @@ def start_decoder(
 ) -> DecoderState:
     """The same for the decoder."""
     state = vae.start_decoder(first_latent, rings=memory.decoder_rings)
+    if memory.decoder_bands:
+        state.use_bands()
     if memory.stream_caches:
         state.use_store(CacheStore(device, block_bytes=memory.decoder_block_bytes))
     return state

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -128,20 +129,22 @@ def test_another_plan_of_the_same_job_begins_again(job_dir: JobDir, plan: PlanOu
 
 
 def test_segments_of_a_plan_of_the_version_before_are_kept(plan: PlanOutline) -> None:
-    """Its memory plan knows nothing of rings."""
+    """Its memory plan knows nothing of rings and bands."""
     planned = dataclasses.replace(plan, memory=MEMORY)
     memory = dataclasses.asdict(MEMORY) | {"peaks": ()}
-    for later in ("encoder_rings", "decoder_rings", "stream_caches", "streamed_layers"):
+    for later in ("stream_caches", "streamed_layers"):
         del memory[later]
+    for part, way in itertools.product(("encoder", "decoder"), ("rings", "bands")):
+        del memory[f"{part}_{way}"]
     del memory["encoder_block_bytes"], memory["decoder_block_bytes"], memory["moving_seconds"]
     text = canonical_json({"memory": memory, "threads": plan.torch_threads})
     assert segments.plan_digest(planned) == hashlib.sha256(text.encode()).hexdigest()
     straight = dataclasses.replace(MEMORY, encoder_block_bytes=0, moving_seconds=3.0)
     same = dataclasses.replace(plan, memory=straight)
     assert segments.plan_digest(same) == segments.plan_digest(planned)
-    ringed = dataclasses.replace(MEMORY, decoder_rings=True)
-    other = dataclasses.replace(plan, memory=ringed)
-    assert segments.plan_digest(other) != segments.plan_digest(planned)
+    for changes in ({"decoder_rings": True}, {"encoder_bands": True}):
+        other = dataclasses.replace(plan, memory=dataclasses.replace(MEMORY, **changes))
+        assert segments.plan_digest(other) != segments.plan_digest(planned)
 
 
 def test_what_was_made_differently_is_told(job_dir: JobDir, plan: PlanOutline) -> None:

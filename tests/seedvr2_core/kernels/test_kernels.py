@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.model.kernel_cases import DTYPES, KernelCase, all_cases, run_case
 from seedvr2_core.kernels.kernel import Cost, Kernel, observed, uses_triton
-from seedvr2_core.kernels.norm import norm_silu
+from seedvr2_core.kernels.norm import norm_moments, norm_rows, norm_silu
 from seedvr2_core.kernels.switches import switched, switches
 from tests.kits.gpu.interpreter import interpreted
 
@@ -32,6 +32,28 @@ def test_kernel_in_the_interpreter(case: KernelCase, dtype: torch.dtype) -> None
 @pytest.mark.parametrize("case", CASES)
 def test_reference_in_every_dtype(case: KernelCase, dtype: torch.dtype) -> None:
     assert run_case(case, dtype, CPU) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_both_halves_of_the_norm_have_its_bits_in_the_interpreter(dtype: torch.dtype) -> None:
+    x = 5 + torch.randn((1, 24, 2, 11, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    weight, bias, input_bias = torch.linspace(-1, 2, 72).to(dtype).split(24)
+    how = {"input_bias_C": input_bias, "num_groups": 4, "eps": 1e-6}
+    whole, parts, moments = torch.empty_like(x), torch.zeros_like(x), torch.empty((2, 2, 24))
+    with interpreted():
+        norm_silu(x, weight, bias, out_BCTHW=whole, silu=True, **how)
+        norm_moments(x, weight, moments_F2C=moments, **how)
+        for rows in (slice(0, 4), slice(4, 5), slice(5, 11)):
+            norm_rows(
+                x[..., rows, :],
+                moments,
+                bias,
+                out_BCTHW=parts[..., rows, :],
+                input_bias_C=input_bias,
+                silu=True,
+            )
+    assert torch.equal(parts, whole)
 
 
 @pytest.mark.gpu

@@ -13,15 +13,15 @@ from seedvr2_core.config import VAE_PRODUCTION, VAE_TINY, VAEConfig
 from seedvr2_core.frames import padded_size
 from seedvr2_core.kernels import norm
 from seedvr2_core.planning.cards import NamedCard, example_plan, free_bytes
-from seedvr2_core.planning.peaks import (
-    CONSTANTS,
+from seedvr2_core.planning.peaks import CONSTANTS
+from seedvr2_core.planning.rungs.slices import (
+    BANDS,
     RINGS,
     SLICES,
     Slices,
-    level_frames,
-    ring_level_frames,
 )
 from seedvr2_core.vae import attention, blocks, budget, conv, fold, memory, ring, store
+from seedvr2_core.vae.bands import strips
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from seedvr2_core.vae.store import CacheStore
 from tests.kits.gpu.live_bytes import LiveBytes
@@ -42,6 +42,9 @@ AIMS = [
     (24, "2k", "seedvr2-7b"),
     (32, "4k", "seedvr2-7b"),
     (48, "4k", "seedvr2-7b"),
+    # In bands of rows.
+    (12, "2k", "seedvr2-7b"),
+    (24, "4k", "seedvr2-7b"),
 ]
 LOW, HIGH = 1.0, 1.05
 """The prediction lies within these shares of the truth, and never below it."""
@@ -59,9 +62,7 @@ def weights_of(vae: VideoVAE) -> list[torch.Tensor]:
 
 
 def bounds_of(config: VAEConfig, size: tuple[int, int], rung: Slices) -> tuple[int, ...]:
-    if rung.rings:
-        return ring_level_frames(config, size)
-    return level_frames(config, rung.frames)
+    return rung.level_frames(config, size)
 
 
 def run_encoder(
@@ -76,6 +77,8 @@ def run_encoder(
     third one all that caches pass through is as large as it gets."""
     bounds, device = bounds_of(vae.config, size, rung), vae.encoder.conv_in.weight.device
     state = vae.start_encoder(rings=rung.rings)
+    if rung.bands:
+        state.use_bands()
     with torch.inference_mode(), LiveBytes(beside=weights_of(vae), most=most) as seen:
         if streamed:
             state.use_store(
@@ -98,6 +101,8 @@ def run_decoder(
     most: int | None = None,
 ) -> int:
     bounds, state = bounds_of(vae.config, size, rung)[::-1], vae.start_decoder(rings=rung.rings)
+    if rung.bands:
+        state.use_bands()
     grid = (size[0] // 8, size[1] // 8, vae.config.latent_channels)
     with torch.inference_mode(), LiveBytes(beside=weights_of(vae), most=most) as seen:
         if streamed:
@@ -130,6 +135,7 @@ def predicted(
         on_cpu=on_cpu,
         rings=rung.rings,
         streamed=streamed,
+        bands=rung.bands,
     )
     bounds = bounds_of(config, size, rung)
     encoder = budget.encoder_cache_bytes(config, *size, itemsize)
@@ -187,7 +193,12 @@ def test_working_set_with_rings(size: tuple[int, int]) -> None:
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
     ("rung", "block"),
-    [*zip(SLICES, itertools.cycle((None, 500_000_000, 0))), (SLICES[0], 0), (SLICES[-1], None)],
+    [
+        *zip(SLICES, itertools.cycle((None, 500_000_000, 0))),
+        (SLICES[0], 0),
+        (SLICES[-1], None),
+        (BANDS, 0),
+    ],
     ids=str,
 )
 def test_working_set_with_caches_in_host_memory(rung: Slices, block: int | None) -> None:
@@ -211,19 +222,21 @@ def test_what_cards_are_meant_to_do_takes_what_was_planned(
     assert plan.memory is not None
     size, streamed = padded_size(plan.height, plan.width), plan.memory.stream_caches
     encode, decode = (
-        Slices(latents, frames, rings, block)
-        for latents, frames, rings, block in (
+        Slices(latents, frames, rings, block, bands)
+        for latents, frames, rings, block, bands in (
             (
                 plan.memory.encoder_slice,
                 plan.memory.encoder_level_frames[0],
                 plan.memory.encoder_rings,
                 plan.memory.encoder_block_bytes,
+                plan.memory.encoder_bands,
             ),
             (
                 plan.memory.decoder_slice,
                 plan.memory.decoder_level_frames[-1],
                 plan.memory.decoder_rings,
                 plan.memory.decoder_block_bytes,
+                plan.memory.decoder_bands,
             ),
         )
     )
@@ -255,7 +268,7 @@ def test_working_set_where_kernels_take_strips(monkeypatch: pytest.MonkeyPatch) 
     rung, largest = Slices(2, 4), 300 * SIZE[0] * SIZE[1]
     monkeypatch.setattr(conv, "MAX_ELEMENTS", largest)
     whole = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
-    monkeypatch.setattr(memory, "CONV_ELEMENTS", largest)
+    monkeypatch.setattr(strips, "CONV_ELEMENTS", largest)
     monkeypatch.setattr(memory, "_decoder", memory._decoder.__wrapped__)
     vae = meta_vae(VAE_PRODUCTION, torch.float16)
     encoder, decoder = predicted(VAE_PRODUCTION, SIZE, 2, rung, on_cpu=False)
@@ -300,8 +313,9 @@ def test_cache_tensors_are_those_of_the_states() -> None:
 
 def test_figures_are_those_of_the_code() -> None:
     assert memory.NORM_ELEMENTS == norm.CHUNK_ELEMENTS
-    assert memory.CONV_ELEMENTS == conv.MAX_ELEMENTS
-    assert memory.STRIP_ELEMENTS == conv.STRIP_ELEMENTS
+    assert strips.CONV_ELEMENTS == conv.MAX_ELEMENTS
+    assert strips.STRIP_ELEMENTS == conv.STRIP_ELEMENTS
+    assert strips.CHANNEL_STEP == conv.CHANNEL_STEP
     assert memory.SCORE_BYTES == attention.SCORE_BYTES
     assert memory.FOLD_CHANNELS == fold.EXTRA_CHANNELS
     assert memory.UPSAMPLED_PLAIN_FRAMES == blocks.UPSAMPLED_PLAIN_FRAMES

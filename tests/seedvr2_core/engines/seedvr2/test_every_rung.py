@@ -12,8 +12,8 @@ import torch
 
 from seedvr2_core.config import VAE_TINY
 from seedvr2_core.engines.seedvr2 import parking
-from seedvr2_core.planning.peaks import RINGS, SLICES, Slices, level_frames, ring_level_frames
-from seedvr2_core.vae import causal_conv
+from seedvr2_core.planning.rungs.slices import BANDS, RINGS, SLICES, Slices
+from seedvr2_core.vae import causal_conv, conv
 from seedvr2_core.vae.store import CacheStore
 from tests.kits.restorer import (
     Result,
@@ -28,6 +28,8 @@ from tests.kits.restorer import (
 
 pytestmark = pytest.mark.long
 
+STRIP = 3 * 8 * 16 * 7
+"""Elements of a strip of a band, four rows of a frame at full size."""
 FRAMES = 25
 """7 latents, two windows."""
 AWAY = {"weights_resident": False}
@@ -47,18 +49,17 @@ ELSEWHERE: dict[str, dict[str, object]] = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_for_a_gpu() -> Iterator[None]:
-    """Small frames in rings, and caches that move."""
+    """Small frames in rings and in bands, and caches that move."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(causal_conv, "RING_PIXELS", 1)
+        patch.setattr(conv, "STRIP_ELEMENTS", STRIP)
         patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
         yield
 
 
 def _rung(slices: Slices, dtype: str, chunk: int) -> dict[str, object]:
     """What may decide bits."""
-    frames = level_frames(VAE_TINY, slices.frames)
-    if slices.rings:
-        frames = ring_level_frames(VAE_TINY, (2048, 2048))
+    frames = slices.level_frames(VAE_TINY, (2048, 2048))
     return {
         "vae_dtype": dtype,
         "dit_dtype": dtype,
@@ -68,6 +69,8 @@ def _rung(slices: Slices, dtype: str, chunk: int) -> dict[str, object]:
         "decoder_level_frames": frames[::-1],
         "encoder_rings": slices.rings,
         "decoder_rings": slices.rings,
+        "encoder_bands": slices.bands,
+        "decoder_bands": slices.bands,
         "chunk_tokens": chunk,
     }
 
@@ -80,7 +83,10 @@ def _made(engine: str, memory: dict[str, object]) -> list[Result]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("engine", "chunk", "rungs"),
-    [("tiny", 0, (RINGS, *SLICES)), ("tiny-3b", 40, (RINGS, SLICES[0], SLICES[-1]))],
+    [
+        ("tiny", 0, (RINGS, *SLICES, BANDS)),
+        ("tiny-3b", 40, (RINGS, SLICES[0], SLICES[-1], BANDS)),
+    ],
     ids=["tiny", "tiny-3b"],
 )
 def test_where_things_wait_changes_no_bit_of_any_rung(
@@ -90,6 +96,14 @@ def test_where_things_wait_changes_no_bit_of_any_rung(
     for slices in rungs:
         rung = _rung(slices, dtype, chunk)
         wanted = _made(engine, rung)
+        if slices.bands:
+            # The resident path: whole frames, with no bands, cut into the same strips.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(conv, "MAX_ELEMENTS", STRIP)
+                whole = _made(engine, rung | {"encoder_bands": False, "decoder_bands": False})
+                got = _made(engine, rung | ELSEWHERE["straight"])
+            assert (pictures(got) == pictures(whole)).all(), slices
+            assert torch.equal(latents(got), latents(whole)), slices
         # What is in rings is never streamed. "half" goes both ways of a stream.
         for name in ("parked",) if slices.rings else ("half", next(others)):
             got = _made(engine, rung | ELSEWHERE[name])

@@ -21,8 +21,11 @@ from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.engines.seedvr2.tiny import make_models
 from seedvr2_core.errors import DeviceMemoryError
 from seedvr2_core.planning.memory import CHUNKS
-from seedvr2_core.planning.peaks import SLICES, MemoryRequest, PhasePeaks, Residency, Slices
+from seedvr2_core.planning.peaks import MemoryRequest, PhasePeaks, Residency
 from seedvr2_core.planning.plan import Plan
+from seedvr2_core.planning.rungs.slices import BANDS, SLICES, Slices
+from seedvr2_core.vae import conv
+from seedvr2_core.vae.bands import strips
 from seedvr2_core.vae.store import CacheStore
 from tests.kits.gpu.live_bytes import LiveBytes
 from tests.kits.restorer import make_frames, make_pieces, make_plan
@@ -35,6 +38,8 @@ LATENTS = 10
 """Of the longest piece, which is one of two windows."""
 BLOCK = 2 * HEIGHT * WIDTH * 8 * 2
 """Bytes of the caches of most layers at full size in half precision: two frames at 8 channels."""
+STRIP = 3 * 8 * WIDTH * 11
+"""Elements of a strip of a band, eight rows at full size."""
 DITS = {"tiny": "tiny-7b", "tiny-3b": "tiny-3b"}
 RESIDENT = Residency(weights=True, caches=True)
 RESIDENCIES = {
@@ -70,7 +75,7 @@ def planned(engine: str, dtype: str, rung: Slices, stay: Residency) -> dict[str,
 
 
 def plan_of(engine: str, dtype: str, rung: Slices, stay: Residency) -> Plan:
-    frames = tuple(rung.frames << level for level in range(VAE_TINY.num_levels))
+    frames = rung.level_frames(VAE_TINY, (HEIGHT, WIDTH))
     plan = make_plan(
         FRAMES,
         memory={
@@ -82,6 +87,8 @@ def plan_of(engine: str, dtype: str, rung: Slices, stay: Residency) -> Plan:
             "decoder_level_frames": frames[::-1],
             "encoder_block_bytes": rung.block_bytes,
             "decoder_block_bytes": rung.block_bytes,
+            "encoder_bands": rung.bands,
+            "decoder_bands": rung.bands,
             "chunk_tokens": CHUNKS[0],
             "park_caches": not stay.caches and not stay.streamed,
             "stream_caches": stay.streamed,
@@ -214,6 +221,29 @@ def test_each_phase_holds_what_is_planned(
     for phase, num_bytes in found.items():
         # Finished frames and latents, which are the host's, are among what is counted.
         assert 0.98 * num_bytes <= wanted[phase] <= 1.05 * num_bytes, (phase, found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "stay"),
+    [
+        ("tiny", "float32", "all streamed"),
+        ("tiny", "bfloat16", "streamed"),
+        ("tiny-3b", "float32", "streamed"),
+        ("tiny-3b", "bfloat16", "resident"),
+    ],
+)
+def test_each_phase_holds_what_is_planned_in_bands_of_rows(
+    seen: PhaseBytes, monkeypatch: pytest.MonkeyPatch, engine: str, dtype: str, stay: str
+) -> None:
+    monkeypatch.setattr(conv, "STRIP_ELEMENTS", STRIP)
+    monkeypatch.setattr(strips, "STRIP_ELEMENTS", STRIP)
+    residency = RESIDENCIES[stay]
+    plan = plan_of(engine, dtype, BANDS, residency)
+    found, wanted = held(plan, residency, seen), planned(engine, dtype, BANDS, residency)
+    whole = planned(engine, dtype, BANDS._replace(bands=False), residency)
+    for phase, num_bytes in found.items():
+        assert 0.98 * num_bytes <= wanted[phase] <= 1.05 * num_bytes, (phase, found, wanted)
+        assert phase == "dit" or wanted[phase] < whole[phase]
 
 
 @pytest.mark.parametrize(("phase", "share"), [("encode", 0.3), ("decode", 0.93)])

@@ -8,8 +8,8 @@ import pytest
 from seedvr2_core.config import VAE_PRODUCTION
 from seedvr2_core.engines.seedvr2.ladder import describe, lower_rung, shorter_windows
 from seedvr2_core.planning.memory import CHUNKS
-from seedvr2_core.planning.peaks import SLICES, level_frames, ring_level_frames
 from seedvr2_core.planning.plan import MemoryPlan
+from seedvr2_core.planning.rungs.slices import SLICES, level_frames, ring_level_frames
 from seedvr2_core.planning.windows import plan_windows
 
 PLANNED = MemoryPlan(
@@ -44,13 +44,16 @@ def test_first_everything_waits_elsewhere_then_the_phase_shrinks(phase: str) -> 
     last = len(others)
     sizes = [rung[:2] for rung in SLICES]
     if phase != "dit":
-        *others, streamed, straight = others
+        *others, streamed, straight, banded = others
         assert streamed == dataclasses.replace(others[-1], park_caches=False, stream_caches=True)
         assert "caches come from host memory for each layer" in describe(PLANNED, streamed, None)
         part = "encoder" if phase == "encode" else "decoder"
         assert straight == dataclasses.replace(streamed, **{f"{part}_block_bytes": 0})
         assert f"layers of the {part} wait for their caches" in describe(PLANNED, straight, None)
-        encoder, decoder, chunks, last = encoder[:-2], decoder[:-2], chunks[:-2], last - 2
+        frames = {f"{part}_level_frames": (1, 1, 1, 1)}
+        assert banded == dataclasses.replace(straight, **{f"{part}_bands": True}, **frames)
+        assert f"{part} in bands of rows" in describe(PLANNED, banded, None)
+        encoder, decoder, chunks, last = encoder[:-3], decoder[:-3], chunks[:-3], last - 3
     assert encoder == (sizes[1:] if phase == "encode" else [(8, 4)] * last)
     assert decoder == (sizes[2:] if phase == "decode" else [(8, 2)] * last)
     assert chunks == (list(CHUNKS[1:]) if phase == "dit" else [CHUNKS[0]] * last)
@@ -92,7 +95,7 @@ def test_a_plan_without_bounds_gets_them() -> None:
     )
     assert [rung.chunk_tokens for rung in ladder(free, "dit")] == [0, *CHUNKS]
     slices = [(rung.encoder_slice, rung.encoder_level_frames[0]) for rung in ladder(free, "encode")]
-    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1), (1, 1), (1, 1)]
+    assert slices == [(4, 0), (4, 1), (2, 1), (1, 1), (1, 1), (1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 3, 8])
