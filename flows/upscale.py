@@ -131,7 +131,7 @@ def upscale(
         color_correction: how the colours are brought back to those of the source.
         strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
-        container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
+        container: file format of the result; auto is mp4 or mkv, or png for a picture.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
         audio: keep copies the sound, aac encodes it anew, none leaves it out.
         crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
