@@ -91,6 +91,7 @@ def test_forms_offer_the_models_as_a_list() -> None:
         "seedvr2-3b",
         "seedvr2-1.4b",
         "span",
+        "waifu2x",
         "lanczos",
     ]
     assert field["default"] == "auto"
