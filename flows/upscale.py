@@ -14,7 +14,7 @@ from tasks.child import one_child
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import find_finished, finish, hold_job, make_room
+from tasks.job import find_finished, finish, hold_job, make_room, prepare_masters
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
@@ -98,6 +98,7 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: bool = False,
     fresh: bool = False,
+    keep_master: bool = False,
     max_workers: int = 1,
     max_seconds: float | None = None,
     max_price: float | None = None,
@@ -124,8 +125,7 @@ def upscale(
         seed: seed of the noise. The same seed gives the same pixels.
         deinterlace: interlaced video: auto makes a frame of each picture, bob of each field; film
             undoes 3:2 pulldown, off leaves it as it is.
-        start: where the part begins that is made: seconds, h:m:s or frame:1500; empty means the
-            beginning.
+        start: where the part begins: seconds, h:m:s or frame:1500; empty means the beginning.
         end: where that part ends; empty means the end.
         color_correction: how the colours are brought back to those of the source.
         strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
@@ -137,6 +137,7 @@ def upscale(
         preset: speed of the encoder.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
+        keep_master: keep a lossless master, from which other codecs are made without the engine.
         max_workers: on how many workers a long video may be made at once.
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
@@ -186,6 +187,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     with hold_job(job, fresh=request.fresh):
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
+        prepare_masters(job, fresh=request.fresh)
         make_room(job)
         with (
             share_out(job, request.max_workers) as shared,

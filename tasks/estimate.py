@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ from tasks.child.operation import STALL_SECONDS
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.job.masters import look_at_masters
 from tasks.run import current
 from tasks.run.spending import price_of
 from tasks.schemas import Device, OutputFormat, PlannedJob, ProbedSource, UpscaleRequest
@@ -286,9 +288,14 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     with TemporaryDirectory(dir=settings.jobs_dir, prefix=".planning-") as folder:
         made = Path(folder) / "plan.json"
         planned = plan_job(request, probed, settings, out=made)
+        outlook = look_at_masters(planned, request, settings)
+        planned = replace(planned, eta_seconds=outlook.eta_seconds)
         job_dir = JobDir(settings.job_dir(planned.job_key))
         plan = _planned_for_all(made, planned, job_dir, fresh=request.fresh)
+    plan = replace(plan, eta_seconds=look_at_masters(plan, request, settings).eta_seconds)
     _log(plan, planned.device)
+    for note in outlook.notes:
+        get_run_logger().info("%s", note)
     return PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
@@ -319,8 +326,10 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         tags=request.tags,
         metadata=request.metadata,
         expires_in=request.expires_in,
+        keep_master=request.keep_master,
         notes=(
             *plan.notes,
+            *outlook.lasting_notes,
             *_operators_notes(planned, settings),
             *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
         ),

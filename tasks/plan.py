@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from tasks.child import run_operation
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
+from tasks.job.masters import look_at_masters
 from tasks.probe import find_cuts, probe_source
 from tasks.run.routing import wants_size
 from tasks.run.spending import limit_seconds, price_of
@@ -145,6 +147,9 @@ def plan_source(
             measure_from=0.0 if thorough else math.inf,
             assumed=assumed,
         )
+    outlook = look_at_masters(plan, request, settings)
+    plan = replace(plan, eta_seconds=outlook.eta_seconds)
+    notes += (*outlook.notes, *outlook.lasting_notes)
     notes += _limits_told(plan, request, settings)
     return _summary(probed, plan, settings, assumed, notes)
 

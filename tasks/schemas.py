@@ -18,6 +18,7 @@ from tasks.request.delivery import (
     CallbackEventsField,
     CallbackUrlField,
     ExpiresInField,
+    KeepMasterField,
     MetadataField,
     OutputUrlField,
     TagsField,
@@ -123,6 +124,7 @@ class UpscaleRequest(Record):
         description="Make everything anew, instead of using what an earlier run of the same "
         "request has finished.",
     )
+    keep_master: KeepMasterField = False
     max_workers: int = Field(
         default=1,
         ge=1,
@@ -290,6 +292,7 @@ class PlannedJob(Record):
     tags: str = ""  # as the request has them, like the next two
     metadata: str = ""
     expires_in: float | None = None
+    keep_master: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -342,6 +342,11 @@ class Settings(_Groups, BaseSettings):
         return self.work_dir.absolute() / "jobs"
 
     @property
+    def masters_dir(self) -> Path:
+        """Where masters are kept, each job's with those of the same pixels."""
+        return self.work_dir.absolute() / "masters"
+
+    @property
     def locks_dir(self) -> Path:
         """Lock files by which processes of this machine take turns at a device. Absolute."""
         return self.work_dir.absolute() / "locks"

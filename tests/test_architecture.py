@@ -25,7 +25,7 @@ SHOWN = {
     "tasks.child": "Child one_child run_operation",
     "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "
     "publish_result",
-    "tasks.job": "hold_job find_finished make_room finish",
+    "tasks.job": "hold_job find_finished make_room prepare_masters finish",
     "tasks.parts": "share_out end_parts look_up_job make_shares MadeWayError",
     "tasks.recovery": "look make_sure another_looks end_run settle finish_cancel say_alive "
     "find_output appoint_unseen",

@@ -29,6 +29,7 @@ from deployments.cli.options import (
     Deinterlace,
     End,
     Fresh,
+    KeepMaster,
     MaxPrice,
     MaxSeconds,
     Model,
@@ -126,6 +127,7 @@ def upscale(
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
+    keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     output: Annotated[
@@ -186,6 +188,7 @@ def upscale(
             preset=preset,
             allow_damaged=allow_damaged,
             fresh=fresh,
+            keep_master=keep_master,
             max_seconds=max_seconds,
             max_price=max_price,
         )
@@ -214,6 +217,7 @@ def plan(
     start: Start = "",
     end: End = "",
     allow_damaged: AllowDamaged = False,
+    keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
     gpu: Annotated[
@@ -248,6 +252,7 @@ def plan(
             start=start,
             end=end,
             allow_damaged=allow_damaged,
+            keep_master=keep_master,
             max_seconds=max_seconds,
             max_price=max_price,
         )

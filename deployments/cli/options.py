@@ -110,6 +110,13 @@ MaxWorkers = Annotated[int, typer.Option(help="Workers on which a long video may
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Ignore segments that an earlier run has finished.")
 ]
+KeepMaster = Annotated[
+    bool,
+    typer.Option(
+        "--keep-master",
+        help="Keep a lossless master, from which other codecs are made without the engine.",
+    ),
+]
 MaxSeconds = Annotated[
     float | None,
     typer.Option(help="Stop the job before it holds its device for longer, in all of its runs."),

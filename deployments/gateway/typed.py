@@ -131,6 +131,7 @@ class UpscaleOptions(TypedDict, total=False):
     preset: str
     allow_damaged: bool
     fresh: bool
+    keep_master: bool
     max_workers: int
     max_seconds: float | None
     max_price: float | None

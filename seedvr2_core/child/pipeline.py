@@ -15,64 +15,31 @@ still committed. At any time at most `MAX_IN_FLIGHT` segments are begun and not 
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
-from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
+from seedvr2_core.child.commit import RestoreJob, Written, commit_written
+from seedvr2_core.child.progress import alive_while_reading
 from seedvr2_core.child.protocol import Restored, SegmentDone
-from seedvr2_core.engines.protocol import Commit, Session, ShotState
+from seedvr2_core.engines.protocol import Commit, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
 from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
-from seedvr2_core.job import JobDir
-from seedvr2_core.job.latents import read_commits, write_commit
-from seedvr2_core.job.sidecar import (
-    Making,
-    Sidecar,
-    commit_segment,
-    finished_sizes,
-    leaves_latents,
-    read_segment,
-)
-from seedvr2_core.job.space import bytes_per_frame, latent_bytes
-from seedvr2_core.planning import Piece, Plan, Segment
+from seedvr2_core.job.latents import read_commits
+from seedvr2_core.job.sidecar import Sidecar, finished_sizes, read_segment
+from seedvr2_core.job.space import bytes_per_frame, latent_bytes, master_bytes
+from seedvr2_core.planning import Piece, Segment
 from seedvr2_core.planning.cutting import ShotRun, plan_runs
 from seedvr2_core.planning.outline import SegmentOutline, outline_of
 from seedvr2_core.planning.queues import queue_bytes
+from seedvr2_core.video.output.master import MasterWriter
 from seedvr2_core.video.reader import read_frames
-from seedvr2_core.video.writer import SegmentWriter, count_frames
+from seedvr2_core.video.writer import SegmentWriter
 
 MAX_IN_FLIGHT = 2
 """Segments that may be begun and not yet on disk. These are lost when the process is killed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreJob:
-    """What all threads of a pipeline need to know."""
-
-    plan: Plan
-    job_dir: JobDir
-    source: Path
-    device_kind: str
-    """What the GPU is called, or "cpu"; for the sidecars."""
-    session: Session
-    events: Events
-    progress: ProgressCount
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Written:
-    """A segment whose `.part` file is written and closed; nobody has checked it yet."""
-
-    segment: Segment
-    commits: tuple[Commit, ...]
-    """What each of its pieces leaves, in order."""
-    began: float
-    """When the encoder asked for its first frame, in monotonic seconds."""
 
 
 class Pipeline:
@@ -87,7 +54,7 @@ class Pipeline:
         decoded, restored = queue_bytes(job.plan)
         self._decoded: Channel[Frame | None] = Channel(decoded, size_of=_frame_bytes)
         self._restored: Channel[Frame | Commit] = Channel(restored, size_of=_frame_bytes)
-        self._encoded: Channel[_Written] = Channel(1)
+        self._encoded: Channel[Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._held_seconds = 0.0
         """How long the engine has waited for segments to reach the disk."""
@@ -289,21 +256,36 @@ class Pipeline:
             self._job.progress.frame_encoded()
 
         commits: list[Commit] = []
-        with SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet) as writer:
+        with ExitStack() as stack:
+            coded = SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet)
+            stack.enter_context(coded)
+            master = self._master_of(segment, stack)
             for piece in segment.pieces:
                 for frame in self._frames_of(piece):
-                    writer.write(frame)
+                    coded.write(frame)
+                    if master is not None:
+                        master.write(frame.rgb)
                 commits.append(self._commit_of_piece())
         # Only one encoder exists at a time: it has given out its last packet before the next one is
         # made. A second one beside it would gain no speed and hold another 150 MB at 720p.
-        self._encoded.put(_Written(segment=segment, commits=tuple(commits), began=began))
+        self._encoded.put(Written(segment=segment, commits=tuple(commits), began=began))
+
+    def _master_of(self, segment: Segment, stack: ExitStack) -> MasterWriter | None:
+        """What writes the segment's master until the block ends; None if none is kept."""
+        keep, plan = self._job.keep, self._plan
+        if keep is None:
+            return None
+        keep.path.mkdir(parents=True, exist_ok=True)
+        part = keep.part_path(segment.index, plan.job_key)
+        return stack.enter_context(MasterWriter(part, plan.width, plan.height, deep=plan.deep))
 
     def _check_room(self, segment: Segment) -> None:
         """Raise an error now if the segment will not fit on the disk, not when half is written."""
         outline = self._outline
         rate = bytes_per_frame(outline, finished_sizes(self._job.job_dir, outline))
         latents = latent_bytes(outline, outline.segments[segment.index])
-        need = round(rate * segment.num_frames) + latents
+        master = master_bytes(outline, segment.num_frames) if self._job.keep else 0
+        need = round(rate * segment.num_frames) + latents + master
         check_room(self._job.job_dir.path, need, doing=f"segment {segment.index}")
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
@@ -327,62 +309,13 @@ class Pipeline:
         for segment in segments:
             encoded = self._encoded.get()
             with full_disk_told(f"segment {segment.index} is finished"):
-                seconds = self._commit_segment(encoded, last=segment is segments[-1])
+                seconds = commit_written(self._job, encoded, last=segment is segments[-1])
             self._in_flight.committed()
             del encoded  # with it go its latents, hundreds of MB at 4k
             give_memory_back()
             self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
 
-    def _commit_segment(self, encoded: _Written, *, last: bool) -> float:
-        """Check a segment's part file, then put it in its place.
-
-        Latents and tail are written first, then the video is renamed, and the sidecar comes last: a
-        segment exists only if its sidecar does, so a kill in between leaves nothing half done.
-
-        Args:
-            encoded: the segment.
-            last: no other segment is being encoded, so all cores may decode for the check.
-
-        Returns:
-            Wall seconds since the encoder asked for the segment's first frame.
-        """
-        segment = encoded.segment
-        found = count_frames(
-            self._job.job_dir.video_part_path(segment.index),
-            alone=last,
-            on_frame=partial(self._tell_checked, segment) if last else None,
-        )
-        if found != segment.num_frames:
-            raise SegmentError(
-                f"segment {segment.index} decodes to {found} frames, expected {segment.num_frames}"
-            )
-        outline = self._outline.segments[segment.index]
-        if leaves_latents(self._outline, outline):
-            write_commit(self._job.job_dir, segment, encoded.commits[-1])
-        made = Making(
-            device=self._job.device_kind,
-            precision=_told_once(commit.precision for commit in encoded.commits),
-            seconds=time.monotonic() - encoded.began,
-            rung=_told_once(commit.rung for commit in encoded.commits),
-        )
-        return commit_segment(
-            self._job.job_dir,
-            self._outline,
-            outline,
-            made,
-            on_bytes=self._alive,
-        ).seconds
-
-    def _tell_checked(self, segment: Segment, done: int) -> None:
-        """Say how far the last segment is checked: nothing else is going on meanwhile."""
-        self._job.events.beat("check", done, segment.num_frames)
-
 
 def _frame_bytes(item: Frame | Commit | None) -> int:
     """Of what waits in a queue; latents are few, and counted by the segments in flight."""
     return item.rgb.nbytes if isinstance(item, Frame) else 0
-
-
-def _told_once(words: Iterator[str]) -> str:
-    """What the pieces of a segment say about how they were made, without repetitions."""
-    return "; ".join(dict.fromkeys(word for word in words if word))

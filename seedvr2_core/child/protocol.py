@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seedvr2_core.child.messages.events import (
+    CodingAgain,
     Compared,
     CutsFound,
     Failed,
@@ -53,6 +54,7 @@ __all__ = [
     "OPENING",
     "REQUESTS",
     "CheckPlan",
+    "CodingAgain",
     "Compare",
     "Compared",
     "CutsFound",
@@ -187,7 +189,8 @@ class Restore(Request[Idle]):
     """Make segments of a job, in order.
 
     The child says `Waiting` (while others have the job, the GPU or all that is left), `Taken` and
-    `Ready`, and for each segment `Restored` and `SegmentDone`, with heartbeats in between.
+    `Ready` (or `CodingAgain`, where segments have masters), and for each segment `Restored` and
+    `SegmentDone`, with heartbeats in between.
     """
 
     answer: ClassVar = Idle
@@ -277,6 +280,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "plan_checked": PlanChecked,
     "waiting": Waiting,
     "ready": Ready,
+    "coding_again": CodingAgain,
     "taken": Taken,
     "heartbeat": Heartbeat,
     "progressed": Progressed,

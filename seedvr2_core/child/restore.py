@@ -1,23 +1,27 @@
 """Makes the segments of a job: waits for its turn, loads the engine, and runs the pipeline.
 
-One pass of the pipeline (`pipeline.py`) makes all pending segments, unless values are not finite or
-the device runs out of memory. Then the engine takes a step down (another precision, or smaller
-slices of the picture), and another pass makes the segments that are still pending. There are only a
-few steps, so this ends.
+What has a master is coded again from that (`masters/`), without an engine and without a device. For
+the rest, one pass of the pipeline (`pipeline.py`) makes all pending segments, unless values are not
+finite or the device runs out of memory. Then the engine takes a step down (another precision, or
+smaller slices of the picture), and another pass makes the segments that are still pending. There
+are only a few steps, so this ends.
 """
 
 import gc
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
 
 import torch
 
+from seedvr2_core.child.commit import RestoreJob
+from seedvr2_core.child.masters.coding import Coder
 from seedvr2_core.child.memory import check_host
-from seedvr2_core.child.pipeline import Pipeline, RestoreJob
+from seedvr2_core.child.pipeline import Pipeline
 from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
 from seedvr2_core.child.protocol import Ready, Waiting
 from seedvr2_core.child.shares import Shares, Work
@@ -28,7 +32,8 @@ from seedvr2_core.errors import DeviceMemoryError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
-from seedvr2_core.job.sidecar import read_segment, remove_leftovers
+from seedvr2_core.job.masters import WantedMasters, wanted_masters
+from seedvr2_core.job.sidecar import read_segment, remove_leftovers, without_latents
 from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
@@ -74,58 +79,113 @@ def restore_segments(  # noqa: PLR0913 - what a child is told, and what it has
     own = not work.helps
     with (
         _lent(kept) as kept,
-        alone(job_dir, device, lock_dir, events, own=own, kept=kept),
+        alone(job_dir, events, own=own),
         Claims(job_dir) as claims,
         deterministic(plan.torch_threads),
         kept_choices(job_dir.kernels_path),
     ):
+        wanted = wanted_masters(job_dir)
+        hold = partial(hold_device, device, lock_dir, events, kept=kept)
+        if wanted is None or not wanted.ready:
+            hold()  # before a share is taken, which others could make meanwhile
         shares = Shares(plan, job_dir, claims, work, events)
         remove_leftovers(job_dir, (), of_job=own)
+        maker = _Maker(
+            plan=plan,
+            job_dir=job_dir,
+            source=source,
+            device=device,
+            weights_dir=weights_dir,
+            wanted=wanted,
+            events=events,
+            kept=kept,
+            hold=hold,
+        )
         try:
             kept.files = (job_dir.path, source)
-            _make_shares(plan, job_dir, shares, source, device, weights_dir, events, kept)
+            maker.make_all(shares)
         finally:
             # On a full disk, half a segment would stay in the way.
             remove_leftovers(job_dir, shares.held, of_job=own)
 
 
-def _make_shares(
-    plan: Plan,
-    job_dir: JobDir,
-    shares: Shares,
-    source: Path,
-    device: str,
-    weights_dir: Path | None,
-    events: Events,
-    kept: Kept,
-) -> None:
-    """Make all segments that this process gets; the engine is loaded when there is one."""
-    progress = ProgressCount(events)
-    job: RestoreJob | None = None
-    try:
-        for pending in shares:
-            progress.take(sum(segment.num_frames for segment in pending))
-            if job is None:
-                check_host(plan.memory, device)
-                session, warm = kept.open_session(
-                    plan, device=device, beat=progress.beat, weights_dir=weights_dir
-                )
-                events.emit(Ready(engine=plan.engine.name, device=device, warm=warm))
-                job = RestoreJob(
-                    plan=plan,
-                    job_dir=job_dir,
-                    source=source,
-                    device_kind=kind_of(device),
-                    session=session,
-                    events=events,
-                    progress=progress,
-                )
-            while pending:
-                pending = _run_until_step_down(job, pending, shares.elsewhere, kept)
-                give_back(torch.device(device))
-    finally:
-        if job is not None:
-            job.session.close()
+class _Maker:
+    """Makes shares of a job: from masters where there are some, else with the engine."""
+
+    def __init__(  # noqa: PLR0913 - what a child is told, and what it has
+        self,
+        *,
+        plan: Plan,
+        job_dir: JobDir,
+        source: Path,
+        device: str,
+        weights_dir: Path | None,
+        wanted: WantedMasters | None,
+        events: Events,
+        kept: Kept,
+        hold: Callable[[], None],
+    ) -> None:
+        """Load nothing yet; `hold` waits for the device."""
+        self._plan, self._job_dir, self._source = plan, job_dir, source
+        self._device, self._weights_dir = device, weights_dir
+        self._wanted, self._events, self._kept, self._hold = wanted, events, kept, hold
+        self._progress = ProgressCount(events)
+        self._outline = outline_of(plan)
+
+    def make_all(self, shares: Shares) -> None:
+        """Make all segments that this process gets; the engine is loaded when there is one."""
+        job: RestoreJob | None = None
+        try:
+            for share in shares:
+                pending, anew = self._code(share)
+                if not pending:
+                    continue
+                self._hold()
+                self._progress.take(sum(segment.num_frames for segment in pending))
+                job = replace(job or self._opened(), anew=anew)
+                while pending:
+                    alone = without_latents(self._job_dir, self._outline)
+                    elsewhere = shares.elsewhere | alone
+                    pending = _run_until_step_down(job, pending, elsewhere, self._kept)
+                    give_back(torch.device(self._device))
+        finally:
+            if job is not None:
+                job.session.close()
+
+    def _code(self, share: list[Segment]) -> tuple[list[Segment], dict[int, str]]:
+        """Make what has a master; returns the rest, and why it has none that can be used."""
+        if self._wanted is None:
+            return share, {}
+        coder = Coder(
+            plan=self._plan,
+            job_dir=self._job_dir,
+            source=self._source,
+            wanted=self._wanted,
+            events=self._events,
+            progress=self._progress,
+        )
+        anew = coder.code(share)
+        return [segment for segment in share if segment.index in anew], anew
+
+    def _opened(self) -> RestoreJob:
+        """The job with its engine loaded."""
+        plan, device = self._plan, self._device
+        check_host(plan.memory, device)
+        session, warm = self._kept.open_session(
+            plan, device=device, beat=self._progress.beat, weights_dir=self._weights_dir
+        )
+        self._events.emit(Ready(engine=plan.engine.name, device=device, warm=warm))
+        keeps = self._wanted is not None and self._wanted.keep
+        return RestoreJob(
+            plan=plan,
+            job_dir=self._job_dir,
+            source=self._source,
+            device_kind=kind_of(device),
+            session=session,
+            events=self._events,
+            progress=self._progress,
+            keep=self._wanted.masters if self._wanted is not None and keeps else None,
+        )
 
 
 def _run_until_step_down(
@@ -176,34 +236,32 @@ def _lent(kept: Kept | None) -> Iterator[Kept]:
 
 
 @contextmanager
-def alone(
-    job_dir: JobDir,
-    device: str,
-    lock_dir: Path,
-    events: Events,
-    *,
-    kept: Kept,
-    own: bool = True,
-) -> Iterator[None]:
-    """Hold the job's directory for the length of a `with` block, and the GPU as long as `kept`.
+def alone(job_dir: JobDir, events: Events, *, own: bool = True) -> Iterator[None]:
+    """Hold the job's directory for the length of a `with` block.
 
     The child of a run that was killed may still be ending when the next run starts its own, and the
     two must not write to one directory. A helper leaves the directory to the run that it helps, and
-    holds only the segments that it makes. Two children on one GPU would run out of its memory.
-    While this child waits for another, it says so again and again (`Waiting`).
+    holds only the segments that it makes. While this child waits for another, it says so again and
+    again (`Waiting`).
     """
-
-    def held(lock: Path, whom: str, name: str = "") -> AbstractContextManager[None]:
-        logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
-        told = partial(events.emit, Waiting(whom=whom, lock=name))
-        return hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told)
-
     with ExitStack() as stack:
         if own:
-            stack.enter_context(held(job_dir.child_lock_path, "the previous child to end"))
-        for name in device_locks(device):
-            kept.hold(lock_dir / name, partial(held, lock_dir / name, device, name))
+            lock = job_dir.child_lock_path
+            stack.enter_context(_held(lock, "the previous child to end", events))
         yield
+
+
+def hold_device(device: str, lock_dir: Path, events: Events, *, kept: Kept) -> None:
+    """Hold the GPU as long as `kept`: two children on one GPU would run out of its memory."""
+    for name in device_locks(device):
+        kept.hold(lock_dir / name, partial(_held, lock_dir / name, device, events, name))
+
+
+def _held(lock: Path, whom: str, events: Events, name: str = "") -> AbstractContextManager[None]:
+    """Hold a lock; while another has it, say for whom this child waits."""
+    logged = partial(logger.info, "waiting for %s (%s)", whom, lock)
+    told = partial(events.emit, Waiting(whom=whom, lock=name))
+    return hold_lock(lock, timeout=inf, on_wait=logged, while_waiting=told)
 
 
 def device_locks(device: str) -> list[str]:

@@ -30,8 +30,8 @@ def check_room(folder: Path, num_bytes: int, *, doing: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes + RESERVE_BYTES:
         raise ResourceError(
-            f"{doing} needs about {_amount(num_bytes + RESERVE_BYTES)} of disk and {folder} has "
-            f"{_amount(free)} free; finished segments are kept: make room and run again"
+            f"{doing} needs about {amount(num_bytes + RESERVE_BYTES)} of disk and {folder} has "
+            f"{amount(free)} free; finished segments are kept: make room and run again"
         )
 
 
@@ -67,5 +67,6 @@ def full_disk_told(doing: str) -> Iterator[None]:
         ) from error
 
 
-def _amount(num_bytes: int) -> str:
+def amount(num_bytes: int) -> str:
+    """A number of bytes in words: "1.5 GB"."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

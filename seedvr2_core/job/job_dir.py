@@ -10,6 +10,7 @@
         child.lock                 held by the child of that run
         claims.lock                a byte for each segment, locked by the child that makes it
         sharing.json               while other runs may make segments of it: what they must know
+        masters.json               while a run works: what it wants of masters (masters.py)
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
         kernels.json               which kernels were fastest at the start; obeyed then on
@@ -84,6 +85,11 @@ class JobDir:
     def sharing_path(self) -> Path:
         """A `Sharing` record, while other runs than the one at work may make segments."""
         return self.path / "sharing.json"
+
+    @property
+    def masters_path(self) -> Path:
+        """A `WantedMasters` record, where the run at work uses or keeps masters."""
+        return self.path / "masters.json"
 
     @property
     def waiting_path(self) -> Path:

@@ -5,6 +5,7 @@ a part of a divided shot), then the packets, which were written to a part file, 
 and the sidecar last.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,10 @@ class Sidecar:
     """`plan_digest` of the plan it was made by."""
     rung: str = ""
     """How it was fitted into less memory than planned; "" if it was not."""
+    from_master: bool = False
+    """Coded from a master: no engine has made it here, so it leaves no latents."""
+    anew: str = ""
+    """Why an engine made it although masters were there; "" where that was so for no reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,8 @@ class Making:
     precision: str
     seconds: float
     rung: str = ""
+    from_master: bool = False
+    anew: str = ""
 
 
 def plan_digest(plan: PlanOutline) -> str:
@@ -116,10 +123,14 @@ def commit_segment(
         precision=made.precision,
         seconds=round(made.seconds, 3),
         latents_sha256=(
-            file_sha256(latents, on_bytes=on_bytes) if leaves_latents(plan, segment) else ""
+            file_sha256(latents, on_bytes=on_bytes)
+            if leaves_latents(plan, segment) and not made.from_master
+            else ""
         ),
         plan_sha256=plan_digest(plan),
         rung=made.rung,
+        from_master=made.from_master,
+        anew=made.anew,
     )
     replace_file(part, job_dir.video_path(segment.index))
     sync_directory(job_dir.segments_path)
@@ -159,9 +170,8 @@ def read_segment(
         logger.warning("segment %d is redone: its file is missing, cut or changed", segment.index)
         return None
     latents = job_dir.latents_path(segment.index)
-    if leaves_latents(plan, segment) and not _holds(
-        latents, sidecar.latents_sha256, on_bytes=on_bytes
-    ):
+    needed = leaves_latents(plan, segment) and not sidecar.from_master
+    if needed and not _holds(latents, sidecar.latents_sha256, on_bytes=on_bytes):
         logger.warning("segment %d is redone: its latents are missing or changed", segment.index)
         return None
     return sidecar
@@ -195,6 +205,18 @@ def finished_sizes(job_dir: JobDir, plan: PlanOutline) -> list[tuple[int, int]]:
     return [(frames, path.stat().st_size) for frames, path in paths if path.is_file()]
 
 
+def without_latents(job_dir: JobDir, plan: PlanOutline) -> set[int]:
+    """Finished segments inside a shot that have left no latents, as they come from masters."""
+    found: set[int] = set()
+    for segment in plan.segments:
+        path = job_dir.sidecar_path(segment.index)
+        if leaves_latents(plan, segment) and path.exists():
+            with contextlib.suppress(SegmentError):  # damaged: it is made anew, with latents
+                if read_record(path, Sidecar).from_master:
+                    found.add(segment.index)
+    return found
+
+
 def deviations(job_dir: JobDir, plan: PlanOutline) -> list[str]:
     """Sentences for the user about segments that were not made as planned or like the others."""
     there = (job_dir.sidecar_path(s.index) for s in plan.segments)
@@ -206,6 +228,15 @@ def deviations(job_dir: JobDir, plan: PlanOutline) -> list[str]:
             ("in several precisions", [sidecar.precision for sidecar in sidecars]),
         )
         if len(set(values)) > 1
+    ]
+    if again := sum(sidecar.from_master for sidecar in sidecars):
+        which = "all segments were" if again == len(plan.segments) else f"{again} of "
+        which += "" if again == len(plan.segments) else f"{len(plan.segments)} segments were"
+        notes.append(f"{which} coded again from the master, without the engine")
+    notes += [
+        f"segment {sidecar.index} was restored anew: {sidecar.anew}"
+        for sidecar in sidecars
+        if sidecar.anew
     ]
     return notes + [
         f"segment {sidecar.index} was fitted into less memory: {sidecar.rung}"

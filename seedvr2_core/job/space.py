@@ -17,6 +17,9 @@ from seedvr2_core.video.output.formats import CODECS, depth_of
 _GUESSED_CRF, _HALVING_CRF = 18, 6
 """The CRF that the codecs' guesses hold for, and by how much it rises where the bytes halve."""
 _EIGHT_BITS = 8
+_MASTER_BITS = {False: 6.0, True: 26.0}
+"""Bits of a master's pixel, of frames of 8 and of 16 bits. Measured on four clips: 2.9 to 8.8 of
+the clips' own pictures and 4.3 to 4.8 of SPAN's, and with 16 bits 24 of SPAN's."""
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
@@ -37,6 +40,11 @@ def bytes_per_frame(plan: PlanOutline, finished: Sequence[tuple[int, int]] = ())
     if codec.by_quality:
         bits *= 2 ** ((_GUESSED_CRF - plan.encoder.crf) / _HALVING_CRF)
     return plan.width * plan.height * bits / 8
+
+
+def master_bytes(plan: PlanOutline, num_frames: int) -> int:
+    """Bytes of the masters of so many frames, a guess."""
+    return round(plan.width * plan.height * _MASTER_BITS[plan.deep] / 8 * num_frames)
 
 
 def latent_bytes(plan: PlanOutline, segment: SegmentOutline) -> int:

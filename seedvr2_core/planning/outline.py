@@ -4,9 +4,16 @@ Times, shots and pieces stay in plan.json, which only child processes read. A sm
 a million frames costs the process that all jobs depend on nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from seedvr2_core.planning.plan import EngineSettings, FrameSeconds, Limits, MemoryPlan, Plan
+from seedvr2_core.planning.plan import (
+    EngineSettings,
+    FrameSeconds,
+    Limits,
+    MemoryPlan,
+    Plan,
+    job_key,
+)
 from seedvr2_core.video.info import EncoderSettings, OutputSettings
 
 
@@ -55,6 +62,11 @@ class PlanOutline:
     output: OutputSettings = field(default_factory=OutputSettings)
     deinterlace: str = ""
     """As `Reading.method`; "" also in outlines of earlier versions."""
+    deep: bool = False
+    pixels_key: str = ""
+    """As the function of this name; "" in outlines of earlier versions, which are made anew."""
+    other_pixels_key: str = ""
+    """The same for frames of the other depth, eight or sixteen bits."""
 
 
 def outline_of(plan: Plan) -> PlanOutline:
@@ -86,6 +98,33 @@ def outline_of(plan: Plan) -> PlanOutline:
         weights_file=plan.weights_file,
         output=plan.output,
         deinterlace=plan.video.reading.method,
+        deep=plan.deep,
+        pixels_key=pixels_key(plan, deep=plan.deep),
+        other_pixels_key=pixels_key(plan, deep=not plan.deep),
+    )
+
+
+def pixels_key(plan: Plan, *, deep: bool) -> str:
+    """SHA-256 of everything that decides the frames that a codec gets, and nothing of the codec.
+
+    Jobs with one key may share masters: they differ in codec, container, quality or sound.
+
+    Args:
+        plan: of a job.
+        deep: whether the frames have 16 bits. Codecs of eight bits and of more get other frames.
+    """
+    return job_key(
+        {
+            "source": plan.source_sha256,
+            "pixel_version": plan.pixel_version,
+            "engine": asdict(plan.engine),
+            "size": [plan.width, plan.height],
+            "deep": deep,
+            "reading": plan.video.reading.told(plan.video.num_frames),
+            "frames": plan.video.num_frames,
+            "shots": [shot.start for shot in plan.shots],
+            "segments": [segment.start for segment in plan.segments],
+        }
     )
 
 

@@ -138,9 +138,16 @@ def frame_seconds(
     )
 
 
-def job_seconds(frame: FrameSeconds, num_frames: int) -> float:
-    """Predicted seconds of a whole job."""
-    return STARTUP_SECONDS + num_frames * frame.seconds + _delivery_seconds(frame, num_frames)
+def job_seconds(frame: FrameSeconds, num_frames: int, *, coded: int = 0) -> float:
+    """Predicted seconds of a whole job.
+
+    Args:
+        frame: of a frame.
+        num_frames: of the job.
+        coded: of these, frames that are coded from masters, without the engine.
+    """
+    work = frame.of(1, 1) * (num_frames - coded) + frame.of(0, 1) * coded
+    return STARTUP_SECONDS + work + _delivery_seconds(frame, num_frames)
 
 
 def seconds_left(

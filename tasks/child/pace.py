@@ -1,5 +1,7 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
+from dataclasses import replace
+
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
@@ -12,6 +14,8 @@ from seedvr2_core.planning.timing import (
     spread,
 )
 from tasks.child.awake import awake_seconds
+from tasks.run.measures import Measures
+from tasks.run.spending import Purse
 from tasks.settings import get_settings
 
 
@@ -27,20 +31,29 @@ def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
 class Pace:
     """The progress of one child, from when its engine is ready."""
 
-    def __init__(self, plan: PlanOutline, *, pending_frames: int, slowest: float = 0.0) -> None:
+    def __init__(
+        self,
+        plan: PlanOutline,
+        *,
+        pending_frames: int,
+        slowest: float = 0.0,
+        engine_share: float = 1.0,
+    ) -> None:
         """Count from now on.
 
         Args:
             plan: of the job.
             pending_frames: frames of the segments that the child was asked for.
             slowest: seconds of a frame that an earlier child of the job took.
+            engine_share: how much of them an engine makes; the rest is coded from masters.
         """
         self._plan, self.pending_frames = plan, pending_frames
         self.kept_frames = plan.num_frames - pending_frames
         """Frames that were finished before this child began."""
-        self._frame = frame_seconds_of(plan)
+        frame = frame_seconds_of(plan)
+        self._frame = replace(frame, engine=frame.engine * engine_share)
         self._report = report_seconds(plan.eta_seconds) if get_settings().report else 0.0
-        self._slowest = max(slowest, self._frame.seconds)
+        self._slowest = max(slowest, frame.seconds)
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
         self._most_work = 0.0
@@ -119,3 +132,27 @@ class Pace:
         still = awake_seconds() - self._moved_at
         limit = progress_limit(self._plan, stall_seconds=stall_seconds, per_frame=self.slowest)
         return still if still > limit else None
+
+
+def measures_of(
+    pace: Pace | None, purse: Purse, *, segment: int, estimated_seconds: float
+) -> Measures:
+    """What the work is measured by.
+
+    Args:
+        pace: of the running child; None before its engine is loaded.
+        purse: what the job has spent.
+        segment: the one at work, counted from 1.
+        estimated_seconds: what the run is expected to take.
+    """
+    low, high = pace.seconds_left_range if pace else (None, None)
+    rate = pace.frames_per_second if pace else None
+    return Measures(
+        segment=segment,
+        frames_per_second=None if rate is None else round(rate, 2),
+        seconds_left_low=None if low is None else round(low, 1),
+        seconds_left_high=None if high is None else round(high, 1),
+        estimated_seconds=round(estimated_seconds, 1),
+        gpu_seconds=purse.gpu_seconds,
+        cost=purse.cost,
+    )

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from math import inf
 
 from seedvr2_core.child.protocol import (
+    CodingAgain,
     Event,
     Heartbeat,
     Idle,
     Progressed,
     Ready,
-    Restore,
     SegmentDone,
     Taken,
     Waiting,
@@ -32,15 +32,15 @@ from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.job.sidecar import read_segment
 from seedvr2_core.planning.outline import PlanOutline
-from seedvr2_core.planning.timing import job_seconds
 from seedvr2_core.words import counted
+from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.child.operation import STARTING, load_detail
-from tasks.child.pace import Pace, frame_seconds_of
+from tasks.child.pace import Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
-from tasks.child.warm import attach, is_doubtful, let_rest, make_way
+from tasks.child.warm import attach, is_doubtful, let_rest
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
@@ -77,7 +77,8 @@ class SegmentWatch:
         """Segments that an earlier run has made."""
         self.frames_reused = self._kept_frames()
         self._began = awake_seconds()
-        self.estimated_seconds = job_seconds(frame_seconds_of(self._plan), self._pending_frames())
+        self._asking = Asking(job, self._plan)
+        self.estimated_seconds = self._asking.seconds(self._pending)
         """What this run is expected to take, from now to the stored output."""
         self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
         limit = job.job_limit_seconds  # an operator's
@@ -90,8 +91,7 @@ class SegmentWatch:
         """Seconds of a frame of the slowest child so far."""
         self._lost_one = False
         """A child ended before its work was done."""
-        self._was_warm: bool | None = None
-        """Whether an earlier job had loaded the engine."""
+        self._steps = Steps(self._purse)
         self._own: set[int] = set()
         """Segments that our child has taken."""
         self._by_others: set[int] = set()
@@ -109,7 +109,7 @@ class SegmentWatch:
             cost=self._purse.cost,
             device=self._job.device,
             seed=self._job.seed,
-            engine_was_warm=self._was_warm,
+            engine_was_warm=self._steps.was_warm,
         )
 
     def check_budget(self) -> None:
@@ -121,7 +121,8 @@ class SegmentWatch:
             BudgetError: with the numbers.
         """
         if self._pending and not self._job.eta_is_guess:
-            self._purse.check(self.estimated_seconds, doing="what is left")
+            seconds = self._asking.device_seconds(self._pending)
+            self._purse.check(seconds, doing="what is left")
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -159,7 +160,7 @@ class SegmentWatch:
 
     def let_rest(self) -> None:
         """The work is done: let the child outlive the job, if the operator wants that."""
-        if self._child is not None:
+        if self._child is not None and self._steps.was_warm is not None:
             let_rest(self._child, self._plan, self._job.device)
         self.close()
 
@@ -177,7 +178,8 @@ class SegmentWatch:
         """Start a child on all pending segments, if none runs; a warm one, if it can begin."""
         if self._child is not None:
             return
-        warm = None if self._lost_one else attach(self._plan, self._job.device)
+        engine = self._asking.needs_engine(self._pending)
+        warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
         try:
             self._load(Child(log=current().log, process=warm))
         except SeedVR2Error as error:
@@ -193,35 +195,27 @@ class SegmentWatch:
         It loads none if others make or have made all of them.
         """
         self._child, self._own = child, set()
-        child.send(
-            Restore(
-                job_dir=self._job.job_dir,
-                source=self._job.source.path,
-                device=self._job.device,
-                weights_dir=get_settings().weights_folder,
-                lock_dir=get_settings().locks_dir,
-                segments=tuple(self._pending),
-                workers=self._workers,
-                helps=self._helps,
-            )
+        request = self._asking.request(
+            self._pending, get_settings(), workers=self._workers, helps=self._helps
         )
-        self._purse.hold()
+        child.send(request)
+        self._steps.begin(needs_engine=self._asking.needs_engine(self._pending))
         self._show(LOAD, STARTING)
         while self._pace is None:
             event = self._next_event(self._load_stall, "loading the engine")
-            if not isinstance(event, Waiting):
-                self._purse.hold()
+            self._steps.note(event, None)
             match event:
-                case Ready(warm=warm):
-                    self._was_warm = warm
-                    pending = self._pending_frames()
-                    self._pace = Pace(self._plan, pending_frames=pending, slowest=self._slowest)
-                case Waiting(whom=whom, lock=lock):
-                    self._purse.rest()
+                case Ready() | CodingAgain():
+                    share = self._asking.engine_share(self._pending)
+                    self._pace = Pace(
+                        self._plan,
+                        pending_frames=self._pending_frames(),
+                        slowest=self._slowest,
+                        engine_share=1.0 if isinstance(event, Ready) else share,
+                    )
+                case Waiting(whom=whom):
                     self._look_at_others()
                     self._show(WAIT, f"waiting for {whom}")
-                    if lock:
-                        make_way(lock)
                 case Taken(segments=segments):
                     self._own |= set(segments)
                 case Idle():
@@ -250,13 +244,14 @@ class SegmentWatch:
 
     def _note(self, event: Event, pace: Pace) -> None:
         """Note what an event says."""
+        self._steps.note(event, pace)
         match event:
             case SegmentDone(segment=segment):
                 self._pending = [k for k in self._pending if k != segment]
                 self._purse.save()
                 if not self._pending:
                     self._learn(pace)
-                elif pace.work > pace.kept_frames:
+                elif pace.work > pace.kept_frames and not self._steps.coding:
                     self._check_next(pace)
             case Taken(segments=segments):
                 self._own |= set(segments)
@@ -265,17 +260,17 @@ class SegmentWatch:
                 self._show(WAIT, f"waiting for {whom}")
             case Progressed() as progress:
                 pace.note(progress)
-                self._show(self._phase(pace))
+                self._show(self._phase(pace), self._steps.detail)
             case Heartbeat(phase="check", done=done, total=total) if total:
                 self._show(ENCODE, f"{done} of {counted(total, 'frame')} checked")
             case Heartbeat():
-                self._show(self._phase(pace))
+                self._show(self._phase(pace), self._steps.detail)
             case Idle():
                 self._all_is_made()
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not self._by_others:
+        if not self._by_others and not self._steps.coded:
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -348,6 +343,8 @@ class SegmentWatch:
     @property
     def _stall(self) -> float:
         """The stall limit in force."""
+        if self._steps.loading:  # the engine is loaded after what had masters
+            return self._load_stall
         return self._job.stall_limit_seconds * self._patience.factor
 
     @property
@@ -364,18 +361,12 @@ class SegmentWatch:
 
     def _measures(self) -> Measures:
         """What the work is measured by."""
-        pace = self._pace
-        low, high = pace.seconds_left_range if pace else (None, None)
-        rate = pace.frames_per_second if pace else None
         done = self._job.num_segments - len(self._pending)
-        return Measures(
+        return measures_of(
+            self._pace,
+            self._purse,
             segment=min(done + 1, self._job.num_segments),
-            frames_per_second=None if rate is None else round(rate, 2),
-            seconds_left_low=None if low is None else round(low, 1),
-            seconds_left_high=None if high is None else round(high, 1),
-            estimated_seconds=round(self.estimated_seconds, 1),
-            gpu_seconds=self._purse.gpu_seconds,
-            cost=self._purse.cost,
+            estimated_seconds=self.estimated_seconds,
         )
 
     def _kept_frames(self) -> int:

@@ -18,7 +18,9 @@ from seedvr2_core.job.sidecar import finished_sizes
 from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
+from seedvr2_core.words import counted
 from tasks.job.beside import keep_all_beside
+from tasks.job.masters import kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
 from tasks.run.record import DELIVERY_SECONDS
@@ -29,6 +31,11 @@ from tasks.step import step
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import translated
 from tasks.storage.open import makes_folder, storage_folder
+
+_NO_MASTER = (
+    "keep_master has kept nothing now, because the video was there already; with fresh it is made "
+    "anew, and its master with it"
+)
 
 
 @step(name="find-finished", retries=3, retry_delay_seconds=[2, 8, 30])
@@ -71,6 +78,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
         "already_done": True,
         "estimated_seconds": None,  # of the run that made it
         "taken_seconds": None,
+        "notes": (*earlier.notes, *([_NO_MASTER] if job.keep_master else [])),
         **_callers_own(job),
     }
     return _close(job, earlier.model_copy(update=changes))
@@ -115,6 +123,18 @@ def _read_result(job: PlannedJob) -> UpscaleResult | None:
         return None
 
 
+@step(name="prepare-masters", retries=3, retry_delay_seconds=[2, 8, 30])
+def prepare_masters(job: PlannedJob, *, fresh: bool) -> None:
+    """Find the masters that the job's segments can be coded from, unless all is made anew.
+
+    Side effects: see `tasks.job.masters.tell_wanted`.
+    """
+    plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    if num_ready := tell_wanted(job, plan, get_settings(), fresh=fresh):
+        told = counted(len(plan.segments), "segment")
+        get_run_logger().info("%d of %s have a master", num_ready, told)
+
+
 @step(name="make-room", retries=1, retry_delay_seconds=2)
 def make_room(job: PlannedJob) -> None:
     """Remove what is older than SEEDVR2_KEEP_DAYS, then check that the job fits on the disk.
@@ -132,7 +152,8 @@ def make_room(job: PlannedJob) -> None:
     # Digests are compared when the work begins; for an estimate the sidecars are enough.
     pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
     finished = finished_sizes(job_dir, plan)
-    check_room(job_dir.path, bytes_needed(plan, pending, finished), doing="the job")
+    need = bytes_needed(plan, pending, finished) + master_room(job, plan)
+    check_room(job_dir.path, need, doing="the job")
     folder = storage_folder(get_settings())
     if folder is None:
         return
@@ -199,6 +220,7 @@ def finish(
             *job.notes,
             *joined.notes,
             *deviations(job_dir, plan),
+            *kept_masters(job, plan),
             *chosen_in(job_dir.kernels_path),
         ),
         **(account or Account()).model_dump(),

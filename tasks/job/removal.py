@@ -16,6 +16,7 @@ from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from tasks.job.beside import PREVIEW_ENDING, REPORT_ENDING, REPORT_JSON_ENDING
+from tasks.job.masters import release_masters
 from tasks.schemas import Record
 from tasks.settings import Settings
 from tasks.storage import Storage, open_storage
@@ -26,7 +27,7 @@ class Removal(Record):
     """What was removed and what was not."""
 
     removed: tuple[str, ...] = ()
-    """Names in storage, then `work files`."""
+    """Names in storage, then `work files`, then `master`, if no other job has used that."""
     kept: tuple[str, ...] = ()
     """Sentences: what stays, and why."""
     num_bytes: int = 0
@@ -56,9 +57,13 @@ def remove_output(
     with _held(settings, job_key):
         removed, kept, num_bytes = _remove_stored(settings, result)
         here = _remove_work_files(settings, job_key)
+        of_masters = release_masters(settings, job_key)
     if here is not None:
         removed.append("work files")
-    return Removal(removed=tuple(removed), kept=tuple(kept), num_bytes=num_bytes + (here or 0))
+    if of_masters:
+        removed.append("master")
+    num_bytes += (here or 0) + of_masters
+    return Removal(removed=tuple(removed), kept=tuple(kept), num_bytes=num_bytes)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
+from tasks.job.masters import sweep_masters
 from tasks.settings import Settings
 
 _DAY_SECONDS = 86_400.0
@@ -50,6 +51,7 @@ def sweep(settings: Settings) -> list[str]:
     ]
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
+    removed += sweep_masters(settings, limit)
     for path in (*_files(settings.probes_dir), *_files(settings.delivered_dir)):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from prefect.states import Cancelling, Pending, Scheduled
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
+from seedvr2_core.job.masters import wanted_masters
 from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
@@ -125,6 +126,8 @@ def helpers_worth(job: PlannedJob, *, free_only: bool = False) -> int:
     if free_only:
         with Claims(job_dir) as claims:
             taken = claims.taken_by_others([segment.index for segment in pending])
+    if (wanted := wanted_masters(job_dir)) is not None:
+        taken |= set(wanted.ready)  # they are coded again, which takes little
     frames = sum(segment.num_frames for segment in pending if segment.index not in taken)
     return int(frames * frame_seconds_of(plan).seconds / PART_SECONDS)
 

@@ -154,6 +154,15 @@ ExpiresInField = Annotated[
         "never. Not set: as SEEDVR2_EXPIRES_IN says.",
     ),
 ]
+KeepMasterField = Annotated[
+    bool,
+    Field(
+        description="Keep a lossless master of the restored frames in the work directory. The same "
+        "video asked for with another codec, container or quality is then coded again from it, "
+        "without the engine. It is large (`seedvr2 plan` says how large), and goes when nobody has "
+        "used it for SEEDVR2_KEEP_DAYS.",
+    ),
+]
 CallbackEventsField = Annotated[
     str,
     AfterValidator(_events),

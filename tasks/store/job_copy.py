@@ -149,7 +149,8 @@ class JobCopy:
             sidecar = _read_sidecar(content)
             if sidecar is None or sidecar.plan_sha256 != plan_digest(plan):
                 continue
-            if leaves_latents(plan, segment) and not sidecar.latents_sha256:
+            needs_latents = leaves_latents(plan, segment) and not sidecar.from_master
+            if needs_latents and not sidecar.latents_sha256:
                 continue
             self._keep_segment(job_dir, sidecar, content)
             self._kept.add(segment.index)

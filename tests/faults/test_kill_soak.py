@@ -27,7 +27,7 @@ PHASES: dict[str, list[tuple[str, int]]] = {
     "engine": [(ENGINE, 1), (ENGINE, 14), (ENGINE, 26)],
     "encode, commit": [
         ("seedvr2_core.video.writer:SegmentWriter.write", 5),
-        ("seedvr2_core.child.pipeline:count_frames", 1),
+        ("seedvr2_core.child.commit:count_frames", 1),
         ("seedvr2_core.job.sidecar:commit_segment", 1),
         ("seedvr2_core.job.sidecar:write_record", 1),
     ],
@@ -51,7 +51,7 @@ MID_SHOT: list[tuple[str, int]] = [
     ("seedvr2_core.engines.seedvr2.phases:Phases._restore_window", 2),
     ("seedvr2_core.child.progress:ProgressCount.frame_restored", 3),
     ("seedvr2_core.job.latents:sync_file", 1),
-    ("seedvr2_core.child.pipeline:write_commit", 1),
+    ("seedvr2_core.child.commit:write_commit", 1),
     ("seedvr2_core.child.progress:ProgressCount.frame_restored", 45),
     ("seedvr2_core.engines.seedvr2.session:SeedVR2Session.begin", 1),
     ("seedvr2_core.engines.seedvr2.phases:Phases.warm_up_decoder", 1),

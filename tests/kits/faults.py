@@ -78,6 +78,8 @@ class FaultyJob:
     work_dir: Path
     api_url: str
     model: str = "sleep"
+    options: tuple[str, ...] = ()
+    """More arguments of its command."""
     mark: str = field(default_factory=lambda: uuid4().hex)
     commands: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class FaultyJob:
         """Start the command; its output goes to files."""
         self.work_dir.mkdir(exist_ok=True)
         number = len(self.commands)
-        arguments = ("upscale", self.clip, "--model", self.model, *OPTIONS)
+        arguments = ("upscale", self.clip, "--model", self.model, *OPTIONS, *self.options)
         if self.model == "tiny":
             arguments = (*arguments, "--batch-size", "12")
         variables = {**self.variables(*faults), **changes}

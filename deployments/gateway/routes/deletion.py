@@ -39,7 +39,8 @@ class Deleted(BaseModel):
 
     job_id: str = Field(description="The job whose files were removed.")
     removed: list[str] = Field(
-        description="Names in storage, and `work files`; empty if all was gone before."
+        description="Names in storage, `work files`, and `master` if no other job has used that; "
+        "empty if all was gone before."
     )
     kept: list[str] = Field(description="What stays, and why: another job has the same output.")
     removed_bytes: int = Field(description="Of the video and the work files.")

@@ -67,6 +67,14 @@ class Ready(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodingAgain(Event):
+    """Segments are coded from their masters now, without an engine or a device."""
+
+    active: bool
+    """False: that is over, and an engine is loaded for what is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taken(Event):
     """The child has taken these segments and will make them; no other process does meanwhile."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.child import pipeline
+from seedvr2_core.child import commit, pipeline
 from seedvr2_core.child.protocol import Progressed, Restored, SegmentDone
 from seedvr2_core.engines.per_frame import PerFrameSession
 from seedvr2_core.errors import SegmentError
@@ -92,7 +92,7 @@ def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
     """So a kill costs two segments at most, however slow the disk is."""
     begun: list[int] = []
     ahead: list[int] = []
-    whole_restore, whole_commit = PerFrameSession.restore, pipeline.commit_segment
+    whole_restore, whole_commit = PerFrameSession.restore, commit.commit_segment
     asked_for_more = threading.Event()
 
     class Watched(pipeline.InFlight):
@@ -105,14 +105,14 @@ def test_the_engine_begins_no_third_segment_before_the_first_is_on_disk(
         begun.append(options["piece"].start)
         return whole_restore(self, *args, **options)
 
-    def commit(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
+    def put(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
         assert asked_for_more.wait(60)  # until the engine wants to go on
         ahead.append(len(begun) - segment.index)
         return whole_commit(job_dir, plan, segment, how, **given)
 
     monkeypatch.setattr(pipeline, "InFlight", Watched)
     monkeypatch.setattr(PerFrameSession, "restore", restore)
-    monkeypatch.setattr(pipeline, "commit_segment", commit)
+    monkeypatch.setattr(commit, "commit_segment", put)
     make_segments(plan, tmp_path / "job", demo_clip, range(6))
     assert made(plan, tmp_path / "job") == [*range(6)]
     assert max(ahead) <= pipeline.MAX_IN_FLIGHT
@@ -146,10 +146,10 @@ def test_segments_are_committed_in_order_whatever_is_pending(
 ) -> None:
     """Stages that are slow at random change nothing about the order or the events."""
     rng = random.Random(seed)
-    whole_commit, whole_count = pipeline.commit_segment, pipeline.count_frames
+    whole_commit, whole_count = commit.commit_segment, commit.count_frames
     committed: list[int] = []
 
-    def commit(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
+    def put(job_dir: JobDir, plan: Any, segment: Any, how: Any, **given: Any) -> object:
         time.sleep(rng.choice((0.0, 0.05)))
         committed.append(segment.index)
         return whole_commit(job_dir, plan, segment, how, **given)
@@ -158,8 +158,8 @@ def test_segments_are_committed_in_order_whatever_is_pending(
         time.sleep(rng.choice((0.0, 0.05)))
         return whole_count(path, alone=alone, on_frame=on_frame)
 
-    monkeypatch.setattr(pipeline, "commit_segment", commit)
-    monkeypatch.setattr(pipeline, "count_frames", count)
+    monkeypatch.setattr(commit, "commit_segment", put)
+    monkeypatch.setattr(commit, "count_frames", count)
     pending = sorted(rng.sample(range(6), rng.randrange(1, 7)))
     heard = make_segments(plan, tmp_path / "job", demo_clip, pending)
     events = [heard.events.get_nowait() for _ in range(heard.events.qsize())]
@@ -173,13 +173,13 @@ def test_only_the_last_segment_is_counted_on_all_cores(
 ) -> None:
     """The others are counted beside an encoder. It says how far that is: nothing else moves."""
     told: list[bool] = []
-    whole = pipeline.count_frames
+    whole = commit.count_frames
 
     def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         told.append(alone)
         return whole(path, alone=alone, on_frame=on_frame)
 
-    monkeypatch.setattr(pipeline, "count_frames", count)
+    monkeypatch.setattr(commit, "count_frames", count)
     heard = make_segments(plan, tmp_path / "job", demo_clip, range(6))
     assert told == [False, False, False, False, False, True]
     last = plan.segments[5].num_frames
@@ -197,13 +197,13 @@ def test_a_warm_up_waits_for_what_this_very_pass_commits(
     for index in (0, 2):
         for path in (JobDir.sidecar_path, JobDir.video_path, JobDir.latents_path):
             path(JobDir(job_dir), index).unlink()
-    whole, slow = pipeline.count_frames, threading.Event()
+    whole, slow = commit.count_frames, threading.Event()
 
     def count(path: Path, *, alone: bool, on_frame: Any) -> int:
         slow.wait(0.5)  # the engine would be at the next segment long before
         return whole(path, alone=alone, on_frame=on_frame)
 
-    monkeypatch.setattr(pipeline, "count_frames", count)
+    monkeypatch.setattr(commit, "count_frames", count)
     make_segments(plan, job_dir, demo_clip, [0, 2])
     assert packets(plan, job_dir) == before
     shutil.rmtree(job_dir)

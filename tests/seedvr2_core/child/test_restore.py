@@ -84,7 +84,8 @@ def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
 
     def work() -> None:
         job_dir, locks = JobDir(tmp_path / "job"), tmp_path / "locks"
-        with restore.alone(job_dir, "cuda:0", locks, heard, kept=kept):
+        with restore.alone(job_dir, heard):
+            restore.hold_device("cuda:0", locks, heard, kept=kept)
             began.set()
 
     with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):

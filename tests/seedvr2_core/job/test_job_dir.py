@@ -18,6 +18,7 @@ NAMES = {
     "child_lock_path": "child.lock",
     "claims_path": "claims.lock",
     "sharing_path": "sharing.json",
+    "masters_path": "masters.json",
     "waiting_path": "waiting",
     "fresh_run_path": "fresh.run",
     "result_path": "result.json",

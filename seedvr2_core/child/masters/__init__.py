@@ -1,0 +1,1 @@
+"""Segments are coded again from their masters, without an engine."""
