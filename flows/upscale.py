@@ -118,7 +118,7 @@ def upscale(
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
-        model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
+        model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.

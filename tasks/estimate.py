@@ -79,7 +79,9 @@ def plan_job(
     """
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
-        spec, note = choose_engine(request.model, device, settings, request.weights_file)
+        spec, note = choose_engine(
+            request.model, device, settings, request.weights_file, video=probed.video
+        )
         # At first use it reads up to 16 GB, which takes minutes from a network share.
         beat = partial(current().beat, stall_seconds=STALL_SECONDS)
         weights = known_weights(spec.name, settings.weights_folder, request.weights_file, beat=beat)

@@ -173,7 +173,7 @@ def _engine_and_card(
     if card is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
         card = named_card("h100")
     if card is None:
-        spec, _ = choose_engine(model, here, settings)
+        spec, _ = choose_engine(model, here, settings, video=probed.video)
     return spec, card
 
 

@@ -74,9 +74,10 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`seedvr2-1.4b` (for stills), `span` (a small CNN, also for CPUs) or `lanczos` (plain "
-        "resize). `auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
-        "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+        "`seedvr2-1.4b` (for stills), `span` or `waifu2x` (small CNNs, also for CPUs; the "
+        "latter takes away noise and traces of compression) or `lanczos` (plain resize). `auto` is "
+        "`seedvr2-7b`; where there is no GPU or no weights it is `waifu2x` for a source that is "
+        "much compressed and else `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
     weights_file: FileName = Field(
         default="",

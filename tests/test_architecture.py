@@ -112,7 +112,8 @@ def test_faces_of_tasks_load_no_torch_and_no_av() -> None:
 def test_model_code_needs_torch_numpy_safetensors_alone() -> None:
     modules = (
         *("frames", "config", "planning.memory", "planning.build", "engines.protocol"),
-        *("engines.lanczos", "engines.span", "engines.seedvr2.load", "engines.seedvr2.tiny"),
+        *("engines.lanczos", "engines.span", "engines.waifu2x"),
+        *("engines.seedvr2.load", "engines.seedvr2.tiny"),
     )
     others = (
         *("prefect", "av", "moviepy", "pydantic", "pydantic_settings", "httpx", "httpx2"),

@@ -33,8 +33,9 @@ Model = Annotated[
     str,
     typer.Option(
         help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b (for stills, by its "
-        "author's word), which need a GPU and weights; span (small), lanczos (resizes only), or "
-        "auto: seedvr2-7b if it can run, else span."
+        "author's word), which need a GPU and weights; span (small), waifu2x (small, takes away "
+        "noise and traces of compression), lanczos (resizes only), or auto: seedvr2-7b if it can "
+        "run, else waifu2x for a source that is much compressed, or span."
     ),
 ]
 WeightsFile = Annotated[

@@ -53,6 +53,7 @@ TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
+    "waifu2x": (4.5, 0.02),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
     "seedvr2-7b": (0.0, 0.30),

@@ -186,6 +186,9 @@ class VideoOutline:
     ends_early: str
     wanted_bits: int = 8
     """Bits a sample that show all that the source has."""
+    codec: str = ""
+    bits_per_pixel: float = 0.0
+    """As `VideoInfo` has them."""
     reading: str = ""
     """As `Reading.told` has it."""
     is_picture: bool = False
@@ -255,6 +258,9 @@ class VideoInfo:
     """"the file ends early: 19 of about 75 frames" where so much is missing that the file is only
     taken if the request allows it; one of the warnings says so too."""
 
+    bits_per_pixel: float = 0.0
+    """Bits that the file spends on a pixel, over all pictures; 0 where nobody counted: in records
+    of earlier versions, and for frames that lie in no file."""
     fields: Fields = Fields()
     """What was found out about its fields; nothing in records of earlier versions."""
     reading: Reading = Reading()
@@ -309,6 +315,8 @@ class VideoInfo:
             duration_seconds=self.duration_seconds,
             ends_early=self.ends_early,
             wanted_bits=self.wanted_bits,
+            codec=self.codec,
+            bits_per_pixel=self.bits_per_pixel,
             reading=self.reading.told(self.num_frames),
             is_picture=self.is_picture,
         )

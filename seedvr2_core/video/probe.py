@@ -259,6 +259,7 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             ),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",
+            bits_per_pixel=round(8 * scan.num_bytes / (len(frames.times) * pixels), 4),
         )
 
 

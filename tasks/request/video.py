@@ -166,7 +166,7 @@ BatchSizeField = Annotated[
         ge=1,
         le=10_000,
         description="How many frames a SeedVR2 model sees at once. More frames take more GPU "
-        "memory. `span` and `lanczos` work frame by frame and ignore it.",
+        "memory. The small engines work frame by frame and ignore it.",
     ),
 ]
 TemporalOverlapField = Annotated[
