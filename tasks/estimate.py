@@ -309,12 +309,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         engine=plan.engine.name,
         engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
-        output_name=output_name(
-            probed.source.name,
-            plan.resolution,
-            plan.job_key,
-            ending=CONTAINERS[plan.output.container].ending,
-        ),
+        output_name=_output_name(plan, probed),
         format=output_format(plan),
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
@@ -332,10 +327,16 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
             *plan.notes,
             *outlook.lasting_notes,
             *_operators_notes(planned, settings),
-            *delivery_notes(_delivered_to(request), eta_seconds=plan.eta_seconds),
+            *delivery_notes(delivery_url(request), eta_seconds=plan.eta_seconds),
         ),
     )
     return _previewed(job, plan, request) if request.preview else job
+
+
+def _output_name(plan: PlanOutline, probed: ProbedSource) -> str:
+    """Name of the whole job's output."""
+    ending = CONTAINERS[plan.output.container].ending
+    return output_name(probed.source.name, plan.resolution, plan.job_key, ending=ending)
 
 
 def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> PlannedJob:
@@ -353,7 +354,7 @@ def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> P
     return preview_of(job, part)
 
 
-def _delivered_to(request: UpscaleRequest) -> str | None:
+def delivery_url(request: UpscaleRequest) -> str | None:
     """The caller's address for the output; a preview goes to the installation's storage."""
     return None if request.preview else request.output_url
 

@@ -137,9 +137,9 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, which ends in .mp4, .mov, .mkv, .webm or .zip (pictures), "
-            "or the folder, for pictures or of several videos; default: a new file in "
-            "WORK_DIR/output.",
+            help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png "
+            "or .tif (one picture), or the folder, for pictures or of several videos; default: a "
+            "new file in WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[

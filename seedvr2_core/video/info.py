@@ -19,6 +19,9 @@ WIDE_BITS = 10
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
+STILL_FORMATS = ("png", "jpeg", "tiff", "webp")
+"""`VideoInfo.format_name` of pictures: videos of one frame."""
+
 AND_JUMPS = " and jumps"
 """What a cut detector's name has since it also compares neighbouring pictures (jumps.py)."""
 
@@ -185,6 +188,8 @@ class VideoOutline:
     """Bits a sample that show all that the source has."""
     reading: str = ""
     """As `Reading.told` has it."""
+    is_picture: bool = False
+    """As `VideoInfo.is_picture`."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -261,6 +266,11 @@ class VideoInfo:
         return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
 
     @property
+    def is_picture(self) -> bool:
+        """Whether the source is a picture, not a video."""
+        return self.format_name in STILL_FORMATS
+
+    @property
     def num_frames(self) -> int:
         """Number of presented frames."""
         return len(self.pts)
@@ -300,6 +310,7 @@ class VideoInfo:
             ends_early=self.ends_early,
             wanted_bits=self.wanted_bits,
             reading=self.reading.told(self.num_frames),
+            is_picture=self.is_picture,
         )
 
 

@@ -113,7 +113,7 @@ CODECS: Mapping[str, CodecSpec] = {
     "png": CodecSpec(
         pix_fmts={8: "rgb24", 16: "rgb48be"},
         full_chroma={},
-        containers=("folder",),
+        containers=("folder", "png"),
         by_quality=False,
         by_preset=False,
         slowness=1.0,
@@ -125,7 +125,7 @@ CODECS: Mapping[str, CodecSpec] = {
     "tiff": CodecSpec(
         pix_fmts={16: "rgb48le"},
         full_chroma={},
-        containers=("folder",),
+        containers=("folder", "tiff"),
         by_quality=False,
         by_preset=False,
         slowness=0.3,
@@ -165,6 +165,8 @@ class ContainerSpec:
     """Codec of sound that is encoded anew, where that has its layout of channels."""
     pictures: bool = False
     """Whether it is a folder of numbered pictures, with the other streams in a file beside them."""
+    single: bool = False
+    """Whether it is one picture, which is all that the file holds."""
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"})
@@ -225,15 +227,17 @@ _FILES: Mapping[str, ContainerSpec] = {
 CONTAINERS: Mapping[str, ContainerSpec] = {
     **_FILES,
     "folder": replace(_FILES["mkv"], ending=".zip", clock=None, pictures=True),
+    "png": replace(_FILES["mkv"], ending=".png", clock=None, single=True),
+    "tiff": replace(_FILES["mkv"], ending=".tif", clock=None, single=True),
 }
 """Name in requests -> container. A folder is kept as a zip whose files are stored as they are; its
-other streams are a Matroska file in it."""
-OUTPUT_ENDINGS = tuple(spec.ending for spec in CONTAINERS.values())
+other streams are a Matroska file in it. A picture is a container of its own."""
+OUTPUT_ENDINGS = (*(spec.ending for spec in CONTAINERS.values()), ".tiff")
 
 
 def container_of(path: Path) -> str:
     """The container that a file's ending promises; "" if it is none that we write."""
-    named = {spec.ending: name for name, spec in CONTAINERS.items()}
+    named = {**{spec.ending: name for name, spec in CONTAINERS.items()}, ".tiff": "tiff"}
     return named.get(path.suffix.lower(), "")
 
 
