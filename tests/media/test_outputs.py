@@ -91,7 +91,7 @@ def test_a_segment_is_known_without_a_probe(
             [frame.rgb for frame in read_frames(path, info, 1, 4, deep=deep)]
             for info in (known, probed)
         ]
-        assert np.array_equal(*frames)
+        assert np.array_equal(frames[0], frames[1])
 
 
 def seconds_of(info: VideoInfo) -> list[Fraction]:
