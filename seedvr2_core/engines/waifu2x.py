@@ -100,7 +100,9 @@ def load_waifu2x(param_path: Path, bin_path: Path, *, device: str) -> Waifu2x:
     state["up.weight"] = weights[f"{up}.weight"].transpose(0, 1)  # torch: [in, out, ...]
     state["up.bias"] = weights[f"{up}.bias"]
     model.load_state_dict(state)
-    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    model = model.eval().requires_grad_(False).to(device)
+    # torch's types do not know this form of `to`.
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def double_in_strips(model: Waifu2x, x_BCHW: Tensor, *, strip_px: int = STRIP_PX) -> Tensor:
