@@ -112,7 +112,7 @@ class _Film:
         return frames.stop < len(self._pts) or wanted.frames == len(frames)
 
     def centred(self, start: int, stop: int, wanted: WantedExcerpt) -> range:
-        """An excerpt in the middle of frames `start` to `stop - 1`, or from `start` on."""
+        """An excerpt around the middle of frames `start` to `stop - 1`."""
         if wanted.frames is not None:
             first = (start + stop - wanted.frames) // 2
         else:
@@ -120,4 +120,4 @@ class _Film:
             end = self._pts[stop] if stop < len(self._pts) else self._pts[-1] + self._last
             time = (self._pts[start] + end - wanted.seconds / self._base) / 2
             first = bisect.bisect_left(self._pts, time)
-        return self.from_frame(min(max(first, start), stop - 1), wanted)
+        return self.from_frame(min(max(first, 0), stop - 1), wanted)
