@@ -68,9 +68,7 @@ def find_excerpt(plan: Plan, wanted: WantedExcerpt) -> range:
         frames
         for segment in plan.segments
         for frames in [film.centred(segment.start, segment.stop, wanted)]
-        if segment.start <= frames.start
-        and frames.stop <= segment.stop
-        and film.is_long_enough(frames, wanted)
+        if segment.start <= frames.start and frames.stop <= segment.stop
     ]
     return min(
         inside or [film.centred(0, plan.video.num_frames, wanted)],
@@ -106,10 +104,6 @@ class _Film:
             assert wanted.seconds is not None
             stop = bisect.bisect_left(self._pts, self._pts[first] + wanted.seconds / self._base)
         return range(first, min(max(stop, first + 1), len(self._pts)))
-
-    def is_long_enough(self, frames: range, wanted: WantedExcerpt) -> bool:
-        """Whether these frames are all that is wanted: at the film's end they may be fewer."""
-        return frames.stop < len(self._pts) or wanted.frames == len(frames)
 
     def centred(self, start: int, stop: int, wanted: WantedExcerpt) -> range:
         """An excerpt around the middle of frames `start` to `stop - 1`."""
