@@ -46,8 +46,7 @@ from tasks.request.video import (
     sentence_of,
 )
 
-MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
+MAX_BASE64_BYTES = 350_000  # characters: Prefect refuses parameters over 512 KB
 
 
 class UpscaleRequest(Record):

@@ -31,7 +31,7 @@ SHOWN = {
     "find_output appoint_unseen",
     "seedvr2_core.planning": "Plan Shot Piece Segment Options build_plan plan_latent_windows",
     "seedvr2_core.weights": "find_model scan_weights examine open_checkpoint",
-    "seedvr2_core.engines": "known_weights load_engine weight_files",
+    "seedvr2_core.engines": "known_weights load_engine small_engine weight_files",
     "seedvr2_core.job": "JobDir pending_segments deviations",
     "seedvr2_core.files": "read_record write_record file_sha256 hold_lock",
 }

@@ -60,7 +60,7 @@ Engine = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Scored:
     """One clip, coded in one way."""
 
     clip: str
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    rows: list[Scored] = []
     for row in _rows(options.clips, options.only, options.picture):
         rows.append(row)
         print(json.dumps({**vars(row)}) if options.json else _line(row), flush=True)
@@ -97,7 +97,7 @@ def main() -> int:
     return 0
 
 
-def _rows(clips: Path, only: str, picture: Path | None) -> Iterator[Row]:
+def _rows(clips: Path, only: str, picture: Path | None) -> Iterator[Scored]:
     with tempfile.TemporaryDirectory() as folder:
         for clip, (width, height) in SIZES.items():
             for coding, (noise, encoder) in CODINGS.items():
@@ -109,7 +109,9 @@ def _rows(clips: Path, only: str, picture: Path | None) -> Iterator[Row]:
                 yield _measure(clip.partition("_")[0], coding, coded, truth, picture)
 
 
-def _measure(clip: str, coding: str, coded: Path, truth: np.ndarray, picture: Path | None) -> Row:
+def _measure(
+    clip: str, coding: str, coded: Path, truth: np.ndarray, picture: Path | None
+) -> Scored:
     _, height, width, _ = truth.shape
     small = _decode(coded, (width // 2, height // 2), "null")
     kept = [index for index in LOOKED_AT if index < min(len(small), len(truth))]
@@ -126,7 +128,7 @@ def _measure(clip: str, coding: str, coded: Path, truth: np.ndarray, picture: Pa
         _draw(picture, shown)
     info = probe_video(coded)
     chosen, _ = small_engine(info.codec, info.bits_per_pixel)
-    return Row(
+    return Scored(
         **{"clip": clip, "coding": coding, "bits": info.bits_per_pixel, "chosen": chosen},
         psnr=psnr,
         seconds=seconds,
@@ -192,12 +194,12 @@ def _draw(path: Path, shown: dict[str, np.ndarray]) -> None:
     subprocess.run(command, input=picture.tobytes(), check=True)
 
 
-def _line(row: Row) -> str:
+def _line(row: Scored) -> str:
     values = "".join(f"{name} {value:5.2f}  " for name, value in row.psnr.items())
     return f"{row.clip:8} {row.coding:13} bits {row.bits:5.3f}  {values}{row.chosen}"
 
 
-def _summary(rows: list[Row]) -> str:
+def _summary(rows: list[Scored]) -> str:
     lost = {
         name: statistics.fmean(row.lost[name] for row in rows)
         for name in ("lanczos", "span", "waifu2x", "chosen")

@@ -22,7 +22,7 @@ PAIRS = [
     (codec, container)
     for codec, spec in CODECS.items()
     for container in spec.containers
-    if not CONTAINERS[container].pictures
+    if not (CONTAINERS[container].pictures or CONTAINERS[container].single)
 ]
 NAMES = {
     "h264": "h264 (High)",
