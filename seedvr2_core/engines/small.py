@@ -12,7 +12,7 @@ FEW_BITS = 0.5
 """Bits per pixel of codecs that code differences between pictures: MPEG-2 to AV1."""
 FEW_BITS_ALONE = 1.5
 """Of codecs that code each picture on its own."""
-_ALONE = frozenset(("mjpeg", "dvvideo", "prores", "dnxhd", "jpeg2000", "cfhd", "webp"))
+_ALONE = frozenset(("jpeg", "mjpeg", "dvvideo", "prores", "dnxhd", "jpeg2000", "cfhd", "webp"))
 _LOSSLESS = frozenset(
     (
         *("ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "v210", "png", "apng", "tiff"),

@@ -172,7 +172,10 @@ def probe_video(
     info = _describe(path, scan, on_bytes)
     if (still := look_at_picture(path)) is not None:
         told = (*info.warnings, *still.notes)
-        return replace(info, format_name=still.kind, codec=still.kind, warnings=told)
+        # It was read as a PNG, whose bytes say nothing of the file's.
+        bits = round(8 * info.size_bytes / (info.width * info.height), 4)
+        kinds = {"format_name": still.kind, "codec": still.kind}
+        return replace(info, **kinds, bits_per_pixel=bits, warnings=told)
     return replace(info, fields=_fields(path, info, on_bytes))
 
 

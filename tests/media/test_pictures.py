@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_core.engines import small_engine
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.output.gate import Expected
@@ -102,3 +103,13 @@ def test_the_same_picture_gives_the_same_bytes(photo: Path, tmp_path: Path) -> N
         folder.mkdir()
         twice.append(make_video(photo, folder, **AUTO).output.read_bytes())
     assert twice[0] == twice[1]
+
+
+def test_the_bits_of_a_photo_are_those_of_its_file(photo: Path, tmp_path: Path) -> None:
+    """They tell which of the small engines suits it, and it is decoded into other bytes."""
+    info = probe_video(photo)
+    assert info.bits_per_pixel == pytest.approx(8 * photo.stat().st_size / (320 * 180), abs=1e-4)
+    poor = tmp_path / "poor.jpg"
+    with Image.open(photo) as picture:
+        picture.save(poor, quality=20)
+    assert small_engine("jpeg", probe_video(poor).bits_per_pixel)[0] == "waifu2x"
