@@ -17,7 +17,15 @@ from pydantic import Field, WithJsonSchema
 from tasks.schemas import UpscaleRequest
 
 SECTIONS = {
-    "Source": ("video_url", "video_path", "video_base64", "start", "end", "allow_damaged"),
+    "Source": (
+        "video_url",
+        "video_path",
+        "video_base64",
+        "start",
+        "end",
+        "preview",
+        "allow_damaged",
+    ),
     "Result": ("resolution", "model", "codec", "container", "quality", "audio", "keep_master"),
     "Run": ("max_workers", "max_seconds", "max_price", "output_url", "callback_url", "fresh"),
     "Notes": ("tags", "metadata", "expires_in", "callback_events"),

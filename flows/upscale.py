@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from flows.form import arrange
 from tasks.child import one_child
-from tasks.estimate import estimate
+from tasks.estimate import delivery_url, estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
 from tasks.job import find_finished, finish, hold_job, make_room, prepare_masters
@@ -88,6 +88,7 @@ def upscale(
     deinterlace: Deinterlace = "auto",
     start: Text = "",
     end: Text = "",
+    preview: Text = "",
     color_correction: ColorCorrection = "auto",
     strength: float = 1.0,
     codec: Codec = "auto",
@@ -117,20 +118,20 @@ def upscale(
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
-        model: auto, a SeedVR2 model, or one of the small engines span and lanczos.
+        model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
         batch_size: number of frames that the SeedVR2 model sees at once.
         temporal_overlap: number of frames shared by neighbouring batches; empty means 12.
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
-        deinterlace: interlaced video: auto makes a frame of each picture, bob of each field; film
-            undoes 3:2 pulldown, off leaves it as it is.
+        deinterlace: auto makes a frame of each picture, bob of each field; film undoes pulldown.
         start: where the part begins: seconds, h:m:s or frame:1500; empty means the beginning.
         end: where that part ends; empty means the end.
+        preview: make only a short piece first, such as 3s@0:42 or 90f@1200; empty: the whole video.
         color_correction: how the colours are brought back to those of the source.
         strength: how much of the model's detail is kept: 1 is all of it, 0 leaves the source's.
         codec: codec of the result; auto is h264 for 8-bit SDR, and hevc for all else.
-        container: file format of the result; auto is mp4, or mkv where mp4 would lose something.
+        container: file format of the result; auto is mp4 or mkv, or png for a picture.
         quality: quality from 1 to 100, more is better, for all codecs; empty means as crf says.
         audio: keep copies the sound, aac encodes it anew, none leaves it out.
         crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
@@ -161,7 +162,7 @@ def upscale(
         limit_seconds(request.max_seconds, request.max_price, get_settings())
         if request.callback_url:
             check_callback(request.callback_url)
-        with delivered_to(request.output_url):
+        with delivered_to(delivery_url(request)):
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
                 return completed(_make(request, record, began))
@@ -190,12 +191,12 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         prepare_masters(job, fresh=request.fresh)
         make_room(job)
         with (
-            share_out(job, request.max_workers) as shared,
+            share_out(job, 1 if job.preview else request.max_workers) as shared,
             session(job, workers=shared.workers) as inference,
         ):
-            for index in range(job.num_segments):
+            for index in job.segments:
                 shared.leave_if_a_job_waits()
-                infer(index, job.num_segments)
+                infer(index, job.preview.of_segments if job.preview else job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         with one_child():
             joined = stitch(job)

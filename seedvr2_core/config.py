@@ -255,6 +255,12 @@ ENGINES: dict[str, EngineSpec] = {
             weights="packaged",
         ),
         EngineSpec(
+            name="waifu2x",
+            module="seedvr2_core.engines.waifu2x",
+            label="waifu2x photo, denoise 2 (small CNN, not SeedVR2)",
+            weights="packaged",
+        ),
+        EngineSpec(
             name="lanczos",
             module="seedvr2_core.engines.lanczos",
             label="Lanczos resize (no restoration)",

@@ -29,6 +29,7 @@ from seedvr2_core.video.output.formats import CONTAINERS, depth_of
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
+from tasks.child.preview import part_of, preview_of
 from tasks.child.rates import known_rates, measure
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -78,7 +79,9 @@ def plan_job(
     """
     if assumed is None:
         device = choose_device(settings.device, probed.devices)
-        spec, note = choose_engine(request.model, device, settings, request.weights_file)
+        spec, note = choose_engine(
+            request.model, device, settings, request.weights_file, video=probed.video
+        )
         # At first use it reads up to 16 GB, which takes minutes from a network share.
         beat = partial(current().beat, stall_seconds=STALL_SECONDS)
         weights = known_weights(spec.name, settings.weights_folder, request.weights_file, beat=beat)
@@ -296,7 +299,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
     _log(plan, planned.device)
     for note in outlook.notes:
         get_run_logger().info("%s", note)
-    return PlannedJob(
+    job = PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
         source=probed.source,
@@ -308,12 +311,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         engine=plan.engine.name,
         engine_label=find_engine(plan.engine.name).label,
         device=planned.device,
-        output_name=output_name(
-            probed.source.name,
-            plan.resolution,
-            plan.job_key,
-            ending=CONTAINERS[plan.output.container].ending,
-        ),
+        output_name=_output_name(plan, probed),
         format=output_format(plan),
         eta_seconds=plan.eta_seconds,
         eta_is_guess=is_guess(plan),
@@ -331,9 +329,36 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
             *plan.notes,
             *outlook.lasting_notes,
             *_operators_notes(planned, settings),
-            *delivery_notes(request.output_url, eta_seconds=plan.eta_seconds),
+            *delivery_notes(delivery_url(request), eta_seconds=plan.eta_seconds),
         ),
     )
+    return _previewed(job, plan, request) if request.preview else job
+
+
+def _output_name(plan: PlanOutline, probed: ProbedSource) -> str:
+    """Name of the whole job's output."""
+    ending = CONTAINERS[plan.output.container].ending
+    return output_name(probed.source.name, plan.resolution, plan.job_key, ending=ending)
+
+
+def _previewed(job: PlannedJob, plan: PlanOutline, request: UpscaleRequest) -> PlannedJob:
+    """The job with the piece alone that its preview shows.
+
+    Raises:
+        InvalidRequestError: the film has no such place.
+    """
+    job_dir = JobDir(job.job_dir)
+    fresh = job_dir.fresh_plan_path
+    path = fresh if request.fresh and fresh.is_file() else job_dir.plan_path
+    part = part_of(
+        plan, request.preview, plan_path=path, job_dir=job.job_dir, settings=get_settings()
+    )
+    return preview_of(job, part)
+
+
+def delivery_url(request: UpscaleRequest) -> str | None:
+    """The caller's address for the output; a preview goes to the installation's storage."""
+    return None if request.preview else request.output_url
 
 
 def _log(plan: PlanOutline, device: str) -> None:

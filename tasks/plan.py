@@ -16,6 +16,7 @@ from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.cards import parse_card
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.child import run_operation
+from tasks.child.preview import part_of, preview_notes
 from tasks.estimate import is_guess, output_format, plan_job
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -147,6 +148,15 @@ def plan_source(
             measure_from=0.0 if thorough else math.inf,
             assumed=assumed,
         )
+        if request.preview:
+            part = part_of(
+                plan,
+                request.preview,
+                plan_path=Path(folder) / "plan.json",
+                job_dir=settings.job_dir(plan.job_key),
+                settings=settings,
+            )
+            notes += preview_notes(part)
     outlook = look_at_masters(plan, request, settings)
     plan = replace(plan, eta_seconds=outlook.eta_seconds)
     notes += (*outlook.notes, *outlook.lasting_notes)
@@ -163,7 +173,7 @@ def _engine_and_card(
     if card is None and model != "auto" and spec.needs_gpu and here.name == "cpu":
         card = named_card("h100")
     if card is None:
-        spec, _ = choose_engine(model, here, settings)
+        spec, _ = choose_engine(model, here, settings, video=probed.video)
     return spec, card
 
 

@@ -136,7 +136,7 @@ def _with_cuts(
     before.
     """
     device = choose_device(settings.device, probed.devices)
-    spec, _ = choose_engine(request.model, device, settings)
+    spec, _ = choose_engine(request.model, device, settings, video=probed.video)
     if not spec.has_latents:
         return probed
     if _known_cuts(probed) is None:

@@ -6,7 +6,7 @@ Nothing here imports Prefect or torch, so that the command line can refuse a bad
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
@@ -23,6 +23,8 @@ from tasks.request.delivery import (
     OutputUrlField,
     TagsField,
 )
+from tasks.request.preview import PreviewField
+from tasks.request.records import OutputFormat, PreviewPart, Record, output_key_of, own_folder
 from tasks.request.video import (
     AudioField,
     BatchSizeField,
@@ -44,15 +46,7 @@ from tasks.request.video import (
     sentence_of,
 )
 
-MAX_BASE64_BYTES = 350_000
-"""Characters of video_base64: Prefect refuses parameters over 512 KB."""
-
-
-class Record(BaseModel, defer_build=True):
-    """Base of all schemas: unknown fields are refused, and values cannot be changed."""
-
-    # Addresses may carry secrets in their query strings, and errors end up in logs.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+MAX_BASE64_BYTES = 350_000  # characters: Prefect refuses parameters over 512 KB
 
 
 class UpscaleRequest(Record):
@@ -79,9 +73,10 @@ class UpscaleRequest(Record):
     model: Model = Field(
         default="auto",
         description="What restores the frames: `seedvr2-7b`, `seedvr2-7b-sharp`, `seedvr2-3b`, "
-        "`seedvr2-1.4b` (for stills), `span` (a small CNN, also for CPUs) or `lanczos` (plain "
-        "resize). `auto` is `seedvr2-7b`; where there is no GPU or no weights it is `span`, if "
-        "SEEDVR2_ALLOW_CPU_ENGINE allows that.",
+        "`seedvr2-1.4b` (for stills), `span` or `waifu2x` (small CNNs, also for CPUs; the "
+        "latter takes away noise and traces of compression) or `lanczos` (plain resize). `auto` is "
+        "`seedvr2-7b`; where there is no GPU or no weights it is `waifu2x` for a source that is "
+        "much compressed and else `span`, if SEEDVR2_ALLOW_CPU_ENGINE allows that.",
     )
     weights_file: FileName = Field(
         default="",
@@ -95,6 +90,7 @@ class UpscaleRequest(Record):
     deinterlace: DeinterlaceField = "auto"
     start: StartField = ""
     end: EndField = ""
+    preview: PreviewField = ""
     color_correction: ColorCorrectionField = "auto"
     strength: StrengthField = 1.0
     codec: CodecField = "auto"
@@ -243,22 +239,6 @@ class ProbedSource(Record):
     """JSON of `planning.plan.CutList`; None if the engine does not look at shots."""
 
 
-class OutputFormat(Record):
-    """What a result is coded as; records of older versions have none."""
-
-    codec: str = Field(default="h264", description="What the pictures are coded as.")
-    bits: int = Field(default=8, description="Bits a sample.")
-    container: str = Field(default="mp4", description="The kind of its file.")
-    hdr: Literal["experimental"] | None = Field(
-        default=None, description="Set where the result is HDR."
-    )
-    deinterlace: Literal["bwdif", "bob", "film"] | None = Field(
-        default=None,
-        description="How frames are made of fields: one of each picture (`bwdif`), one of each "
-        "field (`bob`), or those of a film (`film`).",
-    )
-
-
 class PlannedJob(Record):
     """A job whose plan.json has been written."""
 
@@ -293,7 +273,24 @@ class PlannedJob(Record):
     metadata: str = ""
     expires_in: float | None = None
     keep_master: bool = False
+    preview: PreviewPart | None = None
+    """The piece that alone is made. Segments and frames above are then those that it needs."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Indices of the segments that this run makes."""
+        return self.preview.segments if self.preview else tuple(range(self.num_segments))
+
+    @property
+    def own_dir(self) -> Path:
+        """Where its result lies: in the job's directory, a preview's in a folder there."""
+        return own_folder(self.job_dir, self.preview)
+
+    @property
+    def output_key(self) -> str:
+        """What names its output."""
+        return output_key_of(self.job_key, self.preview)
 
 
 class Prospect(Record):
@@ -310,6 +307,7 @@ class Prospect(Record):
     eta_seconds: float
     job_limit_seconds: float | None
     notes: tuple[str, ...] = ()
+    preview: PreviewPart | None = None
 
 
 class JoinedVideo(Record):
@@ -321,6 +319,7 @@ class JoinedVideo(Record):
     num_frames: int
     preview: Path | None = None
     """Before/after picture in the same directory, if there is one."""
+    before: Path | None = None  # the clip of the source beside a preview's
     notes: tuple[str, ...] = ()
 
 
@@ -393,6 +392,8 @@ class UpscaleResult(Account):
     metadata: dict[str, Any] = Field(default_factory=dict)
     expires_at: str | None = None
     """When the output is to be removed (ISO time); None: never."""
+    preview: PreviewPart | None = None
+    """What a preview shows; None: the output is the whole film."""
     status: Literal["completed"] = "completed"
     sha256: str
     job_key: str

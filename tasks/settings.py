@@ -150,8 +150,9 @@ class Settings(_Groups, BaseSettings):
     )
     allow_cpu_engine: bool = Field(
         default=False,
-        description="Let model `auto` fall back to the small engine `span` if there is no GPU or "
-        "no weights. Off: such a job is refused. `seedvr2 upscale` and `seedvr2 serve` turn it on.",
+        description="Let model `auto` fall back to a small engine, `span` or `waifu2x`, if there "
+        "is no GPU or no weights. Off: such a job is refused. `seedvr2 upscale` and `seedvr2 "
+        "serve` turn it on.",
     )
     allow_local_files: bool = Field(
         default=False,
@@ -221,7 +222,7 @@ class Settings(_Groups, BaseSettings):
         default=True,
         description="Measure each result against its source and write a report beside it "
         "(NAME.report.html and NAME.report.json). It takes about a twentieth of the job's time at "
-        "most, and about a second of a short one's.",
+        "most, and a quarter of a second at the least.",
     )
     deployments: Table = Field(
         default=DEPLOYMENTS,

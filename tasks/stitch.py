@@ -5,16 +5,19 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from seedvr2_core.child.protocol import Join, Preview
+from seedvr2_core.child.protocol import CutExcerpt, Join, Preview
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import replace_file, sync_directory, sync_file
 from seedvr2_core.job import JobDir
 from tasks.child import run_operation
 from tasks.run import current
-from tasks.schemas import JoinedVideo, PlannedJob
+from tasks.schemas import JoinedVideo, PlannedJob, PreviewPart
 from tasks.step import step
 from tasks.storage.base import STALL_SECONDS
+
+BEFORE_NAME = "before.mp4"
+"""Name of the source's clip of a preview in its folder."""
 
 
 @step(name="stitch", retries=1, retry_delay_seconds=2)
@@ -24,6 +27,8 @@ def stitch(job: PlannedJob) -> JoinedVideo:
     Side effects: writes jobs/<job_key>/output.mp4, complete or not at all, and preview.jpg.
     Raises: SegmentError, ResourceError; child failures (retried once).
     """
+    if job.preview is not None:
+        return _cut(job, job.preview)
     job_dir = JobDir(job.job_dir)
     part, output = job_dir.output_part_path, job_dir.output_path
     request = Join(
@@ -47,6 +52,35 @@ def stitch(job: PlannedJob) -> JoinedVideo:
         num_bytes=output.stat().st_size,
         num_frames=job.num_frames,
         preview=_draw_preview(job, job_dir),
+        notes=joined.notes,
+    )
+
+
+def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
+    """Cut the piece that a preview shows out of its segments, in result and source."""
+    own = JobDir(job.own_dir)
+    own.path.mkdir(exist_ok=True)
+    before = own.path / BEFORE_NAME
+    request = CutExcerpt(
+        job_dir=job.job_dir,
+        source=job.source.path,
+        first=shown.first,
+        stop=shown.stop,
+        out=own.output_path,
+        before=before,
+        picture=own.preview_path,
+        metadata={"comment": f"preview of {job.resolution} by {job.engine_label}"},
+    )
+    joined = run_operation(request, doing="cutting the preview")
+    sync_file(own.output_path)
+    sync_directory(own.path)
+    return JoinedVideo(
+        path=own.output_path,
+        sha256=file_sha256(own.output_path, on_bytes=partial(_hashed, job)),
+        num_bytes=own.output_path.stat().st_size,
+        num_frames=shown.stop - shown.first,
+        preview=own.preview_path,
+        before=before,
         notes=joined.notes,
     )
 

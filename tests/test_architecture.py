@@ -31,7 +31,7 @@ SHOWN = {
     "find_output appoint_unseen",
     "seedvr2_core.planning": "Plan Shot Piece Segment Options build_plan plan_latent_windows",
     "seedvr2_core.weights": "find_model scan_weights examine open_checkpoint",
-    "seedvr2_core.engines": "known_weights load_engine weight_files",
+    "seedvr2_core.engines": "known_weights load_engine small_engine weight_files",
     "seedvr2_core.job": "JobDir pending_segments deviations",
     "seedvr2_core.files": "read_record write_record file_sha256 hold_lock",
 }
@@ -112,7 +112,8 @@ def test_faces_of_tasks_load_no_torch_and_no_av() -> None:
 def test_model_code_needs_torch_numpy_safetensors_alone() -> None:
     modules = (
         *("frames", "config", "planning.memory", "planning.build", "engines.protocol"),
-        *("engines.lanczos", "engines.span", "engines.seedvr2.load", "engines.seedvr2.tiny"),
+        *("engines.lanczos", "engines.span", "engines.waifu2x"),
+        *("engines.seedvr2.load", "engines.seedvr2.tiny"),
     )
     others = (
         *("prefect", "av", "moviepy", "pydantic", "pydantic_settings", "httpx", "httpx2"),

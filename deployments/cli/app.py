@@ -35,6 +35,7 @@ from deployments.cli.options import (
     Model,
     Overlap,
     Preset,
+    Preview,
     Quality,
     Resolution,
     Seed,
@@ -123,6 +124,7 @@ def upscale(
     deinterlace: Deinterlace = "auto",
     start: Start = "",
     end: End = "",
+    preview: Preview = "",
     crf: Crf = 18,
     preset: Preset = "medium",
     allow_damaged: AllowDamaged = False,
@@ -135,9 +137,9 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, which ends in .mp4, .mov, .mkv, .webm or .zip (pictures), "
-            "or the folder, for pictures or of several videos; default: a new file in "
-            "WORK_DIR/output.",
+            help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png "
+            "or .tif (one picture), or the folder, for pictures or of several videos; default: a "
+            "new file in WORK_DIR/output.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -184,6 +186,7 @@ def upscale(
             deinterlace=deinterlace,
             start=start,
             end=end,
+            preview=preview,
             crf=crf,
             preset=preset,
             allow_damaged=allow_damaged,
@@ -216,6 +219,7 @@ def plan(
     deinterlace: Deinterlace = "auto",
     start: Start = "",
     end: End = "",
+    preview: Preview = "",
     allow_damaged: AllowDamaged = False,
     keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
@@ -251,6 +255,7 @@ def plan(
             deinterlace=deinterlace,
             start=start,
             end=end,
+            preview=preview,
             allow_damaged=allow_damaged,
             keep_master=keep_master,
             max_seconds=max_seconds,

@@ -33,8 +33,9 @@ Model = Annotated[
     str,
     typer.Option(
         help="seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b or seedvr2-1.4b (for stills, by its "
-        "author's word), which need a GPU and weights; span (small), lanczos (resizes only), or "
-        "auto: seedvr2-7b if it can run, else span."
+        "author's word), which need a GPU and weights; span (small), waifu2x (small, takes away "
+        "noise and traces of compression), lanczos (resizes only), or auto: seedvr2-7b if it can "
+        "run, else waifu2x for a source that is much compressed, or span."
     ),
 ]
 WeightsFile = Annotated[
@@ -100,6 +101,14 @@ Start = Annotated[
     typer.Option(help="Begin here: seconds (90), h:m:s (1:02:03.5) or a frame (frame:1500)."),
 ]
 End = Annotated[str, typer.Option(help="End before this place, written as that of --start.")]
+Preview = Annotated[
+    str,
+    typer.Option(
+        "--preview",
+        help="Make only a short piece first: a length and a place (3s@0:42, 90f@1200) or a length "
+        "(3s). The whole job, the same command without it, keeps what is made.",
+    ),
+]
 Crf = Annotated[int, typer.Option(help="Quality on x264's scale: 0 to 51, smaller is better.")]
 Preset = Annotated[str, typer.Option(help="Speed of the encoder: ultrafast to veryslow.")]
 AllowDamaged = Annotated[

@@ -2,9 +2,12 @@
 end.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +19,7 @@ from seedvr2_core.files.place import try_writing
 from seedvr2_core.files.space import check_room
 from seedvr2_core.job.output_file import OutputFile, check_output_file
 from seedvr2_core.words import counted
-from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult
+from tasks.schemas import PlannedJob, UpscaleRequest, UpscaleResult, output_key_of
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ class Output:
 
         Args:
             file: the checked file.
-            made_by: key of the job that made the file that is there; None if there is none.
+            made_by: key of the output that is there; None if there is none.
         """
         self.file = file
         self._made_by = made_by
@@ -65,7 +68,7 @@ class Output:
         Raises:
             InvalidRequestError: the file is another job's result.
         """
-        if self._made_by not in (None, job.job_key):
+        if self._made_by not in (None, job.output_key):
             kind, helps = (
                 ("folder", "; a folder is never replaced")
                 if self.file.folder
@@ -101,6 +104,8 @@ def chosen_output(
             "--output out, the command then prints the result's address"
         )
     wanted = absolute(path, "--output")
+    if request.preview:
+        wanted = wanted.with_name(f"{wanted.stem}.preview{wanted.suffix}")
     source = Path(request.video_path) if request.video_path else None
     folder = is_folder(wanted, request.container)
     file = OutputFile(path=wanted, overwrite=overwrite, source=source, folder=folder)
@@ -113,7 +118,7 @@ def chosen_output(
 
 
 def _maker(path: Path, settings: Settings) -> str | None:
-    """Key of the job whose result this file is, byte for byte; None if there is none."""
+    """Key of the output that this file is, byte for byte; None if there is none."""
     from seedvr2_core.files import file_sha256
     from seedvr2_core.files.unpacking import archive_of
 
@@ -121,13 +126,14 @@ def _maker(path: Path, settings: Settings) -> str | None:
     if made_of is None and not path.is_file():
         return None
     sha256 = file_sha256(path) if made_of is None else made_of.sha256
-    for record in settings.jobs_dir.glob("*/result.json"):
+    records = (settings.jobs_dir.glob(f"{name}/result.json") for name in ("*", "*/preview-*"))
+    for record in itertools.chain(*records):
         try:
             made = UpscaleResult.model_validate_json(record.read_bytes())
         except (OSError, ValueError):  # a job without a readable result has made no file here
             continue
         if made.output_path == str(path) and made.sha256 == sha256:
-            return made.job_key
+            return output_key_of(made.job_key, made.preview)
     return None
 
 
@@ -162,9 +168,24 @@ def ending(result: UpscaleResult) -> list[str]:
     lines += [f"  note: {note}" for note in result.notes]
     if result.preview_path:
         lines.append(f"  before and after: {result.preview_path}")
+    if result.preview:
+        if result.preview.before_path:
+            lines.append(f"  the source there: {result.preview.before_path}")
+        lines.append(f"  to make the whole video: {whole_command(sys.argv[1:])}")
     if result.report_path:
         lines.append(f"  report: {result.report_path}")
     return lines
+
+
+def whole_command(arguments: Sequence[str]) -> str:
+    """The command that makes the whole video, of the arguments of the one that made a preview."""
+    kept, rest = ["seedvr2"], iter(arguments)
+    for one in rest:
+        if one == "--preview":
+            next(rest, None)
+        elif not one.startswith("--preview="):
+            kept.append(one)
+    return shlex.join(kept)
 
 
 def _account(result: UpscaleResult) -> str:

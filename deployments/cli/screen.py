@@ -43,6 +43,7 @@ DOING = {
     "fetch": "fetching the video",
     "probe": "reading the video",
     "cuts": "looking for cuts",
+    "hash": "comparing the weights with their digest",
     "plan": "planning",
     "measure": "measuring how fast this machine is",
     "planned": "beginning",

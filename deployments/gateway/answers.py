@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seedvr2_core.errors import split_code
 from tasks.request.delivery import metadata_of, split_list
+from tasks.request.records import PreviewPart
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress
@@ -217,6 +218,9 @@ class Job(BaseModel):
     waiting_for: str | None = Field(
         default=None, description="What a job waits for that has left its worker meanwhile."
     )
+    preview: PreviewPart | None = Field(
+        default=None, description="What a preview shows of the whole job; null: it is none."
+    )
     tags: list[str] = Field(default=[], description="The caller's own words.")
     metadata: dict[str, Any] = Field(default={}, description="What the caller has noted.")
     expires_at: datetime | None = Field(
@@ -331,6 +335,7 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         submitted_at=run.created,
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
+        preview=planned.get("preview"),
         expires_at=_moment(run.labels.get(LABEL_EXPIRES)),
         deleted_at=_moment(deleted),
         **_callers_own(run),

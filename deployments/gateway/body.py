@@ -176,7 +176,8 @@ def _check_length(request: Request, settings: Settings, arrival: Arrival) -> Non
 def _reader(request: Request, upload: Upload) -> BodyReader:
     """Choose the reader for the request's content type."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if request.method == "PUT" or kind.startswith(b"video/") or kind == b"application/octet-stream":
+    whole = kind.startswith((b"video/", b"image/")) or kind == b"application/octet-stream"
+    if request.method == "PUT" or whole:
         return _RawReader(request, upload)
     if kind == b"application/json":
         return JsonReader(upload.write, max_bytes=MAX_FIELDS_BYTES)
@@ -185,7 +186,7 @@ def _reader(request: Request, upload: Upload) -> BodyReader:
     raise HTTPException(
         415,
         f"got a body of type {kind.decode('latin-1')[:80]!r}; expected application/json, "
-        "multipart/form-data, video/* or application/octet-stream",
+        "multipart/form-data, video/*, image/* or application/octet-stream",
     )
 
 

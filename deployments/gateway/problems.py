@@ -56,8 +56,8 @@ _MEANINGS = {
     ),
     415: (
         "The body is of a type that is not taken.",
-        "got a body of type 'text/plain'; expected application/json, multipart/form-data, video/* "
-        "or application/octet-stream",
+        "got a body of type 'text/plain'; expected application/json, multipart/form-data, video/*, "
+        "image/* or application/octet-stream",
     ),
     421: (
         "The header Host names another server.",

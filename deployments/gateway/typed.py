@@ -85,6 +85,7 @@ class JobStatus(TypedDict):
     waiting_for: str | None
     tags: list[str]
     metadata: dict[str, Any]
+    preview: dict[str, Any] | None
     expires_at: str | None
     deleted_at: str | None
 
@@ -115,6 +116,7 @@ class UpscaleOptions(TypedDict, total=False):
     model: str
     start: str
     end: str
+    preview: str
     deinterlace: str
     weights_file: str
     batch_size: int

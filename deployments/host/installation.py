@@ -14,17 +14,20 @@ import json
 import math
 import os
 import secrets
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.errors import InvalidRequestError, ServiceError
 from seedvr2_core.files import hold_lock
 
 USER = "seedvr2"
+END_SECONDS = 60.0
+"""What a server may take for its end. Then its process is ended as it is, because all commands that
+come later wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,23 +111,40 @@ def announce(home: Path, address: ApiAddress) -> None:
 
 @contextlib.contextmanager
 def used_by_command(home: Path) -> Iterator[None]:
-    """Keep the server that commands share running while the block runs."""
+    """Keep the server that commands share running while the block runs.
+
+    Raises:
+        ServiceError: one that was to end has not ended.
+    """
     home.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 1.5 * END_SECONDS
     with _commands_lock(home).open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)  # waits for a server that is just ending
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:  # a server is just ending
+                if time.monotonic() > deadline:
+                    raise ServiceError(
+                        f"the Prefect server on the database in {home} was to end and has not "
+                        f"ended after {1.5 * END_SECONDS:g} s: end the process "
+                        "`deployments.host.prefect_server --shared`, then run this again"
+                    ) from error
+                time.sleep(0.1)
         yield
 
 
 def when_unused(home: Path, end: Callable[[], None]) -> None:
-    """Wait until no command uses the server any more, then call `end` and never return.
+    """Wait until no command uses the server any more, then call `end`, which ends this process.
 
-    The lock is kept until this process ends: a command that comes now waits for that, and starts a
-    server of its own.
+    The lock is kept until then: a command that comes now waits for that, and starts a server of its
+    own. So a process that does not end within END_SECONDS is ended here.
     """
     lock = hold_lock(_commands_lock(home), timeout=math.inf, on_wait=lambda: None)
     with lock:
         end()
-        threading.Event().wait()
+        time.sleep(END_SECONDS)
+        os._exit(1)
 
 
 def running_server(home: Path) -> ApiAddress | None:

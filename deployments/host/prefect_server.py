@@ -196,6 +196,11 @@ def main() -> None:
         else:
             die_with_parent(arguments.parent)
         _serve(arguments.port, full=arguments.full, shared=arguments.shared)
+    # Python would wait for the threads of connections that the server has not closed (aiosqlite's
+    # are no daemons), perhaps for ever, and every later command for this process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _serve(port: int, *, full: bool, shared: bool) -> None:

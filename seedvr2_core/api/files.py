@@ -91,11 +91,11 @@ def upscale_file(
     it runs, torch is set to deterministic operators for the whole process.
 
     Args:
-        source: the video.
-        output: the file to make, ending in .mp4, .mov, .mkv, .webm or .zip; whole or absent.
+        source: the video, or a picture (PNG, JPEG, TIFF, WebP).
+        output: the file to make (.mp4, .mov, .mkv, .webm, .zip, .png, .tif); whole or absent.
         resolution: 720p to 4k, short:720 to short:2160, 2x or 1920x1080, as requests have it.
         options: model, device, seed and so on.
-        codec: a name in `video.output.formats.CODECS`; "auto": h264 for 8-bit SDR, else hevc.
+        codec: a name in `video.output.formats.CODECS`; "auto": h264, hevc, or png for a picture.
         audio: "keep", "aac" (all sound is encoded as AAC) or "none".
         quality: 1 to 100 for all codecs, more is better and larger; None: as `crf` says.
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.

@@ -110,7 +110,7 @@ class ModelOptions:
     """
 
     model: str = DEFAULT_MODEL
-    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span or lanczos."""
+    """seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b, seedvr2-1.4b, span, waifu2x or lanczos."""
     weights_dir: Path | None = None
     """Folder of the SeedVR2 weights; the small engines need none."""
     device: str = "auto"
@@ -156,7 +156,7 @@ class ModelOptions:
             raise InvalidRequestError(f"device {device}: torch finds no GPU on this machine")
         if spec.needs_gpu and kind == "cpu":
             raise InvalidRequestError(
-                f"{spec.name} needs an NVIDIA GPU; choose span or lanczos on a CPU"
+                f"{spec.name} needs an NVIDIA GPU; choose span, waifu2x or lanczos on a CPU"
             )
         return device
 

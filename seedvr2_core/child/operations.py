@@ -15,9 +15,12 @@ from seedvr2_core.child.protocol import (
     CheckPlan,
     Compare,
     Compared,
+    CutExcerpt,
     CutsFound,
     Event,
+    ExcerptFound,
     FindCuts,
+    FindExcerpt,
     FindSize,
     Idle,
     Join,
@@ -127,6 +130,21 @@ def check_plan(request: CheckPlan, emitter: Emitter) -> PlanChecked:
     return PlanChecked(fault="")
 
 
+def find_excerpt(request: FindExcerpt, emitter: Emitter) -> ExcerptFound:
+    """Find the frames of a planned job that a preview shows."""
+    from fractions import Fraction
+
+    from seedvr2_core.preview import wanted
+
+    plan = read_record(request.plan, Plan)
+    emitter.beat("plan", 1, 2)
+    frames = wanted.find_excerpt(plan, wanted.wanted_excerpt(request.wanted))
+    video = plan.video
+    ends = [*video.pts, video.pts[-1] + video.last_duration]
+    start, end = (float(ends[k] * Fraction(*video.time_base)) for k in (frames.start, frames.stop))
+    return ExcerptFound(first=frames.start, stop=frames.stop, start_seconds=start, end_seconds=end)
+
+
 def measure(request: Measure, emitter: Emitter) -> Measured:
     """Find out what a frame of a job takes on this machine."""
     from seedvr2_core.child.measure import measure_frames
@@ -157,7 +175,12 @@ def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> I
             device=request.device,
             weights_dir=request.weights_dir,
             lock_dir=request.lock_dir,
-            work=Work(indices=request.segments, workers=request.workers, helps=request.helps),
+            work=Work(
+                indices=request.segments,
+                workers=request.workers,
+                helps=request.helps,
+                left_out=request.left_out,
+            ),
             events=emitter,
             kept=kept,
         )
@@ -200,6 +223,27 @@ def join(request: Join, emitter: Events) -> Joined:
     return Joined(notes=tuple(result.notes))
 
 
+def cut_excerpt(request: CutExcerpt, emitter: Emitter) -> Joined:
+    """Cut a preview out of the finished segments of a job."""
+    from seedvr2_core.files.space import full_disk_told
+    from seedvr2_core.preview.cut import Cutting
+
+    job_dir = JobDir(request.job_dir)
+    cutting = Cutting(
+        plan=read_record(job_dir.plan_path, Plan),
+        job_dir=job_dir,
+        source=request.source,
+        first=request.first,
+        stop=request.stop,
+        beat=emitter.beat,
+    )
+    told = media_errors_told(request.source, "the preview is cut")
+    with full_disk_told("the preview is cut"), told:
+        notes = cutting.write_clips(request.out, request.before, dict(request.metadata))
+        cutting.write_picture(request.out, request.picture)
+    return Joined(notes=notes)
+
+
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
     from seedvr2_core.video.preview import write_preview
@@ -240,9 +284,11 @@ OPERATIONS: Mapping[type[Request[Any]], Callable[[Any, Emitter], Event]] = {
     FindCuts: find_cuts,
     MakePlan: make_plan,
     CheckPlan: check_plan,
+    FindExcerpt: find_excerpt,
     Measure: measure,
     Restore: restore,
     Join: join,
+    CutExcerpt: cut_excerpt,
     Preview: preview,
     MakeReport: report,
     Compare: compare,

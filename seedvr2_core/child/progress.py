@@ -129,6 +129,7 @@ class Emitter:
         self._stream = stream
         self._lock = threading.Lock()
         self._last_beat: dict[str, float] = {}
+        self._last_told: dict[str, tuple[int, int]] = {}
 
     def emit(self, event: Event) -> None:
         """Send one event."""
@@ -138,8 +139,12 @@ class Emitter:
             self._stream.flush()
 
     def beat(self, phase: str, done: int, total: int) -> None:
-        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, the others are dropped."""
-        now = time.monotonic()
-        if now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
-            self._last_beat[phase] = now
+        """Send a heartbeat; at most one per `BEAT_SECONDS` and phase, and that of its end.
+
+        The others are dropped.
+        """
+        now, told = time.monotonic(), (done, total)
+        at_the_end = done == total and self._last_told.get(phase) != told
+        if at_the_end or now - self._last_beat.get(phase, 0.0) >= BEAT_SECONDS:
+            self._last_beat[phase], self._last_told[phase] = now, told
             self.emit(Heartbeat(phase=phase, done=done, total=total))

@@ -21,6 +21,7 @@ from seedvr2_core.child.messages.events import (
     CodingAgain,
     Compared,
     CutsFound,
+    ExcerptFound,
     Failed,
     Heartbeat,
     Idle,
@@ -57,10 +58,13 @@ __all__ = [
     "CodingAgain",
     "Compare",
     "Compared",
+    "CutExcerpt",
     "CutsFound",
     "Event",
+    "ExcerptFound",
     "Failed",
     "FindCuts",
+    "FindExcerpt",
     "FindSize",
     "Heartbeat",
     "Idle",
@@ -171,6 +175,17 @@ class CheckPlan(Request[PlanChecked]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindExcerpt(Request[ExcerptFound]):
+    """Find the frames of a planned job that a preview shows."""
+
+    answer: ClassVar = ExcerptFound
+    phase: ClassVar = "plan"
+    plan: Path
+    wanted: str
+    """LENGTH@PLACE, as `wanted_excerpt` reads it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measure(Request[Measured]):
     """Restore and encode the first frames of a job for some seconds, and keep nothing of it."""
 
@@ -203,6 +218,8 @@ class Restore(Request[Idle]):
     """Of this machine's children, for the locks of its GPUs."""
     segments: tuple[int, ...]
     """Indices, rising."""
+    left_out: tuple[int, ...] = ()
+    """Of the other segments, those that are not finished and that nobody is asked for now."""
     workers: int = 1
     """By how many processes the job is shared; each takes a part of what is left at a time."""
     helps: str = ""
@@ -221,6 +238,26 @@ class Join(Request[Joined]):
     out: Path
     metadata: Mapping[str, str]
     """Tags of the output file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutExcerpt(Request[Joined]):
+    """Cut an excerpt out of the finished segments of a job, with the same of its source."""
+
+    answer: ClassVar = Joined
+    phase: ClassVar = "join"
+    job_dir: Path
+    source: Path
+    first: int
+    stop: int
+    out: Path
+    """The clip of the result."""
+    before: Path
+    """The clip of the source."""
+    picture: Path
+    """Both in one picture."""
+    metadata: Mapping[str, str]
+    """Tags of the clip of the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,9 +300,11 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "find_cuts": FindCuts,
     "make_plan": MakePlan,
     "check_plan": CheckPlan,
+    "find_excerpt": FindExcerpt,
     "measure": Measure,
     "restore": Restore,
     "join": Join,
+    "cut_excerpt": CutExcerpt,
     "preview": Preview,
     "make_report": MakeReport,
     "compare": Compare,
@@ -278,6 +317,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "cuts_found": CutsFound,
     "plan_made": PlanMade,
     "plan_checked": PlanChecked,
+    "excerpt_found": ExcerptFound,
     "waiting": Waiting,
     "ready": Ready,
     "coding_again": CodingAgain,

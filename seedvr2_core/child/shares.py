@@ -30,6 +30,8 @@ class Work:
     helps: str = ""
     """Id of the run that the process helps, for as long as that run wants it; "": it is that run's
     own, and waits for what the others make."""
+    left_out: tuple[int, ...] = ()
+    """Segments that are not finished, and that nobody was asked for."""
 
 
 class Shares:
@@ -57,13 +59,14 @@ class Shares:
         self._workers, self._helps, self._events = work.workers, work.helps, events
         self._left = list(work.indices)
         """Not known to be finished."""
+        self._left_out = work.left_out
         self.held: list[int] = []
         """The share at hand."""
 
     @property
     def elsewhere(self) -> set[int]:
         """Segments that are not finished and not in the share at hand."""
-        return set(self._left) - set(self.held)
+        return {*self._left, *self._left_out} - set(self.held)
 
     def __iter__(self) -> Iterator[list[Segment]]:
         """One share after another, which must be finished before the next is asked for.

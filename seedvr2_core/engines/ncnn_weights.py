@@ -1,8 +1,10 @@
 """Read the weights of an ncnn model from its two files: .param (the graph) and .bin (the numbers).
 
 The .param file is text with one layer a line. The .bin file has no names: it holds the numbers of
-the layers in the order of those lines. A Convolution has a tag, its weights in float16 (padded to
-4 bytes) and its bias in float32; a MemoryData has its float32 values. All is little endian.
+the layers in the order of those lines. A Convolution or Deconvolution has a tag, its weights in
+float16 (padded to 4 bytes) and its bias in float32; a MemoryData has its float32 values. All is
+little endian. What a layer computes beside its weights (stride, padding, an activation that is part
+of it) stands in its options, which `read_ncnn_layers` gives to whoever builds the network.
 """
 
 import math
@@ -17,7 +19,7 @@ from seedvr2_core.errors import CheckpointError
 
 PARAM_MAGIC = "7767517"
 FP16_TAG = 0x01306B47
-WITH_WEIGHTS = frozenset(("Convolution", "MemoryData"))
+WITH_WEIGHTS = frozenset(("Convolution", "Deconvolution", "MemoryData"))
 WEIGHTLESS = frozenset(("Input", "BinaryOp", "Split", "Swish", "Sigmoid", "Concat", "PixelShuffle"))
 
 
@@ -54,8 +56,9 @@ def read_ncnn_weights(param_path: Path, bin_path: Path) -> dict[str, Tensor]:
     """Read all weights of a model by name; every byte of the file must belong to one of them.
 
     Returns:
-        "<layer>.weight" [out, in, kernel H, kernel W] and "<layer>.bias" [out] for convolutions,
-        "<layer>" [C, H, W] for constants; float32 on the CPU.
+        "<layer>.weight" [out, in, kernel H, kernel W] and "<layer>.bias" [out] for convolutions
+        and deconvolutions (torch wants the latter's weights as [in, out, ...]), "<layer>"
+        [C, H, W] for constants; float32 on the CPU.
 
     Raises:
         CheckpointError: a file is missing, truncated or belongs to another one, a layer or number
@@ -66,7 +69,7 @@ def read_ncnn_weights(param_path: Path, bin_path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} is missing; reinstall the package that brings it")
     reader = _BinReader(bin_path)
     weights: dict[str, Tensor] = {}
-    for kind, name, options in _layers(param_path):
+    for kind, name, options in read_ncnn_layers(param_path):
         try:
             read = _read_layer(kind, name, options, reader)
         except CheckpointError:
@@ -83,8 +86,12 @@ def read_ncnn_weights(param_path: Path, bin_path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _layers(path: Path) -> Iterator[tuple[str, str, dict[int, str]]]:
-    """(kind, name, options by number) of every layer of a .param file."""
+def read_ncnn_layers(path: Path) -> Iterator[tuple[str, str, dict[int, str]]]:
+    """(kind, name, options by number) of every layer of a .param file.
+
+    Raises:
+        CheckpointError: the file is no .param file, or has a kind of layer that is not known.
+    """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if lines[:1] != [PARAM_MAGIC]:
         raise CheckpointError(

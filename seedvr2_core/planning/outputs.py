@@ -1,8 +1,8 @@
 """Chooses the codec, the depth and the container of an output; arithmetic only.
 
 Eight-bit SDR becomes H.264 High in mp4, which everything plays. More bits, HDR and the colours of
-BT.2020 become HEVC Main10. The container is the codec's usual one, or Matroska where that one would
-lose sound or text of the source.
+BT.2020 become HEVC Main10, and a picture becomes a PNG. The container is the codec's usual one, or
+Matroska where that one would lose sound or text of the source.
 """
 
 import itertools
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 BASE_CODEC, DEEP_CODEC = "h264", "hevc"
 """What `auto` takes for 8-bit SDR, and for all else."""
+PICTURE_CODEC = "png"
+"""What `auto` takes for a picture."""
 _RICH_CONTAINER = "mkv"
 CRF_QUALITY, CRF_DEFAULT, CRF_PER_QUALITY = 75, 18, 18 / 25
 """Quality 75 is CRF 18; 100 is 0."""
@@ -150,6 +152,8 @@ def chosen_codec(video: VideoInfo | VideoOutline, options: "Options") -> str:
     """The codec that is asked for, or the usual one."""
     if options.codec != AUTO:
         return options.codec
+    if video.is_picture and options.container in (AUTO, *CODECS[PICTURE_CODEC].containers):
+        return PICTURE_CODEC
     usual = BASE_CODEC if video.wanted_bits <= max(CODECS[BASE_CODEC].pix_fmts) else DEEP_CODEC
     if options.container in (AUTO, *CODECS[usual].containers):
         return usual
@@ -187,12 +191,19 @@ def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, s
                 f"container {options.container} cannot hold sound as {options.audio}; leave audio "
                 f"at keep, which makes {new} of what the container does not take, or choose mkv"
             )
+        if CONTAINERS[options.container].single and video.num_frames != 1:
+            raise PlanError(
+                f"container {options.container} is one picture, and {video.num_frames} frames are "
+                "to be written; choose container folder (numbered pictures) or a video's"
+            )
         if not _counts(video, CONTAINERS[options.container]):
             raise PlanError(
                 f"container {options.container} counts in 1/{CONTAINERS[options.container].clock} "
                 "s, and several frames of the source share such a moment; choose another container"
             )
         return options.container, ""
+    if video.is_picture and (single := [name for name in names if CONTAINERS[name].single]):
+        return single[0], ""
     usual, rich = names[0], CONTAINERS[_RICH_CONTAINER]
     if CONTAINERS[usual].pictures:
         return usual, ""

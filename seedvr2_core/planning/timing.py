@@ -40,16 +40,20 @@ frames that its threads have begun. Measured with preset medium, 75 and 100 fram
 FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
 """`spread` of the time left: at first, at first where nothing was measured, and in the end; after
 SPREAD_PACE-th of the work it has come two thirds of the way."""
-SPREAD_SECONDS = 2.0
-"""What short jobs may take longer whatever their speed: delivery is predicted to some seconds."""
-REPORT_SHARE, REPORT_SECONDS = 0.04, 1.9
-"""Part of a job's time that its report may take, and what it takes at the least: its process must
-start. Measured on two CPU cores."""
+BUSY_SPREAD, BUSY_SECONDS = 2.0, 30.0
+"""`spread` of what was watched for a moment only, and after so many seconds it has come two thirds
+of the way: a machine that others use too has another speed a few seconds later."""
+DELIVERY_SPREAD = 2.0
+"""By which factor delivery and report may be wrong: nothing of this job shows their speed."""
+REPORT_SHARE, REPORT_SECONDS = 0.04, 0.25
+"""Part of a job's time that its report may take, and what it takes at the least: one place is
+looked at in any case. Measured on two CPU cores, in the process that has joined the segments."""
 TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 """A job's own speed counts as much as the predicted one after this share of its time, and after so
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
+    "waifu2x": (4.5, 0.02),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
     "seedvr2-7b": (0.0, 0.30),
@@ -171,12 +175,63 @@ def seconds_left(
         awake: seconds since the engine was ready.
         hands: how many processes share what is left.
     """
-    done = frame.of(work, _encoder_work(frame, work=work, encoded=encoded))
-    total = frame.of(num_frames, num_frames)
-    trusted = min(TRUST_SECONDS, TRUST_SHARE * total)
-    weight = done / (done + trusted) if done > 0 else 0.0
-    slower = (max(awake, 1e-3) / done) ** weight if done > 0 else 1.0
+    encoder_work = _encoder_work(frame, work=work, encoded=encoded)
+    done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
+    slower = _times(awake, done, trust=_trust(frame, num_frames, done))
     return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
+
+
+def seconds_left_range(
+    frame: FrameSeconds,
+    num_frames: int,
+    *,
+    work: float,
+    encoded: float,
+    awake: float,
+    hands: int = 1,
+    report: float = 0.0,
+) -> tuple[float, float]:
+    """The least and the most that `seconds_left` and the report may be.
+
+    Engine and encoder have a spread each, because one of them may have shown its speed and the
+    other not yet: the encoder's frames come out at the end. Only one time was measured, that of
+    both. So the least is also what is left if the engine alone was slow, and the encoder is as
+    predicted. `benchmarks/estimate.py` prints how often the truth lay inside.
+
+    Args: as `seconds_left` has them; `report` is the report's predicted seconds.
+    """
+    encoder_work = _encoder_work(frame, work=work, encoded=encoded)
+    done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
+    trust = _trust(frame, num_frames, done)
+    slower = _times(awake, done, trust=trust)
+    of_engine, of_encoder = (
+        spread(frames / max(1, num_frames), measured=frame.rates.measured, awake=awake)
+        for frames in (work, encoded)
+    )
+    if frame.beside:
+        left = slower * max(0.0, total - done)
+        least, most = left / of_engine, left * of_engine
+    else:
+        engine = max(0.0, num_frames - work) * frame.engine
+        encoder = max(0.0, num_frames - encoder_work) * frame.encoder
+        least = slower * (engine / of_engine + encoder / of_encoder)
+        most = slower * (engine * of_engine + encoder * of_encoder)
+        of_it = awake - encoder_work * frame.encoder
+        if (alone := _times(of_it, work * frame.engine, trust=trust)) > 1:
+            least = min(least, (alone * engine + encoder) / of_engine)
+    rest = _delivery_seconds(frame, num_frames) + report
+    return least / hands + rest / DELIVERY_SPREAD, most / hands + rest * DELIVERY_SPREAD
+
+
+def _trust(frame: FrameSeconds, num_frames: int, done: float) -> float:
+    """How much a job's own speed counts, 0..1, after so many predicted seconds of it."""
+    trusted = min(TRUST_SECONDS, TRUST_SHARE * frame.of(num_frames, num_frames))
+    return done / (done + trusted) if done > 0 else 0.0
+
+
+def _times(took: float, predicted: float, *, trust: float) -> float:
+    """How many times as long as predicted something took, as far as that is trusted."""
+    return (max(took, 1e-3) / predicted) ** trust if predicted > 0 else 1.0
 
 
 def report_seconds(job: float) -> float:
@@ -184,18 +239,21 @@ def report_seconds(job: float) -> float:
     return max(REPORT_SECONDS, REPORT_SHARE * job)
 
 
-def spread(share: float, *, measured: bool) -> float:
+def spread(share: float, *, measured: bool, awake: float = math.inf) -> float:
     """By which factor the time left may be wrong, either way: 2 means half to twice.
 
     It is wide at first, wider where nothing was measured on this machine, and narrows while the
-    job's own speed shows. `benchmarks/estimate.py` prints how often the truth lay inside.
+    job's own speed shows, and only after it was watched for some time.
 
     Args:
         share: of the work that is done, 0..1.
         measured: the predicted seconds of a frame rest on measurements of this machine.
+        awake: seconds for which the job was watched.
     """
     first = FIRST_SPREAD if measured else GUESS_SPREAD
-    return LAST_SPREAD + (first - LAST_SPREAD) * math.exp(-SPREAD_PACE * share)
+    by_share = (first - LAST_SPREAD) * math.exp(-SPREAD_PACE * share)
+    by_time = (BUSY_SPREAD - LAST_SPREAD) * math.exp(-awake / BUSY_SECONDS)
+    return LAST_SPREAD + max(by_share, by_time)
 
 
 def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:

@@ -19,7 +19,7 @@ from seedvr2_core.report.measures import Pair, largest_change, measure_pair
 from seedvr2_core.report.places import places
 from seedvr2_core.report.record import Sight
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.output.formats import video_of_segment
 from seedvr2_core.video.reader import read_frames
 
 CROP = (480, 270)
@@ -27,7 +27,6 @@ CROP = (480, 270)
 MOMENTS = 5
 _BINS = 20
 """Equal parts of the video, of each of which one moment is kept."""
-_KEPT_INFOS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +82,20 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         part = place.frame * _BINS // plan.video.num_frames
         if part not in looked.best or looked.best[part].sight.difference < sight.difference:
             looked.best[part] = _moment(pair, sight)
-        if time.monotonic() > began + seconds:
+        each = (time.monotonic() - began) / (number + 1)
+        if each * (number + 2) > seconds:  # one more would take too long
             break
     return looked
 
 
 class _Segments:
-    """Reads restored frames from the segments; the joined file would have to be read whole."""
+    """Reads restored frames from the segments; the joined file would have to be read whole.
+
+    The plan says what a segment is: to probe one takes as long as to decode it.
+    """
 
     def __init__(self, plan: Plan, job_dir: JobDir) -> None:
         self._plan, self._job_dir = plan, job_dir
-        self._infos: dict[int, VideoInfo] = {}
 
     def pair(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Frames `frame - 1` and `frame`, (H, W, 3) uint8."""
@@ -110,11 +112,11 @@ class _Segments:
             yield from (f.rgb for f in read_frames(path, self._info(segment), begin, end))
 
     def _info(self, segment: Segment) -> VideoInfo:
-        if segment.index not in self._infos:
-            if len(self._infos) >= _KEPT_INFOS:
-                self._infos.pop(next(iter(self._infos)))
-            self._infos[segment.index] = probe_video(self._job_dir.video_path(segment.index))
-        return self._infos[segment.index]
+        video = self._plan.video
+        pts = video.pts[segment.start : segment.stop + 1]
+        ends = pts[-1] if segment.stop < video.num_frames else pts[-1] + video.last_duration
+        pts = pts[: segment.num_frames]
+        return video_of_segment(self._plan.encoder, pts, last_duration=ends - pts[-1])
 
 
 def _moment(pair: Pair, sight: Sight) -> Moment:

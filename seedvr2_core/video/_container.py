@@ -6,6 +6,7 @@ cannot make it read another file or URL.
 """
 
 import contextlib
+import io
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
@@ -26,6 +27,7 @@ from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFor
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._reasons import HEAD_BYTES, refuse_pictures, why_not_opened
 from seedvr2_core.video.info import Timeline
+from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts, still_kind
 
 S = TypeVar("S", bound=Stream)
 
@@ -37,6 +39,7 @@ CONTAINERS = (
 
 _AS_IT_IS = Timeline()
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+_STILL_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": "png_pipe"}
 _BUFFER_BYTES = 2**16
 _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 """How FLV and MPEG-PS begin. Their headers need not name all streams, so more is looked at."""
@@ -45,8 +48,6 @@ _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
-MAX_PIXELS = 8192 * 8192
-"""Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
 
 
 @contextlib.contextmanager
@@ -58,7 +59,9 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         on_bytes: called with the position and the file's length before every read.
 
     Raises:
-        InvalidVideoError: missing, empty, or no video container; one sentence says why.
+        InvalidVideoError: missing, empty, no video container and no picture; one sentence says
+            why.
+        UnsupportedFormatError: a picture that is not taken, too large for example.
         FileReadError: the machine failed to read it, now or inside the block.
     """
     with _opened(path, on_bytes) as file:
@@ -67,9 +70,14 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         head = file.read(HEAD_BYTES)
         file.seek(0)
         refuse_pictures(path.name, head)
+        kind = still_kind(head)
+        picture = io.BytesIO(_plain_picture(file, path.name, kind)) if kind else None
         late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
         try:
-            container = open_container(file, options={**_OPEN_OPTIONS, **late})
+            if picture is not None:
+                container = av.open(picture, "r", format="png_pipe", options=_STILL_OPTIONS)
+            else:
+                container = open_container(file, options={**_OPEN_OPTIONS, **late})
         except MemoryError as error:
             raise InvalidVideoError(
                 f"{path.name}: to open it takes more memory than there is; its index is damaged or "
@@ -81,6 +89,31 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
             yield container
         if file.failed:  # and a demuxer has swallowed it
             raise file.failed
+
+
+def look_at_picture(path: Path) -> StillFacts | None:
+    """What a source says of itself if it is a picture; None for a video.
+
+    Raises:
+        InvalidVideoError: it cannot be read.
+        UnsupportedFormatError: a picture that is not taken.
+        FileReadError: the machine failed to read it.
+    """
+    with _opened(path, no_bytes) as file:
+        kind = still_kind(file.read(HEAD_BYTES))
+        file.seek(0)
+        if not kind:
+            return None
+        from seedvr2_core.video.picture.pixels import look_at_still
+
+        return look_at_still(file, path.name, kind)
+
+
+def _plain_picture(file: FileReader, name: str, kind: str) -> bytes:
+    """A picture as libav is to see it; what reads it is loaded for pictures alone."""
+    from seedvr2_core.video.picture.pixels import still_as_png
+
+    return still_as_png(file, name, kind)
 
 
 def open_container(

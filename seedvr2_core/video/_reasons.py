@@ -6,13 +6,6 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import FileReader
 
 HEAD_BYTES = 4096
-_PICTURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
 _HEIF_PICTURES = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif", b"miaf")
 _HEIF_SEQUENCES = (b"hevc", b"hevx", b"hevm", b"hevs", b"msf1", b"avis", b"avcs", b"avci")
 _ENCRYPTED_TAGS = ("encv", "drmi")
@@ -40,8 +33,8 @@ def refuse_pictures(name: str, head: bytes) -> None:
     if head[4:8] == b"ftyp" and head[8:12] in (*_HEIF_PICTURES, *_HEIF_SEQUENCES):
         kind = "an image sequence" if head[8:12] in _HEIF_SEQUENCES else "a picture"
         raise InvalidVideoError(
-            f"{name}: this is {kind} (HEIF/AVIF, brand {head[8:12].decode()}), not a video; "
-            "save it as a video first"
+            f"{name}: this is {kind} (HEIF/AVIF, brand {head[8:12].decode()}), which is not taken; "
+            f"save it as {'a video' if 'sequence' in kind else 'PNG'} first"
         )
 
 
@@ -61,23 +54,15 @@ def why_not_opened(path: Path, error: Exception) -> str:
         return "the MP4 index (moov) is missing or broken; the file is probably cut off"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "the Matroska/WebM headers are incomplete; the file is probably cut off"
-    if (kind := _picture_kind(head)) is not None:
-        return kind
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "this is an animated WebP, for which no decoder is there; save it as a video"
+    if head.startswith(b"BM"):
+        return "this is a BMP picture, which is not taken; save it as PNG"
     if _is_text(head):
         return "this is text, not a video"
     if looks_encrypted(path):
         return "the file is encrypted (DRM), so it cannot be read; give a copy that is not"
     return f"this is not a video in a known container ({error.__class__.__name__})"
-
-
-def _picture_kind(head: bytes) -> str | None:
-    """What a picture file is, None if it is none."""
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        if b"ANIM" in head:
-            return "this is an animated WebP, for which no decoder is there; save it as a video"
-        return "this is a WebP picture, not a video"
-    kind = next((kind for magic, kind in _PICTURES.items() if head.startswith(magic)), None)
-    return kind and f"this is a {kind} picture, not a video"
 
 
 def _is_text(head: bytes) -> bool:

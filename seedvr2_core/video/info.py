@@ -19,6 +19,9 @@ WIDE_BITS = 10
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
+STILL_FORMATS = ("png", "jpeg", "tiff", "webp")
+"""`VideoInfo.format_name` of pictures: videos of one frame."""
+
 AND_JUMPS = " and jumps"
 """What a cut detector's name has since it also compares neighbouring pictures (jumps.py)."""
 
@@ -183,8 +186,13 @@ class VideoOutline:
     ends_early: str
     wanted_bits: int = 8
     """Bits a sample that show all that the source has."""
+    codec: str = ""
+    bits_per_pixel: float = 0.0
+    """As `VideoInfo` has them."""
     reading: str = ""
     """As `Reading.told` has it."""
+    is_picture: bool = False
+    """As `VideoInfo.is_picture`."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -250,6 +258,9 @@ class VideoInfo:
     """"the file ends early: 19 of about 75 frames" where so much is missing that the file is only
     taken if the request allows it; one of the warnings says so too."""
 
+    bits_per_pixel: float = 0.0
+    """Bits that the file spends on a pixel, over all pictures; 0 where nobody counted: in records
+    of earlier versions, and for frames that lie in no file."""
     fields: Fields = Fields()
     """What was found out about its fields; nothing in records of earlier versions."""
     reading: Reading = Reading()
@@ -259,6 +270,11 @@ class VideoInfo:
     def wanted_bits(self) -> int:
         """Bits a sample that show all that the source has."""
         return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the source is a picture, not a video."""
+        return self.format_name in STILL_FORMATS
 
     @property
     def num_frames(self) -> int:
@@ -299,7 +315,10 @@ class VideoInfo:
             duration_seconds=self.duration_seconds,
             ends_early=self.ends_early,
             wanted_bits=self.wanted_bits,
+            codec=self.codec,
+            bits_per_pixel=self.bits_per_pixel,
             reading=self.reading.told(self.num_frames),
+            is_picture=self.is_picture,
         )
 
 

@@ -8,7 +8,7 @@ D lie before the first picture at the nominal distance.
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -33,6 +33,7 @@ from seedvr2_core.video._segments import (
     times_in_file_order,
 )
 from seedvr2_core.video.carry.about import chapters_told, kept_metadata, shifted_chapters
+from seedvr2_core.video.carry.fed import RefusedStreamError, decode_order, timed
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
@@ -46,14 +47,19 @@ from seedvr2_core.video.output.file import (
     muxer_options,
     open_output,
 )
-from seedvr2_core.video.output.formats import CONTAINERS
+from seedvr2_core.video.output.formats import CONTAINERS, ContainerSpec
 from seedvr2_core.video.output.gate import (
     Expected,
     ExpectedStream,
     check_joined,
     expected_of,
 )
-from seedvr2_core.video.output.sequence import check_sequence, write_sequence
+from seedvr2_core.video.output.sequence import (
+    check_sequence,
+    check_still,
+    write_sequence,
+    write_still,
+)
 from seedvr2_core.video.output.track import TrackClock
 
 _log = logging.getLogger(__name__)
@@ -110,11 +116,12 @@ def join_segments(
     clock = TrackClock.of(times, info)
     wanted = wanted or OutputSettings()
     way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=Cut.of(info))
-    trials = try_streams(source, info, way, on_bytes=on_bytes)
+    single = way.container.single
+    trials = {} if single else try_streams(source, info, way, on_bytes=on_bytes)
     job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
     try:
-        written = _write_folder(job) if way.container.pictures else _write(job)
-        check = check_sequence if way.container.pictures else check_joined
+        write, check = _ways(way.container)
+        written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
@@ -126,14 +133,6 @@ def join_segments(
         output.unlink(missing_ok=True)
         raise
     return JoinResult(notes=tuple(written.notes))
-
-
-class _RefusedStreamError(Exception):
-    """A carried stream failed although it had not in the trial."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"stream {index}")
-        self.index = index
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def _write(job: "_Joining") -> _Attempt:
         try:
             written = _write_once(job, left_out)
             return _Attempt([*left_out.values(), *written.notes], written.others)
-        except _RefusedStreamError as refused:
+        except RefusedStreamError as refused:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
             told = f"{stream_name(stream)} is not carried over: {name} refuses it beside the video"
             left_out[refused.index] = told
@@ -187,6 +186,25 @@ def _write_folder(job: "_Joining") -> _Attempt:
     finally:
         sound.unlink(missing_ok=True)
     return beside
+
+
+def _write_picture(job: "_Joining") -> _Attempt:
+    """Write the only frame as a file of its own; it has no room for anything else."""
+    on_bytes = partial(job.beat, "join")
+    (picture,) = segment_pictures(job.segments, on_bytes)
+    write_still(job.output, picture, job.settings, on_bytes=on_bytes)
+    streams = [stream for stream in job.info.streams if stream.num_packets]
+    told = [f"{stream_name(stream)} is not carried over: a picture has none" for stream in streams]
+    return _Attempt(told, [])
+
+
+def _ways(
+    container: ContainerSpec,
+) -> tuple[Callable[["_Joining"], _Attempt], Callable[..., None]]:
+    """How an output of this kind is written, and how it is checked."""
+    if container.single:
+        return _write_picture, check_still
+    return (_write_folder, check_sequence) if container.pictures else (_write, check_joined)
 
 
 def _write_once(job: "_Joining", left_out: Collection[int], *, alone: bool = False) -> _Attempt:
@@ -238,7 +256,7 @@ class _Joining:
 
         Raises:
             IndexRoomError: the index needs more than was reserved.
-            _RefusedStreamError: the container refused a carried stream.
+            RefusedStreamError: the container refused a carried stream.
         """
         kind = self.way.container
         options = muxer_options(kind, self.settings.time_base, reserved)
@@ -290,7 +308,7 @@ class _Joining:
         owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
         written = {c.stream.index: expected_of(c.stream) for c in others.carriers.values()}
         shown = iter(()) if video is None else self._video_packets(video)
-        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=_order)
+        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=decode_order)
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
             if owner is not None:
@@ -302,7 +320,7 @@ class _Joining:
             except (av.error.FFmpegError, ValueError) as error:
                 if owner is None or is_full(error) or isinstance(error, SeedVR2Error):
                     raise
-                raise _RefusedStreamError(owner) from error
+                raise RefusedStreamError(owner) from error
         return list(written.values())
 
     def _is_before_start(self, packet: Packet, codec: str) -> bool:
@@ -362,10 +380,10 @@ class _Joining:
             index = packet.stream_index
             counts[index] += 1
             if cut is None or cut.touches(packet, zero):
-                yield from _timed(index, carriers[index].feed(packet))
+                yield from timed(index, carriers[index].feed(packet))
         self._check_counts(counts, carriers)
         for index, carrier in carriers.items():
-            yield from _timed(index, carrier.finish())
+            yield from timed(index, carrier.finish())
 
     def _check_counts(self, counts: Mapping[int, int], carried: Iterable[int]) -> None:
         """Refuse to leave out packets that the probe has read."""
@@ -376,23 +394,3 @@ class _Joining:
                     f"of stream {stream.index} ({stream.codec}) could be read; the file has "
                     "changed, or the disk it lies on fails"
                 )
-
-
-def _timed(index: int, packets: Iterator[Packet]) -> "Iterator[tuple[Fraction, Packet]]":
-    """(decode time in seconds, packet) of the source's stream `index`.
-
-    Raises:
-        _RefusedStreamError: the stream cannot be converted.
-    """
-    try:
-        for packet in packets:
-            assert packet.dts is not None
-            yield packet.dts * packet.time_base, packet
-    except (av.error.FFmpegError, ValueError) as error:
-        if is_full(error) or isinstance(error, (SeedVR2Error, MemoryError)):
-            raise
-        raise _RefusedStreamError(index) from error
-
-
-def _order(item: tuple[Fraction, Packet]) -> Fraction:
-    return item[0]

@@ -13,8 +13,10 @@ from moviepy import ImageClip, TextClip, VideoFileClip, clips_array
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
+from seedvr2_core.video._container import look_at_picture
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.sequence import is_sequence, picture_of
+from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 
 MAX_HEIGHT = 720
@@ -85,6 +87,8 @@ def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
     """(H, W, 3) uint8, the frame shown at the time of frame `index`."""
     if is_sequence(output):
         return picture_of(output, index).to_ndarray(format="rgb24")
+    if look_at_picture(output) is not None:
+        return next(read_frames(output, probe_video(output), 0, 1)).rgb
     time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))
     try:
         with VideoFileClip(str(output), audio=False) as clip:

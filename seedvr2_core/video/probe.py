@@ -24,6 +24,7 @@ from seedvr2_core.video._container import (
     container_zero,
     decode_pictures,
     demux_all,
+    look_at_picture,
     main_video,
     open_source,
     thread_kind,
@@ -80,6 +81,8 @@ class _Enough:
 
 def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | None = None) -> None:
     """Refuse a file that is plainly no usable video: read its headers, decode its first picture.
+
+    A picture (PNG, JPEG, TIFF, WebP) is a video of one frame.
 
     Args:
         path: a local file.
@@ -167,6 +170,12 @@ def probe_video(
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
     info = _describe(path, scan, on_bytes)
+    if (still := look_at_picture(path)) is not None:
+        told = (*info.warnings, *still.notes)
+        # It was read as a PNG, whose bytes say nothing of the file's.
+        bits = round(8 * info.size_bytes / (info.width * info.height), 4)
+        kinds = {"format_name": still.kind, "codec": still.kind}
+        return replace(info, **kinds, bits_per_pixel=bits, warnings=told)
     return replace(info, fields=_fields(path, info, on_bytes))
 
 
@@ -253,6 +262,7 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             ),
             seekable=frames.seekable,
             ends_early=ending.sentence if ending.refused else "",
+            bits_per_pixel=round(8 * scan.num_bytes / (len(frames.times) * pixels), 4),
         )
 
 

@@ -240,22 +240,33 @@ def _excerpt(
         )
     if (first, stop) == (0, video.num_frames):
         return video
-    zero = video.pts[first]
-    ends = stop < video.num_frames
-    reading = video.reading
+    cut = excerpt(video, first, stop)
     return _with(
-        video,
+        cut,
         f"frames {first} to {stop - 1} of {video.num_frames} are made, "
-        f"{float(zero * base):.3f} s to {float(_end_of(video, stop) * base):.3f} s",
+        f"{float(video.pts[first] * base):.3f} s to {float(_end_of(video, stop) * base):.3f} s",
+    )
+
+
+def excerpt(video: VideoInfo, first: int, stop: int) -> VideoInfo:
+    """Frames `first` to `stop - 1` of a video, which may be a part of a film itself.
+
+    The first one's time becomes 0.
+    """
+    zero, base, reading = video.pts[first], Fraction(*video.time_base), video.reading
+    ends = stop < video.num_frames
+    began = reading.began if reading.is_excerpt else video.pts[0]
+    return replace(
+        video,
         pts=_moved(video.pts[first:stop], zero),
         last_duration=video.pts[stop] - video.pts[stop - 1] if ends else video.last_duration,
         zero_offset=(Fraction(*video.zero_offset) + zero * base).as_integer_ratio(),
         reading=replace(
             reading,
             pts=_moved(reading.pts, zero),
-            first=first,
-            began=video.pts[0] - zero,
-            ends=ends,
+            first=reading.first + first,
+            began=began - zero,
+            ends=ends or reading.ends,
         ),
     )
 

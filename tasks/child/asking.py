@@ -8,6 +8,7 @@ from seedvr2_core.job.masters import wanted_masters
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.timing import job_seconds
 from tasks.child.pace import Pace, frame_seconds_of
+from tasks.child.preview import unfinished_others
 from tasks.child.warm import make_way
 from tasks.run.spending import Purse
 from tasks.schemas import PlannedJob
@@ -34,6 +35,7 @@ class Asking:
             weights_dir=settings.weights_folder,
             lock_dir=settings.locks_dir,
             segments=tuple(pending),
+            left_out=unfinished_others(self._job, self._plan),
             workers=workers,
             helps=helps,
         )
@@ -56,6 +58,15 @@ class Asking:
     def device_seconds(self, pending: Sequence[int]) -> float:
         """For how long of that the device is held; 0 if all of them have masters."""
         return self.seconds(pending) if self.needs_engine(pending) else 0.0
+
+    def limited(self, pending: Sequence[int]) -> tuple[float, str]:
+        """Seconds that the caller's limit is held against before anything is made, and of what.
+
+        A preview is to show what the limit will say to the whole job.
+        """
+        if self._job.preview is not None:
+            return self._job.preview.whole_seconds, "the whole job"
+        return self.device_seconds(pending), "what is left"
 
     def _frames(self, indices: Sequence[int]) -> int:
         return sum(self._plan.segments[index].num_frames for index in indices)

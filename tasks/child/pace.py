@@ -1,17 +1,17 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
 from dataclasses import replace
+from typing import TypedDict
 
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
 from seedvr2_core.planning.timing import (
-    SPREAD_SECONDS,
     done_share,
     progress_limit,
     report_seconds,
     seconds_left,
-    spread,
+    seconds_left_range,
 )
 from tasks.child.awake import awake_seconds
 from tasks.run.measures import Measures
@@ -28,6 +28,16 @@ def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
     return FrameSeconds(engine=per_frame, encoder=0.0, beside=True, mpx=mpx)
 
 
+class _State(TypedDict):
+    """What `seconds_left` takes beside the seconds of a frame."""
+
+    num_frames: int
+    work: float
+    encoded: float
+    awake: float
+    hands: int
+
+
 class Pace:
     """The progress of one child, from when its engine is ready."""
 
@@ -38,6 +48,7 @@ class Pace:
         pending_frames: int,
         slowest: float = 0.0,
         engine_share: float = 1.0,
+        num_frames: int | None = None,
     ) -> None:
         """Count from now on.
 
@@ -46,13 +57,13 @@ class Pace:
             pending_frames: frames of the segments that the child was asked for.
             slowest: seconds of a frame that an earlier child of the job took.
             engine_share: how much of them an engine makes; the rest is coded from masters.
+            num_frames: frames of all segments that are wanted; None: of the whole job.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = plan.num_frames - pending_frames
+        self.kept_frames = (num_frames or plan.num_frames) - pending_frames
         """Frames that were finished before this child began."""
         frame = frame_seconds_of(plan)
         self._frame = replace(frame, engine=frame.engine * engine_share)
-        self._report = report_seconds(plan.eta_seconds) if get_settings().report else 0.0
         self._slowest = max(slowest, frame.seconds)
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
@@ -104,22 +115,28 @@ class Pace:
     @property
     def seconds_left(self) -> float:
         """Seconds until the job's output is stored and its report is made."""
-        return self._report + seconds_left(
-            self._frame,
-            self.pending_frames - self.others,
-            work=self._now.work,
-            encoded=self._now.encoded,
-            awake=self.seconds,
-            hands=self.hands,
-        )
+        left = seconds_left(self._frame, **self._state())
+        return left + self._report(left)
 
     @property
     def seconds_left_range(self) -> tuple[float, float]:
         """The least and the most that `seconds_left` may be."""
-        left = self.seconds_left
-        share = (self.work - self.kept_frames) / max(1, self.pending_frames)
-        factor = spread(share, measured=self._frame.rates.measured)
-        return left / factor, left * factor + SPREAD_SECONDS
+        report = self._report(seconds_left(self._frame, **self._state()))
+        return seconds_left_range(self._frame, **self._state(), report=report)
+
+    def _state(self) -> _State:
+        """What is known of the work, as `seconds_left` takes it."""
+        return {
+            "num_frames": self.pending_frames - self.others,
+            "work": self._now.work,
+            "encoded": self._now.encoded,
+            "awake": self.seconds,
+            "hands": self.hands,
+        }
+
+    def _report(self, left: float) -> float:
+        """Predicted seconds of the report, if there is one: it has a share of the run's time."""
+        return report_seconds(self.seconds + left) if get_settings().report else 0.0
 
     @property
     def frames_per_second(self) -> float | None:

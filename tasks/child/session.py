@@ -121,8 +121,8 @@ class SegmentWatch:
             BudgetError: with the numbers.
         """
         if self._pending and not self._job.eta_is_guess:
-            seconds = self._asking.device_seconds(self._pending)
-            self._purse.check(seconds, doing="what is left")
+            seconds, doing = self._asking.limited(self._pending)
+            self._purse.check(seconds, doing=doing)
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
@@ -211,6 +211,7 @@ class SegmentWatch:
                         self._plan,
                         pending_frames=self._pending_frames(),
                         slowest=self._slowest,
+                        num_frames=self._job.num_frames,
                         engine_share=1.0 if isinstance(event, Ready) else share,
                     )
                 case Waiting(whom=whom):
@@ -270,7 +271,7 @@ class SegmentWatch:
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not self._by_others and not self._steps.coded:
+        if not (self._by_others or self._steps.coded or self._job.preview):
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -354,7 +355,8 @@ class SegmentWatch:
 
     def _look_at_kept(self) -> list[int]:
         """Segments that are to be made; those that are kept are read, with signs of life."""
-        return pending_segments(self._job_dir, self._plan, on_bytes=current().still_alive)
+        told, only = current().still_alive, self._job.segments
+        return pending_segments(self._job_dir, self._plan, only=only, on_bytes=told)
 
     def _pending_frames(self) -> int:
         return sum(self._plan.segments[k].num_frames for k in self._pending)

@@ -10,7 +10,7 @@ from seedvr2_core.errors import ResourceError, StorageError
 from seedvr2_core.files import file_sha256
 from seedvr2_core.files.place import place
 from seedvr2_core.job import JobDir
-from tasks.schemas import StoredVideo
+from tasks.schemas import PreviewPart, StoredVideo
 from tasks.settings import get_settings
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import candidates
@@ -20,6 +20,8 @@ PREVIEW_ENDING = ".preview.jpg"
 """What the name of the before/after picture adds to the video's, beside which it lies."""
 REPORT_ENDING, REPORT_JSON_ENDING = ".report.html", ".report.json"
 """The same of the report."""
+BEFORE_ENDING = ".before"
+"""The same of the source's clip of a preview, whose own ending follows."""
 
 
 class Beside(NamedTuple):
@@ -47,6 +49,12 @@ def keep_all_beside(
     )
     _kept_beside(page and job_dir.report_json_path, REPORT_JSON_ENDING, stored)
     return placed
+
+
+def keep_before(shown: PreviewPart, before: Path | None, stored: StoredVideo) -> PreviewPart:
+    """Put the source's clip beside a preview; returns the preview with where that is."""
+    path, url = _kept_beside(before, BEFORE_ENDING + Path(stored.name).suffix, stored)
+    return shown.model_copy(update={"before_path": path, "before_url": url})
 
 
 def _kept_beside(

@@ -1,8 +1,9 @@
 """Chooses the engine of a job and the device that it runs on."""
 
 from seedvr2_core.config import DEFAULT_ENGINE, EngineSpec, find_engine
-from seedvr2_core.engines import weight_files
+from seedvr2_core.engines import small_engine, weight_files
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
+from seedvr2_core.video.info import VideoOutline
 from tasks.schemas import Device
 from tasks.settings import Settings
 
@@ -29,16 +30,22 @@ def choose_device(wanted: str, devices: tuple[Device, ...]) -> Device:
 
 
 def choose_engine(
-    model: str, device: Device, settings: Settings, weights_file: str = ""
+    model: str,
+    device: Device,
+    settings: Settings,
+    weights_file: str = "",
+    *,
+    video: VideoOutline | None = None,
 ) -> tuple[EngineSpec, str]:
     """The engine of a request, and a note for the user ("" if none).
 
     Args:
-        model: of the request. "auto" is SeedVR2 7B; where that cannot run, it is span if the
-            settings allow a small engine.
+        model: of the request. "auto" is SeedVR2 7B; where that cannot run, it is span or
+            waifu2x, by how much the source is compressed, if the settings allow a small engine.
         device: the device that it will run on.
         settings: of this machine.
         weights_file: name of the file that a SeedVR2 model is to be read from; "": any.
+        video: the source; None where nothing is known of it.
 
     Raises:
         CheckpointError: the engine's weights are missing or damaged; or the model is "auto",
@@ -48,7 +55,9 @@ def choose_engine(
     if model != "auto":
         spec = find_engine(model)
         if obstacle := _lacks_gpu(spec, device):
-            raise InvalidRequestError(f"{model} {obstacle}; choose span or lanczos, or a GPU pool")
+            raise InvalidRequestError(
+                f"{model} {obstacle}; choose span, waifu2x or lanczos, or a GPU pool"
+            )
         weight_files(spec.name, settings.weights_folder, weights_file)
         return spec, ""
     spec = find_engine(DEFAULT_ENGINE)
@@ -56,10 +65,12 @@ def choose_engine(
     if not obstacle:
         return spec, ""
     if settings.allow_cpu_engine:
-        return find_engine("span"), f"model auto became span: {spec.name} {obstacle}"
+        name, why = small_engine(video.codec, video.bits_per_pixel) if video else ("span", "")
+        reasons = "; ".join(text for text in (f"{spec.name} {obstacle}", why) if text)
+        return find_engine(name), f"model auto became {name}: {reasons}"
     raise CheckpointError(
-        f"model auto is {spec.name}, which {obstacle}; to let auto become the small engine span, "
-        "set SEEDVR2_ALLOW_CPU_ENGINE=true"
+        f"model auto is {spec.name}, which {obstacle}; to let auto become a small engine, span or "
+        "waifu2x, set SEEDVR2_ALLOW_CPU_ENGINE=true"
     )
 
 

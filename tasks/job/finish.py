@@ -19,7 +19,7 @@ from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
-from tasks.job.beside import keep_all_beside
+from tasks.job.beside import keep_all_beside, keep_before
 from tasks.job.masters import kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.run import current, publish_result
@@ -52,7 +52,10 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
     Side effects: as `finish`, where there is a result.
     Raises: StorageError (retried).
     """
-    earlier = _read_result(job)
+    if job.preview is not None and (whole := _whole_film(job)):
+        publish_result(whole)
+        return whole
+    earlier = _read_result(job.own_dir)
     if earlier is None:
         return None
     found = _find_stored(job, earlier)
@@ -64,7 +67,7 @@ def find_finished(job: PlannedJob, *, seconds: float) -> UpscaleResult | None:
     get_run_logger().info("%s is there already", found.name)
     preview = Path(earlier.preview_path) if earlier.preview_path else None
     page = Path(earlier.report_path) if earlier.report_path else None
-    beside = keep_all_beside(JobDir(job.job_dir), found, preview=preview, page=page)
+    beside = keep_all_beside(JobDir(job.own_dir), found, preview=preview, page=page)
     changes = {
         "job_id": str(flow_run.id),
         "filename": found.name,
@@ -102,16 +105,31 @@ def _find_stored(job: PlannedJob, earlier: UpscaleResult) -> Stored | None:
         return None
     # Storages may link the file they are given, and who edits one of two files must not change the
     # other. So they get a copy.
-    job_dir = JobDir(job.job_dir)
+    job_dir = JobDir(job.own_dir)
     with translated(f"copying {elsewhere}"):
         copy_file(elsewhere, job_dir.output_part_path, on_bytes=alive)
         job_dir.output_part_path.replace(job_dir.output_path)
     return storage.put(job_dir.output_path, job.output_name, sha256=earlier.sha256)
 
 
-def _read_result(job: PlannedJob) -> UpscaleResult | None:
+def _whole_film(job: PlannedJob) -> UpscaleResult | None:
+    """The whole job's result, where a preview is asked for and the film is there already."""
+    earlier = _read_result(job.job_dir)
+    if earlier is None:
+        return None
+    path = Path(earlier.output_path) if earlier.output_path else None
+    stored = open_storage(get_settings()).stat(earlier.filename) if path is None else None
+    if not (stored or (path and path.is_file())):
+        return None
+    told = "the whole video is there already, so no preview is made"
+    get_run_logger().info("%s", told)
+    changes = {"job_id": str(flow_run.id), "already_done": True, "notes": (*earlier.notes, told)}
+    return earlier.model_copy(update=changes)
+
+
+def _read_result(folder: Path) -> UpscaleResult | None:
     """The result that an earlier run has written; None if there is none that can be read."""
-    path = JobDir(job.job_dir).result_path
+    path = JobDir(folder).result_path
     if not path.is_file():
         return None
     try:
@@ -197,6 +215,7 @@ def finish(
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     beside = keep_all_beside(job_dir, stored, preview=joined.preview, page=reported)
+    shown = keep_before(job.preview, joined.before, stored) if job.preview else None
     result = UpscaleResult(
         job_id=str(flow_run.id),
         job_key=job.job_key,
@@ -220,9 +239,11 @@ def finish(
             *job.notes,
             *joined.notes,
             *deviations(job_dir, plan),
-            *kept_masters(job, plan),
+            *(() if job.preview else kept_masters(job, plan)),
             *chosen_in(job_dir.kernels_path),
+            *_kept_of_previews(job, segments_reused),
         ),
+        preview=shown,
         **(account or Account()).model_dump(),
         **_callers_own(job),
     )
@@ -243,7 +264,7 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
 
     The video is stored and verified, so a disk that takes no record does not fail the job.
     """
-    job_dir = JobDir(job.job_dir)
+    job_dir = JobDir(job.own_dir)
     try:
         _write_result(job_dir, result)
     except OSError as error:
@@ -260,11 +281,21 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
     return result
 
 
+def _kept_of_previews(job: PlannedJob, reused: int) -> list[str]:
+    """How many of the segments that were there before were made for previews, as a sentence."""
+    if job.preview is not None:
+        return []
+    results = (_read_result(path) for path in job.job_dir.glob("preview-*"))
+    made = {index for one in results if one and one.preview for index in one.preview.segments}
+    kept = min(len(made), reused)
+    return [f"{counted(kept, 'segment')} kept from the preview"] if kept else []
+
+
 def _note_output(job: PlannedJob, result: UpscaleResult) -> None:
     """Note on the run which output it has and until when, so that it can be removed."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(result.job_id))
-        keep_output(client, run, job.job_key, result.expires_at)
+        keep_output(client, run, job.output_key, result.expires_at)
 
 
 def _write_result(job_dir: JobDir, result: UpscaleResult) -> None:

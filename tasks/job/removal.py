@@ -15,9 +15,9 @@ from uuid import uuid4
 from seedvr2_core.errors import DeadlineError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
-from tasks.job.beside import PREVIEW_ENDING, REPORT_ENDING, REPORT_JSON_ENDING
+from tasks.job.beside import BEFORE_ENDING, PREVIEW_ENDING, REPORT_ENDING, REPORT_JSON_ENDING
 from tasks.job.masters import release_masters
-from tasks.schemas import Record
+from tasks.schemas import PreviewPart, Record, own_folder
 from tasks.settings import Settings
 from tasks.storage import Storage, open_storage
 from tasks.store import Lease, copy_of
@@ -56,8 +56,13 @@ def remove_output(
         return Removal(kept=(told,))
     with _held(settings, job_key):
         removed, kept, num_bytes = _remove_stored(settings, result)
-        here = _remove_work_files(settings, job_key)
-        of_masters = release_masters(settings, job_key)
+        shown = _preview_in(result)
+        if shown is None:
+            here = _remove_work_files(settings, job_key)
+            of_masters = release_masters(settings, job_key)
+        else:  # its segments are the whole job's
+            here = _remove_folder(own_folder(settings.job_dir(job_key), shown))
+            of_masters = 0
     if here is not None:
         removed.append("work files")
     if of_masters:
@@ -122,6 +127,8 @@ def _beside(video: str, result: Mapping[str, Any]) -> list[str]:
     page = _name_in(result, "report") or stem + REPORT_ENDING
     figures = page.removesuffix(".html") + ".json"
     own = {stem + REPORT_JSON_ENDING, figures}
+    if result.get("preview"):
+        own.add(stem + BEFORE_ENDING + Path(video).suffix)
     return [name for name in (preview, page, *sorted(own)) if name.startswith(stem)]
 
 
@@ -142,8 +149,20 @@ def _remove_work_files(settings: Settings, job_key: str) -> int | None:
         if copy.bucket.stat(own[-1]) is not None or len(own) > 1:
             found = 0
         copy.bucket.delete(*own)
-    folder = settings.job_dir(job_key)
-    if folder.is_dir():
-        found = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        shutil.rmtree(folder)  # the lock's file last would gain nothing: who waits makes it anew
-    return found
+    here = _remove_folder(settings.job_dir(job_key))
+    return found if here is None else here
+
+
+def _remove_folder(folder: Path) -> int | None:
+    """Remove a folder; its bytes, None if there was none."""
+    if not folder.is_dir():
+        return None
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder)  # the lock's file last would gain nothing: who waits makes it anew
+    return num_bytes
+
+
+def _preview_in(result: Mapping[str, Any]) -> PreviewPart | None:
+    """What a preview has shown, of its result; None if the result is a whole film."""
+    told = result.get("preview")
+    return PreviewPart.model_validate(told) if told else None

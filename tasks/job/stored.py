@@ -72,7 +72,7 @@ def kept_in_store(
             yield
         finally:
             keeper.stop()
-        if not lease.lost:
+        if not lease.lost and job_dir.result_path.is_file():
             _finish(copy, job_dir)
     finally:
         with _may_fail("the job is free for others after a while"):

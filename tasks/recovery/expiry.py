@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 
 from tasks.job.removal import remove_output
 from tasks.recovery.report import RunReport
+from tasks.request.records import key_in
 from tasks.run import RESULT_KEY, read_result
 from tasks.run.artifacts import newest_artifact
 from tasks.run.retention import (
@@ -47,7 +48,7 @@ def remove_expired(report: RunReport) -> str:
         job_key = str(result.get("job_key") or "")
         if not job_key:
             return ""
-        shared = is_shared(others_of(client, job_key, run))
+        shared = is_shared(others_of(client, key_in(result), run))
         removal = remove_output(get_settings(), job_key=job_key, result=result, shared=shared)
         client.update_flow_run_labels(run.id, {LABEL_DELETED: now_deleted()})
     told = "; ".join(filter(None, (", ".join(removal.removed), *removal.kept)))

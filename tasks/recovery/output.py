@@ -18,7 +18,7 @@ from seedvr2_core.files import file_sha256
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.job import JobDir
 from tasks.recovery.report import RunReport
-from tasks.schemas import Prospect, UpscaleResult
+from tasks.schemas import PreviewPart, Prospect, UpscaleResult, own_folder
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Storage, Stored, open_storage
@@ -57,7 +57,8 @@ def look_once(report: RunReport) -> UpscaleResult | None:
     """Look once; returns what `find_output` returns."""
     if report.job is None:
         return None
-    job_dir, storage = _job_dir(report.job.job_key), _storage_of(report)
+    job_dir = _own_dir(report.job.job_key, report.job.preview)
+    storage = _storage_of(report)
     saved = _saved_result(job_dir.result_path, report)
     if saved is not None:
         # An earlier run may have read the same source under another name; its output has that name.
@@ -77,20 +78,22 @@ def look_once(report: RunReport) -> UpscaleResult | None:
 
 def _storage_of(report: RunReport) -> Storage | Deliveries:
     """Where the run's output would be: what a caller's address has taken is noted here."""
-    if report.delivers_to:
+    previews = report.job is not None and report.job.preview is not None
+    if report.delivers_to and not previews:
         return Deliveries(report.delivers_to, get_settings())
     return open_storage(get_settings())
 
 
 def save_result(result: UpscaleResult) -> None:
     """Write result.json into the job's directory, if this machine has it."""
-    job_dir = _job_dir(result.job_key)
+    job_dir = _own_dir(result.job_key, result.preview)
     if job_dir.path.is_dir():
         write_bytes(job_dir.result_path, result.model_dump_json(indent=2).encode())
 
 
-def _job_dir(job_key: str) -> JobDir:
-    return JobDir(get_settings().job_dir(job_key))
+def _own_dir(job_key: str, preview: PreviewPart | None) -> JobDir:
+    """Where the result of a job lies, or that of a preview of it."""
+    return JobDir(own_folder(get_settings().job_dir(job_key), preview))
 
 
 def _saved_result(path: Path, report: RunReport) -> UpscaleResult | None:
@@ -126,7 +129,7 @@ def _taken(storage: Storage | Deliveries, name: str) -> Iterator[Stored]:
 
 def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> UpscaleResult:
     """The result of a run that was lost before it could write one."""
-    job_dir = _job_dir(job.job_key)
+    job_dir = _own_dir(job.job_key, job.preview)
     preview, report_page = job_dir.preview_path, job_dir.report_path
     return UpscaleResult(
         job_id=str(report.run_id),
@@ -147,6 +150,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
         seconds=round(report.run_seconds, 2),
         segments_reused=0,
         notes=(*job.notes, NOTE),
+        preview=job.preview,
     )
 
 

@@ -12,6 +12,7 @@ from tasks.recovery.end import WENT_ON, label_recovering, tell_caller
 from tasks.recovery.output import save_result
 from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK, earliest_start, move, move_ended, read_states
+from tasks.request.records import output_key_of
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
@@ -65,7 +66,7 @@ def _complete(client: SyncPrefectClient, report: RunReport, output: UpscaleResul
         output = output.model_copy(update=own)
         save_result(output)
         publish_result(output)
-        keep_output(client, run, output.job_key, output.expires_at)
+        keep_output(client, run, output_key_of(output.job_key, output.preview), output.expires_at)
     told = f"{MARK}{report.meaning.why}, but its output is stored: {output.filename}"
     return _close(client, report, Completed(message=told), f"completed: {output.filename}")
 

@@ -79,7 +79,7 @@ Preset = Literal[
 ]
 Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
 """`auto` and the names in `CODECS`."""
-Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder"]
+Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", "png", "tiff"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
 Deinterlace = Literal["auto", "off", "bob", "film"]
@@ -139,8 +139,9 @@ ContainerField = Annotated[
     Field(
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
         "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
-        "attachments of the source. `webm` takes AV1, and sound becomes Opus. A `folder` of "
-        "pictures is kept as a zip, uncompressed."
+        "attachments of the source; `png` for a picture (PNG, JPEG, TIFF, WebP). `webm` takes AV1, "
+        "and sound becomes Opus. A `folder` of pictures is kept as a zip, uncompressed. `png` and "
+        "`tiff` are one picture."
     ),
 ]
 QualityField = Annotated[
@@ -165,7 +166,7 @@ BatchSizeField = Annotated[
         ge=1,
         le=10_000,
         description="How many frames a SeedVR2 model sees at once. More frames take more GPU "
-        "memory. `span` and `lanczos` work frame by frame and ignore it.",
+        "memory. The small engines work frame by frame and ignore it.",
     ),
 ]
 TemporalOverlapField = Annotated[

@@ -374,4 +374,5 @@ def _prospect(job: PlannedJob) -> Prospect:
         eta_seconds=job.eta_seconds,
         job_limit_seconds=job.job_limit_seconds,
         notes=job.notes,
+        preview=job.preview,
     )

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(60)
 DEMO_CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
 
 NO_VIDEO = "this is not a video in a known container"
-PICTURE = "this is a {} picture, not a video"
+PICTURE = "this {} picture cannot be read"
 TEXT = "this is text, not a video"
 CUT = "moov.* is missing or broken|no frames|no video stream|can be decoded"
 
@@ -151,11 +151,11 @@ FILES: dict[str, tuple[Callable[[int], bytes], str]] = {
     ),
     "ffmetadata": (lambda port: b";FFMETADATA1\ntitle=x\n[CHAPTER]\n", TEXT),
     "image-list": (lambda port: b"img%03d.png\nimg001.png\n", TEXT),
-    "png": (lambda port: png(), PICTURE.format("PNG")),
-    "png-huge": (lambda port: png(60_000, 60_000), PICTURE.format("PNG")),
+    "png-cut": (lambda port: png()[:44], PICTURE.format("PNG")),
+    "png-huge": (lambda port: png(60_000, 60_000), "3600000000 pixels"),
     "jpeg": (lambda port: b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(300), PICTURE.format("JPEG")),
-    "webp": (lambda port: b"RIFF\x40\x00\x00\x00WEBPVP8 " + bytes(64), PICTURE.format("WebP")),
-    "bmp": (lambda port: b"BM" + bytes(300), PICTURE.format("BMP")),
+    "webp": (lambda port: b"RIFF\x40\x00\x00\x00WEBPVP8 " + bytes(64), PICTURE.format("WEBP")),
+    "bmp": (lambda port: b"BM" + bytes(300), "this is a BMP picture"),
     "zip": (lambda port: packed("zip"), NO_VIDEO),
     "tar": (lambda port: packed("tar"), NO_VIDEO + "|" + CUT),
     "gzip": (lambda port: b"\x1f\x8b\x08" + bytes(range(256)) * 4, NO_VIDEO),
@@ -236,6 +236,9 @@ def test_names_with_a_meaning(settings_with, obtained, tmp_path, canary, name, c
     path = tmp_path / name
     path.write_bytes(content)
     source = obtained(settings, video_path=str(path))
+    if content == png():  # a picture of its own, and no others are looked for
+        assert probe_video(source.path).num_frames == 1
+        return
     with pytest.raises(InvalidVideoError):
         probe_video(source.path)
 
@@ -381,3 +384,10 @@ def test_the_task_refuses_an_index_of_millions_in_a_child_that_stays_small(
     with pytest.raises(UnsupportedFormatError, match=r"more than 1000000 frames"):
         probe.fn(source, UpscaleRequest(video_url="http://a.test/", model="lanczos"))
     assert left_behind(settings.work_dir) == []
+
+
+def test_a_picture_is_a_source_as_a_video_is(server: HostileServer, trusting, obtained) -> None:
+    sent = answer(body=png(), Content_Type="image/png")
+    source = obtained(trusting, video_url=server.play("/photo.png", sent))
+    info = probe_video(source.path)
+    assert (info.format_name, info.width, info.num_frames) == ("png", 4, 1)

@@ -1,13 +1,17 @@
 """Every codec in every container that holds it: the same frames at the same times, and sound."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.planning import build_plan
-from seedvr2_core.video.output.formats import CODECS, CONTAINERS
+from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.output.formats import CODECS, CONTAINERS, video_of_segment
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.reader import read_frames
 from tests.kits.clips.cases import make_video
 from tests.kits.factories import make_options
 from tests.kits.media import ffmpeg, shown_times
@@ -18,7 +22,7 @@ PAIRS = [
     (codec, container)
     for codec, spec in CODECS.items()
     for container in spec.containers
-    if not CONTAINERS[container].pictures
+    if not (CONTAINERS[container].pictures or CONTAINERS[container].single)
 ]
 NAMES = {
     "h264": "h264 (High)",
@@ -62,6 +66,37 @@ def test_segments_join_without_encoding_again(
     assert "320x180" in line
     if codec == "hevc" and container != "mkv":
         assert "hvc1" in line
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("name", ["sdr.mp4", "ten.mkv"])
+def test_a_segment_is_known_without_a_probe(
+    made: GetSource, tmp_path: Path, codec: str, name: str
+) -> None:
+    """What a report takes for granted of a segment is what a probe finds out, and reads as that."""
+    container = CODECS[codec].containers[0]
+    source = made(name)
+    job = make_video(source, tmp_path, codec=codec, container=container, segment_seconds=0.4)
+    plan = job.plan
+    segment = plan.segments[1]
+    path = tmp_path / "job" / "segments" / "00001.mp4"
+    pts = plan.video.pts[segment.start : segment.stop]
+    known = video_of_segment(plan.encoder, pts, last_duration=1)
+    probed = probe_video(path)
+    for one in ("width", "height", "rotation", "sar", "crop", "seekable", "stream_index"):
+        assert getattr(known, one) == getattr(probed, one), one
+    assert seconds_of(known) == seconds_of(probed)
+    for deep in (False, True):
+        frames = [
+            [frame.rgb for frame in read_frames(path, info, 1, 4, deep=deep)]
+            for info in (known, probed)
+        ]
+        assert np.array_equal(frames[0], frames[1])
+
+
+def seconds_of(info: VideoInfo) -> list[Fraction]:
+    """When its frames are shown."""
+    return [time * Fraction(*info.time_base) for time in info.pts]
 
 
 @pytest.mark.parametrize("codec", ["hevc", "av1", "ffv1"])

@@ -7,7 +7,7 @@ import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size 
 const STAGES = [
   ["Wait", []],
   ["Fetch", ["prepare", "fetch"]],
-  ["Plan", ["probe", "cuts", "plan", "measure", "planned"]],
+  ["Plan", ["probe", "cuts", "hash", "plan", "measure", "planned"]],
   ["Load", ["wait", "load"]],
   ["Restore", ["restore", "encode", "dit", "decode"]],
   ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],

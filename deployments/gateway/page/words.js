@@ -29,7 +29,8 @@ const CHOICES = {
     "seedvr2-7b-sharp": "the same, sharper; needs a GPU and its weights",
     "seedvr2-3b": "a smaller SeedVR2; needs a GPU and its weights",
     "seedvr2-1.4b": "for stills, by its author's word; needs a GPU and its weights",
-    span: "small and quick, without a GPU",
+    span: "small and quick, without a GPU; for sources of good quality",
+    waifu2x: "small and quick, without a GPU; takes away noise and traces of compression",
     lanczos: "resizes only, restores nothing",
   },
   codec: {

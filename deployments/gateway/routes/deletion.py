@@ -15,6 +15,7 @@ from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.routes.jobs import JobId, find_run
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import Removal, remove_output
+from tasks.request.records import key_in
 from tasks.run import read_progress, read_result
 from tasks.run.retention import LABEL_DELETED, is_shared, now_deleted, others_with_output
 from tasks.settings import Settings
@@ -85,11 +86,11 @@ async def _remove(prefect: PrefectApi, settings: Settings, run: FlowRun) -> Remo
         HTTPException: 409, a run works on the same job at this moment.
     """
     artifacts = await prefect.artifacts_of(run.id)
-    result: dict[str, Any] = dict(read_result(artifacts))
-    job_key = str(result.get("job_key") or "") or _planned_key(artifacts)
+    result: dict[str, Any] = dict(read_result(artifacts)) or _planned(artifacts)
+    job_key = str(result.get("job_key") or "")
     if not job_key:
         return Removal()  # it ended before it was planned, and has made nothing
-    filter_ = others_with_output(job_key, run)
+    filter_ = others_with_output(key_in(result), run)
     flows = {"name": {"any_": ["upscale"]}}
     others = await prefect.runs({"flows": flows, "flow_runs": filter_, "limit": 200})
     try:
@@ -101,7 +102,10 @@ async def _remove(prefect: PrefectApi, settings: Settings, run: FlowRun) -> Remo
         raise HTTPException(409, told) from error
 
 
-def _planned_key(artifacts: list[Any]) -> str:
-    """The key of a job that was planned and has no result; "" if it was not planned."""
+def _planned(artifacts: list[Any]) -> dict[str, Any]:
+    """What is known of a job that was planned and has no result; empty if it was not planned."""
     prospect = read_progress(artifacts).prospect
-    return prospect.job_key if prospect else ""
+    if prospect is None:
+        return {}
+    shown = prospect.preview
+    return {"job_key": prospect.job_key, "preview": shown.model_dump() if shown else None}

@@ -129,6 +129,7 @@ def body_schemas(request_schema: dict[str, Any]) -> dict[str, Any]:
         "multipart/form-data": {"schema": form},
         "application/octet-stream": {"schema": _VIDEO},
         "video/*": {"schema": _VIDEO},
+        "image/*": {"schema": _VIDEO},
     }
     return {"requestBody": {"required": True, "content": content}}
 

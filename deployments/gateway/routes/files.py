@@ -146,10 +146,18 @@ def _files_of(result: Any, settings: Settings) -> _Files:
     """Find the files of a result. It was made by whoever may run jobs: no other file is shown."""
     folders = (settings.storage_dir, settings.jobs_dir)
     return _Files(
-        before=_source(result.get("job_key"), settings),
+        before=_before(result, settings, folders[:1]),
         after=_ours(result.get("output_path"), _VIDEO_KINDS, folders[:1]),
         report=_ours(result.get("report_path"), (".html",), folders),
     )
+
+
+def _before(result: Any, settings: Settings, folders: Sequence[Path]) -> Path | None:
+    """The source, or the piece of it that a preview shows."""
+    shown = result.get("preview")
+    if isinstance(shown, dict):
+        return _ours(shown.get("before_path"), _VIDEO_KINDS, folders)
+    return _source(result.get("job_key"), settings)
 
 
 def _source(job_key: object, settings: Settings) -> Path | None:

@@ -138,6 +138,17 @@ class Idle(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExcerptFound(Event):
+    """Which frames of a job an excerpt has."""
+
+    first: int
+    stop: int
+    start_seconds: float
+    """When the first of them is shown, in the job's film."""
+    end_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Joined(Event):
     """The joined file is in the request's `out`."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.info import EncoderSettings, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ CODECS: Mapping[str, CodecSpec] = {
     "png": CodecSpec(
         pix_fmts={8: "rgb24", 16: "rgb48be"},
         full_chroma={},
-        containers=("folder",),
+        containers=("folder", "png"),
         by_quality=False,
         by_preset=False,
         slowness=1.0,
@@ -125,7 +125,7 @@ CODECS: Mapping[str, CodecSpec] = {
     "tiff": CodecSpec(
         pix_fmts={16: "rgb48le"},
         full_chroma={},
-        containers=("folder",),
+        containers=("folder", "tiff"),
         by_quality=False,
         by_preset=False,
         slowness=0.3,
@@ -165,6 +165,8 @@ class ContainerSpec:
     """Codec of sound that is encoded anew, where that has its layout of channels."""
     pictures: bool = False
     """Whether it is a folder of numbered pictures, with the other streams in a file beside them."""
+    single: bool = False
+    """Whether it is one picture, which is all that the file holds."""
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"})
@@ -225,15 +227,17 @@ _FILES: Mapping[str, ContainerSpec] = {
 CONTAINERS: Mapping[str, ContainerSpec] = {
     **_FILES,
     "folder": replace(_FILES["mkv"], ending=".zip", clock=None, pictures=True),
+    "png": replace(_FILES["mkv"], ending=".png", clock=None, single=True),
+    "tiff": replace(_FILES["mkv"], ending=".tif", clock=None, single=True),
 }
 """Name in requests -> container. A folder is kept as a zip whose files are stored as they are; its
-other streams are a Matroska file in it."""
-OUTPUT_ENDINGS = tuple(spec.ending for spec in CONTAINERS.values())
+other streams are a Matroska file in it. A picture is a container of its own."""
+OUTPUT_ENDINGS = (*(spec.ending for spec in CONTAINERS.values()), ".tiff")
 
 
 def container_of(path: Path) -> str:
     """The container that a file's ending promises; "" if it is none that we write."""
-    named = {spec.ending: name for name, spec in CONTAINERS.items()}
+    named = {**{spec.ending: name for name, spec in CONTAINERS.items()}, ".tiff": "tiff"}
     return named.get(path.suffix.lower(), "")
 
 
@@ -245,3 +249,36 @@ def depth_of(settings: EncoderSettings) -> int:
             if pix_fmt == settings.pix_fmt:
                 return bits
     return max(spec.pix_fmts)
+
+
+def video_of_segment(
+    settings: EncoderSettings, pts: tuple[int, ...], *, last_duration: int
+) -> VideoInfo:
+    """What a probe would find out about a segment, which holds nothing but what we have put in.
+
+    A probe decodes a short video to know the times of its frames, and those of a segment are
+    known: they are the source's, counted from its first frame. The pixel format is the encoder's;
+    a decoder may give more bits (ProRes 4444).
+
+    Args:
+        settings: with which it was encoded.
+        pts: times of its frames in the source's ticks, rising, counted from anywhere.
+        last_duration: how long the last one is shown, in ticks.
+    """
+    return VideoInfo(
+        format_name=CODECS[settings.codec].segments,
+        size_bytes=0,
+        stream_index=0,
+        codec=settings.codec,
+        pix_fmt=settings.pix_fmt,
+        bit_depth=depth_of(settings),
+        width=settings.width,
+        height=settings.height,
+        rotation=0,
+        sar=(1, 1),
+        color=settings.color,
+        time_base=settings.time_base,
+        pts=tuple(time - pts[0] for time in pts),
+        last_duration=last_duration,
+        nominal_rate=settings.rate,
+    )

@@ -90,6 +90,41 @@ def write_sequence(
         folder.writestr(_entry(TIMES_NAME), told)
 
 
+def write_still(
+    path: Path, picture: bytes, settings: EncoderSettings, *, on_bytes: OnBytes = no_bytes
+) -> None:
+    """Write the only picture of a job as it is.
+
+    Raises:
+        OSError: the disk is full, for example.
+    """
+    with FileWriter(path, on_bytes=on_bytes) as file:
+        file.write(_with_hdr(picture, settings.hdr))
+
+
+def check_still(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
+    """Check a finished picture: its size, its depth and its colours.
+
+    Raises:
+        SegmentError: something differs; the message names it.
+        FileReadError: the machine failed to read it.
+    """
+    settings = expected.settings
+    with FileReader(path, on_bytes=on_bytes) as file:
+        content = b"".join(iter(file.read, b""))
+    size = (settings.width, settings.height, depth_of(settings))
+    try:
+        if (got := _size_of(content)) != size:
+            raise wrong(path, "width, height and bits", got, size)
+        _check_first(path, content, expected)
+        if content.startswith(_PNG_START):
+            from PIL import Image
+
+            Image.open(io.BytesIO(content)).verify()  # the sums of all its chunks
+    except (struct.error, KeyError, av.error.FFmpegError, OSError, SyntaxError) as error:
+        raise SegmentError(f"{path.name}: not a whole picture: {error}") from error
+
+
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, _MADE)
     entry.external_attr = 0o644 << 16

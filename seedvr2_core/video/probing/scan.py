@@ -56,6 +56,8 @@ class Scan:
     last_duration: int = 0
     untimed: int = 0
     """Video packets without a pts."""
+    num_bytes: int = 0
+    """Of the video's packets that are presented."""
     corrupt: int = 0
     silent: bool = False
     """Some packets may show nothing."""
@@ -84,6 +86,7 @@ class Scan:
     def add(self, packet: "Packet[Stream]") -> None:
         """Count a packet of the video that is presented."""
         self.corrupt += packet.is_corrupt
+        self.num_bytes += packet.size
         if self.before_key == self.num_packets and not packet.is_keyframe:
             self.before_key += 1
         if packet.pts is None:

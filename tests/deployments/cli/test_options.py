@@ -47,6 +47,8 @@ def test_a_file_is_looked_at_and_an_address_is_not(demo_clip: Path, tmp_path: Pa
         ("pictures", "auto", "png", "folder", True),
         ("pictures", "folder", "auto", "folder", True),
         ("a.zip", "auto", "tiff", "folder", False),
+        ("a.png", "auto", "auto", "png", False),
+        ("a.TIFF", "auto", "tiff", "tiff", False),
         ("a.mkv", "auto", "png", "mkv", False),
         ("pictures", "auto", "hevc", "auto", False),
     ],

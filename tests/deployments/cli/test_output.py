@@ -12,9 +12,16 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from deployments.cli.options import request_of
-from deployments.cli.output import Output, chosen_output, delivered_to, ending
+from deployments.cli.output import (
+    Output,
+    chosen_output,
+    delivered_to,
+    ending,
+    whole_command,
+)
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.unpacking import unpack
+from tasks.request.records import PreviewPart
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import storage_folder
@@ -259,3 +266,34 @@ def test_the_end_says_what_was_made() -> None:
 def test_the_version_is_told() -> None:
     told = CliRunner().invoke(app, ["--version"])
     assert (told.exit_code, told.stdout.split()[0]) == (0, "seedvr2")
+
+
+def test_a_preview_is_written_beside_the_name_and_says_how_to_go_on(
+    demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of([str(demo_clip)], preview="3s@0:01")
+    settings = Settings(allow_local_files=True, work_dir=tmp_path / "work")
+    output = chosen_output(tmp_path / "film.mp4", request, settings, overwrite=False)
+    assert output is not None
+    assert output.file.path == tmp_path / "film.preview.mp4"
+    asked = ["seedvr2", "upscale", "my clip.mp4", "--preview", "3s@0:01", "--crf", "20"]
+    monkeypatch.setattr("sys.argv", asked)
+    shown = PreviewPart(
+        asked="3s@0:01",
+        first=25,
+        stop=100,
+        start_seconds=1.0,
+        end_seconds=4.0,
+        segments=(0,),
+        frames=250,
+        seconds=5.0,
+        of_segments=2,
+        whole_frames=377,
+        whole_seconds=9.0,
+        before_path="/out/mine.before.mp4",
+    )
+    lines = ending(RESULT.model_copy(update={"preview": shown}))
+    assert "  to make the whole video: seedvr2 upscale 'my clip.mp4' --crf 20" in lines
+    assert "  the source there: /out/mine.before.mp4" in lines
+    asked[3:5] = ["--preview=3s@0:01"]
+    assert whole_command(asked[1:]) == "seedvr2 upscale 'my clip.mp4' --crf 20"

@@ -68,6 +68,14 @@ class TestSentVideos:
         )
         self.check(answer, settings, "a.mkv")
 
+    def test_a_picture(self, client: httpx.Client, settings: Settings) -> None:
+        answer = client.post(
+            "/upscale?resolution=4k&filename=a.png",
+            content=VIDEO,
+            headers={"Content-Type": "image/png"},
+        )
+        self.check(answer, settings, "a.png")
+
     @pytest.mark.parametrize("style", ["plain", "data url", "escaped", "lines", "first"])
     def test_base64(self, client: httpx.Client, settings: Settings, style: str) -> None:
         text = base64.b64encode(VIDEO).decode()

@@ -48,6 +48,8 @@ def kinds_of(schema: dict[str, Any]) -> set[Any]:
         return {kind for one in schema["anyOf"] for kind in kinds_of(one)}
     if "enum" in schema:
         return set(schema["enum"])
+    if "$ref" in schema:  # another object
+        return {dict[str, Any]}
     return {list[str]} if schema["type"] == "array" else {KINDS[schema["type"]]}
 
 

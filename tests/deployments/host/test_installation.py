@@ -2,7 +2,10 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,9 +19,11 @@ from deployments.host.installation import (
     auth_file,
     only_server,
     running_server,
+    used_by_command,
 )
 from deployments.host.prefect_server import _keep_private
-from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.errors import InvalidRequestError, ServiceError
+from seedvr2_core.files import hold_lock
 
 
 @pytest.fixture
@@ -111,3 +116,50 @@ def test_the_database_is_its_owners_alone_and_so_is_one_of_before(tmp_path: Path
     finally:
         os.umask(usual)
     assert [rights(home / name) for name in ("prefect.db", "prefect.db-wal")] == [0o600, 0o600]
+
+
+def test_a_server_that_does_not_end_is_told_of_and_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.host.installation.END_SECONDS", 0.2)
+    with used_by_command(tmp_path):
+        pass
+    with hold_lock(tmp_path / "seedvr2-commands.lock", timeout=0, on_wait=lambda: None):
+        began = time.monotonic()
+        told = pytest.raises(ServiceError, match=r"has not ended after 0\.3 s")
+        with told, used_by_command(tmp_path):
+            pass
+        assert time.monotonic() - began < 5
+
+
+SERVER = """
+import sys, threading
+from deployments.host import installation, prefect_server
+installation.END_SECONDS = 0.5
+def serve(*_, **__):
+    {what}
+prefect_server._serve = serve
+sys.argv = ["", "--shared"]
+prefect_server.main()
+"""
+A_THREAD_STAYS = "threading.Thread(target=threading.Event().wait).start()"
+HANGS = (
+    "installation.prefect_home().mkdir(exist_ok=True); threading.Thread(daemon=True, "
+    "target=installation.when_unused, args=(installation.prefect_home(), lambda: None)).start(); "
+    "threading.Event().wait()"
+)
+
+
+@pytest.mark.parametrize(("what", "code"), [(A_THREAD_STAYS, 0), (HANGS, 1)])
+def test_a_shared_servers_process_ends_whatever_it_has_left(
+    tmp_path: Path, what: str, code: int
+) -> None:
+    """A connection's thread that nobody ends was seen; all commands after it waited for ever."""
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER.format(what=what)], env=environment, timeout=60, check=False
+    )
+    assert done.returncode == code
+    assert running_server(tmp_path / "home") is None
+    with used_by_command(tmp_path / "home"):
+        pass

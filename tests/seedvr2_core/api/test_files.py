@@ -3,7 +3,9 @@
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from seedvr2_core import (
     ModelOptions,
@@ -180,3 +182,13 @@ def test_quality_is_the_scale_of_requests(tmp_path: Path) -> None:
     for given in ({"quality": 0}, {"quality": 101}, {"quality": 50, "crf": 20}):
         with pytest.raises(InvalidRequestError, match="quality"):
             upscaled(clip, tmp_path / "none.mp4", **given)
+
+
+def test_a_picture_becomes_a_picture(tmp_path: Path) -> None:
+    source = tmp_path / "photo.jpg"
+    Image.new("RGB", (64, 36), (200, 100, 50)).save(source)
+    made = upscaled(source, tmp_path / "out.png")
+    with Image.open(made.path) as picture:
+        assert (picture.format, picture.size, made.num_frames) == ("PNG", (96, 54), 1)
+        assert np.abs(np.asarray(picture).astype(int) - [200, 100, 50]).max() <= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.jpg"]

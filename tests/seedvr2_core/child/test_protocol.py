@@ -167,8 +167,10 @@ def test_heartbeats_are_thinned_and_other_events_are_not(monkeypatch: pytest.Mon
     for step in range(1, 11):
         for phase in ("decode", "encode"):
             emitter.beat(phase, step, 10)
-            if step % 2:  # every second one comes too soon
+            if step % 2 or step == 10:  # every second one comes too soon, and the end does not
                 events.append(Heartbeat(phase=phase, done=step, total=10))
+            if step == 10:
+                emitter.beat(phase, step, 10)  # nothing new
         emitter.emit(Joined(notes=()))
         events.append(Joined(notes=()))
         now += protocol.BEAT_SECONDS * 0.75

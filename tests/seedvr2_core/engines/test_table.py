@@ -30,9 +30,12 @@ def weights_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_engines_without_a_folder_have_a_digest_alone(tmp_path: Path) -> None:
     assert known_weights("lanczos", tmp_path) == EngineWeights()
-    assert known_weights("span").digest
-    assert known_weights("span").load_seconds == 0
-    assert not known_weights("span").notes
+    for packaged in ("span", "waifu2x"):
+        found = known_weights(packaged)
+        assert found.digest
+        assert found.load_seconds == 0
+        assert not found.notes
+    assert known_weights("span").digest != known_weights("waifu2x").digest
 
 
 def test_replaced_weights_are_named_to_the_user(weights_dir: Path) -> None:

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from seedvr2_core.errors import PlanError
-from seedvr2_core.planning.outputs import choose_output, crf_of_quality, encoder_name
+from seedvr2_core.planning.outputs import choose_output, chosen_codec, crf_of_quality, encoder_name
 from seedvr2_core.video.info import ColorInfo, StreamInfo, VideoInfo
 from seedvr2_core.video.output.encoders import ENCODERS
 from seedvr2_core.video.output.formats import CODECS, CONTAINERS
@@ -101,3 +101,36 @@ def test_speeds_are_kept_by_codec_and_preset() -> None:
     assert names[:2] == ["medium", "hevc medium"]  # that of H.264 is what older records have
     assert len(set(names)) == len(names)
     assert encoder_name("ffv1", "slow") == "ffv1"
+
+
+def picture(bits: int = 8, **changes: object) -> VideoInfo:
+    """A source that is a picture."""
+    one = {"format_name": "jpeg", "pts": (0,), "streams": ()}
+    return video(bits, **(one | changes))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ("png", 8, "png")),
+        ({"container": "tiff"}, ("tiff", 16, "tiff")),
+        ({"codec": "tiff"}, ("tiff", 16, "tiff")),
+        ({"container": "folder"}, ("png", 8, "folder")),
+        ({"container": "mp4"}, ("h264", 8, "mp4")),
+        ({"codec": "hevc"}, ("hevc", 8, "mp4")),
+    ],
+    ids=str,
+)
+def test_a_picture_becomes_a_picture(asked: dict[str, str], expected: tuple[str, int, str]) -> None:
+    choice = choose_output(picture(), make_options(**asked))
+    assert (choice.codec, choice.bits, choice.settings.container) == expected
+    assert chosen_codec(picture().outline, make_options(**asked)) == expected[0]
+    assert choose_output(picture(16), make_options()).bits == 16
+
+
+def test_one_picture_holds_one_frame() -> None:
+    assert video().num_frames > 1
+    with pytest.raises(PlanError, match=r"is one picture.*choose container folder"):
+        choose_output(video(), make_options(container="png"))
+    one = choose_output(video(pts=(0,)), make_options(container="png"))
+    assert (one.codec, one.settings.container) == ("png", "png")

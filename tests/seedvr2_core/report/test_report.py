@@ -3,16 +3,21 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from seedvr2_core.beat import no_beat
 from seedvr2_core.files import read_record
+from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
+from seedvr2_core.report import look
 from seedvr2_core.report.advice import summarize, warnings_of
 from seedvr2_core.report.look import look_at
 from seedvr2_core.report.make import make_report
@@ -21,6 +26,7 @@ from seedvr2_core.report.places import MOST_OF_A_KIND, Neighbours, joins_of, pla
 from seedvr2_core.report.plots import bars, points
 from seedvr2_core.report.record import AboutJob, QualityReport
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.reader import read_frames
 from tests.kits.factories import make_info, make_options
 from tests.kits.pipeline import KeepTorch, make_segments
 
@@ -186,6 +192,25 @@ def test_it_stops_when_the_time_is_up(demo_clip: Path, demo_job: tuple[Plan, Job
     )
     assert (len(looked.sights), beats) == (1, [0])
     assert time.monotonic() - began < 30
+
+
+def test_no_place_is_begun_that_would_take_too_long(
+    demo_clip: Path, demo_job: tuple[Plan, JobDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place reads source and segment, a join two segments, here a second each. Six seconds have
+    room for one of either kind, and not for a third place.
+    """
+    plan, job_dir = demo_job
+    reads: list[Path] = []
+
+    def read(path: Path, *told: object) -> Iterator[Frame]:
+        reads.append(path)
+        return read_frames(path, *told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(look, "read_frames", read)
+    monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: len(reads)))
+    looked = look_at(plan, job_dir, demo_clip, seconds=6.0, beat=no_beat)
+    assert (len(looked.sights), len(reads)) == (2, 5)
 
 
 def test_the_words_say_what_the_numbers_mean() -> None:

@@ -110,7 +110,7 @@ def test_beats(clip: GetClip) -> None:
         ("notes.mp4", b"These are my notes.\nThere is no video.\n", "text"),
         ("list.mp4", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "HLS"),
         ("script.mp4", b"ffconcat version 1.0\nfile '/etc/passwd'\n", "concat"),
-        ("picture.mp4", b"\x89PNG\r\n\x1a\n" + bytes(300), "not a video"),
+        ("picture.mp4", b"\x89PNG\r\n\x1a\n" + bytes(300), "header is broken"),
         ("noise.mp4", bytes(range(256)) * 20, "not a video"),
     ],
 )

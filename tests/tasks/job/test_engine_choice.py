@@ -1,15 +1,18 @@
 """Which engine and device a request gets, by what the machine has."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import tasks.job.engine_choice
+from seedvr2_core.config import find_engine
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.request.video import offered_models
 from tasks.schemas import Device, check_request
 from tasks.settings import Settings, use_settings
+from tests.kits.factories import make_info
 
 CPU = Device(name="cpu", kind="cpu")
 GPU = Device(name="cuda:0", kind="NVIDIA H100 80GB HBM3", free_bytes=78 * 10**9)
@@ -47,6 +50,28 @@ def test_auto_without_a_gpu(tmp_path: Path) -> None:
     assert "became span: seedvr2-7b needs an NVIDIA GPU" in note
     with pytest.raises(CheckpointError, match=r"needs an NVIDIA GPU; .* SEEDVR2_ALLOW_CPU_ENGINE"):
         choose_engine("auto", CPU, settings(tmp_path))
+
+
+@pytest.mark.usefixtures("has_weights")
+@pytest.mark.parametrize(
+    ("codec", "bits", "engine", "why"),
+    [
+        ("h264", 0.28, "waifu2x", "much compressed (h264, 0.28 bits per pixel, the limit is 0.5)"),
+        ("h264", 1.1, "span", "little compressed (h264, 1.1 bits per pixel, the limit is 0.5)"),
+        ("h264", 0.0, "span", "needs an NVIDIA GPU"),
+    ],
+)
+def test_auto_without_a_gpu_looks_at_the_source(
+    tmp_path: Path, codec: str, bits: float, engine: str, why: str
+) -> None:
+    video = dataclasses.replace(make_info().outline, codec=codec, bits_per_pixel=bits)
+    allowed = settings(tmp_path, allow_cpu_engine=True)
+    spec, note = choose_engine("auto", CPU, allowed, video=video)
+    assert spec.name == engine
+    assert note.startswith(f"model auto became {engine}: seedvr2-7b needs an NVIDIA GPU")
+    assert note.endswith(why)
+    assert choose_engine("auto", GPU, allowed, video=video)[0].name == "seedvr2-7b"
+    assert choose_engine("span", CPU, allowed, video=video) == (find_engine("span"), "")
 
 
 def test_auto_without_weights(tmp_path: Path) -> None:
@@ -91,6 +116,7 @@ def test_forms_offer_the_models_as_a_list() -> None:
         "seedvr2-3b",
         "seedvr2-1.4b",
         "span",
+        "waifu2x",
         "lanczos",
     ]
     assert field["default"] == "auto"

@@ -8,6 +8,7 @@ import pytest
 
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import remove_output
+from tasks.request.records import PreviewPart, output_key_of
 from tasks.settings import Settings
 from tasks.storage import open_storage
 from tasks.store import Lease, copy_of
@@ -115,3 +116,35 @@ def test_names_beside_it_are_those_that_the_result_tells(
     done = remove_output(settings, job_key=KEY, result=told, shared=False)
     assert set(done.removed) == {NAME, *numbered, "work files"}
     assert sorted(path.name for path in folder.iterdir()) == ["other.mp4", "preview.jpg"]
+
+
+def test_of_a_preview_the_segments_stay_for_the_whole_job(
+    settings_with: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = settings_with()
+    result = fill(settings, tmp_path)
+    shown = PreviewPart(
+        asked="1s@2",
+        first=50,
+        stop=75,
+        start_seconds=2.0,
+        end_seconds=3.0,
+        segments=(1,),
+        frames=50,
+        seconds=3.0,
+        of_segments=4,
+        whole_frames=300,
+        whole_seconds=9.0,
+    )
+    own, job = settings.job_dir(KEY) / "preview-50-75", settings.job_dir(KEY)
+    own.mkdir()
+    (own / "result.json").write_text("{}")
+    before = tmp_path / "before.mp4"
+    before.write_bytes(b"before")
+    open_storage(settings).put(before, f"{STEM}.before.mp4")
+    told = {**result, "preview": shown.model_dump()}
+    done = remove_output(settings, job_key=KEY, result=told, shared=False)
+    assert set(done.removed) == {NAME, *BESIDE, f"{STEM}.before.mp4", "work files"}
+    assert not own.exists()
+    assert (job / "result.json").exists()
+    assert output_key_of(KEY, shown) not in (KEY, output_key_of(KEY, None))

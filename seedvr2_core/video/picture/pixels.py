@@ -1,0 +1,289 @@
+"""Pictures as sources: a PNG, JPEG, TIFF or WebP becomes a video of one frame.
+
+libav would ignore colour profiles and CMYK, and take a picture's claimed size before anything can
+be said about it. So each picture is made into one plain form, in memory: an upright PNG of R'G'B'
+with the colours of sRGB, 8 or 16 bits a sample, without transparency. All that reads a source
+reads that.
+"""
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
+from seedvr2_core.files.reading import FileReader
+from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts
+
+T = TypeVar("T")
+
+_MAX_BYTES = 2**30
+"""Of the file; the largest picture that is taken has half as many, uncompressed."""
+_PILLOW = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WEBP"}
+_PNG_START, _PNG_BITS_AT, _CHUNK_HEAD = 8, 24, struct.Struct(">I4s")
+_HDR_CHUNKS = (b"cICP", b"mDCV", b"cLLI")
+"""What a PNG says of colours that are not sRGB's; it wins over a colour profile."""
+_SRGB_CHUNK = {b"sRGB": b"\0"}
+_ORIENTATION, _TIFF_BITS, _TIFF_FORMAT = 0x0112, 258, 339
+_WHOLE_NUMBERS = 1
+_SPACE_AT = slice(16, 20)
+"""Where a profile says what colours it is of."""
+_DEEP_BITS, _OPAQUE = 16, {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_JPEG_AFTER_JPEG = b"\xff\xd9\xff\xd8\xff"
+_TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda rgb: np.rot90(rgb, 2),
+    4: np.flipud,
+    5: lambda rgb: rgb.transpose(1, 0, 2),
+    6: lambda rgb: np.rot90(rgb, -1),
+    7: lambda rgb: np.rot90(rgb.transpose(1, 0, 2), 2),
+    8: np.rot90,
+}
+"""EXIF's orientation -> what makes the picture upright."""
+_log = logging.getLogger(__name__)
+
+
+def look_at_still(file: FileReader, name: str, kind: str) -> StillFacts:
+    """Read a picture's header.
+
+    Raises:
+        InvalidVideoError: it cannot be read.
+        UnsupportedFormatError: it is too large, or has samples that are not taken.
+    """
+    return _Still(file, name, kind).facts()
+
+
+def still_as_png(file: FileReader, name: str, kind: str) -> bytes:
+    """A picture as a plain PNG.
+
+    Args:
+        file: at its beginning.
+        name: of the file, for messages.
+        kind: from `still_kind`.
+
+    Raises:
+        InvalidVideoError: it is damaged or cut off.
+        UnsupportedFormatError: it is too large, has samples that are not taken, or lets something
+            show through.
+    """
+    still = _Still(file, name, kind)
+    rgb = still.upright()
+    return _png(rgb, still.colour_chunks or _SRGB_CHUNK)
+
+
+class _Still:
+    """A picture whose header is read and checked."""
+
+    def __init__(self, file: FileReader, name: str, kind: str) -> None:
+        self._name, self._kind = name, kind
+        if file.num_bytes > _MAX_BYTES:
+            raise UnsupportedFormatError(
+                f"{name}: a picture's file has at most {_MAX_BYTES} bytes, this one has "
+                f"{file.num_bytes}; save it with compression or make it smaller"
+            )
+        self._content = b"".join(iter(lambda: file.read(), b""))
+        self._image = self._told(lambda: Image.open(io.BytesIO(self._content), "r", self._formats))
+        self._refuse_size()
+        self._space = b""
+        self._bits = self._told(self._depth)
+        self._profile = self._told(self._usable_profile)
+        self.colour_chunks = _chunks_of(self._content) if kind == "png" else {}
+        self._orientation = self._told(lambda: self._image.getexif().get(_ORIENTATION, 1))
+
+    @property
+    def _formats(self) -> list[str]:
+        """Phones put a second picture behind the first one; that is MPO to Pillow."""
+        return [_PILLOW[self._kind], *(["MPO"] if self._kind == "jpeg" else [])]
+
+    def _told(self, read: Callable[[], T]) -> T:
+        """What `read` returns; Pillow and libav raise anything for a damaged file."""
+        try:
+            return read()
+        except (SeedVR2Error, MemoryError):
+            raise
+        except Image.DecompressionBombError as error:  # before we could look at its size
+            raise UnsupportedFormatError(
+                f"{self._name}: the picture is too large ({error}); at most {MAX_PIXELS} pixels "
+                "are taken; make it smaller first"
+            ) from error
+        except Exception as error:
+            _log.info("%s: a picture cannot be read", self._name, exc_info=True)
+            said = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                said = "its header is broken"
+            raise InvalidVideoError(
+                f"{self._name}: this {_PILLOW[self._kind]} picture cannot be read ({said}); it is "
+                "damaged, cut off, or of a rare kind: save it as PNG, 8 or 16 bits"
+            ) from error
+
+    def _refuse_size(self) -> None:
+        """Refuse what would not fit into memory, by its header."""
+        width, height = self._image.size
+        if width * height > MAX_PIXELS:
+            raise UnsupportedFormatError(
+                f"{self._name}: the picture has {width}x{height} = {width * height} pixels, at "
+                f"most {MAX_PIXELS} are taken; make it smaller first"
+            )
+        if self._image.format == "JPEG" and _JPEG_AFTER_JPEG in self._content:
+            raise InvalidVideoError(
+                f"{self._name}: this is JPEG behind JPEG (motion JPEG without a container), not a "
+                "picture; put it into an mkv first"
+            )
+
+    def _depth(self) -> int:
+        """Bits a sample: 8 (or fewer) and 16 are taken."""
+        bits = 8
+        if self._kind == "png":
+            bits = self._content[_PNG_BITS_AT]
+        elif isinstance(self._image, TiffImagePlugin.TiffImageFile):
+            tags = self._image.tag_v2
+            bits = max(tags.get(_TIFF_BITS, (1,)))
+            kinds = tags.get(_TIFF_FORMAT, (_WHOLE_NUMBERS,))
+            if bits not in (1, 2, 4, 8, _DEEP_BITS) or set(kinds) != {_WHOLE_NUMBERS}:
+                raise UnsupportedFormatError(
+                    f"{self._name}: this TIFF has samples of {bits} bits that are not taken (whole "
+                    "numbers of 8 or 16 bits are); save it with 16 bits a sample"
+                )
+        return max(8, bits)
+
+    def _usable_profile(self) -> ImageCms.ImageCmsProfile | None:
+        """The colour profile that has to be converted from; None where it is sRGB or there is none.
+
+        Raises:
+            Exception: it is broken.
+        """
+        content = self._image.info.get("icc_profile")
+        if not content:
+            return None
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+            self._space = content[_SPACE_AT].strip().upper()
+            named = ImageCms.getProfileDescription(profile)
+        except (OSError, ImageCms.PyCMSError) as error:
+            raise InvalidVideoError(
+                f"{self._name}: its colour profile (ICC) is damaged, so its colours are not known; "
+                "save the picture as sRGB"
+            ) from error
+        return None if "srgb" in named.lower() else profile
+
+    def facts(self) -> StillFacts:
+        """What it says of itself."""
+        notes: list[str] = []
+        if self._profile is not None and not self.colour_chunks:
+            named = ImageCms.getProfileDescription(self._profile).strip() or "without a name"
+            bits = " at 8 bits a sample" if self._bits == _DEEP_BITS else ""
+            notes.append(f"the colours are converted from their profile ({named}) to sRGB{bits}")
+        elif self._image.mode == "CMYK":
+            notes.append("the picture is CMYK without a profile; its colours are approximate")
+        pages = getattr(self._image, "n_frames", 1)
+        if pages > 1:
+            notes.append(f"the file holds {pages} pictures; only the first one is restored")
+        if set(self._image.getexif()) - {_ORIENTATION} and self._kind != "tiff":
+            notes.append("what the camera wrote beside the picture (EXIF) is not carried over")
+        return StillFacts(kind=self._kind, notes=tuple(notes))
+
+    def upright(self) -> np.ndarray:
+        """Its pixels: (height, width, 3) uint8 or uint16, sRGB unless it says otherwise."""
+        converted = self._profile is not None and not self.colour_chunks
+        if self._bits == _DEEP_BITS and not converted:
+            samples = self._told(self._deep_samples)
+            rgb = samples[:, :, :1].repeat(3, axis=2) if samples.shape[2] < 3 else samples[:, :, :3]
+            if samples.shape[2] in (2, 4):
+                self._refuse_transparent(samples[:, :, -1])
+            return _TURNS.get(self._orientation, lambda same: same)(rgb)
+        return self._told(self._eight_bits)
+
+    def _deep_samples(self) -> np.ndarray:
+        """(height, width, channels) uint16 as coded; Pillow knows no colours of 16 bits."""
+        with av.open(io.BytesIO(self._content), "r", format=f"{self._kind}_pipe") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            frame = next(container.decode(stream))
+        assert isinstance(frame, VideoFrame)
+        plain = frame.format.name.removesuffix("le").removesuffix("be")
+        if plain not in ("gray16", "ya16", "rgb48", "rgba64"):
+            raise UnsupportedFormatError(
+                f"{self._name}: pictures of 16 bits a sample in the form {frame.format.name} are "
+                "not taken; save it as RGB"
+            )
+        samples = frame.reformat(format=f"{plain}le").to_ndarray()
+        return samples.reshape(frame.height, frame.width, -1)
+
+    def _eight_bits(self) -> np.ndarray:
+        """(height, width, 3) uint8, upright."""
+        image = ImageOps.exif_transpose(self._image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            alpha = image.convert("RGBA")
+            self._refuse_transparent(np.asarray(alpha)[:, :, 3])
+            image = alpha.convert("RGB")
+        if self._profile is not None and not self.colour_chunks:
+            image = self._as_srgb(image)
+        return np.asarray(image.convert("RGB"))
+
+    def _as_srgb(self, image: Image.Image) -> Image.Image:
+        """The picture with the colours of sRGB."""
+        assert self._profile is not None
+        modes = {b"GRAY": "L", b"CMYK": "CMYK", b"LAB": "LAB"}
+        mode = modes.get(self._space, "RGB")
+        image = image if image.mode == mode else image.convert(mode)
+        wanted = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(
+            image,
+            self._profile,
+            wanted,
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        assert converted is not None
+        return converted
+
+    def _refuse_transparent(self, alpha_HW: np.ndarray) -> None:
+        """Refuse a picture that lets something show through; nobody has said what."""
+        if alpha_HW.size and int(alpha_HW.min()) < _OPAQUE[alpha_HW.dtype]:
+            raise UnsupportedFormatError(
+                f"{self._name}: the picture is transparent in places (alpha), which would be lost; "
+                "put it on a background first and save it without transparency"
+            )
+
+
+def _chunks_of(content: bytes) -> dict[bytes, bytes]:
+    """The chunks of a PNG that say that its colours are not sRGB's; none if they are."""
+    found: dict[bytes, bytes] = {}
+    at = _PNG_START
+    while at + _CHUNK_HEAD.size <= len(content):
+        length, kind = _CHUNK_HEAD.unpack_from(content, at)
+        if kind == b"IDAT":
+            break
+        if kind in _HDR_CHUNKS:
+            found[kind] = content[at + _CHUNK_HEAD.size :][:length]
+        at += _CHUNK_HEAD.size + length + 4
+    return found if b"cICP" in found else {}
+
+
+def _png(rgb: np.ndarray, chunks: Mapping[bytes, bytes]) -> bytes:
+    """A PNG whose pixels are stored as they are, which takes no time."""
+    height, width, _ = rgb.shape
+    bits = 8 * rgb.dtype.itemsize
+    lines = np.zeros((height, 1 + width * 3 * rgb.dtype.itemsize), np.uint8)
+    big_endian = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
+    lines[:, 1:] = big_endian.view(np.uint8).reshape(height, -1)
+    header = struct.pack(">2I5B", width, height, bits, 2, 0, 0, 0)
+    pixels = zlib.compress(lines.data, 0)
+    parts = [(b"IHDR", header), *chunks.items(), (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checked = zlib.crc32(content, zlib.crc32(kind))
+    return _CHUNK_HEAD.pack(len(content), kind) + content + struct.pack(">I", checked)

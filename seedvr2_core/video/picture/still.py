@@ -1,0 +1,34 @@
+"""Which files are pictures, and how large they may be; their pixels are read by `pixels.py`."""
+
+from dataclasses import dataclass
+
+MAX_PIXELS = 8192 * 8192
+"""Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StillFacts:
+    """What a picture says of itself, before it is decoded."""
+
+    kind: str
+    """A name in `info.STILL_FORMATS`."""
+    notes: tuple[str, ...]
+    """Sentences for the user: what is changed or lost."""
+
+
+def still_kind(head: bytes) -> str:
+    """The format of a picture, by its first bytes; "" for all else, and for what moves.
+
+    Args:
+        head: the first 4096 bytes.
+    """
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "" if b"ANIM" in head else "webp"
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    return "" if kind == "png" and b"acTL" in head else kind
