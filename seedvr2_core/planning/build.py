@@ -183,7 +183,18 @@ def _memory(
         quantized=options.quantized,
     )
     plan = plan_memory(request)
-    return plan, memory_notes(request, plan)
+    return plan, [*memory_notes(request, plan), *_moving_notes(plan, video.num_frames)]
+
+
+def _moving_notes(memory: MemoryPlan, num_frames: int) -> list[str]:
+    """What streaming adds to the time of all these frames."""
+    seconds = memory.moving_seconds * num_frames / 100
+    if seconds < 1:
+        return []
+    return [
+        f"the expected time is that of the work alone: what moves to and from the GPU adds at most "
+        f"{seconds:.0f} s for the {num_frames} frames of this video"
+    ]
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:

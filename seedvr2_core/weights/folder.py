@@ -85,9 +85,11 @@ class WeightsFile:
 
     @property
     def superseded(self) -> str:
-        """Why it serves only those who name it; "" for all others."""
-        same = self.public is not None and self.public.sha256 == self.sha256
-        return self.public.superseded if self.public is not None and same else ""
+        """Why it serves only those who name it; "" for all others.
+
+        Its digest tells, and its name where that is not known yet.
+        """
+        return next((note for note in self.notes if note == FIRST_3B), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,8 +340,9 @@ def _judge(path: Path, record: WeightsRecord, catalog: Catalog) -> WeightsFile:
         notes.append(f"taken for {part} by its name alone")
     status, reason = _status(record, public, verified=bool(by_digest))
     notes += [reason] if reason else []
-    if by_digest and by_digest[0].superseded:
-        notes.append(by_digest[0].superseded)
+    same_part = public is not None and public.part == part
+    if public is not None and public.superseded and same_part and status != "wrong":
+        notes.append(public.superseded)
     elif part == UPDATED and status in ("verified", "unknown") and not _is_master(public):
         notes.append(UNTRACED_3B)
     return WeightsFile(

@@ -225,6 +225,29 @@ def test_engines_with_latents_have_a_memory_plan() -> None:
     assert dict(plain.memory.peaks)["decode"] == dict(memory.peaks)["decode"]
 
 
+@pytest.mark.parametrize("frames", [50, 200])
+def test_what_moving_adds_to_the_time_is_said_for_this_video(frames: int) -> None:
+    """The expected time does not hold it; other notes have it for 100 frames."""
+    options = with_windows(window=25, overlap=3)
+    small = dataclasses.replace(
+        options,
+        engine=dataclasses.replace(options.engine, name="seedvr2-3b"),
+        resolution="1080p",
+        device="cuda:0",
+        device_kind="card",
+        device_bytes=15 * 10**9,
+    )
+    video = make_info(pts=tuple(range(frames)))
+    plan = build_plan(video, "a", small)
+    assert plan.memory is not None
+    adds = round(plan.memory.moving_seconds * frames / 100)
+    assert adds > 1
+    told = f"adds at most {adds} s for the {frames} frames of this video"
+    assert sum(told in note for note in plan.notes) == 1
+    roomy = build_plan(video, "a", dataclasses.replace(small, device_bytes=10**11))
+    assert not any("moves to and from the GPU" in note for note in roomy.notes)
+
+
 @pytest.mark.parametrize(("frames", "told"), [(1, False), (50, True)])
 def test_an_engine_for_stills_says_so_of_a_video(frames: int, told: bool) -> None:
     options = with_windows(window=25, overlap=3)

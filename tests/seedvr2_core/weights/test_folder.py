@@ -315,6 +315,16 @@ def test_replaced_weights_serve_only_those_who_name_them(tmp_path: Path) -> None
     assert examine(own, catalog=catalog).provenance == (UNTRACED_3B,)
 
 
+def test_replaced_weights_are_told_by_their_name_before_they_are_hashed(tmp_path: Path) -> None:
+    """A list hashes nothing, and says all the same that they serve only those who name them."""
+    path, catalog = put(tmp_path, "dit-3b"), with_first_3b()
+    (listed,) = scan_weights(tmp_path, catalog=catalog).files
+    assert (listed.status, listed.superseded, listed.notes) == ("unchecked", FIRST_3B, (FIRST_3B,))
+    put(tmp_path, "dit-7b", path.name)
+    (listed,) = scan_weights(tmp_path, catalog=catalog).files
+    assert not listed.superseded, "what is named so but holds another model"
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
