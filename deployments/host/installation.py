@@ -9,7 +9,6 @@ comes while it runs. A lock says that there is one, a second file says where it 
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from seedvr2_core.errors import InvalidRequestError, ServiceError
+from seedvr2_core.errors import DeadlineError, InvalidRequestError, ServiceError
 from seedvr2_core.files import hold_lock
 
 USER = "seedvr2"
@@ -116,21 +115,17 @@ def used_by_command(home: Path) -> Iterator[None]:
     Raises:
         ServiceError: one that was to end has not ended.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 1.5 * END_SECONDS
-    with _commands_lock(home).open("ab") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:  # a server is just ending
-                if time.monotonic() > deadline:
-                    raise ServiceError(
-                        f"the Prefect server on the database in {home} was to end and has not "
-                        f"ended after {1.5 * END_SECONDS:g} s: end the process "
-                        "`deployments.host.prefect_server --shared`, then run this again"
-                    ) from error
-                time.sleep(0.1)
+    patience = 1.5 * END_SECONDS
+    lock = hold_lock(_commands_lock(home), timeout=patience, on_wait=lambda: None, shared=True)
+    with contextlib.ExitStack() as until_end:
+        try:
+            until_end.enter_context(lock)
+        except DeadlineError as error:
+            raise ServiceError(
+                f"the Prefect server on the database in {home} was to end and has not ended after "
+                f"{patience:g} s: end the process `deployments.host.prefect_server --shared`, then "
+                "run this again"
+            ) from error
         yield
 
 

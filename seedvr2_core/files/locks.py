@@ -1,4 +1,4 @@
-"""Exclusive locks between processes of one machine or one shared file system (flock).
+"""Locks between processes of one machine or one shared file system (flock).
 
 A lock belongs to the open file, so the kernel releases it however its holder ends, kill -9
 included. The lock's file stays when the lock is released. A holder may delete the file (a sweep
@@ -30,8 +30,9 @@ def hold_lock(
     timeout: float,
     on_wait: Callable[[], None],
     while_waiting: Callable[[], None] = lambda: None,
+    shared: bool = False,
 ) -> Iterator[None]:
-    """Hold an exclusive lock on a file for the length of a `with` block.
+    """Hold a lock on a file for the length of a `with` block, alone or with others that share it.
 
     It is not re-entrant: a process that asks twice waits for itself. Processes that are started
     with subprocess do not inherit it.
@@ -41,6 +42,7 @@ def hold_lock(
         timeout: seconds to wait for another holder.
         on_wait: called once, when another holder is found.
         while_waiting: called four times a second for as long as another holder has the lock.
+        shared: others may hold it too if they share it; nobody holds it alone meanwhile.
 
     Raises:
         DeadlineError: another holder kept it for longer than `timeout`.
@@ -50,11 +52,12 @@ def hold_lock(
     while True:
         handle = _open(path)
         try:
-            if not _try_lock(handle, path):
+            if not _try_lock(handle, path, shared=shared):
                 if not waited:
                     on_wait()
                 waited = True
-                _wait(handle, path, deadline, timeout, while_waiting)
+                while not _try_lock(handle, path, shared=shared):
+                    _wait(path, deadline, timeout, while_waiting)
             if _is_named(handle, path):
                 yield
                 return
@@ -92,24 +95,21 @@ def _is_named(handle: int, path: Path) -> bool:
         return False
 
 
-def _wait(
-    handle: int, path: Path, deadline: float, timeout: float, while_waiting: Callable[[], None]
-) -> None:
-    """Poll for the lock. A blocking flock has no timeout and is retried after every signal."""
-    while not _try_lock(handle, path):
-        if time.monotonic() >= deadline:
-            raise DeadlineError(
-                f"another process still holds {path} after {timeout:g} s; "
-                "wait for it to end or cancel it, then run again"
-            )
-        while_waiting()
-        time.sleep(_POLL_SECONDS)
+def _wait(path: Path, deadline: float, timeout: float, while_waiting: Callable[[], None]) -> None:
+    """Pause between two attempts. A blocking flock has no timeout and is retried after signals."""
+    if time.monotonic() >= deadline:
+        raise DeadlineError(
+            f"another process still holds {path} after {timeout:g} s; "
+            "wait for it to end or cancel it, then run again"
+        )
+    while_waiting()
+    time.sleep(_POLL_SECONDS)
 
 
-def _try_lock(handle: int, path: Path) -> bool:
+def _try_lock(handle: int, path: Path, *, shared: bool = False) -> bool:
     """Take the lock if it is free; returns whether it was."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
