@@ -74,8 +74,7 @@ def test_ctrl_c_writes_nothing(tmp_path: Path) -> None:
     with on_terminal(command_line("init", "--output", tmp_path / "site.env")) as terminal:
         terminal.sees("1. Where")
         terminal.sees("Answer")
-        terminal.presses("\x03")
-        assert terminal.ends() == 130
+        assert terminal.ends_at_ctrl_c() == 130
         assert "interrupted; nothing was written: run it again" in terminal.text
     assert os.listdir(tmp_path) == []
 
