@@ -7,13 +7,13 @@ tests/seedvr2_core/video/test_read_faults.py, which needs none.
 import errno
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from seedvr2_core.files import file_sha256
 from seedvr2_core.video.probe import probe_video
+from tests.kits.hosts.preload import build_library
 from tests.kits.processes import run_command
 
 pytestmark = pytest.mark.apt
@@ -25,15 +25,8 @@ PROCESSES = ["command", "probe", "restore", "join"]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    assert compiler, "no C compiler: apt-get install gcc libc6-dev"
-    path = tmp_path_factory.mktemp("library") / "bad_disk.so"
-    source = Path(__file__).with_name("bad_disk.c")
-    subprocess.run(
-        [compiler, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, source, "-ldl"],
-        check=True,
-    )
-    return path
+    folder = tmp_path_factory.mktemp("library")
+    return build_library(Path(__file__).with_name("bad_disk.c"), folder)
 
 
 @pytest.fixture(scope="module")
