@@ -85,9 +85,8 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
     removed: list[str] = []
     if too_many <= 0:
         return removed
-    oldest_first = sorted([*jobs, *sources], key=_last_used)  # whoever looks at a lock touches it
     at_work = {digest for path in jobs for digest in _source_at_work(JobDir(path))}
-    for path in oldest_first:
+    for path in sorted([*jobs, *sources], key=_last_used):
         if too_many <= 0:
             break
         if path in sources:
@@ -103,6 +102,8 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
 
 def _source_at_work(job_dir: JobDir) -> set[str]:
     """Digest of the source of a job that a run holds now; empty if nobody holds it."""
+    if not job_dir.lock_path.exists():
+        return set()  # to take the lock would make the file, and the job look young
     try:
         with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
             return set()
