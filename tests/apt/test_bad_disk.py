@@ -62,11 +62,11 @@ def test_one_failed_read_costs_a_retry_and_not_a_frame(
         *("upscale", clip, *QUICK, "--work-dir", tmp_path / "work"),
         PREFECT_API_URL=api_url,
         LD_PRELOAD=str(library),
-        BAD_DISK_FILE=str(clip),
-        BAD_DISK_ERROR=str(number),
-        BAD_DISK_READ=str(read),
-        BAD_DISK_PROCESS=str(process),
-        BAD_DISK_MARK=str(tmp_path / "mark"),
+        SEEDVR2_TEST_DISK_FILE=str(clip),
+        SEEDVR2_TEST_DISK_ERROR=str(number),
+        SEEDVR2_TEST_DISK_READ=str(read),
+        SEEDVR2_TEST_DISK_PROCESS=str(process),
+        SEEDVR2_TEST_DISK_MARK=str(tmp_path / "mark"),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mark.done").exists(), "no read has failed"
@@ -91,10 +91,10 @@ def test_short_and_slow_reads_change_nothing(
         *("upscale", clip, *QUICK, "--work-dir", tmp_path / "work"),
         PREFECT_API_URL=api_url,
         LD_PRELOAD=str(library),
-        BAD_DISK_FILE=str(clip),
-        BAD_DISK_ERROR=what,
-        BAD_DISK_READ=str(number),
-        BAD_DISK_MARK=str(tmp_path / "mark"),
+        SEEDVR2_TEST_DISK_FILE=str(clip),
+        SEEDVR2_TEST_DISK_ERROR=what,
+        SEEDVR2_TEST_DISK_READ=str(number),
+        SEEDVR2_TEST_DISK_MARK=str(tmp_path / "mark"),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sha256"] == undisturbed
