@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 from pydantic import BaseModel
 
 from deployments.host.exits import os_error_sentence
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 LOW_DISK_BYTES = 5 * 10**9
 """Less free space than this is a failure."""
+MOST_CLOCK_SECONDS = 60
+"""Clocks that differ by more are a failure."""
 PACKAGES = ("prefect", "torch", "av", "moviepy", "httpx")
 
 
@@ -89,6 +94,7 @@ def examine(settings: Settings) -> Report:
         *_check_work_dir(settings),
         _check_storage(settings),
         *_check_store(settings),
+        *_check_clock(),
     ]
     engines, engine_checks = _check_engines(settings)
     return Report(checks=[*checks, *engine_checks], engines=engines)
@@ -345,6 +351,33 @@ def _check_bucket(name: str, address: str | None, settings: Settings) -> DoctorC
         told = f"{address} knows no conditional writes, which SEEDVR2_STORE needs"
         return DoctorCheck(name=name, ok=name != "store", told=told)
     return DoctorCheck(name=name, ok=True, told=f"{address} takes the key and conditional writes")
+
+
+def _check_clock() -> list[DoctorCheck]:
+    """Compare the clock with that of the Prefect server, if there is one: a line, or none.
+
+    Its workers take what is due by their own clocks, and a store may refuse what is signed at
+    another time than its own.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if not (url := PREFECT_API_URL.value()):
+        return []
+    try:
+        told_at = httpx.get(f"{url}/health", timeout=10).headers["date"]
+        ahead = (datetime.now(UTC) - parsedate_to_datetime(told_at)).total_seconds()
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        told = f"not compared: {url} does not tell its time ({error})"
+        return [DoctorCheck(name="clock", ok=True, notable=True, told=told)]
+    if abs(ahead) < MOST_CLOCK_SECONDS:
+        told = f"within {MOST_CLOCK_SECONDS} s of the Prefect server's"
+        return [DoctorCheck(name="clock", ok=True, told=told)]
+    side, so = ("ahead of", "too early") if ahead > 0 else ("behind", "late by that")
+    told = (
+        f"{abs(ahead):.0f} s {side} the Prefect server's: a worker here takes jobs {so}; set it "
+        "right, by NTP for instance"
+    )
+    return [DoctorCheck(name="clock", ok=False, told=told)]
 
 
 def _check_engines(settings: Settings) -> tuple[list[str], list[DoctorCheck]]:

@@ -12,7 +12,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +31,7 @@ from seedvr2_core.job.claims import nobody_else
 from tasks.job.stored import kept_in_store
 from tasks.run import current
 from tasks.run.attempts import note_wait, own_labels
+from tasks.run.clock import due_in, server_now
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -65,8 +65,7 @@ class HeldElsewhere(Exception):
         waiting = JobDir(get_settings().job_dir(self.job_key)).waiting_path
         waiting.mkdir(parents=True, exist_ok=True)
         (waiting / str(flow_run.id)).touch()
-        again = datetime.now(UTC) + timedelta(seconds=seconds)
-        return AwaitingRetry(scheduled_time=again, message=str(self))
+        return AwaitingRetry(scheduled_time=due_in(seconds), message=str(self))
 
 
 def leave_if_still_held() -> None:
@@ -207,7 +206,8 @@ def _begin_now(client: SyncPrefectClient, run_id: UUID) -> None:
     """Schedule a waiting run for now, if it is still waiting."""
     state = client.read_flow_run(run_id).state
     if state is not None and state.name == "AwaitingRetry":
-        now = AwaitingRetry(scheduled_time=datetime.now(UTC), message="the job it waited for ended")
+        told = "the job it waited for ended"
+        now = AwaitingRetry(scheduled_time=server_now(client), message=told)
         client.set_flow_run_state(run_id, now)
 
 

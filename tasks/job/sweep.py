@@ -62,7 +62,8 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
     """Remove the oldest jobs and downloads here until no more than SEEDVR2_STORE_CACHE_BYTES stay.
 
     Only where there is a store: it has them too, but for the last segments of a machine that was
-    lost. What a run holds stays.
+    lost. What a run holds stays, its source included. Videos that were sent to the gateway are
+    not copies: they stay in its intake until nobody has used them for SEEDVR2_KEEP_DAYS.
 
     Args:
         settings: of this machine.
@@ -82,16 +83,32 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
     }
     too_many = sum(jobs.values()) + sum(sources.values()) - settings.store_cache_bytes
     removed: list[str] = []
+    if too_many <= 0:
+        return removed
+    at_work = {digest for path in jobs for digest in _source_at_work(JobDir(path))}
     for path in sorted([*jobs, *sources], key=_last_used):
         if too_many <= 0:
             break
         if path in sources:
+            if path.name in at_work:
+                continue
             path.unlink(missing_ok=True)
         elif not _worth_removing(JobDir(path)) or not _remove_job(JobDir(path), math.inf):
             continue
         removed.append(f"{'source' if path in sources else 'job'} {path.name}")
         too_many -= sources.get(path, 0) + jobs.get(path, 0)
     return removed
+
+
+def _source_at_work(job_dir: JobDir) -> set[str]:
+    """Digest of the source of a job that a run holds now; empty if nobody holds it."""
+    if not job_dir.lock_path.exists():
+        return set()  # to take the lock would make the file, and the job look young
+    try:
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
+            return set()
+    except DeadlineError:
+        return _source_of(job_dir)
 
 
 def _last_used(path: Path) -> float:

@@ -35,6 +35,7 @@ from tasks.child.pace import frame_seconds_of
 from tasks.parts.way import MadeWayError, job_without_helper, own_place
 from tasks.run import current
 from tasks.run.appointments import is_brought_back
+from tasks.run.clock import server_now
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -297,7 +298,7 @@ class Crew:
                 "job_key": self._job.job_key,
                 _NUMBER: number,
             },
-            state=Scheduled(),
+            state=Scheduled(scheduled_time=server_now(client)),
             idempotency_key=f"{FLOW}:{self.run_id}:{number}",
             parent_task_run_id=link.id,
         )

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +29,7 @@ from prefect.states import AwaitingRetry
 
 from tasks.job.hold import LABEL_WAITS_FOR, is_held
 from tasks.run.attempts import note_wait
+from tasks.run.clock import due_in, server_now
 from tasks.settings import Settings
 
 _BACK_SECONDS = 5.0
@@ -50,8 +50,7 @@ class MadeWayError(Exception):
     def leave(self) -> State[Any]:
         """The state in which this run's process ends; a worker takes the run up again later."""
         note_wait()
-        again = datetime.now(UTC) + timedelta(seconds=_BACK_SECONDS)
-        return AwaitingRetry(scheduled_time=again, message=str(self))
+        return AwaitingRetry(scheduled_time=due_in(_BACK_SECONDS), message=str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def _due(
     """
     due = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
-        "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+        "expected_start_time": {"before_": server_now(client).isoformat()},
     }
     within = None if queues is None else {"name": {"any_": list(queues)}}
     return client.read_flow_runs(

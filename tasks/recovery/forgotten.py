@@ -26,6 +26,7 @@ from tasks.recovery.watch import is_over
 from tasks.run import PROGRESS_KEY, read_progress
 from tasks.run.appointments import RECOVER, appoint, find_recover
 from tasks.run.artifacts import SavedProgress, artifact_filter
+from tasks.run.clock import server_now
 from tasks.settings import get_settings
 from tasks.step import step
 
@@ -75,7 +76,7 @@ def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:
     Returns:
         Ids of the runs that the others are at work on.
     """
-    now, at_work = datetime.now(UTC), set[str]()
+    now, at_work = server_now(client), set[str]()
     for run in _runs(client, ("recover",), {"state": {"type": {"any_": ["RUNNING"]}}}):
         if str(run.id) == flow_run.id or not is_over(run, now):
             at_work.add(str(run.parameters.get("run_id")))

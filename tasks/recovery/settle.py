@@ -2,8 +2,6 @@
 Failed after it was ended.
 """
 
-from datetime import UTC, datetime
-
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import AwaitingRetry, Completed, Failed, Running
@@ -17,6 +15,7 @@ from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact
 from tasks.run.attempts import end_task_runs
+from tasks.run.clock import server_now
 from tasks.run.retention import callers_own, keep_output
 from tasks.schemas import UpscaleResult
 from tasks.settings import get_settings
@@ -77,7 +76,7 @@ def _requeue(client: SyncPrefectClient, report: RunReport) -> str:
     # The label comes first: if we are lost in between, an attempt is used up and none is won.
     client.update_flow_run_labels(report.run_id, {LABEL_RECOVERIES: number})
     told = f"{MARK}{report.meaning.why}; re-queued, {number} of {MAX_RECOVERIES}"
-    now, earliest = datetime.now(UTC), earliest_start(read_states(client, report.run_id))
+    now, earliest = server_now(client), earliest_start(read_states(client, report.run_id))
     state = AwaitingRetry(scheduled_time=max(now, earliest or now), message=told)
     return f"re-queued, {number}" if move_ended(client, report.run_id, state) else WENT_ON
 

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 
 from tasks.recovery.report import RunReport, read_report
 from tasks.run.appointments import appoint
+from tasks.run.clock import server_now
 from tasks.run.record import ALIVE_SECONDS
 from tasks.settings import get_settings
 from tasks.step import step
@@ -62,7 +63,7 @@ def recovers_at_work(client: SyncPrefectClient) -> list[FlowRun]:
         flow_filter=FlowFilter.model_validate({"name": {"any_": ["recover"]}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
     )
-    now = datetime.now(UTC)
+    now = server_now(client)
     return [run for run in running if not is_over(run, now)]
 
 
@@ -77,8 +78,8 @@ def is_over(run: FlowRun, now: datetime) -> bool:
 
 def _say_until(seconds: float) -> None:
     """Label our own run with the time until which it may be at work."""
-    until = datetime.now(UTC) + timedelta(seconds=seconds + _BRING_BACK_SECONDS)
     with get_client(sync_client=True) as client:
+        until = server_now(client) + timedelta(seconds=seconds + _BRING_BACK_SECONDS)
         client.update_flow_run_labels(UUID(flow_run.id), {LABEL_UNTIL: until.isoformat()})
 
 

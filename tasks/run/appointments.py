@@ -6,7 +6,7 @@ because they cannot be re-queued, and nothing is watched where `recover/lost-run
 """
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
+from tasks.run.clock import server_now
 from tasks.settings import get_settings
 
 RECOVER = "recover/lost-runs"
@@ -98,7 +99,7 @@ def appoint(
     recover_id = recover_id or find_recover(client)
     if recover_id is None:
         return None
-    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    at = server_now(client) + timedelta(seconds=seconds)
     shortest, longest = _SAME_SECONDS
     latest = at + timedelta(seconds=min(max(_SAME_TIME * seconds, shortest), longest))
     made = (

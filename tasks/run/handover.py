@@ -9,7 +9,6 @@ deployed, the job does the work itself.
 """
 
 import os
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,10 +17,11 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment
 from prefect.runtime import flow_run as this_run
-from prefect.states import AwaitingRetry, Failed
+from prefect.states import AwaitingRetry, Failed, Scheduled
 
 from tasks.run.attempts import note_wait, own_labels
 from tasks.run.callback import call_back
+from tasks.run.clock import due_in, server_now
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.step import step
@@ -43,8 +43,7 @@ class FetchedElsewhere(Exception):
     def leave(self) -> State[Any]:
         """The state in which this run's process ends; a worker takes the run up again later."""
         note_wait()
-        again = datetime.now(UTC) + timedelta(seconds=LOOK_AGAIN_SECONDS)
-        return AwaitingRetry(scheduled_time=again, message=str(self))
+        return AwaitingRetry(scheduled_time=due_in(LOOK_AGAIN_SECONDS), message=str(self))
 
 
 def fetched_before(settings: Settings) -> FetchedSource | None:
@@ -123,6 +122,7 @@ def hand_over(source: FetchedSource | None = None) -> str:
             fetcher_id,
             name=f"{'cuts' if source else 'source'} of {this_run.name}",
             parameters={"run_id": str(run_id), "cuts": source is not None},
+            state=Scheduled(scheduled_time=server_now(client)),
             idempotency_key=f"{'find-cuts' if source else 'fetch-source'}:{run_id}",
         )
         labels: dict[str, bool | int | float | str] = {label: str(made.id)}
@@ -139,7 +139,7 @@ def hand_back(run_id: UUID, source: FetchedSource | None, told: str) -> None:
     with get_client(sync_client=True) as client:
         if source is not None:
             client.update_flow_run_labels(run_id, _labels_of(source))
-        now = datetime.now(UTC)
+        now = server_now(client)
         _set_waiting(client, run_id, AwaitingRetry(scheduled_time=now, message=told))
 
 

@@ -14,10 +14,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Scheduled
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGET_NAMES, BUDGETS_PX, NAMED, budget_for, size_for
 from tasks.request.delivery import split_list
+from tasks.run.clock import server_now
 from tasks.settings import get_settings
 from tasks.step import step
 
@@ -153,6 +155,7 @@ def create_job(
         job = client.create_flow_run_from_deployment(
             _deployment_id(client, name),
             parameters=dict(parameters),
+            state=Scheduled(scheduled_time=server_now(client)),
             idempotency_key=route_key(routed_from) if routed_from else None,
             labels=labels,
             tags=split_list(str(parameters.get("tags") or "")),

@@ -1,12 +1,13 @@
-/* A disk that fails, for one file: LD_PRELOAD this and name the fault in the environment.
+/* A disk that fails, for one file: LD_PRELOAD this and name the fault in the environment. A child
+ * that reads videos gets no variables but those whose names are allowed; these are.
  *
- * BAD_DISK_FILE     absolute path of the file; the others are read as usual
- * BAD_DISK_ERROR    errno of the read that fails, "short" (every read gives at most 777 bytes) or
- *                   "slow" (every read takes BAD_DISK_READ milliseconds longer)
- * BAD_DISK_READ     which read of a process fails, counted from 1
- * BAD_DISK_PROCESS  which process it is, counted from 1 as they come to read the file
- * BAD_DISK_MARK     a file that gets a byte from every process that reads the file, and whose
- *                   name with ".done" exists when the read has failed
+ * SEEDVR2_TEST_DISK_FILE     absolute path of the file; the others are read as usual
+ * SEEDVR2_TEST_DISK_ERROR    errno of the read that fails, "short" (every read gives at most 777
+ *                            bytes) or "slow" (every read takes .._READ milliseconds longer)
+ * SEEDVR2_TEST_DISK_READ     which read of a process fails, counted from 1
+ * SEEDVR2_TEST_DISK_PROCESS  which process it is, counted from 1 as they come to read the file
+ * SEEDVR2_TEST_DISK_MARK     a file that gets a byte from every process that reads the file, and
+ *                            whose name with ".done" exists when the read has failed
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +26,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static long process, count;
 
 static int concerns(int handle) {
-    const char *wanted = getenv("BAD_DISK_FILE");
+    const char *wanted = getenv("SEEDVR2_TEST_DISK_FILE");
     char link[64], path[PATH_MAX];
     ssize_t length;
     if (!wanted)
@@ -53,8 +54,8 @@ static long enter(const char *mark) {
 
 /* 0, or the errno with which this read fails; *most is the number of bytes it may give. */
 static int fault(int handle, size_t *most) {
-    const char *what = getenv("BAD_DISK_ERROR"), *mark = getenv("BAD_DISK_MARK");
-    const char *which = getenv("BAD_DISK_PROCESS"), *when = getenv("BAD_DISK_READ");
+    const char *what = getenv("SEEDVR2_TEST_DISK_ERROR"), *mark = getenv("SEEDVR2_TEST_DISK_MARK");
+    const char *which = getenv("SEEDVR2_TEST_DISK_PROCESS"), *when = getenv("SEEDVR2_TEST_DISK_READ");
     char done[PATH_MAX];
     int number = 0, saved = errno;
     if (!what || !mark || !concerns(handle)) {

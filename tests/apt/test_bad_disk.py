@@ -7,13 +7,13 @@ tests/seedvr2_core/video/test_read_faults.py, which needs none.
 import errno
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from seedvr2_core.files import file_sha256
 from seedvr2_core.video.probe import probe_video
+from tests.kits.hosts.preload import build_library
 from tests.kits.processes import run_command
 
 pytestmark = pytest.mark.apt
@@ -25,15 +25,8 @@ PROCESSES = ["command", "probe", "restore", "join"]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    assert compiler, "no C compiler: apt-get install gcc libc6-dev"
-    path = tmp_path_factory.mktemp("library") / "bad_disk.so"
-    source = Path(__file__).with_name("bad_disk.c")
-    subprocess.run(
-        [compiler, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, source, "-ldl"],
-        check=True,
-    )
-    return path
+    folder = tmp_path_factory.mktemp("library")
+    return build_library(Path(__file__).with_name("bad_disk.c"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +62,11 @@ def test_one_failed_read_costs_a_retry_and_not_a_frame(
         *("upscale", clip, *QUICK, "--work-dir", tmp_path / "work"),
         PREFECT_API_URL=api_url,
         LD_PRELOAD=str(library),
-        BAD_DISK_FILE=str(clip),
-        BAD_DISK_ERROR=str(number),
-        BAD_DISK_READ=str(read),
-        BAD_DISK_PROCESS=str(process),
-        BAD_DISK_MARK=str(tmp_path / "mark"),
+        SEEDVR2_TEST_DISK_FILE=str(clip),
+        SEEDVR2_TEST_DISK_ERROR=str(number),
+        SEEDVR2_TEST_DISK_READ=str(read),
+        SEEDVR2_TEST_DISK_PROCESS=str(process),
+        SEEDVR2_TEST_DISK_MARK=str(tmp_path / "mark"),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mark.done").exists(), "no read has failed"
@@ -98,10 +91,10 @@ def test_short_and_slow_reads_change_nothing(
         *("upscale", clip, *QUICK, "--work-dir", tmp_path / "work"),
         PREFECT_API_URL=api_url,
         LD_PRELOAD=str(library),
-        BAD_DISK_FILE=str(clip),
-        BAD_DISK_ERROR=what,
-        BAD_DISK_READ=str(number),
-        BAD_DISK_MARK=str(tmp_path / "mark"),
+        SEEDVR2_TEST_DISK_FILE=str(clip),
+        SEEDVR2_TEST_DISK_ERROR=what,
+        SEEDVR2_TEST_DISK_READ=str(number),
+        SEEDVR2_TEST_DISK_MARK=str(tmp_path / "mark"),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sha256"] == undisturbed

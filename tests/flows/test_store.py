@@ -17,6 +17,7 @@ from tasks.net.bucket import Bucket
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, use_settings
+from tasks.sources.kept import keep_upload
 from tasks.store import Lease
 from tests.kits.deployed import QUICK, attempt, deploy
 from tests.kits.http.s3 import S3
@@ -50,7 +51,7 @@ def sent_to(settings: Settings, clip: Path) -> dict[str, Any]:
     from tasks.sources.uploads import upload_reference
 
     sha256 = file_sha256(clip)
-    settings.intake_dir.mkdir(parents=True)
+    settings.intake_dir.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(clip, settings.intake_dir / sha256)
     return {**QUICK, "video_url": upload_reference(sha256, clip.name)}
 
@@ -76,6 +77,40 @@ def test_source_and_output_are_found_by_a_machine_that_has_nothing(
     assert (again.sha256, again.filename) == (made.sha256, made.filename)
     bucket = Bucket(s3.address, second)
     assert {name.split("/")[0] for name in bucket.names("")} == {"results", "sources"}
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.long
+def test_a_machine_keeps_no_more_than_its_bound_and_the_store_has_the_rest(
+    machine: Callable[..., Settings], demo_clip: Path
+) -> None:
+    """Jobs one after another, each with a video of its own that was sent to another machine."""
+    size = 0
+    asked: list[dict[str, Any]] = []
+    made: list[Any] = []
+    for number in range(4):
+        gateway = machine("gateway")
+        own = gateway.work_dir.parent / f"clip{number}.mp4"
+        unread = b"\0\0\0\x08free" * number  # empty atoms, which nobody reads
+        own.write_bytes(demo_clip.read_bytes() + unread)
+        asked.append(sent_to(gateway, own))
+        keep_upload(UpscaleRequest(**asked[-1]), gateway)
+        settings = machine("small", store_cache_bytes=max(1, size * 5 // 2))
+        made.append(upscale(**asked[-1]))
+        folders = {path.name: bytes_below(path) for path in settings.jobs_dir.iterdir()}
+        sources = {path.name: path.stat().st_size for path in settings.sources_dir.iterdir()}
+        everything = sum(folders.values()) + sum(sources.values())
+        beside = everything - folders[made[-1].job_key] - sources[file_sha256(own)]
+        size = size or everything
+        print(f"{everything} bytes in all, {beside} beside the last; {settings.store_cache_bytes}")
+        assert beside <= settings.store_cache_bytes, (folders, sources)
+        assert number == 0 or beside > 0, "what fits stays"
+    again: Any = upscale(**asked[0])
+    assert again.already_done
+    assert again.sha256 == made[0].sha256
 
 
 def test_cuts_are_looked_for_once_on_all_machines(

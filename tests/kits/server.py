@@ -259,12 +259,21 @@ class Serve:
         said = f"job {job} {statuses}; serve said: {self.said()}"
         return eventually(there, said, seconds=seconds)
 
-    def add_worker(self, name: str, work_dir: Path | None = None) -> "subprocess.Popen[bytes]":
+    def add_worker(
+        self,
+        name: str,
+        work_dir: Path | None = None,
+        *,
+        within: Sequence[str] = (),
+        **changes: str,
+    ) -> "subprocess.Popen[bytes]":
         """Start one more worker of the pool local; it ends with the test's process.
 
         Args:
             name: of the worker.
             work_dir: its work directory; that of the service if not given.
+            within: a command that runs the one after it in its own place.
+            changes: environment variables that are the worker's alone.
         """
         environment = self.environment | {
             "PREFECT_HOME": str(self.folder / f"home-{name}"),
@@ -276,11 +285,12 @@ class Serve:
             "SEEDVR2_ALLOW_CPU_ENGINE": "true",
             "SEEDVR2_DEPLOYMENTS": "*=upscale/local",
             "SEEDVR2_PUBLIC_URL": self.urls["edge"],
+            **changes,
         }
         words = ("worker", "start", "--type", "process", "--pool", "local", "--limit", "1")
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                attached("prefect", *words, "--name", name),
+                [*within, *attached("prefect", *words, "--name", name)],
                 env=environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

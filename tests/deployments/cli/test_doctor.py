@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from deployments.cli import doctor
 from deployments.cli.doctor import (
     DoctorCheck,
     Report,
+    _check_clock,
     _check_confined_devices,
     _check_confinement,
     conv_check,
@@ -21,6 +23,7 @@ from seedvr2_core.selfcheck import convolutions as device_check
 from seedvr2_core.selfcheck.convolutions import ConvCheck, ConvShape, DeviceReport
 from tasks.settings import Settings
 from tests.kits.http.edge import faulty_edge
+from tests.kits.http.s3 import line_to
 from tests.kits.processes import ROOT
 
 
@@ -181,3 +184,29 @@ def test_every_gpu_is_tried_from_a_confined_child(monkeypatch: pytest.MonkeyPatc
     assert not bad.ok
     assert bad.told.startswith("a confined child did not reach cuda:1: CUDA error 304; set SEEDVR2")
     assert _check_confined_devices(Settings(confine_children=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("server_ahead", "words"),
+    [
+        (0, "within 60 s"),
+        (3600, "s behind the Prefect server's: a worker here takes jobs late by that"),
+        (-3600, "s ahead of the Prefect server's: a worker here takes jobs too early"),
+    ],
+)
+def test_a_clock_that_is_not_the_servers_is_a_failure(
+    api_url: str, server_ahead: int, words: str
+) -> None:
+    with line_to(api_url.removesuffix("/api")) as line:
+        line.ahead_seconds = server_ahead
+        with temporary_settings({PREFECT_API_URL: f"{line.url}/api"}):
+            (check,) = _check_clock()
+            line.fail("away", ".", times=100)
+            (unknown,) = _check_clock()
+    assert check.ok == (server_ahead == 0)
+    assert words in check.told
+    assert (unknown.mark, unknown.told[:12]) == ("note", "not compared")
+
+
+def test_without_a_prefect_server_no_clock_is_compared() -> None:
+    assert _check_clock() == []

@@ -1,5 +1,6 @@
 """A real PostgreSQL of Debian's, on a port and in a folder of its own, that a test may kill."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -68,7 +69,8 @@ class Postgres:
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
         for one in (pid, *map(int, children.stdout.split())):
-            os.kill(one, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # some end by themselves with the first
+                os.kill(one, signal.SIGKILL)
 
     def stop(self) -> None:
         """End it for good."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -46,6 +48,8 @@ class Line:
     """
     happened: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    ahead_seconds: int = 0
+    """How far the clock is ahead by which the server dates its answers."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, kind: str, what: str, times: int = 1) -> None:
@@ -56,6 +60,11 @@ class Line:
         """No more faults."""
         self.faults.clear()
         self.happened.clear()
+
+    def dated(self, told: str) -> str:
+        """The date of an answer, by the clock that is ahead."""
+        at = parsedate_to_datetime(told) if told else datetime.now(UTC)
+        return format_datetime(at + timedelta(seconds=self.ahead_seconds), usegmt=True)
 
     def next_fault(self, request: str) -> str:
         """What goes wrong with a request; "" if nothing does."""
@@ -186,6 +195,7 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
         ) -> None:
             given = {name.lower(): value for name, value in headers}
             given.setdefault("content-length", str(len(content)))
+            given["date"] = line.dated(given.get("date", ""))
             self.send_response_only(status)
             for name in given.keys() - {"transfer-encoding", "connection"}:
                 self.send_header(name, given[name])

@@ -165,3 +165,21 @@ def test_copies_are_bounded_where_a_store_has_them_too(
         ]
     assert names(settings.work_dir / "jobs") == ["busy", "own"]
     assert source.exists()
+
+
+def test_the_source_of_a_job_that_another_worker_makes_here_stays(
+    settings_with: Callable[..., Settings],
+) -> None:
+    settings = settings_with(store="s3://bucket/x", store_cache_bytes=1)
+    job, used = settings.jobs_dir / "busy", "ef" * 32
+    job.mkdir(parents=True)
+    write_record(job / "plan.json", build_plan(make_info(pts=(0, 1, 2)), used, make_options()))
+    source = make(settings.sources_dir / used, days=9, content="x" * 10)
+
+    def bounded() -> list[str]:
+        return bound_copies(settings, job_key="own", source_sha256=DIGEST)
+
+    with hold_lock(job / "job.lock", timeout=0, on_wait=lambda: None):
+        assert bounded() == []
+        assert source.exists()
+    assert sorted(bounded()) == ["job busy", f"source {used}"]
