@@ -16,9 +16,6 @@ from tasks.schemas import JoinedVideo, PlannedJob, PreviewPart
 from tasks.step import step
 from tasks.storage.base import STALL_SECONDS
 
-BEFORE_NAME = "before.mp4"
-"""Name of the source's clip of a preview in its folder."""
-
 
 @step(name="stitch", retries=1, retry_delay_seconds=2)
 def stitch(job: PlannedJob) -> JoinedVideo:
@@ -60,14 +57,13 @@ def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
     """Cut the piece that a preview shows out of its segments, in result and source."""
     own = JobDir(job.own_dir)
     own.path.mkdir(exist_ok=True)
-    before = own.path / BEFORE_NAME
     request = CutExcerpt(
         job_dir=job.job_dir,
         source=job.source.path,
         first=shown.first,
         stop=shown.stop,
         out=own.output_path,
-        before=before,
+        before=own.before_path,
         picture=own.preview_path,
         metadata={"comment": f"preview of {job.resolution} by {job.engine_label}"},
     )
@@ -80,7 +76,7 @@ def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
         num_bytes=own.output_path.stat().st_size,
         num_frames=shown.stop - shown.first,
         preview=own.preview_path,
-        before=before,
+        before=own.before_path,
         notes=joined.notes,
     )
 

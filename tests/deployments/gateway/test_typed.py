@@ -13,11 +13,12 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from deployments.gateway.answers import Job, LogLine, Submitted
+from deployments.gateway.answers import Job, Submitted
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.given import GivenJob, GivenLine, GivenSubmission
 from deployments.gateway.prefect_api import PrefectApi
+from deployments.gateway.routes.jobs import LogLine
 from deployments.gateway.typed import (
     JobDeletion,
     JobStatus,

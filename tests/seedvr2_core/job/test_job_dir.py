@@ -25,12 +25,14 @@ NAMES = {
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
+    "before_path": "before.mp4",
     "report_path": "report.html",
     "report_json_path": "report.json",
     "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
     "spent_path": "segments/spent.json",
+    "previewed_path": "segments/previewed.json",
 }
 NAMES_OF_SEGMENTS = {
     "video_path": "segments/00007.mp4",
