@@ -54,7 +54,10 @@ def stitch(job: PlannedJob) -> JoinedVideo:
 
 
 def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
-    """Cut the piece that a preview shows out of its segments, in result and source."""
+    """Cut the piece that a preview shows out of its segments, in result and source.
+
+    Side effects: writes both clips, each complete or not at all, and their picture.
+    """
     own = JobDir(job.own_dir)
     own.path.mkdir(exist_ok=True)
     request = CutExcerpt(
@@ -62,13 +65,20 @@ def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
         source=job.source.path,
         first=shown.first,
         stop=shown.stop,
-        out=own.output_path,
-        before=own.before_path,
+        out=own.output_part_path,
+        before=own.before_part_path,
         picture=own.preview_path,
         metadata={"comment": f"preview of {job.resolution} by {job.engine_label}"},
     )
-    joined = run_operation(request, doing="cutting the preview")
-    sync_file(own.output_path)
+    made = {own.output_part_path: own.output_path, own.before_part_path: own.before_path}
+    try:
+        joined = run_operation(request, doing="cutting the preview")
+        for part, file in made.items():
+            sync_file(part)
+            replace_file(part, file)
+    finally:
+        for part in own.part_files():  # left by a child that was ended, or by a full disk
+            part.unlink(missing_ok=True)
     sync_directory(own.path)
     return JoinedVideo(
         path=own.output_path,

@@ -134,6 +134,11 @@ class JobDir:
         return self.path / "before.mp4"
 
     @property
+    def before_part_path(self) -> Path:
+        """That piece while it is written."""
+        return _part(self.before_path)
+
+    @property
     def report_json_path(self) -> Path:
         """What was measured of the result, a `QualityReport`."""
         return self.path / "report.json"

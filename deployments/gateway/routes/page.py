@@ -31,7 +31,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
-_MAX_PICTURE_BYTES = 20 * 10**6
+_MAX_PICTURE_BYTES = 40 * 10**6
 
 
 def add_page(

@@ -283,3 +283,7 @@ def test_a_preview_is_written_beside_the_name_and_says_how_to_go_on(
     assert "  the source there: /out/mine.before.mp4" in lines
     asked[3:5] = ["--preview=3s@0:01"]
     assert whole_command(asked[1:]) == "seedvr2 upscale 'my clip.mp4' --crf 20"
+    asked[1:1] = ["--fresh"]
+    assert "--fresh" not in whole_command(asked[1:]), "what the preview has made is kept"
+    named = ["upscale", "--preview", "3s", "--", "--fresh", "--preview"]
+    assert whole_command(named) == "seedvr2 upscale -- --fresh --preview", "names of files"

@@ -26,6 +26,7 @@ NAMES = {
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
     "before_path": "before.mp4",
+    "before_part_path": "before.mp4.part",
     "report_path": "report.html",
     "report_json_path": "report.json",
     "kernels_path": "kernels.json",
