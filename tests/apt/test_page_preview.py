@@ -105,7 +105,6 @@ def test_a_preview_by_mouse_and_then_the_whole_film(
     assert is_hidden(person, "#piece-place"), "no place has to be chosen"
     person.choose("#piece-length", "1")
     person.choose("#piece-where", "own")
-    assert person.focused() == "piece-at"
     for wrong, told in (("soon", "is no time"), ("0:03", "The film ends at 0:03")):
         person.replace("#piece-at", wrong)
         person.click("#make-piece")
@@ -186,8 +185,8 @@ def test_a_preview_and_the_whole_film_by_keyboard(person: Person, serve: Serve) 
     assert person.page.run("document.querySelector('#piece-length').value") == "1"
     person.tab_to("piece-where")
     person.press("ArrowDown")
-    assert person.focused() == "piece-at"
-    person.tab_to("piece-slide")
+    assert person.focused() == "piece-where", "a choice moves nobody elsewhere"
+    assert person.tab_to("piece-slide") == ["piece-at", "piece-slide"]
     for _ in range(15):
         person.press("ArrowRight")
     person.sees("From 0:01.5 to 0:02.5 of 0:03.", "#piece-told")

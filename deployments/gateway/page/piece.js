@@ -5,10 +5,7 @@ import { $, clock, secondsOf } from "./words.js";
 let film = 0; // seconds
 
 export function prepare(tell, make) {
-  $("piece-where").addEventListener("change", () => {
-    show();
-    if (!$("piece-place").hidden) $("piece-at").focus();
-  });
+  $("piece-where").addEventListener("change", show);
   $("piece-length").addEventListener("change", show);
   $("piece-at").addEventListener("input", () => {
     const at = secondsOf($("piece-at").value);
