@@ -31,6 +31,8 @@ DIVIDER_PX = 4
 LABEL_SHARE = 24
 """The letters' height is this part of the picture's height, and at least MIN_LABEL_PX."""
 MIN_LABEL_PX = 12
+LETTERS = 6
+"""Of the longer word: where a picture is high and narrow, it must not reach into the other half."""
 _STEPS = 4
 """Of the drawing: the result is read, the source is read, both are drawn, the file is written."""
 
@@ -106,7 +108,8 @@ def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
         text: the word.
         left: first column of the part.
     """
-    letters = max(MIN_LABEL_PX, sheet.shape[0] // LABEL_SHARE)
+    height, width, _ = sheet.shape
+    letters = max(MIN_LABEL_PX, min(height // LABEL_SHARE, width // 2 // LETTERS))
     margin = (letters // 2, letters // 3)
     clip = TextClip(
         text=text, font_size=letters, color="white", bg_color="black", margin=margin, duration=1
