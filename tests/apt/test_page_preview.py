@@ -108,7 +108,7 @@ def test_a_preview_by_mouse_and_then_the_whole_film(
     for wrong, told in (("soon", "is no time"), ("0:03", "The film ends at 0:03")):
         person.replace("#piece-at", wrong)
         person.click("#make-piece")
-        person.sees(told, "#problem")
+        person.sees(told, "#piece-told")
         assert person.focused() == "piece-at"
         judge(person, axe)
     person.replace("#piece-at", "0:01")

@@ -102,8 +102,7 @@ def check(disk: SlowDisk) -> None:
 @pytest.mark.parametrize("slow", ["reads", "writes"])
 @pytest.mark.parametrize("moved", [True, False], ids=["faststart", "reserved"])
 def test_joining(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slow: str, moved: bool) -> None:
-    """The look at the segments, the join, the move of the media or the room for the index, and the
-    check of what was written."""
+    """The look at the segments, the join, the media's move or the index's room, and the check."""
     monkeypatch.setattr(benchmark, "FRAMES", 6)
     parts, info, source = benchmark.make_job(tmp_path, 0.02)
     monkeypatch.setattr(output_file, "_MOVED_BYTES", 2**40 if moved else 0)

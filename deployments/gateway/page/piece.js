@@ -4,7 +4,8 @@ import { $, clock, secondsOf } from "./words.js";
 
 let film = 0; // seconds
 
-export function prepare(tell, make) {
+// What is wrong is told beside the field, which a long form keeps far from the top of the page.
+export function prepare(make) {
   $("piece-where").addEventListener("change", show);
   $("piece-length").addEventListener("change", show);
   $("piece-at").addEventListener("input", () => {
@@ -18,9 +19,7 @@ export function prepare(tell, make) {
   });
   $("piece").addEventListener("submit", (event) => {
     event.preventDefault();
-    const trouble = fault();
-    tell(trouble);
-    if (trouble) $("piece-at").focus();
+    if (fault()) $("piece-at").focus();
     else make(wanted());
   });
 }
@@ -63,5 +62,6 @@ function show() {
   let told = "";
   if (chosen())
     told = wrong || `From ${clock(at)} to ${clock(Math.min(film, at + long()))} of ${clock(film)}.`;
+  $("piece-told").classList.toggle("error", Boolean(wrong));
   if ($("piece-told").textContent !== told) $("piece-told").textContent = told;
 }

@@ -44,7 +44,7 @@ export async function prepare(tell) {
   });
   $("file").addEventListener("change", () => choose($("file").files[0] ?? null));
   $("start").addEventListener("click", () => start(tell, $("start")));
-  piece.prepare(tell, (wanted) => start(tell, $("make-piece"), { preview: wanted }));
+  piece.prepare((wanted) => start(tell, $("make-piece"), { preview: wanted }));
   dropZone($("drop"));
 }
 
