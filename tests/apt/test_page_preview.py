@@ -6,18 +6,18 @@ Needs Debian's package `chromium`. Pictures are kept under pytest's --basetemp, 
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
-from deployments.gateway.app import create_app
-from deployments.gateway.prefect_api import PrefectApi
-from tasks.settings import Settings
 from tests.kits.http.browser import browser
 from tests.kits.http.fair import judge
 from tests.kits.http.gateway import served
@@ -202,33 +202,49 @@ def test_a_preview_and_the_whole_film_by_keyboard(person: Person, serve: Serve) 
     person.sees("kept from the preview", "#job-notes")
 
 
+@contextmanager
+def under_path(url: str, path: str) -> Iterator[str]:
+    """A proxy that shows a server under a path, as an operator's web server does."""
+    client = httpx.AsyncClient(base_url=url, timeout=None)
+
+    async def forward(request: Request) -> StreamingResponse:
+        headers = [(k, v) for k, v in request.headers.items() if k != "host"]
+        query = request.url.query and f"?{request.url.query}"
+        asked = client.build_request(
+            request.method,
+            f"/{request.path_params['rest']}{query}",
+            headers=headers,
+            content=request.stream(),
+        )
+        answer = await client.send(asked, stream=True)
+        return StreamingResponse(answer.aiter_raw(), answer.status_code, dict(answer.headers))
+
+    methods = ["GET", "HEAD", "POST", "PATCH"]
+    route = Route(f"{path}{{rest:path}}", forward, methods=methods)
+    with served(Starlette(routes=[route])) as proxy:
+        yield f"{proxy}{path}"
+
+
 def test_without_a_place_and_behind_a_proxys_path(serve: Serve, tmp_path: Path) -> None:
     """Every address is relative, that of the whole film too."""
-    settings = Settings(work_dir=serve.work_dir)
-    password = serve.urls["prefect password"]
     with (
-        temporary_settings({PREFECT_API_AUTH_STRING: password}),
-        served(
-            Starlette(
-                routes=[
-                    Mount(
-                        "/some/path",
-                        create_app(settings, PrefectApi(f"{serve.urls['prefect']}/api")),
-                    )
-                ]
-            )
-        ) as url,
+        under_path(serve.urls["gateway"], "/some/path/") as url,
         browser(tmp_path / "browser") as page,
     ):
-        person = at_form(Person(page), f"{url}/some/path/")
+        person = at_form(Person(page), url)
         plan(person, CLIP, crf=23)
         person.choose("#piece-length", "1")
         person.click("#make-piece")
+        person.sees("Preview of", "#job-title")
         person.sees("Completed", "#job-status")
         eventually(lambda: not is_hidden(person, "#compare"), "the picture")
+        person.click("#watch-load")
+        ready = "document.querySelector('#video-after').readyState >= 3"
+        eventually(lambda: person.page.run(ready), "the clip")
         person.click("#whole")
         person.sees("75 of 75", "#job-facts")
         person.sees("Completed", "#job-status")
+        assert page.run("location.pathname") == "/some/path/"
 
 
 @pytest.mark.parametrize("codec", ["auto", "tiff"])
