@@ -80,7 +80,7 @@ def test_part_files_are_what_is_half_written(tmp_path: Path, count: int) -> None
     job_dir = JobDir(tmp_path)
     assert job_dir.part_files() == []
     job_dir.segments_path.mkdir()
-    parts = [job_dir.output_part_path]
+    parts = [job_dir.output_part_path, job_dir.before_part_path]
     for index in range(count):
         parts += [job_dir.video_part_path(index), job_dir.latents_part_path(index)]
     whole = [path for path in paths(job_dir, range(count)) if path not in parts]
