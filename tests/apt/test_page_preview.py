@@ -217,7 +217,8 @@ def under_path(url: str, path: str) -> Iterator[str]:
             content=request.stream(),
         )
         answer = await client.send(asked, stream=True)
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, dict(answer.headers))
+        told = {k: v for k, v in answer.headers.items() if k != "transfer-encoding"}
+        return StreamingResponse(answer.aiter_raw(), answer.status_code, told)
 
     methods = ["GET", "HEAD", "POST", "PATCH"]
     route = Route(f"{path}{{rest:path}}", forward, methods=methods)
