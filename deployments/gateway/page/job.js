@@ -215,8 +215,13 @@ function draw() {
   const pen = canvas.getContext("2d");
   pen.drawImage(bitmap, bitmap.width - half, 0, half, bitmap.height, 0, 0, half, bitmap.height);
   if (at > 0) pen.drawImage(bitmap, 0, 0, at, bitmap.height, 0, 0, at, bitmap.height);
-  pen.fillStyle = "#ffffff";
-  pen.fillRect(Math.min(half - 2, Math.max(0, at - 1)), 0, 2, bitmap.height);
+  // White between two black edges, which is seen on any picture, however much smaller it is shown.
+  const line = Math.max(2, Math.round(half / 320));
+  for (const [colour, width] of [["#000000", 2 * line], ["#ffffff", line]]) {
+    pen.fillStyle = colour;
+    const left = Math.min(half - 1.5 * line, Math.max(1.5 * line, at)) - width / 2;
+    pen.fillRect(Math.round(left), 0, width, bitmap.height);
+  }
 }
 
 async function showLog() {
