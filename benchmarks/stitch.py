@@ -116,13 +116,13 @@ def join(job: tuple[list[JoinPart], VideoInfo, Path], output: Path) -> tuple[flo
     began = last = time.monotonic()
     silence = 0.0
 
-    def beat(phase: str, done: int, total: int) -> None:
+    def beat(done: int, total: int) -> None:
         nonlocal last, silence
         now = time.monotonic()
         silence, last = max(silence, now - last), now
 
-    join_segments(parts, source, info, SETTINGS, output, metadata={}, beat=beat)
-    beat("join", 0, 0)
+    join_segments(parts, source, info, SETTINGS, output, metadata={}, on_bytes=beat)
+    beat(0, 0)
     sync_file(output)
     return time.monotonic() - began, silence
 

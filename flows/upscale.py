@@ -209,8 +209,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             joined,
             stored,
             seconds=time.monotonic() - began,
-            segments_reused=inference.reused,
-            frames_reused=inference.frames_reused,
+            kept=inference.kept,
             account=inference.account,
             reported=reported,
         )

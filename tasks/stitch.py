@@ -16,9 +16,6 @@ from tasks.schemas import JoinedVideo, PlannedJob, PreviewPart
 from tasks.step import step
 from tasks.storage.base import STALL_SECONDS
 
-BEFORE_NAME = "before.mp4"
-"""Name of the source's clip of a preview in its folder."""
-
 
 @step(name="stitch", retries=1, retry_delay_seconds=2)
 def stitch(job: PlannedJob) -> JoinedVideo:
@@ -57,22 +54,31 @@ def stitch(job: PlannedJob) -> JoinedVideo:
 
 
 def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
-    """Cut the piece that a preview shows out of its segments, in result and source."""
+    """Cut the piece that a preview shows out of its segments, in result and source.
+
+    Side effects: writes both clips, each complete or not at all, and their picture.
+    """
     own = JobDir(job.own_dir)
     own.path.mkdir(exist_ok=True)
-    before = own.path / BEFORE_NAME
     request = CutExcerpt(
         job_dir=job.job_dir,
         source=job.source.path,
         first=shown.first,
         stop=shown.stop,
-        out=own.output_path,
-        before=before,
+        out=own.output_part_path,
+        before=own.before_part_path,
         picture=own.preview_path,
         metadata={"comment": f"preview of {job.resolution} by {job.engine_label}"},
     )
-    joined = run_operation(request, doing="cutting the preview")
-    sync_file(own.output_path)
+    made = {own.output_part_path: own.output_path, own.before_part_path: own.before_path}
+    try:
+        joined = run_operation(request, doing="cutting the preview")
+        for part, file in made.items():
+            sync_file(part)
+            replace_file(part, file)
+    finally:
+        for part in own.part_files():  # left by a child that was ended, or by a full disk
+            part.unlink(missing_ok=True)
     sync_directory(own.path)
     return JoinedVideo(
         path=own.output_path,
@@ -80,7 +86,7 @@ def _cut(job: PlannedJob, shown: PreviewPart) -> JoinedVideo:
         num_bytes=own.output_path.stat().st_size,
         num_frames=shown.stop - shown.first,
         preview=own.preview_path,
-        before=before,
+        before=own.before_path,
         notes=joined.notes,
     )
 

@@ -15,7 +15,7 @@ import typer
 from deployments.cli.batch.sources import ListFile, VideoBatch, WatchFolder, batch_of
 from deployments.cli.compare.command import compare
 from deployments.cli.init.command import init
-from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
+from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit, whole
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
@@ -77,8 +77,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Restore and upscale videos with SeedVR2.
 
-    `seedvr2 upscale VIDEO` works on this machine. `submit`, `status`, `jobs`, `cancel` and `logs`
-    talk to a gateway, which `seedvr2 serve` starts.""",
+    `seedvr2 upscale VIDEO` works on this machine. `submit`, `whole`, `status`, `jobs`, `cancel` and
+    `logs` talk to a gateway, which `seedvr2 serve` starts.""",
 )
 app.add_typer(weights_app, name="weights")
 
@@ -284,7 +284,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-for command in (compare, init, selfcheck, serve, submit, status, jobs, cancel, delete, logs):
+for command in (compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, delete, logs):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""`seedvr2 submit`, `status`, `jobs`, `cancel` and `logs`: the jobs of a gateway.
+"""`seedvr2 submit`, `whole`, `status`, `jobs`, `cancel` and `logs`: the jobs of a gateway.
 
 All use the gateway's HTTP API and need no Prefect. The gateway is the one of --gateway or
 SEEDVR2_GATEWAY_URL, else the one that `seedvr2 serve` starts on this machine.
@@ -50,6 +50,7 @@ from deployments.cli.options import (
     check_file,
     request_of,
 )
+from deployments.cli.output import gateway_options, whole_job_told
 from deployments.cli.screen import ENDED, status_line, watch
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError, error_of_code, remedy_of
@@ -161,7 +162,29 @@ def submit(
         for note in answer["notes"]:
             say(f"note: {note}")
         if watched:
-            _watch(client, answer["job_id"], as_json)
+            _watch(client, answer["job_id"], as_json, gateway_options(gateway, token_file))
+        else:
+            typer.echo(json.dumps(answer) if as_json else answer["job_id"])
+
+
+def whole(
+    job: JobId,
+    watched: Watch = False,
+    notify: Notify = None,
+    gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit the whole video of a completed preview, whose segments it keeps.
+
+    It has the preview's source and options. The last line of stdout is the new job's id; with
+    --watch it is the result's address or path. Asked twice, it is the same job.
+    """
+    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+        answer = client.whole(job)
+        say(f"job {answer['job_id']} on {answer['deployment']}")
+        if watched:
+            _watch(client, answer["job_id"], as_json, gateway_options(gateway, token_file))
         else:
             typer.echo(json.dumps(answer) if as_json else answer["job_id"])
 
@@ -180,9 +203,9 @@ def status(
     """
     with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         if watched:
-            _watch(client, job, as_json)
+            _watch(client, job, as_json, gateway_options(gateway, token_file))
             return
-        _print_status(client.status(job), as_json)
+        _print_status(client.status(job), as_json, gateway_options(gateway, token_file))
 
 
 def jobs(
@@ -216,7 +239,7 @@ def cancel(
 ) -> None:
     """Cancel a job; finished segments are kept."""
     with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
-        _print_status(client.cancel(job), as_json)
+        _print_status(client.cancel(job), as_json, gateway_options(gateway, token_file))
 
 
 def delete(
@@ -302,7 +325,7 @@ def _token_in(path: Path) -> str:
     return token
 
 
-def _watch(client: "GatewayClient", job_id: str, as_json: bool) -> None:
+def _watch(client: "GatewayClient", job_id: str, as_json: bool, door: list[str]) -> None:
     """Show a job until it ends, then print its result; exits with 1 if it has not completed."""
     try:
         job = watch(client.follow(job_id), console)
@@ -311,6 +334,8 @@ def _watch(client: "GatewayClient", job_id: str, as_json: bool) -> None:
         raise typer.Exit(130) from None
     for note in job["notes"]:
         say(f"note: {note}")
+    if told := whole_job_told(job, door):
+        say(told)
     if as_json:
         typer.echo(json.dumps(job))
     elif job["status"] == "completed":
@@ -321,7 +346,7 @@ def _watch(client: "GatewayClient", job_id: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_status(job: "Answer", as_json: bool) -> None:
+def _print_status(job: "Answer", as_json: bool, door: list[str]) -> None:
     """Print a job's status, for people or as JSON."""
     if as_json:
         typer.echo(json.dumps(job))
@@ -330,6 +355,8 @@ def _print_status(job: "Answer", as_json: bool) -> None:
     for name in ("download_url", "output_path"):
         if job[name]:
             tell(f"{name}: {job[name]}")
+    if told := whole_job_told(job, door):
+        tell(told)
     if job["error"]:
         tell(f"error: {_error_of(job)}")
     if remedy := _remedy_of(job):

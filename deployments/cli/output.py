@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployments.cli.options import is_folder
 from deployments.cli.words import absolute, amount, duration
@@ -178,14 +178,32 @@ def ending(result: UpscaleResult) -> list[str]:
 
 
 def whole_command(arguments: Sequence[str]) -> str:
-    """The command that makes the whole video, of the arguments of the one that made a preview."""
+    """The command that makes the whole video, of the arguments of the one that made a preview.
+
+    Without --fresh, which would not keep what the preview has made.
+    """
     kept, rest = ["seedvr2"], iter(arguments)
     for one in rest:
-        if one == "--preview":
+        if one == "--":  # names of files follow, whatever they look like
+            kept += [one, *rest]
+        elif one == "--preview":
             next(rest, None)
-        elif not one.startswith("--preview="):
+        elif one != "--fresh" and not one.startswith("--preview="):
             kept.append(one)
     return shlex.join(kept)
+
+
+def gateway_options(gateway: str | None, token_file: Path | None) -> list[str]:
+    """The options that name a gateway, for commands that are shown."""
+    options = {"--gateway": gateway, "--token-file": token_file and str(token_file)}
+    return [word for name, value in options.items() if value for word in (name, value)]
+
+
+def whole_job_told(job: Mapping[str, Any], options: Sequence[str]) -> str:
+    """Of a completed preview: the command that makes the whole video there; "" of other jobs."""
+    if not job.get("whole_with"):
+        return ""
+    return f"to make the whole video: {shlex.join(['seedvr2', 'whole', job['job_id'], *options])}"
 
 
 def _account(result: UpscaleResult) -> str:

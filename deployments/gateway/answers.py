@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
-from uuid import UUID
 
 from prefect.client.schemas.objects import Artifact, FlowRun
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -93,15 +92,9 @@ _JOB: dict[str, Any] = {
     "expires_at": None,
     "deleted_at": None,
 }
-_LINE: dict[str, Any] = {
-    "id": "0d5c9a0e-8a3c-4c43-9a8e-3f0b7d1c2e55",
-    "at": "2026-11-28T09:00:05Z",
-    "level": "INFO",
-    "message": "750 frames of 320x180 become 1920x1080",
-}
 
 
-def _example(value: dict[str, Any]) -> ConfigDict:
+def example(value: dict[str, Any]) -> ConfigDict:
     """Show this answer in the OpenAPI."""
     return ConfigDict(json_schema_extra={"examples": [value]})
 
@@ -109,7 +102,7 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 class Submitted(BaseModel):
     """Answer to POST /upscale."""
 
-    model_config = _example(_SUBMITTED)
+    model_config = example(_SUBMITTED)
 
     job_id: str = Field(description="Names the job at every address from now on.")
     status: Status = Field(description="`pending`, unless an equal request was sent before.")
@@ -123,7 +116,7 @@ class Submitted(BaseModel):
 class Job(BaseModel):
     """Answer to GET /status/{job_id}."""
 
-    model_config = _example(_JOB)
+    model_config = example(_JOB)
 
     job_id: str = Field(description="As it was asked for.")
     status: Status = Field(description="The last three are ends.")
@@ -221,6 +214,11 @@ class Job(BaseModel):
     preview: PreviewPart | None = Field(
         default=None, description="What a preview shows of the whole job; null: it is none."
     )
+    whole_with: str | None = Field(
+        default=None,
+        description="Of a completed preview: a POST to this address, which is relative to the "
+        "gateway's, submits the whole video. It keeps the preview's segments.",
+    )
     tags: list[str] = Field(default=[], description="The caller's own words.")
     metadata: dict[str, Any] = Field(default={}, description="What the caller has noted.")
     expires_at: datetime | None = Field(
@@ -234,35 +232,11 @@ class Job(BaseModel):
 class JobList(BaseModel):
     """Answer to GET /jobs."""
 
-    model_config = _example({"jobs": [_JOB], "limit": 20, "offset": 0})
+    model_config = example({"jobs": [_JOB], "limit": 20, "offset": 0})
 
     jobs: list[Job] = Field(description="Newest first.")
     limit: int = Field(description="Length of the page that was asked for.")
     offset: int = Field(description="How many newer jobs were left out.")
-
-
-class LogLine(BaseModel):
-    """One line of a log.
-
-    Prefect receives lines in batches, so a line may arrive after others with a later time.
-    """
-
-    model_config = _example(_LINE)
-
-    id: UUID = Field(description="Of the line: one that came before can be left out.")
-    at: datetime = Field(description="When it was written, by the clock of the job's machine.")
-    level: str = Field(description="`INFO`, `WARNING`, `ERROR` ...")
-    message: str = Field(description="The text.")
-
-
-class LogPage(BaseModel):
-    """Answer to GET /logs/{job_id}."""
-
-    model_config = _example({"job_id": _ID, "lines": [_LINE], "more": False})
-
-    job_id: str = Field(description="The job whose lines these are.")
-    lines: list[LogLine] = Field(description="Oldest first.")
-    more: bool = Field(description="There may be more lines; ask again with a larger offset.")
 
 
 def gpu_type(pool: str | None) -> str | None:
@@ -336,6 +310,7 @@ def describe(run: FlowRun, artifacts: Iterable[Artifact], *, position: int | Non
         notes=list(result.get("notes") or ()),
         waiting_for=_waiting_for(run),
         preview=planned.get("preview"),
+        whole_with=f"whole/{run.id}" if status == "completed" and planned.get("preview") else None,
         expires_at=_moment(run.labels.get(LABEL_EXPIRES)),
         deleted_at=_moment(deleted),
         **_callers_own(run),

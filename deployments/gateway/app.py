@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from deployments.gateway.answers import Job, JobList, LogPage, Submitted
+from deployments.gateway.answers import Job, JobList, Submitted
 from deployments.gateway.auth import (
     authentication,
     is_closed,
@@ -23,12 +23,13 @@ from deployments.gateway.limits.rate import RateHeaders, RateLimit
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import add_handlers, problem
 from deployments.gateway.quota import Quota
+from deployments.gateway.routes.again import add_again
 from deployments.gateway.routes.deletion import add_deletion
 from deployments.gateway.routes.docs import add_docs
 from deployments.gateway.routes.events import add_events
 from deployments.gateway.routes.files import JobFiles, add_files
 from deployments.gateway.routes.health import add_health, add_metrics
-from deployments.gateway.routes.jobs import add_jobs
+from deployments.gateway.routes.jobs import LogPage, add_jobs
 from deployments.gateway.routes.page import add_page
 from deployments.gateway.routes.plan import PlannedRequest, add_plan
 from deployments.gateway.routes.submission import add_submission
@@ -87,7 +88,8 @@ def create_app(settings: Settings, prefect: PrefectApi) -> FastAPI:
     add_uploads(app, settings, quota, uploads, authenticate)
     add_health(app, settings, prefect)
     add_metrics(app, settings, prefect)
-    add_page(app, settings, prefect, open_jobs, authenticate)
+    add_again(app, settings, prefect, open_jobs, authenticate)
+    add_page(app, settings, prefect, authenticate)
     add_files(app, settings, prefect, authenticate)
     shown = (Submitted, Job, JobList, LogPage, PlannedRequest, JobFiles)
     add_docs(app, page_authentication(settings), shown)

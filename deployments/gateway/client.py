@@ -156,6 +156,10 @@ class GatewayClient:
         """Remove what a job has made; returns what was removed."""
         return self._ask("DELETE", f"/jobs/{quote(job_id, safe='')}", GivenDeletion)
 
+    def whole(self, job_id: str) -> Answer:
+        """Submit the whole video of a completed preview; asked twice, it is the same job."""
+        return self._ask("POST", f"/whole/{quote(job_id, safe='')}", GivenSubmission)
+
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""
         return self._ask("POST", f"/cancel/{quote(job_id, safe='')}", GivenJob)

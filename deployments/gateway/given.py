@@ -73,6 +73,7 @@ class GivenJob(BaseModel, defer_build=True):
     seconds_left_low: Number | None = None
     seconds_left_high: Number | None = None
     cost: Number | None = None
+    whole_with: str | None = None
 
 
 class GivenJobs(BaseModel, defer_build=True):

@@ -86,6 +86,7 @@ class JobStatus(TypedDict):
     tags: list[str]
     metadata: dict[str, Any]
     preview: dict[str, Any] | None
+    whole_with: str | None
     expires_at: str | None
     deleted_at: str | None
 
@@ -210,6 +211,13 @@ class TypedClient:
             if status["status"] in ENDED:
                 return status
         raise ServiceError(f"the gateway stopped telling about job {job_id}; ask again")
+
+    def whole(self, job_id: str) -> JobTicket:
+        """Create the job of the whole video of a completed preview, whose segments it keeps.
+
+        Asked twice, it is the same job.
+        """
+        return cast(JobTicket, self._gateway.whole(job_id))
 
     def jobs(self, limit: int = 20, *, tags: Sequence[str] = ()) -> list[JobStatus]:
         """The newest jobs of this token, at most 100; with tags, only those that have all."""

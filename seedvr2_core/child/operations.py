@@ -7,6 +7,7 @@ otherwise spend half of its time on loading numpy and torch.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.child.memory import free_host_bytes, unbounded_memory
@@ -218,7 +219,7 @@ def join(request: Join, emitter: Events) -> Joined:
             request.out,
             metadata=request.metadata,
             wanted=plan.output,
-            beat=emitter.beat,
+            on_bytes=partial(emitter.beat, "join"),
         )
     return Joined(notes=tuple(result.notes))
 

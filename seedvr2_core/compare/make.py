@@ -6,6 +6,7 @@ Memory: two frames of each video, the sheet, one kept pair, and JPEGs of a few m
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,7 @@ class _Making:
                 self._wanted.video,
                 metadata={"title": self._wanted.title},
                 wanted=self._output,
-                beat=self._beat,
+                on_bytes=partial(self._beat, "join"),
             )
         return [*([self._clock_note] if self._clock_note else []), *joined.notes]
 

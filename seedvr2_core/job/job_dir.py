@@ -17,8 +17,10 @@
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
         segments/00000.json        sidecar: the segment exists once this file does
+        segments/previewed.json    which segments previews have shown
         output.mp4                 the joined file
         preview.jpg                the before/after picture
+        before.mp4                 of a preview: the same piece of the source
         report.json                what was measured of the result
         report.html                the same to be read
         result.json                what the run answered
@@ -127,6 +129,16 @@ class JobDir:
         return self.path / "preview.jpg"
 
     @property
+    def before_path(self) -> Path:
+        """Of a preview's own folder: the same piece of the source, whatever its container is."""
+        return self.path / "before.mp4"
+
+    @property
+    def before_part_path(self) -> Path:
+        """That piece while it is written."""
+        return _part(self.before_path)
+
+    @property
     def report_json_path(self) -> Path:
         """What was measured of the result, a `QualityReport`."""
         return self.path / "report.json"
@@ -150,6 +162,11 @@ class JobDir:
     def spent_path(self) -> Path:
         """What the making of the segments has spent so far; removed with them."""
         return self.segments_path / "spent.json"
+
+    @property
+    def previewed_path(self) -> Path:
+        """Which segments previews have shown; removed with them."""
+        return self.segments_path / "previewed.json"
 
     def spent_path_of(self, helper: int) -> Path:
         """The same of a helper, by its number; 0: of the run itself."""

@@ -80,7 +80,7 @@ class Cutting:
                 out,
                 metadata=metadata,
                 wanted=self.plan.output,
-                beat=self._joining,
+                on_bytes=partial(self.beat, PHASE),
             )
         finally:
             part.unlink(missing_ok=True)
@@ -88,11 +88,6 @@ class Cutting:
 
     def _told(self, done: int, *, of: int) -> None:
         self.beat(PHASE, done, of)
-
-    def _joining(self, phase: str, done: int, total: int) -> None:
-        """Beats of joining, as ones of this phase: people wait for one thing."""
-        del phase
-        self.beat(PHASE, done, total)
 
     def _restored(self) -> Iterator[Frame]:
         """The frames of the piece, from the segments."""

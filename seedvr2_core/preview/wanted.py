@@ -84,12 +84,14 @@ class _Film:
         self._base = Fraction(*plan.video.time_base)
 
     def first_at(self, place: Place) -> int:
-        """The first frame that begins at a place or later."""
-        first = place.frame
+        """The first frame that begins at a place or later; within the last frame, that one."""
+        first, end = place.frame, self._pts[-1] + self._last
         if first is None:
             first = bisect.bisect_left(self._pts, place.seconds / self._base)
+            if place.seconds / self._base < end:
+                first = min(first, len(self._pts) - 1)
         if first >= len(self._pts):
-            ends = float((self._pts[-1] + self._last) * self._base)
+            ends = float(end * self._base)
             raise InvalidRequestError(
                 f"the preview would begin behind the end: the job has {len(self._pts)} frames and "
                 f"ends at {ends:.3f} s; choose an earlier place"

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -21,8 +20,8 @@ from av.container.core import Flags
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import FileReadError, SeedVR2Error, SegmentError
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.files.space import is_full
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
 from seedvr2_core.video._segments import (
@@ -85,7 +84,7 @@ def join_segments(
     *,
     metadata: Mapping[str, str],
     wanted: OutputSettings | None = None,
-    beat: Beat = no_beat,
+    on_bytes: OnBytes = no_bytes,
 ) -> JoinResult:
     """Write the output: all segments' packets plus the source's audio and text.
 
@@ -97,8 +96,8 @@ def join_segments(
         output: where to write, whatever the suffix; removed again on failure.
         metadata: of the container; wins over the source's own title, artist and so on.
         wanted: container and sound of the output; None: mp4 with all sound.
-        beat: called with ("join", position in the file that is read or written, its length) at
-            every read and every write.
+        on_bytes: called with the position in the file that is read or written, and its length,
+            at every read and every write.
 
     Raises:
         SegmentError: the segments do not give exactly the frames of `info`, or disagree; or the
@@ -106,7 +105,6 @@ def join_segments(
         FileReadError: the machine failed to read a segment or the source, or the source has lost
             packets since it was probed.
     """
-    on_bytes = partial(beat, "join")
     times = times_in_file_order(segments, settings, on_bytes)
     if sorted(times) != list(info.pts):
         raise SegmentError(
@@ -118,7 +116,7 @@ def join_segments(
     way = CarryWay(container=CONTAINERS[wanted.container], audio=wanted.audio, cut=Cut.of(info))
     single = way.container.single
     trials = {} if single else try_streams(source, info, way, on_bytes=on_bytes)
-    job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, beat)
+    job = _Joining(segments, source, info, settings, output, metadata, way, clock, trials, on_bytes)
     try:
         write, check = _ways(way.container)
         written = write(job)
@@ -174,14 +172,13 @@ def _write_folder(job: "_Joining") -> _Attempt:
     sound = job.output.with_name(f"{job.output.name}.sound.part")
     try:
         beside = _write(replace(job, output=sound))
-        on_bytes = partial(job.beat, "join")
         write_sequence(
             job.output,
-            segment_pictures(job.segments, on_bytes),
+            segment_pictures(job.segments, job.on_bytes),
             job.expected(beside.others),
             sound=sound,
             chapters=chapters_told(job.source, job.info, job.way.cut),
-            on_bytes=on_bytes,
+            on_bytes=job.on_bytes,
         )
     finally:
         sound.unlink(missing_ok=True)
@@ -190,9 +187,8 @@ def _write_folder(job: "_Joining") -> _Attempt:
 
 def _write_picture(job: "_Joining") -> _Attempt:
     """Write the only frame as a file of its own; it has no room for anything else."""
-    on_bytes = partial(job.beat, "join")
-    (picture,) = segment_pictures(job.segments, on_bytes)
-    write_still(job.output, picture, job.settings, on_bytes=on_bytes)
+    (picture,) = segment_pictures(job.segments, job.on_bytes)
+    write_still(job.output, picture, job.settings, on_bytes=job.on_bytes)
     streams = [stream for stream in job.info.streams if stream.num_packets]
     told = [f"{stream_name(stream)} is not carried over: a picture has none" for stream in streams]
     return _Attempt(told, [])
@@ -231,7 +227,7 @@ class _Joining:
     way: CarryWay
     clock: TrackClock
     trials: Mapping[int, TrialResult]
-    beat: Beat
+    on_bytes: OnBytes
 
     def num_bytes(self) -> int:
         """Of all segments."""
@@ -261,9 +257,9 @@ class _Joining:
         kind = self.way.container
         options = muxer_options(kind, self.settings.time_base, reserved)
         with (
-            open_source(self.source, on_bytes=self._on_bytes) as source,
+            open_source(self.source, on_bytes=self.on_bytes) as source,
             open_output(
-                self.output, muxer=kind.muxer, options=options, on_bytes=self._on_bytes
+                self.output, muxer=kind.muxer, options=options, on_bytes=self.on_bytes
             ) as container,
         ):
             container.flags |= Flags.bitexact.value
@@ -333,9 +329,6 @@ class _Joining:
             return False
         return packet.pts < 0
 
-    def _on_bytes(self, done: int, total: int) -> None:
-        self.beat("join", done, total)
-
     def _add_video(self, container: OutputContainer) -> VideoStream:
         with open_segment(self.segments[0].path) as first:
             video = container.add_stream_from_template(first.streams.video[0], opaque=True)
@@ -352,7 +345,7 @@ class _Joining:
         total, durations = self.info.num_frames, self.clock.durations()
         position, last_dts = 0, None
         for part in self.segments:
-            with open_segment(part.path, on_bytes=self._on_bytes) as container:
+            with open_segment(part.path, on_bytes=self.on_bytes) as container:
                 for pts, packet in segment_packets(part, container, time_base):
                     dts = self.clock.dts(position)
                     if dts > pts or (last_dts is not None and dts <= last_dts):

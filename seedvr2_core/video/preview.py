@@ -1,5 +1,7 @@
 """The before/after picture of a finished job: the same part of one frame, twice, with labels.
 
+Of a job that makes one picture it is the whole picture: there the details are all that counts.
+
 moviepy reads the output, which is upright and has square pixels. The source is read by our own
 reader, because moviepy turns and stretches pictures wrongly.
 """
@@ -8,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from moviepy import ImageClip, TextClip, VideoFileClip, clips_array
+from moviepy import ImageClip, TextClip, VideoFileClip
+from PIL import Image
 
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
@@ -20,10 +23,16 @@ from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 
 MAX_HEIGHT = 720
+MAX_WHOLE = (3840, 2160)
+"""Width and height of each half where a single picture is shown whole."""
+QUALITY, WHOLE_QUALITY = 85, 94
+"""Of the JPEG. The page lays both halves over each other, so what it loses is seen."""
 DIVIDER_PX = 4
 LABEL_SHARE = 24
 """The letters' height is this part of the picture's height, and at least MIN_LABEL_PX."""
 MIN_LABEL_PX = 12
+LETTERS = 6
+"""Of the longer word: where a picture is high and narrow, it must not reach into the other half."""
 _STEPS = 4
 """Of the drawing: the result is read, the source is read, both are drawn, the file is written."""
 
@@ -32,6 +41,8 @@ def write_preview(
     source: Path, info: VideoInfo, output: Path, picture: Path, *, beat: Beat = no_beat
 ) -> None:
     """Write a JPEG of the middle frame's middle: left before (enlarged by Lanczos), right after.
+
+    Where the output is a single picture, all of it is shown.
 
     Args:
         source: the job's source.
@@ -50,19 +61,43 @@ def write_preview(
     before = next(read_frames(source, info, index, index + 1)).rgb
     beat("picture", 2, _STEPS)
     enlarged = np.asarray(ImageClip(before).resized((width, height)).get_frame(0))  # Lanczos
-    middle = slice(width // 4, width // 4 + width // 2)
-    divider = np.full((height, DIVIDER_PX, 3), 255, np.uint8)
-    parts = [ImageClip(part) for part in (enlarged[:, middle], divider, after[:, middle])]
-    sheet = clips_array([parts])
-    if height > MAX_HEIGHT:
-        sheet = sheet.resized(height=MAX_HEIGHT)
-    labelled = np.array(sheet.get_frame(0))
+    whole = info.num_frames == 1 and look_at_picture(output) is not None
+    shown = slice(0, width) if whole else slice(width // 4, width // 4 + width // 2)
+    labelled = _sheet(enlarged[:, shown], after[:, shown], MAX_WHOLE if whole else None)
     beat("picture", 3, _STEPS)
     _write_label(labelled, "before", left=0)
     _write_label(labelled, "after", left=(labelled.shape[1] + DIVIDER_PX) // 2)
     part = picture.with_name(picture.stem + ".part.jpg")
-    ImageClip(labelled).save_frame(str(part), t=0, with_mask=False)
+    image = Image.fromarray(labelled)
+    image.save(part, quality=WHOLE_QUALITY if whole else QUALITY, subsampling=0)
     replace_file(part, picture)
+
+
+def _sheet(before: np.ndarray, after: np.ndarray, most: tuple[int, int] | None) -> np.ndarray:
+    """Both pictures beside each other, with a white line between them.
+
+    Each is made smaller by itself, so that the line keeps its width and the page finds the halves.
+
+    Args:
+        before: (H, W, 3) uint8.
+        after: the same size.
+        most: width and height that each may have at most; None: only the height is limited.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    height, width, _ = after.shape
+    least = MAX_HEIGHT if most is None else min(most[1], round(height * most[0] / width))
+    if height > least:
+        size = (max(1, round(width * least / height)), max(1, least))
+        before, after = (_smaller(picture, size) for picture in (before, after))
+    divider = np.full((len(after), DIVIDER_PX, 3), 255, np.uint8)
+    return np.concatenate([before, divider, after], axis=1)
+
+
+def _smaller(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 
 def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
@@ -73,7 +108,8 @@ def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
         text: the word.
         left: first column of the part.
     """
-    letters = max(MIN_LABEL_PX, sheet.shape[0] // LABEL_SHARE)
+    height, width, _ = sheet.shape
+    letters = max(MIN_LABEL_PX, min(height // LABEL_SHARE, width // 2 // LETTERS))
     margin = (letters // 2, letters // 3)
     clip = TextClip(
         text=text, font_size=letters, color="white", bg_color="black", margin=margin, duration=1

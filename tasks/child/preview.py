@@ -4,9 +4,13 @@ It works in the directory of the whole job, so that the whole job finds its segm
 is its own in a folder there.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from seedvr2_core.child.protocol import FindExcerpt
+from seedvr2_core.errors import SegmentError
+from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.timing import job_seconds
@@ -111,3 +115,37 @@ def unfinished_others(job: PlannedJob, plan: PlanOutline) -> tuple[int, ...]:
     others = {segment.index for segment in plan.segments} - set(job.segments)
     told = current().still_alive
     return tuple(pending_segments(JobDir(job.job_dir), plan, only=others, on_bytes=told))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewedSegments:
+    """Which segments of a job previews have shown, by their indices."""
+
+    segments: tuple[int, ...]
+
+
+def note_previewed(job: PlannedJob) -> None:
+    """Note which segments a preview shows, so that the whole job can tell what it keeps of them.
+
+    The note lies among the segments and goes with them. It decides nothing, so a disk that does not
+    take it fails no job.
+    """
+    job_dir = JobDir(job.job_dir)
+    shown = _previewed(job_dir) | set(job.segments)
+    try:
+        job_dir.segments_path.mkdir(parents=True, exist_ok=True)
+        write_record(job_dir.previewed_path, PreviewedSegments(segments=tuple(sorted(shown))))
+    except OSError as error:
+        current().log(f"{job_dir.previewed_path} could not be written ({error.strerror})")
+
+
+def count_previewed(job_dir: JobDir, segments: Iterable[int]) -> int:
+    """How many of these segments a preview has shown."""
+    return len(_previewed(job_dir).intersection(segments))
+
+
+def _previewed(job_dir: JobDir) -> set[int]:
+    try:
+        return set(read_record(job_dir.previewed_path, PreviewedSegments).segments)
+    except (FileNotFoundError, SegmentError):
+        return set()

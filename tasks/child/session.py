@@ -39,8 +39,10 @@ from tasks.child.guard import Child
 from tasks.child.operation import STARTING, load_detail, waiting_child
 from tasks.child.pace import Pace, measures_of
 from tasks.child.patience import Patience
+from tasks.child.preview import count_previewed
 from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest
+from tasks.request.records import KeptWork
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
@@ -73,9 +75,12 @@ class SegmentWatch:
         self._plan = read_record(self._job_dir.outline_path, PlanOutline)
         self._pending = self._look_at_kept()
         self.source = job.source
-        self.reused = job.num_segments - len(self._pending)
-        """Segments that an earlier run has made."""
-        self.frames_reused = self._kept_frames()
+        there = set(job.segments).difference(self._pending)
+        self.kept = KeptWork(
+            segments=len(there),
+            frames=self._kept_frames(),
+            previewed=0 if job.preview else count_previewed(self._job_dir, there),
+        )
         self._began = awake_seconds()
         self._asking = Asking(job, self._plan)
         self.estimated_seconds = self._asking.seconds(self._pending)

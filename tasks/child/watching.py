@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from tasks.child.preview import note_previewed
 from tasks.child.session import SegmentWatch
 from tasks.schemas import PlannedJob
 
@@ -19,6 +20,8 @@ def session(job: PlannedJob, *, workers: int = 1) -> Iterator[SegmentWatch]:
         workers: by how many runs it is shared at most.
     """
     watch = SegmentWatch(job, workers=workers)
+    if job.preview is not None:
+        note_previewed(job)
     token = _watch.set(watch)
     try:
         watch.check_budget()

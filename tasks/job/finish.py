@@ -22,6 +22,7 @@ from seedvr2_core.words import counted
 from tasks.job.beside import keep_all_beside, keep_before
 from tasks.job.masters import kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
+from tasks.request.records import KeptWork
 from tasks.run import current, publish_result
 from tasks.run.record import DELIVERY_SECONDS
 from tasks.run.retention import callers_own, keep_output
@@ -189,8 +190,7 @@ def finish(
     stored: StoredVideo,
     *,
     seconds: float,
-    segments_reused: int,
-    frames_reused: int,
+    kept: KeptWork,
     account: Account | None = None,
     reported: Path | None = None,
 ) -> UpscaleResult:
@@ -201,8 +201,7 @@ def finish(
         joined: the joined file.
         stored: the same file in storage, verified.
         seconds: how long this run has taken.
-        segments_reused: how many segments an earlier run had made.
-        frames_reused: how many frames they have.
+        kept: what earlier runs had made.
         account: what the run was expected to take, and what it has taken.
         reported: the page of the job's report, if there is one.
 
@@ -232,8 +231,8 @@ def finish(
         height=job.height,
         frames=joined.num_frames,
         seconds=round(seconds, 2),
-        segments_reused=segments_reused,
-        frames_reused=frames_reused,
+        segments_reused=kept.segments,
+        frames_reused=kept.frames,
         **job.format.model_dump(),
         notes=(
             *job.notes,
@@ -241,7 +240,7 @@ def finish(
             *deviations(job_dir, plan),
             *(() if job.preview else kept_masters(job, plan)),
             *chosen_in(job_dir.kernels_path),
-            *_kept_of_previews(job, segments_reused),
+            *_kept_of_previews(kept),
         ),
         preview=shown,
         **(account or Account()).model_dump(),
@@ -281,14 +280,10 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
     return result
 
 
-def _kept_of_previews(job: PlannedJob, reused: int) -> list[str]:
-    """How many of the segments that were there before were made for previews, as a sentence."""
-    if job.preview is not None:
-        return []
-    results = (_read_result(path) for path in job.job_dir.glob("preview-*"))
-    made = {index for one in results if one and one.preview for index in one.preview.segments}
-    kept = min(len(made), reused)
-    return [f"{counted(kept, 'segment')} kept from the preview"] if kept else []
+def _kept_of_previews(kept: KeptWork) -> list[str]:
+    """How many of the segments that were there before a preview has shown, as a sentence."""
+    told = f"{counted(kept.previewed, 'segment')} kept from the preview"
+    return [told] if kept.previewed else []
 
 
 def _note_output(job: PlannedJob, result: UpscaleResult) -> None:

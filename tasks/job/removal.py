@@ -121,14 +121,14 @@ def _remove_one(storage: Storage, name: str) -> bool:
 
 
 def _beside(video: str, result: Mapping[str, Any]) -> list[str]:
-    """Names of the picture and the report: as the result tells them, else as they are made."""
+    """Names of what lies beside a video: as the result tells them, else as they are made."""
     stem = Path(video).stem
     preview = _name_in(result, "preview") or stem + PREVIEW_ENDING
     page = _name_in(result, "report") or stem + REPORT_ENDING
     figures = page.removesuffix(".html") + ".json"
     own = {stem + REPORT_JSON_ENDING, figures}
-    if result.get("preview"):
-        own.add(stem + BEFORE_ENDING + Path(video).suffix)
+    if shown := result.get("preview"):
+        own.add(_name_in(shown, "before") or stem + BEFORE_ENDING + Path(video).suffix)
     return [name for name in (preview, page, *sorted(own)) if name.startswith(stem)]
 
 

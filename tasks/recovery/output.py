@@ -131,6 +131,7 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
     """The result of a run that was lost before it could write one."""
     job_dir = _own_dir(job.job_key, job.preview)
     preview, report_page = job_dir.preview_path, job_dir.report_path
+    shown = job.preview
     return UpscaleResult(
         job_id=str(report.run_id),
         job_key=job.job_key,
@@ -146,12 +147,18 @@ def _result(report: RunReport, job: Prospect, stored: Stored, made: str) -> Upsc
         engine=job.engine,
         width=job.width,
         height=job.height,
-        frames=job.frames,
+        frames=shown.stop - shown.first if shown else job.frames,
         seconds=round(report.run_seconds, 2),
         segments_reused=0,
         notes=(*job.notes, NOTE),
-        preview=job.preview,
+        preview=shown and _with_before(shown, job_dir),
     )
+
+
+def _with_before(shown: PreviewPart, job_dir: JobDir) -> PreviewPart:
+    """What a preview shows, with the clip of the source where the lost run has left it."""
+    path = job_dir.before_path
+    return shown.model_copy(update={"before_path": str(path) if path.is_file() else None})
 
 
 def _placed(result: UpscaleResult, stored: Stored, report: RunReport) -> UpscaleResult:

@@ -31,6 +31,16 @@ class OutputFormat(Record):
     )
 
 
+class KeptWork(Record):
+    """What a run has found made of its job."""
+
+    segments: int = 0
+    frames: int = 0
+    """Of these segments."""
+    previewed: int = 0
+    """How many of these segments a preview has shown."""
+
+
 class PreviewPart(Record):
     """The piece of a job's film that a preview shows, and what is made for it."""
 

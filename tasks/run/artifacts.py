@@ -5,12 +5,14 @@ callback read them through it. Databases keep artifacts for years, so the format
 
 - `upscale-progress`: data is the percentage. The metadata holds strings only: `beat_at`, `phase`,
   `stall_limit`, `deadline`, `alive_every`, `frames`, `num_frames`, `seconds_left`, `detail`, `job`
-  (a `Prospect` as JSON) and the fields of `Measures`. Each attempt of a run has one.
+  (a `Prospect` as JSON) and the fields of `Measures`. Prefect cuts a value after 500 characters, so
+  a longer `job` is there in pieces as well: `job_0`, `job_1`, ... Each attempt of a run has one.
 - `upscale-result`: a table of two columns, `what` and `value`, with a row for each field of an
   `UpscaleResult`; its notes are one text with a line for each. Until November 2026 it was one row
   with a column for each field; both are read.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,9 @@ from tasks.schemas import Account, Prospect, UpscaleResult
 
 PROGRESS_KEY = "upscale-progress"
 RESULT_KEY = "upscale-result"
+
+MOST_CHARACTERS = 500
+"""Of a value in an artifact's metadata: Prefect cuts what is longer, and appends "..."."""
 
 N = TypeVar("N", int, float)
 
@@ -68,14 +73,14 @@ class SavedProgress:
 
     @property
     def prospect(self) -> Prospect | None:
-        """What the job will produce; None before it is planned. Long notes are missing from it.
+        """What the job will produce; None before it is planned.
 
         Parsed on use: the gateway never needs it, and must not fail at one of a newer version.
         """
         text = self.prospect_json
         if not text:
             return None
-        # Prefect cuts a metadata value after 500 characters and appends "...". The notes come last.
+        # One of an older version may be cut, within its notes, and has nothing else behind them.
         whole = text.partition(',"notes":')[0] + "}" if text.endswith("...") else text
         return Prospect.model_validate_json(whole)
 
@@ -129,9 +134,24 @@ def _metadata(progress: SavedProgress) -> dict[str, str]:
         "seconds_left": None if left is None else f"{left:.1f}",
         "detail": progress.detail,
         "job": progress.prospect_json,
+        **_pieces("job", progress.prospect_json or ""),
     }
     known = {name: str(value) for name, value in told.items() if value is not None}
     return known | as_text(progress.measures)
+
+
+def _pieces(name: str, text: str) -> dict[str, str]:
+    """A text in values that Prefect does not cut; {} if it is short enough to be one."""
+    if len(text) <= MOST_CHARACTERS:
+        return {}
+    starts = range(0, len(text), MOST_CHARACTERS)
+    return {f"{name}_{k}": text[at : at + MOST_CHARACTERS] for k, at in enumerate(starts)}
+
+
+def _joined(name: str, told: Mapping[str, str]) -> str | None:
+    """The text that `_pieces` has divided, or the value that is there alone."""
+    pieces = list(itertools.takewhile(bool, (told.get(f"{name}_{k}") for k in itertools.count())))
+    return "".join(map(str, pieces)) if pieces else told.get(name)
 
 
 def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
@@ -160,7 +180,7 @@ def read_progress(artifacts: Iterable[Artifact]) -> SavedProgress:
         stall_seconds=_number(told.get("stall_limit"), float),
         deadline=_time(told.get("deadline")),
         alive_seconds=_number(told.get("alive_every"), float),
-        prospect_json=told.get("job"),
+        prospect_json=_joined("job", told),
         began_at=artifact.created,
         renewed_at=artifact.updated,
         measures=from_text(told),

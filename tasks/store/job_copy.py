@@ -207,8 +207,13 @@ def _files_of(job_dir: JobDir, sidecar: Sidecar) -> list[tuple[Path, str]]:
 
 
 def _notes_of(job_dir: JobDir) -> list[Path]:
-    """Which kernels are obeyed, what the job has spent, how patient one is with its children."""
-    return [job_dir.kernels_path, job_dir.spent_path, job_dir.lost_children_path]
+    """Kernels that are obeyed, what the job has spent, patience with children, what was shown."""
+    return [
+        job_dir.kernels_path,
+        job_dir.spent_path,
+        job_dir.lost_children_path,
+        job_dir.previewed_path,
+    ]
 
 
 def _read_sidecar(content: bytes) -> Sidecar | None:

@@ -1,7 +1,8 @@
-"""What tests of containers share: one build of the images for all files of a run."""
+"""What these tests share: one build of the images, and the script that judges pages."""
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,24 @@ from pathlib import Path
 import pytest
 
 from tests.kits.containers.engine import KEPT
+
+AXE = "axe-core@4.14.1"
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    """The script of axe-core; None where npm cannot install it."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    done = subprocess.run(
+        [npm, "install", "--no-save", "--ignore-scripts", "--prefix", str(folder), AXE],
+        capture_output=True,
+        timeout=180,
+    )
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    return script.read_text() if done.returncode == 0 and script.is_file() else None
 
 
 @pytest.fixture(scope="session")

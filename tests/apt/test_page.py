@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -30,8 +29,7 @@ from tests.kits.server import Serve, eventually
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
-CHROMIUM, NPM = shutil.which("chromium"), shutil.which("npm")
-AXE = "axe-core@4.14.1"
+CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=document.title='owned'>.mp4"
 KEPT = "_img src_x onerror_document.title__owned__.mp4"
 """What the gateway makes of this name; the page shows either as text."""
@@ -50,21 +48,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     serve.close()
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str | None:
-    """The script of axe-core; None where npm cannot install it."""
-    folder = tmp_path_factory.mktemp("axe")
-    if NPM is None:
-        return None
-    done = subprocess.run(
-        [NPM, "install", "--no-save", "--ignore-scripts", "--prefix", str(folder), AXE],
-        capture_output=True,
-        timeout=180,
-    )
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    return script.read_text() if done.returncode == 0 and script.is_file() else None
-
-
 @pytest.fixture
 def person(serve: Serve, tmp_path: Path) -> Iterator[Person]:
     with browser(tmp_path / "browser") as page:
@@ -76,27 +59,13 @@ def person(serve: Serve, tmp_path: Path) -> Iterator[Person]:
         yield person
 
 
-def choose(person: Person, name: str, value: str) -> None:
-    """Choose from a list, as the keyboard does: the list has the focus and takes letters."""
-    person.page.run(f"document.querySelector('#option-{name}').focus()")
-    person.page.call("Input.dispatchKeyEvent", type="char", text=value[0])
-    for letter in value[1:]:
-        person.page.call("Input.dispatchKeyEvent", type="char", text=letter)
-    chosen = person.page.run(f"document.querySelector('#option-{name}').value")
-    if chosen != value:  # lists of headless browsers differ in what they take
-        person.page.run(
-            f"(() => {{ const e = document.querySelector('#option-{name}'); e.value = '{value}';"
-            "e.dispatchEvent(new Event('input', {bubbles: true})); })()"
-        )
-
-
 def test_a_size_of_ones_own_has_a_field_beside_the_choices(person: Person) -> None:
     """It shows once it is chosen, and what is no size is not sent."""
     hidden = "document.querySelector('#option-resolution-own').hidden"
     person.drop("#drop", CLIP)
-    choose(person, "model", "lanczos")
+    person.choose("#option-model", "lanczos")
     assert person.page.run(hidden)
-    choose(person, "resolution", "own")
+    person.choose("#option-resolution", "own")
     assert not person.page.run(hidden)
     assert person.focused() == "option-resolution-own"
     person.write("two")
@@ -108,7 +77,7 @@ def test_a_size_of_ones_own_has_a_field_beside_the_choices(person: Person) -> No
     person.click("#make-plan")
     person.sees("The plan is ready", "#planning")
     assert "640x360" in person.text("#plan-facts")
-    choose(person, "resolution", "720p")
+    person.choose("#option-resolution", "720p")
 
 
 def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -> None:
@@ -118,8 +87,8 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     person.looks(tmp_path / "new-1280.png", width=1280)
     person.drop("#drop", clip)
     person.sees(HOSTILE, "#chosen")
-    choose(person, "model", "lanczos")
-    choose(person, "resolution", "720p")
+    person.choose("#option-model", "lanczos")
+    person.choose("#option-resolution", "720p")
     person.click("#make-plan")
     person.sees("The plan is ready", "#planning")
     plan = person.text("#plan-facts")
@@ -244,9 +213,9 @@ def test_a_whole_job_by_keyboard_and_its_end_by_cancel_and_retry(
     person.page.call("DOM.setFileInputFiles", nodeId=node, files=[str(CLIP)])
     person.sees("bunny_320x180.mp4", "#chosen")
     person.tab_to("option-resolution")
-    choose(person, "resolution", "1080p")
+    person.choose("#option-resolution", "1080p")
     person.tab_to("option-model")
-    choose(person, "model", "span")
+    person.choose("#option-model", "span")
     person.tab_to("make-plan")
     person.press("Enter")
     person.sees("The plan is ready", "#planning")
@@ -358,8 +327,8 @@ def test_a_job_goes_on_while_gateway_and_server_are_started_again(
     root = person.page.call("DOM.getDocument")["root"]["nodeId"]
     node = person.page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     person.page.call("DOM.setFileInputFiles", nodeId=node, files=[str(CLIP)])
-    choose(person, "model", "span")
-    choose(person, "resolution", "720p")  # no other test has made it: it would be there at once
+    person.choose("#option-model", "span")
+    person.choose("#option-resolution", "720p")  # no other test has made it
     person.click("#make-plan")
     person.sees("The plan is ready", "#planning")
     person.click("#start")

@@ -1,8 +1,10 @@
 """A preview: a piece of the film, made of the segments of the whole job, which keeps them."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flows.upscale import upscale
 from seedvr2_core.files import file_sha256
@@ -12,7 +14,7 @@ from tasks.schemas import UpscaleResult
 from tasks.settings import Settings, use_settings
 from tests.kits.faults import use_small_pictures
 
-pytestmark = pytest.mark.usefixtures("in_api")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("in_api")]
 PX = 64 * 36
 
 
@@ -47,6 +49,15 @@ def segment_digests(work_dir: Path, result: UpscaleResult) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(folder.glob("*.mp4"))}
 
 
+def kept(film: UpscaleResult) -> list[str]:
+    """What a whole film says of segments that it has kept from previews."""
+    return [note for note in film.notes if "kept from the preview" in note]
+
+
+def counted_kept(number: int) -> str:
+    return f"{number} segment{'s' * (number != 1)} kept from the preview"
+
+
 def test_its_segments_are_the_whole_jobs_which_keeps_them(demo_clip: Path, tmp_path: Path) -> None:
     work_in(tmp_path / "whole")
     whole = run(demo_clip)
@@ -71,9 +82,7 @@ def test_its_segments_are_the_whole_jobs_which_keeps_them(demo_clip: Path, tmp_p
     film = run(demo_clip)
     assert film.preview is None
     assert film.segments_reused == len(made)
-    assert f"{len(made)} segments kept from the preview" in [
-        note.replace("segment kept", "segments kept") for note in film.notes
-    ]
+    assert kept(film) == [counted_kept(len(made))]
     assert film.sha256 == whole.sha256
     assert run(demo_clip, preview="5f@2").sha256 == whole.sha256  # there is nothing left to show
 
@@ -92,3 +101,66 @@ def test_clips_and_picture_lie_beside_each_other(demo_clip: Path, tmp_path: Path
     assert shown.preview.start_seconds >= 1.0
     assert Path(str(shown.preview_path)).is_file()
     assert [s.kind for s in made.streams] == [s.kind for s in source.streams]
+
+
+def test_only_segments_that_a_preview_has_shown_are_counted(
+    demo_clip: Path, tmp_path: Path
+) -> None:
+    """Those that were there for another reason, or are made again, are not."""
+    work_in(tmp_path)
+    whole = {"model": "lanczos", "batch_size": 100}
+    first = run(demo_clip, preview="0.4s@0:00.05", **whole)
+    assert first.preview is not None
+    assert first.preview.segments == (0,)
+    second = run(demo_clip, preview="0.4s@0:02.05", **whole)
+    assert second.preview is not None
+    segments = JobDir(tmp_path / "jobs" / first.job_key).segments_path
+    assert len(list(segments.glob("*.mp4"))) == 2
+    for path in segments.glob("00000.*"):  # the first is lost
+        path.unlink()
+    film = run(demo_clip, **whole)
+    assert (film.segments_reused, kept(film)) == (1, [counted_kept(1)])
+    JobDir(tmp_path / "jobs" / first.job_key).result_path.unlink()
+    again = run(demo_clip, **whole)  # all is there, and two of six were shown
+    assert (again.segments_reused, kept(again)) == (6, [counted_kept(2)])
+    fresh = run(demo_clip, fresh=True, **whole)
+    assert (fresh.segments_reused, kept(fresh)) == (0, [])
+    assert fresh.sha256 == film.sha256
+
+
+@pytest.mark.parametrize("codec", ["png", "tiff"])
+def test_pictures_stay_pictures(demo_clip: Path, tmp_path: Path, codec: str) -> None:
+    """The clips of a preview are zips then, and the whole film keeps its segments."""
+    work_in(tmp_path)
+    options = {"model": "lanczos", "batch_size": 100, "codec": codec}
+    shown = run(demo_clip, preview="5f@20", **options)
+    assert shown.preview is not None
+    names: list[list[str]] = []
+    for path in (Path(str(shown.output_path)), Path(str(shown.preview.before_path))):
+        assert path.suffix == ".zip"
+        with zipfile.ZipFile(path) as clip:
+            pictures = [name for name in clip.namelist() if name.endswith((".png", ".tif"))]
+            with Image.open(clip.open(pictures[0])) as picture:
+                assert picture.width > picture.height > 0
+        names.append(pictures)
+    assert len(names[0]) == 5
+    assert names[0] == names[1]
+    with Image.open(str(shown.preview_path)) as picture:
+        assert picture.format == "JPEG"
+    film = run(demo_clip, **options)
+    assert film.frames == 75
+    assert kept(film) == [counted_kept(len(shown.preview.segments))]
+
+
+def test_a_preview_of_a_picture_is_the_picture(tmp_path: Path, demo_clip: Path) -> None:
+    work_in(tmp_path)
+    still = tmp_path / "still.png"
+    Image.new("RGB", (32, 18), (200, 120, 40)).save(still)
+    shown = run(still, preview="1s", model="lanczos")
+    assert shown.preview is not None
+    assert (shown.frames, shown.preview.segments) == (1, (0,))
+    assert Path(str(shown.output_path)).suffix == ".png"
+    whole = run(still, model="lanczos")
+    assert kept(whole) == [counted_kept(1)]
+    with Image.open(str(whole.output_path)) as made, Image.open(str(shown.output_path)) as seen:
+        assert made.tobytes() == seen.tobytes()

@@ -13,6 +13,7 @@ from flows.upscale import upscale
 from seedvr2_core.files import file_sha256
 from tasks.estimate import estimate
 from tasks.fetch import fetch
+from tasks.job.removal import remove_output
 from tasks.net.bucket import Bucket
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest, UpscaleResult
@@ -201,3 +202,38 @@ def test_the_first_plan_is_obeyed_everywhere(
     use_settings(first)
     planned()
     assert of_first.read_bytes() == of_second.read_bytes()
+
+
+@pytest.mark.long
+def test_a_preview_that_one_machine_has_made_serves_the_whole_job_of_another(
+    machine: Callable[..., Settings], demo_clip: Path, s3: S3
+) -> None:
+    first = machine("first", segment_seconds=0.5)
+    asked = sent_to(first, demo_clip)
+    shown: Any = upscale(**asked, preview="1s@0:01")
+    made = shown.preview.segments
+    assert 1 < len(made) < 6
+    work, done = Bucket(s3.address, first), Bucket(f"s3://{s3.bucket}/done", first)
+    stem = Path(shown.filename).stem
+    clips = {f"{stem}.mp4", f"{stem}.before.mp4", f"{stem}.preview.jpg"}
+    assert set(done.names("")) == clips
+    assert work.names("results") == [], "the whole job has no result yet"
+
+    machine("second", segment_seconds=0.5)
+    film: Any = upscale(**asked)
+    assert (film.segments_reused, film.preview, film.frames) == (len(made), None, 75)
+    assert f"{len(made)} segments kept from the preview" in film.notes
+    assert [name for name in work.names("jobs") if "/segments/" in name] == []
+
+    third = machine("third", segment_seconds=0.5)
+    again: Any = upscale(**asked, preview="1s@0:01")
+    assert (again.sha256, again.preview) == (film.sha256, None), "there is nothing left to show"
+    removal = remove_output(
+        third,
+        job_key=shown.job_key,
+        result=UpscaleResult.model_validate(shown).model_dump(),
+        shared=False,
+    )
+    assert set(removal.removed) >= clips
+    assert film.filename in done.names(""), "only the preview's files are removed"
+    assert work.names("results"), "and the film is still known"

@@ -9,6 +9,7 @@ from seedvr2_core.job.plans import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
+from tasks.request.records import PreviewPart
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 
 if TYPE_CHECKING:  # tests of the core use this file, and need no Prefect
@@ -113,6 +114,24 @@ def upscale_result(filename: str, **changes: Any) -> UpscaleResult:
         "job_id": "id",
     }
     return UpscaleResult(filename=filename, **given | changes)
+
+
+def preview_part(**changes: Any) -> PreviewPart:
+    """What a preview of one second of a film of four segments shows, with changes to its fields."""
+    given: dict[str, Any] = {
+        "asked": "1s@2",
+        "first": 50,
+        "stop": 75,
+        "start_seconds": 2.0,
+        "end_seconds": 3.0,
+        "segments": (1,),
+        "frames": 50,
+        "seconds": 3.0,
+        "of_segments": 4,
+        "whole_frames": 300,
+        "whole_seconds": 9.0,
+    }
+    return PreviewPart(**given | changes)
 
 
 class Audience:

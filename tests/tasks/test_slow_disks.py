@@ -38,6 +38,7 @@ from tasks.job import find_finished, finish
 from tasks.job.stored import bring_from_store
 from tasks.net.bucket import Bucket
 from tasks.recovery.report import report_on
+from tasks.request.records import KeptWork
 from tasks.run.artifacts import SavedProgress
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleRequest
@@ -101,15 +102,14 @@ def check(disk: SlowDisk) -> None:
 @pytest.mark.parametrize("slow", ["reads", "writes"])
 @pytest.mark.parametrize("moved", [True, False], ids=["faststart", "reserved"])
 def test_joining(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slow: str, moved: bool) -> None:
-    """The look at the segments, the join, the move of the media or the room for the index, and the
-    check of what was written."""
+    """The look at the segments, the join, the media's move or the index's room, and the check."""
     monkeypatch.setattr(benchmark, "FRAMES", 6)
     parts, info, source = benchmark.make_job(tmp_path, 0.02)
     monkeypatch.setattr(output_file, "_MOVED_BYTES", 2**40 if moved else 0)
     disk = SlowDisk(monkeypatch, reads=slow == "reads", writes=slow == "writes")
     output = tmp_path / "out.mp4"
     benchmark.join_segments(
-        parts, source, info, benchmark.SETTINGS, output, metadata={}, beat=disk.beat
+        parts, source, info, benchmark.SETTINGS, output, metadata={}, on_bytes=disk.beat
     )
     benchmark.sync_file(output)
     check(disk)
@@ -308,7 +308,7 @@ def test_a_job_that_goes_on_reads_what_is_kept(
     kept = planned_job(tmp_path / "other").model_copy(update={"job_dir": job_dir.path})
 
     def begin() -> None:
-        assert SegmentWatch(kept).frames_reused == 300
+        assert SegmentWatch(kept).kept.frames == 300
 
     assert _is_ended_if_it_hangs(beats_of(begin, "reads"))
 
@@ -358,7 +358,7 @@ def test_an_output_that_an_earlier_run_has_stored_elsewhere(
     monkeypatch.setattr(module, "_note_output", lambda job, result: None)
     with stored_as(OutputFile(path=tmp_path / "mine.mp4")):
         put = stored(video)
-        finish.fn(job, video, put, seconds=1.0, segments_reused=0, frames_reused=0)
+        finish.fn(job, video, put, seconds=1.0, kept=KeptWork())
     assert _is_ended_if_it_hangs(beats_of(partial(find_finished.fn, job, seconds=0.1), slow))
 
 

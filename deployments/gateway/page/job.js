@@ -2,7 +2,7 @@
 
 import { ask, askPatiently, follow, read } from "./api.js";
 import * as watch from "./watch.js";
-import { $, STATES, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
+import { $, STATES, clock, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
 
 const STAGES = [
   ["Wait", []],
@@ -13,6 +13,7 @@ const STAGES = [
   ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
 const DIVIDER_PX = 4; // between the two halves of the picture
+const PICTURE = /\.(png|tiff?)$/i; // a result that is one picture is shown whole, and large
 
 let watching = null; // ends the watch of the job that was shown before
 let job = null;
@@ -24,6 +25,7 @@ export function prepare(tell) {
   $("stages").replaceChildren(...STAGES.map(([name]) => element("li", name)));
   $("cancel").addEventListener("click", () => act(tell, "cancel"));
   $("retry").addEventListener("click", () => act(tell, "retry"));
+  $("whole").addEventListener("click", () => act(tell, "whole"));
   $("divider").addEventListener("input", draw);
   $("log-box").addEventListener("toggle", showLog);
   watch.prepare();
@@ -42,7 +44,8 @@ export async function open(id, tell) {
   $("job-title").textContent = "Job";
   $("job-id").textContent = id;
   $("job-status").textContent = "Asking for the job.";
-  for (const name of ["compare", "cancel", "retry", "download", "job-error"]) $(name).hidden = true;
+  for (const name of ["compare", "cancel", "retry", "whole", "download", "job-error"])
+    $(name).hidden = true;
   $("log-box").open = false;
   $("log").textContent = "";
   facts($("job-facts"), []);
@@ -63,8 +66,10 @@ export async function open(id, tell) {
 
 function show(told) {
   job = told;
-  document.title = `${told.source_name ?? "Job"}: ${STATES[told.status]} - SeedVR2 upscaling`;
-  $("job-title").textContent = told.source_name ?? "Job";
+  const name = told.source_name ?? "Job";
+  const title = told.preview ? `Preview of ${told.source_name ?? "a video"}` : name;
+  document.title = `${title}: ${STATES[told.status]} - SeedVR2 upscaling`;
+  $("job-title").textContent = title;
   $("job-id").textContent = `Job ${told.job_id}, sent ${moment(told.submitted_at)}`;
   const status = statusWords(told);
   if ($("job-status").textContent !== status) $("job-status").textContent = status;
@@ -78,6 +83,8 @@ function show(told) {
   const over = ["completed", "failed", "cancelled"].includes(told.status);
   $("cancel").hidden = over || told.state === "Cancelling";
   $("retry").hidden = !["failed", "cancelled"].includes(told.status);
+  $("whole").hidden = !told.whole_with;
+  $("download").textContent = told.preview ? "Download the piece" : "Download the result";
   $("download").hidden = !isWebAddress(told.download_url ?? "");
   if (!$("download").hidden) {
     $("download").href = told.download_url;
@@ -85,7 +92,7 @@ function show(told) {
   }
   if (told.status === "completed" && !picture) {
     showPicture(told.job_id, watching.signal);
-    watch.offer(told.job_id, watching.signal);
+    watch.offer(told.job_id, watching.signal, told.preview ? "over" : "beside");
   }
   if ($("log-box").open) showLog();
 }
@@ -130,6 +137,7 @@ function showFacts(told) {
   }
   const taken = told.taken_seconds;
   facts($("job-facts"), [
+    ...pieceFacts(told.preview),
     ["Progress", `${told.progress.toFixed(0)} %`],
     ["Frames", told.frames === null ? null : `${told.frames_done ?? 0} of ${told.frames}`],
     ["Speed", rate === null ? null : `${rate.toFixed(rate < 1 ? 2 : 1)} frames/s`],
@@ -151,6 +159,17 @@ function showFacts(told) {
   ]);
 }
 
+// Of a preview: what it shows, and what the whole film takes.
+function pieceFacts(piece) {
+  if (!piece) return [];
+  const price = piece.whole_price === null ? "" : `, price ${piece.whole_price.toFixed(2)}`;
+  return [
+    ["Piece", `${clock(piece.start_seconds)} to ${clock(piece.end_seconds)}`],
+    ["Made for it", `${piece.segments.length} of ${piece.of_segments} segments`],
+    ["The whole film", `about ${duration(piece.whole_seconds)}${price}`],
+  ];
+}
+
 async function act(tell, what) {
   tell("");
   const id = job?.job_id;
@@ -159,7 +178,7 @@ async function act(tell, what) {
   try {
     const answer = await ask(`${what}/${encodeURIComponent(id)}`, { method: "POST" });
     const told = await answer.json();
-    if (what === "retry") location.hash = `#/jobs/${told.job_id}`;
+    if (what !== "cancel") location.hash = `#/jobs/${told.job_id}`;
     else {
       show(told);
       $("job-title").focus();
@@ -180,6 +199,7 @@ async function showPicture(id, signal) {
     picture = { bitmap, half: Math.floor((bitmap.width - DIVIDER_PX) / 2) };
     $("picture").width = picture.half;
     $("picture").height = bitmap.height;
+    $("compare").classList.toggle("whole", PICTURE.test(job.filename ?? ""));
     $("compare").hidden = false;
     draw();
   } catch {
@@ -195,8 +215,13 @@ function draw() {
   const pen = canvas.getContext("2d");
   pen.drawImage(bitmap, bitmap.width - half, 0, half, bitmap.height, 0, 0, half, bitmap.height);
   if (at > 0) pen.drawImage(bitmap, 0, 0, at, bitmap.height, 0, 0, at, bitmap.height);
-  pen.fillStyle = "#ffffff";
-  pen.fillRect(Math.min(half - 2, Math.max(0, at - 1)), 0, 2, bitmap.height);
+  // White between two black edges, which is seen on any picture, however much smaller it is shown.
+  const line = Math.max(2, Math.round(half / 320));
+  for (const [colour, width] of [["#000000", 2 * line], ["#ffffff", line]]) {
+    pen.fillStyle = colour;
+    const left = Math.min(half - 1.5 * line, Math.max(1.5 * line, at)) - width / 2;
+    pen.fillRect(Math.round(left), 0, width, bitmap.height);
+  }
 }
 
 async function showLog() {

@@ -79,7 +79,7 @@ function show() {
     item.append(thumbnail(job), about);
     const name = job.source_name ?? job.filename ?? "a video";
     about.append(element("a", name, { href: `#/jobs/${encodeURIComponent(job.job_id)}` }));
-    const words = [STATES[job.status], job.resolution, job.engine, moment(job.submitted_at)];
+    const words = [STATES[job.status], job.preview && "preview", job.resolution, job.engine, moment(job.submitted_at)];
     if (job.status === "processing") words.splice(1, 0, `${job.progress.toFixed(0)} %`);
     words.push(...job.tags);
     about.append(element("p", words.filter(Boolean).join(" · ")));

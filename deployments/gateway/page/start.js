@@ -1,6 +1,7 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
 import { ask, newKey, read } from "./api.js";
+import * as piece from "./piece.js";
 import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
@@ -9,6 +10,7 @@ const OWN = "own"; // the choice beside those of the schema; a field takes what 
 const NOTED = ["tags", "metadata", "expires_in"];
 const LEFT_OUT = [
   "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
+  "preview", // it has a form of its own, which knows how long the film is
 ];
 const HINTS = {
   tags: "Words by which the job is found, with commas between them.",
@@ -41,7 +43,8 @@ export async function prepare(tell) {
     }
   });
   $("file").addEventListener("change", () => choose($("file").files[0] ?? null));
-  $("start").addEventListener("click", () => start(tell));
+  $("start").addEventListener("click", () => start(tell, $("start")));
+  piece.prepare((wanted) => start(tell, $("make-piece"), { preview: wanted }));
   dropZone($("drop"));
 }
 
@@ -246,23 +249,25 @@ function show(plan) {
     ["Price", plan.price === null ? null : plan.price.toFixed(2)],
   ]);
   notes($("plan-notes"), plan.notes);
+  piece.offer(plan);
   $("plan").hidden = false;
   $("plan-title").focus();
 }
 
-async function start(tell) {
+// `more` is asked for beside the form: a preview.
+async function start(tell, button, more = {}) {
   if (!planned) return;
   tell("");
-  $("start").disabled = true;
+  button.disabled = true;
   try {
-    const more = { "Idempotency-Key": newKey() };
-    const json = { ...options(), video_url: planned }; // the notes may be newer than the plan
-    const answer = await ask("upscale", { method: "POST", json, more });
+    const headers = { "Idempotency-Key": newKey() };
+    const json = { ...options(), ...more, video_url: planned }; // notes may be newer than the plan
+    const answer = await ask("upscale", { method: "POST", json, more: headers });
     const job = await answer.json();
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {
     tell(error);
   } finally {
-    $("start").disabled = false;
+    button.disabled = false;
   }
 }

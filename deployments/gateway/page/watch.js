@@ -1,4 +1,5 @@
-// The source and the result side by side, played in step. The result's clock leads.
+// The source and the result, played in step: side by side, or in one place with a divider between
+// them. The result's clock leads.
 
 import { askPatiently } from "./api.js";
 import { $ } from "./words.js";
@@ -16,6 +17,8 @@ const after = () => $("video-after");
 
 export function prepare() {
   $("watch-load").addEventListener("click", load);
+  $("watch-how").addEventListener("change", arrange);
+  $("watch-divider").addEventListener("input", arrange);
   $("watch-play").addEventListener("click", () => (after().paused ? play() : pause()));
   $("watch-time").addEventListener("input", () => {
     pause();
@@ -36,6 +39,8 @@ export function prepare() {
     video.addEventListener("error", () => {
       if (!video.getAttribute("src")) return; // it was taken away
       const which = video === before() ? "source" : "result";
+      $("watch-how").value = "beside"; // whoever can be played is seen whole
+      arrange();
       tell(`This browser cannot play the ${which}. Its address may be too old, or its format.`);
       if (video === after()) $("watch-controls").hidden = true;
     });
@@ -43,7 +48,8 @@ export function prepare() {
 }
 
 // Shows a completed job's report and the offer to load its videos, once somebody asks for them.
-export async function offer(id, signal) {
+// `how` they are shown at first: "beside" each other, or one "over" the other.
+export async function offer(id, signal, how) {
   leave();
   let found;
   try {
@@ -57,6 +63,7 @@ export async function offer(id, signal) {
   if (!found.after) return;
   addresses = found;
   $("watch").hidden = false;
+  $("watch-how").value = how;
   tell(found.before ? "" : "The source is not in the work directory, so the result is alone.");
   $("watch-before").hidden = !found.before;
   $("watch-load").hidden = false;
@@ -70,7 +77,8 @@ export function leave() {
     video.removeAttribute("src");
     video.load();
   }
-  for (const id of ["report", "watch", "watch-controls", "watch-pair"]) $(id).hidden = true;
+  for (const id of ["report", "watch", "watch-controls", "watch-pair", "watch-way"])
+    $(id).hidden = true;
 }
 
 function tell(words) {
@@ -83,7 +91,17 @@ function load() {
   after().src = addresses.after;
   for (const id of ["watch-controls", "watch-pair"]) $(id).hidden = false;
   $("watch-load").hidden = true;
+  $("watch-way").hidden = !addresses.before;
+  arrange();
   $("watch-play").focus();
+}
+
+// Puts the two beside each other, or the source's left part over the result.
+function arrange() {
+  const over = Boolean(addresses?.before) && $("watch-how").value === "over";
+  $("watch-pair").classList.toggle("over", over);
+  $("watch-split").hidden = !over;
+  $("watch-pair").style.setProperty("--at", `${$("watch-divider").value}%`);
 }
 
 async function play() {

@@ -59,6 +59,25 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${String(minutes).padStart(2, "0")} min`;
 }
 
+// A place in a film, to the tenth of a second: 0:42, 1:02:03.5.
+export function clock(seconds) {
+  const tenths = Math.floor(10 * Math.max(0, seconds) + 1e-6);
+  const whole = Math.floor(tenths / 10);
+  const two = (number) => String(number).padStart(2, "0");
+  const rest = tenths % 10 ? `.${tenths % 10}` : "";
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes}:${two(whole % 60)}${rest}`;
+  return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}${rest}`;
+}
+
+// The seconds of such a place, or of seconds alone; null where it is none.
+export function secondsOf(text) {
+  const found = /^(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)$/.exec(text.trim());
+  if (!found) return null;
+  const [, hours, minutes, seconds] = found;
+  return Math.round(1000 * (3600 * (hours ?? 0) + 60 * (minutes ?? 0) + Number(seconds))) / 1000;
+}
+
 export function size(megabytes) {
   return megabytes >= 1000 ? `${(megabytes / 1000).toFixed(2)} GB` : `${megabytes.toFixed(1)} MB`;
 }

@@ -146,14 +146,17 @@ def _files_of(result: Any, settings: Settings) -> _Files:
     """Find the files of a result. It was made by whoever may run jobs: no other file is shown."""
     folders = (settings.storage_dir, settings.jobs_dir)
     return _Files(
-        before=_before(result, settings, folders[:1]),
+        before=_before(result, settings, folders),
         after=_ours(result.get("output_path"), _VIDEO_KINDS, folders[:1]),
         report=_ours(result.get("report_path"), (".html",), folders),
     )
 
 
 def _before(result: Any, settings: Settings, folders: Sequence[Path]) -> Path | None:
-    """The source, or the piece of it that a preview shows."""
+    """The source, or the piece of it that a preview shows.
+
+    That lies in the job's folder where `recover` has completed a run that was lost at its end.
+    """
     shown = result.get("preview")
     if isinstance(shown, dict):
         return _ours(shown.get("before_path"), _VIDEO_KINDS, folders)

@@ -3,20 +3,20 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from logging import getLevelName
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query
 from prefect.client.schemas.objects import Artifact, FlowRun
+from pydantic import BaseModel, Field
 
 from deployments.gateway.answers import (
     STATE_TYPES,
     Job,
     JobList,
-    LogLine,
-    LogPage,
     Status,
     describe,
+    example,
     status_word,
 )
 from deployments.gateway.auth import Authenticate, Caller
@@ -26,16 +26,47 @@ from tasks.request.delivery import MAX_TAGS
 
 MAX_LINES = 200  # Prefect returns no more in one answer
 MAX_OFFSET = 1_000_000_000
+_JOB_ID = "6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11"
 
 JobId = Annotated[
     str,
     Path(
         description="The job_id that POST /upscale answered.",
-        examples=["6a1fb6a8-2f0a-4d8e-9a53-0c9c5a7c9d11"],
+        examples=[_JOB_ID],
     ),
 ]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="How many to leave out.")]
 _READ = (*WITH_TOKEN, 503)
+_LINE: dict[str, Any] = {
+    "id": "0d5c9a0e-8a3c-4c43-9a8e-3f0b7d1c2e55",
+    "at": "2026-11-28T09:00:05Z",
+    "level": "INFO",
+    "message": "750 frames of 320x180 become 1920x1080",
+}
+
+
+class LogLine(BaseModel):
+    """One line of a log.
+
+    Prefect receives lines in batches, so a line may arrive after others with a later time.
+    """
+
+    model_config = example(_LINE)
+
+    id: UUID = Field(description="Of the line: one that came before can be left out.")
+    at: datetime = Field(description="When it was written, by the clock of the job's machine.")
+    level: str = Field(description="`INFO`, `WARNING`, `ERROR` ...")
+    message: str = Field(description="The text.")
+
+
+class LogPage(BaseModel):
+    """Answer to GET /logs/{job_id}."""
+
+    model_config = example({"job_id": _JOB_ID, "lines": [_LINE], "more": False})
+
+    job_id: str = Field(description="The job whose lines these are.")
+    lines: list[LogLine] = Field(description="Oldest first.")
+    more: bool = Field(description="There may be more lines; ask again with a larger offset.")
 
 
 def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> None:

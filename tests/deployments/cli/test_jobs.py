@@ -6,6 +6,7 @@ Tests change runs through Prefect's API. Commands run in this process, one of th
 import itertools
 import json
 import logging
+import shlex
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from deployments.gateway import client as gateway_client
 from deployments.gateway.auth import digest
 from deployments.host.machine import this_machine
 from tasks.settings import Settings
+from tests.kits.factories import preview_part
 from tests.kits.http.gateway import (
     URL,
     gateway,
@@ -100,6 +102,33 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     assert run.parameters["max_workers"] == 3
     names = ("deinterlace", "start", "end", "preview")
     assert [run.parameters[n] for n in names] == ["bob", "0.5", "frame:60", "3s@0:01"]
+
+
+def test_the_shown_command_makes_the_whole_video_of_a_preview(
+    settings: Settings, api_url: str, tmp_path: Path
+) -> None:
+    """`status` shows it with the gateway and the token's file, so that it works as it stands."""
+    closed = settings.model_copy(update={"gateway_tokens": (digest("a-token"),)})
+    (tmp_path / "token").write_text("a-token")
+    with gateway(closed, api_url) as client:
+        where = ["--gateway", str(client.base_url), "--token-file", str(tmp_path / "token")]
+
+        def run(*words: str) -> Result:
+            return CliRunner().invoke(app, [*words, *where])
+
+        job = job_of(run("submit", URL, "--preview", "1s@2", "--crf", "20", "--fresh"))
+        assert "whole" not in run("status", job).stdout
+        assert "completed first" in run("whole", job).stderr
+        record_result(job, preview=preview_part().model_dump(mode="json"))
+        set_state(job, StateType.COMPLETED)
+        for shown in (run("status", job).stdout, run("status", job, "--watch").stderr):
+            (line,) = [one for one in shown.splitlines() if "to make the whole video" in one]
+        words = shlex.split(line.partition(": ")[2])
+        assert words == ["seedvr2", "whole", job, *where]
+        whole = job_of(CliRunner().invoke(app, words[1:]))
+        expected = {"video_url": URL, "crf": 20, "preview": "", "fresh": False}
+        assert job_run(whole).parameters.items() >= expected.items()
+        assert job_of(CliRunner().invoke(app, words[1:])) == whole, "asked twice"
 
 
 def test_a_token_from_a_file(

@@ -21,11 +21,10 @@ from deployments.cli.output import (
 )
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.unpacking import unpack
-from tasks.request.records import PreviewPart
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tasks.storage.open import storage_folder
-from tests.kits.factories import upscale_result
+from tests.kits.factories import preview_part, upscale_result
 
 RESULT = upscale_result(
     "mine.mp4",
@@ -278,22 +277,13 @@ def test_a_preview_is_written_beside_the_name_and_says_how_to_go_on(
     assert output.file.path == tmp_path / "film.preview.mp4"
     asked = ["seedvr2", "upscale", "my clip.mp4", "--preview", "3s@0:01", "--crf", "20"]
     monkeypatch.setattr("sys.argv", asked)
-    shown = PreviewPart(
-        asked="3s@0:01",
-        first=25,
-        stop=100,
-        start_seconds=1.0,
-        end_seconds=4.0,
-        segments=(0,),
-        frames=250,
-        seconds=5.0,
-        of_segments=2,
-        whole_frames=377,
-        whole_seconds=9.0,
-        before_path="/out/mine.before.mp4",
-    )
+    shown = preview_part(before_path="/out/mine.before.mp4")
     lines = ending(RESULT.model_copy(update={"preview": shown}))
     assert "  to make the whole video: seedvr2 upscale 'my clip.mp4' --crf 20" in lines
     assert "  the source there: /out/mine.before.mp4" in lines
     asked[3:5] = ["--preview=3s@0:01"]
     assert whole_command(asked[1:]) == "seedvr2 upscale 'my clip.mp4' --crf 20"
+    asked[1:1] = ["--fresh"]
+    assert "--fresh" not in whole_command(asked[1:]), "what the preview has made is kept"
+    named = ["upscale", "--preview", "3s", "--", "--fresh", "--preview"]
+    assert whole_command(named) == "seedvr2 upscale -- --fresh --preview", "names of files"

@@ -13,11 +13,12 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from deployments.gateway.answers import Job, LogLine, Submitted
+from deployments.gateway.answers import Job, Submitted
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.given import GivenJob, GivenLine, GivenSubmission
 from deployments.gateway.prefect_api import PrefectApi
+from deployments.gateway.routes.jobs import LogLine
 from deployments.gateway.typed import (
     JobDeletion,
     JobStatus,
@@ -29,6 +30,7 @@ from deployments.gateway.typed import (
 from seedvr2_core.errors import InvalidRequestError, ServiceError
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
+from tests.kits.factories import preview_part
 from tests.kits.http.gateway import URL, gateway, record_result, set_state
 from tests.kits.server import eventually
 
@@ -118,6 +120,12 @@ def test_a_job_from_submit_to_download(settings: Settings, api_url: str, tmp_pat
             with pytest.raises(FileExistsError, match=r"mine\.mp4 exists"):
                 client.download(ended, tmp_path / "mine.mp4")
             assert list(client.logs(job["job_id"])) == []
+            shown = client.submit(URL, preview="1s@2")["job_id"]
+            record_result(shown, preview=preview_part().model_dump(mode="json"))
+            set_state(shown, StateType.COMPLETED)
+            assert client.status(shown)["whole_with"] == f"whole/{shown}"
+            whole = client.whole(shown)["job_id"]
+            assert client.status(whole)["preview"] is None
             other = client.submit(URL, resolution="2k")
             assert client.cancel(other["job_id"])["status"] == "cancelled"
             assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["made.mp4", "mine.mp4"]

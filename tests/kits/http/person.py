@@ -17,10 +17,12 @@ KEYS = {
     "Tab": ("Tab", 9, ""),
     "Enter": ("Enter", 13, "\r"),
     "Space": ("Space", 32, " "),
+    "ArrowUp": ("ArrowUp", 38, ""),
     "ArrowLeft": ("ArrowLeft", 37, ""),
     "ArrowRight": ("ArrowRight", 39, ""),
     "ArrowDown": ("ArrowDown", 40, ""),
     "Home": ("Home", 36, ""),
+    "End": ("End", 35, ""),
 }
 """Name -> code, virtual key code, text."""
 
@@ -62,6 +64,27 @@ class Person:
     def write(self, text: str) -> None:
         """Write text where the focus is."""
         self.page.call("Input.insertText", text=text)
+
+    def choose(self, selector: str, value: str) -> None:
+        """Choose from a list, as the keyboard does: the list has the focus and takes letters."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.page.run(f"{element}.focus()")
+        for letter in value:
+            self.page.call("Input.dispatchKeyEvent", type="char", text=letter)
+        if self.page.run(f"{element}.value") != value:  # headless browsers differ in what they take
+            self.page.run(
+                f"(() => {{ const e = {element}; e.value = {json.dumps(value)};"
+                "for (const kind of ['input', 'change'])"
+                "e.dispatchEvent(new Event(kind, {bubbles: true})); })()"
+            )
+
+    def replace(self, selector: str, text: str) -> None:
+        """Write a text in the place of what a field holds."""
+        self.page.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.focus(); e.select(); })()"
+        )
+        self.write(text)
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """Press a key."""

@@ -25,12 +25,15 @@ NAMES = {
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",
     "preview_path": "preview.jpg",
+    "before_path": "before.mp4",
+    "before_part_path": "before.mp4.part",
     "report_path": "report.html",
     "report_json_path": "report.json",
     "kernels_path": "kernels.json",
     "segments_path": "segments",
     "lost_children_path": "segments/lost-children.json",
     "spent_path": "segments/spent.json",
+    "previewed_path": "segments/previewed.json",
 }
 NAMES_OF_SEGMENTS = {
     "video_path": "segments/00007.mp4",
@@ -77,7 +80,7 @@ def test_part_files_are_what_is_half_written(tmp_path: Path, count: int) -> None
     job_dir = JobDir(tmp_path)
     assert job_dir.part_files() == []
     job_dir.segments_path.mkdir()
-    parts = [job_dir.output_part_path]
+    parts = [job_dir.output_part_path, job_dir.before_part_path]
     for index in range(count):
         parts += [job_dir.video_part_path(index), job_dir.latents_part_path(index)]
     whole = [path for path in paths(job_dir, range(count)) if path not in parts]

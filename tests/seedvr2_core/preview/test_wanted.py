@@ -25,6 +25,7 @@ def planned(cuts: tuple[int, ...] = ()) -> Plan:
         ("9f@0:01", range(25, 34)),
         ("0.001s@0", range(0, 1)),
         ("60s@0:10", range(250, 300)),
+        ("1s@0:11.99", range(299, 300)),
     ],
 )
 def test_a_length_and_a_place(asked: str, frames: range) -> None:

@@ -32,6 +32,44 @@ def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [picture]
 
 
+def test_a_single_picture_is_shown_whole(tmp_path: Path) -> None:
+    """Both halves are exactly where the page looks for them, also where it is made smaller."""
+    rng = np.random.default_rng(5)
+    for size, expected in (
+        ((90, 60), (90, 60)),
+        ((7680, 96), (3840, 48)),
+        ((400, 4320), (200, 2160)),
+    ):
+        width, height = size
+        noise = rng.integers(0, 255, (height // 4, width // 4, 3), np.uint8)
+        still, picture = tmp_path / "a.png", tmp_path / "a.jpg"
+        Image.fromarray(noise).resize(size).save(still)
+        write_preview(still, probe_video(still), still, picture)
+        with Image.open(picture) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(float)
+        assert pixels.shape[1::-1] == (2 * expected[0] + 4, expected[1])
+        half = expected[0]
+        before, after = pixels[:, :half], pixels[:, half + 4 :]
+        below = slice(max(12, height // 24) + 20, None)  # the labels are above
+        if before[below].size:
+            apart = np.abs(before - after)[below].mean()
+            assert apart < 6
+            assert np.abs(before[:, 1:] - after[:, :-1])[below].mean() > 2 * apart, "a pixel counts"
+        assert pixels[:, half + 1 : half + 3].min() > 200, "no label lies on the line"
+
+
+def test_a_high_frame_is_made_smaller_and_its_halves_stay_alike(
+    demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seedvr2_core.video.preview.MAX_HEIGHT", 101)
+    picture = tmp_path / "preview.jpg"
+    write_preview(demo_clip, probe_video(demo_clip), demo_clip, picture)
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(float)
+    assert pixels.shape == (101, 90 + 4 + 90, 3)
+    assert np.abs(pixels[30:, :90] - pixels[30:, 94:]).mean() < 6
+
+
 def test_unreadable_output_is_told(demo_clip: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")

@@ -179,9 +179,8 @@ def test_there_is_a_beat_for_every_megabyte_that_is_read_or_written(
         most = max(most, silent)
         return write(file, content)
 
-    def beat(phase: str, done: int, total: int) -> None:
+    def on_bytes(done: int, total: int) -> None:
         nonlocal silent
-        assert phase == "join"
         silent = 0
 
     monkeypatch.setattr(FileReader, "_read", counted_read)
@@ -190,7 +189,13 @@ def test_there_is_a_beat_for_every_megabyte_that_is_read_or_written(
         monkeypatch.setattr(output_file, "_MOVED_BYTES", moved)
         silent = most = 0
         join_segments(
-            job.parts, job.path, job.info, job.settings, job.output, metadata={}, beat=beat
+            job.parts,
+            job.path,
+            job.info,
+            job.settings,
+            job.output,
+            metadata={},
+            on_bytes=on_bytes,
         )
         assert 0 < most <= 2**20
 

@@ -12,6 +12,7 @@ from seedvr2_core.errors import ResourceError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.output_file import OutputFile
 from tasks.job import find_finished, finish, make_room
+from tasks.request.records import KeptWork
 from tasks.schemas import (
     JoinedVideo,
     PlannedJob,
@@ -66,8 +67,7 @@ def finished(job: PlannedJob) -> UpscaleResult:
         video,
         stored,
         seconds=2.0,
-        segments_reused=1,
-        frames_reused=125,
+        kept=KeptWork(segments=1, frames=125),
         reported=JobDir(job.job_dir).report_path,
     )
 

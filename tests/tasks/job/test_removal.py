@@ -8,10 +8,11 @@ import pytest
 
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import remove_output
-from tasks.request.records import PreviewPart, output_key_of
+from tasks.request.records import output_key_of
 from tasks.settings import Settings
 from tasks.storage import open_storage
 from tasks.store import Lease, copy_of
+from tests.kits.factories import preview_part
 from tests.kits.http.edge import edge_settings, faulty_edge
 from tests.kits.http.s3 import S3
 
@@ -123,19 +124,7 @@ def test_of_a_preview_the_segments_stay_for_the_whole_job(
 ) -> None:
     settings = settings_with()
     result = fill(settings, tmp_path)
-    shown = PreviewPart(
-        asked="1s@2",
-        first=50,
-        stop=75,
-        start_seconds=2.0,
-        end_seconds=3.0,
-        segments=(1,),
-        frames=50,
-        seconds=3.0,
-        of_segments=4,
-        whole_frames=300,
-        whole_seconds=9.0,
-    )
+    shown = preview_part()
     own, job = settings.job_dir(KEY) / "preview-50-75", settings.job_dir(KEY)
     own.mkdir()
     (own / "result.json").write_text("{}")

@@ -14,8 +14,14 @@ from prefect.client.schemas.objects import Artifact
 
 from seedvr2_core.planning.sizes import output_name
 from tasks.run import PROGRESS_KEY, RESULT_KEY, publish_result, read_progress, read_result
-from tasks.run.artifacts import SavedProgress, newest_artifact, save_progress
+from tasks.run.artifacts import (
+    MOST_CHARACTERS,
+    SavedProgress,
+    newest_artifact,
+    save_progress,
+)
 from tasks.schemas import Prospect, UpscaleResult
+from tests.kits.factories import preview_part
 
 PROSPECT_JSON = (
     '{"job_key":"0123456789abcccc","output_name":"clip_720p_0123456789ab.mp4","engine":"lanczos",'
@@ -184,11 +190,12 @@ def test_progress_is_stored_as_before(in_api: None) -> None:
     assert read_progress([found]) == progress(began_at=found.created, renewed_at=found.updated)
 
 
-def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:
-    """Prefect cuts metadata values after 500 characters; the longest names must fit before that."""
-    longest = Prospect(
+def longest_job() -> Prospect:
+    """A preview with the longest names and with long notes."""
+    return Prospect(
         job_key="c" * 64,
         output_name=output_name("n" * 120 + ".mp4", "1080p", "c" * 64),
+        source_name="n" * 250 + ".mp4",
         engine="seedvr2-7b-sharp",
         width=10_000,
         height=10_000,
@@ -197,12 +204,34 @@ def test_a_job_with_long_notes_is_read_without_them(in_api: None) -> None:
         eta_seconds=100_000 / 3,
         job_limit_seconds=1_000_000 / 3,
         notes=("the source has no sound, as this long note says",) * 5,
+        preview=preview_part(segments=tuple(range(200, 300))),
     )
-    run_id = uuid4()
+
+
+def test_a_job_that_is_longer_than_a_value_may_be_is_read_whole(in_api: None) -> None:
+    """Prefect cuts values; who recovers a preview must not take it for the whole job."""
+    run_id, longest = uuid4(), longest_job()
     told = SavedProgress(phase="planned", prospect_json=longest.model_dump_json())
+    assert len(told.prospect_json or "") > 3 * MOST_CHARACTERS
     save_progress(run_id, told, None)
-    found = read_progress([raw(run_id, PROGRESS_KEY)])
-    assert found.prospect == longest.model_copy(update={"notes": ()})
+    found = raw(run_id, PROGRESS_KEY)
+    assert str((found.metadata_ or {})["job"]).endswith("..."), "as versions before read it"
+    assert read_progress([found]).prospect == longest
+
+
+@pytest.mark.parametrize("num_characters", [499, 500, 501, 1000, 1001])
+def test_a_text_of_any_length_comes_back(in_api: None, num_characters: int) -> None:
+    run_id, text = uuid4(), ("ä0123456789" * 100)[:num_characters]
+    save_progress(run_id, SavedProgress(prospect_json=text), None)
+    assert read_progress([raw(run_id, PROGRESS_KEY)]).prospect_json == text
+
+
+def test_a_job_of_an_older_version_is_read_without_its_long_notes() -> None:
+    text = longest_job().model_copy(update={"source_name": "a.mp4"}).model_dump_json()
+    cut = stored(STORED_PROGRESS, metadata_={"job": text[:MOST_CHARACTERS] + "..."})
+    found = read_progress([cut]).prospect
+    assert found is not None
+    assert (found.job_key, found.notes) == ("c" * 64, ())
 
 
 def test_a_result_is_stored_in_two_columns_and_read_as_before(in_api: None) -> None:

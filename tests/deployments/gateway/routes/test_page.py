@@ -1,15 +1,12 @@
-"""The page's files, the picture of a job, a job that is tried again; tests/apt has a browser."""
+"""The page's files, and the picture of a job; tests/apt has a browser."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
-from uuid import UUID
 
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
 
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
@@ -17,7 +14,7 @@ from deployments.gateway.prefect_api import PrefectApi
 from seedvr2_core.config import ENGINES
 from tasks.request.video import Codec, Resolution
 from tasks.settings import Settings
-from tests.kits.http.gateway import URL, gateway, job_run, record_result, served, set_state, submit
+from tests.kits.http.gateway import record_result, served, submit
 
 NOBODY = "http://127.0.0.1:9/api"
 """The address of a Prefect server that is not there: the page's files need none."""
@@ -106,32 +103,3 @@ class TestJobs:
             answer = client.get(f"/preview/{job}")
             assert answer.status_code == status, path
         assert (answer.content, answer.headers["content-type"]) == (b"a picture", "image/jpeg")
-
-    def test_a_failed_job_is_tried_again_with_what_is_kept(self, client: httpx.Client) -> None:
-        job = submit(client, resolution="2k", seed=7, fresh=True)
-        refused = client.post(f"/retry/{job}")
-        assert (refused.status_code, "is pending" in refused.text) == (409, True)
-        set_state(job, StateType.FAILED, message="broken")
-        again = client.post(f"/retry/{job}")
-        told = again.json()
-        assert (again.status_code, told["deployment"]) == (202, "upscale/h200"), told
-        run, before = job_run(told["job_id"]), job_run(job)
-        assert run.id != before.id
-        expected = {"video_url": URL, "resolution": "2k", "seed": 7, "fresh": False}
-        assert run.parameters.items() >= expected.items()
-        assert [t for t in run.tags if "caller" in t] == [t for t in before.tags if "caller" in t]
-        assert client.post(f"/retry/{job}").json()["job_id"] == told["job_id"], "asked twice"
-
-    def test_only_its_caller_tries_a_job_again(self, settings: Settings, api_url: str) -> None:
-        tokens = (digest("one"), digest("two"))
-        closed = settings.model_copy(update={"gateway_tokens": tokens})
-        with gateway(closed, api_url) as client:
-            one, two = ({"Authorization": f"Bearer {name}"} for name in ("one", "two"))
-            job = client.post("/upscale", json={"video_url": URL}, headers=one).json()["job_id"]
-            set_state(job, StateType.FAILED)
-            assert client.post(f"/retry/{job}", headers=two).status_code == 404
-            assert client.get(f"/preview/{job}", headers=two).status_code == 404
-            again = client.post(f"/retry/{job}", headers=one).json()["job_id"]
-            assert client.get(f"/status/{again}", headers=one).status_code == 200
-            with get_client(sync_client=True) as prefect:
-                assert "caller:" in str(prefect.read_flow_run(UUID(again)).tags)
