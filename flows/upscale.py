@@ -78,6 +78,7 @@ def upscale(
     video_url: Text = "",
     video_path: Text = "",
     video_base64: Text = "",
+    fps: Text = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: Text = "",
@@ -117,6 +118,7 @@ def upscale(
         video_path: path on the machine that runs the flow, if the deployment allows it, such as
             /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
+        fps: makes one video of a folder, pattern or zip of pictures: 24, 29.97 or 24000/1001.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.

@@ -28,6 +28,7 @@ from deployments.cli.options import (
     Deinterlace,
     End,
     ExpiresIn,
+    Fps,
     Fresh,
     KeepMaster,
     MaxPrice,
@@ -80,6 +81,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until th
 
 def submit(
     sources: Sources = None,
+    fps: Fps = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: WeightsFile = "",
@@ -125,6 +127,7 @@ def submit(
     with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         request = request_of(
             sources,
+            fps=fps,
             resolution=resolution,
             model=model,
             weights_file=weights_file,

@@ -42,6 +42,8 @@ from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.sequence.pack import pack_source
+from seedvr2_core.video.sequence.rate import parse_rate
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
@@ -69,6 +71,7 @@ def upscale_file(
     source: str | Path,
     output: str | Path,
     *,
+    fps: str = "",
     resolution: str = "1080p",
     options: ModelOptions | None = None,
     codec: str = "auto",
@@ -91,8 +94,10 @@ def upscale_file(
     it runs, torch is set to deterministic operators for the whole process.
 
     Args:
-        source: the video, or a picture (PNG, JPEG, TIFF, WebP).
+        source: the video, or a picture (PNG, JPEG, TIFF, WebP, EXR); with `fps` a folder, a zip or
+            a pattern ("frames/%05d.png") of pictures.
         output: the file to make (.mp4, .mov, .mkv, .webm, .zip, .png, .tif); whole or absent.
+        fps: makes one video of pictures, so many of them a second: "24", "24000/1001".
         resolution: 720p to 4k, short:720 to short:2160, 2x or 1920x1080, as requests have it.
         options: model, device, seed and so on.
         codec: a name in `video.output.formats.CODECS`; "auto": h264, hevc, or png for a picture.
@@ -129,10 +134,11 @@ def upscale_file(
         preset=preset,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
-    source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
+    given = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
     told, options = _Told(on_progress, Cancellation(cancel)), options or ModelOptions()
+    source = _packed(given, fps, folder, told)
     plan = _plan(source, resolution, options, coding, allow_damaged, told)
     job_dir = JobDir(folder / plan.job_key)
     job_dir.path.mkdir(exist_ok=True)
@@ -143,6 +149,8 @@ def upscale_file(
         _restore(plan, job_dir, source, pending, options, told)
         notes = _join(plan, job_dir, source, told)
         _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
+    if source != given:
+        source.unlink(missing_ok=True)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
     return _upscaled(plan, target, pending, notes, time.monotonic() - began)
 
@@ -163,7 +171,9 @@ def _upscaled(
     )
 
 
-def _checked(source: Path, target: Path, resolution: str, coding: Coding, overwrite: bool) -> Path:
+def _checked(
+    source: Path, target: Path, resolution: str, coding: Coding, overwrite: bool, fps: str
+) -> Path:
     """The source, if everything that can be checked before reading it is in order.
 
     Raises:
@@ -172,9 +182,28 @@ def _checked(source: Path, target: Path, resolution: str, coding: Coding, overwr
     check_resolution(resolution)
     coding.check()
     check_output_file(OutputFile(path=target, overwrite=overwrite, source=source))
-    if not source.is_file():
-        raise InvalidRequestError(f"{source} is no file; name a video file")
+    if not fps and not source.is_file():
+        raise InvalidRequestError(
+            f"{source} is no file; name a video file, or give fps to make a video of pictures"
+        )
     return source
+
+
+def _packed(source: Path, fps: str, folder: Path, told: "_Told") -> Path:
+    """The source, or one file of its pictures, which are a video by `fps`.
+
+    Raises:
+        InvalidRequestError: `fps` is no rate.
+        SourceRefusedError, SourceUnavailableError: the pictures are not all there.
+        InvalidVideoError: they are no sequence.
+    """
+    if not fps:
+        return source
+    try:
+        rate = parse_rate(fps)
+    except ValueError as error:
+        raise InvalidRequestError(f"fps: {error}") from error
+    return pack_source(source, rate, folder, on_bytes=partial(told.beat, "hash"))
 
 
 def _place(made: Path, target: Path, job_key: str, *, overwrite: bool) -> None:
