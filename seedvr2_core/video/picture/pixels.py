@@ -42,6 +42,8 @@ _SRGB_CHUNK = {b"sRGB": b"\0"}
 _ORIENTATION, _TIFF_BITS, _TIFF_FORMAT = 0x0112, 258, 339
 _TIFF_STRIPS, _TIFF_TILES = (273, 279), (324, 325)
 """Tags of where strips or tiles begin, and of how many bytes they have."""
+_EXIF_MARKS = (b"eXIf", b"Raw profile type")
+"""What a PNG has before EXIF; the second one is how programs wrote it before there was a chunk."""
 _WHOLE_NUMBERS = 1
 _SPACE_AT = slice(16, 20)
 """Where a profile says what colours it is of."""
@@ -124,7 +126,8 @@ class _Still:
         self._bits = self._told(self._depth)
         self._profile = self._told(self._usable_profile)
         self.colour_chunks = colour_chunks_of(self._content) if kind == "png" else {}
-        self._orientation = self._told(lambda: self._image.getexif().get(_ORIENTATION, 1))
+        self._exif = self._told(self._read_exif)
+        self._orientation = self._exif.get(_ORIENTATION, 1)
 
     def _told(self, read: Callable[[], T]) -> T:
         """What `read` returns; Pillow and libav raise anything for a damaged file."""
@@ -180,6 +183,12 @@ class _Still:
                 )
         return max(8, bits)
 
+    def _read_exif(self) -> Image.Exif:
+        """What the camera wrote. Pillow decodes a PNG without any, to look behind its pixels."""
+        if self._kind == "png" and not any(mark in self._content for mark in _EXIF_MARKS):
+            return Image.Exif()
+        return self._image.getexif()
+
     def _usable_profile(self) -> ImageCms.ImageCmsProfile | None:
         """The colour profile that has to be converted from; None where it is sRGB or there is none.
 
@@ -212,7 +221,7 @@ class _Still:
         pages = getattr(self._image, "n_frames", 1)
         if pages > 1:
             notes.append(f"the file holds {pages} pictures; only the first one is restored")
-        if set(self._image.getexif()) - {_ORIENTATION} and self._kind != "tiff":
+        if set(self._exif) - {_ORIENTATION} and self._kind != "tiff":
             notes.append("what the camera wrote beside the picture (EXIF) is not carried over")
         return StillFacts(kind=self._kind, notes=tuple(notes))
 

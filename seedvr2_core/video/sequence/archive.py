@@ -275,7 +275,8 @@ def pictures_among(
 
 def _is_shown(filename: str) -> bool:
     path = PurePosixPath(filename)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts[:-1])
+    folders = [part for part in path.parts[:-1] if part not in (".", "..")]
+    hidden = any(part.startswith((".", "__MACOSX")) for part in folders)
     return is_picture_name(path.name) and not hidden
 
 

@@ -83,7 +83,9 @@ def _by_pillow(file: BinaryIO, kind: str, start: bytes) -> PictureHead:
         bits = start[_PNG_BITS_AT] if kind == "png" else 8
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             bits = max(image.tag_v2.get(_TIFF_BITS, (1,)))
-        if image.getexif().get(_ORIENTATION, 1) >= _TURNED:
+        # Pillow would decode a PNG to look for EXIF behind its pixels, where hardly any has it.
+        exif = image.getexif() if kind != "png" or "exif" in image.info else {}
+        if exif.get(_ORIENTATION, 1) >= _TURNED:
             width, height = height, width
     colours = colour_chunks_of(start) if kind == "png" else {}
     told = "".join(f"{key!r}{value.hex()}" for key, value in sorted(colours.items()))

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from seedvr2_core.errors import SourceRefusedError
 
@@ -18,7 +18,7 @@ _CONVERSION = re.compile(r"%%|%(0?)(\d{0,2})d")
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
     """Sorts names as people count: `f2` before `f10`; upper and lower case are the same."""
-    parts = _DIGITS.split(name.casefold())
+    parts = _DIGITS.split(PurePosixPath(name.casefold()).stem)
     # Texts stand at even places and numbers at odd ones, so equal places are comparable.
     return tuple(int(part) if at % 2 else part for at, part in enumerate(parts)), name
 
