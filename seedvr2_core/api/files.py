@@ -7,7 +7,8 @@ call goes on there after a crash, a full disk or a stop, and makes the same byte
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,25 +135,30 @@ def upscale_file(
         preset=preset,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
-    given = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)
+    file = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
     told, options = _Told(on_progress, Cancellation(cancel)), options or ModelOptions()
-    source = _packed(given, fps, folder, told)
-    plan = _plan(source, resolution, options, coding, allow_damaged, told)
-    job_dir = JobDir(folder / plan.job_key)
-    job_dir.path.mkdir(exist_ok=True)
-    with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
-        plan = _obeyed(plan, job_dir)
-        kept = partial(told.beat, "hash")
-        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
-        _restore(plan, job_dir, source, pending, options, told)
-        notes = _join(plan, job_dir, source, told)
-        _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
-    if source != given:
-        source.unlink(missing_ok=True)
+    with _one_file(file, fps, folder, told) as video:
+        plan = _plan(video, resolution, options, coding, allow_damaged, told)
+        job_dir = JobDir(folder / plan.job_key)
+        job_dir.path.mkdir(exist_ok=True)
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
+            plan = _obeyed(plan, job_dir)
+            pending, notes = _make(plan, job_dir, video, options, told)
+            _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
     return _upscaled(plan, target, pending, notes, time.monotonic() - began)
+
+
+def _make(
+    plan: Plan, job_dir: JobDir, source: Path, options: ModelOptions, told: "_Told"
+) -> tuple[list[int], tuple[str, ...]]:
+    """Make what is missing and join all; returns the segments that were missing, and notes."""
+    kept = partial(told.beat, "hash")
+    pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
+    _restore(plan, job_dir, source, pending, options, told)
+    return pending, _join(plan, job_dir, source, told)
 
 
 def _upscaled(
@@ -189,8 +195,9 @@ def _checked(
     return source
 
 
-def _packed(source: Path, fps: str, folder: Path, told: "_Told") -> Path:
-    """The source, or one file of its pictures, which are a video by `fps`.
+@contextmanager
+def _one_file(source: Path, fps: str, folder: Path, told: "_Told") -> Iterator[Path]:
+    """The source, or one file of its pictures, which is there for the `with` block.
 
     Raises:
         InvalidRequestError: `fps` is no rate.
@@ -198,12 +205,17 @@ def _packed(source: Path, fps: str, folder: Path, told: "_Told") -> Path:
         InvalidVideoError: they are no sequence.
     """
     if not fps:
-        return source
+        yield source
+        return
     try:
         rate = parse_rate(fps)
     except ValueError as error:
         raise InvalidRequestError(f"fps: {error}") from error
-    return pack_source(source, rate, folder, on_bytes=partial(told.beat, "hash"))
+    packed = folder / ".seedvr2-pictures"
+    try:
+        yield pack_source(source, rate, packed, on_bytes=partial(told.beat, "hash"))
+    finally:
+        shutil.rmtree(packed, ignore_errors=True)
 
 
 def _place(made: Path, target: Path, job_key: str, *, overwrite: bool) -> None:

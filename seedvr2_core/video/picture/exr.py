@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import av
+import av.error
 import numpy as np
 from av.video.frame import VideoFrame
 
@@ -288,7 +289,7 @@ class ExrPicture:
         found: list[np.ndarray] = []
         for index in order[: len(frame.planes)]:
             plane = frame.planes[index]
-            rows = np.frombuffer(plane, kind).reshape(frame.height, -1)
+            rows = np.frombuffer(bytes(plane), kind).reshape(frame.height, -1)
             found.append(rows[:, : frame.width].astype(np.float32))
         return found
 

@@ -61,7 +61,7 @@ class SequenceTimes:
 class Writable(Protocol):
     """What an archive is written to."""
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> object:
+    def write(self, content: bytes, /) -> object:
         """Take all of the bytes."""
         ...
 
@@ -87,7 +87,7 @@ class _Hashed:
         self.digest = hashlib.sha256()
         self.num_bytes = 0
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes) -> int:
         self.digest.update(data)
         self.num_bytes += len(data)
         if self._target is not None:

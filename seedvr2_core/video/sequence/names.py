@@ -146,7 +146,8 @@ def title_of(path: Path) -> str:
     pattern = None if os.path.isdir(path) else pattern_of(path)
     if pattern is None:
         return path.name or "pictures"
-    return pattern.before.rstrip("_-. ") or pattern.folder.name or "pictures"
+    named = pattern.before.rstrip("_-. ")
+    return named if len(named) > 1 else pattern.folder.name or named or "pictures"
 
 
 def _names_in(folder: Path) -> list[str]:

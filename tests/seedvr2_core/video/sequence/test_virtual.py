@@ -45,8 +45,7 @@ def test_every_picture_comes_as_it_is_from_anywhere(
     folder = tmp_path / "in"
     folder.mkdir()
     for index, pixels in enumerate(pictures):
-        options = {"lossless": True} if ending == "webp" else {}
-        Image.fromarray(pixels).save(folder / f"f{index}.{ending}", **options)
+        Image.fromarray(pixels).save(folder / f"f{index}.{ending}", lossless=True)
     path = pack(folder)
     sniff_video(path)
     assert displayed_size(path) == (WIDTH, HEIGHT)
