@@ -115,8 +115,7 @@ def upscale(
 
     Args:
         video_url: http(s) address of the video, such as https://example.org/clip.mp4.
-        video_path: path on the machine that runs the flow, if the deployment allows it, such as
-            /data/clip.mp4.
+        video_path: path on the machine that runs the flow, if allowed, such as /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         fps: makes one video of a folder, pattern or zip of pictures: 24, 29.97 or 24000/1001.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
@@ -145,8 +144,7 @@ def upscale(
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         output_url: http(s) address that takes the video by a PUT, in the place of the storage.
-        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
-            https://example.org/hook.
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.

@@ -254,7 +254,9 @@ class _Still:
 
     def _eight_bits(self) -> np.ndarray:
         """(height, width, 3) uint8, upright."""
-        image = ImageOps.exif_transpose(self._image)
+        # Both would copy a picture that stays as it is.
+        turned = self._orientation in _TURNS
+        image = ImageOps.exif_transpose(self._image) if turned else self._image
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.has_transparency_data:
@@ -263,7 +265,7 @@ class _Still:
             image = alpha.convert("RGB")
         if self._profile is not None and not self.colour_chunks:
             image = self._as_srgb(image)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def _as_srgb(self, image: Image.Image) -> Image.Image:
         """The picture with the colours of sRGB."""
