@@ -19,6 +19,7 @@ from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
+from tasks.request.source import Rate
 from tasks.request.video import (
     Audio,
     Codec,
@@ -78,7 +79,7 @@ def upscale(
     video_url: Text = "",
     video_path: Text = "",
     video_base64: Text = "",
-    fps: Text = "",
+    fps: Rate = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: Text = "",

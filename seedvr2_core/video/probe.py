@@ -67,6 +67,8 @@ _SNIFF_READS = 2**12
 """Reads (of 64 KiB) at the door to find a picture; where none is found then, the probe decides."""
 _LOOK = 16
 """Pictures decoded to see their format and whether the packets' times can be believed."""
+_SRGB, _BT709 = 13, 1
+"""Transfers by H.273. Displays show both alike, and a video that says sRGB is a rare thing."""
 _FAR_SECONDS = 10
 """A file whose streams all begin later than this begins at its first picture or sound instead:
 nobody waits for hours because a camera's clock counts from midnight."""
@@ -211,6 +213,8 @@ def _describe_sequence(
     info = _describe(path, scan, on_bytes)
     if pictures.rate is not None:
         info = replace(info, nominal_rate=pictures.rate.as_integer_ratio())
+    if info.color.transfer == _SRGB:
+        info = replace(info, color=replace(info.color, transfer=_BT709))
     info = replace(info, fields=_fields(path, info, on_bytes))
     return _with_kind(
         info, pictures.num_bytes, pictures.notes, codec=pictures.kind, format=SEQUENCE_FORMAT

@@ -37,9 +37,10 @@ VideoBase64Field = Annotated[
         "takes larger ones too and stores them as an upload.",
     ),
 ]
+Rate = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
+"""Frames a second: a text, or a number as events and JSON may have it; "" is not given."""
 FpsField = Annotated[
-    str,
-    BeforeValidator(lambda value: "" if value is None else str(value)),
+    Rate,
     AfterValidator(_rate),
     Field(
         max_length=40,

@@ -75,6 +75,7 @@ def test_a_lossless_video_has_the_exact_times(made: GetSource, tmp_path: Path) -
     assert job.plan.output.container == "mp4"
     plain = probe_video(job.output)
     assert (plain.num_frames, plain.nominal_rate) == (6, (24000, 1001))
+    assert (plain.color.primaries, plain.color.transfer, plain.color.matrix) == (1, 1, 1)
 
 
 def test_a_piece_of_a_sequence(made: GetSource, tmp_path: Path) -> None:
