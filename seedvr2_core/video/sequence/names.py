@@ -39,6 +39,12 @@ class NumberPattern:
     """What the number is filled up with: "0", or " "."""
     width: int
 
+    @property
+    def title(self) -> str:
+        """What is before the number, or the name of the folder."""
+        named = self.before.rstrip("_-. ")
+        return named if len(named) > 1 else self.folder.name or named or "pictures"
+
     def name(self, number: int) -> str:
         """The name of the file with this number."""
         return f"{self.before}{str(number).rjust(self.width, self.fill)}{self.after}"
@@ -146,8 +152,7 @@ def title_of(path: Path) -> str:
     pattern = None if os.path.isdir(path) else pattern_of(path)
     if pattern is None:
         return path.name or "pictures"
-    named = pattern.before.rstrip("_-. ")
-    return named if len(named) > 1 else pattern.folder.name or named or "pictures"
+    return pattern.title
 
 
 def _names_in(folder: Path) -> list[str]:

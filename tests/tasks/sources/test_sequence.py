@@ -18,11 +18,14 @@ from seedvr2_core.errors import (
     UnsupportedFormatError,
 )
 from seedvr2_core.video.probe import probe_video
+from tasks import fetch as fetch_module
 from tasks.fetch import fetch
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import sequence
+from tasks.sources.kept import keep_upload
 from tasks.sources.obtain import check_source, obtain_source, source_here
+from tests.kits.http.s3 import S3
 
 SettingsWith = Callable[..., Settings]
 
@@ -171,3 +174,54 @@ def test_exact_rates_reach_the_times(settings_with: SettingsWith, frames: Path) 
     assert [time * Fraction(*info.time_base) for time in info.pts] == [
         Fraction(1001 * index, 24000) for index in range(11)
     ]
+
+
+def test_another_machine_takes_it_from_the_store(
+    settings_with: SettingsWith,
+    s3: S3,
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One object, by its digest, also where the pictures are not there any more."""
+    store, noted = s3.settings(store=s3.address), dict[str, tuple[str, str]]()
+    monkeypatch.setattr(
+        fetch_module, "note_source", lambda one: noted.update(it=(one.sha256, one.name))
+    )
+    monkeypatch.setattr(fetch_module, "noted_source", lambda: noted.get("it", ("", "")))
+    settings_with(allow_local_files=True, work_dir=tmp_path / "a", **store)
+    first = fetch.fn(asked(frames))
+    assert first is not None
+    assert noted == {"it": (first.sha256, "shot 7")}
+    assert fetch.fn(asked(frames)) == first
+    frames.rename(tmp_path / "elsewhere")
+    settings_with(allow_local_files=True, work_dir=tmp_path / "b", **store)
+    second = fetch.fn(asked(frames))
+    assert second is not None
+    assert second.path == tmp_path / "b" / "sources" / first.sha256
+    assert second.path.read_bytes() == first.path.read_bytes()
+    assert probe_video(second.path).num_frames == 11
+
+
+def test_a_sent_zip_is_packed_where_the_store_has_it(
+    settings_with: SettingsWith,
+    s3: S3,
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway has kept the zip; the worker's disk has nothing."""
+    monkeypatch.setattr(fetch_module, "note_source", lambda one: None)
+    monkeypatch.setattr(fetch_module, "noted_source", lambda: ("", ""))
+    store, content = s3.settings(store=s3.address), zip_of(frames)
+    sha256 = hashlib.sha256(content).hexdigest()
+    request = check_request(video_url=f"upload:{sha256}/a.zip", fps="24")
+    gateway = settings_with(work_dir=tmp_path / "gateway", **store)
+    gateway.intake_dir.mkdir(parents=True)
+    (gateway.intake_dir / sha256).write_bytes(content)
+    keep_upload(request, gateway)
+    settings_with(work_dir=tmp_path / "worker", **store)
+    source = fetch.fn(request)
+    assert source is not None
+    assert source.sha256 != sha256
+    assert probe_video(source.path).num_frames == 11
