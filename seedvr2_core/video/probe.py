@@ -334,7 +334,7 @@ def _zero(container: InputContainer, scan: Scan, first_shown: Fraction) -> Fract
 
 
 def _first_pictures(
-    container: InputContainer, stream: VideoStream, count: int
+    container: InputContainer, stream: VideoStream, count: int = _LOOK
 ) -> tuple[VideoFrame | None, list[int | None]]:
     """The first picture, None if there is none, and the times of the first ones.
 
