@@ -120,3 +120,19 @@ def test_jpegs_become_a_video(made: GetSource, tmp_path: Path) -> None:
         with Image.open(folder / f"{frame.index + 1:04}.jpg") as picture:
             off = np.abs(frame.rgb.astype(int) - np.asarray(picture.convert("RGB")))
             assert off.max() <= 2  # the way to Y'CbCr and back
+
+
+def test_exr_becomes_a_deep_picture(tmp_path: Path) -> None:
+    """A grey ramp of half floats, by ffmpeg; its own decoder and IEC 61966-2-1 say what comes."""
+    path = tmp_path / "a.exr"
+    ramp = "nullsrc=s=160x90,format=gray16le,geq=lum=X*400,format=grayf32le"
+    ffmpeg("-f", "lavfi", "-i", ramp, "-frames:v", "1", "-c:v", "exr", path)
+    light = np.frombuffer(
+        ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "grayf32le", "-"), np.float32
+    ).reshape(90, 160)
+    job = make_video(path, tmp_path, codec="auto", container="auto", resolution="1x")
+    assert (job.output.suffix, job.plan.encoder.pix_fmt) == (".png", "rgb48be")
+    (frame,) = read_frames(job.output, probe_video(job.output), 0, 1, deep=True)
+    coded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.ptp(light) > 0.9
+    assert np.abs(frame.rgb - 65535.0 * coded[:, :, None]).max() <= 1

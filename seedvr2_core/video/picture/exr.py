@@ -27,6 +27,8 @@ _TILES, _LINE_HEAD, _TILE_HEAD = struct.Struct("<2IB"), struct.Struct("<2i"), st
 _INT = struct.Struct("<i")
 _BOX, _CHANNEL, _CORNERS = struct.Struct("<4i"), struct.Struct("<iB3x2i"), struct.Struct("<8f")
 _LONGEST_NAME = 256
+_MOST_BLOCKS = 2**20
+"""The largest picture that is taken has a quarter of that in tiles of 16x16."""
 _HALF_AND_FLOAT = (1, 2)
 _COLOURS = frozenset("RGB")
 _BT709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
@@ -148,8 +150,12 @@ def _num_blocks(attributes: Mapping[str, bytes], *, tiled: bool) -> int:
         raise ValueError(f"a data window of {width}x{height}")
     if tiled:
         across, down, _ = _TILES.unpack(attributes["tiles"])
-        return math.ceil(width / across) * math.ceil(height / down)
-    return math.ceil(height / _LINES[attributes["compression"][0]])
+        blocks = math.ceil(width / across) * math.ceil(height / down)
+    else:
+        blocks = math.ceil(height / _LINES[attributes["compression"][0]])
+    if blocks > _MOST_BLOCKS:
+        raise ValueError(f"{blocks} blocks")
+    return blocks
 
 
 def num_bytes_of(header: ExrHeader, read_at: Callable[[int, int], bytes]) -> int:

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
-from seedvr2_core.errors import InvalidVideoError, SeedVR2Error
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
 from seedvr2_core.video.picture.exr import num_bytes_of, read_exr_header
 from seedvr2_core.video.picture.pixels import PILLOW_KINDS, colour_chunks_of, tiff_end
-from seedvr2_core.video.picture.still import still_kind
+from seedvr2_core.video.picture.still import MAX_PIXELS, still_kind
 
 _HEAD_BYTES = 2**16
 _EXR_HEAD_BYTES = 2**20
@@ -70,6 +70,10 @@ def read_head(file: BinaryIO, name: str) -> PictureHead:
         return _by_pillow(file, kind, start)
     except (SeedVR2Error, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise UnsupportedFormatError(
+            f"{name}: the picture is too large ({error}); at most {MAX_PIXELS} pixels are taken"
+        ) from error
     except Exception as error:  # Pillow raises anything for a damaged file
         raise InvalidVideoError(
             f"{name}: this {kind.upper()} picture cannot be read "

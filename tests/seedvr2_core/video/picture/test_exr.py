@@ -165,6 +165,29 @@ def test_pictures_that_were_cut_off_are_refused(
             look(path)
 
 
+def test_tiles_are_read(tmp_path: Path) -> None:
+    """Nobody here writes them but this test: each tile has its place, its size and its lines."""
+    linear, tile = light(), 16
+    scanned = written(tmp_path / "a.exr", linear, compression="none", format="float").read_bytes()
+    start = scanned[:8].replace(b"\2\0\0\0", b"\2\2\0\0")
+    head = start + b"tiles\0tiledesc\0" + struct.pack("<i2IB", 9, tile, tile, 0)
+    head += scanned[8 : _header_end(scanned)]
+    corners = [(x, y) for y in range(0, HEIGHT, tile) for x in range(0, WIDTH, tile)]
+    tiles: list[bytes] = []
+    for x, y in corners:
+        part = linear[y : y + tile, x : x + tile]
+        lines = b"".join(part[row, :, c].tobytes() for row in range(len(part)) for c in (2, 1, 0))
+        tiles.append(struct.pack("<5i", x // tile, y // tile, 0, 0, len(lines)) + lines)
+    at = [len(head) + 8 * len(tiles) + sum(map(len, tiles[:k])) for k in range(len(tiles))]
+    content = head + struct.pack(f"<{len(at)}Q", *at) + b"".join(tiles)
+    path = tmp_path / "tiled.exr"
+    path.write_bytes(content)
+    assert np.abs(read(path) - srgb(linear)).max() <= 1
+    path.write_bytes(content[:-1])
+    with pytest.raises(InvalidVideoError, match="cut off"):
+        sniff_video(path)
+
+
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.exr", light())
     window = struct.pack("<4i", 0, 0, WIDTH - 1, HEIGHT - 1)
