@@ -21,6 +21,7 @@ SECTIONS = {
         "video_url",
         "video_path",
         "video_base64",
+        "fps",
         "start",
         "end",
         "preview",

@@ -19,6 +19,7 @@ from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
+from tasks.request.source import Rate
 from tasks.request.video import (
     Audio,
     Codec,
@@ -78,6 +79,7 @@ def upscale(
     video_url: Text = "",
     video_path: Text = "",
     video_base64: Text = "",
+    fps: Rate = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: Text = "",
@@ -114,9 +116,9 @@ def upscale(
 
     Args:
         video_url: http(s) address of the video, such as https://example.org/clip.mp4.
-        video_path: path on the machine that runs the flow, if the deployment allows it, such as
-            /data/clip.mp4.
+        video_path: path on the machine that runs the flow, if allowed, such as /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
+        fps: makes one video of a folder, pattern or zip of pictures: 24, 29.97 or 24000/1001.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.
         weights_file: name of the file in the folder of weights; empty means the best one there.
@@ -143,8 +145,7 @@ def upscale(
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         output_url: http(s) address that takes the video by a PUT, in the place of the storage.
-        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
-            https://example.org/hook.
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.

@@ -7,13 +7,19 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.context import TaskRunContext
 
-from seedvr2_core.errors import DeadlineError, SourceTooSlowError, SourceUnavailableError
+from seedvr2_core.errors import (
+    DeadlineError,
+    SeedVR2Error,
+    SourceTooSlowError,
+    SourceUnavailableError,
+)
 from tasks.run import current
 from tasks.run.handover import note_source, noted_source
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import obtain_source
 from tasks.sources.kept import keep_source, recall_source
+from tasks.sources.sequence import as_sequence, is_local_sequence, local_pictures
 from tasks.sources.uploads import digest_in
 from tasks.step import step
 
@@ -48,7 +54,10 @@ def fetch(request: UpscaleRequest, *, patience: float | None = None) -> FetchedS
     settings = get_settings()
     if kept := _recall(request, settings):
         log.info("source %s came from the store: sha256 %s", kept.name, kept.sha256)
-        return kept
+        source = as_sequence(kept, request, settings, note=log.info, on_bytes=_beat)
+        if source is not kept and keep_source(source, settings, on_bytes=_beat):
+            note_source(source)
+        return source
     seconds = _seconds_left(settings) if patience is None else patience
 
     limited = settings.model_copy(update={"fetch_seconds": max(seconds, 0.001)})
@@ -97,7 +106,7 @@ def fetch_again(request: UpscaleRequest, sha256: str, name: str) -> FetchedSourc
 
 def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None:
     """The source as another machine has kept it in the store, unless it lies here."""
-    if settings.store is None or (request.video_path and Path(request.video_path).is_file()):
+    if settings.store is None or _lies_here(request):
         return None
     sha256, name = noted_source()
     if not sha256 and (sha256 := digest_in(request.video_url or "")):
@@ -105,6 +114,18 @@ def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None
     if not sha256 or (settings.intake_dir / sha256).is_file():
         return None
     return recall_source(sha256, name, settings, on_bytes=_beat)
+
+
+def _lies_here(request: UpscaleRequest) -> bool:
+    """Whether the request names a file or a sequence that this machine has."""
+    if not request.video_path:
+        return False
+    if not is_local_sequence(request):
+        return Path(request.video_path).is_file()
+    try:
+        return bool(local_pictures(request, get_settings()))
+    except SeedVR2Error:
+        return False
 
 
 def _beat(num_bytes: int, total: int) -> None:

@@ -25,6 +25,7 @@ from tasks.request.delivery import (
 )
 from tasks.request.preview import PreviewField
 from tasks.request.records import OutputFormat, PreviewPart, Record, output_key_of, own_folder
+from tasks.request.source import FpsField, VideoBase64Field, VideoPathField, VideoUrlField
 from tasks.request.video import (
     AudioField,
     BatchSizeField,
@@ -52,23 +53,10 @@ MAX_BASE64_BYTES = 350_000  # characters: Prefect refuses parameters over 512 KB
 class UpscaleRequest(Record):
     """One job: exactly one source and what to make of it."""
 
-    video_url: str | None = Field(
-        default=None,
-        repr=False,
-        description="The video's http(s) address, or s3://, gs:// or az:// where settings allow "
-        "it. One source is required: this, `video_path` or `video_base64`.",
-    )
-    video_path: str | None = Field(
-        default=None,
-        description="Path of the video on the machine that runs the job, where "
-        "SEEDVR2_ALLOW_LOCAL_FILES allows that.",
-    )
-    video_base64: str | None = Field(
-        default=None,
-        repr=False,
-        description="The bytes of a small video in base64, at most 350,000 characters; the gateway "
-        "takes larger ones too and stores them as an upload.",
-    )
+    video_url: VideoUrlField = None
+    video_path: VideoPathField = None
+    video_base64: VideoBase64Field = None
+    fps: FpsField = ""
     resolution: ResolutionField = "1080p"
     model: Model = Field(
         default="auto",

@@ -28,6 +28,7 @@ from deployments.cli.options import (
     Crf,
     Deinterlace,
     End,
+    Fps,
     Fresh,
     KeepMaster,
     MaxPrice,
@@ -66,7 +67,6 @@ from deployments.cli.words import absolute
 from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
-from seedvr2_core.errors import ServiceError
 from tasks.schemas import UpscaleRequest, UpscaleResult
 from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
@@ -108,6 +108,7 @@ def before_all(
 @app.command()
 def upscale(
     sources: Videos = None,
+    fps: Fps = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: WeightsFile = "",
@@ -167,9 +168,11 @@ def upscale(
             watch_folder=watch_folder,
             output=output,
             overwrite=overwrite,
+            fps=fps,
         )
         request = _checked_request(
             sources if batch is None else batch,
+            fps=fps,
             resolution=resolution,
             model=model,
             weights_file=weights_file,
@@ -208,6 +211,7 @@ def upscale(
 @app.command()
 def plan(
     sources: Sources = None,
+    fps: Fps = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: WeightsFile = "",
@@ -244,6 +248,7 @@ def plan(
         _use_settings(work_dir)
         request = _checked_request(
             sources,
+            fps=fps,
             resolution=resolution,
             model=model,
             weights_file=weights_file,
@@ -365,28 +370,15 @@ def _prefect_api() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL
 
+    from deployments.host.prefect_server import check_api, open_api
+
     if url := PREFECT_API_URL.value():
-        _check_api(url)
+        check_api(url)
         yield
         return
-    from deployments.host.prefect_server import open_api
 
     with open_api(get_settings().work_dir / "prefect-server.log"):
         yield
-
-
-def _check_api(url: str) -> None:
-    """Refuse to begin without the Prefect server that is to record the run."""
-    import httpx
-
-    try:
-        httpx.get(f"{url}/health", timeout=10.0)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise ServiceError(
-            f"no Prefect server answers at {url} ({type(error).__name__}); start it, or unset "
-            "PREFECT_API_URL (the environment's or the Prefect profile's): then the command runs "
-            "a server of its own"
-        ) from error
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from deployments.cli.options import (
     Deinterlace,
     End,
     ExpiresIn,
+    Fps,
     Fresh,
     KeepMaster,
     MaxPrice,
@@ -81,6 +82,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until th
 
 def submit(
     sources: Sources = None,
+    fps: Fps = "",
     resolution: Resolution = "1080p",
     model: Model = "auto",
     weights_file: WeightsFile = "",
@@ -126,6 +128,7 @@ def submit(
     with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         request = request_of(
             sources,
+            fps=fps,
             resolution=resolution,
             model=model,
             weights_file=weights_file,

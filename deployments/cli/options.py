@@ -11,13 +11,30 @@ from seedvr2_core.video.output.formats import CODECS, container_of
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
+from tasks.sources.sequence import check_zip, is_local_sequence, local_pictures
 
 Videos = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SOURCE", help="Video files, folders of videos, or http(s) addresses."),
+    typer.Argument(
+        metavar="SOURCE",
+        help="Video files, pictures, folders of videos, or http(s) addresses; with --fps folders "
+        "of pictures, patterns such as frames/%05d.png, or zips.",
+    ),
 ]
 Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="SOURCE", help="A video file or an http(s) address.")
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A video file or an http(s) address; with --fps a folder of pictures, a pattern such "
+        "as frames/%05d.png, or a zip.",
+    ),
+]
+Fps = Annotated[
+    str,
+    typer.Option(
+        "--fps",
+        help="Make one video of pictures: how many are shown in a second (24, 29.97, 24000/1001).",
+    ),
 ]
 Resolution = Annotated[
     str,
@@ -204,9 +221,24 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
     if request.video_path is None:
         return
     check_source(request, settings)
+    path = Path(request.video_path)
+    if request.fps:
+        _check_pictures(request, path, settings)
+        return
     from seedvr2_core.video.foreign import media_errors_told
     from seedvr2_core.video.probe import sniff_video
 
-    path = Path(request.video_path)
     with media_errors_told(path, "its first picture is decoded"):
         sniff_video(path, allow_damaged=request.allow_damaged, max_frames=settings.max_frames)
+
+
+def _check_pictures(request: UpscaleRequest, path: Path, settings: Settings) -> None:
+    """Check the pictures of a sequence, so that none is found to differ in the midst of the job."""
+    if not is_local_sequence(request):
+        check_zip(path, path.name, settings)
+        return
+    from seedvr2_core.video.foreign import media_errors_told
+    from seedvr2_core.video.sequence.look import check_pictures
+
+    with media_errors_told(path, "its pictures are compared"):
+        check_pictures(local_pictures(request, settings))

@@ -28,6 +28,7 @@ from deployments.gateway.given import (
     given_answer,
     refusal_words,
 )
+from deployments.gateway.uploads.packing import file_to_send
 from deployments.gateway.uploads.sending import FileSender
 from deployments.host.machine import this_machine
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, error_of_code
@@ -80,8 +81,8 @@ class GatewayClient:
     def submit(self, request: UpscaleRequest, *, upload: bool = False) -> Answer:
         """Create a job.
 
-        If the source is a file, the gateway gets its path where it sees the same files as we do,
-        and the file's bytes otherwise.
+        If the source is a file or a sequence of pictures, the gateway gets its path where it sees
+        the same files as we do, and its bytes otherwise; those of pictures are packed.
 
         Args:
             request: its video_path is absolute.
@@ -92,12 +93,13 @@ class GatewayClient:
         options["resolution"] = request.resolution
         if request.video_path is None or not (upload or self._sees_other_files()):
             return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
-        path = Path(options.pop("video_path"))
-        if reference := self._send(path):
-            options["video_url"] = reference
-            return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
-        address = f"/upscale/{quote(path.name, safe='')}"
-        return self._ask("PUT", address, GivenSubmission, headers=key, params=options, file=path)
+        del options["video_path"]
+        with file_to_send(request) as path:
+            if reference := self._send(path):
+                options["video_url"] = reference
+                return self._ask("POST", "/upscale", GivenSubmission, headers=key, json=options)
+            where = f"/upscale/{quote(path.name, safe='')}"
+            return self._ask("PUT", where, GivenSubmission, headers=key, params=options, file=path)
 
     def _send(self, path: Path) -> str | None:
         """Send a file so that it goes on after a cut; None: the gateway is too old for that."""

@@ -113,6 +113,7 @@ class LogEntry(TypedDict):
 class UpscaleOptions(TypedDict, total=False):
     """The options of a request, as docs/options.md has them; what is left out has its default."""
 
+    fps: str
     resolution: str
     model: str
     start: str

@@ -279,3 +279,21 @@ def _settings(address: str, *, full: bool) -> dict[str, str]:
 
 if __name__ == "__main__":
     main()
+
+
+def check_api(url: str) -> None:
+    """Refuse to begin without the Prefect server that is to record the run.
+
+    Raises:
+        ServiceError: nothing answers there.
+    """
+    import httpx
+
+    try:
+        httpx.get(f"{url}/health", timeout=10.0)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServiceError(
+            f"no Prefect server answers at {url} ({type(error).__name__}); start it, or unset "
+            "PREFECT_API_URL (the environment's or the Prefect profile's): then the command runs "
+            "a server of its own"
+        ) from error

@@ -7,7 +7,8 @@ call goes on there after a crash, a full disk or a stop, and makes the same byte
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,8 @@ from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo, ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.sequence.pack import pack_source
+from seedvr2_core.video.sequence.rate import parse_rate
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
@@ -69,6 +72,7 @@ def upscale_file(
     source: str | Path,
     output: str | Path,
     *,
+    fps: str = "",
     resolution: str = "1080p",
     options: ModelOptions | None = None,
     codec: str = "auto",
@@ -91,8 +95,10 @@ def upscale_file(
     it runs, torch is set to deterministic operators for the whole process.
 
     Args:
-        source: the video, or a picture (PNG, JPEG, TIFF, WebP).
+        source: the video, or a picture (PNG, JPEG, TIFF, WebP, EXR); with `fps` a folder, a zip or
+            a pattern ("frames/%05d.png") of pictures.
         output: the file to make (.mp4, .mov, .mkv, .webm, .zip, .png, .tif); whole or absent.
+        fps: makes one video of pictures, so many of them a second: "24", "24000/1001".
         resolution: 720p to 4k, short:720 to short:2160, 2x or 1920x1080, as requests have it.
         options: model, device, seed and so on.
         codec: a name in `video.output.formats.CODECS`; "auto": h264, hevc, or png for a picture.
@@ -129,22 +135,30 @@ def upscale_file(
         preset=preset,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
-    source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
+    file = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")
     folder.mkdir(parents=True, exist_ok=True)
     told, options = _Told(on_progress, Cancellation(cancel)), options or ModelOptions()
-    plan = _plan(source, resolution, options, coding, allow_damaged, told)
-    job_dir = JobDir(folder / plan.job_key)
-    job_dir.path.mkdir(exist_ok=True)
-    with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
-        plan = _obeyed(plan, job_dir)
-        kept = partial(told.beat, "hash")
-        pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
-        _restore(plan, job_dir, source, pending, options, told)
-        notes = _join(plan, job_dir, source, told)
-        _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
+    with _one_file(file, fps, folder, told) as video:
+        plan = _plan(video, resolution, options, coding, allow_damaged, told)
+        job_dir = JobDir(folder / plan.job_key)
+        job_dir.path.mkdir(exist_ok=True)
+        with hold_lock(job_dir.lock_path, timeout=0, on_wait=lambda: None):
+            plan = _obeyed(plan, job_dir)
+            pending, notes = _make(plan, job_dir, video, options, told)
+            _place(job_dir.output_path, target, plan.job_key, overwrite=overwrite)
     shutil.rmtree(folder if work_dir is None else job_dir.path, ignore_errors=True)
     return _upscaled(plan, target, pending, notes, time.monotonic() - began)
+
+
+def _make(
+    plan: Plan, job_dir: JobDir, source: Path, options: ModelOptions, told: "_Told"
+) -> tuple[list[int], tuple[str, ...]]:
+    """Make what is missing and join all; returns the segments that were missing, and notes."""
+    kept = partial(told.beat, "hash")
+    pending = pending_segments(job_dir, outline_of(plan), on_bytes=kept)
+    _restore(plan, job_dir, source, pending, options, told)
+    return pending, _join(plan, job_dir, source, told)
 
 
 def _upscaled(
@@ -163,7 +177,9 @@ def _upscaled(
     )
 
 
-def _checked(source: Path, target: Path, resolution: str, coding: Coding, overwrite: bool) -> Path:
+def _checked(
+    source: Path, target: Path, resolution: str, coding: Coding, overwrite: bool, fps: str
+) -> Path:
     """The source, if everything that can be checked before reading it is in order.
 
     Raises:
@@ -172,9 +188,34 @@ def _checked(source: Path, target: Path, resolution: str, coding: Coding, overwr
     check_resolution(resolution)
     coding.check()
     check_output_file(OutputFile(path=target, overwrite=overwrite, source=source))
-    if not source.is_file():
-        raise InvalidRequestError(f"{source} is no file; name a video file")
+    if not fps and not source.is_file():
+        raise InvalidRequestError(
+            f"{source} is no file; name a video file, or give fps to make a video of pictures"
+        )
     return source
+
+
+@contextmanager
+def _one_file(source: Path, fps: str, folder: Path, told: "_Told") -> Iterator[Path]:
+    """The source, or one file of its pictures, which is there for the `with` block.
+
+    Raises:
+        InvalidRequestError: `fps` is no rate.
+        SourceRefusedError, SourceUnavailableError: the pictures are not all there.
+        InvalidVideoError: they are no sequence.
+    """
+    if not fps:
+        yield source
+        return
+    try:
+        rate = parse_rate(fps)
+    except ValueError as error:
+        raise InvalidRequestError(f"fps: {error}") from error
+    packed = folder / ".seedvr2-pictures"
+    try:
+        yield pack_source(source, rate, packed, on_bytes=partial(told.beat, "hash"))
+    finally:
+        shutil.rmtree(packed, ignore_errors=True)
 
 
 def _place(made: Path, target: Path, job_key: str, *, overwrite: bool) -> None:

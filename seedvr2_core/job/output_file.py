@@ -9,6 +9,7 @@ from pathlib import Path
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.place import try_writing
 from seedvr2_core.video.output.formats import OUTPUT_ENDINGS
+from seedvr2_core.video.sequence.names import is_picture_name, pattern_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,19 @@ def _check_taken(output: OutputFile, found: os.stat_result) -> None:
 
 
 def is_source(output: OutputFile) -> bool:
-    """Whether the name leads to the source, by whatever links, spelling or case."""
+    """Whether the name leads to the source, by whatever links, spelling or case.
+
+    Of a sequence of pictures, which is a folder or a pattern, any picture in the folder counts.
+    """
+    source, target = output.source, output.target
+    if source is None:
+        return False
     try:
-        return output.source is not None and os.path.samefile(output.target, output.source)
+        is_folder = source.is_dir()
+        if not is_folder and (os.path.isfile(source) or pattern_of(source) is None):
+            return os.path.samefile(target, source)
+        folder = source if is_folder else source.parent
+        return is_picture_name(target.name) and os.path.samefile(target.parent, folder)
     except OSError:  # one of them is not there
         return False
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import av
 import av.error
@@ -23,11 +23,15 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
-from seedvr2_core.video._reasons import HEAD_BYTES, refuse_pictures, why_not_opened
+from seedvr2_core.video._reasons import why_not_opened
 from seedvr2_core.video.info import Timeline
-from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts, still_kind
+from seedvr2_core.video.picture.opening import media_of, open_file
+from seedvr2_core.video.picture.still import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from seedvr2_core.video.sequence.virtual import PictureFile
 
 S = TypeVar("S", bound=Stream)
 
@@ -39,7 +43,6 @@ CONTAINERS = (
 
 _AS_IT_IS = Timeline()
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
-_STILL_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": "png_pipe"}
 _BUFFER_BYTES = 2**16
 _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 """How FLV and MPEG-PS begin. Their headers need not name all streams, so more is looked at."""
@@ -64,60 +67,33 @@ def open_source(path: Path, *, on_bytes: OnBytes = no_bytes) -> Iterator[InputCo
         UnsupportedFormatError: a picture that is not taken, too large for example.
         FileReadError: the machine failed to read it, now or inside the block.
     """
-    with _opened(path, on_bytes) as file:
-        if not file.num_bytes:
-            raise InvalidVideoError(f"{path.name}: the file is empty (0 bytes), a video is needed")
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        refuse_pictures(path.name, head)
-        kind = still_kind(head)
-        picture = io.BytesIO(_plain_picture(file, path.name, kind)) if kind else None
-        late = _LATE_OPTIONS if head.startswith(_LATE_STREAMS) else {}
+    with open_file(path, on_bytes) as file:
+        media = media_of(file, path.name, on_bytes)
+        late = _LATE_OPTIONS if media.head.startswith(_LATE_STREAMS) else {}
+        allowed = {} if media.demuxer is None else {"format_whitelist": media.demuxer}
         try:
-            if picture is not None:
-                container = av.open(picture, "r", format="png_pipe", options=_STILL_OPTIONS)
-            else:
-                container = open_container(file, options={**_OPEN_OPTIONS, **late})
+            options = {**_OPEN_OPTIONS, **late, **allowed}
+            container = open_container(media.file, options=options, format_name=media.demuxer)
         except MemoryError as error:
             raise InvalidVideoError(
                 f"{path.name}: to open it takes more memory than there is; its index is damaged or "
                 "huge"
             ) from error
         except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, SeedVR2Error):
+                raise
             raise InvalidVideoError(f"{path.name}: {why_not_opened(path, error)}") from error
         with container:
             yield container
-        if file.failed:  # and a demuxer has swallowed it
-            raise file.failed
-
-
-def look_at_picture(path: Path) -> StillFacts | None:
-    """What a source says of itself if it is a picture; None for a video.
-
-    Raises:
-        InvalidVideoError: it cannot be read.
-        UnsupportedFormatError: a picture that is not taken.
-        FileReadError: the machine failed to read it.
-    """
-    with _opened(path, no_bytes) as file:
-        kind = still_kind(file.read(HEAD_BYTES))
-        file.seek(0)
-        if not kind:
-            return None
-        from seedvr2_core.video.picture.pixels import look_at_still
-
-        return look_at_still(file, path.name, kind)
-
-
-def _plain_picture(file: FileReader, name: str, kind: str) -> bytes:
-    """A picture as libav is to see it; what reads it is loaded for pictures alone."""
-    from seedvr2_core.video.picture.pixels import still_as_png
-
-    return still_as_png(file, name, kind)
+        if failed := media.failed:  # and a demuxer has swallowed it
+            raise failed
 
 
 def open_container(
-    file: FileReader, *, options: Mapping[str, str] | None = None, format_name: str | None = None
+    file: "FileReader | PictureFile | io.BytesIO",
+    *,
+    options: Mapping[str, str] | None = None,
+    format_name: str | None = None,
 ) -> InputContainer:
     """Let libav read a file through our own reader; PyAV raises what a read raises."""
     return av.open(
@@ -128,23 +104,6 @@ def open_container(
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
     )
-
-
-def _opened(path: Path, on_bytes: OnBytes) -> FileReader:
-    """The source's file.
-
-    Raises:
-        InvalidVideoError: it is not there, is no file, or may not be read.
-        FileReadError: the machine cannot say.
-    """
-    try:
-        if not path.is_file():
-            raise InvalidVideoError(f"{path.name}: there is no such file")
-        return FileReader(path, on_bytes=on_bytes)
-    except PermissionError as error:
-        raise InvalidVideoError(f"{path.name}: this file may not be read") from error
-    except OSError as error:
-        raise FileReadError(f"{path.name}: it cannot be opened ({error.strerror})") from error
 
 
 def is_cover(stream: Stream) -> bool:

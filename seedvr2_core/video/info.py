@@ -19,8 +19,10 @@ WIDE_BITS = 10
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
-STILL_FORMATS = ("png", "jpeg", "tiff", "webp")
+STILL_FORMATS = ("png", "jpeg", "tiff", "webp", "exr")
 """`VideoInfo.format_name` of pictures: videos of one frame."""
+SEQUENCE_FORMAT = "sequence"
+"""The same of pictures that are a video together; its codec is the kind of the pictures."""
 
 AND_JUMPS = " and jumps"
 """What a cut detector's name has since it also compares neighbouring pictures (jumps.py)."""

@@ -16,9 +16,9 @@ from PIL import Image
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
-from seedvr2_core.video._container import look_at_picture
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.sequence import is_sequence, picture_of
+from seedvr2_core.video.picture.opening import look_at_picture
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -24,7 +25,6 @@ from seedvr2_core.video._container import (
     container_zero,
     decode_pictures,
     demux_all,
-    look_at_picture,
     main_video,
     open_source,
     thread_kind,
@@ -33,11 +33,22 @@ from seedvr2_core.video._container import (
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
-from seedvr2_core.video.info import Fields, StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.info import (
+    SEQUENCE_FORMAT,
+    Fields,
+    StreamInfo,
+    VideoInfo,
+    ends_early,
+)
 from seedvr2_core.video.output.hdr import hdr_of
 from seedvr2_core.video.picture.beside import side_data
 from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
 from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
+from seedvr2_core.video.picture.opening import (
+    is_of_pictures,
+    look_at_picture,
+    look_at_pictures,
+)
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.fields import find_fields, may_be_interlaced
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
@@ -49,10 +60,15 @@ from seedvr2_core.video.probing.times import (
 )
 from seedvr2_core.words import counted
 
+if TYPE_CHECKING:
+    from seedvr2_core.video.sequence.look import SequenceFacts
+
 _SNIFF_READS = 2**12
 """Reads (of 64 KiB) at the door to find a picture; where none is found then, the probe decides."""
-_LOOK_PICTURES = 16
+_LOOK = 16
 """Pictures decoded to see their format and whether the packets' times can be believed."""
+_SRGB, _BT709 = 13, 1
+"""Transfers by H.273. Displays show both alike, and a video that says sRGB is a rare thing."""
 _FAR_SECONDS = 10
 """A file whose streams all begin later than this begins at its first picture or sound instead:
 nobody waits for hours because a camera's clock counts from midnight."""
@@ -82,7 +98,8 @@ class _Enough:
 def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | None = None) -> None:
     """Refuse a file that is plainly no usable video: read its headers, decode its first picture.
 
-    A picture (PNG, JPEG, TIFF, WebP) is a video of one frame.
+    A picture (PNG, JPEG, TIFF, WebP, EXR) is a video of one frame, a zip of pictures with their
+    times is one of many.
 
     Args:
         path: a local file.
@@ -94,6 +111,12 @@ def sniff_video(path: Path, *, allow_damaged: bool = False, max_frames: int | No
             or cut off by what its index says.
         UnsupportedFormatError: a kind of video that is refused, or too long.
     """
+    if is_of_pictures(path):
+        with open_source(path) as container:
+            stream = main_video(container, path)
+            for first in itertools.islice(decode_pictures(container, stream), 1):
+                refuse_unsupported(path.name, frame_tags(first))
+        return
     check_index(path, max_frames)
     with open_source(path) as container:
         stream = main_video(container, path)
@@ -165,18 +188,46 @@ def probe_video(
         FileReadError: the machine failed to read the file.
     """
     on_bytes = partial(beat, "probe")
+    most = Most(path, max_frames, max_seconds)
+    if (still := look_at_picture(path)) is not None:
+        one = Scan(0, times=[0], last_duration=1, of_pictures=True)
+        info = _describe(path, one, on_bytes)
+        return _with_kind(info, info.size_bytes, still.notes, codec=still.kind, format=still.kind)
+    if (pictures := look_at_pictures(path, on_bytes)) is not None:
+        return _describe_sequence(path, pictures, most, on_bytes)
     check_index(path, max_frames)
-    scan = scan_file(path, Most(path, max_frames, max_seconds), on_bytes)
+    scan = scan_file(path, most, on_bytes)
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
     info = _describe(path, scan, on_bytes)
-    if (still := look_at_picture(path)) is not None:
-        told = (*info.warnings, *still.notes)
-        # It was read as a PNG, whose bytes say nothing of the file's.
-        bits = round(8 * info.size_bytes / (info.width * info.height), 4)
-        kinds = {"format_name": still.kind, "codec": still.kind}
-        return replace(info, **kinds, bits_per_pixel=bits, warnings=told)
     return replace(info, fields=_fields(path, info, on_bytes))
+
+
+def _describe_sequence(
+    path: Path, pictures: "SequenceFacts", most: Most, on_bytes: OnBytes
+) -> VideoInfo:
+    """Describe a sequence of pictures, of which the first one is decoded."""
+    times = list(pictures.pts)
+    most.check(len(times), times[-1] / pictures.scale)
+    scan = Scan(0, times=times, last_duration=pictures.last_duration, of_pictures=True)
+    info = _describe(path, scan, on_bytes)
+    if pictures.rate is not None:
+        info = replace(info, nominal_rate=pictures.rate.as_integer_ratio())
+    if info.color.transfer == _SRGB:
+        info = replace(info, color=replace(info.color, transfer=_BT709))
+    info = replace(info, fields=_fields(path, info, on_bytes))
+    return _with_kind(
+        info, pictures.num_bytes, pictures.notes, codec=pictures.kind, format=SEQUENCE_FORMAT
+    )
+
+
+def _with_kind(
+    info: VideoInfo, num_bytes: int, notes: Sequence[str], *, codec: str, format: str
+) -> VideoInfo:
+    """What is said of pictures: they were read as PNGs, whose bytes say nothing of the file's."""
+    bits = round(8 * num_bytes / (info.num_frames * info.width * info.height), 4)
+    told = (*info.warnings, *notes)
+    return replace(info, codec=codec, format_name=format, bits_per_pixel=bits, warnings=told)
 
 
 def _fields(path: Path, info: VideoInfo, on_bytes: OnBytes) -> Fields:
@@ -209,7 +260,7 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
     """Decode the first pictures and describe the source."""
     with open_source(path, on_bytes=on_bytes) as container:
         stream = video_of(container, path, scan.stream)
-        first, looked_at = _first_pictures(container, stream)
+        first, looked_at = _first_pictures(container, stream, 1 if scan.of_pictures else _LOOK)
         if first is None:
             raise _undecodable(path, scan.stream)
         refuse_unsupported(path.name, frame_tags(first))
@@ -283,15 +334,15 @@ def _zero(container: InputContainer, scan: Scan, first_shown: Fraction) -> Fract
 
 
 def _first_pictures(
-    container: InputContainer, stream: VideoStream
+    container: InputContainer, stream: VideoStream, count: int = _LOOK
 ) -> tuple[VideoFrame | None, list[int | None]]:
-    """The first picture, None if there is none, and the times of the first 16.
+    """The first picture, None if there is none, and the times of the first ones.
 
     One picture is held at a time: of the largest that are taken, 16 have 6 GB.
     """
     first: VideoFrame | None = None
     times: list[int | None] = []
-    for picture in itertools.islice(decode_pictures(container, stream), _LOOK_PICTURES):
+    for picture in itertools.islice(decode_pictures(container, stream), count):
         first = first or picture
         times.append(picture.pts)
     return first, times

@@ -3,10 +3,11 @@
 import contextlib
 import unicodedata
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from seedvr2_core.errors import SeedVR2Error
+from seedvr2_core.video.sequence.names import pattern_of
 from tasks.schemas import FetchedSource
 
 _MAX_NAME = 120
@@ -30,8 +31,12 @@ def plain_name(name: str) -> str:
 def name_in(source: str) -> str:
     """The file name in an address or a path, for titles; "" if there is none.
 
-    User, host, query and fragment of an address are not part of it.
+    User, host, query and fragment of an address are not part of it. A pattern of pictures is named
+    after what is before the number, or after its folder.
     """
+    pattern = None if "://" in source else pattern_of(Path(source))
+    if pattern is not None:
+        return plain_name(pattern.title)
     try:
         path = urlsplit(source).path if "://" in source else source
         return plain_name(path.rstrip("/"))

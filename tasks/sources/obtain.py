@@ -32,6 +32,14 @@ from tasks.sources.download import disk_errors, download
 from tasks.sources.from_bucket import check_object, is_in_bucket, take_object
 from tasks.sources.names import printable
 from tasks.sources.partial import PartialDownload, forget_source
+from tasks.sources.sequence import (
+    as_sequence,
+    check_allowed,
+    is_local_sequence,
+    local_pictures,
+    refuse_without_rate,
+    take_pictures,
+)
 from tasks.sources.uploads import find_upload, is_upload, take_reference
 
 _DOOR_SECONDS = 2.5
@@ -54,7 +62,9 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
         SourceRefusedError: it will never be obtained.
         SourceUnavailableError: it cannot be obtained now.
     """
-    if request.video_path:
+    if is_local_sequence(request):
+        local_pictures(request, settings)
+    elif request.video_path:
         _check_path(request.video_path, settings)
     elif request.video_base64:
         _decode(request.video_base64)
@@ -83,6 +93,16 @@ def obtain_source(
         on_bytes: called with the bytes done and the bytes in all (0: not known) while a file comes
             in or is hashed, and again and again while another process brings it in.
     """
+    if is_local_sequence(request):
+        return take_pictures(request, settings, note=note, on_bytes=on_bytes)
+    source = _obtain(request, settings, note, on_bytes)
+    return as_sequence(source, request, settings, note=note, on_bytes=on_bytes)
+
+
+def _obtain(
+    request: UpscaleRequest, settings: Settings, note: Callable[[str], None], on_bytes: OnBytes
+) -> FetchedSource:
+    """The file that the request names, as it is."""
     if request.video_path:
         return _take_file(_check_path(request.video_path, settings), on_bytes)
     if request.video_base64:
@@ -97,8 +117,12 @@ def obtain_source(
 def source_here(request: UpscaleRequest, settings: Settings) -> Path | None:
     """The file of a request's source, if it lies on this machine as a file; nothing is fetched.
 
+    Of a sequence it is the first picture.
+
     Raises: as `check_source` does.
     """
+    if is_local_sequence(request):
+        return local_pictures(request, settings)[0]
     if request.video_path:
         return _check_path(request.video_path, settings)
     if is_upload(request.video_url):
@@ -120,11 +144,8 @@ def discard(source: FetchedSource, settings: Settings) -> None:
 
 def _check_path(given: str, settings: Settings) -> Path:
     """The absolute path of a local file, which is regular, readable and not empty."""
-    if not settings.allow_local_files:
-        raise InvalidRequestError(
-            "video_path is not taken here: local files are off (SEEDVR2_ALLOW_LOCAL_FILES); "
-            "pass video_url or upload the file"
-        )
+    check_allowed(settings)
+    refuse_without_rate(given)
     try:
         path = Path(given).resolve(strict=True)
         status = path.stat()

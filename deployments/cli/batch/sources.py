@@ -1,5 +1,8 @@
 """Which videos `seedvr2 upscale` is asked for, if they are more than one: files, folders, a list.
 
+With --fps a folder is one video, made of its pictures. Without it a folder of pictures is refused:
+whoever has 5000 frames there does not want 5000 jobs.
+
 `--watch-folder` is the endless kind: files are taken as they come, once nobody writes to them.
 """
 
@@ -14,6 +17,8 @@ import typer
 
 from deployments.cli.words import absolute
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.video.sequence.names import is_picture_name
+from seedvr2_core.words import counted
 
 ENDINGS = {
     *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2p", ".m2ts", ".m2v"),
@@ -67,15 +72,18 @@ def batch_of(
     watch_folder: Path | None,
     output: Path | None,
     overwrite: bool,
+    fps: str = "",
 ) -> VideoBatch | None:
     """The videos that a command line names; None if it is one video, or none.
+
+    With `fps` a folder is one video, whose pictures are in it.
 
     Raises:
         InvalidRequestError: a list or folder cannot be read or has no videos, or options of one
             video and of many are mixed.
     """
-    folders = [one for one in sources or () if "://" not in one and Path(one).is_dir()]
-    many = len(sources or ()) > 1 or folders or list_file is not None
+    is_folder = [not fps and "://" not in one and Path(one).is_dir() for one in sources or ()]
+    many = len(sources or ()) > 1 or any(is_folder) or list_file is not None
     if not many and watch_folder is None:
         return None
     if overwrite:
@@ -83,12 +91,17 @@ def batch_of(
     if watch_folder is not None:
         if many or sources:
             raise InvalidRequestError("--watch-folder takes no SOURCE beside it and no --list")
+        if fps:
+            raise InvalidRequestError(
+                "--watch-folder takes videos as they come, and nobody knows when a sequence of "
+                "pictures is whole; leave --fps out, or name the folder of pictures as SOURCE"
+            )
         watched = absolute(watch_folder, "--watch-folder")
         if not watched.is_dir():
             raise InvalidRequestError(f"--watch-folder must be a folder, got {watched}")
         return VideoBatch(watched=watched, output=_output_folder(output, watched))
-    found = [one for given in sources or () for one in _videos_of(given)]
-    found += _listed(absolute(list_file, "--list")) if list_file is not None else []
+    found = [one for given in sources or () for one in _videos_of(given, fps)]
+    found += _listed(absolute(list_file, "--list"), fps) if list_file is not None else []
     return VideoBatch(sources=tuple(dict.fromkeys(found)), output=_output_folder(output, None))
 
 
@@ -116,20 +129,33 @@ def _output_folder(output: Path | None, watched: Path | None) -> Path | None:
     return folder
 
 
-def _videos_of(given: str) -> list[str]:
-    """A file or an address as it is; of a folder, its videos by name, hidden ones left out."""
+def _videos_of(given: str, fps: str) -> list[str]:
+    """A file, a sequence or an address as it is; of a folder, its videos by name, hidden ones left
+    out."""
     if "://" in given:
         return [given]
     path = absolute(Path(given), "SOURCE")
-    if not path.is_dir():
+    if fps or not path.is_dir():
         return [str(path)]
     found = sorted(str(one) for one in _videos_in(path))
     if not found:
+        _refuse_pictures(path)
         raise InvalidRequestError(
             f"the folder {path} holds no video (by its name, such as .mp4 or .mkv); folders in it "
             "are not looked into"
         )
     return found
+
+
+def _refuse_pictures(folder: Path) -> None:
+    """Refuse a folder of pictures: they may be one video, or a job each, and only people know."""
+    names = (path.name for path in folder.iterdir())
+    count = sum(is_picture_name(name) for name in names)
+    if count:
+        raise InvalidRequestError(
+            f"the folder {folder} holds {counted(count, 'picture')} and no video; --fps 24 makes "
+            f"one video of them, and {folder}/* names each as a job of its own"
+        )
 
 
 def _videos_in(folder: Path) -> Iterator[Path]:
@@ -147,7 +173,7 @@ def _videos_in(folder: Path) -> Iterator[Path]:
         raise InvalidRequestError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: Path, fps: str) -> list[str]:
     """The sources in a list file.
 
     Raises:
@@ -164,7 +190,7 @@ def _listed(path: Path) -> list[str]:
     return [
         one
         for line in named
-        for one in _videos_of(line if "://" in line else str(path.parent / line))
+        for one in _videos_of(line if "://" in line else str(path.parent / line), fps)
     ]
 
 

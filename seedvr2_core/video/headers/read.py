@@ -12,6 +12,7 @@ from seedvr2_core.video.headers.boxes import read_tracks
 from seedvr2_core.video.headers.elements import read_video_tracks
 from seedvr2_core.video.headers.facts import TrackHeader
 from seedvr2_core.video.headers.transport import read_programs
+from seedvr2_core.video.picture.opening import is_archive
 
 _DOLBY_VISION_TAGS = frozenset({"dvh1", "dvhe", "dav1", "dva1", "dvav"})
 """Sample entries whose pictures only Dolby Vision can show, unless a record says otherwise."""
@@ -49,7 +50,8 @@ def read_headers(path: Path, container: InputContainer) -> Headers:
         FileReadError: the machine failed to read the file.
     """
     kind = container.format.name.partition(",")[0]
-    tracks = read_tracks(path) if kind == "mov" else []
+    # Pictures come as a QuickTime file that is nowhere.
+    tracks = read_tracks(path) if kind == "mov" and not is_archive(path) else []
     if kind == "mpegts":
         tracks = read_programs(path)
     videos = read_video_tracks(path) if kind == "matroska" else []

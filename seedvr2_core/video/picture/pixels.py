@@ -1,4 +1,4 @@
-"""Pictures as sources: a PNG, JPEG, TIFF or WebP becomes a video of one frame.
+"""Pictures as sources: a PNG, JPEG, TIFF, WebP or EXR becomes a video of one frame.
 
 libav would ignore colour profiles and CMYK, and take a picture's claimed size before anything can
 be said about it. So each picture is made into one plain form, in memory: an upright PNG of R'G'B'
@@ -9,8 +9,8 @@ reads that.
 import io
 import logging
 import struct
-import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import av
@@ -20,19 +20,30 @@ from av.video.frame import VideoFrame
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
-from seedvr2_core.files.reading import FileReader
-from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts
+from seedvr2_core.video.picture.exr import ExrPicture
+from seedvr2_core.video.picture.plain_png import plain_png
+from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts, WholeFile
 
 T = TypeVar("T")
 
 _MAX_BYTES = 2**30
 """Of the file; the largest picture that is taken has half as many, uncompressed."""
-_PILLOW = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WEBP"}
+PILLOW_KINDS = {
+    "png": ["PNG"],
+    "jpeg": ["JPEG", "MPO"],
+    "tiff": ["TIFF"],
+    "webp": ["WEBP"],
+}
+"""Kind -> what Pillow calls it. Phones put a second picture behind the first one: MPO."""
 _PNG_START, _PNG_BITS_AT, _CHUNK_HEAD = 8, 24, struct.Struct(">I4s")
 _HDR_CHUNKS = (b"cICP", b"mDCV", b"cLLI")
 """What a PNG says of colours that are not sRGB's; it wins over a colour profile."""
 _SRGB_CHUNK = {b"sRGB": b"\0"}
 _ORIENTATION, _TIFF_BITS, _TIFF_FORMAT = 0x0112, 258, 339
+_TIFF_STRIPS, _TIFF_TILES = (273, 279), (324, 325)
+"""Tags of where strips or tiles begin, and of how many bytes they have."""
+_EXIF_MARKS = (b"eXIf", b"Raw profile type")
+"""What a PNG has before EXIF; the second one is how programs wrote it before there was a chunk."""
 _WHOLE_NUMBERS = 1
 _SPACE_AT = slice(16, 20)
 """Where a profile says what colours it is of."""
@@ -51,18 +62,32 @@ _TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
 _log = logging.getLogger(__name__)
 
 
-def look_at_still(file: FileReader, name: str, kind: str) -> StillFacts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UprightPixels:
+    """The samples of a picture, and what they mean."""
+
+    pixels: np.ndarray
+    """(height, width, channels) uint8 or uint16 R'G'B', upright, full range."""
+    chunks: Mapping[bytes, bytes]
+    """Chunks of a PNG that say what its colours are."""
+
+    def as_png(self) -> bytes:
+        """A plain PNG of it."""
+        return plain_png(self.pixels, self.chunks)
+
+
+def look_at_still(file: WholeFile, name: str, kind: str) -> StillFacts:
     """Read a picture's header.
 
     Raises:
         InvalidVideoError: it cannot be read.
         UnsupportedFormatError: it is too large, or has samples that are not taken.
     """
-    return _Still(file, name, kind).facts()
+    return _open_still(file, name, kind).facts()
 
 
-def still_as_png(file: FileReader, name: str, kind: str) -> bytes:
-    """A picture as a plain PNG.
+def upright_pixels(file: WholeFile, name: str, kind: str) -> UprightPixels:
+    """The pixels of a picture.
 
     Args:
         file: at its beginning.
@@ -74,34 +99,35 @@ def still_as_png(file: FileReader, name: str, kind: str) -> bytes:
         UnsupportedFormatError: it is too large, has samples that are not taken, or lets something
             show through.
     """
-    still = _Still(file, name, kind)
-    rgb = still.upright()
-    return _png(rgb, still.colour_chunks or _SRGB_CHUNK)
+    still = _open_still(file, name, kind)
+    return UprightPixels(pixels=still.upright(), chunks=still.colour_chunks or _SRGB_CHUNK)
+
+
+def _open_still(file: WholeFile, name: str, kind: str) -> "_Still | ExrPicture":
+    if file.num_bytes > _MAX_BYTES:
+        raise UnsupportedFormatError(
+            f"{name}: a picture's file has at most {_MAX_BYTES} bytes, this one has "
+            f"{file.num_bytes}; save it with compression or make it smaller"
+        )
+    content = b"".join(iter(lambda: file.read(), b""))
+    return ExrPicture(content, name) if kind == "exr" else _Still(content, name, kind)
 
 
 class _Still:
     """A picture whose header is read and checked."""
 
-    def __init__(self, file: FileReader, name: str, kind: str) -> None:
-        self._name, self._kind = name, kind
-        if file.num_bytes > _MAX_BYTES:
-            raise UnsupportedFormatError(
-                f"{name}: a picture's file has at most {_MAX_BYTES} bytes, this one has "
-                f"{file.num_bytes}; save it with compression or make it smaller"
-            )
-        self._content = b"".join(iter(lambda: file.read(), b""))
-        self._image = self._told(lambda: Image.open(io.BytesIO(self._content), "r", self._formats))
+    def __init__(self, content: bytes, name: str, kind: str) -> None:
+        self._content, self._name, self._kind = content, name, kind
+        self._image = self._told(
+            lambda: Image.open(io.BytesIO(self._content), "r", PILLOW_KINDS[kind])
+        )
         self._refuse_size()
         self._space = b""
         self._bits = self._told(self._depth)
         self._profile = self._told(self._usable_profile)
-        self.colour_chunks = _chunks_of(self._content) if kind == "png" else {}
-        self._orientation = self._told(lambda: self._image.getexif().get(_ORIENTATION, 1))
-
-    @property
-    def _formats(self) -> list[str]:
-        """Phones put a second picture behind the first one; that is MPO to Pillow."""
-        return [_PILLOW[self._kind], *(["MPO"] if self._kind == "jpeg" else [])]
+        self.colour_chunks = colour_chunks_of(self._content) if kind == "png" else {}
+        self._exif = self._told(self._read_exif)
+        self._orientation = self._exif.get(_ORIENTATION, 1)
 
     def _told(self, read: Callable[[], T]) -> T:
         """What `read` returns; Pillow and libav raise anything for a damaged file."""
@@ -119,9 +145,10 @@ class _Still:
             said = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, UnidentifiedImageError):
                 said = "its header is broken"
+            kind = PILLOW_KINDS[self._kind][0]
             raise InvalidVideoError(
-                f"{self._name}: this {_PILLOW[self._kind]} picture cannot be read ({said}); it is "
-                "damaged, cut off, or of a rare kind: save it as PNG, 8 or 16 bits"
+                f"{self._name}: this {kind} picture cannot be read ({said}); it is damaged, "
+                "cut off, or of a rare kind: save it as PNG, 8 or 16 bits"
             ) from error
 
     def _refuse_size(self) -> None:
@@ -145,6 +172,8 @@ class _Still:
             bits = self._content[_PNG_BITS_AT]
         elif isinstance(self._image, TiffImagePlugin.TiffImageFile):
             tags = self._image.tag_v2
+            if (need := tiff_end(self._image)) > len(self._content):
+                raise ValueError(f"{len(self._content)} of at least {need} bytes are there")
             bits = max(tags.get(_TIFF_BITS, (1,)))
             kinds = tags.get(_TIFF_FORMAT, (_WHOLE_NUMBERS,))
             if bits not in (1, 2, 4, 8, _DEEP_BITS) or set(kinds) != {_WHOLE_NUMBERS}:
@@ -153,6 +182,12 @@ class _Still:
                     "numbers of 8 or 16 bits are); save it with 16 bits a sample"
                 )
         return max(8, bits)
+
+    def _read_exif(self) -> Image.Exif:
+        """What the camera wrote. Pillow decodes a PNG without any, to look behind its pixels."""
+        if self._kind == "png" and not any(mark in self._content for mark in _EXIF_MARKS):
+            return Image.Exif()
+        return self._image.getexif()
 
     def _usable_profile(self) -> ImageCms.ImageCmsProfile | None:
         """The colour profile that has to be converted from; None where it is sRGB or there is none.
@@ -186,7 +221,7 @@ class _Still:
         pages = getattr(self._image, "n_frames", 1)
         if pages > 1:
             notes.append(f"the file holds {pages} pictures; only the first one is restored")
-        if set(self._image.getexif()) - {_ORIENTATION} and self._kind != "tiff":
+        if set(self._exif) - {_ORIENTATION} and self._kind != "tiff":
             notes.append("what the camera wrote beside the picture (EXIF) is not carried over")
         return StillFacts(kind=self._kind, notes=tuple(notes))
 
@@ -219,7 +254,9 @@ class _Still:
 
     def _eight_bits(self) -> np.ndarray:
         """(height, width, 3) uint8, upright."""
-        image = ImageOps.exif_transpose(self._image)
+        # Both would copy a picture that stays as it is.
+        turned = self._orientation in _TURNS
+        image = ImageOps.exif_transpose(self._image) if turned else self._image
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.has_transparency_data:
@@ -228,7 +265,7 @@ class _Still:
             image = alpha.convert("RGB")
         if self._profile is not None and not self.colour_chunks:
             image = self._as_srgb(image)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def _as_srgb(self, image: Image.Image) -> Image.Image:
         """The picture with the colours of sRGB."""
@@ -257,7 +294,17 @@ class _Still:
             )
 
 
-def _chunks_of(content: bytes) -> dict[bytes, bytes]:
+def tiff_end(image: TiffImagePlugin.TiffImageFile) -> int:
+    """How many bytes the file has at least, if the picture is whole; libav shows what is there."""
+    tags = image.tag_v2
+    ends = [0]
+    for places, sizes in (_TIFF_STRIPS, _TIFF_TILES):
+        both = zip(tags.get(places, ()), tags.get(sizes, ()), strict=False)
+        ends += [at + size for at, size in both]
+    return max(ends)
+
+
+def colour_chunks_of(content: bytes) -> dict[bytes, bytes]:
     """The chunks of a PNG that say that its colours are not sRGB's; none if they are."""
     found: dict[bytes, bytes] = {}
     at = _PNG_START
@@ -269,21 +316,3 @@ def _chunks_of(content: bytes) -> dict[bytes, bytes]:
             found[kind] = content[at + _CHUNK_HEAD.size :][:length]
         at += _CHUNK_HEAD.size + length + 4
     return found if b"cICP" in found else {}
-
-
-def _png(rgb: np.ndarray, chunks: Mapping[bytes, bytes]) -> bytes:
-    """A PNG whose pixels are stored as they are, which takes no time."""
-    height, width, _ = rgb.shape
-    bits = 8 * rgb.dtype.itemsize
-    lines = np.zeros((height, 1 + width * 3 * rgb.dtype.itemsize), np.uint8)
-    big_endian = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
-    lines[:, 1:] = big_endian.view(np.uint8).reshape(height, -1)
-    header = struct.pack(">2I5B", width, height, bits, 2, 0, 0, 0)
-    pixels = zlib.compress(lines.data, 0)
-    parts = [(b"IHDR", header), *chunks.items(), (b"IDAT", pixels), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checked = zlib.crc32(content, zlib.crc32(kind))
-    return _CHUNK_HEAD.pack(len(content), kind) + content + struct.pack(">I", checked)

@@ -1,14 +1,17 @@
 """Which files are pictures, and how large they may be; their pixels are read by `pixels.py`."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 MAX_PIXELS = 8192 * 8192
 """Most pixels of a picture; 8k has half as many. A file of a few bytes can claim to hold more."""
+EXR_START = b"\x76\x2f\x31\x01"
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
+    EXR_START: "exr",
 }
 
 
@@ -20,6 +23,16 @@ class StillFacts:
     """A name in `info.STILL_FORMATS`."""
     notes: tuple[str, ...]
     """Sentences for the user: what is changed or lost."""
+
+
+class WholeFile(Protocol):
+    """The bytes of a picture, to be read from the beginning."""
+
+    num_bytes: int
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Some of the bytes; none at the end."""
+        ...
 
 
 def still_kind(head: bytes) -> str:

@@ -73,6 +73,8 @@ class Scan:
     extent: Extent = field(default_factory=Extent)
     watch: PacketWatch | None = None
     """What the packets tell about the pictures."""
+    of_pictures: bool = False
+    """The times were not found in packets: they are known, and every packet is a picture."""
 
     @property
     def num_packets(self) -> int:

@@ -66,6 +66,8 @@ def frame_times(
         InvalidVideoError: no frame can be decoded.
     """
     times = scan.times
+    if scan.of_pictures:
+        return FrameTimes(times=times, seekable=True)
     doubtful = scan.corrupt or scan.guessed or scan.untimed or scan.silent
     if doubtful or any(a == b for a, b in itertools.pairwise(times)):
         return _decoded_times(path, scan, step, on_bytes)

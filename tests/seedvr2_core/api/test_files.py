@@ -192,3 +192,23 @@ def test_a_picture_becomes_a_picture(tmp_path: Path) -> None:
         assert (picture.format, picture.size, made.num_frames) == ("PNG", (96, 54), 1)
         assert np.abs(np.asarray(picture).astype(int) - [200, 100, 50]).max() <= 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.jpg"]
+
+
+def test_pictures_become_a_video(tmp_path: Path) -> None:
+    """Also where a file of the caller's lies in the work folder under the same name."""
+    frames, work = tmp_path / "shot", tmp_path / "work"
+    frames.mkdir()
+    work.mkdir()
+    (work / "shot.zip").write_bytes(b"mine")
+    for index in range(5):
+        Image.new("RGB", (64, 36), (40 * index, 0, 0)).save(frames / f"{index}.png")
+    made = upscaled(frames, tmp_path / "out.mp4", fps="29.97", work_dir=work)
+    info = probe_video(made.path)
+    assert (info.num_frames, info.nominal_rate) == (5, (30000, 1001))
+    assert [path.name for path in work.iterdir()] == ["shot.zip"]
+    assert (work / "shot.zip").read_bytes() == b"mine"
+    again = upscaled(frames / "%d.png", tmp_path / "again.mp4", fps="30000/1001")
+    assert file_sha256(again.path) == file_sha256(made.path)
+    for fps, words in (("", "is no file; name a video file, or give fps"), ("x", "fps: frames")):
+        with pytest.raises(InvalidRequestError, match=words):
+            upscaled(frames, tmp_path / "more.mp4", fps=fps)

@@ -86,3 +86,16 @@ def test_errors_name_a_source_as_people_do() -> None:
 )
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/shots/bridge/%05d.png", "bridge"),
+        ("/shots/bridge/frame_%04d.exr", "frame"),
+        ("https://example.org/%05d.png", "d.png"),
+        ("/shots/100%.png", "100%.png"),
+    ],
+)
+def test_names_of_patterns(source: str, name: str) -> None:
+    assert name_in(source) == name

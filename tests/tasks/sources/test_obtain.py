@@ -46,7 +46,7 @@ def test_local_file_stays_in_place(settings_with, tmp_path: Path) -> None:
     ("make", "kind", "told"),
     [
         pytest.param(lambda path: None, SourceRefusedError, "does not exist", id="missing"),
-        pytest.param(Path.mkdir, SourceRefusedError, "no regular file", id="folder"),
+        pytest.param(Path.mkdir, InvalidRequestError, "a folder; with fps", id="folder"),
         pytest.param(os.mkfifo, SourceRefusedError, "no regular file", id="pipe"),
         pytest.param(Path.touch, InvalidVideoError, r"0 bytes", id="empty"),
         pytest.param(lambda path: path.symlink_to(path), SourceRefusedError, "loop", id="loop"),

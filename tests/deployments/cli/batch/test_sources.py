@@ -158,3 +158,30 @@ def test_the_size_alone_or_the_time_alone_is_not_enough(tmp_path: Path) -> None:
     files = resting_files(tmp_path, clock=lambda: days.now, sleep=days.sleep)
     assert next(files) == path
     assert days.now >= 11 + sources.REST_SECONDS
+
+
+def test_a_folder_of_pictures_needs_a_word_more(choose: Choose, tmp_path: Path) -> None:
+    """It may be one video, or many jobs; the sentence says both ways."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name in ("1.png", "2.PNG", ".3.png"):
+        (frames / name).write_bytes(b"x")
+    with pytest.raises(InvalidRequestError, match=r"2 pictures and no video; --fps 24 .*frames/\*"):
+        choose(frames)
+    assert choose(frames, fps="24") is None, "one video"
+    each = choose(*(frames / name for name in ("1.png", "2.PNG")))
+    assert each is not None
+    assert len(each.sources) == 2
+    (frames / "a.mp4").write_bytes(b"x")
+    assert choose(frames) == VideoBatch(sources=(str(frames / "a.mp4"),))
+
+
+def test_several_sequences_are_a_batch(choose: Choose, tmp_path: Path) -> None:
+    shots = [tmp_path / "a", tmp_path / "b"]
+    for shot in shots:
+        shot.mkdir()
+    pattern = tmp_path / "c" / "%04d.exr"
+    found = choose(*shots, pattern, fps="24")
+    assert found == VideoBatch(sources=(*map(str, shots), str(pattern)))
+    with pytest.raises(InvalidRequestError, match="nobody knows when a sequence"):
+        choose(watch_folder=shots[0], fps="24")
