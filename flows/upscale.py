@@ -201,6 +201,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         with one_child():
             joined = stitch(job)
             stored = verify(upload(joined, job.output_name), joined)
+            inference.delivered()
             reported = report(job, joined, stored, began=began)
         return finish(
             job,

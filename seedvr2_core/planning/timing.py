@@ -150,7 +150,7 @@ def job_seconds(frame: FrameSeconds, num_frames: int, *, coded: int = 0) -> floa
         coded: of these, frames that are coded from masters, without the engine.
     """
     work = frame.of(1, 1) * (num_frames - coded) + frame.of(0, 1) * coded
-    return STARTUP_SECONDS + work + _delivery_seconds(frame, num_frames)
+    return STARTUP_SECONDS + work + delivery_seconds(frame, num_frames)
 
 
 def seconds_left(
@@ -178,7 +178,7 @@ def seconds_left(
     encoder_work = _encoder_work(frame, work=work, encoded=encoded)
     done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
     slower = _times(awake, done, trust=_trust(frame, num_frames, done))
-    return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
+    return slower * max(0.0, total - done) / hands + delivery_seconds(frame, num_frames)
 
 
 def seconds_left_range(
@@ -219,7 +219,7 @@ def seconds_left_range(
         of_it = awake - encoder_work * frame.encoder
         if (alone := _times(of_it, work * frame.engine, trust=trust)) > 1:
             least = min(least, (alone * engine + encoder) / of_engine)
-    rest = _delivery_seconds(frame, num_frames) + report
+    rest = delivery_seconds(frame, num_frames) + report
     return least / hands + rest / DELIVERY_SPREAD, most / hands + rest * DELIVERY_SPREAD
 
 
@@ -277,9 +277,10 @@ def _encoder_work(frame: FrameSeconds, *, work: float, encoded: float) -> float:
     return encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * (inside - looked_at)
 
 
-def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
+def delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
     """Predicted seconds of joining, checking and storing."""
-    return DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
+    by_table = DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
+    return frame.rates.delivery * by_table
 
 
 def make_limits(options: Options, width: int, height: int) -> Limits:
