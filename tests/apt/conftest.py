@@ -1,7 +1,8 @@
-"""What tests of containers share: one build of the images for all files of a run."""
+"""What tests share: one build of the images for all files of a run, and axe-core."""
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.kits.containers.engine import KEPT
+
+AXE = "axe-core@4.14.1"
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,19 @@ def docker_data() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="seedvr2-test-docker-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    """The script of axe-core; None where npm cannot install it."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    folder = tmp_path_factory.mktemp("axe")
+    done = subprocess.run(
+        [npm, "install", "--no-save", "--ignore-scripts", "--prefix", str(folder), AXE],
+        capture_output=True,
+        timeout=180,
+    )
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    return script.read_text() if done.returncode == 0 and script.is_file() else None

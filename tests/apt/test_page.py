@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -30,8 +29,7 @@ from tests.kits.server import Serve, eventually
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "deployments" / "demo" / "bunny_320x180.mp4"
-CHROMIUM, NPM = shutil.which("chromium"), shutil.which("npm")
-AXE = "axe-core@4.14.1"
+CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=document.title='owned'>.mp4"
 KEPT = "_img src_x onerror_document.title__owned__.mp4"
 """What the gateway makes of this name; the page shows either as text."""
@@ -48,21 +46,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     yield serve.wait_until_ready()
     serve.stop()
     serve.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str | None:
-    """The script of axe-core; None where npm cannot install it."""
-    folder = tmp_path_factory.mktemp("axe")
-    if NPM is None:
-        return None
-    done = subprocess.run(
-        [NPM, "install", "--no-save", "--ignore-scripts", "--prefix", str(folder), AXE],
-        capture_output=True,
-        timeout=180,
-    )
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    return script.read_text() if done.returncode == 0 and script.is_file() else None
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
-import { ask, newKey, read } from "./api.js";
+import { ask, isAway, newKey, read } from "./api.js";
 import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
 const OWN = "own"; // the choice beside those of the schema; a field takes what it is
+const PLAN_SECONDS = 300; // until the gateway has fetched and read a video, or says that it goes on
 const NOTED = ["tags", "metadata", "expires_in"];
 const LEFT_OUT = [
   "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
@@ -18,6 +19,7 @@ const HINTS = {
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
 let planned = null; // what a request says in video_url for the plan on the page
+let key = null; // of the job that was asked for and not answered: it must not be made twice
 let turn = 0; // a newer plan makes the ones before it pointless
 
 export async function prepare(tell) {
@@ -75,7 +77,7 @@ function choose(file) {
 // What is on the page is no plan of what the form says now.
 function forget() {
   turn += 1;
-  planned = null;
+  planned = key = null;
   $("plan").hidden = true;
   $("make-plan").disabled = false;
   $("planning").textContent = "";
@@ -221,9 +223,9 @@ async function patiently(request, mine) {
   $("planning").textContent = "The video is being fetched and read.";
   while (mine === turn) {
     try {
-      return await read("plan", { method: "POST", json: request });
+      return await read("plan", { method: "POST", json: request, within: PLAN_SECONDS });
     } catch (error) {
-      if (error.status !== 503) throw error;
+      if (!isAway(error)) throw error;
       if (mine === turn) $("planning").textContent = error.message;
       await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || 5)));
     }
@@ -255,10 +257,11 @@ async function start(tell) {
   tell("");
   $("start").disabled = true;
   try {
-    const more = { "Idempotency-Key": newKey() };
+    const more = { "Idempotency-Key": (key ??= newKey()) };
     const json = { ...options(), video_url: planned }; // the notes may be newer than the plan
     const answer = await ask("upscale", { method: "POST", json, more });
     const job = await answer.json();
+    key = null;
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {
     tell(error);
