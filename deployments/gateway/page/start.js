@@ -19,7 +19,7 @@ const HINTS = {
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
 let planned = null; // what a request says in video_url for the plan on the page
-let key = null; // of the job that was asked for and not answered: it must not be made twice
+let unanswered = null; // {body, key}: the job that was asked for and not answered
 let turn = 0; // a newer plan makes the ones before it pointless
 
 export async function prepare(tell) {
@@ -77,7 +77,7 @@ function choose(file) {
 // What is on the page is no plan of what the form says now.
 function forget() {
   turn += 1;
-  planned = key = null;
+  planned = null;
   $("plan").hidden = true;
   $("make-plan").disabled = false;
   $("planning").textContent = "";
@@ -252,16 +252,23 @@ function show(plan) {
   $("plan-title").focus();
 }
 
+// What was sent in vain is sent again under the same key: the job must not be made twice.
+function keyOf(json) {
+  const body = JSON.stringify(json);
+  if (unanswered?.body !== body) unanswered = { body, key: newKey() };
+  return unanswered.key;
+}
+
 async function start(tell) {
   if (!planned) return;
   tell("");
   $("start").disabled = true;
   try {
-    const more = { "Idempotency-Key": (key ??= newKey()) };
     const json = { ...options(), video_url: planned }; // the notes may be newer than the plan
+    const more = { "Idempotency-Key": keyOf(json) };
     const answer = await ask("upscale", { method: "POST", json, more });
     const job = await answer.json();
-    key = null;
+    unanswered = null;
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {
     tell(error);
