@@ -13,7 +13,12 @@ from statistics import mean
 import pytest
 
 from seedvr2_core.planning.plan import FrameSeconds, Rates
-from seedvr2_core.planning.timing import seconds_left, seconds_left_range
+from seedvr2_core.planning.timing import (
+    Sway,
+    done_seconds,
+    seconds_left,
+    seconds_left_range,
+)
 
 SEGMENT, INSIDE = 100, 43
 """Frames of a segment, and of those that the encoder keeps until it gives the first one out."""
@@ -44,12 +49,15 @@ class MadeUp:
 
     def ranges(self) -> list[tuple[float, float, float]]:
         """(least, truth, most) at some sixty moments."""
-        some = self.moments[:: max(1, len(self.moments) // 60)]
-        return [
-            (low, one.left, high)
-            for one in some
-            for low, high in [seconds_left_range(self.planned, self.num_frames, **_state(one))]
-        ]
+        sway, told = Sway(), list[tuple[float, float, float]]()
+        for number, one in enumerate(self.moments):
+            done = done_seconds(self.planned, work=one.work, encoded=one.encoded)
+            sway.note(awake=one.awake, done=done)
+            if number % max(1, len(self.moments) // 60) == 0:
+                state = _state(one) | {"sway": sway.deviation}
+                low, high = seconds_left_range(self.planned, self.num_frames, **state)  # type: ignore[arg-type]
+                told.append((low, one.left, high))
+        return told
 
 
 def _state(moment: Moment) -> dict[str, float]:
