@@ -9,7 +9,7 @@ kind of processor and the number of cores: workers of one kind share a file.
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -179,10 +179,17 @@ def changes(
     low, high = -1e3, 1e3  # of the step that comes to the aim: the sum rises with it
     for _ in range(60):
         step = (low + high) / 2
-        found = [math.exp(min(50.0, step * pull / max(pulls))) for pull in pulls]
-        over = sum(share * one for share, one in zip(shares, found, strict=True)) > aim
+        over = (
+            sum(share * one for share, one in zip(shares, _moved(pulls, step), strict=True)) > aim
+        )
         low, high = (low, step) if over else (step, high)
-    return found[0], found[1]
+    engine, encoder = _moved(pulls, low)
+    return engine, encoder
+
+
+def _moved(pulls: Sequence[float], step: float) -> list[float]:
+    """The factors of a step; the strongest pull moves by all of it."""
+    return [math.exp(min(50.0, step * pull / max(pulls))) for pull in pulls]
 
 
 def learn_delivery(plan: PlanOutline, stages: Mapping[str, float], settings: Settings) -> None:

@@ -9,6 +9,7 @@ import math
 import random
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -55,12 +56,12 @@ class MadeUp:
             sway.note(awake=one.awake, done=done)
             if number % max(1, len(self.moments) // 60) == 0:
                 state = _state(one) | {"sway": sway.deviation}
-                low, high = seconds_left_range(self.planned, self.num_frames, **state)  # type: ignore[arg-type]
+                low, high = seconds_left_range(self.planned, self.num_frames, **state)
                 told.append((low, one.left, high))
         return told
 
 
-def _state(moment: Moment) -> dict[str, float]:
+def _state(moment: Moment) -> dict[str, Any]:
     return {"work": moment.work, "encoded": moment.encoded, "awake": moment.awake}
 
 
@@ -69,13 +70,13 @@ def made_up(rng: random.Random, *, load: float, beside: bool) -> MadeUp:
     measured = rng.random() < 0.7
     wrong = 0.2 if measured else 0.5
     engine, encoder = math.exp(rng.uniform(-4.5, -1)), math.exp(rng.uniform(-3.5, -1.2))
-    common = {"beside": beside, "lookahead": INSIDE - 3, "mpx": 0.92}
-    truth = FrameSeconds(engine=engine, encoder=encoder, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"beside": beside, "lookahead": INSIDE - 3, "mpx": 0.92}
+    truth = FrameSeconds(engine=engine, encoder=encoder, **common)
     planned = FrameSeconds(
         engine=engine * math.exp(rng.gauss(0, wrong)),
         encoder=encoder * math.exp(rng.gauss(0, wrong)),
         rates=Rates(measured=measured),
-        **common,  # type: ignore[arg-type]
+        **common,
     )
     num_frames = rng.choice((150, 300, 600, 1200))
     at, now, done, load_now = [], 0.0, 0.0, rng.gauss(0, load)
