@@ -2,7 +2,7 @@
 in both colour schemes, the order of the focus, and no line that has to be moved sideways.
 
 Needs Debian's package `chromium`. Pictures are kept under pytest's --basetemp, to be looked at.
-The gateway's own page is judged in test_page.py, on each of its screens.
+The gateway's own page is judged in tests/apt/test_page.py, on each of its screens.
 """
 
 import shutil
