@@ -77,6 +77,28 @@ def look(person: Person, folder: Path, axe: str | None) -> None:
             person.looks(folder / name, width=width, dark=dark)
             assert not person.overflows(), name
             judge(person, axe)
+            assert broken_words(person) == [], name
+            assert unreadable(person) == [], name
+
+
+def broken_words(person: Person) -> list[str]:
+    """Words of headings in tables that go on in the next line."""
+    return person.page.run("""[...document.querySelectorAll('th')].flatMap((th) =>
+      [...th.childNodes].filter((n) => n.nodeType === 3).flatMap((node) =>
+        [...node.data.matchAll(/[^\\s-]+/g)].filter((word) => {
+          const range = document.createRange();
+          range.setStart(node, word.index);
+          range.setEnd(node, word.index + word[0].length);
+          return range.getClientRects().length > 1;
+        }).map((word) => word[0])))""")
+
+
+def unreadable(person: Person) -> list[str]:
+    """Texts of plots that are too small, or cut off at the plot's edge."""
+    return person.page.run("""[...document.querySelectorAll('svg text')].filter((text) => {
+      const box = text.getBoundingClientRect(), plot = text.closest('svg').getBoundingClientRect();
+      return box.height < 11 || box.left < plot.left || box.right > plot.right;
+    }).map((text) => text.textContent)""")
 
 
 def test_a_jobs_report(page: Page, job_dir: JobDir, tmp_path: Path, axe: str | None) -> None:
