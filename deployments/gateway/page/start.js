@@ -1,6 +1,6 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
-import { ask, isAway, newKey, read } from "./api.js";
+import { isAway, newKey, read } from "./api.js";
 import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
@@ -266,8 +266,7 @@ async function start(tell) {
   try {
     const json = { ...options(), video_url: planned }; // the notes may be newer than the plan
     const more = { "Idempotency-Key": keyOf(json) };
-    const answer = await ask("upscale", { method: "POST", json, more });
-    const job = await answer.json();
+    const job = await read("upscale", { method: "POST", json, more });
     unanswered = null;
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {
