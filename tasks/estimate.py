@@ -22,7 +22,7 @@ from seedvr2_core.planning import Options
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.outputs import chosen_codec, encoder_name
 from seedvr2_core.planning.plan import EngineSettings, Rates
-from seedvr2_core.planning.sizes import output_name
+from seedvr2_core.planning.sizes import output_name, target_size
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.planning.windows import engine_settings
 from seedvr2_core.video.output.formats import CONTAINERS, depth_of
@@ -93,7 +93,8 @@ def plan_job(
     notes = tuple(text for text in (note, window_note, *weights.notes) if text)
     options = _options(request, probed, settings, device, engine, weights, notes)
     encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
-    rates = known_rates(spec.name, encoder, device.kind, settings)
+    size = target_size(probed.video, request.resolution)
+    rates = known_rates(spec.name, encoder, device.kind, settings, size=size)
     plan = _make_plan(probed, options, rates, out)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
         return plan

@@ -169,7 +169,7 @@ def _expected_seconds(
         segment_seconds=settings.segment_seconds,
     )
     encoder = encoder_name(chosen_codec(video, options), request.preset)
-    rates = known_rates(spec.name, encoder, device.kind, settings)
+    rates = known_rates(spec.name, encoder, device.kind, settings, size=(width, height))
     return job_seconds(frame_seconds(video, width, height, options, rates), video.num_frames)
 
 

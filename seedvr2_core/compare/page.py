@@ -27,9 +27,10 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 a { color: var(--a); } .quiet { color: var(--quiet); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { text-align: left; font-weight: 400; padding: .15rem 1rem .15rem 0; vertical-align: top; }
-th { color: var(--quiet); }
+th { color: var(--quiet); overflow-wrap: break-word; }
 .plot { width: 100%; max-width: 40rem; height: auto; background: var(--panel); }
 .plot text { fill: var(--text); font-size: 12px; } .s0 { fill: var(--a); }
+@media (max-width: 34rem) { .plot text { font-size: 18px; } }
 .axis { stroke: var(--edge); } .keys { list-style: none; padding: 0; }
 .moment img { display: block; width: 100%; height: auto; } figure { margin: 0 0 1.5rem; }
 .moment input { display: none; }

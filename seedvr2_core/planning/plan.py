@@ -78,6 +78,8 @@ class Rates:
 
     engine: float = 1.0
     encoder: float = 1.0
+    delivery: float = 1.0
+    """Of joining, checking and storing the result."""
     measured: bool = False
     """Whether they were measured; else the predicted time is a guess."""
     machine: str = ""

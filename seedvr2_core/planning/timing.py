@@ -40,9 +40,14 @@ frames that its threads have begun. Measured with preset medium, 75 and 100 fram
 FIRST_SPREAD, GUESS_SPREAD, LAST_SPREAD, SPREAD_PACE = 1.6, 3.0, 1.15, 10.0
 """`spread` of the time left: at first, at first where nothing was measured, and in the end; after
 SPREAD_PACE-th of the work it has come two thirds of the way."""
-BUSY_SPREAD, BUSY_SECONDS = 2.0, 30.0
-"""`spread` of what was watched for a moment only, and after so many seconds it has come two thirds
-of the way: a machine that others use too has another speed a few seconds later."""
+USUAL_SWAY, USUAL_WEIGHT = 0.3, 4.0
+"""How unsteady a job is taken to be before it was watched (`Sway`), and for how many looks at it
+that counts."""
+SWAY_LOOK_SECONDS, SWAY_SECONDS = 3.0, 20.0
+"""Time between two looks at a job's speed, and for how long a speed lasts on a machine that others
+use too."""
+SURE = 1.6
+"""How many standard deviations a range holds, either way."""
 DELIVERY_SPREAD = 2.0
 """By which factor delivery and report may be wrong: nothing of this job shows their speed."""
 REPORT_SHARE, REPORT_SECONDS = 0.04, 0.25
@@ -150,7 +155,7 @@ def job_seconds(frame: FrameSeconds, num_frames: int, *, coded: int = 0) -> floa
         coded: of these, frames that are coded from masters, without the engine.
     """
     work = frame.of(1, 1) * (num_frames - coded) + frame.of(0, 1) * coded
-    return STARTUP_SECONDS + work + _delivery_seconds(frame, num_frames)
+    return STARTUP_SECONDS + work + delivery_seconds(frame, num_frames)
 
 
 def seconds_left(
@@ -178,7 +183,7 @@ def seconds_left(
     encoder_work = _encoder_work(frame, work=work, encoded=encoded)
     done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
     slower = _times(awake, done, trust=_trust(frame, num_frames, done))
-    return slower * max(0.0, total - done) / hands + _delivery_seconds(frame, num_frames)
+    return slower * max(0.0, total - done) / hands + delivery_seconds(frame, num_frames)
 
 
 def seconds_left_range(
@@ -190,6 +195,7 @@ def seconds_left_range(
     awake: float,
     hands: int = 1,
     report: float = 0.0,
+    sway: float = USUAL_SWAY,
 ) -> tuple[float, float]:
     """The least and the most that `seconds_left` and the report may be.
 
@@ -198,14 +204,16 @@ def seconds_left_range(
     both. So the least is also what is left if the engine alone was slow, and the encoder is as
     predicted. `benchmarks/estimate.py` prints how often the truth lay inside.
 
-    Args: as `seconds_left` has them; `report` is the report's predicted seconds.
+    Args: as `seconds_left` has them; `report` is the report's predicted seconds, and `sway` how
+        unsteady the job is (`Sway`).
     """
     encoder_work = _encoder_work(frame, work=work, encoded=encoded)
     done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
     trust = _trust(frame, num_frames, done)
     slower = _times(awake, done, trust=trust)
+    measured, goes_on = frame.rates.measured, slower * max(0.0, total - done) / hands
     of_engine, of_encoder = (
-        spread(frames / max(1, num_frames), measured=frame.rates.measured, awake=awake)
+        spread(frames / max(1, num_frames), measured=measured, awake=awake, left=goes_on, sway=sway)
         for frames in (work, encoded)
     )
     if frame.beside:
@@ -219,7 +227,7 @@ def seconds_left_range(
         of_it = awake - encoder_work * frame.encoder
         if (alone := _times(of_it, work * frame.engine, trust=trust)) > 1:
             least = min(least, (alone * engine + encoder) / of_engine)
-    rest = _delivery_seconds(frame, num_frames) + report
+    rest = delivery_seconds(frame, num_frames) + report
     return least / hands + rest / DELIVERY_SPREAD, most / hands + rest * DELIVERY_SPREAD
 
 
@@ -239,21 +247,51 @@ def report_seconds(job: float) -> float:
     return max(REPORT_SECONDS, REPORT_SHARE * job)
 
 
-def spread(share: float, *, measured: bool, awake: float = math.inf) -> float:
+def spread(share: float, *, measured: bool, awake: float, left: float, sway: float) -> float:
     """By which factor the time left may be wrong, either way: 2 means half to twice.
 
     It is wide at first, wider where nothing was measured on this machine, and narrows while the
-    job's own speed shows, and only after it was watched for some time.
+    job's own speed shows. How far it narrows depends on how unsteady that speed is: what was seen
+    for some seconds says little of the next ones, and of a long time only the middle counts.
 
     Args:
         share: of the work that is done, 0..1.
         measured: the predicted seconds of a frame rest on measurements of this machine.
         awake: seconds for which the job was watched.
+        left: seconds that it goes on, about.
+        sway: as `Sway` has it.
     """
-    first = FIRST_SPREAD if measured else GUESS_SPREAD
-    by_share = (first - LAST_SPREAD) * math.exp(-SPREAD_PACE * share)
-    by_time = (BUSY_SPREAD - LAST_SPREAD) * math.exp(-awake / BUSY_SECONDS)
-    return LAST_SPREAD + max(by_share, by_time)
+    first = math.log(FIRST_SPREAD if measured else GUESS_SPREAD)
+    own = math.exp(-SPREAD_PACE * share) * first
+    seen, coming = (SWAY_SECONDS / (seconds + SWAY_SECONDS) for seconds in (awake, max(0.0, left)))
+    by_sway = SURE * sway * math.sqrt(seen + coming)
+    return math.exp(math.sqrt(own**2 + by_sway**2 + math.log(LAST_SPREAD) ** 2))
+
+
+class Sway:
+    """How unsteady a job's speed is: the standard deviation of its logarithm, of a few seconds."""
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self._at = self._done = 0.0
+        self._found: list[float] = []
+
+    def note(self, *, awake: float, done: float) -> None:
+        """Note that what should have taken `done` seconds was done after `awake` seconds."""
+        if awake - self._at < SWAY_LOOK_SECONDS or done <= self._done:
+            return
+        self._found.append(math.log((awake - self._at) / (done - self._done)))
+        self._at, self._done = awake, done
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation; before the job was watched, that of a usual machine."""
+        squares = USUAL_WEIGHT * USUAL_SWAY**2
+        if not self._found:
+            return USUAL_SWAY
+        middle = sum(self._found) / len(self._found)
+        squares += sum((one - middle) ** 2 for one in self._found)
+        return math.sqrt(squares / (USUAL_WEIGHT + len(self._found) - 1))
 
 
 def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: float) -> float:
@@ -270,6 +308,11 @@ def done_share(frame: FrameSeconds, num_frames: int, *, work: float, encoded: fl
     return min(1.0, done / max(1e-9, num_frames * (frame.engine + frame.encoder)))
 
 
+def done_seconds(frame: FrameSeconds, *, work: float, encoded: float) -> float:
+    """What the work so far should have taken; arguments as `seconds_left` has them."""
+    return frame.of(work, _encoder_work(frame, work=work, encoded=encoded))
+
+
 def _encoder_work(frame: FrameSeconds, *, work: float, encoded: float) -> float:
     """What the encoder has done, in frames: those it gave out, and its part of those it holds."""
     inside = max(0.0, work - encoded)
@@ -277,9 +320,10 @@ def _encoder_work(frame: FrameSeconds, *, work: float, encoded: float) -> float:
     return encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * (inside - looked_at)
 
 
-def _delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
+def delivery_seconds(frame: FrameSeconds, num_frames: int) -> float:
     """Predicted seconds of joining, checking and storing."""
-    return DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
+    by_table = DELIVERY_SECONDS + DELIVERY_SECONDS_PER_MPX * frame.mpx * num_frames
+    return frame.rates.delivery * by_table
 
 
 def make_limits(options: Options, width: int, height: int) -> Limits:

@@ -23,10 +23,11 @@ body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: var(--back);
   color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 table { border-collapse: collapse; } th { text-align: left; font-weight: 400;
-  color: var(--quiet); padding: .15rem 1rem .15rem 0; vertical-align: top; }
+  color: var(--quiet); padding: .15rem 1rem .15rem 0; vertical-align: top; overflow-wrap: normal; }
 td { padding: .15rem 1rem .15rem 0; } .quiet { color: var(--quiet); }
 .plot { width: 100%; max-width: 40rem; height: auto; background: var(--panel); }
 .plot text { fill: var(--text); font-size: 12px; } .bar, .s0 { fill: var(--a); }
+@media (max-width: 34rem) { .plot text { font-size: 18px; } }
 .s1 { fill: var(--b); } .s2 { fill: var(--c); } .axis { stroke: var(--edge); }
 .keys { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr));

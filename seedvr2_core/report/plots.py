@@ -7,7 +7,7 @@ plot shows stands beside it as numbers too.
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, MARGIN = 640, 180, 40
+WIDTH, HEIGHT, MARGIN = 640, 180, 72
 _ROW, _NAMES = 24, 130
 
 

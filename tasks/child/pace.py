@@ -7,6 +7,8 @@ from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
 from seedvr2_core.planning.timing import (
+    Sway,
+    done_seconds,
     done_share,
     progress_limit,
     report_seconds,
@@ -68,6 +70,7 @@ class Pace:
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
         self._most_work = 0.0
+        self._sway = Sway()
         self.others = 0
         """Frames of the pending ones that other runs have made."""
         self.hands = 1
@@ -83,6 +86,8 @@ class Pace:
         if progress.work + progress.encoded / 1e6 > self._most_work:
             self._most_work = progress.work + progress.encoded / 1e6
             self._moved_at = awake_seconds()
+            done = done_seconds(self._frame, work=progress.work, encoded=progress.encoded)
+            self._sway.note(awake=self.seconds, done=done)
 
     @property
     def frames(self) -> int:
@@ -122,7 +127,8 @@ class Pace:
     def seconds_left_range(self) -> tuple[float, float]:
         """The least and the most that `seconds_left` may be."""
         report = self._report(seconds_left(self._frame, **self._state()))
-        return seconds_left_range(self._frame, **self._state(), report=report)
+        sway = self._sway.deviation
+        return seconds_left_range(self._frame, **self._state(), report=report, sway=sway)
 
     def _state(self) -> _State:
         """What is known of the work, as `seconds_left` takes it."""

@@ -32,6 +32,7 @@ NOT_RUN = {
     "weights verify": "needs the 17 GB; test_weights.py runs it with small files",
     "seedvr2 selfcheck": "needs the 17 GB; test_selfcheck.py runs it with small files",
     "docker": "needs a Docker engine",
+    "systemctl": "needs systemd and the worker's unit",
     "make image": "needs a Docker engine",
     "SEEDVR2_GATEWAY_TOKEN=TOKEN bash upscale.sh": "needs the stack that Docker runs",
 }
@@ -61,11 +62,13 @@ def commands_to_run() -> list[Command]:
     """All commands, each once, where it stands first.
 
     Those that differ in the resolution alone count as one, because each job takes seconds; the soak
-    test runs both.
+    test runs both. What only sets variables is run in each block, for the commands below it.
     """
     found: dict[str, Command] = {}
     for command in all_commands():
-        found.setdefault(re.sub(r"\b(720p|1080p|2k|4k)\b", "SIZE", command.bare), command)
+        once = re.sub(r"\b(720p|1080p|2k|4k)\b", "SIZE", command.bare)
+        where = "" if command.words else f"{command.page} {command.block} "
+        found.setdefault(where + once, command)
     return [*found.values(), OWN_VIDEO]
 
 
@@ -97,8 +100,12 @@ def new_reader(folder: Path, site: VideoServer) -> Newcomer:
     for name in ("clip.mp4", "a.mp4"):
         site.offer(f"/{name}", content=(clone / "my.mp4").read_bytes())
     filled = {"https://example.org/": site.url("/")}
-    quick = {"SEEDVR2_FETCH_ALLOW": site.host, "SEEDVR2_POLL_SECONDS": "0.5"}
-    return Newcomer(clone, folder / "home", filled, **quick)
+    settings = {
+        "SEEDVR2_FETCH_ALLOW": site.host,
+        "SEEDVR2_POLL_SECONDS": "0.5",
+        "SEEDVR2_CALLBACK_SECRET": "the-secret-of-this-reader",
+    }
+    return Newcomer(clone, folder / "home", filled, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,18 @@ OTHER_PAGES = (
     *("docs/troubleshooting.md", "CONTRIBUTING.md"),
 )
 """Pages that name commands and are not for pasting from."""
+ALL_PAGES = (
+    *("README.md", "CONTRIBUTING.md"),
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)
 BLOCKS = [command for page in PAGES for command in commands_of(ROOT, page)]
+
+
+def test_every_page_with_commands_is_walked() -> None:
+    """A block that looks like commands says what it is, on whichever page it stands."""
+    found = {page for page in ALL_PAGES if commands_of(ROOT, page)}
+    assert found == {*PAGES}
+    assert {*PAGES, *OTHER_PAGES} <= {*ALL_PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,6 +3,7 @@
 
 const KEY = "seedvr2-token";
 const SILENT_SECONDS = 45;
+const SILENT = "The gateway does not answer.";
 
 export class Refused extends Error {
   constructor(status, sentence, retryAfter, body) {
@@ -27,20 +28,34 @@ export function headers(more = {}) {
   return token() ? { ...more, Authorization: `Bearer ${token()}` } : more;
 }
 
-// A browser would ask for a password of its own where it may send credentials.
-export async function ask(path, { method = "GET", json, more = {}, signal } = {}) {
-  const options = { method, signal, credentials: "omit", cache: "no-store" };
+// A browser would ask for a password of its own where it may send credentials. `within` says after
+// how many seconds an answer that is not whole is given up; null: the caller watches over it.
+export async function ask(path, { method = "GET", json, more = {}, signal, within = SILENT_SECONDS } = {}) {
+  const options = { method, signal: limited(signal, within), credentials: "omit", cache: "no-store" };
   options.headers = headers(json ? { ...more, "Content-Type": "application/json" } : more);
   if (json) options.body = JSON.stringify(json);
   let answer;
   try {
     answer = await fetch(path, options);
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The gateway cannot be reached. Is it running?", 5);
+    throw broken(error);
   }
   if (!answer.ok) throw await refusal(answer);
   return answer;
+}
+
+// The signal of a request: the caller's own, and its time. A connection may die without a word,
+// behind a proxy or when a server is gone, and then no browser ends the request by itself.
+function limited(signal, within) {
+  const ends = [signal, within && AbortSignal.timeout(1000 * within)].filter(Boolean);
+  return AbortSignal.any(ends);
+}
+
+// What it means to people that a request has no answer; what the page itself has ended stays so.
+function broken(error) {
+  if (error.name === "TimeoutError") return new Refused(0, SILENT, 5);
+  if (error.name !== "TypeError") return error;
+  return new Refused(0, "The gateway cannot be reached. Is it running?", 5);
 }
 
 async function refusal(answer) {
@@ -49,7 +64,12 @@ async function refusal(answer) {
 }
 
 export async function read(path, options) {
-  return (await ask(path, options)).json();
+  const answer = await ask(path, options);
+  try {
+    return await answer.json();
+  } catch (error) {
+    throw broken(error);
+  }
 }
 
 const AWAY = [0, 502, 503, 504];
@@ -90,8 +110,8 @@ const pause = (seconds, signal) =>
     signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); });
   });
 
-// A signal that also ends what has been silent for too long: a connection may die without a word,
-// behind a proxy or when a server is gone. The gateway gives a sign of life every 15 s.
+// A signal that also ends a stream that has been silent for too long: the gateway gives a sign of
+// life every 15 s.
 function patience(signal, seconds = SILENT_SECONDS) {
   const own = new AbortController();
   const stop = () => own.abort();
@@ -122,21 +142,18 @@ export async function follow(id, show, signal) {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 || error.status === 404) throw error;
+      if (error.name === "AbortError") show(null, SILENT);
     }
     await pause(2, signal);
     if (signal.aborted) return;
-    const patient = patience(signal);
     try {
-      const job = await read(`status/${encodeURIComponent(id)}`, { signal: patient.signal });
+      const job = await read(`status/${encodeURIComponent(id)}`, { signal });
       show(job);
       if (ended(job)) return;
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 || error.status === 404) throw error;
-      const silent = error.name === "AbortError";
-      show(null, silent ? "The gateway does not answer." : error.message);
-    } finally {
-      patient.end();
+      show(null, error.message);
     }
   }
 }
@@ -145,7 +162,8 @@ async function listen(id, show, signal) {
   const patient = patience(signal);
   try {
     const path = `events/${encodeURIComponent(id)}`;
-    return await statuses(await ask(path, { signal: patient.signal }), show, patient.heard);
+    const answer = await ask(path, { signal: patient.signal, within: null });
+    return await statuses(answer, show, patient.heard);
   } finally {
     patient.end();
   }

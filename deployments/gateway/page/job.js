@@ -1,6 +1,6 @@
 // The page of one job: its stages and numbers while it works, the result when it is done.
 
-import { ask, askPatiently, follow, read } from "./api.js";
+import { askPatiently, follow, read } from "./api.js";
 import * as watch from "./watch.js";
 import { $, STATES, clock, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
 
@@ -176,8 +176,7 @@ async function act(tell, what) {
   if (!id) return;
   $(what).disabled = true;
   try {
-    const answer = await ask(`${what}/${encodeURIComponent(id)}`, { method: "POST" });
-    const told = await answer.json();
+    const told = await read(`${what}/${encodeURIComponent(id)}`, { method: "POST" });
     if (what !== "cancel") location.hash = `#/jobs/${told.job_id}`;
     else {
       show(told);

@@ -9,6 +9,7 @@ const AGAIN_SECONDS = 5;
 let loaded = [];
 let wanted = PAGE;
 let timer = null;
+let asking = 0; // questions for the list that are not answered yet
 const pictures = new Map(); // job's id -> its canvas; null while it is asked for, or has none
 const DIVIDER_PX = 4; // between the two halves of a job's picture
 const MOST_PICTURES = 400;
@@ -38,7 +39,8 @@ export function prepare(tell) {
 export function open(tell) {
   leave();
   load(tell);
-  timer = setInterval(() => load(tell), AGAIN_SECONDS * 1000);
+  // While the gateway is silent, no more questions are put on top of the first.
+  timer = setInterval(() => asking || load(tell), AGAIN_SECONDS * 1000);
 }
 
 export function leave() {
@@ -48,6 +50,7 @@ export function leave() {
 async function load(tell) {
   const state = $("state").value;
   const found = [];
+  asking += 1;
   try {
     let more = true;
     while (more && found.length < wanted) {
@@ -64,6 +67,8 @@ async function load(tell) {
     show();
   } catch (error) {
     tell(error);
+  } finally {
+    asking -= 1;
   }
 }
 

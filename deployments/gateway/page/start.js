@@ -1,12 +1,13 @@
 // The page for a new job: a source and options become a plan, and the plan a job.
 
-import { ask, newKey, read } from "./api.js";
+import { isAway, newKey, read } from "./api.js";
 import * as piece from "./piece.js";
 import { sendFile } from "./upload.js";
 import { $, choiceWords, duration, element, facts, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
 const OWN = "own"; // the choice beside those of the schema; a field takes what it is
+const PLAN_SECONDS = 300; // until the gateway has fetched and read a video, or says that it goes on
 const NOTED = ["tags", "metadata", "expires_in"];
 const LEFT_OUT = [
   "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
@@ -20,6 +21,7 @@ const HINTS = {
 let chosen = null; // the file that was picked or dropped
 let sent = null; // {file, video_url}: it need not be sent again
 let planned = null; // what a request says in video_url for the plan on the page
+let unanswered = null; // {body, key}: the job that was asked for and not answered
 let turn = 0; // a newer plan makes the ones before it pointless
 
 export async function prepare(tell) {
@@ -224,9 +226,9 @@ async function patiently(request, mine) {
   $("planning").textContent = "The video is being fetched and read.";
   while (mine === turn) {
     try {
-      return await read("plan", { method: "POST", json: request });
+      return await read("plan", { method: "POST", json: request, within: PLAN_SECONDS });
     } catch (error) {
-      if (error.status !== 503) throw error;
+      if (!isAway(error)) throw error;
       if (mine === turn) $("planning").textContent = error.message;
       await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || 5)));
     }
@@ -254,16 +256,24 @@ function show(plan) {
   $("plan-title").focus();
 }
 
+// What was sent in vain is sent again under the same key: the job must not be made twice.
+function keyOf(json) {
+  const body = JSON.stringify(json);
+  if (unanswered?.body !== body) unanswered = { body, key: newKey() };
+  return unanswered.key;
+}
+
 // `more` is asked for beside the form: a preview.
 async function start(tell, button, more = {}) {
   if (!planned) return;
   tell("");
   button.disabled = true;
   try {
-    const headers = { "Idempotency-Key": newKey() };
-    const json = { ...options(), ...more, video_url: planned }; // notes may be newer than the plan
-    const answer = await ask("upscale", { method: "POST", json, more: headers });
-    const job = await answer.json();
+    // The notes may be newer than the plan.
+    const json = { ...options(), ...more, video_url: planned };
+    const headers = { "Idempotency-Key": keyOf(json) };
+    const job = await read("upscale", { method: "POST", json, more: headers });
+    unanswered = null;
     location.hash = `#/jobs/${job.job_id}`;
   } catch (error) {
     tell(error);

@@ -39,7 +39,7 @@ const passes = (status) => [0, 400, 408, 409, 502, 503, 504].includes(status);
 
 async function goOn(upload, file, onShare, stopped) {
   if (upload.address === null) upload.address = await begin(file);
-  const told = await ask(upload.address, { method: "HEAD", more: VERSION });
+  const told = await ask(upload.address, { method: "HEAD", more: VERSION, within: ANSWER });
   upload.offset = Number(told.headers.get("Upload-Offset"));
   let reference = told.headers.get("Upload-Video-Url");
   while (!reference && !stopped()) {

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -182,12 +182,11 @@ def _handler(url: str, line: Line) -> type[BaseHTTPRequestHandler]:
                 self.answer(status, told, content, cut=fault == "cut")
 
         def ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            to_server = http.client.HTTPConnection(host, timeout=60)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-            to_server.request(self.command, self.path, body=body, headers=headers)
-            answer = to_server.getresponse()
-            content = answer.read()
-            to_server.close()
+            with closing(http.client.HTTPConnection(host, timeout=60)) as to_server:
+                to_server.request(self.command, self.path, body=body, headers=headers)
+                answer = to_server.getresponse()
+                content = answer.read()
             return answer.status, answer.getheaders(), content
 
         def answer(

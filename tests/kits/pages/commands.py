@@ -13,7 +13,7 @@ from pathlib import Path
 
 PAGES = (
     *("README.md", "docs/tutorial.md", "docs/operator.md"),
-    *("docs/developer.md", "docs/operations.md"),
+    *("docs/developer.md", "docs/operations.md", "docs/service.md", "docs/callbacks.md"),
 )
 """The pages whose commands somebody pastes, in the order of reading."""
 

@@ -18,7 +18,7 @@ from tests.kits.processes import ROOT
 
 PROGRAMS = ("seedvr2", "prefect", "python", "make", "bash", "docker")
 """Programs that are ours or whose commands we can read."""
-_OF_THE_SYSTEM = ("export", "cd", "cp", "chmod", "git", "curl", "getent", "hostname")
+_OF_THE_SYSTEM = ("export", "cd", "cp", "chmod", "git", "curl", "getent", "hostname", "systemctl")
 _MAKEFILE = (ROOT / "Makefile").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import random
 
 import pytest
@@ -16,7 +17,9 @@ from seedvr2_core.planning.timing import (
     ENGINE_SECONDS_PER_FRAME,
     ENGINE_SECONDS_PER_MPX,
     LOOKAHEAD,
+    USUAL_SWAY,
     WINDOW_SECONDS,
+    Sway,
     done_share,
     frame_seconds,
     make_limits,
@@ -160,12 +163,29 @@ def test_the_share_of_work_rises_with_either_count_and_ends_at_one(seed: int) ->
 
 
 def test_the_range_of_the_time_left_narrows_with_the_work_and_is_wider_for_a_guess() -> None:
+    def at(share: float, *, measured: bool, seconds: float = 3600.0, sway: float = 0.1) -> float:
+        awake, left = seconds * share, seconds * (1 - share)
+        return spread(share, measured=measured, awake=awake, left=left, sway=sway)
+
     shares = [step / 20 for step in range(21)]
     for measured in (True, False):
-        found = [spread(share, measured=measured) for share in shares]
+        found = [at(share, measured=measured) for share in shares[:11]]
         assert found == sorted(found, reverse=True)
-        assert 1.1 < found[-1] < 1.2
-    assert spread(0.0, measured=False) > spread(0.0, measured=True) > 1.5
+        assert 1.1 < at(0.5, measured=measured) < 1.2
+    assert at(0.0, measured=False) > at(0.0, measured=True) > 1.5
+    assert at(0.5, measured=True, sway=0.5) > 1.2 > at(0.5, measured=True)
+    assert at(0.5, measured=True, seconds=10.0, sway=0.3) > 1.5, "some seconds say little"
+
+
+def test_a_jobs_unsteadiness_is_seen_and_a_wrong_plan_is_none() -> None:
+    for load, expected in ((0.0, (0.0, 0.12)), (0.5, (0.3, 0.6))):
+        rng, sway, awake = random.Random(1), Sway(), 0.0
+        assert sway.deviation == USUAL_SWAY
+        for done in range(1, 41):
+            awake += 4 * 7 * math.exp(rng.gauss(0, load))
+            sway.note(awake=awake, done=4.0 * done)
+            sway.note(awake=awake + 0.2, done=4.0 * done + 1e-3)  # too soon to say anything
+        assert expected[0] <= sway.deviation <= expected[1]
 
 
 @pytest.mark.parametrize(
