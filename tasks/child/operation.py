@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from seedvr2_core.child.protocol import Event, Heartbeat, Request, Restore
 from tasks.child.guard import Child
+from tasks.child.processes import ChildProcess
 from tasks.run import current
 
 STALL_SECONDS = 60.0
@@ -82,6 +83,16 @@ def waiting_child() -> Child | None:
     if child is not None:
         child.begin_anew()
     return child
+
+
+def child_for(device: str, warm: ChildProcess | None) -> Child:
+    """The child that restores on a device: a warm one if there is one.
+
+    Else, on a CPU, the one that has probed, which has its packages loaded. With a GPU it may have
+    memory there, which it must not hold while it waits for its turn: a fresh one is taken.
+    """
+    probed = waiting_child() if warm is None and device == "cpu" else None
+    return probed or Child(log=current().log, process=warm)
 
 
 def run_operation(request: Request[E], *, doing: str) -> E:

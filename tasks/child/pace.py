@@ -20,6 +20,10 @@ from tasks.run.measures import Measures
 from tasks.run.spending import Purse
 from tasks.settings import get_settings
 
+RESTORE, ENCODE = "restore", "encode"
+"""Phases of the record while segments are made. In ENCODE all frames are restored, and the encoder
+has yet to give out the last ones."""
+
 
 def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
     """Predicted seconds of a frame; plans of earlier versions have only the whole time."""
@@ -62,7 +66,8 @@ class Pace:
             num_frames: frames of all segments that are wanted; None: of the whole job.
         """
         self._plan, self.pending_frames = plan, pending_frames
-        self.kept_frames = (num_frames or plan.num_frames) - pending_frames
+        self._num_frames = num_frames or plan.num_frames
+        self.kept_frames = self._num_frames - pending_frames
         """Frames that were finished before this child began."""
         frame = frame_seconds_of(plan)
         self._frame = replace(frame, engine=frame.engine * engine_share)
@@ -93,6 +98,11 @@ class Pace:
     def frames(self) -> int:
         """Restored frames of the job."""
         return self.kept_frames + self.others + self._now.restored
+
+    @property
+    def phase(self) -> str:
+        """What is shown; the engine's own phases follow each other too fast to be read."""
+        return RESTORE if self.frames < self._num_frames else ENCODE
 
     @property
     def work(self) -> float:

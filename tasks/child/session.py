@@ -1,9 +1,9 @@
 """The segments of a job while they are made: the child that makes them, and who waits for them.
 
 One child makes all pending segments of a job, one after another. The flow opens the watch over it,
-and each task run of the job waits there for its own segment (`watching.py`). Where
-the job is shared, other runs make some of the segments, each with a child of its own (`Helper`);
-the watch finds what they have made by its sidecar.
+and each task run of the job waits there for its own segment (`watching.py`). Where the job is
+shared, other runs make some of the segments, each with a child of its own (`Helper`); the watch
+finds what they have made by its sidecar.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.operation import STARTING, load_detail, waiting_child
-from tasks.child.pace import Pace, measures_of
+from tasks.child.operation import STARTING, child_for, load_detail
+from tasks.child.pace import ENCODE, RESTORE, Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.preview import count_previewed
 from tasks.child.rates import learn, learn_delivery
@@ -50,9 +50,8 @@ from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
 from tasks.storage.open import takes_video_alone
 
-LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
-"""Phases of the record while the segments are made. In ENCODE all frames are restored, and the
-encoder has yet to give out the last ones."""
+LOAD, WAIT = "load", "wait"
+"""Phases of the record while no segment is made."""
 _LOOK_SECONDS = 1.0
 """Time between two looks for segments that others have made."""
 
@@ -187,10 +186,7 @@ class SegmentWatch:
         engine = self._asking.needs_engine(self._pending)
         warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
         try:
-            # On a CPU, the one that has probed: it has its packages loaded. With a GPU it may have
-            # memory there, which it must not hold while it waits for its turn.
-            probed = waiting_child() if warm is None and self._job.device == "cpu" else None
-            self._load(probed or Child(log=current().log, process=warm))
+            self._load(child_for(self._job.device, warm))
         except SeedVR2Error as error:
             if warm is None or isinstance(error, DeadlineError | BudgetError):
                 raise
@@ -270,11 +266,11 @@ class SegmentWatch:
                 self._show(WAIT, f"waiting for {whom}")
             case Progressed() as progress:
                 pace.note(progress)
-                self._show(self._phase(pace), self._steps.detail)
+                self._show(pace.phase, self._steps.detail)
             case Heartbeat(phase="check", done=done, total=total) if total:
                 self._show(ENCODE, f"{done} of {counted(total, 'frame')} checked")
             case Heartbeat():
-                self._show(self._phase(pace), self._steps.detail)
+                self._show(pace.phase, self._steps.detail)
             case Idle():
                 self._all_is_made()
 
@@ -350,10 +346,6 @@ class SegmentWatch:
                 f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
                 "larger one, or none, and run it again to go on"
             ) from error
-
-    def _phase(self, pace: Pace) -> str:
-        """What is shown; the engine's own phases follow each other too fast to be read."""
-        return RESTORE if pace.frames < self._job.num_frames else ENCODE
 
     @property
     def _stall(self) -> float:
