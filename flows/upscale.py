@@ -14,7 +14,14 @@ from tasks.child import one_child
 from tasks.estimate import delivery_url, estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import find_finished, finish, hold_job, make_room, prepare_masters
+from tasks.job import (
+    find_finished,
+    finish,
+    hold_job,
+    make_room,
+    prepare_masters,
+    store_masters,
+)
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
@@ -202,6 +209,8 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             joined = stitch(job)
             stored = verify(upload(joined, job.output_name), joined)
             reported = report(job, joined, stored, began=began)
+        if job.keep_master:
+            store_masters(job)
         return finish(
             job,
             joined,
