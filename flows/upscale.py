@@ -32,6 +32,7 @@ from tasks.request.video import (
     ColorCorrection,
     Container,
     Deinterlace,
+    Encoder,
     Model,
     Preset,
     Resolution,
@@ -104,6 +105,8 @@ def upscale(
     audio: Audio = "keep",
     crf: int = 18,
     preset: Preset = "medium",
+    encoder: Encoder = "software",
+    grain: float = 0.0,
     allow_damaged: bool = False,
     fresh: bool = False,
     keep_master: bool = False,
@@ -143,6 +146,8 @@ def upscale(
         audio: keep copies the sound, aac encodes it anew, none leaves it out.
         crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
         preset: speed of the encoder.
+        encoder: what codes the pictures: software, or nvenc on a GPU that has a video unit.
+        grain: how much film grain is added, from 0 to 1; 0 is none.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         keep_master: keep a lossless master, from which other codecs are made without the engine.

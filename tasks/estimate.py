@@ -92,7 +92,7 @@ def plan_job(
     engine, window_note = engine_settings(request, spec, weights.digest)
     notes = tuple(text for text in (note, window_note, *weights.notes) if text)
     options = _options(request, probed, settings, device, engine, weights, notes)
-    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
+    encoder = encoder_name(chosen_codec(probed.video, options), request.preset, request.encoder)
     rates = known_rates(spec.name, encoder, device.kind, settings)
     plan = _make_plan(probed, options, rates, out)
     if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
@@ -126,6 +126,9 @@ def _options(
         codec=request.codec,
         container=request.container,
         audio=request.audio,
+        encoder=request.encoder,
+        grain=request.grain,
+        grain_seed=request.seed,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
         weights_file=request.weights_file,

@@ -76,6 +76,8 @@ def upscale_file(
     quality: int | None = None,
     crf: int = 18,
     preset: str = "medium",
+    encoder: str = "software",
+    grain: float = 0.0,
     deinterlace: str = "auto",
     start: str = "",
     end: str = "",
@@ -100,6 +102,8 @@ def upscale_file(
         quality: 1 to 100 for all codecs, more is better and larger; None: as `crf` says.
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
         preset: speed of the encoder.
+        encoder: what codes the pictures: "software", or "nvenc" on a GPU with a video unit.
+        grain: how much film grain is added to the pictures, 0 to 1, drawn from the options' seed.
         deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
             "film" (3:2 pulldown is undone) or "off".
         start: where the part begins that is made: "90" (seconds), "1:02:03.5" or "frame:1500".
@@ -127,6 +131,8 @@ def upscale_file(
         audio=audio,
         crf=crf_asked(quality, crf),
         preset=preset,
+        encoder=encoder,
+        grain=grain,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)

@@ -38,6 +38,7 @@ from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.outline import outline_of
+from seedvr2_core.video.output.encoders import check_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ def restore_segments(  # noqa: PLR0913 - what a child is told, and what it has
             GPU. None: all of that ends with the call.
 
     Raises:
+        ResourceError: this machine cannot run the encoder that is asked for; nothing was made.
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
+    check_encoder(plan.encoder)  # before the device is held, and an engine loaded
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     own = not work.helps
     with (

@@ -13,7 +13,7 @@ from seedvr2_core.planning.outputs import chosen_codec
 from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
 from seedvr2_core.planning.sizes import BUDGETS_PX, NAMED, budget_for, budget_of_size
 from seedvr2_core.video.info import VideoInfo, VideoOutline
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.formats import CODECS, NVENC
 
 STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
@@ -79,6 +79,8 @@ ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
     "veryslow": 0.25,
 }
 """Seconds of each x264 preset per output megapixel on two cores (veryfast and medium measured)."""
+NVENC_SECONDS_PER_MPX = 0.004
+"""The same of the video unit of a GPU, whose presets differ less. Assumed, not measured."""
 PLAIN_PRESET = "medium"
 """What the slowness of a codec without presets is compared with."""
 MEASURED_CORES = 2
@@ -122,6 +124,8 @@ def frame_seconds(
     codec = CODECS[chosen_codec(video, options)]
     per_mpx = ENCODE_SECONDS_PER_MPX[options.preset if codec.by_preset else PLAIN_PRESET]
     encoder = rates.encoder * per_mpx * codec.slowness * output_mpx / cores
+    if options.encoder == NVENC:
+        encoder = rates.encoder * NVENC_SECONDS_PER_MPX * output_mpx
     name = options.engine.name
     beside = name.startswith("seedvr2") or name in ENGINE_SECONDS_PER_FRAME
     if name in ENGINE_SECONDS_PER_FRAME:
@@ -135,7 +139,7 @@ def frame_seconds(
         engine=engine,
         encoder=encoder,
         beside=beside,
-        lookahead=LOOKAHEAD[options.preset] if codec.by_preset else 0,
+        lookahead=LOOKAHEAD[options.preset] if codec.by_preset and options.encoder != NVENC else 0,
         mpx=output_mpx,
         rates=rates,
     )

@@ -123,7 +123,7 @@ def _keep(plan: PlanOutline, rates: Rates, settings: Settings) -> None:
     """Write rates down. A work directory that cannot be written to is no reason to fail."""
     known = _read(settings)
     key = _key(plan.engine.name, rates.device_kind)
-    encoder = encoder_name(plan.encoder.codec, plan.encoder.preset)
+    encoder = encoder_name(plan.encoder.codec, plan.encoder.preset, plan.encoder.encoder)
     changed = replace(
         known,
         engines=known.engines | {key: round(rates.engine, 4)},
