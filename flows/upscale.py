@@ -22,6 +22,7 @@ from tasks.job import (
     prepare_masters,
     store_masters,
 )
+from tasks.job.again import NO_MASTER, forgets_plan, master_to_code, wish_of
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
@@ -52,7 +53,7 @@ from tasks.run.handover import (
     patience_for,
 )
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
-from tasks.run.routing import check_pool
+from tasks.run.routing import check_pool, move_job
 from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, UpscaleResult, check_request
@@ -178,6 +179,8 @@ def upscale(
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
                 return completed(_make(request, record, began))
+    except NO_MASTER as error:
+        return move_job(request.resolution, str(error))
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
@@ -191,13 +194,14 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     """Make the output of a request, or find it made; `began` is when the run did."""
     end_earlier_attempts()
     leave_if_still_held()
+    made = master_to_code(request)
     source = fetched_before(get_settings()) or _fetch(request)
     with one_child():
         probed = _probe(source, request)
         check_pool(request.resolution, probed.video.display_size)
-        job = estimate(request, probed)
+        job = estimate(request, probed, made)
     record.planned(job)
-    with hold_job(job, fresh=request.fresh):
+    with hold_job(job, fresh=request.fresh), forgets_plan(job):
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
         prepare_masters(job, fresh=request.fresh)
@@ -215,7 +219,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             stored = verify(upload(joined, job.output_name), joined)
             reported = report(job, joined, stored, began=began)
         if job.keep_master:
-            store_masters(job)
+            store_masters(job, wish_of(request))
         return finish(
             job,
             joined,

@@ -270,6 +270,7 @@ class PlannedJob(Record):
     metadata: str = ""
     expires_in: float | None = None
     keep_master: bool = False
+    coded_only: bool = False  # from masters, on a machine that has no engine
     preview: PreviewPart | None = None
     """The piece that alone is made. Segments and frames above are then those that it needs."""
     notes: tuple[str, ...] = ()

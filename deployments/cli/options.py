@@ -115,9 +115,7 @@ Encoder = Annotated[
     str,
     typer.Option(help="What codes the pictures: software, or nvenc (a GPU with a video unit)."),
 ]
-Grain = Annotated[
-    float, typer.Option(help="How much film grain is added, from 0 to 1; 0 is none.")
-]
+Grain = Annotated[float, typer.Option(help="How much film grain is added, from 0 to 1; 0 is none.")]
 AllowDamaged = Annotated[
     bool,
     typer.Option("--allow-damaged", help="Take a video whose end is missing: what is there of it."),

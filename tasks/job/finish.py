@@ -20,6 +20,7 @@ from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
+from tasks.job.again import note_master
 from tasks.job.beside import keep_all_beside, keep_before
 from tasks.job.masters import copy_masters, kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
@@ -157,14 +158,19 @@ def prepare_masters(job: PlannedJob, *, fresh: bool) -> None:
 
 
 @step(name="store-masters")
-def store_masters(job: PlannedJob) -> None:
+def store_masters(job: PlannedJob, wish: str = "") -> None:
     """Wait until the store has the masters that the job keeps; the video is delivered already.
 
     A store that does not take them fails nothing: the result says how many it has.
+
+    Args:
+        job: the job.
+        wish: what doors find the master by, of its request (`tasks.job.again.wish_of`).
     """
     plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
     try:
         copy_masters(job, plan, get_settings(), on_bytes=current().still_alive)
+        note_master(job, plan, wish, get_settings())
     except (StorageError, OSError) as error:
         get_run_logger().warning("masters stay here alone: %s", error)
 

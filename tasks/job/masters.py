@@ -43,6 +43,8 @@ class Outlook:
     """What masters mean for a job that is planned."""
 
     eta_seconds: float
+    num_ready: int = 0
+    """Segments that have one."""
     notes: tuple[str, ...] = ()
     """Sentences about what will be, for who only looks at the plan and for the log."""
     lasting_notes: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ def look_at_masters(plan: PlanOutline, request: UpscaleRequest, settings: Settin
     other = "" if ready else _other_depth_told(plan, request, settings)
     return Outlook(
         eta_seconds=_eta(plan, ready),
+        num_ready=len(ready),
         notes=tuple(text for text in notes if text),
         lasting_notes=(other,) if other else (),
     )
@@ -167,7 +170,7 @@ def tell_wanted(
     store = masters_in_store(plan.pixels_key, settings)
     if store is not None and not fresh:
         _bring(store, masters, job, plan, on_bytes=on_bytes)
-    if not job.keep_master and (fresh or not masters.path.is_dir()):
+    if not (job.keep_master or job.coded_only) and (fresh or not masters.path.is_dir()):
         job_dir.masters_path.unlink(missing_ok=True)
         return 0
     with hold_masters(masters.lock_path):
@@ -176,7 +179,9 @@ def tell_wanted(
         (masters.jobs_path / job.job_key).touch()
     if store is not None:
         store.mark(job.job_key)
-    wanted = WantedMasters(folder=masters.path, keep=job.keep_master, ready=ready)
+    wanted = WantedMasters(
+        folder=masters.path, keep=job.keep_master, ready=ready, only=job.coded_only
+    )
     write_record(job_dir.masters_path, wanted)
     return len(ready)
 

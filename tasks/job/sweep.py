@@ -56,7 +56,8 @@ def sweep(settings: Settings) -> list[str]:
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
     removed += sweep_masters(settings, limit)
-    for path in (*_files(settings.probes_dir), *_files(settings.delivered_dir)):
+    small = (settings.probes_dir, settings.delivered_dir, settings.again_dir)
+    for path in _files(*small):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
