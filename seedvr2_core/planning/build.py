@@ -183,6 +183,7 @@ def _memory(
         dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
         own_kernels=options.own_kernels,
         color_correction=engine.color_correction,
+        strength=engine.strength,
         quantized=options.quantized,
     )
     plan = plan_memory(request)

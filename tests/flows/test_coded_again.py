@@ -1,7 +1,7 @@
 """A video whose master was kept is coded again without a GPU, or moves on where it cannot be."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from tasks.plan import place_of
 from tasks.run import RESULT_KEY
 from tasks.run.artifacts import newest_artifact, read_result
 from tasks.run.routing import LABEL_ROUTED_FROM, find_job
-from tasks.schemas import UpscaleRequest, UpscaleResult
+from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings, use_settings
 from tests.kits.deployed import QUICK, attempt, deploy
 
@@ -61,10 +61,10 @@ def deployment_of(client: SyncPrefectClient, run: FlowRun) -> str:
     return f"upscale/{client.read_deployment(run.deployment_id).name}"
 
 
-def result_of(client: SyncPrefectClient, run_id: UUID) -> UpscaleResult:
-    artifact = newest_artifact(client, run_id, RESULT_KEY)
-    assert artifact is not None
-    return UpscaleResult.model_validate(read_result(artifact))
+def result_of(client: SyncPrefectClient, run_id: UUID) -> Mapping[str, Any]:
+    result = read_result(newest_artifact(client, run_id, RESULT_KEY))
+    assert result, "the run has published a result"
+    return result
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_it_is_sent_there_and_made_there(
     state = attempt(client, job.id)
     assert state.is_completed(), state
     made = result_of(client, job.id)
-    assert "all segments were coded again from the master, without the engine" in made.notes
-    assert (made.codec, made.device, made.engine) == ("hevc", "cpu", "lanczos")
+    assert "all segments were coded again from the master, without the engine" in made["notes"]
+    assert (made["codec"], made["device"], made["engine"]) == ("hevc", "cpu", "lanczos")
 
     other = {**asked, "resolution": "1080p"}
     assert place_of(UpscaleRequest(**other), settings) == usual, "other pixels are restored"
@@ -154,7 +154,7 @@ def test_it_moves_on_where_the_master_does_not_serve(
 
     state = attempt(client, found.id)
     assert state.is_completed(), state
-    assert result_of(client, found.id).codec == codec
+    assert result_of(client, found.id)["codec"] == codec
 
 
 def test_a_note_is_of_pixels_and_needs_every_segment(
