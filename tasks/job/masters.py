@@ -220,9 +220,10 @@ def kept_masters(job: PlannedJob, plan: PlanOutline, settings: Settings) -> list
     if len(ready) == segments:
         told = f"the lossless master of the video is kept: {size} in {wanted.folder}"
     else:
+        lost = ", or theirs were lost with a machine" if settings.store else ""
         told = (
             f"lossless masters of {len(ready)} of {counted(segments, 'segment')} are kept, {size} "
-            f"in {wanted.folder}: the others were finished before keep_master was asked for"
+            f"in {wanted.folder}: the others were finished before keep_master was asked for{lost}"
         )
     return [told, *_copied_told(plan, ready, settings)]
 
