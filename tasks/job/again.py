@@ -68,7 +68,8 @@ _NOTE = TypeAdapter(MasterNote)
 
 def wish_of(request: UpscaleRequest) -> str:
     """A digest of what a request says about pixels."""
-    asked = request.model_dump(mode="json", include=set(_OF_PIXELS))
+    told = request.model_dump(mode="json", include=set(_OF_PIXELS))
+    asked = {name: value for name, value in told.items() if value not in (None, "")}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -190,9 +190,8 @@ def move_job(resolution: str, why: str) -> State[str]:
         The state in which this run ends. No callback is sent for it.
     """
     run_id = UUID(str(this_run.id))
-    deployment, job = create_job(
-        this_run.parameters, resolution, routed_from=run_id, tags=this_run.tags or ()
-    )
+    given = {k: v for k, v in this_run.parameters.items() if v not in (None, "")}
+    deployment, job = create_job(given, resolution, routed_from=run_id, tags=this_run.tags or ())
     told = f"job {job.id} on {deployment}: {why}"
     return Completed(name=MOVED, message=told, data=str(job.id))
 

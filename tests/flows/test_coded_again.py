@@ -163,6 +163,7 @@ def test_a_note_is_of_pixels_and_needs_every_segment(
     settings = settings_with(coding_deployment="upscale/cpu")
     base = {"video_url": "https://example.org/a.mp4", "model": "lanczos"}
     wish = wish_of(UpscaleRequest(**base))
+    assert wish_of(UpscaleRequest(**base, video_path="", start="")) == wish, "as a flow has it"
     same = [
         *({"codec": "hevc"}, {"quality": 50}, {"container": "mkv"}, {"audio": "none"}),
         *({"grain": 0.5}, {"encoder": "nvenc"}, {"preset": "fast"}, {"keep_master": True}),
