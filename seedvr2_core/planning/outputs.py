@@ -109,7 +109,8 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
         )
     bits, pix_fmt = _pixels(spec, max(video.wanted_bits, _least_bits(spec)), options.crf)
     container, note = _container(video, codec, options)
-    notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video), *_coding_notes(options)]
+    notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
+    notes += _coding_notes(video, options)
     return OutputChoice(
         codec=codec,
         bits=bits,
@@ -127,7 +128,7 @@ def no_nvenc(codec: str) -> str:
     )
 
 
-def _coding_notes(options: "Options") -> list[str]:
+def _coding_notes(video: VideoInfo, options: "Options") -> list[str]:
     """What the user should know of an encoder that is not the usual one, and of grain."""
     notes: list[str] = []
     if options.encoder == NVENC:
@@ -135,6 +136,8 @@ def _coding_notes(options: "Options") -> list[str]:
             "encoder nvenc: the GPU codes the pictures, with more bytes than software for the same "
             "quality; another GPU or driver may give other bytes"
         )
+    if options.encoder == NVENC and video.color.hdr and video.hdr is not None:
+        notes.append("the metadata of HDR is in the container alone, as nvenc takes none")
     if options.grain:
         notes.append(
             f"grain {options.grain:g}: grain is added to the restored pictures, which takes more "

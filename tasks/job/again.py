@@ -118,7 +118,8 @@ def _note_here(path: Path) -> MasterNote | None:
         note = read_record(path, MasterNote)
     except (FileNotFoundError, SegmentError):
         return None
-    os.utime(path)  # the sweep must see that it is in use
+    with contextlib.suppress(OSError):  # a door may not be allowed to write here
+        os.utime(path)  # the sweep must see that it is in use
     return note
 
 

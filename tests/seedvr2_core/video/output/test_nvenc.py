@@ -18,7 +18,7 @@ from seedvr2_core.frames import Frame
 from seedvr2_core.planning.build import NVENC_BYTES, build_plan
 from seedvr2_core.planning.outputs import encoder_name
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
-from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata
 from seedvr2_core.video.output import encoders
 from seedvr2_core.video.output.encoders import check_encoder, spec_of
 from seedvr2_core.video.output.formats import CODECS, NVENC_CODECS
@@ -180,6 +180,16 @@ def test_the_plan_says_so_and_segments_of_both_never_mix() -> None:
     assert frame is not None
     assert frame.lookahead == 0
     assert NVENC_BYTES > 0
+
+
+def test_hdr_metadata_in_the_container_alone_is_said() -> None:
+    color = ColorInfo(full_range=False, matrix=9, primaries=9, transfer=16)
+    info = make_info(bit_depth=10, color=color, hdr=HdrMetadata(light_level=(1000, 400)))
+    told = "the metadata of HDR is in the container alone, as nvenc takes none"
+    by_gpu = build_plan(info, "a", make_options(encoder="nvenc"))
+    assert (by_gpu.encoder.codec, by_gpu.encoder.hdr) == ("hevc", info.hdr)
+    assert told in by_gpu.notes
+    assert told not in build_plan(info, "a", make_options()).notes
 
 
 def test_segments_have_no_picture_out_of_turn_and_begin_anew() -> None:
