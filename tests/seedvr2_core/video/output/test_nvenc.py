@@ -4,6 +4,7 @@ import ctypes
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,7 +44,7 @@ no_driver = pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's d
 
 
 def settings_of(codec: str, *, bits: int = 8, **changes: object) -> EncoderSettings:
-    info = make_info(bit_depth=bits)
+    info = replace(make_info(), bit_depth=bits)
     return build_plan(info, "a", make_options(codec=codec, encoder="nvenc", **changes)).encoder
 
 
@@ -88,7 +89,7 @@ def test_ten_bits_reach_it_as_they_reach_the_software(codec: str, tmp_path: Path
     writer = SegmentWriter(tmp_path / "gpu.part", by_gpu, 0)
     got = writer._to_yuv(frame)
     writer._discard()
-    plan = build_plan(make_info(bit_depth=10), "a", make_options(codec=codec))
+    plan = build_plan(replace(make_info(), bit_depth=10), "a", make_options(codec=codec))
     software = SegmentWriter(tmp_path / "software.part", plan.encoder, 0)
     want = software._to_yuv(frame)
     software._discard()
@@ -184,7 +185,8 @@ def test_the_plan_says_so_and_segments_of_both_never_mix() -> None:
 
 def test_hdr_metadata_in_the_container_alone_is_said() -> None:
     color = ColorInfo(full_range=False, matrix=9, primaries=9, transfer=16)
-    info = make_info(bit_depth=10, color=color, hdr=HdrMetadata(light_level=(1000, 400)))
+    hdr = HdrMetadata(light_level=(1000, 400))
+    info = replace(make_info(), bit_depth=10, color=color, hdr=hdr)
     told = "the metadata of HDR is in the container alone, as nvenc takes none"
     by_gpu = build_plan(info, "a", make_options(encoder="nvenc"))
     assert (by_gpu.encoder.codec, by_gpu.encoder.hdr) == ("hevc", info.hdr)
