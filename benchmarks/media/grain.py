@@ -68,7 +68,11 @@ def _rows(clips: Path, only: str) -> Iterator[Grained]:
             continue
         info = probe_video(clip)
         wanted = {round(k * (info.num_frames - 1) / (PICTURES - 1)) for k in range(PICTURES)}
-        pictures = [frame.rgb for frame in read_frames(clip, info) if frame.index in wanted]
+        pictures = [
+            frame.rgb
+            for frame in read_frames(clip, info, 0, info.num_frames)
+            if frame.index in wanted
+        ]
         height, width = (FACTOR * side for side in pictures[0].shape[:2])
         plain = [resize_rgb(rgb, height=height, width=width) for rgb in pictures]
         made = [

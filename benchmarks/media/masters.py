@@ -83,7 +83,9 @@ def _pictures(clip: Path) -> list[np.ndarray]:
     """Frames from a clip's start, middle and end: (H, W, 3) uint8."""
     info = probe_video(clip)
     wanted = {round(k * (info.num_frames - 1) / (PICTURES - 1)) for k in range(PICTURES)}
-    return [frame.rgb for frame in read_frames(clip, info) if frame.index in wanted]
+    return [
+        frame.rgb for frame in read_frames(clip, info, 0, info.num_frames) if frame.index in wanted
+    ]
 
 
 def _engines(shape: tuple[int, ...]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

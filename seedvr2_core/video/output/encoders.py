@@ -7,12 +7,14 @@ depend on the number of its cores.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
 import av.error
+import av.logging
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
@@ -257,17 +259,32 @@ def check_encoder(settings: EncoderSettings) -> None:
     )
     if spec.name not in av.codecs_available:
         raise ResourceError(f"encoder nvenc: this build of libav lacks {spec.name}; {told}")
-    with av.open(io.BytesIO(), mode="w", format="matroska") as container:
+    with (
+        av.open(io.BytesIO(), mode="w", format="matroska") as container,
+        _logged() as lines,
+    ):
         try:
             add_encoder(container, settings).codec_context.open()
         except MemoryError:
             raise
         except av.error.FFmpegError as error:
-            log = error.log[2].strip() if error.log else str(error)
+            why = next((line for _, _, line in lines), str(error)).strip()
             raise ResourceError(
                 f"encoder nvenc cannot code {settings.codec} at {settings.width}x{settings.height} "
-                f"on this machine ({log}); {told}"
+                f"on this machine ({why}); {told}"
             ) from error
+
+
+@contextmanager
+def _logged() -> Iterator[list[tuple[int, str, str]]]:
+    """What libav logs of errors in the `with` block, which says more than the number it returns."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            yield lines
+    finally:
+        av.logging.set_level(level)
 
 
 def tag_of(settings: EncoderSettings) -> str:

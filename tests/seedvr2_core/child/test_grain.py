@@ -43,7 +43,8 @@ def pictures(plan: Plan, folder: Path, clip: Path) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     for segment in plan.segments:
         path = JobDir(folder).video_path(segment.index)
-        found += [frame.rgb for frame in read_frames(path, probe_video(path))]
+        info = probe_video(path)
+        found += [frame.rgb for frame in read_frames(path, info, 0, info.num_frames)]
     return found
 
 
