@@ -125,8 +125,7 @@ def upscale(
 
     Args:
         video_url: http(s) address of the video, such as https://example.org/clip.mp4.
-        video_path: path on the machine that runs the flow, if the deployment allows it, such as
-            /data/clip.mp4.
+        video_path: path on the machine that runs the flow, such as /data/clip.mp4, if allowed.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.
@@ -156,8 +155,7 @@ def upscale(
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         output_url: http(s) address that takes the video by a PUT, in the place of the storage.
-        callback_url: http(s) address that is told by signed POSTs what becomes of the run, such as
-            https://example.org/hook.
+        callback_url: http(s) address that is told by signed POSTs what becomes of the run.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.
@@ -178,9 +176,7 @@ def upscale(
         with delivered_to(delivery_url(request)):
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
-                return completed(_make(request, record, began))
-    except NO_MASTER as error:
-        return move_job(request.resolution, str(error))
+                return _made_or_moved(request, record, began)
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
@@ -188,6 +184,16 @@ def upscale(
 
 
 arrange(upscale)
+
+
+def _made_or_moved(
+    request: UpscaleRequest, record: JobRecord, began: float
+) -> State[UpscaleResult]:
+    """The state of a run that has made its output, or has created its job where that can be."""
+    try:
+        return completed(_make(request, record, began))
+    except NO_MASTER as error:
+        return move_job(request.resolution, str(error))
 
 
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:

@@ -296,9 +296,7 @@ def estimate(
     This takes a moment, except the first time that an engine is used: then its weights, up to
     16 GB, are hashed. A small engine is measured first, if this machine is new and the job long.
 
-    Where the pixels were `made` before and this machine is to code them again, it needs a master of
-    every segment.
-
+    What was `made` before is to be coded again here, from masters of all segments.
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError, NoMasterError (final);
         StorageError (retried): the store that keeps plans does not answer.
     """

@@ -65,7 +65,7 @@ Picture = Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Imitation:
     """One imitation of a model's output for one clip."""
 
     clip: str
@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    rows: list[Imitation] = []
     for row in _rows(options.clips, options.only):
         rows.append(row)
         print(json.dumps(vars(row)) if options.json else _line(row), flush=True)
@@ -93,7 +93,7 @@ def main() -> int:
     return 0
 
 
-def _rows(clips: Path, only: str) -> Iterator[Row]:
+def _rows(clips: Path, only: str) -> Iterator[Imitation]:
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             if only not in name:
@@ -106,7 +106,7 @@ def _rows(clips: Path, only: str) -> Iterator[Row]:
                 yield from _of_clip(name.partition("_")[0], factor, truth, _decode(coded, small))
 
 
-def _of_clip(clip: str, factor: int, truth: np.ndarray, small: np.ndarray) -> Iterator[Row]:
+def _of_clip(clip: str, factor: int, truth: np.ndarray, small: np.ndarray) -> Iterator[Imitation]:
     _, height, width, _ = truth.shape
     for name, imitate in _outputs(height, width).items():
         raws: list[tuple[float, float]] = []
@@ -118,7 +118,7 @@ def _of_clip(clip: str, factor: int, truth: np.ndarray, small: np.ndarray) -> It
             for luma, chroma in SPLITS:
                 done = _corrected(output, source, luma, chroma)
                 splits[_named((luma, chroma))].append(_psnr(done, want))
-        yield Row(
+        yield Imitation(
             clip=clip,
             factor=factor,
             output=name,
@@ -218,7 +218,7 @@ def _encode(clip: Path, out: Path, size: tuple[int, int], small: tuple[int, int]
     )
 
 
-def _line(row: Row) -> str:
+def _line(row: Imitation) -> str:
     shown = {"raw": row.raw, **row.split}
     values = "  ".join(
         f"{name} {luma:5.2f} {chroma:5.2f}" for name, (luma, chroma) in shown.items()
@@ -226,7 +226,7 @@ def _line(row: Row) -> str:
     return f"{row.clip:8} x{row.factor} {row.output:9} {values}"
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[Imitation]) -> str:
     """The means of each imitation, and how often 4/3 is closer than 5/3."""
     lines: list[str] = []
 
@@ -236,7 +236,7 @@ def _summary(rows: Sequence[Row]) -> str:
     ):
         found = list(group)
         splits = {name: _mean([row.split[name] for row in found]) for name in found[0].split}
-        mean = Row(
+        mean = Imitation(
             clip="mean",
             factor=factor,
             output=output,
