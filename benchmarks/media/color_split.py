@@ -128,7 +128,7 @@ def _of_clip(clip: str, factor: int, truth: np.ndarray, small: np.ndarray) -> It
 
 
 def _corrected(output: Picture, source: Picture, luma: int, chroma: int) -> Picture:
-    return wavelet_split(output, source, luma=luma, chroma=chroma).clamp(-1, 1)
+    return wavelet_split(output, source, luma_stages=luma, chroma_stages=chroma).clamp(-1, 1)
 
 
 def _outputs(height: int, width: int) -> dict[str, Callable[[np.ndarray, np.ndarray], Picture]]:

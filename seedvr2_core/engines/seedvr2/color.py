@@ -149,19 +149,23 @@ def _blur_axis(x_CHW: Tensor, radius: int, axis: int) -> Tensor:
 
 
 def wavelet_split(
-    c_CHW: Tensor, s_CHW: Tensor, *, luma: int = LUMA_STAGES, chroma: int = CHROMA_STAGES
+    c_CHW: Tensor,
+    s_CHW: Tensor,
+    *,
+    luma_stages: int = LUMA_STAGES,
+    chroma_stages: int = CHROMA_STAGES,
 ) -> Tensor:
     """Low frequencies of luma and of chroma from the source, over so many scales of each.
 
-    `chroma` is at most `luma`. `benchmarks/media/color_split.py` compares other numbers.
+    Those of chroma are at most those of luma. `benchmarks/media/color_split.py` compares other numbers.
     """
     r, g, b = (s_CHW - c_CHW).unbind(0)
     wr, wg, wb = _LUMA_WEIGHTS
     luma = wr * r + wg * g + wb * b
     fine = torch.stack([luma, (b - luma) / _CB_RANGE, (r - luma) / _CR_RANGE])
-    radii = wavelet_radii(luma)
-    low = blur(fine, radii[:chroma])
-    y = blur(low[:1], radii[chroma:])[0]
+    radii = wavelet_radii(luma_stages)
+    low = blur(fine, radii[:chroma_stages])
+    y = blur(low[:1], radii[chroma_stages:])[0]
     low_r, low_b = y + _CR_RANGE * low[2], y + _CB_RANGE * low[1]
     low_g = (y - wr * low_r - wb * low_b) / wg
     return c_CHW + torch.stack([low_r, low_g, low_b])
