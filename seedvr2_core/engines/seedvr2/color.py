@@ -157,7 +157,7 @@ def wavelet_split(
 ) -> Tensor:
     """Low frequencies of luma and of chroma from the source, over so many scales of each.
 
-    Those of chroma are at most those of luma. `benchmarks/media/color_split.py` compares other numbers.
+    Those of chroma are at most those of luma. `benchmarks/media/color_split.py` compares others.
     """
     r, g, b = (s_CHW - c_CHW).unbind(0)
     wr, wg, wb = _LUMA_WEIGHTS
