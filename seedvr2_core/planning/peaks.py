@@ -38,8 +38,10 @@ class Constants:
     """Temporaries while a part of a quantised weight is expanded: of 4 Mi values at once
     (weights/quantized.py) the bytes, integers and float32 products, up to 19 bytes a value."""
     picture_planes: int = 24
-    """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
-    and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
+    """float32 planes of one frame while it is resized, coloured and rounded by our own kernel.
+    Counted (picture, source, differences, luma and chroma) and rounded up."""
+    plain_picture_planes: int = 32
+    """The same without that kernel, where parts are padded and blurred one by one."""
     strength_planes: int = 3
     """The same that are added while detail is taken from the source (`strength` below 1): the frame
     as it is coloured then, beside the one that was drawn. What it takes to make it is less than
@@ -248,7 +250,8 @@ class PhasePeaks:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
         request = self.request
         work = self._work(rung, stay).decoder(rung.latents, self.bounds(rung)[::-1])
-        count = CONSTANTS.picture_planes
+        plain = request.on_cpu or not request.own_kernels
+        count = CONSTANTS.plain_picture_planes if plain else CONSTANTS.picture_planes
         count += CONSTANTS.strength_planes if request.strength < 1 else 0
         planes = count * math.prod(request.padded) * _FLOAT32
         # A slice's frames are gone before the next one is decoded, so the larger of both counts.

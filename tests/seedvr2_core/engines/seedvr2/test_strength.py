@@ -1,5 +1,6 @@
 """Less strength: detail of the source in the session's pictures, and nothing else of its work."""
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -10,7 +11,8 @@ from seedvr2_core.config import DIT_CONFIGS, VAE_TINY
 from seedvr2_core.engines.seedvr2.color import ColorMethod
 from seedvr2_core.engines.seedvr2.pictures import Pictures
 from seedvr2_core.engines.seedvr2.transfer import Lanes
-from seedvr2_core.frames import Frame
+from seedvr2_core.frames import Frame, padded_size
+from seedvr2_core.kernels.switches import takes_gpu_path
 from seedvr2_core.planning.peaks import CONSTANTS, MemoryRequest, PhasePeaks, Residency
 from seedvr2_core.planning.rungs.slices import SLICES
 from tests.kits.gpu.live_bytes import LiveBytes
@@ -74,9 +76,13 @@ def test_the_memory_plan_counts_the_planes_that_it_holds(
         copies = CONSTANTS.shot_copies + (strength < 1)
         assert held <= copies * 3 * count
         return
-    limit = CONSTANTS.picture_planes + (CONSTANTS.strength_planes if strength < 1 else 0)
+    by_kernel = takes_gpu_path(device)
+    limit = CONSTANTS.picture_planes if by_kernel else CONSTANTS.plain_picture_planes
+    limit += CONSTANTS.strength_planes if strength < 1 else 0
     print(f"{method}, strength {strength}: {held:.1f} planes, {limit} planned")
     assert held <= limit
+    if by_kernel and method == "wavelet":
+        assert held > limit - 2, "not much more is planned than it takes"
 
 
 def test_a_plan_with_less_strength_leaves_room_for_it() -> None:
@@ -85,7 +91,7 @@ def test_a_plan_with_less_strength_leaves_room_for_it() -> None:
             dit_config=DIT_CONFIGS["tiny-7b"],
             vae_config=VAE_TINY,
             width=640,
-            height=480,
+            height=512,
             num_latents_in_window=3,
             overlap=1,
             segment_latents=3,
@@ -98,4 +104,4 @@ def test_a_plan_with_less_strength_leaves_room_for_it() -> None:
         rung = SLICES[-1]
         return PhasePeaks.of(request).decode(rung, Residency(weights=False, caches=False))
 
-    assert decode(0.5, "lab") - decode(1.0, "lab") == 12 * 640 * 480 * 3 * 4
+    assert decode(0.5, "lab") - decode(1.0, "lab") == 12 * math.prod(padded_size(512, 640)) * 3 * 4
