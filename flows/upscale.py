@@ -44,7 +44,7 @@ from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
 from tasks.run.callbacks.announce import announced
-from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
+from tasks.run.failures import EXPECTED, completed, failed, moved, tell_in_sentences
 from tasks.run.handover import (
     FetchedElsewhere,
     fetched_before,
@@ -193,7 +193,7 @@ def _made_or_moved(
     try:
         return completed(_make(request, record, began))
     except NO_MASTER as error:
-        return move_job(request.resolution, str(error))
+        return moved(move_job(request.resolution, str(error)))
 
 
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:

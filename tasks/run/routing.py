@@ -12,10 +12,9 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as this_run
-from prefect.states import Completed
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning.sizes import BUDGET_NAMES, BUDGETS_PX, NAMED, budget_for, size_for
@@ -177,8 +176,8 @@ def dispatch(
 
 
 @step(name="move-job", retries=5, retry_delay_seconds=[1, 5, 15, 30, 60])
-def move_job(resolution: str, why: str) -> State[str]:
-    """Create this run's job where it can be made, and end this run.
+def move_job(resolution: str, why: str) -> str:
+    """Create this run's job where it can be made; this run is to end as `Moved`.
 
     Whoever holds this run's id finds that job by it, as with a `route` run.
 
@@ -187,13 +186,12 @@ def move_job(resolution: str, why: str) -> State[str]:
         why: it cannot be made here, in words.
 
     Returns:
-        The state in which this run ends. No callback is sent for it.
+        The message of that state.
     """
     run_id = UUID(str(this_run.id))
     given = {k: v for k, v in this_run.parameters.items() if v not in (None, "")}
     deployment, job = create_job(given, resolution, routed_from=run_id, tags=this_run.tags or ())
-    told = f"job {job.id} on {deployment}: {why}"
-    return Completed(name=MOVED, message=told, data=str(job.id))
+    return f"job {job.id} on {deployment}: {why}"
 
 
 def _deployment_id(client: SyncPrefectClient, name: str) -> UUID:
