@@ -53,7 +53,7 @@ TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
-    "waifu2x": (4.5, 0.02),
+    "waifu2x": (5.9, 0.02),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
     "seedvr2-7b": (0.0, 0.30),
@@ -63,8 +63,9 @@ ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "tiny-3b": (0.0, 3.0),
 }
 """Seconds of each engine per megapixel of the (source, output) frame. The small engines: measured
-on two CPU cores. SeedVR2: the replaced service's own figures on H100 and H200, not measured by
-us; for the 1.4B, which it did not have, the VAE's share and a sixth of the rest."""
+on two CPU cores (waifu2x takes 1.18 times span's CPU time). SeedVR2: the replaced service's own
+figures on H100 and H200, not measured by us; for the 1.4B, which it did not have, the VAE's share
+and a sixth of the rest."""
 ENGINE_SECONDS_PER_FRAME: Mapping[str, float] = {"sleep": 0.05}
 """Seconds of engines that take the same time for every frame, whatever its size."""
 ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {

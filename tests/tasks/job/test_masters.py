@@ -140,7 +140,7 @@ def test_room_is_counted_and_the_result_says_what_is_kept(
     plan, masters = outline(), masters_of(outline(), settings)
     job = job.model_copy(update={"keep_master": True})
     prepare_masters.fn(job, fresh=False)
-    per_frame = 1280 * 720 * 6 // 8
+    per_frame = 1280 * 720 * 13 // 16
     assert master_room(job, plan) == 300 * per_frame
     put(masters, plan, 1, 2)
     prepare_masters.fn(job, fresh=False)
