@@ -16,7 +16,7 @@ from prefect.states import Completed
 from flows.form import arrange
 from flows.upscale import run_name, upscale
 from tasks.json_logs import begin_logs
-from tasks.plan import size_to_route
+from tasks.plan import place_of
 from tasks.run.callback import call_back
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.routing import dispatch
@@ -31,9 +31,9 @@ def _route(**parameters: Any) -> State[str]:
         request = check_request(**parameters)
         given = request.model_dump(mode="json", exclude_none=True)
         asked = {name: value for name, value in given.items() if value != ""}
-        size = size_to_route(request, get_settings())
+        place = place_of(request, get_settings())
         deployment, job = dispatch(
-            asked, request.resolution, size=size, routed_from=UUID(flow_run.id)
+            asked, request.resolution, deployment=place, routed_from=UUID(flow_run.id)
         )
     except EXPECTED as error:
         return failed(error)

@@ -14,7 +14,15 @@ from tasks.child import one_child
 from tasks.estimate import delivery_url, estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
-from tasks.job import find_finished, finish, hold_job, make_room, prepare_masters
+from tasks.job import (
+    find_finished,
+    finish,
+    hold_job,
+    make_room,
+    prepare_masters,
+    store_masters,
+)
+from tasks.job.again import NO_MASTER, forgets_plan, master_to_code, wish_of
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
 from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
@@ -26,6 +34,7 @@ from tasks.request.video import (
     ColorCorrection,
     Container,
     Deinterlace,
+    Encoder,
     Model,
     Preset,
     Resolution,
@@ -36,7 +45,7 @@ from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
 from tasks.run.callback import call_back, check_callback
 from tasks.run.callbacks.announce import announced
-from tasks.run.failures import EXPECTED, completed, failed, tell_in_sentences
+from tasks.run.failures import EXPECTED, completed, failed, moved, tell_in_sentences
 from tasks.run.handover import (
     FetchedElsewhere,
     fetched_before,
@@ -45,7 +54,7 @@ from tasks.run.handover import (
     patience_for,
 )
 from tasks.run.record import DELIVERY_SECONDS, JobRecord
-from tasks.run.routing import check_pool
+from tasks.run.routing import check_pool, move_job
 from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, UpscaleResult, check_request
@@ -99,6 +108,8 @@ def upscale(
     audio: Audio = "keep",
     crf: int = 18,
     preset: Preset = "medium",
+    encoder: Encoder = "software",
+    grain: float = 0.0,
     allow_damaged: bool = False,
     fresh: bool = False,
     keep_master: bool = False,
@@ -116,7 +127,7 @@ def upscale(
 
     Args:
         video_url: http(s) address of the video, such as https://example.org/clip.mp4.
-        video_path: path on the machine that runs the flow, if allowed, such as /data/clip.mp4.
+        video_path: path on the machine that runs the flow, such as /data/clip.mp4, if allowed.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         fps: makes one video of a folder, pattern or zip of pictures: 24, 29.97 or 24000/1001.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
@@ -138,6 +149,8 @@ def upscale(
         audio: keep copies the sound, aac encodes it anew, none leaves it out.
         crf: quality on x264's scale. A smaller number gives a better picture and a larger file.
         preset: speed of the encoder.
+        encoder: what codes the pictures: software, or nvenc on a GPU that has a video unit.
+        grain: how much film grain is added, from 0 to 1; 0 is none.
         allow_damaged: take a video whose end is missing, and upscale what is there.
         fresh: ignore finished segments that an earlier run left.
         keep_master: keep a lossless master, from which other codecs are made without the engine.
@@ -166,7 +179,7 @@ def upscale(
         with delivered_to(delivery_url(request)):
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
-                return completed(_make(request, record, began))
+                return _made_or_moved(request, record, began)
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
@@ -174,6 +187,16 @@ def upscale(
 
 
 arrange(upscale)
+
+
+def _made_or_moved(
+    request: UpscaleRequest, record: JobRecord, began: float
+) -> State[UpscaleResult]:
+    """The state of a run that has made its output, or has created its job where that can be."""
+    try:
+        return completed(_make(request, record, began))
+    except NO_MASTER as error:
+        return moved(move_job(request.resolution, str(error)))
 
 
 @one_child()
@@ -184,12 +207,13 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     """
     end_earlier_attempts()
     leave_if_still_held()
+    made = master_to_code(request)
     source = fetched_before(get_settings()) or _fetch(request)
     probed = _probe(source, request)
     check_pool(request.resolution, probed.video.display_size)
-    job = estimate(request, probed)
+    job = estimate(request, probed, made)
     record.planned(job)
-    with hold_job(job, fresh=request.fresh):
+    with hold_job(job, fresh=request.fresh), forgets_plan(job):
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
         prepare_masters(job, fresh=request.fresh)
@@ -206,6 +230,8 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         stored = verify(upload(joined, job.output_name), joined)
         inference.delivered()
         reported = report(job, joined, stored, began=began)
+        if job.keep_master:
+            store_masters(job, wish_of(request))
         return finish(
             job,
             joined,

@@ -15,6 +15,7 @@ SeedVR2Error
 │   └── DeviceMemoryError                 the device ran out of memory, on every rung of the ladder
 ├── NumericalError                        non-finite values survived every rung of the ladder
 ├── SegmentError                          a segment or the joined file broke its contract
+│   └── NoMasterError                     nothing is there that could be coded without an engine
 ├── StorageError                          the storage refused or lost the output
 │   ├── StorageRefusedError               it always will; credentials, address or request are wrong
 │   ├── NotServedError                    stored, but its public address never showed it
@@ -153,6 +154,17 @@ class SegmentError(SeedVR2Error):
 
     code = "broken_segment"
     remedy = "Send the same request again: what is broken is made anew. Report it if it comes back."
+
+
+class NoMasterError(SegmentError):
+    """A pool without a GPU was to code a video again, and its master is gone or damaged.
+
+    The job goes on elsewhere by itself, so callers see this in the log alone.
+    """
+
+    code = "no_master"
+    remedy = "Nothing: the job goes on where its frames can be restored."
+    permanent = True
 
 
 class StorageError(SeedVR2Error):

@@ -31,6 +31,7 @@ from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
 from tasks.child.preview import part_of, preview_of
 from tasks.child.rates import known_rates, measure
+from tasks.job.again import MasterNote, check_masters
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.job.masters import look_at_masters
@@ -54,6 +55,7 @@ def plan_job(
     out: Path,
     measure_from: float = MEASURE_FROM_SECONDS,
     assumed: Device | None = None,
+    made: MasterNote | None = None,
 ) -> PlanOutline:
     """Plan a request, in a child process that holds the times of all frames.
 
@@ -66,6 +68,8 @@ def plan_job(
             small engine, if that was not done on this machine before.
         assumed: a device that this machine need not have. The plan is only to be looked at then:
             the engine's weights are not needed, and they are not part of the key.
+        made: what has made the pixels before, where they are only coded again. Neither that engine
+            nor its weights are needed here.
 
     Returns:
         What the plan says, but for its lists of times, shots and pieces.
@@ -77,7 +81,11 @@ def plan_job(
         CheckpointError: the engine's weights are missing or damaged.
         ResourceError: the job does not fit the device.
     """
-    if assumed is None:
+    note = ""
+    if made is not None:
+        device, weights = probed.devices[-1], made.weights  # the last one is the processor
+        spec = find_engine(made.engine)
+    elif assumed is None:
         device = choose_device(settings.device, probed.devices)
         spec, note = choose_engine(
             request.model, device, settings, request.weights_file, video=probed.video
@@ -92,11 +100,12 @@ def plan_job(
     engine, window_note = engine_settings(request, spec, weights.digest)
     notes = tuple(text for text in (note, window_note, *weights.notes) if text)
     options = _options(request, probed, settings, device, engine, weights, notes)
-    encoder = encoder_name(chosen_codec(probed.video, options), request.preset)
+    encoder = encoder_name(chosen_codec(probed.video, options), request.preset, request.encoder)
     size = target_size(probed.video, request.resolution)
     rates = known_rates(spec.name, encoder, device.kind, settings, size=size)
     plan = _make_plan(probed, options, rates, out)
-    if assumed or rates.measured or not _can_be_measured(spec) or plan.eta_seconds < measure_from:
+    is_known = assumed or made or rates.measured or not _can_be_measured(spec)
+    if is_known or plan.eta_seconds < measure_from:
         return plan
     measured = measure(plan, out, probed.source.path, settings)
     return plan if measured is None else _make_plan(probed, options, measured, out)
@@ -127,6 +136,9 @@ def _options(
         codec=request.codec,
         container=request.container,
         audio=request.audio,
+        encoder=request.encoder,
+        grain=request.grain,
+        grain_seed=request.seed,
         segment_seconds=settings.segment_seconds,
         batch_size=request.batch_size,
         weights_file=request.weights_file,
@@ -277,25 +289,30 @@ def _put(made: Path, path: Path) -> None:
 
 
 @step(name="estimate", retries=5, retry_delay_seconds=[2, 8, 30, 60, 60])
-def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
+def estimate(
+    request: UpscaleRequest, probed: ProbedSource, made: MasterNote | None = None
+) -> PlannedJob:
     """Plan the job and write WORK_DIR/jobs/<job_key>/plan.json.
 
     This takes a moment, except the first time that an engine is used: then its weights, up to
     16 GB, are hashed. A small engine is measured first, if this machine is new and the job long.
 
-    Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError (final); StorageError
-        (retried): the store that keeps plans does not answer.
+    What was `made` before is to be coded again here, from masters of all segments.
+    Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError, NoMasterError (final);
+        StorageError (retried): the store that keeps plans does not answer.
     """
     settings = get_settings()
     settings.jobs_dir.mkdir(parents=True, exist_ok=True)
     # The sweep takes a folder that a killed run has left here for an old job, and removes it.
     with TemporaryDirectory(dir=settings.jobs_dir, prefix=".planning-") as folder:
-        made = Path(folder) / "plan.json"
-        planned = plan_job(request, probed, settings, out=made)
+        out = Path(folder) / "plan.json"
+        planned = plan_job(request, probed, settings, out=out, made=made)
         outlook = look_at_masters(planned, request, settings)
+        if made is not None:
+            check_masters(outlook.num_ready, planned, made)
         planned = replace(planned, eta_seconds=outlook.eta_seconds)
         job_dir = JobDir(settings.job_dir(planned.job_key))
-        plan = _planned_for_all(made, planned, job_dir, fresh=request.fresh)
+        plan = _planned_for_all(out, planned, job_dir, fresh=request.fresh)
     plan = replace(plan, eta_seconds=look_at_masters(plan, request, settings).eta_seconds)
     _log(plan, planned.device)
     for note in outlook.notes:
@@ -326,6 +343,7 @@ def estimate(request: UpscaleRequest, probed: ProbedSource) -> PlannedJob:
         metadata=request.metadata,
         expires_in=request.expires_in,
         keep_master=request.keep_master,
+        coded_only=made is not None,
         notes=(
             *plan.notes,
             *outlook.lasting_notes,

@@ -18,11 +18,12 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.child import run_operation
 from tasks.child.preview import part_of, preview_notes
 from tasks.estimate import is_guess, output_format, plan_job
+from tasks.job.again import find_master
 from tasks.job.cost import excess
 from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.job.masters import look_at_masters
 from tasks.probe import find_cuts, probe_source
-from tasks.run.routing import wants_size
+from tasks.run.routing import deployment_for, wants_size
 from tasks.run.spending import limit_seconds, price_of
 from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
@@ -94,6 +95,18 @@ def size_to_route(request: UpscaleRequest, settings: Settings) -> tuple[int, int
         logger.info("the size of %s is not known: %s", path.name, error)
         return None
     return found.width, found.height
+
+
+def place_of(request: UpscaleRequest, settings: Settings) -> str:
+    """Name of the deployment that a request's job belongs on.
+
+    Raises:
+        InvalidRequestError, PlanError: as `deployment_for`.
+    """
+    usual = deployment_for(request.resolution, size_to_route(request, settings))
+    if settings.coding_deployment is not None and find_master(request, settings) is not None:
+        return settings.coding_deployment
+    return usual
 
 
 def plan_source(

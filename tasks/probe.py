@@ -166,9 +166,10 @@ def _expected_seconds(
         preset=request.preset,
         codec=request.codec,
         container=request.container,
+        encoder=request.encoder,
         segment_seconds=settings.segment_seconds,
     )
-    encoder = encoder_name(chosen_codec(video, options), request.preset)
+    encoder = encoder_name(chosen_codec(video, options), request.preset, request.encoder)
     rates = known_rates(spec.name, encoder, device.kind, settings, size=(width, height))
     return job_seconds(frame_seconds(video, width, height, options, rates), video.num_frames)
 

@@ -32,11 +32,14 @@ from tasks.request.video import (
     CodecField,
     ColorCorrectionField,
     ContainerField,
+    CrfField,
     DeinterlaceField,
+    EncoderField,
     EndField,
     FileName,
+    GrainField,
     Model,
-    Preset,
+    PresetField,
     QualityField,
     ResolutionField,
     SeedField,
@@ -44,6 +47,7 @@ from tasks.request.video import (
     StitchModeField,
     StrengthField,
     TemporalOverlapField,
+    check_encoder_of,
     sentence_of,
 )
 
@@ -85,18 +89,10 @@ class UpscaleRequest(Record):
     container: ContainerField = "auto"
     quality: QualityField = None
     audio: AudioField = "keep"
-    crf: int = Field(
-        default=18,
-        ge=0,
-        le=51,
-        description="Quality on the scale of x264, which other codecs follow. A smaller number "
-        "gives a better picture and a larger file.",
-    )
-    preset: Preset = Field(
-        default="medium",
-        description="Speed of the encoder, from `ultrafast` to `veryslow`. "
-        "A slower preset gives a smaller file of the same quality.",
-    )
+    crf: CrfField = 18
+    preset: PresetField = "medium"
+    encoder: EncoderField = "software"
+    grain: GrainField = 0.0
     allow_damaged: bool = Field(
         default=False,
         description="Take a video that ends before its header or index says, as a file does that "
@@ -159,6 +155,7 @@ class UpscaleRequest(Record):
             raise ValueError(
                 f"quality {self.quality} and crf {self.crf} say the same in two ways; give one"
             )
+        check_encoder_of(self.encoder, self.codec)
         plan_latent_windows(self.batch_size, self.temporal_overlap)
         return self
 
@@ -261,6 +258,7 @@ class PlannedJob(Record):
     metadata: str = ""
     expires_in: float | None = None
     keep_master: bool = False
+    coded_only: bool = False  # from masters, on a machine that has no engine
     preview: PreviewPart | None = None
     """The piece that alone is made. Segments and frames above are then those that it needs."""
     notes: tuple[str, ...] = ()

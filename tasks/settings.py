@@ -230,6 +230,14 @@ class Settings(_Groups, BaseSettings):
         "makes which resolution; `*` stands for all that are not named. A resolution that is "
         "missing is refused. Set the same for `make deploy`, workers and gateway.",
     )
+    coding_deployment: str | None = Field(
+        default=None,
+        pattern=r"^upscale/[^/]+$",
+        description="Deployment on a pool without a GPU, such as `upscale/cpu`: a video whose "
+        "master was kept (`keep_master`) is coded again there. Its workers need room and cores for "
+        "that, and the directory or the store of the others. Not set: such a job waits for a "
+        "worker of its usual pool, though not for the GPU.",
+    )
     image: str | None = Field(
         default=None,
         description="Container image of the docker work pools; `make deploy` reads it. "
@@ -346,6 +354,11 @@ class Settings(_Groups, BaseSettings):
     def masters_dir(self) -> Path:
         """Where masters are kept, each job's with those of the same pixels."""
         return self.work_dir.absolute() / "masters"
+
+    @property
+    def again_dir(self) -> Path:
+        """Notes by which doors find masters: JSON files. Absolute."""
+        return self.work_dir.absolute() / "again"
 
     @property
     def locks_dir(self) -> Path:

@@ -21,11 +21,11 @@ LATER_TASKS = ("child", "run", "job", "parts", "recovery")
 SHOWN = {
     "tasks.sources": "check_source obtain_source source_here discard",
     "tasks.storage": "Storage Stored open_storage check_storage delivered_to",
-    "tasks.store": "JobCopy Keeper Lease copy_of",
+    "tasks.store": "JobCopy Keeper Lease MasterKeeper copy_of",
     "tasks.child": "Child one_child run_operation",
     "tasks.run": "keep_record current PROGRESS_KEY RESULT_KEY read_progress read_result "
     "publish_result",
-    "tasks.job": "hold_job find_finished make_room prepare_masters finish",
+    "tasks.job": "hold_job find_finished make_room prepare_masters store_masters finish",
     "tasks.parts": "share_out end_parts look_up_job make_shares MadeWayError",
     "tasks.recovery": "look make_sure another_looks end_run settle finish_cancel say_alive "
     "find_output appoint_unseen",

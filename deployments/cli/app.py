@@ -27,14 +27,19 @@ from deployments.cli.options import (
     Container,
     Crf,
     Deinterlace,
+    Encoder,
     End,
     Fps,
     Fresh,
+    Gpu,
+    Grain,
     KeepMaster,
     MaxPrice,
     MaxSeconds,
     Model,
+    OutputFile,
     Overlap,
+    Overwrite,
     Preset,
     Preview,
     Quality,
@@ -128,24 +133,15 @@ def upscale(
     preview: Preview = "",
     crf: Crf = 18,
     preset: Preset = "medium",
+    encoder: Encoder = "software",
+    grain: Grain = 0.0,
     allow_damaged: AllowDamaged = False,
     fresh: Fresh = False,
     keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png "
-            "or .tif (one picture), or the folder, for pictures or of several videos; default: a "
-            "new file in WORK_DIR/output.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
-    ] = False,
+    output: OutputFile = None,
+    overwrite: Overwrite = False,
     list_file: ListFile = None,
     watch_folder: WatchFolder = None,
     notify: Notify = None,
@@ -192,6 +188,8 @@ def upscale(
             preview=preview,
             crf=crf,
             preset=preset,
+            encoder=encoder,
+            grain=grain,
             allow_damaged=allow_damaged,
             fresh=fresh,
             keep_master=keep_master,
@@ -224,18 +222,13 @@ def plan(
     start: Start = "",
     end: End = "",
     preview: Preview = "",
+    encoder: Encoder = "software",
+    grain: Grain = 0.0,
     allow_damaged: AllowDamaged = False,
     keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help="Plan for a card that need not be here: h100, h200 or GB of memory (48), and the "
-            "machine's free memory if that matters (24GB,host=64GB). Default: this machine's, or "
-            "an H100 for a model that needs a GPU where there is none."
-        ),
-    ] = None,
+    gpu: Gpu = None,
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -261,6 +254,8 @@ def plan(
             start=start,
             end=end,
             preview=preview,
+            encoder=encoder,
+            grain=grain,
             allow_damaged=allow_damaged,
             keep_master=keep_master,
             max_seconds=max_seconds,

@@ -128,6 +128,11 @@ Preview = Annotated[
 ]
 Crf = Annotated[int, typer.Option(help="Quality on x264's scale: 0 to 51, smaller is better.")]
 Preset = Annotated[str, typer.Option(help="Speed of the encoder: ultrafast to veryslow.")]
+Encoder = Annotated[
+    str,
+    typer.Option(help="What codes the pictures: software, or nvenc (a GPU with a video unit)."),
+]
+Grain = Annotated[float, typer.Option(help="How much film grain is added, from 0 to 1; 0 is none.")]
 AllowDamaged = Annotated[
     bool,
     typer.Option("--allow-damaged", help="Take a video whose end is missing: what is there of it."),
@@ -160,6 +165,27 @@ Metadata = Annotated[
 ExpiresIn = Annotated[
     float | None,
     typer.Option(help="Seconds after the job's end until its output is removed; 0: never."),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png or "
+        ".tif (one picture), or the folder, for pictures or of several videos; default: a new file "
+        "in WORK_DIR/output.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="Plan for a card that need not be here: h100, h200 or GB of memory (48), and the "
+        "machine's free memory if that matters (24GB,host=64GB). Default: this machine's, or an "
+        "H100 for a model that needs a GPU where there is none."
+    ),
 ]
 WorkDir = Annotated[
     Path | None,

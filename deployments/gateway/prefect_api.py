@@ -23,7 +23,7 @@ from deployments.gateway.coalescing import Coalescer
 from seedvr2_core.errors import InvalidRequestError
 from tasks.run import PROGRESS_KEY, RESULT_KEY
 from tasks.run.artifacts import artifact_filter
-from tasks.run.routing import job_among, job_filter
+from tasks.run.routing import MOVED, job_among, job_filter
 from tasks.setting_groups.callers import PRIORITIES
 
 RETRY_AFTER_SECONDS = 10
@@ -158,14 +158,15 @@ class PrefectApi:
         return FlowRun.model_validate(_json(answer))
 
     async def find_job(self, run_id: UUID) -> FlowRun | None:
-        """Find the run of a job; the id of a `route` run leads to the job that it created."""
+        """Find the run of a job; the id of a run that has created one elsewhere leads there."""
         run = await self._runs.get(run_id)
         if run is None:
             return None
         kind = await self._flow_name(run.flow_id)
-        if kind == "upscale":
+        moved = run.state is not None and run.state.name == MOVED
+        if kind == "upscale" and not moved:
             return run
-        return await self._routed(run_id) if kind == "route" else None
+        return await self._routed(run_id) if moved or kind == "route" else None
 
     async def _read_runs(self, run_ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
         """Read runs, by id; ids that do not exist are left out."""
@@ -203,13 +204,14 @@ class PrefectApi:
             "limit": limit,
             "offset": offset,
         }
-        wanted: dict[str, Any] = {}
+        # One that was moved is there a second time, where it went.
+        states: dict[str, Any] = {"name": {"not_any_": [MOVED]}}
         if state_types:
-            wanted["state"] = {"type": {"any_": list(state_types)}}
+            states["type"] = {"any_": list(state_types)}
+        wanted: dict[str, Any] = {"state": states}
         if tags:
             wanted["tags"] = {"all_": list(tags)}
-        if wanted:
-            body["flow_runs"] = wanted
+        body["flow_runs"] = wanted
         return await self.runs(body)
 
     async def runs(self, body: Mapping[str, Any]) -> list[FlowRun]:

@@ -133,6 +133,8 @@ class UpscaleOptions(TypedDict, total=False):
     audio: str
     crf: int
     preset: str
+    encoder: str
+    grain: float
     allow_damaged: bool
     fresh: bool
     keep_master: bool

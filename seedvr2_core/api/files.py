@@ -80,6 +80,8 @@ def upscale_file(
     quality: int | None = None,
     crf: int = 18,
     preset: str = "medium",
+    encoder: str = "software",
+    grain: float = 0.0,
     deinterlace: str = "auto",
     start: str = "",
     end: str = "",
@@ -106,24 +108,22 @@ def upscale_file(
         quality: 1 to 100 for all codecs, more is better and larger; None: as `crf` says.
         crf: quality on the scale of x264, 0 to 51; a smaller number is better and larger.
         preset: speed of the encoder.
-        deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
-            "film" (3:2 pulldown is undone) or "off".
-        start: where the part begins that is made: "90" (seconds), "1:02:03.5" or "frame:1500".
-        end: where it ends, written as `start` is; "": the end.
+        encoder: what codes the pictures: "software", or "nvenc" on a GPU with a video unit.
+        grain: how much film grain is added, 0 to 1, drawn from the options' seed.
+        deinterlace: "auto" (a frame of each picture), "bob" (of each field), "film" or "off".
+        start: where the part begins: "90" (seconds), "1:02:03.5" or "frame:1500"; `end` likewise.
+        end: where it ends; "": the end.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.
-        work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
-            removed at the end.
+        work_dir: folder for what is not finished; None: a hidden one beside the output.
         on_progress: called often, from several threads; an error that it raises ends the work.
         cancel: set it from another thread to stop; finished segments are kept.
 
     Raises:
         InvalidRequestError: an option, the output's name, or a model that cannot run here.
         InvalidVideoError: the source is no video that can be read.
-        CheckpointError: the weights are missing or damaged.
-        ResourceError: memory or disk do not suffice.
-        StoppedByCallerError: `cancel` was set.
-        SeedVR2Error: any other of its kinds (`seedvr2_core/errors.py`).
+        CheckpointError, ResourceError: weights, memory, disk or encoder are missing or too little.
+        StoppedByCallerError: `cancel` was set; any other SeedVR2Error: see `errors.py`.
     """
     began = time.monotonic()
     target = Path(output).absolute()
@@ -133,6 +133,8 @@ def upscale_file(
         audio=audio,
         crf=crf_asked(quality, crf),
         preset=preset,
+        encoder=encoder,
+        grain=grain,
         wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
     )
     file = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)

@@ -21,11 +21,12 @@ from seedvr2_core.kernels.devices import (
     runs_own_kernels,
 )
 from seedvr2_core.planning import Options
-from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality
+from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_quality, no_nvenc
 from seedvr2_core.planning.sizes import parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.encoders import check_nvenc
+from seedvr2_core.video.output.formats import CODECS, NVENC, NVENC_CODECS, SOFTWARE
 from seedvr2_core.video.wanted import ALL_FRAMES, BOB, FILM, OFF, WantedFrames
 from seedvr2_core.video.wanted import AUTO as AUTO_FIELDS
 
@@ -79,6 +80,8 @@ class Coding:
     audio: str = "keep"
     crf: int = CRF_DEFAULT
     preset: str = "medium"
+    encoder: str = SOFTWARE
+    grain: float = 0.0
     wanted: WantedFrames = ALL_FRAMES
     """Which frames of the file are made."""
 
@@ -92,6 +95,7 @@ class Coding:
             "codec": (AUTO, *CODECS),
             "audio": ("keep", "aac", "none"),
             "preset": tuple(ENCODE_SECONDS_PER_MPX),
+            "encoder": (SOFTWARE, NVENC),
             "deinterlace": (AUTO_FIELDS, OFF, BOB, FILM),
         }
         for name, values in allowed.items():
@@ -100,6 +104,12 @@ class Coding:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
         if not 0 <= self.crf <= MAX_CRF:
             raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
+        if self.encoder == NVENC:
+            if self.codec not in (AUTO, *NVENC_CODECS):
+                raise InvalidRequestError(no_nvenc(self.codec))
+            check_nvenc(self.codec)
+        if not 0 <= self.grain <= 1:
+            raise InvalidRequestError(f"expected grain from 0 to 1, got {self.grain}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +200,9 @@ class ModelOptions:
             codec=coding.codec,
             container=coding.container or AUTO,
             audio=coding.audio,
+            encoder=coding.encoder,
+            grain=coding.grain,
+            grain_seed=self.seed,
             segment_seconds=10.0,
             batch_size=self.batch_size,
             cut_detector=detector,

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
@@ -34,6 +35,8 @@ from seedvr2_core.planning import Piece, Segment
 from seedvr2_core.planning.cutting import ShotRun, plan_runs
 from seedvr2_core.planning.outline import SegmentOutline, outline_of
 from seedvr2_core.planning.queues import queue_bytes
+from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.grain import Grain
 from seedvr2_core.video.output.master import MasterWriter
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter
@@ -56,6 +59,7 @@ class Pipeline:
         self._restored: Channel[Frame | Commit] = Channel(restored, size_of=_frame_bytes)
         self._encoded: Channel[Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
+        self._grain = _grain_of(job.plan.encoder)
         self._held_seconds = 0.0
         """How long the engine has waited for segments to reach the disk."""
 
@@ -262,13 +266,20 @@ class Pipeline:
             master = self._master_of(segment, stack)
             for piece in segment.pieces:
                 for frame in self._frames_of(piece):
-                    coded.write(frame)
+                    coded.write(self._grained(frame))
                     if master is not None:
                         master.write(frame.rgb)
                 commits.append(self._commit_of_piece())
         # Only one encoder exists at a time: it has given out its last packet before the next one is
         # made. A second one beside it would gain no speed and hold another 150 MB at 720p.
         self._encoded.put(Written(segment=segment, commits=tuple(commits), began=began))
+
+    def _grained(self, frame: Frame) -> Frame:
+        """The frame as it is coded. Its grain depends on its place in the whole film."""
+        if self._grain is None:
+            return frame
+        number = self._plan.video.reading.first + frame.index
+        return replace(frame, rgb=self._grain.on(frame.rgb, number))
 
     def _master_of(self, segment: Segment, stack: ExitStack) -> MasterWriter | None:
         """What writes the segment's master until the block ends; None if none is kept."""
@@ -314,6 +325,14 @@ class Pipeline:
             del encoded  # with it go its latents, hundreds of MB at 4k
             give_memory_back()
             self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
+
+
+def _grain_of(settings: EncoderSettings) -> Grain | None:
+    """What adds grain to the frames that are coded; None if nothing does."""
+    if not settings.grain:
+        return None
+    size = {"height": settings.height, "width": settings.width}
+    return Grain(settings.grain, settings.grain_seed, **size)
 
 
 def _frame_bytes(item: Frame | Commit | None) -> int:

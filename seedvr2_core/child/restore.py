@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from seedvr2_core.child.commit import RestoreJob
-from seedvr2_core.child.masters.coding import Coder
+from seedvr2_core.child.masters.coding import MISSING, Coder
 from seedvr2_core.child.memory import check_host
 from seedvr2_core.child.pipeline import Pipeline
 from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
@@ -28,7 +28,7 @@ from seedvr2_core.child.shares import Shares, Work
 from seedvr2_core.child.warm.kept import Kept
 from seedvr2_core.engines.deterministic import deterministic
 from seedvr2_core.engines.seedvr2.parking import give_back
-from seedvr2_core.errors import DeviceMemoryError, NumericalError
+from seedvr2_core.errors import DeviceMemoryError, NoMasterError, NumericalError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
@@ -38,6 +38,7 @@ from seedvr2_core.kernels.choice import kept_choices
 from seedvr2_core.kernels.devices import kind_of, on_gpu
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.planning.outline import outline_of
+from seedvr2_core.video.output.encoders import check_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ def restore_segments(  # noqa: PLR0913 - what a child is told, and what it has
             GPU. None: all of that ends with the call.
 
     Raises:
+        ResourceError: this machine cannot run the encoder that is asked for; nothing was made.
         SeedVR2Error: the engine, a codec or the disk failed. Segments before that are committed.
     """
+    check_encoder(plan.encoder)  # before the device is held, and an engine loaded
     job_dir.segments_path.mkdir(parents=True, exist_ok=True)
     own = not work.helps
     with (
@@ -140,6 +143,7 @@ class _Maker:
                 pending, anew = self._code(share)
                 if not pending:
                     continue
+                self._check_engine(anew)
                 self._hold()
                 self._progress.take(sum(segment.num_frames for segment in pending))
                 job = replace(job or self._opened(), anew=anew)
@@ -166,6 +170,16 @@ class _Maker:
         )
         anew = coder.code(share)
         return [segment for segment in share if segment.index in anew], anew
+
+    def _check_engine(self, anew: dict[int, str]) -> None:
+        """Refuse to load an engine where this machine is to code from masters alone.
+
+        Raises:
+            NoMasterError: which segment it would be for, and why.
+        """
+        if self._wanted is not None and self._wanted.only:
+            index, why = next(iter(anew.items()))
+            raise NoMasterError(f"segment {index} cannot be coded again: {why or MISSING}")
 
     def _opened(self) -> RestoreJob:
         """The job with its engine loaded."""

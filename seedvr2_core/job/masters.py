@@ -82,6 +82,8 @@ class WantedMasters:
     """Whether those that are missing are written."""
     ready: tuple[int, ...] = ()
     """Segments that have one, and are coded from it."""
+    only: bool = False
+    """Whether nothing else may be made here, as this machine is not meant for the engine."""
 
     @property
     def masters(self) -> Masters:

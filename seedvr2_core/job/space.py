@@ -17,9 +17,10 @@ from seedvr2_core.video.output.formats import CODECS, depth_of
 _GUESSED_CRF, _HALVING_CRF = 18, 6
 """The CRF that the codecs' guesses hold for, and by how much it rises where the bytes halve."""
 _EIGHT_BITS = 8
-_MASTER_BITS = {False: 6.0, True: 26.0}
-"""Bits of a master's pixel, of frames of 8 and of 16 bits. Measured on four clips: 2.9 to 8.8 of
-the clips' own pictures and 4.3 to 4.8 of SPAN's, and with 16 bits 24 of SPAN's."""
+_MASTER_BITS = {False: 6.5, True: 31.0}
+"""Bits of a master's pixel, of frames of 8 and of 16 bits. Measured on clips that three engines
+have doubled (`benchmarks/media/masters.py`): 2.3 to 6.6, and 15 to 32 with 16 bits. The guess is
+near the most, because a disk that is full is worse than room that is left."""
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 

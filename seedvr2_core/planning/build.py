@@ -29,8 +29,11 @@ from seedvr2_core.planning.sizes import BUDGETS_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import AND_JUMPS, EncoderSettings, OutputSettings, VideoInfo
+from seedvr2_core.video.output.formats import NVENC
 
 EIGHT_BITS = 8
+NVENC_BYTES = 2**30
+"""Left for the GPU's own encoder, with the pictures that wait in it. Assumed, not measured."""
 
 
 def build_plan(
@@ -172,7 +175,7 @@ def _memory(
         segment_latents=longest + engine.overlap,
         source_frame_bytes=video.width * video.height * (6 if deep else 3),
         bit_depth=16 if deep else 8,
-        device_bytes=options.device_bytes,
+        device_bytes=_without_encoder(options),
         host_bytes=options.host_bytes,
         device_kind=options.device_kind,
         # CPUs are slow in half precision.
@@ -180,10 +183,18 @@ def _memory(
         dit_dtype=CPU.dit_dtype if on_cpu else options.dit_dtype,
         own_kernels=options.own_kernels,
         color_correction=engine.color_correction,
+        strength=engine.strength,
         quantized=options.quantized,
     )
     plan = plan_memory(request)
     return plan, [*memory_notes(request, plan), *_moving_notes(plan, video.num_frames)]
+
+
+def _without_encoder(options: Options) -> int | None:
+    """The device's free memory without what its own encoder takes; None for the host."""
+    if options.device_bytes is None or options.encoder != NVENC:
+        return options.device_bytes
+    return max(0, options.device_bytes - NVENC_BYTES)
 
 
 def _moving_notes(memory: MemoryPlan, num_frames: int) -> list[str]:
@@ -225,7 +236,8 @@ def _plan_key(
     jobs that they have begun keep their keys.
     """
     shots, segments = cutting
-    encoding = {name: value for name, value in asdict(encoder).items() if name != "hdr" or value}
+    newer = ("hdr", "encoder", "grain", "grain_seed")
+    encoding = {k: v for k, v in asdict(encoder).items() if k not in newer or v}
     engine = {k: v for k, v in asdict(options.engine).items() if k != "strength" or v != 1.0}
     return job_key(
         {

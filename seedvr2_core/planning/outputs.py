@@ -27,6 +27,8 @@ from seedvr2_core.video.output.formats import (
     CODECS,
     CONTAINERS,
     FULL_CHROMA_CRF,
+    NVENC,
+    NVENC_CODECS,
     CodecSpec,
     ContainerSpec,
 )
@@ -76,9 +78,14 @@ def crf_of_quality(quality: int) -> int:
     return min(MAX_CRF, round(CRF_DEFAULT + (CRF_QUALITY - quality) * CRF_PER_QUALITY))
 
 
-def encoder_name(codec: str, preset: str) -> str:
-    """What the speed of an encoder is kept under: "medium", "hevc medium", "ffv1"."""
+def encoder_name(codec: str, preset: str, encoder: str = "") -> str:
+    """What the speed of an encoder is kept under: "medium", "hevc medium", "ffv1", "nvenc h264 ..".
+
+    `encoder` is as in a request, or in a plan.
+    """
     preset = preset if CODECS[codec].by_preset else ""
+    if encoder == NVENC:
+        return f"{NVENC} {codec} {preset}"
     return preset if codec == BASE_CODEC else f"{codec} {preset}".strip()
 
 
@@ -91,6 +98,8 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
     """
     codec = chosen_codec(video, options)
     spec = CODECS[codec]
+    if options.encoder == NVENC and not spec.nvenc:
+        raise PlanError(no_nvenc(codec))
     if video.color.is_wide and not _holds_wide(spec):
         able = [name for name, other in CODECS.items() if _holds_wide(other)]
         raise PlanError(
@@ -101,6 +110,7 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
     bits, pix_fmt = _pixels(spec, max(video.wanted_bits, _least_bits(spec)), options.crf)
     container, note = _container(video, codec, options)
     notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
+    notes += _coding_notes(video, options)
     return OutputChoice(
         codec=codec,
         bits=bits,
@@ -108,6 +118,32 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
         settings=OutputSettings(container=container, audio=options.audio),
         notes=tuple(text for text in notes if text),
     )
+
+
+def no_nvenc(codec: str) -> str:
+    """What is told where NVIDIA's encoder is asked for a codec that it does not know."""
+    return (
+        f"encoder nvenc codes {', '.join(NVENC_CODECS)}, and the codec is {codec}; choose one of "
+        "these, or encoder software"
+    )
+
+
+def _coding_notes(video: VideoInfo, options: "Options") -> list[str]:
+    """What the user should know of an encoder that is not the usual one, and of grain."""
+    notes: list[str] = []
+    if options.encoder == NVENC:
+        notes.append(
+            "encoder nvenc: the GPU codes the pictures, with more bytes than software for the same "
+            "quality; another GPU or driver may give other bytes"
+        )
+    if options.encoder == NVENC and video.color.hdr and video.hdr is not None:
+        notes.append("the metadata of HDR is in the container alone, as nvenc takes none")
+    if options.grain:
+        notes.append(
+            f"grain {options.grain:g}: grain is added to the restored pictures, which takes more "
+            "bytes"
+        )
+    return notes
 
 
 def encoder_settings(
@@ -140,6 +176,9 @@ def encoder_settings(
             transfer=SRGB if spec.is_rgb and transfer in _CAMERA_TRANSFERS else transfer,
         ),
         hdr=video.hdr if video.color.is_wide else None,
+        encoder=NVENC if options.encoder == NVENC else "",
+        grain=options.grain,
+        grain_seed=options.grain_seed if options.grain else 0,
     )
 
 

@@ -38,8 +38,14 @@ class Constants:
     """Temporaries while a part of a quantised weight is expanded: of 4 Mi values at once
     (weights/quantized.py) the bytes, integers and float32 products, up to 19 bytes a value."""
     picture_planes: int = 24
-    """float32 planes of one frame while it is resized, coloured and rounded. Counted in frames.py
-    and color.py (picture, source, differences, luma and chroma, padded and blurred), rounded up."""
+    """float32 planes of one frame while it is resized, coloured and rounded by our own kernel.
+    Counted (picture, source, differences, luma and chroma) and rounded up."""
+    plain_picture_planes: int = 32
+    """The same without that kernel, where parts are padded and blurred one by one."""
+    strength_planes: int = 3
+    """The same that are added while detail is taken from the source (`strength` below 1): the frame
+    as it is coloured then, beside the one that was drawn. What it takes to make it is less than
+    what colour takes afterwards."""
     host_bandwidth: float = 20e9
     """Bytes per second between page-locked memory and the device, each way at the same time.
     Assumed for PCIe 4.0 with 16 lanes, to be measured."""
@@ -99,6 +105,7 @@ class MemoryRequest:
     own_kernels: bool = True
     """Whether kernels of our own run on the device, if that is a GPU."""
     color_correction: str = "auto"
+    strength: float = 1.0
     quantized: Quantized | None = None
     """Weights of the transformer that stay quantised."""
     text_len: int = 58
@@ -243,12 +250,16 @@ class PhasePeaks:
         """The decoder, or the colour correction of its frames, and what the other phases leave."""
         request = self.request
         work = self._work(rung, stay).decoder(rung.latents, self.bounds(rung)[::-1])
-        planes = CONSTANTS.picture_planes * math.prod(request.padded) * _FLOAT32
+        plain = request.on_cpu or not request.own_kernels
+        count = CONSTANTS.plain_picture_planes if plain else CONSTANTS.picture_planes
+        count += CONSTANTS.strength_planes if request.strength < 1 else 0
+        planes = count * math.prod(request.padded) * _FLOAT32
         # A slice's frames are gone before the next one is decoded, so the larger of both counts.
         work = max(work, planes + FRAMES_PER_LATENT * rung.latents * request.picture_bytes)
         if request.color_correction == "lab":
             shot = FRAMES_PER_LATENT * request.num_latents_in_window * request.picture_bytes
-            work = max(work + shot, CONSTANTS.shot_copies * shot)
+            copies = CONSTANTS.shot_copies + (1 if request.strength < 1 else 0)
+            work = max(work + shot, copies * shot)
         # A slice's integers, until all of them have come to the host.
         work += FRAMES_PER_LATENT * rung.latents * request.restored_frame_bytes
         # What the next window shares with this one, encoded and restored.

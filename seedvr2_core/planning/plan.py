@@ -257,6 +257,11 @@ class Options:
     """A name in `formats.CONTAINERS`, or "auto"."""
     audio: str = "keep"
     """As in `OutputSettings`."""
+    encoder: str = "software"
+    """Or "nvenc": what codes the pictures."""
+    grain: float = 0.0
+    """As in `EncoderSettings`, like the next."""
+    grain_seed: int = 0
     device_kind: str = "cpu"
     """What the GPU is called; "cpu" for the host."""
     device_bytes: int | None = None

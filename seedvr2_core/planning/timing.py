@@ -13,7 +13,7 @@ from seedvr2_core.planning.outputs import chosen_codec
 from seedvr2_core.planning.plan import FrameSeconds, Limits, Options, Rates
 from seedvr2_core.planning.sizes import BUDGETS_PX, NAMED, budget_for, budget_of_size
 from seedvr2_core.video.info import VideoInfo, VideoOutline
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.formats import CODECS, NVENC
 
 STARTUP_SECONDS = 1.8
 """Starting the child and loading an engine without a large checkpoint."""
@@ -58,7 +58,7 @@ TRUST_SHARE, TRUST_SECONDS = 0.02, 1.0
 many seconds at the latest."""
 ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "span": (5.0, 0.01),
-    "waifu2x": (4.5, 0.02),
+    "waifu2x": (5.9, 0.02),
     "lanczos": (0.0, 0.01),
     "seedvr2-3b": (0.0, 0.29),
     "seedvr2-7b": (0.0, 0.30),
@@ -68,8 +68,9 @@ ENGINE_SECONDS_PER_MPX: Mapping[str, tuple[float, float]] = {
     "tiny-3b": (0.0, 3.0),
 }
 """Seconds of each engine per megapixel of the (source, output) frame. The small engines: measured
-on two CPU cores. SeedVR2: the replaced service's own figures on H100 and H200, not measured by
-us; for the 1.4B, which it did not have, the VAE's share and a sixth of the rest."""
+on two CPU cores (waifu2x takes 1.18 times span's CPU time). SeedVR2: the replaced service's own
+figures on H100 and H200, not measured by us; for the 1.4B, which it did not have, the VAE's share
+and a sixth of the rest."""
 ENGINE_SECONDS_PER_FRAME: Mapping[str, float] = {"sleep": 0.05}
 """Seconds of engines that take the same time for every frame, whatever its size."""
 ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
@@ -84,6 +85,8 @@ ENCODE_SECONDS_PER_MPX: Mapping[str, float] = {
     "veryslow": 0.25,
 }
 """Seconds of each x264 preset per output megapixel on two cores (veryfast and medium measured)."""
+NVENC_SECONDS_PER_MPX = 0.004
+"""The same of the video unit of a GPU, whose presets differ less. Assumed, not measured."""
 PLAIN_PRESET = "medium"
 """What the slowness of a codec without presets is compared with."""
 MEASURED_CORES = 2
@@ -127,6 +130,8 @@ def frame_seconds(
     codec = CODECS[chosen_codec(video, options)]
     per_mpx = ENCODE_SECONDS_PER_MPX[options.preset if codec.by_preset else PLAIN_PRESET]
     encoder = rates.encoder * per_mpx * codec.slowness * output_mpx / cores
+    if options.encoder == NVENC:
+        encoder = rates.encoder * NVENC_SECONDS_PER_MPX * output_mpx
     name = options.engine.name
     beside = name.startswith("seedvr2") or name in ENGINE_SECONDS_PER_FRAME
     if name in ENGINE_SECONDS_PER_FRAME:
@@ -140,7 +145,7 @@ def frame_seconds(
         engine=engine,
         encoder=encoder,
         beside=beside,
-        lookahead=LOOKAHEAD[options.preset] if codec.by_preset else 0,
+        lookahead=LOOKAHEAD[options.preset] if codec.by_preset and options.encoder != NVENC else 0,
         mpx=output_mpx,
         rates=rates,
     )

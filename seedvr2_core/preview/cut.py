@@ -15,7 +15,7 @@ from seedvr2_core.compare.sheet import Panel
 from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan
-from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
@@ -69,14 +69,14 @@ class Cutting:
         video, part = self.video, out.with_name(out.name + ".frames.part")
         told = partial(self._told, of=video.num_frames)
         try:
-            with SegmentWriter(part, self.plan.encoder, video.pts[0], on_packet=told) as writer:
+            with SegmentWriter(part, self._coding, video.pts[0], on_packet=told) as writer:
                 for index, frame in enumerate(frames):
                     writer.write(replace(frame, index=index, pts=video.pts[index]))
             joined = join_segments(
                 [JoinPart(path=part, first_pts=video.pts[0], num_frames=video.num_frames)],
                 self.source,
                 video,
-                self.plan.encoder,
+                self._coding,
                 out,
                 metadata=metadata,
                 wanted=self.plan.output,
@@ -85,6 +85,11 @@ class Cutting:
         finally:
             part.unlink(missing_ok=True)
         return joined.notes
+
+    @property
+    def _coding(self) -> EncoderSettings:
+        """As the film's, by software: the GPU is at work, or somebody else's by now."""
+        return replace(self.plan.encoder, encoder="")
 
     def _told(self, done: int, *, of: int) -> None:
         self.beat(PHASE, done, of)

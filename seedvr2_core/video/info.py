@@ -379,6 +379,12 @@ class EncoderSettings:
     """Colour tags of the output."""
     hdr: HdrMetadata | None = None
     """Written beside the colour tags."""
+    encoder: str = ""
+    """"nvenc": the GPU's own encoder; "" for software, as in plans of earlier versions."""
+    grain: float = 0.0
+    """How strong the grain is that is added to the pictures before they are coded, 0 to 1."""
+    grain_seed: int = 0
+    """What the grain is drawn from; 0 without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import EncoderSettings
-from seedvr2_core.video.output.encoders import ENCODERS, add_encoder
+from seedvr2_core.video.output.encoders import add_encoder, spec_of
 from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
@@ -56,7 +56,7 @@ class SegmentWriter:
         on_packet: Callable[[int], None] = _nobody,
     ) -> None:
         self._path = path
-        self._settings = settings
+        self._settings, self._spec = settings, spec_of(settings)
         self._first_pts = first_pts
         self._on_packet = on_packet
         self._num_packets = 0
@@ -66,7 +66,7 @@ class SegmentWriter:
         self._reformatter = VideoReformatter()
         self._canvases: dict[str, VideoFrame] = {}
         self._shifted_bits = shifted_bits(settings.pix_fmt, full_range=settings.color.full_range)
-        muxer = CODECS[settings.codec].segments if settings.codec in CODECS else "mp4"
+        muxer = CODECS[settings.codec].segments
         self._container = av.open(f"file:{path}", mode="w", format=muxer)
         self._container.flags |= ContainerFlags.bitexact.value
         try:
@@ -124,11 +124,13 @@ class SegmentWriter:
             interpolation=FROM_RGB,
             threads=1,
         )
+        if wanted := self._spec.takes.get(settings.pix_fmt):
+            picture = picture.reformat(format=wanted)  # the same samples in another order
         return self._tagged(picture)
 
     def _tagged(self, picture: VideoFrame) -> VideoFrame:
         """The picture with the colour tags, where the encoder takes them from it."""
-        if ENCODERS[self._settings.codec].reads_tags:
+        if self._spec.reads_tags:
             picture.color_primaries = self._settings.color.primaries
             picture.color_trc = self._settings.color.transfer
         return picture
@@ -197,7 +199,7 @@ class _Reorder:
     @classmethod
     def of(cls, settings: EncoderSettings) -> "_Reorder | None":
         """What a codec needs; None where its encoder's own times are used."""
-        depth = ENCODERS[settings.codec].reorder if settings.codec in ENCODERS else None
+        depth = spec_of(settings).reorder
         if depth is None:
             return None
         step = 1 / (Fraction(*settings.rate) * Fraction(*settings.time_base))

@@ -262,4 +262,4 @@ def _at_size(engine: str, budget: str) -> str:
 
 
 def _encoder_of(plan: PlanOutline) -> str:
-    return encoder_name(plan.encoder.codec, plan.encoder.preset)
+    return encoder_name(plan.encoder.codec, plan.encoder.preset, plan.encoder.encoder)

@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from pydantic import ValidationError
 
+from seedvr2_core.errors import StorageError
 from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.files.durable import write_bytes
 from seedvr2_core.files.space import check_room, is_full
@@ -19,8 +20,9 @@ from seedvr2_core.job.space import bytes_needed, bytes_per_frame
 from seedvr2_core.kernels.choice import chosen_in
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
+from tasks.job.again import note_master
 from tasks.job.beside import keep_all_beside, keep_before
-from tasks.job.masters import kept_masters, master_room, tell_wanted
+from tasks.job.masters import copy_masters, kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
 from tasks.request.records import KeptWork
 from tasks.run import current, publish_result
@@ -147,11 +149,31 @@ def prepare_masters(job: PlannedJob, *, fresh: bool) -> None:
     """Find the masters that the job's segments can be coded from, unless all is made anew.
 
     Side effects: see `tasks.job.masters.tell_wanted`.
+    Raises: ResourceError (final); StorageError (retried): the store does not answer.
     """
     plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
-    if num_ready := tell_wanted(job, plan, get_settings(), fresh=fresh):
+    alive = current().still_alive
+    if num_ready := tell_wanted(job, plan, get_settings(), fresh=fresh, on_bytes=alive):
         told = counted(len(plan.segments), "segment")
         get_run_logger().info("%d of %s have a master", num_ready, told)
+
+
+@step(name="store-masters")
+def store_masters(job: PlannedJob, wish: str = "") -> None:
+    """Wait until the store has the masters that the job keeps; the video is delivered already.
+
+    A store that does not take them fails nothing: the result says how many it has.
+
+    Args:
+        job: the job.
+        wish: what doors find the master by, of its request (`tasks.job.again.wish_of`).
+    """
+    plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    try:
+        copy_masters(job, plan, get_settings(), on_bytes=current().still_alive)
+        note_master(job, plan, wish, get_settings())
+    except (StorageError, OSError) as error:
+        get_run_logger().warning("masters stay here alone: %s", error)
 
 
 @step(name="make-room", retries=1, retry_delay_seconds=2)
@@ -238,7 +260,7 @@ def finish(
             *job.notes,
             *joined.notes,
             *deviations(job_dir, plan),
-            *(() if job.preview else kept_masters(job, plan)),
+            *(() if job.preview else kept_masters(job, plan, get_settings())),
             *chosen_in(job_dir.kernels_path),
             *_kept_of_previews(kept),
         ),

@@ -59,13 +59,13 @@ def remove_output(
         shown = _preview_in(result)
         if shown is None:
             here = _remove_work_files(settings, job_key)
-            of_masters = release_masters(settings, job_key)
+            of_masters, in_store = release_masters(settings, job_key)
         else:  # its segments are the whole job's
             here = _remove_folder(own_folder(settings.job_dir(job_key), shown))
-            of_masters = 0
+            of_masters, in_store = 0, False
     if here is not None:
         removed.append("work files")
-    if of_masters:
+    if of_masters or in_store:
         removed.append("master")
     num_bytes += (here or 0) + of_masters
     return Removal(removed=tuple(removed), kept=tuple(kept), num_bytes=num_bytes)

@@ -18,7 +18,7 @@ from seedvr2_core.words import counted
 from tasks.run import current
 from tasks.settings import get_settings
 from tasks.step import step
-from tasks.store import JobCopy, Keeper, Lease, copy_of
+from tasks.store import JobCopy, Keeper, Lease, MasterKeeper, copy_of
 
 _LOOK_SECONDS = 5.0
 """Time between two looks of a run that waits in its place."""
@@ -66,17 +66,26 @@ def kept_in_store(
         brought = bring_from_store(copy.job_key)
         if brought:
             get_run_logger().info("%s came from the store", counted(brought, "segment"))
-        keeper = Keeper(copy, lease, job_dir)
-        keeper.start()
-        try:
+        with _copied_meanwhile(copy, lease, job_dir):
             yield
-        finally:
-            keeper.stop()
         if not lease.lost and job_dir.result_path.is_file():
             _finish(copy, job_dir)
     finally:
         with _may_fail("the job is free for others after a while"):
             lease.give_back()
+
+
+@contextlib.contextmanager
+def _copied_meanwhile(copy: JobCopy, lease: Lease, job_dir: JobDir) -> Iterator[None]:
+    """Copy what the work finishes, in threads beside it."""
+    keepers = (Keeper(copy, lease, job_dir), MasterKeeper(copy, job_dir))
+    for keeper in keepers:
+        keeper.start()
+    try:
+        yield
+    finally:
+        for keeper in keepers:
+            keeper.stop()
 
 
 def _finish(copy: JobCopy, job_dir: JobDir) -> None:

@@ -6,6 +6,7 @@ Prefect.
 """
 
 import contextlib
+import logging
 import math
 import re
 import shutil
@@ -15,11 +16,14 @@ from pathlib import Path
 
 from pydantic_core import from_json
 
-from seedvr2_core.errors import DeadlineError
+from seedvr2_core.errors import DeadlineError, StorageError
 from seedvr2_core.files import hold_lock
 from seedvr2_core.job import JobDir
-from tasks.job.masters import sweep_masters
+from seedvr2_core.job.masters import Masters
+from tasks.job.masters import drop_copy, idle_copies, last_used, sweep_masters
 from tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _DAY_SECONDS = 86_400.0
 
@@ -52,18 +56,21 @@ def sweep(settings: Settings) -> list[str]:
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
     removed += sweep_masters(settings, limit)
-    for path in (*_files(settings.probes_dir), *_files(settings.delivered_dir)):
+    small = (settings.probes_dir, settings.delivered_dir, settings.again_dir)
+    for path in _files(*small):
         if _mtime(path) < limit:
             path.unlink(missing_ok=True)
     return removed
 
 
 def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> list[str]:
-    """Remove the oldest jobs and downloads here until no more than SEEDVR2_STORE_CACHE_BYTES stay.
+    """Remove the oldest jobs, downloads and masters here until no more than
+    SEEDVR2_STORE_CACHE_BYTES stay.
 
     Only where there is a store: it has them too, but for the last segments of a machine that was
-    lost. What a run holds stays, its source included. Videos that were sent to the gateway are
-    not copies: they stay in its intake until nobody has used them for SEEDVR2_KEEP_DAYS.
+    lost. What a run holds stays, its source included, and so do masters that the store lacks. Videos
+    that were sent to the gateway are not copies: they stay in its intake until nobody has used them
+    for SEEDVR2_KEEP_DAYS.
 
     Args:
         settings: of this machine.
@@ -81,22 +88,29 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
         for path in _files(settings.sources_dir)
         if path.name != source_sha256
     }
-    too_many = sum(jobs.values()) + sum(sources.values()) - settings.store_cache_bytes
+    masters = idle_copies(settings, job_key)
+    sizes = {**jobs, **sources, **masters}
+    too_many = sum(sizes.values()) - settings.store_cache_bytes
+    used = {path: last_used(Masters(path)) for path in masters}
     removed: list[str] = []
     if too_many <= 0:
         return removed
     at_work = {digest for path in jobs for digest in _source_at_work(JobDir(path))}
-    for path in sorted([*jobs, *sources], key=_last_used):
+    for path in sorted(sizes, key=lambda path: used.get(path) or _last_used(path)):
         if too_many <= 0:
             break
         if path in sources:
             if path.name in at_work:
                 continue
             path.unlink(missing_ok=True)
+        elif path in masters:
+            if not _drop_masters(settings, path):
+                continue
         elif not _worth_removing(JobDir(path)) or not _remove_job(JobDir(path), math.inf):
             continue
-        removed.append(f"{'source' if path in sources else 'job'} {path.name}")
-        too_many -= sources.get(path, 0) + jobs.get(path, 0)
+        kind = "source" if path in sources else "master" if path in masters else "job"
+        removed.append(f"{kind} {path.name}")
+        too_many -= sizes[path]
     return removed
 
 
@@ -109,6 +123,15 @@ def _source_at_work(job_dir: JobDir) -> set[str]:
             return set()
     except DeadlineError:
         return _source_of(job_dir)
+
+
+def _drop_masters(settings: Settings, path: Path) -> bool:
+    """Remove masters that the store has; False while it does not answer."""
+    try:
+        return drop_copy(settings, path)
+    except StorageError as error:
+        logger.warning("masters stay here: %s", error)
+        return False
 
 
 def _last_used(path: Path) -> float:

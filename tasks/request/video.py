@@ -17,7 +17,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from seedvr2_core.config import ENGINES
+from seedvr2_core.planning.outputs import AUTO, no_nvenc
 from seedvr2_core.planning.sizes import NAMED, RESOLUTION_PATTERN, parse_resolution
+from seedvr2_core.video.output.formats import NVENC, NVENC_CODECS
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
 from tasks.settings import get_settings
@@ -82,6 +84,8 @@ Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png",
 Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", "png", "tiff"]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
+Encoder = Literal["software", "nvenc"]
+"""`SOFTWARE` and `NVENC` of `formats`."""
 Deinterlace = Literal["auto", "off", "bob", "film"]
 DeinterlaceField = Annotated[
     Deinterlace,
@@ -160,6 +164,40 @@ AudioField = Annotated[
         "others anew, `aac` encodes all of them as AAC, `none` leaves them out."
     ),
 ]
+CrfField = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=51,
+        description="Quality on the scale of x264, which other codecs follow. A smaller number "
+        "gives a better picture and a larger file.",
+    ),
+]
+PresetField = Annotated[
+    Preset,
+    Field(
+        description="Speed of the encoder, from `ultrafast` to `veryslow`. "
+        "A slower preset gives a smaller file of the same quality.",
+    ),
+]
+EncoderField = Annotated[
+    Encoder,
+    Field(
+        description="What codes the pictures: `software`, or `nvenc`, the video unit of an NVIDIA "
+        "GPU, for `h264`, `hevc` and `av1`. It needs more bytes for the same quality, and a GPU "
+        "that has one: L4, L40S and RTX cards do, A100, H100 and H200 do not.",
+    ),
+]
+GrainField = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="How much film grain is added to the restored pictures; 0 is none. At 1 its "
+        "standard deviation is 10 levels of 255 in mid-grey. It is in brightness alone, drawn from "
+        "`seed`, and takes more bytes.",
+    ),
+]
 BatchSizeField = Annotated[
     int,
     Field(
@@ -209,6 +247,21 @@ SeedField = Annotated[
         description="Seed of the SeedVR2 models' noise. The same seed gives the same pixels.",
     ),
 ]
+
+
+def check_encoder_of(encoder: str, codec: str) -> None:
+    """Refuse an encoder that does not know the codec, or that is not built in.
+
+    Raises:
+        ValueError: what to choose. Whether a worker has a GPU for it is known there alone.
+    """
+    if encoder != NVENC:
+        return
+    if codec != AUTO and codec not in NVENC_CODECS:
+        raise ValueError(no_nvenc(codec))
+    from seedvr2_core.video.output.encoders import check_nvenc  # loads libav
+
+    check_nvenc(codec)
 
 
 _NOT_SHOWN = ("video_url", "video_base64", "output_url", "callback_url", "metadata")

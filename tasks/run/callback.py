@@ -28,6 +28,7 @@ from tasks.run.artifacts import RESULT_KEY, newest_artifact, read_result
 from tasks.run.callbacks import outbox
 from tasks.run.callbacks.events import CallbackEvent, event_of, wanted_events
 from tasks.run.callbacks.sending import NO_SECRET, Delivery, delivery_of, send_once
+from tasks.run.routing import MOVED
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
@@ -63,7 +64,7 @@ def call_back(flow: "Flow[..., Any] | None", flow_run: "FlowRun", state: "State[
 
     Side effects: a POST; the artifact `upscale-callback`; a warning in the run's log if it failed.
     """
-    if "ended" not in wanted_events(flow_run):
+    if "ended" not in wanted_events(flow_run) or state.name == MOVED:
         return
     url = str(flow_run.parameters["callback_url"])
     log = flow_run_logger(flow_run, flow)

@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 
 from seedvr2_core.errors import BudgetError, SeedVR2Error, in_full
 from seedvr2_core.words import counted
+from tasks.run.routing import MOVED
 from tasks.schemas import UpscaleResult
 
 EXPECTED = (SeedVR2Error,)
@@ -30,6 +31,11 @@ def completed(result: UpscaleResult) -> State[UpscaleResult]:
         f"{result.output_size_mb:g} MB by {result.engine} in {result.seconds:g} s{reused}"
     )
     return Completed(message=told, data=result)
+
+
+def moved(told: str) -> State[Any]:
+    """The state of a run whose job was created elsewhere. No callback is sent for it."""
+    return Completed(name=MOVED, message=told)
 
 
 def failed(error: SeedVR2Error) -> State[Any]:

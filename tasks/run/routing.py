@@ -14,6 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run as this_run
 from prefect.states import Scheduled
 
 from seedvr2_core.errors import InvalidRequestError
@@ -31,7 +32,9 @@ ROUTE = "route/auto"
 OWN_SIZE_LABELS = ("[0-9.]*[xX]", "[0-9]*[xX][0-9]*")
 """What a factor and a box look like, in the patterns of Prefect's triggers (fnmatch)."""
 LABEL_ROUTED_FROM = "seedvr2.routed_from"
-"""Id of the `route` run that created the job."""
+"""Id of the run that created the job: a `route` run, or one that has moved it."""
+MOVED = "Moved"
+"""Name of the state of a run that has created its job elsewhere."""
 
 
 def deployment_for(resolution: str, size: Size | None = None) -> str:
@@ -130,7 +133,9 @@ def create_job(
     resolution: str,
     *,
     size: Size | None = None,
+    deployment: str = "",
     routed_from: UUID | None = None,
+    tags: Sequence[str] = (),
 ) -> tuple[str, FlowRun]:
     """Create the run of a checked request on the deployment for its resolution.
 
@@ -138,7 +143,9 @@ def create_job(
         parameters: of the flow `upscale`; the deployment has defaults for those left out.
         resolution: decides which deployment runs the request.
         size: (width, height) of the source as displayed; None: not known.
-        routed_from: the `route` run that creates the job; `find_job` then finds the job by its id.
+        deployment: which one it is, where that is known; "": the table's.
+        routed_from: the run that creates the job; `find_job` then finds the job by its id.
+        tags: of the job, beside its deployment's and those of the parameters.
 
     Returns:
         The deployment's name and the job. The same `routed_from` gives the same job.
@@ -147,7 +154,7 @@ def create_job(
         InvalidRequestError: the table has no deployment for the resolution, or names one that is
             not on the Prefect server.
     """
-    name = deployment_for(resolution, size)
+    name = deployment or deployment_for(resolution, size)
     labels: dict[str, bool | int | float | str] = {LABEL_RESOLUTION: resolution}
     if routed_from:
         labels[LABEL_ROUTED_FROM] = str(routed_from)
@@ -158,17 +165,36 @@ def create_job(
             state=Scheduled(scheduled_time=server_now(client)),
             idempotency_key=route_key(routed_from) if routed_from else None,
             labels=labels,
-            tags=split_list(str(parameters.get("tags") or "")),
+            tags=sorted({*tags, *split_list(str(parameters.get("tags") or ""))}),
         )
     return name, job
 
 
 @step(name="dispatch", retries=3, retry_delay_seconds=[1, 5, 15])
 def dispatch(
-    parameters: Mapping[str, Any], resolution: str, *, size: Size | None, routed_from: UUID
+    parameters: Mapping[str, Any], resolution: str, *, deployment: str, routed_from: UUID
 ) -> tuple[str, FlowRun]:
     """`create_job` as a task of a `route` run. Its idempotency key makes retries safe."""
-    return create_job(parameters, resolution, size=size, routed_from=routed_from)
+    return create_job(parameters, resolution, deployment=deployment, routed_from=routed_from)
+
+
+@step(name="move-job", retries=5, retry_delay_seconds=[1, 5, 15, 30, 60])
+def move_job(resolution: str, why: str) -> str:
+    """Create this run's job where it can be made; this run is to end as `Moved`.
+
+    Whoever holds this run's id finds that job by it, as with a `route` run.
+
+    Args:
+        resolution: of the job.
+        why: it cannot be made here, in words.
+
+    Returns:
+        The message of that state.
+    """
+    run_id = UUID(str(this_run.id))
+    given = {k: v for k, v in this_run.parameters.items() if v not in (None, "")}
+    deployment, job = create_job(given, resolution, routed_from=run_id, tags=this_run.tags or ())
+    return f"job {job.id} on {deployment}: {why}"
 
 
 def _deployment_id(client: SyncPrefectClient, name: str) -> UUID:

@@ -9,13 +9,14 @@ copy of each thing that is finished in objects:
     jobs/<job_key>/segments/00000.json        sidecar, written last: without it there is no segment
     jobs/<job_key>/segments/00000.<sha256>.*  its packets and latents, which never change
     results/<job_key>.json                    what the run answered
+    masters/<pixels_key>/                     what `keep_master` has left (`master_copy`)
 
 Objects with a digest in their name have one content, and sidecars are created and not replaced. So
 two runs that both believe to hold a job do each other no harm: they make the same bytes.
 """
 
 from tasks.store.job_copy import JobCopy, copy_of
-from tasks.store.keeper import Keeper
+from tasks.store.keeper import Keeper, MasterKeeper
 from tasks.store.lease import Lease
 
-__all__ = ["JobCopy", "Keeper", "Lease", "copy_of"]
+__all__ = ["JobCopy", "Keeper", "Lease", "MasterKeeper", "copy_of"]

@@ -1,20 +1,26 @@
-"""A thread that copies finished segments to the store and renews the lease, beside the work.
+"""Threads that copy what is finished to the store beside the work: segments, and masters.
 
-The work never waits for it: a store that is away for minutes delays the copies and fails nothing.
-What was not copied when a machine is lost is made again.
+The one for segments also renews the lease. Masters are far larger than segments, so they have a
+thread of their own and delay neither. The work never waits for them: a store that is away for
+minutes delays the copies and fails nothing. What was not copied when a machine is lost is made
+again.
 """
 
 import contextvars
 import logging
 import threading
 import time
+from math import inf
 
-from seedvr2_core.errors import ResourceError, StorageError
-from seedvr2_core.files import read_record
+from seedvr2_core.errors import ResourceError, SegmentError, StorageError
+from seedvr2_core.files import hold_lock, read_record
+from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.masters import Masters, ready_masters, wanted_masters
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.store.job_copy import JobCopy
 from tasks.store.lease import RENEWALS, Lease
+from tasks.store.master_copy import MasterCopy
 
 logger = logging.getLogger(__name__)
 
@@ -26,26 +32,16 @@ _END_SECONDS = 20.0
 """Longest time that the end of a run waits for the copies of its last segments."""
 
 
-class Keeper:
-    """Keeps the copy of one job until it is stopped."""
+class _Beside:
+    """A thread that copies again and again until it is stopped, and then once more."""
 
-    def __init__(self, copy: JobCopy, lease: Lease, job_dir: JobDir) -> None:
-        """Start nothing yet.
-
-        Args:
-            copy: where to.
-            lease: of the job, which this run holds.
-            job_dir: what is copied.
-        """
-        self._copy, self._lease, self._job_dir = copy, lease, job_dir
-        self._plan = read_record(job_dir.outline_path, PlanOutline)
+    def __init__(self, what: str) -> None:
+        """Start nothing yet; `what` is copied, in words."""
+        self._what = what
         self._ended = threading.Event()
-        self._renewed_at = time.monotonic()
-        self._told = False
-        """It was said that the lease is lost."""
         context = contextvars.copy_context()
         self._thread = threading.Thread(
-            target=context.run, args=(self._work,), daemon=True, name="keeper"
+            target=context.run, args=(self._work,), daemon=True, name=f"{what} keeper"
         )
 
     def start(self) -> None:
@@ -65,15 +61,38 @@ class Keeper:
             try:
                 self._look()
                 if failing:
-                    logger.info("the store takes segments again")
+                    logger.info("the store takes %s again", self._what)
                 failing = False
-            except (StorageError, ResourceError, OSError) as error:
+            except (StorageError, ResourceError, SegmentError, OSError) as error:
                 if not failing:
-                    logger.warning("segments are kept here alone for now: %s", error)
+                    logger.warning("%s are kept here alone for now: %s", self._what, error)
                 failing = True
             if ended:
                 return
             self._ended.wait(_AGAIN_SECONDS if failing else LOOK_SECONDS)
+
+    def _look(self) -> None:
+        """Copy what is finished."""
+        raise NotImplementedError
+
+
+class Keeper(_Beside):
+    """Keeps the copy of one job's segments, and its lease, until it is stopped."""
+
+    def __init__(self, copy: JobCopy, lease: Lease, job_dir: JobDir) -> None:
+        """Start nothing yet.
+
+        Args:
+            copy: where to.
+            lease: of the job, which this run holds.
+            job_dir: what is copied.
+        """
+        super().__init__("segments")
+        self._copy, self._lease, self._job_dir = copy, lease, job_dir
+        self._plan = read_record(job_dir.outline_path, PlanOutline)
+        self._renewed_at = time.monotonic()
+        self._told = False
+        """It was said that the lease is lost."""
 
     def _look(self) -> None:
         """Renew the lease when it is time, and copy what is finished."""
@@ -85,3 +104,41 @@ class Keeper:
                 self._told = True
         if not self._lease.lost:
             self._copy.keep_segments(self._job_dir, self._plan)
+
+
+class MasterKeeper(_Beside):
+    """Keeps the copy of the masters that one job leaves until it is stopped."""
+
+    def __init__(self, copy: JobCopy, job_dir: JobDir) -> None:
+        """Start nothing yet.
+
+        Args:
+            copy: of the job, whose store is used.
+            job_dir: of the job; it says whether masters are kept.
+        """
+        super().__init__("masters")
+        self._job_dir = job_dir
+        self._plan = read_record(job_dir.outline_path, PlanOutline)
+        self._copy = MasterCopy(copy.bucket, self._plan.pixels_key)
+
+    def _look(self) -> None:
+        keep_masters(self._copy, self._job_dir, self._plan)
+
+
+def keep_masters(
+    copy: MasterCopy, job_dir: JobDir, plan: PlanOutline, *, on_bytes: OnBytes = no_bytes
+) -> int:
+    """Copy the masters that a job has left and the store lacks; how many went.
+
+    The thread of a job and its last step take turns, so that no master is sent twice at once.
+
+    Raises:
+        StorageError: the store does not take them now.
+    """
+    wanted = wanted_masters(job_dir)
+    if wanted is None or not wanted.keep or not wanted.folder.is_dir():
+        return 0
+    masters: Masters = wanted.masters
+    lock = masters.path / "store.lock"
+    with hold_lock(lock, timeout=inf, on_wait=lambda: None, while_waiting=lambda: on_bytes(0, 0)):
+        return copy.keep(masters, ready_masters(masters, plan), on_bytes=on_bytes)

@@ -17,7 +17,7 @@ from tasks.job.removal import remove_output
 from tasks.net.bucket import Bucket
 from tasks.probe import probe
 from tasks.schemas import UpscaleRequest, UpscaleResult
-from tasks.settings import Settings, use_settings
+from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources.kept import keep_upload
 from tasks.store import Lease
 from tests.kits.deployed import QUICK, attempt, deploy
@@ -237,3 +237,24 @@ def test_a_preview_that_one_machine_has_made_serves_the_whole_job_of_another(
     assert set(removal.removed) >= clips
     assert film.filename in done.names(""), "only the preview's files are removed"
     assert work.names("results"), "and the film is still known"
+
+
+@pytest.mark.long
+def test_another_codec_comes_from_masters_that_another_machine_has_made(
+    machine: Callable[..., Settings], demo_clip: Path, tmp_path: Path
+) -> None:
+    first = machine("first", test_engines=True)
+    asked = sent_to(first, demo_clip) | {"model": "sleep"}
+    made: Any = upscale(**asked, keep_master=True)
+    assert any("the object store has the master too" in note for note in made.notes)
+    second = machine("second", test_engines=True)
+    shutil.copytree(first.intake_dir, second.intake_dir)
+    found: Any = upscale(**asked, codec="hevc")
+    assert "all segments were coded again from the master, without the engine" in found.notes
+    assert (found.codec, found.engine_was_warm, found.segments_reused) == ("hevc", None, 0)
+
+    fields = {"store": None, "storage": "local", "output_dir": tmp_path / "done"}
+    machine("third", test_engines=True, **fields)
+    shutil.copytree(first.intake_dir, get_settings().intake_dir)
+    at_once: Any = upscale(**asked, codec="hevc")
+    assert (found.sha256, found.job_key) == (at_once.sha256, at_once.job_key)

@@ -19,7 +19,7 @@ from seedvr2_core.errors import DeadlineError, SourceError, SourceRefusedError
 from seedvr2_core.frames import padded_size
 from seedvr2_core.planning.cards import NAMED_GB
 from seedvr2_core.planning.sizes import size_for, size_note
-from tasks.plan import JobPlan, named_card, plan_source, size_to_route
+from tasks.plan import JobPlan, named_card, place_of, plan_source, size_to_route
 from tasks.request.video import Resolution
 from tasks.run.routing import deployment_for
 from tasks.schemas import UpscaleRequest
@@ -180,11 +180,11 @@ def _plan(request: UpscaleRequest, settings: Settings) -> tuple[JobPlan, str]:
         raise
     except (SourceError, DeadlineError) as error:
         raise _later(f"{error}; send the same request again to go on") from error
-    size = size_to_route(request, settings)
-    deployment = deployment_for(request.resolution, size)
-    name = deployment.rpartition("/")[2]
+    usual = deployment_for(request.resolution, size_to_route(request, settings))
+    name = usual.rpartition("/")[2]
     card = named_card(name) if name in NAMED_GB else None
-    return plan_source(source, request, settings, card=card, thorough=False), deployment
+    planned = plan_source(source, request, settings, card=card, thorough=False)
+    return planned, place_of(request, settings)
 
 
 def _answer(

@@ -20,9 +20,9 @@ from deployments.gateway.quota import Quota
 from deployments.gateway.routes.docs import body_schemas, file_schemas
 from seedvr2_core.errors import SeedVR2Error
 from tasks.net.untrusted import check_url
-from tasks.plan import size_to_route
+from tasks.plan import place_of
 from tasks.request.delivery import split_list
-from tasks.run.routing import LABEL_RESOLUTION, deployment_for
+from tasks.run.routing import LABEL_RESOLUTION
 from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
@@ -109,7 +109,7 @@ def add_submission(
 def _place_of(asked: UpscaleRequest, settings: Settings) -> str:
     """Keep the upload that a request names, and choose the deployment by the pixels to come."""
     keep_upload(asked, settings)
-    return deployment_for(asked.resolution, size_to_route(asked, settings))
+    return place_of(asked, settings)
 
 
 async def _submit(

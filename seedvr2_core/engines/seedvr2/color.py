@@ -89,7 +89,7 @@ def transfer_color(content_TCHW: Tensor, style_TCHW: Tensor, method: ColorMethod
         return content_TCHW
     if method == "lab":
         return _lab(content_TCHW, style_TCHW)
-    by_frame = {"wavelet": _wavelet, "wavelet_rgb": wavelet_rgb, "adain": _adain}[method]
+    by_frame = {"wavelet": wavelet_split, "wavelet_rgb": wavelet_rgb, "adain": _adain}[method]
     out_TCHW = torch.empty_like(content_TCHW)
     for out_CHW, c_CHW, s_CHW in zip(out_TCHW, content_TCHW, style_TCHW, strict=True):
         out_CHW.copy_(by_frame(c_CHW, s_CHW))
@@ -148,15 +148,24 @@ def _blur_axis(x_CHW: Tensor, radius: int, axis: int) -> Tensor:
     return out.add_(padded.narrow(axis, 2 * radius, length), alpha=0.25)
 
 
-def _wavelet(c_CHW: Tensor, s_CHW: Tensor) -> Tensor:
-    """Low frequencies of luma over five scales, of chroma over three."""
+def wavelet_split(
+    c_CHW: Tensor,
+    s_CHW: Tensor,
+    *,
+    luma_stages: int = LUMA_STAGES,
+    chroma_stages: int = CHROMA_STAGES,
+) -> Tensor:
+    """Low frequencies of luma and of chroma from the source, over so many scales of each.
+
+    Those of chroma are at most those of luma. `benchmarks/media/color_split.py` compares others.
+    """
     r, g, b = (s_CHW - c_CHW).unbind(0)
     wr, wg, wb = _LUMA_WEIGHTS
     luma = wr * r + wg * g + wb * b
     fine = torch.stack([luma, (b - luma) / _CB_RANGE, (r - luma) / _CR_RANGE])
-    radii = wavelet_radii(LUMA_STAGES)
-    low = blur(fine, radii[:CHROMA_STAGES])
-    y = blur(low[:1], radii[CHROMA_STAGES:])[0]
+    radii = wavelet_radii(luma_stages)
+    low = blur(fine, radii[:chroma_stages])
+    y = blur(low[:1], radii[chroma_stages:])[0]
     low_r, low_b = y + _CR_RANGE * low[2], y + _CB_RANGE * low[1]
     low_g = (y - wr * low_r - wb * low_b) / wg
     return c_CHW + torch.stack([low_r, low_g, low_b])

@@ -6,16 +6,22 @@ groups of pictures); and the same frames must give the same bytes on every machi
 depend on the number of its cores.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 
+import av
+import av.error
+import av.logging
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from seedvr2_core.errors import SegmentError
+from seedvr2_core.errors import InvalidRequestError, ResourceError, SegmentError
 from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.formats import CODECS, NVENC, NVENC_CODECS
 from seedvr2_core.video.output.hdr import svtav1_hdr, x265_hdr
 from seedvr2_core.video.picture.color import sws_range
 
@@ -35,6 +41,19 @@ decode."""
 _LEAST_X264_CRF = 1
 """With 0 it would be lossless, for which the profile High has no place."""
 _LEAST_AV1_CRF, _MOST_AV1_CRF = 4, 63
+_NVENC_PRESETS: Mapping[str, str] = {
+    "ultrafast": "p1",
+    "superfast": "p1",
+    "veryfast": "p2",
+    "faster": "p3",
+    "fast": "p4",
+    "medium": "p5",
+    "slow": "p6",
+    "slower": "p7",
+    "veryslow": "p7",
+}
+_MOST_NVENC_CQ: Mapping[str, int] = {"h264": 51, "hevc": 51, "av1": 63}
+"""Of its scale of constant quality; 0 would let it choose."""
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
 
@@ -57,6 +76,8 @@ class EncoderSpec:
     reorder: int | None = None
     """How many pictures a packet may come before its turn, where the encoder's decode times cannot
     be used as they are (x265's are wrong for a segment of one or two frames)."""
+    takes: Mapping[str, str] = field(default_factory=dict)
+    """Pixel formats that it knows in another order of bytes alone -> the one that it takes."""
 
 
 def _params(values: Mapping[str, object]) -> str:
@@ -115,6 +136,26 @@ def _av1_crf(crf: int) -> int:
     )
 
 
+def _nvenc(settings: EncoderSettings) -> dict[str, str]:
+    """NVIDIA's encoder at constant quality, without pictures that are coded out of turn.
+
+    Then decode times are the pictures' own, in segments of any length. Every group begins with a
+    picture that nothing behind it looks past; lookahead is off, so no other one comes to be.
+    """
+    options = {"preset": _NVENC_PRESETS[settings.preset], "tune": "hq", "rc": "vbr", "b": "0"}
+    options |= {"cq": str(_nvenc_cq(settings.codec, settings.crf)), "bf": "0", "forced-idr": "1"}
+    if settings.codec == "h264":
+        options["profile"] = "high"
+    if settings.codec == "hevc":
+        options["profile"] = "main10" if "10" in settings.pix_fmt else "main"
+    return options
+
+
+def _nvenc_cq(codec: str, crf: int) -> int:
+    """The encoder's own quality for a CRF of x264: the same share of its scale, not measured."""
+    return max(1, round(crf * _MOST_NVENC_CQ[codec] / 51))
+
+
 def _prores(settings: EncoderSettings) -> dict[str, str]:
     full_chroma = settings.pix_fmt.startswith("yuv444")
     return {"profile": "4444" if full_chroma else "hq", "vendor": "apl0"}
@@ -161,9 +202,94 @@ ENCODERS: Mapping[str, EncoderSpec] = {
 frames, preset medium, CRF 18: VMAF 95.0 and 47.8 dB of luma, x264's are 94.6 and 47.3."""
 
 
+_TEN_BITS = {"yuv420p10le": "p010le"}
+_NVENC: Mapping[str, EncoderSpec] = {
+    name: EncoderSpec(
+        name=CODECS[name].nvenc, options=_nvenc, tag=ENCODERS[name].tag, takes=_TEN_BITS
+    )
+    for name in NVENC_CODECS
+}
+"""The same by the video unit of an NVIDIA GPU. No GPU has run it here."""
+
+
+def spec_of(settings: EncoderSettings) -> EncoderSpec:
+    """How a job's pictures are encoded.
+
+    Raises:
+        SegmentError: the codec is not known.
+    """
+    table = _NVENC if settings.encoder == NVENC else ENCODERS
+    if settings.codec not in table:
+        raise SegmentError(f"codec {settings.codec!r} is not known, expected {sorted(table)}")
+    return table[settings.codec]
+
+
+def check_nvenc(codec: str) -> None:
+    """Refuse NVIDIA's encoder where this build of libav lacks it; it asks no driver.
+
+    Args:
+        codec: a name in `formats.CODECS`, or "auto".
+
+    Raises:
+        InvalidRequestError: what is missing, and what to choose.
+    """
+    names = NVENC_CODECS if codec == "auto" else (codec,)
+    if missing := [name for name in names if CODECS[name].nvenc not in av.codecs_available]:
+        wanted = " and ".join(CODECS[name].nvenc for name in missing)
+        raise InvalidRequestError(
+            f"encoder nvenc needs {wanted}, which this build of PyAV (libav) does not have; choose "
+            "encoder software"
+        )
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Try the encoder of a GPU, before any work is spent on frames that it is to code.
+
+    Software can be used wherever it is built in, so it is not tried.
+
+    Raises:
+        ResourceError: this machine has no such unit, driver or free session; what to choose.
+    """
+    if settings.encoder != NVENC:
+        return
+    spec = spec_of(settings)
+    told = (
+        "choose encoder software, or a machine whose NVIDIA driver offers NVENC (A100, H100 and "
+        "H200 have no such unit; L4, L40S and the RTX cards do)"
+    )
+    if spec.name not in av.codecs_available:
+        raise ResourceError(f"encoder nvenc: this build of libav lacks {spec.name}; {told}")
+    with (
+        av.open(io.BytesIO(), mode="w", format="matroska") as container,
+        _logged() as lines,
+    ):
+        try:
+            add_encoder(container, settings).codec_context.open()
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            why = next((line for _, _, line in lines), str(error)).strip()
+            raise ResourceError(
+                f"encoder nvenc cannot code {settings.codec} at {settings.width}x{settings.height} "
+                f"on this machine ({why}); {told}"
+            ) from error
+
+
+@contextmanager
+def _logged() -> Iterator[list[tuple[int, str, str]]]:
+    """What libav logs of errors in the `with` block, which says more than the number it returns."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            yield lines
+    finally:
+        av.logging.set_level(level)
+
+
 def tag_of(settings: EncoderSettings) -> str:
     """The tag of the samples in mp4; "" where it is left to libav."""
-    spec = ENCODERS[settings.codec]
+    spec = spec_of(settings)
     return spec.full_chroma_tag or spec.tag if "444" in settings.pix_fmt else spec.tag
 
 
@@ -173,16 +299,14 @@ def add_encoder(container: OutputContainer, settings: EncoderSettings) -> VideoS
     Raises:
         SegmentError: the codec is not known.
     """
-    if settings.codec not in ENCODERS:
-        raise SegmentError(f"codec {settings.codec!r} is not known, expected {sorted(ENCODERS)}")
-    spec = ENCODERS[settings.codec]
+    spec = spec_of(settings)
     stream = container.add_stream(
         spec.name, rate=Fraction(*settings.rate), options=spec.options(settings)
     )
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
     context.width, context.height = settings.width, settings.height
-    context.pix_fmt = settings.pix_fmt
+    context.pix_fmt = spec.takes.get(settings.pix_fmt, settings.pix_fmt)
     context.time_base = Fraction(*settings.time_base)
     context.sample_aspect_ratio = Fraction(1)
     context.gop_size = 1 if spec.all_keys else settings.keyint

@@ -39,6 +39,8 @@ class CodecSpec:
     """Of its pictures, where each is a file of its own."""
     deep_bits_per_pixel: float = 0.0
     """`bits_per_pixel` of frames of 16 bits, where that is a guess of its own."""
+    nvenc: str = ""
+    """FFmpeg's name of NVIDIA's encoder of it; "" where there is none."""
 
     @property
     def is_rgb(self) -> bool:
@@ -55,6 +57,7 @@ CODECS: Mapping[str, CodecSpec] = {
         by_preset=True,
         slowness=1.0,
         bits_per_pixel=0.15,
+        nvenc="h264_nvenc",
     ),
     "hevc": CodecSpec(
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
@@ -64,6 +67,7 @@ CODECS: Mapping[str, CodecSpec] = {
         by_preset=True,
         slowness=3.0,
         bits_per_pixel=0.15,
+        nvenc="hevc_nvenc",
     ),
     "av1": CodecSpec(
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
@@ -73,6 +77,7 @@ CODECS: Mapping[str, CodecSpec] = {
         by_preset=True,
         slowness=1.2,
         bits_per_pixel=0.15,
+        nvenc="av1_nvenc",
     ),
     "prores": CodecSpec(
         pix_fmts={10: "yuv422p10le"},
@@ -136,6 +141,10 @@ CODECS: Mapping[str, CodecSpec] = {
     ),
 }
 """Name in requests -> codec."""
+
+SOFTWARE, NVENC = "software", "nvenc"
+"""What can code the pictures: the processor, or the video unit of an NVIDIA GPU."""
+NVENC_CODECS = tuple(name for name, spec in CODECS.items() if spec.nvenc)
 
 FULL_CHROMA_CRF = 8
 """Of the common scale: from here on a codec that has it keeps the colours at full resolution."""

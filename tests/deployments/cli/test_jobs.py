@@ -73,6 +73,7 @@ def test_jobs_are_listed_newest_first(command: Callable[..., Result]) -> None:
 
 def test_an_address_becomes_a_job(command: Callable[..., Result]) -> None:
     options = {"resolution": "4K", "seed": 7, "preset": "fast", "weights_file": "x.gguf"}
+    options |= {"grain": 0.3, "encoder": "nvenc"}
     words = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
     result = command("submit", URL, *itertools.chain(*words))
     run = job_run(job_of(result))

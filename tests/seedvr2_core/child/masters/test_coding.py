@@ -1,18 +1,22 @@
 """Segments are coded again from masters, with the bytes of a job that was asked for at once."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seedvr2_core.child.protocol import CodingAgain, Ready
+from seedvr2_core.child import restore
+from seedvr2_core.child.protocol import CodingAgain, Event, Ready, SegmentDone, Waiting
 from seedvr2_core.child.shares import Work
 from seedvr2_core.engines import reuse
-from seedvr2_core.files import file_sha256, read_record, write_record
+from seedvr2_core.files import file_sha256, hold_lock, read_record, write_record
 from seedvr2_core.job import JobDir, deviations, pending_segments
+from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.masters import Masters, MasterSidecar, WantedMasters, ready_masters
+from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.outline import outline_of
 from seedvr2_core.planning.plan import Plan
@@ -209,3 +213,77 @@ def test_masters_are_of_pixels_and_not_of_codecs(demo_clip: Path) -> None:
     later = outline_of(dataclasses.replace(base, segments=base.segments[:-1]))
     wider = outline_of(dataclasses.replace(base, width=base.width + 2))
     assert len({x.pixels_key for x in (outline_of(base), tiny, later, wider, deep)}) == 5
+
+
+def test_who_needs_no_engine_does_not_wait_for_the_gpu(
+    demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds it all the time; only what lacks a master waits for it."""
+    made, asked = (planned(demo_clip, "lanczos", codec) for codec in ("h264", "hevc"))
+    want(made, tmp_path / "first", tmp_path / "masters", keep=True)
+    make(made, tmp_path / "first", demo_clip)
+    monkeypatch.setattr(restore, "device_locks", lambda device: ["gpu-7.lock"])
+    want(asked, tmp_path / "again", tmp_path / "masters")
+    with hold_lock(tmp_path / "again" / "gpu-7.lock", timeout=0, on_wait=lambda: None):
+        heard = make(asked, tmp_path / "again", demo_clip)
+    assert events(heard, Waiting) == []
+    assert pending_segments(JobDir(tmp_path / "again"), outline_of(asked)) == []
+
+    Masters(tmp_path / "masters").sidecar_path(1).unlink()
+    want(asked, tmp_path / "one", tmp_path / "masters")
+    heard = Heard()
+    with hold_lock(tmp_path / "one" / "gpu-7.lock", timeout=0, on_wait=lambda: None):
+        args = (asked, tmp_path / "one", demo_clip, [s.index for s in asked.segments])
+        thread = threading.Thread(target=make_segments, args=args, kwargs={"heard": heard})
+        thread.start()
+        told: list[Event] = []
+        while not told or not isinstance(told[-1], Waiting):
+            told.append(heard.events.get(timeout=60))
+        done = sum(isinstance(event, SegmentDone) for event in told)
+        assert done == len(asked.segments) - 1, "those with masters are made before"
+        assert told[-1].lock == "gpu-7.lock"
+    thread.join(timeout=60)
+    assert pending_segments(JobDir(tmp_path / "one"), outline_of(asked)) == []
+
+
+@pytest.mark.parametrize("engine", ["lanczos", "tiny"])
+def test_all_workers_of_a_job_leave_masters(
+    engine: str, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper takes its shares first, then the run's own process makes what is left."""
+    if engine == "tiny":
+        use_sessions(monkeypatch, open_tiny)
+    plan = planned(demo_clip, engine, "h264")
+    want(plan, tmp_path / "alone", tmp_path / "masters of one", keep=True)
+    make(plan, tmp_path / "alone", demo_clip)
+
+    job_dir, indices = tmp_path / "shared", tuple(s.index for s in plan.segments)
+    want(plan, job_dir, tmp_path / "masters of two", keep=True)
+    sharing = Sharing(
+        run_id="1", workers=2, device="cpu", source=demo_clip, source_name="", source_bytes=0
+    )
+    write_record(JobDir(job_dir).sharing_path, sharing)
+    with Claims(JobDir(job_dir)) as others:  # so that something is left for the run itself
+        assert others.take(indices[0])
+        make_segments(
+            plan, job_dir, demo_clip, indices, Work(indices=indices, workers=2, helps="1")
+        )
+    helped = ready_masters(Masters(tmp_path / "masters of two"), outline_of(plan))
+    assert helped == indices[1:]
+    make_segments(plan, job_dir, demo_clip, indices, Work(indices=indices, workers=2))
+    assert packets(plan, job_dir) == packets(plan, tmp_path / "alone")
+    one, two = (Masters(tmp_path / f"masters of {name}") for name in ("one", "two"))
+    for index in indices:
+        assert one.video_path(index).read_bytes() == two.video_path(index).read_bytes()
+
+    asked = planned(demo_clip, engine, "hevc")
+    make(asked, tmp_path / "at once", demo_clip)
+    no_engine(monkeypatch)
+    want(asked, tmp_path / "again", two.path)
+    write_record(JobDir(tmp_path / "again").sharing_path, sharing)
+    with Claims(JobDir(tmp_path / "again")) as others:
+        assert others.take(indices[0])
+        work = Work(indices=indices, workers=2, helps="1")
+        make_segments(asked, tmp_path / "again", demo_clip, indices, work)
+    make_segments(asked, tmp_path / "again", demo_clip, indices, Work(indices=indices, workers=2))
+    assert packets(asked, tmp_path / "again") == packets(asked, tmp_path / "at once")
