@@ -124,7 +124,10 @@ def _tag_of(wanted: WantedFrames) -> str:
     """What the name of the probe's file has for these frames: two jobs may want different ones."""
     if wanted == ALL_FRAMES:
         return ""
-    return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
+    told = asdict(wanted)
+    if wanted.start or wanted.end:
+        told["cuts"] = "of the film"  # those of earlier versions were looked for in the part alone
+    return "-" + hashlib.sha256(canonical_json(told).encode()).hexdigest()[:12]
 
 
 def _with_cuts(

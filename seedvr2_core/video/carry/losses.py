@@ -6,11 +6,13 @@ from pathlib import Path
 from av.container import InputContainer
 
 from seedvr2_core.video.carry.streams import stream_name
+from seedvr2_core.video.carry.timecode import timecode_of
 from seedvr2_core.video.headers.read import read_headers
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 
+_TIMECODE = "tmcd"
 _DATA_NAMES = {
-    "tmcd": "timecode",
+    _TIMECODE: "timecode",
     "mebx": "timed metadata",
     "gpmd": "GoPro telemetry",
     "camm": "camera motion",
@@ -20,24 +22,24 @@ _DATA_NAMES = {
 
 
 def unsaid_losses(
-    path: Path, source: InputContainer, info: VideoInfo, attached: Collection[int] = ()
+    path: Path, source: InputContainer, info: VideoInfo, kept: Collection[int] = ()
 ) -> list[str]:
     """Notes about the streams that are neither sound nor text.
 
-    An mp4 keeps the names of its chapters in a track as well. Chapters travel with the container,
-    so nothing is said about that one.
+    An mp4 keeps the names of its chapters in a track as well, and QuickTime its time code. Both
+    travel with the container, so nothing is said about these.
 
     Args:
         path: the source.
         source: the same, open.
         info: of the source.
-        attached: streams that are attachments of the output.
+        kept: streams that the output has.
 
     Raises:
         FileReadError: the machine failed to read the file.
     """
     said = ("audio", "subtitle")
-    left = [s for s in info.streams if s.kind not in said and s.index not in attached]
+    left = [s for s in info.streams if s.kind not in said and s.index not in kept]
     if not left:
         return []
     headers = read_headers(path, source)
@@ -48,6 +50,8 @@ def unsaid_losses(
         if stream.kind == "data" and id_ in chapters:
             continue
         entry = headers.by_id[id_].entry if id_ in headers.by_id else ""
+        if entry == _TIMECODE and timecode_of(source, info):
+            continue
         notes.append(f"{_name(stream, entry)} is not carried over")
     return notes
 
