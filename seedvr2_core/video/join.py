@@ -9,7 +9,7 @@ import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from seedvr2_core.video._segments import (
     segment_pictures,
     times_in_file_order,
 )
-from seedvr2_core.video.carry.about import chapters_told, lost_tags, write_about
+from seedvr2_core.video.carry.about import About, chapters_told, unsaid, write_about
 from seedvr2_core.video.carry.fed import RefusedStreamError, decode_order, timed
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, add_carriers, stream_name
@@ -123,7 +123,7 @@ def join_segments(
         write, check = _ways(way.container)
         written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
-        lost = lost_tags(output, written.tags, way)
+        lost = unsaid(output, written.about, way)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise
@@ -143,8 +143,8 @@ class _Attempt:
     notes: list[str]
     others: list[ExpectedStream]
     """The streams beside the video, in the order of the file."""
-    tags: Mapping[str, str]
-    """That the file should have."""
+    about: About = field(default_factory=About)
+    """What the file should say."""
 
 
 def _write(job: "_Joining") -> _Attempt:
@@ -199,7 +199,7 @@ def _write_picture(job: "_Joining") -> _Attempt:
     write_still(job.output, picture, job.settings, on_bytes=on_bytes)
     streams = [stream for stream in job.info.streams if stream.num_packets]
     told = [f"{stream_name(stream)} is not carried over: a picture has none" for stream in streams]
-    return _Attempt(told, [], {})
+    return _Attempt(told, [])
 
 
 def _ways(
@@ -277,7 +277,7 @@ class _Joining:
                 others = (self.info, self.trials, self.way)
                 carried = add_carriers(container, self.source, source, *others, left_out=left_out)
             about = (self.info, self.way, self.metadata)
-            tags = write_about(container, source, *about, chapters=not alone)
+            said = write_about(container, source, *about, names=carried.names, chapters=not alone)
             written: list[ExpectedStream] = []
             if video is not None or carried.carriers:
                 container.start_encoding()
@@ -287,7 +287,7 @@ class _Joining:
             losses = unsaid_losses(self.source, source, self.info, carried.kept)
         carriers = carried.carriers.values()
         told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
-        return _Attempt(told, written, tags)
+        return _Attempt(told, written, said)
 
     def _check_clock(self, video: VideoStream | None) -> None:
         """Refuse a file that cannot count as the source does, where it has to."""

@@ -1,6 +1,7 @@
 """Titles and chapters of a source, for the output."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,22 @@ _TECHNICAL = frozenset(
 """Tags about the source's file itself, which hold for no other."""
 LANGUAGE, TITLE, HANDLER = "language", "title", "handler_name"
 """Labels of streams."""
+_NONE = "und"
+"""The language of a stream that has none."""
 _MOST_TAG = 2**16
 """Characters of a tag; longer ones are no words about a film."""
 _COMMENT = "comment"
 _TOLD_TAGS, _MOST_KEY = 5, 40
 """So many are named in a note, with so many characters each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an output should say of what it shows."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    languages: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """Index of a stream -> what notes call it, and its language."""
 
 
 def shifted_chapters(
@@ -67,8 +79,9 @@ def write_about(
     way: CarryWay,
     own: Mapping[str, str],
     *,
+    names: Mapping[int, str],
     chapters: bool,
-) -> dict[str, str]:
+) -> "About":
     """Give an output, before it is written, the source's titles, time code and chapters.
 
     Args:
@@ -77,10 +90,11 @@ def write_about(
         info: of the source, or of the part of it that is made.
         way: into which container.
         own: our own tags.
+        names: of its streams beside the video, by their index in it, for notes.
         chapters: whether it gets chapters.
 
     Returns:
-        The tags that it should have when it is read again.
+        What it should say when it is read again.
     """
     if chapters and (found := shifted_chapters(source, Fraction(*info.zero_offset), way.cut)):
         output.set_chapters(found)
@@ -90,7 +104,15 @@ def write_about(
         video = output.streams.video[0]
         copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))
         write_timecode(output, video, timecode_of(source, info), info, way.container)
-    return tags
+        names = {**names, video.index: "the video"}
+    return About(
+        tags=tags,
+        languages={
+            stream.index: (names[stream.index], stream.metadata[LANGUAGE])
+            for stream in output.streams
+            if stream.index in names and stream.metadata.get(LANGUAGE, _NONE) != _NONE
+        },
+    )
 
 
 def copy_labels(template: Stream, out: Stream, keys: Sequence[str]) -> None:
@@ -128,19 +150,31 @@ def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, s
     return {**kept, **({_COMMENT: theirs} if theirs else {}), **own}
 
 
-def lost_tags(output: Path, tags: Mapping[str, str], way: CarryWay) -> list[str]:
-    """A note about the tags that a finished output does not have, because it has no place for them.
+def unsaid(output: Path, about: About, way: CarryWay) -> list[str]:
+    """Notes about what a finished output does not say, because it has no place for it.
 
     Args:
         output: a file; folders of pictures are not looked at.
-        tags: that it should have.
+        about: what it should say.
         way: how it was written.
     """
-    if way.container.pictures or not tags:
+    if way.container.pictures or not (about.tags or about.languages):
         return []
     with open_segment(output, index_only=True, demuxer=way.container.demuxer) as written:
         found = {key.lower() for key in written.metadata}
-    lost = sorted(key for key in tags if key.lower() not in found)
+        languages = {stream.index: stream.language for stream in written.streams}
+    return [
+        *(
+            f"{name} is in the language {_short(language)}: {way.name} cannot say so"
+            for index, (name, language) in about.languages.items()
+            if languages.get(index) != language
+        ),
+        *_lost_tags(sorted(key for key in about.tags if key.lower() not in found), way),
+    ]
+
+
+def _lost_tags(lost: Sequence[str], way: CarryWay) -> list[str]:
+    """A note about tags that are lost."""
     if not lost:
         return []
     told = ", ".join(_short(key) for key in lost[:_TOLD_TAGS])

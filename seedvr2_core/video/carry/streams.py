@@ -1,7 +1,7 @@
 """Decides how each of a source's audio and subtitle streams is carried."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Carried:
     """Streams of the source that are attachments of the output."""
     timeless: frozenset[int] = frozenset()
     """Streams of the source that belong to every part of it: covers."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Index of a stream of the output -> what notes call it."""
 
     @property
     def kept(self) -> frozenset[int]:
@@ -97,7 +99,14 @@ def add_carriers(
             copier.stream.disposition = Disposition.attached_pic
             covers.add(stream.index)
     attached = attach_all(output, path, source, info) if way.container.attachments else frozenset()
-    return Carried(carriers=carriers, notes=notes, attached=attached, timeless=frozenset(covers))
+    named = {stream.index: stream_name(stream) for stream in info.streams}
+    return Carried(
+        carriers=carriers,
+        notes=notes,
+        attached=attached,
+        timeless=frozenset(covers),
+        names={carrier.stream.index: named[index] for index, carrier in carriers.items()},
+    )
 
 
 def stream_name(stream: StreamInfo) -> str:

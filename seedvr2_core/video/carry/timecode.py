@@ -21,6 +21,8 @@ _RATES = frozenset({24, 25, 30, 48, 50, 60, 100, 120, 150})
 """Frames a second that a track of time code can count in libav."""
 _DROPPED_RATES = (30, 60)
 _DAY_HOURS = 24
+_MOST = 16
+"""Characters of what is shown of a time code that is none."""
 _MINUTE, _TEN = 60, 10
 
 
@@ -31,7 +33,7 @@ def timecode_of(source: InputContainer, info: VideoInfo) -> str:
         source: open.
         info: of the source, or of the part of it that is made.
     """
-    text = _given(source, info)
+    text = given_timecode(source, info)
     found = _FORM.fullmatch(text)
     rate = Fraction(*info.nominal_rate)
     count = round(rate)
@@ -67,10 +69,11 @@ def write_timecode(
         output.metadata[_TIMECODE.upper()] = text
 
 
-def _given(source: InputContainer, info: VideoInfo) -> str:
+def given_timecode(source: InputContainer, info: VideoInfo) -> str:
     """The time code that a source says it begins with; "" for none."""
     video = source.streams[info.stream_index]
-    return video.metadata.get(_TIMECODE) or source.metadata.get(_TIMECODE, "")
+    tags = {key.lower(): value for key, value in (source.metadata | video.metadata).items()}
+    return tags.get(_TIMECODE, "")[:_MOST]
 
 
 def _factor(info: VideoInfo) -> Fraction:

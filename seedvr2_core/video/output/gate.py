@@ -136,7 +136,8 @@ def _is_carried(stream: Stream, expected: Expected) -> bool:
     """Whether it is one of the source's: muxers make tracks of data of their own."""
     if stream.type == "data":
         return (stream.type, codec_name(stream)) in {(x.kind, x.codec) for x in expected.others}
-    return stream.type in ("audio", "subtitle") or is_cover(stream)
+    is_listed = bool(expected.container.covers) and is_cover(stream)
+    return stream.type in ("audio", "subtitle") or is_listed
 
 
 def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
