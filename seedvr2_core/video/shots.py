@@ -84,7 +84,8 @@ def _picked(
     before, after = unknown[: first > 0], unknown[: stop < film.num_frames]
     offset = first - len(before)
     cuts = pick_cuts(np.concatenate([before, logits_T, after]), THRESHOLD)
-    return sorted({*(cut + offset for cut in cuts), *jumps})
+    # The neighbour in front, which stands for all that may be there, is no cut itself.
+    return sorted({*(cut + offset for cut in cuts if cut > len(before)), *jumps})
 
 
 class _Told:

@@ -199,7 +199,7 @@ def telemetry(path: Path) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as container:
         tracks = [stream for stream in container.streams if stream.type == "data"]
         packets = [p for p in container.demux(tracks) if p.size] if tracks else []
-        return [(float(p.pts * p.time_base), bytes(p)) for p in packets]
+        return [(float((p.pts or 0) * p.time_base), bytes(p)) for p in packets]
 
 
 @pytest.mark.parametrize("container", ["auto", "mov"])

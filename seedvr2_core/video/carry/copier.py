@@ -64,7 +64,8 @@ class Copier:
         position, self._count = self._count, self._count + 1
         shift = round(self._zero / packet.time_base)
         if self._cut is not None and not self._reaches(packet, shift):
-            if stands(packet) and position not in self._refused and packet.pts < shift:
+            is_before = packet.pts is not None and packet.pts < shift
+            if is_before and stands(packet) and position not in self._refused:
                 self._standing = packet
             return
         if (standing := self._standing) is not None:

@@ -11,8 +11,7 @@ from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.carry.about import HANDLER, LANGUAGE, TITLE, copy_labels
-from seedvr2_core.video.carry.attached import attach_all
-from seedvr2_core.video.carry.beside import streams_beside
+from seedvr2_core.video.carry.attached import attach_all, streams_beside
 from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.marks import copy_marks
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets

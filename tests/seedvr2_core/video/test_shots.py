@@ -111,15 +111,16 @@ def test_a_place_at_the_edge_of_a_look_is_no_cut_yet() -> None:
     assert shots._picked(logits, (), range(3, 4), film) == [171]
 
 
-@pytest.mark.parametrize("method", ["", "bob"])
+@pytest.mark.parametrize("method", ["auto", "bob"])
 def test_frames_before_a_part_are_those_of_the_film(
     film: Path, info: VideoInfo, method: str
 ) -> None:
-    whole = info
-    if method:
-        marked = replace(info, fields=replace(info.fields, interlaced=True, top_first=True))
-        whole = wanted_frames(marked, WantedFrames(deinterlace="bob"))
-    part = wanted_frames(whole, WantedFrames(start="frame:101", end="frame:120"))
+    interlaced = replace(info.fields, interlaced=method == "bob", top_first=True)
+    marked = replace(info, fields=interlaced)
+    whole = wanted_frames(marked, WantedFrames(deinterlace=method))
+    part = wanted_frames(
+        marked, WantedFrames(deinterlace=method, start="frame:101", end="frame:120")
+    )
     first = part.reading.first
     ours = list(read_frames(film, part, -3, 4))
     theirs = list(read_frames(film, whole, first - 3, first + 4))
