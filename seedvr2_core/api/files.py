@@ -42,7 +42,7 @@ from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
-from seedvr2_core.video.shots import Shots, find_shots
+from seedvr2_core.video.shots import FoundShots, find_shots
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
@@ -232,7 +232,7 @@ def _plan(
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)
     info = wanted_frames(info, coding.wanted)
-    shots = Shots((), 0)
+    shots = FoundShots((), 0)
     if spec.has_latents:
         with media_errors_told(source, "its cuts are looked for"):
             shots = find_shots(source, info, beat=told.beat, device=planned.device)

@@ -24,7 +24,7 @@ _CONTEXT = 2
 """Frames before a cut without which nobody can say that it is one."""
 
 
-class Shots(NamedTuple):
+class FoundShots(NamedTuple):
     """Where the shots of a video, or of a part of a film, begin."""
 
     cuts: tuple[int, ...]
@@ -33,7 +33,7 @@ class Shots(NamedTuple):
     """Where the first one begins in the film; below 0, or 0."""
 
 
-def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") -> Shots:
+def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") -> FoundShots:
     """Decode a video, and what of the film lies before it in the same shot.
 
     Args:
@@ -46,7 +46,7 @@ def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") 
     Raises: as `detect_cuts`.
     """
     if not info.reading.film:
-        return Shots(detect_cuts(path, info, beat=beat, device=device), 0)
+        return FoundShots(detect_cuts(path, info, beat=beat, device=device), 0)
     first = info.reading.first
     film = _film_of(info)
     told = _Told(beat, info.num_frames)
@@ -63,7 +63,7 @@ def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") 
         found = _picked(logits, jumps, steps, film)
     began = max((cut for cut in found if cut <= first), default=0)
     inside = [cut - first for cut in found if first < cut < first + info.num_frames]
-    return Shots(tuple(inside), began - first)
+    return FoundShots(tuple(inside), began - first)
 
 
 def _film_of(info: VideoInfo) -> VideoInfo:

@@ -66,7 +66,7 @@ def _only_packet(path: Path, index: int) -> bytes:
 def streams_beside(
     path: Path, source: InputContainer, info: VideoInfo, container: ContainerSpec
 ) -> list[StreamInfo]:
-    """The covers and the tracks of data that go into an output as they are; `losses` names the rest.
+    """The covers and tracks of data that go into an output as they are; `losses` names the rest.
 
     Args:
         path: the source.
