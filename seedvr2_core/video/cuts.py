@@ -81,13 +81,13 @@ def detect_cuts(
         raise ValueError(f"a threshold in (0, 1) is needed, got {threshold}")
     if info.num_frames == 1:
         return ()
-    look = Look(path, info, device=device)
+    look = CutSearch(path, info, device=device)
     whole = range(math.ceil(info.num_frames / STEP))
     logits, jumps = look.at(whole, beat=lambda done: beat("cuts", done, info.num_frames))
     return tuple(sorted({*pick_cuts(logits, threshold), *jumps}))
 
 
-class Look:
+class CutSearch:
     """Looks at parts of a file in the windows in which the whole of it is looked at.
 
     So the numbers of a frame are the same bits, whichever part of the file it is looked at with.

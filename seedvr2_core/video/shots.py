@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seedvr2_core.beat import Beat
-from seedvr2_core.video.cuts import STEP, THRESHOLD, Look, detect_cuts, pick_cuts
+from seedvr2_core.video.cuts import STEP, THRESHOLD, CutSearch, detect_cuts, pick_cuts
 from seedvr2_core.video.info import VideoInfo
 
 _FIRST_STEPS_BACK = 4
@@ -49,8 +49,8 @@ def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") 
         return FoundShots(detect_cuts(path, info, beat=beat, device=device), 0)
     first = info.reading.first
     film = _film_of(info)
-    told = _Told(beat, info.num_frames)
-    look = Look(path, film, device=device)
+    told = _FilmBeat(beat, info.num_frames)
+    look = CutSearch(path, film, device=device)
     steps = range(max(0, first - _CONTEXT) // STEP, math.ceil((first + info.num_frames) / STEP))
     logits, jumps = look.at(steps, beat=told.looked)
     found, back = _picked(logits, jumps, steps, film), _FIRST_STEPS_BACK
@@ -88,7 +88,7 @@ def _picked(
     return sorted({*(cut + offset for cut in cuts if cut > len(before)), *jumps})
 
 
-class _Told:
+class _FilmBeat:
     """Tells how far it is, of as much as is known yet."""
 
     def __init__(self, beat: Beat, total: int) -> None:
