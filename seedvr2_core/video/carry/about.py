@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 _TECHNICAL = frozenset(
     {
-        *("major_brand", "minor_version", "compatible_brands", "encoder", "duration"),
+        *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "software"),
+        *("wmfsdkversion", "wmfsdkneeded", "deviceconformancetemplate", "isvbr"),
+        *("company_name", "product_name", "product_version", "product_uid", "toolkit_version"),
+        *("uid", "generation_uid", "application_platform", "operational_pattern_ul"),
+        *("modification_date", "material_package_umid"),
         *("variant_bitrate", "timecode", "creation_tool", "writing_application", "writing_library"),
         *("metadatacreator", "hasvideo", "hasaudio", "hasmetadata", "hascuepoints", "canseektoend"),
         *("haskeyframes", "videosize", "audiosize", "datasize", "lasttimestamp"),
