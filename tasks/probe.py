@@ -4,6 +4,7 @@ Containers may lie, so a child process reads every packet. It runs under limits,
 file can make a decoder hang or crash.
 """
 
+import contextlib
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 
 from seedvr2_core.child.protocol import FindCuts, Probe
 from seedvr2_core.config import EngineSpec
-from seedvr2_core.errors import InvalidVideoError, SegmentError
+from seedvr2_core.errors import InvalidVideoError, SegmentError, StorageError
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.planning import Options
@@ -29,7 +30,7 @@ from tasks.job.engine_choice import choose_device, choose_engine
 from tasks.schemas import Device, FetchedSource, ProbedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import discard
-from tasks.sources.kept import keep_cuts, recall_cuts
+from tasks.sources.kept import keep_found, recall_found
 from tasks.sources.names import called_by_name
 from tasks.step import step
 
@@ -98,6 +99,9 @@ def probe_source(
     Raises: as `probe`; InvalidRequestError if the source does not have the frames that are wanted.
     """
     out = folder / f"{source.sha256}{_tag_of(wanted)}.json"
+    if not out.exists():
+        with contextlib.suppress(StorageError):  # then it is found out here
+            recall_found(out, settings)
     request = Probe(
         path=source.path,
         out=out,
@@ -124,7 +128,10 @@ def _tag_of(wanted: WantedFrames) -> str:
     """What the name of the probe's file has for these frames: two jobs may want different ones."""
     if wanted == ALL_FRAMES:
         return ""
-    return "-" + hashlib.sha256(canonical_json(asdict(wanted)).encode()).hexdigest()[:12]
+    told = asdict(wanted)
+    if wanted.start or wanted.end:
+        told["cuts"] = "of the film"  # those of earlier versions were looked for in the part alone
+    return "-" + hashlib.sha256(canonical_json(told).encode()).hexdigest()[:12]
 
 
 def _with_cuts(
@@ -143,6 +150,7 @@ def _with_cuts(
         seconds = _expected_seconds(probed, request, spec, device, settings)
         refuse_excess(seconds, probed.video.num_frames, settings)
         if cuts == "short" and probed.video.num_frames > MOST_FRAMES_HERE:
+            keep_found(probed.info_path, settings)  # whoever finds the cuts need not read it again
             return None
     return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
@@ -179,7 +187,7 @@ def _known_cuts(probed: ProbedSource) -> Path | None:
     out, today = _cuts_path(probed), _detector(probed)
     if _detector_of(out) == today:
         return out
-    return out if recall_cuts(out, get_settings()) and _detector_of(out) == today else None
+    return out if recall_found(out, get_settings()) and _detector_of(out) == today else None
 
 
 def _detector(probed: ProbedSource) -> str:
@@ -220,5 +228,5 @@ def find_cuts(probed: ProbedSource, device: str) -> Path:
         out=out,
     )
     run_operation(request, doing="looking for cuts")
-    keep_cuts(out, get_settings())
+    keep_found(out, get_settings())
     return out

@@ -38,13 +38,14 @@ from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import outline_of
-from seedvr2_core.video.cuts import cut_detector, detect_cuts
+from seedvr2_core.video.cuts import cut_detector
 from seedvr2_core.video.foreign import media_errors_told
-from seedvr2_core.video.info import VideoInfo, ends_early
+from seedvr2_core.video.info import ends_early
 from seedvr2_core.video.output.formats import container_of
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.sequence.pack import pack_source
 from seedvr2_core.video.sequence.rate import parse_rate
+from seedvr2_core.video.shots import FoundShots, find_shots
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 
 RESTORE = "restore"
@@ -274,17 +275,11 @@ def _plan(
     if info.ends_early and not allow_damaged:
         raise ends_early(source.name, info.ends_early)
     info = wanted_frames(info, coding.wanted)
-    return build_plan(
-        info, sha256, planned, cuts=_cuts(source, info, planned.device, told, spec.has_latents)
-    )
-
-
-def _cuts(source: Path, info: VideoInfo, device: str, told: _Told, wanted: bool) -> tuple[int, ...]:
-    """First frames of all shots but the first; () for engines that do not look at shots."""
-    if not wanted:
-        return ()
-    with media_errors_told(source, "its cuts are looked for"):
-        return detect_cuts(source, info, beat=told.beat, device=device)
+    shots = FoundShots((), 0)
+    if spec.has_latents:
+        with media_errors_told(source, "its cuts are looked for"):
+            shots = find_shots(source, info, beat=told.beat, device=planned.device)
+    return build_plan(info, sha256, planned, cuts=shots.cuts, began=shots.began)
 
 
 def _obeyed(plan: Plan, job_dir: JobDir) -> Plan:

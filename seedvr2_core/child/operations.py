@@ -7,6 +7,7 @@ otherwise spend half of its time on loading numpy and torch.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,20 @@ def find_size(request: FindSize, emitter: Emitter) -> SizeFound:
 def probe(request: Probe, emitter: Emitter) -> Probed:
     """Read every packet of a video, and describe the frames that are wanted of it.
 
-    Also tells which devices this machine has.
+    A job that comes back, and another one of the same video, has its record already. Also tells
+    which devices this machine has.
     """
-    from seedvr2_core.video.probe import probe_video
+    info = _probed_before(request)
+    if info is None:
+        info = _probe_now(request, emitter)
+        write_record(request.out, info)
+    cores = len(os.sched_getaffinity(0))
+    return Probed(video=info.outline, devices=_devices(), cpu_count=cores)
+
+
+def _probe_now(request: Probe, emitter: Emitter) -> VideoInfo:
+    """Read the file."""
+    from seedvr2_core.video.probe import probe_video, prober
 
     with media_errors_told(request.path, "its packets are read"):
         info = probe_video(
@@ -79,24 +91,48 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
             max_frames=request.max_frames,
             max_seconds=request.max_seconds,
         )
-    info = wanted_frames(info, request.wanted)
-    write_record(request.out, info)
-    cores = len(os.sched_getaffinity(0))
-    return Probed(video=info.outline, devices=_devices(), cpu_count=cores)
+    return replace(wanted_frames(info, request.wanted), prober=prober())
+
+
+def _probed_before(request: Probe) -> VideoInfo | None:
+    """What the same probe has found before; None where there is no such record.
+
+    The caller names the record by the file's digest and the frames that are wanted. Where limits
+    may have become narrower, the probe itself refuses the file.
+    """
+    from seedvr2_core.video.probe import prober
+
+    try:
+        info = read_record(request.out, VideoInfo)
+    except (FileNotFoundError, SegmentError):
+        return None
+    frames = max(map(len, (info.pts, info.reading.pts, info.reading.film)))
+    is_within = (request.max_frames is None or frames <= request.max_frames) and (
+        request.max_seconds is None or _whole_seconds(info) <= request.max_seconds
+    )
+    is_same = (info.prober, info.size_bytes) == (prober(), request.path.stat().st_size)
+    return info if is_same and is_within else None
+
+
+def _whole_seconds(info: VideoInfo) -> float:
+    """From the first to the last frame of the video, of which this may be a part."""
+    times = info.reading.film or info.pts
+    return float((times[-1] - times[0]) * Fraction(*info.time_base))
 
 
 def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
     """Find the cuts of a probed video."""
-    from seedvr2_core.video.cuts import detect_cuts
+    from seedvr2_core.video.shots import find_shots
 
     info = read_record(request.info, VideoInfo)
     with (
         unbounded_memory(request.device),
         media_errors_told(request.path, "its cuts are looked for"),
     ):
-        cuts = detect_cuts(request.path, info, beat=emitter.beat, device=request.device)
-    write_record(request.out, CutList(detector=request.detector, frames=cuts))
-    return CutsFound(num_cuts=len(cuts))
+        found = find_shots(request.path, info, beat=emitter.beat, device=request.device)
+    cuts = CutList(detector=request.detector, frames=found.cuts, began=found.began)
+    write_record(request.out, cuts)
+    return CutsFound(num_cuts=len(cuts.frames))
 
 
 def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
@@ -110,7 +146,14 @@ def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
         cuts = read_record(request.cuts, CutList)
     emitter.beat("plan", 1, 3)
     options = replace(request.options, cut_detector=cuts.detector)
-    plan = build_plan(info, request.source_sha256, options, cuts=cuts.frames, rates=request.rates)
+    plan = build_plan(
+        info,
+        request.source_sha256,
+        options,
+        cuts=cuts.frames,
+        began=cuts.began,
+        rates=request.rates,
+    )
     emitter.beat("plan", 2, 3)
     write_plan(request.out, plan)
     return PlanMade()

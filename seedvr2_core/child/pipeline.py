@@ -158,11 +158,13 @@ class Pipeline:
             frames = iter(self._decoded.get, None)
             state = self._state_at(run, frames)
             for piece in run.pieces:
-                if piece.start in first_of:
+                if piece.written.start in first_of:
                     self._hold(self._in_flight.begin)
-                self._job.progress.begin_piece(piece.stop - piece.start)
+                self._job.progress.begin_piece(len(piece.written))
                 restored = self._session.restore(frames, shot=run.shot, piece=piece, state=state)
                 for frame in restored:
+                    if frame.index < piece.written.start:
+                        continue
                     self._restored.put(frame)
                     self._job.progress.frame_restored()
                 self._restored.put(self._session.take_commit())
@@ -301,7 +303,7 @@ class Pipeline:
 
     def _frames_of(self, piece: Piece) -> Iterator[Frame]:
         """Take the piece's frames from the queue. Each must come once, in order, with its pts."""
-        for index in range(piece.start, piece.stop):
+        for index in piece.written:
             frame = self._restored.get()
             expected = (index, self._plan.video.pts[index])
             if not isinstance(frame, Frame) or (frame.index, frame.pts) != expected:

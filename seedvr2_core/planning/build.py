@@ -42,6 +42,7 @@ def build_plan(
     options: Options,
     *,
     cuts: Sequence[int] = (),
+    began: int = 0,
     rates: Rates | None = None,
 ) -> Plan:
     """Plan a job.
@@ -52,6 +53,8 @@ def build_plan(
         options: what the request asks for.
         cuts: first frames of all shots but the first. An engine without latents gets none: for it
             the video is one shot that may be divided at any frame.
+        began: where the first shot begins in the film, of which the video may be a part: 0 or
+            below.
         rates: how fast this machine is; None: as the tables in `timing.py` have it.
 
     Raises:
@@ -63,7 +66,7 @@ def build_plan(
     """
 
     def plan(changed: Options) -> Plan:
-        return _build(video, source_sha256, changed, cuts, rates)
+        return _build(video, source_sha256, changed, (cuts, began), rates)
 
     try:
         return plan(options)
@@ -79,7 +82,7 @@ def _build(
     video: VideoInfo,
     source_sha256: str,
     options: Options,
-    cuts: Sequence[int],
+    cuts: tuple[Sequence[int], int],
     rates: Rates | None,
 ) -> Plan:
     """Plan a job as `build_plan` does; its ResourceError gives no advice."""
@@ -89,7 +92,7 @@ def _build(
     output = choose_output(video, options)
     encoder = encoder_settings(video, width, height, output, options)
     deep = max(video.bit_depth, output.bits) > EIGHT_BITS
-    shots = shots_between(cuts, video.num_frames)
+    shots = shots_between(cuts[0], video.num_frames, cuts[1])
     soft = {
         shot.index: range(shot.start + 1, shot.stop)
         if not spec.has_latents
@@ -101,6 +104,7 @@ def _build(
     )
     memory, fitted = _memory(spec, video, (width, height), shots, segments, options, deep=deep)
     frame = frame_seconds(video, width, height, options, rates)
+    lead = -shots[0].start
     return Plan(
         format=PLAN_FORMAT,
         pixel_version=PIXEL_VERSION,
@@ -122,7 +126,9 @@ def _build(
         output=output.settings,
         deep=deep,
         memory=memory,
-        eta_seconds=round(options.load_seconds + job_seconds(frame, video.num_frames), 1),
+        eta_seconds=round(
+            options.load_seconds + lead * frame.engine + job_seconds(frame, video.num_frames), 1
+        ),
         limits=make_limits(options, width, height),
         frame_seconds=frame,
         notes=(
@@ -130,11 +136,23 @@ def _build(
             *([clock_note] if clock_note else []),
             *options.notes,
             *output.notes,
+            *_lead_notes(lead, lead * frame.engine),
             *_engine_notes(spec, video, options.engine.strength),
             *_size_notes(video, width, height, options.resolution),
             *fitted,
         ),
     )
+
+
+def _lead_notes(lead: int, seconds: float) -> list[str]:
+    """What a part of a film costs beside its own frames."""
+    if not lead:
+        return []
+    frames = "the frame" if lead == 1 else f"the {lead} frames"
+    return [
+        f"{frames} before this part are restored as well and left out, so that its frames have the "
+        f"noise that they have in the whole film; that takes about {seconds:.1f} s"
+    ]
 
 
 def _engine_notes(spec: EngineSpec, video: VideoInfo, strength: float) -> list[str]:
@@ -248,6 +266,7 @@ def _plan_key(
             # Where looking for jumps found nothing, the job is that of the version before.
             "cut_detector": options.cut_detector.replace(AND_JUMPS, ""),
             "shots": [shot.start for shot in shots],
+            **({"shot": "goes on"} if shots[0].goes_on else {}),
             "segments": [segment.start for segment in segments],
             # Its name is in the file's metadata; the names of budgets follow from the size.
             **({"resolution": options.resolution} if options.resolution not in BUDGETS_PX else {}),

@@ -9,19 +9,29 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from seedvr2_core.frames import FRAMES_PER_LATENT
 from seedvr2_core.planning.plan import Piece, Plan, Segment, Shot
 from seedvr2_core.video.info import VideoInfo
 
 
-def shots_between(cuts: Sequence[int], num_frames: int) -> tuple[Shot, ...]:
+def shots_between(cuts: Sequence[int], num_frames: int, began: int = 0) -> tuple[Shot, ...]:
     """All shots of a video.
+
+    A part of a film that begins inside a shot begins at the last frame of one of the film's latents
+    (or up to three frames before the part, if it has to). Its own latents behind that frame are
+    then those of the film, of the same frames.
 
     Args:
         cuts: first frames of all shots but the first, rising.
         num_frames: of the video.
+        began: where the first shot begins in the film; below 0, or 0.
     """
-    bounds = itertools.pairwise([0, *cuts, num_frames])
-    return tuple(Shot(index=i, start=a, stop=b) for i, (a, b) in enumerate(bounds))
+    first = -(-began % FRAMES_PER_LATENT)
+    bounds = itertools.pairwise([first, *cuts, num_frames])
+    return tuple(
+        Shot(index=i, start=a, stop=b, goes_on=i == 0 and began < first)
+        for i, (a, b) in enumerate(bounds)
+    )
 
 
 def plan_segments(
@@ -62,11 +72,11 @@ def plan_segments(
             continue
         gathered.append(Piece(shot=shot.index, start=shot.start, stop=shot.stop))
         end = video.pts[shot.stop] if shot.stop < len(video.pts) else video.pts[-1]
-        if end - video.pts[gathered[0].start] >= min_ticks:
+        if end - video.pts[gathered[0].written.start] >= min_ticks:
             flush()
     flush()
     return tuple(
-        Segment(index=k, start=pieces[0].start, stop=pieces[-1].stop, pieces=tuple(pieces))
+        Segment(index=k, start=pieces[0].written.start, stop=pieces[-1].stop, pieces=tuple(pieces))
         for k, pieces in enumerate(pieces_by_segment)
     )
 
@@ -75,11 +85,11 @@ def _divide_shot(
     pts: Sequence[int], shot: Shot, candidates: Sequence[int], min_ticks: Fraction
 ) -> list[int]:
     """Boundaries of the shot's parts, its own start and stop included."""
-    cuts = [shot.start]
+    cuts = [max(0, shot.start)]
     for frame in candidates:
-        if pts[frame] - pts[cuts[-1]] >= min_ticks:
+        if frame > cuts[0] and pts[frame] - pts[cuts[-1]] >= min_ticks:
             cuts.append(frame)
-    return [*cuts, shot.stop]
+    return [shot.start, *cuts[1:], shot.stop]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,6 +123,7 @@ def pixels_key(plan: Plan, *, deep: bool) -> str:
             "reading": plan.video.reading.told(plan.video.num_frames),
             "frames": plan.video.num_frames,
             "shots": [shot.start for shot in plan.shots],
+            **({"shot": "goes on"} if plan.shots[0].goes_on else {}),
             "segments": [segment.start for segment in plan.segments],
         }
     )
@@ -137,7 +138,7 @@ def _segments_of(plan: Plan) -> tuple[SegmentOutline, ...]:
             piece = segment.pieces[0]
             whole = plan.shots[piece.shot]
             if (piece.start, piece.stop) != (whole.start, whole.stop):
-                shot = (whole.start, whole.stop)
+                shot = (max(0, whole.start), whole.stop)
         outlines.append(
             SegmentOutline(index=segment.index, start=segment.start, stop=segment.stop, shot=shot)
         )

@@ -22,6 +22,9 @@ class CutList:
     detector: str
     frames: tuple[int, ...]
     """First frames of all shots but the first."""
+    began: int = 0
+    """Where the first shot begins in the film, counted as frames are: of a part that begins inside
+    a shot this is below 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,11 @@ class Shot:
 
     index: int
     start: int
+    """Below 0 where a part of a film begins between two latents of the film: up to three frames
+    before it are restored as well, and not written."""
     stop: int
+    goes_on: bool = False
+    """Whether it began in the film before `start`, at another latent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,13 @@ class Piece:
 
     shot: int
     start: int
+    """As of a shot, it may be below 0."""
     stop: int
+
+    @property
+    def written(self) -> range:
+        """Its frames that are written."""
+        return range(max(0, self.start), self.stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

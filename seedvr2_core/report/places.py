@@ -53,7 +53,8 @@ def _window_joins(plan: Plan, shot: Shot) -> Iterator[int]:
     """Where the later windows of a shot begin."""
     count = num_latents(shot.stop - shot.start)
     windows = plan_windows(count, window=plan.engine.window, overlap=plan.engine.overlap)
-    return (shot.start + frame for frame in soft_boundaries(windows))
+    starts = (shot.start + frame for frame in soft_boundaries(windows))
+    return (frame for frame in starts if frame > 0)
 
 
 def _others(plan: Plan, joins: Sequence[int]) -> list[int]:

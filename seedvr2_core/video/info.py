@@ -159,6 +159,8 @@ class Reading:
     """With "bwdif": pictures whose fields were taken at once stay as they are."""
     ends: bool = False
     """Whether the film goes on behind the last one of `VideoInfo.pts`."""
+    film: tuple[int, ...] = ()
+    """Of a part: times of all frames of the film; empty in records of earlier versions."""
 
     @property
     def is_excerpt(self) -> bool:
@@ -267,6 +269,8 @@ class VideoInfo:
     """What was found out about its fields; nothing in records of earlier versions."""
     reading: Reading = Reading()
     """How frames are made of its pictures; `pts` are the times of the frames."""
+    prober: str = ""
+    """Which probe has found this out, as `probe.prober` has it."""
 
     @property
     def wanted_bits(self) -> int:
@@ -282,6 +286,10 @@ class VideoInfo:
     def num_frames(self) -> int:
         """Number of presented frames."""
         return len(self.pts)
+
+    def time_of(self, index: int) -> int:
+        """Time of a frame; below 0 they are those of the film before this part of it."""
+        return self.pts[index] if index >= 0 else self.reading.film[self.reading.first + index]
 
     @property
     def duration_seconds(self) -> float:

@@ -9,7 +9,7 @@ import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,10 +31,10 @@ from seedvr2_core.video._segments import (
     segment_pictures,
     times_in_file_order,
 )
-from seedvr2_core.video.carry.about import chapters_told, kept_metadata, shifted_chapters
+from seedvr2_core.video.carry.about import About, chapters_told, unsaid, write_about
 from seedvr2_core.video.carry.fed import RefusedStreamError, decode_order, timed
 from seedvr2_core.video.carry.losses import unsaid_losses
-from seedvr2_core.video.carry.streams import Carried, Carrier, add_carriers, stream_name
+from seedvr2_core.video.carry.streams import Carried, add_carriers, stream_name
 from seedvr2_core.video.carry.trial import TrialResult, try_streams
 from seedvr2_core.video.carry.way import CarryWay, Cut
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
@@ -121,6 +121,7 @@ def join_segments(
         write, check = _ways(way.container)
         written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
+        lost = unsaid(output, written.about, way)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise
@@ -130,7 +131,7 @@ def join_segments(
     except BaseException:
         output.unlink(missing_ok=True)
         raise
-    return JoinResult(notes=tuple(written.notes))
+    return JoinResult(notes=(*written.notes, *lost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class _Attempt:
     notes: list[str]
     others: list[ExpectedStream]
     """The streams beside the video, in the order of the file."""
+    about: About = field(default_factory=About)
+    """What the file should say."""
 
 
 def _write(job: "_Joining") -> _Attempt:
@@ -153,7 +156,7 @@ def _write(job: "_Joining") -> _Attempt:
     while True:
         try:
             written = _write_once(job, left_out)
-            return _Attempt([*left_out.values(), *written.notes], written.others)
+            return replace(written, notes=[*left_out.values(), *written.notes])
         except RefusedStreamError as refused:
             (stream,) = (s for s in job.info.streams if s.index == refused.index)
             told = f"{stream_name(stream)} is not carried over: {name} refuses it beside the video"
@@ -164,7 +167,8 @@ def _write(job: "_Joining") -> _Attempt:
             _log.info("the video is written alone", exc_info=True)
             break
     told = f"neither other streams nor chapters are carried over: {name} refuses them together"
-    return _Attempt([told, *_write_once(job, {}, alone=True).notes], [])
+    written = _write_once(job, {}, alone=True)
+    return replace(written, notes=[told, *written.notes], others=[])
 
 
 def _write_folder(job: "_Joining") -> _Attempt:
@@ -268,20 +272,18 @@ class _Joining:
             if not alone:
                 others = (self.info, self.trials, self.way)
                 carried = add_carriers(container, self.source, source, *others, left_out=left_out)
-            zero = Fraction(*self.info.zero_offset)
-            if not alone and (chapters := shifted_chapters(source, zero, self.way.cut)):
-                container.set_chapters(chapters)
-            container.metadata.update(kept_metadata(source, self.metadata))
+            about = (self.info, self.way, self.metadata)
+            said = write_about(container, source, *about, names=carried.names, chapters=not alone)
             written: list[ExpectedStream] = []
             if video is not None or carried.carriers:
                 container.start_encoding()
                 self._check_clock(video)
                 written = self._mux(container, video, source, carried)
                 finish_output(container, reserved=reserved)
-            losses = unsaid_losses(self.source, source, self.info, carried.attached)
+            losses = unsaid_losses(self.source, source, self.info, carried.kept)
         carriers = carried.carriers.values()
         told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
-        return _Attempt(told, written)
+        return _Attempt(told, written, said)
 
     def _check_clock(self, video: VideoStream | None) -> None:
         """Refuse a file that cannot count as the source does, where it has to."""
@@ -304,7 +306,7 @@ class _Joining:
         owners = {carrier.stream.index: index for index, carrier in others.carriers.items()}
         written = {c.stream.index: expected_of(c.stream) for c in others.carriers.values()}
         shown = iter(()) if video is None else self._video_packets(video)
-        packets = heapq.merge(shown, self._other_packets(source, others.carriers), key=decode_order)
+        packets = heapq.merge(shown, self._other_packets(source, others), key=decode_order)
         for _, packet in packets:
             owner = owners.get(packet.stream_index)
             if owner is not None:
@@ -361,9 +363,10 @@ class _Joining:
                     yield dts * time_base, packet
 
     def _other_packets(
-        self, source: InputContainer, carriers: Mapping[int, Carrier]
+        self, source: InputContainer, others: Carried
     ) -> "Iterator[tuple[Fraction, Packet]]":
         """(decode time in seconds, packet) of all other streams."""
+        carriers = others.carriers
         if not carriers:
             return
         streams = [source.streams[index] for index in carriers]
@@ -372,7 +375,7 @@ class _Joining:
         for packet in demux_all(source, *streams, timeline=self.info.timeline):
             index = packet.stream_index
             counts[index] += 1
-            if cut is None or cut.touches(packet, zero):
+            if cut is None or index in others.timeless or cut.touches(packet, zero):
                 yield from timed(index, carriers[index].feed(packet))
         self._check_counts(counts, carriers)
         for index, carrier in carriers.items():

@@ -27,15 +27,16 @@ _ROWS, _COLUMNS = 6, 16
 class Jumps:
     """Watches thumbnails go by and notes where one has nothing of the one before."""
 
-    def __init__(self) -> None:
-        """Nothing is noted yet."""
+    def __init__(self, first: int = 0) -> None:
+        """Nothing is noted yet; `first` is the index of the first picture that will come."""
+        self._first = first
         self.frames: list[int] = []
         """Rising indices of the first pictures behind such a cut."""
 
     def watched(self, thumbnails_HWC: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """The same pictures, (27, 48, 3) uint8 each."""
         before: np.ndarray | None = None
-        for index, thumbnail_HWC in enumerate(thumbnails_HWC):
+        for index, thumbnail_HWC in enumerate(thumbnails_HWC, self._first):
             luma_HW = thumbnail_HWC.mean(axis=2, dtype=np.float32)
             if before is not None and is_jump(before, luma_HW):
                 self.frames.append(index)

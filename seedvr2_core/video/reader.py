@@ -56,7 +56,7 @@ def read_frames(
     Args:
         path: the source that `info` describes.
         info: from `probe_video`.
-        start: index of the first frame.
+        start: index of the first frame; below 0 are those of the film before this part of it.
         stop: index after the last frame, <= info.num_frames.
         deep: give uint16, as sources and outputs of more than 8 bits need it.
         on_bytes: called before every read of the file, also on the way to the first frame, which
@@ -64,7 +64,7 @@ def read_frames(
 
     Yields:
         Frames in order: uint8 or uint16 R'G'B' full range, rotation applied, pts =
-        info.pts[index].
+        info.time_of(index).
 
     Raises:
         InvalidVideoError: more than 25 frames in a row, or 5 % of the file's (but at
@@ -72,14 +72,15 @@ def read_frames(
         FileReadError: the machine failed to read the file.
         ValueError: the range does not lie in the file.
     """
-    if not 0 <= start <= stop <= info.num_frames:
-        raise ValueError(f"frames [{start}, {stop}) do not lie in [0, {info.num_frames})")
+    first = -info.reading.first if info.reading.film else 0
+    if not first <= start <= stop <= info.num_frames:
+        raise ValueError(f"frames [{start}, {stop}) do not lie in [{first}, {info.num_frames})")
     if start == stop:
         return
     convert = Converter(info, deep=deep)
     with media_errors_told(path, "its frames are read"):
         for index, picture in read_pictures(path, info, start, stop, on_bytes):
-            yield Frame(rgb=convert(picture), pts=info.pts[index], index=index)
+            yield Frame(rgb=convert(picture), pts=info.time_of(index), index=index)
 
 
 def read_pictures(
@@ -91,29 +92,45 @@ def read_pictures(
         InvalidVideoError: as `read_frames`.
     """
     reading = info.reading
-    if not reading.method:
+    if not (reading.method or reading.film):
         yield from _mended(path, info, start, stop, on_bytes)
         return
     # All pictures of the file, with the times that they have on the clock of the frames.
-    whole = replace(info, pts=reading.pts, reading=Reading())
+    whole = replace(info, pts=reading.pts or reading.film, reading=Reading())
 
     def pictures(first: int, end: int) -> Iterator[tuple[int, VideoFrame]]:
-        return _mended(path, whole, first, end, on_bytes)
+        return _mended(path, whole, first, end, on_bytes, num_frames=info.num_frames)
 
     offset = reading.first
-    for index, frame in frames_of_fields(pictures, reading, start + offset, stop + offset):
+    wanted = (start + offset, stop + offset)
+    made = frames_of_fields(pictures, reading, *wanted) if reading.method else pictures(*wanted)
+    for index, frame in made:
         yield index - offset, frame
 
 
 def _mended(
-    path: Path, info: VideoInfo, start: int, stop: int, on_bytes: OnBytes
+    path: Path,
+    info: VideoInfo,
+    start: int,
+    stop: int,
+    on_bytes: OnBytes,
+    *,
+    num_frames: int | None = None,
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(index, decoded picture as coded) of the file's pictures [start, stop), gaps mended.
+
+    Args:
+        path: the source that `info` describes.
+        info: of all its pictures.
+        start: first picture.
+        stop: the one after the last.
+        on_bytes: called before every read of the file.
+        num_frames: of the job; a share of them may be missing. None: all of `info`.
 
     Raises:
         InvalidVideoError: as `read_frames`.
     """
-    mender = _Mender(path, info)
+    mender = _Mender(path, info.num_frames if num_frames is None else num_frames)
     pictures = _pictures_near(path, info, start, stop, on_bytes)
     for index, picture, delivered in _without_gaps(pictures, start, stop):
         mender.count(index, delivered=delivered)
@@ -148,9 +165,9 @@ def _without_gaps(
 class _Mender:
     """Counts frames that the decoder did not deliver and raises when there are too many."""
 
-    def __init__(self, path: Path, info: VideoInfo) -> None:
+    def __init__(self, path: Path, num_frames: int) -> None:
         self._name = path.name
-        self._most = max(_ALWAYS_MENDED, int(_MOST_MISSING_SHARE * info.num_frames))
+        self._most = max(_ALWAYS_MENDED, int(_MOST_MISSING_SHARE * num_frames))
         self._missing = 0
         self._in_a_row = 0
         self.counted = 0

@@ -256,6 +256,7 @@ def excerpt(video: VideoInfo, first: int, stop: int) -> VideoInfo:
     zero, base, reading = video.pts[first], Fraction(*video.time_base), video.reading
     ends = stop < video.num_frames
     began = reading.began if reading.is_excerpt else video.pts[0]
+    film = reading.film if reading.is_excerpt else video.pts
     return replace(
         video,
         pts=_moved(video.pts[first:stop], zero),
@@ -267,6 +268,7 @@ def excerpt(video: VideoInfo, first: int, stop: int) -> VideoInfo:
             first=reading.first + first,
             began=began - zero,
             ends=ends or reading.ends,
+            film=_moved(film, zero),
         ),
     )
 

@@ -1,5 +1,5 @@
-"""Sources and their cuts in the installation's object store, by digest: a job's next machine finds
-them there.
+"""Sources, and what was found out about them, in the installation's object store, by digest: the
+next machine of a job finds them there.
 """
 
 from pathlib import Path
@@ -69,8 +69,10 @@ def recall_source(
     return _taken(path, sha256, name) if found else None
 
 
-def keep_cuts(path: Path, settings: Settings) -> None:
-    """Copy a file of cuts, which is named by its source's digest, to the store if there is one.
+def keep_found(path: Path, settings: Settings) -> None:
+    """Copy a probe's record or a file of cuts to the store if there is one.
+
+    Both are named by their source's digest.
 
     Raises:
         StorageError: the store does not take it now.
@@ -79,8 +81,8 @@ def keep_cuts(path: Path, settings: Settings) -> None:
         Bucket(settings.store, settings).write(f"cuts/{path.name}", path.read_bytes())
 
 
-def recall_cuts(path: Path, settings: Settings) -> bool:
-    """Bring a file of cuts from the store; False if there is no store, or it has none.
+def recall_found(path: Path, settings: Settings) -> bool:
+    """Bring such a file from the store; False if there is no store, or it has none.
 
     Raises:
         StorageError: the store does not answer.

@@ -164,6 +164,8 @@ def test_the_cuts_of_a_long_video_are_found_outside(
     assert (state.name, state.message) == ("AwaitingRetry", told)
     assert len(fetchers(client, long_job, "find-cuts")) == 1
     assert not list(tmp_path.rglob("*.cuts.json"))
+    (record,) = tmp_path.rglob("probes/*.json")
+    probed = record.stat().st_mtime_ns
     found = fetch_source(long_job.id, cuts=True, return_state=True)
     assert found.message == f"{demo_clip.name}: its cuts are known"
     assert seconds_until(client.read_flow_run(long_job.id)) < 1
@@ -173,6 +175,7 @@ def test_the_cuts_of_a_long_video_are_found_outside(
     state = attempt(client, long_job.id)
     assert state.is_completed(), state
     assert cuts.stat().st_mtime_ns == written, "the job has not looked for them again"
+    assert record.stat().st_mtime_ns == probed, "nobody has read the whole source a second time"
 
 
 @pytest.mark.long

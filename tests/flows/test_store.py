@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
 
 from flows.upscale import upscale
-from seedvr2_core.files import file_sha256
+from seedvr2_core.files import file_sha256, read_record, write_record
+from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import estimate
 from tasks.fetch import fetch
 from tasks.job.removal import remove_output
@@ -143,6 +145,30 @@ def test_cuts_of_a_long_video_that_no_machine_knows_are_left_to_others(
         assert probe.fn(fetch.fn(request), request, cuts="short") is None
         assert probe.fn(fetch.fn(request), request, cuts="all") is not None
         assert probe.fn(fetch.fn(request), request, cuts="short") is not None
+
+
+def test_who_looks_for_the_cuts_elsewhere_does_not_read_the_video_again(
+    machine: Callable[..., Settings],
+    demo_clip: Path,
+    s3: S3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first machine's record is marked in the store, so that another one is told from it."""
+    monkeypatch.setattr("tasks.probe.MOST_FRAMES_HERE", 74)
+    first = machine("first", test_engines=True, allow_local_files=True)
+    request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
+    with disable_run_logger():
+        assert probe.fn(fetch.fn(request), request, cuts="short") is None
+        (name,) = Bucket(s3.address, first).names("cuts")
+        (record,) = first.probes_dir.iterdir()
+        marked = replace(read_record(record, VideoInfo), warnings=("read by the first",))
+        write_record(tmp_path / "marked.json", marked)
+        Bucket(s3.address, first).write(name, (tmp_path / "marked.json").read_bytes())
+        machine("second", test_engines=True, allow_local_files=True)
+        probed = probe.fn(fetch.fn(request), request, cuts="none")
+    assert probed is not None
+    assert read_record(probed.info_path, VideoInfo).warnings == ("read by the first",)
 
 
 @pytest.mark.long

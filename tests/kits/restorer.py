@@ -176,7 +176,7 @@ def run_shot(
 ) -> list[Result]:
     """Restore a shot from its start, piece after piece, with one state that goes along."""
     shot = plan.shots[pieces[0].shot]
-    frames = iter(source[shot.start :])
+    frames = iter(source[max(0, shot.start) :])  # a part's frames before it come first
     state = session.begin(frames, shot=shot, piece=pieces[0])
     return [run_piece(session, plan, piece, frames, state) for piece in pieces]
 

@@ -11,7 +11,9 @@ import pytest
 
 from seedvr2_core.engines.seedvr2 import sampler
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.planning import build_plan
+from seedvr2_core.frames import Frame
+from seedvr2_core.planning import Plan, Shot, build_plan
+from seedvr2_core.planning.cutting import shots_between
 from seedvr2_core.video.info import Reading
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
@@ -169,31 +171,69 @@ def test_times_of_any_frame_rate_are_exact() -> None:
         assert late.num_frames == index + 1
 
 
-def test_inside_of_a_shot_its_latents_draw_the_noise_of_the_film(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("inside", [1, 2, 3, 4, 5, 8, 11, 30])
+def test_inside_of_a_shot_each_frame_has_the_noise_of_the_film(
+    monkeypatch: pytest.MonkeyPatch, inside: int
 ) -> None:
-    """From a frame on at which a latent of the film ends, all latents but the first are the film's.
-
-    The first frame is a latent of its own, which the film does not have.
-    """
-    asked: list[int] = []
+    """Whatever frame it begins with: that frame's latent, too, is drawn as the film draws it."""
+    drawn: dict[int, np.ndarray] = {}
     noise = sampler.latent_noise
 
-    def spy(seed: int, first_frames: Sequence[int], *args: Any, **kwargs: Any) -> object:
-        asked.extend(first_frames)
-        return noise(seed, first_frames, *args, **kwargs)
+    def spy(seed: int, first_frames: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        made = noise(seed, first_frames, *args, **kwargs)
+        drawn.update(zip(first_frames, made.numpy().copy(), strict=True))
+        return made
 
     monkeypatch.setattr(sampler, "latent_noise", spy)
-    film = make_plan(33)
+    film = make_plan(20, 45)
     source = make_frames(film)
-    run_whole(film, source)
-    whole, asked[:] = sorted(set(asked)), []
-    part = make_plan(25)
-    part = dataclasses.replace(
-        part, video=dataclasses.replace(part.video, reading=Reading(first=8))
-    )
-    run_whole(part, [dataclasses.replace(frame, index=frame.index - 8) for frame in source[8:]])
-    assert sorted(set(asked)) == [8, *(frame for frame in whole if frame > 8)]
+    run_whole(film, source, shot=1)
+    of_film = noise_by_frame(film.shots[1], drawn, offset=0)
+    first = 20 + inside
+    part, frames = part_of(film, source, first, began=-inside)
+    drawn.clear()
+    made = run_whole(part, frames)
+    lead = -part.shots[0].start
+    assert lead == inside % 4
+    assert [frame.index for frame in made.frames] == list(range(-lead, 65 - first))
+    assert [frame.pts for frame in made.frames[lead:]] == list(part.video.pts)
+    of_part = noise_by_frame(part.shots[0], drawn, offset=first)
+    assert of_part.keys() == set(range(first - lead, 65))
+    for frame, tensor in of_part.items():
+        assert (tensor == of_film[frame]).all(), frame
+
+
+def noise_by_frame(shot: Shot, drawn: dict[int, np.ndarray], offset: int) -> dict[int, np.ndarray]:
+    """The noise of the latent that holds each frame of a shot, counted in the film."""
+    latents = sorted(drawn)
+    found = {}
+    for frame in range(shot.start + offset, shot.stop + offset):
+        latent = max(first for first in latents if first <= frame)
+        found[frame] = drawn[latent]
+    return found
+
+
+def part_of(
+    film: Plan, source: Sequence[Frame], first: int, began: int
+) -> tuple[Plan, list[Frame]]:
+    """The plan of a film's frames from `first` on, and their source frames, as the reader counts.
+
+    Args:
+        film: the whole.
+        source: its frames.
+        first: the part's first frame.
+        began: where its shot begins, counted from `first`.
+    """
+    video = wanted_frames(film.video, WantedFrames(start=f"frame:{first}"))
+    shots = shots_between((), video.num_frames, began)
+    part = dataclasses.replace(film, video=video, shots=shots)
+    begin = first + shots[0].start
+    return part, [
+        dataclasses.replace(
+            frame, index=frame.index - first, pts=video.time_of(frame.index - first)
+        )
+        for frame in source[begin:]
+    ]
 
 
 @pytest.mark.parametrize("offset", [20, 0])

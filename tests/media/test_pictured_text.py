@@ -1,55 +1,19 @@
-"""Subtitles that are pictures, what a stream is marked as, and tracks that are neither seen nor
-heard: kept where the container holds them, named where it does not.
+"""Subtitles that are pictures, and what a stream is marked as: kept where the container holds them,
+named where it does not.
 """
 
-import struct
-from collections.abc import Iterable
 from pathlib import Path
 
 import av
 import pytest
 from av.stream import Disposition
 
+from seedvr2_core.video.wanted import WantedFrames
 from tests.kits.clips.cases import make_video
+from tests.kits.clips.subtitles import packet_times, pgs, pictured_text
 from tests.kits.media import ffmpeg
 from tests.kits.videos.oracle import packet_digests
 from tests.media.conftest import GetSource
-
-CLOCK = 90_000
-"""Ticks a second of PGS and MPEG."""
-
-
-def pgs(shown: Iterable[tuple[float, float]]) -> bytes:
-    """A PGS stream (Blu-ray): a small white box at each of these times, in seconds.
-
-    Its segments are those of the format: composition, window, palette, object, end.
-    """
-    made = b""
-    for number, (start, end) in enumerate(shown):
-        at = (32, 20)
-        box = struct.pack(">HBBHH", 0, 0, 0, *at)
-        row = bytes([0x00, 0x80 | 16, 0x01]) + bytes([0x00, 0x00])  # 16 pixels of colour 1
-        data = struct.pack(">HH", 16, 8) + row * 8
-        made += _set(
-            start,
-            (0x16, struct.pack(">HHBHBBBB", 320, 180, 16, 2 * number, 0x80, 0, 0, 1) + box),
-            (0x17, struct.pack(">BBHHHH", 1, 0, *at, 16, 8)),
-            (0x14, bytes([0, 0, 1, 235, 128, 128, 255])),
-            (0x15, struct.pack(">HBB", 0, 0, 0xC0) + len(data).to_bytes(3, "big") + data),
-        )
-        made += _set(
-            end,
-            (0x16, struct.pack(">HHBHBBBB", 320, 180, 16, 2 * number + 1, 0, 0, 0, 0)),
-            (0x17, struct.pack(">BBHHHH", 1, 0, *at, 16, 8)),
-        )
-    return made
-
-
-def _set(seconds: float, *segments: tuple[int, bytes]) -> bytes:
-    ticks = round(seconds * CLOCK)
-    head = b"PG" + struct.pack(">II", ticks, 0)
-    ended = (*segments, (0x80, b""))
-    return b"".join(head + struct.pack(">BH", kind, len(body)) + body for kind, body in ended)
 
 
 @pytest.fixture
@@ -60,7 +24,8 @@ def blu_ray(made: GetSource, tmp_path: Path) -> Path:
     texts[1].write_bytes(pgs([(0.3, 0.7)]))
     path = tmp_path / "film.mkv"
     ffmpeg(
-        *["-i", made("sdr.mp4"), "-i", texts[0], "-i", texts[1]],
+        *["-i", made("sdr.mp4"), "-itsoffset", "0.2", "-i", texts[0]],
+        *["-itsoffset", "0.3", "-i", texts[1]],  # ffmpeg lets each file begin at 0
         *["-map", "0:v", "-map", "0:a", "-map", "1", "-map", "2", "-c", "copy"],
         *["-metadata:s:s:0", "language=deu", "-metadata:s:s:1", "language=fra"],
         *["-disposition:s:0", "0", "-disposition:s:1", "forced+default", path],
@@ -68,25 +33,30 @@ def blu_ray(made: GetSource, tmp_path: Path) -> Path:
     return path
 
 
+SHOWN = [(0.2, 0.5), (0.6, 0.9)]
+
+
 @pytest.fixture
 def dvd(made: GetSource, tmp_path: Path) -> Path:
-    """A film with VobSub: its packets are any bytes, because nobody has to draw them here."""
+    """A film with VobSub, drawn by ffmpeg."""
+    text = pictured_text(tmp_path / "text.mkv", "dvdsub", SHOWN)
     path = tmp_path / "dvd.mkv"
-    with av.open(str(made("sdr.mp4"))) as source, av.open(str(path), "w") as output:
-        film = output.add_stream_from_template(source.streams.video[0])
-        text = output.add_stream("dvdsub")
-        text.codec_context.extradata = b"size: 720x576\npalette: 000000, ffffff\n"
-        text.metadata["language"] = "ita"
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = film
-                output.mux(packet)
-        for second in (0.2, 0.6):
-            packet = av.Packet(b"\x00\x10" + bytes(14))
-            packet.time_base, packet.stream = text.time_base, text
-            packet.pts = packet.dts = round(second / text.time_base)
-            packet.duration = round(0.2 / text.time_base)
-            output.mux(packet)
+    ffmpeg(
+        *["-i", made("sdr.mp4"), "-i", text, "-map", "0:v", "-map", "1", "-c", "copy"],
+        *["-metadata:s:s:0", "language=ita", "-disposition:s:0", "hearing_impaired", path],
+    )
+    return path
+
+
+@pytest.fixture
+def broadcast(made: GetSource, tmp_path: Path) -> Path:
+    """A transport stream with DVB's pictured text."""
+    text = pictured_text(tmp_path / "text.ts", "dvbsub", SHOWN)
+    path = tmp_path / "broadcast.ts"
+    ffmpeg(
+        *["-i", made("sdr.mp4"), "-i", text, "-map", "0:v", "-map", "0:a", "-map", "1"],
+        *["-c", "copy", "-metadata:s:s:0", "language=nor", path],
+    )
     return path
 
 
@@ -107,21 +77,47 @@ def test_vobsub_is_kept_with_its_palette(dvd: Path, tmp_path: Path) -> None:
     job = make_video(dvd, tmp_path, codec="auto", container="auto")
     assert job.output.suffix == ".mkv"
     assert packet_digests(job.output, "s:0") == packet_digests(dvd, "s:0")
+    assert packet_times(job.output, "s:0") == pytest.approx(packet_times(dvd, "s:0"), abs=0.001)
     with av.open(str(job.output)) as container, av.open(str(dvd)) as source:
         (text,), (before,) = container.streams.subtitles, source.streams.subtitles
+        assert b"palette" in (before.codec_context.extradata or b"")
         assert text.codec_context.extradata == before.codec_context.extradata
         assert text.language == "ita"
+        assert text.disposition == Disposition.hearing_impaired
+    assert "dvd_subtitle" in next(note for note in job.notes if note.startswith("the output is"))
 
 
-def test_mp4_that_is_asked_for_names_pictured_text_that_it_cannot_hold(
-    blu_ray: Path, tmp_path: Path
+def test_dvb_text_of_a_broadcast_is_kept(broadcast: Path, tmp_path: Path) -> None:
+    job = make_video(broadcast, tmp_path, codec="auto", container="auto")
+    assert job.output.suffix == ".mkv"
+    with av.open(str(job.output)) as container, av.open(str(broadcast)) as source:
+        (text,), (before,) = container.streams.subtitles, source.streams.subtitles
+        assert (text.codec_context.name, text.language) == (before.codec_context.name, "nor")
+        ours = [bytes(packet) for packet in container.demux(text) if packet.size]
+        theirs = [bytes(packet) for packet in source.demux(before) if packet.size]
+    assert len(ours) == len(theirs) > 0
+
+
+@pytest.mark.parametrize("text", ["dvd", "broadcast"])
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_what_cannot_hold_pictured_text_names_it(
+    text: str, container: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    job = make_video(blu_ray, tmp_path, codec="auto", container="mp4")
-    with av.open(str(job.output)) as container:
-        assert not container.streams.subtitles
-    told = " ".join(job.notes)
-    for index, language in ((2, "deu"), (3, "fra")):
-        assert f"subtitle stream {index} (hdmv_pgs_subtitle, {language})" in told
+    source = request.getfixturevalue(text)
+    job = make_video(source, tmp_path, codec="auto", container=container)
+    with av.open(str(job.output)) as output:
+        assert not output.streams.subtitles
+    (told,) = [note for note in job.notes if note.startswith("subtitle stream")]
+    assert told.endswith(f"is not carried over: {container} does not take it")
+
+
+def test_a_part_has_the_texts_that_are_shown_in_it(blu_ray: Path, tmp_path: Path) -> None:
+    """What was put on the screen before it begins stands at its start."""
+    job = make_video(blu_ray, tmp_path, WantedFrames(start="0.55"), codec="auto", container="auto")
+    first, second = (packet_times(job.output, stream) for stream in ("s:0", "s:1"))
+    assert first == pytest.approx([0, 0.04, 0.34], abs=0.002)
+    assert second == pytest.approx([0, 0.14], abs=0.002)
+    assert packet_digests(job.output, "s:1") == packet_digests(blu_ray, "s:1")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +149,3 @@ def test_marks_are_kept_or_named(
     assert found - {"descriptions"} == kept  # which mp4 says of both kinds of comment
     told = " ".join(job.notes)
     assert {name for name, said in words.items() if said in told} == lost
-
-
-def test_a_data_track_is_named_and_costs_nothing(made: GetSource, tmp_path: Path) -> None:
-    """A camera's time code: no container of ours holds the track, but the video is made."""
-    path = tmp_path / "camera.mov"
-    ffmpeg("-i", made("sdr.mp4"), "-c", "copy", "-timecode", "01:00:00:00", path)
-    with av.open(str(path)) as source:
-        assert [stream.type for stream in source.streams] == ["video", "audio", "data"]
-    job = make_video(path, tmp_path, codec="auto", container="auto")
-    assert job.output.suffix == ".mp4"
-    assert "data stream 2" in " ".join(job.notes)

@@ -57,7 +57,9 @@ def test_auto_takes_mkv_where_mp4_would_lose_something(rich: Path, tmp_path: Pat
 
 def test_mp4_that_is_asked_for_gets_what_it_can_hold(rich: Path, tmp_path: Path) -> None:
     job = make_video(rich, tmp_path, codec="auto", container="mp4")
-    assert kinds(job.output) == [("audio", "aac"), ("audio", "opus"), ("subtitle", "mov_text")]
+    assert kinds(job.output) == [
+        *[("audio", "aac"), ("audio", "opus"), ("subtitle", "mov_text"), ("video", "mjpeg")]
+    ]
     assert probe_video(job.output).streams[2].language == "fra"
     shown = ffmpeg("-i", job.output, "-map", "0:s:0", "-f", "srt", "-").decode()
     assert shown.strip() == SUBTITLES.strip()

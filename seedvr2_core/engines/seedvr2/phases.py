@@ -386,7 +386,7 @@ class Phases:
     ) -> tuple[int, list[int], tuple[int, int], int]:
         seed = self._engine.seed if seed is None else seed
         # Counted in the whole film, so that a part of it has the film's noise.
-        first_frames = [self._film_offset + grid.first_frame(latent) for latent in window]
+        first_frames = [self._film_offset + grid.noise_frame(latent) for latent in window]
         return seed, first_frames, self.latent_shape[:2], self.latent_shape[2]
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seedvr2_core.engines.protocol import ShotState
 from seedvr2_core.errors import PlanError, SegmentError
-from seedvr2_core.frames import Frame
+from seedvr2_core.frames import FRAMES_PER_LATENT, Frame
 from seedvr2_core.planning import Piece, Plan, Shot, windows
 from seedvr2_core.planning.plan import EngineSettings, MemoryPlan
 from seedvr2_core.vae.decoder import DecoderState
@@ -102,6 +102,14 @@ class ShotGrid:
     def first_frame(self, latent: int) -> int:
         """File index of a latent's first frame."""
         return self.shot.start + windows.first_frame(latent)
+
+    def noise_frame(self, latent: int) -> int:
+        """File index by which a latent's noise is drawn: of its first frame, in the film.
+
+        A part that begins inside a shot begins with the last of a latent's frames.
+        """
+        before = FRAMES_PER_LATENT - 1 if latent == 0 and self.shot.goes_on else 0
+        return self.first_frame(latent) - before
 
     @staticmethod
     def num_frames(latents: range) -> int:

@@ -1,37 +1,57 @@
 """Titles and chapters of a source, for the output."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
 
 from seedvr2_core.video._container import open_source
-from seedvr2_core.video.carry.way import Cut
+from seedvr2_core.video._segments import open_segment
+from seedvr2_core.video.carry.timecode import timecode_of, write_timecode
+from seedvr2_core.video.carry.way import CarryWay, Cut
 from seedvr2_core.video.info import VideoInfo
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_KEPT_TAGS = frozenset(
+_TECHNICAL = frozenset(
     {
-        "title",
-        "artist",
-        "album",
-        "album_artist",
-        "composer",
-        "copyright",
-        "date",
-        "description",
-        "genre",
-        "comment",
-        "synopsis",
-        "show",
-        "episode_id",
-        "location",
+        *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "software"),
+        *("wmfsdkversion", "wmfsdkneeded", "deviceconformancetemplate", "isvbr"),
+        *("company_name", "product_name", "product_version", "product_uid", "toolkit_version"),
+        *("uid", "generation_uid", "application_platform", "operational_pattern_ul"),
+        *("modification_date", "material_package_umid"),
+        *("variant_bitrate", "timecode", "creation_tool", "writing_application", "writing_library"),
+        *("metadatacreator", "hasvideo", "hasaudio", "hasmetadata", "hascuepoints", "canseektoend"),
+        *("haskeyframes", "videosize", "audiosize", "datasize", "lasttimestamp"),
+        *("lastkeyframetimestamp", "lastkeyframelocation", "filesize", "videodatarate"),
+        *("audiodatarate", "framerate", "width", "height", "totalduration", "totaldatarate"),
+        *("videocodecid", "audiocodecid", "audiosamplerate", "audiosamplesize", "stereo"),
     }
 )
+"""Tags about the source's file itself, which hold for no other."""
+LANGUAGE, TITLE, HANDLER = "language", "title", "handler_name"
+"""Labels of streams."""
+_NONE = "und"
+"""The language of a stream that has none."""
+_MOST_TAG = 2**16
+"""Characters of a tag; longer ones are no words about a film."""
+_COMMENT = "comment"
+_TOLD_TAGS, _MOST_KEY = 5, 40
+"""So many are named in a note, with so many characters each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an output should say of what it shows."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    languages: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """Index of a stream -> what notes call it, and its language."""
 
 
 def shifted_chapters(
@@ -56,6 +76,56 @@ def shifted_chapters(
     return kept
 
 
+def write_about(
+    output: OutputContainer,
+    source: InputContainer,
+    info: VideoInfo,
+    way: CarryWay,
+    own: Mapping[str, str],
+    *,
+    names: Mapping[int, str],
+    chapters: bool,
+) -> "About":
+    """Give an output, before it is written, the source's titles, time code and chapters.
+
+    Args:
+        output: with its streams; the first one is the video, if it has one.
+        source: open.
+        info: of the source, or of the part of it that is made.
+        way: into which container.
+        own: our own tags.
+        names: of its streams beside the video, by their index in it, for notes.
+        chapters: whether it gets chapters.
+
+    Returns:
+        What it should say when it is read again.
+    """
+    if chapters and (found := shifted_chapters(source, Fraction(*info.zero_offset), way.cut)):
+        output.set_chapters(found)
+    tags = kept_metadata(source, own)
+    output.metadata.update(tags)
+    if output.streams.video:
+        video = output.streams.video[0]
+        copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))
+        write_timecode(output, video, timecode_of(source, info), info, way.container)
+        names = {**names, video.index: "the video"}
+    return About(
+        tags=tags,
+        languages={
+            stream.index: (names[stream.index], stream.metadata[LANGUAGE])
+            for stream in output.streams
+            if stream.index in names and stream.metadata.get(LANGUAGE, _NONE) != _NONE
+        },
+    )
+
+
+def copy_labels(template: Stream, out: Stream, keys: Sequence[str]) -> None:
+    """What a stream says of itself in words."""
+    for key in keys:
+        if key in template.metadata:
+            out.metadata[key] = template.metadata[key]
+
+
 def chapters_told(path: Path, info: VideoInfo, cut: Cut | None) -> list[dict[str, Any]]:
     """Start and end in seconds, and title, of each chapter of what is made of a source."""
     with open_source(path) as source:
@@ -72,6 +142,53 @@ def chapters_told(path: Path, info: VideoInfo, cut: Cut | None) -> list[dict[str
 
 
 def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, str]:
-    """The source's descriptive tags, overlaid by our own."""
-    kept = {k: v for k, v in source.metadata.items() if k.lower() in _KEPT_TAGS}
-    return {**kept, **own}
+    """The source's tags about what it shows, and our own; of a comment in both, theirs is first."""
+    kept = {
+        key: value
+        for key, value in source.metadata.items()
+        if key.lower() not in _TECHNICAL and value and len(value) <= _MOST_TAG
+    }
+    theirs = next((kept.pop(key) for key in list(kept) if key.lower() == _COMMENT), "")
+    if theirs and _COMMENT in own:
+        return {**kept, **own, _COMMENT: f"{theirs}; {own[_COMMENT]}"}
+    return {**kept, **({_COMMENT: theirs} if theirs else {}), **own}
+
+
+def unsaid(output: Path, about: About, way: CarryWay) -> list[str]:
+    """Notes about what a finished output does not say, because it has no place for it.
+
+    Args:
+        output: a file; folders of pictures are not looked at.
+        about: what it should say.
+        way: how it was written.
+    """
+    if way.container.pictures or not (about.tags or about.languages):
+        return []
+    with open_segment(output, index_only=True, demuxer=way.container.demuxer) as written:
+        found = {key.lower() for key in written.metadata}
+        languages = {stream.index: stream.language for stream in written.streams}
+    return [
+        *(
+            f"{name} is in the language {_short(language)}: {way.name} cannot say so"
+            for index, (name, language) in about.languages.items()
+            if languages.get(index) != language
+        ),
+        *_lost_tags(sorted(key for key in about.tags if key.lower() not in found), way),
+    ]
+
+
+def _lost_tags(lost: Sequence[str], way: CarryWay) -> list[str]:
+    """A note about tags that are lost."""
+    if not lost:
+        return []
+    told = ", ".join(_short(key) for key in lost[:_TOLD_TAGS])
+    more = f" and {len(lost) - _TOLD_TAGS} more" if len(lost) > _TOLD_TAGS else ""
+    place = f"{way.name} has no place for"
+    if len(lost) == 1:
+        return [f"the tag {told} of the source is not carried over: {place} it"]
+    return [f"the tags {told}{more} of the source are not carried over: {place} them"]
+
+
+def _short(key: str) -> str:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in key)
+    return shown if len(shown) <= _MOST_KEY else f"{shown[:_MOST_KEY]}..."

@@ -9,7 +9,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from seedvr2_core.video.carry.way import Cut
+from seedvr2_core.video.carry.way import Cut, stands
 
 _MOVED_SECONDS = Fraction(1, 2)
 """By how much a packet may lie before the one before it and still be moved behind it.
@@ -51,6 +51,8 @@ class Copier:
         self._last_dts: int | None = None
         self._next_dts = 0
         self._dropped = 0
+        self._standing: Packet | None = None
+        """The last text before a part that stands until the next one comes."""
 
     @property
     def stream(self) -> Stream:
@@ -62,12 +64,22 @@ class Copier:
         position, self._count = self._count, self._count + 1
         shift = round(self._zero / packet.time_base)
         if self._cut is not None and not self._reaches(packet, shift):
+            is_before = packet.pts is not None and packet.pts < shift
+            if is_before and stands(packet) and position not in self._refused:
+                self._standing = packet
             return
+        if (standing := self._standing) is not None:
+            self._standing = None
+            yield from self._at_the_start(standing, shift)
+        yield from self._moved(packet, shift, is_refused=position in self._refused)
+
+    def _moved(self, packet: Packet, shift: int, *, is_refused: bool = False) -> "Iterator[Packet]":
+        """The packet at its new times, or nothing."""
         dts = packet.dts if packet.dts is not None else packet.pts
         dts = self._next_dts if dts is None else dts - shift
         reach = math.ceil(_MOVED_SECONDS / packet.time_base)
         earliest = dts if self._last_dts is None else self._last_dts - reach
-        if position in self._refused or not packet.size or dts < earliest:
+        if is_refused or not packet.size or dts < earliest:
             self._dropped += 1
             return
         pts = dts if packet.pts is None else packet.pts - shift
@@ -89,8 +101,17 @@ class Copier:
             packet.duration = left[1]
         return left is not None
 
+    def _at_the_start(self, packet: Packet, shift: int) -> "Iterator[Packet]":
+        """A text that was there before the part begins, and stands in it."""
+        packet.pts = packet.dts = shift
+        yield from self._moved(packet, shift)
+
     def finish(self) -> "Iterator[Packet]":
-        """No packets, since none are held back; notes how many were dropped."""
+        """What stands to the end; notes how many were dropped."""
+        if (standing := self._standing) is not None:
+            self._standing = None
+            shift = round(self._zero / standing.time_base)
+            yield from self._at_the_start(standing, shift)
         if self._dropped:
             told = (
                 "one broken packet was"

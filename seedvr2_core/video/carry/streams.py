@@ -1,16 +1,17 @@
 """Decides how each of a source's audio and subtitle streams is carried."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 
-from seedvr2_core.video.carry.attached import attach_all
+from seedvr2_core.video.carry.about import HANDLER, LANGUAGE, TITLE, copy_labels
+from seedvr2_core.video.carry.attached import attach_all, streams_beside
 from seedvr2_core.video.carry.copier import Copier
 from seedvr2_core.video.carry.marks import copy_marks
 from seedvr2_core.video.carry.sound import SoundFormat, SoundTarget, same_speakers, targets
@@ -35,6 +36,15 @@ class Carried:
     """What is left behind or changed."""
     attached: frozenset[int] = frozenset()
     """Streams of the source that are attachments of the output."""
+    timeless: frozenset[int] = frozenset()
+    """Streams of the source that belong to every part of it: covers."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Index of a stream of the output -> what notes call it."""
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """Streams of the source that the output has in some way."""
+        return self.attached | self.carriers.keys()
 
 
 def add_carriers(
@@ -67,12 +77,35 @@ def add_carriers(
             carrier = _carrier(output, source, info, stream, trials, way, notes)
             if carrier is not None:
                 template = source.streams[stream.index]
-                _copy_labels(template, carrier.stream)
+                copy_labels(template, carrier.stream, (LANGUAGE, TITLE, HANDLER))
                 if lost := copy_marks(template, carrier.stream, way.container.muxer):
                     notes.append(f"{stream_name(stream)} {lost}: {way.name} cannot say so")
                 carriers[stream.index] = carrier
+    covers: set[int] = set()
+    for stream in streams_beside(path, source, info, way.container):
+        if stream.index in left_out:
+            continue
+        template, is_picture = source.streams[stream.index], stream.kind == "video"
+        carriers[stream.index] = copier = Copier(
+            output,
+            template,
+            zero=Fraction(0) if is_picture else Fraction(*info.zero_offset),
+            name=stream_name(stream),
+            cut=None if is_picture else way.cut,
+        )
+        copy_labels(template, copier.stream, (TITLE, HANDLER))
+        if is_picture:
+            copier.stream.disposition = Disposition.attached_pic
+            covers.add(stream.index)
     attached = attach_all(output, path, source, info) if way.container.attachments else frozenset()
-    return Carried(carriers=carriers, notes=notes, attached=attached)
+    named = {stream.index: stream_name(stream) for stream in info.streams}
+    return Carried(
+        carriers=carriers,
+        notes=notes,
+        attached=attached,
+        timeless=frozenset(covers),
+        names={carrier.stream.index: named[index] for index, carrier in carriers.items()},
+    )
 
 
 def stream_name(stream: StreamInfo) -> str:
@@ -163,10 +196,3 @@ def _conversion(
     if target.rate < sound.rate:
         told += f"; its {sound.rate} Hz became {target.rate} Hz"
     return told
-
-
-def _copy_labels(template: Stream, out: Stream) -> None:
-    """Language and title of a stream."""
-    for key in ("language", "title", "handler_name"):
-        if key in template.metadata:
-            out.metadata[key] = template.metadata[key]

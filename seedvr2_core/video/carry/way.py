@@ -14,6 +14,11 @@ _BEFORE_SECONDS = 1
 """Sound before a part of a film that decoders are given, so that they are in step at its start."""
 
 
+def stands(packet: Packet) -> bool:
+    """Whether it is a text that stands until the next one comes, as those of PGS do."""
+    return packet.stream.type == "subtitle" and not packet.duration
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A part of a film: what other streams keep of themselves. Times are the output's."""
@@ -33,6 +38,8 @@ class Cut:
         if packet.pts is None:
             return True
         start = packet.pts * packet.time_base - zero
+        if stands(packet):
+            return start < self.end
         stop = start + (packet.duration or 0) * packet.time_base
         return start < self.end and stop > -_BEFORE_SECONDS
 

@@ -176,6 +176,10 @@ class ContainerSpec:
     """Whether it is a folder of numbered pictures, with the other streams in a file beside them."""
     single: bool = False
     """Whether it is one picture, which is all that the file holds."""
+    covers: frozenset[str] = frozenset()
+    """Codecs of cover pictures that it holds as such; others may be attachments."""
+    data: frozenset[str] = frozenset()
+    """Kinds of tracks of data, as mp4 calls them, that libav writes into it."""
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"})
@@ -195,6 +199,8 @@ _FILES: Mapping[str, ContainerSpec] = {
         plain_text="mov_text",
         attachments=False,
         has_index=True,
+        covers=frozenset({"mjpeg", "png", "bmp"}),
+        data=frozenset({"gpmd"}),
     ),
     "mov": ContainerSpec(
         muxer="mov",
@@ -205,6 +211,7 @@ _FILES: Mapping[str, ContainerSpec] = {
         plain_text="mov_text",
         attachments=False,
         has_index=True,
+        data=frozenset({"gpmd"}),
     ),
     "mkv": ContainerSpec(
         muxer="matroska",

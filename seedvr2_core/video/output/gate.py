@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import OnBytes, no_bytes
-from seedvr2_core.video._container import codec_name, time_base_of
+from seedvr2_core.video._container import codec_name, is_cover, time_base_of
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.info import EncoderSettings, HdrMetadata, VideoInfo
 from seedvr2_core.video.output.encoders import tag_of
@@ -108,7 +108,7 @@ def wrong(path: Path, what: str, got: object, wanted: object) -> SegmentError:
 def _check_packets(path: Path, container: InputContainer, expected: Expected) -> None:
     """The packets of all streams; there is no video beside a folder of pictures."""
     video = None if expected.container.pictures else container.streams.video[0]
-    others = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]
+    others = [stream for stream in container.streams if _is_carried(stream, expected)]
     kinds = [(stream.type, codec_name(stream)) for stream in others]
     wanted = [(stream.kind, stream.codec) for stream in expected.others]
     if sorted(kinds) != sorted(wanted):
@@ -130,6 +130,14 @@ def _check_packets(path: Path, container: InputContainer, expected: Expected) ->
         _check_duration(path, container, expected)
     for got, want in zip(found.values(), expected.others, strict=True):
         _check_stream(path, got, want)
+
+
+def _is_carried(stream: Stream, expected: Expected) -> bool:
+    """Whether it is one of the source's: muxers make tracks of data of their own."""
+    if stream.type == "data":
+        return (stream.type, codec_name(stream)) in {(x.kind, x.codec) for x in expected.others}
+    is_listed = bool(expected.container.covers) and is_cover(stream)
+    return stream.type in ("audio", "subtitle") or is_listed
 
 
 def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:

@@ -181,7 +181,7 @@ def test_thumbnails_are_the_readers_frames_made_small(clip: GetClip, name: str) 
     path = clip(name)
     info = probe_video(path)
     shown = shrunk(path, info)
-    ours = np.stack(list(cuts._thumbnails(path, info)))
+    ours = np.stack(list(cuts._thumbnails(path, info, range(info.num_frames))))
     assert ours.dtype == np.uint8
     assert ours.shape == shown.shape == (info.num_frames, 27, 48, 3)
     error = np.abs(ours - shown).mean()
@@ -193,7 +193,7 @@ def test_missing_frames_show_their_neighbour(clip: GetClip) -> None:
     path = clip("plain.mp4")
     info = probe_video(path)
     longer = replace(info, pts=(*info.pts, info.pts[-1] + 512))
-    thumbnails = list(cuts._thumbnails(path, longer))
+    thumbnails = list(cuts._thumbnails(path, longer, range(longer.num_frames)))
     assert len(thumbnails) == 51
     assert np.array_equal(thumbnails[-1], thumbnails[-2])
 
@@ -212,7 +212,8 @@ def test_windows_are_the_published_ones_and_are_read_no_further_than_needed(
             yield frame
 
     count = 0
-    for k, window in enumerate(cuts._windows(counted(), num_frames)):
+    padded = cuts._padded(counted(), before=25, after=25 + -num_frames % 50)
+    for k, window in enumerate(cuts._windows(padded)):
         places = np.clip(np.arange(50 * k - 25, 50 * k + 75), 0, num_frames - 1)
         assert window[:, 0].tolist() == places.tolist()
         assert taken <= 50 * k + 75
@@ -226,9 +227,11 @@ def test_probabilities_are_those_of_the_package(
 ) -> None:
     path = tmp_path / "joined.mp4"
     joined(path, [(demo_clip, 0, 25), ("bars", 0, 20)])
-    thumbnails = np.stack(list(cuts._thumbnails(path, probe_video(path))))
+    info = probe_video(path)
+    thumbnails = np.stack(list(cuts._thumbnails(path, info, range(info.num_frames))))
     theirs, _ = network.predict_frames(torch.from_numpy(thumbnails), quiet=True)
-    windows = cuts._windows(iter(thumbnails), len(thumbnails))
+    padded = cuts._padded(iter(thumbnails), before=25, after=25 + -len(thumbnails) % 50)
+    windows = cuts._windows(padded)
     ours = np.concatenate([cuts._cut_logits(network, window, "cpu") for window in windows])
     assert ours.dtype == np.float32
     torch.testing.assert_close(

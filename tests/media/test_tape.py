@@ -1,0 +1,125 @@
+"""Home video from tape, whole: both fields become frames, upright, in 4k, with its sound."""
+
+import re
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.wanted import WantedFrames
+from tests.kits.clips.cases import Made, make_video, sound_of, times_of
+from tests.kits.clips.tape import NTSC, PAL, System, vhs
+from tests.kits.media import ffmpeg
+from tests.kits.videos.oracle import video_line
+
+pytestmark = pytest.mark.long
+
+SECONDS = 0.8
+PIXELS_4K = 3840 * 2160
+
+
+@pytest.fixture(scope="module", params=[PAL, NTSC], ids=["PAL", "NTSC"])
+def system(request: pytest.FixtureRequest) -> System:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tape(demo_clip: Path, tmp_path_factory: pytest.TempPathFactory, system: System) -> Path:
+    return vhs(demo_clip, tmp_path_factory.mktemp("tape") / "tape.avi", system, seconds=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def job(tape: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make_video(
+        tape,
+        tmp_path_factory.mktemp("job"),
+        WantedFrames(deinterlace="bob"),
+        resolution="4k",
+        codec="auto",
+        container="auto",
+        crf=18,
+    )
+
+
+def test_each_field_is_a_frame_at_its_own_time(tape: Path, job: Made, system: System) -> None:
+    info = probe_video(tape)
+    assert (info.fields.interlaced, info.fields.top_first) == (True, False)
+    step = 1 / Fraction(system.fields)
+    times = times_of(job.output)
+    assert len(times) == 2 * info.num_frames
+    assert times == pytest.approx([float(step * k) for k in range(len(times))], abs=0.0011)
+    assert any("each field becomes one frame" in note for note in job.notes)
+    made = probe_video(job.output)
+    assert made.duration_seconds == pytest.approx(info.duration_seconds, abs=0.002)
+
+
+def test_it_has_the_shape_of_a_television_in_4k(job: Made) -> None:
+    """4:3 of square pixels, of about as many as 4k has."""
+    made = probe_video(job.output)
+    assert made.sar == (1, 1)
+    assert made.width / made.height == pytest.approx(4 / 3, abs=0.002)
+    assert made.width * made.height == pytest.approx(PIXELS_4K, rel=0.002)
+
+
+def test_no_comb_is_left(job: Made) -> None:
+    """ffmpeg's idet, asked for the whole output at the size of the source's lines."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(job.output)]
+    told = subprocess.run(
+        [*command, "-vf", "scale=-2:576,idet", "-f", "null", "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    found = re.search(r"Multi frame.*TFF:\s*(\d+)\s*BFF:\s*(\d+)\s*Progressive:\s*(\d+)", told)
+    assert found is not None
+    top, bottom, progressive = map(int, found.groups())
+    assert progressive > 0
+    assert top + bottom == 0
+
+
+def test_its_colours_are_those_that_a_player_shows_of_the_tape(
+    tape: Path, job: Made, system: System
+) -> None:
+    """The mean of each part of the picture, as ffmpeg shows both in R'G'B'."""
+    ours, theirs = (
+        mean_colors(path, step, given)
+        for path, step, given in (
+            (job.output, 2, ""),
+            (tape, 1, f"in_color_matrix={system.matrix}:in_range=tv:"),
+        )
+    )
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() < 3
+    assert "bt709" in video_line(job.output)
+
+
+def mean_colors(path: Path, step: int, given: str) -> np.ndarray:
+    """(T, 6, 8, 3) means of R'G'B' of every `step`-th frame, without the lines at the bottom."""
+    raw = ffmpeg(
+        *["-i", path, "-fps_mode", "passthrough", "-vf"],
+        rf"select=not(mod(n\,{step})),scale={given}interl=-1:out_range=pc:flags=area,"
+        "format=rgb24,crop=iw:ih*15/16:0:0,scale=8:6:flags=area",
+        *["-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+    )
+    return np.frombuffer(raw, np.uint8).reshape(-1, 6, 8, 3).astype(np.float64)
+
+
+def test_it_moves_from_every_frame_to_the_next(job: Made) -> None:
+    """Both fields are there, in their order: no frame stands, and none goes back."""
+    raw = ffmpeg(
+        *["-i", job.output, "-fps_mode", "passthrough", "-vf", "scale=160:120:flags=area"],
+        *["-f", "rawvideo", "-pix_fmt", "gray", "-"],
+    )
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, 120, 160).astype(np.float64)
+    near = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2))
+    far = np.abs(frames[2:] - frames[:-2]).mean(axis=(1, 2))
+    assert near.min() > 0
+    assert far.mean() > near.mean()
+
+
+def test_its_sound_is_as_long(tape: Path, job: Made) -> None:
+    assert sound_of(job.output) == pytest.approx(sound_of(tape), abs=0.03)
