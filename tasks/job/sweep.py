@@ -68,9 +68,9 @@ def bound_copies(settings: Settings, *, job_key: str, source_sha256: str) -> lis
     SEEDVR2_STORE_CACHE_BYTES stay.
 
     Only where there is a store: it has them too, but for the last segments of a machine that was
-    lost. What a run holds stays, its source included, and so do masters that the store lacks. Videos
-    that were sent to the gateway are not copies: they stay in its intake until nobody has used them
-    for SEEDVR2_KEEP_DAYS.
+    lost. What a run holds stays, its source included, and so do masters that the store lacks.
+    Videos that were sent to the gateway are not copies: they stay in its intake until nobody has
+    used them for SEEDVR2_KEEP_DAYS.
 
     Args:
         settings: of this machine.
