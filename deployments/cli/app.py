@@ -19,6 +19,7 @@ from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
+    Alpha,
     AsJson,
     Audio,
     BatchSize,
@@ -33,6 +34,7 @@ from deployments.cli.options import (
     MaxPrice,
     MaxSeconds,
     Model,
+    OutputFile,
     Overlap,
     Preset,
     Preview,
@@ -122,6 +124,7 @@ def upscale(
     quality: Quality = None,
     audio: Audio = "keep",
     deinterlace: Deinterlace = "auto",
+    alpha: Alpha = "auto",
     start: Start = "",
     end: End = "",
     preview: Preview = "",
@@ -132,16 +135,7 @@ def upscale(
     keep_master: KeepMaster = False,
     max_seconds: MaxSeconds = None,
     max_price: MaxPrice = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png "
-            "or .tif (one picture), or the folder, for pictures or of several videos; default: a "
-            "new file in WORK_DIR/output.",
-        ),
-    ] = None,
+    output: OutputFile = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file of --output, if there is one.")
     ] = False,
@@ -184,6 +178,7 @@ def upscale(
             quality=quality,
             audio=audio,
             deinterlace=deinterlace,
+            alpha=alpha,
             start=start,
             end=end,
             preview=preview,
@@ -217,6 +212,7 @@ def plan(
     container: Container = "auto",
     audio: Audio = "keep",
     deinterlace: Deinterlace = "auto",
+    alpha: Alpha = "auto",
     start: Start = "",
     end: End = "",
     preview: Preview = "",
@@ -253,6 +249,7 @@ def plan(
             container=container,
             audio=audio,
             deinterlace=deinterlace,
+            alpha=alpha,
             start=start,
             end=end,
             preview=preview,

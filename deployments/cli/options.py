@@ -96,6 +96,13 @@ Deinterlace = Annotated[
         "pulldown is undone), or off."
     ),
 ]
+Alpha = Annotated[
+    str,
+    typer.Option(
+        help="auto (the alpha of a transparent source is kept; in prores, if codec is auto), keep, "
+        "flatten (on black), flatten:#ffffff (on a colour), or refuse."
+    ),
+]
 Start = Annotated[
     str,
     typer.Option(help="Begin here: seconds (90), h:m:s (1:02:03.5) or a frame (frame:1500)."),
@@ -143,6 +150,16 @@ Metadata = Annotated[
 ExpiresIn = Annotated[
     float | None,
     typer.Option(help="Seconds after the job's end until its output is removed; 0: never."),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png "
+        "or .tif (one picture), or the folder, for pictures or of several videos; default: a "
+        "new file in WORK_DIR/output.",
+    ),
 ]
 WorkDir = Annotated[
     Path | None,

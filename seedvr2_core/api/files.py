@@ -18,6 +18,7 @@ from seedvr2_core.api.options import (
     ModelOptions,
     OnProgress,
     Progress,
+    alpha_asked,
     check_resolution,
     crf_asked,
     ignore_progress,
@@ -77,6 +78,7 @@ def upscale_file(
     crf: int = 18,
     preset: str = "medium",
     deinterlace: str = "auto",
+    alpha: str = "auto",
     start: str = "",
     end: str = "",
     allow_damaged: bool = False,
@@ -102,6 +104,8 @@ def upscale_file(
         preset: speed of the encoder.
         deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
             "film" (3:2 pulldown is undone) or "off".
+        alpha: "auto" (kept, where the source is transparent), "keep", "flatten" (put on black),
+            "flatten:#ffffff" or "refuse".
         start: where the part begins that is made: "90" (seconds), "1:02:03.5" or "frame:1500".
         end: where it ends, written as `start` is; "": the end.
         allow_damaged: take a video that ends before its header or index says.
@@ -127,7 +131,9 @@ def upscale_file(
         audio=audio,
         crf=crf_asked(quality, crf),
         preset=preset,
-        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
+        wanted=WantedFrames(
+            deinterlace=deinterlace, start=start, end=end, alpha=alpha_asked(alpha)
+        ),
     )
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")

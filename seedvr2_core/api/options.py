@@ -25,6 +25,7 @@ from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_qua
 from seedvr2_core.planning.sizes import parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
+from seedvr2_core.video.alpha.wish import parse_alpha
 from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.video.wanted import ALL_FRAMES, BOB, FILM, OFF, WantedFrames
 from seedvr2_core.video.wanted import AUTO as AUTO_FIELDS
@@ -67,6 +68,18 @@ def crf_asked(quality: int | None, crf: int) -> int:
             f"quality {quality} and crf {crf} say the same in two ways; give one"
         )
     return crf_of_quality(quality)
+
+
+def alpha_asked(alpha: str) -> str:
+    """What a caller wants of alpha, as jobs keep it.
+
+    Raises:
+        InvalidRequestError: which words there are.
+    """
+    try:
+        return parse_alpha(alpha)
+    except ValueError as error:
+        raise InvalidRequestError(f"alpha: {error}, got {alpha!r}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

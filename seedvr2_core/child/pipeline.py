@@ -16,15 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
 from seedvr2_core.child.commit import RestoreJob, Written, commit_written
 from seedvr2_core.child.progress import alive_while_reading
 from seedvr2_core.child.protocol import Restored, SegmentDone
+from seedvr2_core.engines.lanczos import resize_plane
 from seedvr2_core.engines.protocol import Commit, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
+from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
 from seedvr2_core.job.latents import read_commits
@@ -34,6 +37,7 @@ from seedvr2_core.planning import Piece, Segment
 from seedvr2_core.planning.cutting import ShotRun, plan_runs
 from seedvr2_core.planning.outline import SegmentOutline, outline_of
 from seedvr2_core.planning.queues import queue_bytes
+from seedvr2_core.video.alpha.track import AlphaTrack
 from seedvr2_core.video.output.master import MasterWriter
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.writer import SegmentWriter
@@ -56,6 +60,7 @@ class Pipeline:
         self._restored: Channel[Frame | Commit] = Channel(restored, size_of=_frame_bytes)
         self._encoded: Channel[Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
+        self._alpha = _alpha_of(job, self._alive)
         self._held_seconds = 0.0
         """How long the engine has waited for segments to reach the disk."""
 
@@ -255,6 +260,7 @@ class Pipeline:
             self._job.events.beat("encode", num_packets, segment.num_frames)
             self._job.progress.frame_encoded()
 
+        alpha = self._alpha
         commits: list[Commit] = []
         with ExitStack() as stack:
             coded = SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet)
@@ -262,7 +268,7 @@ class Pipeline:
             master = self._master_of(segment, stack)
             for piece in segment.pieces:
                 for frame in self._frames_of(piece):
-                    coded.write(frame)
+                    coded.write(frame if alpha is None else alpha.joined(frame))
                     if master is not None:
                         master.write(frame.rgb)
                 commits.append(self._commit_of_piece())
@@ -314,6 +320,15 @@ class Pipeline:
             del encoded  # with it go its latents, hundreds of MB at 4k
             give_memory_back()
             self._job.events.emit(SegmentDone(segment=segment.index, seconds=seconds))
+
+
+def _alpha_of(job: RestoreJob, alive: OnBytes) -> AlphaTrack | None:
+    """What gives restored frames their alpha; None if the output has none."""
+    plan = job.plan
+    if not plan.video.keeps_alpha:
+        return None
+    resize = partial(resize_plane, height=plan.height, width=plan.width)
+    return AlphaTrack(job.source, plan.video, resize, deep=plan.deep, on_bytes=alive)
 
 
 def _frame_bytes(item: Frame | Commit | None) -> int:

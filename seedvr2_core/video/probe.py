@@ -32,12 +32,14 @@ from seedvr2_core.video._container import (
     video_of,
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
+from seedvr2_core.video.alpha.look import find_alpha
+from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
-from seedvr2_core.video.info import Fields, StreamInfo, VideoInfo, ends_early
+from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 from seedvr2_core.video.output.hdr import hdr_of
-from seedvr2_core.video.picture.beside import side_data
+from seedvr2_core.video.picture.beside import losses, side_data
 from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
-from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
+from seedvr2_core.video.picture.facts import frame_tags, shape_of, tags
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.fields import find_fields, may_be_interlaced
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
@@ -170,6 +172,7 @@ def probe_video(
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
     info = _describe(path, scan, on_bytes)
+    info = replace(info, alpha=find_alpha(path, info, on_bytes))
     if (still := look_at_picture(path)) is not None:
         told = (*info.warnings, *still.notes)
         # It was read as a PNG, whose bytes say nothing of the file's.
@@ -256,7 +259,7 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             timeline=scan.timeline,
             hdr=hdr_of(side_data(first)),
             warnings=(
-                *(*picture_warnings(first, stream), *shape.warnings, *changes),
+                *(*losses(side_data(first)), *shape.warnings, *changes),
                 *header.warnings,
                 *(*frames.warnings, *_told(scan, ending, zero, container)),
             ),
