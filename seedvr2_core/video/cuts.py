@@ -25,8 +25,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
 from seedvr2_core.files import file_sha256
+from seedvr2_core.video.alpha.colours import flattened
 from seedvr2_core.video.alpha.facts import KEEP
-from seedvr2_core.video.alpha.planes import flattened
 from seedvr2_core.video.alpha.wish import BLACK
 from seedvr2_core.video.info import AND_JUMPS, VideoInfo
 from seedvr2_core.video.jumps import Jumps

@@ -16,7 +16,7 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._container import look_at_picture
-from seedvr2_core.video.alpha.planes import shown
+from seedvr2_core.video.alpha.colours import shown
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.sequence import is_sequence, picture_of
 from seedvr2_core.video.probe import probe_video

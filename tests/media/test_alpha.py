@@ -17,7 +17,9 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.masters import Masters, WantedMasters, ready_masters
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import outline_of
+from seedvr2_core.preview.cut import Cutting
 from seedvr2_core.video.alpha.wish import parse_alpha
+from seedvr2_core.video.cuts import _thumbnails
 from seedvr2_core.video.output.formats import CODECS, CONTAINERS, video_of_segment
 from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
@@ -333,6 +335,32 @@ def test_the_preview_shows_transparency_as_squares(clip: GetClip, tmp_path: Path
     corner = shown[-16:, :16]
     assert 140 < corner.min() < 165
     assert 190 < corner.max() < 215
+
+
+def test_a_piece_that_is_shown_before_has_alpha(clip: GetClip, tmp_path: Path) -> None:
+    source = clip("png.mov")
+    job = made_of(source, tmp_path / "job", codec="ffv1", resolution="2x")
+    size, made = (2 * WIDTH, 2 * HEIGHT), tmp_path / "made.mkv"
+    cutting = Cutting(
+        plan=job.plan, job_dir=JobDir(tmp_path / "job" / "job"), source=source, first=3, stop=9
+    )
+    cutting.write_clips(made, tmp_path / "before.mkv", {})
+    wanted = shown_alpha(job.output, size)[3:9]
+    assert off(shown_alpha(made, size), wanted) == 0
+    assert off(shown_alpha(tmp_path / "before.mkv", size), wanted) <= 1
+
+
+def test_hidden_colours_make_no_cut(tmp_path: Path) -> None:
+    pixels = disc()
+    pixels[..., 3] = pixels[0, ..., 3]
+    hidden = pixels[..., 3] == 0
+    pixels[:6, ..., :3][hidden[:6]], pixels[6:, ..., :3][hidden[6:]] = 0, 255
+    path = saved(tmp_path / "bgra.mkv", pixels)
+    video = wanted_frames(probe_video(path), WantedFrames())
+    seen = np.stack(list(_thumbnails(path, video))).astype(int)
+    assert np.abs(seen[6] - seen[5]).mean() < 3
+    raw = np.stack(list(_thumbnails(path, probe_video(path)))).astype(int)
+    assert np.abs(raw[6] - raw[5]).mean() > 50
 
 
 def test_the_clock_of_a_part_holds_for_its_alpha(clip: GetClip) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from seedvr2_core.video.alpha.colours import filled, flattened
 from seedvr2_core.video.alpha.facts import KEEP
-from seedvr2_core.video.alpha.planes import alpha_of, filled, flattened
+from seedvr2_core.video.alpha.planes import alpha_of
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.picture.color import (
     TO_RGB,
@@ -46,6 +47,8 @@ class Converter:
 
         What becomes of its alpha is as `info.reading` says.
         """
+        if not self._info.reading.alpha:
+            return self._upright(picture, self._rgb, (3,))
         rgb, _ = self.with_alpha(picture)
         return rgb
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from seedvr2_core.video.alpha.planes import alpha_of, filled, flattened, rescaled, shown, to_bits
+from seedvr2_core.video.alpha.colours import filled, flattened, shown
+from seedvr2_core.video.alpha.planes import alpha_of, rescaled, to_bits
 
 BYTE, WORD = np.dtype(np.uint8), np.dtype(np.uint16)
 RNG = np.random.default_rng(7)

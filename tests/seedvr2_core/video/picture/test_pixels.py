@@ -148,7 +148,7 @@ def test_a_png_keeps_what_it_says_of_hdr(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opaque", [True, False])
 @pytest.mark.parametrize("kind", ["rgba", "palette", "deep"])
-def test_alpha_is_there_where_something_shows_through(tmp_path: Path, kind: str, *, opaque: bool) -> None:
+def test_alpha_is_there_where_it_shows(tmp_path: Path, kind: str, *, opaque: bool) -> None:
     path = tmp_path / "a.png"
     if kind == "deep":
         pixels = noise(np.uint16, 4)
