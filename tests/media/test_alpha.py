@@ -91,7 +91,7 @@ def test_the_alpha_of_a_source_is_that_of_ffmpeg(clip: GetClip, name: str) -> No
     assert theirs.max() == 255
     deep = np.stack(list(read_alphas(path, info, 3, FRAMES, deep=True)))
     assert off(deep / 257, theirs[3:]) <= 1
-    assert deep.max() == 65535
+    assert deep.max() >= 65520  # ffmpeg's own 16 bits of 8 are a little less
 
 
 @pytest.mark.parametrize(("codec", "container"), HOLDERS, ids=[" in ".join(p) for p in HOLDERS])
@@ -100,7 +100,7 @@ def test_alpha_is_the_same_where_the_size_is(
     clip: GetClip, tmp_path: Path, name: str, codec: str, container: str
 ) -> None:
     job = made_of(clip(name), tmp_path / "job", codec=codec, container=container)
-    assert len(job.plan.segments) == 3
+    assert len(job.plan.segments) == 2
     assert any("alpha, which is kept" in note for note in job.notes)
     assert off(shown_alpha(job.output, SIZE), shown_alpha(clip(name), SIZE)) == 0
     shown, wanted = shown_times(job.output, 0), shown_times(clip(name), 0)
@@ -130,7 +130,7 @@ def test_alpha_is_enlarged_by_lanczos(clip: GetClip, tmp_path: Path, name: str) 
     job = made_of(source, tmp_path / "job", codec="ffv1", resolution="2x")
     flags = "lanczos+accurate_rnd+full_chroma_int"
     scaled = f"scale={twice[0]}:{twice[1]}:flags={flags}"
-    theirs = shown_alpha(source, twice, filters=scaled)
+    theirs = shown_alpha(source, twice, after=scaled)
     assert off(shown_alpha(job.output, twice), theirs) <= 1
 
 
@@ -151,7 +151,7 @@ def test_colours_of_opaque_parts_are_those_without_alpha(tmp_path: Path, codec: 
         assert off(*(frames[:, :, half:] for frames in two)) == 0
 
 
-def frames_of(job: Made) -> np.ndarray:
+def frames_of(job: Made, *, deep: bool = False) -> np.ndarray:
     """(T, H, W, 3): the colours of a job's segments."""
     found = []
     folder = job.output.parent / "job"
@@ -159,7 +159,7 @@ def frames_of(job: Made) -> np.ndarray:
         pts = job.plan.video.pts[segment.start : segment.stop]
         info = video_of_segment(job.plan.encoder, pts, last_duration=1)
         path = JobDir(folder).video_path(segment.index)
-        found += [frame.rgb for frame in read_frames(path, info, 0, info.num_frames)]
+        found += [frame.rgb for frame in read_frames(path, info, 0, info.num_frames, deep=deep)]
     return np.stack(found)
 
 
@@ -196,10 +196,12 @@ def test_a_video_is_put_on_a_colour(
     job = made_of(clip(name), tmp_path / "job", parse_alpha(wish), codec="png")
     assert not job.plan.video.keeps_alpha
     assert any("it is put on" in note for note in job.notes)
-    pixels = shown_pixels(clip(name), SIZE).astype(np.float64)
+    deep = "16" in name
+    step = 257 if deep else 1
+    pixels = shown_pixels(clip(name), SIZE, deep=deep) / step
     alpha = pixels[..., 3:] / 255
     wanted = pixels[..., :3] * alpha + colour * (1 - alpha)
-    assert np.abs(frames_of(job) - wanted).max() <= 1
+    assert np.abs(frames_of(job, deep=deep) / step - wanted).max() <= 0.51
 
 
 def test_what_holds_no_alpha_is_refused_with_what_does(clip: GetClip) -> None:
@@ -253,7 +255,7 @@ def test_long_videos_are_looked_at_in_places(tmp_path: Path, first: int, found: 
 
 def test_a_segment_made_alone_has_the_same_bytes(clip: GetClip, tmp_path: Path) -> None:
     job = made_of(clip("vp9.webm"), tmp_path / "job", resolution="2x")
-    for alone in (2, 1, 0):
+    for alone in reversed(range(len(job.plan.segments))):
         make_segments(job.plan, tmp_path / "again", clip("vp9.webm"), [alone])
     assert packets(job.plan, tmp_path / "again") == packets(job.plan, tmp_path / "job" / "job")
 
@@ -318,11 +320,8 @@ def test_fields_with_alpha(tmp_path: Path, deinterlace: str) -> None:
     assert video.keeps_alpha
     assert video.reading.method
     mode = "send_field" if deinterlace == "bob" else "send_frame"
-    raw = ffmpeg(
-        *["-i", source, "-vf", f"bwdif=mode={mode}:parity=tff:deint=all,alphaextract,format=gray"],
-        *["-fps_mode", "passthrough", "-f", "rawvideo", "-"],
-    )
-    theirs = np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH)
+    bwdif = f"format=yuva444p16le,bwdif=mode={mode}:parity=tff:deint=all"
+    theirs = shown_alpha(source, SIZE, before=bwdif)
     ours = np.stack(list(read_alphas(source, video, 0, video.num_frames)))
     assert off(ours, theirs) <= 1
 
@@ -347,7 +346,7 @@ def test_a_piece_that_is_shown_before_has_alpha(clip: GetClip, tmp_path: Path) -
     cutting.write_clips(made, tmp_path / "before.mkv", {})
     wanted = shown_alpha(job.output, size)[3:9]
     assert off(shown_alpha(made, size), wanted) == 0
-    assert off(shown_alpha(tmp_path / "before.mkv", size), wanted) <= 1
+    assert off(shown_alpha(tmp_path / "before.mkv", size), wanted) <= 2  # Pillow's Lanczos
 
 
 def test_hidden_colours_make_no_cut(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ KINDS: dict[str, list[str]] = {
     "animation.mov": ["-c:v", "qtrle", "-pix_fmt", "argb"],
     "png.mov": ["-c:v", "png", "-pix_fmt", "rgba"],
     "png16.mov": ["-c:v", "png", "-pix_fmt", "rgba64be"],
-    "grey.mov": ["-c:v", "png", "-pix_fmt", "ya8"],
 }
 """Name -> what ffmpeg is told."""
 DECODERS = {"vp9.webm": "libvpx-vp9", "vp8.webm": "libvpx"}
@@ -69,23 +68,25 @@ def saved(path: Path, pixels: np.ndarray, *options: str, rate: int = RATE) -> Pa
 
 
 def shown_alpha(
-    path: Path, size: tuple[int, int], *, filters: str = "", decoder: str = ""
+    path: Path, size: tuple[int, int], *, before: str = "", after: str = "", decoder: str = ""
 ) -> np.ndarray:
-    """(T, H, W) uint8: the alpha that an ffmpeg process finds in a file.
+    """(T, H, W) uint8, rounded: the alpha that an ffmpeg process finds in a file.
 
     Args:
         path: the file.
         size: (width, height) of the result.
-        filters: what is done to the plane on the way.
+        before: what is done to the pictures.
+        after: what is done to the plane.
         decoder: to be used; "" for ffmpeg's own choice.
     """
-    steps = ",".join(part for part in ("alphaextract", "format=gray", filters) if part)
+    steps = ",".join(part for part in (before, "alphaextract,format=gray16le", after) if part)
     raw = ffmpeg(
         *(["-c:v", decoder] if decoder else []),
         *["-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", steps],
-        *["-pix_fmt", "gray", "-f", "rawvideo", "-"],
+        *["-pix_fmt", "gray16le", "-f", "rawvideo", "-"],
     )
-    return np.frombuffer(raw, np.uint8).reshape(-1, size[1], size[0])
+    levels = np.frombuffer(raw, np.uint16).reshape(-1, size[1], size[0])
+    return np.rint(levels / 257).astype(np.uint8)
 
 
 def shown_pixels(path: Path, size: tuple[int, int], *, deep: bool = False) -> np.ndarray:
