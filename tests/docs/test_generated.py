@@ -29,6 +29,7 @@ def test_every_generated_page_is_compared(generate: ModuleType) -> None:
     assert marked == generate.PAGES.keys()
 
 
+@pytest.mark.long
 def test_pages_do_not_depend_on_the_environment(
     generate: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def build(zensical: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_site_is_built_and_its_links_lead_somewhere(
     check_links: ModuleType, zensical: Path, tmp_path: Path

@@ -19,6 +19,7 @@ def screens(terminal: Terminal) -> list[str]:
     return [line for part in plain.split("\n") for line in part.split("\r")]
 
 
+@pytest.mark.long
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     demo_clip: Path, tmp_path: Path, api_url: str
 ) -> None:

@@ -212,6 +212,7 @@ def test_a_disk_without_room_is_refused_before_work_begins(
     assert not job.has("segments/*")
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_stops_the_job_cleanly(
     make_job: Callable[..., FaultyJob],
     undisturbed: Callable[[str], str],

@@ -100,6 +100,7 @@ def fetchers(client: SyncPrefectClient, job: FlowRun, task: str = "fetch-source"
     return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
 
 
+@pytest.mark.long
 def test_a_slow_source_is_fetched_outside_and_not_asked_for_again(
     client: SyncPrefectClient, server: VideoServer, job: FlowRun, demo_clip: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_the_cuts_of_a_long_video_are_found_outside(
     assert cuts.stat().st_mtime_ns == written, "the job has not looked for them again"
 
 
+@pytest.mark.long
 def test_cuts_that_are_not_found_outside_are_found_by_the_job_itself(
     client: SyncPrefectClient,
     long_job: FlowRun,

@@ -42,6 +42,7 @@ def masters(job: FaultyJob) -> list[str]:
     return sorted(path.name for path in job.work_dir.glob("masters/*/*.json"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_file_from_a_master_is_the_one_that_would_have_been_made_at_once(
     make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str], tmp_path: Path

@@ -75,6 +75,7 @@ def events(heard: Heard, kind: type) -> list[Any]:
     return [event for event in told if isinstance(event, kind)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["lanczos", "tiny"])
 @pytest.mark.parametrize(
     ("first", "second"),

@@ -223,6 +223,7 @@ def test_each_phase_holds_what_is_planned(
         assert 0.98 * num_bytes <= wanted[phase] <= 1.05 * num_bytes, (phase, found, wanted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "dtype", "stay"),
     [
