@@ -116,8 +116,7 @@ def upscale(
 
     Args:
         video_url: http(s) address of the video, such as https://example.org/clip.mp4.
-        video_path: path on the machine that runs the flow, if the deployment allows it, such as
-            /data/clip.mp4.
+        video_path: path on the machine that runs the flow, if allowed, such as /data/clip.mp4.
         video_base64: the bytes of a small video in base64, at most 350 KB of text.
         resolution: 720p to 4k (area), short:720 to short:2160 (shorter side), 2x, or 1920x1080.
         model: auto, a SeedVR2 model, or one of the small engines span, waifu2x and lanczos.

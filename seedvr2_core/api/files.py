@@ -18,7 +18,6 @@ from seedvr2_core.api.options import (
     ModelOptions,
     OnProgress,
     Progress,
-    alpha_asked,
     check_resolution,
     crf_asked,
     ignore_progress,
@@ -104,14 +103,12 @@ def upscale_file(
         preset: speed of the encoder.
         deinterlace: "auto" (interlaced video: a frame of each picture), "bob" (of each field),
             "film" (3:2 pulldown is undone) or "off".
-        alpha: "auto" (kept, where the source is transparent), "keep", "flatten" (put on black),
-            "flatten:#ffffff" or "refuse".
+        alpha: "auto" (kept where transparent), "keep", "flatten", "flatten:#ffffff" or "refuse".
         start: where the part begins that is made: "90" (seconds), "1:02:03.5" or "frame:1500".
         end: where it ends, written as `start` is; "": the end.
         allow_damaged: take a video that ends before its header or index says.
         overwrite: replace a file that has the output's name. The source is never replaced.
-        work_dir: folder for what is not finished; None: a hidden folder beside the output, which is
-            removed at the end.
+        work_dir: folder for what is not finished; None: a hidden one beside the output, for a time.
         on_progress: called often, from several threads; an error that it raises ends the work.
         cancel: set it from another thread to stop; finished segments are kept.
 
@@ -131,9 +128,7 @@ def upscale_file(
         audio=audio,
         crf=crf_asked(quality, crf),
         preset=preset,
-        wanted=WantedFrames(
-            deinterlace=deinterlace, start=start, end=end, alpha=alpha_asked(alpha)
-        ),
+        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end, alpha=alpha),
     )
     source = _checked(Path(source).absolute(), target, resolution, coding, overwrite)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")

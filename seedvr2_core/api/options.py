@@ -70,18 +70,6 @@ def crf_asked(quality: int | None, crf: int) -> int:
     return crf_of_quality(quality)
 
 
-def alpha_asked(alpha: str) -> str:
-    """What a caller wants of alpha, as jobs keep it.
-
-    Raises:
-        InvalidRequestError: which words there are.
-    """
-    try:
-        return parse_alpha(alpha)
-    except ValueError as error:
-        raise InvalidRequestError(f"alpha: {error}, got {alpha!r}") from error
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
     """How a file is encoded."""
@@ -111,6 +99,10 @@ class Coding:
             holder = self.wanted if name == "deinterlace" else self
             if (got := getattr(holder, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        try:
+            parse_alpha(self.wanted.alpha)
+        except ValueError as error:
+            raise InvalidRequestError(f"alpha: {error}, got {self.wanted.alpha!r}") from error
         if not 0 <= self.crf <= MAX_CRF:
             raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
 

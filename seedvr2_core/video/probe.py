@@ -32,13 +32,18 @@ from seedvr2_core.video._container import (
     video_of,
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
-from seedvr2_core.video.alpha.look import find_alpha
+from seedvr2_core.video.alpha.facts import AlphaFacts
 from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import StreamInfo, VideoInfo, ends_early
 from seedvr2_core.video.output.hdr import hdr_of
 from seedvr2_core.video.picture.beside import losses, side_data
-from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
+from seedvr2_core.video.picture.color import (
+    bit_depth,
+    has_alpha,
+    refuse_unsupported,
+    resolve_color,
+)
 from seedvr2_core.video.picture.facts import frame_tags, shape_of, tags
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.fields import find_fields, may_be_interlaced
@@ -172,7 +177,7 @@ def probe_video(
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
     info = _describe(path, scan, on_bytes)
-    info = replace(info, alpha=find_alpha(path, info, on_bytes))
+    info = replace(info, alpha=_alpha(path, info, on_bytes))
     if (still := look_at_picture(path)) is not None:
         told = (*info.warnings, *still.notes)
         # It was read as a PNG, whose bytes say nothing of the file's.
@@ -180,6 +185,15 @@ def probe_video(
         kinds = {"format_name": still.kind, "codec": still.kind}
         return replace(info, **kinds, bits_per_pixel=bits, warnings=told)
     return replace(info, fields=_fields(path, info, on_bytes))
+
+
+def _alpha(path: Path, info: VideoInfo, on_bytes: OnBytes) -> AlphaFacts:
+    """Look at the alpha of some pictures where there may be some."""
+    if not has_alpha(info.pix_fmt):
+        return AlphaFacts()
+    from seedvr2_core.video.alpha.look import find_alpha  # loads numpy
+
+    return find_alpha(path, info, on_bytes)
 
 
 def _fields(path: Path, info: VideoInfo, on_bytes: OnBytes) -> Fields:

@@ -37,7 +37,7 @@ class WantedFrames:
     end: str = ""
     """The first place that is left out; "": the video's end."""
     alpha: str = AUTO
-    """What becomes of alpha, from `alpha.wish.parse_alpha`."""
+    """What becomes of alpha, as `alpha.wish.parse_alpha` takes it."""
 
 
 ALL_FRAMES = WantedFrames()

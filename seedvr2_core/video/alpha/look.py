@@ -15,7 +15,6 @@ from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video.alpha.facts import AlphaFacts
 from seedvr2_core.video.alpha.planes import alpha_of
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.picture.color import has_alpha
 from seedvr2_core.video.reader import read_pictures
 
 _WHOLE_FRAMES = 300
@@ -31,14 +30,13 @@ def find_alpha(path: Path, info: VideoInfo, on_bytes: OnBytes) -> AlphaFacts:
 
     Args:
         path: the video.
-        info: what else is known of it; each picture of the file is a frame.
+        info: what else is known of it; its pixel format has alpha, and each picture of the file is
+            a frame.
         on_bytes: called before every read.
 
     Raises:
         InvalidVideoError: its pictures cannot be decoded.
     """
-    if not has_alpha(info.pix_fmt):
-        return AlphaFacts()
     looked_at = 0
     for picture in _looked_at(path, info, on_bytes):
         looked_at += 1

@@ -38,7 +38,7 @@ def treated(video: VideoInfo, wish: str) -> VideoInfo:
 
     Args:
         video: from the probe.
-        wish: from `parse_alpha`.
+        wish: as `parse_alpha` takes it.
 
     Raises:
         InvalidRequestError: it is transparent, and that is refused.
@@ -46,7 +46,7 @@ def treated(video: VideoInfo, wish: str) -> VideoInfo:
     facts = video.alpha
     if not facts.looked_at:
         return video
-    word, _, colour = wish.partition(":")
+    word, _, colour = parse_alpha(wish).partition(":")
     if facts.transparent and word == REFUSE:
         raise InvalidRequestError(
             "the source is transparent in places (alpha), and alpha refuse was asked for; choose "

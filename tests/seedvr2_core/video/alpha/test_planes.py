@@ -1,5 +1,7 @@
 """Alpha planes as numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from av.video.format import VideoFormat
@@ -22,7 +24,7 @@ def picture(pix_fmt: str, bits: int) -> tuple[VideoFrame, np.ndarray]:
         write_plane(frame.planes[3], levels.astype(order if deep else np.uint8))
         return frame, levels
     # libav reads packed samples, and moves them to other places of the same depth.
-    packed = np.full((12, 20, 4), 128, levels.dtype)
+    packed: Any = np.full((12, 20, 4), 128, levels.dtype)
     packed[..., 3] = levels
     frame = VideoFrame.from_ndarray(packed, format="rgba64le" if deep else "rgba")
     return frame.reformat(format=pix_fmt), levels
@@ -54,7 +56,8 @@ def test_a_palette_has_the_alpha_of_its_colours() -> None:
     palette[3, 0] = 40  # PyAV's order is alpha first
     pixels = np.zeros((4, 6), np.uint8)
     pixels[1, 2] = 3
-    alpha = alpha_of(VideoFrame.from_ndarray((pixels, palette), format="pal8"), BYTE)
+    indexed: Any = (pixels, palette)
+    alpha = alpha_of(VideoFrame.from_ndarray(indexed, format="pal8"), BYTE)
     assert alpha is not None
     assert alpha[1, 2] == 40
     assert (np.delete(alpha.ravel(), 8) == 255).all()
