@@ -95,14 +95,14 @@ def _encoder_seconds(plan: Plan, source: Path, folder: Path, beat: Beat) -> floa
 
 def _resized(plan: Plan, source: Path) -> Iterator[Frame]:
     """The source's frames at the output's size."""
-    size = {"height": plan.height, "width": plan.width}
+    height, width = plan.height, plan.width
     stop, alpha = plan.segments[0].stop, plan.video.keeps_alpha
     for frame in read_frames(source, plan.video, 0, stop, deep=plan.deep, alpha=alpha):
         own = frame.alpha
         yield replace(
             frame,
-            rgb=resize_rgb(frame.rgb, **size),
-            alpha=None if own is None else resize_plane(own, **size),
+            rgb=resize_rgb(frame.rgb, height=height, width=width),
+            alpha=None if own is None else resize_plane(own, height=height, width=width),
         )
 
 
