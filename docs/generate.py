@@ -19,6 +19,7 @@ from deployments.cli.app import app
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import all_errors
 from seedvr2_core.planning.sizes import NAMED
+from seedvr2_core.video.alpha.wish import ALPHA_EXAMPLES
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
@@ -270,6 +271,8 @@ def values_of(field: FieldInfo) -> str:
         return ", ".join(f"`{name}`" for name in ("auto", *offered()))
     if field is UpscaleRequest.model_fields["resolution"]:
         return ", ".join(f"`{name}`" for name in (*NAMED, "2x", "1920x1080"))
+    if field is UpscaleRequest.model_fields["alpha"]:
+        return ", ".join(f"`{name}`" for name in ALPHA_EXAMPLES)
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
     if kind is bool:

@@ -32,7 +32,7 @@ SECTIONS = {
     "Notes": ("tags", "metadata", "expires_in", "callback_events"),
     "Details": (
         *("deinterlace", "color_correction", "strength", "seed", "batch_size", "temporal_overlap"),
-        *("stitch_mode", "weights_file", "crf", "preset", "encoder", "grain"),
+        *("alpha", "stitch_mode", "weights_file", "crf", "preset", "encoder", "grain"),
     ),
 }
 """Heading -> fields, in the order in which people need them."""

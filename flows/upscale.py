@@ -29,6 +29,7 @@ from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request.source import Rate
 from tasks.request.video import (
+    Alpha,
     Audio,
     Codec,
     ColorCorrection,
@@ -97,6 +98,7 @@ def upscale(
     stitch_mode: StitchMode = "crossfade",
     seed: int = 100,
     deinterlace: Deinterlace = "auto",
+    alpha: Alpha = "auto",
     start: Text = "",
     end: Text = "",
     preview: Text = "",
@@ -138,6 +140,7 @@ def upscale(
         stitch_mode: shared frames: crossfade mixes both batches, later keeps the earlier batch's.
         seed: seed of the noise. The same seed gives the same pixels.
         deinterlace: auto makes a frame of each picture, bob of each field; film undoes pulldown.
+        alpha: transparent sources: auto keeps it, flatten or flatten:#ffffff puts it on a colour.
         start: where the part begins: seconds, h:m:s or frame:1500; empty means the beginning.
         end: where that part ends; empty means the end.
         preview: make only a short piece first, such as 3s@0:42 or 90f@1200; empty: the whole video.

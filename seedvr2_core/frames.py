@@ -39,6 +39,8 @@ class Frame:
     """Presentation time in ticks of the source's time base, relative to the container's zero."""
     index: int
     """Position among the presented frames of the file, from 0."""
+    alpha: "np.ndarray | None" = None
+    """(H, W) of the type of `rgb`, straight: 0 shows nothing. None: opaque, or nobody has asked."""
 
     def __repr__(self) -> str:
         return f"Frame({self.index}, pts={self.pts}, rgb={self.rgb.dtype}{list(self.rgb.shape)})"

@@ -25,7 +25,7 @@ from seedvr2_core.planning.plan import EngineSettings, Rates
 from seedvr2_core.planning.sizes import output_name, target_size
 from seedvr2_core.planning.timing import ENGINE_SECONDS_PER_FRAME
 from seedvr2_core.planning.windows import engine_settings
-from seedvr2_core.video.output.formats import CONTAINERS, depth_of
+from seedvr2_core.video.output.formats import CONTAINERS, depth_of, holds_alpha
 from seedvr2_core.words import counted
 from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
@@ -197,6 +197,7 @@ def output_format(plan: PlanOutline) -> OutputFormat:
         container=plan.output.container,
         hdr="experimental" if plan.encoder.color.hdr else None,
         deinterlace=_METHODS.get(plan.deinterlace),
+        alpha="kept" if holds_alpha(plan.encoder) else "flattened" if plan.alpha else None,
     )
 
 

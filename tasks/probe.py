@@ -16,7 +16,7 @@ from seedvr2_core.errors import InvalidVideoError, SegmentError, StorageError
 from seedvr2_core.files import read_record
 from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.planning import Options
-from seedvr2_core.planning.outputs import chosen_codec, encoder_name
+from seedvr2_core.planning.outputs import chosen_codec, encoder_name, refuse_alpha
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.planning.sizes import target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds
@@ -65,8 +65,8 @@ def probe(
 
     Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
         upload that is no video.
-    Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, CheckpointError
-        (final); child failures (retried once).
+    Raises: InvalidVideoError, UnsupportedFormatError, InvalidRequestError, PlanError,
+        CheckpointError (final); child failures (retried once).
     """
     settings = get_settings()
     folder = settings.probes_dir
@@ -80,6 +80,7 @@ def probe(
                 allow_damaged=request.allow_damaged,
                 wanted=request.wanted_frames,
             )
+            refuse_alpha(probed.video, request.codec, request.container)
             return probed if cuts == "none" else _with_cuts(probed, request, settings, cuts)
     except InvalidVideoError:
         discard(source, settings)  # strangers must not be able to fill the disk with other files

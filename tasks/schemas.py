@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
-from seedvr2_core.planning.outputs import CRF_DEFAULT, crf_of_quality
+from seedvr2_core.planning.outputs import CRF_DEFAULT, alpha_fault, crf_of_quality
+from seedvr2_core.video.alpha.facts import KEEP
 from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import WantedFrames
 from seedvr2_core.weights.table import with_named_file
@@ -24,9 +25,17 @@ from tasks.request.delivery import (
     TagsField,
 )
 from tasks.request.preview import PreviewField
-from tasks.request.records import OutputFormat, PreviewPart, Record, output_key_of, own_folder
+from tasks.request.records import (
+    Account,
+    OutputFormat,
+    PreviewPart,
+    Record,
+    output_key_of,
+    own_folder,
+)
 from tasks.request.source import FpsField, VideoBase64Field, VideoPathField, VideoUrlField
 from tasks.request.video import (
+    AlphaField,
     AudioField,
     BatchSizeField,
     CodecField,
@@ -80,6 +89,7 @@ class UpscaleRequest(Record):
     stitch_mode: StitchModeField = "crossfade"
     seed: SeedField = 100
     deinterlace: DeinterlaceField = "auto"
+    alpha: AlphaField = "auto"
     start: StartField = ""
     end: EndField = ""
     preview: PreviewField = ""
@@ -156,13 +166,17 @@ class UpscaleRequest(Record):
                 f"quality {self.quality} and crf {self.crf} say the same in two ways; give one"
             )
         check_encoder_of(self.encoder, self.codec)
+        if self.alpha == KEEP and (fault := alpha_fault(self.codec, self.container)):
+            raise ValueError(f"alpha keep: {fault}")
         plan_latent_windows(self.batch_size, self.temporal_overlap)
         return self
 
     @property
     def wanted_frames(self) -> WantedFrames:
         """Which frames of the video are made."""
-        return WantedFrames(deinterlace=self.deinterlace, start=self.start, end=self.end)
+        return WantedFrames(
+            deinterlace=self.deinterlace, start=self.start, end=self.end, alpha=self.alpha
+        )
 
     @property
     def wanted_crf(self) -> int:
@@ -321,25 +335,6 @@ class StoredVideo(Record):
     num_bytes: int
 
 
-class Account(Record):
-    """What a run was expected to take and what it has taken; None where it was not measured."""
-
-    estimated_seconds: float | None = None
-    """Expected from the plan to the stored output, for what this run had to make."""
-    taken_seconds: float | None = None
-    """The same as measured."""
-    gpu_seconds: float | None = None
-    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
-    cost: float | None = None
-    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
-    device: str | None = None
-    """What the engine ran on."""
-    seed: int | None = None
-    """Seed of the noise; None for engines that draw none."""
-    engine_was_warm: bool | None = None
-    """Whether an earlier job had loaded the engine; None if this run needed none."""
-
-
 class UpscaleResult(Account):
     """What the caller gets, result.json, and the artifact; what people look for comes first."""
 
@@ -368,11 +363,12 @@ class UpscaleResult(Account):
     """The page of the job's report, where the picture is."""
     report_url: str | None = None
     codec: str | None = None
-    """As `OutputFormat` has it, like the next four; None in older records."""
+    """As `OutputFormat` has it, like the next five; None in older records."""
     bits: int | None = None
     container: str | None = None
     hdr: Literal["experimental"] | None = None
     deinterlace: Literal["bwdif", "bob", "film"] | None = None
+    alpha: Literal["kept", "flattened"] | None = None
     tags: tuple[str, ...] = ()
     """The caller's own, like the next."""
     metadata: dict[str, Any] = Field(default_factory=dict)

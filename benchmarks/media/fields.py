@@ -20,7 +20,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from seedvr2_core.video.info import Fields
+from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.probe import probe_video
 
 ROOT = Path(__file__).parents[2]

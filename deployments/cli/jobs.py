@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
+    Alpha,
     AsJson,
     Audio,
     BatchSize,
@@ -99,6 +100,7 @@ def submit(
     quality: Quality = None,
     audio: Audio = "keep",
     deinterlace: Deinterlace = "auto",
+    alpha: Alpha = "auto",
     start: Start = "",
     end: End = "",
     preview: Preview = "",
@@ -147,6 +149,7 @@ def submit(
             quality=quality,
             audio=audio,
             deinterlace=deinterlace,
+            alpha=alpha,
             start=start,
             end=end,
             preview=preview,

@@ -113,6 +113,13 @@ Deinterlace = Annotated[
         "pulldown is undone), or off."
     ),
 ]
+Alpha = Annotated[
+    str,
+    typer.Option(
+        help="auto (the alpha of a transparent source is kept; in prores, if codec is auto), keep, "
+        "flatten (on black), flatten:#ffffff (on a colour), or refuse."
+    ),
+]
 Start = Annotated[
     str,
     typer.Option(help="Begin here: seconds (90), h:m:s (1:02:03.5) or a frame (frame:1500)."),

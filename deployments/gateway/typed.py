@@ -120,6 +120,7 @@ class UpscaleOptions(TypedDict, total=False):
     end: str
     preview: str
     deinterlace: str
+    alpha: str
     weights_file: str
     batch_size: int
     temporal_overlap: int | None

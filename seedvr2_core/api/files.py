@@ -84,6 +84,7 @@ def upscale_file(
     encoder: str = "software",
     grain: float = 0.0,
     deinterlace: str = "auto",
+    alpha: str = "auto",
     start: str = "",
     end: str = "",
     allow_damaged: bool = False,
@@ -112,6 +113,7 @@ def upscale_file(
         encoder: what codes the pictures: "software", or "nvenc" on a GPU with a video unit.
         grain: how much film grain is added, 0 to 1, drawn from the options' seed.
         deinterlace: "auto" (a frame of each picture), "bob" (of each field), "film" or "off".
+        alpha: "auto" (kept where transparent), "keep", "flatten", "flatten:#ffffff" or "refuse".
         start: where the part begins: "90" (seconds), "1:02:03.5" or "frame:1500"; `end` likewise.
         end: where it ends; "": the end.
         allow_damaged: take a video that ends before its header or index says.
@@ -136,7 +138,7 @@ def upscale_file(
         preset=preset,
         encoder=encoder,
         grain=grain,
-        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end),
+        wanted=WantedFrames(deinterlace=deinterlace, start=start, end=end, alpha=alpha),
     )
     file = _checked(Path(source).absolute(), target, resolution, coding, overwrite, fps)
     folder = work_dir or target.with_name(f".{target.name}.seedvr2")

@@ -25,6 +25,7 @@ from seedvr2_core.planning.outputs import AUTO, CRF_DEFAULT, MAX_CRF, crf_of_qua
 from seedvr2_core.planning.sizes import parse_resolution
 from seedvr2_core.planning.timing import ENCODE_SECONDS_PER_MPX
 from seedvr2_core.planning.windows import engine_settings
+from seedvr2_core.video.alpha.wish import parse_alpha
 from seedvr2_core.video.output.encoders import check_nvenc
 from seedvr2_core.video.output.formats import CODECS, NVENC, NVENC_CODECS, SOFTWARE
 from seedvr2_core.video.wanted import ALL_FRAMES, BOB, FILM, OFF, WantedFrames
@@ -102,6 +103,10 @@ class Coding:
             holder = self.wanted if name == "deinterlace" else self
             if (got := getattr(holder, name)) not in values:
                 raise InvalidRequestError(f"{name} is one of {', '.join(values)}; got {got!r}")
+        try:
+            parse_alpha(self.wanted.alpha)
+        except ValueError as error:
+            raise InvalidRequestError(f"alpha: {error}, got {self.wanted.alpha!r}") from error
         if not 0 <= self.crf <= MAX_CRF:
             raise InvalidRequestError(f"expected crf from 0 to {MAX_CRF}, got {self.crf}")
         if self.encoder == NVENC:

@@ -4,6 +4,7 @@ Shape legend: T frames, H W pixels, 3 channels in R, G, B order.
 """
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -23,15 +24,19 @@ from seedvr2_core.api.options import (
 )
 from seedvr2_core.engines import load_engine
 from seedvr2_core.engines.deterministic import deterministic
+from seedvr2_core.engines.lanczos import resize_plane
 from seedvr2_core.engines.protocol import Session
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Options, Piece, Plan, build_plan
 from seedvr2_core.planning.cutting import shots_between
+from seedvr2_core.video.alpha.colours import filled
 from seedvr2_core.video.info import video_of_frames
 
 Picture = TypeVar("Picture", np.ndarray, Tensor)
 """One frame or several, as the caller has them."""
+_RGB, _RGBA = 3, 4
+"""Channels."""
 _WHOLE_SECONDS = 10**9
 """Longer than any clip: a clip is one segment."""
 
@@ -42,8 +47,8 @@ class _Form:
 
     like: np.ndarray | Tensor
 
-    def to_rgb(self, picture: np.ndarray | Tensor) -> np.ndarray:
-        """(H, W, 3) uint8 or uint16; float pictures from 0 to 1 are rounded to 16 bits."""
+    def to_levels(self, picture: np.ndarray | Tensor) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 or uint16; float pictures from 0 to 1 are rounded to 16 bits."""
         array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
         if array.dtype in (np.uint8, np.uint16):
             return array
@@ -118,14 +123,16 @@ class Restorer:
 
         Args:
             frames: (T, H, W, 3), numpy array or torch tensor on any device, R'G'B' full range:
-                uint8, uint16, or float from 0.0 to 1.0 (rounded to 16 bits on the way).
+                uint8, uint16, or float from 0.0 to 1.0 (rounded to 16 bits on the way). A fourth
+                channel is straight alpha: it is resized by Lanczos, and colours that it hides are
+                replaced by those around.
             resolution: 720p, 1080p, 2k, 4k, short:720 to short:2160, a factor (2x) or a box
                 (1920x1080).
             on_progress: called after each frame and slice; an error that it raises ends the work.
             cancel: set it from another thread to stop.
 
         Returns:
-            (T, H', W', 3) of the same kind, dtype and device.
+            (T, H', W', 3 or 4) of the same kind, dtype and device.
 
         Raises:
             InvalidRequestError: frames of another shape or dtype, or an option.
@@ -134,7 +141,10 @@ class Restorer:
             StoppedByCallerError: `cancel` was set.
         """
         if frames.ndim != 4:
-            raise InvalidRequestError(f"expected frames (T, H, W, 3), got {tuple(frames.shape)}")
+            raise InvalidRequestError(
+                f"expected frames (T, H, W, 3), or (T, H, W, 4) with alpha, got "
+                f"{tuple(frames.shape)}"
+            )
         made = list(
             self.stream(
                 iter(frames),
@@ -160,7 +170,7 @@ class Restorer:
         """Restore a clip frame by frame, so that it need not fit into memory.
 
         Args:
-            frames: pictures (H, W, 3) of one kind, size and dtype, as `restore` takes them.
+            frames: pictures (H, W, 3 or 4) of one kind, size and dtype, as `restore` takes them.
             num_frames: how many there are; SeedVR2 plans its windows by it.
             resolution: as for `restore`.
             on_progress: as for `restore`.
@@ -183,16 +193,16 @@ class Restorer:
         form = _Form(first)
         _check_picture(first)
         self._on_beat, self._stop = on_progress, Cancellation(cancel)
-        rgb = form.to_rgb(first)
+        rgb = form.to_levels(first)
         info = video_of_frames(rgb.shape[1], rgb.shape[0], num_frames, bit_depth=8 * rgb.itemsize)
         plan = build_plan(info, "0" * 64, self._planned(resolution))
         with deterministic(plan.torch_threads):
             session = self._opened(plan)
-            source = _numbered(first, pictures, form, num_frames)
-            for done, frame in enumerate(_restored(session, plan, source), 1):
+            source = _Numbered(first, pictures, form, num_frames)
+            for done, frame in enumerate(_restored(session, plan, iter(source)), 1):
                 self._stop.check()
                 on_progress(Progress(phase="restore", done=done, total=num_frames))
-                yield cast("Picture", form.back(frame.rgb))
+                yield cast("Picture", form.back(source.with_alpha(frame.rgb)))
 
     def _planned(self, resolution: str) -> Options:
         return replace(self._options.planned(resolution), segment_seconds=_WHOLE_SECONDS)
@@ -223,35 +233,61 @@ def _restored(session: Session, plan: Plan, source: Iterator[Frame]) -> Iterator
     session.take_commit()
 
 
-def _numbered(
-    first: Picture, others: Iterator[Picture], form: _Form, num_frames: int
-) -> Iterator[Frame]:
-    """The caller's pictures as frames.
+class _Numbered:
+    """The caller's pictures as frames; their alpha, if they have some, goes past the engine."""
 
-    Raises:
-        InvalidRequestError: one differs from the first, or they end early.
-    """
-    picture: Picture | None = first
-    for index in range(num_frames):
-        if picture is None:
-            raise InvalidRequestError(f"the frames ended after {index} of {num_frames}")
-        if (picture.shape, picture.dtype) != (first.shape, first.dtype):
-            raise InvalidRequestError(
-                f"frame {index} is {tuple(picture.shape)} {picture.dtype}, expected "
-                f"{tuple(first.shape)} {first.dtype} like the first"
-            )
-        yield Frame(rgb=form.to_rgb(picture), pts=index, index=index)
-        if index + 1 < num_frames:
-            picture = next(others, None)
+    def __init__(
+        self, first: Picture, others: Iterator[Picture], form: _Form, num_frames: int
+    ) -> None:
+        self._first, self._others, self._form = first, others, form
+        self._num_frames = num_frames
+        self._alphas: deque[np.ndarray] = deque()
+        """Of the frames that the engine has taken and not given back."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, in order.
+
+        Raises:
+            InvalidRequestError: one differs from the first, or they end early.
+        """
+        first: np.ndarray | Tensor = self._first
+        picture: np.ndarray | Tensor | None = first
+        for index in range(self._num_frames):
+            if picture is None:
+                raise InvalidRequestError(f"the frames ended after {index} of {self._num_frames}")
+            if (picture.shape, picture.dtype) != (first.shape, first.dtype):
+                raise InvalidRequestError(
+                    f"frame {index} is {tuple(picture.shape)} {picture.dtype}, expected "
+                    f"{tuple(first.shape)} {first.dtype} like the first"
+                )
+            yield Frame(rgb=self._rgb(self._form.to_levels(picture)), pts=index, index=index)
+            if index + 1 < self._num_frames:
+                picture = next(self._others, None)
+
+    def _rgb(self, levels: np.ndarray) -> np.ndarray:
+        """What the engine gets of a picture."""
+        if levels.shape[-1] == _RGB:
+            return levels
+        self._alphas.append(levels[:, :, _RGB])
+        return filled(levels[:, :, :_RGB], self._alphas[-1])
+
+    def with_alpha(self, rgb: np.ndarray) -> np.ndarray:
+        """The next restored picture with its alpha, at its size; without, if there was none."""
+        if not self._alphas:
+            return rgb
+        height, width, _ = rgb.shape
+        return np.dstack([rgb, resize_plane(self._alphas.popleft(), height=height, width=width)])
 
 
 def _check_picture(picture: np.ndarray | Tensor) -> None:
-    """Refuse what is no picture of three channels in a dtype that is known."""
+    """Refuse what is no picture of three or four channels in a dtype that is known."""
     kind = str(picture.dtype).removeprefix("torch.")
     known = ("uint8", "uint16", "float16", "float32", "float64", "bfloat16")
-    if picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape or kind not in known:
+    shape = tuple(picture.shape)
+    if len(shape) != 3 or shape[-1] not in (_RGB, _RGBA) or 0 in shape or kind not in known:
         raise InvalidRequestError(
-            f"expected frames (H, W, 3) of {', '.join(known)}, got {tuple(picture.shape)} {kind}"
+            f"expected frames (H, W, 3), or (H, W, 4) with alpha, of {', '.join(known)}, got "
+            f"{shape} {kind}"
         )
 
 

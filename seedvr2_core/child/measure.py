@@ -17,7 +17,7 @@ import torch
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.engines import load_engine
-from seedvr2_core.engines.lanczos import resize_rgb
+from seedvr2_core.engines.lanczos import resize_plane, resize_rgb
 from seedvr2_core.frames import Frame
 from seedvr2_core.planning import Plan
 from seedvr2_core.video.reader import read_frames
@@ -95,8 +95,15 @@ def _encoder_seconds(plan: Plan, source: Path, folder: Path, beat: Beat) -> floa
 
 def _resized(plan: Plan, source: Path) -> Iterator[Frame]:
     """The source's frames at the output's size."""
-    for frame in read_frames(source, plan.video, 0, plan.segments[0].stop, deep=plan.deep):
-        yield replace(frame, rgb=resize_rgb(frame.rgb, height=plan.height, width=plan.width))
+    height, width = plan.height, plan.width
+    stop, alpha = plan.segments[0].stop, plan.video.keeps_alpha
+    for frame in read_frames(source, plan.video, 0, stop, deep=plan.deep, alpha=alpha):
+        own = frame.alpha
+        yield replace(
+            frame,
+            rgb=resize_rgb(frame.rgb, height=height, width=width),
+            alpha=None if own is None else resize_plane(own, height=height, width=width),
+        )
 
 
 class _Clock:

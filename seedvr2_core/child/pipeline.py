@@ -17,15 +17,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from seedvr2_core.child.channel import Channel, InFlight, Stopped
 from seedvr2_core.child.commit import RestoreJob, Written, commit_written
 from seedvr2_core.child.progress import alive_while_reading
 from seedvr2_core.child.protocol import Restored, SegmentDone
+from seedvr2_core.engines.lanczos import resize_plane
 from seedvr2_core.engines.protocol import Commit, ShotState
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.process import give_memory_back
+from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.files.space import check_room, full_disk_told
 from seedvr2_core.frames import Frame
 from seedvr2_core.job.latents import read_commits
@@ -35,6 +38,7 @@ from seedvr2_core.planning import Piece, Segment
 from seedvr2_core.planning.cutting import ShotRun, plan_runs
 from seedvr2_core.planning.outline import SegmentOutline, outline_of
 from seedvr2_core.planning.queues import queue_bytes
+from seedvr2_core.video.alpha.track import AlphaTrack
 from seedvr2_core.video.info import EncoderSettings
 from seedvr2_core.video.output.grain import Grain
 from seedvr2_core.video.output.master import MasterWriter
@@ -60,6 +64,7 @@ class Pipeline:
         self._encoded: Channel[Written] = Channel(1)
         self._in_flight = InFlight(MAX_IN_FLIGHT)
         self._grain = _grain_of(job.plan.encoder)
+        self._alpha = _alpha_of(job, self._alive)
         self._held_seconds = 0.0
         """How long the engine has waited for segments to reach the disk."""
 
@@ -261,6 +266,7 @@ class Pipeline:
             self._job.events.beat("encode", num_packets, segment.num_frames)
             self._job.progress.frame_encoded()
 
+        alpha = self._alpha
         commits: list[Commit] = []
         with ExitStack() as stack:
             coded = SegmentWriter(part, self._plan.encoder, first_pts, on_packet=on_packet)
@@ -268,7 +274,8 @@ class Pipeline:
             master = self._master_of(segment, stack)
             for piece in segment.pieces:
                 for frame in self._frames_of(piece):
-                    coded.write(self._grained(frame))
+                    grained = self._grained(frame)
+                    coded.write(grained if alpha is None else alpha.joined(grained))
                     if master is not None:
                         master.write(frame.rgb)
                 commits.append(self._commit_of_piece())
@@ -335,6 +342,15 @@ def _grain_of(settings: EncoderSettings) -> Grain | None:
         return None
     size = {"height": settings.height, "width": settings.width}
     return Grain(settings.grain, settings.grain_seed, **size)
+
+
+def _alpha_of(job: RestoreJob, alive: OnBytes) -> AlphaTrack | None:
+    """What gives restored frames their alpha; None if the output has none."""
+    plan = job.plan
+    if not plan.video.keeps_alpha:
+        return None
+    resize = partial(resize_plane, height=plan.height, width=plan.width)
+    return AlphaTrack(job.source, plan.video, resize, deep=plan.deep, on_bytes=alive)
 
 
 def _frame_bytes(item: Frame | Commit | None) -> int:

@@ -25,6 +25,7 @@ from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.outputs import choose_output, encoder_settings
 from seedvr2_core.planning.plan import EngineSettings
 from seedvr2_core.report.pictures import jpeg
+from seedvr2_core.video.alpha.wish import FLATTEN
 from seedvr2_core.video.foreign import media_errors_told
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
@@ -92,7 +93,7 @@ def _probed(one: ComparedFile, beat: Beat) -> VideoInfo:
     """A file, from where its part of the comparison begins."""
     with media_errors_told(one.path, "its packets are read"):
         info = probe_video(one.path, beat=beat)
-    return wanted_frames(info, WantedFrames(start=one.start))
+    return wanted_frames(info, WantedFrames(start=one.start, alpha=FLATTEN))
 
 
 class _Making:

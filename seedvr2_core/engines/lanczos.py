@@ -140,6 +140,26 @@ def resize_rgb(rgb: np.ndarray, *, height: int, width: int, device: str = "cpu")
         return unit_to_rgb(resized_BCHW, rgb.dtype)
 
 
+@torch.inference_mode()
+def resize_plane(plane: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """Resize one plane, such as alpha, on the CPU; the result is rounded and clamped.
+
+    Args:
+        plane: (H, W), uint8 or uint16, any strides.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width) of the same dtype; `plane` itself if the size is already right.
+    """
+    if plane.shape == (height, width):
+        return plane
+    levels = torch.from_numpy(plane.astype(np.float32))
+    with _one_thread("cpu"):
+        resized = lanczos_resize(levels, height, width).round_()
+    return resized.clamp_(0, int(np.iinfo(plane.dtype).max)).numpy().astype(plane.dtype)
+
+
 @contextlib.contextmanager
 def _one_thread(device: str) -> Iterator[None]:
     """On the CPU, let torch use the calling thread alone for the length of a `with` block.

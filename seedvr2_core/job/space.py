@@ -12,11 +12,13 @@ from seedvr2_core.frames import padded_size
 from seedvr2_core.job.sidecar import leaves_latents
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline
 from seedvr2_core.planning.windows import num_latents
-from seedvr2_core.video.output.formats import CODECS, depth_of
+from seedvr2_core.video.output.formats import CODECS, depth_of, holds_alpha
 
 _GUESSED_CRF, _HALVING_CRF = 18, 6
 """The CRF that the codecs' guesses hold for, and by how much it rises where the bytes halve."""
 _EIGHT_BITS = 8
+_WITH_ALPHA = 1.5
+"""Times the bits of a pixel without alpha: ProRes 4444 and 422 HQ, four samples and three."""
 _MASTER_BITS = {False: 6.5, True: 31.0}
 """Bits of a master's pixel, of frames of 8 and of 16 bits. Measured on clips that three engines
 have doubled (`benchmarks/media/masters.py`): 2.3 to 6.6, and 15 to 32 with 16 bits. The guess is
@@ -38,6 +40,8 @@ def bytes_per_frame(plan: PlanOutline, finished: Sequence[tuple[int, int]] = ())
     bits = codec.bits_per_pixel
     if codec.deep_bits_per_pixel and depth_of(plan.encoder) > _EIGHT_BITS:
         bits = codec.deep_bits_per_pixel
+    if holds_alpha(plan.encoder):
+        bits *= _WITH_ALPHA
     if codec.by_quality:
         bits *= 2 ** ((_GUESSED_CRF - plan.encoder.crf) / _HALVING_CRF)
     return plan.width * plan.height * bits / 8

@@ -193,6 +193,7 @@ def _memory(
         segment_latents=longest + engine.overlap,
         source_frame_bytes=video.width * video.height * (6 if deep else 3),
         bit_depth=16 if deep else 8,
+        alpha=video.keeps_alpha,
         device_bytes=_without_encoder(options),
         host_bytes=options.host_bytes,
         device_kind=options.device_kind,

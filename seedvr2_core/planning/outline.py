@@ -62,6 +62,8 @@ class PlanOutline:
     output: OutputSettings = field(default_factory=OutputSettings)
     deinterlace: str = ""
     """As `Reading.method`; "" also in outlines of earlier versions."""
+    alpha: str = ""
+    """As `Reading.alpha`; "" also in outlines of earlier versions."""
     deep: bool = False
     pixels_key: str = ""
     """As the function of this name; "" in outlines of earlier versions, which are made anew."""
@@ -98,6 +100,7 @@ def outline_of(plan: Plan) -> PlanOutline:
         weights_file=plan.weights_file,
         output=plan.output,
         deinterlace=plan.video.reading.method,
+        alpha=plan.video.reading.alpha,
         deep=plan.deep,
         pixels_key=pixels_key(plan, deep=plan.deep),
         other_pixels_key=pixels_key(plan, deep=not plan.deep),

@@ -7,7 +7,7 @@ Matroska where that one would lose sound or text of the source.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 BASE_CODEC, DEEP_CODEC = "h264", "hevc"
 """What `auto` takes for 8-bit SDR, and for all else."""
-PICTURE_CODEC = "png"
-"""What `auto` takes for a picture."""
+PICTURE_CODEC, ALPHA_CODEC = "png", "prores"
+"""What `auto` takes for a picture, and for a video whose alpha is kept."""
 _RICH_CONTAINER = "mkv"
 CRF_QUALITY, CRF_DEFAULT, CRF_PER_QUALITY = 75, 18, 18 / 25
 """Quality 75 is CRF 18; 100 is 0."""
@@ -93,9 +93,10 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
     """What a job writes.
 
     Raises:
-        PlanError: codec and container do not go together, the codec has too few bits for HDR, or
-            the container's clock is too coarse for the frames.
+        PlanError: codec and container do not go together, the codec cannot hold alpha or has too
+            few bits for HDR, or the container's clock is too coarse for the frames.
     """
+    refuse_alpha(video, options.codec, options.container)
     codec = chosen_codec(video, options)
     spec = CODECS[codec]
     if options.encoder == NVENC and not spec.nvenc:
@@ -107,10 +108,15 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
             f"{WIDE_BITS} bits a sample and the tags of BT.2020; choose codec "
             f"{' or '.join(able)}, or leave codec at auto"
         )
-    bits, pix_fmt = _pixels(spec, max(video.wanted_bits, _least_bits(spec)), options.crf)
+    bits, pix_fmt = _pixels(_table_of(spec, video, options.crf), video.wanted_bits)
     container, note = _container(video, codec, options)
     notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
     notes += _coding_notes(video, options)
+    if video.keeps_alpha and options.codec == AUTO and not video.is_picture:
+        notes.append(
+            f"the codec is {codec}, because {BASE_CODEC} and {DEEP_CODEC} hold no alpha; alpha "
+            "flatten puts the video on black and leaves the choice to them"
+        )
     return OutputChoice(
         codec=codec,
         bits=bits,
@@ -191,6 +197,8 @@ def chosen_codec(video: VideoInfo | VideoOutline, options: "Options") -> str:
     """The codec that is asked for, or the usual one."""
     if options.codec != AUTO:
         return options.codec
+    if video.keeps_alpha and (holder := _alpha_codec(video, options.container)):
+        return holder
     if video.is_picture and options.container in (AUTO, *CODECS[PICTURE_CODEC].containers):
         return PICTURE_CODEC
     usual = BASE_CODEC if video.wanted_bits <= max(CODECS[BASE_CODEC].pix_fmts) else DEEP_CODEC
@@ -199,18 +207,58 @@ def chosen_codec(video: VideoInfo | VideoOutline, options: "Options") -> str:
     return next(name for name, spec in CODECS.items() if options.container in spec.containers)
 
 
+def _alpha_codec(video: VideoInfo | VideoOutline, container: str) -> str:
+    """What `auto` takes for a source whose alpha is kept; "" if the container holds none."""
+    usual = PICTURE_CODEC if video.is_picture else ALPHA_CODEC
+    able = [usual, *(name for name, spec in CODECS.items() if spec.with_alpha)]
+    return next((name for name in able if container in (AUTO, *CODECS[name].containers)), "")
+
+
+def refuse_alpha(video: VideoInfo | VideoOutline, codec: str, container: str) -> None:
+    """Refuse a source whose alpha is to be kept where the output cannot hold it.
+
+    Raises:
+        PlanError: which outputs can.
+    """
+    if video.keeps_alpha and (fault := alpha_fault(codec, container)):
+        raise PlanError(f"the source is transparent in places, and {fault}")
+
+
+def alpha_fault(codec: str, container: str) -> str:
+    """Why an output cannot hold alpha, and what to choose; "" if it can.
+
+    Args:
+        codec: as requests have it.
+        container: the same.
+    """
+    able = {name: spec for name, spec in CODECS.items() if spec.with_alpha}
+    asked = able.values() if codec == AUTO else [able[codec]] if codec in able else []
+    if any(container in (AUTO, *spec.containers) for spec in asked):
+        return ""
+    named, choices = f"codec {codec}", f"codec {' or '.join(able)}"
+    if asked:
+        holders = dict.fromkeys(name for spec in asked for name in spec.containers)
+        named, choices = f"container {container}", f"container {' or '.join(holders)}"
+    return (
+        f"{named} cannot hold alpha; choose {choices}, or alpha flatten, which puts the source on "
+        "black or on another colour (flatten:#ffffff)"
+    )
+
+
 def _holds_wide(spec: CodecSpec) -> bool:
     """Whether a codec can hold HDR and the colours of BT.2020."""
     return spec.wide and max(spec.pix_fmts) >= WIDE_BITS
 
 
-def _least_bits(spec: CodecSpec) -> int:
-    return min(spec.pix_fmts)
+def _table_of(spec: CodecSpec, video: VideoInfo, crf: int) -> Mapping[int, str]:
+    """The pixel formats that come into question."""
+    if video.keeps_alpha:
+        return spec.with_alpha
+    return spec.full_chroma if spec.full_chroma and crf <= FULL_CHROMA_CRF else spec.pix_fmts
 
 
-def _pixels(spec: CodecSpec, wanted: int, crf: int) -> tuple[int, str]:
+def _pixels(table: Mapping[int, str], wanted: int) -> tuple[int, str]:
     """The fewest bits that are enough, else the most that there are, and the pixel format."""
-    table = spec.full_chroma if spec.full_chroma and crf <= FULL_CHROMA_CRF else spec.pix_fmts
     bits = next((bits for bits in sorted(table) if bits >= wanted), max(table))
     return bits, table[bits]
 

@@ -58,6 +58,9 @@ class Constants:
 
 
 CONSTANTS = Constants()
+_ALPHA_SOURCES, _ALPHA_RESTORED = 16, 4
+"""Frames of a second decoder, one for each of its threads; float32 and integers of one plane, and
+the frame with it."""
 ENCODE, DIT, DECODE = "encode", "dit", "decode"
 ITEMSIZE: Mapping[str, int] = {"float16": _HALF, "bfloat16": _HALF, "float32": _FLOAT32}
 
@@ -100,6 +103,8 @@ class MemoryRequest:
     """Free memory of the host; None: taken as large enough."""
     bit_depth: int = 8
     """Of the source, and so of the output."""
+    alpha: bool = False
+    """Whether the source is decoded once more, for its alpha, while frames are encoded."""
     vae_dtype: str = "float16"
     dit_dtype: str = "bfloat16"
     own_kernels: bool = True
@@ -279,6 +284,9 @@ class PhasePeaks:
         ):
             at_once = FRAMES_PER_LATENT * rung.latents
             frames += bytes_waiting(at_once, num_bytes) + at_once * num_bytes
+        if request.alpha:
+            frames += _ALPHA_SOURCES * request.source_frame_bytes
+            frames += _ALPHA_RESTORED * request.restored_frame_bytes
         if request.on_cpu:
             return frames
         # In blocks of their exact size (engines/seedvr2/parking.py); rings are packed.

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.compare.sheet import Panel
 from seedvr2_core.frames import Frame
@@ -101,13 +103,17 @@ class Cutting:
             if first < stop:
                 path = self.job_dir.video_path(segment.index)
                 begin, end = first - segment.start, stop - segment.start
-                info = probe_video(path)
-                yield from read_frames(path, info, begin, end, deep=self.plan.deep)
+                info, alpha = probe_video(path), self.plan.video.keeps_alpha
+                yield from read_frames(path, info, begin, end, deep=self.plan.deep, alpha=alpha)
 
     def _enlarged(self) -> Iterator[Frame]:
         """The same frames of the source."""
         width, height = self.plan.encoder.width, self.plan.encoder.height
         panel = Panel(width, height, "", deep=self.plan.deep)
         video, deep = self.plan.video, self.plan.deep
-        for frame in read_frames(self.source, video, self.first, self.stop, deep=deep):
-            yield replace(frame, rgb=panel.scaled(frame.rgb))
+        part = (self.source, video, self.first, self.stop)
+        for frame in read_frames(*part, deep=deep, alpha=video.keeps_alpha):
+            alpha = frame.alpha
+            if alpha is not None:
+                alpha = panel.scaled(np.dstack([alpha] * 3))[:, :, 0]
+            yield replace(frame, rgb=panel.scaled(frame.rgb), alpha=alpha)

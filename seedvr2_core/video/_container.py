@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import av
 import av.error
+from av.codec.context import CodecContext
 from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -48,6 +50,7 @@ _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 """How FLV and MPEG-PS begin. Their headers need not name all streams, so more is looked at."""
 _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 """Bytes and microseconds; 5 MB and some seconds where nothing is said."""
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
@@ -293,8 +296,9 @@ def decode_pictures(
         PyAV shows that of the decoder alone.
     """
     earliest: int | None = None
+    decoder = _decoder_of(stream)
     # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
-    stream.codec_context.flags |= CodecFlags.unaligned.value
+    decoder.flags |= CodecFlags.unaligned.value
     for packet in itertools.islice(_moved(_packets(container, stream), timeline), skip, None):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
@@ -303,7 +307,7 @@ def decode_pictures(
         if packet.has_sidedata("encryption_info"):
             continue  # it may decode, to noise
         try:
-            pictures = packet.decode()
+            pictures = decoder.decode(packet)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
@@ -312,6 +316,22 @@ def decode_pictures(
             if earliest is None or (picture.pts is not None and picture.pts >= earliest):
                 picture.opaque = stream.codec_context.sample_aspect_ratio
                 yield picture
+
+
+def _decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """What decodes a stream: the container's own decoder, or, of WebM with alpha, one that sees it.
+
+    There the alpha is a second video beside each packet, which libav's own decoders pass over.
+    """
+    usual = stream.codec_context
+    name = _ALPHA_DECODERS.get(usual.codec.canonical_name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return usual
+    decoder = CodecContext.create(name, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.extradata = usual.extradata
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
 
 
 def thread_kind(stream: VideoStream) -> str:

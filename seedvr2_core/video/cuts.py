@@ -25,6 +25,9 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from seedvr2_core.beat import Beat
 from seedvr2_core.errors import CheckpointError, NumericalError
 from seedvr2_core.files import file_sha256
+from seedvr2_core.video.alpha.colours import flattened
+from seedvr2_core.video.alpha.facts import KEEP
+from seedvr2_core.video.alpha.wish import BLACK
 from seedvr2_core.video.info import AND_JUMPS, VideoInfo
 from seedvr2_core.video.jumps import Jumps
 from seedvr2_core.video.picture.color import is_rgb_format, sws_colorspace, sws_range
@@ -275,6 +278,8 @@ class _Shrinker:
     def __init__(self, info: VideoInfo) -> None:
         self._info = info
         self._reformatter = VideoReformatter()
+        alpha = info.reading.alpha
+        self._alpha = BLACK if alpha == KEEP else alpha
         sideways = info.rotation in (90, 270)
         self._size = (_HEIGHT, _WIDTH) if sideways else (_WIDTH, _HEIGHT)
         # np.rot90 turns counter-clockwise.
@@ -287,11 +292,14 @@ class _Shrinker:
             picture,
             width=width,
             height=height,
-            format="rgb24",
+            format="rgba" if self._alpha else "rgb24",
             src_colorspace=None if rgb_source else sws_colorspace(self._info.color.matrix),
             src_color_range=sws_range(rgb_source or self._info.color.full_range),
             dst_color_range=ColorRange.JPEG,
             interpolation=_TO_THUMBNAIL,
             threads=1,
         )
-        return np.rot90(small.to_ndarray(), self._turns)
+        pixels = small.to_ndarray()
+        if self._alpha:  # a cut is one in what is visible
+            pixels = flattened(pixels[:, :, :3], pixels[:, :, 3], self._alpha)
+        return np.rot90(pixels, self._turns)

@@ -7,10 +7,12 @@ AVCOL_* are the same): matrix/primaries/transfer 1 = BT.709, 2 = unspecified, 9 
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.video.alpha.facts import KEEP, AlphaFacts
+from seedvr2_core.video.fields.facts import Fields
 
 BT2020 = 9
 """H.273 code of its primaries, and of its matrix with non-constant luminance."""
@@ -116,28 +118,6 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fields:
-    """How the lines of a video's pictures were taken: all at once, or every other line later.
-
-    Either half of the lines is a field.
-    """
-
-    interlaced: bool = False
-    top_first: bool | None = None
-    """Whether the field with the topmost line is the earlier one; None: as each picture says."""
-    marked: bool = False
-    """Whether the file says that it is interlaced."""
-    moving: int = 0
-    """Pictures, of those that were looked at, that moved enough to tell."""
-    combed: int = 0
-    """Of these, pictures whose fields were taken at different times."""
-    film: bool = False
-    """Whether it is film of 24 pictures a second, spread over 60 fields (3:2 pulldown)."""
-    mixed: bool = False
-    """Whether some of the places that were looked at are interlaced, and others are not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How the frames of a job are made of the pictures that the file presents.
 
@@ -161,6 +141,9 @@ class Reading:
     """Whether the film goes on behind the last one of `VideoInfo.pts`."""
     film: tuple[int, ...] = ()
     """Of a part: times of all frames of the film; empty in records of earlier versions."""
+    alpha: str = ""
+    """What becomes of alpha: "keep", or a colour that frames are put on ("#000000"); "": it is
+    dropped, for there is none to be seen."""
 
     @property
     def is_excerpt(self) -> bool:
@@ -173,7 +156,8 @@ class Reading:
         method = f"{self.method} {order}" if self.method else ""
         method += " mixed" if self.mixed else ""
         where = f"{self.first}+{num_frames}" if self.is_excerpt else ""
-        return " ".join(part for part in (method, where) if part)
+        alpha = f"alpha {self.alpha}" if self.alpha else ""
+        return " ".join(part for part in (method, where, alpha) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +181,8 @@ class VideoOutline:
     """As `Reading.told` has it."""
     is_picture: bool = False
     """As `VideoInfo.is_picture`."""
+    keeps_alpha: bool = False
+    """As `VideoInfo.keeps_alpha`."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -265,17 +251,24 @@ class VideoInfo:
     bits_per_pixel: float = 0.0
     """Bits that the file spends on a pixel, over all pictures; 0 where nobody counted: in records
     of earlier versions, and for frames that lie in no file."""
-    fields: Fields = Fields()
+    fields: Fields = field(default_factory=Fields)
     """What was found out about its fields; nothing in records of earlier versions."""
+    alpha: AlphaFacts = field(default_factory=AlphaFacts)
+    """What was found out about its alpha; nothing in records of earlier versions."""
     reading: Reading = Reading()
     """How frames are made of its pictures; `pts` are the times of the frames."""
     prober: str = ""
-    """Which probe has found this out, as `probe.prober` has it."""
+    """Which probe has found this out, as `probing.prober` has it."""
 
     @property
     def wanted_bits(self) -> int:
         """Bits a sample that show all that the source has."""
         return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
+
+    @property
+    def keeps_alpha(self) -> bool:
+        """Whether its alpha goes into the output."""
+        return self.reading.alpha == KEEP
 
     @property
     def is_picture(self) -> bool:
@@ -329,6 +322,7 @@ class VideoInfo:
             bits_per_pixel=self.bits_per_pixel,
             reading=self.reading.told(self.num_frames),
             is_picture=self.is_picture,
+            keeps_alpha=self.keeps_alpha,
         )
 
 

@@ -6,6 +6,7 @@ moviepy reads the output, which is upright and has square pixels. The source is 
 reader, because moviepy turns and stretches pictures wrongly.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
+from seedvr2_core.frames import Frame
+from seedvr2_core.video.alpha.colours import shown
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.sequence import is_sequence, picture_of
 from seedvr2_core.video.picture.opening import look_at_picture
@@ -58,19 +61,19 @@ def write_preview(
     after = _restored_frame(output, info, index)
     beat("picture", 1, _STEPS)
     height, width, _ = after.shape
-    before = next(read_frames(source, info, index, index + 1)).rgb
+    before = next(read_frames(source, info, index, index + 1, alpha=info.keeps_alpha))
     beat("picture", 2, _STEPS)
-    enlarged = np.asarray(ImageClip(before).resized((width, height)).get_frame(0))  # Lanczos
+    enlarged = _enlarged(before, width, height)
     whole = info.num_frames == 1 and look_at_picture(output) is not None
-    shown = slice(0, width) if whole else slice(width // 4, width // 4 + width // 2)
-    labelled = _sheet(enlarged[:, shown], after[:, shown], MAX_WHOLE if whole else None)
+    part = slice(0, width) if whole else slice(width // 4, width // 4 + width // 2)
+    labelled = _sheet(enlarged[:, part], after[:, part], MAX_WHOLE if whole else None)
     beat("picture", 3, _STEPS)
     _write_label(labelled, "before", left=0)
     _write_label(labelled, "after", left=(labelled.shape[1] + DIVIDER_PX) // 2)
-    part = picture.with_name(picture.stem + ".part.jpg")
+    unfinished = picture.with_name(picture.stem + ".part.jpg")
     image = Image.fromarray(labelled)
-    image.save(part, quality=WHOLE_QUALITY if whole else QUALITY, subsampling=0)
-    replace_file(part, picture)
+    image.save(unfinished, quality=WHOLE_QUALITY if whole else QUALITY, subsampling=0)
+    replace_file(unfinished, picture)
 
 
 def _sheet(before: np.ndarray, after: np.ndarray, most: tuple[int, int] | None) -> np.ndarray:
@@ -119,16 +122,37 @@ def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
     place[:] = label[: place.shape[0], : place.shape[1]]
 
 
+def _enlarged(frame: Frame, width: int, height: int) -> np.ndarray:
+    """A frame by Lanczos, as people are to see it."""
+
+    def resized(picture: np.ndarray) -> np.ndarray:
+        return np.asarray(ImageClip(picture).resized((width, height)).get_frame(0))
+
+    alpha = None if frame.alpha is None else resized(np.dstack([frame.alpha] * 3))[:, :, 0]
+    return _as_shown(replace(frame, rgb=resized(frame.rgb), alpha=alpha))
+
+
+def _as_shown(frame: Frame) -> np.ndarray:
+    """A frame as people are to see it: what is transparent is on grey squares."""
+    return frame.rgb if frame.alpha is None else shown(frame.rgb, frame.alpha)
+
+
 def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
     """(H, W, 3) uint8, the frame shown at the time of frame `index`."""
+    alpha = info.keeps_alpha
     if is_sequence(output):
-        return picture_of(output, index).to_ndarray(format="rgb24")
+        pixels = picture_of(output, index).to_ndarray(format="rgba" if alpha else "rgb24")
+        return shown(pixels[:, :, :3], pixels[:, :, 3]) if alpha else pixels
     if look_at_picture(output) is not None:
-        return next(read_frames(output, probe_video(output), 0, 1)).rgb
+        return _as_shown(next(read_frames(output, probe_video(output), 0, 1, alpha=alpha)))
     time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))
     try:
-        with VideoFileClip(str(output), audio=False) as clip:
+        with VideoFileClip(str(output), audio=False, has_mask=alpha) as clip:
             # moviepy keeps its own clock from 0; a frame more or less does not matter here.
-            return np.asarray(clip.get_frame(min(time, max(0.0, clip.duration - 0.1))))
+            time = min(time, max(0.0, clip.duration - 0.1))
+            rgb = np.asarray(clip.get_frame(time))
+            if not alpha:
+                return rgb
+            return shown(rgb, np.rint(np.asarray(clip.mask.get_frame(time)) * 255).astype(np.uint8))
     except (OSError, ValueError) as error:
         raise InvalidVideoError(f"moviepy reads no frame of {output.name}: {error}") from error

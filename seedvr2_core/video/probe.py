@@ -3,9 +3,6 @@
 `sniff_video` is the cheap check before a job begins, `probe_video` reads the whole file.
 """
 
-import functools
-import hashlib
-import importlib.metadata
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -35,18 +32,18 @@ from seedvr2_core.video._container import (
     video_of,
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
+from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
-from seedvr2_core.video.info import (
-    SEQUENCE_FORMAT,
-    Fields,
-    StreamInfo,
-    VideoInfo,
-    ends_early,
-)
+from seedvr2_core.video.info import SEQUENCE_FORMAT, StreamInfo, VideoInfo, ends_early
 from seedvr2_core.video.output.hdr import hdr_of
-from seedvr2_core.video.picture.beside import side_data
-from seedvr2_core.video.picture.color import bit_depth, refuse_unsupported, resolve_color
-from seedvr2_core.video.picture.facts import frame_tags, picture_warnings, shape_of, tags
+from seedvr2_core.video.picture.beside import losses, side_data
+from seedvr2_core.video.picture.color import (
+    bit_depth,
+    has_alpha,
+    refuse_unsupported,
+    resolve_color,
+)
+from seedvr2_core.video.picture.facts import frame_tags, shape_of, tags
 from seedvr2_core.video.picture.opening import (
     is_of_pictures,
     look_at_picture,
@@ -194,7 +191,7 @@ def probe_video(
     most = Most(path, max_frames, max_seconds)
     if (still := look_at_picture(path)) is not None:
         one = Scan(0, times=[0], last_duration=1, of_pictures=True)
-        info = _describe(path, one, on_bytes)
+        info = _with_alpha(path, _describe(path, one, on_bytes), on_bytes)
         return _with_kind(info, info.size_bytes, still.notes, codec=still.kind, format=still.kind)
     if (pictures := look_at_pictures(path, on_bytes)) is not None:
         return _describe_sequence(path, pictures, most, on_bytes)
@@ -203,6 +200,7 @@ def probe_video(
     if not scan.num_packets:
         raise _undecodable(path, scan.stream)
     info = _describe(path, scan, on_bytes)
+    info = _with_alpha(path, info, on_bytes)
     return replace(info, fields=_fields(path, info, on_bytes))
 
 
@@ -213,7 +211,7 @@ def _describe_sequence(
     times = list(pictures.pts)
     most.check(len(times), times[-1] / pictures.scale)
     scan = Scan(0, times=times, last_duration=pictures.last_duration, of_pictures=True)
-    info = _describe(path, scan, on_bytes)
+    info = _with_alpha(path, _describe(path, scan, on_bytes), on_bytes)
     if pictures.rate is not None:
         info = replace(info, nominal_rate=pictures.rate.as_integer_ratio())
     if info.color.transfer == _SRGB:
@@ -233,18 +231,13 @@ def _with_kind(
     return replace(info, codec=codec, format_name=format, bits_per_pixel=bits, warnings=told)
 
 
-@functools.cache
-def prober() -> str:
-    """Which probe this is: a digest of the code of this folder, and of the library it stands on.
+def _with_alpha(path: Path, info: VideoInfo, on_bytes: OnBytes) -> VideoInfo:
+    """Look at the alpha of some pictures where there may be some."""
+    if not has_alpha(info.pix_fmt):
+        return info
+    from seedvr2_core.video.alpha.look import find_alpha  # loads numpy
 
-    A record of another one is not taken for today's.
-    """
-    found = hashlib.sha256(importlib.metadata.version("av").encode())
-    folder = Path(__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        found.update(path.relative_to(folder).as_posix().encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    return replace(info, alpha=find_alpha(path, info, on_bytes))
 
 
 def _fields(path: Path, info: VideoInfo, on_bytes: OnBytes) -> Fields:
@@ -293,7 +286,8 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
         zero_ticks = round(zero / time_base)
         header = read_headers(path, container).of(container, stream)
         shape = shape_of(first, stream, header.edges)
-        ending = _ending(scan, frames.times, time_base, rate)
+        seconds = [time * time_base for time in frames.times]
+        ending = ending_of(scan.promise, scan.extent, scan.stream, seconds, rate)
         changes = scan.watch.warnings(zero) if scan.watch else ()
         return VideoInfo(
             format_name=container.format.name,
@@ -324,7 +318,7 @@ def _describe(path: Path, scan: Scan, on_bytes: OnBytes) -> VideoInfo:
             timeline=scan.timeline,
             hdr=hdr_of(side_data(first)),
             warnings=(
-                *(*picture_warnings(first, stream), *shape.warnings, *changes),
+                *(*losses(side_data(first)), *shape.warnings, *changes),
                 *header.warnings,
                 *(*frames.warnings, *_told(scan, ending, zero, container)),
             ),
@@ -363,12 +357,6 @@ def _first_pictures(
         first = first or picture
         times.append(picture.pts)
     return first, times
-
-
-def _ending(scan: Scan, times: Sequence[int], time_base: Fraction, rate: Fraction) -> Ending:
-    """Whether the file ends before it says that it does."""
-    seconds = [time * time_base for time in times]
-    return ending_of(scan.promise, scan.extent, scan.stream, seconds, rate)
 
 
 def _told(scan: Scan, ending: Ending, zero: Fraction, container: InputContainer) -> list[str]:

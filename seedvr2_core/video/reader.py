@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av.error
+import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -49,6 +50,7 @@ def read_frames(
     stop: int,
     *,
     deep: bool = False,
+    alpha: bool = False,
     on_bytes: OnBytes = no_bytes,
 ) -> Iterator[Frame]:
     """Yield the presented frames [start, stop), lazily.
@@ -59,6 +61,7 @@ def read_frames(
         start: index of the first frame; below 0 are those of the film before this part of it.
         stop: index after the last frame, <= info.num_frames.
         deep: give uint16, as sources and outputs of more than 8 bits need it.
+        alpha: give each frame its alpha too, where the picture has some.
         on_bytes: called before every read of the file, also on the way to the first frame, which
             may be long: not every file can be read from its middle.
 
@@ -80,7 +83,32 @@ def read_frames(
     convert = Converter(info, deep=deep)
     with media_errors_told(path, "its frames are read"):
         for index, picture in read_pictures(path, info, start, stop, on_bytes):
-            yield Frame(rgb=convert(picture), pts=info.time_of(index), index=index)
+            rgb, own = convert.with_alpha(picture) if alpha else (convert(picture), None)
+            yield Frame(rgb=rgb, pts=info.time_of(index), index=index, alpha=own)
+
+
+def read_alphas(
+    path: Path,
+    info: VideoInfo,
+    start: int,
+    stop: int,
+    *,
+    deep: bool = False,
+    on_bytes: OnBytes = no_bytes,
+) -> Iterator[np.ndarray]:
+    """Yield the alpha of the frames [start, stop), and nothing of their colour.
+
+    Args, Raises: as `read_frames`.
+
+    Yields:
+        (H, W), uint8 or uint16, upright; opaque where a picture has no alpha.
+    """
+    convert, kind = Converter(info, deep=deep), np.uint16 if deep else np.uint8
+    width, height = info.upright_size
+    with media_errors_told(path, "its alpha is read"):
+        for _, picture in read_pictures(path, info, start, stop, on_bytes):
+            alpha = convert.alpha(picture)
+            yield np.full((height, width), np.iinfo(kind).max, kind) if alpha is None else alpha
 
 
 def read_pictures(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.video.alpha.wish import treated
 from seedvr2_core.video.info import Reading, VideoInfo
 
 AUTO, OFF, BOB, FILM = "auto", "off", "bob", "film"
@@ -35,6 +36,8 @@ class WantedFrames:
     """A place, as `place_of` reads it; "": the video's beginning."""
     end: str = ""
     """The first place that is left out; "": the video's end."""
+    alpha: str = AUTO
+    """What becomes of alpha, as `alpha.wish.parse_alpha` takes it."""
 
 
 ALL_FRAMES = WantedFrames()
@@ -81,10 +84,11 @@ def wanted_frames(video: VideoInfo, wanted: WantedFrames) -> VideoInfo:
         wanted: by the request.
 
     Raises:
-        InvalidRequestError: the part has no frames, or the video is not what `deinterlace` needs.
+        InvalidRequestError: the part has no frames, the video is not what `deinterlace` needs, or
+            it has alpha and that is refused.
     """
     begin, end = _place_in(video, wanted.start), _place_in(video, wanted.end)
-    made = _made_of_fields(video, wanted.deinterlace)
+    made = treated(_made_of_fields(video, wanted.deinterlace), wanted.alpha)
     return made if begin is None and end is None else _excerpt(made, wanted, begin, end)
 
 

@@ -18,15 +18,17 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
 from seedvr2_core.video._segments import open_segment
+from seedvr2_core.video.alpha.planes import levels_of, to_bits, write_plane
 from seedvr2_core.video.info import EncoderSettings
 from seedvr2_core.video.output.encoders import add_encoder, spec_of
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.formats import CODECS, depth_of, holds_alpha
 from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
 from seedvr2_core.video.picture.levels import rgb_planes, shifted_bits, to_shifted
 
 _RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "gbrp16le"}
 """Of 16 bits swscale makes the same from planes as from rgb48le, in half the time."""
+_RGBA_FORMATS = {np.dtype(np.uint8): "rgba", np.dtype(np.uint16): "rgba64le"}
 
 
 def _nobody(num_packets: int) -> None:
@@ -65,6 +67,7 @@ class SegmentWriter:
         self._time_base = Fraction(*settings.time_base)
         self._reformatter = VideoReformatter()
         self._canvases: dict[str, VideoFrame] = {}
+        self._holds_alpha = settings.codec in CODECS and holds_alpha(settings)
         self._shifted_bits = shifted_bits(settings.pix_fmt, full_range=settings.color.full_range)
         muxer = CODECS[settings.codec].segments
         self._container = av.open(f"file:{path}", mode="w", format=muxer)
@@ -79,7 +82,8 @@ class SegmentWriter:
         """Encode the next frame.
 
         Args:
-            frame: (height, width, 3) of the settings, uint8 or uint16, pts rising.
+            frame: (height, width, 3) of the settings, uint8 or uint16, pts rising; with alpha of
+                the same size and type where the output holds that.
 
         Raises:
             SegmentError: size, type or time is not what the segment needs, or the encoder failed.
@@ -105,7 +109,10 @@ class SegmentWriter:
                 f"frame {frame.index} is {rgb.dtype} {rgb.shape}, expected uint8 or uint16 "
                 f"({settings.height}, {settings.width}, 3)"
             )
+        alpha = self._checked_alpha(frame) if self._holds_alpha else None
         if CODECS[settings.codec].is_rgb:
+            if alpha is not None:
+                rgb, pix_fmt = np.dstack([rgb, alpha]), _RGBA_FORMATS[rgb.dtype]
             return self._tagged(_as_rgb(rgb, pix_fmt, settings.pix_fmt))
         if pix_fmt not in self._canvases:
             self._canvases[pix_fmt] = _left_sited_canvas(settings.width, settings.height, pix_fmt)
@@ -117,16 +124,39 @@ class SegmentWriter:
                 to_shifted(rgb[:, :, channel], self._shifted_bits, plane_HW)
         picture = self._reformatter.reformat(
             canvas,
-            format=settings.pix_fmt,
+            format=settings.pix_fmt.replace("yuva", "yuv"),
             src_color_range=ColorRange.JPEG,
             dst_colorspace=sws_colorspace(settings.color.matrix),
             dst_color_range=sws_range(settings.color.full_range),
             interpolation=FROM_RGB,
             threads=1,
         )
-        if wanted := self._spec.takes.get(settings.pix_fmt):
+        if alpha is not None:
+            picture = self._with_alpha(picture, alpha)
+        elif wanted := self._spec.takes.get(settings.pix_fmt):
             picture = picture.reformat(format=wanted)  # the same samples in another order
         return self._tagged(picture)
+
+    def _checked_alpha(self, frame: Frame) -> np.ndarray:
+        """The frame's alpha, which the output holds."""
+        alpha, (height, width) = frame.alpha, frame.rgb.shape[:2]
+        if alpha is None or alpha.shape != (height, width) or alpha.dtype != frame.rgb.dtype:
+            got = "none" if alpha is None else f"{alpha.dtype} {alpha.shape}"
+            raise SegmentError(
+                f"the alpha of frame {frame.index} is {got}, expected {frame.rgb.dtype} "
+                f"({height}, {width})"
+            )
+        return alpha
+
+    def _with_alpha(self, picture: VideoFrame, alpha: np.ndarray) -> VideoFrame:
+        """A Y'CbCr picture with one more plane, which no colour conversion has touched."""
+        whole = VideoFrame(picture.width, picture.height, self._settings.pix_fmt)
+        added = to_bits(alpha, depth_of(self._settings))
+        colours = (levels_of(plane, added.dtype) for plane in picture.planes)
+        for plane, levels in zip(whole.planes, (*colours, added), strict=True):
+            write_plane(plane, levels)
+        whole.colorspace, whole.color_range = picture.colorspace, picture.color_range
+        return whole
 
     def _tagged(self, picture: VideoFrame) -> VideoFrame:
         """The picture with the colour tags, where the encoder takes them from it."""

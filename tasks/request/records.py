@@ -1,4 +1,4 @@
-"""Parts of several schemas: the base of all, what a result is coded as, what a preview shows."""
+"""Parts of several schemas: their base, what a result is coded as, its account, a preview."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,6 +29,30 @@ class OutputFormat(Record):
         description="How frames are made of fields: one of each picture (`bwdif`), one of each "
         "field (`bob`), or those of a film (`film`).",
     )
+    alpha: Literal["kept", "flattened"] | None = Field(
+        default=None,
+        description="What became of alpha: `kept`, or `flattened` (put on a colour). Null where "
+        "nothing shows through.",
+    )
+
+
+class Account(Record):
+    """What a run was expected to take and what it has taken; None where it was not measured."""
+
+    estimated_seconds: float | None = None
+    """Expected from the plan to the stored output, for what this run had to make."""
+    taken_seconds: float | None = None
+    """The same as measured."""
+    gpu_seconds: float | None = None
+    """Seconds for which the job has held its GPU, in all of its runs; None on a CPU."""
+    cost: float | None = None
+    """What that cost, or the CPU's time; None where SEEDVR2_HOUR_PRICE is not set."""
+    device: str | None = None
+    """What the engine ran on."""
+    seed: int | None = None
+    """Seed of the noise; None for engines that draw none."""
+    engine_was_warm: bool | None = None
+    """Whether an earlier job had loaded the engine; None if this run needed none."""
 
 
 class KeptWork(Record):

@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema
 from seedvr2_core.config import ENGINES
 from seedvr2_core.planning.outputs import AUTO, no_nvenc
 from seedvr2_core.planning.sizes import NAMED, RESOLUTION_PATTERN, parse_resolution
+from seedvr2_core.video.alpha.wish import ALPHA_EXAMPLES, ALPHA_PATTERN, parse_alpha
 from seedvr2_core.video.output.formats import NVENC, NVENC_CODECS
 from seedvr2_core.video.wanted import place_of
 from seedvr2_core.weights.table import model_of_file
@@ -94,6 +95,24 @@ DeinterlaceField = Annotated[
         "(bwdif), where the video is interlaced; what that is, is measured. `bob` makes a frame of "
         "each field, at its own time, so that motion stays as smooth as it was. `film` undoes 3:2 "
         "pulldown, and refuses a video that has none. `off` leaves pictures as they are."
+    ),
+]
+
+
+Alpha = Annotated[
+    str,
+    BeforeValidator(lambda value: value or "auto"),  # a field of a form that was cleared
+    AfterValidator(parse_alpha),
+    WithJsonSchema({"type": "string", "pattern": ALPHA_PATTERN, "examples": list(ALPHA_EXAMPLES)}),
+]
+AlphaField = Annotated[
+    Alpha,
+    Field(
+        description="What becomes of a source that is transparent in places. `auto` keeps its "
+        "alpha: the codec is then `prores` (4444) where it is left at `auto`, and one that cannot "
+        "hold alpha is refused. `keep` does so even where alpha is opaque everywhere. `flatten` "
+        "puts frames on black before they are restored, `flatten:#ffffff` on that colour. `refuse` "
+        "takes no such source."
     ),
 ]
 

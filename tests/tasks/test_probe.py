@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.config import find_engine
-from seedvr2_core.errors import InvalidRequestError, InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.errors import (
+    InvalidRequestError,
+    InvalidVideoError,
+    PlanError,
+    UnsupportedFormatError,
+)
 from seedvr2_core.files import read_record
 from seedvr2_core.video.info import VideoInfo
 from tasks.estimate import output_format, plan_job
 from tasks.probe import _detector_of, _expected_seconds, _with_cuts, probe, probe_source
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, check_request
-from tasks.settings import Settings
+from tasks.settings import Settings, use_settings
+from tests.kits.clips.transparent import saved, textured
 from tests.kits.media import ffmpeg
 
 
@@ -46,6 +52,63 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
     assert told.startswith(f"the file ends early: {probed.video.num_frames} of about 75 frames")
     request = UpscaleRequest(video_path=str(cut_clip), model="lanczos", allow_damaged=True)
     assert told in plan_job(request, probed, settings, out=tmp_path / "plan.json").notes
+
+
+def test_alpha_is_said_in_plan_and_format(
+    tmp_path: Path, settings_with: Callable[..., Settings]
+) -> None:
+    settings = settings_with(allow_local_files=True)
+    clip = saved(tmp_path / "bgra.mkv", textured())
+    source = source_of(clip)
+
+    def planned(**options: str) -> tuple[str, str | None, str]:
+        request = UpscaleRequest(video_path=str(clip), model="lanczos", **options)
+        probed = probe_source(source, tmp_path, settings, wanted=request.wanted_frames)
+        plan = plan_job(request, probed, settings, out=tmp_path / "plan.json")
+        keys.add(plan.job_key)
+        return plan.encoder.codec, output_format(plan).alpha, " ".join(plan.notes)
+
+    keys: set[str] = set()
+    codec, alpha, notes = planned()
+    assert (codec, alpha) == ("prores", "kept")
+    assert "alpha, which is kept" in notes
+    codec, alpha, notes = planned(alpha="flatten:#ffffff")
+    assert (codec, alpha) == ("h264", "flattened")
+    assert "it is put on #ffffff" in notes
+    planned(alpha="flatten")
+    planned(alpha="flatten:#000000")  # the same, so the same job
+    assert len(keys) == 3
+    with pytest.raises(PlanError, match="codec av1 cannot hold alpha"):
+        planned(codec="av1")
+    with pytest.raises(InvalidRequestError, match="alpha refuse was asked for"):
+        planned(alpha="refuse")
+
+
+def test_a_codec_without_alpha_is_refused_before_cuts_are_looked_for(
+    tmp_path: Path, settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_with(allow_local_files=True)
+    use_settings(settings)
+    clip = saved(tmp_path / "bgra.mkv", textured())
+    monkeypatch.setattr("tasks.probe._with_cuts", None)
+    request = UpscaleRequest(video_path=str(clip), model="lanczos", codec="hevc")
+    with pytest.raises(PlanError, match="codec hevc cannot hold alpha; choose codec prores"):
+        probe.fn(source_of(clip), request)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"alpha": "keep", "codec": "h264"}, "alpha keep: codec h264 cannot hold alpha"),
+        ({"alpha": "keep", "container": "webm"}, "alpha keep: container webm cannot hold alpha"),
+        ({"alpha": "black"}, "alpha: choose auto, keep, flatten, refuse, or a colour"),
+    ],
+)
+def test_words_of_alpha_are_checked_at_the_door(options: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidRequestError, match=told):
+        check_request(video_url="https://example.org/a.mp4", **options)
+    request = check_request(video_url="https://example.org/a.mp4", alpha="")
+    assert request.alpha == "auto"
 
 
 def test_a_video_that_was_sent_is_called_by_its_name_not_by_its_digest(

@@ -157,7 +157,7 @@ def _nvenc_cq(codec: str, crf: int) -> int:
 
 
 def _prores(settings: EncoderSettings) -> dict[str, str]:
-    full_chroma = settings.pix_fmt.startswith("yuv444")
+    full_chroma = "444" in settings.pix_fmt
     return {"profile": "4444" if full_chroma else "hq", "vendor": "apl0"}
 
 

@@ -5,7 +5,7 @@ the encoders are told stands in `encoders.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
@@ -41,6 +41,8 @@ class CodecSpec:
     """`bits_per_pixel` of frames of 16 bits, where that is a guess of its own."""
     nvenc: str = ""
     """FFmpeg's name of NVIDIA's encoder of it; "" where there is none."""
+    with_alpha: Mapping[int, str] = field(default_factory=dict)
+    """As `pix_fmts`, of frames with alpha; empty where the codec cannot hold it."""
 
     @property
     def is_rgb(self) -> bool:
@@ -88,6 +90,7 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=2.2,
         bits_per_pixel=4.2,
         segments="mov",
+        with_alpha={10: "yuva444p10le"},
     ),
     "dnxhr": CodecSpec(
         pix_fmts={8: "yuv422p", 10: "yuv422p10le"},
@@ -114,6 +117,12 @@ CODECS: Mapping[str, CodecSpec] = {
         by_preset=False,
         slowness=0.7,
         bits_per_pixel=5.5,
+        with_alpha={
+            8: "yuva444p",
+            10: "yuva444p10le",
+            12: "yuva444p12le",
+            16: "yuva444p16le",
+        },
     ),
     "png": CodecSpec(
         pix_fmts={8: "rgb24", 16: "rgb48be"},
@@ -126,6 +135,7 @@ CODECS: Mapping[str, CodecSpec] = {
         deep_bits_per_pixel=38.0,
         segments="mov",
         ending=".png",
+        with_alpha={8: "rgba", 16: "rgba64be"},
     ),
     "tiff": CodecSpec(
         pix_fmts={16: "rgb48le"},
@@ -138,6 +148,7 @@ CODECS: Mapping[str, CodecSpec] = {
         wide=False,  # a TIFF has no place for PQ, HLG and BT.2020
         segments="mov",
         ending=".tif",
+        with_alpha={16: "rgba64le"},
     ),
 }
 """Name in requests -> codec."""
@@ -257,10 +268,15 @@ def container_of(path: Path) -> str:
     return named.get(path.suffix.lower(), "")
 
 
+def holds_alpha(settings: EncoderSettings) -> bool:
+    """Whether an output has alpha."""
+    return settings.pix_fmt in CODECS[settings.codec].with_alpha.values()
+
+
 def depth_of(settings: EncoderSettings) -> int:
     """Bits a sample of an output."""
     spec = CODECS[settings.codec]
-    for table in (spec.pix_fmts, spec.full_chroma):
+    for table in (spec.pix_fmts, spec.full_chroma, spec.with_alpha):
         for bits, pix_fmt in table.items():
             if pix_fmt == settings.pix_fmt:
                 return bits

@@ -251,7 +251,10 @@ def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
 
 _FULL = 2
 """FFmpeg's number of full range."""
-_READ_AS = {("prores", "yuv444p10le"): "yuv444p12le"}
+_READ_AS = {
+    ("prores", "yuv444p10le"): "yuv444p12le",
+    ("prores", "yuva444p10le"): "yuva444p12le",
+}
 """Codec and pixel format -> what a decoder makes of it, where that is another one."""
 _HIGHEST_LUMINANCE = 8
 """Its place in `HdrMetadata.mastering`."""

@@ -4,14 +4,24 @@ A picture whose shape differs from the first one's (a phone that was turned, a b
 changes between 4:3 and 16:9) is shown whole, with black bars.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from seedvr2_core.video.alpha.colours import filled, flattened
+from seedvr2_core.video.alpha.facts import KEEP
+from seedvr2_core.video.alpha.planes import alpha_of
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.picture.color import TO_RGB, is_rgb_format, sws_colorspace, sws_range
+from seedvr2_core.video.picture.color import (
+    TO_RGB,
+    has_alpha,
+    is_rgb_format,
+    sws_colorspace,
+    sws_range,
+)
 from seedvr2_core.video.picture.facts import plausible_sar
 from seedvr2_core.video.picture.levels import from_shifted, rgb_planes, shifted_bits
 
@@ -33,22 +43,63 @@ class Converter:
         self._usual = (*info.decoded_size, Fraction(*info.codec_sar) or None)
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
-        """Convert one picture, whose `opaque` is the sample aspect ratio that its codec gives."""
+        """Convert one picture, whose `opaque` is the sample aspect ratio that its codec gives.
+
+        What becomes of its alpha is as `info.reading` says.
+        """
+        if not self._info.reading.alpha:
+            return self._upright(picture, self._rgb, (3,))
+        rgb, _ = self.with_alpha(picture)
+        return rgb
+
+    def with_alpha(self, picture: VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, and the picture's alpha as (H, W) of the same type; None where it has none."""
+        rgb = self._upright(picture, self._rgb, (3,))
+        wish = self._info.reading.alpha
+        alpha = self.alpha(picture)
+        if alpha is None or not wish:
+            return rgb, alpha
+        return filled(rgb, alpha) if wish == KEEP else flattened(rgb, alpha, wish), alpha
+
+    def alpha(self, picture: VideoFrame) -> np.ndarray | None:
+        """The alpha alone; nothing is visible where a picture of another shape has black bars."""
+        if not has_alpha(picture.format.name):
+            return None
+        return self._upright(picture, self._alpha, ())
+
+    def _upright(
+        self,
+        picture: VideoFrame,
+        convert: Callable[[VideoFrame, int, int], np.ndarray],
+        channels: tuple[int, ...],
+    ) -> np.ndarray:
+        """What `convert` makes of a picture at a width and a height, in its place, upright."""
         info = self._info
         size = None
         if (picture.width, picture.height, picture.opaque) != self._usual:
             size = _fitted_size(picture, info)
         if size is None:
             left, top, _, _ = info.crop
-            whole = self._rgb(picture, *self._usual[:2])
-            rgb = whole[top : top + info.height, left : left + info.width]
+            whole = convert(picture, *self._usual[:2])
+            made = whole[top : top + info.height, left : left + info.width]
         else:
             width, height = size
-            rgb = np.zeros((info.height, info.width, 3), self._dtype)
+            made = np.zeros((info.height, info.width, *channels), self._dtype)
             left, top = (info.width - width) // 2, (info.height - height) // 2
-            rgb[top : top + height, left : left + width] = self._rgb(picture, width, height)
-        rgb = np.rot90(rgb, self._turns) if self._turns else rgb
-        return np.fliplr(rgb) if info.mirrored else rgb
+            made[top : top + height, left : left + width] = convert(picture, width, height)
+        made = np.rot90(made, self._turns) if self._turns else made
+        return np.fliplr(made) if info.mirrored else made
+
+    def _alpha(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
+        alpha = alpha_of(picture, np.dtype(self._dtype))
+        assert alpha is not None
+        if alpha.shape == (height, width):
+            return alpha
+        name = "gray16le" if self._dtype is np.uint16 else "gray"
+        scaled = VideoFrame.from_ndarray(alpha, format=name).reformat(
+            width=width, height=height, interpolation=TO_RGB
+        )
+        return scaled.to_ndarray()
 
     def _rgb(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
         info = self._info

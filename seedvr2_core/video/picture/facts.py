@@ -1,6 +1,5 @@
-"""What a picture and its stream tell beyond the pixels: colour tags, shape, turns, losses."""
+"""What a picture and its stream tell beyond the pixels: colour tags, shape, turns."""
 
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,11 +8,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.video.headers.facts import Edges
-from seedvr2_core.video.picture.beside import losses, side_data
-from seedvr2_core.video.picture.color import ColorTags, has_alpha
+from seedvr2_core.video.picture.beside import side_data
+from seedvr2_core.video.picture.color import ColorTags
 from seedvr2_core.video.picture.orientation import orientation_of
-
-_OPAQUE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +80,3 @@ def shape_of(first: VideoFrame, stream: VideoStream, edges: Edges) -> PictureSha
         crop=crop,
         warnings=(*((cropped,) if any(crop) else ()), *orientation.warnings),
     )
-
-
-def picture_warnings(frame: VideoFrame, stream: VideoStream) -> tuple[str, ...]:
-    """What is lost or doubtful about the pictures."""
-    warnings = list(losses(side_data(frame)))
-    if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
-        warnings.append("the video has transparency (alpha), which is dropped")
-    return tuple(warnings)
-
-
-def _is_transparent(frame: VideoFrame) -> bool:
-    """Whether a picture may show what is behind it; of a palette, the colours in use are asked."""
-    if frame.format.name != "pal8":
-        return has_alpha(frame.format.name)
-    pixels, palette = frame.planes
-    row = pixels.line_size
-    content = bytes(pixels)
-    used = set[int]().union(*(content[y * row :][: frame.width] for y in range(frame.height)))
-    alphas = bytes(palette)[3::4] if sys.byteorder == "little" else bytes(palette)[::4]
-    return any(alphas[color] != _OPAQUE for color in used)

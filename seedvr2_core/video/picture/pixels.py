@@ -2,8 +2,8 @@
 
 libav would ignore colour profiles and CMYK, and take a picture's claimed size before anything can
 be said about it. So each picture is made into one plain form, in memory: an upright PNG of R'G'B'
-with the colours of sRGB, 8 or 16 bits a sample, without transparency. All that reads a source
-reads that.
+with the colours of sRGB, 8 or 16 bits a sample, and with alpha where it shows something through.
+All that reads a source reads that.
 """
 
 import io
@@ -47,7 +47,10 @@ _EXIF_MARKS = (b"eXIf", b"Raw profile type")
 _WHOLE_NUMBERS = 1
 _SPACE_AT = slice(16, 20)
 """Where a profile says what colours it is of."""
-_DEEP_BITS, _OPAQUE = 16, {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_DEEP_BITS = 16
+_GREY_AND_ALPHA, _RGBA = 2, 4
+"""Channels."""
+_TIFF_EXTRA_SAMPLES, _ASSOCIATED = 338, 1
 _JPEG_AFTER_JPEG = b"\xff\xd9\xff\xd8\xff"
 _TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
@@ -67,7 +70,7 @@ class UprightPixels:
     """The samples of a picture, and what they mean."""
 
     pixels: np.ndarray
-    """(height, width, channels) uint8 or uint16 R'G'B', upright, full range."""
+    """(height, width, 3 or 4) uint8 or uint16 R'G'B' and alpha, upright, full range."""
     chunks: Mapping[bytes, bytes]
     """Chunks of a PNG that say what its colours are."""
 
@@ -86,21 +89,25 @@ def look_at_still(file: WholeFile, name: str, kind: str) -> StillFacts:
     return _open_still(file, name, kind).facts()
 
 
-def upright_pixels(file: WholeFile, name: str, kind: str) -> UprightPixels:
+def upright_pixels(
+    file: WholeFile, name: str, kind: str, *, keep_alpha: bool = False
+) -> UprightPixels:
     """The pixels of a picture.
 
     Args:
         file: at its beginning.
         name: of the file, for messages.
         kind: from `still_kind`.
+        keep_alpha: give alpha also where it is opaque everywhere, as a sequence needs it.
 
     Raises:
         InvalidVideoError: it is damaged or cut off.
-        UnsupportedFormatError: it is too large, has samples that are not taken, or lets something
-            show through.
+        UnsupportedFormatError: it is too large, or has samples that are not taken.
     """
     still = _open_still(file, name, kind)
-    return UprightPixels(pixels=still.upright(), chunks=still.colour_chunks or _SRGB_CHUNK)
+    pixels = still.upright()
+    pixels = pixels if keep_alpha else _without_opaque(pixels)
+    return UprightPixels(pixels=pixels, chunks=still.colour_chunks or _SRGB_CHUNK)
 
 
 def _open_still(file: WholeFile, name: str, kind: str) -> "_Still | ExrPicture":
@@ -226,15 +233,27 @@ class _Still:
         return StillFacts(kind=self._kind, notes=tuple(notes))
 
     def upright(self) -> np.ndarray:
-        """Its pixels: (height, width, 3) uint8 or uint16, sRGB unless it says otherwise."""
+        """Its pixels: (height, width, 3) uint8 or uint16, sRGB unless it says otherwise.
+
+        There is a fourth channel, straight alpha, where the file has one.
+        """
         converted = self._profile is not None and not self.colour_chunks
         if self._bits == _DEEP_BITS and not converted:
-            samples = self._told(self._deep_samples)
-            rgb = samples[:, :, :1].repeat(3, axis=2) if samples.shape[2] < 3 else samples[:, :, :3]
-            if samples.shape[2] in (2, 4):
-                self._refuse_transparent(samples[:, :, -1])
-            return _TURNS.get(self._orientation, lambda same: same)(rgb)
+            pixels = self._told(self._deep_samples)
+            if (channels := pixels.shape[2]) <= _GREY_AND_ALPHA:
+                pixels = pixels[:, :, [0, 0, 0, *range(1, channels)]]
+            if pixels.shape[2] == _RGBA and self._is_premultiplied:
+                pixels = _straight(pixels)
+            return _TURNS.get(self._orientation, lambda same: same)(pixels)
         return self._told(self._eight_bits)
+
+    @property
+    def _is_premultiplied(self) -> bool:
+        """Whether a TIFF's colours were multiplied by its alpha; Pillow divides those of 8 bits."""
+        if not isinstance(self._image, TiffImagePlugin.TiffImageFile):
+            return False
+        kinds = self._image.tag_v2.get(_TIFF_EXTRA_SAMPLES, ())
+        return _ASSOCIATED in (kinds if isinstance(kinds, tuple) else (kinds,))
 
     def _deep_samples(self) -> np.ndarray:
         """(height, width, channels) uint16 as coded; Pillow knows no colours of 16 bits."""
@@ -253,19 +272,21 @@ class _Still:
         return samples.reshape(frame.height, frame.width, -1)
 
     def _eight_bits(self) -> np.ndarray:
-        """(height, width, 3) uint8, upright."""
+        """(height, width, 3 or 4) uint8, upright."""
         # Both would copy a picture that stays as it is.
         turned = self._orientation in _TURNS
         image = ImageOps.exif_transpose(self._image) if turned else self._image
+        alpha = None
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.has_transparency_data:
-            alpha = image.convert("RGBA")
-            self._refuse_transparent(np.asarray(alpha)[:, :, 3])
-            image = alpha.convert("RGB")
+            image = image.convert("RGBA")
+            alpha = np.asarray(image)[:, :, 3]
+            image = image.convert("RGB")
         if self._profile is not None and not self.colour_chunks:
             image = self._as_srgb(image)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return rgb if alpha is None else np.dstack([rgb, alpha])
 
     def _as_srgb(self, image: Image.Image) -> Image.Image:
         """The picture with the colours of sRGB."""
@@ -285,13 +306,19 @@ class _Still:
         assert converted is not None
         return converted
 
-    def _refuse_transparent(self, alpha_HW: np.ndarray) -> None:
-        """Refuse a picture that lets something show through; nobody has said what."""
-        if alpha_HW.size and int(alpha_HW.min()) < _OPAQUE[alpha_HW.dtype]:
-            raise UnsupportedFormatError(
-                f"{self._name}: the picture is transparent in places (alpha), which would be lost; "
-                "put it on a background first and save it without transparency"
-            )
+
+def _without_opaque(pixels: np.ndarray) -> np.ndarray:
+    """The pixels without alpha that is opaque everywhere: it says nothing."""
+    if pixels.shape[2] < _RGBA or int(pixels[:, :, 3].min()) < np.iinfo(pixels.dtype).max:
+        return pixels
+    return pixels[:, :, :3]
+
+
+def _straight(pixels: np.ndarray) -> np.ndarray:
+    """uint16 colours divided by their alpha; black where that is 0."""
+    alpha = np.maximum(pixels[:, :, 3:], 1).astype(np.uint32)
+    colours = (pixels[:, :, :3] * np.uint32(65535) + alpha // 2) // alpha
+    return np.dstack([np.minimum(colours, 65535).astype(np.uint16), pixels[:, :, 3]])
 
 
 def tiff_end(image: TiffImagePlugin.TiffImageFile) -> int:

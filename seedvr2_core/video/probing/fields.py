@@ -19,8 +19,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.video._container import decode_pictures
+from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.fields.graph import filtered
-from seedvr2_core.video.info import Fields, Reading, VideoInfo
+from seedvr2_core.video.info import Reading, VideoInfo
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,10 @@ import itertools
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from seedvr2_core.errors import InvalidVideoError, SeedVR2Error
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
@@ -122,7 +125,7 @@ class PictureFile(io.RawIOBase):
         return self._made[1]
 
     def _png(self, index: int) -> bytes:
-        found = self._upright(index)
+        found = self._alike(self._upright(index))
         if (found.pixels.shape, found.pixels.dtype, found.chunks) != (
             self._shape,
             self._type,
@@ -135,6 +138,17 @@ class PictureFile(io.RawIOBase):
             )
         return found.as_png()
 
+    def _alike(self, found: UprightPixels) -> UprightPixels:
+        """A picture with alpha if the first one has it, and without if that has none to be seen."""
+        pixels, channels = found.pixels, self._shape[2]
+        opaque = np.iinfo(pixels.dtype).max
+        if pixels.shape[2] < channels:
+            alpha = np.full(pixels.shape[:2], opaque, pixels.dtype)
+            return replace(found, pixels=np.dstack([pixels, alpha]))
+        if pixels.shape[2] > channels and int(pixels[:, :, 3].min()) == opaque:
+            return replace(found, pixels=pixels[:, :, :3])
+        return found
+
     def _upright(self, index: int) -> UprightPixels:
         name = f"{self._name}: {PurePosixPath(self._archive.entries[index].filename).name}"
         content = bytearray()
@@ -144,7 +158,7 @@ class PictureFile(io.RawIOBase):
         kind = still_kind(bytes(content[:4096]))
         if not kind:
             raise InvalidVideoError(f"{name} is no picture that is taken")
-        return upright_pixels(PictureBytes(bytes(content)), name, kind)
+        return upright_pixels(PictureBytes(bytes(content)), name, kind, keep_alpha=True)
 
 
 def _index_of(size: tuple[int, int], sample_bytes: int, times: SequenceTimes) -> bytes:

@@ -92,6 +92,7 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     clip.write_bytes(demo_clip.read_bytes())
     coded = ["--codec", "hevc", "--container", "mkv", "--audio", "aac", "--max-workers", 3]
     coded += ["--deinterlace", "bob", "--start", "0.5", "--end", "frame:60", "--preview", "3s@0:01"]
+    coded += ["--alpha", "flatten:#FFffff"]
     run = job_run(job_of(command("submit", clip, "--resolution", "720p", "--crf", 20, *coded)))
     reference = run.parameters["video_url"]
     assert reference.endswith("/my clip _1 ä.mp4")
@@ -101,8 +102,9 @@ def test_a_file_is_sent_where_the_gateway_takes_no_paths(
     names = ("codec", "container", "audio", "quality")
     assert [run.parameters.get(name) for name in names] == ["hevc", "mkv", "aac", None]
     assert run.parameters["max_workers"] == 3
-    names = ("deinterlace", "start", "end", "preview")
-    assert [run.parameters[n] for n in names] == ["bob", "0.5", "frame:60", "3s@0:01"]
+    names = ("deinterlace", "start", "end", "preview", "alpha")
+    wanted = ["bob", "0.5", "frame:60", "3s@0:01", "flatten:#ffffff"]
+    assert [run.parameters[n] for n in names] == wanted
 
 
 def test_the_shown_command_makes_the_whole_video_of_a_preview(

@@ -168,6 +168,8 @@ def test_a_part_of_a_file(source: Path, tmp_path: Path) -> None:
     info = probe_video(made.path)
     assert (made.num_frames, info.num_frames) == (25, 25)
     assert info.pts[0] == 0
+    with pytest.raises(InvalidRequestError, match="alpha: choose auto, keep, flatten, refuse"):
+        upscaled(source, tmp_path / "other.mp4", alpha="white")
     with pytest.raises(InvalidRequestError, match="deinterlace is one of"):
         upscaled(source, tmp_path / "other.mp4", deinterlace="yes")
 

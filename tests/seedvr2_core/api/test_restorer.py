@@ -10,7 +10,7 @@ import torch
 
 from seedvr2_core import ModelOptions, Progress, Restorer, SeedVR2Error, upscale_frames
 from seedvr2_core.api import restorer as module
-from seedvr2_core.engines.lanczos import resize_rgb
+from seedvr2_core.engines.lanczos import resize_plane, resize_rgb
 from seedvr2_core.errors import InvalidRequestError, StoppedByCallerError
 from seedvr2_core.planning import sizes
 
@@ -35,6 +35,28 @@ def test_each_frame_is_what_the_engine_makes_of_it() -> None:
     assert made.shape == (3, 36, 64, 3)
     for frame, restored in zip(frames, made, strict=True):
         np.testing.assert_array_equal(restored, resize_rgb(frame, height=36, width=64))
+
+
+@pytest.mark.parametrize("options", [LANCZOS, TINY], ids=["lanczos", "tiny"])
+@pytest.mark.parametrize("white", [255, 65535, 1.0], ids=["uint8", "uint16", "float32"])
+def test_alpha_goes_past_the_engine(options: ModelOptions, white: float) -> None:
+    """Each frame's own alpha by Lanczos, and colours as without what is hidden."""
+    kind = {255: np.uint8, 65535: np.uint16, 1.0: np.float32}[white]
+    frames = np.dstack([clip(9).reshape(9 * 18, 32, 3), np.zeros((9 * 18, 32), np.uint8)])
+    frames = frames.reshape(9, 18, 32, 4)
+    for index, frame in enumerate(frames):
+        frame[:, : index + 3, 3] = 20 * index + 60
+        frame[:, 20:, 3] = 255
+    given = (frames / 255 * white).round(0 if white > 1 else 9).astype(kind)
+    made = upscale_frames(given, resolution="720p", options=options)
+    assert (made.shape, made.dtype) == ((9, 36, 64, 4), kind)
+    for frame, restored in zip(frames, made, strict=True):
+        wanted = resize_plane(frame[..., 3], height=36, width=64)
+        assert np.abs(restored[..., 3] / white * 255 - wanted).max() <= 1.01
+    other = given.copy()
+    other[given[..., 3] == 0] = 0
+    again = upscale_frames(other, resolution="720p", options=options)
+    np.testing.assert_array_equal(again, made)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
@@ -154,7 +176,7 @@ def differing() -> list[np.ndarray]:
         (list(clip(2)), 0, "at least 1 frame"),
         (differing(), 2, r"frame 1 is \(18, 30, 3\) uint8, expected \(18, 32, 3\) uint8"),
         ([np.zeros((18, 32), np.uint8)], 1, r"expected frames \(H, W, 3\)"),
-        ([np.zeros((18, 32, 4), np.uint8)], 1, r"got \(18, 32, 4\) uint8"),
+        ([np.zeros((18, 32, 2), np.uint8)], 1, r"got \(18, 32, 2\) uint8"),
         ([np.zeros((18, 32, 3), np.int64)], 1, "int64"),
         ([np.full((18, 32, 3), np.nan, np.float32)], 1, "not finite"),
     ],

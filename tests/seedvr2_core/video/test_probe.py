@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.video.alpha.facts import AlphaFacts
 from seedvr2_core.video.info import ColorInfo
 from seedvr2_core.video.picture.color import ColorTags, resolve_color
 from seedvr2_core.video.probe import displayed_size, probe_video, sniff_video
@@ -76,8 +77,11 @@ def test_streams_besides_the_video(clip: GetClip) -> None:
     assert audio.num_packets > 80
 
 
-def test_warnings(clip: GetClip) -> None:
-    assert "alpha" in " ".join(probe_video(clip("alpha.webm")).warnings)
+def test_alpha_that_is_opaque_is_found_so(clip: GetClip) -> None:
+    info = probe_video(clip("alpha.webm"))
+    assert (info.pix_fmt, info.warnings) == ("yuva420p", ())
+    assert info.alpha == AlphaFacts(transparent=False, looked_at=info.num_frames)
+    assert probe_video(clip("plain.mp4")).alpha == AlphaFacts()
 
 
 def test_an_ordinary_clip_gives_no_warning(clip: GetClip) -> None:

@@ -216,7 +216,8 @@ def test_a_palette_is_there_wherever_reading_begins(tmp_path: Path, name: str) -
     for start in (1, 12, info.num_frames - 1):
         (frame,) = read_frames(path, info, start, start + 1)
         assert np.array_equal(frame.rgb, whole[start])
-    assert "alpha" not in " ".join(info.warnings)
+    assert not info.alpha.transparent
+    assert info.alpha.looked_at == info.num_frames
 
 
 def test_a_palette_with_a_transparent_colour_is_told(tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_a_palette_with_a_transparent_colour_is_told(tmp_path: Path) -> None:
     half = "format=rgba,colorchannelmixer=aa=0,split[a][b];[a]palettegen[p];[b][p]paletteuse"
     ffmpeg(*PICTURE, "-lavfi", half, "-pix_fmt", "pal8", "-c:v", "png", path)
     assert has_alpha("pal8")
-    assert "alpha" in " ".join(probe_video(path).warnings)
+    assert probe_video(path).alpha.transparent
 
 
 def test_kinds_of_side_data_that_nobody_has_named_can_be_looked_at() -> None:
