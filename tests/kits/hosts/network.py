@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -38,7 +39,10 @@ class Host:
 
     @contextmanager
     def sees(self, url: str) -> Iterator[str]:
-        """Show a server of this machine's loopback to the host; yields the address there."""
+        """Show a server of this machine's loopback to the host; yields the address there.
+
+        The name is one that the servers answer to; on the host it leads to the cable.
+        """
         _, _, place = url.partition("://")
         place, _, path = place.partition("/")
         host, _, port = place.partition(":")
@@ -46,7 +50,7 @@ class Host:
             thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
             thread.start()
             slash = "/" if path else ""
-            yield f"http://{self.address}:{server.server_address[1]}{slash}{path}"
+            yield f"http://localhost:{server.server_address[1]}{slash}{path}"
             server.shutdown()
             thread.join()
 
@@ -63,7 +67,10 @@ def host() -> Iterator[Host]:
         _ip("netns", "add", name)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"this machine makes no network name spaces: {error.stderr.strip()}")
+    names = Path("/etc/netns") / name
     try:
+        names.mkdir(parents=True)
+        (names / "hosts").write_text(f"{made.address} localhost\n")
         _ip("link", "add", made.cable, "type", "veth", "peer", f"{name}-b", "netns", name)
         _ip("addr", "add", f"{made.address}/24", "dev", made.cable)
         _ip("link", "set", made.cable, "up")
@@ -74,6 +81,7 @@ def host() -> Iterator[Host]:
         yield made
     finally:
         _ip("netns", "delete", name)  # and the cable with it
+        shutil.rmtree(names)
 
 
 def _ip(*words: str) -> None:
