@@ -21,8 +21,8 @@ _WITH_ALPHA = 1.5
 """Times the bits of a pixel without alpha: ProRes 4444 and 422 HQ, four samples and three."""
 _MASTER_BITS = {False: 6.5, True: 31.0}
 """Bits of a master's pixel, of frames of 8 and of 16 bits. Measured on clips that three engines
-have doubled (`benchmarks/media/masters.py`): 2.3 to 6.6, and 15 to 32 with 16 bits. The guess is
-near the most, because a disk that is full is worse than room that is left."""
+have doubled (`benchmarks/media/masters.py`): 4.7 in the mean and 6.9 at the most, and with 16 bits
+25 and 32. The guess is near the most: a disk that is full is worse than room that is left."""
 _FLOAT16_BYTES, _FLOAT32_BYTES = 2, 4
 
 
