@@ -130,6 +130,7 @@ def test_a_preview_by_mouse_and_then_the_whole_film(
     person.page.run("history.back()")
     person.sees("Completed", "#job-status")
     preview = person.page.run("location.hash")
+    eventually(lambda: not is_hidden(person, "#whole"), "the page of the preview again")
     person.click("#whole")
     eventually(lambda: person.page.run("location.hash") != preview, "the new job")
     person.sees("75 of 75", "#job-facts")
@@ -208,12 +209,11 @@ def under_path(url: str, path: str) -> Iterator[str]:
     client = httpx.AsyncClient(base_url=url, timeout=None)
 
     async def forward(request: Request) -> StreamingResponse:
-        headers = [(k, v) for k, v in request.headers.items() if k != "host"]
         query = request.url.query and f"?{request.url.query}"
         asked = client.build_request(
             request.method,
             f"/{request.path_params['rest']}{query}",
-            headers=headers,
+            headers=request.headers.items(),  # with the host that the browser has asked
             content=request.stream(),
         )
         answer = await client.send(asked, stream=True)
