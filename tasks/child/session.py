@@ -36,7 +36,7 @@ from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.operation import STARTING, load_detail
+from tasks.child.operation import STARTING, load_detail, waiting_child
 from tasks.child.pace import Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.rates import learn
@@ -181,7 +181,10 @@ class SegmentWatch:
         engine = self._asking.needs_engine(self._pending)
         warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
         try:
-            self._load(Child(log=current().log, process=warm))
+            # On a CPU, the one that has probed: it has its packages loaded. With a GPU it may have
+            # memory there, which it must not hold while it waits for its turn.
+            probed = waiting_child() if warm is None and self._job.device == "cpu" else None
+            self._load(probed or Child(log=current().log, process=warm))
         except SeedVR2Error as error:
             if warm is None or isinstance(error, DeadlineError | BudgetError):
                 raise
