@@ -121,7 +121,7 @@ def join_segments(
         write, check = _ways(way.container)
         written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
-        lost = unsaid(output, written.about, way)
+        lost = unsaid(output, written.about, way, on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise

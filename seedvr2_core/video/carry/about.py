@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
+from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import open_source
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.carry.timecode import timecode_of, write_timecode
@@ -154,17 +155,19 @@ def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, s
     return {**kept, **({_COMMENT: theirs} if theirs else {}), **own}
 
 
-def unsaid(output: Path, about: About, way: CarryWay) -> list[str]:
+def unsaid(output: Path, about: About, way: CarryWay, *, on_bytes: OnBytes) -> list[str]:
     """Notes about what a finished output does not say, because it has no place for it.
 
     Args:
         output: a file; folders of pictures are not looked at.
         about: what it should say.
         way: how it was written.
+        on_bytes: called before every read of it.
     """
     if way.container.pictures or not (about.tags or about.languages):
         return []
-    with open_segment(output, index_only=True, demuxer=way.container.demuxer) as written:
+    demuxer = way.container.demuxer
+    with open_segment(output, index_only=True, demuxer=demuxer, on_bytes=on_bytes) as written:
         found = {key.lower() for key in written.metadata}
         languages = {stream.index: stream.language for stream in written.streams}
     return [
