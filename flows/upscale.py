@@ -175,15 +175,18 @@ def upscale(
 arrange(upscale)
 
 
+@one_child()
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
-    """Make the output of a request, or find it made; `began` is when the run did."""
+    """Make the output of a request, or find it made; `began` is when the run did.
+
+    One child probes the source and goes on to restore it, and another does what comes after that.
+    """
     end_earlier_attempts()
     leave_if_still_held()
     source = fetched_before(get_settings()) or _fetch(request)
-    with one_child():
-        probed = _probe(source, request)
-        check_pool(request.resolution, probed.video.display_size)
-        job = estimate(request, probed)
+    probed = _probe(source, request)
+    check_pool(request.resolution, probed.video.display_size)
+    job = estimate(request, probed)
     record.planned(job)
     with hold_job(job, fresh=request.fresh):
         if finished := find_finished(job, seconds=time.monotonic() - began):
@@ -198,11 +201,9 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
                 shared.leave_if_a_job_waits()
                 infer(index, job.preview.of_segments if job.preview else job.num_segments)
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
-        with one_child():
-            joined = stitch(job)
-            stored = verify(upload(joined, job.output_name), joined)
-            inference.delivered()
-            reported = report(job, joined, stored, began=began)
+        joined = stitch(job)
+        stored = verify(upload(joined, job.output_name), joined)
+        reported = report(job, joined, stored, began=began)
         return finish(
             job,
             joined,

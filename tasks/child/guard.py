@@ -85,13 +85,13 @@ class Child:
         assert self._process.stderr is not None
         self._stdin: IO[str] = self._process.stdin
         # Prefect's log handler needs our context variables, which a new thread does not inherit.
+        self._context = contextvars.copy_context()
         readers = (
             (self._read_events, self._process.stdout),
             (self._read_log, self._process.stderr),
         )
         self._readers = [
-            threading.Thread(target=contextvars.copy_context().run, args=(read, pipe), daemon=True)
-            for read, pipe in readers
+            threading.Thread(target=read, args=(pipe,), daemon=True) for read, pipe in readers
         ]
         for reader in self._readers:
             reader.start()
@@ -110,6 +110,12 @@ class Child:
     def alive(self) -> bool:
         """Whether the child is still running."""
         return self._process.poll() is None
+
+    def begin_anew(self) -> None:
+        """Belong to the caller from now on: its silence counts anew, and its log goes there."""
+        self.last_life = awake_seconds()  # it may have waited for an hour
+        self.tail.clear()
+        self._context = contextvars.copy_context()
 
     def send(self, request: Request[Any]) -> None:
         """Give the child something to do. If it is dead, the next `next_event` raises."""
@@ -200,7 +206,7 @@ class Child:
                     second, passed = now, 0
                 passed += 1
                 if passed <= MAX_LOG_LINES_PER_SECOND:
-                    self._log(text)
+                    self._context.run(self._log, text)
 
     def _drained(self) -> bool:
         """Whether all events of a dead child have been taken."""

@@ -6,7 +6,6 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from seedvr2_core.child.protocol import Event, Heartbeat, Request, Restore
-from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
 from tasks.run import current
 
@@ -61,6 +60,7 @@ def one_child() -> Iterator[None]:
 
     A start loads Python, numpy and the codecs, which takes a second of a processor, and a short job
     has six operations. A child whose operation has failed ends, and the next one gets a fresh one.
+    On a CPU the watch over the segments takes the child that waits, too (`waiting_child`).
     """
     spare = _Spare()
     token = _spare.set(spare)
@@ -69,6 +69,19 @@ def one_child() -> Iterator[None]:
     finally:
         _spare.reset(token)
         spare.close()
+
+
+def waiting_child() -> Child | None:
+    """The child that the last operation of a `one_child` block has left, for other use.
+
+    Returns:
+        A child that waits for a request; whoever takes it has to close it. None if there is none.
+    """
+    spare = _spare.get()
+    child = spare.take() if spare else None
+    if child is not None:
+        child.begin_anew()
+    return child
 
 
 def run_operation(request: Request[E], *, doing: str) -> E:
@@ -85,7 +98,7 @@ def run_operation(request: Request[E], *, doing: str) -> E:
         SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
     spare = _spare.get()
-    child = (spare.take() if spare else None) or Child(log=current().log)
+    child = waiting_child() or Child(log=current().log)
     try:
         event = _answer(child, request, doing)
     except BaseException:
@@ -100,7 +113,6 @@ def run_operation(request: Request[E], *, doing: str) -> E:
 
 def _answer(child: Child, request: Request[E], doing: str) -> E:
     """Send the request, and note the heartbeats until it is answered."""
-    child.last_life = awake_seconds()  # it may have waited for an hour, while the output was sent
     current().progress(phase=request.phase, detail=STARTING, stall_seconds=STALL_SECONDS)
     child.send(request)
     while True:

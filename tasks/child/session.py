@@ -36,17 +36,16 @@ from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.operation import STARTING, load_detail
+from tasks.child.operation import STARTING, load_detail, waiting_child
 from tasks.child.pace import Pace, measures_of
 from tasks.child.patience import Patience
-from tasks.child.rates import learn, learn_delivery
+from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
 from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
-from tasks.storage.open import takes_video_alone
 
 LOAD, RESTORE, ENCODE, WAIT = "load", "restore", "encode", "wait"
 """Phases of the record while the segments are made. In ENCODE all frames are restored, and the
@@ -182,7 +181,10 @@ class SegmentWatch:
         engine = self._asking.needs_engine(self._pending)
         warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
         try:
-            self._load(Child(log=current().log, process=warm))
+            # On a CPU, the one that has probed: it has its packages loaded. With a GPU it may have
+            # memory there, which it must not hold while it waits for its turn.
+            probed = waiting_child() if warm is None and self._job.device == "cpu" else None
+            self._load(probed or Child(log=current().log, process=warm))
         except SeedVR2Error as error:
             if warm is None or isinstance(error, DeadlineError | BudgetError):
                 raise
@@ -274,11 +276,6 @@ class SegmentWatch:
         """Correct what is known of this machine, if it has made the whole job."""
         if not (self._by_others or self._steps.coded or self._job.preview):
             learn(self._plan, pace, get_settings())
-
-    def delivered(self) -> None:
-        """The output is stored: correct what is known of that, if it went where all go."""
-        if not (self._job.preview or takes_video_alone()):
-            learn_delivery(self._plan, current().stage_seconds, get_settings())
 
     def _all_is_made(self) -> None:
         """The child has ended its work: others have made what it did not.

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -30,6 +30,8 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.probe import probe_video
+from tasks.child import guard, processes
+from tasks.child.processes import ChildProcess
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY, newest_artifact, read_result
 from tasks.run.record import shown_to
 from tasks.schemas import UpscaleResult
@@ -314,3 +316,19 @@ def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
     use_settings(Settings(work_dir=work_dir, allow_local_files=True, resolutions=("2k", "4k")))
     with pytest.raises(InvalidRequestError, match="this pool takes 2k, 4k, got 720p"):
         run(demo_clip)
+
+
+def test_a_job_on_a_cpu_has_two_children(
+    work_dir: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has probed goes on to restore; another joins and compares."""
+    begun: list[int] = []
+
+    def start(command: Sequence[str]) -> ChildProcess:
+        process = processes.start(command)
+        begun.append(process.pid)
+        return process
+
+    monkeypatch.setattr(guard, "start", start)
+    first = run(demo_clip)
+    assert (first.segments_reused, len(begun)) == (0, 2)

@@ -13,7 +13,7 @@ from seedvr2_core.child.protocol import Probe
 from seedvr2_core.errors import InvalidVideoError
 from tasks.child import operation
 from tasks.child.guard import Child
-from tasks.child.operation import one_child, run_operation
+from tasks.child.operation import one_child, run_operation, waiting_child
 
 
 @pytest.fixture
@@ -91,3 +91,20 @@ def test_the_time_in_which_it_waited_is_no_silence(
         probe(demo_clip, tmp_path)
         assert len(started) == 1
         assert time.monotonic() - began < operation.STALL_SECONDS
+
+
+def test_a_child_that_is_taken_belongs_to_its_taker(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        assert waiting_child() is None, "nothing has run yet"
+        probe(demo_clip, tmp_path)
+        child = waiting_child()
+        assert child is started[0]
+        assert waiting_child() is None, "it has one owner"
+        probe(demo_clip, tmp_path)
+        assert len(started) == 2
+    assert child.alive, "the block does not end what is not its own"
+    assert list(child.tail) == []
+    child.close()
+    assert waiting_child() is None, "outside of a block none waits"
