@@ -231,7 +231,6 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         record.enter("deliver", stall_seconds=DELIVERY_SECONDS)
         joined = stitch(job)
         stored = verify(upload(joined, job.output_name), joined)
-        inference.delivered()
         reported = report(job, joined, stored, began=began)
         if job.keep_master:
             store_masters(job, wish_of(request))

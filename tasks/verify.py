@@ -11,16 +11,20 @@ from prefect import get_run_logger
 
 from seedvr2_core.child.protocol import MakeReport
 from seedvr2_core.errors import SeedVR2Error, StorageError
+from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.timing import REPORT_SHARE
 from seedvr2_core.report.record import AboutJob
 from tasks.child import run_operation
+from tasks.child.rates import learn_delivery
 from tasks.run import current
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo
 from tasks.settings import get_settings
 from tasks.step import step
 from tasks.storage import Stored, open_storage
 from tasks.storage.base import STALL_SECONDS
+from tasks.storage.open import takes_video_alone
 from tasks.storage.public import wait_until_served
 
 PAGE_SECONDS = 0.15
@@ -75,8 +79,10 @@ def report(
     Returns:
         The page; None if reports are off, for a preview, or there is none: that fails no job.
 
-    Side effects: writes jobs/<job_key>/report.json and report.html.
+    Side effects: writes jobs/<job_key>/report.json and report.html; keeps how long it took to join
+        and store, for later plans.
     """
+    _learn_delivery(job)
     if not get_settings().report or job.preview is not None:
         return None
     so_far = time.monotonic() - began
@@ -103,6 +109,18 @@ def report(
     for warning in made.warnings:
         get_run_logger().info("report: %s", warning)
     return JobDir(job.job_dir).report_path
+
+
+def _learn_delivery(job: PlannedJob) -> None:
+    """Keep how long it took to join and store, where the output went where all go."""
+    if job.preview is not None or takes_video_alone():
+        return
+    try:
+        plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    except (SeedVR2Error, OSError) as error:
+        get_run_logger().warning("how long the delivery took was not kept: %s", error)
+        return
+    learn_delivery(plan, current().stage_seconds, get_settings())
 
 
 def check_described(stored: StoredVideo, found: Stored | None) -> None:

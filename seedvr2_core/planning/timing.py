@@ -188,7 +188,8 @@ def seconds_left(
     encoder_work = _encoder_work(frame, work=work, encoded=encoded)
     done, total = frame.of(work, encoder_work), frame.of(num_frames, num_frames)
     slower = _times(awake, done, trust=_trust(frame, num_frames, done))
-    return slower * max(0.0, total - done) / hands + delivery_seconds(frame, num_frames)
+    left = slower * max(0.0, total - done) / hands
+    return left + delivery_seconds(frame, num_frames) * _times_of_delivery(frame, slower)
 
 
 def seconds_left_range(
@@ -232,8 +233,18 @@ def seconds_left_range(
         of_it = awake - encoder_work * frame.encoder
         if (alone := _times(of_it, work * frame.engine, trust=trust)) > 1:
             least = min(least, (alone * engine + encoder) / of_engine)
-    rest = delivery_seconds(frame, num_frames) + report
-    return least / hands + rest / DELIVERY_SPREAD, most / hands + rest * DELIVERY_SPREAD
+    times = _times_of_delivery(frame, slower)
+    rest = delivery_seconds(frame, num_frames) * times + report
+    wrong = DELIVERY_SPREAD * math.sqrt(max(times, 1 / times))
+    return least / hands + rest / wrong, most / hands + rest * wrong
+
+
+def _times_of_delivery(frame: FrameSeconds, slower: float) -> float:
+    """How many times as long as predicted delivery will take, by how slow the job is.
+
+    Where the work runs on the cores that also deliver, part of its slowness is the machine's own.
+    """
+    return 1.0 if frame.beside else math.sqrt(slower)
 
 
 def _trust(frame: FrameSeconds, num_frames: int, done: float) -> float:

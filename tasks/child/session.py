@@ -40,7 +40,7 @@ from tasks.child.operation import STARTING, child_for, load_detail
 from tasks.child.pace import ENCODE, RESTORE, Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.preview import count_previewed
-from tasks.child.rates import learn, learn_delivery
+from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest
 from tasks.request.records import KeptWork
 from tasks.run import current
@@ -48,7 +48,6 @@ from tasks.run.measures import Measures
 from tasks.run.spending import Purse
 from tasks.schemas import Account, PlannedJob
 from tasks.settings import get_settings
-from tasks.storage.open import takes_video_alone
 
 LOAD, WAIT = "load", "wait"
 """Phases of the record while no segment is made."""
@@ -278,11 +277,6 @@ class SegmentWatch:
         """Correct what is known of this machine, if it has made the whole job."""
         if not (self._by_others or self._steps.coded or self._job.preview):
             learn(self._plan, pace, get_settings())
-
-    def delivered(self) -> None:
-        """The output is stored: correct what is known of that, if it went where all go."""
-        if not (self._job.preview or takes_video_alone()):
-            learn_delivery(self._plan, current().stage_seconds, get_settings())
 
     def _all_is_made(self) -> None:
         """The child has ended its work: others have made what it did not.

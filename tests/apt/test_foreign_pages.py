@@ -23,6 +23,7 @@ from deployments.edge import create_app
 from tasks.settings import Settings
 from tests.kits.http.browser import CHROMIUM, Page, browser
 from tests.kits.http.gateway import URL, deployed, gateway, served, submit
+from tests.kits.server import eventually
 
 pytestmark = [
     pytest.mark.apt,
@@ -153,10 +154,10 @@ def test_a_page_from_elsewhere_reads_no_file(page: Page, elsewhere: str, edge_ur
 def test_our_own_page_works_and_tries_out(page: Page, client: httpx.Client, tmp_path: Path) -> None:
     """No other server is asked for anything, and a request from the page is answered."""
     page.open(f"{str(client.base_url).rstrip('/')}/docs")
-    wait = """new Promise(resolve => { const look = () => {
-      const found = document.querySelectorAll(".opblock").length;
-      found >= 8 ? resolve(found) : setTimeout(look, 100); }; look(); })"""
-    assert page.run(wait) == 8
+    paths = client.get("/openapi.json").json()["paths"].values()
+    described = sum(len(methods) for methods in paths)
+    blocks = "document.querySelectorAll('.opblock').length"
+    eventually(lambda: page.run(blocks) == described, f"{described} operations", seconds=60)
     loaded = page.run("performance.getEntriesByType('resource').map(entry => entry.name)")
     assert loaded
     assert {httpx.URL(name).host for name in loaded if name.startswith("http")} == {"127.0.0.1"}

@@ -55,7 +55,7 @@ class MadeUp:
             done = done_seconds(self.planned, work=one.work, encoded=one.encoded)
             sway.note(awake=one.awake, done=done)
             if number % max(1, len(self.moments) // 60) == 0:
-                state = _state(one) | {"sway": sway.deviation}
+                state: dict[str, Any] = {**_state(one), "sway": sway.deviation}
                 low, high = seconds_left_range(self.planned, self.num_frames, **state)
                 told.append((low, one.left, high))
         return told
