@@ -175,10 +175,7 @@ def upscale(
     began = time.monotonic()
     try:
         request = check_request(**asked)
-        check_pool(request.resolution)
-        limit_seconds(request.max_seconds, request.max_price, get_settings())
-        if request.callback_url:
-            check_callback(request.callback_url)
+        _check_here(request)
         with delivered_to(delivery_url(request)):
             check_storage(get_settings())
             with termination_heard(), announced(request), keep_record() as record:
@@ -190,6 +187,14 @@ def upscale(
 
 
 arrange(upscale)
+
+
+def _check_here(request: UpscaleRequest) -> None:
+    """Refuse what this pool and this installation do not do."""
+    check_pool(request.resolution)
+    limit_seconds(request.max_seconds, request.max_price, get_settings())
+    if request.callback_url:
+        check_callback(request.callback_url)
 
 
 def _made_or_moved(

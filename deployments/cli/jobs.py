@@ -8,9 +8,9 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
@@ -56,6 +56,7 @@ from deployments.cli.options import (
 )
 from deployments.cli.output import gateway_options, whole_job_told
 from deployments.cli.screen import ENDED, status_line, watch
+from deployments.cli.words import earlier, log_line
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError, error_of_code, remedy_of
 from tasks.settings import Settings
@@ -64,8 +65,6 @@ if TYPE_CHECKING:
     from deployments.gateway.client import Answer, GatewayClient
 
 KEPT = "the job goes on"
-_LATE_SECONDS = 15.0
-"""Prefect receives log lines in batches: a line may come in this long after its time."""
 _FOLLOW_SECONDS = 2.0
 """Pause between two looks at a log."""
 
@@ -299,8 +298,8 @@ def logs(
             if follow and ended:
                 time.sleep(_FOLLOW_SECONDS)  # the last batch of lines may still be on the way
             for entry in client.logs(job, seen, after):
-                tell(json.dumps(entry) if as_json else _log_line(entry))
-                after = _earlier(entry["at"])
+                tell(json.dumps(entry) if as_json else log_line(entry))
+                after = earlier(entry["at"])
             if ended:
                 return
             time.sleep(_FOLLOW_SECONDS)
@@ -393,14 +392,3 @@ def _job_line(job: "Answer") -> str:
     when = f"{at:%Y-%m-%d %H:%M}" if at else "-"
     what = job.get("source_name") or job["filename"] or f"to {job['resolution']}"
     return f"{job['job_id']}  {when}  {what}: {status_line(job)}"
-
-
-def _log_line(entry: dict[str, Any]) -> str:
-    """A log line for people: time, level, message."""
-    at = datetime.fromisoformat(entry["at"]).astimezone()
-    return f"{at:%H:%M:%S} {entry['level']:<8}{entry['message']}"
-
-
-def _earlier(at: str) -> str:
-    """The time from which on the next look must read, if the last line was logged `at`."""
-    return (datetime.fromisoformat(at) - timedelta(seconds=_LATE_SECONDS)).isoformat()

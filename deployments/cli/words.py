@@ -1,8 +1,13 @@
 """Numbers and names as the commands show them."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from seedvr2_core.errors import InvalidRequestError
+
+_LATE_SECONDS = 15.0
+"""Prefect receives log lines in batches: a line may come in this long after its time."""
 
 
 def amount(megabytes: float) -> str:
@@ -49,3 +54,14 @@ def absolute(path: Path, what: str) -> Path:
         raise InvalidRequestError(
             f"{what}: {path} is relative, and the current folder was removed; change to another one"
         ) from None
+
+
+def log_line(entry: dict[str, Any]) -> str:
+    """A log line for people: time, level, message."""
+    at = datetime.fromisoformat(entry["at"]).astimezone()
+    return f"{at:%H:%M:%S} {entry['level']:<8}{entry['message']}"
+
+
+def earlier(at: str) -> str:
+    """The time from which on the next look must read, if the last line was logged `at`."""
+    return (datetime.fromisoformat(at) - timedelta(seconds=_LATE_SECONDS)).isoformat()

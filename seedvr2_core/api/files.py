@@ -123,8 +123,7 @@ def upscale_file(
         cancel: set it from another thread to stop; finished segments are kept.
 
     Raises:
-        InvalidRequestError: an option, the output's name, or a model that cannot run here.
-        InvalidVideoError: the source is no video that can be read.
+        InvalidRequestError, InvalidVideoError: options, output's name, model; what is no video.
         CheckpointError, ResourceError: weights, memory, disk or encoder are missing or too little.
         StoppedByCallerError: `cancel` was set; any other SeedVR2Error: see `errors.py`.
     """

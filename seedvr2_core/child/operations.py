@@ -82,8 +82,7 @@ def probe(request: Probe, emitter: Emitter) -> Probed:
 
 def _probe_now(request: Probe, emitter: Emitter) -> VideoInfo:
     """Read the file."""
-    from seedvr2_core.video.probe import probe_video
-    from seedvr2_core.video.probing.prober import prober
+    from seedvr2_core.video.probe import probe_video, prober
 
     with media_errors_told(request.path, "its packets are read"):
         info = probe_video(
@@ -101,7 +100,7 @@ def _probed_before(request: Probe) -> VideoInfo | None:
     The caller names the record by the file's digest and the frames that are wanted. Where limits
     may have become narrower, the probe itself refuses the file.
     """
-    from seedvr2_core.video.probing.prober import prober
+    from seedvr2_core.video.probe import prober
 
     try:
         info = read_record(request.out, VideoInfo)

@@ -258,7 +258,7 @@ class VideoInfo:
     reading: Reading = Reading()
     """How frames are made of its pictures; `pts` are the times of the frames."""
     prober: str = ""
-    """Which probe has found this out, as `probing.prober` has it."""
+    """Which probe has found this out, as `probe.prober` has it."""
 
     @property
     def wanted_bits(self) -> int:

@@ -13,7 +13,7 @@ from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.video import probe as probing
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.probing.prober import prober
+from seedvr2_core.video.probe import prober
 from seedvr2_core.video.wanted import WantedFrames
 
 
