@@ -157,10 +157,7 @@ class SegmentError(SeedVR2Error):
 
 
 class NoMasterError(SegmentError):
-    """A pool without a GPU was to code a video again, and its master is gone or damaged.
-
-    The job goes on elsewhere by itself, so callers see this in the log alone.
-    """
+    """A pool without a GPU was to code a video again, and its master is gone or damaged."""
 
     code = "no_master"
     remedy = "Nothing: the job goes on where its frames can be restored."

@@ -25,9 +25,8 @@ from seedvr2_core.errors import NoMasterError, SegmentError, StorageError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.job_dir import outline_beside
-from seedvr2_core.job.masters import Masters, ready_masters
+from seedvr2_core.job.masters import Masters
 from seedvr2_core.planning.outline import PlanOutline
-from tasks.job.masters import masters_of
 from tasks.net.bucket import Bucket
 from tasks.schemas import PlannedJob, UpscaleRequest
 from tasks.settings import Settings, get_settings
@@ -79,7 +78,7 @@ def note_master(job: PlannedJob, plan: PlanOutline, wish: str, settings: Setting
     Raises:
         StorageError: the store does not take it.
     """
-    if not wish or len(ready_masters(masters_of(plan, settings), plan)) < len(plan.segments):
+    if not wish:
         return
     note = MasterNote(
         pixels_key=plan.pixels_key,
@@ -87,6 +86,8 @@ def note_master(job: PlannedJob, plan: PlanOutline, wish: str, settings: Setting
         engine=plan.engine.name,
         weights_digest=plan.engine.weights_digest,
     )
+    if not _is_whole(note, settings):
+        return
     path = _path(wish, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_record(path, note)

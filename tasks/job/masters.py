@@ -232,9 +232,12 @@ def _copied_told(plan: PlanOutline, ready: tuple[int, ...], settings: Settings) 
     """Say how much of the masters that are kept is in the store, where there is one."""
     if not settings.store:
         return []
-    copied = len(_names_in_store(plan.pixels_key, settings).intersection(ready))
+    there = _names_in_store(plan.pixels_key, settings)
+    copied = len(there.intersection(ready))
     if copied == len(ready):
-        return ["the object store has the master too, for workers with a directory of their own"]
+        whole = len(there) == len(plan.segments)
+        what = "the master" if whole else f"masters of {counted(len(there), 'segment')}"
+        return [f"the object store has {what} too, for workers with a directory of their own"]
     return [
         f"the object store has {copied} of the {counted(len(ready), 'master')}: it did not take "
         "the others, which only this worker can use"

@@ -108,6 +108,7 @@ def test_codes_are_stable() -> None:
         "device_memory": "DeviceMemoryError",
         "not_finite": "NumericalError",
         "broken_segment": "SegmentError",
+        "no_master": "NoMasterError",
         "storage_failed": "StorageError",
         "storage_refused": "StorageRefusedError",
         "not_served": "NotServedError",
