@@ -161,7 +161,7 @@ def upscale(
         max_seconds: seconds that the job may hold its device, in all of its runs; empty means any.
         max_price: the same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.
         output_url: http(s) address that takes the video by a PUT, in the place of the storage.
-        callback_url: http(s) address that is told by signed POSTs what becomes of the run.
+        callback_url: address that is told what becomes of it, such as https://example.org/hook.
         callback_events: what it is told of, with commas between: started, progress, ended.
         tags: words of your own by which jobs can be found, with commas between.
         metadata: what you note on the job, a small JSON object such as {"order": 17}.

@@ -233,7 +233,7 @@ class Settings(_Groups, BaseSettings):
     coding_deployment: str | None = Field(
         default=None,
         pattern=r"^upscale/[^/]+$",
-        description="Deployment on a pool without a GPU, such as `upscale/cpu`: a video whose "
+        description="Deployment on a pool without a GPU, such as `upscale/coding`: a video whose "
         "master was kept (`keep_master`) is coded again there. Its workers need room and cores for "
         "that, and the directory or the store of the others. Not set: such a job waits for a "
         "worker of its usual pool, though not for the GPU.",

@@ -282,7 +282,12 @@ class _Joining:
                 finish_output(container, reserved=reserved)
             losses = unsaid_losses(self.source, source, self.info, carried.kept)
         carriers = carried.carriers.values()
-        told = [*carried.notes, *losses, *(note for carrier in carriers for note in carrier.notes)]
+        told = [
+            *carried.notes,
+            *said.notes,
+            *losses,
+            *(note for carrier in carriers for note in carrier.notes),
+        ]
         return _Attempt(told, written, said)
 
     def _check_clock(self, video: VideoStream | None) -> None:

@@ -160,7 +160,7 @@ def test_it_moves_on_where_the_master_does_not_serve(
 def test_a_note_is_of_pixels_and_needs_every_segment(
     settings_with: Callable[..., Settings],
 ) -> None:
-    settings = settings_with(coding_deployment="upscale/cpu")
+    settings = settings_with(coding_deployment="upscale/coding")
     base = {"video_url": "https://example.org/a.mp4", "model": "lanczos"}
     wish = wish_of(UpscaleRequest(**base))
     assert wish_of(UpscaleRequest(**base, video_path="", start="")) == wish, "as a flow has it"

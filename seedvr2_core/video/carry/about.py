@@ -53,6 +53,8 @@ class About:
     tags: Mapping[str, str] = field(default_factory=dict)
     languages: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Index of a stream -> what notes call it, and its language."""
+    notes: tuple[str, ...] = ()
+    """What it cannot say."""
 
 
 def shifted_chapters(
@@ -101,14 +103,20 @@ def write_about(
     Returns:
         What it should say when it is read again.
     """
-    if chapters and (found := shifted_chapters(source, Fraction(*info.zero_offset), way.cut)):
+    found = shifted_chapters(source, Fraction(*info.zero_offset), way.cut) if chapters else []
+    if found:
         output.set_chapters(found)
-    tags = kept_metadata(source, own)
+    tags, notes = kept_metadata(source, own), tuple[str, ...]()
     output.metadata.update(tags)
     if output.streams.video:
         video = output.streams.video[0]
         copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))
-        write_timecode(output, video, timecode_of(source, info), info, way.container)
+        code = timecode_of(source, info)
+        if code and found and way.container.has_index:
+            # libav refers from the video to one track: players would show the chapters as text.
+            notes = (f"the time code {code} is not carried over: it does not go with chapters",)
+        else:
+            write_timecode(output, video, code, info, way.container)
         names = {**names, video.index: "the video"}
     return About(
         tags=tags,
@@ -117,6 +125,7 @@ def write_about(
             for stream in output.streams
             if stream.index in names and stream.metadata.get(LANGUAGE, _NONE) != _NONE
         },
+        notes=notes,
     )
 
 

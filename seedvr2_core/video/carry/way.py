@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from av.packet import Packet
+from av.subtitles.stream import SubtitleStream
 
 from seedvr2_core.video.info import StreamInfo, VideoInfo
 from seedvr2_core.video.output.formats import ContainerSpec
@@ -16,7 +17,7 @@ _BEFORE_SECONDS = 1
 
 def stands(packet: Packet) -> bool:
     """Whether it is a text that stands until the next one comes, as those of PGS do."""
-    return packet.stream.type == "subtitle" and not packet.duration
+    return isinstance(packet.stream, SubtitleStream) and not packet.duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av.error
 from av.container import InputContainer
+from av.data.stream import DataStream
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -134,7 +135,7 @@ def _check_packets(path: Path, container: InputContainer, expected: Expected) ->
 
 def _is_carried(stream: Stream, expected: Expected) -> bool:
     """Whether it is one of the source's: muxers make tracks of data of their own."""
-    if stream.type == "data":
+    if isinstance(stream, DataStream):
         return (stream.type, codec_name(stream)) in {(x.kind, x.codec) for x in expected.others}
     is_listed = bool(expected.container.covers) and is_cover(stream)
     return stream.type in ("audio", "subtitle") or is_listed

@@ -88,7 +88,7 @@ def test_a_fresh_server_gets_all_of_it(deployed: httpx.Client) -> None:
     pools = {name: pool["type"] for name, pool in there["work_pools"].items()}
     assert pools == {"h100": "docker", "h200": "docker", "cpu": "process", "local": "process"}
     names = {
-        *("upscale/h100", "upscale/h200", "upscale/local", "upscale/cpu"),
+        *("upscale/h100", "upscale/h200", "upscale/local", "upscale/coding"),
         *("upscale-part/h100", "upscale-part/h200", "upscale-part/local"),
         *("route/auto", "recover/lost-runs", "fetch-source/cpu"),
     }

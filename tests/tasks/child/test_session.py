@@ -24,7 +24,7 @@ from seedvr2_core.job.plans import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import FrameSeconds
-from tasks.child import pace, session, watching
+from tasks.child import operation, pace, session, watching
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
 from tasks.schemas import FetchedSource, PlannedJob
@@ -60,7 +60,7 @@ def child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
             "request = decode_request(sys.stdin.readline())\n" + textwrap.dedent(body)
         )
         command = [sys.executable, "-u", str(script)]
-        monkeypatch.setattr(session, "Child", partial(Child, command=command))
+        monkeypatch.setattr(operation, "Child", partial(Child, command=command))
 
     return set_script
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from seedvr2_core.errors import FileReadError, InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.files.reading import FileReader
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.picture.still import WholeFile
 from seedvr2_core.video.probe import displayed_size, probe_video, sniff_video
 from seedvr2_core.video.reader import read_frames
 from tests.seedvr2_core.video.sequence.conftest import HEIGHT, WIDTH, Pack, moving, save_all
@@ -67,9 +68,9 @@ def test_only_wanted_pictures_are_decoded(
     decoded: list[str] = []
     real = virtual.upright_pixels
 
-    def noted(file: object, name: str, kind: str) -> object:
+    def noted(file: WholeFile, name: str, kind: str, **how: bool) -> object:
         decoded.append(name.rpartition(" ")[2])
-        return real(file, name, kind)  # type: ignore[arg-type]
+        return real(file, name, kind, **how)
 
     monkeypatch.setattr(virtual, "upright_pixels", noted)
     info = probe_video(path)
@@ -234,8 +235,19 @@ def test_transparency_that_comes_later_names_the_picture(tmp_path: Path, pack: P
     folder = save_all(tmp_path / "in", moving(3))
     Image.new("RGBA", (WIDTH, HEIGHT), (1, 2, 3, 4)).save(folder / "f2.png")
     path = pack(folder)
-    with pytest.raises(UnsupportedFormatError, match=r"f2.png: the picture is transparent"):
+    with pytest.raises(InvalidVideoError, match=r"f2.png is not like f0.png"):
         list(read_frames(path, probe_video(path), 0, 3))
+
+
+def test_alpha_that_begins_later_is_found_where_all_pictures_have_some(
+    tmp_path: Path, pack: Pack
+) -> None:
+    folder = save_all(
+        tmp_path / "in", [np.dstack([p, np.full_like(p[..., 0], 255)]) for p in moving(3)]
+    )
+    Image.new("RGBA", (WIDTH, HEIGHT), (1, 2, 3, 4)).save(folder / "f2.png")
+    info = probe_video(pack(folder))
+    assert (info.pix_fmt, info.alpha.transparent) == ("rgba", True)
 
 
 def test_a_disk_that_fails_is_no_end_of_the_sequence(
