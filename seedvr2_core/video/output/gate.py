@@ -11,9 +11,8 @@ from pathlib import Path
 
 import av.error
 from av.container import InputContainer
-from av.data.stream import DataStream
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import DataStream, Stream
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
