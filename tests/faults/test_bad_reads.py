@@ -76,12 +76,10 @@ def test_a_job_whose_reads_fail_in_every_phase_comes_out_the_same(
     }
     done = [Fault(at=at, do="count", mark=job.place(name)) for name, at in places.items()]
     faults = [
-        Fault(at=READ, call=call, do=do, mark=job.place(f"{do}{call}"), after=job.place(after))
-        for call, do, after in (
-            (2, "eio", "fetched"),
-            (3, "estale", "probed"),
-            (5, "eio", "restored"),
-        )
+        Fault(at=READ, call=2, do="eio", mark=job.place("1"), after=job.place("fetched")),
+        # Who has probed goes on to restore.
+        Fault(at=READ, call=3, do="estale", mark=job.place("2"), since=job.place("probed")),
+        Fault(at=READ, call=5, do="eio", mark=job.place("3"), after=job.place("restored")),
     ]
     result = job.result(job.start(*done, *faults))
     assert all(Path(fault.mark).exists() for fault in faults)

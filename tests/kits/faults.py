@@ -48,6 +48,7 @@ class Fault:
     do: str = "hold"
     mark: str = ""
     after: str = ""
+    since: str = ""
 
 
 SMALL_PICTURES = Fault(at="seedvr2_core.planning.sizes:BUDGETS_PX", call=96 * 54, do="small")

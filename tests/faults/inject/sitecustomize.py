@@ -3,7 +3,8 @@
 SEEDVR2_TEST_FAULTS is a JSON list of {"at": "module:name" or "module:Class.name", "call": n,
 "do": what, "mark": file}. Each fault happens once in all processes together: whoever makes the
 mark's file (with its process id in it) does it, at its n-th call of the named function. One with
-"after" happens only in processes that begin when that mark's file is there.
+"after" happens only in processes that begin when that mark's file is there, and of one with "since"
+only calls count that are made when its file is there.
 
 hold        never returns, so that the process can be killed right there
 exit        ends the process with code 7
@@ -66,7 +67,10 @@ def act(what: str, mark: str) -> None:
 
 def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., Any]:
     calls = itertools.count(1)
-    armed = not fault["after"] or Path(fault["after"]).exists()
+    begun = not fault["after"] or Path(fault["after"]).exists()
+
+    def armed() -> bool:
+        return begun and (not fault["since"] or Path(fault["since"]).exists())
 
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -79,7 +83,7 @@ def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[...,
             time.sleep(fault["call"] / 1000)
         elif fault["do"] == "garbage":
             make_noise(sys.modules["__main__"].Emitter)
-        elif armed and next(calls) == fault["call"] and claim(fault["mark"]):
+        elif armed() and next(calls) == fault["call"] and claim(fault["mark"]):
             act(fault["do"], fault["mark"])
         return function(*args, **options)
 
