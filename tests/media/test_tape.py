@@ -1,11 +1,8 @@
 """Home video from tape, whole: both fields become frames, upright, in 4k, with its sound."""
 
-import re
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -14,7 +11,6 @@ from seedvr2_core.video.wanted import WantedFrames
 from tests.kits.clips.cases import Made, make_video, sound_of, times_of
 from tests.kits.clips.tape import NTSC, PAL, System, vhs
 from tests.kits.media import ffmpeg
-from tests.kits.videos.oracle import video_line
 
 pytestmark = pytest.mark.long
 
@@ -63,49 +59,6 @@ def test_it_has_the_shape_of_a_television_in_4k(job: Made) -> None:
     assert made.sar == (1, 1)
     assert made.width / made.height == pytest.approx(4 / 3, abs=0.002)
     assert made.width * made.height == pytest.approx(PIXELS_4K, rel=0.002)
-
-
-def test_no_comb_is_left(job: Made) -> None:
-    """ffmpeg's idet, asked for the whole output at the size of the source's lines."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(job.output)]
-    told = subprocess.run(
-        [*command, "-vf", "scale=-2:576,idet", "-f", "null", "-"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
-    found = re.search(r"Multi frame.*TFF:\s*(\d+)\s*BFF:\s*(\d+)\s*Progressive:\s*(\d+)", told)
-    assert found is not None
-    top, bottom, progressive = map(int, found.groups())
-    assert progressive > 0
-    assert top + bottom == 0
-
-
-def test_its_colours_are_those_that_a_player_shows_of_the_tape(
-    tape: Path, job: Made, system: System
-) -> None:
-    """The mean of each part of the picture, as ffmpeg shows both in R'G'B'."""
-    ours, theirs = (
-        mean_colors(path, step, given)
-        for path, step, given in (
-            (job.output, 2, ""),
-            (tape, 1, f"in_color_matrix={system.matrix}:in_range=tv:"),
-        )
-    )
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() < 3
-    assert "bt709" in video_line(job.output)
-
-
-def mean_colors(path: Path, step: int, given: str) -> np.ndarray:
-    """(T, 6, 8, 3) means of R'G'B' of every `step`-th frame, without the lines at the bottom."""
-    raw = ffmpeg(
-        *["-i", path, "-fps_mode", "passthrough", "-vf"],
-        rf"select=not(mod(n\,{step})),scale={given}interl=-1:out_range=pc:flags=area,"
-        "format=rgb24,crop=iw:ih*15/16:0:0,scale=8:6:flags=area",
-        *["-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
-    )
-    return np.frombuffer(raw, np.uint8).reshape(-1, 6, 8, 3).astype(np.float64)
 
 
 def test_it_moves_from_every_frame_to_the_next(job: Made) -> None:
