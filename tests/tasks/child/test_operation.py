@@ -100,6 +100,7 @@ def test_a_child_that_is_taken_belongs_to_its_taker(
         assert waiting_child() is None, "nothing has run yet"
         probe(demo_clip, tmp_path)
         child = waiting_child()
+        assert child is not None
         assert child is started[0]
         assert waiting_child() is None, "it has one owner"
         probe(demo_clip, tmp_path)
