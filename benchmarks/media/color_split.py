@@ -18,11 +18,9 @@ both colour differences; `raw` is the imitation without a correction. The last r
 and how often 4/3 is closer than 5/3.
 """
 
-import argparse
 import itertools
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -37,14 +35,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.media.clips import parser_of
 from seedvr2_core.engines.seedvr2.color import wavelet_split
 from seedvr2_core.engines.span import load_span, upscale_rgb
 from seedvr2_core.engines.table import span_weight_files, waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
 from seedvr2_core.frames import resize
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 SIZES = {
     "bunny_1280x720_25.mp4": (480, 270),
     "coffee_1280x720_2997.mp4": (480, 270),
@@ -78,11 +75,7 @@ class Imitation:
 
 def main() -> int:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--clips", type=Path, default=CLIPS)
-    parser.add_argument("--only", default="", help="part of a clip's name")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
     rows: list[Imitation] = []
     for row in _rows(options.clips, options.only):

@@ -20,7 +20,6 @@ share of the cuts that were found.
 import argparse
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -32,11 +31,10 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
+from benchmarks.media.clips import CLIPS
 from seedvr2_core.video.cuts import detect_cuts
 from seedvr2_core.video.probe import probe_video
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 WIDTH, HEIGHT = 320, 180
 FADE, DISSOLVE = 12, 12
 """Frames of the whole way out and in, and of a dissolve."""

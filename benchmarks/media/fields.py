@@ -10,7 +10,6 @@ something else.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,10 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from benchmarks.media.clips import CLIPS
 from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.probe import probe_video
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 NAMES = (
     *("bunny_1280x720_25.mp4", "coffee_1280x720_2997.mp4", "friday_640x480_30.mp4"),
     *("nasa_320x180_25_2audio.mp4", "sign_640x480_30_fullrange.mkv", "walkers_384x288_25.mp4"),

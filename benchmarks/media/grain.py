@@ -9,9 +9,7 @@ pixels leaves. What is not grain (edges, the compression of the clip) is in the 
 look at the differences. `ms` is what grain costs a frame.
 """
 
-import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -22,15 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.media.clips import parser_of, spread_pictures, videos_in
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.table import waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
 from seedvr2_core.video.output.grain import Grain
-from seedvr2_core.video.probe import probe_video
-from seedvr2_core.video.reader import read_frames
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 FACTOR, PICTURES, BLOCK = 2, 3, 32
 STRENGTHS = (0.25, 0.5, 1.0)
 FLAT_SHARE = 0.2
@@ -50,11 +45,7 @@ class Grained:
 
 def main() -> int:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--clips", type=Path, default=CLIPS)
-    parser.add_argument("--only", default="", help="part of a clip's name")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
     for row in _rows(options.clips, options.only):
         print(json.dumps(vars(row)) if options.json else _line(row), flush=True)
@@ -63,16 +54,8 @@ def main() -> int:
 
 def _rows(clips: Path, only: str) -> Iterator[Grained]:
     waifu2x = load_waifu2x(*waifu2x_weight_files(), device="cpu")
-    for clip in sorted(path for path in clips.iterdir() if path.suffix in (".mp4", ".mkv")):
-        if only not in clip.name:
-            continue
-        info = probe_video(clip)
-        wanted = {round(k * (info.num_frames - 1) / (PICTURES - 1)) for k in range(PICTURES)}
-        pictures = [
-            frame.rgb
-            for frame in read_frames(clip, info, 0, info.num_frames)
-            if frame.index in wanted
-        ]
+    for clip in videos_in(clips, only):
+        pictures = spread_pictures(clip, PICTURES)
         height, width = (FACTOR * side for side in pictures[0].shape[:2])
         plain = [resize_rgb(rgb, height=height, width=width) for rgb in pictures]
         made = [

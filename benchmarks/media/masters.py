@@ -8,9 +8,7 @@ so a few frames from all over the clip stand for it. At the end: the mean and th
 `_MASTER_BITS` of `seedvr2_core/job/space.py` guesses from.
 """
 
-import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -21,16 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.media.clips import parser_of, spread_pictures, videos_in
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.span import load_span, upscale_rgb
 from seedvr2_core.engines.table import span_weight_files, waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
 from seedvr2_core.video.output.master import MasterWriter
-from seedvr2_core.video.probe import probe_video
-from seedvr2_core.video.reader import read_frames
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 FACTOR, PICTURES = 2, 2
 HEIGHT, WIDTH = 180, 320
 """Of larger pictures the middle is taken, as the networks are slow."""
@@ -48,16 +43,11 @@ class Sized:
 
 def main() -> int:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--clips", type=Path, default=CLIPS)
-    parser.add_argument("--only", default="", help="part of a clip's name")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(2)
-    clips = sorted(path for path in options.clips.iterdir() if path.suffix in (".mp4", ".mkv"))
     rows: list[Sized] = []
     with tempfile.TemporaryDirectory() as folder:
-        for row in _rows([path for path in clips if options.only in path.name], Path(folder)):
+        for row in _rows(videos_in(options.clips, options.only), Path(folder)):
             rows.append(row)
             print(json.dumps(vars(row)) if options.json else _line(row), flush=True)
     if rows and not options.json:
@@ -67,7 +57,7 @@ def main() -> int:
 
 def _rows(clips: Sequence[Path], folder: Path) -> Iterator[Sized]:
     for clip in clips:
-        pictures = _pictures(clip)
+        pictures = [_middle(rgb) for rgb in spread_pictures(clip, PICTURES)]
         for name, enlarge in _engines(pictures[0].shape).items():
             shallow = [enlarge(rgb) for rgb in pictures]
             deep = [enlarge(rgb.astype(np.uint16) * 257) for rgb in pictures]
@@ -77,14 +67,6 @@ def _rows(clips: Sequence[Path], folder: Path) -> Iterator[Sized]:
                 bits_of_8=_bits(shallow, folder / "shallow.mkv"),
                 bits_of_16=_bits(deep, folder / "deep.mkv"),
             )
-
-
-def _pictures(clip: Path) -> list[np.ndarray]:
-    """Frames from a clip's start, middle and end: (H, W, 3) uint8."""
-    info = probe_video(clip)
-    wanted = {round(k * (info.num_frames - 1) / (PICTURES - 1)) for k in range(PICTURES)}
-    frames = read_frames(clip, info, 0, info.num_frames)
-    return [_middle(frame.rgb) for frame in frames if frame.index in wanted]
 
 
 def _middle(rgb: np.ndarray) -> np.ndarray:

@@ -12,10 +12,8 @@ the row, on average.
 `--picture` draws a detail of one clip beside it: as coded, by each engine, and the original.
 """
 
-import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +27,7 @@ import imageio_ffmpeg
 import numpy as np
 import torch
 
+from benchmarks.media.clips import parser_of
 from seedvr2_core.engines import small_engine
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.span import load_span, upscale_rgb
@@ -36,8 +35,6 @@ from seedvr2_core.engines.table import span_weight_files, waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
 from seedvr2_core.video.probe import probe_video
 
-ROOT = Path(__file__).parents[2]
-CLIPS = Path(os.environ.get("SEEDVR2_SHARED", ROOT.parent / "shared")) / "clips"
 SIZES = {
     "bunny_1280x720_25.mp4": (640, 360),
     "coffee_1280x720_2997.mp4": (640, 360),
@@ -81,11 +78,8 @@ class Scored:
 
 def main() -> int:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--clips", type=Path, default=CLIPS)
-    parser.add_argument("--only", default="", help="part of a row's name, as '32' or 'coffee'")
+    parser = parser_of(__doc__, only="part of a row's name, as '32' or 'coffee'")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Scored] = []
