@@ -112,11 +112,8 @@ def write_about(
         video = output.streams.video[0]
         copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))
         code = timecode_of(source, info)
-        if code and found and way.container.has_index:
-            # libav refers from the video to one track: players would show the chapters as text.
-            notes = (f"the time code {code} is not carried over: it does not go with chapters",)
-        else:
-            write_timecode(output, video, code, info, way.container)
+        kind, chaptered = way.container, bool(found)
+        notes = write_timecode(output, video, code, info, kind, chapters=chaptered)
         names = {**names, video.index: "the video"}
     return About(
         tags=tags,

@@ -49,9 +49,18 @@ def timecode_of(source: InputContainer, info: VideoInfo) -> str:
 
 
 def write_timecode(
-    output: OutputContainer, video: VideoStream, text: str, info: VideoInfo, kind: ContainerSpec
-) -> None:
+    output: OutputContainer,
+    video: VideoStream,
+    text: str,
+    info: VideoInfo,
+    kind: ContainerSpec,
+    *,
+    chapters: bool,
+) -> tuple[str, ...]:
     """Let an mp4 or QuickTime file get a track of time code, and others a tag.
+
+    libav refers from the video to one such track only, and chapters have one as well: without the
+    reference players would show their names as text.
 
     Args:
         output: before anything is written.
@@ -59,14 +68,21 @@ def write_timecode(
         text: from `timecode_of`; "" for none.
         info: of the source.
         kind: of the output.
+        chapters: whether the output has some.
+
+    Returns:
+        Notes on what cannot be kept.
     """
     if not text:
-        return
-    if kind.has_index:
-        video.codec_context.framerate = Fraction(*info.nominal_rate)
-        video.metadata[_TIMECODE] = text
-    else:
+        return ()
+    if not kind.has_index:
         output.metadata[_TIMECODE.upper()] = text
+        return ()
+    if chapters:
+        return (f"the time code {text} is not carried over: it does not go with chapters",)
+    video.codec_context.framerate = Fraction(*info.nominal_rate)
+    video.metadata[_TIMECODE] = text
+    return ()
 
 
 def given_timecode(source: InputContainer, info: VideoInfo) -> str:
