@@ -36,9 +36,9 @@ from tasks.store.master_copy import MasterCopy
 logger = logging.getLogger(__name__)
 
 _OF_PIXELS = (
-    *("video_url", "video_path", "video_base64", "resolution", "model", "weights_file"),
-    *("batch_size", "temporal_overlap", "stitch_mode", "seed", "deinterlace", "start", "end"),
-    *("color_correction", "strength", "allow_damaged"),
+    *("video_url", "video_path", "video_base64", "fps", "resolution", "model", "weights_file"),
+    *("batch_size", "temporal_overlap", "stitch_mode", "seed", "deinterlace", "alpha"),
+    *("start", "end", "color_correction", "strength", "allow_damaged"),
 )
 """Fields of a request that decide its pixels, or which source they are of."""
 _FOLDER = "again"

@@ -174,8 +174,9 @@ def test_a_note_is_of_pixels_and_needs_every_segment(
         *({"resolution": "2x"}, {"seed": 1}, {"strength": 0.5}, {"start": "1"}, {"end": "2"}),
         *({"deinterlace": "bob"}, {"batch_size": 50}, {"weights_file": "x.safetensors"}),
         *({"color_correction": "lab"}, {"temporal_overlap": 4}, {"stitch_mode": "later"}),
+        *({"alpha": "flatten"}, {"fps": "24"}),
     ]
-    assert len({wish_of(UpscaleRequest(**base, **more)) for more in other} | {wish}) == 12
+    assert len({wish_of(UpscaleRequest(**base, **more)) for more in other} | {wish}) == 14
 
     request = UpscaleRequest(**base)
     note = MasterNote(pixels_key="k", num_segments=2, engine="lanczos", weights_digest="")
