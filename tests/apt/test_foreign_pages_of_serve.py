@@ -44,10 +44,8 @@ run();
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    serve = Serve(tmp_path_factory.mktemp("serve"))
-    yield serve.wait_until_ready()
-    serve.stop()
-    serve.close()
+    with Serve(tmp_path_factory.mktemp("serve")) as serve:
+        yield serve
 
 
 @pytest.fixture

@@ -36,10 +36,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Segments of half a second: the clip has six."""
-    serve = Serve(tmp_path_factory.mktemp("serve"))
-    yield serve.wait_until_ready()
-    serve.stop()
-    serve.close()
+    with Serve(tmp_path_factory.mktemp("serve")) as serve:
+        yield serve
 
 
 @pytest.fixture

@@ -85,10 +85,8 @@ def test_a_preview_into_a_file_and_the_film_beside_it(
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    serve = Serve(tmp_path_factory.mktemp("serve"))
-    yield serve.wait_until_ready()
-    serve.stop()
-    serve.close()
+    with Serve(tmp_path_factory.mktemp("serve")) as serve:
+        yield serve
 
 
 def test_a_preview_through_the_service(

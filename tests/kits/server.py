@@ -196,6 +196,15 @@ class Serve:
             )
         self.urls: dict[str, str] = {}
 
+    def __enter__(self) -> "Serve":
+        return self.wait_until_ready()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            self.close()
+
     def wait_until_ready(self) -> "Serve":
         """Read the addresses that it prints when everything is running."""
         assert self.process.stdout is not None
