@@ -172,10 +172,7 @@ def submit(
         say(f"job {answer['job_id']} on {answer['deployment']}")
         for note in answer["notes"]:
             say(f"note: {note}")
-        if watched:
-            _watch(client, answer["job_id"], as_json, gateway_options(gateway, token_file))
-        else:
-            typer.echo(json.dumps(answer) if as_json else answer["job_id"])
+        _follow(client, answer, watched, as_json, gateway_options(gateway, token_file))
 
 
 def whole(
@@ -194,10 +191,7 @@ def whole(
     with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         answer = client.whole(job)
         say(f"job {answer['job_id']} on {answer['deployment']}")
-        if watched:
-            _watch(client, answer["job_id"], as_json, gateway_options(gateway, token_file))
-        else:
-            typer.echo(json.dumps(answer) if as_json else answer["job_id"])
+        _follow(client, answer, watched, as_json, gateway_options(gateway, token_file))
 
 
 def status(
@@ -334,6 +328,16 @@ def _token_in(path: Path) -> str:
     if not token or not token.isascii() or not token.isprintable():
         raise InvalidRequestError(f"--token-file {path} holds no token: one line is expected")
     return token
+
+
+def _follow(
+    client: "GatewayClient", answer: "Answer", watched: bool, as_json: bool, door: list[str]
+) -> None:
+    """End a command that has made a job: watch it, or print its id, or the whole answer."""
+    if watched:
+        _watch(client, answer["job_id"], as_json, door)
+    else:
+        typer.echo(json.dumps(answer) if as_json else answer["job_id"])
 
 
 def _watch(client: "GatewayClient", job_id: str, as_json: bool, door: list[str]) -> None:

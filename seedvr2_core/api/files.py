@@ -123,7 +123,7 @@ def upscale_file(
         cancel: set it from another thread to stop; finished segments are kept.
 
     Raises:
-        InvalidRequestError, InvalidVideoError: options, output's name, model; what is no video.
+        InvalidRequestError, InvalidVideoError: it cannot be made as asked; no video can be read.
         CheckpointError, ResourceError: weights, memory, disk or encoder are missing or too little.
         StoppedByCallerError: `cancel` was set; any other SeedVR2Error: see `errors.py`.
     """

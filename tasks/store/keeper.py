@@ -10,6 +10,7 @@ import contextvars
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from math import inf
 
 from seedvr2_core.errors import ResourceError, SegmentError, StorageError
@@ -32,7 +33,7 @@ _END_SECONDS = 20.0
 """Longest time that the end of a run waits for the copies of its last segments."""
 
 
-class _Beside:
+class _Beside(ABC):
     """A thread that copies again and again until it is stopped, and then once more."""
 
     def __init__(self, what: str) -> None:
@@ -71,9 +72,9 @@ class _Beside:
                 return
             self._ended.wait(_AGAIN_SECONDS if failing else LOOK_SECONDS)
 
+    @abstractmethod
     def _look(self) -> None:
         """Copy what is finished."""
-        raise NotImplementedError
 
 
 class Keeper(_Beside):
