@@ -44,7 +44,7 @@ from seedvr2_core.engines.sleep import FRAME_SECONDS
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.files import file_sha256, read_record
 from seedvr2_core.job import JobDir, pending_segments
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import Options, build_plan, sizes
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import EngineSettings

@@ -17,7 +17,7 @@ from flows.form import arrange
 from flows.upscale import run_name, upscale
 from tasks.json_logs import begin_logs
 from tasks.plan import place_of
-from tasks.run.callback import call_back
+from tasks.run.callbacks.hook import call_back
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.routing import dispatch
 from tasks.schemas import check_request

@@ -44,8 +44,8 @@ from tasks.request.video import (
 )
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
-from tasks.run.callback import call_back, check_callback
 from tasks.run.callbacks.announce import announced
+from tasks.run.callbacks.hook import call_back, check_callback
 from tasks.run.failures import EXPECTED, completed, failed, moved, tell_in_sentences
 from tasks.run.handover import (
     FetchedElsewhere,

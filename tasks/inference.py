@@ -11,7 +11,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.child.watching import current_watch, session
+from tasks.child.open_watch import current_watch, session
 from tasks.sources.names import called_by_name
 from tasks.step import step
 

@@ -25,7 +25,7 @@ from tasks.request.delivery import (
     TagsField,
 )
 from tasks.request.preview import PreviewField
-from tasks.request.records import (
+from tasks.request.shared import (
     Account,
     OutputFormat,
     PreviewPart,

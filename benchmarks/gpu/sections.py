@@ -63,7 +63,7 @@ def run_all(
 
 @contextmanager
 def _as_in_a_job() -> Iterator[None]:
-    """Set torch up as a child does (child/restore.py)."""
+    """Set torch up as a child does (child/segments.py)."""
     before = torch.get_deterministic_debug_mode()
     deterministic: Any = torch.utils.deterministic
     fills = deterministic.fill_uninitialized_memory

@@ -97,7 +97,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _configure(options: argparse.Namespace) -> None:
-    """Set torch up as child/restore.py does, unless the options say otherwise."""
+    """Set torch up as child/segments.py does, unless the options say otherwise."""
     torch.backends.cudnn.benchmark = options.cudnn_benchmark
     if not options.channels_last:
         set_layout(torch.contiguous_format)

@@ -29,6 +29,7 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import sync_directory, sync_file
 from seedvr2_core.weights import examine, scan_weights
 from seedvr2_core.weights.checkpoint import identify
+from seedvr2_core.weights.findings import WeightsRecord, save_weights_record
 from seedvr2_core.weights.folder import (
     PUBLIC,
     REFUSED_SUFFIX,
@@ -39,7 +40,6 @@ from seedvr2_core.weights.folder import (
     verify_file,
 )
 from seedvr2_core.weights.layouts import base_part
-from seedvr2_core.weights.records import WeightsRecord, save_weights_record
 from seedvr2_core.weights.table import Precision, PublicFile
 from tasks.settings import Settings
 

@@ -1,6 +1,6 @@
 """The Prefect server of the Docker stack: Prefect's own, which answers only to its own names.
 
-    python -P -m deployments.docker.server --host 0.0.0.0 --port 4200
+    python -P -m deployments.docker.guarded_prefect --host 0.0.0.0 --port 4200
 
 `prefect server start` answers whatever host a request asks for, so a web page that gives its own
 name this machine's address could read the API (see `host/hosts.py`). This one answers to loopback,

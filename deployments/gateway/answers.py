@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seedvr2_core.errors import split_code
 from tasks.request.delivery import metadata_of, split_list
-from tasks.request.records import PreviewPart
+from tasks.request.shared import PreviewPart
 from tasks.run import read_progress, read_result
 from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOVERIES, recoveries_of
 from tasks.run.artifacts import SavedProgress

@@ -19,7 +19,7 @@ from deployments.gateway.auth import (
     page_authentication,
 )
 from deployments.gateway.limits.open_jobs import OpenJobs
-from deployments.gateway.limits.rate import RateHeaders, RateLimit
+from deployments.gateway.limits.per_minute import RateHeaders, RateLimit
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import add_handlers, problem
 from deployments.gateway.quota import Quota

@@ -18,7 +18,7 @@ from fastapi.security import (
     HTTPBearer,
 )
 
-from deployments.gateway.limits.rate import RateLimit
+from deployments.gateway.limits.per_minute import RateLimit
 from deployments.host.loopback import is_loopback
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings

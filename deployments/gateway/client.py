@@ -28,7 +28,7 @@ from deployments.gateway.given import (
     given_answer,
     refusal_words,
 )
-from deployments.gateway.uploads.packing import file_to_send
+from deployments.gateway.uploads.archive import file_to_send
 from deployments.gateway.uploads.sending import FileSender
 from deployments.host.machine import this_machine
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, ServiceError, error_of_code

@@ -25,7 +25,7 @@ from seedvr2_core.api.options import (
 )
 from seedvr2_core.child.operations import join
 from seedvr2_core.child.protocol import Event, Join, Progressed
-from seedvr2_core.child.restore import restore_segments
+from seedvr2_core.child.segments import restore_segments
 from seedvr2_core.child.shares import Work
 from seedvr2_core.config import find_engine
 from seedvr2_core.errors import InvalidRequestError, SegmentError
@@ -34,7 +34,7 @@ from seedvr2_core.files.place import place
 from seedvr2_core.files.space import check_room
 from seedvr2_core.job import JobDir, deviations, pending_segments
 from seedvr2_core.job.output_file import OutputFile, check_output_file
-from seedvr2_core.job.plans import read_plan, write_plan
+from seedvr2_core.job.plan_file import read_plan, write_plan
 from seedvr2_core.job.space import bytes_needed
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import outline_of

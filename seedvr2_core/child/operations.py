@@ -137,7 +137,7 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
 
 def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
     """Plan a job and write its plan and outline."""
-    from seedvr2_core.job.plans import write_plan
+    from seedvr2_core.job.plan_file import write_plan
     from seedvr2_core.planning import build_plan
 
     info = read_record(request.info, VideoInfo)
@@ -161,7 +161,7 @@ def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
 
 def check_plan(request: CheckPlan, emitter: Emitter) -> PlanChecked:
     """Look whether a plan that an earlier run has written can be obeyed; write its outline."""
-    from seedvr2_core.job.plans import read_plan
+    from seedvr2_core.job.plan_file import read_plan
     from seedvr2_core.planning.outline import PlanOutline, outline_of
 
     planned = read_record(request.planned, PlanOutline)
@@ -191,7 +191,7 @@ def find_excerpt(request: FindExcerpt, emitter: Emitter) -> ExcerptFound:
 
 def measure(request: Measure, emitter: Emitter) -> Measured:
     """Find out what a frame of a job takes on this machine."""
-    from seedvr2_core.child.measure import measure_frames
+    from seedvr2_core.child.frame_cost import measure_frames
 
     plan = read_record(request.plan, Plan)
     with unbounded_memory(request.device):
@@ -207,7 +207,7 @@ def measure(request: Measure, emitter: Emitter) -> Measured:
 
 def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> Idle:
     """Make segments of a job, in order; `kept` is used and stays loaded."""
-    from seedvr2_core.child.restore import restore_segments
+    from seedvr2_core.child.segments import restore_segments
     from seedvr2_core.child.shares import Work
 
     job_dir = JobDir(request.job_dir)
@@ -270,7 +270,7 @@ def join(request: Join, emitter: Events) -> Joined:
 def cut_excerpt(request: CutExcerpt, emitter: Emitter) -> Joined:
     """Cut a preview out of the finished segments of a job."""
     from seedvr2_core.files.space import full_disk_told
-    from seedvr2_core.preview.cut import Cutting
+    from seedvr2_core.preview.clips import Cutting
 
     job_dir = JobDir(request.job_dir)
     cutting = Cutting(

@@ -24,7 +24,7 @@ from seedvr2_core.errors import CheckpointError
 
 FOLD_VERSION = 1
 """Raised by hand when the same checkpoint folds to other numbers: files of folded weights that were
-kept (weights/folded.py) are then made again."""
+kept (weights/fold_cache.py) are then made again."""
 
 _Get = Callable[[str], Tensor]
 Named = Iterator[tuple[str, Tensor]]

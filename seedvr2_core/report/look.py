@@ -15,8 +15,8 @@ from PIL import Image
 from seedvr2_core.beat import Beat
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.report.chosen_frames import places
 from seedvr2_core.report.measures import Pair, largest_change, measure_pair
-from seedvr2_core.report.places import places
 from seedvr2_core.report.record import Sight
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.formats import video_of_segment

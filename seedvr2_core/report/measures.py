@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from seedvr2_core.report.places import Neighbours
+from seedvr2_core.report.chosen_frames import Neighbours
 from seedvr2_core.report.record import Sight
 
 GRID = (32, 18)

@@ -10,7 +10,7 @@ from seedvr2_core.engines.seedvr2.color import ColorMethod, transfer_color
 from seedvr2_core.frames import BLACK_ROWS, tensor_to_rgb
 from seedvr2_core.planning.windows import first_frame
 from seedvr2_core.selfcheck.bench import Baseline, Bench, pad_without_black
-from seedvr2_core.selfcheck.measure import (
+from seedvr2_core.selfcheck.differences import (
     FLOAT16_LIMIT,
     ActivationWatch,
     amplified,

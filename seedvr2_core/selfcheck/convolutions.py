@@ -128,7 +128,7 @@ def check_device(
     is_gpu = on_gpu(device)
     if shapes is None:
         shapes = GPU_SHAPES if is_gpu else CPU_SHAPES
-    # As a job sets them (child/restore.py): no kernel is chosen by timing.
+    # As a job sets them (child/segments.py): no kernel is chosen by timing.
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

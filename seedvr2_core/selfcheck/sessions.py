@@ -18,7 +18,7 @@ from seedvr2_core.frames import SIZE_MULTIPLE, Frame
 from seedvr2_core.kernels.devices import on_gpu
 from seedvr2_core.planning import Piece, Plan
 from seedvr2_core.selfcheck.bench import Bench
-from seedvr2_core.selfcheck.measure import (
+from seedvr2_core.selfcheck.differences import (
     largest_difference,
     mean_shift,
     psnr,

@@ -51,7 +51,6 @@ from seedvr2_core.video.picture.opening import (
 )
 from seedvr2_core.video.probing.ending import Ending, by_index, ending_of, promise_of
 from seedvr2_core.video.probing.fields import find_fields, may_be_interlaced
-from seedvr2_core.video.probing.prober import prober as prober
 from seedvr2_core.video.probing.scan import Most, Scan, no_frames, refuse_encrypted, scan_file
 from seedvr2_core.video.probing.times import (
     frame_times,
@@ -59,6 +58,7 @@ from seedvr2_core.video.probing.times import (
     named_rate,
     nominal_rate,
 )
+from seedvr2_core.video.probing.version import prober as prober
 from seedvr2_core.words import counted
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from typing import Literal
 from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights.checkpoint import identify, open_checkpoint
-from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
-from seedvr2_core.weights.matching import NOTHING_QUANTIZED, QuantizedSize
-from seedvr2_core.weights.reader import sniff_format
-from seedvr2_core.weights.records import (
+from seedvr2_core.weights.findings import (
     RECORD_SUFFIX,
     WeightsRecord,
     read_weights_record,
     save_weights_record,
 )
+from seedvr2_core.weights.layouts import Layouts, base_part, public_layouts
+from seedvr2_core.weights.matching import NOTHING_QUANTIZED, QuantizedSize
+from seedvr2_core.weights.reader import sniff_format
 from seedvr2_core.weights.table import (
     FIRST_3B,
     MODEL_PARTS,

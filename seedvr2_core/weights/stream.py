@@ -1,8 +1,8 @@
 """Reads a file of tensors from front to back, fast: several threads read and hash ahead.
 
-For files of our own (folded.py), in the .safetensors format with the SHA-256 of every tensor in the
-header. Tensors come in page-locked memory where they go on to a GPU. Torch's allocator takes a
-block back when its copy is done, so few blocks serve a file of any size.
+For files of our own (`fold_cache.py`), in the .safetensors format with the SHA-256 of every tensor
+in the header. Tensors come in page-locked memory where they go on to a GPU. Torch's allocator takes
+a block back when its copy is done, so few blocks serve a file of any size.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The segments of a job while they are made: the child that makes them, and who waits for them.
 
 One child makes all pending segments of a job, one after another. The flow opens the watch over it,
-and each task run of the job waits there for its own segment (`watching.py`). Where the job is
+and each task run of the job waits there for its own segment (`open_watch.py`). Where the job is
 shared, other runs make some of the segments, each with a child of its own (`Helper`); the watch
 finds what they have made by its sidecar.
 """
@@ -42,7 +42,7 @@ from tasks.child.patience import Patience
 from tasks.child.preview import count_previewed
 from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest
-from tasks.request.records import KeptWork
+from tasks.request.shared import KeptWork
 from tasks.run import current
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse

@@ -24,7 +24,7 @@ from tasks.job.again import note_master
 from tasks.job.beside import keep_all_beside, keep_before
 from tasks.job.masters import copy_masters, kept_masters, master_room, tell_wanted
 from tasks.job.sweep import bound_copies, remove_pieces, sweep
-from tasks.request.records import KeptWork
+from tasks.request.shared import KeptWork
 from tasks.run import current, publish_result
 from tasks.run.record import DELIVERY_SECONDS
 from tasks.run.retention import callers_own, keep_output

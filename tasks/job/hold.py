@@ -28,7 +28,7 @@ from seedvr2_core.files import hold_lock
 from seedvr2_core.files.durable import make_way, replace_file, write_bytes
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import nobody_else
-from tasks.job.stored import kept_in_store
+from tasks.job.in_store import kept_in_store
 from tasks.run import current
 from tasks.run.attempts import note_wait, own_labels
 from tasks.run.clock import due_in, server_now

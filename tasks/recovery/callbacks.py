@@ -20,8 +20,8 @@ from prefect.logging.loggers import flow_run_logger
 
 from seedvr2_core.errors import SourceRefusedError
 from seedvr2_core.words import counted
-from tasks.run.callback import note
 from tasks.run.callbacks import outbox
+from tasks.run.callbacks.hook import note
 from tasks.run.callbacks.outbox import WaitingCallback
 from tasks.run.callbacks.sending import delivery_of, send_once
 from tasks.settings import Settings, get_settings

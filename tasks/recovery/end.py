@@ -16,7 +16,7 @@ from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK, cancelling, ended_by_us, move
 from tasks.run.appointments import LABEL_RECOVERING
 from tasks.run.attempts import end_task_runs
-from tasks.run.callback import call_back
+from tasks.run.callbacks.hook import call_back
 from tasks.settings import get_settings
 from tasks.step import step
 

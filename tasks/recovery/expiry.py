@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 
 from tasks.job.removal import remove_output
 from tasks.recovery.report import RunReport
-from tasks.request.records import key_in
+from tasks.request.shared import key_in
 from tasks.run import RESULT_KEY, read_result
 from tasks.run.artifacts import newest_artifact
 from tasks.run.retention import (

@@ -10,7 +10,7 @@ from tasks.recovery.end import WENT_ON, label_recovering, tell_caller
 from tasks.recovery.output import save_result
 from tasks.recovery.report import RunReport
 from tasks.recovery.states import MARK, earliest_start, move, move_ended, read_states
-from tasks.request.records import output_key_of
+from tasks.request.shared import output_key_of
 from tasks.run import RESULT_KEY, publish_result
 from tasks.run.appointments import LABEL_RECOVERIES, MAX_RECOVERIES
 from tasks.run.artifacts import newest_artifact

@@ -20,7 +20,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import AwaitingRetry, Failed, Scheduled
 
 from tasks.run.attempts import note_wait, own_labels
-from tasks.run.callback import call_back
+from tasks.run.callbacks.hook import call_back
 from tasks.run.clock import due_in, server_now
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings

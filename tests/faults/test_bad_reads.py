@@ -72,7 +72,7 @@ def test_a_job_whose_reads_fail_in_every_phase_comes_out_the_same(
     places = {
         "fetched": "tasks.fetch:obtain_source",
         "probed": "seedvr2_core.video.probe:probe_video",
-        "restored": "seedvr2_core.child.restore:restore_segments",
+        "restored": "seedvr2_core.child.segments:restore_segments",
     }
     done = [Fault(at=at, do="count", mark=job.place(name)) for name, at in places.items()]
     faults = [

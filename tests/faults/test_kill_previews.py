@@ -18,10 +18,10 @@ COMMIT = ("seedvr2_core.job.sidecar:write_record", 1)
 PLACES: list[tuple[str, int]] = [
     ENGINE,
     COMMIT,
-    ("seedvr2_core.preview.cut:Cutting._write", 1),
-    ("seedvr2_core.preview.cut:Cutting._write", 2),
+    ("seedvr2_core.preview.clips:Cutting._write", 1),
+    ("seedvr2_core.preview.clips:Cutting._write", 2),
     ("seedvr2_core.video.join:check_joined", 1),
-    ("seedvr2_core.preview.cut:Cutting.write_picture", 1),
+    ("seedvr2_core.preview.clips:Cutting.write_picture", 1),
     ("tasks.stitch:sync_file", 1),
     ("seedvr2_core.files.place:_publish", 1),
     ("seedvr2_core.files.place:_publish", 3),
@@ -85,7 +85,7 @@ def test_the_whole_film_after_a_preview_that_was_killed(
     """Nobody makes the preview again: what it had committed is kept, and told."""
     job = preview_in(make_job, tmp_path / "job")
     killed = kill_there(
-        job, Fault(at="seedvr2_core.preview.cut:Cutting._write", mark=job.place("cut")), "tree"
+        job, Fault(at="seedvr2_core.preview.clips:Cutting._write", mark=job.place("cut")), "tree"
     )
     assert killed is not None
     result = make_job("sleep", tmp_path / "job").finish()

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import EngineSettings, Options
 from seedvr2_core.video.info import ColorInfo, VideoInfo
-from tasks.request.records import PreviewPart
+from tasks.request.shared import PreviewPart
 from tasks.schemas import FetchedSource, PlannedJob, UpscaleResult
 
 if TYPE_CHECKING:  # tests of the core use this file, and need no Prefect

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from seedvr2_core.beat import Beat
-from seedvr2_core.child import restore
+from seedvr2_core.child import segments
 from seedvr2_core.child.protocol import Event
 from seedvr2_core.child.shares import Work
 from seedvr2_core.engines import reuse
 from seedvr2_core.engines.seedvr2.session import SeedVR2Session
 from seedvr2_core.files.durable import read_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.job.sidecar import Sidecar
 from seedvr2_core.planning import sizes
 from seedvr2_core.planning.build import build_plan
@@ -89,7 +89,7 @@ def make_segments(
         job_dir.mkdir(exist_ok=True)
         write_plan(job_dir / "plan.json", plan)
     heard = heard or Heard()
-    restore.restore_segments(
+    segments.restore_segments(
         plan,
         JobDir(job_dir),
         source=source,

@@ -17,7 +17,7 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.masters import Masters, WantedMasters, ready_masters
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import outline_of
-from seedvr2_core.preview.cut import Cutting
+from seedvr2_core.preview.clips import Cutting
 from seedvr2_core.video.alpha.wish import parse_alpha
 from seedvr2_core.video.cuts import _thumbnails
 from seedvr2_core.video.output.formats import CODECS, CONTAINERS, video_of_segment

@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from tasks.estimate import _write_or_obey
@@ -62,7 +62,7 @@ def test_an_earlier_plan_is_obeyed(plan: Plan, earlier: Plan, job_dir: JobDir) -
 def test_a_plan_that_cannot_be_obeyed_is_made_anew(
     plan: Plan, earlier: Plan, job_dir: JobDir, fresh: bool
 ) -> None:
-    """`tests/seedvr2_core/job/test_plans.py` has all the ways in which it cannot be."""
+    """`tests/seedvr2_core/job/test_plan_file.py` has all the ways in which it cannot be."""
     job_dir.plan_path.write_bytes(job_dir.plan_path.read_bytes()[:100])
     job_dir.outline_path.mkdir()
     assert obeyed(plan, job_dir, fresh=fresh) == outline_of(plan)

@@ -25,7 +25,7 @@ from seedvr2_core.errors import SourceUnavailableError, StalledError
 from seedvr2_core.files import place as placing
 from seedvr2_core.job import JobDir, pending_segments
 from seedvr2_core.job.output_file import OutputFile
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.job.sidecar import Making, commit_segment
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.outline import PlanOutline
@@ -35,10 +35,10 @@ from tasks.child import operation, run_operation
 from tasks.child.session import SegmentWatch
 from tasks.fetch import fetch
 from tasks.job import find_finished, finish
-from tasks.job.stored import bring_from_store
+from tasks.job.in_store import bring_from_store
 from tasks.net.bucket import Bucket
 from tasks.recovery.report import report_on
-from tasks.request.records import KeptWork
+from tasks.request.shared import KeptWork
 from tasks.run.artifacts import SavedProgress
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import JoinedVideo, PlannedJob, StoredVideo, UpscaleRequest

@@ -15,7 +15,7 @@ from deployments.gateway.problems import WITH_TOKEN, problems
 from deployments.gateway.routes.jobs import JobId, find_run
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import Removal, remove_output
-from tasks.request.records import key_in
+from tasks.request.shared import key_in
 from tasks.run import read_progress, read_result
 from tasks.run.retention import LABEL_DELETED, is_shared, now_deleted, others_with_output
 from tasks.settings import Settings

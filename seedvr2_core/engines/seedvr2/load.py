@@ -21,7 +21,7 @@ from seedvr2_core.planning import Plan
 from seedvr2_core.vae.model import VideoVAE, build_vae
 from seedvr2_core.weights import find_model, open_checkpoint
 from seedvr2_core.weights.checkpoint import identify, load_text_embedding
-from seedvr2_core.weights.folded import (
+from seedvr2_core.weights.fold_cache import (
     FoldedKey,
     digest_of,
     drop,

@@ -7,7 +7,7 @@ rates was measured on a machine with a GPU; `make gpu-bench` measures that of th
 from collections.abc import Sequence
 from pathlib import Path
 
-from seedvr2_core.weights.records import read_weights_record
+from seedvr2_core.weights.findings import read_weights_record
 
 DISK = 2.0e9
 """Bytes per second from a disk that weights lie on; these give 2 to 7 GB/s."""

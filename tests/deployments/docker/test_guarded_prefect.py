@@ -29,7 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "SEEDVR2_ALLOWED_HOSTS": "gpu.example.org",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-P", "-m", "deployments.docker.server", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "deployments.docker.guarded_prefect",
+        "--port",
+        str(port),
+    ]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(

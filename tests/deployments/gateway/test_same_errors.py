@@ -11,7 +11,7 @@ from deployments.gateway.answers import describe
 from deployments.gateway.problems import problem
 from deployments.host.exits import exit_codes
 from seedvr2_core.errors import InvalidRequestError, SeedVR2Error, all_errors, with_code
-from tasks.run.callback import event_of
+from tasks.run.callbacks.hook import event_of
 from tasks.run.failures import failed
 
 SENTENCE = "what is wrong"

@@ -26,7 +26,7 @@ from tasks.recovery import end, output, watch
 from tasks.recovery.report import RunReport
 from tasks.recovery.states import HEARD_SECONDS, MARK, RECOVERING
 from tasks.run.appointments import LABEL_RECOVERIES, appoint
-from tasks.run.callback import call_back
+from tasks.run.callbacks.hook import call_back
 from tasks.settings import Settings, use_settings
 from tasks.stitch import stitch
 from tasks.storage.base import Stored

@@ -15,10 +15,10 @@ from prefect.states import Completed, Failed
 
 from flows.recover import recover
 from tasks.recovery import callbacks
-from tasks.run.callback import CALLBACK_KEY, call_back
 from tasks.run.callbacks import outbox
 from tasks.run.callbacks.announce import Announcer
 from tasks.run.callbacks.events import started_event
+from tasks.run.callbacks.hook import CALLBACK_KEY, call_back
 from tasks.run.record import JobProgress
 from tasks.settings import Settings, use_settings
 from tests.kits.http.callback import SECRET, Receiver

@@ -9,7 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Completed, Crashed
 
 from flows.recover import recover
-from tasks.request.records import output_key_of
+from tasks.request.shared import output_key_of
 from tasks.run import publish_result
 from tasks.run.artifacts import SavedProgress, save_progress
 from tasks.run.retention import LABEL_DELETED, LABEL_EXPIRES, job_tag, keep_output

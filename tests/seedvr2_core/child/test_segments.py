@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.child import restore
+from seedvr2_core.child import segments
 from seedvr2_core.child.protocol import Waiting
 from seedvr2_core.child.shares import Work
 from seedvr2_core.child.warm.kept import Kept
@@ -79,13 +79,13 @@ def precisions(plan: Plan, job_dir: Path) -> list[str]:
 def test_a_child_waits_for_whoever_has_its_job_or_its_gpu(
     path: str, waiting: Waiting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "device_locks", lambda device: ["gpu-7.lock"])
+    monkeypatch.setattr(segments, "device_locks", lambda device: ["gpu-7.lock"])
     heard, began, kept = Heard(), threading.Event(), Kept()
 
     def work() -> None:
         job_dir, locks = JobDir(tmp_path / "job"), tmp_path / "locks"
-        with restore.alone(job_dir, heard):
-            restore.hold_device("cuda:0", locks, heard, kept=kept)
+        with segments.alone(job_dir, heard):
+            segments.hold_device("cuda:0", locks, heard, kept=kept)
             began.set()
 
     with hold_lock(tmp_path / path, timeout=0, on_wait=lambda: None):
@@ -108,14 +108,14 @@ def _held(path: Path) -> AbstractContextManager[None]:
 
 
 def test_work_on_the_cpu_waits_for_no_other() -> None:
-    assert restore.device_locks("cpu") == []
+    assert segments.device_locks("cpu") == []
 
 
 @pytest.mark.gpu
 def test_a_gpu_has_one_name_for_all_processes() -> None:
-    (name,) = restore.device_locks("cuda:0")
+    (name,) = segments.device_locks("cuda:0")
     assert name.startswith("gpu-")
-    assert restore.device_locks("cuda") == [name]
+    assert segments.device_locks("cuda") == [name]
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from seedvr2_core.child.shares import Work
 from seedvr2_core.files.durable import write_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.job.sharing import Sharing, read_sharing
 from seedvr2_core.planning.plan import Plan
 from tests.kits.pipeline import (

@@ -12,7 +12,7 @@ import pytest
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import read_plan, write_plan
+from seedvr2_core.job.plan_file import read_plan, write_plan
 from seedvr2_core.job.sidecar import leaves_latents
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of

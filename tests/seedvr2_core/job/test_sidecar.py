@@ -13,7 +13,7 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.durable import canonical_json, read_record
 from seedvr2_core.job import JobDir
 from seedvr2_core.job import sidecar as segments
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import Plan

@@ -19,10 +19,10 @@ from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.report import look
 from seedvr2_core.report.advice import summarize, warnings_of
+from seedvr2_core.report.chosen_frames import MOST_OF_A_KIND, Neighbours, joins_of, places
 from seedvr2_core.report.look import look_at
 from seedvr2_core.report.make import make_report
 from seedvr2_core.report.measures import Pair, measure_pair
-from seedvr2_core.report.places import MOST_OF_A_KIND, Neighbours, joins_of, places
 from seedvr2_core.report.plots import bars, points
 from seedvr2_core.report.record import AboutJob, QualityReport
 from seedvr2_core.video.probe import probe_video

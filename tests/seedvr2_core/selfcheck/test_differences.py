@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from seedvr2_core.selfcheck import measure
+from seedvr2_core.selfcheck import differences
 
 SHAPE = (12, 10, 3)
 
@@ -26,35 +26,39 @@ def deeper(shown: Sequence[np.ndarray]) -> list[np.ndarray]:
 def test_measures_do_not_depend_on_the_depth(seed: int) -> None:
     a, b = pictures(seed), pictures(seed + 10)
     for x, y in ((deeper(a), b), (a, deeper(b)), (deeper(a), deeper(b))):
-        assert measure.psnr(x, y) == pytest.approx(measure.psnr(a, b), abs=1e-3)
-        assert measure.mean_shift(x, y) == pytest.approx(measure.mean_shift(a, b), abs=1e-3)
-        assert measure.drift(x, y) == pytest.approx(measure.drift(a, b), abs=1e-3)
-        assert measure.largest_difference(x[0], y[0]) == pytest.approx(
-            measure.largest_difference(a[0], b[0]), abs=1e-3
+        assert differences.psnr(x, y) == pytest.approx(differences.psnr(a, b), abs=1e-3)
+        assert differences.mean_shift(x, y) == pytest.approx(differences.mean_shift(a, b), abs=1e-3)
+        assert differences.drift(x, y) == pytest.approx(differences.drift(a, b), abs=1e-3)
+        assert differences.largest_difference(x[0], y[0]) == pytest.approx(
+            differences.largest_difference(a[0], b[0]), abs=1e-3
         )
-        assert measure.change_at_join(x, y, range(2, 4)) == pytest.approx(
-            measure.change_at_join(a, b, range(2, 4)), abs=1e-3
+        assert differences.change_at_join(x, y, range(2, 4)) == pytest.approx(
+            differences.change_at_join(a, b, range(2, 4)), abs=1e-3
         )
-    assert measure.psnr(deeper(a), a) == float("inf")
+    assert differences.psnr(deeper(a), a) == float("inf")
 
 
 def test_one_step_of_sixteen_bits_is_a_difference() -> None:
     deep = deeper(pictures(1, 1))[0]
     other = deep.copy()
     other[0, 0, 0] += 1
-    assert measure.largest_difference(deep, other) == pytest.approx(1 / 257, rel=1e-3)
-    assert measure.largest_difference(deep, deep) == 0
+    assert differences.largest_difference(deep, other) == pytest.approx(1 / 257, rel=1e-3)
+    assert differences.largest_difference(deep, deep) == 0
     dark, light = np.zeros(SHAPE, np.uint16), np.full(SHAPE, 65535, np.uint16)
-    assert measure.largest_difference(dark, light) == measure.largest_difference(light, dark) == 255
+    assert (
+        differences.largest_difference(dark, light)
+        == differences.largest_difference(light, dark)
+        == 255
+    )
 
 
 def test_pictures_for_people_have_eight_bits() -> None:
     shown = pictures(2, 1)[0]
-    assert measure.to_eight_bits(shown) is shown
-    there_and_back = measure.to_eight_bits(deeper([shown])[0])
+    assert differences.to_eight_bits(shown) is shown
+    there_and_back = differences.to_eight_bits(deeper([shown])[0])
     assert there_and_back.dtype == np.uint8
     assert np.array_equal(there_and_back, shown)
-    white = measure.to_eight_bits(np.full(SHAPE, 65535 - 128, np.uint16))
+    white = differences.to_eight_bits(np.full(SHAPE, 65535 - 128, np.uint16))
     assert (white == 255).all(), "rounded, not cut off"
 
 
@@ -63,9 +67,9 @@ def test_psnr_is_symmetric_and_falls_with_noise(seed: int) -> None:
     a = pictures(seed)
     rng = np.random.default_rng(seed + 20)
     noisy = [[(p + rng.normal(0, s, SHAPE)).astype(np.uint8) for p in a] for s in (1, 4, 16)]
-    values = [measure.psnr(a, other) for other in noisy]
+    values = [differences.psnr(a, other) for other in noisy]
     assert values == sorted(values, reverse=True)
-    assert values == [measure.psnr(other, a) for other in noisy]
+    assert values == [differences.psnr(other, a) for other in noisy]
     # Noise of deviation s has the PSNR 20 log10(255 / s), but for rounding and chance.
     assert values[2] == pytest.approx(20 * np.log10(255 / 16), abs=0.5)
 
@@ -74,9 +78,9 @@ def test_psnr_is_symmetric_and_falls_with_noise(seed: int) -> None:
 def test_a_constant_shift_is_a_shift_and_no_drift(shift: tuple[int, int, int]) -> None:
     sources = pictures(4)
     shifted = [(p + np.array(shift)).astype(np.uint8) for p in sources]
-    assert measure.mean_shift(shifted, sources) == pytest.approx(list(shift), abs=1e-3)
-    assert measure.mean_shift(sources, shifted) == pytest.approx([-s for s in shift], abs=1e-3)
-    assert measure.drift(shifted, sources) == pytest.approx(0, abs=1e-3)
+    assert differences.mean_shift(shifted, sources) == pytest.approx(list(shift), abs=1e-3)
+    assert differences.mean_shift(sources, shifted) == pytest.approx([-s for s in shift], abs=1e-3)
+    assert differences.drift(shifted, sources) == pytest.approx(0, abs=1e-3)
 
 
 def test_drift_counts_green_most_and_blue_least() -> None:
@@ -86,7 +90,7 @@ def test_drift_counts_green_most_and_blue_least() -> None:
         wandering = [p.copy() for p in sources]
         for t, picture in enumerate(wandering):
             picture[..., channel] += np.uint8(10 * (t % 2))
-        drifts.append(measure.drift(wandering, sources))
+        drifts.append(differences.drift(wandering, sources))
     red, green, blue = drifts
     assert green > red > blue > 0
     assert sum(drifts) == pytest.approx(5, abs=1e-3)  # the weights sum to 1; 0 and 10 deviate by 5
@@ -97,21 +101,23 @@ def test_a_step_is_found_where_it_is(where: int) -> None:
     """A step inside the zone is the join's; outside the zone the median passes over it."""
     reference = pictures(6)
     joined = [p if t < where else p + np.uint8(9) for t, p in enumerate(reference)]
-    numbers = measure.change_at_join(joined, reference, range(where, where + 1))
+    numbers = differences.change_at_join(joined, reference, range(where, where + 1))
     assert numbers["change_at_join"] == pytest.approx(9)
     assert numbers["change_elsewhere"] == pytest.approx(0)
     other = range(2, 3) if where != 2 else range(4, 5)
-    assert measure.change_at_join(joined, reference, other)["change_at_join"] == pytest.approx(0)
+    assert differences.change_at_join(joined, reference, other)["change_at_join"] == pytest.approx(
+        0
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_each_picture_stands_unchanged_beside_the_others(axis: int, number: int) -> None:
     shown = pictures(7, number)
-    wide = measure.side_by_side(shown, axis=axis)
+    wide = differences.side_by_side(shown, axis=axis)
     side = SHAPE[axis]
-    assert wide.shape[axis] == number * side + (number - 1) * measure.DIVIDER_PX
-    step = side + measure.DIVIDER_PX
+    assert wide.shape[axis] == number * side + (number - 1) * differences.DIVIDER_PX
+    step = side + differences.DIVIDER_PX
     for index, picture in enumerate(shown):
         part = np.take(wide, range(index * step, index * step + side), axis=axis)
         assert np.array_equal(part, picture)
@@ -126,9 +132,9 @@ def test_an_amplified_difference_changes_its_sign_with_the_order() -> None:
     rng = np.random.default_rng(8)
     a = pictures(8, 1)[0]
     b = (a + rng.integers(-15, 16, SHAPE)).astype(np.uint8)
-    there, back = measure.amplified(a, b).astype(int), measure.amplified(b, a).astype(int)
+    there, back = differences.amplified(a, b).astype(int), differences.amplified(b, a).astype(int)
     assert np.array_equal(there - 128, 128 - back)
-    assert set(np.unique(measure.amplified(a, a))) == {128}
+    assert set(np.unique(differences.amplified(a, a))) == {128}
 
 
 @pytest.mark.parametrize(
@@ -143,13 +149,13 @@ def test_an_amplified_difference_changes_its_sign_with_the_order() -> None:
     ],
 )
 def test_every_module_belongs_to_a_level(name: str, level: str) -> None:
-    assert measure.level_of(name) == level
+    assert differences.level_of(name) == level
 
 
 def test_the_watch_sees_negative_values_and_lets_go_of_the_model() -> None:
     vae = torch.nn.ModuleDict({"decoder": torch.nn.ModuleDict({"conv_in": torch.nn.Identity()})})
     part = vae.get_submodule("decoder.conv_in")
-    watch = measure.ActivationWatch(vae)
+    watch = differences.ActivationWatch(vae)
     for values in ([3.0, -8.0], [7.0, -1.0]):
         with watch:  # entered twice, as check_activations does
             part(torch.tensor(values))

@@ -15,7 +15,7 @@ from seedvr2_core.engines.seedvr2.shot import LatentState
 from seedvr2_core.errors import DeadlineError, InvalidRequestError
 from seedvr2_core.frames import BLACK_ROWS, Frame, pad
 from seedvr2_core.planning.plan import Piece
-from seedvr2_core.selfcheck import measure
+from seedvr2_core.selfcheck import differences
 from seedvr2_core.selfcheck.bench import Clip, pad_without_black
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from seedvr2_core.selfcheck.run import MIN_LATENTS, CheckSetup, Findings, run_selfcheck
@@ -110,7 +110,7 @@ def test_every_check_ends_with_a_status_and_numbers(done: HeardSelfcheck) -> Non
 
 
 def test_pictures_have_the_size_of_the_output(done: HeardSelfcheck) -> None:
-    whole, pair = (HEIGHT, WIDTH, 3), (HEIGHT, 2 * WIDTH + measure.DIVIDER_PX, 3)
+    whole, pair = (HEIGHT, WIDTH, 3), (HEIGHT, 2 * WIDTH + differences.DIVIDER_PX, 3)
     sizes = {name: picture.shape for name, picture in done.pictures.items()}
     assert {name for name, size in sizes.items() if size == pair} == {
         *("before_after", "posterior", "fresh_windows")
@@ -120,8 +120,8 @@ def test_pictures_have_the_size_of_the_output(done: HeardSelfcheck) -> None:
         *("before", "after"),
         *(f"color_{method}" for method in methods),
     }
-    assert sizes["overlap"] == (HEIGHT, 3 * WIDTH + 2 * measure.DIVIDER_PX, 3)
-    assert sizes["black_rows"] == (3 * HEIGHT + 2 * measure.DIVIDER_PX, WIDTH, 3)
+    assert sizes["overlap"] == (HEIGHT, 3 * WIDTH + 2 * differences.DIVIDER_PX, 3)
+    assert sizes["black_rows"] == (3 * HEIGHT + 2 * differences.DIVIDER_PX, WIDTH, 3)
     assert {p for c in done.findings.checks for p in c.pictures} == {f"{n}.png" for n in sizes}
     assert all(picture.dtype == np.uint8 for picture in done.pictures.values())
 
@@ -322,10 +322,10 @@ def _pictures(means: Sequence[float]) -> list[np.ndarray]:
 
 def test_change_at_join_sees_a_step_and_no_motion() -> None:
     reference, joined = _pictures([0] * 10), _pictures([3] * 5 + [-4] * 5)
-    numbers = measure.change_at_join(joined, reference, range(4, 7))
+    numbers = differences.change_at_join(joined, reference, range(4, 7))
     assert (numbers["change_at_join"], numbers["change_elsewhere"]) == (7, 0)
     assert numbers["psnr_db"] == pytest.approx(10 * np.log10(255**2 / 12.5), abs=1e-3)
-    assert measure.change_at_join(reference, reference, range(4, 7)) == {
+    assert differences.change_at_join(reference, reference, range(4, 7)) == {
         "change_at_join": 0,
         "change_elsewhere": 0,
         "frame_step_ratio": 1,
@@ -335,14 +335,14 @@ def test_change_at_join_sees_a_step_and_no_motion() -> None:
 
 def test_shift_and_drift() -> None:
     sources = _pictures([0] * 4)
-    assert measure.mean_shift(_pictures([5] * 4), sources) == [5, 5, 5]
-    assert measure.drift(_pictures([5] * 4), sources) == pytest.approx(0, abs=1e-4)
-    assert measure.drift(_pictures([5, -5] * 2), sources) == pytest.approx(5, abs=1e-4)
+    assert differences.mean_shift(_pictures([5] * 4), sources) == [5, 5, 5]
+    assert differences.drift(_pictures([5] * 4), sources) == pytest.approx(0, abs=1e-4)
+    assert differences.drift(_pictures([5, -5] * 2), sources) == pytest.approx(5, abs=1e-4)
 
 
 def test_amplified_difference_is_on_grey() -> None:
     a, b = np.full((1, 3, 3), 100, np.uint8), np.array([[[100] * 3, [102] * 3, [60] * 3]], np.uint8)
-    assert measure.amplified(b, a)[0, :, 0].tolist() == [128, 144, 0]
+    assert differences.amplified(b, a)[0, :, 0].tolist() == [128, 144, 0]
 
 
 def test_the_watch_keeps_what_is_not_finite() -> None:
@@ -351,7 +351,7 @@ def test_the_watch_keeps_what_is_not_finite() -> None:
             return x
 
     vae = torch.nn.ModuleDict({"encoder": torch.nn.ModuleDict({"conv_in": Passing()})})
-    watch = measure.ActivationWatch(vae)
+    watch = differences.ActivationWatch(vae)
     part = vae.get_submodule("encoder.conv_in")
     with watch:
         part(torch.tensor([1.0, -9.0]))

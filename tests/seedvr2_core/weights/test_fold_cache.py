@@ -16,7 +16,7 @@ from torch import Tensor
 from seedvr2_core.dit.model import FoldedDiT
 from seedvr2_core.engines.seedvr2 import load
 from seedvr2_core.errors import CheckpointError
-from seedvr2_core.weights import folded, scan_weights
+from seedvr2_core.weights import fold_cache, scan_weights
 from seedvr2_core.weights.stream import StreamedFile, write_stream
 from tests.kits.selfcheck import MODEL, small_world, write_weights
 from tests.kits.weights import tiny_catalog
@@ -56,7 +56,7 @@ def load_dit(
 
 
 def kept(weights: Path) -> list[Path]:
-    return sorted((weights / folded.FOLDER).iterdir())
+    return sorted((weights / fold_cache.FOLDER).iterdir())
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
@@ -76,7 +76,7 @@ def test_weights_that_wait_in_host_memory_are_read_but_not_kept(
 ) -> None:
     """Their layers share places on the device, which a thread must not read."""
     first = load_dit(weights, in_host_memory=True)
-    assert not (weights / folded.FOLDER).exists()
+    assert not (weights / fold_cache.FOLDER).exists()
     assert_same(load_dit(weights), first)
     refuse_to_fold(monkeypatch)
     assert_same(load_dit(weights, in_host_memory=True), first)
@@ -106,7 +106,7 @@ def test_the_second_load_reads_what_the_first_has_folded(
     assert done == sorted(done)
     assert len(done) > 50
     assert 0.3 < done[-1] / beats[-1][1] <= 1  # the VAE is read later
-    assert {path.name for path in weights.iterdir()} >= {"dit-7b.safetensors", folded.FOLDER}
+    assert {path.name for path in weights.iterdir()} >= {"dit-7b.safetensors", fold_cache.FOLDER}
     assert not scan_weights(weights, catalog=tiny_catalog()).refused
 
 
@@ -153,7 +153,7 @@ def test_another_dtype_or_version_has_its_own_file(
     load_dit(weights, torch.float16)
     assert len(kept(weights)) == 2
     assert bf16 in kept(weights)
-    theirs = weights / folded.FOLDER / "mine.safetensors"
+    theirs = weights / fold_cache.FOLDER / "mine.safetensors"
     theirs.write_bytes(b"of the user")
     monkeypatch.setattr(load, "FOLD_VERSION", 2)
     load_dit(weights)
@@ -166,14 +166,14 @@ def test_where_it_cannot_be_kept_the_job_goes_on(
     weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = load_dit(weights)
-    shutil.rmtree(weights / folded.FOLDER)
+    shutil.rmtree(weights / fold_cache.FOLDER)
     usage = shutil.disk_usage(weights)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     assert_same(load_dit(weights), first)
     assert kept(weights) == []
     monkeypatch.undo()
-    (weights / folded.FOLDER).rmdir()
-    (weights / folded.FOLDER).touch()  # a file in the folder's place
+    (weights / fold_cache.FOLDER).rmdir()
+    (weights / fold_cache.FOLDER).touch()  # a file in the folder's place
     with caplog.at_level(logging.WARNING):
         assert_same(load_dit(weights), first)
     assert "cannot be kept" in caplog.text
@@ -204,7 +204,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_every_part_of_the_key_counts() -> None:
-    key = folded.FoldedKey(
+    key = fold_cache.FoldedKey(
         checkpoint="a" * 64, text="b", timestep=1.0, dtype="float16", version=1, device_kind="cpu"
     )
     changes: dict[str, Any] = {

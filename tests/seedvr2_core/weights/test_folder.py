@@ -14,6 +14,7 @@ import torch
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import folder as weights_folder
 from seedvr2_core.weights.checkpoint import load_text_embedding
+from seedvr2_core.weights.findings import WeightsRecord, read_weights_record, record_path
 from seedvr2_core.weights.folder import (
     examine,
     find_model,
@@ -22,7 +23,6 @@ from seedvr2_core.weights.folder import (
     scan_weights,
     verify_file,
 )
-from seedvr2_core.weights.records import WeightsRecord, read_weights_record, record_path
 from seedvr2_core.weights.table import FIRST_3B, MODEL_PARTS, UNTRACED_3B
 from tests.kits.weights import (
     file_bytes,
@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_written(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("seedvr2_core.weights.records.write_record", refuse)
+    monkeypatch.setattr("seedvr2_core.weights.findings.write_record", refuse)
     with caplog.at_level(logging.WARNING):
         assert find(tmp_path, "vae") == path
     assert "each process will examine it anew" in caplog.text

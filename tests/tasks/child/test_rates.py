@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import EngineSettings, FrameSeconds, Rates

@@ -20,11 +20,11 @@ from seedvr2_core.errors import (
 )
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import read_plan, write_plan
+from seedvr2_core.job.plan_file import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import FrameSeconds
-from tasks.child import operation, pace, session, watching
+from tasks.child import open_watch, operation, pace, session
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
 from tasks.schemas import FetchedSource, PlannedJob
@@ -339,10 +339,10 @@ def test_a_job_is_stopped_before_a_segment_that_its_caller_does_not_pay(
     child_is("emit(ready)\ndone(150)\nemit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n")
     with (
         pytest.raises(BudgetError, match=r"has spent . s, and what is left"),
-        watching.session(a_job(tmp_path, max_seconds=2.0)),
+        open_watch.session(a_job(tmp_path, max_seconds=2.0)),
     ):
         pass
-    with watching.session(a_job(tmp_path, max_seconds=20.0)) as watch:
+    with open_watch.session(a_job(tmp_path, max_seconds=20.0)) as watch:
         watch.wait_for(1)
         account = watch.account
     assert account.estimated_seconds is not None
@@ -365,10 +365,10 @@ def test_a_job_that_is_expected_to_cost_more_does_not_begin(
     child_is("raise SystemExit(1)\n")
     with (
         pytest.raises(BudgetError, match="the job is new"),
-        watching.session(a_job(tmp_path, max_seconds=0.5)),
+        open_watch.session(a_job(tmp_path, max_seconds=0.5)),
     ):
         pytest.fail("it has begun")
-    with watching.session(a_job(tmp_path, max_seconds=0.5, eta_is_guess=True)):
+    with open_watch.session(a_job(tmp_path, max_seconds=0.5, eta_is_guess=True)):
         pass  # on a guess alone nothing is refused
     with pytest.raises(InvalidRequestError, match="SEEDVR2_HOUR_PRICE"):
         SegmentWatch(a_job(tmp_path, max_price=5.0))

@@ -10,7 +10,7 @@ import pytest
 from seedvr2_core.child.protocol import Event, Idle, Join, Restore, Taken
 from seedvr2_core.files import file_sha256, write_record
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan

@@ -16,7 +16,7 @@ import pytest
 
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import Plan
 from tasks.child import warm
 from tasks.child.session import SegmentWatch

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.job import JobDir
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from tasks.estimate import _write_or_obey

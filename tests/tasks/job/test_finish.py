@@ -12,7 +12,7 @@ from seedvr2_core.errors import ResourceError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.output_file import OutputFile
 from tasks.job import find_finished, finish, make_room
-from tasks.request.records import KeptWork
+from tasks.request.shared import KeptWork
 from tasks.schemas import (
     JoinedVideo,
     PlannedJob,

@@ -8,7 +8,7 @@ import pytest
 
 from seedvr2_core.errors import DeadlineError
 from tasks.job.removal import remove_output
-from tasks.request.records import output_key_of
+from tasks.request.shared import output_key_of
 from tasks.settings import Settings
 from tasks.storage import open_storage
 from tasks.store import Lease, copy_of

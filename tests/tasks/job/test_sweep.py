@@ -10,7 +10,7 @@ import pytest
 
 from seedvr2_core.files.durable import write_record
 from seedvr2_core.files.locks import hold_lock
-from seedvr2_core.job.plans import write_plan
+from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from tasks.job.sweep import bound_copies, sweep

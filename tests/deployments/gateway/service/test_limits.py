@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.gateway.auth import digest
-from deployments.gateway.limits.rate import WINDOW_SECONDS, RateLimit
+from deployments.gateway.limits.per_minute import WINDOW_SECONDS, RateLimit
 from tasks.settings import Settings
 from tests.kits.http.gateway import URL, gateway, job_run, set_state
 

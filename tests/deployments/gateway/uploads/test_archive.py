@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deployments.gateway.uploads.packing import file_to_send
+from deployments.gateway.uploads.archive import file_to_send
 from seedvr2_core.errors import SourceRefusedError
 from seedvr2_core.video.probe import probe_video
 from tasks.schemas import check_request

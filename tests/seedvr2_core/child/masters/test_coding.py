@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.child import restore
+from seedvr2_core.child import segments
 from seedvr2_core.child.protocol import CodingAgain, Event, Ready, SegmentDone, Waiting
 from seedvr2_core.child.shares import Work
 from seedvr2_core.engines import reuse
@@ -222,7 +222,7 @@ def test_who_needs_no_engine_does_not_wait_for_the_gpu(
     made, asked = (planned(demo_clip, "lanczos", codec) for codec in ("h264", "hevc"))
     want(made, tmp_path / "first", tmp_path / "masters", keep=True)
     make(made, tmp_path / "first", demo_clip)
-    monkeypatch.setattr(restore, "device_locks", lambda device: ["gpu-7.lock"])
+    monkeypatch.setattr(segments, "device_locks", lambda device: ["gpu-7.lock"])
     want(asked, tmp_path / "again", tmp_path / "masters")
     with hold_lock(tmp_path / "again" / "gpu-7.lock", timeout=0, on_wait=lambda: None):
         heard = make(asked, tmp_path / "again", demo_clip)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from seedvr2_core.child import restore
+from seedvr2_core.child import segments
 from seedvr2_core.engines import reuse
 from seedvr2_core.errors import InvalidRequestError, PlanError, ResourceError
 from seedvr2_core.frames import Frame
@@ -130,7 +130,7 @@ def test_the_job_fails_before_anything_is_spent(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the device or the engine was asked for")
 
-    monkeypatch.setattr(restore, "hold_device", never)
+    monkeypatch.setattr(segments, "hold_device", never)
     monkeypatch.setattr(reuse, "load_engine", never)
     plan = build_plan(make_info(), "a", make_options(encoder="nvenc"))
     heard = Heard()

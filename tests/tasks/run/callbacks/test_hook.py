@@ -28,8 +28,15 @@ from seedvr2_core.files.durable import file_sha256
 from seedvr2_core.video.info import VideoOutline
 from tasks.estimate import plan_job
 from tasks.net.signing import receiver_secret
-from tasks.run import callback
-from tasks.run.callback import CALLBACK_KEY, Delivery, call_back, check_callback, deliver, event_of
+from tasks.run.callbacks import hook
+from tasks.run.callbacks.hook import (
+    CALLBACK_KEY,
+    Delivery,
+    call_back,
+    check_callback,
+    deliver,
+    event_of,
+)
 from tasks.run.failures import failed
 from tasks.schemas import Device, FetchedSource, ProbedSource, check_request
 from tasks.settings import Settings
@@ -45,7 +52,7 @@ def settings(receiver: Receiver, settings_with: Callable[..., Settings]) -> Sett
 
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callback, "DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(hook, "DELAYS", (0.01, 0.01, 0.01))
 
 
 def a_run(url: str | None, **fields: Any) -> FlowRun:
@@ -143,8 +150,8 @@ def test_attempts(receiver, settings, statuses, delivered: bool, posts: int, tol
 def test_nobody_there(receiver: Receiver, settings: Settings, monkeypatch) -> None:
     receiver.close()
     assert "no connection" in str(send(receiver, settings).error)
-    monkeypatch.setattr(callback, "LIMIT_SECONDS", 0.2)
-    monkeypatch.setattr(callback, "DELAYS", (60.0,))
+    monkeypatch.setattr(hook, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(hook, "DELAYS", (60.0,))
     assert "given up after 0.2 s: no connection" in str(send(receiver, settings).error)
     monkeypatch.setattr(receiver, "close", lambda: None)
 
@@ -362,7 +369,7 @@ def test_prefect_away_costs_the_record_and_not_the_callback(
     def away(**_: object) -> Any:
         raise OSError("Prefect is away")
 
-    monkeypatch.setattr(callback, "get_client", away)
+    monkeypatch.setattr(hook, "get_client", away)
     call_back(None, a_run(receiver.url), State(type=StateType.COMPLETED))
     (event,) = receiver.events()
     assert (event["status"], event["cdn_url"]) == ("completed", None)
