@@ -122,6 +122,8 @@ def write_about(
     tags, notes, code = kept_metadata(source, own), tuple[str, ...](), ""
     output.metadata.update(tags)
     marks = {index: (name, output.streams[index].disposition) for index, name in names.items()}
+    covers = Disposition.attached_pic  # these have another place in the finished file
+    marks = {index: told for index, told in marks.items() if not told[1] & covers}
     if output.streams.video:
         video = output.streams.video[0]
         copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))

@@ -7,6 +7,7 @@ depend on the number of its cores.
 """
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,8 +62,10 @@ _MOST_NVENC_CQ: Mapping[str, int] = {"h264": 51, "hevc": 51, "av1": 63}
 """Of its scale of constant quality; 0 would let it choose."""
 _TRACK_PIX_FMT = "rgb24"
 """Of a track that only is said to hold PNGs."""
-_LAMBDA, _MOST_JPEG = 118, 31
-"""libav's unit of a quantiser, and its largest one."""
+_MOST_JPEG = 31
+"""libav's coarsest quantiser."""
+_WEBP = ((0, 100), (12, 82), (18, 70), (23, 44), (28, 15), (34, 2), (40, 0))
+"""CRF of x264, and the quality of libwebp that is as good: the same three clips."""
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
 
@@ -190,14 +193,18 @@ def _tiff(settings: EncoderSettings) -> dict[str, str]:
 
 
 def _jpeg(settings: EncoderSettings) -> dict[str, str]:
-    """One quantiser for the whole picture; 1 is the least that there is."""
-    lam = _LAMBDA * _jpeg_quantiser(settings.crf)
-    return {"flags": "+qscale", "global_quality": str(lam), "qmin": "1", "huffman": "optimal"}
+    """One quantiser for all of a picture; PyAV cannot ask for it otherwise."""
+    quantiser = str(_jpeg_quantiser(settings.crf))
+    return {"qmin": quantiser, "qmax": quantiser, "huffman": "optimal"}
 
 
 def _jpeg_quantiser(crf: int) -> int:
-    """It doubles every six steps of x264's CRF, as x264's own does."""
-    return min(_MOST_JPEG, max(1, round(2 ** ((crf - 12) / 6))))
+    """libav's quantiser, 1 the best, for the quality that x264 has with this CRF.
+
+    It doubles every six steps, as x264's own does. Measured on pictures of three clips (PSNR of the
+    luma): 18 is as good as 6 to 7, and 28 as 19.
+    """
+    return min(_MOST_JPEG, max(1, round(6 * 2 ** ((crf - 18) / 6))))
 
 
 def _webp(settings: EncoderSettings) -> dict[str, str]:
@@ -206,7 +213,10 @@ def _webp(settings: EncoderSettings) -> dict[str, str]:
 
 def _webp_quality(crf: int) -> int:
     """libwebp's own scale, 100 the best, for the quality that x264 has with this CRF."""
-    return max(0, round(100 - 10 * crf / 18)) if crf <= 18 else max(0, round(90 - 2.7 * (crf - 18)))
+    for (left, most), (right, least) in itertools.pairwise(_WEBP):
+        if crf <= right:
+            return round(most + (least - most) * (crf - left) / (right - left))
+    return 0
 
 
 def _exr(settings: EncoderSettings) -> dict[str, str]:

@@ -28,6 +28,7 @@ from seedvr2_core.video.picture.facts import plausible_sar
 from seedvr2_core.video.picture.levels import from_shifted, rgb_planes, shifted_bits
 from seedvr2_core.video.picture.light import (
     LINEAR,
+    SRGB,
     coded_of,
     is_light,
     planes_of_light,
@@ -137,12 +138,14 @@ class Converter:
         alpha = last if has_alpha(picture.format.name) else None
         light = np.stack(channels if alpha is not None else [*channels, last], axis=2)
         light = light if alpha is None else straight_light(light, alpha)
-        return rescaled(coded_of(light, self._info.color.transfer), 16, np.dtype(self._dtype))
+        transfer = self._info.color.transfer
+        coded = coded_of(light, SRGB if transfer == LINEAR else transfer)
+        return rescaled(coded, _DEEP_BITS, np.dtype(self._dtype))
 
     def _alpha(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
         if self._holds_light and is_light(picture.format.name):
             levels = coded_of(planes_of_light(picture)[-1], LINEAR)
-            return rescaled(levels, 16, np.dtype(self._dtype))
+            return rescaled(levels, _DEEP_BITS, np.dtype(self._dtype))
         alpha = alpha_of(picture, np.dtype(self._dtype))
         assert alpha is not None
         if alpha.shape == (height, width):

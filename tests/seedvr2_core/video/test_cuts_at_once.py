@@ -36,7 +36,8 @@ def test_the_number_of_cores_changes_no_bit_and_progress_counts(
     joined(path, [("mandel", 0, 40), (demo_clip, 0, 60), ("bars", 0, 5), (demo_clip, 50, 110)])
     info = probe_video(path)
     alone, told = looked_at(path, info, 1)
-    assert told == [50, 100, 150, 200, 215]
+    assert told == [*range(50, info.num_frames, 50), info.num_frames]
+    assert len(told) > 2
     for threads in (2, 5):
         together, also_told = looked_at(path, info, threads)
         assert together.tobytes() == alone.tobytes()
@@ -56,8 +57,10 @@ def test_several_windows_are_looked_at_at_once(
         return np.zeros(50, np.float32)
 
     monkeypatch.setattr(cuts, "_cut_logits", waiting)
-    logits, _ = looked_at(path, probe_video(path), 2)
-    assert logits.shape == (200,)
+    info = probe_video(path)
+    assert info.num_frames > 150
+    logits, _ = looked_at(path, info, 2)
+    assert logits.shape == (info.num_frames,)
 
 
 def test_who_stops_looking_leaves_nothing_behind(demo_clip: Path, tmp_path: Path) -> None:
