@@ -270,8 +270,11 @@ def _cut_logits(network: "torch.nn.Module", window_THWC: np.ndarray, device: str
 
     frames_BTHWC = torch.from_numpy(window_THWC)[None].to(device)
     # TF32 would make the cuts depend on the kind of GPU. These settings are the whole process's.
-    flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
-    exact = nullcontext() if device == "cpu" else torch.backends.cudnn.flags(**flags)
+    exact = nullcontext()
+    if device != "cpu":
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
     with torch.inference_mode(), exact:
         logits_BT1, _ = network(frames_BTHWC)
     return logits_BT1[0, _MARGIN : _MARGIN + STEP, 0].float().cpu().numpy()
