@@ -90,7 +90,6 @@ def test_all_of_it_is_looked_at_as_before(
 
 
 @pytest.mark.long
-@pytest.mark.soak
 def test_it_is_looked_back_no_further_than_to_the_cut(film: Path, info: VideoInfo) -> None:
     """And what was looked at never becomes less, nor more than it is of."""
     for first, most in ((330, 52), (274, 302)):
