@@ -58,6 +58,7 @@ from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool, move_job
 from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
+from tasks.run.unheard import NotOursError
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
@@ -182,6 +183,8 @@ def upscale(
                 return _made_or_moved(request, record, began)
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
+    except NotOursError as ended:
+        return ended.leave()
     except EXPECTED as error:
         return failed(error)
 
