@@ -231,7 +231,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         make_room(job)
         with (
             share_out(job, 1 if job.preview else request.max_workers) as shared,
-            session(job, workers=shared.workers) as inference,
+            session(job, workers=shared.workers, divided=shared.divided) as inference,
         ):
             for index in job.segments:
                 shared.leave_if_a_job_waits()
