@@ -58,7 +58,9 @@ class Divider(Beside):
         self._locks = Claims(job_dir)
         self._ours: set[int] = set()
         """Segments that are claimed for our child."""
-        self._latest = Division(finished=frozenset(), claimed=frozenset(), wanted=True, notes=())
+        self._latest = Division(
+            finished=frozenset(), claimed=frozenset(), wanted=True, ended=False, notes=()
+        )
         self._looked_at, self._signed_at = -LOOK_SECONDS, float("-inf")
         self._answered_at = time.monotonic()
         self._pause, self._judged_at = 0.0, 0.0
@@ -245,6 +247,9 @@ class Sender(Beside):
             return
         self._copy.keep_segments(self._job_dir, self._plan, notes=False)
         self._num_sent = len(made)
+        if self._claims.look().ended:  # while this was sent
+            self._claims.clear()
+            return
         spent = self._job_dir.spent_path_of(self._number)
         if spent.is_file():
             self._copy.keep_note(spent)

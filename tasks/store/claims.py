@@ -28,6 +28,8 @@ class Division:
     """Segments that somebody makes, or has made."""
     wanted: bool
     """The job wants help."""
+    ended: bool
+    """The job has no objects any more but those that came too late."""
     notes: tuple[str, ...]
     """Names of the small files that are kept with it."""
 
@@ -68,6 +70,7 @@ class StoreClaims:
             finished=_indices(names, "segments/", ".json"),
             claimed=_indices(names, "claims/", ""),
             wanted=OFFER in names,
+            ended="plan.json" not in names,
             notes=tuple(name.removeprefix("notes/") for name in names if name.startswith("notes/")),
         )
 
@@ -92,6 +95,10 @@ class StoreClaims:
             found = self._bucket.read(self._claim(index))
             if found is not None and found.content.decode(errors="replace") == self._holder:
                 self._bucket.delete(self._claim(index))
+
+    def clear(self) -> None:
+        """Remove what came when the job had ended."""
+        self._bucket.delete(*self._bucket.names(self._folder))
 
     def leave(self) -> None:
         """Give no more signs of life: what is still claimed is free for others at once."""

@@ -116,9 +116,12 @@ class Machine:
         )
 
     def start(self) -> "Machine":
-        self.divider.start()
-        if self.helps:
+        if self.helps:  # a job offers its segments before it asks for helpers
+            wait_until(lambda: self.claims.look().wanted, "the job wants help", seconds=60)
             self.sender.start()
+        else:
+            self.bucket.create(f"{self.copy.folder}/plan.json", b"{}")
+        self.divider.start()
         self.child.start()
         return self
 
@@ -205,7 +208,6 @@ def test_what_a_lost_run_had_claimed_is_free_for_its_next_attempt(
     wait_until(lambda: first.made, "it was at work", seconds=60)
     first.lose()
     second = machine("second").start()
-    second.copy.bring_segments(second.job_dir, second.outline)
     wait_until(lambda: second.is_whole, "it has all segments", seconds=60)
     second.stop()
     first.stop()
@@ -228,7 +230,8 @@ def test_a_helper_without_its_store_waits_and_goes_on(
 ) -> None:
     """Nobody would get what it made meanwhile."""
     helper = machine("helper", helps=True)
-    bucket.write(helper.offer, b"{}")
+    for name in ("plan.json", OFFER):
+        bucket.write(f"{helper.copy.folder}/{name}", b"{}")
     helper.start()
     wait_until(lambda: helper.made, "it was at work", seconds=60)
     s3.line.fail("away", ".", times=100_000)
@@ -247,7 +250,8 @@ def test_nothing_is_sent_once_no_help_is_wanted(
 ) -> None:
     """The objects of a job that has ended are removed: what came later would stay for ever."""
     helper = machine("helper", helps=True)
-    bucket.write(helper.offer, b"{}")
+    for name in ("plan.json", OFFER):
+        bucket.write(f"{helper.copy.folder}/{name}", b"{}")
     helper.start()
     wait_until(lambda: helper.made, "it was at work", seconds=60)
     bucket.delete(*bucket.names(helper.copy.folder))
