@@ -179,12 +179,9 @@ def upscale(
         _check_here(request)
         with delivered_to(delivery_url(request)):
             check_storage(get_settings())
-            with termination_heard(), announced(request), keep_record() as record:
-                return _made_or_moved(request, record, began)
+            return _made_or_moved(request, began)
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
-    except NotOursError as ended:
-        return ended.leave()
     except EXPECTED as error:
         return failed(error)
 
@@ -200,14 +197,19 @@ def _check_here(request: UpscaleRequest) -> None:
         check_callback(request.callback_url)
 
 
-def _made_or_moved(
-    request: UpscaleRequest, record: JobRecord, began: float
-) -> State[UpscaleResult]:
-    """The state of a run that has made its output, or has created its job where that can be."""
+def _made_or_moved(request: UpscaleRequest, began: float) -> State[UpscaleResult]:
+    """The state of a run that has made its output, or has created its job where that can be.
+
+    A run that was cancelled, or goes on elsewhere, ends here if nobody has told its process.
+    """
     try:
-        return completed(_make(request, record, began))
-    except NO_MASTER as error:
-        return moved(move_job(request.resolution, str(error)))
+        with termination_heard(), announced(request), keep_record() as record:
+            try:
+                return completed(_make(request, record, began))
+            except NO_MASTER as error:
+                return moved(move_job(request.resolution, str(error)))
+    except NotOursError as ended:
+        return ended.leave()
 
 
 @one_child()

@@ -17,9 +17,9 @@ from seedvr2_core.errors import StorageError
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims, share_of
 from seedvr2_core.planning.outline import PlanOutline
+from tasks.store import JobCopy
 from tasks.store.claims import Division, StoreClaims
-from tasks.store.job_copy import JobCopy
-from tasks.store.keeper import Beside
+from tasks.store.keeper import Background
 
 LOOK_SECONDS = 5.0
 """Time between two looks at what others have finished, if nothing is to be claimed before."""
@@ -31,7 +31,7 @@ _MOST_LOST = 8
 """Claims of others that are looked at in one round, when there is nothing else to take."""
 
 
-class Divider(Beside):
+class Divider(Background):
     """Claims segments for the child of this process."""
 
     def __init__(
@@ -211,7 +211,7 @@ class HelperDivider(Divider):
             self._job_dir.sharing_path.unlink(missing_ok=True)
 
 
-class Sender(Beside):
+class Sender(Background):
     """Copies what a helper makes to the store, for as long as the job wants help."""
 
     def __init__(

@@ -245,15 +245,22 @@ def test_a_helper_without_its_store_waits_and_goes_on(
     helper.stop()
 
 
-def test_nothing_is_sent_once_no_help_is_wanted(
-    machine: Callable[..., Machine], bucket: Bucket
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "while it is sent"])
+def test_nothing_stays_that_is_sent_once_no_help_is_wanted(
+    machine: Callable[..., Machine], bucket: Bucket, s3: S3, late: bool
 ) -> None:
     """The objects of a job that has ended are removed: what came later would stay for ever."""
     helper = machine("helper", helps=True)
     for name in ("plan.json", OFFER):
         bucket.write(f"{helper.copy.folder}/{name}", b"{}")
+    if late:
+        s3.line.fail("slow", "^PUT .*segments", times=2)
     helper.start()
     wait_until(lambda: helper.made, "it was at work", seconds=60)
+    if late:
+        wait_until(lambda: "slow" in s3.line.happened, "something was being sent", seconds=60)
+    bucket.delete(helper.offer)
+    time.sleep(0.0 if late else 2.0)
     bucket.delete(*bucket.names(helper.copy.folder))
     helper.child.join(30)
     assert not helper.child.is_alive()

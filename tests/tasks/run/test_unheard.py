@@ -167,6 +167,7 @@ def test_a_server_that_is_away_ends_nothing_and_is_asked_again(
     client: SyncPrefectClient, run: FlowRun, line: Line
 ) -> None:
     ended = threading.Event()
+    client.set_flow_run_state(run.id, Running(), force=True)
     line.fail("away", "flow_runs", times=1000)
     with temporary_settings({PREFECT_API_URL: f"{line.url}/api"}):
         lookout = Lookout(run.id, ended.set, look_seconds=0.1, patience_seconds=0.5)
@@ -174,7 +175,6 @@ def test_a_server_that_is_away_ends_nothing_and_is_asked_again(
         assert not ended.wait(2.0)
         line.mend()
         assert not ended.wait(1.0)
-        client.set_flow_run_state(run.id, Running(), force=True)
         client.set_flow_run_state(run.id, Cancelling(), force=True)
         assert ended.wait(30.0)
     lookout.stop()
