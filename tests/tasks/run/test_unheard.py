@@ -54,7 +54,7 @@ def works_on(seconds: float) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unheard, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(unheard, "PATIENCE_SECONDS", 0.5)
     told.clear()
