@@ -19,7 +19,13 @@ class Asking:
     """Knows which segments of a job have masters, as far as it was looked at them."""
 
     def __init__(
-        self, job: PlannedJob, plan: PlanOutline, *, workers: int, helps: str, divided: bool
+        self,
+        job: PlannedJob,
+        plan: PlanOutline,
+        *,
+        workers: int = 1,
+        helps: str = "",
+        divided: bool = False,
     ) -> None:
         """Read what the run at work has written down of masters; else as `SegmentWatch`."""
         self._job, self._plan = job, plan
