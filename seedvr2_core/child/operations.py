@@ -223,6 +223,7 @@ def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> I
                 indices=request.segments,
                 workers=request.workers,
                 helps=request.helps,
+                waits=request.waits,
                 left_out=request.left_out,
             ),
             events=emitter,
