@@ -88,8 +88,8 @@ Strength = Annotated[
 Codec = Annotated[
     str,
     typer.Option(
-        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), png or tiff (pictures), or "
-        "auto: h264 for 8-bit SDR, hevc (10 bits) for all else."
+        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), png, tiff, jpeg, webp or "
+        "exr (pictures), or auto: h264 for 8-bit SDR, hevc (10 bits) for all else."
     ),
 ]
 Container = Annotated[
@@ -178,9 +178,9 @@ OutputFile = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png or "
-        ".tif (one picture), or the folder, for pictures or of several videos; default: a new file "
-        "in WORK_DIR/output.",
+        help="The file to write, which ends in .mp4, .mov, .mkv, .webm, .zip (pictures), .png, "
+        ".tif, .jpg, .webp or .exr (one picture), or the folder, for pictures or of several "
+        "videos; default: a new file in WORK_DIR/output.",
     ),
 ]
 Overwrite = Annotated[

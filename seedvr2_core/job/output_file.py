@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.place import try_writing
-from seedvr2_core.video.output.formats import OUTPUT_ENDINGS
+from seedvr2_core.video.output.formats import OUTPUT_ENDINGS, PICTURE_CODECS
 from seedvr2_core.video.sequence.names import is_picture_name, pattern_of
 
 
@@ -44,8 +44,8 @@ def check_output_file(output: OutputFile) -> None:
     if not output.folder and path.suffix.lower() not in output.endings:
         raise InvalidRequestError(
             f"the output file must end in {' or '.join(output.endings)}, which is what we write, "
-            f"got {path.name}; a folder is made only of pictures (container folder, codec png or "
-            "tiff)"
+            f"got {path.name}; a folder is made only of pictures (container folder, codec "
+            f"{' or '.join(PICTURE_CODECS)})"
         )
     try:
         found = os.stat(output.target)

@@ -273,6 +273,7 @@ def _plan_key(
             **({"resolution": options.resolution} if options.resolution not in BUDGETS_PX else {}),
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
+            **({"white": "65535"} if deep and video.is_stretched else {}),
             **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),
         }
     )

@@ -123,6 +123,7 @@ def pixels_key(plan: Plan, *, deep: bool) -> str:
             "engine": asdict(plan.engine),
             "size": [plan.width, plan.height],
             "deep": deep,
+            **({"white": "65535"} if deep and plan.video.is_stretched else {}),
             "reading": plan.video.reading.told(plan.video.num_frames),
             "frames": plan.video.num_frames,
             "shots": [shot.start for shot in plan.shots],

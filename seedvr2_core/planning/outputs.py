@@ -32,6 +32,7 @@ from seedvr2_core.video.output.formats import (
     CodecSpec,
     ContainerSpec,
 )
+from seedvr2_core.video.picture.light import SRGB, transfer_name
 
 if TYPE_CHECKING:
     from seedvr2_core.planning.plan import Options
@@ -53,8 +54,8 @@ ENCODER_THREADS = 8
 """A fixed number, because x264's output depends on it."""
 BT709, UNSPECIFIED = 1, 2
 """H.273 codes of colour primaries, transfer and matrix."""
-RGB, SRGB = 0, 13
-"""The matrix of R'G'B', and the transfer of pictures."""
+RGB = 0
+"""The matrix of R'G'B'."""
 _CAMERA_TRANSFERS = frozenset({1, 6, 14, 15})
 """BT.709 and its like: displays show such video as they show sRGB, and a picture that said BT.709
 would be shown lighter than the video it is from."""
@@ -110,7 +111,7 @@ def choose_output(video: VideoInfo, options: "Options") -> OutputChoice:
         )
     bits, pix_fmt = _pixels(_table_of(spec, video, options.crf), video.wanted_bits)
     container, note = _container(video, codec, options)
-    notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video)]
+    notes = [note, _depth_note(video, codec, bits), *_hdr_notes(video), _light_note(video, spec)]
     notes += _coding_notes(video, options)
     if video.keeps_alpha and options.codec == AUTO and not video.is_picture:
         notes.append(
@@ -157,11 +158,20 @@ def encoder_settings(
 ) -> EncoderSettings:
     """How every segment is encoded.
 
-    The matrix is BT.709, which players assume for HD, or BT.2020 with the primaries of that;
+    The matrix is BT.709, which players assume for HD, or BT.2020 with the primaries of that, or the
+    only one that the codec has;
     primaries and transfer are the source's, because the engines work on the coded R'G'B' and do not
     convert between them.
+
+    Raises:
+        PlanError: the codec has no pictures of this size.
     """
     rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
+    if spec.most_side and max(width, height) > spec.most_side:
+        raise PlanError(
+            f"the output would have {width}x{height} pixels, and a side of codec {choice.codec} "
+            f"has at most {spec.most_side}; choose a smaller resolution, or codec {PICTURE_CODEC}"
+        )
     primaries, transfer = _tagged(video.color.primaries), _tagged(video.color.transfer)
     matrix = BT2020 if primaries == BT2020 else BT709
     return EncoderSettings(
@@ -176,10 +186,10 @@ def encoder_settings(
         keyint=min(MAX_KEYINT, max(1, math.ceil(rate * KEYINT_SECONDS))),
         threads=ENCODER_THREADS,
         color=ColorInfo(
-            full_range=spec.is_rgb,
-            matrix=RGB if spec.is_rgb else matrix,
+            full_range=spec.is_rgb or spec.full_range,
+            matrix=RGB if spec.is_rgb else spec.matrix or matrix,
             primaries=primaries,
-            transfer=SRGB if spec.is_rgb and transfer in _CAMERA_TRANSFERS else transfer,
+            transfer=SRGB if spec.ending and transfer in _CAMERA_TRANSFERS else transfer,
         ),
         hdr=video.hdr if video.color.is_wide else None,
         encoder=NVENC if options.encoder == NVENC else "",
@@ -344,6 +354,18 @@ def _depth_note(video: VideoInfo, codec: str, bits: int) -> str:
     if bits >= video.bit_depth:
         return ""
     return f"the source has {video.bit_depth} bits a sample; codec {codec} writes {bits}"
+
+
+def _light_note(video: VideoInfo, spec: CodecSpec) -> str:
+    """How coded values become the light that a codec keeps; "" where it keeps coded values."""
+    if not spec.linear:
+        return ""
+    curve = transfer_name(_tagged(video.color.transfer))
+    return (
+        "the pictures hold linear light as half float, from 0 to 1, which is made of the restored "
+        f"values by the transfer {curve}"
+        + ("; colours are multiplied by alpha, as EXR has it" if video.keeps_alpha else "")
+    )
 
 
 def _hdr_notes(video: VideoInfo) -> list[str]:

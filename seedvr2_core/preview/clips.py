@@ -20,7 +20,6 @@ from seedvr2_core.planning import Plan
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.preview import write_preview
-from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.wanted import excerpt
 from seedvr2_core.video.writer import SegmentWriter
@@ -103,7 +102,7 @@ class Cutting:
             if first < stop:
                 path = self.job_dir.video_path(segment.index)
                 begin, end = first - segment.start, stop - segment.start
-                info, alpha = probe_video(path), self.plan.video.keeps_alpha
+                info, alpha = self.plan.segment_video(segment), self.plan.video.keeps_alpha
                 yield from read_frames(path, info, begin, end, deep=self.plan.deep, alpha=alpha)
 
     def _enlarged(self) -> Iterator[Frame]:

@@ -14,12 +14,10 @@ from PIL import Image
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.job import JobDir
-from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.planning import Plan
 from seedvr2_core.report.chosen_frames import places
 from seedvr2_core.report.measures import Pair, largest_change, measure_pair
 from seedvr2_core.report.record import Sight
-from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.output.formats import video_of_segment
 from seedvr2_core.video.reader import read_frames
 
 CROP = (480, 270)
@@ -109,14 +107,8 @@ class _Segments:
                 continue
             path = self._job_dir.video_path(segment.index)
             begin, end = first - segment.start, last - segment.start
-            yield from (f.rgb for f in read_frames(path, self._info(segment), begin, end))
-
-    def _info(self, segment: Segment) -> VideoInfo:
-        video = self._plan.video
-        pts = video.pts[segment.start : segment.stop + 1]
-        ends = pts[-1] if segment.stop < video.num_frames else pts[-1] + video.last_duration
-        pts = pts[: segment.num_frames]
-        return video_of_segment(self._plan.encoder, pts, last_duration=ends - pts[-1])
+            info = self._plan.segment_video(segment)
+            yield from (f.rgb for f in read_frames(path, info, begin, end))
 
 
 def _moment(pair: Pair, sight: Sight) -> Moment:

@@ -30,7 +30,7 @@ from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._reasons import why_not_opened
 from seedvr2_core.video.info import Timeline
 from seedvr2_core.video.picture.opening import media_of, open_file
-from seedvr2_core.video.picture.still import MAX_PIXELS
+from seedvr2_core.video.picture.still import MAX_PIXELS, still_kind
 
 if TYPE_CHECKING:
     from seedvr2_core.video.sequence.virtual import PictureFile
@@ -51,6 +51,7 @@ _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 """Bytes and microseconds; 5 MB and some seconds where nothing is said."""
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_KIND_BYTES = 64
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
@@ -296,9 +297,7 @@ def decode_pictures(
         PyAV shows that of the decoder alone.
     """
     earliest: int | None = None
-    decoder = _decoder_of(stream)
-    # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
-    decoder.flags |= CodecFlags.unaligned.value
+    decoder: VideoCodecContext | None = None
     for packet in itertools.islice(_moved(_packets(container, stream), timeline), skip, None):
         if from_key and earliest is None:
             if not packet.is_keyframe or packet.pts is None:
@@ -306,6 +305,8 @@ def decode_pictures(
             earliest = packet.pts
         if packet.has_sidedata("encryption_info"):
             continue  # it may decode, to noise
+        if decoder is None:
+            decoder = decoder_for(stream, packet)
         try:
             pictures = decoder.decode(packet)
         except av.error.MemoryError:
@@ -318,18 +319,34 @@ def decode_pictures(
                 yield picture
 
 
-def _decoder_of(stream: VideoStream) -> VideoCodecContext:
-    """What decodes a stream: the container's own decoder, or, of WebM with alpha, one that sees it.
+def decoder_for(stream: VideoStream, packet: Packet) -> VideoCodecContext:
+    """What decodes a stream: the container's own decoder, with two exceptions.
 
-    There the alpha is a second video beside each packet, which libav's own decoders pass over.
+    The alpha of WebM is a second video beside each packet, which libav's own decoders pass over.
+    And the tracks of our own segments with pictures for which libav has no name in any container
+    are called PNG.
+
+    Args:
+        stream: of an open container.
+        packet: its first one.
     """
     usual = stream.codec_context
-    name = _ALPHA_DECODERS.get(usual.codec.canonical_name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
-        return usual
+    name = usual.codec.canonical_name
+    if name in _ALPHA_DECODERS and stream.metadata.get("alpha_mode") == "1":
+        decoder = _other_decoder(_ALPHA_DECODERS[name])
+        decoder.extradata = usual.extradata
+    elif name == "png" and (kind := still_kind(bytes(packet)[:_KIND_BYTES])) in ("webp", "exr"):
+        decoder = _other_decoder(kind)
+    else:
+        decoder = usual
+    # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
+    decoder.flags |= CodecFlags.unaligned.value
+    return decoder
+
+
+def _other_decoder(name: str) -> VideoCodecContext:
     decoder = CodecContext.create(name, "r")
     assert isinstance(decoder, VideoCodecContext)
-    decoder.extradata = usual.extradata
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     return decoder
 

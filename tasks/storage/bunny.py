@@ -256,9 +256,14 @@ class BunnyStorage:
         )
 
 
+_TYPES = {".mkv": "video/x-matroska", ".webp": "image/webp", ".exr": "image/x-exr"}
+"""What Python or the system need not know."""
+
+
 def content_type(name: str) -> str:
     """The content type that a file of this name is served with."""
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+    ending = name[name.rfind(".") :].lower()
+    return _TYPES.get(ending) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def _asked_to_wait(answer: httpx.Response) -> int | None:

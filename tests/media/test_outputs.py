@@ -115,7 +115,8 @@ def test_the_ends_of_the_scale(made: GetSource, tmp_path: Path, codec: str) -> N
     for crf in (0, 51):
         folder = tmp_path / str(crf)
         folder.mkdir()
-        job = make_video(made("ntsc.mp4"), folder, codec=codec, crf=crf, segment_seconds=10)
+        options = {"codec": codec, "container": "auto", "crf": crf, "segment_seconds": 10}
+        job = make_video(made("ntsc.mp4"), folder, **options)
         sizes.append(job.output.stat().st_size)
     assert sizes[0] > 4 * sizes[1]
 

@@ -1,8 +1,11 @@
 """Home video from tape, whole: both fields become frames, upright, in 4k, with its sound."""
 
+import re
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from seedvr2_core.video.wanted import WantedFrames
 from tests.kits.clips.cases import Made, make_video, sound_of, times_of
 from tests.kits.clips.tape import NTSC, PAL, System, vhs
 from tests.kits.media import ffmpeg
+from tests.kits.videos.oracle import video_line
 
 pytestmark = pytest.mark.long
 
@@ -59,6 +63,64 @@ def test_it_has_the_shape_of_a_television_in_4k(job: Made) -> None:
     assert made.sar == (1, 1)
     assert made.width / made.height == pytest.approx(4 / 3, abs=0.002)
     assert made.width * made.height == pytest.approx(PIXELS_4K, rel=0.002)
+
+
+def kinds_of_pictures(path: Path, system: System) -> tuple[int, int]:
+    """(with combs, without) as ffmpeg's idet counts them at the tape's own size.
+
+    It is not sure of anything in noise. Noise differs from pixel to pixel and combs reach along a
+    line, so lines are smoothed before, and what is above and below stays as it is.
+    """
+    width, height = system.size
+    look = f"scale={width}:{height}:flags=area,gblur=sigma=12:sigmaV=0.01,idet"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(path)]
+    told = subprocess.run(
+        [*command, "-vf", look, "-f", "null", "-"], capture_output=True, text=True, check=True
+    ).stderr
+    found = re.search(r"Multi frame.*TFF:\s*(\d+)\s*BFF:\s*(\d+)\s*Progressive:\s*(\d+)", told)
+    assert found is not None
+    top, bottom, progressive = map(int, found.groups())
+    return top + bottom, progressive
+
+
+def test_no_comb_is_left(tape: Path, job: Made, tmp_path: Path, system: System) -> None:
+    combed, whole = kinds_of_pictures(tape, system)
+    assert combed > 0.9 * (combed + whole)
+    options = {"resolution": "4k", "codec": "auto", "container": "auto", "crf": 18}
+    left = make_video(tape, tmp_path, WantedFrames(deinterlace="off"), **options)
+    combed, whole = kinds_of_pictures(left.output, system)
+    assert combed > 0.9 * (combed + whole)  # so they would be seen
+    combed, whole = kinds_of_pictures(job.output, system)
+    assert combed == 0
+    assert whole > 0
+
+
+def test_its_colours_are_those_of_the_field_that_was_taken_then(
+    tape: Path, job: Made, system: System
+) -> None:
+    """The mean of each part of the picture, as ffmpeg shows both in R'G'B'.
+
+    A picture of the tape is no measure: half of its lines were taken a moment later, by when an
+    edge has moved on by a tenth of such a part.
+    """
+    matrix = f"in_color_matrix={system.matrix}:in_range=tv"
+    theirs = mean_colors(tape, f"setfield=bff,separatefields,scale={matrix}:out_range=pc")
+    ours = mean_colors(job.output, "scale=out_range=pc:flags=area")
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() < 3
+    whole = mean_colors(tape, f"scale={matrix}:interl=1:out_range=pc").repeat(2, axis=0)
+    assert np.abs(ours - whole).max() > 4 * np.abs(ours - theirs).max()
+    assert "bt709" in video_line(job.output)
+
+
+def mean_colors(path: Path, shown: str) -> np.ndarray:
+    """(T, 6, 8, 3) means of R'G'B', without the lines at the bottom."""
+    raw = ffmpeg(
+        *["-i", path, "-fps_mode", "passthrough", "-vf"],
+        f"{shown},format=rgb24,crop=iw:ih*15/16:0:0,scale=8:6:flags=area",
+        *["-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+    )
+    return np.frombuffer(raw, np.uint8).reshape(-1, 6, 8, 3).astype(np.float64)
 
 
 def test_it_moves_from_every_frame_to_the_next(job: Made) -> None:

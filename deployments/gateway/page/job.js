@@ -13,7 +13,8 @@ const STAGES = [
   ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
 const DIVIDER_PX = 4; // between the two halves of the picture
-const PICTURE = /\.(png|tiff?)$/i; // a result that is one picture is shown whole, and large
+// A result that is one picture is shown whole, and large.
+const PICTURE = /\.(png|tiff?|jpe?g|webp|exr)$/i;
 
 let watching = null; // ends the watch of the job that was shown before
 let job = null;

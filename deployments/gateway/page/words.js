@@ -43,6 +43,9 @@ const CHOICES = {
     ffv1: "lossless; very large files",
     png: "a picture of each frame, in a zip; lossless, very large",
     tiff: "a picture of each frame with 16 bits, in a zip; enormous",
+    jpeg: "a picture of each frame, in a zip; small, 8 bits",
+    webp: "a picture of each frame, in a zip; smaller, 8 bits, holds alpha",
+    exr: "a picture of each frame as linear light (half float), in a zip; enormous",
   },
 };
 

@@ -45,6 +45,8 @@ def rescaled(levels: np.ndarray, bits: int, dtype: np.dtype) -> np.ndarray:
     old, new = 2**bits - 1, int(np.iinfo(dtype).max)
     if old == new:
         return levels.astype(dtype)
+    if not new % old:
+        return levels.astype(dtype) * dtype.type(new // old)
     return ((levels.astype(np.uint32) * new + old // 2) // old).astype(dtype)
 
 

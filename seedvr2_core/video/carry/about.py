@@ -1,17 +1,16 @@
 """Titles and chapters of a source, for the output."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import AttachmentStream, Disposition, Stream
 
-from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import open_source
-from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.carry.timecode import timecode_of, write_timecode
 from seedvr2_core.video.carry.way import CarryWay, Cut
 from seedvr2_core.video.info import VideoInfo
@@ -42,8 +41,15 @@ _NONE = "und"
 _MOST_TAG = 2**16
 """Characters of a tag; longer ones are no words about a film."""
 _COMMENT = "comment"
-_TOLD_TAGS, _MOST_KEY = 5, 40
-"""So many are named in a note, with so many characters each."""
+
+
+class AttachedFile(NamedTuple):
+    """A file that lies in another one."""
+
+    name: str
+    kind: str
+    """Its media type."""
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,13 @@ class About:
     tags: Mapping[str, str] = field(default_factory=dict)
     languages: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Index of a stream -> what notes call it, and its language."""
+    marks: Mapping[int, tuple[str, Disposition]] = field(default_factory=dict)
+    """Index of a stream -> what notes call it, and its marks."""
+    chapters: tuple[tuple[float, str], ...] = ()
+    """When each begins, in seconds, and its title."""
+    files: frozenset[AttachedFile] = frozenset()
+    """What is attached to it."""
+    timecode: str = ""
     notes: tuple[str, ...] = ()
     """What it cannot say."""
 
@@ -106,14 +119,18 @@ def write_about(
     found = shifted_chapters(source, Fraction(*info.zero_offset), way.cut) if chapters else []
     if found:
         output.set_chapters(found)
-    tags, notes = kept_metadata(source, own), tuple[str, ...]()
+    tags, notes, code = kept_metadata(source, own), tuple[str, ...](), ""
     output.metadata.update(tags)
+    marks = {index: (name, output.streams[index].disposition) for index, name in names.items()}
+    covers = Disposition.attached_pic  # these have another place in the finished file
+    marks = {index: told for index, told in marks.items() if not told[1] & covers}
     if output.streams.video:
         video = output.streams.video[0]
         copy_labels(source.streams[info.stream_index], video, (LANGUAGE, TITLE))
         code = timecode_of(source, info)
         kind, chaptered = way.container, bool(found)
         notes = write_timecode(output, video, code, info, kind, chapters=chaptered)
+        code = "" if notes else code
         names = {**names, video.index: "the video"}
     return About(
         tags=tags,
@@ -122,6 +139,10 @@ def write_about(
             for stream in output.streams
             if stream.index in names and stream.metadata.get(LANGUAGE, _NONE) != _NONE
         },
+        marks=marks,
+        chapters=times_of_chapters(found),
+        files=frozenset(attached_files(output)),
+        timecode=code,
         notes=notes,
     )
 
@@ -131,6 +152,23 @@ def copy_labels(template: Stream, out: Stream, keys: Sequence[str]) -> None:
     for key in keys:
         if key in template.metadata:
             out.metadata[key] = template.metadata[key]
+
+
+def times_of_chapters(chapters: "Sequence[Chapter]") -> tuple[tuple[float, str], ...]:
+    """When each begins, in seconds, and its title."""
+    return tuple(
+        (float(chapter["start"] * chapter["time_base"]), chapter["metadata"].get("title", ""))
+        for chapter in chapters
+        if chapter["time_base"] is not None
+    )
+
+
+def attached_files(container: InputContainer | OutputContainer) -> Iterator[AttachedFile]:
+    """What is attached to a file that is written or read, but for covers."""
+    for stream in container.streams:
+        if isinstance(stream, AttachmentStream):
+            digest = hashlib.sha256(stream.data).hexdigest()
+            yield AttachedFile(stream.name or "", stream.mimetype or "", digest)
 
 
 def chapters_told(path: Path, info: VideoInfo, cut: Cut | None) -> list[dict[str, Any]]:
@@ -159,45 +197,3 @@ def kept_metadata(source: InputContainer, own: Mapping[str, str]) -> dict[str, s
     if theirs and _COMMENT in own:
         return {**kept, **own, _COMMENT: f"{theirs}; {own[_COMMENT]}"}
     return {**kept, **({_COMMENT: theirs} if theirs else {}), **own}
-
-
-def unsaid(output: Path, about: About, way: CarryWay, *, on_bytes: OnBytes) -> list[str]:
-    """Notes about what a finished output does not say, because it has no place for it.
-
-    Args:
-        output: a file; folders of pictures are not looked at.
-        about: what it should say.
-        way: how it was written.
-        on_bytes: called before every read of it.
-    """
-    if way.container.pictures or not (about.tags or about.languages):
-        return []
-    demuxer = way.container.demuxer
-    with open_segment(output, index_only=True, demuxer=demuxer, on_bytes=on_bytes) as written:
-        found = {key.lower() for key in written.metadata}
-        languages = {stream.index: stream.language for stream in written.streams}
-    return [
-        *(
-            f"{name} is in the language {_short(language)}: {way.name} cannot say so"
-            for index, (name, language) in about.languages.items()
-            if languages.get(index) != language
-        ),
-        *_lost_tags(sorted(key for key in about.tags if key.lower() not in found), way),
-    ]
-
-
-def _lost_tags(lost: Sequence[str], way: CarryWay) -> list[str]:
-    """A note about tags that are lost."""
-    if not lost:
-        return []
-    told = ", ".join(_short(key) for key in lost[:_TOLD_TAGS])
-    more = f" and {len(lost) - _TOLD_TAGS} more" if len(lost) > _TOLD_TAGS else ""
-    place = f"{way.name} has no place for"
-    if len(lost) == 1:
-        return [f"the tag {told} of the source is not carried over: {place} it"]
-    return [f"the tags {told}{more} of the source are not carried over: {place} them"]
-
-
-def _short(key: str) -> str:
-    shown = "".join(letter if letter.isprintable() else "?" for letter in key)
-    return shown if len(shown) <= _MOST_KEY else f"{shown[:_MOST_KEY]}..."

@@ -14,6 +14,8 @@ _LARGE = struct.Struct(">Q")
 _MOST_BOXES = 10_000
 """In one box; a film has some hundred tracks at most, and a fragmented one 10 000 fragments."""
 _MOST_ENTRY_BYTES = 2**16
+_WIDE = b"\1"
+"""The version of a header whose times have 64 bits."""
 _VISUAL_ENTRY_BYTES = 78
 _WIDTH_AT = 24
 _CLAP = struct.Struct(">IIIIiIiI")
@@ -36,7 +38,7 @@ def read_tracks(path: Path) -> list[TrackHeader]:
     """
     with FileReader(path) as file:
         return [
-            _track(file, track)
+            _track(file, track, _ticks(_first(file, movie, b"mvhd")))
             for movie in _inside(file, _HeaderBox(b"", 0, file.num_bytes), b"moov")
             for track in _inside(file, movie, b"trak")
         ]
@@ -85,9 +87,15 @@ def _first(file: FileReader, box: _HeaderBox, *path: bytes) -> bytes:
     return b"" if inner is None else _content(file, inner)
 
 
-def _track(file: FileReader, track: _HeaderBox) -> TrackHeader:
+def _ticks(header: bytes) -> int:
+    """How many a second the movie has; 0 where that is not known."""
+    at = 20 if header[:1] == _WIDE else 12
+    return int.from_bytes(header[at : at + 4])
+
+
+def _track(file: FileReader, track: _HeaderBox, ticks: int) -> TrackHeader:
     header = _first(file, track, b"tkhd")
-    id_at = 20 if header[:1] == b"\1" else 12
+    id_at, end = (20, header[28:36]) if header[:1] == _WIDE else (12, header[20:24])
     references = _first(file, track, b"tref", b"chap")
     entries = next(_inside(file, track, b"mdia", b"minf", b"stbl", b"stsd"), None)
     entry = None
@@ -98,6 +106,7 @@ def _track(file: FileReader, track: _HeaderBox) -> TrackHeader:
     return TrackHeader(
         id=int.from_bytes(header[id_at : id_at + 4]),
         entry="" if entry is None else entry.kind.decode("latin-1"),
+        end=Fraction(int.from_bytes(end), ticks) if ticks else None,
         edges=_edges(file, entry) if is_video and entry else Edges(),
         dolby_vision=_dolby_vision(file, entry) if is_video and entry else None,
         chapters=tuple(

@@ -1,6 +1,7 @@
 """What headers say about a track, whatever the container."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class TrackHeader:
     dolby_vision: DolbyVision | None = None
     chapters: tuple[int, ...] = ()
     """Tracks whose text names the chapters of this one."""
+    end: Fraction | None = None
+    """Seconds after which it is no longer shown, as the index of an mp4 has it."""
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -43,13 +43,28 @@ class CodecSpec:
     """FFmpeg's name of NVIDIA's encoder of it; "" where there is none."""
     with_alpha: Mapping[int, str] = field(default_factory=dict)
     """As `pix_fmts`, of frames with alpha; empty where the codec cannot hold it."""
+    matrix: int | None = None
+    """H.273 code of the matrix of its Y'CbCr, where its standard leaves no choice."""
+    full_range: bool = False
+    """Whether its Y'CbCr has full range."""
+    centred: bool = False
+    """Whether the chroma of its 4:2:0 lies between two columns, not on the left one."""
+    linear: bool = False
+    """Whether it keeps light, which doubles where there is twice as much, and not coded values."""
+    most_side: int = 0
+    """Pixels of a side at the most; 0: more than anybody asks for."""
+    track: str = ""
+    """What a segment's track is said to hold, of pictures that libav has no name for in any
+    container; who reads one looks at the pictures' first bytes."""
 
     @property
     def is_rgb(self) -> bool:
-        """Whether it keeps R'G'B' as it is, and not Y'CbCr."""
-        return all(name.startswith("rgb") for name in self.pix_fmts.values())
+        """Whether it keeps red, green and blue, and not Y'CbCr."""
+        return all(name.startswith(("rgb", "gbr")) for name in self.pix_fmts.values())
 
 
+_BT601 = 5
+"""H.273 code of the matrix of JPEG (JFIF) and WebP."""
 CODECS: Mapping[str, CodecSpec] = {
     "h264": CodecSpec(
         pix_fmts={8: "yuv420p"},
@@ -149,6 +164,54 @@ CODECS: Mapping[str, CodecSpec] = {
         segments="mov",
         ending=".tif",
         with_alpha={16: "rgba64le"},
+    ),
+    "jpeg": CodecSpec(
+        pix_fmts={8: "yuv420p"},
+        full_chroma={8: "yuv444p"},
+        containers=("folder", "jpeg"),
+        by_quality=True,
+        by_preset=False,
+        slowness=0.2,
+        bits_per_pixel=2.0,
+        libav_name="mjpeg",
+        wide=False,
+        segments="mov",
+        ending=".jpg",
+        matrix=_BT601,
+        full_range=True,
+        centred=True,
+        most_side=65_500,
+    ),
+    "webp": CodecSpec(
+        pix_fmts={8: "yuv420p"},
+        full_chroma={},
+        containers=("folder", "webp"),
+        by_quality=True,
+        by_preset=False,
+        slowness=2.0,
+        bits_per_pixel=1.0,
+        wide=False,
+        segments="mov",
+        ending=".webp",
+        with_alpha={8: "yuva420p"},
+        matrix=_BT601,
+        centred=True,
+        most_side=16_383,
+        track="png",
+    ),
+    "exr": CodecSpec(
+        pix_fmts={16: "gbrpf32le"},
+        full_chroma={},
+        containers=("folder", "exr"),
+        by_quality=False,
+        by_preset=False,
+        slowness=2.0,
+        bits_per_pixel=40.0,
+        wide=False,
+        segments="mov",
+        ending=".exr",
+        with_alpha={16: "gbrapf32le"},
+        linear=True,
     ),
 }
 """Name in requests -> codec."""
@@ -256,15 +319,20 @@ CONTAINERS: Mapping[str, ContainerSpec] = {
     "folder": replace(_FILES["mkv"], ending=".zip", clock=None, pictures=True),
     "png": replace(_FILES["mkv"], ending=".png", clock=None, single=True),
     "tiff": replace(_FILES["mkv"], ending=".tif", clock=None, single=True),
+    "jpeg": replace(_FILES["mkv"], ending=".jpg", clock=None, single=True),
+    "webp": replace(_FILES["mkv"], ending=".webp", clock=None, single=True),
+    "exr": replace(_FILES["mkv"], ending=".exr", clock=None, single=True),
 }
 """Name in requests -> container. A folder is kept as a zip whose files are stored as they are; its
 other streams are a Matroska file in it. A picture is a container of its own."""
-OUTPUT_ENDINGS = (*(spec.ending for spec in CONTAINERS.values()), ".tiff")
+_OTHER_ENDINGS = {".tiff": "tiff", ".jpeg": "jpeg"}
+OUTPUT_ENDINGS = (*(spec.ending for spec in CONTAINERS.values()), *_OTHER_ENDINGS)
+PICTURE_CODECS = tuple(name for name, spec in CODECS.items() if spec.ending)
 
 
 def container_of(path: Path) -> str:
     """The container that a file's ending promises; "" if it is none that we write."""
-    named = {**{spec.ending: name for name, spec in CONTAINERS.items()}, ".tiff": "tiff"}
+    named = {**{spec.ending: name for name, spec in CONTAINERS.items()}, **_OTHER_ENDINGS}
     return named.get(path.suffix.lower(), "")
 
 

@@ -19,6 +19,9 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.video._container import codec_name, is_cover, time_base_of
 from seedvr2_core.video._segments import open_segment
+from seedvr2_core.video.headers.boxes import read_tracks
+from seedvr2_core.video.headers.facts import DolbyVision, TrackHeader
+from seedvr2_core.video.headers.read import read_headers
 from seedvr2_core.video.info import EncoderSettings, HdrMetadata, VideoInfo
 from seedvr2_core.video.output.encoders import tag_of
 from seedvr2_core.video.output.formats import CODECS, ContainerSpec
@@ -48,6 +51,8 @@ class ExpectedStream:
     num_packets: int = 0
     last: Fraction = Fraction(0)
     """When the last packet begins, in seconds."""
+    end: Fraction = Fraction(0)
+    """When the last one ends; 0 where none says how long it is."""
 
     def add(self, packet: Packet) -> None:
         """Count a packet that is written; encoders end with one that is empty."""
@@ -56,6 +61,8 @@ class ExpectedStream:
         self.num_packets += 1
         if packet.pts is not None:
             self.last = max(self.last, packet.pts * packet.time_base)
+            if packet.duration:
+                self.end = max(self.end, (packet.pts + packet.duration) * packet.time_base)
 
 
 def expected_of(stream: Stream) -> ExpectedStream:
@@ -141,14 +148,19 @@ def _is_carried(stream: Stream, expected: Expected) -> bool:
 
 
 def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
-    """How long a Matroska file says it is: not shorter than the video, no longer if that is alone.
+    """How long the file says it is.
 
-    An mp4 says nothing of its own: what libav tells about one is made of the decode times.
+    Matroska: not shorter than the video, no longer if that is alone. What libav tells about an mp4
+    is made of the decode times, so there the video's own header is read.
     """
-    if expected.container.clock is None:
-        return
     info = expected.info
     wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
+    if expected.container.has_index:
+        end = next(iter(read_tracks(path)), TrackHeader()).end
+        if end is None or (abs(end - wanted) > _SHORT_SECONDS and info.pts[0] >= 0):
+            got = "unknown" if end is None else f"{float(end):.3f} s"
+            raise wrong(path, "end of the video", got, f"{wanted:.3f} s")
+        return
     if container.duration is None:
         raise wrong(path, "duration", "unknown", f"{wanted:.3f} s")
     told = ((container.start_time or 0) + container.duration) / _CONTAINER_TICKS
@@ -197,7 +209,14 @@ class _ShownTimes:
 
 def _check_stream(path: Path, got: ExpectedStream, want: ExpectedStream) -> None:
     """Packets of a track of sound. Text is written by muxers in pieces of their own."""
-    if want.codec not in _COUNTED or want.kind != "audio":
+    if want.kind != "audio":
+        if want.num_packets and not got.num_packets:
+            raise wrong(path, f"packets of the {got.codec} track", 0, want.num_packets)
+        return
+    if want.codec not in _COUNTED:
+        if got.end and want.end and abs(got.end - want.end) > _LATE_SECONDS:
+            ends = (f"{float(end):.3f} s" for end in (got.end, want.end))
+            raise wrong(path, f"end of the {got.codec} track", *ends)
         return
     if got.num_packets != want.num_packets:
         what = f"packets of the {got.codec} track"
@@ -220,7 +239,7 @@ def check_picture(
         first = next(container.decode(stream))
     except (av.error.FFmpegError, StopIteration) as error:
         raise SegmentError(f"{path.name}: its first picture cannot be decoded") from error
-    tags, color = frame_tags(first), settings.color
+    tags, color, beside = frame_tags(first), settings.color, side_data(first)
     pix_fmt = _READ_AS.get((settings.codec, settings.pix_fmt), settings.pix_fmt)
     wanted_tag = tag_of(settings) if expected.container.has_index else ""
     for what, got, want in (
@@ -232,11 +251,22 @@ def check_picture(
         ("colour primaries", tags.primaries, color.primaries),
         ("colour transfer", tags.transfer, color.transfer),
         ("full range", tags.range == _FULL, color.full_range),
+        ("shape of a pixel", stream.sample_aspect_ratio or 1, 1),
+        ("interlaced", first.interlaced_frame, False),
+        ("metadata of each picture", sorted(_OF_OTHER_PICTURES & beside.keys()), []),
+        ("Dolby Vision", _dolby_vision(path, stream, container), None),
     ):
         if got != want:
             raise wrong(path, what, got, want)
-    if not _is_same(found := hdr_of(side_data(first)), settings.hdr):
+    if not _is_same(found := hdr_of(beside), settings.hdr):
         raise wrong(path, "HDR metadata", found, settings.hdr)
+
+
+def _dolby_vision(path: Path, stream: VideoStream, container: InputContainer) -> DolbyVision | None:
+    """The record of Dolby Vision; a picture has none."""
+    if container.format.name.endswith("_pipe"):
+        return None
+    return read_headers(path, container).of(container, stream).dolby_vision
 
 
 def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
@@ -251,7 +281,14 @@ def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
 
 _FULL = 2
 """FFmpeg's number of full range."""
+_OF_OTHER_PICTURES = frozenset(
+    {"DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_RPU_BUFFER", "DOVI_METADATA"}
+)
+"""What HDR10+ and Dolby Vision say of each picture: it would be about the source's, which are gone.
+"""
 _READ_AS = {
+    ("exr", "gbrpf32le"): "gbrpf16le",
+    ("exr", "gbrapf32le"): "gbrapf16le",
     ("prores", "yuv444p10le"): "yuv444p12le",
     ("prores", "yuva444p10le"): "yuva444p12le",
 }

@@ -1,7 +1,7 @@
 """A folder of numbered pictures as one file: a zip in which nothing is compressed once more.
 
 Storages keep one file for each job, and browsers load one down. The pictures are the segments'
-packets as they are, `000000.png` or `000000.tif` onwards. `sequence.json` has the time of each, and
+packets, `000000.png` or `000000.tif` onwards. `sequence.json` has the time of each, and
 `sound.mka` what the source has beside its video. The bytes depend on nothing but these.
 """
 
@@ -13,11 +13,10 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
-from av.video.frame import VideoFrame
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
@@ -25,6 +24,15 @@ from seedvr2_core.files.writing import FileWriter
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata, VideoInfo
 from seedvr2_core.video.output.formats import CODECS, depth_of
 from seedvr2_core.video.output.gate import Expected, check_beside, check_picture, wrong
+from seedvr2_core.video.picture.exr_header import (
+    chromaticities_of,
+    read_exr_header,
+    with_chromaticities,
+)
+from seedvr2_core.video.picture.still import still_kind
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TIMES_NAME, SOUND_NAME = "sequence.json", "sound.mka"
 _DIGITS = 6
@@ -34,13 +42,20 @@ _MADE = (1980, 1, 1, 0, 0, 0)
 _COPIED_BYTES = 2**20
 _PNG_START, _IHDR_END = b"\x89PNG\r\n\x1a\n", 33
 _PNG_SIZE = struct.Struct(">2IB")
+_KIND_BYTES = 64
 _LUMINANCE_UNITS = 10_000
 _TAG = struct.Struct("<HHI4s")
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
 _SHORT = 3
-_DEMUXERS = {"png": "png_pipe", "tiff": "tiff_pipe"}
-_NO_TAGS = ColorInfo(full_range=False, matrix=2, primaries=2, transfer=2)
-"""What a TIFF says of its colours."""
+_UNREADABLE = (struct.error, KeyError, ValueError, OSError)
+"""What reading a broken header ends with; errors of a video's are ValueErrors as well."""
+_SAID = {
+    "tiff": ColorInfo(full_range=False, matrix=2, primaries=2, transfer=2),
+    "jpeg": ColorInfo(full_range=True, matrix=5, primaries=2, transfer=2),
+    "webp": ColorInfo(full_range=False, matrix=5, primaries=2, transfer=2),
+    "exr": ColorInfo(full_range=False, matrix=2, primaries=2, transfer=8),
+}
+"""What a decoder says of the colours of pictures that have no tags."""
 
 
 def picture_names(settings: EncoderSettings, count: int) -> list[str]:
@@ -79,7 +94,7 @@ def write_sequence(
     names = picture_names(settings, info.num_frames)
     with FileWriter(path, on_bytes=on_bytes) as file, zipfile.ZipFile(file, "w") as folder:
         for name, content in zip(names, pictures, strict=True):
-            folder.writestr(_entry(name), _with_hdr(content, settings.hdr))
+            folder.writestr(_entry(name), _finished(content, settings))
         if expected.others:
             entry = _entry(SOUND_NAME)
             entry.file_size = sound.stat().st_size
@@ -99,7 +114,7 @@ def write_still(
         OSError: the disk is full, for example.
     """
     with FileWriter(path, on_bytes=on_bytes) as file:
-        file.write(_with_hdr(picture, settings.hdr))
+        file.write(_finished(picture, settings))
 
 
 def check_still(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
@@ -116,12 +131,18 @@ def check_still(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes)
     try:
         if (got := _size_of(content)) != size:
             raise wrong(path, "width, height and bits", got, size)
+        from seedvr2_core.video.sequence.heads import looks_whole
+
+        if not looks_whole(io.BytesIO(content), settings.codec):
+            raise SegmentError(f"{path.name}: not a whole picture: its end is missing")
         _check_first(path, content, expected)
         if content.startswith(_PNG_START):
             from PIL import Image
 
             Image.open(io.BytesIO(content)).verify()  # the sums of all its chunks
-    except (struct.error, KeyError, av.error.FFmpegError, OSError, SyntaxError) as error:
+    except (*_UNREADABLE, av.error.FFmpegError, SyntaxError) as error:
+        if isinstance(error, SegmentError):
+            raise
         raise SegmentError(f"{path.name}: not a whole picture: {error}") from error
 
 
@@ -155,10 +176,17 @@ def _times(
     }
 
 
-def _with_hdr(content: bytes, hdr: HdrMetadata | None) -> bytes:
-    """A PNG with the chunks mDCV and cLLI (PNG, third edition) behind its header."""
-    if hdr is None or not content.startswith(_PNG_START):
+def _finished(content: bytes, settings: EncoderSettings) -> bytes:
+    """A picture with what libav cannot write into it."""
+    if settings.codec == "exr":
+        return with_chromaticities(content, settings.color.primaries)
+    if settings.hdr is None or not content.startswith(_PNG_START):
         return content
+    return _with_hdr(content, settings.hdr)
+
+
+def _with_hdr(content: bytes, hdr: HdrMetadata) -> bytes:
+    """A PNG with the chunks mDCV and cLLI (PNG, third edition) behind its header."""
     chunks = b""
     if hdr.mastering:
         chunks += _chunk(b"mDCV", struct.pack(">8H2I", *hdr.mastering))
@@ -206,23 +234,48 @@ def check_sequence(path: Path, expected: Expected, *, on_bytes: OnBytes = no_byt
                 with folder.open(name) as part:
                     while part.read(_COPIED_BYTES):
                         pass
-    except (zipfile.BadZipFile, ValueError, KeyError, struct.error) as error:
+    except (zipfile.BadZipFile, *_UNREADABLE) as error:
+        if isinstance(error, SegmentError):
+            raise
         raise SegmentError(f"{path.name}: not a whole folder of pictures: {error}") from error
 
 
 def _check_first(path: Path, content: bytes, expected: Expected) -> None:
     """Decode a picture, and compare what it says of itself with the plan."""
     settings = expected.settings
-    if settings.codec != "png":
-        expected = replace(expected, settings=replace(settings, color=_NO_TAGS))
-    with av.open(io.BytesIO(content), "r", format=_DEMUXERS[settings.codec]) as container:
+    said = _SAID.get(settings.codec, settings.color)
+    expected = replace(expected, settings=replace(settings, color=said))
+    if settings.codec == "exr":
+        header, wanted = (
+            read_exr_header(content, path.name),
+            chromaticities_of(settings.color.primaries),
+        )
+        if header.chromaticities != wanted:
+            raise wrong(path, "colour primaries", header.chromaticities, wanted)
+    with av.open(io.BytesIO(content), "r", format=f"{settings.codec}_pipe") as container:
         check_picture(path, container.streams.video[0], container, expected)
 
 
 def _size_of(content: bytes) -> tuple[int, int, int]:
-    """(width, height, bits) as the header of a PNG or of a TIFF of our own making has them."""
+    """(width, height, bits) as the header of a picture of our own making has them.
+
+    Raises: what `_UNREADABLE` has.
+    """
     if content.startswith(_PNG_START):
         return _PNG_SIZE.unpack_from(content, 16)
+    kind = still_kind(content[:_KIND_BYTES])
+    if kind == "tiff":
+        return _size_of_tiff(content)
+    if kind == "exr":
+        header = read_exr_header(content, "picture")
+        return header.width, header.height, 16
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), "r", [kind.upper()]) as image:
+        return (*image.size, 8)
+
+
+def _size_of_tiff(content: bytes) -> tuple[int, int, int]:
     (at,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, at)
     values: dict[int, int] = {}
@@ -235,23 +288,25 @@ def _size_of(content: bytes) -> tuple[int, int, int]:
     return values[_TIFF_WIDTH], values[_TIFF_HEIGHT], values[_TIFF_BITS]
 
 
-def picture_of(path: Path, index: int) -> VideoFrame:
-    """One picture of a finished zip, decoded.
+def picture_of(path: Path, index: int) -> "np.ndarray":
+    """One picture of a finished zip: (height, width, 3 or 4) uint8 R'G'B' and alpha.
 
     Raises:
         SegmentError: it cannot be read.
     """
+    import numpy as np
+
+    from seedvr2_core.video.picture.pixels import upright_pixels
+    from seedvr2_core.video.sequence.virtual import PictureBytes
+
     try:
         with zipfile.ZipFile(path) as folder:
             name = folder.namelist()[index]
-            content = folder.read(name)
-        codec = next(codec for codec in _DEMUXERS if name.endswith(CODECS[codec].ending))
-        with av.open(io.BytesIO(content), "r", format=_DEMUXERS[codec]) as container:
-            frame = next(container.decode(container.streams.video[0]))
-            assert isinstance(frame, VideoFrame)
-            return frame
-    except (zipfile.BadZipFile, av.error.FFmpegError, IndexError, StopIteration) as error:
+            content = PictureBytes(folder.read(name))
+        pixels = upright_pixels(content, name, still_kind(content.getvalue()[:_KIND_BYTES])).pixels
+    except (zipfile.BadZipFile, IndexError, *_UNREADABLE) as error:
         raise SegmentError(f"{path.name}: picture {index} cannot be read: {error}") from error
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def is_sequence(path: Path) -> bool:

@@ -13,10 +13,12 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from seedvr2_core.video.alpha.colours import filled, flattened
 from seedvr2_core.video.alpha.facts import KEEP
-from seedvr2_core.video.alpha.planes import alpha_of
+from seedvr2_core.video.alpha.planes import alpha_of, levels_of, rescaled
 from seedvr2_core.video.info import VideoInfo
+from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.video.picture.color import (
     TO_RGB,
+    bit_depth,
     has_alpha,
     is_rgb_format,
     sws_colorspace,
@@ -24,6 +26,16 @@ from seedvr2_core.video.picture.color import (
 )
 from seedvr2_core.video.picture.facts import plausible_sar
 from seedvr2_core.video.picture.levels import from_shifted, rgb_planes, shifted_bits
+from seedvr2_core.video.picture.light import (
+    LINEAR,
+    SRGB,
+    coded_of,
+    is_light,
+    planes_of_light,
+    straight_light,
+)
+
+_EIGHT_BITS, _DEEP_BITS = 8, 16
 
 
 class Converter:
@@ -38,6 +50,7 @@ class Converter:
         self._info = info
         self._dtype = np.uint16 if deep else np.uint8
         self._reformatter = VideoReformatter()
+        self._holds_light = info.codec in CODECS and CODECS[info.codec].linear
         # np.rot90 turns counter-clockwise.
         self._turns = -info.rotation // 90 % 4
         self._usual = (*info.decoded_size, Fraction(*info.codec_sar) or None)
@@ -90,7 +103,49 @@ class Converter:
         made = np.rot90(made, self._turns) if self._turns else made
         return np.fliplr(made) if info.mirrored else made
 
+    def _stretched(self, picture: VideoFrame) -> np.ndarray | None:
+        """R'G'B' of fewer than 16 bits with 65535 as white; None where swscale is to do it.
+
+        swscale goes by way of Y'CbCr there, and is off by up to 40 levels.
+        """
+        name = picture.format.name
+        bits = bit_depth(name)
+        if bits <= _EIGHT_BITS:
+            planes, kind = (
+                self._reformatter.reformat(
+                    picture,
+                    format="gbrp",
+                    src_color_range=ColorRange.JPEG,
+                    dst_color_range=ColorRange.JPEG,
+                    interpolation=TO_RGB,
+                    threads=1,
+                ).planes,
+                np.dtype(np.uint8),
+            )
+        elif name.startswith("gbr") and bits < _DEEP_BITS:
+            planes, kind = picture.planes, np.dtype(">u2" if name.endswith("be") else "<u2")
+        else:
+            return None
+        green, blue, red = (
+            rescaled(levels_of(plane, kind), max(_EIGHT_BITS, bits), np.dtype(np.uint16))
+            for plane in planes[:3]
+        )
+        return np.stack([red, green, blue]).transpose(1, 2, 0)
+
+    def _coded(self, picture: VideoFrame) -> np.ndarray:
+        """A picture of ours that holds light."""
+        *channels, last = planes_of_light(picture)
+        alpha = last if has_alpha(picture.format.name) else None
+        light = np.stack(channels if alpha is not None else [*channels, last], axis=2)
+        light = light if alpha is None else straight_light(light, alpha)
+        transfer = self._info.color.transfer
+        coded = coded_of(light, SRGB if transfer == LINEAR else transfer)
+        return rescaled(coded, _DEEP_BITS, np.dtype(self._dtype))
+
     def _alpha(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
+        if self._holds_light and is_light(picture.format.name):
+            levels = coded_of(planes_of_light(picture)[-1], LINEAR)
+            return rescaled(levels, _DEEP_BITS, np.dtype(self._dtype))
         alpha = alpha_of(picture, np.dtype(self._dtype))
         assert alpha is not None
         if alpha.shape == (height, width):
@@ -104,9 +159,15 @@ class Converter:
     def _rgb(self, picture: VideoFrame, width: int, height: int) -> np.ndarray:
         info = self._info
         pix_fmt = picture.format.name
+        if self._holds_light and is_light(pix_fmt):
+            return self._coded(picture)
         rgb_source = is_rgb_format(pix_fmt)
         full = rgb_source or info.color.full_range
         deep = self._dtype is np.uint16
+        if deep and rgb_source and (width, height) == (picture.width, picture.height):
+            exact = self._stretched(picture)
+            if exact is not None:
+                return exact
         converted = self._reformatter.reformat(
             picture,
             width=width,

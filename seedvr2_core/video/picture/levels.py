@@ -25,7 +25,7 @@ def shifted_bits(pix_fmt: str, *, full_range: bool) -> int:
         full_range: of its Y'CbCr. Grey pictures have full range for swscale, whatever is said.
     """
     if is_rgb_format(pix_fmt):
-        return _WIDE_BITS
+        return min(_WIDE_BITS, bit_depth(pix_fmt))
     grey = len([part for part in VideoFormat(pix_fmt).components if not part.is_alpha]) == 1
     return bit_depth(pix_fmt) if full_range or grey else _VIDEO_RANGE_BITS
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from PIL import Image, TiffImagePlugin
 
 from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
-from seedvr2_core.video.picture.exr import num_bytes_of, read_exr_header
+from seedvr2_core.video.picture.exr_header import num_bytes_of, read_exr_header
 from seedvr2_core.video.picture.pixels import PILLOW_KINDS, colour_chunks_of, tiff_end
 from seedvr2_core.video.picture.still import MAX_PIXELS, still_kind
 

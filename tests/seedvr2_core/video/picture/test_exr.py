@@ -88,13 +88,43 @@ def test_what_does_not_fit_is_clipped_and_said(tmp_path: Path) -> None:
     assert f"{4 / linear.size:.2%} of the picture's samples" in told
 
 
-def test_transparent_pictures_are_refused(tmp_path: Path) -> None:
+def test_alpha_is_kept_and_colours_are_divided_by_it(tmp_path: Path) -> None:
     linear = light(4)
     linear[:, :, 3] = 1
-    assert np.abs(read(written(tmp_path / "a.exr", linear)) - srgb(linear[:, :, :3])).max() < 70
-    linear[3, 3, 3] = 0.5
-    with pytest.raises(UnsupportedFormatError, match="transparent in places"):
-        sniff_video(written(tmp_path / "b.exr", linear))
+    opaque = written(tmp_path / "a.exr", linear, format="float")
+    assert np.abs(read(opaque) - srgb(linear[:, :, :3])).max() <= 1
+    assert not probe_video(opaque).alpha.transparent
+    linear[:, :, 3] = np.linspace(0, 1, WIDTH)
+    straight = linear[:, :, :3].copy()
+    linear[:, :, :3] *= linear[:, :, 3:]
+    path = written(tmp_path / "b.exr", linear, format="float")
+    sniff_video(path)
+    info = probe_video(path)
+    assert info.alpha.transparent
+    (frame,) = read_frames(path, info, 0, 1, deep=True, alpha=True)
+    assert frame.alpha is not None
+    assert np.abs(frame.alpha - linear[:, :, 3] * 65535).max() <= 1
+    assert np.abs(frame.rgb - srgb(straight))[:, 1:].max() <= 2
+    assert not frame.rgb[:, 0].any()
+
+
+COMPRESSIONS = {"piz": 4, "pxr24": 5, "b44": 6, "b44a": 7, "dwaa": 8, "dwab": 9}
+"""OpenEXR's names and numbers; libav writes none of these (exr/make.py)."""
+PICTURES = Path(__file__).parent / "exr"
+
+
+@pytest.mark.parametrize("name", COMPRESSIONS)
+def test_other_compressions_are_read_as_openexr_reads_them(name: str) -> None:
+    path = PICTURES / f"{name}.exr"
+    with np.load(PICTURES / "samples.npz") as samples:
+        theirs = samples[name].astype(np.float32)
+    content = path.read_bytes()
+    at = content.index(b"compression\0compression\0") + 24 + 4
+    assert content[at] == COMPRESSIONS[name]
+    assert theirs.std() > 0.1
+    sniff_video(path)
+    most = 64 if name.startswith("dwa") else 2  # libav's DWA rounds otherwise
+    assert np.abs(read(path) - srgb(theirs)).max() <= most
 
 
 def with_attribute(content: bytes, name: bytes, kind: bytes, value: bytes) -> bytes:
