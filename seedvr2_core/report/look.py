@@ -4,7 +4,6 @@ Memory: a handful of frames at a time, and small crops for at most `_BINS` momen
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +13,11 @@ from PIL import Image
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.job import JobDir
-from seedvr2_core.planning import Plan, Segment
+from seedvr2_core.job.restored import read_restored
+from seedvr2_core.planning import Plan
 from seedvr2_core.report.chosen_frames import Neighbours, frames_to_read, places
 from seedvr2_core.report.measures import Pair, largest_change, measure_pair
 from seedvr2_core.report.record import Sight
-from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.output.formats import video_of_segment
 from seedvr2_core.video.reader import read_frames
 
 CROP = (480, 270)
@@ -68,14 +66,13 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         InvalidVideoError: a frame cannot be read.
     """
     looked, clock = Looked(), _Clock(seconds)
-    segments = _Segments(plan, job_dir)
     wanted = list(places(plan))
     for number, place in enumerate(wanted):
         num_frames = frames_to_read(plan, place.frame)
         if looked.sights and not clock.has_time_for(num_frames):
             continue  # a place that takes less may come yet
         beat("report", min(99, round(100 * max(number / len(wanted), clock.share_used))), 100)
-        after = segments.pair(place.frame)
+        after = _restored_pair(plan, job_dir, place.frame)
         clock.note_read(num_frames)
         first = place.frame - 1
         before = [f.rgb for f in read_frames(source, plan.video, first, first + 2)]
@@ -135,35 +132,10 @@ def _note(looked: Looked, plan: Plan, place: Neighbours, pair: Pair) -> None:
         looked.best[part] = _moment(pair, sight)
 
 
-class _Segments:
-    """Reads restored frames from the segments; the joined file would have to be read whole.
-
-    The plan says what a segment is: to probe one takes as long as to decode it.
-    """
-
-    def __init__(self, plan: Plan, job_dir: JobDir) -> None:
-        self._plan, self._job_dir = plan, job_dir
-
-    def pair(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames `frame - 1` and `frame`, (H, W, 3) uint8."""
-        first, second = self._pictures(frame - 1, frame + 1)
-        return first, second
-
-    def _pictures(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        for segment in self._plan.segments:
-            first, last = max(start, segment.start), min(stop, segment.stop)
-            if first >= last:
-                continue
-            path = self._job_dir.video_path(segment.index)
-            begin, end = first - segment.start, last - segment.start
-            yield from (f.rgb for f in read_frames(path, self._info(segment), begin, end))
-
-    def _info(self, segment: Segment) -> VideoInfo:
-        video = self._plan.video
-        pts = video.pts[segment.start : segment.stop + 1]
-        ends = pts[-1] if segment.stop < video.num_frames else pts[-1] + video.last_duration
-        pts = pts[: segment.num_frames]
-        return video_of_segment(self._plan.encoder, pts, last_duration=ends - pts[-1])
+def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `frame - 1` and `frame` of the result, (H, W, 3) uint8."""
+    first, second = (f.rgb for f in read_restored(plan, job_dir, frame - 1, frame + 1))
+    return first, second
 
 
 def _moment(pair: Pair, sight: Sight) -> Moment:
