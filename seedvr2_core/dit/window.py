@@ -8,6 +8,7 @@ Shape legend: N video tokens of the sample, W windows. A grid is (frames, rows, 
 positions in it are row-major.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -101,8 +102,12 @@ class WindowOrder:
     """int64, for each window of the canonical order its place in the sorted order."""
 
 
+@functools.lru_cache(maxsize=64)
 def window_runs(grid: Grid, counts: Grid, *, shifted: bool) -> tuple[Run, ...]:
-    """Number of windows of each shape, in the sorted order."""
+    """Number of windows of each shape, in the sorted order.
+
+    Kept, because a plan asks for the same few grids some hundred times.
+    """
     by_shape = _by_shape(grid, counts, shifted=shifted)
     return tuple(Run(shape=shape, num_windows=len(group)) for shape, group in by_shape.items())
 

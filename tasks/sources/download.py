@@ -228,7 +228,7 @@ async def _receive(
     pace = _Pace(address)
     with partial.part.open("ab") as stream:
         num_bytes = checked = stream.tell()
-        _check_disk(0 if total is None else total - num_bytes, settings)
+        check_disk(0 if total is None else total - num_bytes, settings)
         async for chunk in answer.aiter_raw():
             num_bytes += len(chunk)
             check_size(num_bytes, address, settings)
@@ -243,7 +243,7 @@ async def _receive(
             on_bytes(num_bytes, total or 0)
             if num_bytes - checked > DISK_CHECK_BYTES:
                 checked = num_bytes
-                _check_disk(0, settings)
+                check_disk(0, settings)
     if total is not None and num_bytes != total:
         raise SourceUnavailableError(
             f"{address.shown} ended after {num_bytes} of {total} bytes; what came is kept, "
@@ -309,16 +309,21 @@ def _is_intact(known: Known, settings: Settings, on_bytes: OnBytes) -> bool:
     return path.is_file() and file_sha256(path, on_bytes=on_bytes) == known.sha256
 
 
-def _check_disk(num_bytes: int, settings: Settings) -> None:
-    """Make sure that this many more bytes fit on the disk.
+def check_disk(num_bytes: int, settings: Settings, *, doing: str = "the download") -> None:
+    """Make sure that this many more bytes fit on the disk of the work directory.
+
+    Args:
+        num_bytes: how many will be written.
+        settings: names the work directory.
+        doing: what needs the room, as the subject of the message.
 
     Raises:
-        ResourceError: they do not.
+        ResourceError: they do not fit.
     """
     free = shutil.disk_usage(settings.work_dir).free
     if free - num_bytes < KEEP_FREE_BYTES:
         raise ResourceError(
-            f"the download needs {num_bytes / 1e9:.2f} GB more and leaves "
+            f"{doing} needs {num_bytes / 1e9:.2f} GB more and leaves "
             f"{KEEP_FREE_BYTES / 1e9:.2f} GB to others, but {free / 1e9:.2f} GB are free in "
             f"{settings.work_dir}; free space or set SEEDVR2_WORK_DIR"
         )

@@ -6,11 +6,10 @@ in a child: Python's own module reads it, bytes pass through, and no picture is 
 """
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from seedvr2_core.errors import InvalidRequestError, ResourceError
+from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video.sequence.archive import ZIP_START, PictureArchive
 from seedvr2_core.video.sequence.names import (
@@ -23,7 +22,7 @@ from seedvr2_core.video.sequence.pack import PackedPictures, pack_files, pack_zi
 from seedvr2_core.video.sequence.rate import parse_rate
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.download import KEEP_FREE_BYTES, disk_errors
+from tasks.sources.download import check_disk, disk_errors
 from tasks.sources.names import printable
 
 
@@ -104,7 +103,7 @@ def take_pictures(
     note(f"packing {len(paths)} pictures, {paths[0].name} to {paths[-1].name}")
     with disk_errors(settings):
         settings.sources_dir.mkdir(parents=True, exist_ok=True)
-        _check_room(paths, settings)
+        _check_room(sum(path.stat().st_size for path in paths), settings)
         rate = parse_rate(request.fps)
         return _fetched(pack_files(paths, rate, settings.sources_dir, on_bytes=on_bytes), name)
 
@@ -169,27 +168,13 @@ def check_zip(path: Path, name: str, settings: Settings) -> int:
     most = settings.fetch_max_bytes
     refuse_excess(count, num_bytes, name, frames=settings.max_frames, most_bytes=most)
     if settings.sources_dir.is_dir():
-        _refuse_full_disk(num_bytes, settings)
+        _check_room(num_bytes, settings)
     return count
 
 
-def _check_room(paths: Sequence[Path], settings: Settings) -> None:
-    _refuse_full_disk(sum(path.stat().st_size for path in paths), settings)
-
-
-def _refuse_full_disk(num_bytes: int, settings: Settings) -> None:
-    """Refuse a copy that does not fit.
-
-    Raises:
-        ResourceError: it does not.
-    """
-    free = shutil.disk_usage(settings.sources_dir).free
-    if free - num_bytes < KEEP_FREE_BYTES:
-        raise ResourceError(
-            f"the pictures are copied into the work directory and need {num_bytes / 1e9:.2f} GB, "
-            f"but {free / 1e9:.2f} GB are free in {settings.work_dir}; free space or set "
-            "SEEDVR2_WORK_DIR"
-        )
+def _check_room(num_bytes: int, settings: Settings) -> None:
+    doing = "the pictures are copied into the work directory, which"
+    check_disk(num_bytes, settings, doing=doing)
 
 
 def _fetched(packed: PackedPictures, name: str) -> FetchedSource:

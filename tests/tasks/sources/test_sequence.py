@@ -22,7 +22,7 @@ from tasks import fetch as fetch_module
 from tasks.fetch import fetch
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
-from tasks.sources import sequence
+from tasks.sources import download
 from tasks.sources.kept import keep_upload
 from tasks.sources.obtain import check_source, obtain_source, source_here
 from tests.kits.http.s3 import S3
@@ -139,7 +139,7 @@ def test_limits_are_held_before_anything_is_copied(
     settings = settings_with(allow_local_files=True, fetch_max_bytes=8 * 10**6)
     with pytest.raises(UnsupportedFormatError, match=r"9000000 bytes, more than 8000000"):
         fetch.fn(asked(bomb))
-    monkeypatch.setattr(sequence, "KEEP_FREE_BYTES", 10**18)
+    monkeypatch.setattr(download, "KEEP_FREE_BYTES", 10**18)
     with pytest.raises(ResourceError, match="the pictures are copied into the work directory"):
         fetch.fn(asked(frames))
     assert not list(settings.sources_dir.iterdir())
