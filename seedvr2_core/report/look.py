@@ -65,7 +65,7 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
     Raises:
         InvalidVideoError: a frame cannot be read.
     """
-    looked, clock = Looked(), _Clock(seconds)
+    looked, clock = Looked(), _Allowance(seconds)
     wanted = list(places(plan))
     for number, place in enumerate(wanted):
         num_frames = frames_to_read(plan, place.frame)
@@ -81,7 +81,7 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
     return looked
 
 
-class _Clock:
+class _Allowance:
     """How much of the time is used, and whether there is enough for one more place.
 
     Frames of the result are decoded from a segment's start on, which takes most of the time and
