@@ -34,7 +34,7 @@ LOOKAHEAD: Mapping[str, int] = {
 }
 """Frames that each x264 preset looks ahead: so many are taken before the first is encoded, and a
 short clip seems to run fast at first."""
-SHARE_LOOKED_AT, SHARE_BEGUN, MOST_BEGUN = 0.09, 0.6, 12
+SHARE_LOOKED_AT, SHARE_BEGUN, MOST_BEGUN = 0.1, 0.6, 12
 """How much of a frame's encoding is done when x264 has only looked at it, and when it is among the
 frames that its threads have begun, which are so many at the most: what the engine has restored
 beyond them waits in the queue in front of the encoder. Measured in seconds of a processor with
