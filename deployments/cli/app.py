@@ -150,13 +150,14 @@ def upscale(
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upscale a video on this machine, or several: files, folders, a list.
+    """Upscale a video, or several, on this machine.
 
-    The last line of stdout is the path of the result, or its address if the storage is remote.
-    After an interruption the same command goes on after the last finished segment. No file is ever
-    replaced without --overwrite, and the source never is. Of several videos, one that fails does
-    not stop the others; a table at the end tells what became of each, and the exit code is 1 if one
-    has failed. The same command again finds what is done.
+    Several are given as files, folders or a list. The last line of stdout is the path of the
+    result, or its address if the storage is remote. After an interruption the same command goes on
+    after the last finished segment. No file is ever replaced without --overwrite, and the source
+    never is. Of several videos, one that fails does not stop the others; a table at the end tells
+    what became of each, and the exit code is 1 if one has failed. The same command again finds what
+    is done.
     """
     with notified(notify), exit_codes(KEPT):
         _use_settings(work_dir)

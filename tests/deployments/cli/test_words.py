@@ -1,7 +1,10 @@
-"""Numbers as the commands show them."""
+"""Numbers as the commands show them, and the list of the commands."""
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
 from deployments.cli.words import duration
 
 
@@ -20,3 +23,11 @@ from deployments.cli.words import duration
 )
 def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_no_line_of_the_list_of_commands_is_cut_at_80_columns() -> None:
+    told = CliRunner().invoke(app, ["--help"], terminal_width=80, prog_name="seedvr2").output
+    listed = told.partition("Commands:")[2].split("\n")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert len([line for line in listed if line.strip()]) == len(commands)
+    assert not [line for line in listed if line.endswith("...")]
