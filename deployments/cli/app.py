@@ -69,7 +69,7 @@ from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
-from deployments.cli.words import absolute
+from deployments.cli.words import absolute, terminal_columns
 from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
@@ -271,7 +271,7 @@ def plan(
             from deployments.cli.plan import planned_summary
 
             summary = planned_summary(request, get_settings(), gpu=gpu, say=say)
-    tell(summary.model_dump_json() if as_json else summary.as_text())
+    tell(summary.model_dump_json() if as_json else summary.as_text(terminal_columns()))
 
 
 @app.command()
@@ -286,7 +286,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
             from deployments.cli.doctor import examine
 
             report = examine(get_settings())
-    tell(report.model_dump_json() if as_json else report.as_text())
+    tell(report.model_dump_json() if as_json else report.as_text(terminal_columns()))
     raise typer.Exit(0 if report.usable else 1)
 
 
