@@ -101,8 +101,7 @@ def upscale_file(
     Args:
         source: the video, or a picture (PNG, JPEG, TIFF, WebP, EXR); with `fps` a folder, a zip or
             a pattern ("frames/%05d.png") of pictures.
-        output: the file to make (.mp4, .mov, .mkv, .webm, .zip, .png, .tif, .jpg, .webp, .exr);
-            whole or absent.
+        output: the file to make, whose ending says its kind (.mp4, .png ...); whole or absent.
         fps: makes one video of pictures, so many of them a second: "24", "24000/1001".
         resolution: 720p to 4k, short:720 to short:2160, 2x or 1920x1080, as requests have it.
         options: model, device, seed and so on.

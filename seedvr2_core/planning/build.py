@@ -24,6 +24,7 @@ from seedvr2_core.planning.plan import (
     Segment,
     Shot,
     job_key,
+    white_told,
 )
 from seedvr2_core.planning.sizes import BUDGETS_PX, size_note, target_size
 from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
@@ -273,7 +274,7 @@ def _plan_key(
             **({"resolution": options.resolution} if options.resolution not in BUDGETS_PX else {}),
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
-            **({"white": "65535"} if deep and video.is_stretched else {}),
+            **white_told(video, deep=deep),
             **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),
         }
     )

@@ -13,6 +13,7 @@ from seedvr2_core.planning.plan import (
     MemoryPlan,
     Plan,
     job_key,
+    white_told,
 )
 from seedvr2_core.video.info import EncoderSettings, OutputSettings
 
@@ -123,7 +124,7 @@ def pixels_key(plan: Plan, *, deep: bool) -> str:
             "engine": asdict(plan.engine),
             "size": [plan.width, plan.height],
             "deep": deep,
-            **({"white": "65535"} if deep and plan.video.is_stretched else {}),
+            **white_told(plan.video, deep=deep),
             "reading": plan.video.reading.told(plan.video.num_frames),
             "frames": plan.video.num_frames,
             "shots": [shot.start for shot in plan.shots],

@@ -13,6 +13,7 @@ from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
 
 PLAN_FORMAT = 1
+_DEEP_BITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +302,15 @@ class Options:
     """Limit of the whole job; None: no limit."""
     notes: tuple[str, ...] = ()
     """Sentences for the user, which the plan passes on."""
+
+
+def white_told(video: VideoInfo, *, deep: bool) -> dict[str, str]:
+    """What keys have where earlier versions made other frames of 16 bits.
+
+    They made them of R'G'B' of fewer bits by shifting, and white was up to 0.4 % too dark.
+    """
+    is_rgb = any(name in video.pix_fmt for name in ("rgb", "bgr", "gbr", "pal8"))
+    return {"white": "65535"} if deep and is_rgb and video.bit_depth < _DEEP_BITS else {}
 
 
 def job_key(options: Mapping[str, object]) -> str:

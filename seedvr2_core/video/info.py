@@ -18,7 +18,6 @@ BT2020 = 9
 """H.273 code of its primaries, and of its matrix with non-constant luminance."""
 WIDE_BITS = 10
 """Fewest bits a sample in which HDR and the colours of BT.2020 show no steps."""
-_DEEP_BITS = 16
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """H.273 codes of the transfers of HDR."""
 
@@ -265,13 +264,6 @@ class VideoInfo:
     def wanted_bits(self) -> int:
         """Bits a sample that show all that the source has."""
         return max(self.bit_depth, WIDE_BITS if self.color.is_wide else 0)
-
-    @property
-    def is_stretched(self) -> bool:
-        """Whether it is R'G'B' of fewer than 16 bits, which earlier versions made 16 of by shifting
-        alone: their white was up to 0.4 % too dark."""
-        is_rgb = any(name in self.pix_fmt for name in ("rgb", "bgr", "gbr", "pal8"))
-        return is_rgb and self.bit_depth < _DEEP_BITS
 
     @property
     def keeps_alpha(self) -> bool:

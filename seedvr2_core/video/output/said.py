@@ -23,6 +23,8 @@ _TOLD_TAGS, _MOST_KEY = 5, 40
 _USUAL_TAGS = frozenset({"title", "artist", "album", "comment", "copyright"})
 """That every container has a place for."""
 _USUAL_LANGUAGE = re.compile("[a-z]{3}")
+_OF_OLD_LANGUAGES = frozenset({"mov"})
+"""Containers that know no other languages than the first Macintosh did."""
 _MOST_TITLE = 255
 """Bytes of a chapter's title in mp4."""
 _CHAPTER_SECONDS = 0.002
@@ -135,7 +137,7 @@ def _lost_languages(
     for index, (name, language) in about.languages.items():
         if languages.get(index) == language:
             continue
-        if _USUAL_LANGUAGE.fullmatch(language):
+        if _USUAL_LANGUAGE.fullmatch(language) and way.name not in _OF_OLD_LANGUAGES:
             raise wrong(path, f"language of {name}", languages.get(index), language)
         yield f"{name} is in the language {_short(language)}: {way.name} cannot say so"
 

@@ -10,7 +10,7 @@ import torch
 from seedvr2_core.video import cuts
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
-from tests.seedvr2_core.video.test_cuts import joined
+from tests.seedvr2_core.video.shots.test_cuts import joined
 
 pytestmark = pytest.mark.slow
 
