@@ -115,7 +115,7 @@ def test_a_preview_whose_worker_is_killed_is_made_all_the_same_and_the_film_keep
     """In the middle of its piece; nobody asks for it again."""
     site.start_worker("local")
     before, source = site.committed(), clip(10)
-    job = submit(site, source, preview="10s@0:08")
+    job = submit(site, source, preview="250f@200")
     until(lambda: site.committed() > before, "a segment")
     killed = site.kill_worker("local")
     made = site.committed() - before
