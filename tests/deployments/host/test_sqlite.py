@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from prefect.server.database.configurations import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deployments.host.sqlite import WritersWait
+from deployments.host.sqlite import KEPT_CONNECTIONS, WritersWait
 from tests.kits.server import small_server
 
 READ, WRITE = sa.text("SELECT n FROM counted"), sa.text("UPDATE counted SET n = :n")
@@ -107,6 +107,48 @@ def test_readers_wait_for_nobody_and_a_transaction_inside_another_does_not_wait_
                 assert await database.read(inside) == 0
 
     assert run(tmp_path, WritersWait, work) == 5
+
+
+def test_connections_stay_and_nobody_waits_for_one(tmp_path: Path) -> None:
+    opened: list[object] = []
+
+    class Counted(WritersWait):
+        def setup_sqlite(self, conn: Any, record: Any) -> None:
+            super().setup_sqlite(conn, record)
+            opened.append(conn)
+
+    async def work(database: Database) -> None:
+        for _ in range(20):
+            async with database.session() as session:
+                await database.read(session)
+        assert len(opened) == 1, "one after the other they share a connection"
+        many = 3 * KEPT_CONNECTIONS
+        async with AsyncExitStack() as at_once, asyncio.timeout(5):
+            for _ in range(many):
+                session = await at_once.enter_async_context(database.session())
+                await database.read(session)
+        assert len(opened) == many
+        await database.count()
+        assert len(opened) == many, "those that were kept are used again"
+
+    assert run(tmp_path, Counted, work) == 1
+
+
+def test_a_connection_is_given_back_without_what_was_not_committed(tmp_path: Path) -> None:
+    class GivenUpError(Exception):
+        pass
+
+    async def give_up(database: Database) -> None:
+        async with database.transaction() as session:
+            await session.execute(WRITE, {"n": 9})
+            raise GivenUpError
+
+    async def work(database: Database) -> None:
+        with pytest.raises(GivenUpError):
+            await give_up(database)
+        await database.count()
+
+    assert run(tmp_path, WritersWait, work) == 1
 
 
 @pytest.mark.long
