@@ -39,7 +39,7 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 def settings(
     settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, s3: S3
 ) -> Settings:
-    """Small pictures, six segments, helpers for any work, and a store."""
+    """Small pictures, segments enough to divide a shot, helpers for any work, and a store."""
     use_small_pictures(monkeypatch)
     monkeypatch.setattr(crew, "PART_SECONDS", 0.001)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
@@ -50,7 +50,7 @@ def settings(
         allow_local_files=True,
         allow_cpu_engine=True,
         test_engines=True,
-        segment_seconds=0.5,
+        segment_seconds=0.3,
         store=s3.address,
         **s3.settings(),
     )
