@@ -10,6 +10,7 @@ been made here. A store that is away for longer than a lease holds it up no long
 what it needs without asking. What two machines make at once has the same bytes.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable
 
@@ -27,6 +28,7 @@ _IDLE_SECONDS = 2.0
 """The same while the child has nothing to do and nothing is free."""
 _COUNT_SECONDS = 60.0
 """Time between two looks at what helpers have spent."""
+_SPENT = re.compile(r"spent-([1-9][0-9]{0,5})\.json")
 _MOST_LOST = 8
 """Claims of others that are looked at in one round, when there is nothing else to take."""
 
@@ -75,7 +77,8 @@ class Divider(Background):
     def stop(self) -> None:
         """End the thread, give up what was not made, and let go of all locks."""
         super().stop()
-        self._locks.close()
+        if not self._thread.is_alive():  # else a store that is slow ends with this process
+            self._locks.close()
 
     def _look(self) -> None:
         """One round; raises StorageError."""
@@ -178,8 +181,10 @@ class JobDivider(Divider):
         if not (self.offered and now.wanted):
             self.offered = self._offer()
         for index in sorted(now.finished - self._ours):
-            if not self._is_here(index):
-                self._copy.bring_segment(self._job_dir, self._plan, index)
+            if self._is_here(index):
+                continue
+            if not self._copy.bring_segment(self._job_dir, self._plan, index):
+                self._let_go([index])  # the store has lost it, and whoever made it does not know
         if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
             self._bring_spendings(now)
 
@@ -190,11 +195,9 @@ class JobDivider(Divider):
     def _bring_spendings(self, now: Division) -> None:
         """What helpers have spent counts as the job's."""
         self._counted_at = time.monotonic()
-        own = self._job_dir.spent_path_of
-        names = {own(number).name: own(number) for number in range(1, self._workers * 4)}
         for name in now.notes:
-            if name in names:
-                self._copy.bring_note(names[name])
+            if found := _SPENT.fullmatch(name):
+                self._copy.bring_note(self._job_dir.spent_path_of(int(found[1])))
 
 
 class HelperDivider(Divider):

@@ -39,9 +39,9 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 def settings(
     settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, s3: S3
 ) -> Settings:
-    """Small pictures, six segments, helpers for any work, and a store."""
+    """Small pictures, segments enough to divide a shot, helpers for any work, and a store."""
     use_small_pictures(monkeypatch)
-    monkeypatch.setattr(crew, "PART_SECONDS", 0.5)
+    monkeypatch.setattr(crew, "PART_SECONDS", 0.001)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
     monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(division, "LOOK_SECONDS", 0.5)
@@ -50,7 +50,7 @@ def settings(
         allow_local_files=True,
         allow_cpu_engine=True,
         test_engines=True,
-        segment_seconds=0.5,
+        segment_seconds=0.3,
         store=s3.address,
         **s3.settings(),
     )
@@ -79,6 +79,9 @@ def helper_is_first(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None
     monkeypatch.setattr(session.SegmentWatch, "_start_child", begin_late)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"model": "tiny", "batch_size": 12}], ids=["sleep", "tiny"]
+)
 @pytest.mark.usefixtures("helper_is_first")
 def test_a_helper_makes_segments_and_the_bytes_are_the_same(
     client: SyncPrefectClient,
@@ -87,9 +90,11 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
     demo_clip: Path,
     monkeypatch: pytest.MonkeyPatch,
     s3: S3,
+    options: dict[str, Any],
 ) -> None:
+    """SeedVR2's graph as well, whose segments inside a shot go on from the one before."""
     bucket = Bucket(s3.address, settings)
-    made = job_of(client, deployments[0], demo_clip, max_workers=2)
+    made = job_of(client, deployments[0], demo_clip, max_workers=2, **options)
     worker = Worker(made.id)
     state = attempt(client, made.id)
     worker.join()
@@ -104,7 +109,7 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
     result = UpscaleResult.model_validate_json(found.read_bytes())
     monkeypatch.undo()
     use_small_pictures(monkeypatch)
-    alone: Any = upscale(**{"video_path": str(demo_clip), **SLOW, "fresh": True})
+    alone: Any = upscale(**{"video_path": str(demo_clip), **SLOW, **options, "fresh": True})
     assert (alone.sha256, alone.job_key) == (result.sha256, result.job_key)
 
 

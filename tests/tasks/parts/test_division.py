@@ -213,6 +213,37 @@ def test_what_a_lost_run_had_claimed_is_free_for_its_next_attempt(
     first.stop()
 
 
+def test_what_the_store_has_lost_is_made_by_the_job(
+    machine: Callable[..., Machine], plan: Plan, bucket: Bucket
+) -> None:
+    """The helper that has made it believes that it is there."""
+    helper = machine("helper", helps=True)
+    for name in ("plan.json", OFFER):
+        bucket.write(f"{helper.copy.folder}/{name}", b"{}")
+    helper.start()
+    wait_until(lambda: len(helper.claims.look().finished) == 12, "all was sent", seconds=60)
+    lost = [name for name in bucket.names(helper.copy.folder) if "/segments/00004." in name]
+    bucket.delete(*[name for name in lost if not name.endswith("00004.json")])
+    job = machine("job").start()
+    wait_until(lambda: job.is_whole, "the job has all segments", seconds=60)
+    assert job.made == [4]
+    job.stop()
+    helper.stop()
+
+
+def test_what_helpers_have_spent_is_known_to_the_job(
+    machine: Callable[..., Machine], bucket: Bucket
+) -> None:
+    job, folder = machine("job"), f"jobs/{machine('other').plan.job_key}/notes"
+    bucket.write(f"{folder}/spent-2.json", b"of the second")
+    bucket.write(f"{folder}/spent-x.json", b"of nobody")
+    job.start()
+    wait_until(lambda: job.is_whole, "the job has all segments", seconds=60)
+    job.stop()
+    assert job.job_dir.spent_path_of(2).read_bytes() == b"of the second"
+    assert len(list(job.job_dir.segments_path.glob("spent-*"))) == 1
+
+
 def test_a_store_that_is_away_holds_the_job_up_for_a_lease_at_most(
     machine: Callable[..., Machine], plan: Plan, s3: S3
 ) -> None:
