@@ -7,7 +7,7 @@ RESOLUTION ?= 720p
 MODEL ?= auto
 BENCH_MODEL ?= tiny
 PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-CODE := flows tasks seedvr2_core deployments benchmarks tests docs requirements
+CODE := flows tasks seedvr2_core deployments seedvr2 benchmarks tests docs requirements
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-long test-fast soak test-apt check fix lock audit sbom docs site bench gpu-bench image pools \

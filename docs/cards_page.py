@@ -31,9 +31,10 @@ def cards_page(notice: str) -> str:
         ),
         prose(
             "A cell says what stays on the card all the time, how much memory the machine needs "
-            "beside the card (most of it page-locked), and the seconds of the whole clip as the "
-            "table of speeds has them, which was measured on one kind of card "
-            "([performance](performance.md)). Behind the plus stands what moving caches and layers "
+            "beside the card (most of it page-locked), and the seconds of the whole clip. They "
+            "are the same for every card: those of the replaced service on an H100 and an H200, "
+            "because no GPU has run this code yet ([performance](performance.md)). "
+            "Behind the plus stands what moving caches and layers "
             f"to and from the card takes at {CONSTANTS.host_bandwidth / 1e9:.0f} GB/s, where it "
             "is not hidden behind the work: so much at the most. "
             "Quantised weights take less than these tables say: `seedvr2 weights list` tells what "

@@ -16,6 +16,8 @@ from tasks.json_logs import begin_logs
 from tasks.probe import find_cuts, probe
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.handover import give_up, hand_back, noted_source
+from tasks.run.termination import termination_heard
+from tasks.run.unheard import NotOursError
 from tasks.schemas import FetchedSource, check_request
 
 
@@ -31,9 +33,13 @@ def fetch_source(run_id: UUID, cuts: bool = False) -> State[FetchedSource]:
     """
     begin_logs(flow_run.id, flow_run.parameters)
     tell_in_sentences()
-    with get_client(sync_client=True) as client:
-        waiting = client.read_flow_run(run_id)
-    return _find_cuts(waiting) if cuts else _fetch(waiting)
+    try:
+        with termination_heard():
+            with get_client(sync_client=True) as client:
+                waiting = client.read_flow_run(run_id)
+            return _find_cuts(waiting) if cuts else _fetch(waiting)
+    except NotOursError as ended:
+        return ended.leave()
 
 
 def _fetch(waiting: FlowRun) -> State[FetchedSource]:

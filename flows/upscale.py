@@ -58,6 +58,7 @@ from tasks.run.record import DELIVERY_SECONDS, JobRecord
 from tasks.run.routing import check_pool, move_job
 from tasks.run.spending import limit_seconds
 from tasks.run.termination import termination_heard
+from tasks.run.unheard import NotOursError
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest, UpscaleResult, check_request
 from tasks.settings import get_settings
 from tasks.sources.names import name_in
@@ -178,8 +179,7 @@ def upscale(
         _check_here(request)
         with delivered_to(delivery_url(request)):
             check_storage(get_settings())
-            with termination_heard(), announced(request), keep_record() as record:
-                return _made_or_moved(request, record, began)
+            return _made_or_moved(request, began)
     except (HeldElsewhere, FetchedElsewhere, MadeWayError) as elsewhere:
         leave_slot(elsewhere.leave())
     except EXPECTED as error:
@@ -197,14 +197,19 @@ def _check_here(request: UpscaleRequest) -> None:
         check_callback(request.callback_url)
 
 
-def _made_or_moved(
-    request: UpscaleRequest, record: JobRecord, began: float
-) -> State[UpscaleResult]:
-    """The state of a run that has made its output, or has created its job where that can be."""
+def _made_or_moved(request: UpscaleRequest, began: float) -> State[UpscaleResult]:
+    """The state of a run that has made its output, or has created its job where that can be.
+
+    A run that was cancelled, or goes on elsewhere, ends here if nobody has told its process.
+    """
     try:
-        return completed(_make(request, record, began))
-    except NO_MASTER as error:
-        return moved(move_job(request.resolution, str(error)))
+        with termination_heard(), announced(request), keep_record() as record:
+            try:
+                return completed(_make(request, record, began))
+            except NO_MASTER as error:
+                return moved(move_job(request.resolution, str(error)))
+    except NotOursError as ended:
+        return ended.leave()
 
 
 @one_child()
@@ -228,7 +233,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
         make_room(job)
         with (
             share_out(job, 1 if job.preview else request.max_workers) as shared,
-            session(job, workers=shared.workers) as inference,
+            session(job, workers=shared.workers, divided=shared.divided) as inference,
         ):
             for index in job.segments:
                 shared.leave_if_a_job_waits()

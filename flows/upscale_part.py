@@ -18,6 +18,7 @@ from tasks.run.attempts import end_earlier_attempts, end_with_run
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.record import DELIVERY_SECONDS
 from tasks.run.termination import termination_heard
+from tasks.run.unheard import NotOursError
 
 UPDATE_SECONDS = 5.0
 """Shortest time between two updates of the artifact: nobody watches a helper as closely as a job,
@@ -47,6 +48,8 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
             record.enter("planned", stall_seconds=DELIVERY_SECONDS)
             shared = look_up_job(job_id, job_key)
             told = make_shares(shared, number) if shared else "the job needs no help"
+    except NotOursError as ended:
+        return ended.leave()
     except EXPECTED as error:
         return failed(error)
     return Completed(message=told, data=told)

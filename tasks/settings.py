@@ -351,6 +351,11 @@ class Settings(_Groups, BaseSettings):
         return self.work_dir.absolute() / "jobs"
 
     @property
+    def helpers_dir(self) -> Path:
+        """Where runs help jobs of other machines: a folder for each. Absolute."""
+        return self.work_dir.absolute() / "helpers"
+
+    @property
     def masters_dir(self) -> Path:
         """Where masters are kept, each job's with those of the same pixels."""
         return self.work_dir.absolute() / "masters"

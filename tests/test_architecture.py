@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "av")
-PRODUCTION = ("flows", "tasks", "seedvr2_core", "deployments", "benchmarks")
+PRODUCTION = ("flows", "tasks", "seedvr2_core", "deployments", "seedvr2", "benchmarks")
 
 EARLY_TASKS = ("sources", "storage", "net", "schemas", "settings")
 """Modules of tasks that the checks before a job need, so that they may not load Prefect."""

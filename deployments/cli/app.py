@@ -69,7 +69,7 @@ from deployments.cli.screen import open_display
 from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
-from deployments.cli.words import absolute
+from deployments.cli.words import absolute, terminal_columns
 from deployments.host.exits import console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
@@ -150,13 +150,14 @@ def upscale(
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upscale a video on this machine, or several: files, folders, a list.
+    """Upscale a video, or several, on this machine.
 
-    The last line of stdout is the path of the result, or its address if the storage is remote.
-    After an interruption the same command goes on after the last finished segment. No file is ever
-    replaced without --overwrite, and the source never is. Of several videos, one that fails does
-    not stop the others; a table at the end tells what became of each, and the exit code is 1 if one
-    has failed. The same command again finds what is done.
+    Several are given as files, folders or a list. The last line of stdout is the path of the
+    result, or its address if the storage is remote. After an interruption the same command goes on
+    after the last finished segment. No file is ever replaced without --overwrite, and the source
+    never is. Of several videos, one that fails does not stop the others; a table at the end tells
+    what became of each, and the exit code is 1 if one has failed. The same command again finds what
+    is done.
     """
     with notified(notify), exit_codes(KEPT):
         _use_settings(work_dir)
@@ -270,7 +271,7 @@ def plan(
             from deployments.cli.plan import planned_summary
 
             summary = planned_summary(request, get_settings(), gpu=gpu, say=say)
-    tell(summary.model_dump_json() if as_json else summary.as_text())
+    tell(summary.model_dump_json() if as_json else summary.as_text(terminal_columns()))
 
 
 @app.command()
@@ -285,7 +286,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
             from deployments.cli.doctor import examine
 
             report = examine(get_settings())
-    tell(report.model_dump_json() if as_json else report.as_text())
+    tell(report.model_dump_json() if as_json else report.as_text(terminal_columns()))
     raise typer.Exit(0 if report.usable else 1)
 
 

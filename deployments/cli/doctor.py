@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import BaseModel
 
+from deployments.cli.words import table
 from deployments.host.exits import os_error_sentence
 from seedvr2_core.child.confine import MISSING
 from seedvr2_core.child.trial import try_device
@@ -71,12 +72,13 @@ class Report(BaseModel, defer_build=True):
         """Whether a job can run at all."""
         return bool(self.engines) and all(check.ok for check in self.checks)
 
-    def as_text(self) -> str:
-        """The report for people: a line for each check, then the engines."""
+    def as_text(self, columns: int | None = None) -> str:
+        """The report for people: a line for each check, then the engines; at most so wide."""
         width = max(len(check.name) for check in self.checks)
         lines = [f"{check.mark:<4}  {check.name:<{width}}  {check.told}" for check in self.checks]
         runs = ", ".join(self.engines) or "none"
-        return "\n".join([*lines, f"{'':4}  {'engines':<{width}}  {runs}"])
+        lines.append(f"{'':4}  {'engines':<{width}}  {runs}")
+        return table(lines, indent=width + 8, columns=columns)
 
 
 def examine(settings: Settings) -> Report:

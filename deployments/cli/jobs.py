@@ -183,10 +183,10 @@ def whole(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit the whole video of a completed preview, whose segments it keeps.
+    """Submit the whole video of a completed preview.
 
-    It has the preview's source and options. The last line of stdout is the new job's id; with
-    --watch it is the result's address or path. Asked twice, it is the same job.
+    It keeps the preview's segments, and has its source and options. The last line of stdout is the
+    new job's id; with --watch it is the result's address or path. Asked twice, it is the same job.
     """
     with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         answer = client.whole(job)
@@ -253,10 +253,10 @@ def delete(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what a job has made: its output from storage, its report, its work files.
+    """Remove what a job has made.
 
-    A job that waits or is at work must be cancelled first. An output that another job has as well
-    stays.
+    That is its output in storage, its report and its work files. A job that waits or is at work
+    must be cancelled first. An output that another job has as well stays.
     """
     with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
         answer = client.delete(job)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deployments.cli.words import duration
+from deployments.cli.words import duration, table
 from seedvr2_core.words import counted
 from tasks.plan import JobPlan, named_card, plan_source
 from tasks.schemas import UpscaleRequest
@@ -15,8 +15,8 @@ __all__ = ["PlanSummary", "named_card", "planned_summary"]
 class PlanSummary(JobPlan):
     """The plan of a job as the command shows it."""
 
-    def as_text(self) -> str:
-        """The plan for people, as a table."""
+    def as_text(self, columns: int | None = None) -> str:
+        """The plan for people, as a table that is at most so wide."""
         lines = [
             f"source    {self.source}: {self.source_size[0]}x{self.source_size[1]}, "
             f"{counted(self.frames, 'frame')}, {self.duration_seconds:.2f} s",
@@ -28,7 +28,8 @@ class PlanSummary(JobPlan):
             f"time      {self._time_as_text()}",
             *([] if self.price is None else [f"price     {self.price:.2f}"]),
         ]
-        return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])
+        lines += [f"note      {note}" for note in self.notes]
+        return table(lines, indent=10, columns=columns)
 
     def _time_as_text(self) -> str:
         """How long the job takes, and the limit if there is one."""

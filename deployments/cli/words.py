@@ -1,5 +1,9 @@
 """Numbers and names as the commands show them."""
 
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,33 @@ _LATE_SECONDS = 15.0
 def amount(megabytes: float) -> str:
     """Megabytes, from a thousand on as gigabytes."""
     return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that shows stdout; None for a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(lines: Iterable[str], *, indent: int, columns: int | None) -> str:
+    """A table of two or three columns, of which the last one is wrapped where it is too wide.
+
+    Args:
+        lines: of the table, each beginning in column 0.
+        indent: where the last column begins.
+        columns: how wide the table may be; None, or too few for that: each line stays as it is.
+    """
+    if columns is None or columns < indent + 20:
+        return "\n".join(lines)
+    return "\n".join(
+        textwrap.fill(
+            line,
+            columns,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+    )
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""A typed client of the gateway, for other programs (docs/developer.md).
+"""A typed client of the gateway, for other programs: `seedvr2.client` (docs/developer.md).
 
-    from deployments.gateway.typed import TypedClient
+    from seedvr2.client import TypedClient
 
     with TypedClient("https://gateway.example.org", token="...") as client:
         job = client.submit("clip.mp4", resolution="1080p", model="seedvr2-7b")

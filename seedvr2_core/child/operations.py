@@ -223,6 +223,7 @@ def restore(request: Restore, emitter: Emitter, kept: "Kept | None" = None) -> I
                 indices=request.segments,
                 workers=request.workers,
                 helps=request.helps,
+                waits=request.waits,
                 left_out=request.left_out,
             ),
             events=emitter,
@@ -290,11 +291,29 @@ def cut_excerpt(request: CutExcerpt, emitter: Emitter) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
-    from seedvr2_core.video.preview import write_preview
+    from seedvr2_core.job.restored import near_middle, read_restored
+    from seedvr2_core.video.preview import STEPS, write_preview
 
-    plan = read_record(JobDir(request.job_dir).plan_path, Plan)
+    job_dir = JobDir(request.job_dir)
+    plan, restored = read_record(job_dir.plan_path, Plan), None
+    video = plan.video
+
+    def told(done: int, total: int) -> None:
+        emitter.beat("picture", done, STEPS * max(1, total))
+
     with media_errors_told(request.source, "the before/after picture is drawn"):
-        write_preview(request.source, plan.video, request.output, request.out, beat=emitter.beat)
+        if video.num_frames > 1:
+            at, alpha = near_middle(plan), video.keeps_alpha
+            frames = read_restored(plan, job_dir, at, at + 1, alpha=alpha, on_bytes=told)
+            restored = at, next(frames)
+        write_preview(
+            request.source,
+            video,
+            request.output,
+            request.out,
+            restored=restored,
+            beat=emitter.beat,
+        )
     return Previewed()
 
 

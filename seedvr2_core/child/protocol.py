@@ -225,6 +225,9 @@ class Restore(Request[Idle]):
     helps: str = ""
     """Id of the run that this child helps; it stops when that run wants no help any more. "": the
     child is that run's own, and waits for what the others make."""
+    waits: bool = False
+    """A helper waits as well while nothing is free, for as long as help is wanted: its flow's
+    process holds what others make on other machines, and lets go of what is for this child."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,8 @@ class Work:
     helps: str = ""
     """Id of the run that the process helps, for as long as that run wants it; "": it is that run's
     own, and waits for what the others make."""
+    waits: bool = False
+    """A helper waits too while nothing is free, for as long as that run wants help."""
     left_out: tuple[int, ...] = ()
     """Segments that are not finished, and that nobody was asked for."""
 
@@ -57,6 +59,7 @@ class Shares:
         self._plan, self._outline = plan, outline_of(plan)
         self._job_dir, self._claims = job_dir, claims
         self._workers, self._helps, self._events = work.workers, work.helps, events
+        self._waits = work.waits or not work.helps
         self._left = list(work.indices)
         """Not known to be finished."""
         self._left_out = work.left_out
@@ -71,15 +74,15 @@ class Shares:
     def __iter__(self) -> Iterator[list[Segment]]:
         """One share after another, which must be finished before the next is asked for.
 
-        A helper ends when nothing is free. The run's own process waits for the others, and takes
-        what they leave undone.
+        A helper ends when nothing is free, or when no help is wanted. The run's own process waits
+        for the others, and takes what they leave undone.
         """
         while True:
             if self._take():
                 yield [self._plan.segments[index] for index in self.held]
                 self._left = [index for index in self._left if index not in self.held]
                 self._release(self.held)
-            elif not self._left or self._helps:
+            elif not self._left or not self._waits or self._is_dismissed():
                 return
             else:
                 self._events.emit(Waiting(whom=self._others()))
@@ -94,7 +97,7 @@ class Shares:
                 self.held.append(index)
             self._release([index for index in self.held if self._is_finished(index)])
             # Asked after the sidecars: they are removed only after the run at work said so.
-            if self._helps and read_sharing(self._job_dir, self._helps) is None:
+            if self._is_dismissed():
                 self._release(self.held)
                 self._left = []
             elif self.held:
@@ -102,6 +105,10 @@ class Shares:
                 self._events.emit(Taken(segments=tuple(self.held)))
                 return True
         return False
+
+    def _is_dismissed(self) -> bool:
+        """Whether this is a helper, and the run that it helps wants none any more."""
+        return bool(self._helps) and read_sharing(self._job_dir, self._helps) is None
 
     def _free(self) -> list[int]:
         """Segments that are neither finished nor taken."""

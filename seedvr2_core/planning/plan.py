@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
-from seedvr2_core.video.output.formats import video_of_segment
 
 PLAN_FORMAT = 1
 _DEEP_BITS = 16
@@ -252,14 +251,6 @@ class Plan:
     """Name of the file in the folder of weights that the request names; "": any that serves."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: warnings, lowered values, what was not carried over."""
-
-    def segment_video(self, segment: Segment) -> VideoInfo:
-        """What a segment's file is; a probe, which takes as long as to decode it, need not ask."""
-        video = self.video
-        pts = video.pts[segment.start : segment.stop + 1]
-        ends = pts[-1] if segment.stop < video.num_frames else pts[-1] + video.last_duration
-        pts = pts[: segment.num_frames]
-        return video_of_segment(self.encoder, pts, last_duration=ends - pts[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.compare.sheet import Panel
 from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.restored import read_restored
 from seedvr2_core.planning import Plan
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
@@ -97,13 +98,9 @@ class Cutting:
 
     def _restored(self) -> Iterator[Frame]:
         """The frames of the piece, from the segments."""
-        for segment in self.plan.segments:
-            first, stop = max(self.first, segment.start), min(self.stop, segment.stop)
-            if first < stop:
-                path = self.job_dir.video_path(segment.index)
-                begin, end = first - segment.start, stop - segment.start
-                info, alpha = self.plan.segment_video(segment), self.plan.video.keeps_alpha
-                yield from read_frames(path, info, begin, end, deep=self.plan.deep, alpha=alpha)
+        alpha = self.plan.video.keeps_alpha
+        span = (self.first, self.stop)
+        return read_restored(self.plan, self.job_dir, *span, deep=self.plan.deep, alpha=alpha)
 
     def _enlarged(self) -> Iterator[Frame]:
         """The same frames of the source."""

@@ -2,13 +2,14 @@
 
 A report may take a small share of the job's time, so it looks at pairs of neighbouring frames here
 and there. The order is such that whoever stops early has looked evenly over the whole video, at as
-many joins as at other places.
+many joins as at other places. A segment is decoded from its start, so the first places that are no
+joins lie shortly behind the starts of segments: they take little time.
 """
 
 import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from seedvr2_core.planning import Plan, Shot
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
@@ -16,6 +17,8 @@ from seedvr2_core.planning.windows import num_latents, plan_windows, soft_bounda
 MOST_OF_A_KIND = 150
 AWAY_FRAMES = 3
 """A place that is no join lies at least so far from one."""
+MOST_NEAR = 20
+"""So many places shortly behind a segment's start come before the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,18 @@ class Neighbours:
 def places(plan: Plan) -> Iterator[Neighbours]:
     """The places of a plan in the order in which they are looked at."""
     joins = joins_of(plan)
-    others = _others(plan, joins)
+    near, others = _near_starts(plan, joins), _others(plan, joins)
+    cheap = [near[i] for i in islice(_evenly(len(near)), MOST_NEAR)]
+    frames = dict.fromkeys([*cheap, *(others[i] for i in _evenly(len(others)))])
+    away = (Neighbours(frame, False) for frame in islice(frames, MOST_OF_A_KIND))
     at = (Neighbours(joins[i], True) for i in _evenly(len(joins)))
-    away = (Neighbours(others[i], False) for i in _evenly(len(others)))
     return (place for place in chain.from_iterable(zip_longest(away, at)) if place is not None)
+
+
+def frames_to_read(plan: Plan, frame: int) -> int:
+    """How many frames of the result are decoded to have `frame` and the one before it."""
+    starts = [segment.start for segment in plan.segments]
+    return frame + 1 - starts[bisect.bisect_right(starts, frame - 1) - 1]
 
 
 def joins_of(plan: Plan) -> list[int]:
@@ -59,13 +70,26 @@ def _window_joins(plan: Plan, shot: Shot) -> Iterator[int]:
 
 def _others(plan: Plan, joins: Sequence[int]) -> list[int]:
     """Evenly spaced frames inside shots, away from joins."""
-    starts = [shot.start for shot in plan.shots]
     step = max(1, plan.video.num_frames // (2 * MOST_OF_A_KIND))
-    return [
-        frame
-        for frame in range(1, plan.video.num_frames, step)
-        if _gap(starts, frame) > 0 and _gap(joins, frame) > AWAY_FRAMES
-    ]
+    starts = [shot.start for shot in plan.shots]
+    frames = range(1, plan.video.num_frames, step)
+    return [frame for frame in frames if _lies_away(frame, starts, joins)]
+
+
+def _near_starts(plan: Plan, joins: Sequence[int]) -> list[int]:
+    """The first frame of each segment that is such a place, if it lies shortly behind the start."""
+    starts = [shot.start for shot in plan.shots]
+    found: list[int] = []
+    for segment in plan.segments:
+        last = min(segment.stop, segment.start + 2 * AWAY_FRAMES + 2)
+        frames = range(segment.start + 1, last)
+        found += islice((frame for frame in frames if _lies_away(frame, starts, joins)), 1)
+    return found
+
+
+def _lies_away(frame: int, starts: Sequence[int], joins: Sequence[int]) -> bool:
+    """Whether a frame and the one before it are of one shot, and no join is near."""
+    return _gap(starts, frame) > 0 and _gap(joins, frame) > AWAY_FRAMES
 
 
 def _gap(frames: Sequence[int], frame: int) -> float:

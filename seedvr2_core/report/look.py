@@ -4,7 +4,6 @@ Memory: a handful of frames at a time, and small crops for at most `_BINS` momen
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +13,9 @@ from PIL import Image
 
 from seedvr2_core.beat import Beat
 from seedvr2_core.job import JobDir
+from seedvr2_core.job.restored import read_restored
 from seedvr2_core.planning import Plan
-from seedvr2_core.report.chosen_frames import places
+from seedvr2_core.report.chosen_frames import Neighbours, frames_to_read, places
 from seedvr2_core.report.measures import Pair, largest_change, measure_pair
 from seedvr2_core.report.record import Sight
 from seedvr2_core.video.reader import read_frames
@@ -60,55 +60,82 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         source: the job's source.
         seconds: how long it may take; the first place is looked at in any case.
         beat: sign of life, once a place, with the percentage of the places or of the time used.
+            A place for which there is not enough time is left out.
 
     Raises:
         InvalidVideoError: a frame cannot be read.
     """
-    looked, began = Looked(), time.monotonic()
-    segments = _Segments(plan, job_dir)
-    clock = Fraction(*plan.video.time_base)
+    looked, clock = Looked(), _Allowance(seconds)
     wanted = list(places(plan))
     for number, place in enumerate(wanted):
-        used = (time.monotonic() - began) / seconds if seconds else 0.0
-        beat("report", min(99, round(100 * max(number / len(wanted), used))), 100)
+        num_frames = frames_to_read(plan, place.frame)
+        if looked.sights and not clock.has_time_for(num_frames):
+            continue  # a place that takes less may come yet
+        beat("report", min(99, round(100 * max(number / len(wanted), clock.share_used))), 100)
+        after = _restored_pair(plan, job_dir, place.frame)
+        clock.note_read(num_frames)
         first = place.frame - 1
         before = [f.rgb for f in read_frames(source, plan.video, first, first + 2)]
-        pair = Pair(before=(before[0], before[1]), after=segments.pair(place.frame))
-        at = float((plan.video.pts[place.frame] - plan.video.pts[0]) * clock)
-        sight = measure_pair(pair, place, at)
-        looked.sights.append(sight)
-        part = place.frame * _BINS // plan.video.num_frames
-        if part not in looked.best or looked.best[part].sight.difference < sight.difference:
-            looked.best[part] = _moment(pair, sight)
-        each = (time.monotonic() - began) / (number + 1)
-        if each * (number + 2) > seconds:  # one more would take too long
-            break
+        _note(looked, plan, place, Pair(before=(before[0], before[1]), after=after))
+        clock.note_looked()
     return looked
 
 
-class _Segments:
-    """Reads restored frames from the segments; the joined file would have to be read whole.
+class _Allowance:
+    """How much of the time is used, and whether there is enough for one more place.
 
-    The plan says what a segment is: to probe one takes as long as to decode it.
+    Frames of the result are decoded from a segment's start on, which takes most of the time and
+    differs from place to place. All else of a place, also reading the source, is expected to take
+    as long as the longest so far.
     """
 
-    def __init__(self, plan: Plan, job_dir: JobDir) -> None:
-        self._plan, self._job_dir = plan, job_dir
+    def __init__(self, seconds: float) -> None:
+        """Begin; `seconds` is all there is."""
+        self._seconds = seconds
+        self._began = self._last = time.monotonic()
+        self._frames, self._reading, self._most_else = 0, 0.0, 0.0
 
-    def pair(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames `frame - 1` and `frame`, (H, W, 3) uint8."""
-        first, second = self._pictures(frame - 1, frame + 1)
-        return first, second
+    @property
+    def share_used(self) -> float:
+        """0..1, or more."""
+        return (time.monotonic() - self._began) / self._seconds if self._seconds else 0.0
 
-    def _pictures(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        for segment in self._plan.segments:
-            first, last = max(start, segment.start), min(stop, segment.stop)
-            if first >= last:
-                continue
-            path = self._job_dir.video_path(segment.index)
-            begin, end = first - segment.start, last - segment.start
-            info = self._plan.segment_video(segment)
-            yield from (f.rgb for f in read_frames(path, info, begin, end))
+    def note_read(self, num_frames: int) -> None:
+        """So many frames of the result were decoded since the place before."""
+        self._frames += num_frames
+        self._reading += self._step()
+
+    def note_looked(self) -> None:
+        """All else of the place is done."""
+        self._most_else = max(self._most_else, self._step())
+
+    def has_time_for(self, num_frames: int) -> bool:
+        """Whether there is time for a place for which so many frames are decoded."""
+        used = time.monotonic() - self._began
+        reading = self._reading / max(1, self._frames) * num_frames
+        return used + reading + self._most_else <= self._seconds
+
+    def _step(self) -> float:
+        """Seconds since this was asked for before."""
+        last, self._last = self._last, time.monotonic()
+        return self._last - last
+
+
+def _note(looked: Looked, plan: Plan, place: Neighbours, pair: Pair) -> None:
+    """Measure a place, and keep its moment if it is the best of its part of the video."""
+    time_base = Fraction(*plan.video.time_base)
+    at = float((plan.video.pts[place.frame] - plan.video.pts[0]) * time_base)
+    sight = measure_pair(pair, place, at)
+    looked.sights.append(sight)
+    part = place.frame * _BINS // plan.video.num_frames
+    if part not in looked.best or looked.best[part].sight.difference < sight.difference:
+        looked.best[part] = _moment(pair, sight)
+
+
+def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `frame - 1` and `frame` of the result, (H, W, 3) uint8."""
+    first, second = (f.rgb for f in read_restored(plan, job_dir, frame - 1, frame + 1))
+    return first, second
 
 
 def _moment(pair: Pair, sight: Sight) -> Moment:

@@ -2,8 +2,9 @@
 
 Of a job that makes one picture it is the whole picture: there the details are all that counts.
 
-moviepy reads the output, which is upright and has square pixels. The source is read by our own
-reader, because moviepy turns and stretches pictures wrongly.
+moviepy draws it, and reads a short output, which is upright and has square pixels. The source is
+read by our own reader, because moviepy turns and stretches pictures wrongly; so is the output of a
+job that still has its segments, because moviepy reads a hundred frames on its way to the middle.
 """
 
 from dataclasses import replace
@@ -36,14 +37,20 @@ LABEL_SHARE = 24
 MIN_LABEL_PX = 12
 LETTERS = 6
 """Of the longer word: where a picture is high and narrow, it must not reach into the other half."""
-_STEPS = 4
+STEPS = 4
 """Of the drawing: the result is read, the source is read, both are drawn, the file is written."""
 
 
 def write_preview(
-    source: Path, info: VideoInfo, output: Path, picture: Path, *, beat: Beat = no_beat
+    source: Path,
+    info: VideoInfo,
+    output: Path,
+    picture: Path,
+    *,
+    restored: tuple[int, Frame] | None = None,
+    beat: Beat = no_beat,
 ) -> None:
-    """Write a JPEG of the middle frame's middle: left before (enlarged by Lanczos), right after.
+    """Write a JPEG of a frame's middle: left before (enlarged by Lanczos), right after.
 
     Where the output is a single picture, all of it is shown.
 
@@ -52,22 +59,28 @@ def write_preview(
         info: of the source.
         output: the joined video.
         picture: where the JPEG goes; complete or absent.
+        restored: the frame that is shown, by its index in the source, as the output has it, so
+            that the output need not be read; None: the middle one, and moviepy reads it.
         beat: sign of life, after each step.
 
     Raises:
         InvalidVideoError: a frame could not be read.
     """
-    index = info.num_frames // 2
-    after = _restored_frame(output, info, index)
-    beat("picture", 1, _STEPS)
+    if restored is None:
+        index = info.num_frames // 2
+        after = _restored_frame(output, info, index)
+    else:
+        index, frame = restored
+        after = _as_shown(frame)
+    beat("picture", 1, STEPS)
     height, width, _ = after.shape
     before = next(read_frames(source, info, index, index + 1, alpha=info.keeps_alpha))
-    beat("picture", 2, _STEPS)
+    beat("picture", 2, STEPS)
     enlarged = _enlarged(before, width, height)
     whole = info.num_frames == 1 and look_at_picture(output) is not None
     part = slice(0, width) if whole else slice(width // 4, width // 4 + width // 2)
     labelled = _sheet(enlarged[:, part], after[:, part], MAX_WHOLE if whole else None)
-    beat("picture", 3, _STEPS)
+    beat("picture", 3, STEPS)
     _write_label(labelled, "before", left=0)
     _write_label(labelled, "after", left=(labelled.shape[1] + DIVIDER_PX) // 2)
     unfinished = picture.with_name(picture.stem + ".part.jpg")

@@ -18,16 +18,26 @@ from tasks.settings import Settings
 class Asking:
     """Knows which segments of a job have masters, as far as it was looked at them."""
 
-    def __init__(self, job: PlannedJob, plan: PlanOutline) -> None:
-        """Read what the run at work has written down of masters."""
+    def __init__(
+        self,
+        job: PlannedJob,
+        plan: PlanOutline,
+        *,
+        workers: int = 1,
+        helps: str = "",
+        divided: bool = False,
+    ) -> None:
+        """Read what the run at work has written down of masters; else as `SegmentWatch`."""
         self._job, self._plan = job, plan
+        self._workers, self._helps, self._divided = workers, helps, divided
         wanted = wanted_masters(JobDir(job.job_dir))
         self._ready = frozenset(wanted.ready) if wanted is not None else frozenset[int]()
 
-    def request(
-        self, pending: Sequence[int], settings: Settings, *, workers: int, helps: str
-    ) -> Restore:
-        """The request for all pending segments."""
+    def request(self, pending: Sequence[int], settings: Settings) -> Restore:
+        """The request for all pending segments.
+
+        Where the job is divided between machines, the child takes all that is free here at once.
+        """
         return Restore(
             job_dir=self._job.job_dir,
             source=self._job.source.path,
@@ -36,8 +46,9 @@ class Asking:
             lock_dir=settings.locks_dir,
             segments=tuple(pending),
             left_out=unfinished_others(self._job, self._plan),
-            workers=workers,
-            helps=helps,
+            workers=1 if self._divided else self._workers,
+            helps=self._helps,
+            waits=self._divided,
         )
 
     def needs_engine(self, pending: Sequence[int]) -> bool:

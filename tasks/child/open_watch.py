@@ -12,14 +12,15 @@ _watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
 
 
 @contextlib.contextmanager
-def session(job: PlannedJob, *, workers: int = 1) -> Iterator[SegmentWatch]:
+def session(job: PlannedJob, *, workers: int = 1, divided: bool = False) -> Iterator[SegmentWatch]:
     """Watch the segments of a job in the `with` block; its child is ended at the end of it.
 
     Args:
         job: the job.
         workers: by how many runs it is shared at most.
+        divided: the machines share no disk (`tasks.parts.division`).
     """
-    watch = SegmentWatch(job, workers=workers)
+    watch = SegmentWatch(job, workers=workers, divided=divided)
     if job.preview is not None:
         note_previewed(job)
     token = _watch.set(watch)

@@ -59,7 +59,13 @@ class SegmentWatch:
     """The pending segments of a job and the child that makes them."""
 
     def __init__(
-        self, job: PlannedJob, *, workers: int = 1, helps: str = "", helper: int = 0
+        self,
+        job: PlannedJob,
+        *,
+        workers: int = 1,
+        helps: str = "",
+        helper: int = 0,
+        divided: bool = False,
     ) -> None:
         """Look which segments are on disk; a child is started when the first other is asked for.
 
@@ -68,6 +74,7 @@ class SegmentWatch:
             workers: by how many runs it is shared at most.
             helps: id of the run that this one helps; "": the job is this run's own.
             helper: which helper of that run this is, counted from 1.
+            divided: the flow's process says what is for this child (`tasks.parts.division`).
         """
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._workers, self._helps = workers, helps
@@ -81,7 +88,7 @@ class SegmentWatch:
             previewed=0 if job.preview else count_previewed(self._job_dir, there),
         )
         self._began = awake_seconds()
-        self._asking = Asking(job, self._plan)
+        self._asking = Asking(job, self._plan, workers=workers, helps=helps, divided=divided)
         self.estimated_seconds = self._asking.seconds(self._pending)
         """What this run is expected to take, from now to the stored output."""
         self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
@@ -199,10 +206,7 @@ class SegmentWatch:
         It loads none if others make or have made all of them.
         """
         self._child, self._own = child, set()
-        request = self._asking.request(
-            self._pending, get_settings(), workers=self._workers, helps=self._helps
-        )
-        child.send(request)
+        child.send(self._asking.request(self._pending, get_settings()))
         self._steps.begin(needs_engine=self._asking.needs_engine(self._pending))
         self._show(LOAD, STARTING)
         while self._pace is None:

@@ -56,6 +56,7 @@ def sweep(settings: Settings) -> list[str]:
     removed += [f"source {path.name}" for path in _old_sources(settings, limit)]
     removed += [f"download {stem}" for stem in _old_downloads(settings, limit)]
     removed += sweep_masters(settings, limit)
+    removed += [f"helper {path.name}" for path in _old_helpers(settings, limit)]
     small = (settings.probes_dir, settings.delivered_dir, settings.again_dir)
     for path in _files(*small):
         if _mtime(path) < limit:
@@ -248,6 +249,14 @@ def _source_in(path: Path) -> str | None:
         told = from_json(file.read(_HEAD_BYTES), allow_partial=True)
     sha256 = told.get("source_sha256") if isinstance(told, dict) else None
     return sha256 if isinstance(sha256, str) else None
+
+
+def _old_helpers(settings: Settings, limit: float) -> Iterator[Path]:
+    """Remove what killed helpers of other machines' jobs have left; yields each folder."""
+    for folder in list(settings.helpers_dir.glob("*")):
+        if _last_touched(JobDir(folder)) < limit:
+            shutil.rmtree(folder, ignore_errors=True)
+            yield folder
 
 
 def _files(*folders: Path) -> Iterator[Path]:

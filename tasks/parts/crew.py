@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,6 +32,8 @@ from seedvr2_core.job.masters import wanted_masters
 from seedvr2_core.job.sharing import Sharing
 from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
+from tasks.parts.afar import divided, withdraw
+from tasks.parts.division import JobDivider
 from tasks.parts.way import MadeWayError, job_without_helper, own_place
 from tasks.run import current
 from tasks.run.appointments import is_brought_back
@@ -72,20 +74,23 @@ def share_out(job: PlannedJob, max_workers: int) -> "Iterator[Shared]":
         job_dir.sharing_path.unlink(missing_ok=True)  # of a run that was killed
         yield Shared(workers=1)
         return
-    write_record(job_dir.sharing_path, _sharing(job, crew.workers))
-    crew.start()
-    try:
-        yield Shared(workers=crew.workers, crew=crew)
-    except Exception as error:
+    sharing = _sharing(job, crew.workers)
+    with divided(job, sharing) as divider:
+        if divider is None:
+            write_record(job_dir.sharing_path, sharing)
+        crew.start(divider)
+        try:
+            yield Shared(workers=crew.workers, crew=crew, divided=divider is not None)
+        except Exception as error:
+            crew.stop()
+            if not isinstance(error.__context__, TerminationSignal):
+                _dismiss(job_dir, crew)
+            raise
+        except BaseException:
+            crew.stop()
+            raise
         crew.stop()
-        if not isinstance(error.__context__, TerminationSignal):
-            _dismiss(job_dir, crew)
-        raise
-    except BaseException:
-        crew.stop()
-        raise
-    crew.stop()
-    _dismiss(job_dir, crew)
+        _dismiss(job_dir, crew)
 
 
 def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
@@ -94,8 +99,10 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     if job.max_seconds or job.max_price:
         logger.warning("nobody helps: a job with a limit is made on one worker")
         return None
-    if get_settings().store:
-        logger.warning("nobody helps: with SEEDVR2_STORE a job is made on one worker at a time")
+    if get_settings().store and job.keep_master:
+        logger.warning(
+            "nobody helps: with SEEDVR2_STORE the master is kept by the job's own worker"
+        )
         return None
     workers = min(max_workers, 1 + helpers_worth(job))
     if workers == 1 or deployment.id is None or this_run.id is None:
@@ -113,20 +120,17 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     return None
 
 
-def helpers_worth(job: PlannedJob, *, free_only: bool = False) -> int:
+def helpers_worth(job: PlannedJob, taken: Collection[int] = ()) -> int:
     """How many helpers the unfinished work of a job is worth.
 
     Args:
         job: the job.
-        free_only: count only what nobody makes now.
+        taken: segments that do not count, because somebody makes them now.
     """
     job_dir = JobDir(job.job_dir)
     plan = read_record(job_dir.outline_path, PlanOutline)
     pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
-    taken: set[int] = set()
-    if free_only:
-        with Claims(job_dir) as claims:
-            taken = claims.taken_by_others([segment.index for segment in pending])
+    taken = set(taken)
     if (wanted := wanted_masters(job_dir)) is not None:
         taken |= set(wanted.ready)  # they are coded again, which takes little
     frames = sum(segment.num_frames for segment in pending if segment.index not in taken)
@@ -147,6 +151,7 @@ def _sharing(job: PlannedJob, workers: int) -> Sharing:
 def _dismiss(job_dir: JobDir, crew: "Crew") -> None:
     """Let nobody take another segment, and cancel the helpers that have not begun."""
     job_dir.sharing_path.unlink(missing_ok=True)
+    withdraw(job_dir.path.name)
     told = "the job needs no help"
     with (
         crew.server_may_be_away("helpers that have not begun will find nothing to do"),
@@ -188,6 +193,8 @@ class Shared:
     workers: int
     """By how many runs at most; 1: nobody may help, or nobody could."""
     crew: "Crew | None" = None
+    divided: bool = False
+    """The flow's process says which segments are for its own child (`division`)."""
 
     def leave_if_a_job_waits(self) -> None:
         """Leave this run's worker to a job that waits for one, if no helper could.
@@ -220,6 +227,7 @@ class Crew:
         self._asked_at = time.monotonic()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._divider: JobDivider | None = None
 
     def leave_if_a_job_waits(self) -> None:
         """See `Shared.leave_if_a_job_waits`; asks the Prefect server once in ten seconds."""
@@ -231,8 +239,13 @@ class Crew:
             if job is not None:
                 raise MadeWayError(job)
 
-    def start(self) -> None:
-        """Start the thread that keeps the number of helpers."""
+    def start(self, divider: JobDivider | None) -> None:
+        """Start the thread that keeps the number of helpers.
+
+        Args:
+            divider: what divides the job between machines; None: they share a disk.
+        """
+        self._divider = divider
         context = contextvars.copy_context()  # it knows the API and the run
         self._thread = threading.Thread(
             target=context.run, args=(self._tend,), daemon=True, name="crew"
@@ -267,7 +280,9 @@ class Crew:
 
     def _look(self) -> None:
         """Ask for as many helpers as are worth it and not there."""
-        wanted = min(self._most, helpers_worth(self._job, free_only=True))
+        if self._divider is not None and not self._divider.offered:
+            return
+        wanted = min(self._most, helpers_worth(self._job, self._taken()))
         with get_client(sync_client=True) as client:
             runs = parts_of(client, self.run_id)
             states = [run.state for run in runs if run.state is not None]
@@ -277,6 +292,15 @@ class Crew:
             first = 1 + max((number_of(run) for run in runs), default=0)
             for number in range(first, first + max(0, wanted - used)):
                 self._ask_for(client, number)
+
+    def _taken(self) -> set[int]:
+        """Segments that somebody makes now."""
+        if self._divider is not None:
+            return self._divider.taken
+        job_dir = JobDir(self._job.job_dir)
+        plan = read_record(job_dir.outline_path, PlanOutline)
+        with Claims(job_dir) as claims:
+            return claims.taken_by_others([segment.index for segment in plan.segments])
 
     def _ask_for(self, client: SyncPrefectClient, number: int) -> None:
         """Create the run of a helper, as Prefect's `run_deployment` does for a subflow.

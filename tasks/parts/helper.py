@@ -23,6 +23,7 @@ from seedvr2_core.kernels.devices import gpu_name
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.helper import Helper
+from tasks.parts.afar import bring_job, helping
 from tasks.parts.way import make_way, own_place, waiting_jobs
 from tasks.schemas import FetchedSource, PlannedJob, Record
 from tasks.settings import Settings, get_settings
@@ -47,10 +48,13 @@ def look_up_job(job_id: UUID, job_key: str) -> SharedJob | None:
     """Find the job that a run wants help with; None if it does not want any (any more).
 
     Raises:
-        ResourceError: this worker does not see the job's directory (final).
+        ResourceError: this worker does not see the job's directory, or its disk is full (final).
+        StorageError: the store, by which machines without a common disk work, does not answer.
         CheckpointError: its weights are not those of the job (final).
     """
     settings = get_settings()
+    if settings.store:
+        return _from_afar(job_id, job_key, settings)
     job_dir = JobDir(settings.job_dir(job_key))
     if not job_dir.outline_path.is_file():
         if not job_dir.path.is_dir() and _is_at_work(job_id):
@@ -66,6 +70,17 @@ def look_up_job(job_id: UUID, job_key: str) -> SharedJob | None:
     _check_weights(plan, settings)
     job = _planned(job_dir, plan, sharing, settings)
     return SharedJob(run_id=job_id, job=job, workers=sharing.workers)
+
+
+def _from_afar(job_id: UUID, job_key: str, settings: Settings) -> SharedJob | None:
+    """The same where the machines share no disk."""
+    brought = bring_job(job_key, job_id, settings) if _is_at_work(job_id) else None
+    if brought is None:
+        return None
+    plan = read_record(brought.job_dir.outline_path, PlanOutline)
+    _check_weights(plan, settings)
+    job = _planned(brought.job_dir, plan, brought.sharing, settings)
+    return SharedJob(run_id=job_id, job=job, workers=brought.sharing.workers)
 
 
 def _planned(
@@ -135,11 +150,18 @@ def make_shares(shared: SharedJob, number: int) -> str:
     Retries: a stall, a crash and anything else that may heal, once, on a fresh child.
     """
     lookout = _Lookout(shared)
-    helper = Helper(shared.job, workers=shared.workers, helps=str(shared.run_id), helper=number)
-    try:
-        helper.work(lookout.is_enough)
-    finally:
-        helper.close()
+    with helping(shared.job, workers=shared.workers, number=number) as divided:
+        helper = Helper(
+            shared.job,
+            workers=shared.workers,
+            helps=str(shared.run_id),
+            helper=number,
+            divided=divided,
+        )
+        try:
+            helper.work(lookout.is_enough)
+        finally:
+            helper.close()
     return f"{counted(lookout.made, 'segment')} made; {lookout.why}"
 
 

@@ -87,12 +87,17 @@ def labels_for(deployment: str) -> list[str]:
     """The labels `resolution` of the events that begin a run of this deployment.
 
     Factors and boxes, which are patterns here, go to `route`, or to the one deployment that makes
-    every resolution.
+    every resolution. Where masters are coded again without a GPU, all events go to `route`: a
+    trigger cannot see whether there is a master.
     """
+    settings = get_settings()
+    makers = set(settings.deployments.values())
     budgets = resolutions_of(deployment)
+    if settings.coding_deployment is not None:
+        budgets = tuple(settings.deployments) if deployment == ROUTE else ()
+        makers.add(ROUTE)
     names = [*budgets, *(short for short, budget in BUDGET_NAMES.items() if budget in budgets)]
     labels = [*names, *(name.upper() for name in names)]
-    makers = set(get_settings().deployments.values())
     if deployment in (makers if len(makers) == 1 else {ROUTE}):
         labels += OWN_SIZE_LABELS
     return labels

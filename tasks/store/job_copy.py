@@ -102,22 +102,23 @@ class JobCopy:
         """
         plan = read_record(job_dir.outline_path, PlanOutline)
         job_dir.segments_path.mkdir(parents=True, exist_ok=True)
-        self._bring_notes(job_dir)
+        self.bring_notes(job_dir)
         there = set(self._segment_names())
         brought = 0
         for segment in plan.segments:
-            name = f"{self.folder}/segments/{job_dir.sidecar_path(segment.index).name}"
-            if name not in there:
+            if self._sidecar_name(job_dir, segment.index) not in there:
                 continue
             here = read_segment(job_dir, plan, segment, on_bytes=on_bytes) is not None
-            if here or self._bring_segment(job_dir, plan, segment.index, name, on_bytes=on_bytes):
+            if here or self.bring_segment(job_dir, plan, segment.index, on_bytes=on_bytes):
                 self._kept.add(segment.index)
                 brought += not here
         return brought
 
-    def _bring_segment(
-        self, job_dir: JobDir, plan: PlanOutline, index: int, name: str, *, on_bytes: OnBytes
+    def bring_segment(
+        self, job_dir: JobDir, plan: PlanOutline, index: int, *, on_bytes: OnBytes = no_bytes
     ) -> bool:
+        """Take one finished segment, if it fits the plan; raises as `bring_segments`."""
+        name = self._sidecar_name(job_dir, index)
         found = self.bucket.read(name)
         sidecar = _read_sidecar(found.content) if found else None
         if found is None or sidecar is None:
@@ -134,8 +135,10 @@ class JobCopy:
         write_bytes(job_dir.sidecar_path(index), found.content)
         return True
 
-    def keep_segments(self, job_dir: JobDir, plan: PlanOutline) -> int:
+    def keep_segments(self, job_dir: JobDir, plan: PlanOutline, *, notes: bool = True) -> int:
         """Copy the finished segments that the store does not have; returns their number.
+
+        `notes`: also what later runs of the job count on; a helper leaves those to the job.
 
         Raises:
             StorageError: the store does not take them now.
@@ -155,7 +158,8 @@ class JobCopy:
             self._keep_segment(job_dir, sidecar, content)
             self._kept.add(segment.index)
             kept += 1
-        self._keep_notes(job_dir)
+        if notes:
+            self._keep_notes(job_dir)
         return kept
 
     def _keep_segment(self, job_dir: JobDir, sidecar: Sidecar, content: bytes) -> None:
@@ -164,13 +168,16 @@ class JobCopy:
             name = self._data_name(path, sha256)
             if self.bucket.stat(name) is None:
                 self.bucket.put_file(path, name, sha256=sha256)
-        name = f"{self.folder}/segments/{job_dir.sidecar_path(sidecar.index).name}"
+        name = self._sidecar_name(job_dir, sidecar.index)
         if self.bucket.create(name, content) is not None:
             return
         found = self.bucket.read(name)
         theirs = _read_sidecar(found.content) if found else None
         if theirs is None or theirs.plan_sha256 != sidecar.plan_sha256:
             self.bucket.write(name, content)  # of a plan that is not the job's any more
+
+    def _sidecar_name(self, job_dir: JobDir, index: int) -> str:
+        return f"{self.folder}/segments/{job_dir.sidecar_path(index).name}"
 
     def _data_name(self, path: Path, sha256: str) -> str:
         return f"{self.folder}/segments/{path.stem}.{sha256}{path.suffix}"
@@ -181,15 +188,26 @@ class JobCopy:
     def _keep_notes(self, job_dir: JobDir) -> None:
         """Copy the small files that a later run obeys or counts on."""
         for path in _notes_of(job_dir):
-            if path.is_file() and (content := path.read_bytes()) != self._noted.get(path.name):
-                self.bucket.write(f"{self.folder}/notes/{path.name}", content)
-                self._noted[path.name] = content
+            if path.is_file():
+                self.keep_note(path)
 
-    def _bring_notes(self, job_dir: JobDir) -> None:
+    def bring_notes(self, job_dir: JobDir) -> None:
+        """Take the small files that are not here."""
         for path in _notes_of(job_dir):
             found = None if path.exists() else self.bucket.read(f"{self.folder}/notes/{path.name}")
             if found is not None:
                 write_bytes(path, found.content)
+
+    def keep_note(self, path: Path) -> None:
+        """Copy a small file of the job's, if it has changed."""
+        if (content := path.read_bytes()) != self._noted.get(path.name):
+            self.bucket.write(f"{self.folder}/notes/{path.name}", content)
+            self._noted[path.name] = content
+
+    def bring_note(self, path: Path) -> None:
+        """Take a small file of the job's over the one that is here."""
+        if found := self.bucket.read(f"{self.folder}/notes/{path.name}"):
+            write_bytes(path, found.content)
 
     def finish(self, job_dir: JobDir) -> None:
         """Copy the result and remove the objects that it was made of; the source stays."""

@@ -33,7 +33,7 @@ _END_SECONDS = 20.0
 """Longest time that the end of a run waits for the copies of its last segments."""
 
 
-class _Beside(ABC):
+class Background(ABC):
     """A thread that copies again and again until it is stopped, and then once more."""
 
     def __init__(self, what: str) -> None:
@@ -77,7 +77,7 @@ class _Beside(ABC):
         """Copy what is finished."""
 
 
-class Keeper(_Beside):
+class Keeper(Background):
     """Keeps the copy of one job's segments, and its lease, until it is stopped."""
 
     def __init__(self, copy: JobCopy, lease: Lease, job_dir: JobDir) -> None:
@@ -107,7 +107,7 @@ class Keeper(_Beside):
             self._copy.keep_segments(self._job_dir, self._plan)
 
 
-class MasterKeeper(_Beside):
+class MasterKeeper(Background):
     """Keeps the copy of the masters that one job leaves until it is stopped."""
 
     def __init__(self, copy: JobCopy, job_dir: JobDir) -> None:

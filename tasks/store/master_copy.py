@@ -3,6 +3,7 @@
     masters/<pixels_key>/00000.<sha256>.mkv   the pictures of a segment; the name has the digest
     masters/<pixels_key>/00000.json           its sidecar, written last: without it there is none
     masters/<pixels_key>/jobs/<job_key>       an empty object for each job that has used them
+    masters_of/<job_key>/<pixels_key>         the same, found by the job, written first, gone last
 
 They belong to all jobs with the same pixels, as on disk. Two workers that make the same one write
 data of different names, or the same bytes; whichever sidecar is there last names data that is
@@ -25,7 +26,7 @@ from tasks.settings import Settings
 logger = logging.getLogger(__name__)
 
 _SIDECAR = TypeAdapter(MasterSidecar)
-_FOLDER = "masters"
+_FOLDER, _BY_JOB = "masters", "masters_of"
 
 
 def masters_in_store(pixels_key: str, settings: Settings) -> "MasterCopy | None":
@@ -145,19 +146,22 @@ class MasterCopy:
 
     def mark(self, job_key: str) -> None:
         """Note that a job uses them."""
+        self.bucket.write(f"{_BY_JOB}/{job_key}/{self.pixels_key}", b"")
         self.bucket.write(f"{self.folder}/jobs/{job_key}", b"")
 
     def release(self, job_key: str) -> bool:
         """Remove a job's mark, and all masters if no other job has one; whether they are gone.
 
-        The sidecars go first, so that nobody finds one whose pictures are gone.
+        The sidecars go first, so that nobody finds one whose pictures are gone. The job's own list
+        goes last, so that whoever is ended before finds them once more.
         """
         self.bucket.delete(f"{self.folder}/jobs/{job_key}")
         names = self.bucket.names(self.folder)
-        if any(name.startswith(f"{self.folder}/jobs/") for name in names):
-            return False
-        self.bucket.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
-        return bool(names)
+        unused = not any(name.startswith(f"{self.folder}/jobs/") for name in names)
+        if unused:
+            self.bucket.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
+        self.bucket.delete(f"{_BY_JOB}/{job_key}/{self.pixels_key}")
+        return unused and bool(names)
 
     def _sidecar_name(self, index: int) -> str:
         return f"{self.folder}/{index:05d}.json"
@@ -168,7 +172,7 @@ class MasterCopy:
 
 def release_in_store(settings: Settings, job_key: str) -> bool:
     """Remove a job's marks on masters in the store; whether masters that no other job has used are
-    gone with them.
+    gone with them. Only what the job has used is listed, however many masters the store has.
 
     Raises:
         StorageError: the store does not answer.
@@ -176,6 +180,6 @@ def release_in_store(settings: Settings, job_key: str) -> bool:
     if not settings.store:
         return False
     bucket = Bucket(settings.store, settings)
-    marks = [name for name in bucket.names(_FOLDER) if name.endswith(f"/jobs/{job_key}")]
-    gone = [MasterCopy(bucket, mark.split("/")[1]).release(job_key) for mark in marks]
-    return any(gone)
+    own = f"{_BY_JOB}/{job_key}"
+    used = [name.removeprefix(f"{own}/") for name in bucket.names(own)]
+    return any([MasterCopy(bucket, pixels_key).release(job_key) for pixels_key in used])

@@ -5,8 +5,8 @@ Needs Debian's package `chromium`. Pictures are kept under pytest's --basetemp, 
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -206,6 +206,11 @@ def under_path(url: str, path: str) -> Iterator[str]:
     """A proxy that shows a server under a path, as an operator's web server does."""
     client = httpx.AsyncClient(base_url=url, timeout=None)
 
+    @asynccontextmanager
+    async def closed_at_the_end(app: Starlette) -> AsyncIterator[None]:
+        async with client:  # answers that are followed for long are cut then
+            yield
+
     async def forward(request: Request) -> StreamingResponse:
         query = request.url.query and f"?{request.url.query}"
         asked = client.build_request(
@@ -220,7 +225,7 @@ def under_path(url: str, path: str) -> Iterator[str]:
 
     methods = ["GET", "HEAD", "POST", "PATCH"]
     route = Route(f"{path}{{rest:path}}", forward, methods=methods)
-    with served(Starlette(routes=[route])) as proxy:
+    with served(Starlette(routes=[route], lifespan=closed_at_the_end)) as proxy:
         yield f"{proxy}{path}"
 
 

@@ -85,7 +85,7 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
         for source in copy.split()[:-1]:
             assert (ROOT / source).exists(), source
             assert source in sent, f"{source} is kept from Docker"
-    packages = {"flows", "tasks", "seedvr2_core", "deployments"}
+    packages = {"flows", "tasks", "seedvr2_core", "deployments", "seedvr2"}
     assert packages <= set(sent)
     assert "*" in ignored
     for secret in (".env", "weights.safetensors", ".git"):

@@ -111,7 +111,7 @@ def test_attached_modules_and_what_they_start_are_the_installed_ones(folder: Pat
 
 def test_no_program_of_ours_is_started_without_it() -> None:
     """Wherever our code names the interpreter and a module, -P stands between them."""
-    for package in ("deployments", "flows", "tasks", "seedvr2_core"):
+    for package in ("deployments", "flows", "tasks", "seedvr2_core", "seedvr2"):
         for file in (ROOT / package).rglob("*.py"):
             starts = re.findall(r"sys\.executable\W[^\n]*-m\b", file.read_text())
             assert all("-P" in start for start in starts), (file, starts)

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = ("flows", "tasks", "seedvr2_core", "deployments", "benchmarks", "tests", "docs")
+ROOMS = (
+    *("flows", "tasks", "seedvr2_core", "deployments", "seedvr2"),
+    *("benchmarks", "tests", "docs"),
+)
 README_LINES = 120
 COLUMNS = 100
 

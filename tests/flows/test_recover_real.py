@@ -7,22 +7,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect._internal.observers import FlowRunCancellingObserver
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.recovery.states import cancelling
-from tests.kits.processes import ROOT, children_of, free_port, is_running, kill_tree
-from tests.kits.server import prefect_server
+from tests.kits.hosts.site import Site, until
+from tests.kits.processes import is_running
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
@@ -31,151 +28,6 @@ AWAY_SECONDS = 75.0
 BACK_SECONDS = 150.0
 """Longest time until a run whose machine died is scheduled again, on a busy test machine: by
 arithmetic it is 120."""
-PATIENCE_SECONDS = 400.0
-
-
-def until(look: Callable[[], Any], what: str) -> Any:
-    """Call `look` until it returns something true; a server that is away counts as false."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            if found := look():
-                return found
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.5)
-
-
-class Site:
-    """A server, the workers of the pools `cpu` and `local`, and one work directory."""
-
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.folder = folder
-        self.url = f"http://127.0.0.1:{port}/api"
-        own = {name: value for name, value in os.environ.items() if "SEEDVR2" not in name}
-        self.environment = own | {
-            "PREFECT_HOME": str(folder),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "SEEDVR2_IMAGE": "none:0",
-            "SEEDVR2_WORK_DIR": str(folder / "work"),
-            "SEEDVR2_TEST_ENGINES": "1",
-            "SEEDVR2_SEGMENT_SECONDS": "2",
-            "SEEDVR2_STALL_SECONDS": "10",
-            "SEEDVR2_RECOVER_MARGIN_SECONDS": "10",
-            "SEEDVR2_RECOVER_WAIT_SECONDS": "40",
-            "SEEDVR2_RECOVER_LOOK_SECONDS": "2",
-        }
-        self._server = ExitStack()
-        self._workers: dict[str, subprocess.Popen[bytes]] = {}
-        self.api = httpx.Client(base_url=self.url, timeout=30.0)
-        self.start_server()
-
-    def start_server(self) -> None:
-        self._server.enter_context(prefect_server(self.environment))
-
-    def kill_server(self) -> None:
-        self._server.close()
-
-    def deploy(self) -> None:
-        """Pools, deployments, automations."""
-        command = [sys.executable, "-m", "deployments.deploy", "deploy"]
-        done = subprocess.run(
-            command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def start_worker(self, pool: str, *, limit: int = 1, **changes: str) -> None:
-        """A process worker of the pool, or another one if it is gone."""
-        worker = self._workers.get(pool)
-        if worker is not None and worker.poll() is None:
-            return
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-        command += ["--limit", str(limit) if pool == "local" else "4"]
-        with (self.folder / f"{pool}.log").open("ab") as log:
-            self._workers[pool] = subprocess.Popen(
-                command, env=self.environment | changes, cwd=ROOT, stdout=log, stderr=log
-            )
-
-    def kill_worker(self, pool: str) -> list[int]:
-        """kill -9 a worker and all it runs; returns the process ids."""
-        worker = self._workers.pop(pool)
-        killed = kill_tree(worker.pid)
-        worker.wait()
-        return killed
-
-    def running(self, pool: str) -> list[int]:
-        """Ids of the processes that a worker runs: the flow and its child."""
-        return children_of(self._workers[pool].pid)[1:]
-
-    def close(self) -> None:
-        for pool in list(self._workers):
-            self.kill_worker(pool)
-        self.kill_server()
-        self.api.close()
-
-    def ask(self, method: str, path: str, **how: Any) -> Any:
-        """One request; a server that is away or too busy for it is asked again."""
-
-        def answer() -> httpx.Response | None:
-            response = self.api.request(method, path, **how)
-            return None if response.status_code == 503 else response
-
-        response = until(answer, f"an answer to {path}")
-        assert response.is_success, response.text
-        return response.json() if response.content else None
-
-    def post(self, path: str, body: object) -> Any:
-        return self.ask("POST", path, json=body)
-
-    def create(self, deployment: str, **parameters: object) -> str:
-        """Create a run; returns its id."""
-        found = self.ask("GET", f"/deployments/name/{deployment}")["id"]
-        body = {"parameters": parameters}
-        return self.post(f"/deployments/{found}/create_flow_run", body)["id"]
-
-    def run(self, run_id: str) -> dict[str, Any]:
-        return self.ask("GET", f"/flow_runs/{run_id}")
-
-    def state(self, run_id: str) -> str:
-        return self.run(run_id)["state_name"]
-
-    def said(self, run_id: str) -> str:
-        """Wait until a run has completed; returns its message."""
-        until(lambda: self.state(run_id) in ("Completed", "Failed", "Crashed"), f"end of {run_id}")
-        state = self.run(run_id)["state"]
-        assert state["type"] == "COMPLETED", state
-        return state["message"]
-
-    def states(self, run_id: str) -> list[str]:
-        """The names of all states that a run has been in, the oldest first."""
-        found = self.ask("GET", "/flow_run_states/", params={"flow_run_id": run_id})
-        return [s["name"] for s in sorted(found, key=lambda state: state["timestamp"])]
-
-    def artifacts(self, run_id: str, key: str) -> list[dict[str, Any]]:
-        """A run's artifacts of that key, the newest first."""
-        wanted = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
-        return self.post("/artifacts/filter", {"artifacts": wanted, "sort": "CREATED_DESC"})
-
-    def beats(self, run_id: str, attempt: int = 1) -> bool:
-        """Whether that attempt has restored frames."""
-        progress = self.artifacts(run_id, "upscale-progress")
-        if len(progress) < attempt:
-            return False
-        return progress[0]["data"] > 0 and progress[0]["metadata_"]["phase"] == "restore"
-
-    def looks(self, run_id: str) -> list[str]:
-        """The messages of all runs of `recover` that looked at a run."""
-        runs = self.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
-        mine = [run for run in runs if run["parameters"].get("run_id") == run_id]
-        return [run["state"]["message"] or run["state_name"] for run in mine]
-
-    def committed(self) -> int:
-        """Number of finished segments on disk."""
-        return len(list((self.folder / "work").glob("jobs/*/segments/[0-9]*.json")))
 
 
 @pytest.fixture(scope="module")
@@ -205,15 +57,16 @@ def clip(
     return make
 
 
-def submit(site: Site, clip: Path) -> str:
+def submit(site: Site, clip: Path, **more: object) -> str:
     """Submit a job that takes 50 ms a frame."""
-    return site.create(
-        "upscale/local",
-        video_path=str(clip),
-        model="sleep",
-        resolution="720p",
-        preset="ultrafast",
-    )
+    asked = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
+    return site.create("upscale/local", video_path=str(clip), **asked, **more)
+
+
+def told(site: Site, job: str) -> dict[str, Any]:
+    """What a job's one result says, by its rows."""
+    (result,) = site.artifacts(job, "upscale-result")
+    return {row["what"]: row["value"] for row in json.loads(result["data"])}
 
 
 def stop(site: Site) -> list[int]:
@@ -252,10 +105,35 @@ def test_worker_and_flow_killed_and_no_human(site: Site, clip: Callable[[int], P
     of_run = {"flow_runs": {"id": {"any_": [job]}}}
     tasks = {task["state_type"] for task in site.post("/task_runs/filter", of_run)}
     assert not tasks & {"RUNNING", "PENDING"}, "what the killed attempt left is ended"
-    (result,) = site.artifacts(job, "upscale-result")
-    reused = {row["what"]: row["value"] for row in json.loads(result["data"])}["segments_reused"]
-    assert reused >= 3
+    assert told(site, job)["segments_reused"] >= 3
     assert any("re-queued, 1" in said for said in site.looks(job))
+
+
+def test_a_preview_whose_worker_is_killed_is_made_all_the_same_and_the_film_keeps_it(
+    site: Site, clip: Callable[[int], Path]
+) -> None:
+    """In the middle of its piece; nobody asks for it again."""
+    site.start_worker("local")
+    before, source = site.committed(), clip(10)
+    job = submit(site, source, preview="250f@200")
+    until(lambda: site.committed() > before, "a segment")
+    killed = site.kill_worker("local")
+    made = site.committed() - before
+    until(lambda: not any(is_running(pid) for pid in killed), "the end of all of them")
+    assert not site.artifacts(job, "upscale-result"), "it was not done yet"
+    site.start_worker("local")
+    until(lambda: site.state(job) == "Completed", "Completed")
+    run = site.run(job)
+    assert (run["run_count"], run["labels"]["recoveries"]) == (2, 1)
+    shown = told(site, job)
+    assert (shown["frames"], shown["segments_reused"]) == (250, made)
+    assert ".preview-" in shown["filename"]
+    pieces = site.committed() - before
+    assert made < pieces < 15, "the segments of the piece, and no more"
+    film = submit(site, source)
+    until(lambda: site.state(film) == "Completed", "Completed")
+    assert told(site, film)["segments_reused"] == pieces
+    assert ".preview-" not in told(site, film)["filename"]
 
 
 def test_a_worker_hears_a_cancel_once_more_and_a_recovery_never(site: Site) -> None:
@@ -391,8 +269,6 @@ def test_a_second_run_frees_its_slot_and_takes_the_result_when_it_is_there(
     began = time.monotonic()
     until(lambda: site.state(second) == "Completed", "the second")
     print(f"the second took its result {time.monotonic() - began:.0f} s after the first had ended")
-    results = [site.artifacts(job, "upscale-result")[0]["data"] for job in (first, second)]
-    told = [{row["what"]: row["value"] for row in json.loads(data)} for data in results]
-    assert told[0]["filename"] == told[1]["filename"]
+    assert told(site, first)["filename"] == told(site, second)["filename"]
     assert site.run(second)["labels"]["recoveries"] == 0
     until(lambda: site.state(other) == "Completed", "the other")

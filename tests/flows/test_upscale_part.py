@@ -5,8 +5,6 @@ another.
 """
 
 import contextlib
-import contextvars
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +13,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Failed, Pending, Running
+from prefect.states import Cancelled, Failed, Running
 
 from flows.upscale import upscale
 from flows.upscale_part import upscale_part
@@ -36,10 +33,9 @@ from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
+from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
 
 pytestmark = pytest.mark.long
-
-SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 
 
 @pytest.fixture
@@ -70,45 +66,9 @@ def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
 
 
-def job_of(client: SyncPrefectClient, deployment: UUID, clip: Path, **more: object) -> FlowRun:
-    parameters = {"video_path": str(clip), **SLOW, **more}
-    return client.create_flow_run_from_deployment(deployment, parameters=parameters)
-
-
 def asked(clip: Path) -> dict[str, Any]:
     """The same request without helpers, made anew."""
     return {"video_path": str(clip), **SLOW, "fresh": True}
-
-
-def helped(client: SyncPrefectClient, run: FlowRun) -> State:
-    """Run a helper as its worker would; returns the state that it ends in."""
-    client.set_flow_run_state(run.id, Pending(), force=True)
-    run_flow(upscale_part, flow_run=client.read_flow_run(run.id), return_type="state")
-    state = client.read_flow_run(run.id).state
-    assert state is not None
-    return state
-
-
-class Worker:
-    """Runs the first helper of a job, in a thread, as soon as there is one."""
-
-    def __init__(self, job_id: UUID) -> None:
-        self.state: State | None = None
-        self.run_id: UUID | None = None
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._work, job_id))
-        self._thread.start()
-
-    def _work(self, job_id: UUID) -> None:
-        with get_client(sync_client=True) as client:
-            wait_until(lambda: parts_of(client, job_id), "the job asked for help", seconds=60)
-            first = parts_of(client, job_id)[-1]
-            self.run_id = first.id
-            self.state = helped(client, first)
-
-    def join(self) -> None:
-        self._thread.join(timeout=120)
-        assert not self._thread.is_alive()
 
 
 @pytest.fixture

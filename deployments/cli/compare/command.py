@@ -76,11 +76,12 @@ def compare(
     work_dir: WorkDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two videos: a video with both side by side, a picture, a page with a slider.
+    """Compare two videos side by side.
 
-    The files may differ in size, frame rate and length: what both show at a time is compared, from
-    the first frame of each on. The page needs nothing else and works without a network. The last
-    line of stdout is its path. No file is replaced without --overwrite, and A and B never are.
+    Makes a video with both, a picture, and a page with a slider. The files may differ in size,
+    frame rate and length: what both show at a time is compared, from the first frame of each on.
+    The page needs nothing else and works without a network. The last line of stdout is its path. No
+    file is replaced without --overwrite, and A and B never are.
     """
     with notified(notify), exit_codes("nothing was written", then="run it again"):
         settings = _settings(work_dir)

@@ -14,6 +14,9 @@ const LEFT_OUT = [
   "preview", // it has a form of its own, which knows how long the film is
 ];
 const HINTS = {
+  resolution: "A video of another shape keeps its shape and gets about as many pixels.",
+  model: "The plan says what auto has become, and why.",
+  codec: "How well it is coded, and in which kind of file, stands under More options.",
   tags: "Words by which the job is found, with commas between them.",
   metadata: "One in a line, its name first: order = 17. They come back with the job.",
 };

@@ -58,7 +58,7 @@ def add_page(
     async def preview(
         job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]
     ) -> FileResponse:
-        """A part of a job's middle frame, before on the left and after on the right, as JPEG.
+        """A part of a frame near the middle, before on the left and after on the right, as JPEG.
 
         Of a job that makes a single picture it is all of it.
         """

@@ -1,8 +1,11 @@
-"""Numbers as the commands show them."""
+"""Numbers as the commands show them, and the list of the commands."""
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
-from deployments.cli.words import duration
+from deployments.cli.app import app
+from deployments.cli.words import duration, table
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,25 @@ from deployments.cli.words import duration
 )
 def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_no_line_of_the_list_of_commands_is_cut_at_80_columns() -> None:
+    told = CliRunner().invoke(app, ["--help"], terminal_width=80, prog_name="seedvr2").output
+    listed = told.partition("Commands:")[2].split("\n")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert len([line for line in listed if line.strip()]) == len(commands)
+    assert not [line for line in listed if line.endswith("...")]
+
+
+def test_a_table_is_wrapped_under_its_last_column_in_a_terminal_alone() -> None:
+    lines = ["ok    disk       62 GB free", "note  seedvr2-7b " + " ".join(["weights"] * 20)]
+    assert table(lines, indent=17, columns=None) == "\n".join(lines), "a line each for programs"
+    told = table(lines, indent=17, columns=80).split("\n")
+    assert told[0] == lines[0]
+    assert len(told) == 4
+    assert max(map(len, told)) <= 80
+    assert all(line.startswith(" " * 17 + "weights") for line in told[2:])
+    assert " ".join(" ".join(told).split()) == " ".join(" ".join(lines).split())
+    path = "/long" * 30
+    assert path in table([f"ok    work dir   {path}"], indent=17, columns=80), "it stays whole"
+    assert table(lines, indent=17, columns=30) == "\n".join(lines), "too narrow for it"

@@ -97,6 +97,24 @@ def test_triggers_follow_the_sites_table(monkeypatch: pytest.MonkeyPatch) -> Non
     assert entries["upscale/h200"]["triggers"] == []
 
 
+@pytest.mark.parametrize("table", ["", "*=upscale/h100"], ids=["several pools", "one pool"])
+def test_where_masters_are_coded_again_every_event_is_looked_at_first(
+    monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """A trigger does not know whether there is a master; `route` asks."""
+    monkeypatch.setenv("SEEDVR2_CODING_DEPLOYMENT", "upscale/coding")
+    if table:
+        monkeypatch.setenv("SEEDVR2_DEPLOYMENTS", table)
+    patterns = [
+        (deployment_name(entry), pattern)
+        for entry in read_deployments()["deployments"]
+        for trigger in entry["triggers"]
+        for pattern in trigger["match"]["resolution"]
+    ]
+    for label in (*NAMED, "4K", "2x", "1920x1080"):
+        assert [to for to, pattern in patterns if fnmatchcase(label, pattern)] == [ROUTE], label
+
+
 def test_an_event_may_give_every_parameter_of_the_flow_and_no_other() -> None:
     written = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
     templates = {

@@ -86,9 +86,7 @@ def test_options_are_those_of_a_request() -> None:
 
 
 def test_a_program_that_uses_it_loads_neither_prefect_nor_torch() -> None:
-    code = (
-        "import sys, deployments.gateway.typed; print({'prefect', 'torch', 'av'} & {*sys.modules})"
-    )
+    code = "import sys, seedvr2.client; print({'prefect', 'torch', 'av'} & {*sys.modules})"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert told.stdout.strip() == "set()", told.stderr
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +15,25 @@ import pytest
 from seedvr2_core.beat import no_beat
 from seedvr2_core.files import read_record
 from seedvr2_core.frames import Frame
-from seedvr2_core.job import JobDir
+from seedvr2_core.job import JobDir, restored
 from seedvr2_core.planning.build import build_plan
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.report import look
 from seedvr2_core.report.advice import summarize, warnings_of
-from seedvr2_core.report.chosen_frames import MOST_OF_A_KIND, Neighbours, joins_of, places
+from seedvr2_core.report.chosen_frames import (
+    AWAY_FRAMES,
+    MOST_OF_A_KIND,
+    Neighbours,
+    frames_to_read,
+    joins_of,
+    places,
+)
 from seedvr2_core.report.look import look_at
 from seedvr2_core.report.make import make_report
 from seedvr2_core.report.measures import Pair, measure_pair
 from seedvr2_core.report.plots import bars, points
 from seedvr2_core.report.record import AboutJob, QualityReport
+from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from tests.kits.factories import make_info, make_options
@@ -194,23 +203,49 @@ def test_it_stops_when_the_time_is_up(demo_clip: Path, demo_job: tuple[Plan, Job
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0, 200.0])
 def test_no_place_is_begun_that_would_take_too_long(
-    demo_clip: Path, demo_job: tuple[Plan, JobDir], monkeypatch: pytest.MonkeyPatch
+    demo_clip: Path,
+    demo_job: tuple[Plan, JobDir],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
 ) -> None:
-    """A place reads source and segment, a join two segments, here a second each. Six seconds have
-    room for one of either kind, and not for a third place.
-    """
+    """Here a frame that is decoded takes a second, and the source of a place another one."""
     plan, job_dir = demo_job
-    reads: list[Path] = []
+    clock = [0.0]
 
-    def read(path: Path, *told: object) -> Iterator[Frame]:
-        reads.append(path)
-        return read_frames(path, *told)  # type: ignore[arg-type]
+    def read(path: Path, info: VideoInfo, start: int, stop: int, **more: Any) -> Iterator[Frame]:
+        clock[0] += 1.0 if path == demo_clip else stop
+        return read_frames(path, info, start, stop, **more)
 
-    monkeypatch.setattr(look, "read_frames", read)
-    monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: len(reads)))
-    looked = look_at(plan, job_dir, demo_clip, seconds=6.0, beat=no_beat)
-    assert (len(looked.sights), len(reads)) == (2, 5)
+    for module in (look, restored):
+        monkeypatch.setattr(module, "read_frames", read)
+    monkeypatch.setattr(look, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    looked = look_at(plan, job_dir, demo_clip, seconds=seconds, beat=no_beat)
+    first = looked.sights[0]
+    assert not first.join
+    if seconds == 1.0:
+        assert (len(looked.sights), clock[0]) == (1, frames_to_read(plan, first.frame) + 1)
+        assert clock[0] < 10, "the one that is looked at in any case takes little"
+        return
+    assert seconds - 6 < clock[0] <= seconds, "what is left is used for places that take less"
+    assert any(sight.join for sight in looked.sights) == (seconds >= 40)
+
+
+def test_what_takes_little_comes_first() -> None:
+    """A place is read from its segment's start on; a join needs the segment before it whole."""
+    options = make_options(segment_seconds=2)
+    plan = build_plan(make_info(), "0" * 64, options)
+    away = [place.frame for place in places(plan) if not place.join]
+    near = away[: len(plan.segments)]
+    assert max(frames_to_read(plan, frame) for frame in near) <= 2 * AWAY_FRAMES + 2
+    assert {max(s.index for s in plan.segments if s.start <= f) for f in near} == {
+        *range(len(plan.segments))
+    }, "one in each segment"
+    assert max(frames_to_read(plan, frame) for frame in away) > 30, "then anywhere"
+    first, second = plan.segments[:2]
+    assert frames_to_read(plan, second.start) == first.num_frames + 1
+    assert frames_to_read(plan, second.start + 1) == 2
 
 
 def test_the_words_say_what_the_numbers_mean() -> None:

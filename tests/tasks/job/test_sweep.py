@@ -54,6 +54,16 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_what_killed_helpers_have_left_goes(settings: Settings) -> None:
+    """Of jobs of other machines; a helper that is at work writes into its folder."""
+    for name, days in (("old", 3.0), ("young", 1.0)):
+        make(settings.helpers_dir / name / "segments" / "00000.mp4", days=days)
+        for folder in (settings.helpers_dir / name / "segments", settings.helpers_dir / name):
+            age(folder, days)
+    assert sweep(settings) == ["helper old"]
+    assert names(settings.helpers_dir) == ["young"]
+
+
 def test_jobs_that_nobody_came_back_for_go(settings: Settings) -> None:
     old = make_job(settings, "old", "plan.json", "job.lock", "segments/00000.mp4", days=3)
     young = make_job(settings, "young", "plan.json", "job.lock", "segments/00000.mp4", days=1)

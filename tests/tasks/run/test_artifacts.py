@@ -190,6 +190,22 @@ def test_progress_is_stored_as_before(in_api: None) -> None:
     assert read_progress([found]) == progress(began_at=found.created, renewed_at=found.updated)
 
 
+def test_only_the_beginning_of_progress_is_an_event(
+    in_api: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect keeps events for a week, and progress is renewed up to once a second for hours."""
+    sent: list[str] = []
+    monkeypatch.setattr(
+        "prefect.events.utilities.emit_event", lambda event, **_: sent.append(event)
+    )
+    run_id = uuid4()
+    artifact_id = save_progress(run_id, SavedProgress(phase="load", percent=0.0), None)
+    for percent in (1.0, 2.0, 3.0):
+        save_progress(run_id, SavedProgress(phase="load", percent=percent), artifact_id)
+    assert raw(run_id, PROGRESS_KEY).data == 3.0
+    assert sent == ["prefect.artifact.created"]
+
+
 def longest_job() -> Prospect:
     """A preview with the longest names and with long notes."""
     return Prospect(

@@ -155,3 +155,26 @@ def test_they_go_with_the_last_job_that_has_used_them(
     assert release_in_store(settings, "second")
     assert copy.bucket.names("") == []
     assert not release_in_store(settings, "second"), "asked again"
+
+
+def test_whoever_removes_a_job_looks_only_at_what_it_has_used(
+    copy: MasterCopy, plan: PlanOutline, settings: Settings, tmp_path: Path, s3: S3
+) -> None:
+    """However many masters the store has; and one that was ended in the middle goes on."""
+    others = [MasterCopy(copy.bucket, f"{number:064x}") for number in range(3)]
+    here = put(tmp_path / "here", plan, 0)
+    for one in (copy, *others):
+        one.keep(here, (0,))
+        one.mark("first" if one is copy else "second")
+    s3.line.requests.clear()
+    s3.line.fail("slow", "delete", times=1)  # the first one passes: the job's mark
+    s3.line.fail("busy", "delete", times=100)
+    with pytest.raises(StorageError):
+        release_in_store(settings, "first")
+    s3.line.mend()
+    assert release_in_store(settings, "first")
+    listed = [line for line in s3.line.requests if "list-type" in line]
+    assert listed
+    assert all("first" in line or plan.pixels_key in line for line in listed), listed
+    assert not [line for line in s3.line.requests if others[0].pixels_key in line]
+    assert all(one.indices() == {0} for one in others)

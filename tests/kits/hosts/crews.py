@@ -1,0 +1,54 @@
+"""Helpers of a job in this process, on a real server: each runs as its worker would run it."""
+
+import contextvars
+import threading
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow
+from prefect.states import Pending
+
+from flows.upscale_part import upscale_part
+from tasks.parts.crew import parts_of
+from tests.kits.faults import wait_until
+
+SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
+
+
+def job_of(client: SyncPrefectClient, deployment: UUID, clip: Path, **more: object) -> FlowRun:
+    parameters = {"video_path": str(clip), **SLOW, **more}
+    return client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+
+def helped(client: SyncPrefectClient, run: FlowRun) -> State:
+    """Run a helper as its worker would; returns the state that it ends in."""
+    client.set_flow_run_state(run.id, Pending(), force=True)
+    run_flow(upscale_part, flow_run=client.read_flow_run(run.id), return_type="state")
+    state = client.read_flow_run(run.id).state
+    assert state is not None
+    return state
+
+
+class Worker:
+    """Runs the first helper of a job, in a thread, as soon as there is one."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.state: State | None = None
+        self.run_id: UUID | None = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work, job_id))
+        self._thread.start()
+
+    def _work(self, job_id: UUID) -> None:
+        with get_client(sync_client=True) as client:
+            wait_until(lambda: parts_of(client, job_id), "the job asked for help", seconds=60)
+            first = parts_of(client, job_id)[-1]
+            self.run_id = first.id
+            self.state = helped(client, first)
+
+    def join(self) -> None:
+        self._thread.join(timeout=120)
+        assert not self._thread.is_alive()
