@@ -172,7 +172,7 @@ def test_the_gateway_started_by_hand(folder: Path) -> None:
 
 
 PROGRAMS = (
-    *("cli.app", "gateway.__main__", "deploy.__main__", "edge", "docker.server"),
+    *("cli.app", "gateway.__main__", "deploy.__main__", "edge", "docker.guarded_prefect"),
     *("host.attached", "host.prefect_server"),
 )
 

@@ -93,6 +93,8 @@ class Machine:
         self.divider = self._divider()
         self.sender = Sender(self.claims, self.copy, self.job_dir, self.outline, number=1)
         self.child = threading.Thread(target=self._work, daemon=True)
+        self.committing = threading.Lock()
+        """Held until what is committed counts as made."""
 
     def _divider(self) -> Divider:
         if self.helps:
@@ -151,12 +153,14 @@ class Machine:
                     part.write_bytes(b"pictures of %d" % segment.index)
                     making = Making(device="cpu", precision="", seconds=0.1)
                     place = self.outline.segments[segment.index]
-                    commit_segment(self.job_dir, self.outline, place, making)
-                    self.made.append(segment.index)
+                    with self.committing:
+                        commit_segment(self.job_dir, self.outline, place, making)
+                        self.made.append(segment.index)
 
     @property
     def is_whole(self) -> bool:
-        return not pending_segments(self.job_dir, self.outline)
+        with self.committing:
+            return not pending_segments(self.job_dir, self.outline)
 
 
 @pytest.fixture
