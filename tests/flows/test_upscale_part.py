@@ -33,7 +33,7 @@ from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
+from tests.kits.hosts.crews import SLOW, Worker, end_all_that_wait, helped, job_of
 
 pytestmark = pytest.mark.long
 
@@ -60,8 +60,7 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     """A job's deployment and its helpers', on a pool without workers where no other job waits."""
-    for left in way.waiting_jobs(client, way.WorkPlace("no-workers")):
-        client.set_flow_run_state(left.id, Cancelled(), force=True)
+    end_all_that_wait(client)
     name = f"shared-{uuid4()}"
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
 

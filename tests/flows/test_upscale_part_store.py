@@ -11,19 +11,19 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.states import Cancelled, Running
+from prefect.states import Running
 
 from flows.upscale import upscale
 from flows.upscale_part import upscale_part
 from tasks.child import session
 from tasks.net.bucket import Bucket
-from tasks.parts import crew, division, way
+from tasks.parts import crew, division
 from tasks.parts.crew import parts_of
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt, deploy
 from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
+from tests.kits.hosts.crews import SLOW, Worker, end_all_that_wait, helped, job_of
 from tests.kits.http.s3 import S3
 
 pytestmark = pytest.mark.long
@@ -59,8 +59,7 @@ def settings(
 @pytest.fixture
 def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     """A job's deployment and its helpers', on a pool where no other job waits."""
-    for left in way.waiting_jobs(client, way.WorkPlace("no-workers")):
-        client.set_flow_run_state(left.id, Cancelled(), force=True)
+    end_all_that_wait(client)
     name = f"apart-{uuid4()}"
     return deploy(client, upscale, name), deploy(client, upscale_part, name)
 

@@ -7,9 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flow_engine import run_flow
-from prefect.states import Pending
+from prefect.states import Cancelled, Pending
 
 from flows.upscale_part import upscale_part
 from tasks.parts.crew import parts_of
@@ -21,6 +28,16 @@ SLOW: dict[str, Any] = {"model": "sleep", "resolution": "720p", "preset": "ultra
 def job_of(client: SyncPrefectClient, deployment: UUID, clip: Path, **more: object) -> FlowRun:
     parameters = {"video_path": str(clip), **SLOW, **more}
     return client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+
+def end_all_that_wait(client: SyncPrefectClient, pool: str = "no-workers") -> None:
+    """Cancel what other tests have left in the pool, also what is due later alone."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    for left in client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=state),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    ):
+        client.set_flow_run_state(left.id, Cancelled(), force=True)
 
 
 def helped(client: SyncPrefectClient, run: FlowRun) -> State:
