@@ -362,20 +362,20 @@ def add_encoder(container: OutputContainer, settings: EncoderSettings) -> Encodi
     spec, rate = spec_of(settings), Fraction(*settings.rate)
     track = CODECS[settings.codec].track
     if track:
-        encoder = CodecContext.create(spec.name, "w")
-        encoder.options, stream = spec.options(settings), container.add_stream(track, rate=rate)
-        assert isinstance(encoder, VideoCodecContext)
-        encoder.framerate = rate
+        stream = container.add_stream(track, rate=rate)
+        context = CodecContext.create(spec.name, "w")
+        context.options = spec.options(settings)
     else:
         stream = container.add_stream(spec.name, rate=rate, options=spec.options(settings))
-        encoder = None
+        context = stream.codec_context
     assert isinstance(stream, VideoStream)
-    context = stream.codec_context if encoder is None else encoder
+    assert isinstance(context, VideoCodecContext)
     for one in {context, stream.codec_context}:
         one.width, one.height = settings.width, settings.height
         one.time_base = Fraction(*settings.time_base)
         one.sample_aspect_ratio = Fraction(1)
-    if encoder is not None:
+    if track:
+        context.framerate = rate
         stream.codec_context.pix_fmt = _TRACK_PIX_FMT
     context.pix_fmt = spec.takes.get(settings.pix_fmt, settings.pix_fmt)
     context.gop_size = 1 if spec.all_keys else settings.keyint

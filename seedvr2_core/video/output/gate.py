@@ -21,7 +21,7 @@ from seedvr2_core.video._container import codec_name, is_cover, time_base_of
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.headers.boxes import read_tracks
 from seedvr2_core.video.headers.elements import read_video_tracks
-from seedvr2_core.video.headers.facts import DolbyVision, TrackHeader
+from seedvr2_core.video.headers.facts import TrackHeader
 from seedvr2_core.video.info import EncoderSettings, HdrMetadata, VideoInfo
 from seedvr2_core.video.output.encoders import tag_of
 from seedvr2_core.video.output.formats import CODECS, ContainerSpec
@@ -88,11 +88,15 @@ def check_joined(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes
         SegmentError: something differs; the message names it.
         FileReadError: the machine failed to read it.
     """
-    demuxer = expected.container.demuxer
-    with open_segment(path, index_only=True, demuxer=demuxer, on_bytes=on_bytes) as container:
-        _check_packets(path, container, expected)
-    with open_segment(path, demuxer=demuxer, on_bytes=on_bytes) as container:
+    kind = expected.container
+    tracks = read_tracks(path) if kind.has_index else read_video_tracks(path)
+    header = next(iter(tracks), TrackHeader())
+    with open_segment(path, index_only=True, demuxer=kind.demuxer, on_bytes=on_bytes) as container:
+        _check_packets(path, container, expected, header)
+    with open_segment(path, demuxer=kind.demuxer, on_bytes=on_bytes) as container:
         check_picture(path, container.streams.video[0], container, expected)
+    if header.dolby_vision is not None:
+        raise wrong(path, "Dolby Vision", header.dolby_vision, None)
 
 
 def check_beside(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
@@ -112,8 +116,10 @@ def wrong(path: Path, what: str, got: object, wanted: object) -> SegmentError:
     return SegmentError(f"{path.name}: {what}: {got}, but the plan says {wanted}")
 
 
-def _check_packets(path: Path, container: InputContainer, expected: Expected) -> None:
-    """The packets of all streams; there is no video beside a folder of pictures."""
+def _check_packets(
+    path: Path, container: InputContainer, expected: Expected, header: TrackHeader | None = None
+) -> None:
+    """The packets of all streams; beside a folder of pictures there is no video and no header."""
     video = None if expected.container.pictures else container.streams.video[0]
     others = [stream for stream in container.streams if _is_carried(stream, expected)]
     kinds = [(stream.type, codec_name(stream)) for stream in others]
@@ -134,7 +140,7 @@ def _check_packets(path: Path, container: InputContainer, expected: Expected) ->
             clock.add(packet)
     if clock is not None:
         clock.finish()
-        _check_duration(path, container, expected)
+        _check_duration(path, container, expected, header)
     for got, want in zip(found.values(), expected.others, strict=True):
         _check_stream(path, got, want)
 
@@ -147,7 +153,9 @@ def _is_carried(stream: Stream, expected: Expected) -> bool:
     return stream.type in ("audio", "subtitle") or is_listed
 
 
-def _check_duration(path: Path, container: InputContainer, expected: Expected) -> None:
+def _check_duration(
+    path: Path, container: InputContainer, expected: Expected, header: TrackHeader | None
+) -> None:
     """How long the file says it is.
 
     Matroska: not shorter than the video, no longer if that is alone. What libav tells about an mp4
@@ -156,7 +164,7 @@ def _check_duration(path: Path, container: InputContainer, expected: Expected) -
     info = expected.info
     wanted = float((info.pts[-1] + info.last_duration) * Fraction(*info.time_base))
     if expected.container.has_index:
-        end = next(iter(read_tracks(path)), TrackHeader()).end
+        end = None if header is None else header.end
         if end is None or (abs(end - wanted) > _SHORT_SECONDS and info.pts[0] >= 0):
             got = "unknown" if end is None else f"{float(end):.3f} s"
             raise wrong(path, "end of the video", got, f"{wanted:.3f} s")
@@ -254,20 +262,11 @@ def check_picture(
         ("shape of a pixel", stream.sample_aspect_ratio or 1, 1),
         ("interlaced", first.interlaced_frame, False),
         ("metadata of each picture", sorted(_OF_OTHER_PICTURES & beside.keys()), []),
-        ("Dolby Vision", _dolby_vision(path, expected.container), None),
     ):
         if got != want:
             raise wrong(path, what, got, want)
     if not _is_same(found := hdr_of(beside), settings.hdr):
         raise wrong(path, "HDR metadata", found, settings.hdr)
-
-
-def _dolby_vision(path: Path, kind: ContainerSpec) -> DolbyVision | None:
-    """The record of Dolby Vision; a picture has none."""
-    if kind.pictures or kind.single:
-        return None
-    tracks = read_tracks(path) if kind.has_index else read_video_tracks(path)
-    return next(iter(tracks), TrackHeader()).dolby_vision
 
 
 def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
