@@ -105,8 +105,9 @@ def test_what_we_write_is_a_source_again(made: GetSource, tmp_path: Path) -> Non
         pictures = [name for name in one.namelist() if name.endswith(".png")]
         assert pictures
         for name in pictures:
-            a, b = Image.open(one.open(name)), Image.open(two.open(name))
-            assert (np.asarray(a) == np.asarray(b)).all()
+            with one.open(name) as file, two.open(name) as again:
+                a, b = np.asarray(Image.open(file)), np.asarray(Image.open(again))
+            assert (a == b).all()
 
 
 def test_jpegs_become_a_video(made: GetSource, tmp_path: Path) -> None:
