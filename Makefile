@@ -93,6 +93,7 @@ site: ## build the pages as a site in site/; a link that leads nowhere fails
 bench: .venv/.installed ## speed and memory against named references (BENCH_MODEL=7b on a GPU)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python -m benchmarks.media.cuts
+	$(BIN)/python -m benchmarks.media.cuts_on_cores
 	$(BIN)/python -m benchmarks.media.fields
 	$(BIN)/python benchmarks/bursts.py
 	$(BIN)/python benchmarks/upload.py

@@ -25,6 +25,11 @@ MIN_REFLECTED_ROWS = 8
 its last rows."""
 FRAMES_PER_LATENT = 4
 """Frames of a latent after a shot's first latent, which holds one frame."""
+LUMA_WEIGHTS = (0.2126, 0.7152, 0.0722)
+"""Of red, green and blue in the brightness that everything here speaks of: BT.709's, on coded
+R'G'B'."""
+CB_RANGE, CR_RANGE = 1.8556, 1.5748
+"""What blue - luma, and red - luma, is divided by to become Cb and Cr."""
 _BLACK = -1.0
 _WHITE = {"uint8": 255, "uint16": 65535}
 

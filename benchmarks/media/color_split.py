@@ -40,7 +40,7 @@ from seedvr2_core.engines.seedvr2.color import wavelet_split
 from seedvr2_core.engines.span import load_span, upscale_rgb
 from seedvr2_core.engines.table import span_weight_files, waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
-from seedvr2_core.frames import resize
+from seedvr2_core.frames import CB_RANGE, CR_RANGE, LUMA_WEIGHTS, resize
 
 SIZES = {
     "bunny_1280x720_25.mp4": (480, 270),
@@ -55,8 +55,6 @@ SPLITS = ((5, 3), (4, 3), (4, 4), (3, 3))
 DRIFTS = (4, 16, 64)
 FACTORS = (2, 3)
 FRAMES, LOOKED_AT = 14, (13,)
-LUMA = (0.2126, 0.7152, 0.0722)
-CB, CR = 1.8556, 1.5748
 Picture = Tensor
 """Float32 (3, H, W) in [-1, 1]."""
 
@@ -151,7 +149,7 @@ def _drifted(picture: Picture, grain: int) -> Picture:
     field = F.interpolate(rough[None], shape, mode="bicubic", align_corners=False)[0]
     light, color = field[:, grain : grain + height, grain : grain + width]
     r, g, b = picture
-    y = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+    y = LUMA_WEIGHTS[0] * r + LUMA_WEIGHTS[1] * g + LUMA_WEIGHTS[2] * b
     more = 1.15 + 0.1 * color  # the model is known to give more saturation than the source has
     moved = y + 0.03 + 0.03 * light
     return (moved + (picture - y) * more).clamp(-1, 1)
@@ -169,8 +167,8 @@ def _psnr(got: Picture, want: Picture) -> tuple[float, float]:
 
 def _split(picture: Picture) -> list[Tensor]:
     r, g, b = picture
-    y = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
-    return [y, (b - y) / CB, (r - y) / CR]
+    y = LUMA_WEIGHTS[0] * r + LUMA_WEIGHTS[1] * g + LUMA_WEIGHTS[2] * b
+    return [y, (b - y) / CB_RANGE, (r - y) / CR_RANGE]
 
 
 def _db(errors: Sequence[Tensor]) -> float:

@@ -24,6 +24,7 @@ from benchmarks.media.clips import parser_of, spread_pictures, videos_in
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.table import waifu2x_weight_files
 from seedvr2_core.engines.waifu2x import load_waifu2x, restore_rgb
+from seedvr2_core.frames import LUMA_WEIGHTS
 from seedvr2_core.video.output.grain import Grain
 
 FACTOR, PICTURES, BLOCK = 2, 3, 32
@@ -84,7 +85,7 @@ def _rows(clips: Path, only: str) -> Iterator[Grained]:
 
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
-    return rgb @ np.array([0.2126, 0.7152, 0.0722])
+    return rgb @ np.array(LUMA_WEIGHTS)
 
 
 def _blurred(y_HW: np.ndarray) -> np.ndarray:

@@ -284,6 +284,8 @@ def _notes(a: VideoInfo, b: VideoInfo) -> list[str]:
         told.append(
             f"A has {rates[0]:.3g} frames a second and B {rates[1]:.3g}; they are matched by time"
         )
+    if a.alpha.transparent or b.alpha.transparent:
+        told.append("what is transparent is put on black")
     if (a.color.transfer, a.color.primaries) != (b.color.transfer, b.color.primaries) and (
         a.color.is_wide or b.color.is_wide
     ):

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from seedvr2_core.report.measures import luma
 from seedvr2_core.video.info import VideoInfo
 
 DIVIDER_PX = 4
@@ -99,18 +100,13 @@ def shallow(picture: np.ndarray) -> np.ndarray:
     return picture if picture.dtype == np.uint8 else (picture // _DEEP).astype(np.uint8)
 
 
-def luma_of(picture: np.ndarray) -> Image.Image:
-    """The luma of a uint8 picture."""
-    return Image.fromarray(np.ascontiguousarray(picture)).convert("L")
-
-
 def difference(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference of the luma of two uint8 pictures, in levels; b at the size of a."""
-    one, other = luma_of(a), luma_of(b)
-    if one.size != other.size:
-        other = other.resize(one.size, Image.Resampling.LANCZOS)
-    levels = np.asarray(one, np.int16) - np.asarray(other, np.int16)
-    return float(np.abs(levels).mean())
+    one, other = luma(a), luma(b)
+    if one.shape != other.shape:
+        size = (one.shape[1], one.shape[0])
+        other = np.asarray(Image.fromarray(other).resize(size, Image.Resampling.LANCZOS))
+    return float(np.abs(one - other).mean())
 
 
 def _even(size: float | Fraction) -> int:

@@ -12,11 +12,9 @@ import functools
 import torch
 from torch import Tensor
 
+from seedvr2_core.frames import CB_RANGE, CR_RANGE, LUMA_WEIGHTS
 from seedvr2_core.kernels.kernel import Cost, Kernel, num_bytes
 
-LUMA = (0.2126, 0.7152, 0.0722)
-"""BT.709, on the coded R'G'B'."""
-CB_RANGE, CR_RANGE = 1.8556, 1.5748
 _WHITE = {torch.uint8: 255, torch.uint16: 65535}
 
 
@@ -79,13 +77,13 @@ def wavelet_color(
         bands_x: for the columns.
     """
     r, g, b = (s_CHW - c_CHW).unbind(0)
-    luma = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+    luma = LUMA_WEIGHTS[0] * r + LUMA_WEIGHTS[1] * g + LUMA_WEIGHTS[2] * b
     parts = (luma, (b - luma) / CB_RANGE, (r - luma) / CR_RANGE)
     for low_HW, part_HW, place in zip(low_CHW, parts, (0, 1, 1), strict=True):
         low_HW.copy_(_banded(_banded(part_HW, bands_y[place]).T, bands_x[place]).T)
     y, cb, cr = low_CHW.unbind(0)
     low_r, low_b = y + CR_RANGE * cr, y + CB_RANGE * cb
-    low_g = (y - LUMA[0] * low_r - LUMA[2] * low_b) / LUMA[1]
+    low_g = (y - LUMA_WEIGHTS[0] * low_r - LUMA_WEIGHTS[2] * low_b) / LUMA_WEIGHTS[1]
     x_HWC = (c_CHW + torch.stack([low_r, low_g, low_b])).permute(1, 2, 0)
     if not out_HWC.is_floating_point():
         white = _WHITE[out_HWC.dtype]

@@ -13,11 +13,11 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from seedvr2_core.kernels.color import CB_RANGE, CR_RANGE, LUMA
+from seedvr2_core.frames import CB_RANGE, CR_RANGE, LUMA_WEIGHTS
 
 ROWS, COLUMNS = 16, 128
 _WHITE = {torch.uint8: 255, torch.uint16: 65535}
-_LUMA_R, _LUMA_G, _LUMA_B = (tl.constexpr(weight) for weight in LUMA)
+_LUMA_R, _LUMA_G, _LUMA_B = (tl.constexpr(weight) for weight in LUMA_WEIGHTS)
 _CB, _CR = tl.constexpr(CB_RANGE), tl.constexpr(CR_RANGE)
 
 

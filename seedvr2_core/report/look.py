@@ -12,12 +12,14 @@ import numpy as np
 from PIL import Image
 
 from seedvr2_core.beat import Beat
+from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.restored import read_restored
 from seedvr2_core.planning import Plan
 from seedvr2_core.report.chosen_frames import Neighbours, frames_to_read, places
 from seedvr2_core.report.measures import Pair, largest_change, measure_pair
 from seedvr2_core.report.record import Sight
+from seedvr2_core.video.alpha.colours import as_shown, each_plane, on_black
 from seedvr2_core.video.reader import read_frames
 
 CROP = (480, 270)
@@ -75,8 +77,9 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         after = _restored_pair(plan, job_dir, place.frame)
         clock.note_read(num_frames)
         first = place.frame - 1
-        before = [f.rgb for f in read_frames(source, plan.video, first, first + 2)]
-        _note(looked, plan, place, Pair(before=(before[0], before[1]), after=after))
+        wanted = (source, plan.video, first, first + 2)
+        before = tuple(read_frames(*wanted, alpha=plan.video.keeps_alpha))
+        _note(looked, plan, place, _Seen(before=before, after=after))
         clock.note_looked()
     return looked
 
@@ -121,36 +124,56 @@ class _Allowance:
         return self._last - last
 
 
-def _note(looked: Looked, plan: Plan, place: Neighbours, pair: Pair) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """Two neighbouring frames of the source and of the result, with their alpha if they have it."""
+
+    before: tuple[Frame, ...]
+    after: tuple[Frame, ...]
+
+    def measured(self) -> Pair:
+        """As it is measured: nobody sees what alpha hides, so it is black in both."""
+        before, after = ([on_black(frame) for frame in two] for two in (self.before, self.after))
+        return Pair(before=(before[0], before[1]), after=(after[0], after[1]))
+
+
+def _note(looked: Looked, plan: Plan, place: Neighbours, seen: _Seen) -> None:
     """Measure a place, and keep its moment if it is the best of its part of the video."""
+    pair = seen.measured()
     time_base = Fraction(*plan.video.time_base)
     at = float((plan.video.pts[place.frame] - plan.video.pts[0]) * time_base)
     sight = measure_pair(pair, place, at)
     looked.sights.append(sight)
     part = place.frame * _BINS // plan.video.num_frames
     if part not in looked.best or looked.best[part].sight.difference < sight.difference:
-        looked.best[part] = _moment(pair, sight)
+        looked.best[part] = _moment(seen, largest_change(pair), sight)
 
 
-def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames `frame - 1` and `frame` of the result, (H, W, 3) uint8."""
-    first, second = (f.rgb for f in read_restored(plan, job_dir, frame - 1, frame + 1))
-    return first, second
+def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[Frame, ...]:
+    """Frames `frame - 1` and `frame` of the result."""
+    alpha = plan.video.keeps_alpha
+    return tuple(read_restored(plan, job_dir, frame - 1, frame + 1, alpha=alpha))
 
 
-def _moment(pair: Pair, sight: Sight) -> Moment:
-    """The part of a pair's second frame in which most has changed."""
-    after = pair.after[1]
-    height, width = after.shape[:2]
-    across, down = largest_change(pair)
+def _moment(seen: _Seen, place: tuple[float, float], sight: Sight) -> Moment:
+    """The part of a pair's second frame around a place (across, down, as shares of it)."""
+    before, after = seen.before[1], seen.after[1]
+    height, width = after.rgb.shape[:2]
+    across, down = place
     crop_width, crop_height = min(CROP[0], width), min(CROP[1], height)
     left = min(max(0, round(across * width) - crop_width // 2), width - crop_width)
     top = min(max(0, round(down * height) - crop_height // 2), height - crop_height)
-    enlarged = _enlarged_part(pair.before[1], (width, height), (left, top, crop_width, crop_height))
+
+    def enlarged(plane: np.ndarray) -> np.ndarray:
+        return _enlarged_part(plane, (width, height), (left, top, crop_width, crop_height))
+
+    def cut(plane: np.ndarray) -> np.ndarray:
+        return plane[top : top + crop_height, left : left + crop_width]
+
     return Moment(
         sight=sight,
-        before=enlarged,
-        after=np.ascontiguousarray(after[top : top + crop_height, left : left + crop_width]),
+        before=as_shown(each_plane(before, enlarged)),
+        after=np.ascontiguousarray(as_shown(each_plane(after, cut))),
     )
 
 

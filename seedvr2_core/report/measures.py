@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from seedvr2_core.frames import CB_RANGE, CR_RANGE, LUMA_WEIGHTS
 from seedvr2_core.report.chosen_frames import Neighbours
 from seedvr2_core.report.record import Sight
 
@@ -21,7 +22,7 @@ BLACK_LEVEL, DARK_LEVEL = 2.0, 8.0
 """A frame below the first is black, a source above the second is not."""
 STILL, MOVED = 0.02, 1.0
 """Mean change of the luma, in levels, of frames that are the same and of frames that are not."""
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_LUMA = np.array(LUMA_WEIGHTS, np.float32)
 _SMALLEST = 1e-3
 """A level's thousandth: keeps the logarithm of nothing finite."""
 
@@ -115,7 +116,7 @@ def _drift(coarse: np.ndarray) -> tuple[float, float, float]:
     """Mean (Y', Cb, Cr) of a coarse difference (h, w, 3), in levels."""
     red, _, blue = (float(value) for value in coarse.mean(axis=(0, 1)))
     y = float(luma(coarse).mean())
-    return _rounded(y), _rounded((blue - y) / 1.8556), _rounded((red - y) / 1.5748)
+    return _rounded(y), _rounded((blue - y) / CB_RANGE), _rounded((red - y) / CR_RANGE)
 
 
 def _beyond(picture: np.ndarray, small: np.ndarray) -> float:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seedvr2_core.frames import LUMA_WEIGHTS
 from seedvr2_core.selfcheck.report import tidy
 
 FLOAT16_LIMIT = 65504.0
 DIVIDER_PX = 4
 AMPLIFIED = 8
 _LEVEL = re.compile(r"(encoder|decoder)\.(conv_in|mid_block|(?:down|up)_blocks\.\d+)")
-_LUMA_WEIGHTS = (0.2126, 0.7152, 0.0722)
 Device = torch.device | str
 
 
@@ -53,7 +53,7 @@ def drift(
 
     In levels.
     """
-    weights = torch.tensor(_LUMA_WEIGHTS, device=device)
+    weights = torch.tensor(LUMA_WEIGHTS, device=device)
     shifts = [
         (_difference(a, b, device).mean(dim=(0, 1)) @ weights).item()
         for a, b in zip(pictures, sources, strict=True)

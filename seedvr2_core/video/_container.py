@@ -30,7 +30,7 @@ from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._reasons import why_not_opened
 from seedvr2_core.video.info import Timeline
 from seedvr2_core.video.picture.opening import media_of, open_file
-from seedvr2_core.video.picture.still import MAX_PIXELS, still_kind
+from seedvr2_core.video.picture.still import MAX_PIXELS, kind_of_ours
 
 if TYPE_CHECKING:
     from seedvr2_core.video.sequence.virtual import PictureFile
@@ -51,7 +51,6 @@ _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 """Bytes and microseconds; 5 MB and some seconds where nothing is said."""
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_KIND_BYTES = 64
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""
@@ -335,7 +334,7 @@ def decoder_for(stream: VideoStream, packet: Packet) -> VideoCodecContext:
     if name in _ALPHA_DECODERS and stream.metadata.get("alpha_mode") == "1":
         decoder = _other_decoder(_ALPHA_DECODERS[name])
         decoder.extradata = usual.extradata
-    elif name == "png" and (kind := still_kind(bytes(packet)[:_KIND_BYTES])) in ("webp", "exr"):
+    elif name == "png" and (kind := kind_of_ours(bytes(packet))) in ("webp", "exr"):
         decoder = _other_decoder(kind)
     else:
         decoder = usual

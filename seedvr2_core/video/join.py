@@ -167,7 +167,8 @@ def _write(job: "_Joining") -> _Attempt:
                 raise
             _log.info("the video is written alone", exc_info=True)
             break
-    told = f"neither other streams nor chapters are carried over: {name} refuses them together"
+    lost = "no" if job.way.container.pictures else "neither chapters nor"
+    told = f"{lost} other streams are carried over: {name} refuses them together"
     written = _write_once(job, {}, alone=True)
     return replace(written, notes=[told, *written.notes], others=[])
 
@@ -182,7 +183,6 @@ def _write_folder(job: "_Joining") -> _Attempt:
             segment_pictures(job.segments, job.on_bytes),
             job.expected(beside.others),
             sound=sound,
-            chapters=chapters_told(job.source, job.info, job.way.cut),
             on_bytes=job.on_bytes,
         )
     finally:
@@ -240,8 +240,10 @@ class _Joining:
 
     def expected(self, others: Sequence[ExpectedStream]) -> Expected:
         """What the output must hold; `others` are the streams beside the video."""
+        kind = self.way.container
+        told = chapters_told(self.source, self.info, self.way.cut) if kind.pictures else []
         return Expected(
-            info=self.info, settings=self.settings, container=self.way.container, others=others
+            info=self.info, settings=self.settings, container=kind, others=others, chapters=told
         )
 
     def write(

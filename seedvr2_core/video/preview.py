@@ -7,7 +7,6 @@ read by our own reader, because moviepy turns and stretches pictures wrongly; so
 job that still has its segments, because moviepy reads a hundred frames on its way to the middle.
 """
 
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from seedvr2_core.beat import Beat, no_beat
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
 from seedvr2_core.frames import Frame
-from seedvr2_core.video.alpha.colours import shown
+from seedvr2_core.video.alpha.colours import as_shown, each_plane, shown
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.output.sequence import is_sequence, picture_of
 from seedvr2_core.video.picture.opening import look_at_picture
@@ -71,7 +70,7 @@ def write_preview(
         after = _restored_frame(output, info, index)
     else:
         index, frame = restored
-        after = _as_shown(frame)
+        after = as_shown(frame)
     beat("picture", 1, STEPS)
     height, width, _ = after.shape
     before = next(read_frames(source, info, index, index + 1, alpha=info.keeps_alpha))
@@ -139,15 +138,11 @@ def _enlarged(frame: Frame, width: int, height: int) -> np.ndarray:
     """A frame by Lanczos, as people are to see it."""
 
     def resized(picture: np.ndarray) -> np.ndarray:
-        return np.asarray(ImageClip(picture).resized((width, height)).get_frame(0))
+        colours = picture if picture.ndim > 2 else np.dstack([picture] * 3)
+        large = np.asarray(ImageClip(colours).resized((width, height)).get_frame(0))
+        return large if picture.ndim > 2 else large[:, :, 0]
 
-    alpha = None if frame.alpha is None else resized(np.dstack([frame.alpha] * 3))[:, :, 0]
-    return _as_shown(replace(frame, rgb=resized(frame.rgb), alpha=alpha))
-
-
-def _as_shown(frame: Frame) -> np.ndarray:
-    """A frame as people are to see it: what is transparent is on grey squares."""
-    return frame.rgb if frame.alpha is None else shown(frame.rgb, frame.alpha)
+    return as_shown(each_plane(frame, resized))
 
 
 def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
@@ -157,7 +152,7 @@ def _restored_frame(output: Path, info: VideoInfo, index: int) -> np.ndarray:
         pixels = picture_of(output, index)
         return shown(pixels[:, :, :3], pixels[:, :, 3]) if pixels.shape[2] > 3 else pixels
     if look_at_picture(output) is not None:
-        return _as_shown(next(read_frames(output, probe_video(output), 0, 1, alpha=alpha)))
+        return as_shown(next(read_frames(output, probe_video(output), 0, 1, alpha=alpha)))
     time = float((info.pts[index] - info.pts[0]) * Fraction(*info.time_base))
     try:
         with VideoFileClip(str(output), audio=False, has_mask=alpha) as clip:

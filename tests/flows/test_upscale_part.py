@@ -5,12 +5,14 @@ another.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -31,6 +33,7 @@ from tasks.run.artifacts import newest_artifact
 from tasks.run.record import JobProgress, shown_to
 from tasks.schemas import PlannedJob, UpscaleResult
 from tasks.settings import Settings
+from tests.kits.clips.transparent import HEIGHT, WIDTH, saved, shown_alpha, textured
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
 from tests.kits.hosts.crews import SLOW, Worker, end_all_that_wait, helped, job_of
@@ -134,6 +137,35 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
     assert waiting.state.is_cancelled(), "who has not begun is not needed any more"
     progress = read_progress(newest_artifact(client, worker.run_id or made.id, PROGRESS_KEY))
     assert progress.prospect_json is None, "recover must not take the job's output for a helper's"
+
+
+@pytest.mark.usefixtures("helper_is_first")
+def test_alpha_is_the_same_whoever_makes_a_segment(
+    client: SyncPrefectClient,
+    settings: Settings,
+    deployments: tuple[UUID, UUID],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One shot of the tiny network: alpha goes past it, in the job and in a helper alike."""
+    clip = saved(tmp_path / "png.mov", textured(75))
+    options = {"model": "tiny", "batch_size": 12, "fresh": True}
+    made = job_of(client, deployments[0], clip, max_workers=2, **options)
+    worker = Worker(made.id)
+    state = attempt(client, made.id)
+    worker.join()
+    assert state.is_completed(), state
+    assert worker.state is not None
+    assert re.match("[1-9] segments? made", str(worker.state.message)), worker.state
+    (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
+    result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
+    alpha = shown_alpha(Path(result.output_path or ""), (WIDTH, HEIGHT))
+    assert (len(alpha), alpha.min(), alpha.max()) == (75, 0, 255)
+    np.testing.assert_array_equal(alpha, shown_alpha(clip, (WIDTH, HEIGHT)))
+    monkeypatch.undo()
+    use_small_pictures(monkeypatch)
+    alone: Any = upscale(**{**asked(clip), **options})
+    assert alone.sha256 == result.sha256
 
 
 def test_a_job_that_nobody_helps_is_made_alone(

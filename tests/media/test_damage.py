@@ -4,9 +4,12 @@ What is written is damaged before it is checked: by ffmpeg, which copies all but
 changing a few bytes.
 """
 
+import json
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.video import join
 from tests.kits.clips.cases import make_video
 from tests.kits.media import ffmpeg
-from tests.kits.videos.members import with_box
+from tests.kits.videos.members import with_box, with_hdr10_plus
 from tests.kits.videos.oracle import HDR10, MAX_CLL
 from tests.media.conftest import GetSource
 
@@ -97,15 +100,17 @@ def made_with(
     damage: Damage, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object
 ) -> None:
     """Make a job whose output is damaged when it is written, before it is checked."""
-    write = join._write
+    options = {"codec": "auto", "container": "mkv", **options}
+    name = "_write_folder" if options["container"] == "folder" else "_write"
+    write = getattr(join, name)
 
     def written(job: join._Joining) -> join._Attempt:
         done = write(job)
         damage(job.output)
         return done
 
-    monkeypatch.setattr(join, "_write", written)
-    make_video(source, folder, **{"codec": "auto", "container": "mkv", **options})
+    monkeypatch.setattr(join, name, written)
+    make_video(source, folder, **options)
 
 
 NOTHING = copied()
@@ -275,3 +280,81 @@ def test_what_is_said_of_light_is_named(
     damage, words = LIGHT[name]
     with pytest.raises(SegmentError, match=words):
         made_with(damage, made("hdr10.mp4"), tmp_path, monkeypatch, container="mp4")
+
+
+def told(change: Callable[[dict[str, Any]], object]) -> Damage:
+    """`sequence.json` in a zip of pictures says something else."""
+
+    def damage(path: Path) -> None:
+        with zipfile.ZipFile(path) as folder:
+            files = {name: folder.read(name) for name in folder.namelist()}
+        about = json.loads(files["sequence.json"])
+        change(about)
+        files["sequence.json"] = json.dumps(about).encode()
+        with zipfile.ZipFile(path, "w") as folder:
+            for name, content in files.items():
+                folder.writestr(name, content)
+
+    return damage
+
+
+IN_FOLDERS: dict[str, tuple[Damage, str]] = {
+    "a chapter": (
+        told(lambda about: about["chapters"].pop()),
+        "length of chapters in sequence.json: 1, but the plan says 2",
+    ),
+    "a chapter's title": (
+        told(lambda about: about["chapters"][1].update(title="Fin")),
+        r"chapters in sequence.json, number 1: .*'Fin'.*says .*'End'",
+    ),
+    "a chapter's end": (
+        told(lambda about: about["chapters"][0].update(end=0.25)),
+        r"chapters in sequence.json, number 0: .*0\.25.*says .*0\.5",
+    ),
+    "a time": (
+        told(lambda about: about["pts"].__setitem__(3, 7)),
+        "pts in sequence.json, number 3: 7, but the plan says",
+    ),
+    "the last picture's time": (
+        told(lambda about: about.update(last_duration=1)),
+        "last_duration in sequence.json: 1, but the plan says",
+    ),
+    "the rate": (
+        told(lambda about: about.pop("nominal_rate")),
+        r"nominal_rate in sequence.json: None, but the plan says \[25, 1\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_what_a_folder_says_wrongly_is_named(
+    rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    damage, words = IN_FOLDERS[name]
+    with pytest.raises(SegmentError, match=words):
+        made_with(damage, rich, tmp_path, monkeypatch, codec="png", container="folder")
+
+
+def test_a_folder_whose_words_are_right_passes(
+    rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage = told(lambda about: about)
+    made_with(damage, rich, tmp_path, monkeypatch, codec="png", container="folder")
+
+
+def test_metadata_of_hdr10_plus_is_left_out_and_named_where_it_stays(
+    made: GetSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "plus.mp4"
+    with_hdr10_plus(made("hdr10.mp4"), source)
+    job = make_video(source, tmp_path, codec="auto", container="mp4")
+    assert any("HDR10+ metadata, which is lost" in note for note in job.notes)
+
+    def left_over(path: Path) -> None:
+        other = path.with_name("other.mp4")
+        with_hdr10_plus(path, other)
+        other.replace(path)
+
+    words = r"metadata of each picture: \['DYNAMIC_HDR_PLUS'\], but the plan says \[\]"
+    with pytest.raises(SegmentError, match=words):
+        made_with(left_over, source, tmp_path, monkeypatch, container="mp4")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seedvr2_core.errors import InvalidRequestError
+from seedvr2_core.frames import CB_RANGE, CR_RANGE, LUMA_WEIGHTS
 
 ColorMethod = Literal["wavelet", "wavelet_rgb", "lab", "adain", "none"]
 
@@ -23,11 +24,6 @@ CHROMA_STAGES = 3
 RGB_STAGES = 5
 _LAB_LUMA_KEPT = 0.8
 _VARIANCE_FLOOR = 1e-5
-
-# BT.709, on the coded R'G'B'
-_LUMA_WEIGHTS = (0.2126, 0.7152, 0.0722)
-_CB_RANGE = 1.8556
-_CR_RANGE = 1.5748
 
 _RGB_TO_XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
@@ -111,7 +107,7 @@ def toward_source(c_CHW: Tensor, s_CHW: Tensor, strength: float) -> Tensor:
         strength: from 0, the source's detail, to 1, the restored one.
     """
     r, g, b = (s_CHW - c_CHW).unbind(0)
-    wr, wg, wb = _LUMA_WEIGHTS
+    wr, wg, wb = LUMA_WEIGHTS
     finer_1HW = (wr * r + wg * g + wb * b)[None]
     taken_1HW = torch.zeros_like(finer_1HW)
     for band, radius in enumerate(wavelet_radii(LUMA_STAGES)):
@@ -160,13 +156,13 @@ def wavelet_split(
     Those of chroma are at most those of luma. `benchmarks/media/color_split.py` compares others.
     """
     r, g, b = (s_CHW - c_CHW).unbind(0)
-    wr, wg, wb = _LUMA_WEIGHTS
+    wr, wg, wb = LUMA_WEIGHTS
     luma = wr * r + wg * g + wb * b
-    fine = torch.stack([luma, (b - luma) / _CB_RANGE, (r - luma) / _CR_RANGE])
+    fine = torch.stack([luma, (b - luma) / CB_RANGE, (r - luma) / CR_RANGE])
     radii = wavelet_radii(luma_stages)
     low = blur(fine, radii[:chroma_stages])
     y = blur(low[:1], radii[chroma_stages:])[0]
-    low_r, low_b = y + _CR_RANGE * low[2], y + _CB_RANGE * low[1]
+    low_r, low_b = y + CR_RANGE * low[2], y + CB_RANGE * low[1]
     low_g = (y - wr * low_r - wb * low_b) / wg
     return c_CHW + torch.stack([low_r, low_g, low_b])
 

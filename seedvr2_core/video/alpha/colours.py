@@ -8,7 +8,13 @@ Therefore hidden colours are replaced by what is around before anything is enlar
 Shape legend: H W pixels, 3 channels in R, G, B order.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
+
+from seedvr2_core.frames import Frame
+from seedvr2_core.video.alpha.wish import BLACK
 
 _HIDDEN_SHARE = 32
 """Below this part of full alpha a colour is mixed with those around: codecs leave traces of alpha
@@ -39,6 +45,22 @@ def shown(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     squares = (rows[:, None] + columns) % 2
     behind = np.where(squares, np.uint32(_DARK), np.uint32(_LIGHT))[..., None]
     return _over(rgb, alpha, np.broadcast_to(behind, rgb.shape))
+
+
+def as_shown(frame: Frame) -> np.ndarray:
+    """A frame as people are to see it: what is transparent is on grey squares."""
+    return frame.rgb if frame.alpha is None else shown(frame.rgb, frame.alpha)
+
+
+def on_black(frame: Frame) -> np.ndarray:
+    """A frame of which nothing is left that its alpha hides."""
+    return frame.rgb if frame.alpha is None else flattened(frame.rgb, frame.alpha, BLACK)
+
+
+def each_plane(frame: Frame, change: Callable[[np.ndarray], np.ndarray]) -> Frame:
+    """A frame whose colours (H, W, 3) and whose alpha (H, W) are changed in the same way."""
+    alpha = None if frame.alpha is None else change(frame.alpha)
+    return replace(frame, rgb=change(frame.rgb), alpha=alpha)
 
 
 def _over(rgb: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Whatever differs, a muxer's rounding or a bug of ours, is found here, before the
 is named.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +79,9 @@ class Expected:
     container: ContainerSpec
     others: Sequence[ExpectedStream] = ()
     """In the order of the file."""
+    chapters: Sequence[Mapping[str, object]] = ()
+    """Of a folder of pictures: start and end in seconds, and title. Other files say them as the
+    source does (`said.py`)."""
 
 
 def check_joined(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:

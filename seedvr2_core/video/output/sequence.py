@@ -21,7 +21,7 @@ import av.error
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.files.writing import FileWriter
-from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata, VideoInfo
+from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata
 from seedvr2_core.video.output.formats import CODECS, depth_of
 from seedvr2_core.video.output.gate import Expected, check_beside, check_picture, wrong
 from seedvr2_core.video.picture.exr_header import (
@@ -29,7 +29,7 @@ from seedvr2_core.video.picture.exr_header import (
     read_exr_header,
     with_chromaticities,
 )
-from seedvr2_core.video.picture.still import still_kind
+from seedvr2_core.video.picture.still import kind_of_ours
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,6 @@ _MADE = (1980, 1, 1, 0, 0, 0)
 _COPIED_BYTES = 2**20
 _PNG_START, _IHDR_END = b"\x89PNG\r\n\x1a\n", 33
 _PNG_SIZE = struct.Struct(">2IB")
-_KIND_BYTES = 64
 _LUMINANCE_UNITS = 10_000
 _TAG = struct.Struct("<HHI4s")
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
@@ -71,7 +70,6 @@ def write_sequence(
     expected: Expected,
     *,
     sound: Path,
-    chapters: Sequence[dict[str, Any]] = (),
     on_bytes: OnBytes = no_bytes,
 ) -> None:
     """Write the zip.
@@ -81,7 +79,6 @@ def write_sequence(
         pictures: each a whole file.
         expected: what it must hold.
         sound: a Matroska file, which is checked and put beside them if it is to have streams.
-        chapters: start and end in seconds, and title.
         on_bytes: called before every write.
 
     Raises:
@@ -101,7 +98,7 @@ def write_sequence(
             with FileReader(sound) as source, folder.open(entry, "w") as target:
                 while piece := source.read(_COPIED_BYTES):
                     target.write(piece)
-        told = json.dumps(_times(names, info, settings, chapters), indent=1) + "\n"
+        told = json.dumps(_told(names, expected), indent=1) + "\n"
         folder.writestr(_entry(TIMES_NAME), told)
 
 
@@ -152,13 +149,9 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _times(
-    names: Sequence[str],
-    info: VideoInfo,
-    settings: EncoderSettings,
-    chapters: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
+def _told(names: Sequence[str], expected: Expected) -> dict[str, Any]:
     """What `sequence.json` says: the times are whole numbers of `time_base` seconds."""
+    info, settings = expected.info, expected.settings
     return {
         "first": names[0],
         "num_frames": len(names),
@@ -171,7 +164,7 @@ def _times(
         "nominal_rate": list(info.nominal_rate),
         "time_base": list(info.time_base),
         "last_duration": info.last_duration,
-        "chapters": list(chapters),
+        "chapters": list(expected.chapters),
         "pts": list(info.pts),
     }
 
@@ -220,9 +213,7 @@ def check_sequence(path: Path, expected: Expected, *, on_bytes: OnBytes = no_byt
             found = folder.namelist()
             if found != [*names, *beside, TIMES_NAME]:
                 raise wrong(path, "files", found[-3:], [names[-1], *beside, TIMES_NAME])
-            told = json.loads(folder.read(TIMES_NAME))
-            if told["pts"] != list(info.pts) or told["time_base"] != list(info.time_base):
-                raise wrong(path, "times", f"{len(told['pts'])} others", f"{len(info.pts)} times")
+            told = folder.read(TIMES_NAME)
             size = (settings.width, settings.height, depth_of(settings))
             for index, name in enumerate(names):
                 content = folder.read(name)  # which compares its sum
@@ -234,10 +225,26 @@ def check_sequence(path: Path, expected: Expected, *, on_bytes: OnBytes = no_byt
                 with folder.open(name) as part:
                     while part.read(_COPIED_BYTES):
                         pass
+        _check_told(path, told, _told(names, expected))
     except (zipfile.BadZipFile, *_UNREADABLE) as error:
         if isinstance(error, SegmentError):
             raise
         raise SegmentError(f"{path.name}: not a whole folder of pictures: {error}") from error
+
+
+def _check_told(path: Path, content: bytes, wanted: dict[str, Any]) -> None:
+    """Compare what `sequence.json` says with the plan, and name the first thing that differs."""
+    told = json.loads(content)
+    for key, want in json.loads(json.dumps(wanted)).items():
+        if (got := told.get(key)) == want:
+            continue
+        if not (isinstance(got, list) and isinstance(want, list)):
+            raise wrong(path, f"{key} in {TIMES_NAME}", got, want)
+        if len(got) != len(want):
+            raise wrong(path, f"length of {key} in {TIMES_NAME}", len(got), len(want))
+        pairs = enumerate(zip(got, want, strict=True))
+        at = next(index for index, (one, other) in pairs if one != other)
+        raise wrong(path, f"{key} in {TIMES_NAME}, number {at}", got[at], want[at])
 
 
 def _check_first(path: Path, content: bytes, expected: Expected) -> None:
@@ -263,7 +270,7 @@ def _size_of(content: bytes) -> tuple[int, int, int]:
     """
     if content.startswith(_PNG_START):
         return _PNG_SIZE.unpack_from(content, 16)
-    kind = still_kind(content[:_KIND_BYTES])
+    kind = kind_of_ours(content)
     if kind == "tiff":
         return _size_of_tiff(content)
     if kind == "exr":
@@ -303,7 +310,7 @@ def picture_of(path: Path, index: int) -> "np.ndarray":
         with zipfile.ZipFile(path) as folder:
             name = folder.namelist()[index]
             content = PictureBytes(folder.read(name))
-        pixels = upright_pixels(content, name, still_kind(content.getvalue()[:_KIND_BYTES])).pixels
+        pixels = upright_pixels(content, name, kind_of_ours(content.getvalue())).pixels
     except (zipfile.BadZipFile, IndexError, *_UNREADABLE) as error:
         raise SegmentError(f"{path.name}: picture {index} cannot be read: {error}") from error
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

@@ -13,6 +13,8 @@ _MAGIC = {
     b"MM\0*": "tiff",
     EXR_START: "exr",
 }
+_HEADER_BYTES = 64
+"""Behind them a picture has samples, and among samples any word may stand by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +47,8 @@ def still_kind(head: bytes) -> str:
         return "" if b"ANIM" in head else "webp"
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
     return "" if kind == "png" and b"acTL" in head else kind
+
+
+def kind_of_ours(content: bytes) -> str:
+    """The format of a picture that we have made, by all of its bytes; none of these moves."""
+    return still_kind(content[:_HEADER_BYTES])

@@ -169,3 +169,50 @@ def as_ffmpeg_shows(path: Path, width: int, height: int, count: int = 3) -> np.n
         *["-pix_fmt", "rgb24", "-f", "rawvideo", "-"],
     )
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+_SEI = bytes([39 << 1, 1])
+"""The header of an HEVC unit with words about the picture behind it."""
+_FIRST_WORDS = 32
+"""Kinds of HEVC units below it are pictures."""
+
+
+def with_hdr10_plus(source: Path, path: Path) -> Path:
+    """A copy of an mp4 of HEVC whose pictures each have metadata of HDR10+ (SMPTE ST 2094-40)."""
+    fields = [(1, 8), (1, 2), (1000, 27), (0, 1), (900, 17), (800, 17), (700, 17), (500, 17)]
+    fields += [(1, 4), (99, 7), (650, 17), (3, 10), (0, 1), (0, 1), (0, 1)]
+    bits = "".join(f"{value:0{length}b}" for value, length in fields)
+    bits += "0" * (-len(bits) % 8)
+    payload = bytes.fromhex("b5003c000104") + int(bits, 2).to_bytes(len(bits) // 8)
+    unit = _SEI + _unlike_a_start(bytes([4, len(payload)]) + payload + b"\x80")
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        streams = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
+        for packet in old.demux():
+            if not packet.size:
+                continue
+            copy = packet
+            if packet.stream.type == "video":
+                copy = av.Packet(_before_the_picture(bytes(packet), unit))
+                copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+                copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+            copy.stream = streams[packet.stream_index]
+            new.mux(copy)
+    return path
+
+
+def _unlike_a_start(content: bytes) -> bytes:
+    """A unit's content as HEVC writes it: behind two zeros comes a 3, where a small byte would."""
+    out = bytearray()
+    for byte in content:
+        if out[-2:] == b"\0\0" and byte <= 3:
+            out.append(3)
+        out.append(byte)
+    return bytes(out)
+
+
+def _before_the_picture(content: bytes, unit: bytes) -> bytes:
+    """A packet of units, each behind its length of four bytes, with one more before the picture."""
+    at = 0
+    while content[at + 4] >> 1 & 63 >= _FIRST_WORDS:
+        at += 4 + int.from_bytes(content[at : at + 4])
+    return content[:at] + len(unit).to_bytes(4) + unit + content[at:]

@@ -125,7 +125,7 @@ def test_what_differs_is_named(made: GetSource, tmp_path: Path) -> None:
     for wrong, words in (
         (replace(right, settings=replace(settings, width=322)), "width, height and bits of 000000"),
         (replace(right, settings=replace(settings, pix_fmt="rgb48be")), "bits of 000000"),
-        (replace(right, info=replace(info, pts=(*info.pts[:-1], 10**6))), "times"),
+        (replace(right, info=replace(info, pts=(*info.pts[:-1], 10**6))), "pts in seq.*, number 5"),
         (replace(right, info=replace(info, pts=info.pts[:-1])), "files"),
         (replace(right, others=(ExpectedStream(kind="audio", codec="aac"),)), "files"),
         (

@@ -192,7 +192,7 @@ def test_what_no_stream_is_to_blame_for_costs_all_but_the_video(
     assert codecs(output) == []
     assert probe_video(output).num_frames == 25
     assert result.notes == (
-        "neither other streams nor chapters are carried over: mp4 refuses them together",
+        "neither chapters nor other streams are carried over: mp4 refuses them together",
     )
 
 
