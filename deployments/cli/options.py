@@ -88,8 +88,9 @@ Strength = Annotated[
 Codec = Annotated[
     str,
     typer.Option(
-        help="h264 (8 bits), hevc, av1, prores, dnxhr, ffv1 (lossless), png, tiff, jpeg, webp or "
-        "exr (pictures), or auto: h264 for 8-bit SDR, hevc (10 bits) for all else."
+        help="h264 (8 bits), hevc, av1, vp9 (WebM with alpha), prores, dnxhr, ffv1 (lossless), "
+        "png, tiff, jpeg, webp or exr (pictures), or auto: h264 for 8-bit SDR, hevc (10 bits) for "
+        "all else."
     ),
 ]
 Container = Annotated[

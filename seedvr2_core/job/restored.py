@@ -11,7 +11,7 @@ from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
 from seedvr2_core.planning import Plan, Segment
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.output.formats import video_of_segment
+from seedvr2_core.video.output.segment import video_of_segment
 from seedvr2_core.video.reader import read_frames
 
 

@@ -50,6 +50,8 @@ _LATE_STREAMS = (b"FLV", b"\0\0\1\xba")
 """How FLV and MPEG-PS begin. Their headers need not name all streams, so more is looked at."""
 _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 """Bytes and microseconds; 5 MB and some seconds where nothing is said."""
+_ALPHA_MODE = "alpha_mode"
+"""What Matroska says of a track with alpha beside each packet: "1"."""
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
@@ -331,9 +333,10 @@ def decoder_for(stream: VideoStream, packet: Packet) -> VideoCodecContext:
     """
     usual = stream.codec_context
     name = usual.codec.canonical_name
-    if name in _ALPHA_DECODERS and stream.metadata.get("alpha_mode") == "1":
+    if name in _ALPHA_DECODERS and _has_alpha_beside(stream):
         decoder = _other_decoder(_ALPHA_DECODERS[name])
         decoder.extradata = usual.extradata
+        decoder.color_primaries, decoder.color_trc = usual.color_primaries, usual.color_trc
     elif name == "png" and (kind := kind_of_ours(bytes(packet))) in ("webp", "exr"):
         decoder = _other_decoder(kind)
     else:
@@ -341,6 +344,13 @@ def decoder_for(stream: VideoStream, packet: Packet) -> VideoCodecContext:
     # Without it the decoder rounds what it cuts off on the left to what is fast to reach.
     decoder.flags |= CodecFlags.unaligned.value
     return decoder
+
+
+def _has_alpha_beside(stream: VideoStream) -> bool:
+    """Whether each packet has a second one with alpha; programs that copy a file shout the word."""
+    return any(
+        key.lower() == _ALPHA_MODE and value == "1" for key, value in stream.metadata.items()
+    )
 
 
 def _other_decoder(name: str) -> VideoCodecContext:

@@ -21,9 +21,11 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._container import open_container, time_base_of
 from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.formats import counts_frames
 
 _FETCHED_BYTES = 2**23
 """The beginning of a file is read in any case: libav looks at the first pictures."""
+_MATROSKA_START = b"\x1a\x45\xdf\xa3"
 _BOX = struct.Struct(">I4s")
 _LARGE_BOX = struct.Struct(">I4sQ")
 
@@ -77,7 +79,7 @@ def open_segment(
     path: Path,
     *,
     index_only: bool = False,
-    demuxer: str = "mp4",
+    demuxer: str = "",
     on_bytes: OnBytes = no_bytes,
 ) -> Iterator[InputContainer]:
     """Open a segment or the joined file for the length of a `with` block.
@@ -85,15 +87,17 @@ def open_segment(
     Args:
         path: the file.
         index_only: packets have their times and sizes, and zeros for content, if it is an mp4.
-        demuxer: FFmpeg's name of what reads it; that of mp4 reads QuickTime as well.
+        demuxer: FFmpeg's name of what reads it; that of mp4 reads QuickTime as well. "": that of a
+            segment, which is mp4, QuickTime or Matroska.
         on_bytes: called with the position and the file's length before every read.
 
     Raises:
         SegmentError: it is not there or no mp4.
         FileReadError: the machine failed to read it, now or inside the block.
     """
-    reader = _IndexReader if index_only and demuxer == "mp4" else FileReader
     try:
+        demuxer = demuxer or _demuxer_of(path)
+        reader = _IndexReader if index_only and demuxer == "mp4" else FileReader
         file = reader(path, on_bytes=on_bytes)
     except OSError as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
@@ -110,14 +114,47 @@ def open_segment(
             raise file.failed
 
 
-def segment_packets(
-    part: JoinPart, container: InputContainer, time_base: Fraction
+def _demuxer_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return "matroska" if file.read(len(_MATROSKA_START)) == _MATROSKA_START else "mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class FilmClock:
+    """The times of a job's frames, for segments of a codec."""
+
+    settings: EncoderSettings
+    pts: tuple[int, ...]
+    """Of all frames that the segments hold, rising, in the source's ticks."""
+
+    def told(self, segments: Sequence[JoinPart]) -> "Iterator[tuple[JoinPart, tuple[int, ...]]]":
+        """The segments, and of each the times of its frames where it only counts them."""
+        counts, start = counts_frames(self.settings.codec), 0
+        for part in segments:
+            yield part, self.pts[start : start + part.num_frames] if counts else ()
+            start += part.num_frames
+
+
+def film_packets(
+    segments: Sequence[JoinPart], clock: FilmClock, on_bytes: OnBytes
+) -> "Iterator[tuple[JoinPart, int, Packet[VideoStream]]]":
+    """(segment, pts in the source's ticks, packet) of all segments in file order."""
+    time_base = Fraction(*clock.settings.time_base)
+    for part, known in clock.told(segments):
+        with open_segment(part.path, on_bytes=on_bytes) as container:
+            for pts, packet in _segment_packets(part, container, time_base, known):
+                yield part, pts, packet
+
+
+def _segment_packets(
+    part: JoinPart, container: InputContainer, time_base: Fraction, known: tuple[int, ...]
 ) -> "Iterator[tuple[int, Packet[VideoStream]]]":
     """(pts in the source's ticks, packet) of a segment in file order."""
     stream = container.streams.video[0]
     scale = time_base_of(stream) / time_base
-    for packet in container.demux(stream):
-        if not packet.size:
+    for number, packet in enumerate(p for p in container.demux(stream) if p.size):
+        if number < len(known):
+            yield known[number], packet
             continue
         ticks = None if packet.pts is None else packet.pts * scale
         if ticks is None or ticks.denominator != 1:
@@ -138,13 +175,13 @@ def segment_pictures(segments: Sequence[JoinPart], on_bytes: OnBytes) -> Iterato
 
 
 def times_in_file_order(
-    segments: Sequence[JoinPart], settings: EncoderSettings, on_bytes: OnBytes
+    segments: Sequence[JoinPart], clock: FilmClock, on_bytes: OnBytes
 ) -> list[int]:
     """Presentation times of all packets; checks frame counts and equal headers on the way."""
     times: list[int] = []
     header: bytes | None = None
-    time_base = Fraction(*settings.time_base)
-    for part in segments:
+    time_base = Fraction(*clock.settings.time_base)
+    for part, known in clock.told(segments):
         with open_segment(part.path, index_only=True, on_bytes=on_bytes) as container:
             extradata = container.streams.video[0].codec_context.extradata
             if header is not None and extradata != header:
@@ -153,7 +190,7 @@ def times_in_file_order(
                     "it was encoded with other settings"
                 )
             header = extradata
-            own = [pts for pts, _ in segment_packets(part, container, time_base)]
+            own = [pts for pts, _ in _segment_packets(part, container, time_base, known)]
         if len(own) != part.num_frames or min(own, default=None) != part.first_pts:
             raise SegmentError(
                 f"{part.path.name}: {len(own)} frames from {min(own, default=None)} on, expected "

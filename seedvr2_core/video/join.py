@@ -25,9 +25,10 @@ from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.files.space import is_full
 from seedvr2_core.video._container import demux_all, open_source, time_base_of
 from seedvr2_core.video._segments import (
+    FilmClock,
     JoinPart,
+    film_packets,
     open_segment,
-    segment_packets,
     segment_pictures,
     times_in_file_order,
 )
@@ -46,7 +47,7 @@ from seedvr2_core.video.output.file import (
     muxer_options,
     open_output,
 )
-from seedvr2_core.video.output.formats import CONTAINERS, ContainerSpec
+from seedvr2_core.video.output.formats import CONTAINERS, ContainerSpec, counts_frames, holds_alpha
 from seedvr2_core.video.output.gate import (
     Expected,
     ExpectedStream,
@@ -106,7 +107,7 @@ def join_segments(
         FileReadError: the machine failed to read a segment or the source, or the source has lost
             packets since it was probed.
     """
-    times = times_in_file_order(segments, settings, on_bytes)
+    times = times_in_file_order(segments, FilmClock(settings, info.pts), on_bytes)
     if sorted(times) != list(info.pts):
         raise SegmentError(
             f"the segments hold {len(times)} frames whose times are not those of the source's "
@@ -343,6 +344,8 @@ class _Joining:
         with open_segment(self.segments[0].path) as first:
             video = container.add_stream_from_template(first.streams.video[0], opaque=True)
         video.time_base = Fraction(*self.settings.time_base)
+        if counts_frames(self.settings.codec) and holds_alpha(self.settings):
+            video.codec_context.pix_fmt = self.settings.pix_fmt  # by which WebM says "alpha"
         # The template's tag is forgotten; of ProRes it also says which of its kinds this is.
         tag = tag_of(self.settings)
         if tag and (self.way.container.has_index or self.settings.codec == "prores"):
@@ -351,24 +354,21 @@ class _Joining:
 
     def _video_packets(self, video: VideoStream) -> "Iterator[tuple[Fraction, Packet]]":
         """(decode time in seconds, packet) of the whole track."""
-        time_base = Fraction(*self.settings.time_base)
         total, durations = self.info.num_frames, self.clock.durations()
-        position, last_dts = 0, None
-        for part in self.segments:
-            with open_segment(part.path, on_bytes=self.on_bytes) as container:
-                for pts, packet in segment_packets(part, container, time_base):
-                    dts = self.clock.dts(position)
-                    if dts > pts or (last_dts is not None and dts <= last_dts):
-                        raise SegmentError(
-                            f"{part.path.name}: packet {position} would be decoded at {dts} "
-                            f"after {last_dts} and shown at {pts}; decode times must rise"
-                        )
-                    position, last_dts = position + 1, dts
-                    last = position == total
-                    packet.pts, packet.dts, packet.time_base = pts, dts, time_base
-                    packet.duration = self.info.last_duration if last else durations[pts]
-                    packet.stream = video
-                    yield dts * time_base, packet
+        position, last_dts, time_base = 0, None, Fraction(*self.settings.time_base)
+        clock = FilmClock(self.settings, self.info.pts)
+        for part, pts, packet in film_packets(self.segments, clock, self.on_bytes):
+            dts = self.clock.dts(position)
+            if dts > pts or (last_dts is not None and dts <= last_dts):
+                raise SegmentError(
+                    f"{part.path.name}: packet {position} would be decoded at {dts} after "
+                    f"{last_dts} and shown at {pts}; decode times must rise"
+                )
+            position, last_dts = position + 1, dts
+            packet.pts, packet.dts, packet.time_base = pts, dts, time_base
+            packet.duration = self.info.last_duration if position == total else durations[pts]
+            packet.stream = video
+            yield dts * time_base, packet
 
     def _other_packets(
         self, source: InputContainer, others: Carried

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.container.core import Flags as ContainerFlags
 from av.filter import Graph
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
@@ -24,9 +21,11 @@ from seedvr2_core.video._container import decoder_for
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.alpha.planes import levels_of, to_bits, write_plane
 from seedvr2_core.video.info import EncoderSettings
+from seedvr2_core.video.output.encoded import EncodedFile
 from seedvr2_core.video.output.encoders import add_encoder, spec_of
-from seedvr2_core.video.output.formats import CODECS, depth_of, holds_alpha
+from seedvr2_core.video.output.formats import CODECS, counts_frames, depth_of, holds_alpha
 from seedvr2_core.video.output.hdr import add_hdr_boxes
+from seedvr2_core.video.output.segment import coded_as
 from seedvr2_core.video.picture.color import FROM_RGB, sws_colorspace, sws_range
 from seedvr2_core.video.picture.levels import rgb_planes, shifted_bits, to_shifted
 from seedvr2_core.video.picture.light import LINEAR, light_of
@@ -40,14 +39,13 @@ def _nobody(num_packets: int) -> None:
     """Ignore the count: the default of `on_packet`."""
 
 
-class SegmentWriter:
-    """Context manager that encodes frames into one closed-GOP segment (mp4).
+class SegmentWriter(EncodedFile):
+    """Context manager that encodes frames into one closed-GOP segment.
 
-    Leaving it normally finishes the file; leaving it by an exception removes the file. The same
-    frames and settings give the same bytes.
+    The same frames and settings give the same bytes.
 
     Args:
-        path: where to write, usually `*.part`; renamed by the caller once checked.
+        path: as `EncodedFile` has it.
         settings: fixed for the job.
         first_pts: pts of the segment's first frame, subtracted from all.
         on_packet: called with the number of frames that have left the encoder, for each of them;
@@ -62,23 +60,21 @@ class SegmentWriter:
         *,
         on_packet: Callable[[int], None] = _nobody,
     ) -> None:
-        self._path = path
         self._settings, self._spec = settings, spec_of(settings)
         self._first_pts = first_pts
         self._on_packet = on_packet
-        self._num_packets = 0
+        self._num_frames = self._num_packets = 0
+        self._counts = counts_frames(settings.codec)
         self._last_pts = first_pts - 1
         self._reorder = _Reorder.of(settings)
-        self._time_base = Fraction(*settings.time_base)
+        self._time_base = Fraction(*coded_as(settings).time_base)
         self._reformatter = VideoReformatter()
         self._canvases: dict[str, VideoFrame] = {}
         self._holds_alpha = settings.codec in CODECS and holds_alpha(settings)
         self._shifted_bits = shifted_bits(settings.pix_fmt, full_range=settings.color.full_range)
-        muxer = CODECS[settings.codec].segments
-        self._container = av.open(f"file:{path}", mode="w", format=muxer)
-        self._container.flags |= ContainerFlags.bitexact.value
+        super().__init__(path, CODECS[settings.codec].segments)
         try:
-            self._encoding = add_encoder(self._container, settings)
+            self._encoding = add_encoder(self._container, coded_as(settings))
         except Exception:
             self._discard()
             raise
@@ -99,7 +95,8 @@ class SegmentWriter:
                 f"frame {frame.index} has pts {frame.pts} after {self._last_pts}; times must rise"
             )
         self._last_pts = frame.pts
-        picture.pts = frame.pts - self._first_pts
+        picture.pts = self._num_frames if self._counts else frame.pts - self._first_pts
+        self._num_frames += 1
         if self._reorder is not None:
             self._reorder.shown(picture.pts)
         picture.time_base = self._time_base
@@ -174,53 +171,20 @@ class SegmentWriter:
             picture.color_trc = self._settings.color.transfer
         return picture
 
-    def _encode(self, picture: VideoFrame | None) -> None:
-        """Encode and write what comes out; None drains the encoder."""
-        try:
-            for packet in self._encoding.packets(picture):
-                if self._reorder is not None:
-                    packet.dts = self._reorder.decode_time()
-                self._container.mux(packet)
-                self._num_packets += 1
-                self._on_packet(self._num_packets)
-        except MemoryError:  # libav's is an FFmpegError as well
-            raise
-        except av.error.FFmpegError as error:
-            raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
+    def _packets(self, picture: VideoFrame | None) -> Iterator[Packet]:
+        for packet in super()._packets(picture):
+            if self._reorder is not None:
+                packet.dts = self._reorder.decode_time()
+            yield packet
+            self._num_packets += 1
+            self._on_packet(self._num_packets)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None or self._last_pts < self._first_pts:
-            self._discard()
-            if kind is None:
-                raise SegmentError(f"{self._path.name}: a segment without frames")
-            return
-        try:
-            self._encode(None)
-            self._container.close()
-            if self._settings.hdr is not None:
-                add_hdr_boxes(self._path, self._settings.hdr)
-        except BaseException:
-            self._discard()
-            raise
-        del self._encoding, self._container  # frees the encoder, which closing does not
-
-    def _discard(self) -> None:
-        """Close what is open and remove the file."""
-        try:
-            self._container.close()
-        except av.error.FFmpegError:
-            # The trailer of a file that is thrown away: nothing to save.
-            pass
-        finally:
-            self._path.unlink(missing_ok=True)
+    def _finish(self) -> None:
+        if self._last_pts < self._first_pts:
+            raise SegmentError(f"{self._path.name}: a segment without frames")
+        super()._finish()
+        if self._settings.hdr is not None:
+            add_hdr_boxes(self._path, self._settings.hdr)
 
 
 class _Reorder:

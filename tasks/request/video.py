@@ -82,7 +82,7 @@ Preset = Literal[
 ]
 Picture = Literal["png", "tiff", "jpeg", "webp", "exr"]
 """A codec whose pictures are files, and the container that is one of them."""
-Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", Picture]
+Codec = Literal["auto", "h264", "hevc", "av1", "vp9", "prores", "dnxhr", "ffv1", Picture]
 """`auto` and the names in `CODECS`."""
 Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", Picture]
 """`auto` and the names in `CONTAINERS`."""
@@ -154,9 +154,9 @@ CodecField = Annotated[
         description="Codec of the result. `auto` is `h264` (High, 8 bits, plays everywhere) for "
         "8-bit SDR, and `hevc` (Main10) for more bits, HDR and BT.2020. `av1`, `prores` (422 HQ; "
         "4444 from quality 90 on), `dnxhr` (HQ or HQX; 444 from quality 90 on) and `ffv1` "
-        "(lossless) are there for delivery and editing; `png`, `tiff` (16 bits), `jpeg`, `webp` "
-        "and `exr` (linear light, half float) make a picture of each frame. A codec writes as many "
-        "bits a sample as the source has, or the most that it can."
+        "(lossless) are there for delivery and editing, `vp9` for WebM with alpha; `png`, `tiff` "
+        "(16 bits), `jpeg`, `webp` and `exr` (linear light, half float) make a picture of each "
+        "frame. A codec writes as many bits a sample as the source has, or the most that it can."
     ),
 ]
 ContainerField = Annotated[
@@ -165,8 +165,8 @@ ContainerField = Annotated[
         description="File format of the result. `auto` is `mp4` (`mov` for ProRes and DNxHR, `mkv` "
         "for FFV1, `folder` for pictures), or `mkv` where that would lose sound, subtitles or "
         "attachments of the source; `png` for a picture (PNG, JPEG, TIFF, WebP, EXR). `webm` takes "
-        "AV1, and sound becomes Opus. A `folder` of pictures is kept as a zip, uncompressed. "
-        "`png`, `tiff`, `jpeg`, `webp` and `exr` are one picture."
+        "AV1, or VP9 with alpha, and sound becomes Opus. A `folder` of pictures is kept as a zip, "
+        "uncompressed. `png`, `tiff`, `jpeg`, `webp` and `exr` are one picture."
     ),
 ]
 QualityField = Annotated[

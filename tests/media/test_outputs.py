@@ -9,7 +9,8 @@ import pytest
 from seedvr2_core.errors import PlanError
 from seedvr2_core.planning import build_plan
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.output.formats import CODECS, CONTAINERS, video_of_segment
+from seedvr2_core.video.output.formats import CODECS, CONTAINERS
+from seedvr2_core.video.output.segment import video_of_segment
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from tests.kits.clips.cases import make_video
@@ -28,6 +29,7 @@ NAMES = {
     "h264": "h264 (High)",
     "hevc": "hevc (Main)",
     "av1": "av1",
+    "vp9": "vp9",
     "prores": "prores (HQ)",
     "dnxhr": "dnxhd (DNXHR HQ)",
     "ffv1": "ffv1",
@@ -140,7 +142,7 @@ def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) ->
     [
         ("prores", "mp4", "cannot hold codec prores; choose container mov or mkv, or codec h264"),
         ("dnxhr", "mkv", "container mov"),
-        ("h264", "webm", "cannot hold codec h264; choose container .*, or codec av1"),
+        ("h264", "webm", "cannot hold codec h264; choose container .*, or codec av1 or vp9"),
         ("png", "mp4", "choose container folder"),
         ("ffv1", "mov", "container mkv"),
     ],

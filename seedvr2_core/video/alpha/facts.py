@@ -12,5 +12,7 @@ class AlphaFacts:
 
     transparent: bool = False
     """Whether a picture that was looked at does, anywhere."""
+    unread: bool = False
+    """Whether it has alpha that nobody here can read: a layer of HEVC beside the pictures."""
     looked_at: int = 0
     """How many pictures were looked at; 0 where the pixel format has no alpha."""

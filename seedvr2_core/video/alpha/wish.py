@@ -44,6 +44,8 @@ def treated(video: VideoInfo, wish: str) -> VideoInfo:
         InvalidRequestError: it is transparent, and that is refused.
     """
     facts = video.alpha
+    if facts.unread:
+        return _without_layer(video, wish)
     if not facts.looked_at:
         return video
     word, _, colour = parse_alpha(wish).partition(":")
@@ -71,6 +73,23 @@ def treated(video: VideoInfo, wish: str) -> VideoInfo:
         f"the pixel format has alpha, but the {facts.looked_at} frames that were looked at are "
         f"opaque; what is transparent elsewhere is put on {on} (alpha keep would keep it)",
     )
+
+
+def _without_layer(video: VideoInfo, wish: str) -> VideoInfo:
+    """A video whose alpha cannot be read: never flattened without a word.
+
+    Raises:
+        InvalidRequestError: alpha was to be kept, or refused.
+    """
+    what = "the source has alpha in a layer beside its pictures (HEVC with alpha)"
+    instead = "convert it to ProRes 4444 with a program that reads that layer, as those of Apple do"
+    word = parse_alpha(wish).partition(":")[0]
+    if word == REFUSE:
+        raise InvalidRequestError(f"{what}, and alpha refuse was asked for")
+    if word == KEEP:
+        raise InvalidRequestError(f"{what}, which cannot be read here, nor kept; {instead}")
+    told = f"{what}, which cannot be read here and is lost: its pictures are restored as they are"
+    return replace(video, warnings=(*video.warnings, f"{told}; to keep it, {instead}"))
 
 
 def _with(video: VideoInfo, alpha: str, told: str) -> VideoInfo:

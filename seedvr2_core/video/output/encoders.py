@@ -7,7 +7,6 @@ depend on the number of its cores.
 """
 
 import io
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,14 @@ from seedvr2_core.errors import InvalidRequestError, ResourceError, SegmentError
 from seedvr2_core.video.info import EncoderSettings
 from seedvr2_core.video.output.formats import CODECS, NVENC, NVENC_CODECS
 from seedvr2_core.video.output.hdr import svtav1_hdr, x265_hdr
+from seedvr2_core.video.output.scales import (
+    av1_crf,
+    jpeg_quantiser,
+    nvenc_cq,
+    vp9_crf,
+    webp_quality,
+    x264_crf,
+)
 from seedvr2_core.video.picture.color import sws_range
 
 _SVTAV1_PRESETS: Mapping[str, str] = {
@@ -44,9 +51,17 @@ _SVTAV1_PRESETS: Mapping[str, str] = {
 }
 """Its faster ones are for tests of tools, says SVT-AV1; one of them made pictures that nobody can
 decode."""
-_LEAST_X264_CRF = 1
-"""With 0 it would be lossless, for which the profile High has no place."""
-_LEAST_AV1_CRF, _MOST_AV1_CRF = 4, 63
+_VP9_SPEEDS: Mapping[str, str] = {
+    "ultrafast": "5",
+    "superfast": "5",
+    "veryfast": "5",
+    "faster": "4",
+    "fast": "3",
+    "medium": "2",
+    "slow": "1",
+    "slower": "1",
+    "veryslow": "0",
+}
 _NVENC_PRESETS: Mapping[str, str] = {
     "ultrafast": "p1",
     "superfast": "p1",
@@ -58,14 +73,8 @@ _NVENC_PRESETS: Mapping[str, str] = {
     "slower": "p7",
     "veryslow": "p7",
 }
-_MOST_NVENC_CQ: Mapping[str, int] = {"h264": 51, "hevc": 51, "av1": 63}
-"""Of its scale of constant quality; 0 would let it choose."""
 _TRACK_PIX_FMT = "rgb24"
 """Of a track that only is said to hold PNGs."""
-_MOST_JPEG = 31
-"""libav's coarsest quantiser."""
-_WEBP = ((0, 100), (12, 82), (18, 70), (23, 44), (28, 15), (34, 2), (40, 0))
-"""CRF of x264, and the quality of libwebp that is as good: the same three clips."""
 _X265_FRAME_THREADS = 3
 """Pictures at once. x265's output depends on it, unlike on the size of its pool of threads."""
 
@@ -100,7 +109,7 @@ def _x264(settings: EncoderSettings) -> dict[str, str]:
     x264 = {"open-gop": 0, "stitchable": 1, "lookahead-threads": 1, "sliced-threads": 0}
     return {
         "preset": settings.preset,
-        "crf": str(max(_LEAST_X264_CRF, settings.crf)),
+        "crf": str(x264_crf(settings.crf)),
         "profile": "high",
         "x264-params": _params(x264),
     }
@@ -130,22 +139,20 @@ def _svtav1(settings: EncoderSettings) -> dict[str, str]:
     }
     return {
         "preset": _SVTAV1_PRESETS[settings.preset],
-        "crf": str(_av1_crf(settings.crf)),
+        "crf": str(av1_crf(settings.crf)),
         "svtav1-params": _params(svtav1 | svtav1_hdr(settings.hdr)),
     }
 
 
-def _av1_crf(crf: int) -> int:
-    """SVT-AV1's own CRF for the quality that x264 has with this one.
-
-    Measured on a clip (50 frames, VMAF and PSNR of the luma): 18 is as good as 16 there, and 28 as
-    49.
-    """
-    return (
-        max(_LEAST_AV1_CRF, round(16 * crf / 18))
-        if crf <= 18
-        else min(63, round(16 + 3.3 * (crf - 18)))
-    )
+def _vp9(settings: EncoderSettings) -> dict[str, str]:
+    """libvpx at constant quality; with alpha it has no pictures that are only referred to."""
+    return {
+        "crf": str(vp9_crf(settings.crf)),
+        "b": "0",
+        "deadline": "good",
+        "cpu-used": _VP9_SPEEDS[settings.preset],
+        "auto-alt-ref": "0" if settings.pix_fmt.startswith("yuva") else "1",
+    }
 
 
 def _nvenc(settings: EncoderSettings) -> dict[str, str]:
@@ -155,17 +162,12 @@ def _nvenc(settings: EncoderSettings) -> dict[str, str]:
     picture that nothing behind it looks past; lookahead is off, so no other one comes to be.
     """
     options = {"preset": _NVENC_PRESETS[settings.preset], "tune": "hq", "rc": "vbr", "b": "0"}
-    options |= {"cq": str(_nvenc_cq(settings.codec, settings.crf)), "bf": "0", "forced-idr": "1"}
+    options |= {"cq": str(nvenc_cq(settings.codec, settings.crf)), "bf": "0", "forced-idr": "1"}
     if settings.codec == "h264":
         options["profile"] = "high"
     if settings.codec == "hevc":
         options["profile"] = "main10" if "10" in settings.pix_fmt else "main"
     return options
-
-
-def _nvenc_cq(codec: str, crf: int) -> int:
-    """The encoder's own quality for a CRF of x264: the same share of its scale, not measured."""
-    return max(1, round(crf * _MOST_NVENC_CQ[codec] / 51))
 
 
 def _prores(settings: EncoderSettings) -> dict[str, str]:
@@ -194,29 +196,12 @@ def _tiff(settings: EncoderSettings) -> dict[str, str]:
 
 def _jpeg(settings: EncoderSettings) -> dict[str, str]:
     """One quantiser for all of a picture; PyAV cannot ask for it otherwise."""
-    quantiser = str(_jpeg_quantiser(settings.crf))
+    quantiser = str(jpeg_quantiser(settings.crf))
     return {"qmin": quantiser, "qmax": quantiser, "huffman": "optimal"}
 
 
-def _jpeg_quantiser(crf: int) -> int:
-    """libav's quantiser, 1 the best, for the quality that x264 has with this CRF.
-
-    It doubles every six steps, as x264's own does. Measured on pictures of three clips (PSNR of the
-    luma): 18 is as good as 6 to 7, and 28 as 19.
-    """
-    return min(_MOST_JPEG, max(1, round(6 * 2 ** ((crf - 18) / 6))))
-
-
 def _webp(settings: EncoderSettings) -> dict[str, str]:
-    return {"lossless": "0", "quality": str(_webp_quality(settings.crf)), "preset": "none"}
-
-
-def _webp_quality(crf: int) -> int:
-    """libwebp's own scale, 100 the best, for the quality that x264 has with this CRF."""
-    for (left, most), (right, least) in itertools.pairwise(_WEBP):
-        if crf <= right:
-            return round(most + (least - most) * (crf - left) / (right - left))
-    return 0
+    return {"lossless": "0", "quality": str(webp_quality(settings.crf)), "preset": "none"}
 
 
 def _exr(settings: EncoderSettings) -> dict[str, str]:
@@ -228,6 +213,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     # QuickTime and Safari play HEVC only with the tag hvc1.
     "hevc": EncoderSpec(name="libx265", options=_x265, tag="hvc1", reorder=2),
     "av1": EncoderSpec(name="libsvtav1", options=_svtav1),
+    "vp9": EncoderSpec(name="libvpx-vp9", options=_vp9),
     "prores": EncoderSpec(
         name="prores_ks",
         options=_prores,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from seedvr2_core.video.info import EncoderSettings, VideoInfo
+from seedvr2_core.video.info import EncoderSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class CodecSpec:
     wide: bool = True
     """Whether it can say that its colours are those of BT.2020."""
     segments: str = "mp4"
-    """FFmpeg's muxer of its segments."""
+    """FFmpeg's muxer of its segments; those in Matroska count frames, as its times are rounded."""
     ending: str = ""
     """Of its pictures, where each is a file of its own."""
     deep_bits_per_pixel: float = 0.0
@@ -63,6 +63,7 @@ class CodecSpec:
         return all(name.startswith(("rgb", "gbr")) for name in self.pix_fmts.values())
 
 
+_MATROSKA = "matroska"
 _BT601 = 5
 """H.273 code of the matrix of JPEG (JFIF) and WebP."""
 CODECS: Mapping[str, CodecSpec] = {
@@ -138,6 +139,18 @@ CODECS: Mapping[str, CodecSpec] = {
             12: "yuva444p12le",
             16: "yuva444p16le",
         },
+    ),
+    "vp9": CodecSpec(
+        pix_fmts={8: "yuv420p"},
+        full_chroma={},
+        containers=("webm",),
+        by_quality=True,
+        by_preset=True,
+        slowness=3.0,
+        bits_per_pixel=0.2,
+        wide=False,
+        segments=_MATROSKA,  # which alone has a place for its alpha
+        with_alpha={8: "yuva420p"},
     ),
     "png": CodecSpec(
         pix_fmts={8: "rgb24", 16: "rgb48be"},
@@ -336,6 +349,11 @@ def container_of(path: Path) -> str:
     return named.get(path.suffix.lower(), "")
 
 
+def counts_frames(codec: str) -> bool:
+    """Whether a segment of a codec counts its frames; else it has their times."""
+    return CODECS[codec].segments == _MATROSKA
+
+
 def holds_alpha(settings: EncoderSettings) -> bool:
     """Whether an output has alpha."""
     return settings.pix_fmt in CODECS[settings.codec].with_alpha.values()
@@ -349,36 +367,3 @@ def depth_of(settings: EncoderSettings) -> int:
             if pix_fmt == settings.pix_fmt:
                 return bits
     return max(spec.pix_fmts)
-
-
-def video_of_segment(
-    settings: EncoderSettings, pts: tuple[int, ...], *, last_duration: int
-) -> VideoInfo:
-    """What a probe would find out about a segment, which holds nothing but what we have put in.
-
-    A probe decodes a short video to know the times of its frames, and those of a segment are
-    known: they are the source's, counted from its first frame. The pixel format is the encoder's;
-    a decoder may give more bits (ProRes 4444).
-
-    Args:
-        settings: with which it was encoded.
-        pts: times of its frames in the source's ticks, rising, counted from anywhere.
-        last_duration: how long the last one is shown, in ticks.
-    """
-    return VideoInfo(
-        format_name=CODECS[settings.codec].segments,
-        size_bytes=0,
-        stream_index=0,
-        codec=settings.codec,
-        pix_fmt=settings.pix_fmt,
-        bit_depth=depth_of(settings),
-        width=settings.width,
-        height=settings.height,
-        rotation=0,
-        sar=(1, 1),
-        color=settings.color,
-        time_base=settings.time_base,
-        pts=tuple(time - pts[0] for time in pts),
-        last_duration=last_duration,
-        nominal_rate=settings.rate,
-    )

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import OnBytes, no_bytes
-from seedvr2_core.video._container import codec_name, is_cover, time_base_of
+from seedvr2_core.video._container import codec_name, decode_pictures, is_cover, time_base_of
 from seedvr2_core.video._segments import open_segment
 from seedvr2_core.video.headers.boxes import read_tracks
 from seedvr2_core.video.headers.elements import read_video_tracks
@@ -247,7 +247,7 @@ def check_picture(
     """
     settings = expected.settings
     try:
-        first = next(container.decode(stream))
+        first = next(decode_pictures(container, stream))
     except (av.error.FFmpegError, StopIteration) as error:
         raise SegmentError(f"{path.name}: its first picture cannot be decoded") from error
     tags, color, beside = frame_tags(first), settings.color, side_data(first)

@@ -8,19 +8,17 @@ the plan knows the times.
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import av
 import av.error
 import numpy as np
-from av.container.core import Flags as ContainerFlags
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files.reading import OnBytes, no_bytes
 from seedvr2_core.video._segments import open_segment
+from seedvr2_core.video.output.encoded import EncodedFile
+from seedvr2_core.video.output.encoders import Encoding
 from seedvr2_core.video.picture.levels import rgb_planes
 
 _PIX_FMTS = {False: "bgr0", True: "gbrp16le"}
@@ -31,27 +29,24 @@ _THREADS = 8
 _OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
 
 
-class MasterWriter:
+class MasterWriter(EncodedFile):
     """Context manager that writes the frames of one segment.
 
-    Leaving it normally finishes the file; leaving it by an exception removes the file.
-
     Args:
-        path: where to write, usually `*.part`; renamed by the caller once checked.
+        path: as `EncodedFile` has it.
         width: of the frames.
         height: of the frames.
         deep: whether they are uint16.
     """
 
     def __init__(self, path: Path, width: int, height: int, *, deep: bool) -> None:
-        self._path, self._deep = path, deep
-        self._width, self._height = width, height
+        super().__init__(path, "matroska")
+        self._deep, self._width, self._height = deep, width, height
         self._num_frames = 0
-        self._container = av.open(f"file:{path}", mode="w", format="matroska")
-        self._container.flags |= ContainerFlags.bitexact.value
         stream = self._container.add_stream("ffv1", rate=_RATE, options=_OPTIONS)
         assert isinstance(stream, VideoStream)
-        self._stream, context = stream, stream.codec_context
+        context = stream.codec_context
+        self._encoding = Encoding(stream, context)
         context.width, context.height = width, height
         context.pix_fmt = _PIX_FMTS[deep]
         context.time_base = Fraction(1, _RATE)
@@ -88,46 +83,6 @@ class MasterWriter:
         for channel, plane_HW in enumerate(rgb_planes(picture)):
             plane_HW[:] = rgb[:, :, channel]
         return picture
-
-    def _encode(self, picture: VideoFrame | None) -> None:
-        """Encode and write what comes out; None drains the encoder."""
-        try:
-            for packet in self._stream.encode_lazy(picture):
-                self._container.mux(packet)
-        except MemoryError:  # libav's is an FFmpegError as well
-            raise
-        except av.error.FFmpegError as error:
-            raise SegmentError(f"{self._path.name}: the encoder failed: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        try:
-            self._encode(None)
-            self._container.close()
-        except BaseException:
-            self._discard()
-            raise
-        del self._stream, self._container  # frees the encoder, which closing does not
-
-    def _discard(self) -> None:
-        """Close what is open and remove the file."""
-        try:
-            self._container.close()
-        except av.error.FFmpegError:
-            # The end of a file that is thrown away: nothing to save.
-            pass
-        finally:
-            self._path.unlink(missing_ok=True)
 
 
 def read_master(path: Path, *, deep: bool, on_bytes: OnBytes = no_bytes) -> Iterator[np.ndarray]:

@@ -187,6 +187,7 @@ def with_hdr10_plus(source: Path, path: Path) -> Path:
     unit = _SEI + _unlike_a_start(bytes([4, len(payload)]) + payload + b"\x80")
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         streams = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
+        new.streams.video[0].codec_context.codec_tag = "hvc1"
         for packet in old.demux():
             if not packet.size:
                 continue

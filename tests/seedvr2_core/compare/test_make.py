@@ -18,6 +18,7 @@ from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.video.info import VideoInfo, video_of_frames
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
+from tests.kits.clips.transparent import HEIGHT, WIDTH, disc, saved
 from tests.kits.media import ffmpeg
 
 
@@ -148,6 +149,20 @@ def test_the_page_needs_nothing_and_holds_words_as_text(
     }
     assert " style=" not in page, "a policy with digests would refuse it"
     assert re.search(r"\son\w+=", page) is None
+
+
+def test_what_alpha_hides_makes_no_difference(tmp_path: Path) -> None:
+    """Nobody sees the colours behind alpha 0; in both videos it is black."""
+    black, white = (disc(hidden=level) for level in (0, 255))
+    a, b = saved(tmp_path / "png.mov", black), saved(tmp_path / "bgra.mkv", white)
+    wanted, result = compared(a, b, tmp_path / "c", audio="none")
+    assert result.largest_difference < 0.1
+    shown = frames_of(wanted.video)[3].astype(int)
+    visible = np.rint(black[3, ..., :3] * (black[3, ..., 3:] / 255))
+    lower = slice(HEIGHT // 2, HEIGHT)  # no label is there
+    for left in (0, WIDTH + DIVIDER_PX):
+        assert np.abs(shown[lower, left : left + WIDTH] - visible[lower]).mean() < 4
+    assert any("transparent is put on black" in note for note in result.notes)
 
 
 def test_a_dark_and_deep_video_stays_deep(tmp_path: Path) -> None:

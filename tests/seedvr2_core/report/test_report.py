@@ -36,6 +36,8 @@ from seedvr2_core.report.record import AboutJob, QualityReport
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
+from seedvr2_core.video.wanted import WantedFrames, wanted_frames
+from tests.kits.clips.transparent import saved, textured
 from tests.kits.factories import make_info, make_options
 from tests.kits.pipeline import KeepTorch, make_segments
 
@@ -171,6 +173,29 @@ def test_the_report_of_a_job(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> 
     assert not re.findall(r"<script|<b>|\son\w+=|(?:src|href)=\"(?!data:)", html)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.mp4" in html
     assert len(html) < 2_000_000
+
+
+def test_what_alpha_hides_is_neither_measured_nor_shown(tmp_path: Path) -> None:
+    pixels = textured()
+    source = saved(tmp_path / "png.mov", pixels)
+    video = wanted_frames(probe_video(source), WantedFrames())
+    options = make_options(codec="ffv1", container="mkv", resolution="1x")
+    plan = build_plan(video, "0" * 64, options)
+    with KeepTorch():
+        make_segments(plan, tmp_path / "job", source, range(len(plan.segments)))
+    looked = look_at(plan, JobDir(tmp_path / "job"), source, seconds=60.0, beat=no_beat)
+    visible = np.rint(pixels[..., :3] * (pixels[..., 3:] / 255)).astype(np.uint8)
+    for sight in looked.sights:
+        two = (visible[sight.frame - 1], visible[sight.frame])
+        right = measure_pair(Pair(before=two, after=two), Neighbours(sight.frame, False), 0.0)
+        assert sight.source_detail == pytest.approx(right.source_detail, rel=0.02)
+        assert sight.difference < 1
+    for moment in looked.moments:
+        hidden = pixels[moment.sight.frame, ..., 3] == 0
+        for picture in (moment.before, moment.after):
+            assert set(np.unique(picture[hidden])) == {153, 204}, "grey squares"
+            assert np.abs(picture[27].astype(int) - 178).max() > 40, "and the disc on them"
+    assert len(looked.moments) == 5
 
 
 def _whole(html: str) -> None:

@@ -69,9 +69,10 @@ def test_transparency_can_be_refused() -> None:
         (
             "h264",
             "auto",
-            "codec h264 cannot hold alpha; choose codec prores or ffv1 or png",
+            "codec h264 cannot hold alpha; choose codec prores or ffv1 or vp9",
         ),
-        ("auto", "webm", "container webm cannot hold alpha; choose container mov or mkv or folder"),
+        ("auto", "webm", ""),
+        ("ffv1", "webm", "container webm cannot hold alpha; choose container mkv, or"),
         ("prores", "mp4", "container mp4 cannot hold alpha; choose container mov or mkv, or"),
     ],
 )
