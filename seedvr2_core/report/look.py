@@ -79,7 +79,7 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         first = place.frame - 1
         wanted = (source, plan.video, first, first + 2)
         before = tuple(read_frames(*wanted, alpha=plan.video.keeps_alpha))
-        _note(looked, plan, place, _Seen(before=before, after=after))
+        _note(looked, plan, place, _TwoFrames(before=before, after=after))
         clock.note_looked()
     return looked
 
@@ -125,7 +125,7 @@ class _Allowance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _TwoFrames:
     """Two neighbouring frames of the source and of the result, with their alpha if they have it."""
 
     before: tuple[Frame, ...]
@@ -137,7 +137,7 @@ class _Seen:
         return Pair(before=(before[0], before[1]), after=(after[0], after[1]))
 
 
-def _note(looked: Looked, plan: Plan, place: Neighbours, seen: _Seen) -> None:
+def _note(looked: Looked, plan: Plan, place: Neighbours, seen: _TwoFrames) -> None:
     """Measure a place, and keep its moment if it is the best of its part of the video."""
     pair = seen.measured()
     time_base = Fraction(*plan.video.time_base)
@@ -155,7 +155,7 @@ def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[Frame, ...]
     return tuple(read_restored(plan, job_dir, frame - 1, frame + 1, alpha=alpha))
 
 
-def _moment(seen: _Seen, place: tuple[float, float], sight: Sight) -> Moment:
+def _moment(seen: _TwoFrames, place: tuple[float, float], sight: Sight) -> Moment:
     """The part of a pair's second frame around a place (across, down, as shares of it)."""
     before, after = seen.before[1], seen.after[1]
     height, width = after.rgb.shape[:2]

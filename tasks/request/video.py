@@ -82,7 +82,7 @@ Preset = Literal[
 ]
 Picture = Literal["png", "tiff", "jpeg", "webp", "exr"]
 """A codec whose pictures are files, and the container that is one of them."""
-Codec = Literal["auto", "h264", "hevc", "av1", "vp9", "prores", "dnxhr", "ffv1", Picture]
+Codec = Literal["auto", "h264", "hevc", "av1", "prores", "dnxhr", "ffv1", "vp9", Picture]
 """`auto` and the names in `CODECS`."""
 Container = Literal["auto", "mp4", "mov", "mkv", "webm", "folder", Picture]
 """`auto` and the names in `CONTAINERS`."""

@@ -97,7 +97,7 @@ def changed(old: bytes, new: bytes) -> Damage:
 
 
 def made_with(
-    damage: Damage, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object
+    damage: Damage, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> None:
     """Make a job whose output is damaged when it is written, before it is checked."""
     options = {"codec": "auto", "container": "mkv", **options}

@@ -213,7 +213,6 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     # QuickTime and Safari play HEVC only with the tag hvc1.
     "hevc": EncoderSpec(name="libx265", options=_x265, tag="hvc1", reorder=2),
     "av1": EncoderSpec(name="libsvtav1", options=_svtav1),
-    "vp9": EncoderSpec(name="libvpx-vp9", options=_vp9),
     "prores": EncoderSpec(
         name="prores_ks",
         options=_prores,
@@ -224,6 +223,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     ),
     "dnxhr": EncoderSpec(name="dnxhd", options=_dnxhr, all_keys=True),
     "ffv1": EncoderSpec(name="ffv1", options=_ffv1, all_keys=True),
+    "vp9": EncoderSpec(name="libvpx-vp9", options=_vp9),
     "png": EncoderSpec(name="png", options=_png, reads_tags=True, all_keys=True),
     "tiff": EncoderSpec(name="tiff", options=_tiff, all_keys=True),
     "jpeg": EncoderSpec(name="mjpeg", options=_jpeg, all_keys=True),

@@ -186,6 +186,7 @@ def test_only_the_last_segment_is_counted_on_all_cores(
     assert heard.beats["check"] == [(done, last) for done in range(1, last + 1)]
 
 
+@pytest.mark.long
 def test_a_warm_up_waits_for_what_this_very_pass_commits(
     demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,7 @@ def test_it_stops_when_the_time_is_up(demo_clip: Path, demo_job: tuple[Plan, Job
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0, 200.0])
 def test_no_place_is_begun_that_would_take_too_long(
     demo_clip: Path,
