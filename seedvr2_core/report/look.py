@@ -4,8 +4,10 @@ Memory: a handful of frames at a time, and small crops for at most `_BINS` momen
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +61,9 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         job_dir: its directory; the segments are still there.
         source: the job's source.
         seconds: how long it may take; the first place is looked at in any case.
-        beat: sign of life, once a place, with the percentage of the places or of the time used.
-            A place for which there is not enough time is left out.
+        beat: sign of life, at each place and at each read of a file on the way to it, with the
+            percentage of the places or of the time used. A place for which there is not enough
+            time is left out.
 
     Raises:
         InvalidVideoError: a frame cannot be read.
@@ -71,12 +74,13 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         num_frames = frames_to_read(plan, place.frame)
         if looked.sights and not clock.has_time_for(num_frames):
             continue  # a place that takes less may come yet
-        beat("report", min(99, round(100 * max(number / len(wanted), clock.share_used))), 100)
-        after = _restored_pair(plan, job_dir, place.frame)
+        tell = partial(_tell, beat, clock, number / len(wanted))
+        tell()
+        first, stop = place.frame - 1, place.frame + 1
+        after = [f.rgb for f in read_restored(plan, job_dir, first, stop, on_bytes=tell)]
         clock.note_read(num_frames)
-        first = place.frame - 1
-        before = [f.rgb for f in read_frames(source, plan.video, first, first + 2)]
-        _note(looked, plan, place, Pair(before=(before[0], before[1]), after=after))
+        before = [f.rgb for f in read_frames(source, plan.video, first, stop, on_bytes=tell)]
+        _note(looked, plan, place, Pair(before=_two(before), after=_two(after)))
         clock.note_looked()
     return looked
 
@@ -132,9 +136,15 @@ def _note(looked: Looked, plan: Plan, place: Neighbours, pair: Pair) -> None:
         looked.best[part] = _moment(pair, sight)
 
 
-def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames `frame - 1` and `frame` of the result, (H, W, 3) uint8."""
-    first, second = (f.rgb for f in read_restored(plan, job_dir, frame - 1, frame + 1))
+def _tell(beat: Beat, clock: _Allowance, places_seen: float, done: int = 0, total: int = 0) -> None:
+    """Say that we are alive; `done` and `total` are bytes of one file of many."""
+    del done, total
+    beat("report", min(99, round(100 * max(places_seen, clock.share_used))), 100)
+
+
+def _two(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `frame - 1` and `frame` of a place, (H, W, 3) uint8."""
+    first, second = pictures
     return first, second
 
 
