@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from seedvr2_core.planning.plan import FrameSeconds
+from seedvr2_core.planning.queues import FEWEST_FRAMES
 from seedvr2_core.planning.timing import delivery_seconds
 
 SHARE_LOOKED_AT, SHARE_BEGUN, MOST_BEGUN = 0.1, 0.6, 12
@@ -199,8 +200,13 @@ def done_share(frame: FrameSeconds, at: WorkSoFar) -> float:
 
 
 def encoder_work(frame: FrameSeconds, at: WorkSoFar) -> float:
-    """What the encoder has done, in frames: those it gave out, a part of those it works at."""
+    """What the encoder has done, in frames: those it gave out, a part of those it works at.
+
+    An engine that is faster than the encoder has filled the queue between them.
+    """
     inside = max(0.0, at.work - at.encoded)
+    if frame.engine < frame.encoder and at.work < at.num_frames:
+        inside = max(0.0, inside - FEWEST_FRAMES)
     looked_at = min(inside, frame.lookahead)
     begun = min(inside - looked_at, MOST_BEGUN)
     return at.encoded + SHARE_LOOKED_AT * looked_at + SHARE_BEGUN * begun

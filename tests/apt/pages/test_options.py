@@ -24,8 +24,6 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
 ]
-NOBODY = "http://127.0.0.1:9/api"
-"""The address of a Prefect server that is not there: the form needs none."""
 LEFT_OUT = {
     *("video_url", "video_path", "video_base64", "preview"),
     *("output_url", "callback_url", "callback_events"),
@@ -43,8 +41,8 @@ FORM = """(() => {
 
 
 @pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    app = create_app(Settings(work_dir=tmp_path), PrefectApi(NOBODY))
+def person(api_url: str, tmp_path: Path) -> Iterator[Person]:
+    app = create_app(Settings(work_dir=tmp_path), PrefectApi(api_url))
     with served(app) as url, browser(tmp_path / "browser") as page:
         page.call("Runtime.enable")
         page.open(f"{url}/")

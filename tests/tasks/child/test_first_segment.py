@@ -157,15 +157,16 @@ class Pipeline:
             wanted = min(self.segments[-1][1], number + 1 + ahead)
             seconds = max(0, wanted - self.restored) * frame.engine + LOOK * frame.encoder
             self.restored = max(self.restored, wanted)
-            begun = number + 1 - start - LOOKED_AT
-            if begun > 0:
-                seconds += (1 - LOOK) * frame.encoder
+            begun = max(0, number + 1 - start - LOOKED_AT)
             self.encoded = max(self.encoded, start + begun - AT_WORK)
-            yield self._told(seconds)
-        looked_at, out = min(LOOKED_AT, stop - start), stop - self.encoded
-        for _ in range(out):
+            yield self._told(seconds + self._coded(begun))
+        while self.encoded < stop:
             self.encoded += 1
-            yield self._told(looked_at * (1 - LOOK) * frame.encoder / out)
+            yield self._told(self._coded(stop - self.encoded))
+
+    def _coded(self, begun: int) -> float:
+        """Seconds for a step of each frame that the encoder works at."""
+        return min(begun, AT_WORK) / AT_WORK * (1 - LOOK) * self.frame.encoder
 
     def _told(self, seconds: float) -> float:
         work = float(self.restored)
