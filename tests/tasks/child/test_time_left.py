@@ -154,10 +154,10 @@ def test_time_left_follows_the_jobs_own_speed(seed: int) -> None:
 
 
 def test_frames_that_the_encoder_holds_back_do_not_count_as_done() -> None:
-    """x264 takes 50 frames and gives none out; most of their cost is still to come."""
+    """x264 takes 50 frames and gives none out, and 8 wait; most of their cost is still to come."""
     frame = FrameSeconds(engine=0.01, encoder=0.09, beside=False, mpx=0.9, lookahead=40)
-    spent = 50 * 0.01 + 0.09 * (40 * 0.12 + 10 * 0.6)
-    left = seconds_left(frame, at(75, 50, 0, spent))
+    spent = 58 * 0.01 + 0.09 * (40 * 0.1 + 10 * 0.6)
+    left = seconds_left(frame, at(75, 58, 0, spent))
     delivery = seconds_left(frame, at(75, 75, 75, 75 * 0.1))
     assert left - delivery == pytest.approx(75 * 0.1 - spent, rel=0.1)
 
