@@ -73,6 +73,7 @@ class Script:
         return self.process.returncode, out, err
 
 
+@pytest.mark.long
 def test_the_old_screen_from_submission_to_address(client: httpx.Client) -> None:
     with Script(str(client.base_url), URL, "--resolution", "4K") as script:
         job = script.job()
@@ -137,6 +138,7 @@ def test_a_file_is_sent(client: httpx.Client, settings: Settings, tmp_path: Path
     assert (code, "/work/output/a.mp4" in out) == (0, True)
 
 
+@pytest.mark.long
 def test_a_damaged_video_is_taken_on_request(client: httpx.Client, tmp_path: Path) -> None:
     clip = tmp_path / "cut.mp4"
     clip.write_bytes(b"video that ends early")

@@ -121,6 +121,7 @@ def test_bad_input_is_one_clear_sentence(
     assert not (work / "output").exists()
 
 
+@pytest.mark.long
 def test_upscale_of_an_address_prints_the_path_last(
     api_url: str, tmp_path: Path, site: str
 ) -> None:
@@ -211,6 +212,7 @@ def test_plan_shows_without_running(tmp_path: Path, demo_clip: Path) -> None:
     assert not (tmp_path / "jobs").exists()
 
 
+@pytest.mark.long
 def test_doctor_tells_what_runs_here(tmp_path: Path) -> None:
     done = run_command("doctor", "--json", "--work-dir", tmp_path)
     report = json.loads(done.stdout)

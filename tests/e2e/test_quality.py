@@ -70,6 +70,7 @@ def test_span_beats_lanczos(
     assert span > lanczos + least_gain
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "least_gain"),
     [("flower_960x540_2997.mp4", 0.2), ("coffee_1280x720_2997.mp4", 0.2)],

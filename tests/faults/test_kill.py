@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.long
 def test_kill_of_the_whole_tree_is_survived(
     make_job: Callable[..., FaultyJob], undisturbed: Callable[[str], str]
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_slow_source_is_fetched_outside_and_not_asked_for_again(
     assert len(server.requests) == asked, "the source is here, though it has no ETag"
 
 
+@pytest.mark.long
 def test_a_source_that_never_comes_fails_the_job_without_a_gpu(
     client: SyncPrefectClient,
     server: VideoServer,
@@ -140,6 +141,7 @@ def test_a_source_that_never_comes_fails_the_job_without_a_gpu(
     assert "0.5 s over all attempts" in str(state.message)
 
 
+@pytest.mark.long
 def test_what_is_refused_elsewhere_is_tried_by_the_job_itself(
     client: SyncPrefectClient, job: FlowRun, settings_with: Callable[..., Settings]
 ) -> None:
@@ -151,6 +153,7 @@ def test_what_is_refused_elsewhere_is_tried_by_the_job_itself(
     assert seconds_until(run) < 1
 
 
+@pytest.mark.long
 def test_the_cuts_of_a_long_video_are_found_outside(
     client: SyncPrefectClient, long_job: FlowRun, demo_clip: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_job_that_was_cancelled_meanwhile_stays_so(
     assert client.read_flow_run(job.id).state_name == "Cancelled"
 
 
+@pytest.mark.long
 def test_all_attempts_together_have_one_deadline(
     client: SyncPrefectClient, server: VideoServer, settings_with: Callable[..., Settings]
 ) -> None:

@@ -185,6 +185,7 @@ def test_route_creates_the_job_on_the_deployment_for_its_resolution(
         assert state.message == f"job {job_id} on upscale/{name}"
 
 
+@pytest.mark.long
 def test_route_looks_at_a_source_that_is_here(
     client: SyncPrefectClient, deployed: dict[str, UUID], demo_clip: Path
 ) -> None:

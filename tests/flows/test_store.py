@@ -116,6 +116,7 @@ def test_a_machine_keeps_no_more_than_its_bound_and_the_store_has_the_rest(
     assert again.sha256 == made[0].sha256
 
 
+@pytest.mark.long
 def test_cuts_are_looked_for_once_on_all_machines(
     machine: Callable[..., Settings], demo_clip: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_cuts_are_looked_for_once_on_all_machines(
     assert again.cuts_path.read_bytes() == found
 
 
+@pytest.mark.long
 def test_cuts_of_a_long_video_that_no_machine_knows_are_left_to_others(
     machine: Callable[..., Settings], demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

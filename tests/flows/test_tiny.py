@@ -142,6 +142,7 @@ def test_lost_segments_are_made_again_from_what_is_committed(
     assert (again.segments_reused, again.sha256) == (5 - len(lost), finished.result.sha256)
 
 
+@pytest.mark.long
 def test_a_changed_commit_is_not_built_on(
     finished: Finished, demo_clip: Path, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_the_3b_style_runs_too(demo_clip: Path, tmp_path: Path) -> None:
     assert (again.segments_reused, again.sha256) == (4, first.sha256)
 
 
+@pytest.mark.long
 def test_cuts_begin_shots(two_shots: Path, tmp_path: Path) -> None:
     work_dir = offer_tiny(tmp_path)
     result = run(two_shots)

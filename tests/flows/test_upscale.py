@@ -202,11 +202,13 @@ def test_a_second_run_reuses_segments_and_gives_the_same_bytes(
     assert {states[f"segment {k} of 6"] for k in range(1, 7)} == {"Reused"}
 
 
+@pytest.mark.long
 def test_fresh_makes_all_of_it_again(demo_clip: Path, first: UpscaleResult) -> None:
     again = run(demo_clip, fresh=True)
     assert (again.segments_reused, again.sha256) == (0, first.sha256)
 
 
+@pytest.mark.long
 def test_after_the_clean_up_the_same_request_finds_its_output(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
@@ -249,6 +251,7 @@ def test_a_lost_segment_alone_is_redone_by_the_plan_on_disk(
     assert read_record(job_dir / "plan.json", Plan) == plan
 
 
+@pytest.mark.long
 def test_a_job_of_the_version_before_goes_on_by_its_own_plan(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
@@ -265,6 +268,7 @@ def test_a_job_of_the_version_before_goes_on_by_its_own_plan(
     assert read_record(job_dir.outline_path, PlanOutline) == outline_of(before)
 
 
+@pytest.mark.long
 def test_damaged_records_and_folders_in_their_place_are_made_anew_and_pieces_kept(
     work_dir: Path, demo_clip: Path, first: UpscaleResult
 ) -> None:
@@ -305,6 +309,7 @@ def test_a_pool_refuses_a_factor_once_it_knows_the_source(work_dir: Path, demo_c
         run(demo_clip, resolution="10x")
 
 
+@pytest.mark.long
 def test_a_smaller_picture_is_made_and_said(work_dir: Path, demo_clip: Path) -> None:
     result = run(demo_clip, resolution="0.5x")
     assert (result.width, result.height) == (160, 90)
@@ -318,6 +323,7 @@ def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
         run(demo_clip)
 
 
+@pytest.mark.long
 def test_a_job_on_a_cpu_has_two_children(
     work_dir: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_alpha_is_enlarged_by_lanczos(clip: GetClip, tmp_path: Path, name: str) 
     assert off(shown_alpha(job.output, twice), theirs) <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", ["ffv1", "png"])
 def test_colours_of_opaque_parts_are_those_without_alpha(tmp_path: Path, codec: str) -> None:
     pixels = textured()
@@ -253,6 +254,7 @@ def test_long_videos_are_looked_at_in_places(tmp_path: Path, first: int, found: 
         assert [index for index, most in enumerate(shown) if not most] == [first][: first < 400]
 
 
+@pytest.mark.long
 def test_a_segment_made_alone_has_the_same_bytes(clip: GetClip, tmp_path: Path) -> None:
     job = made_of(clip("vp9.webm"), tmp_path / "job", resolution="2x")
     for alone in reversed(range(len(job.plan.segments))):

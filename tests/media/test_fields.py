@@ -284,6 +284,7 @@ def test_a_job(
     assert made.read_bytes() == packets(job.plan, tmp_path / "job")[middle]
 
 
+@pytest.mark.long
 def test_tape_through_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """VHS in one job: noisy fields in pixels that are not square become whole, square frames."""
     monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "4k": 96 * 72})

@@ -109,6 +109,7 @@ def test_a_segment_of_one_frame(made: GetSource, tmp_path: Path, codec: str) -> 
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", [name for name, spec in CODECS.items() if spec.by_quality])
 def test_the_ends_of_the_scale(made: GetSource, tmp_path: Path, codec: str) -> None:
     sizes: list[int] = []

@@ -69,6 +69,7 @@ def test_mp4_that_is_asked_for_gets_what_it_can_hold(rich: Path, tmp_path: Path)
     assert "attachment stream 4" in told
 
 
+@pytest.mark.long
 def test_text_of_mp4_becomes_text_of_mkv(rich: Path, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:

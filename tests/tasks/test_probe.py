@@ -54,6 +54,7 @@ def test_a_cut_source_is_refused_by_its_name_unless_allowed(
     assert told in plan_job(request, probed, settings, out=tmp_path / "plan.json").notes
 
 
+@pytest.mark.long
 def test_alpha_is_said_in_plan_and_format(
     tmp_path: Path, settings_with: Callable[..., Settings]
 ) -> None:
@@ -149,6 +150,7 @@ def test_more_than_the_installation_takes_is_refused(
         probe_source(source, tmp_path, settings_with(max_video_seconds=2))
 
 
+@pytest.mark.long
 def test_a_job_that_takes_too_much_is_refused_before_its_cuts_are_looked_for(
     demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
 ) -> None:
@@ -204,6 +206,7 @@ def test_cuts_that_cannot_be_read_are_looked_for_anew(
     assert _detector_of(path) is None
 
 
+@pytest.mark.long
 def test_each_choice_of_frames_has_files_and_cuts_of_its_own(
     demo_clip: Path, tmp_path: Path, settings_with: Callable[..., Settings]
 ) -> None:

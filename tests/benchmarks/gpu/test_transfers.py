@@ -21,6 +21,7 @@ def _run(path: Path, device: str) -> tuple[int, list[dict[str, object]]]:
     return code, [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_everything_arrives_as_it_left(tmp_path: Path, device: str) -> None:
@@ -35,6 +36,7 @@ def test_everything_arrives_as_it_left(tmp_path: Path, device: str) -> None:
         assert all(isinstance(share, float) and 1 <= share < 1.05 for share in rounded)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_cache_that_comes_too_late_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

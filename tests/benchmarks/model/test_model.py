@@ -59,6 +59,7 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
     return json.loads(file.read_text())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_report_of_the_tiny_model(tmp_path: Path) -> None:
     report = run_benchmark(tmp_path, "--windows", "2", "--color", "none")

@@ -278,6 +278,7 @@ def test_logs_are_shown_in_order_and_once(command: Callable[..., Result]) -> Non
     assert (entry["level"], entry["message"]) == ("INFO", "line 0")
 
 
+@pytest.mark.long
 def test_logs_follow_until_the_end_and_take_late_lines(
     client: httpx.Client, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

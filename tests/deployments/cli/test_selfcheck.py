@@ -40,6 +40,7 @@ def run(weights: Path, *arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in command])
 
 
+@pytest.mark.long
 def test_report_and_pictures(weights: Path) -> None:
     done = run(weights, "--check", "restore", "--check", "color", "--json")
     assert done.exit_code == 0, done.output

@@ -72,6 +72,7 @@ class TestPrefectIsAway:
             assert refused.status_code == 422
 
 
+@pytest.mark.long
 def test_the_health_of_a_silent_server_is_told_within_three_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"

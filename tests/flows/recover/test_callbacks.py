@@ -82,6 +82,7 @@ def notes(client: SyncPrefectClient, run: LostRun) -> list[dict[str, Any]]:
     return [json.loads(str(artifact.data))[0] for artifact in found]
 
 
+@pytest.mark.long
 def test_a_receiver_that_is_away_for_a_while(
     client: SyncPrefectClient, run: LostRun, receiver: Receiver
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_receiver_that_is_away_for_a_while(
     assert len(receiver.posts) == 4, "it is sent no more"
 
 
+@pytest.mark.long
 def test_events_of_a_run_arrive_in_their_order(
     client: SyncPrefectClient, run: LostRun, receiver: Receiver, allowed: Settings
 ) -> None:

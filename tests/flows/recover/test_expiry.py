@@ -4,6 +4,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -69,6 +70,7 @@ def test_when_an_output_expires() -> None:
     assert 50 < (seconds(60, 3600) or 0) <= 60
 
 
+@pytest.mark.long
 def test_it_goes_at_the_appointment_and_stays_before(
     client: SyncPrefectClient, job: LostRun, settings: Settings
 ) -> None:
@@ -100,6 +102,7 @@ def test_an_output_that_does_not_expire_is_never_touched(
     assert (settings.storage_dir / NAME).exists()
 
 
+@pytest.mark.long
 def test_another_job_of_the_same_request_keeps_it(
     client: SyncPrefectClient, deployed: dict[str, UUID], job: LostRun, settings: Settings
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_run_whose_process_renews_its_record_while_it_is_watched_is_alive(
     assert job.state.startswith("Running")
 
 
+@pytest.mark.long
 def test_a_server_that_is_slow_to_write_proves_nothing(
     settings: Settings,
     job: LostRun,

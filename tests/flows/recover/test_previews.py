@@ -85,6 +85,7 @@ def test_a_lost_preview_is_not_completed_by_the_whole_film(
     assert not job.results()
 
 
+@pytest.mark.long
 def test_an_expired_preview_goes_and_its_segments_stay(
     client: SyncPrefectClient, job: LostRun, settings: Settings
 ) -> None:

@@ -62,6 +62,7 @@ def pictures_of(job: Made) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("codec", "mean", "most"), [("jpeg", 3.5, 120), ("webp", 3.5, 120), ("exr", 0.5, 0.6)]
 )

@@ -67,6 +67,7 @@ def test_a_file_comes_out_with_its_sound_and_nothing_else_is_left(
     assert {"hash", "probe", "restore", "join"} <= {progress.phase for progress in told}
 
 
+@pytest.mark.long
 def test_a_call_that_was_stopped_goes_on_and_makes_the_same_file(
     source: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_part_of_a_file(source: Path, tmp_path: Path) -> None:
         upscaled(source, tmp_path / "other.mp4", deinterlace="yes")
 
 
+@pytest.mark.long
 def test_quality_is_the_scale_of_requests(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", seconds=1, rate=10)
     usual = upscaled(clip, tmp_path / "crf.mp4").path
@@ -196,6 +198,7 @@ def test_a_picture_becomes_a_picture(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "photo.jpg"]
 
 
+@pytest.mark.long
 def test_pictures_become_a_video(tmp_path: Path) -> None:
     """Also where a file of the caller's lies in the work folder under the same name."""
     frames, work = tmp_path / "shot", tmp_path / "work"

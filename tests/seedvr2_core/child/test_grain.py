@@ -48,6 +48,7 @@ def pictures(plan: Plan, folder: Path, clip: Path) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.long
 def test_a_frame_has_its_grain_in_any_division_and_part(demo_clip: Path, tmp_path: Path) -> None:
     plain = pictures(planned(demo_clip, grain=0.0), tmp_path / "plain", demo_clip)
     whole = pictures(planned(demo_clip, seconds=9), tmp_path / "whole", demo_clip)
@@ -63,6 +64,7 @@ def test_a_frame_has_its_grain_in_any_division_and_part(demo_clip: Path, tmp_pat
     assert np.array_equal(pictures(part, tmp_path / "part", demo_clip), whole[31:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", ["png", "tiff"], ids=["8 bits", "16 bits"])
 def test_other_grain_comes_from_the_same_master(
     codec: str, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

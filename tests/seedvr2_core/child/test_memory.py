@@ -216,6 +216,7 @@ def test_a_child_with_too_little_memory_refuses_before_it_loads(
         in_little(request)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_pictures_that_do_not_fit_are_told_with_the_bound(tmp_path: Path) -> None:
     """The largest that are taken, 64 bits a pixel: one of them has 0.54 GB."""

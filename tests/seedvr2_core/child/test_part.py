@@ -56,6 +56,7 @@ def made_of(plan: Plan, film: Path, folder: Path) -> np.ndarray:
     return np.stack(frames)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("off", [1, 2, 3])
 def test_it_has_the_frames_of_one_that_begins_a_little_earlier_on_the_grid(
     film: Path, tmp_path: Path, off: int
@@ -89,6 +90,7 @@ def test_where_the_shot_begins_in_the_film_is_part_of_the_key(film: Path) -> Non
     assert inside.job_key != at_a_cut.job_key
 
 
+@pytest.mark.long
 def test_it_goes_on_behind_its_first_segment_with_the_same_bytes(
     film: Path, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_segment_that_little_follows_is_counted_on_all_cores(
     assert heard.beats["check"] == [(d, of) for of in counted for d in range(1, of + 1)]
 
 
+@pytest.mark.long
 def test_a_warm_up_waits_for_what_this_very_pass_commits(
     demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

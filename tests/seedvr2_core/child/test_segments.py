@@ -139,6 +139,7 @@ def test_the_rest_of_a_shot_is_made_in_the_lower_precision(
     assert packets(plan, tmp_path) == before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_share_inside_a_shot_learns_its_precision_from_what_is_finished(
     plan: Plan, tmp_path: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch

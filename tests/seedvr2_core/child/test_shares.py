@@ -96,6 +96,7 @@ def test_two_processes_make_the_bytes_of_one(plan: Plan, tmp_path: Path, demo_cl
     assert not JobDir(two).part_files()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_a_helper_leaves_undone_is_made_by_the_run_itself(
     plan: Plan, tmp_path: Path, demo_clip: Path

@@ -215,6 +215,7 @@ def test_the_way_to_a_place_is_not_silent(
     assert decoded.longest_silence <= 40
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0, 200.0])
 def test_no_place_is_begun_that_would_take_too_long(
     demo_clip: Path,

@@ -181,6 +181,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_attend", lambda q, k, v, way: torch.empty_like(q))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("size", [(720, 1280), (1088, 1920), (2160, 3840)], ids=str)
 def test_working_set_with_rings(size: tuple[int, int]) -> None:
@@ -248,6 +249,7 @@ def test_what_cards_are_meant_to_do_takes_what_was_planned(
             run(vae, size, rung, streamed=streamed, most=round(0.95 * planned))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
     ("size", "rung"),
@@ -325,6 +327,7 @@ def test_figures_are_those_of_the_code() -> None:
         assert memory._takes_rows_first(*size) == ring.takes_rows_first(*size)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_gpu_without_cudnn_needs_no_more_than_what_is_reserved(
     monkeypatch: pytest.MonkeyPatch,

@@ -78,6 +78,7 @@ def test_streams_with_rings_equal_streams_without(path: str, first: int, *, fold
         assert all(".memory" not in name for name, _ in packed.named_tensors())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_packed_state_goes_on_with_the_same_bits(dtype: torch.dtype) -> None:
     vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype)

@@ -245,6 +245,7 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(settings: Settings) -> No
     assert known(settings).measured
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_small_engine_is_measured_on_the_jobs_own_frames(
     settings: Settings, demo_clip: Path, tmp_path: Path

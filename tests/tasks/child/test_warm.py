@@ -194,6 +194,7 @@ def test_other_code_or_another_environment_takes_its_place(
     gone(before)
 
 
+@pytest.mark.long
 def test_one_that_was_killed_leaves_nothing_in_the_way(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -221,6 +222,7 @@ def test_one_that_does_not_answer_is_ended(
     gone(pid)
 
 
+@pytest.mark.long
 def test_without_its_socket_it_ends(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -257,6 +259,7 @@ def test_a_full_disk_costs_the_warmth_alone(
     assert not warm_engines(settings)
 
 
+@pytest.mark.long
 def test_killed_in_a_segment_the_work_goes_on_on_a_fresh_one(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -272,6 +275,7 @@ def test_killed_in_a_segment_the_work_goes_on_on_a_fresh_one(
     assert made.was_warm is False
 
 
+@pytest.mark.long
 def test_a_job_that_is_stopped_in_a_segment_ends_it(
     plan: Plan, make: Callable[..., Made], settings: Settings
 ) -> None:
@@ -301,6 +305,7 @@ def test_of_two_jobs_at_once_one_has_it(
     the_warm_one(settings)
 
 
+@pytest.mark.long
 def test_it_ends_with_the_worker_and_not_with_its_job(
     plan: Plan, tmp_path: Path, demo_clip: Path, settings: Settings
 ) -> None:

@@ -37,6 +37,7 @@ def test_one_of_two_writers_learns_that_it_came_second(objects: Bucket) -> None:
     assert objects.read("a/b") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["lost", "busy", "away", "slow"])
 def test_a_conditional_write_is_done_once_whatever_the_line_does(
     objects: Bucket, s3: S3, kind: str
@@ -71,6 +72,7 @@ def test_a_file_comes_back_as_it_was(objects: Bucket, tmp_path: Path, num_bytes:
     assert [path.name for path in target.parent.iterdir()] == ["target"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["lost", "busy", "cut", "slow", "torn"])
 def test_files_get_through_a_line_with_faults(
     objects: Bucket, s3: S3, tmp_path: Path, kind: str

@@ -193,6 +193,7 @@ def test_each_segment_is_made_once_and_the_job_has_all(
     assert [name for name in bucket.names(job.copy.folder) if "/holders/" in name] == []
 
 
+@pytest.mark.long
 def test_what_a_lost_helper_has_claimed_is_made_by_the_job(
     machine: Callable[..., Machine], plan: Plan
 ) -> None:
@@ -205,6 +206,7 @@ def test_what_a_lost_helper_has_claimed_is_made_by_the_job(
     helper.stop()
 
 
+@pytest.mark.long
 def test_what_a_lost_run_had_claimed_is_free_for_its_next_attempt(
     machine: Callable[..., Machine], plan: Plan
 ) -> None:
@@ -217,6 +219,7 @@ def test_what_a_lost_run_had_claimed_is_free_for_its_next_attempt(
     first.stop()
 
 
+@pytest.mark.long
 def test_what_the_store_has_lost_is_made_by_the_job(
     machine: Callable[..., Machine], plan: Plan, bucket: Bucket
 ) -> None:
@@ -235,6 +238,7 @@ def test_what_the_store_has_lost_is_made_by_the_job(
     helper.stop()
 
 
+@pytest.mark.long
 def test_what_helpers_have_spent_is_known_to_the_job(
     machine: Callable[..., Machine], bucket: Bucket
 ) -> None:
@@ -248,6 +252,7 @@ def test_what_helpers_have_spent_is_known_to_the_job(
     assert len(list(job.job_dir.segments_path.glob("spent-*"))) == 1
 
 
+@pytest.mark.long
 def test_a_store_that_is_away_holds_the_job_up_for_a_lease_at_most(
     machine: Callable[..., Machine], plan: Plan, s3: S3
 ) -> None:
@@ -260,6 +265,7 @@ def test_a_store_that_is_away_holds_the_job_up_for_a_lease_at_most(
     job.stop()
 
 
+@pytest.mark.long
 def test_a_helper_without_its_store_waits_and_goes_on(
     machine: Callable[..., Machine], bucket: Bucket, s3: S3
 ) -> None:
@@ -280,6 +286,7 @@ def test_a_helper_without_its_store_waits_and_goes_on(
     helper.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "while it is sent"])
 def test_nothing_stays_that_is_sent_once_no_help_is_wanted(
     machine: Callable[..., Machine], bucket: Bucket, s3: S3, late: bool
@@ -324,6 +331,7 @@ def test_a_claim_has_one_holder_until_it_is_given_up_or_the_holder_is_gone(bucke
     assert one.take_over(3), "the other has left"
 
 
+@pytest.mark.long
 def test_a_holder_that_is_silent_for_a_lease_is_gone(bucket: Bucket) -> None:
     silent, other = claims_of(bucket, RUN, "a"), claims_of(bucket, HELPER, "b", seconds=2.0)
     silent.sign()

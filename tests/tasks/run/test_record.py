@@ -173,6 +173,7 @@ def test_a_process_shows_that_it_is_there_though_its_work_stands_still(
     assert len({one.began_at for one in told}) == 1, "one artifact an attempt"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("setting", "least", "most"), [(0.1, 0.0, 100), (0.1, 5.0, 2), (10, 0, 2)])
 def test_progress_is_updated_as_often_as_the_operator_wants(
     in_api: None, monkeypatch: pytest.MonkeyPatch, setting: float, least: float, most: int

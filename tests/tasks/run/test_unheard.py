@@ -132,6 +132,7 @@ def test_a_run_that_has_ended_or_goes_on_elsewhere_is_left_as_it_is(
     assert (cleaned, told) == ([str(run.id)], [])
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_has_touched_ends_by_itself(
     client: SyncPrefectClient, run: FlowRun
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_run_that_nobody_has_touched_ends_by_itself(
     assert state_of(client, run).is_completed()
 
 
+@pytest.mark.long
 def test_a_worker_has_its_time_and_may_change_its_mind(
     client: SyncPrefectClient, run: FlowRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,7 @@ def line(api_url: str) -> Iterator[Line]:
         yield line
 
 
+@pytest.mark.long
 def test_a_server_that_is_away_ends_nothing_and_is_asked_again(
     client: SyncPrefectClient, run: FlowRun, line: Line
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_server_that_is_away_ends_nothing_and_is_asked_again(
     assert lookout.why == "cancelled"
 
 
+@pytest.mark.long
 def test_one_that_was_stopped_ends_nothing(client: SyncPrefectClient, run: FlowRun) -> None:
     ended = threading.Event()
     lookout = Lookout(run.id, ended.set, look_seconds=0.1, patience_seconds=1.0)

@@ -45,6 +45,7 @@ def test_a_later_attempt_of_the_same_run_waits_for_nothing(bucket: Bucket) -> No
     assert not later.lost
 
 
+@pytest.mark.long
 def test_a_lease_that_nobody_renews_ends_by_the_clock_of_the_store(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_they_go_with_the_last_job_that_has_used_them(
     assert not release_in_store(settings, "second"), "asked again"
 
 
+@pytest.mark.long
 def test_whoever_removes_a_job_looks_only_at_what_it_has_used(
     copy: MasterCopy, plan: PlanOutline, settings: Settings, tmp_path: Path, s3: S3
 ) -> None:

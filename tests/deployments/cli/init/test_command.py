@@ -79,6 +79,7 @@ def test_ctrl_c_writes_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_flags_answer_where_nobody_can_be_asked(tmp_path: Path) -> None:
     file = tmp_path / "site.env"
@@ -104,6 +105,7 @@ def test_flags_answer_where_nobody_can_be_asked(tmp_path: Path) -> None:
     assert told.stdout == "se cr$t\n2.5\n", "a shell reads it alike"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
     file = tmp_path / "site.env"

@@ -65,6 +65,7 @@ def test_a_sent_video_is_planned_and_kept_for_the_job(
     assert again.json()["frames"] == 75
 
 
+@pytest.mark.long
 def test_a_factor_is_planned_for_the_pixels_that_come_out(
     client: httpx.Client, videos: VideoServer
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(settings: Settings)
     assert intake_files(small) == []
 
 
+@pytest.mark.long
 def test_each_token_has_its_own_quota_and_none_uses_anothers(
     settings: Settings, demo_clip: Path
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_work_directory_that_cannot_be_written(tmp_path: Path, api_url: str) -
     assert told.json()["detail"].startswith("work_dir: ")
 
 
+@pytest.mark.long
 def test_a_disk_that_hangs_holds_up_nobody_and_one_thread(
     tmp_path: Path, api_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

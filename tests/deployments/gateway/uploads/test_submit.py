@@ -74,6 +74,7 @@ def test_a_connection_that_breaks_in_the_middle(
     assert len(made) == 1, "it is one upload from the first to the last byte"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gateway_that_is_killed_and_started_again(
     api_url: str, settings: Settings, clip: Path, monkeypatch: pytest.MonkeyPatch

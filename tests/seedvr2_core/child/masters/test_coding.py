@@ -127,6 +127,7 @@ def test_another_codec_from_a_master_has_the_bytes_of_one_asked_for_at_once(
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["lanczos", "tiny"])
 def test_masters_that_are_lost_or_damaged_are_restored_anew_and_named(
     engine: str, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +160,7 @@ def test_masters_that_are_lost_or_damaged_are_restored_anew_and_named(
     ]
 
 
+@pytest.mark.long
 def test_a_master_that_breaks_while_it_is_read_costs_its_segment_alone(
     demo_clip: Path, tmp_path: Path
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_master_that_breaks_while_it_is_read_costs_its_segment_alone(
     assert [one.index for one in sidecars(asked, tmp_path / "again") if one and one.anew] == [2]
 
 
+@pytest.mark.long
 def test_a_job_that_was_killed_goes_on_from_its_own_masters(
     demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +249,7 @@ def test_who_needs_no_engine_does_not_wait_for_the_gpu(
     assert pending_segments(JobDir(tmp_path / "one"), outline_of(asked)) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["lanczos", "tiny"])
 def test_all_workers_of_a_job_leave_masters(
     engine: str, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

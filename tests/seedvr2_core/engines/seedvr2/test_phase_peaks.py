@@ -247,6 +247,7 @@ def test_each_phase_holds_what_is_planned_in_bands_of_rows(
         assert phase == "dit" or wanted[phase] < whole[phase]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("phase", "share"), [("encode", 0.3), ("decode", 0.93)])
 def test_a_device_with_less_ends_with_its_own_error(
     seen: PhaseBytes, phase: str, share: float

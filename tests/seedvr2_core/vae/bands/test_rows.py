@@ -70,6 +70,7 @@ def same(got: list[Tensor], wanted: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
+@pytest.mark.long
 def test_whole_frames_cut_into_the_same_strips_have_the_same_bits(
     vae: VideoVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def looked_at(path: Path, info: VideoInfo, threads: int) -> tuple[np.ndarray, li
     return logits, told
 
 
+@pytest.mark.long
 def test_the_number_of_cores_changes_no_bit_and_progress_counts(
     demo_clip: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_several_windows_are_looked_at_at_once(
     assert logits.shape == (info.num_frames,)
 
 
+@pytest.mark.long
 def test_who_stops_looking_leaves_nothing_behind(demo_clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "joined.mp4"
     joined(path, [("mandel", 0, 100), (demo_clip, 0, 100)])

@@ -253,6 +253,7 @@ def probed_earlier(clip: Path, settings: Settings) -> ProbedSource:
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("in_api")
 def test_a_run_that_completes(receiver, settings_with, ffmpeg, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
@@ -315,6 +316,7 @@ def test_a_run_that_is_cancelled(receiver, settings) -> None:
     assert noted(str(run.id))["delivered"] is True
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("in_api")
 def test_a_run_that_is_told_to_stop(receiver, settings, api_url: str) -> None:
     """SIGTERM to the flow's own process, while its source's server is silent."""
