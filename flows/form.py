@@ -14,28 +14,9 @@ from typing import Annotated, Any
 from prefect import Flow
 from pydantic import Field, WithJsonSchema
 
+from tasks.request.sections import SECTIONS
 from tasks.schemas import UpscaleRequest
 
-SECTIONS = {
-    "Source": (
-        "video_url",
-        "video_path",
-        "video_base64",
-        "fps",
-        "start",
-        "end",
-        "preview",
-        "allow_damaged",
-    ),
-    "Result": ("resolution", "model", "codec", "container", "quality", "audio", "keep_master"),
-    "Run": ("max_workers", "max_seconds", "max_price", "output_url", "callback_url", "fresh"),
-    "Notes": ("tags", "metadata", "expires_in", "callback_events"),
-    "Details": (
-        *("deinterlace", "color_correction", "strength", "seed", "batch_size", "temporal_overlap"),
-        *("alpha", "stitch_mode", "weights_file", "crf", "preset", "encoder", "grain"),
-    ),
-}
-"""Heading -> fields, in the order in which people need them."""
 _KEPT = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 """What the request's schema says of a number, so that a form refuses what the flow would refuse."""
 

@@ -55,13 +55,14 @@ class Written:
     """When the encoder asked for its first frame, in monotonic seconds."""
 
 
-def commit_written(job: RestoreJob, written: Written, *, last: bool) -> float:
+def commit_written(job: RestoreJob, written: Written, *, alone: bool) -> float:
     """Check a segment's part file, then put it in its place; the same with its master.
 
     Args:
         job: what is made.
         written: the segment.
-        last: no other segment is being encoded, so all cores may decode for the check.
+        alone: nearly nothing else is being encoded, so all cores may decode for the check, and
+            people are told how far it is.
 
     Returns:
         Wall seconds since the encoder asked for the segment's first frame.
@@ -70,7 +71,7 @@ def commit_written(job: RestoreJob, written: Written, *, last: bool) -> float:
         SegmentError: what was written does not decode, or not to all frames.
     """
     segment, outline = written.segment, outline_of(job.plan)
-    _check(job, segment, last=last)
+    _check(job, segment, alone=alone)
     made, whole = _making(job, written), outline.segments[segment.index]
     if leaves_latents(outline, whole) and not made.from_master:
         write_commit(job.job_dir, segment, written.commits[-1])
@@ -80,15 +81,14 @@ def commit_written(job: RestoreJob, written: Written, *, last: bool) -> float:
     return commit_segment(job.job_dir, outline, whole, made, on_bytes=alive).seconds
 
 
-def _check(job: RestoreJob, segment: Segment, *, last: bool) -> None:
+def _check(job: RestoreJob, segment: Segment, *, alone: bool) -> None:
     """Decode what was written of a segment, and count the frames."""
 
     def tell(done: int) -> None:
-        # Nothing else is going on meanwhile.
         job.events.beat("check", done, segment.num_frames)
 
     part = job.job_dir.video_part_path(segment.index)
-    found = count_frames(part, alone=last, on_frame=tell if last else None)
+    found = count_frames(part, alone=alone, on_frame=tell if alone else None)
     _check_count(f"segment {segment.index}", found, segment.num_frames)
     if job.keep is None:
         return

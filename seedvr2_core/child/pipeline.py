@@ -47,6 +47,9 @@ from seedvr2_core.video.writer import SegmentWriter
 
 MAX_IN_FLIGHT = 2
 """Segments that may be begun and not yet on disk. These are lost when the process is killed."""
+LITTLE = 0.25
+"""A segment is checked alone, with all cores, if the frames behind it are less than this part of
+its own: the last segment of a film is often a single frame."""
 
 
 class Pipeline:
@@ -326,10 +329,12 @@ class Pipeline:
 
     def _commit(self, segments: Sequence[Segment]) -> None:
         """Commit thread: check and commit one segment after another."""
+        to_come = sum(segment.num_frames for segment in segments)
         for segment in segments:
-            encoded = self._encoded.get()
+            to_come -= segment.num_frames
+            encoded, alone = self._encoded.get(), to_come < LITTLE * segment.num_frames
             with full_disk_told(f"segment {segment.index} is finished"):
-                seconds = commit_written(self._job, encoded, last=segment is segments[-1])
+                seconds = commit_written(self._job, encoded, alone=alone)
             self._in_flight.committed()
             del encoded  # with it go its latents, hundreds of MB at 4k
             give_memory_back()

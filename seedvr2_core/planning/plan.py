@@ -114,6 +114,8 @@ class FrameSeconds:
     """Output megapixels."""
     lookahead: int = 0
     """Frames that the encoder takes before it encodes the first."""
+    check: float = 0.0
+    """Of decoding what was written, to count its frames."""
     rates: Rates = Rates()
     """What the tables were corrected by."""
 
@@ -122,9 +124,16 @@ class FrameSeconds:
         """Seconds for one frame in a long video."""
         return self.of(1, 1)
 
-    def of(self, restored: float, encoded: float) -> float:
-        """Seconds for so many frames of the engine and of the encoder."""
+    def of(self, restored: float, encoded: float, checked: float | None = None) -> float:
+        """Seconds for so many frames of the engine, of the encoder and of the check.
+
+        Args:
+            restored: frames that the engine makes.
+            encoded: frames that are encoded.
+            checked: of these, frames that are checked; None: all.
+        """
         engine, encoder = restored * self.engine, encoded * self.encoder
+        encoder += (encoded if checked is None else checked) * self.check
         return max(engine, encoder) if self.beside else engine + encoder
 
 

@@ -6,6 +6,7 @@ Memory: a handful of frames at a time, and small crops for at most `_BINS` momen
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,9 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         job_dir: its directory; the segments are still there.
         source: the job's source.
         seconds: how long it may take; the first place is looked at in any case.
-        beat: sign of life, once a place, with the percentage of the places or of the time used.
-            A place for which there is not enough time is left out.
+        beat: sign of life, at each place and at each read of a file on the way to it, with the
+            percentage of the places or of the time used. A place for which there is not enough
+            time is left out.
 
     Raises:
         InvalidVideoError: a frame cannot be read.
@@ -73,12 +75,13 @@ def look_at(plan: Plan, job_dir: JobDir, source: Path, *, seconds: float, beat: 
         num_frames = frames_to_read(plan, place.frame)
         if looked.sights and not clock.has_time_for(num_frames):
             continue  # a place that takes less may come yet
-        beat("report", min(99, round(100 * max(number / len(wanted), clock.share_used))), 100)
-        after = _restored_pair(plan, job_dir, place.frame)
+        tell = partial(_tell, beat, clock, number / len(wanted))
+        tell()
+        first, stop = place.frame - 1, place.frame + 1
+        alpha = plan.video.keeps_alpha
+        after = tuple(read_restored(plan, job_dir, first, stop, alpha=alpha, on_bytes=tell))
         clock.note_read(num_frames)
-        first = place.frame - 1
-        wanted = (source, plan.video, first, first + 2)
-        before = tuple(read_frames(*wanted, alpha=plan.video.keeps_alpha))
+        before = tuple(read_frames(source, plan.video, first, stop, alpha=alpha, on_bytes=tell))
         _note(looked, plan, place, _TwoFrames(before=before, after=after))
         clock.note_looked()
     return looked
@@ -149,10 +152,10 @@ def _note(looked: Looked, plan: Plan, place: Neighbours, seen: _TwoFrames) -> No
         looked.best[part] = _moment(seen, largest_change(pair), sight)
 
 
-def _restored_pair(plan: Plan, job_dir: JobDir, frame: int) -> tuple[Frame, ...]:
-    """Frames `frame - 1` and `frame` of the result."""
-    alpha = plan.video.keeps_alpha
-    return tuple(read_restored(plan, job_dir, frame - 1, frame + 1, alpha=alpha))
+def _tell(beat: Beat, clock: _Allowance, places_seen: float, done: int = 0, total: int = 0) -> None:
+    """Say that we are alive; `done` and `total` are bytes of one file of many."""
+    del done, total
+    beat("report", min(99, round(100 * max(places_seen, clock.share_used))), 100)
 
 
 def _moment(seen: _TwoFrames, place: tuple[float, float], sight: Sight) -> Moment:

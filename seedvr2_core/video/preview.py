@@ -60,7 +60,7 @@ def write_preview(
         picture: where the JPEG goes; complete or absent.
         restored: the frame that is shown, by its index in the source, as the output has it, so
             that the output need not be read; None: the middle one, and moviepy reads it.
-        beat: sign of life, after each step.
+        beat: sign of life, after each step, and while the source is read on the way to the frame.
 
     Raises:
         InvalidVideoError: a frame could not be read.
@@ -73,7 +73,12 @@ def write_preview(
         after = as_shown(frame)
     beat("picture", 1, STEPS)
     height, width, _ = after.shape
-    before = next(read_frames(source, info, index, index + 1, alpha=info.keeps_alpha))
+
+    def read(done: int, total: int) -> None:
+        beat("picture", max(1, total) + done, STEPS * max(1, total))
+
+    alpha = info.keeps_alpha
+    before = next(read_frames(source, info, index, index + 1, alpha=alpha, on_bytes=read))
     beat("picture", 2, STEPS)
     enlarged = _enlarged(before, width, height)
     whole = info.num_frames == 1 and look_at_picture(output) is not None

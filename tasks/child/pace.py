@@ -1,21 +1,13 @@
 """How fast a child gets ahead: frames done, time left, and whether it has stopped getting ahead."""
 
 from dataclasses import replace
-from typing import TypedDict
 
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
-from seedvr2_core.planning.timing import (
-    Sway,
-    done_seconds,
-    done_share,
-    progress_limit,
-    report_seconds,
-    seconds_left,
-    seconds_left_range,
-)
+from seedvr2_core.planning.timing import progress_limit, report_seconds
 from tasks.child.awake import awake_seconds
+from tasks.child.time_left import Sway, WorkSoFar, done_share, seconds_left, seconds_left_range
 from tasks.run.measures import Measures
 from tasks.run.spending import Purse
 from tasks.settings import get_settings
@@ -32,16 +24,6 @@ def frame_seconds_of(plan: PlanOutline) -> FrameSeconds:
     per_frame = plan.eta_seconds / max(1, plan.num_frames)
     mpx = plan.width * plan.height / 1e6
     return FrameSeconds(engine=per_frame, encoder=0.0, beside=True, mpx=mpx)
-
-
-class _State(TypedDict):
-    """What `seconds_left` takes beside the seconds of a frame."""
-
-    num_frames: int
-    work: float
-    encoded: float
-    awake: float
-    hands: int
 
 
 class Pace:
@@ -74,6 +56,7 @@ class Pace:
         self._slowest = max(slowest, frame.seconds)
         self._began = self._moved_at = awake_seconds()
         self._now = Progressed(restored=0, work=0.0, encoded=0)
+        self._checked = self._of_last = 0
         self._most_work = 0.0
         self._sway = Sway()
         self.others = 0
@@ -91,8 +74,15 @@ class Pace:
         if progress.work + progress.encoded / 1e6 > self._most_work:
             self._most_work = progress.work + progress.encoded / 1e6
             self._moved_at = awake_seconds()
-            done = done_seconds(self._frame, work=progress.work, encoded=progress.encoded)
-            self._sway.note(awake=self.seconds, done=done)
+            self._sway.note(awake=self.seconds, done=self._at.done(self._frame))
+
+    def committed(self, num_frames: int) -> None:
+        """Note that a segment of the child's own was checked and has its place."""
+        self._checked, self._of_last = self._checked + num_frames, 0
+
+    def checked(self, num_frames: int) -> None:
+        """Note how many frames of the last segment are checked: nothing else goes on meanwhile."""
+        self._of_last = num_frames
 
     @property
     def frames(self) -> int:
@@ -107,9 +97,7 @@ class Pace:
     @property
     def work(self) -> float:
         """Work done for the job, in frames: a frame is whole when it is restored and encoded."""
-        share = done_share(
-            self._frame, self.pending_frames, work=self._now.work, encoded=self._now.encoded
-        )
+        share = done_share(self._frame, replace(self._at, num_frames=self.pending_frames))
         return self.kept_frames + self.others + share * self.pending_frames
 
     @property
@@ -130,25 +118,26 @@ class Pace:
     @property
     def seconds_left(self) -> float:
         """Seconds until the job's output is stored and its report is made."""
-        left = seconds_left(self._frame, **self._state())
+        left = seconds_left(self._frame, self._at)
         return left + self._report(left)
 
     @property
     def seconds_left_range(self) -> tuple[float, float]:
         """The least and the most that `seconds_left` may be."""
-        report = self._report(seconds_left(self._frame, **self._state()))
-        sway = self._sway.deviation
-        return seconds_left_range(self._frame, **self._state(), report=report, sway=sway)
+        report = self._report(seconds_left(self._frame, self._at))
+        return seconds_left_range(self._frame, self._at, report=report, sway=self._sway.deviation)
 
-    def _state(self) -> _State:
-        """What is known of the work, as `seconds_left` takes it."""
-        return {
-            "num_frames": self.pending_frames - self.others,
-            "work": self._now.work,
-            "encoded": self._now.encoded,
-            "awake": self.seconds,
-            "hands": self.hands,
-        }
+    @property
+    def _at(self) -> WorkSoFar:
+        """What is known of the work."""
+        return WorkSoFar(
+            num_frames=self.pending_frames - self.others,
+            work=self._now.work,
+            encoded=self._now.encoded,
+            checked=min(self._now.encoded, self._checked + self._of_last),
+            awake=self.seconds,
+            hands=self.hands,
+        )
 
     def _report(self, left: float) -> float:
         """Predicted seconds of the report, if there is one: it has a share of the run's time."""

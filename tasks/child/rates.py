@@ -161,11 +161,11 @@ def changes(
     other is known to be no slower than that.
 
     Args:
-        frame: predicted seconds of a frame.
+        frame: predicted seconds of a frame; its check goes with the encoder.
         slower: how many times as long as predicted the job has taken.
         doubts: variances of engine and encoder, over that of what was seen.
     """
-    parts = (frame.engine, frame.encoder)
+    parts = (frame.engine, frame.encoder + frame.check)
     if frame.beside:
         first = int(parts[1] > parts[0])
         doubt = doubts[first]

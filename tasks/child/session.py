@@ -256,6 +256,7 @@ class SegmentWatch:
         self._steps.note(event, pace)
         match event:
             case SegmentDone(segment=segment):
+                pace.committed(self._plan.segments[segment].num_frames)
                 self._pending = [k for k in self._pending if k != segment]
                 self._purse.save()
                 if not self._pending:
@@ -271,6 +272,7 @@ class SegmentWatch:
                 pace.note(progress)
                 self._show(pace.phase, self._steps.detail)
             case Heartbeat(phase="check", done=done, total=total) if total:
+                pace.checked(done)
                 self._show(ENCODE, f"{done} of {counted(total, 'frame')} checked")
             case Heartbeat():
                 self._show(pace.phase, self._steps.detail)

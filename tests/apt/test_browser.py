@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.form import SECTIONS
+from tasks.request.sections import SECTIONS
 from tests.kits.processes import free_port, kill_tree
 from tests.kits.server import eventually, prefect_server
 

@@ -123,7 +123,7 @@ def test_a_name_that_was_pointed_at_this_machine_is_not_served(
     port = serve.urls[server].rpartition(":")[2]
     rebound = "--host-resolver-rules=MAP evil.example 127.0.0.1"
     shown = browse(f"http://evil.example:{port}{path}", tmp_path, rebound)
-    assert "not known by the host name" in shown
+    assert "is not known as 'evil.example" in shown
 
 
 def test_the_ui_of_ours_asks_for_the_password(serve: Serve, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.form import SECTIONS
 from flows.route import route
 from flows.upscale import upscale
+from tasks.request.sections import SECTIONS
 
 SWITCHES = ("anyOf", "oneOf", "allOf")
 """What makes both UIs show a switch between types in front of a field."""

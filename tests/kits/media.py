@@ -6,16 +6,20 @@ The oracle is an ffmpeg process: which frames a file presents, when, and what th
 import os
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import imageio_ffmpeg
 import numpy as np
+import pytest
 from av.codec.context import Flags as CodecFlags
+from av.video.frame import VideoFrame
 
 from seedvr2_core.frames import Frame
+from seedvr2_core.video import reader
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart
 from seedvr2_core.video.reader import read_frames
@@ -278,3 +282,27 @@ def _box(name: bytes, *content: bytes) -> bytes:
 def _full(name: bytes, flags: int, *content: bytes) -> bytes:
     """A box with version 0 and flags."""
     return _box(name, struct.pack(">I", flags), *content)
+
+
+class DecodedPictures:
+    """How many pictures the reader has decoded, in all and without a beat in between."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Count all pictures that are decoded from now on."""
+        self.count = self.longest_silence = self._silent = 0
+        decode = reader.decode_pictures
+
+        def counted(*args: Any, **more: Any) -> Iterator[VideoFrame]:
+            for picture in decode(*args, **more):
+                self.count += 1
+                self._silent += 1
+                self.longest_silence = max(self.longest_silence, self._silent)
+                yield picture
+
+        monkeypatch.setattr(reader, "decode_pictures", counted)
+
+    def beat(self, phase: str, done: int, total: int) -> None:
+        """A sign of life."""
+        assert phase
+        assert 0 <= done <= total
+        self._silent = 0

@@ -3,12 +3,12 @@
 import { isAway, newKey, read } from "./api.js";
 import * as piece from "./piece.js";
 import { sendFile } from "./upload.js";
-import { $, choiceWords, duration, element, facts, notes } from "./words.js";
+import { $, choiceWords, duration, element, facts, fieldWords, notes } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
 const OWN = "own"; // the choice beside those of the schema; a field takes what it is
 const PLAN_SECONDS = 300; // until the gateway has fetched and read a video, or says that it goes on
-const NOTED = ["tags", "metadata", "expires_in"];
+const NOTES = "Notes"; // a section with a place of its own: what stands there changes no plan
 const LEFT_OUT = [
   "video_url", "video_path", "video_base64", "output_url", "callback_url", "callback_events",
   "preview", // it has a form of its own, which knows how long the film is
@@ -30,10 +30,7 @@ let turn = 0; // a newer plan makes the ones before it pointless
 export async function prepare(tell) {
   const api = await read("openapi.json");
   const body = api.paths["/upscale"].post.requestBody.content["application/json"].schema;
-  for (const [name, property] of Object.entries(body.properties)) {
-    if (LEFT_OUT.includes(name)) continue;
-    $(place(name)).append(control(name, property));
-  }
+  arrange(body.properties, body["x-sections"]);
   $("new").addEventListener("submit", (event) => {
     event.preventDefault();
     makePlan(tell);
@@ -53,9 +50,25 @@ export async function prepare(tell) {
   dropZone($("drop"));
 }
 
-function place(name) {
-  if (NOTED.includes(name)) return "note-options";
-  return FIRST.includes(name) ? "options" : "more-options";
+// The fields in the sections and the order of Prefect's form, but for the three that come first.
+function arrange(properties, sections) {
+  for (const [heading, names] of Object.entries(sections)) {
+    const shown = names.filter((name) => !LEFT_OUT.includes(name));
+    const made = (name) => control(name, properties[name]);
+    const isFirst = (name) => FIRST.includes(name);
+    $("options").append(...shown.filter(isFirst).map(made));
+    const more = shown.filter((name) => !isFirst(name)).map(made);
+    if (heading === NOTES) $("note-options").append(...more);
+    else if (more.length) $("more-options").append(section(heading, more));
+  }
+}
+
+function section(heading, fields) {
+  const group = element("fieldset");
+  const grid = element("div", undefined, { class: "fields" });
+  grid.append(...fields);
+  group.append(element("legend", heading), grid);
+  return group;
 }
 
 function dropZone(zone) {
@@ -98,7 +111,7 @@ function control(name, property) {
   const id = `option-${name}`;
   const hint = HINTS[name] ?? (property.description ?? "").replaceAll("`", "");
   const attributes = { id, name, "aria-describedby": `${id}-hint` };
-  const title = sentence(name.replaceAll("_", " "));
+  const title = fieldWords(name);
   let input;
   let more = [];
   if (choices) {
@@ -121,10 +134,6 @@ function control(name, property) {
   const label = element("label", title, { for: id });
   box.append(label, input, ...more, element("p", hint, { id: `${id}-hint`, class: "hint" }));
   return box;
-}
-
-function sentence(words) {
-  return words[0].toUpperCase() + words.slice(1);
 }
 
 // One more choice of a select, and the field for it, where the schema also takes other texts.

@@ -49,6 +49,14 @@ const CHOICES = {
   },
 };
 
+const SHORT = { fps: "FPS", crf: "CRF" };
+
+// What stands over a field of the request: its name, so that it is found in the documentation.
+export function fieldWords(name) {
+  const words = SHORT[name] ?? name.replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
 export function choiceWords(field, value) {
   const words = CHOICES[field]?.[value];
   return words ? `${value}: ${words}` : value;

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from deployments.gateway.auth import Authenticate, Caller
 from deployments.gateway.problems import Problem
+from tasks.request.sections import SECTIONS
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -108,7 +109,8 @@ def body_schemas(request_schema: dict[str, Any]) -> dict[str, Any]:
     """What POST /upscale takes, for the OpenAPI: JSON, a form with a file, or the video itself.
 
     Args:
-        request_schema: JSON schema of the JSON body.
+        request_schema: JSON schema of the JSON body. The page reads from it in which sections the
+            fields stand.
     """
     fields = {
         name: {"type": "string", "description": field.get("description", "")}
@@ -118,7 +120,7 @@ def body_schemas(request_schema: dict[str, Any]) -> dict[str, Any]:
     form = {"type": "object", "properties": {"video": _VIDEO, **fields}}
     content = {
         "application/json": {
-            "schema": request_schema,
+            "schema": {**request_schema, "x-sections": SECTIONS},
             "examples": {
                 "an address": {
                     "value": {"video_url": "https://example.org/a.mp4", "resolution": "1080p"}

@@ -168,10 +168,23 @@ def test_segments_are_committed_in_order_whatever_is_pending(
     assert made(plan, tmp_path / "job") == pending
 
 
-def test_only_the_last_segment_is_counted_on_all_cores(
-    plan: Plan, demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("seconds", "alone"), [(0.5, [False] * 5 + [True]), (1.48, [False, True, True])]
+)
+def test_a_segment_that_little_follows_is_counted_on_all_cores(
+    demo_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    alone: list[bool],
 ) -> None:
-    """The others are counted beside an encoder. It says how far that is: nothing else moves."""
+    """The others are counted beside an encoder. It says how far that is: nothing else moves.
+
+    The clip has 75 frames: 1.48 seconds are 37 of them, and the last segment has one.
+    """
+    use_small_pictures(monkeypatch)
+    options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1)
+    plan = build_plan(probe_video(demo_clip), "0" * 64, options)
     told: list[bool] = []
     whole = commit.count_frames
 
@@ -180,10 +193,10 @@ def test_only_the_last_segment_is_counted_on_all_cores(
         return whole(path, alone=alone, on_frame=on_frame)
 
     monkeypatch.setattr(commit, "count_frames", count)
-    heard = make_segments(plan, tmp_path / "job", demo_clip, range(6))
-    assert told == [False, False, False, False, False, True]
-    last = plan.segments[5].num_frames
-    assert heard.beats["check"] == [(done, last) for done in range(1, last + 1)]
+    heard = make_segments(plan, tmp_path / "job", demo_clip, range(len(plan.segments)))
+    assert told == alone
+    counted = [plan.segments[k].num_frames for k, all_cores in enumerate(alone) if all_cores]
+    assert heard.beats["check"] == [(d, of) for of in counted for d in range(1, of + 1)]
 
 
 @pytest.mark.long

@@ -7,17 +7,24 @@ import pytest
 from PIL import Image
 
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.video.preview import write_preview
+from seedvr2_core.video.preview import STEPS, write_preview
 from seedvr2_core.video.probe import probe_video
+from seedvr2_core.video.reader import read_frames
+from tests.kits.media import DecodedPictures, ffmpeg
 
 
 def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
     """With the source as its own output both sides are the same picture."""
     picture = tmp_path / "preview.jpg"
-    beats: list[int] = []
+    steps: list[int] = []
     info = probe_video(demo_clip)
-    write_preview(demo_clip, info, demo_clip, picture, beat=lambda _, done, __: beats.append(done))
-    assert beats == [1, 2, 3], "there is a sign of life after each step"
+
+    def told(_: str, done: int, total: int) -> None:
+        if total == STEPS:
+            steps.append(done)
+
+    write_preview(demo_clip, info, demo_clip, picture, beat=told)
+    assert steps == [1, 2, 3], "there is a sign of life after each step"
     with Image.open(picture) as image:
         assert image.size == (160 + 4 + 160, 180)
         pixels = np.asarray(image.convert("RGB")).astype(float)
@@ -75,3 +82,18 @@ def test_unreadable_output_is_told(demo_clip: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"nothing")
     with pytest.raises(InvalidVideoError, match=r"no frame of broken\.mp4"):
         write_preview(demo_clip, probe_video(demo_clip), broken, tmp_path / "preview.jpg")
+
+
+def test_the_way_to_a_frame_far_from_a_key_frame_is_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 4k a decoder takes seconds for a hundred frames."""
+    clip = tmp_path / "long.mp4"
+    noise = "nullsrc=s=320x180:r=25:d=3,geq=random(1)*255:128:128"
+    ffmpeg("-f", "lavfi", "-i", noise, "-preset", "ultrafast", "-g", "250", "-crf", "20", clip)
+    info = probe_video(clip)
+    (frame,) = read_frames(clip, info, 74, 75)
+    decoded = DecodedPictures(monkeypatch)
+    write_preview(clip, info, clip, tmp_path / "a.jpg", restored=(74, frame), beat=decoded.beat)
+    assert decoded.count >= 75
+    assert decoded.longest_silence <= 15

@@ -13,6 +13,7 @@ from referencing.jsonschema import DRAFT202012
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
+from tasks.request.sections import SECTIONS
 from tasks.settings import Settings
 from tests.kits.http.gateway import gateway, served
 
@@ -43,6 +44,15 @@ def test_an_independent_validator_accepts_it(spec: dict[str, Any]) -> None:
         "/whole/{job_id}", "/preview/{job_id}", "/files/{job_id}", "/jobs/{job_id}", "/readyz",
         "/metrics", "/uploads", "/uploads/{upload_id}",
     } == set(spec["paths"])  # fmt: skip
+
+
+def test_the_fields_stand_in_the_sections_of_the_other_forms(spec: dict[str, Any]) -> None:
+    """The page makes its form from them."""
+    for path in ("/upscale", "/plan"):
+        body = spec["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert list(body["x-sections"].items()) == [(h, [*names]) for h, names in SECTIONS.items()]
+        in_sections = [name for names in body["x-sections"].values() for name in names]
+        assert sorted(in_sections) == sorted(body["properties"]), path
 
 
 def test_every_answer_has_a_body_and_an_example_of_it(spec: dict[str, Any]) -> None:
