@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -18,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from seedvr2_core.video.output.formats import CODECS
+from tasks.request.video import Codec
 from tests.kits.http.browser import browser
 from tests.kits.http.fair import judge
 from tests.kits.http.gateway import served
@@ -251,7 +254,7 @@ def test_without_a_place_and_behind_a_proxys_path(serve: Serve, tmp_path: Path) 
         assert page.run("location.pathname") == "/some/path/"
 
 
-@pytest.mark.parametrize("codec", ["auto", "tiff"])
+@pytest.mark.parametrize("codec", ["auto", "tiff", "jpeg", "webp", "exr"])
 def test_a_single_picture_has_a_divider_and_no_preview(
     person: Person, tmp_path: Path, axe: str | None, codec: str
 ) -> None:
@@ -263,7 +266,7 @@ def test_a_single_picture_has_a_divider_and_no_preview(
     assert is_hidden(person, "#piece")
     person.click("#start")
     person.sees("Completed", "#job-status")
-    person.sees(".tif" if codec == "tiff" else ".png", "#job-facts")
+    person.sees(CODECS["png" if codec == "auto" else codec].ending, "#job-facts")
     eventually(lambda: not is_hidden(person, "#compare"), "the picture")
     size = "[document.querySelector('#picture').width, document.querySelector('#picture').height]"
     assert person.page.run(size) == [1280, 720], "all of it"
@@ -280,3 +283,15 @@ def test_a_single_picture_has_a_divider_and_no_preview(
     for _ in range(40):
         person.press("ArrowRight")
     looks_everywhere(person, tmp_path, "still")
+
+
+def test_every_codec_can_be_chosen_and_the_plan_says_it(person: Person) -> None:
+    """The page's list is the schema's; pictures and transparent video among them."""
+    offered = "[...document.querySelectorAll('#option-codec option')].map((one) => one.value)"
+    assert person.page.run(offered) == list(get_args(Codec))
+    for codec, container in (("jpeg", "folder"), ("exr", "folder"), ("vp9", "webm")):
+        plan(person, CLIP, crf=22, codec=codec)
+        for word in (codec, container):
+            eventually(lambda word=word: word in person.text("#plan"), f"{word} in the plan")
+        person.page.run("location.reload()")
+        eventually(lambda: person.page.run("!!document.querySelector('#option-model')"), "the form")

@@ -140,16 +140,19 @@ def test_a_helper_makes_segments_and_the_bytes_are_the_same(
 
 
 @pytest.mark.usefixtures("helper_is_first")
+@pytest.mark.parametrize(("container", "decoder"), [("mov", ""), ("webm", "libvpx-vp9")])
 def test_alpha_is_the_same_whoever_makes_a_segment(
     client: SyncPrefectClient,
     settings: Settings,
     deployments: tuple[UUID, UUID],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    container: str,
+    decoder: str,
 ) -> None:
     """One shot of the tiny network: alpha goes past it, in the job and in a helper alike."""
     clip = saved(tmp_path / "png.mov", textured(75))
-    options = {"model": "tiny", "batch_size": 12, "fresh": True}
+    options = {"model": "tiny", "batch_size": 12, "container": container, "fresh": True}
     made = job_of(client, deployments[0], clip, max_workers=2, **options)
     worker = Worker(made.id)
     state = attempt(client, made.id)
@@ -159,9 +162,10 @@ def test_alpha_is_the_same_whoever_makes_a_segment(
     assert re.match("[1-9] segments? made", str(worker.state.message)), worker.state
     (job_dir,) = [JobDir(path) for path in settings.jobs_dir.iterdir()]
     result = UpscaleResult.model_validate_json(job_dir.result_path.read_bytes())
-    alpha = shown_alpha(Path(result.output_path or ""), (WIDTH, HEIGHT))
+    alpha = shown_alpha(Path(result.output_path or ""), (WIDTH, HEIGHT), decoder=decoder)
+    off = np.abs(alpha.astype(int) - shown_alpha(clip, (WIDTH, HEIGHT)))
     assert (len(alpha), alpha.min(), alpha.max()) == (75, 0, 255)
-    np.testing.assert_array_equal(alpha, shown_alpha(clip, (WIDTH, HEIGHT)))
+    assert off.mean() < 2 if container == "webm" else off.max() == 0
     monkeypatch.undo()
     use_small_pictures(monkeypatch)
     alone: Any = upscale(**{**asked(clip), **options})

@@ -41,6 +41,7 @@ const CHOICES = {
     prores: "for editing; large files",
     dnxhr: "for editing; large files",
     ffv1: "lossless; very large files",
+    vp9: "for the web, transparent where the video is (WebM)",
     png: "a picture of each frame, in a zip; lossless, very large",
     tiff: "a picture of each frame with 16 bits, in a zip; enormous",
     jpeg: "a picture of each frame, in a zip; small, 8 bits",

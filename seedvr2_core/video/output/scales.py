@@ -12,8 +12,9 @@ _MOST_JPEG = 31
 """libav's coarsest quantiser."""
 _WEBP = ((0, 100), (12, 82), (18, 70), (23, 44), (28, 15), (34, 2), (40, 0))
 """CRF of x264, and the quality of libwebp that is as good: the same three clips."""
-_VP9 = ((0, 0), (12, 8), (18, 16), (23, 27), (28, 40), (34, 52), (40, 60), (51, 63))
-"""CRF of x264, and that of libvpx that is as good."""
+_VP9 = ((0, 0), (4, 4), (12, 13), (18, 26), (23, 36), (28, 45), (34, 56), (40, 61), (51, 63))
+"""CRF of x264, and that of libvpx that is as good: PSNR of the luma, 24 frames of three clips up to
+34, guessed beyond."""
 
 
 def x264_crf(crf: int) -> int:
