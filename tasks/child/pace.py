@@ -5,7 +5,7 @@ from dataclasses import replace
 from seedvr2_core.child.protocol import Progressed
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.planning.plan import FrameSeconds
-from seedvr2_core.planning.timing import progress_limit, report_seconds
+from seedvr2_core.planning.timing import FINISH_SECONDS, progress_limit, report_seconds
 from tasks.child.awake import awake_seconds
 from tasks.child.time_left import Sway, WorkSoFar, done_share, seconds_left, seconds_left_range
 from tasks.run.measures import Measures
@@ -117,15 +117,15 @@ class Pace:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the job's output is stored and its report is made."""
+        """Seconds until the run ends: the job's output is stored and its report is made."""
         left = seconds_left(self._frame, self._at)
-        return left + self._report(left)
+        return left + self._rest(left)
 
     @property
     def seconds_left_range(self) -> tuple[float, float]:
         """The least and the most that `seconds_left` may be."""
-        report = self._report(seconds_left(self._frame, self._at))
-        return seconds_left_range(self._frame, self._at, report=report, sway=self._sway.deviation)
+        rest = self._rest(seconds_left(self._frame, self._at))
+        return seconds_left_range(self._frame, self._at, rest=rest, sway=self._sway.deviation)
 
     @property
     def _at(self) -> WorkSoFar:
@@ -139,9 +139,12 @@ class Pace:
             hands=self.hands,
         )
 
-    def _report(self, left: float) -> float:
-        """Predicted seconds of the report, if there is one: it has a share of the run's time."""
-        return report_seconds(self.seconds + left) if get_settings().report else 0.0
+    def _rest(self, left: float) -> float:
+        """Predicted seconds after the output is stored: of the report, if there is one, which has a
+        share of the run's time, and of the run's end.
+        """
+        report = report_seconds(self.seconds + left) if get_settings().report else 0.0
+        return report + FINISH_SECONDS
 
     @property
     def frames_per_second(self) -> float | None:

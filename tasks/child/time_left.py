@@ -73,9 +73,9 @@ def seconds_left(frame: FrameSeconds, at: WorkSoFar) -> float:
 
 
 def seconds_left_range(
-    frame: FrameSeconds, at: WorkSoFar, *, report: float = 0.0, sway: float = USUAL_SWAY
+    frame: FrameSeconds, at: WorkSoFar, *, rest: float = 0.0, sway: float = USUAL_SWAY
 ) -> tuple[float, float]:
-    """The least and the most that `seconds_left` and the report may be.
+    """The least and the most that `seconds_left` and what follows may be.
 
     Engine and encoder have a spread each, because one of them may have shown its speed and the
     other not yet: the encoder's frames come out at the end. Only one time was measured, that of
@@ -85,7 +85,7 @@ def seconds_left_range(
     Args:
         frame: predicted seconds of a frame.
         at: what was done, and of how much.
-        report: predicted seconds of the report.
+        rest: predicted seconds after the output is stored.
         sway: how unsteady the job is (`Sway`).
     """
     slower, trust = _slower(frame, at), _trust(frame, at)
@@ -115,7 +115,7 @@ def seconds_left_range(
         if (alone := _times(of_it, at.work * frame.engine, trust=trust)) > 1:
             least = min(least, (alone * engine + encoder) / of_engine)
     times = _times_of_delivery(frame, slower)
-    rest = delivery_seconds(frame, at.num_frames) * times + report
+    rest += delivery_seconds(frame, at.num_frames) * times
     wrong = DELIVERY_SPREAD * math.sqrt(max(times, 1 / times))
     return least / at.hands + rest / wrong, most / at.hands + rest * wrong
 

@@ -73,11 +73,11 @@ class Machine:
                 "4k": rng.uniform(0.9, 1.25),
             },
             segment=rng.uniform(0.05, 0.3),
-            deliver=rng.uniform(1.0, 2.0),
-            picture=rng.uniform(0.05, 0.2),
+            deliver=rng.uniform(0.4, 0.9),
+            picture=rng.uniform(0.06, 0.2),
             join=rng.uniform(0.0001, 0.0004),
             report=rng.uniform(0.025, 0.045),
-            finish=rng.uniform(0.1, 0.4),
+            finish=rng.uniform(0.3, 0.7),
         )
 
     def frame(self, plan: PlanOutline, table: FrameSeconds) -> FrameSeconds:

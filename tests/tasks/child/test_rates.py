@@ -12,7 +12,12 @@ from seedvr2_core.job.plan_file import write_plan
 from seedvr2_core.planning import build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import EngineSettings, FrameSeconds, Rates
-from seedvr2_core.planning.timing import REPORT_SECONDS, REPORT_SHARE, delivery_seconds
+from seedvr2_core.planning.timing import (
+    FINISH_SECONDS,
+    REPORT_SECONDS,
+    REPORT_SHARE,
+    delivery_seconds,
+)
 from seedvr2_core.video.probe import probe_video
 from tasks.child import pace as pace_module
 from tasks.child.pace import Pace
@@ -275,5 +280,5 @@ def test_the_time_left_holds_the_report(settings: Settings) -> None:
     without = Pace(plan, pending_frames=300).seconds_left
     use_settings(settings.model_copy(update={"report": True}))
     assert Pace(plan, pending_frames=300).seconds_left - without == pytest.approx(
-        max(REPORT_SECONDS, REPORT_SHARE * without), abs=0.01
+        max(REPORT_SECONDS, REPORT_SHARE * (without - FINISH_SECONDS)), abs=0.01
     )

@@ -267,7 +267,7 @@ def test_the_truth_of_recorded_jobs_lies_inside_the_range(
         rates=Rates(measured=measured),
     )
     for work, encoded, awake, left in moments:
-        low, high = seconds_left_range(frame, at(75, work, encoded, awake), report=0.25)
+        low, high = seconds_left_range(frame, at(75, work, encoded, awake), rest=0.25)
         assert low <= left <= high, (work, encoded, low, high)
 
 
