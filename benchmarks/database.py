@@ -128,14 +128,19 @@ class Stage:
         self.gateway = httpx.Client(base_url=self.serve.urls["gateway"], timeout=60.0)
 
     @contextmanager
-    def worker(self, number: int) -> Iterator[None]:
-        """One more worker for the pool `local`, as `serve` starts its own."""
+    def worker(self, number: int, *, work_dir: Path | None = None) -> Iterator[None]:
+        """One more worker for the pool `local`, as `serve` starts its own.
+
+        Args:
+            number: names it.
+            work_dir: a work directory of its own; None: that of `serve`.
+        """
         user, password = self.serve.auth
         own = {
             "PREFECT_API_URL": str(self.api.base_url).rstrip("/"),
             "PREFECT_API_AUTH_STRING": f"{user}:{password}",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "SEEDVR2_WORK_DIR": str(self.serve.work_dir),
+            "SEEDVR2_WORK_DIR": str(work_dir or self.serve.work_dir),
             "SEEDVR2_ALLOW_LOCAL_FILES": "true",
             "SEEDVR2_ALLOW_CPU_ENGINE": "true",
         }

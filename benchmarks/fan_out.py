@@ -1,7 +1,7 @@
 """One long job on several workers, a short one that comes later, and many small ones.
 
-`python benchmarks/fan_out.py [long] [late] [small] [--workers 1 2 4] [--segments 60] [--jobs 30]
-[--frame-ms 200] [--job-seconds 60] [--at-once] [--json]`
+`python benchmarks/fan_out.py [long] [store] [late] [small] [--workers 1 2 4] [--segments 60]
+[--jobs 30] [--frame-ms 200] [--job-seconds 60] [--at-once] [--json]`
 
 Jobs are made by the engine `sleep`, slowed to `--frame-ms` a frame, on pictures of 96x54, so that
 the processor stays free and the workers are what is measured. A segment has 50 frames. Each number
@@ -11,19 +11,22 @@ asked twice a second for ten minutes takes its share of two cores.
 
 long    one job for each number of workers; its speed-up is the seconds of one worker over those of
         several and over their number. Ideal is 1.
+store   the same where each worker has a folder of its own, and the job's files go by an object
+        store (moto's server, which takes its share of the processor as well).
 late    a job of one segment that is sent when a long job holds all workers: seconds from the
         request to its first frame. The limit is one segment and 10 s.
 small   `--jobs` jobs on four workers, and three on one, from whose median all of them on one worker
         are reckoned. Nobody can be faster than whole rounds: 30 jobs on 4 workers are 8 rounds,
         in which two workers have nothing to do at the end. That is the ideal here.
 
-With `--at-once` the numbers of workers of `long` run beside each other, which saves time and costs
-processor. It means little on a machine whose cores are busy.
+With `--at-once` the numbers of workers of `long` or `store` run beside each other, which saves time
+and costs processor. It means little on a machine whose cores are busy.
 """
 
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -40,7 +43,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.database import Stage
 from benchmarks.pipeline import ffmpeg
 from seedvr2_core.files import file_sha256
+from tasks.net.bucket import Bucket
+from tasks.settings import Settings
 from tests.kits.faults import SMALL_PICTURES, Fault
+from tests.kits.hosts.service import sha256_in
+from tests.kits.http.s3 import S3, bucket_on, s3_server
 from tests.kits.server import eventually
 
 RATE = 5
@@ -51,6 +58,7 @@ OWN_FRAME_MS = 50
 HOURS = 3600.0
 ASK_SECONDS = 3.0
 """Time between two questions of who waits for the end of a job."""
+_MADE = re.compile(r"(\d+) segments? made")
 LATE_TIMES = 3
 """The long job of `late` has so many times the segments: it is not to end meanwhile."""
 
@@ -64,19 +72,30 @@ def make_clip(folder: Path, frames: int) -> Path:
 
 
 @contextmanager
-def stage(folder: Path, source: Path, workers: int, frame_ms: int) -> Iterator[Stage]:
-    """A service with so many workers, on which each frame takes as long as asked."""
+def stage(
+    folder: Path, source: Path, workers: int, frame_ms: int, *, store: S3 | None = None
+) -> Iterator[Stage]:
+    """A service with so many workers, on which each frame takes as long as asked.
+
+    With a store each worker has a work directory of its own, and outputs go to the store's bucket.
+    """
     folder.mkdir()
     slow = Fault(
         at="seedvr2_core.engines.sleep:_enlarge", do="slow", call=max(0, frame_ms - OWN_FRAME_MS)
     )
-    stage = Stage(folder, source, faults=(SMALL_PICTURES, slow))
+    stored = {} if store is None else store.variables() | _outputs_in(store)
+    stage = Stage(folder, source, faults=(SMALL_PICTURES, slow), **stored)
     with ExitStack() as until_end:
         until_end.callback(stage.close)
         for number in range(1, workers):
-            until_end.enter_context(stage.worker(number))
+            own = None if store is None else folder / f"worker{number}"
+            until_end.enter_context(stage.worker(number, work_dir=own))
         eventually(lambda: _workers(stage) >= workers, f"{workers} workers")
         yield stage
+
+
+def _outputs_in(store: S3) -> dict[str, str]:
+    return {"SEEDVR2_STORAGE": "s3", "SEEDVR2_S3_OUTPUTS": f"s3://{store.bucket}/done"}
 
 
 def _workers(stage: Stage) -> int:
@@ -110,20 +129,46 @@ def seconds_to(stage: Stage, job: str, began: float) -> float:
     return datetime.fromisoformat(run["end_time"]).timestamp() - began
 
 
-def long(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
+def long(
+    folder: Path, source: Path, workers: int, options: Any, *, by_store: bool = False
+) -> dict[str, Any]:
     """One job on so many workers."""
-    with stage(folder, source, workers, options.frame_ms) as service:
+    with ExitStack() as until_end:
+        store = None
+        if by_store:
+            store = until_end.enter_context(bucket_on(until_end.enter_context(s3_server())))
+        service = until_end.enter_context(
+            stage(folder, source, workers, options.frame_ms, store=store)
+        )
         began = time.time()
         job = service.submit(max_workers=workers)
         ended = end_of(service, job)
         return {
-            "measured": "long",
+            "measured": "store" if by_store else "long",
             "workers": workers,
             "seconds": round(seconds_to(service, job, began), 1),
             "ideal_s": round(options.segments * SEGMENT_FRAMES * options.frame_ms / 1e3 / workers),
-            "sha256": file_sha256(Path(ended["output_path"]))[:12],
+            "segments_by_helpers": _made_by_helpers(service),
+            "sha256": _digest_of(store, ended)[:12],
             "load": round(os.getloadavg()[0], 1),
         }
+
+
+def _made_by_helpers(stage: Stage) -> int:
+    """How many segments helpers have made, as their runs say at their end."""
+    eventually(lambda: not _running(stage), "the end of the helpers")
+    wanted = {"flows": {"name": {"any_": ["upscale-part"]}}}
+    runs = stage.api.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+    told = [(run.get("state") or {}).get("message") or "" for run in runs]
+    return sum(int(made[1]) for words in told if (made := _MADE.match(words)))
+
+
+def _digest_of(store: S3 | None, ended: dict[str, Any]) -> str:
+    """The digest of a job's output."""
+    if store is None:
+        return file_sha256(Path(ended["output_path"]))
+    done = Bucket(f"s3://{store.bucket}/done", Settings(**store.settings()))
+    return sha256_in(done, ended)
 
 
 def late(folder: Path, source: Path, workers: int, options: Any) -> dict[str, Any]:
@@ -206,12 +251,14 @@ def tell(report: dict[str, Any], options: Any) -> None:
     sys.stdout.flush()
 
 
-def measure_long(folder: Path, source: Path, options: Any) -> None:
-    """`long` for all numbers of workers, and the speed-ups."""
+def measure_long(folder: Path, source: Path, options: Any, *, by_store: bool = False) -> None:
+    """`long` or `store` for all numbers of workers, and the speed-ups."""
+    name = "store" if by_store else "long"
     found: dict[int, dict[str, Any]] = {}
 
     def one(workers: int) -> None:
-        found[workers] = long(folder / f"long{workers}", source, workers, options)
+        place = folder / f"{name}{workers}"
+        found[workers] = long(place, source, workers, options, by_store=by_store)
         tell(found[workers], options)
 
     works: list[Callable[[], None]] = [lambda n=n: one(n) for n in options.workers]
@@ -231,7 +278,8 @@ def measure_long(folder: Path, source: Path, options: Any) -> None:
         for n, told in sorted(found.items())
     }
     digests = len({told["sha256"] for told in found.values()})
-    tell({"measured": "speed-up of ideal", "by_workers": ups, "digests": digests}, options)
+    told = {"measured": f"speed-up of ideal, {name}", "by_workers": ups, "digests": digests}
+    tell(told, options)
 
 
 def main() -> int:
@@ -239,7 +287,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=["long", "late", "small"])
+    parser.add_argument("what", nargs="*", default=["long", "store", "late", "small"])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--segments", type=int, default=60)
     parser.add_argument("--frame-ms", type=int, default=200)
@@ -253,6 +301,8 @@ def main() -> int:
         source = make_clip(folder, options.segments * SEGMENT_FRAMES)
         if "long" in options.what:
             measure_long(folder, source, options)
+        if "store" in options.what:
+            measure_long(folder, source, options, by_store=True)
         if "late" in options.what:
             endless = make_clip(folder, LATE_TIMES * options.segments * SEGMENT_FRAMES)
             for workers in options.workers:

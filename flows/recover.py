@@ -2,13 +2,12 @@
 
 It looks at a job when the job crashes (an automation starts it), when it should be finished (an
 appointment at its ETA), and when somebody starts it by hand. A live job is left alone. At a later
-appointment it removes an output that has expired. Every minute a schedule starts it without a job:
-then it finds lost runs that nothing else is checking, because events can get lost or come late, and
-sends callbacks that their receivers have not taken. It looks four times, a quarter of a minute
-apart, because one more look costs a few requests and one more process would cost seconds of a core.
+appointment it removes an output that has expired. Every ten minutes a schedule starts it without a
+job: then it looks, four times a minute until the next such run is at work, for lost runs that
+nothing else is checking, because events can get lost or come late, and sends callbacks that their
+receivers have not taken.
 """
 
-import time
 from uuid import UUID
 
 from prefect import flow, get_run_logger
@@ -20,7 +19,6 @@ from prefect.states import Completed
 from tasks.json_logs import begin_logs
 from tasks.recovery import (
     another_looks,
-    appoint_unseen,
     end_run,
     find_output,
     finish_cancel,
@@ -28,18 +26,14 @@ from tasks.recovery import (
     make_sure,
     say_alive,
     settle,
+    sweep,
 )
-from tasks.recovery.callbacks import send_waiting
 from tasks.recovery.expiry import remove_expired
-from tasks.recovery.forgotten import QUIET_SWEEP
 from tasks.recovery.report import RunReport
+from tasks.recovery.sweep import QUIET_SWEEP
 from tasks.recovery.watch import make_appointment
 
 REPORT_KEY = "recover-report"
-SWEEP_LOOKS = 4
-"""How often a run without a job looks: the next such run begins a minute after it."""
-SWEEP_LOOK_SECONDS = 15.0
-"""Time between two of these looks."""
 LOOKS = 3
 """How often to look for the output of a run that is about to be given up."""
 
@@ -62,7 +56,7 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
     """
     begin_logs(flow_run.id, flow_run.parameters)
     if run_id is None:
-        return Completed(message=look_for_lost_runs(), data=None)
+        return Completed(message=sweep(), data=None)
     report = look(run_id)
     if not report.lost:
         done = leave_alone(report) or remove_if_expired(report)
@@ -73,18 +67,6 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
         report = make_sure(report)
         done = bring_back(report) if report.lost else leave_after_watching(report)
     return _told(report, done)
-
-
-def look_for_lost_runs() -> str:
-    """Let `recover` look at lost runs that nobody looks at, and send callbacks that wait.
-
-    Returns what was found, in words.
-    """
-    told = [appoint_unseen(first=True), send_waiting()]
-    for _ in range(SWEEP_LOOKS - 1):
-        time.sleep(SWEEP_LOOK_SECONDS)
-        told += [appoint_unseen(first=False), send_waiting()]
-    return "; ".join(dict.fromkeys(filter(None, told)))
 
 
 def leave_alone(report: RunReport) -> str:

@@ -28,7 +28,7 @@ SHOWN = {
     "tasks.job": "hold_job find_finished make_room prepare_masters store_masters finish",
     "tasks.parts": "share_out end_parts look_up_job make_shares MadeWayError",
     "tasks.recovery": "look make_sure another_looks end_run settle finish_cancel say_alive "
-    "find_output appoint_unseen",
+    "find_output sweep",
     "seedvr2_core.planning": "Plan Shot Piece Segment Options build_plan plan_latent_windows",
     "seedvr2_core.weights": "find_model scan_weights examine open_checkpoint",
     "seedvr2_core.engines": "known_weights load_engine small_engine weight_files",

@@ -20,8 +20,8 @@ OF_EARLIER_VERSIONS = ["seedvr2: heartbeat lost -> Crashed"]
 """Automations that `make deploy` removes. Events come late after the server was started again, so
 that a run which had ended long ago counted as silent; `recover` now asks for signs of life."""
 WAITED_FOR = ["upscale", "route", "fetch-source"]
-"""Flows whose late runs somebody waits for. A run of `recover` comes every minute: without a worker
-on its pool there would be as many alerts, and one about the pool says it."""
+"""Flows whose late runs somebody waits for. A run of `recover` comes every ten minutes: without a
+worker on its pool there would be as many alerts, and one about the pool says it."""
 WATCHED = ["upscale", "upscale-part"]
 """Flows whose crashed runs `recover` brings back."""
 

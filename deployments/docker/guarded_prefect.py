@@ -9,11 +9,13 @@ and to SEEDVR2_ALLOWED_HOSTS.
 """
 
 import argparse
+import os
 from urllib.parse import urlsplit
 
 from deployments.host.hosts import allowed_hosts, guard_prefect
 from deployments.host.listen import log_config
 from deployments.host.loopback import LOOPBACK
+from deployments.host.prefect_server import HEARD_AGAIN
 from tasks.settings import get_settings
 
 SERVICE = "server"
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=4200)
     arguments = parser.parse_args()
+    os.environ.update(HEARD_AGAIN)
     # Prefect reads its settings when it is imported.
     import uvicorn
     from prefect.server.api.server import create_app

@@ -52,6 +52,11 @@ START_SECONDS = 120.0
 DRAIN_SECONDS = 10.0
 ADDRESS_PREFIX = "server: "
 """The first line on the server's stdout: this, then its address."""
+HEARD_AGAIN = {"PREFECT_SERVER_EVENTS_MAXIMUM_WEBSOCKET_BACKFILL": "PT60S"}
+"""How old an event may be, by the server's clock, that it sends to who begins to listen. A worker
+asks for the last minute by its own clock: one whose clock is ten minutes behind would hear of a
+cancellation of ten minutes ago, and end the attempt that has begun since
+(`tasks/recovery/states.py`)."""
 
 
 @contextmanager
@@ -267,7 +272,7 @@ def _keep_private(home: Path) -> None:
 def _settings(address: str, *, full: bool) -> dict[str, str]:
     """Prefect's settings: which services run, and where the UI finds the API."""
     port = address.rpartition(":")[2]
-    common = {
+    common = HEARD_AGAIN | {
         "PREFECT__SERVER_FINAL": "1",
         # Prefect's default lets every web page read the answers.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{address},http://localhost:{port}",

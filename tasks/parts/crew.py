@@ -104,7 +104,8 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
             "nobody helps: with SEEDVR2_STORE the master is kept by the job's own worker"
         )
         return None
-    workers = min(max_workers, 1 + helpers_worth(job))
+    plan = read_record(JobDir(job.job_dir).outline_path, PlanOutline)
+    workers = min(max_workers, 1 + helpers_worth(job, plan))
     if workers == 1 or deployment.id is None or this_run.id is None:
         return None
     name = f"{FLOW}/{deployment.name}"
@@ -116,19 +117,19 @@ def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
     except _AWAY as error:
         logger.warning("nobody helps in this attempt, Prefect does not answer: %s", error)
     else:
-        return Crew(job, helpers, workers=workers)
+        return Crew(job, plan, helpers, workers=workers)
     return None
 
 
-def helpers_worth(job: PlannedJob, taken: Collection[int] = ()) -> int:
+def helpers_worth(job: PlannedJob, plan: PlanOutline, taken: Collection[int] = ()) -> int:
     """How many helpers the unfinished work of a job is worth.
 
     Args:
         job: the job.
+        plan: the outline of its plan.
         taken: segments that do not count, because somebody makes them now.
     """
     job_dir = JobDir(job.job_dir)
-    plan = read_record(job_dir.outline_path, PlanOutline)
     pending = [s for s in plan.segments if not job_dir.sidecar_path(s.index).is_file()]
     taken = set(taken)
     if (wanted := wanted_masters(job_dir)) is not None:
@@ -211,17 +212,18 @@ class Shared:
 class Crew:
     """The helpers of one job."""
 
-    def __init__(self, job: PlannedJob, helpers: UUID, *, workers: int) -> None:
+    def __init__(self, job: PlannedJob, plan: PlanOutline, helpers: UUID, *, workers: int) -> None:
         """Look at nothing yet; `start` does.
 
         Args:
             job: the job, which this run holds.
+            plan: the outline of its plan; it stays while the job is held.
             helpers: id of their deployment.
             workers: how many runs may make segments of it, this one included.
         """
         self.workers = workers
         self.run_id = UUID(str(this_run.id))
-        self._job = job
+        self._job, self._plan = job, plan
         self._helpers, self._most = helpers, workers - 1
         self._label, self._record, self._logger = this_run.name, current(), get_run_logger()
         self._asked_at = time.monotonic()
@@ -282,7 +284,7 @@ class Crew:
         """Ask for as many helpers as are worth it and not there."""
         if self._divider is not None and not self._divider.offered:
             return
-        wanted = min(self._most, helpers_worth(self._job, self._taken()))
+        wanted = min(self._most, helpers_worth(self._job, self._plan, self._taken()))
         with get_client(sync_client=True) as client:
             runs = parts_of(client, self.run_id)
             states = [run.state for run in runs if run.state is not None]
@@ -297,10 +299,8 @@ class Crew:
         """Segments that somebody makes now."""
         if self._divider is not None:
             return self._divider.taken
-        job_dir = JobDir(self._job.job_dir)
-        plan = read_record(job_dir.outline_path, PlanOutline)
-        with Claims(job_dir) as claims:
-            return claims.taken_by_others([segment.index for segment in plan.segments])
+        with Claims(JobDir(self._job.job_dir)) as claims:
+            return claims.taken_by_others([segment.index for segment in self._plan.segments])
 
     def _ask_for(self, client: SyncPrefectClient, number: int) -> None:
         """Create the run of a helper, as Prefect's `run_deployment` does for a subflow.

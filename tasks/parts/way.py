@@ -3,8 +3,9 @@
 The queue of helpers comes after that of jobs, so a worker that is free takes a job first. But a
 long film keeps all workers busy for hours. So a helper asks after each segment whether a job waits,
 and ends for it. Each job that waits needs one worker: the first helper to come makes way, and says
-so in a file that all of them see. Nobody makes way for a queue that workers take from after its
-own: they would take up who has left, and not the job that waits.
+so where all of them see it: in a file, or in the store of machines without a common disk. Nobody
+makes way for a queue that workers take from after its own: they would take up who has left, and not
+the job that waits.
 """
 
 import contextlib
@@ -12,9 +13,11 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -27,7 +30,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.states import AwaitingRetry
 
+from seedvr2_core.errors import StorageError
 from tasks.job.hold import LABEL_WAITS_FOR, is_held
+from tasks.net.bucket import Bucket, Found
 from tasks.run.attempts import note_wait
 from tasks.run.clock import due_in, server_now
 from tasks.settings import Settings
@@ -38,6 +43,9 @@ _MOST = 50
 """Jobs to look at: as many helpers may make way between two looks of one."""
 _AGAIN_SECONDS = 60.0
 """If a job still waits so long after somebody has made way, another took its place."""
+_FORGOTTEN_SECONDS = 60 * _AGAIN_SECONDS
+_WAY = "way"
+"""Folder of the notes in the store."""
 
 
 class MadeWayError(Exception):
@@ -138,13 +146,20 @@ def _waits_for_another(run: FlowRun) -> bool:
 def make_way(jobs: Sequence[UUID], settings: Settings) -> UUID | None:
     """Choose the job to make way for; None if there is none, or others have done so already.
 
-    Side effects: a file in WORK_DIR/locks/way for each job; those of an hour ago are removed.
+    Side effects: a file in WORK_DIR/locks/way, or an object below `way` in the store, for each job;
+        those of an hour ago are removed.
     """
-    folder = settings.locks_dir / "way"
     if not jobs:
         return None
+    if settings.store:
+        try:
+            return _noted_in_store(jobs, Bucket(settings.store, settings))
+        except StorageError as error:
+            told = "the store does not say whether another machine makes way as well: %s"
+            get_run_logger().warning(told, error)
+    folder = settings.locks_dir / "way"
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_old(folder.iterdir(), 60 * _AGAIN_SECONDS)
+    _remove_old(folder.iterdir(), _FORGOTTEN_SECONDS)
     for job in jobs:
         path = folder / str(job)
         _remove_old([path], _AGAIN_SECONDS)
@@ -152,6 +167,34 @@ def make_way(jobs: Sequence[UUID], settings: Settings) -> UUID | None:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             return job
     return None
+
+
+def _noted_in_store(jobs: Sequence[UUID], bucket: Bucket) -> UUID | None:
+    """The first job for which nobody has made way, and note that we do; by Prefect's clock."""
+    now = due_in(0.0)
+    noted = {name: found for name in bucket.names(_WAY) if (found := bucket.read(name))}
+    ages = {name: (now - _time_in(found)).total_seconds() for name, found in noted.items()}
+    bucket.delete(*(name for name, age in ages.items() if age > _FORGOTTEN_SECONDS))
+    content = f"{now.isoformat()} {uuid4()}".encode()
+    for job in jobs:
+        name = f"{_WAY}/{job}"
+        if name not in noted or ages[name] > _FORGOTTEN_SECONDS:
+            tag = bucket.create(name, content)
+        elif ages[name] > _AGAIN_SECONDS:
+            tag = bucket.replace(name, content, noted[name].tag)
+        else:
+            continue
+        if tag is not None:
+            return job
+    return None
+
+
+def _time_in(found: Found) -> datetime:
+    """The time that a note begins with; one that nobody can read is as old as can be."""
+    try:
+        return datetime.fromisoformat(found.content.decode().partition(" ")[0])
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _remove_old(paths: "Iterable[os.PathLike[str]]", seconds: float) -> None:

@@ -25,7 +25,6 @@ from tasks.run.callbacks.hook import note
 from tasks.run.callbacks.outbox import WaitingCallback
 from tasks.run.callbacks.sending import delivery_of, send_once
 from tasks.settings import Settings, get_settings
-from tasks.step import step
 
 SEND_SECONDS = 12.0
 """How long one look sends; the next one goes on."""
@@ -34,7 +33,6 @@ _MOST_HOSTS = 20
 _PAGE = 200
 
 
-@step(name="send-waiting", retries=2, retry_delay_seconds=[1, 5])
 def send_waiting() -> str:
     """Send what waits in the outbox and is due.
 

@@ -1,4 +1,4 @@
-"""Find lost runs that nothing else is checking: the sweep, every minute.
+"""Find lost runs that nothing else is checking: one look of the sweep.
 
 `recover` comes to a run by an appointment or by an event. An event may come a quarter of an hour
 late, or not at all, if the server was started again meanwhile; and the worker of a run may die
@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
@@ -28,62 +28,60 @@ from tasks.run.appointments import RECOVER, appoint, find_recover
 from tasks.run.artifacts import SavedProgress, artifact_filter
 from tasks.run.clock import server_now
 from tasks.settings import get_settings
-from tasks.step import step
 
-QUIET_SWEEP = "look at all"
-"""Name of a run of `recover` that looks for lost runs, unless it has found one."""
 _OLDEST = timedelta(days=1)
 """A run that has been lost for longer is known to somebody, and must not start by itself."""
-_KEEP_SWEEPS = timedelta(hours=1)
-"""How long a sweep that found nothing stays in Prefect's lists."""
 WATCHED = ("upscale", "upscale-part")
 """Flows whose runs are brought back when they are lost."""
 _PAGE = 200
 """The most runs or artifacts that Prefect gives in one answer."""
 
 
-@step(name="appoint-unseen", retries=3, retry_delay_seconds=[1, 5, 15])
-def appoint_unseen(*, first: bool) -> str:
+def appoint_unseen(client: SyncPrefectClient, at_work: Sequence[FlowRun]) -> str:
     """Let `recover` look at every run that seems lost, unless one is already at work on it.
 
     Args:
-        first: whether this is the sweep's first look; it also forgets old sweeps.
+        client: of the server.
+        at_work: runs of `recover` that are running.
 
     Returns:
         What was found, in words.
     """
-    with get_client(sync_client=True) as client:
-        at_work = _end_lost_recovers(client)
-        unseen = [run for run in _quiet_runs(client) if str(run.id) not in at_work]
-        recover_id = find_recover(client) if unseen else None
-        for run in unseen:
-            name = run.state.name if run.state else "unknown"
-            get_run_logger().warning("%s (%s): %s, and nobody looks at it", run.name, run.id, name)
-            if recover_id is None:
-                return f"{RECOVER} is not deployed: nobody can look"
-            appoint(client, run, 0, recover_id=recover_id)
-        if unseen:
-            found = f"found {counted(len(unseen), 'lost run')}"
-            client.update_flow_run(UUID(flow_run.id), name=found)
-        if first:
-            _forget_sweeps(client)
+    looked_at = _without_lost(client, at_work)
+    unseen = [run for run in _quiet_runs(client) if str(run.id) not in looked_at]
+    recover_id = find_recover(client) if unseen else None
+    for run in unseen:
+        name = run.state.name if run.state else "unknown"
+        get_run_logger().warning("%s (%s): %s, and nobody looks at it", run.name, run.id, name)
+        if recover_id is None:
+            return f"{RECOVER} is not deployed: nobody can look"
+        appoint(client, run, 0, recover_id=recover_id)
+    if unseen:
+        found = f"found {counted(len(unseen), 'lost run')}"
+        client.update_flow_run(UUID(flow_run.id), name=found)
     return f"{counted(len(unseen), 'lost run')} that nobody looked at"
 
 
-def _end_lost_recovers(client: SyncPrefectClient) -> set[str]:
+def _without_lost(client: SyncPrefectClient, at_work: Sequence[FlowRun]) -> set[str]:
     """Make runs of `recover` Crashed whose process is gone: others would wait for them.
 
     Returns:
         Ids of the runs that the others are at work on.
     """
-    now, at_work = server_now(client), set[str]()
-    for run in _runs(client, ("recover",), {"state": {"type": {"any_": ["RUNNING"]}}}):
-        if str(run.id) == flow_run.id or not is_over(run, now):
-            at_work.add(str(run.parameters.get("run_id")))
-        else:
-            told = f"{MARK}it gave no sign that it is at work any more"
-            client.set_flow_run_state(run.id, Crashed(message=told))
-    return at_work
+    now, looked_at = server_now(client), set[str]()
+    for run in at_work:
+        looks_at = run.parameters.get("run_id")
+        if looks_at and is_over(run, now):
+            say_lost(client, run)
+        elif looks_at:
+            looked_at.add(str(looks_at))
+    return looked_at
+
+
+def say_lost(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Make a run of `recover` Crashed whose process is gone."""
+    told = f"{MARK}it gave no sign that it is at work any more"
+    client.set_flow_run_state(run.id, Crashed(message=told))
 
 
 def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
@@ -96,8 +94,8 @@ def _quiet_runs(client: SyncPrefectClient) -> list[FlowRun]:
         "end_time": {"after_": (now - _OLDEST).isoformat()},
     }
     runs = [
-        *_runs(client, WATCHED, deployed | open_types),
-        *_runs(client, WATCHED, deployed | crashed),
+        *runs_of(client, WATCHED, deployed | open_types),
+        *runs_of(client, WATCHED, deployed | crashed),
     ]
     running = [run.id for run in runs if run.state and run.state.is_running()]
     progress = _progress_of(client, running)
@@ -121,7 +119,7 @@ def _is_quiet(run: FlowRun, progress: SavedProgress, now: datetime) -> bool:
     return timedelta(seconds=patience) < now - state.timestamp < _OLDEST
 
 
-def _runs(
+def runs_of(
     client: SyncPrefectClient, flows: Sequence[str], wanted: dict[str, Any]
 ) -> Iterator[FlowRun]:
     """All runs of some flows that a filter lets through, page by page."""
@@ -152,19 +150,3 @@ def _progress_of(
         for artifact in artifacts:
             found.setdefault(artifact.flow_run_id, read_progress([artifact]))
     return found
-
-
-def _forget_sweeps(client: SyncPrefectClient) -> None:
-    """Delete old runs of this sweep that found nothing, and those that are late: this one was
-    theirs. One comes every minute, so a worker that was away for a night would find hundreds.
-    """
-    for run in _runs(client, ("recover",), {"state": {"name": {"any_": ["Late"]}}}):
-        if run.auto_scheduled and not run.parameters.get("run_id"):
-            client.delete_flow_run(run.id)
-    old = {
-        "name": {"any_": [QUIET_SWEEP]},
-        "state": {"type": {"any_": ["COMPLETED"]}},
-        "end_time": {"before_": (datetime.now(UTC) - _KEEP_SWEEPS).isoformat()},
-    }
-    for run in _runs(client, ("recover",), old):
-        client.delete_flow_run(run.id)

@@ -19,7 +19,8 @@ RECOVERING = "Recovering"
 """Name of the state in which a run is whose process is gone already (see `cancelling`)."""
 HEARD_SECONDS = 70.0
 """For how long a worker may hear that a run became Cancelling: whenever it connects to the server,
-Prefect sends it the events of the last minute once more; the rest is for clocks that differ."""
+Prefect sends it the events of the last minute once more. Our servers see to it that it is a minute
+by their own clock (`HEARD_AGAIN` in `deployments/host/prefect_server.py`)."""
 _CHANGES = 5
 """How often we try to set a state: more often than a worker changes that of a run it ends."""
 

@@ -3,8 +3,9 @@
 import yaml
 
 from deployments.deploy.apply import PREFECT_FILE
-from flows.recover import SWEEP_LOOK_SECONDS, SWEEP_LOOKS
 from tasks.recovery import watch
+from tasks.recovery.callbacks import SEND_SECONDS
+from tasks.recovery.sweep import _MOST_SECONDS, LOOK_SECONDS, STAND_IN_SECONDS
 from tasks.run.record import ALIVE_SECONDS
 from tasks.settings import Settings
 
@@ -15,12 +16,16 @@ KILL_SECONDS = 35.0
 """What Prefect's worker may need to end a process that hangs: half a minute until SIGKILL."""
 
 
+PREFETCH_SECONDS = 10.0
+"""How long before its time a worker of Prefect takes a run."""
+
+
 def test_a_killed_run_is_back_within_two_minutes_wherever_its_worker_is() -> None:
     settings = Settings()
     watched = watch._SIGNS * ALIVE_SECONDS
     longest = (
         settings.recover_silent_seconds
-        + SWEEP_LOOK_SECONDS
+        + LOOK_SECONDS
         + max(START_SECONDS, (1 - watch._WATCHED_SHARE) * watched)
         + watch._WATCHED_SHARE * watched
         + settings.recover_wait_seconds
@@ -30,7 +35,11 @@ def test_a_killed_run_is_back_within_two_minutes_wherever_its_worker_is() -> Non
     assert settings.recover_silent_seconds > 2 * ALIVE_SECONDS, "one sign may be late"
 
 
-def test_one_sweep_follows_the_other_without_a_gap() -> None:
+def test_a_sweep_lives_until_the_next_begins_and_puts_its_stand_in_off_in_time() -> None:
     deployments = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
-    (sweep,) = [one for one in deployments if one["name"] == "lost-runs"]
-    assert sweep["schedules"][0]["interval"] == SWEEP_LOOKS * SWEEP_LOOK_SECONDS
+    (lost_runs,) = [one for one in deployments if one["name"] == "lost-runs"]
+    interval = lost_runs["schedules"][0]["interval"]
+    assert interval + STAND_IN_SECONDS < _MOST_SECONDS
+    longest = STAND_IN_SECONDS / 3 + LOOK_SECONDS + SEND_SECONDS
+    assert STAND_IN_SECONDS - longest > PREFETCH_SECONDS, "a worker takes what is due soon"
+    assert STAND_IN_SECONDS <= 60, "as soon as when one began every minute"

@@ -17,7 +17,6 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
-import flows.recover
 from flows.recover import recover
 from flows.upscale import upscale
 from flows.upscale_part import upscale_part
@@ -35,10 +34,8 @@ def client(in_api: None) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """A storage of the test's own, and short waits."""
-    monkeypatch.setattr(flows.recover, "SWEEP_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(flows.recover, "SWEEP_LOOKS", 2)
     settings = Settings(
         work_dir=tmp_path,
         recover_margin_seconds=0.2,

@@ -97,9 +97,10 @@ def test_a_receiver_that_is_away_for_a_while(
     assert "sekret42" not in str(kept)
     assert not notes(client, run)
 
-    state = recover(return_state=True)
-    assert state.is_completed()
-    assert len(receiver.posts) == 3, "two looks, an attempt in each"
+    for attempts in (2, 3):
+        state = recover(return_state=True)
+        assert state.is_completed()
+        assert len(receiver.posts) == attempts, "an attempt in each look"
     assert outbox.waiting_of(client, run.id)[0].attempts == 3
     state = recover(return_state=True)
     assert "1 callback sent, 0 wait" in (state.message or "")
@@ -196,7 +197,7 @@ def test_a_receiver_that_hangs_holds_up_no_other(
     for one in (hanging, run):
         outbox.put(client, one.id, started_event(one.run), attempts=0, trouble="")
     began = time.monotonic()
-    callbacks.send_waiting.fn()
+    callbacks.send_waiting()
     assert time.monotonic() - began < 8
     assert [event["job_id"] for event in receiver.events()] == [str(run.id)]
     assert not outbox.waiting_of(client, run.id)
@@ -210,7 +211,7 @@ def test_a_receiver_that_fails_is_asked_once_a_look(
     other = LostRun(client, deployed["upscale"], callback_url=receiver.url)
     for one in (run, other):
         outbox.put(client, one.id, started_event(one.run), attempts=0, trouble="")
-    callbacks.send_waiting.fn()
+    callbacks.send_waiting()
     assert len(receiver.posts) == 1
 
 
@@ -227,7 +228,7 @@ def test_a_run_that_was_deleted_leaves_nothing_to_send(
 ) -> None:
     outbox.put(client, run.id, started_event(run.run), attempts=0, trouble="")
     client.delete_flow_run(run.id)
-    callbacks.send_waiting.fn()
+    callbacks.send_waiting()
     assert not receiver.posts
     assert not [one for one in outbox.all_waiting(client) if one.run_id == run.id]
 

@@ -1,5 +1,6 @@
 """`recover` without a run finds lost runs that nothing else is checking."""
 
+import importlib
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -17,6 +18,7 @@ from tasks.settings import Settings, use_settings
 from tests.kits.lost_runs import PATIENCE, LostRun, eta
 
 pytestmark = pytest.mark.long
+sweep = importlib.import_module("tasks.recovery.sweep")
 
 
 @pytest.mark.parametrize("name", ["CRASHED", "PENDING", "CANCELLING"])
@@ -83,7 +85,7 @@ def test_a_recover_whose_time_is_over_is_ended_and_holds_nobody_up(
     )
     client.set_flow_run_state(lost.id, Running(), force=True)
     now = datetime.now(UTC)
-    for until, looks in ((now + timedelta(hours=1), 0), (now, 1)):
+    for until, looks in ((now + timedelta(hours=1), 0), (now - timedelta(seconds=5), 1)):
         client.update_flow_run_labels(lost.id, {LABEL_UNTIL: until.isoformat()})
         recover()
         assert len(job.looks()) == looks
@@ -108,8 +110,8 @@ def test_old_sweeps_that_found_nothing_are_forgotten(
     assert busy is not None
     assert client.read_flow_run(busy).name.startswith("found ")
     recover()
-    assert client.read_flow_run(quiet).name == forgotten.QUIET_SWEEP, "not old enough"
-    monkeypatch.setattr(forgotten, "_KEEP_SWEEPS", timedelta(0))
+    assert client.read_flow_run(quiet).name == sweep.QUIET_SWEEP, "not old enough"
+    monkeypatch.setattr(sweep, "_KEEP_SWEEPS", timedelta(0))
     recover()
     with pytest.raises(ObjectNotFound):
         client.read_flow_run(quiet)

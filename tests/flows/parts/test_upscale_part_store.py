@@ -4,35 +4,28 @@ Both run in this process. Each has a folder of its own: the job its job's, the h
 WORK_DIR/helpers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Running
 
 from flows.upscale import upscale
-from flows.upscale_part import upscale_part
 from tasks.child import session
 from tasks.net.bucket import Bucket
 from tasks.parts import crew, division
 from tasks.parts.crew import parts_of
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
-from tests.kits.deployed import attempt, deploy
+from tests.kits.deployed import attempt
 from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, end_all_that_wait, helped, job_of
+from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
 from tests.kits.http.s3 import S3
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def client(in_api: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as client:
-        yield client
 
 
 @pytest.fixture
@@ -54,14 +47,6 @@ def settings(
         store=s3.address,
         **s3.settings(),
     )
-
-
-@pytest.fixture
-def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
-    """A job's deployment and its helpers', on a pool where no other job waits."""
-    end_all_that_wait(client)
-    name = f"apart-{uuid4()}"
-    return deploy(client, upscale, name), deploy(client, upscale_part, name)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ another.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Cancelled, Failed, Running
 
 from flows.upscale import upscale
-from flows.upscale_part import upscale_part
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import read_sharing
@@ -36,16 +35,9 @@ from tasks.settings import Settings
 from tests.kits.clips.transparent import HEIGHT, WIDTH, saved, shown_alpha, textured
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, end_all_that_wait, helped, job_of
+from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def client(in_api: None) -> Iterator[SyncPrefectClient]:
-    """A client of the test server."""
-    with get_client(sync_client=True) as client:
-        yield client
 
 
 @pytest.fixture
@@ -58,14 +50,6 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
     return settings_with(
         allow_local_files=True, allow_cpu_engine=True, test_engines=True, segment_seconds=0.5
     )
-
-
-@pytest.fixture
-def deployments(client: SyncPrefectClient) -> tuple[UUID, UUID]:
-    """A job's deployment and its helpers', on a pool without workers where no other job waits."""
-    end_all_that_wait(client)
-    name = f"shared-{uuid4()}"
-    return deploy(client, upscale, name), deploy(client, upscale_part, name)
 
 
 def asked(clip: Path) -> dict[str, Any]:
