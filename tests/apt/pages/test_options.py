@@ -34,7 +34,7 @@ FORM = """(() => {
   const sections = [...document.querySelectorAll('#more-options fieldset')];
   return {
     first: names(document.querySelector('#options')),
-    more: sections.map((one) => [one.querySelector('legend').innerText, names(one)]),
+    more: sections.map((one) => [one.querySelector('legend').textContent, names(one)]),
     notes: names(document.querySelector('#notes')),
   };
 })()"""
