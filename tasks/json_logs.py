@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from seedvr2_core.lazy import collector_works
 from tasks.settings import get_settings
 
 _CONSOLES = ("PrefectConsoleHandler", "StreamHandler")
@@ -67,10 +68,14 @@ def json_line(told: Mapping[str, Any]) -> str:
 def begin_logs(run_id: str | None, parameters: Mapping[str, Any]) -> None:
     """Let a flow's process log as the settings say, with the ids of its run and job.
 
+    It is the first that a flow does, so what it needs is imported: the garbage collector, which has
+    waited for that in a process of its own (`deployments/host/attached.py`), works from now on.
+
     Args:
         run_id: the flow run; None outside of one.
         parameters: of the run; those of helpers, `recover` and `fetch-source` name the job.
     """
+    collector_works()
     if get_settings().log_format != "json" or run_id is None:
         return
     job_id = parameters.get("job_id") or parameters.get("run_id") or run_id

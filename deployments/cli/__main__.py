@@ -1,19 +1,12 @@
 """The `seedvr2` command. `main` is what the installed script runs."""
 
-import gc
+from seedvr2_core.lazy import collector_waits
 
 
 def main() -> None:
-    """Put the command together, then run it.
-
-    The garbage collector waits meanwhile: what modules make at their import is used until the end,
-    and looking through it again and again takes a fifth of the time to the first word.
-    """
-    gc.disable()
-    from deployments.cli import app
-
-    gc.freeze()
-    gc.enable()
+    """Put the command together, then run it."""
+    with collector_waits():
+        from deployments.cli import app
     app.main()
 
 

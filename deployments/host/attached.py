@@ -6,6 +6,7 @@ kernel for it before the module is loaded, so the program is attached from its f
     python -P -m deployments.host.attached --parent=PID MODULE ARGUMENTS...
 """
 
+import gc
 import os
 import runpy
 import signal
@@ -17,6 +18,8 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """With it Python does not import from the folder that it is started in, where a file named like a
 module would be executed in the module's place. PYTHONPATH goes on working. Like the option -P, but
 processes that the process starts inherit it."""
+_ENGINE = "prefect.engine"
+"""The module that runs a flow run."""
 PID_VARIABLE = "SEEDVR2_ATTACHED_PID"
 """The attached program's own process id, so that what it starts can attach to it in turn."""
 
@@ -45,6 +48,8 @@ def main() -> None:
     os.environ[PID_VARIABLE] = str(os.getpid())
     os.environ.update(SAFE_PATH)
     sys.argv = sys.argv[2:]
+    if sys.argv[0] == _ENGINE:
+        gc.disable()  # until the flow begins (`tasks/json_logs.py`): all before are imports
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

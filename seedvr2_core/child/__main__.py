@@ -28,6 +28,7 @@ from seedvr2_core.child.warm.line import Line, own_streams
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
 from seedvr2_core.files.space import is_full
+from seedvr2_core.lazy import collector_waits
 
 if TYPE_CHECKING:
     from seedvr2_core.child.warm.kept import Kept
@@ -106,7 +107,8 @@ def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Even
         emitter.beat(request.phase, 0, 0)
     if not isinstance(request, Restore):
         return OPERATIONS[type(request)](request, emitter)
-    from seedvr2_core.child.warm.kept import Kept  # loads torch
+    with collector_waits():
+        from seedvr2_core.child.warm.kept import Kept  # loads torch
 
     emitter.beat(OPENING, 0, 0)
     if not held:

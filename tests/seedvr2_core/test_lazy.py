@@ -1,12 +1,13 @@
 """Names that a package loads on first use."""
 
 import ast
+import gc
 import importlib
 from pathlib import Path
 
 import pytest
 
-from seedvr2_core.lazy import loaded_on_use
+from seedvr2_core.lazy import collector_waits, collector_works, loaded_on_use
 
 ROOT = Path(__file__).parents[2]
 LAZY = [
@@ -40,3 +41,24 @@ def test_what_type_checkers_see_is_what_is_shown_and_loaded(package: str) -> Non
     assert set(module.__all__) == set(seen)
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+def test_the_collector_waits_for_imports_and_works_again() -> None:
+    """Also where the imports fail; and a block within another does not end the wait."""
+    frozen = gc.get_freeze_count()
+    try:
+        with collector_waits():
+            with collector_waits():
+                pass
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+        with pytest.raises(ImportError), collector_waits():
+            raise ImportError
+        assert gc.isenabled()
+        gc.disable()
+        collector_works()
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -53,3 +53,16 @@ def test_without_an_id_the_present_parent_is_meant(tmp_path: Path) -> None:
     """So a worker that was started by hand, and has no such variable, can run flows too."""
     (tmp_path / "told.py").write_text("print('ran')")
     assert run(tmp_path, *attached("told", parent="")).stdout == "ran\n"
+
+
+def test_the_collector_waits_until_a_flow_begins_and_works_in_it(tmp_path: Path) -> None:
+    """In the engine's process alone: a worker's would keep its garbage for days."""
+    told = "import gc; print(gc.isenabled())"
+    (tmp_path / "told.py").write_text(told)
+    assert run(tmp_path, *attached("told")).stdout == "True\n"
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "__init__.py").write_text("")
+    begin = "from tasks.json_logs import begin_logs; begin_logs(None, {}); print(gc.isenabled())"
+    (tmp_path / "prefect" / "engine.py").write_text(f"{told}\n{begin}")
+    command = attached("prefect.engine")
+    assert run(tmp_path, *command).stdout.splitlines() == ["False", "True"]
