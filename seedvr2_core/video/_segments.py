@@ -41,12 +41,13 @@ class JoinPart:
 
 
 class _IndexReader(FileReader):
-    """Gives the bytes of an mp4's media data as zeros, without reading them."""
+    """Gives the bytes of an mp4's media data as zeros, without reading them; Matroska is read."""
 
     def __init__(self, path: Path, *, on_bytes: OnBytes) -> None:
         super().__init__(path, on_bytes=on_bytes)
         self._media: list[range] = []
-        self._media = list(self._boxes(b"mdat"))
+        if not _is_matroska(self):
+            self._media = list(self._boxes(b"mdat"))
 
     def _read(self, size: int) -> bytes:
         position = self.tell()
@@ -95,13 +96,13 @@ def open_segment(
         SegmentError: it is not there or no mp4.
         FileReadError: the machine failed to read it, now or inside the block.
     """
+    reader = _IndexReader if index_only and demuxer in ("", "mp4") else FileReader
     try:
-        demuxer = demuxer or _demuxer_of(path)
-        reader = _IndexReader if index_only and demuxer == "mp4" else FileReader
         file = reader(path, on_bytes=on_bytes)
     except OSError as error:
         raise SegmentError(f"{path.name}: not a readable segment: {error}") from error
     with file:
+        demuxer = demuxer or ("matroska" if _is_matroska(file) else "mp4")
         try:
             container = open_container(file, format_name=demuxer)
         except MemoryError:
@@ -114,9 +115,11 @@ def open_segment(
             raise file.failed
 
 
-def _demuxer_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return "matroska" if file.read(len(_MATROSKA_START)) == _MATROSKA_START else "mp4"
+def _is_matroska(file: FileReader) -> bool:
+    """Whether a file begins as Matroska does; the position is at its beginning again."""
+    start = file.read(len(_MATROSKA_START))
+    file.seek(0)
+    return start == _MATROSKA_START
 
 
 @dataclass(frozen=True, slots=True)
