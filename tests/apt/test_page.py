@@ -22,7 +22,7 @@ from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
 from tasks.settings import Settings
 from tests.kits.http.browser import browser
-from tests.kits.http.fair import judge
+from tests.kits.http.fair import judge, looks_everywhere
 from tests.kits.http.gateway import served
 from tests.kits.http.person import Person
 from tests.kits.server import Serve, eventually
@@ -117,11 +117,7 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     judge(person, axe)
     address = person.page.run("document.querySelector('#download').href")
     assert httpx.get(address).content[4:8] == b"ftyp"
-    for width in (390, 1280):
-        for dark in (False, True):
-            name = f"job-{width}-{'dark' if dark else 'light'}.png"
-            person.looks(tmp_path / name, width=width, dark=dark)
-            assert not person.overflows(), name
+    looks_everywhere(person, tmp_path, "job")
     assert person.page.run("document.title").startswith(KEPT), "and nobody else's"
     assert not person.page.run("document.querySelectorAll('main img').length")
     in_step(person, tmp_path, axe)

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from seedvr2_core.video.output.formats import CODECS
 from tasks.request.video import Codec
 from tests.kits.http.browser import browser
-from tests.kits.http.fair import judge
+from tests.kits.http.fair import judge, looks_everywhere
 from tests.kits.http.gateway import served
 from tests.kits.http.person import Person
 from tests.kits.server import Serve, eventually
@@ -75,15 +75,6 @@ def plan(person: Person, file: Path, *, crf: int, codec: str = "auto") -> None:
 def is_hidden(person: Person, selector: str) -> bool:
     """Whether an element takes no place on the page."""
     return not person.page.run(f"document.querySelector('{selector}').checkVisibility()")
-
-
-def looks_everywhere(person: Person, folder: Path, name: str) -> None:
-    """Take pictures at both widths in both schemes; nothing lies beside the window."""
-    for width in (390, 1280):
-        for dark in (False, True):
-            file = f"{name}-{width}-{'dark' if dark else 'light'}.png"
-            person.looks(folder / file, width=width, dark=dark)
-            assert not person.overflows(), file
 
 
 def shown(person: Person, folder: Path, selector: str) -> np.ndarray:

@@ -23,7 +23,7 @@ from seedvr2_core.video.probe import probe_video
 from tasks.settings import Settings
 from tests.kits.factories import make_options
 from tests.kits.http.browser import Page, browser
-from tests.kits.http.fair import judge
+from tests.kits.http.fair import each_look, judge
 from tests.kits.http.gateway import served
 from tests.kits.http.person import Person
 from tests.kits.pipeline import KeepTorch, make_segments
@@ -71,14 +71,10 @@ def look(person: Person, folder: Path, axe: str | None) -> None:
     """Judge what is open, and keep a picture of it, narrow and wide, in both schemes."""
     assert person.page.run("document.documentElement.lang") == "en"
     assert person.page.run("document.querySelectorAll('h1').length") == 1
-    for width in (390, 1280):
-        for dark in (False, True):
-            name = f"{width}-{'dark' if dark else 'light'}.png"
-            person.looks(folder / name, width=width, dark=dark)
-            assert not person.overflows(), name
-            judge(person, axe)
-            assert broken_words(person) == [], name
-            assert unreadable(person) == [], name
+    for name in each_look(person, folder, "page"):
+        judge(person, axe)
+        assert broken_words(person) == [], name
+        assert unreadable(person) == [], name
 
 
 def broken_words(person: Person) -> list[str]:

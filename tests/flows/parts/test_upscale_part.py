@@ -24,6 +24,7 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import read_sharing
 from tasks.child import session
+from tasks.child.session import SegmentWatch
 from tasks.parts import crew, end_parts, way
 from tasks.parts.crew import parts_of
 from tasks.run import PROGRESS_KEY, read_progress
@@ -35,7 +36,7 @@ from tasks.settings import Settings
 from tests.kits.clips.transparent import HEIGHT, WIDTH, saved, shown_alpha, textured
 from tests.kits.deployed import attempt, deploy, seconds_until
 from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
+from tests.kits.hosts.crews import SLOW, Worker, helped, job_of, let_helpers_begin
 
 pytestmark = pytest.mark.long
 
@@ -60,15 +61,12 @@ def asked(clip: Path) -> dict[str, Any]:
 @pytest.fixture
 def helper_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The job's own child begins when a helper has taken something."""
-    begin = session.SegmentWatch._start_child
 
-    def begin_late(watch: session.SegmentWatch) -> None:
-        if not watch._helps and watch._child is None:
-            with Claims(watch._job_dir) as claims:
-                wait_until(lambda: claims.taken_by_others(range(6)), "a helper was at work")
-        begin(watch)
+    def has_taken(watch: SegmentWatch) -> object:
+        with Claims(watch._job_dir) as claims:
+            return claims.taken_by_others(range(6))
 
-    monkeypatch.setattr(session.SegmentWatch, "_start_child", begin_late)
+    let_helpers_begin(monkeypatch, has_taken)
 
 
 @pytest.mark.usefixtures("helper_is_first")

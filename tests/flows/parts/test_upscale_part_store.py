@@ -21,8 +21,8 @@ from tasks.parts.crew import parts_of
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
 from tests.kits.deployed import attempt
-from tests.kits.faults import use_small_pictures, wait_until
-from tests.kits.hosts.crews import SLOW, Worker, helped, job_of
+from tests.kits.faults import use_small_pictures
+from tests.kits.hosts.crews import SLOW, Worker, helped, job_of, let_helpers_begin
 from tests.kits.http.s3 import S3
 
 pytestmark = pytest.mark.long
@@ -52,15 +52,8 @@ def settings(
 @pytest.fixture
 def helper_is_first(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """The job's own child begins when a helper has made something."""
-    begin = session.SegmentWatch._start_child
-
-    def begin_late(watch: session.SegmentWatch) -> None:
-        if not watch._helps and watch._child is None:
-            made = "*/segments/[0-9]*.json"
-            wait_until(lambda: list(settings.helpers_dir.glob(made)), "a helper was at work")
-        begin(watch)
-
-    monkeypatch.setattr(session.SegmentWatch, "_start_child", begin_late)
+    made = "*/segments/[0-9]*.json"
+    let_helpers_begin(monkeypatch, lambda _: list(settings.helpers_dir.glob(made)))
 
 
 @pytest.mark.parametrize(

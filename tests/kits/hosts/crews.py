@@ -2,10 +2,12 @@
 
 import contextvars
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -19,6 +21,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Cancelled, Pending
 
 from flows.upscale_part import upscale_part
+from tasks.child.session import SegmentWatch
 from tasks.parts.crew import parts_of
 from tests.kits.faults import wait_until
 
@@ -47,6 +50,20 @@ def helped(client: SyncPrefectClient, run: FlowRun) -> State:
     state = client.read_flow_run(run.id).state
     assert state is not None
     return state
+
+
+def let_helpers_begin(
+    monkeypatch: pytest.MonkeyPatch, begun: Callable[[SegmentWatch], object]
+) -> None:
+    """Let a job's own child wait until a helper of it has begun, as `begun` tells."""
+    begin = SegmentWatch._start_child
+
+    def begin_late(watch: SegmentWatch) -> None:
+        if not watch._helps and watch._child is None:
+            wait_until(lambda: begun(watch), "a helper was at work")
+        begin(watch)
+
+    monkeypatch.setattr(SegmentWatch, "_start_child", begin_late)
 
 
 class Worker:

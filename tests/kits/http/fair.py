@@ -1,6 +1,29 @@
 """What a page owes to everybody: contrast, names and roles, in both colour schemes."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from tests.kits.http.person import Person
+
+
+def each_look(person: Person, folder: Path, name: str) -> Iterator[str]:
+    """Show what is open narrow and wide, in both colour schemes, and keep a picture of each.
+
+    Yields:
+        The picture's name, while the page looks so; nothing lies beside the window.
+    """
+    for width in (390, 1280):
+        for dark in (False, True):
+            picture = f"{name}-{width}-{'dark' if dark else 'light'}.png"
+            person.looks(folder / picture, width=width, dark=dark)
+            assert not person.overflows(), picture
+            yield picture
+
+
+def looks_everywhere(person: Person, folder: Path, name: str) -> None:
+    """Keep pictures at both widths in both schemes; nothing lies beside the window."""
+    for _ in each_look(person, folder, name):
+        pass
 
 
 def judge(person: Person, axe: str | None) -> None:
