@@ -21,6 +21,10 @@ from tests.kits.server import eventually
 CHROMIUM = shutil.which("chromium")
 
 
+class NavigatedError(AssertionError):
+    """The page went to another one while a script ran in it."""
+
+
 class Page:
     """One open page."""
 
@@ -35,6 +39,8 @@ class Page:
         while True:
             told = json.loads(self._connection.recv(timeout=60))
             if told.get("id") == number:
+                if "navigated" in told.get("error", {}).get("message", ""):
+                    raise NavigatedError(told)
                 assert "error" not in told, told
                 return told["result"]
 
@@ -46,7 +52,11 @@ class Page:
         eventually(lambda: self.run("document.readyState") == "complete", f"{url} to load")
 
     def run(self, script: str) -> Any:
-        """Run a script in the page; returns its value, also that of a promise."""
+        """Run a script in the page; returns its value, also that of a promise.
+
+        Raises:
+            NavigatedError: the page was left meanwhile; whether the script has run is not known.
+        """
         told = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kits.http.browser import Page
+from tests.kits.http.browser import NavigatedError, Page
 from tests.kits.server import eventually
 
 KEYS = {
@@ -38,11 +38,16 @@ class Person:
         return self.page.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
     def sees(self, words: str, selector: str = "main", *, seconds: float = 120.0) -> None:
-        """Wait until the words can be read."""
+        """Wait until the words can be read, also while the page goes to another one."""
+
+        def there() -> bool:
+            try:
+                return words.lower() in self.text(selector).lower()
+            except NavigatedError:
+                return False
+
         try:
-            eventually(
-                lambda: words.lower() in self.text(selector).lower(), repr(words), seconds=seconds
-            )
+            eventually(there, repr(words), seconds=seconds)
         except AssertionError as error:  # what the page shows now, not when the waiting began
             raise AssertionError(f"{error}; the page shows: {self.text()[:2000]}") from None
 
