@@ -32,7 +32,7 @@ from seedvr2_core.video._container import (
     video_of,
 )
 from seedvr2_core.video._reasons import encrypted, looks_encrypted
-from seedvr2_core.video.alpha.layer import with_layers
+from seedvr2_core.video.alpha.layer import with_alpha_layer
 from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.headers.read import read_headers, refuse_dolby_vision
 from seedvr2_core.video.info import SEQUENCE_FORMAT, StreamInfo, VideoInfo, ends_early
@@ -235,7 +235,7 @@ def _with_kind(
 def _with_alpha(path: Path, info: VideoInfo, on_bytes: OnBytes) -> VideoInfo:
     """Look at the alpha of some pictures where there may be some."""
     if not has_alpha(info.pix_fmt):
-        return with_layers(path, info, on_bytes)
+        return with_alpha_layer(path, info, on_bytes)
     from seedvr2_core.video.alpha.look import find_alpha  # loads numpy
 
     return replace(info, alpha=find_alpha(path, info, on_bytes))

@@ -36,7 +36,7 @@ from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child
-from tasks.child.operation import STARTING, child_for, load_detail
+from tasks.child.operation import STARTING, child_for, load_detail, pass_on
 from tasks.child.pace import ENCODE, RESTORE, Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.preview import count_previewed
@@ -170,9 +170,10 @@ class SegmentWatch:
             raise
 
     def let_rest(self) -> None:
-        """The work is done: let the child outlive the job, if the operator wants that."""
-        if self._child is not None and self._steps.was_warm is not None:
-            let_rest(self._child, self._plan, self._job.device)
+        """The work is done: the child may outlive the job, or do what is left of it."""
+        child, loaded = self._child, self._steps.was_warm is not None
+        if child is not None and not (loaded and let_rest(child, self._plan, self._job.device)):
+            self._child = pass_on(child, self._job.device, is_idle=self._is_idle)
         self.close()
 
     def close(self) -> None:
@@ -183,7 +184,7 @@ class SegmentWatch:
         if child is not None:
             self._lost_one = True
             child.close()
-            self._purse.rest()
+        self._purse.rest()
 
     def _start_child(self) -> None:
         """Start a child on all pending segments, if none runs; a warm one, if it can begin."""
@@ -205,7 +206,7 @@ class SegmentWatch:
 
         It loads none if others make or have made all of them.
         """
-        self._child, self._own = child, set()
+        self._child, self._own, self._is_idle = child, set(), False
         child.send(self._asking.request(self._pending, get_settings()))
         self._steps.begin(needs_engine=self._asking.needs_engine(self._pending))
         self._show(LOAD, STARTING)
@@ -290,6 +291,7 @@ class SegmentWatch:
         Raises:
             ChildFailedError: nobody has.
         """
+        self._is_idle = True
         if self._helps:
             return
         self._pending = self._look_at_kept() if self._pending else []

@@ -10,20 +10,16 @@ from pathlib import Path
 from seedvr2_core.files.reading import OnBytes
 from seedvr2_core.video._container import open_source, video_of
 from seedvr2_core.video.alpha.facts import AlphaFacts
-from seedvr2_core.video.headers.layers import ALPHA, VIEW, layers_told
+from seedvr2_core.video.headers.layers import has_alpha_layer
 from seedvr2_core.video.headers.read import read_headers
 from seedvr2_core.video.info import VideoInfo
 
 _LOOKED_AT = 2**20
 """Bytes of the first packet: messages stand before the picture."""
-_VIEW_LOST = (
-    "the video has the view of another eye in a layer of its own (MV-HEVC, spatial video), which "
-    "is lost; the view that other players show is restored"
-)
 
 
-def with_layers(path: Path, info: VideoInfo, on_bytes: OnBytes) -> VideoInfo:
-    """Note what HEVC has beside its pictures and nobody reads: alpha, or the view of another eye.
+def with_alpha_layer(path: Path, info: VideoInfo, on_bytes: OnBytes) -> VideoInfo:
+    """Note alpha that nobody reads: of HEVC whose pictures come without any.
 
     Args:
         path: the video.
@@ -41,7 +37,6 @@ def with_layers(path: Path, info: VideoInfo, on_bytes: OnBytes) -> VideoInfo:
         record = read_headers(path, container).of(container, stream).layers
         packet = next((packet for packet in container.demux(stream) if packet.size), None)
         first = b"" if packet is None else bytes(packet)[:_LOOKED_AT]
-    told = layers_told(header, first, record)
-    if VIEW in told:
-        info = replace(info, warnings=(*info.warnings, _VIEW_LOST))
-    return replace(info, alpha=AlphaFacts(unread=True)) if ALPHA in told else info
+    if not has_alpha_layer(header, first, record):
+        return info
+    return replace(info, alpha=AlphaFacts(unread=True))

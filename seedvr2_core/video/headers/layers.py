@@ -1,13 +1,11 @@
-"""What HEVC (ITU-T H.265) says about layers beside the pictures: alpha, or another eye's view.
+"""Whether HEVC (ITU-T H.265) announces alpha in a layer beside the pictures.
 
-Encoders announce alpha by a message (SEI "alpha channel information"), by the parameters of all
+Encoders announce it by a message (SEI "alpha channel information"), by the parameters of all
 layers (VPS, annex F: the auxiliary id of a layer), or by both. Either is enough.
 """
 
 from collections.abc import Iterator
 
-ALPHA, VIEW = "alpha", "view"
-"""Kinds of layers that somebody would miss."""
 _MESSAGES, _PARAMETERS = 39, 32
 """Kinds of units."""
 _ALPHA_MESSAGE = 165
@@ -21,14 +19,14 @@ _START_CODE = b"\0\0\1"
 _ESCAPED, _PLAIN = b"\0\0\3", b"\0\0"
 _MOST_BYTES = 4096
 """Of a unit that are looked at."""
-_VIEW_DIMENSION, _AUXILIARY_DIMENSION = 1, 3
+_AUXILIARY_WAY = 3
 """Of the sixteen ways in which layers may differ (table F.1)."""
 _AUXILIARY_ALPHA = 1
 _LAYER_ID_BITS = 6
 
 
-def layers_told(header: bytes, packet: bytes, layers_record: bytes) -> set[str]:
-    """Kinds of layers that a video announces.
+def has_alpha_layer(header: bytes, packet: bytes, layers_record: bytes) -> bool:
+    """Whether a video announces such a layer.
 
     Args:
         header: what its container says before the first packet: a record `hvcC`, or units.
@@ -40,7 +38,7 @@ def layers_told(header: bytes, packet: bytes, layers_record: bytes) -> set[str]:
         *_of_lists(layers_record, _LAYERS_RECORD_BYTES),
         *_of_packet(packet, header),
     )
-    return {kind for unit in units for kind in _told_by(unit)}
+    return any(map(_announces_alpha, units))
 
 
 def _is_record(header: bytes) -> bool:
@@ -81,23 +79,23 @@ def _of_packet(packet: bytes, header: bytes) -> Iterator[bytes]:
         at += length + size
 
 
-def _told_by(unit: bytes) -> set[str]:
-    """Kinds of layers that a unit announces."""
+def _announces_alpha(unit: bytes) -> bool:
+    """Whether a unit announces alpha."""
     if len(unit) <= _HEADER_BYTES:
-        return set()
+        return False
     kind = unit[0] >> 1 & 63
     if kind not in (_MESSAGES, _PARAMETERS):
-        return set()
+        return False
     content = unit[_HEADER_BYTES : _HEADER_BYTES + _MOST_BYTES].replace(_ESCAPED, _PLAIN)
     if kind == _MESSAGES:
-        return {ALPHA} if _announces_alpha(content) else set()
+        return _in_messages(content)
     try:
         return _in_parameters(_Bits(content))
     except EOFError:
-        return set()
+        return False
 
 
-def _announces_alpha(content: bytes) -> bool:
+def _in_messages(content: bytes) -> bool:
     """Whether one of the messages says that there is alpha."""
     at = 0
     while at + 2 < len(content):
@@ -140,8 +138,8 @@ class _Bits:
         self._at = -(-self._at // 8) * 8
 
 
-def _in_parameters(bits: _Bits) -> set[str]:
-    """Kinds of layers in the parameters of all layers (7.3.2.1, F.7.3.2.1.1)."""
+def _in_parameters(bits: _Bits) -> bool:
+    """Whether a layer is alpha by the parameters of all layers (7.3.2.1, F.7.3.2.1.1)."""
     bits.take(4)
     internal, _ = bits.take(1), bits.take(1)
     most_layers, most_sublayers = bits.take(6), bits.take(3)
@@ -155,15 +153,15 @@ def _in_parameters(bits: _Bits) -> set[str]:
     if bits.take(1):
         _pass_timing(bits, most_sublayers)
     if not bits.take(1):
-        return set()
+        return False
     bits.align()
     if most_layers and internal:
         _pass_profile(bits, most_sublayers, whole=False)
-    return set(_in_extension(bits, most_layers))
+    return any(_in_extension(bits, most_layers))
 
 
-def _in_extension(bits: _Bits, most_layers: int) -> Iterator[str]:
-    """Kinds of the layers, by the ways in which they differ from the pictures."""
+def _in_extension(bits: _Bits, most_layers: int) -> Iterator[bool]:
+    """Of each layer whether it is alpha: by how it differs from the pictures."""
     is_split = bits.take(1)
     ways = [way for way in range(16) if bits.take(1)]
     lengths = [bits.take(3) + 1 for _ in ways[: len(ways) - is_split]]
@@ -177,10 +175,7 @@ def _in_extension(bits: _Bits, most_layers: int) -> Iterator[str]:
                 value, number = number & (1 << max(0, length)) - 1, number >> max(0, length)
             else:
                 value = bits.take(length)
-            if way == _AUXILIARY_DIMENSION and value == _AUXILIARY_ALPHA:
-                yield ALPHA
-            if way == _VIEW_DIMENSION and value:
-                yield VIEW
+            yield way == _AUXILIARY_WAY and value == _AUXILIARY_ALPHA
 
 
 def _pass_profile(bits: _Bits, most_sublayers: int, *, whole: bool) -> None:

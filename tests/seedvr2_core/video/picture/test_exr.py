@@ -13,6 +13,7 @@ from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.video.picture.exr import to_bt709
 from seedvr2_core.video.probe import displayed_size, probe_video, sniff_video
 from seedvr2_core.video.reader import read_frames
+from tests.kits.media import ffmpeg
 
 HEIGHT, WIDTH = 36, 50
 ACES = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
@@ -71,6 +72,34 @@ def test_linear_light_gets_the_transfer_of_srgb(
     assert (info.color.primaries, info.color.transfer) == (1, 13)
     (told,) = info.warnings
     assert "transfer of sRGB" in told
+
+
+@pytest.mark.parametrize("compression", ["none", "rle", "zip1", "zip16"])
+@pytest.mark.parametrize("kind", ["half", "float"])
+@pytest.mark.parametrize("channels", [3, 4], ids=["RGB", "RGBA"])
+def test_what_an_ffmpeg_process_writes_is_read(
+    tmp_path: Path, compression: str, kind: str, channels: int
+) -> None:
+    """Another version of FFmpeg than the one that reads; values that a half holds, so all exact."""
+    linear = light(channels).astype(np.float16).astype(np.float32)
+    raw, path = tmp_path / "a.raw", tmp_path / "a.exr"
+    raw.write_bytes(linear.transpose(2, 0, 1)[[1, 2, 0, 3][:channels]].tobytes())
+    pix_fmt = {3: "gbrpf32le", 4: "gbrapf32le"}[channels]
+    ffmpeg(
+        *["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{WIDTH}x{HEIGHT}", "-i", raw],
+        *["-c:v", "exr", "-compression", compression, "-format", kind, path],
+    )
+    (frame,) = read_frames(path, probe_video(path), 0, 1, deep=True, alpha=channels == 4)
+    if channels == 3:
+        assert np.abs(frame.rgb - srgb(linear)).max() <= 1
+        return
+    alpha = linear[:, :, 3:]
+    assert frame.alpha is not None
+    assert np.abs(frame.alpha - linear[:, :, 3] * 65535).max() <= 1
+    straight = np.divide(
+        linear[:, :, :3], alpha, out=np.zeros_like(linear[:, :, :3]), where=alpha > 0
+    )
+    assert np.abs(frame.rgb - srgb(straight)).max() <= 1
 
 
 def test_one_channel_is_grey(tmp_path: Path) -> None:
