@@ -65,7 +65,7 @@ class Scale:
 
 
 X264 = Scale(codec="h264", options=("crf",), tried=CRFS)
-_VP9_TRIED = (0, 4, 8, 13, 20, 26, 32, 36, 41, 45, 50, 53, 56, 58, 60, 62, 63)
+_VP9_TRIED = (0, 4, 13, 26, 36, 45, 53, 58, 61, 63)
 OTHERS = {
     "hevc": Scale(codec="hevc", options=("crf",), tried=CRFS),
     "av1": Scale(codec="av1", options=("crf",), tried=(4, 8, 12, 16, 24, 32, 40, 48, 54, 58, 63)),
