@@ -23,7 +23,7 @@ from flows.upscale import upscale
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import read_sharing
-from tasks.child import session
+from tasks.child import pending
 from tasks.child.session import SegmentWatch
 from tasks.parts import crew, end_parts, way
 from tasks.parts.crew import parts_of
@@ -47,7 +47,7 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
     use_small_pictures(monkeypatch)
     monkeypatch.setattr(crew, "PART_SECONDS", 0.5)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
-    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pending, "_LOOK_SECONDS", 0.1)
     return settings_with(
         allow_local_files=True, allow_cpu_engine=True, test_engines=True, segment_seconds=0.5
     )
