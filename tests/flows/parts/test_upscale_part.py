@@ -220,7 +220,8 @@ def test_a_helper_ends_with_its_job_and_makes_way_for_another(
         told.message == f"1 segment made; made way for job {waiting.id}, which waits for a worker"
     )
     told = helped(client, helper())
-    assert str(told.message).startswith("5 segments made; nothing is left"), "one made way already"
+    # One made way already. Its child may have committed a second segment while it was ended.
+    assert re.match("[45] segments made; nothing is left", str(told.message))
     assert read_sharing(job_dir, str(made.id)) is not None
 
     for path in job_dir.segments_path.iterdir():
