@@ -49,7 +49,6 @@ class Scale:
     options: tuple[str, ...]
     """Of its encoder, that hold the number."""
     tried: tuple[int, ...]
-    pix_fmt: str = "yuv420p"
 
     def ours(self, crf: int) -> int:
         """What our jobs take for a CRF of x264."""
@@ -58,7 +57,7 @@ class Scale:
     def settings(self, crf: int, size: tuple[int, int] = (16, 16)) -> EncoderSettings:
         """Of a job."""
         return EncoderSettings(
-            **{"codec": self.codec, "preset": "medium", "crf": crf, "pix_fmt": self.pix_fmt},
+            **{"codec": self.codec, "preset": "medium", "crf": crf, "pix_fmt": "yuv420p"},
             **{"width": size[0], "height": size[1], "time_base": (1, RATE), "rate": (RATE, 1)},
             **{"keyint": 250, "threads": 8, "color": _BT709},
         )
@@ -70,7 +69,6 @@ OTHERS = {
     "hevc": Scale(codec="hevc", options=("crf",), tried=CRFS),
     "av1": Scale(codec="av1", options=("crf",), tried=(4, 8, 12, 16, 24, 32, 40, 48, 54, 58, 63)),
     "vp9": Scale(codec="vp9", options=("crf",), tried=_VP9_TRIED),
-    "vp9 with alpha": Scale(codec="vp9", options=("crf",), tried=_VP9_TRIED, pix_fmt="yuva420p"),
     "jpeg": Scale(codec="jpeg", options=("qmin", "qmax"), tried=(1, 2, 3, 4, 6, 9, 13, 19, 25, 31)),
     "webp": Scale(codec="webp", options=("quality",), tried=(0, 2, 8, 15, 30, 44, 60, 70, 82, 100)),
 }
@@ -162,26 +160,20 @@ def _coded(frames: np.ndarray, scale: Scale, number: int) -> list[np.ndarray]:
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(spec.name, RATE, options=told)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, scale.pix_fmt
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = 1 if spec.all_keys else settings.keyint
         stream.codec_context.time_base = Fraction(1, RATE)
         stream.codec_context.thread_count = settings.threads
         if spec.name == "mjpeg":
             stream.pix_fmt = "yuvj420p"
         for index, picture in enumerate(frames):
-            frame = _picture(picture, stream.pix_fmt)
+            frame = VideoFrame.from_ndarray(picture, format=stream.pix_fmt)
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with av.open(io.BytesIO(file.getvalue()), "r") as coded:
         pictures = [picture.to_ndarray()[:height] for picture in coded.decode(video=0)]
     return [picture.astype(np.float64) for picture in pictures]
-
-
-def _picture(samples: np.ndarray, pix_fmt: str) -> VideoFrame:
-    """The samples as they are, opaque where there is alpha."""
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(samples), format="yuv420p")
-    return frame if pix_fmt in ("yuv420p", "yuvj420p") else frame.reformat(format=pix_fmt)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from seedvr2_core.planning.timing import frame_seconds, job_seconds, make_limits
 from seedvr2_core.planning.windows import num_latents, plan_windows, soft_boundaries
 from seedvr2_core.video.info import AND_JUMPS, EncoderSettings, OutputSettings, VideoInfo
 from seedvr2_core.video.output.formats import NVENC
+from seedvr2_core.video.output.scales import scale_told
 
 EIGHT_BITS = 8
 NVENC_BYTES = 2**30
@@ -275,6 +276,7 @@ def _plan_key(
             **({"output": asdict(output)} if output != OutputSettings() else {}),
             **({"frames": "uint16"} if deep else {}),
             **white_told(video, deep=deep),
+            **scale_told(encoder.codec, encoder.crf),
             **({"reading": told} if (told := video.reading.told(video.num_frames)) else {}),
         }
     )
