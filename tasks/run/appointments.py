@@ -24,6 +24,8 @@ LABEL_RECOVERIES = "recoveries"
 MAX_RECOVERIES = 2
 LABEL_RECOVERING = "recovering"
 """True while `recover` brings a run back. It cancels the run then, which is not the run's end."""
+LABEL_DRAINED = "worker_drained"
+"""True once the worker that has begun a run takes no more and waits for the end of those it has."""
 
 _SAME_TIME = 0.1
 """An appointment that is later by no more than this share of the wait is not made again ..."""
