@@ -46,6 +46,11 @@ def table(lines: Iterable[str], *, indent: int, columns: int | None) -> str:
     )
 
 
+def wrapped(line: str) -> str:
+    """A line as the terminal that shows stdout is wide, between words; elsewhere as it is."""
+    return table([line], indent=2, columns=terminal_columns())
+
+
 def duration(seconds: float) -> str:
     """Seconds: "4.2 s", "41 s", "3 min 05 s" or "2 h 05 min"; negative ones count as none."""
     seconds = max(0.0, seconds)
