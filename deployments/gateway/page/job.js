@@ -21,12 +21,18 @@ let job = null;
 let picture = null; // {bitmap, half}: the before/after picture, both halves side by side
 let stage = 0;
 let logAt = 0;
+let isHere = false; // whether the gateway has the result, and gives it to be saved
 
 export function prepare(tell) {
   $("stages").replaceChildren(...STAGES.map(([name]) => element("li", name)));
   $("cancel").addEventListener("click", () => act(tell, "cancel"));
   $("retry").addEventListener("click", () => act(tell, "retry"));
   $("whole").addEventListener("click", () => act(tell, "whole"));
+  $("download").addEventListener("click", (event) => {
+    if (!isHere) return; // a link to elsewhere, in a tab of its own
+    event.preventDefault();
+    save(tell);
+  });
   $("divider").addEventListener("input", draw);
   $("log-box").addEventListener("toggle", showLog);
   watch.prepare();
@@ -42,6 +48,7 @@ export async function open(id, tell) {
   leave();
   job = picture = null;
   stage = 0;
+  isHere = false;
   $("job-title").textContent = "Job";
   $("job-id").textContent = id;
   $("job-status").textContent = "Asking for the job.";
@@ -85,15 +92,9 @@ function show(told) {
   $("cancel").hidden = over || told.state === "Cancelling";
   $("retry").hidden = !["failed", "cancelled"].includes(told.status);
   $("whole").hidden = !told.whole_with;
-  $("download").textContent = told.preview ? "Download the piece" : "Download the result";
-  $("download").hidden = !isWebAddress(told.download_url ?? "");
-  if (!$("download").hidden) {
-    $("download").href = told.download_url;
-    $("download").download = told.filename ?? "";
-  }
   if (told.status === "completed" && !picture) {
     showPicture(told.job_id, watching.signal);
-    watch.offer(told.job_id, watching.signal, told.preview ? "over" : "beside");
+    showFiles(told, watching.signal);
   }
   if ($("log-box").open) showLog();
 }
@@ -187,6 +188,32 @@ async function act(tell, what) {
     tell(error);
   } finally {
     $(what).disabled = false;
+  }
+}
+
+// A browser plays a video that has another address than the page, and leaves the page for it. So the
+// result is saved from the gateway where that has it, and else opened in a tab of its own.
+async function showFiles(told, signal) {
+  const files = await watch.offer(told.job_id, signal, told.preview ? "over" : "beside");
+  if (signal.aborted) return;
+  isHere = Boolean(files?.result);
+  const what = told.preview ? "the piece" : "the result";
+  $("download").textContent = isHere ? `Download ${what}` : `Open ${what} (new tab)`;
+  if (isHere) $("download").removeAttribute("target");
+  else $("download").target = "_blank";
+  $("download").hidden = !isHere && !isWebAddress(told.download_url ?? "");
+  if (!$("download").hidden) $("download").href = isHere ? files.result : told.download_url;
+}
+
+// The address is asked for anew: the one on the page ends with the gateway that gave it.
+async function save(tell) {
+  tell("");
+  try {
+    const { result } = await read(`files/${encodeURIComponent(job.job_id)}`);
+    if (result) element("a", "", { href: result, download: job.filename ?? "" }).click();
+    else tell("The result is no longer on the gateway's machine.");
+  } catch (error) {
+    tell(error);
   }
 }
 
