@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from deployments.cli.words import duration
-from deployments.host.exits import say
+from deployments.host.exits import for_people, say
 from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import error_of_code, remedy_of
 from seedvr2_core.words import counted
@@ -202,7 +202,8 @@ class Lines:
         if logs_as_json():
             say(text)
             return
-        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        told = for_people(text, self._console)
+        self._console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 class Bar(Lines):

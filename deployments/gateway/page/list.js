@@ -76,7 +76,8 @@ function show() {
   const words = $("search").value.trim().toLowerCase();
   const fits = (job) => searched(job).toLowerCase().includes(words);
   const found = loaded.filter(fits);
-  const told = `${found.length} of ${loaded.length} jobs`;
+  const none = $("state").value ? "No jobs of this state." : "No jobs of yours yet.";
+  const told = loaded.length ? `${found.length} of ${loaded.length} jobs` : none;
   if ($("jobs-told").textContent !== told) $("jobs-told").textContent = told;
   const items = found.map((job) => {
     const item = element("li");

@@ -20,6 +20,7 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.objects import StateType
 
 from deployments.gateway.app import create_app
+from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
 from tasks.run.artifacts import SavedProgress, save_progress
 from tasks.run.measures import Measures
@@ -110,6 +111,25 @@ def test_what_a_job_says_is_shown_as_it_comes(
     assert person.page.run(STAGE) == "Store"
     person.sees("a line <b>of the log</b>", "#log")
     assert not person.page.run("document.querySelectorAll('#log *').length")
+
+
+def test_an_empty_list_says_so(api_url: str, tmp_path: Path, axe: str | None) -> None:
+    """As everybody with a new token sees it: a token sees its own jobs."""
+    settings = Settings(work_dir=tmp_path / "work", gateway_tokens=(digest("new"),))
+    with (
+        served(create_app(settings, PrefectApi(api_url))) as url,
+        browser(tmp_path / "browser") as page,
+    ):
+        page.call("Runtime.enable")
+        page.open(f"{url}/#/jobs")
+        person = Person(page)
+        person.sees("Token of this gateway", "#view-sign-in")
+        person.write("new")
+        person.press("Enter")
+        person.sees("No jobs of yours yet.", "#jobs-told")
+        judge(person, axe)
+        person.choose("#state", "failed")
+        person.sees("No jobs of this state.", "#jobs-told")
 
 
 def log(job: str, message: str) -> None:
