@@ -8,6 +8,7 @@ import { $ } from "./words.js";
 
 const VIEWS = ["sign-in", "new", "job", "jobs"];
 const AGAIN_SECONDS = 5;
+const UNKNOWN = "This token is not known here. Whoever runs the gateway can give you one.";
 let ready = false;
 let beginning = null; // the attempt that is under way
 let waiting = null; // the timer of the next one
@@ -15,7 +16,7 @@ let waiting = null; // the timer of the next one
 // Tells what went wrong as text; "" takes it away. A token that is not known leads to the sign-in.
 function tell(trouble) {
   if (trouble?.status === 401) {
-    signIn(token() ? "This token is not known here." : "");
+    signIn(token() ? UNKNOWN : "");
     return;
   }
   const told = typeof trouble === "string" ? trouble : trouble.message;
@@ -77,7 +78,7 @@ async function attempt() {
     ready = true;
     return true;
   } catch (error) {
-    if (error.status === 401) signIn(token() ? "This token is not known here." : "");
+    if (error.status === 401) signIn(token() ? UNKNOWN : "");
     else {
       if ($("view-new").hidden) show("new", "New job");
       tell(error);

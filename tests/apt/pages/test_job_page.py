@@ -56,6 +56,11 @@ PROGRESS = SavedProgress(
         cost=0.25,
     ),
 )
+EDGES = """
+  document.querySelector('.brand').getBoundingClientRect().x
+  - document.querySelector('#view-sign-in').getBoundingClientRect().x
+"""
+"""How far the page's name is from the edge of its content."""
 STAGE = "document.querySelector('#stages [aria-current]')?.innerText ?? ''"
 
 
@@ -124,6 +129,11 @@ def test_an_empty_list_says_so(api_url: str, tmp_path: Path, axe: str | None) ->
         page.open(f"{url}/#/jobs")
         person = Person(page)
         person.sees("Token of this gateway", "#view-sign-in")
+        for _ in each_look(person, tmp_path, "sign-in"):
+            assert person.page.run(EDGES) == 0, "the top of the page begins where its content does"
+        person.write("old")
+        person.press("Enter")
+        person.sees("Whoever runs the gateway can give you one", "#problem")
         person.write("new")
         person.press("Enter")
         person.sees("No jobs of yours yet.", "#jobs-told")
