@@ -92,7 +92,7 @@ def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -
     plan = person.text("#plan-facts")
     expected = ("320x180, 75 frames", "1280x720", "lanczos on cpu", "about", "h264, 8 bits, in mp4")
     assert [words for words in expected if words not in plan] == []
-    assert "1080p: as many pixels as 1920x1080" in person.text("#option-resolution")
+    assert "1080p: Full HD, as many pixels as 1920x1080" in person.text("#option-resolution")
     assert KEPT in plan
     judge(person, axe)
     person.looks(tmp_path / "plan-1280.png", width=1280)
@@ -186,7 +186,7 @@ def thumbnails(person: Person, tmp_path: Path, axe: str | None) -> None:
     person.click("nav a[href='#/jobs']")
     person.page.run("document.querySelector('#search').focus()")
     person.write("client")
-    person.sees("1 of 1 jobs", "#jobs-told")
+    person.sees("1 of 1 job", "#jobs-told")
     person.sees(KEPT, "#jobs-list")
     person.sees("trailer · 4k", "#jobs-list")
     eventually(lambda: len(person.page.run(COLOURS)) > 16, "the small picture")

@@ -2,7 +2,7 @@
 
 import { askPatiently, follow, read } from "./api.js";
 import * as watch from "./watch.js";
-import { $, STATES, clock, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
+import { $, STATES, clock, counted, duration, element, facts, isWebAddress, moment, notes, size, trouble } from "./words.js";
 
 const STAGES = [
   ["Wait", []],
@@ -60,12 +60,12 @@ export async function open(id, tell) {
   notes($("job-notes"), []);
   const mine = (watching = new AbortController());
   try {
-    await follow(id, (told, trouble) => {
+    await follow(id, (told, silence) => {
       if (mine.signal.aborted) return;
       if (told) {
         tell("");
         show(told);
-      } else tell(`${trouble} The page goes on asking.`);
+      } else tell(`${silence} The page goes on asking.`);
     }, mine.signal);
   } catch (error) {
     if (!mine.signal.aborted) tell(error);
@@ -82,8 +82,7 @@ function show(told) {
   const status = statusWords(told);
   if ($("job-status").textContent !== status) $("job-status").textContent = status;
   $("job-error").hidden = !told.error;
-  const code = told.error_code ? ` (${told.error_code})` : "";
-  $("job-error").textContent = [told.error + code, told.error_remedy].filter(Boolean).join(" ");
+  $("job-error").textContent = told.error ? trouble(told.error, told.error_remedy, told.error_code) : "";
   $("job-progress").value = told.progress;
   showStage(told);
   showFacts(told);
@@ -103,7 +102,7 @@ function show(told) {
 function statusWords(told) {
   let words = STATES[told.status];
   if (told.status === "pending" && told.position !== null)
-    words += told.position ? `, ${told.position} in front of it` : ", the next in line";
+    words += told.position ? `, ${counted(told.position, "job")} in front of it` : ", the next in line";
   if (told.status === "pending" && told.waiting_for) words += `, for ${told.waiting_for}`;
   if (told.status === "processing") {
     if (told.state === "Cancelling") words += ", being cancelled";
@@ -121,8 +120,8 @@ function showStage(told) {
   const done = told.status === "completed";
   [...$("stages").children].forEach((item, index) => {
     item.className = done || index < stage ? "past" : "";
-    const past = done || index < stage ? " (done)" : "";
-    item.textContent = STAGES[index][0] + past;
+    item.textContent = STAGES[index][0];
+    if (item.className) item.append(element("span", " (done)", { class: "heard" }));
     if (!done && index === stage) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });

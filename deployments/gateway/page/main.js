@@ -4,7 +4,7 @@ import { isAway, keepToken, read, token } from "./api.js";
 import * as jobPage from "./job.js";
 import * as listPage from "./list.js";
 import * as startPage from "./start.js";
-import { $ } from "./words.js";
+import { $, trouble } from "./words.js";
 
 const VIEWS = ["sign-in", "new", "job", "jobs"];
 const AGAIN_SECONDS = 5;
@@ -14,15 +14,14 @@ let beginning = null; // the attempt that is under way
 let waiting = null; // the timer of the next one
 
 // Tells what went wrong as text; "" takes it away. A token that is not known leads to the sign-in.
-function tell(trouble) {
-  if (trouble?.status === 401) {
+function tell(wrong) {
+  if (wrong?.status === 401) {
     signIn(token() ? UNKNOWN : "");
     return;
   }
-  const told = typeof trouble === "string" ? trouble : trouble.message;
-  const remedy = trouble?.remedy && !told.includes(trouble.remedy) ? ` ${trouble.remedy}` : "";
+  const told = typeof wrong === "string" ? wrong : trouble(wrong.message, wrong.remedy);
   $("problem").hidden = !told;
-  if ($("problem").textContent !== told + remedy) $("problem").textContent = told + remedy;
+  if ($("problem").textContent !== told) $("problem").textContent = told;
 }
 
 function show(view, title) {

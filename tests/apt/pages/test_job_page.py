@@ -56,6 +56,10 @@ PROGRESS = SavedProgress(
         cost=0.25,
     ),
 )
+WIDTHS = """
+  [...new Set([...document.querySelectorAll('#stages li')].map(
+    (one) => Math.round(one.getBoundingClientRect().width)))]
+"""
 EDGES = """
   document.querySelector('.brand').getBoundingClientRect().x
   - document.querySelector('#view-sign-in').getBoundingClientRect().x
@@ -89,9 +93,10 @@ def test_what_a_job_says_is_shown_as_it_comes(
     with httpx.Client(base_url=url, timeout=60) as client:
         first, job = (submit(client, resolution="720p") for _ in range(2))
     person.page.run(f"location.hash = '#/jobs/{job}'")
-    person.sees("Waiting, 1 in front of it", "#job-status")
+    person.sees("Waiting, 1 job in front of it", "#job-status")
     for _ in each_look(person, tmp_path, "waiting"):
         judge(person, axe)
+        assert len(person.page.run(WIDTHS)) == 1, "all stages are as wide"
     set_state(first, StateType.CANCELLED)
     person.sees("Waiting, the next in line", "#job-status")
     set_state(job, StateType.RUNNING)
@@ -116,6 +121,25 @@ def test_what_a_job_says_is_shown_as_it_comes(
     assert person.page.run(STAGE) == "Store"
     person.sees("a line <b>of the log</b>", "#log")
     assert not person.page.run("document.querySelectorAll('#log *').length")
+
+
+def test_what_went_wrong_is_seen_however_far_the_form_is(
+    person: Person, tmp_path: Path, axe: str | None
+) -> None:
+    """The button that asks stands at the form's end, the sentence at the page's beginning."""
+    person.looks(tmp_path / "form.png", width=390, height=500)
+    person.page.run("document.querySelector('#address').focus()")
+    person.write("http://127.0.0.1:9/a.mp4")
+    person.click("#make-plan")
+    person.sees("(127.0.0.1:9). What helps: Check the address", "#problem")
+    assert person.page.run("scrollY") > 100, "the beginning is out of sight"
+    top, bottom = person.page.run(
+        "(({top, bottom}) => [top, bottom])(document.querySelector('#problem')"
+        ".getBoundingClientRect())"
+    )
+    assert 0 <= top < bottom <= 500
+    for _ in each_look(person, tmp_path, "problem"):
+        judge(person, axe)
 
 
 def test_an_empty_list_says_so(api_url: str, tmp_path: Path, axe: str | None) -> None:
