@@ -62,7 +62,7 @@ from deployments.cli.screen import (
     status_line,
     watch,
 )
-from deployments.cli.words import earlier, log_line, wrapped
+from deployments.cli.words import ENDED_WELL, earlier, log_line, wrapped
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
@@ -307,7 +307,8 @@ def logs(
             if follow and ended:
                 time.sleep(_FOLLOW_SECONDS)  # the last batch of lines may still be on the way
             for entry in client.logs(job, seen, after):
-                tell(json.dumps(entry) if as_json else log_line(entry))
+                if as_json or entry["message"] != ENDED_WELL:
+                    tell(json.dumps(entry) if as_json else log_line(entry))
                 after = earlier(entry["at"])
             if ended:
                 return

@@ -13,6 +13,9 @@ from seedvr2_core.errors import InvalidRequestError
 _LATE_SECONDS = 15.0
 """Prefect receives log lines in batches: a line may come in this long after its time."""
 
+ENDED_WELL = "Finished in state Completed()"
+"""Prefect's line about each task that ended well; which one it was stands in its UI alone."""
+
 
 def amount(megabytes: float) -> str:
     """Megabytes, from a thousand on as gigabytes."""

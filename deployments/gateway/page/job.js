@@ -12,6 +12,8 @@ const STAGES = [
   ["Restore", ["restore", "encode", "dit", "decode"]],
   ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
+// Prefect's line about each task that ended well; which one it was stands in Prefect's UI alone.
+const ENDED_WELL = "Finished in state Completed()";
 const DIVIDER_PX = 4; // between the two halves of the picture
 // A result that is one picture is shown whole, and large.
 const PICTURE = /\.(png|tiff?|jpe?g|webp|exr)$/i;
@@ -263,7 +265,8 @@ async function showLog() {
       more = page.more && lines.length < 5000;
     }
     if (job?.job_id !== id) return;
-    const text = lines.map((line) => `${moment(line.at)}  ${line.level}  ${line.message}`);
+    const telling = lines.filter((line) => line.message !== ENDED_WELL);
+    const text = telling.map((line) => `${moment(line.at)}  ${line.level}  ${line.message}`);
     $("log").textContent = text.join("\n") || "Nothing has been logged yet.";
   } catch (error) {
     $("log").textContent = error.message;

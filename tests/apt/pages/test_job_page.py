@@ -112,6 +112,7 @@ def test_what_a_job_says_is_shown_as_it_comes(
         assert words in facts, words
     person.page.run("document.querySelector('#log-box').open = true")
     person.sees("Nothing has been logged yet", "#log")
+    log(job, "Finished in state Completed()")
     log(job, "a line <b>of the log</b>")
     for _ in each_look(person, tmp_path, "at-work"):
         judge(person, axe)
@@ -121,6 +122,7 @@ def test_what_a_job_says_is_shown_as_it_comes(
     assert person.page.run(STAGE) == "Store"
     person.sees("a line <b>of the log</b>", "#log")
     assert not person.page.run("document.querySelectorAll('#log *').length")
+    assert "Finished" not in person.text("#log"), "nobody knows of which task that is said"
 
 
 def test_what_went_wrong_is_seen_however_far_the_form_is(
