@@ -1,4 +1,4 @@
-"""Ctrl-C in each command: it says what is kept, and what to do then, as it is for this command."""
+"""How the installed script begins, and what Ctrl-C says: what this command keeps, and what to do."""
 
 import subprocess
 import sys
@@ -22,6 +22,33 @@ AT_THE_GATEWAY = {
     "cancel": "interrupted; the job may be cancelled already: look with seedvr2 status",
     "delete": "interrupted; a part may be removed already: run it again to remove the rest",
 }
+
+
+def test_the_collector_works_again_once_the_command_runs() -> None:
+    code = (
+        "import gc\n"
+        "from deployments.cli import __main__ as start\n"
+        "import deployments.cli.app as app\n"
+        "app.main = lambda: print(gc.isenabled())\n"
+        "start.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_help_loads_neither_prefect_nor_the_gateways_client() -> None:
+    code = (
+        "import sys\n"
+        "from deployments.cli.__main__ import main\n"
+        "sys.argv = ['seedvr2', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "loaded = {'prefect', 'torch', 'deployments.gateway.client', 'tasks.storage.open'}\n"
+        "print(sorted(loaded & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert "upscale" in done.stdout
 
 
 def pressed(*_: object, **__: object) -> None:
