@@ -1,4 +1,4 @@
-"""How the installed script begins, and what Ctrl-C says: what this command keeps, and what to do."""
+"""How the installed script begins, and what Ctrl-C says: what a command keeps, and what to do."""
 
 import subprocess
 import sys
