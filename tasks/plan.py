@@ -28,6 +28,7 @@ from tasks.run.spending import limit_seconds, price_of
 from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import discard, source_here
+from tasks.sources.names import called_by_name
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,14 @@ def plan_source(
     """
     with TemporaryDirectory() as folder:
         try:
-            probed = probe_source(
-                source,
-                Path(folder),
-                settings,
-                allow_damaged=request.allow_damaged,
-                wanted=request.wanted_frames,
-            )
+            with called_by_name(source):
+                probed = probe_source(
+                    source,
+                    Path(folder),
+                    settings,
+                    allow_damaged=request.allow_damaged,
+                    wanted=request.wanted_frames,
+                )
         except InvalidVideoError:
             if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
                 discard(source, settings)
@@ -149,7 +151,9 @@ def plan_source(
         notes: list[str] = []
         if spec.has_latents and thorough:
             device = choose_device(settings.device, probed.devices)
-            probed = probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
+            with called_by_name(source):
+                cuts = find_cuts(probed, device.name)
+            probed = probed.model_copy(update={"cuts_path": cuts})
         elif spec.has_latents:
             assumed = assumed or choose_device(settings.device, probed.devices)
             notes.append("cuts were not looked for: the job finds them, and may have more segments")

@@ -124,6 +124,10 @@ function showStage(told) {
     item.className = done || index < stage ? "past" : "";
     item.textContent = STAGES[index][0];
     if (item.className) item.append(element("span", " (done)", { class: "heard" }));
+    if (told.status === "failed" && index === stage) {
+      item.className = "broken";
+      item.append(element("span", " (failed)", { class: "heard" }));
+    }
     if (!done && index === stage) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });

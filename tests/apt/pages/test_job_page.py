@@ -123,6 +123,11 @@ def test_what_a_job_says_is_shown_as_it_comes(
     person.sees("a line <b>of the log</b>", "#log")
     assert not person.page.run("document.querySelectorAll('#log *').length")
     assert "Finished" not in person.text("#log"), "nobody knows of which task that is said"
+    set_state(job, StateType.FAILED, message="the disk is full")
+    person.sees("Failed", "#job-status")
+    assert person.page.run(STAGE).split() == ["Store", "(failed)"]
+    for _ in each_look(person, tmp_path, "failed"):
+        judge(person, axe)
 
 
 def test_what_went_wrong_is_seen_however_far_the_form_is(
