@@ -19,7 +19,8 @@ from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, get_settings
 from tasks.sources import obtain_source
 from tasks.sources.kept import keep_source, recall_source
-from tasks.sources.sequence import as_sequence, is_local_sequence, local_pictures
+from tasks.sources.kinds import SourceKind, kind_of
+from tasks.sources.sequence import as_sequence, local_pictures
 from tasks.sources.uploads import digest_in
 from tasks.step import step
 
@@ -118,14 +119,16 @@ def _recall(request: UpscaleRequest, settings: Settings) -> FetchedSource | None
 
 def _lies_here(request: UpscaleRequest) -> bool:
     """Whether the request names a file or a sequence that this machine has."""
-    if not request.video_path:
-        return False
-    if not is_local_sequence(request):
-        return Path(request.video_path).is_file()
-    try:
-        return bool(local_pictures(request, get_settings()))
-    except SeedVR2Error:
-        return False
+    match kind_of(request):
+        case SourceKind.FILE:
+            return Path(request.video_path or "").is_file()
+        case SourceKind.PICTURES:
+            try:
+                return bool(local_pictures(request, get_settings()))
+            except SeedVR2Error:
+                return False
+        case _:
+            return False
 
 
 def _beat(num_bytes: int, total: int) -> None:

@@ -11,7 +11,8 @@ from seedvr2_core.video.output.formats import CODECS, container_of
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
-from tasks.sources.sequence import check_zip, is_local_sequence, local_pictures
+from tasks.sources.kinds import SourceKind, kind_of
+from tasks.sources.sequence import check_zip, local_pictures
 
 Videos = Annotated[
     list[str] | None,
@@ -268,7 +269,7 @@ def check_file(request: UpscaleRequest, settings: Settings) -> None:
 
 def _check_pictures(request: UpscaleRequest, path: Path, settings: Settings) -> None:
     """Check the pictures of a sequence, so that none is found to differ in the midst of the job."""
-    if not is_local_sequence(request):
+    if kind_of(request) is not SourceKind.PICTURES:
         check_zip(path, path.name, settings)
         return
     from seedvr2_core.video.foreign import media_errors_told

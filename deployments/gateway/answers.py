@@ -16,8 +16,8 @@ from tasks.run.appointments import LABEL_RECOVERIES, LABEL_RECOVERING, MAX_RECOV
 from tasks.run.artifacts import SavedProgress
 from tasks.run.retention import LABEL_DELETED, LABEL_EXPIRES
 from tasks.schemas import Account
+from tasks.sources.kinds import SourceKind, kind_of_url
 from tasks.sources.names import name_in
-from tasks.sources.uploads import is_upload
 
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
@@ -345,7 +345,8 @@ def _source_name(run: FlowRun) -> str | None:
     source = run.parameters.get("video_url") or run.parameters.get("video_path")
     if not isinstance(source, str):
         return None
-    name = source.partition("/")[2] if is_upload(source) else name_in(source)
+    is_upload = kind_of_url(source) is SourceKind.UPLOAD
+    name = source.partition("/")[2] if is_upload else name_in(source)
     return name or None
 
 

@@ -2,7 +2,7 @@
 
 The child (`python -m seedvr2_core.child`) takes requests on stdin and gives events on stdout (see
 `seedvr2_core/child/protocol.py`); its stderr is log text. It has its own process group, which is
-ended as a whole: TERM, a few seconds of grace, KILL. Limits count only the time in which this
+ended as a whole: TERM, a few seconds of grace, KILL. WaitLimits count only the time in which this
 process was running (`awake.py`). This module knows nothing of Prefect.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from seedvr2_core import errors
 from seedvr2_core.child.memory import oom_kills
@@ -50,6 +50,17 @@ MAX_EVENT_CHARS = 1_000_000
 MAX_LOG_CHARS = 2_000
 """What is kept of a line of the log."""
 _POLL_SECONDS = 0.25
+
+
+class WaitLimits(TypedDict):
+    """The limits of one wait for a child's next event: the arguments of `Child.next_event`."""
+
+    stall_seconds: float
+    """Time without any event after which the child counts as hung."""
+    doing: str
+    """What the child is doing, in words, for the messages."""
+    deadline: float
+    """`awake_seconds()` at which waiting ends in any case."""
 
 
 class Child:

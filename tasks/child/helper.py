@@ -1,6 +1,5 @@
 """The watch over a child that makes segments of a job which another run works on."""
 
-import contextlib
 from collections.abc import Callable
 
 from seedvr2_core.child.protocol import Event, Idle, SegmentDone, Waiting
@@ -18,22 +17,17 @@ class Helper(SegmentWatch):
                 for a GPU; True ends the work.
 
         Raises:
-            StalledError, SeedVR2Error: as `wait_for`.
+            StalledError, SeedVR2Error: as `SegmentWatch.guarded`.
         """
-        self._enough = enough
-        with self._closed_on_error(), contextlib.suppress(_HelpEndsError):
-            self._start_child()
-            while self._pace is not None and not isinstance(self._take_event("helping"), Idle):
-                pass
+        try:
+            while True:
+                with self.guarded("helping") as (child, limits):
+                    event = child.next_event(**limits)
+                    if isinstance(event, SegmentDone | Waiting) and enough(event):
+                        return
+                    self.note(event)
+                    if isinstance(event, Idle):
+                        break
             self.let_rest()
-        self.close()
-
-    def _next_event(self, stall_seconds: float, doing: str) -> Event:
-        event = super()._next_event(stall_seconds, doing)
-        if isinstance(event, SegmentDone | Waiting) and self._enough(event):
-            raise _HelpEndsError
-        return event
-
-
-class _HelpEndsError(Exception):
-    """A helper is to stop now."""
+        finally:
+            self.close()

@@ -1,9 +1,9 @@
 """The segments of a job while they are made: the child that makes them, and who waits for them.
 
 One child makes all pending segments of a job, one after another. The flow opens the watch over it,
-and each task run of the job waits there for its own segment (`open_watch.py`). Where the job is
-shared, other runs make some of the segments, each with a child of its own (`Helper`); the watch
-finds what they have made by its sidecar.
+and each task run of the job waits there for its own segment (`tasks/inference.py`). Where the job
+is shared, other runs make some of the segments, each with a child of its own (`Helper`); what they
+have made is found by its sidecar (`pending.py`).
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from seedvr2_core.errors import (
     StalledError,
 )
 from seedvr2_core.files import read_record
-from seedvr2_core.job import JobDir, pending_segments
-from seedvr2_core.job.sidecar import read_segment
+from seedvr2_core.job import JobDir
 from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
-from tasks.child.guard import Child
+from tasks.child.guard import Child, WaitLimits
 from tasks.child.operation import STARTING, child_for, load_detail
 from tasks.child.pace import ENCODE, RESTORE, Pace, measures_of
 from tasks.child.patience import Patience
+from tasks.child.pending import PendingSegments
 from tasks.child.preview import count_previewed
 from tasks.child.rates import learn
 from tasks.child.warm import attach, is_doubtful, let_rest
@@ -51,8 +51,6 @@ from tasks.settings import get_settings
 
 LOAD, WAIT = "load", "wait"
 """Phases of the record while no segment is made."""
-_LOOK_SECONDS = 1.0
-"""Time between two looks for segments that others have made."""
 
 
 class SegmentWatch:
@@ -79,17 +77,17 @@ class SegmentWatch:
         self._job, self._job_dir = job, JobDir(job.job_dir)
         self._workers, self._helps = workers, helps
         self._plan = read_record(self._job_dir.outline_path, PlanOutline)
-        self._pending = self._look_at_kept()
+        self._pending = PendingSegments(job, self._plan)
         self.source = job.source
-        there = set(job.segments).difference(self._pending)
+        there = set(job.segments).difference(self._pending.indices)
         self.kept = KeptWork(
             segments=len(there),
-            frames=self._kept_frames(),
+            frames=self._pending.kept_frames,
             previewed=0 if job.preview else count_previewed(self._job_dir, there),
         )
         self._began = awake_seconds()
         self._asking = Asking(job, self._plan, workers=workers, helps=helps, divided=divided)
-        self.estimated_seconds = self._asking.seconds(self._pending)
+        self.estimated_seconds = self._asking.seconds(self._pending.indices)
         """What this run is expected to take, from now to the stored output."""
         self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
         limit = job.job_limit_seconds  # an operator's
@@ -103,12 +101,6 @@ class SegmentWatch:
         self._lost_one = False
         """A child ended before its work was done."""
         self._steps = Steps(self._purse)
-        self._own: set[int] = set()
-        """Segments that our child has taken."""
-        self._by_others: set[int] = set()
-        """Segments that other runs have made since we began."""
-        self._looked_at = 0.0
-        """When we looked for these, by the clock of `awake_seconds`."""
 
     @property
     def account(self) -> Account:
@@ -132,42 +124,54 @@ class SegmentWatch:
             BudgetError: with the numbers.
         """
         if self._pending and not self._job.eta_is_guess:
-            seconds, doing = self._asking.limited(self._pending)
+            seconds, doing = self._asking.limited(self._pending.indices)
             self._purse.check(seconds, doing=doing)
 
     def is_done(self, index: int) -> bool:
         """Whether the segment is finished and on disk."""
-        return index not in self._pending
+        return index not in self._pending.indices
 
-    def wait_for(self, index: int) -> None:
-        """Return when the segment is committed; starts the child if none runs.
-
-        Raises:
-            StalledError: the child hangs. It is ended, and the next one may be silent for longer.
-            DeadlineError: the operator's limit of the job was passed; the child is ended.
-            SeedVR2Error: what the child reported, or that it died.
-        """
-        if self._lost_one and self._child is None:  # it may have made more than it could tell
-            self._pending = self._look_at_kept()
-        with self._closed_on_error():
-            if not self.is_done(index):
-                self._start_child()
-            while not self.is_done(index):
-                self._take_event(f"restoring segment {index}")
+    def look_again(self) -> None:
+        """Before a wait: a child that was lost may have made more than it could tell."""
+        if self._lost_one and self._child is None:
+            self._pending.look_again()
 
     @contextlib.contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        """End the child if the `with` block does not end well: also on a cancellation or Ctrl-C."""
+    def guarded(self, doing: str) -> Iterator[tuple[Child, WaitLimits]]:
+        """The child at work, and the limits of one wait for its next event, for the `with` block.
+
+        A child is started on all pending segments if none runs. It is ended if the block does not
+        end well: also on a cancellation or Ctrl-C. Only where a warm engine cannot begin, the block
+        just ends, and the next one has a fresh child.
+
+        Args:
+            doing: what is waited for, in words.
+
+        Raises:
+            StalledError: the child hangs. The next one may be silent for longer.
+            DeadlineError: the operator's limit of the job was passed.
+            BudgetError: the caller's was.
+            SeedVR2Error: what the block has raised.
+        """
+        limits = WaitLimits(doing=doing, stall_seconds=inf, deadline=inf)
         try:
-            yield
+            child = self._child or self._start_child()
+            self._purse.keep()
+            limits = self._limits(doing)
+            yield child, limits
+            self._check_motion(limits)
         except BaseException as error:
+            if self._is_warm_and_cannot_begin(error):
+                current().log(f"the warm engine cannot begin, a fresh one is loaded: {error}")
+                self.close()
+                return
             if isinstance(error, StalledError):
                 self._patience.lost()
-            doubtful = self._child is not None and is_doubtful(self._child, error)
+            told = self._in_words_of_the_job(error, limits)
             self.close()
-            if doubtful:
-                raise ChildFailedError(f"on a warm engine: {error}") from error
-            raise
+            if told is error:
+                raise
+            raise told from error
 
     def let_rest(self) -> None:
         """The work is done: let the child outlive the job, if the operator wants that."""
@@ -185,86 +189,75 @@ class SegmentWatch:
             child.close()
             self._purse.rest()
 
-    def _start_child(self) -> None:
-        """Start a child on all pending segments, if none runs; a warm one, if it can begin."""
-        if self._child is not None:
-            return
-        engine = self._asking.needs_engine(self._pending)
-        warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
-        try:
-            self._load(child_for(self._job.device, warm))
-        except SeedVR2Error as error:
-            if warm is None or isinstance(error, DeadlineError | BudgetError):
-                raise
-            current().log(f"the warm engine cannot begin, a fresh one is loaded: {error}")
-            self.close()
-            self._load(Child(log=current().log))
+    def _start_child(self) -> Child:
+        """Ask a child for all pending segments: a warm one, if there is one and none was lost.
 
-    def _load(self, child: Child) -> None:
-        """Ask a child for all pending segments, and wait until its engine is loaded.
-
-        It loads none if others make or have made all of them.
+        It loads no engine if others make or have made all of them.
         """
-        self._child, self._own = child, set()
-        child.send(self._asking.request(self._pending, get_settings()))
-        self._steps.begin(needs_engine=self._asking.needs_engine(self._pending))
+        pending = self._pending.indices
+        engine = self._asking.needs_engine(pending)
+        warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
+        self._child = child_for(self._job.device, warm)
+        self._pending.child_begins()
+        self._child.send(self._asking.request(pending, get_settings()))
+        self._steps.begin(needs_engine=engine)
         self._show(LOAD, STARTING)
-        while self._pace is None:
-            event = self._next_event(self._load_stall, "loading the engine")
-            self._steps.note(event, None)
-            match event:
-                case Ready() | CodingAgain():
-                    share = self._asking.engine_share(self._pending)
-                    self._pace = Pace(
-                        self._plan,
-                        pending_frames=self._pending_frames(),
-                        slowest=self._slowest,
-                        num_frames=self._job.num_frames,
-                        engine_share=1.0 if isinstance(event, Ready) else share,
-                    )
-                case Waiting(whom=whom):
-                    self._look_at_others()
-                    self._show(WAIT, f"waiting for {whom}")
-                case Taken(segments=segments):
-                    self._own |= set(segments)
-                case Idle():
-                    self._all_is_made()
-                    return
-                case Heartbeat() as beat:
-                    self._show(LOAD, load_detail(beat))
-                case _:
-                    pass
-        self._show(RESTORE)
+        return self._child
 
-    def _take_event(self, doing: str) -> Event:
-        """Wait for one event of the child under all limits and note it."""
-        assert self._pace is not None
-        event = self._next_event(self._stall, doing)
-        self._note(event, self._pace)
+    def _is_warm_and_cannot_begin(self, error: BaseException) -> bool:
+        """Whether an error ends a warm child before its engine was of use to this job."""
+        begins_warm = self._pace is None and self._child is not None and self._child.warm
+        limits = (DeadlineError, BudgetError)
+        return begins_warm and isinstance(error, SeedVR2Error) and not isinstance(error, limits)
+
+    def note(self, event: Event) -> None:
+        """Note what an event of the child says."""
+        self._steps.note(event, self._pace)
+        if self._pace is None:
+            self._note_load(event)
+            return
+        self._note_work(event, self._pace)
         if self._workers > 1 or isinstance(event, Waiting):
             self._look_at_others()
-        still = self._pace.stands_still(self._stall)
-        if still is not None and self._pending:
-            raise StalledError(
-                f"no frame, window or slice was finished for {still:.0f} s while {doing}, although "
-                "the child gave signs of life"
-            )
-        return event
 
-    def _note(self, event: Event, pace: Pace) -> None:
-        """Note what an event says."""
-        self._steps.note(event, pace)
+    def _note_load(self, event: Event) -> None:
+        """Note what a child says until its engine is loaded, or it has begun without one."""
+        match event:
+            case Ready() | CodingAgain():
+                share = self._asking.engine_share(self._pending.indices)
+                self._pace = Pace(
+                    self._plan,
+                    pending_frames=self._pending.num_frames,
+                    slowest=self._slowest,
+                    num_frames=self._job.num_frames,
+                    engine_share=1.0 if isinstance(event, Ready) else share,
+                )
+                self._show(RESTORE)
+            case Waiting(whom=whom):
+                self._look_at_others()
+                self._show(WAIT, f"waiting for {whom}")
+            case Taken(segments=segments):
+                self._pending.child_takes(segments)
+            case Idle():
+                self._all_is_made()
+            case Heartbeat() as beat:
+                self._show(LOAD, load_detail(beat))
+            case _:
+                pass
+
+    def _note_work(self, event: Event, pace: Pace) -> None:
+        """Note what a child says that is at work."""
         match event:
             case SegmentDone(segment=segment):
                 pace.committed(self._plan.segments[segment].num_frames)
-                self._pending = [k for k in self._pending if k != segment]
+                self._pending.child_has_made(segment)
                 self._purse.save()
                 if not self._pending:
                     self._learn(pace)
                 elif pace.work > pace.kept_frames and not self._steps.coding:
                     self._check_next(pace)
             case Taken(segments=segments):
-                self._own |= set(segments)
+                self._pending.child_takes(segments)
             case Waiting(whom=whom):
                 pace.rest()
                 self._show(WAIT, f"waiting for {whom}")
@@ -281,7 +274,7 @@ class SegmentWatch:
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not (self._by_others or self._steps.coded or self._job.preview):
+        if not (self._pending.by_others or self._steps.coded or self._job.preview):
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -292,30 +285,19 @@ class SegmentWatch:
         """
         if self._helps:
             return
-        self._pending = self._look_at_kept() if self._pending else []
         if self._pending:
-            raise ChildFailedError(
-                f"the child has ended its work without segment {self._pending[0]}"
-            )
+            self._pending.look_again()
+        if self._pending:
+            first = self._pending.indices[0]
+            raise ChildFailedError(f"the child has ended its work without segment {first}")
 
     def _look_at_others(self) -> None:
-        """Note what others have made, at most once a second, if it is known what our child has."""
-        ahead = self._child is not None and self._child.is_ahead
-        if ahead or awake_seconds() - self._looked_at < _LOOK_SECONDS:
+        """Note what others have made, if it is known what our child has."""
+        if self._child is not None and self._child.is_ahead:
             return
-        self._looked_at = awake_seconds()
-        folder = self._job_dir.segments_path
-        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
-        for index in [k for k in self._pending if k not in self._own]:
-            segment = self._plan.segments[index]
-            if self._job_dir.sidecar_path(index).name not in there:
-                continue
-            told = current().still_alive
-            if read_segment(self._job_dir, self._plan, segment, on_bytes=told) is not None:
-                self._pending.remove(index)
-                self._by_others.add(index)
-                if self._pace is not None:
-                    self._pace.others += segment.num_frames
+        frames = self._pending.look_at_others()
+        if self._pace is not None:
+            self._pace.others += frames
 
     def _check_next(self, pace: Pace) -> None:
         """Stop between two segments if the next one would not fit into what the caller allows.
@@ -323,29 +305,54 @@ class SegmentWatch:
         Raises:
             BudgetError: with the numbers.
         """
-        frames = self._plan.segments[self._pending[0]].num_frames
-        made = pace.frames - self._kept_frames()  # of the next one, while the last was encoded
+        index = self._pending.indices[0]
+        frames = self._plan.segments[index].num_frames
+        made = (
+            pace.frames - self._pending.kept_frames
+        )  # of the next one, while the last was encoded
         per_frame = pace.seconds / max(1e-9, pace.work - pace.kept_frames)
         left = max(0, frames - max(0, made)) * per_frame
-        self._purse.check(left, doing=f"segment {self._pending[0]}")
+        self._purse.check(left, doing=f"segment {index}")
 
-    def _next_event(self, stall_seconds: float, doing: str) -> Event:
-        """The child's next event, under the stall limit and the limits of the job."""
-        assert self._child is not None
-        self._purse.keep()
-        deadline = min(self._deadline, awake_seconds() + max(0.0, self._purse.left))
-        try:
-            return self._child.next_event(
-                stall_seconds=stall_seconds, deadline=deadline, doing=doing
+    def _limits(self, doing: str) -> WaitLimits:
+        """The limits of one wait: that of silence, and those of the job."""
+        loading = self._pace is None
+        return WaitLimits(
+            doing="loading the engine" if loading else doing,
+            stall_seconds=self._load_stall if loading else self._stall,
+            deadline=min(self._deadline, awake_seconds() + max(0.0, self._purse.left)),
+        )
+
+    def _check_motion(self, limits: WaitLimits) -> None:
+        """Make sure that the child not only gives signs of life, but works.
+
+        Raises:
+            StalledError: it does not.
+        """
+        pace = self._pace
+        if pace is None or not self._pending:
+            return
+        still = pace.stands_still(limits["stall_seconds"])
+        if still is not None:
+            raise StalledError(
+                f"no frame, window or slice was finished for {still:.0f} s while "
+                f"{limits['doing']}, although the child gave signs of life"
             )
-        except DeadlineError as error:
-            if self._purse.left <= 0:
-                raise self._purse.used_up(doing) from error
-            raise DeadlineError(
-                f"the job passed the limit of {self._job.job_limit_seconds:g} s that "
-                f"SEEDVR2_JOB_SECONDS sets, while {doing}; finished segments are kept: set a "
-                "larger one, or none, and run it again to go on"
-            ) from error
+
+    def _in_words_of_the_job(self, error: BaseException, limits: WaitLimits) -> BaseException:
+        """The error to raise for one that has ended a wait: which limit it was, or the same."""
+        if self._child is not None and is_doubtful(self._child, error):
+            return ChildFailedError(f"on a warm engine: {error}")
+        in_time = awake_seconds() <= limits["deadline"]
+        if in_time or isinstance(error, BudgetError) or not isinstance(error, DeadlineError):
+            return error
+        if self._purse.left <= 0:
+            return self._purse.used_up(limits["doing"])
+        return DeadlineError(
+            f"the job passed the limit of {self._job.job_limit_seconds:g} s that "
+            f"SEEDVR2_JOB_SECONDS sets, while {limits['doing']}; finished segments are kept: set "
+            "a larger one, or none, and run it again to go on"
+        )
 
     @property
     def _stall(self) -> float:
@@ -359,26 +366,15 @@ class SegmentWatch:
         """The same while the engine is loaded."""
         return self._plan.limits.load * self._patience.factor
 
-    def _look_at_kept(self) -> list[int]:
-        """Segments that are to be made; those that are kept are read, with signs of life."""
-        told, only = current().still_alive, self._job.segments
-        return pending_segments(self._job_dir, self._plan, only=only, on_bytes=told)
-
-    def _pending_frames(self) -> int:
-        return sum(self._plan.segments[k].num_frames for k in self._pending)
-
     def _measures(self) -> Measures:
         """What the work is measured by."""
-        done = self._job.num_segments - len(self._pending)
+        done = self._job.num_segments - len(self._pending.indices)
         return measures_of(
             self._pace,
             self._purse,
             segment=min(done + 1, self._job.num_segments),
             estimated_seconds=self.estimated_seconds,
         )
-
-    def _kept_frames(self) -> int:
-        return self._job.num_frames - self._pending_frames()
 
     def _show(self, phase: str, detail: str = "") -> None:
         """Pass progress on."""
@@ -387,7 +383,7 @@ class SegmentWatch:
             pace.hands = current().hands
         current().progress(
             phase=phase,
-            frames=pace.frames if pace else self._kept_frames(),
+            frames=pace.frames if pace else self._pending.kept_frames,
             num_frames=self._job.num_frames,
             work=pace.work if pace else None,
             stall_seconds=self._stall if pace else self._load_stall,

@@ -22,17 +22,10 @@ from tasks.net.bucket import Bucket, Described
 from tasks.net.bucket_services import service_of
 from tasks.net.untrusted import shown_url
 from tasks.schemas import FetchedSource
-from tasks.setting_groups.store import OBJECT_SCHEMES, one_scheme
+from tasks.setting_groups.store import one_scheme
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors
 from tasks.sources.names import printable
-
-_SCHEMES = tuple(f"{scheme}://" for scheme in (*OBJECT_SCHEMES, "azure"))
-
-
-def is_in_bucket(video_url: str | None) -> bool:
-    """Whether a request's video_url names an object in a bucket."""
-    return (video_url or "").startswith(_SCHEMES)
 
 
 def allowed_place(url: str, settings: Settings) -> tuple[str, str]:

@@ -29,18 +29,18 @@ from tasks.net.untrusted import Address, check_answer, check_url, open_answer
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources.download import disk_errors, download
-from tasks.sources.from_bucket import check_object, is_in_bucket, take_object
+from tasks.sources.from_bucket import check_object, take_object
+from tasks.sources.kinds import SourceKind, kind_of
 from tasks.sources.names import printable
 from tasks.sources.partial import PartialDownload, forget_source
 from tasks.sources.sequence import (
     as_sequence,
     check_allowed,
-    is_local_sequence,
     local_pictures,
     refuse_without_rate,
     take_pictures,
 )
-from tasks.sources.uploads import find_upload, is_upload, take_reference
+from tasks.sources.uploads import find_upload, take_reference
 
 _DOOR_SECONDS = 2.5
 """Limit of the check of an address before a job: the caller is waiting for an answer."""
@@ -62,19 +62,20 @@ def check_source(request: UpscaleRequest, settings: Settings) -> None:
         SourceRefusedError: it will never be obtained.
         SourceUnavailableError: it cannot be obtained now.
     """
-    if is_local_sequence(request):
-        local_pictures(request, settings)
-    elif request.video_path:
-        _check_path(request.video_path, settings)
-    elif request.video_base64:
-        _decode(request.video_base64)
-    elif is_upload(request.video_url):
-        find_upload(request.video_url or "", settings)
-    elif is_in_bucket(request.video_url):
-        check_object(request.video_url or "", settings)
-    else:
-        address = check_url(request.video_url or "", settings)
-        asyncio.run(_check_headers(address, settings))
+    url = request.video_url or ""
+    match kind_of(request):
+        case SourceKind.PICTURES:
+            local_pictures(request, settings)
+        case SourceKind.FILE:
+            _check_path(request.video_path or "", settings)
+        case SourceKind.BYTES:
+            _decode(request.video_base64 or "")
+        case SourceKind.UPLOAD:
+            find_upload(url, settings)
+        case SourceKind.OBJECT:
+            check_object(url, settings)
+        case SourceKind.ADDRESS:
+            asyncio.run(_check_headers(check_url(url, settings), settings))
 
 
 def obtain_source(
@@ -93,25 +94,21 @@ def obtain_source(
         on_bytes: called with the bytes done and the bytes in all (0: not known) while a file comes
             in or is hashed, and again and again while another process brings it in.
     """
-    if is_local_sequence(request):
-        return take_pictures(request, settings, note=note, on_bytes=on_bytes)
-    source = _obtain(request, settings, note, on_bytes)
+    url = request.video_url or ""
+    match kind_of(request):
+        case SourceKind.PICTURES:
+            return take_pictures(request, settings, note=note, on_bytes=on_bytes)
+        case SourceKind.FILE:
+            source = _take_file(_check_path(request.video_path or "", settings), on_bytes)
+        case SourceKind.BYTES:
+            source = _take_bytes(_decode(request.video_base64 or ""), settings)
+        case SourceKind.UPLOAD:
+            source = take_reference(url, settings, on_bytes=on_bytes)
+        case SourceKind.OBJECT:
+            source = take_object(url, settings, note=note, on_bytes=on_bytes)
+        case SourceKind.ADDRESS:
+            source = download(url, settings, note=note, on_bytes=on_bytes)
     return as_sequence(source, request, settings, note=note, on_bytes=on_bytes)
-
-
-def _obtain(
-    request: UpscaleRequest, settings: Settings, note: Callable[[str], None], on_bytes: OnBytes
-) -> FetchedSource:
-    """The file that the request names, as it is."""
-    if request.video_path:
-        return _take_file(_check_path(request.video_path, settings), on_bytes)
-    if request.video_base64:
-        return _take_bytes(_decode(request.video_base64), settings)
-    if is_upload(request.video_url):
-        return take_reference(request.video_url or "", settings, on_bytes=on_bytes)
-    if is_in_bucket(request.video_url):
-        return take_object(request.video_url or "", settings, note=note, on_bytes=on_bytes)
-    return download(request.video_url or "", settings, note=note, on_bytes=on_bytes)
 
 
 def source_here(request: UpscaleRequest, settings: Settings) -> Path | None:
@@ -121,17 +118,19 @@ def source_here(request: UpscaleRequest, settings: Settings) -> Path | None:
 
     Raises: as `check_source` does.
     """
-    if is_local_sequence(request):
-        return local_pictures(request, settings)[0]
-    if request.video_path:
-        return _check_path(request.video_path, settings)
-    if is_upload(request.video_url):
-        return find_upload(request.video_url or "", settings)
-    if not request.video_url or is_in_bucket(request.video_url):
-        return None
-    known = PartialDownload(check_url(request.video_url, settings), settings).read()
-    path = settings.sources_dir / known.sha256 if known and known.sha256 else None
-    return path if path and path.is_file() else None
+    match kind_of(request):
+        case SourceKind.PICTURES:
+            return local_pictures(request, settings)[0]
+        case SourceKind.FILE:
+            return _check_path(request.video_path or "", settings)
+        case SourceKind.UPLOAD:
+            return find_upload(request.video_url or "", settings)
+        case SourceKind.BYTES | SourceKind.OBJECT:
+            return None
+        case SourceKind.ADDRESS:
+            known = PartialDownload(check_url(request.video_url or "", settings), settings).read()
+            path = settings.sources_dir / known.sha256 if known and known.sha256 else None
+            return path if path and path.is_file() else None
 
 
 def discard(source: FetchedSource, settings: Settings) -> None:

@@ -26,11 +26,6 @@ from tasks.sources.download import check_disk, disk_errors
 from tasks.sources.names import printable
 
 
-def is_local_sequence(request: UpscaleRequest) -> bool:
-    """Whether a request names pictures on this machine that are one video: a folder, a pattern."""
-    return bool(request.fps and request.video_path and not os.path.isfile(request.video_path))
-
-
 def check_allowed(settings: Settings) -> None:
     """Refuse files of this machine where they are off.
 

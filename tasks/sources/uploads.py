@@ -94,11 +94,6 @@ def upload_reference(sha256: str, name: str) -> str:
     return f"upload:{sha256}/{plain[-200:] or 'video'}"
 
 
-def is_upload(video_url: str | None) -> bool:
-    """Whether a request's video_url is a reference to an upload."""
-    return (video_url or "").startswith("upload:")
-
-
 def digest_in(reference: str) -> str:
     """The digest that a reference names; "" if it is no reference."""
     parsed = _REFERENCE.fullmatch(reference)

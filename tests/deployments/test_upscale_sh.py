@@ -174,6 +174,7 @@ def test_what_the_gateway_refuses_is_exit_1_in_its_words(client: httpx.Client) -
     assert "HTTP 422" in err
 
 
+@pytest.mark.long
 def test_the_token_comes_from_the_environment(settings: Settings, api_url: str) -> None:
     closed = settings.model_copy(update={"gateway_tokens": (digest("right"),)})
     with gateway(closed, api_url) as client:

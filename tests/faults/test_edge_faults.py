@@ -184,6 +184,7 @@ class Watcher:
         return next((one for one in found if "2 of 3 MB" in str(one.description)), None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_record_shows_the_upload(edge: Edge, tmp_path: Path) -> None:
     edge.switch()

@@ -201,6 +201,7 @@ def fill(folder: Path, leave: int) -> Path:
     return ballast
 
 
+@pytest.mark.long
 def test_a_disk_without_room_is_refused_before_work_begins(
     make_job: Callable[..., FaultyJob], small_disk: Path, inject: Callable[..., None]
 ) -> None:

@@ -167,6 +167,7 @@ def test_route_has_the_form_of_upscale() -> None:
     assert "deployment for its resolution" in (route.description or "")
 
 
+@pytest.mark.long
 def test_route_creates_the_job_on_the_deployment_for_its_resolution(
     client: SyncPrefectClient, deployed: dict[str, UUID]
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_route_that_is_tried_again_gives_the_same_job(
     assert again.id == job_id
 
 
+@pytest.mark.long
 def test_a_form_that_is_left_empty_is_refused_at_once_in_one_sentence(
     client: SyncPrefectClient, deployed: dict[str, UUID]
 ) -> None:

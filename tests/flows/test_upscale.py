@@ -293,6 +293,7 @@ def test_damaged_records_and_folders_in_their_place_are_made_anew_and_pieces_kep
     assert len(list(work_dir.rglob("*.set-aside-1/theirs"))) == 7, "nothing of theirs is lost"
 
 
+@pytest.mark.long
 def test_bad_input_fails_before_a_child_is_spent(work_dir: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a video at all\n" * 100)

@@ -37,6 +37,7 @@ NAMES = {
 HALF_A_MILLISECOND = 0.000501
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("codec", "container"), PAIRS, ids=[" in ".join(pair) for pair in PAIRS])
 def test_segments_join_without_encoding_again(
     made: GetSource, tmp_path: Path, codec: str, container: str

@@ -16,10 +16,12 @@ def test_errors_of_a_segment_name_the_video_as_people_do(monkeypatch: pytest.Mon
         path=Path("/w/intake") / sha256, sha256=sha256, num_bytes=1, name="holiday.mov"
     )
 
-    def fail(index: int) -> None:
-        raise FileReadError(f"reading {sent.path} failed at segment {index}")
+    def fail(doing: str) -> None:
+        raise FileReadError(f"reading {sent.path} failed, {doing}")
 
-    watch = SimpleNamespace(source=sent, is_done=lambda index: False, wait_for=fail)
-    monkeypatch.setattr(inference, "current_watch", lambda: watch)
-    with pytest.raises(FileReadError, match=r"^reading holiday\.mov failed at segment 3$"):
+    watch = SimpleNamespace(
+        source=sent, is_done=lambda index: False, look_again=lambda: None, guarded=fail
+    )
+    monkeypatch.setattr(inference, "_watch", SimpleNamespace(get=lambda: watch))
+    with pytest.raises(FileReadError, match=r"^reading holiday\.mov failed, restoring segment 3$"):
         inference.infer.fn(3, 6)

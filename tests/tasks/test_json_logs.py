@@ -91,6 +91,7 @@ def test_a_commands_lines_are_records(tmp_path: Path) -> None:
     assert "SEEDVR2_STORAGE" in records(wrong.stderr)[-1]["message"], "also of wrong settings"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gateways_lines_are_records(tmp_path: Path) -> None:
     import httpx

@@ -234,6 +234,7 @@ def test_a_place_that_is_none_is_refused_at_the_door(place: dict[str, str]) -> N
         check_request(video_path="/a", **place)
 
 
+@pytest.mark.long
 def test_plan_and_format_say_how_frames_are_made_of_fields(
     tmp_path: Path, settings_with: Callable[..., Settings]
 ) -> None:

@@ -27,9 +27,10 @@ from tasks.run.spending import limit_seconds
 from tasks.schemas import UpscaleRequest, check_request
 from tasks.settings import Settings
 from tasks.sources import check_source
-from tasks.sources.from_bucket import allowed_place, is_in_bucket
+from tasks.sources.from_bucket import allowed_place
 from tasks.sources.kept import keep_upload
-from tasks.sources.uploads import find_upload, is_upload
+from tasks.sources.kinds import SourceKind, kind_of
+from tasks.sources.uploads import find_upload
 
 WAVELET_NOTE = "color_correction wavelet is a name of the old service; the job runs with auto"
 LABEL_REQUEST = "seedvr2.request"
@@ -192,12 +193,16 @@ def check_fields(fields: dict[str, Any], settings: Settings) -> tuple[UpscaleReq
         notes.append(WAVELET_NOTE)
     request = check_request(**given)
     limit_seconds(request.max_seconds, request.max_price, settings)
-    if is_upload(request.video_url):
-        find_upload(request.video_url or "", settings)
-    elif is_in_bucket(request.video_url):
-        allowed_place(request.video_url or "", settings)
-    elif request.video_url:
-        check_url(request.video_url, settings)
-    if request.video_path:
-        check_source(request, settings)
+    url = request.video_url or ""
+    match kind_of(request):
+        case SourceKind.UPLOAD:
+            find_upload(url, settings)
+        case SourceKind.OBJECT:
+            allowed_place(url, settings)
+        case SourceKind.ADDRESS:
+            check_url(url, settings)
+        case SourceKind.FILE | SourceKind.PICTURES:
+            check_source(request, settings)
+        case SourceKind.BYTES:
+            pass
     return request, notes

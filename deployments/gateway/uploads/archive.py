@@ -10,7 +10,8 @@ from seedvr2_core.video.sequence.pack import pack_files
 from seedvr2_core.video.sequence.rate import parse_rate
 from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
-from tasks.sources.sequence import is_local_sequence, local_pictures
+from tasks.sources.kinds import SourceKind, kind_of
+from tasks.sources.sequence import local_pictures
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def file_to_send(request: UpscaleRequest) -> Iterator[Path]:
         SourceUnavailableError: they change while they are packed.
     """
     path = Path(request.video_path or "")
-    if not is_local_sequence(request):
+    if kind_of(request) is not SourceKind.PICTURES:
         yield path
         return
     paths = local_pictures(request, Settings(allow_local_files=True))

@@ -26,6 +26,7 @@ def _total(meter: Meter) -> Row:
     return sums(meter.rows, lambda _: "")[""]
 
 
+@pytest.mark.long
 def test_operators_in_place_and_views(meter: Meter) -> None:
     x = torch.empty((8, 1000), **HALF)
     with meter.stage("a", times=10):

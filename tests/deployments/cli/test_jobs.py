@@ -158,6 +158,7 @@ def test_a_token_from_a_file(
         assert "cannot be read" in run("jobs").stderr
 
 
+@pytest.mark.long
 def test_a_file_goes_by_path_to_a_gateway_that_sees_it(
     settings: Settings, api_url: str, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_tokens(settings: Settings, api_url: str) -> None:
     assert len(jobs) == 2, "keys of two callers do not meet"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("on_the_server")
 def test_a_token_sees_its_own_jobs_and_an_operators_token_all(
     settings: Settings, api_url: str

@@ -114,6 +114,7 @@ class Blocks(io.RawIOBase):
         return piece
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "changes", "named"),
     [

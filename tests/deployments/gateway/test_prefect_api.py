@@ -32,6 +32,7 @@ class TestPrefectIsAway:
             held.bind(("127.0.0.1", 0))
             yield f"http://127.0.0.1:{held.getsockname()[1]}/api"
 
+    @pytest.mark.long
     def test_every_address_says_so(self, tmp_path: Path, closed_port: str) -> None:
         with gateway(Settings(work_dir=tmp_path), closed_port) as client:
             answers = [

@@ -167,6 +167,7 @@ def test_what_ends_while_another_arrives_counts_for_it(folder: Path, api_url: st
         assert hashlib.sha256(large).hexdigest() not in " ".join(kept(folder))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slow", ["__init__", "write", "publish"])
 def test_a_file_whose_time_is_over_while_a_thread_works_on_it_is_gone(
     folder: Path, api_url: str, monkeypatch: pytest.MonkeyPatch, slow: str

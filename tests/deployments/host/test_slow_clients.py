@@ -167,12 +167,14 @@ def test_the_rest_of_a_refused_body_may_come(connect: Connect, url: str) -> None
     assert b"200 OK" in connection.recv(65536)
 
 
+@pytest.mark.long
 def test_an_answer_that_nobody_takes(connect: Connect) -> None:
     connection = connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
     time.sleep(2.0)
     assert len(to_the_end(connection)) < LARGE
 
 
+@pytest.mark.long
 def test_a_slow_body_that_keeps_its_pace_is_taken(url: str) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(8):

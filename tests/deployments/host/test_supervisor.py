@@ -117,6 +117,7 @@ def test_what_does_not_start_is_told_in_its_own_words(supervisor: Supervisor, ma
         supervisor.start(make("good"), make("bad", "--fail"))
 
 
+@pytest.mark.long
 def test_what_dies_again_and_again_ends_the_whole(
     supervisor: Supervisor, make: Make, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:

@@ -23,7 +23,7 @@ from flows.upscale import upscale
 from seedvr2_core.job import JobDir
 from seedvr2_core.job.claims import Claims
 from seedvr2_core.job.sharing import read_sharing
-from tasks.child import session
+from tasks.child import pending
 from tasks.child.session import SegmentWatch
 from tasks.parts import crew, end_parts, way
 from tasks.parts.crew import parts_of
@@ -47,7 +47,7 @@ def settings(settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyP
     use_small_pictures(monkeypatch)
     monkeypatch.setattr(crew, "PART_SECONDS", 0.5)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
-    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pending, "_LOOK_SECONDS", 0.1)
     return settings_with(
         allow_local_files=True, allow_cpu_engine=True, test_engines=True, segment_seconds=0.5
     )
@@ -220,7 +220,8 @@ def test_a_helper_ends_with_its_job_and_makes_way_for_another(
         told.message == f"1 segment made; made way for job {waiting.id}, which waits for a worker"
     )
     told = helped(client, helper())
-    assert str(told.message).startswith("5 segments made; nothing is left"), "one made way already"
+    # One made way already. Its child may have committed a second segment while it was ended.
+    assert re.match("[45] segments made; nothing is left", str(told.message))
     assert read_sharing(job_dir, str(made.id)) is not None
 
     for path in job_dir.segments_path.iterdir():

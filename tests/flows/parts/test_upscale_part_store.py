@@ -14,7 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Running
 
 from flows.upscale import upscale
-from tasks.child import session
+from tasks.child import pending
 from tasks.net.bucket import Bucket
 from tasks.parts import crew, division
 from tasks.parts.crew import parts_of
@@ -36,7 +36,7 @@ def settings(
     use_small_pictures(monkeypatch)
     monkeypatch.setattr(crew, "PART_SECONDS", 0.001)
     monkeypatch.setattr(crew, "TEND_SECONDS", 0.5)
-    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pending, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(division, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr("tasks.store.keeper.LOOK_SECONDS", 0.1)
     return settings_with(

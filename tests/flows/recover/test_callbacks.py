@@ -160,6 +160,7 @@ def test_what_no_attempt_can_help_is_not_kept(
     assert "answered 410" in told["error"]
 
 
+@pytest.mark.long
 def test_it_is_given_up_after_its_time(
     client: SyncPrefectClient,
     run: LostRun,

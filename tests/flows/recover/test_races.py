@@ -60,6 +60,7 @@ def test_a_run_that_completes_while_it_is_watched_wins(
     assert not job.results()
 
 
+@pytest.mark.long
 def test_a_run_that_completes_while_it_is_cancelled_wins(settings: Settings, job: LostRun) -> None:
     """Its process was about to end anyway; Prefect lets it complete although it is cancelled."""
     store(settings)

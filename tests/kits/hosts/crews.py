@@ -21,6 +21,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Cancelled, Pending
 
 from flows.upscale_part import upscale_part
+from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
 from tasks.parts.crew import parts_of
 from tests.kits.faults import wait_until
@@ -58,10 +59,10 @@ def let_helpers_begin(
     """Let a job's own child wait until a helper of it has begun, as `begun` tells."""
     begin = SegmentWatch._start_child
 
-    def begin_late(watch: SegmentWatch) -> None:
-        if not watch._helps and watch._child is None:
+    def begin_late(watch: SegmentWatch) -> Child:
+        if not watch._helps:
             wait_until(lambda: begun(watch), "a helper was at work")
-        begin(watch)
+        return begin(watch)
 
     monkeypatch.setattr(SegmentWatch, "_start_child", begin_late)
 

@@ -206,6 +206,7 @@ def test_a_webp_has_a_largest_side(made: GetSource) -> None:
     assert build_plan(info, "0" * 64, make_options(codec="jpeg", resolution="1x")).width == 16384
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", ENDINGS)
 def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path, codec: str) -> None:
     twice: list[bytes] = []

@@ -89,6 +89,7 @@ def test_a_piece_of_a_sequence(made: GetSource, tmp_path: Path) -> None:
     assert (np.stack([frame.rgb for frame in frames]) == theirs).all()
 
 
+@pytest.mark.long
 def test_what_we_write_is_a_source_again(made: GetSource, tmp_path: Path) -> None:
     """Pictures of a video: the same times and pixels go through twice."""
     video = made("ntsc.mp4")

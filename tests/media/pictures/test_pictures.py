@@ -63,6 +63,7 @@ def test_a_photo_becomes_a_picture(
     assert (tmp_path / "preview.jpg").is_file()
 
 
+@pytest.mark.long
 def test_a_frame_of_a_video_can_be_a_picture(made: GetSource, tmp_path: Path) -> None:
     """Its sound is named as left behind; HDR stays HDR."""
     wanted = WantedFrames(start="frame:3", end="frame:4")

@@ -64,6 +64,7 @@ def test_segments_join_as_pictures(made: GetSource, tmp_path: Path, codec: str) 
     assert record["bits"] == (8 if codec == "png" else 16)
 
 
+@pytest.mark.long
 def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) -> None:
     twice: list[bytes] = []
     for folder in (tmp_path / "1", tmp_path / "2"):
@@ -76,6 +77,7 @@ def test_the_same_frames_give_the_same_bytes(made: GetSource, tmp_path: Path) ->
     assert twice[0] == twice[1]
 
 
+@pytest.mark.long
 def test_hdr_in_pictures(made: GetSource, tmp_path: Path) -> None:
     source = made("hdr10.mp4")
     job = make_video(source, tmp_path, codec="png", container="folder")

@@ -12,11 +12,13 @@ from seedvr2_core.child.trial import try_device
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_confined_process_reaches_the_cpu() -> None:
     assert try_device("cpu", environment=ENVIRONMENT) == (True, "cpu")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_device_that_is_not_there_is_told() -> None:
     reached, told = try_device("cuda:7", environment=ENVIRONMENT)

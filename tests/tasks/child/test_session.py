@@ -24,9 +24,11 @@ from seedvr2_core.job.plan_file import read_plan, write_plan
 from seedvr2_core.planning import Plan, build_plan
 from seedvr2_core.planning.outline import PlanOutline, outline_of
 from seedvr2_core.planning.plan import FrameSeconds
-from tasks.child import open_watch, operation, pace, session
+from tasks import inference
+from tasks.child import operation, pace, pending
 from tasks.child.guard import Child
 from tasks.child.session import SegmentWatch
+from tasks.inference import wait_for
 from tasks.schemas import FetchedSource, PlannedJob
 from tasks.settings import Settings, use_settings
 from tests.kits.factories import Audience, make_info, make_options
@@ -100,7 +102,7 @@ def run(job: PlannedJob) -> None:
     watch = SegmentWatch(job)
     try:
         for index in range(2):
-            watch.wait_for(index)
+            wait_for(watch, index)
     finally:
         watch.close()
 
@@ -262,7 +264,7 @@ def test_a_plan_of_an_earlier_version_is_obeyed(child_is: Script, tmp_path: Path
 def test_a_resumed_job_counts_from_what_was_kept(
     child_is: Script, tmp_path: Path, audience: Audience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "pending_segments", lambda *_, **__: [1])
+    monkeypatch.setattr(pending, "pending_segments", lambda *_, **__: [1])
     child_is("emit(ready)\ndone(75)\ntime.sleep(0.3)\ndone(150)\n" + SEGMENTS)
     run(a_job(tmp_path))
     shown = [told.frames for told in audience.progress]
@@ -335,15 +337,15 @@ def test_a_job_is_stopped_before_a_segment_that_its_caller_does_not_pay(
     assert "send it again with a larger limit" in told
     assert max(progress.frames for progress in audience.progress) <= 160
     # The next run knows what was spent.
-    monkeypatch.setattr(session, "pending_segments", lambda *_, **__: [1])
+    monkeypatch.setattr(pending, "pending_segments", lambda *_, **__: [1])
     child_is("emit(ready)\ndone(150)\nemit(SegmentDone(segment=1, seconds=1.0))\nemit(Idle())\n")
     with (
         pytest.raises(BudgetError, match=r"has spent . s, and what is left"),
-        open_watch.session(a_job(tmp_path, max_seconds=2.0)),
+        inference.session(a_job(tmp_path, max_seconds=2.0)),
     ):
         pass
-    with open_watch.session(a_job(tmp_path, max_seconds=20.0)) as watch:
-        watch.wait_for(1)
+    with inference.session(a_job(tmp_path, max_seconds=20.0)) as watch:
+        wait_for(watch, 1)
         account = watch.account
     assert account.estimated_seconds is not None
     assert account.taken_seconds is not None
@@ -365,10 +367,10 @@ def test_a_job_that_is_expected_to_cost_more_does_not_begin(
     child_is("raise SystemExit(1)\n")
     with (
         pytest.raises(BudgetError, match="the job is new"),
-        open_watch.session(a_job(tmp_path, max_seconds=0.5)),
+        inference.session(a_job(tmp_path, max_seconds=0.5)),
     ):
         pytest.fail("it has begun")
-    with open_watch.session(a_job(tmp_path, max_seconds=0.5, eta_is_guess=True)):
+    with inference.session(a_job(tmp_path, max_seconds=0.5, eta_is_guess=True)):
         pass  # on a guess alone nothing is refused
     with pytest.raises(InvalidRequestError, match="SEEDVR2_HOUR_PRICE"):
         SegmentWatch(a_job(tmp_path, max_price=5.0))
@@ -384,17 +386,15 @@ def test_what_our_child_has_made_is_not_taken_for_the_work_of_others(
         "emit(Idle())\n"
     )
     watch = SegmentWatch(a_job(tmp_path), workers=2)
-    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(session, "read_segment", lambda *_, **__: "a sidecar that fits")
+    monkeypatch.setattr(pending, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(pending, "read_segment", lambda *_, **__: "a sidecar that fits")
     sidecar = JobDir(tmp_path / "job").sidecar_path(1)
     sidecar.parent.mkdir()
     sidecar.touch()
     try:
-        watch._start_child()
-        child = watch._child
-        assert child is not None
-        wait_until(lambda: child._events.qsize() >= 5, "it was ahead", seconds=20)
-        watch.wait_for(0)
-        assert (watch.is_done(1), watch._by_others) == (True, set())
+        child = watch._start_child()
+        wait_until(lambda: child._events.qsize() >= 7, "it was ahead", seconds=20)
+        wait_for(watch, 0)
+        assert (watch.is_done(1), watch._pending.by_others) == (True, set())
     finally:
         watch.close()

@@ -21,6 +21,7 @@ from seedvr2_core.planning import Plan
 from tasks.child import warm
 from tasks.child.session import SegmentWatch
 from tasks.child.warm import WarmEngine, attach, warm_engines, with_returned
+from tasks.inference import wait_for
 from tasks.schemas import Device, FetchedSource, PlannedJob
 from tasks.settings import Settings, use_settings
 from tests.kits.faults import Fault, carrying, wait_until
@@ -75,7 +76,7 @@ class Made:
         """Make all segments, as the flow does; returns their bytes."""
         try:
             for segment in self.plan.segments:
-                self.watch.wait_for(segment.index)
+                wait_for(self.watch, segment.index)
             self.watch.let_rest()
         finally:
             self.watch.close()
@@ -147,6 +148,7 @@ def test_jobs_on_a_warm_engine_have_the_bytes_of_jobs_on_a_fresh_one(
     assert got == [*expected, expected[0][:1]]
 
 
+@pytest.mark.long
 def test_what_it_holds_and_what_it_does_not(
     plan: Plan, make: Callable[..., Made], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,11 +268,11 @@ def test_killed_in_a_segment_the_work_goes_on_on_a_fresh_one(
     expected = make(plan, "a", segments=3).run()
     pid = the_warm_one(settings).pid
     made = make(plan, "b", segments=3)
-    made.watch.wait_for(0)
+    wait_for(made.watch, 0)
     assert made.was_warm is True
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ChildFailedError, match="an unknown exit code"):
-        made.watch.wait_for(2)
+        wait_for(made.watch, 2)
     assert made.run() == expected  # as the task's retry does
     assert made.was_warm is False
 
@@ -282,7 +284,7 @@ def test_a_job_that_is_stopped_in_a_segment_ends_it(
     make(plan, "a").run()
     pid = the_warm_one(settings).pid
     made = make(plan, "b", segments=5)
-    made.watch.wait_for(0)
+    wait_for(made.watch, 0)
     made.watch.close()  # what a cancellation comes to
     assert not is_running(pid)
     assert not warm_engines(settings)
@@ -316,10 +318,11 @@ def test_it_ends_with_the_worker_and_not_with_its_job(
         "from pathlib import Path\n"
         "from seedvr2_core.files import read_record\n"
         "from tasks.child.session import SegmentWatch\n"
+        "from tasks.inference import wait_for\n"
         "from tasks.schemas import PlannedJob\n"
         f"job = PlannedJob.model_validate_json({_json(made, demo_clip)!r})\n"
         "watch = SegmentWatch(job)\n"
-        "watch.wait_for(0)\n"
+        "wait_for(watch, 0)\n"
         "watch.let_rest()\n"
     )
     worker = subprocess.Popen(

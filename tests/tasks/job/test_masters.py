@@ -192,6 +192,7 @@ def test_a_master_of_other_frames_is_none(settings: Settings) -> None:
     assert told.startswith("1 of 3 segments")
 
 
+@pytest.mark.long
 def test_masters_in_the_store_are_found_brought_and_removed(
     settings_with: Callable[..., Settings], s3: S3, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def state_of(client: SyncPrefectClient, run: FlowRun) -> State[Any]:
     return state
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["Cancelling", "Recovering"])
 def test_a_cancelled_run_ends_as_if_its_worker_had_heard_of_it(
     client: SyncPrefectClient, run: FlowRun, name: str
@@ -113,6 +114,7 @@ def test_a_cancelled_run_ends_as_if_its_worker_had_heard_of_it(
     assert told == [(run.id, "a person did")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", [Cancelled(message="its worker was gone"), Running()])
 def test_a_run_that_has_ended_or_goes_on_elsewhere_is_left_as_it_is(
     client: SyncPrefectClient, run: FlowRun, state: State[Any]

@@ -71,6 +71,7 @@ def test_what_is_no_video_is_refused_before_a_byte_is_read(settings: Settings, s
         check_source(missing, settings)
 
 
+@pytest.mark.long
 def test_a_source_that_comes_too_slowly_is_given_up(
     settings: Settings, s3: S3, tmp_path: Path
 ) -> None:

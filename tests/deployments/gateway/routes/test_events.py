@@ -38,6 +38,7 @@ def told_by(answer: httpx.Response) -> Iterator[tuple[str, str]]:
             yield ":", line
 
 
+@pytest.mark.long
 def test_a_job_is_followed_to_its_end(client: httpx.Client) -> None:
     job = submit(client)
     seen, whole = [], []
@@ -141,6 +142,7 @@ def test_a_stream_does_not_keep_a_gateway_that_is_to_end(
     assert time.monotonic() - ending < 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("places", [100, 0], ids=["by events", "by questions"])
 def test_the_client_follows_a_job(
     client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, places: int

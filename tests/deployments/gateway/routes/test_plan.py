@@ -42,6 +42,7 @@ def client(settings: Settings) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.long
 def test_a_sent_video_is_planned_and_kept_for_the_job(
     client: httpx.Client, settings: Settings, demo_clip: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_refusal_has_the_code_of_its_error_and_the_client_raises_it(
 MP4 = {"Content-Type": "video/mp4"}
 
 
+@pytest.mark.long
 def test_who_takes_all_places_is_waited_for_and_no_longer_than_is_said(
     client: httpx.Client, videos: VideoServer, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_it_depends_on_seed_and_frame_alone() -> None:
     assert abs(likeness).max() < 0.03, "no frame has the grain of another"
 
 
+@pytest.mark.long
 def test_grains_are_larger_in_larger_pictures() -> None:
     def reach(height: int, width: int) -> float:
         change = grain_of(np.full((height, width, 3), 128, np.uint8), 1.0)

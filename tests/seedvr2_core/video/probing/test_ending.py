@@ -137,6 +137,7 @@ def test_no_shared_clip_seems_cut(clip: GetClip, name: str) -> None:
     assert not [text for text in probe_video(clip(name)).warnings if "end" in text]
 
 
+@pytest.mark.long
 def test_no_odd_file_seems_cut(shared: Path) -> None:
     """Headers of all kinds, right or wrong, of whole files."""
     seen: dict[str, VideoInfo] = {}

@@ -87,6 +87,7 @@ def test_a_continuous_clip_has_no_cuts(demo_clip: Path) -> None:
     assert found_in(demo_clip) == ()
 
 
+@pytest.mark.long
 def test_a_shot_of_two_frames_is_found(demo_clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "short.mp4"
     expected = joined(path, [(demo_clip, 0, 20), ("cells", 0, 2), ("bars", 0, 20)])
@@ -100,6 +101,7 @@ def test_the_only_frame_of_a_shot_is_a_shot(demo_clip: Path, tmp_path: Path) -> 
     assert found_in(path) == tuple(expected)
 
 
+@pytest.mark.long
 def test_a_dissolve_is_one_cut_inside_it(demo_clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "dissolve.mp4"
     width, height = _SIZE.split("x")
