@@ -133,16 +133,15 @@ def plan_source(
         InvalidVideoError: the source is no video that can be upscaled.
         InvalidRequestError, PlanError, ResourceError, CheckpointError: the job would be refused.
     """
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, called_by_name(source):
         try:
-            with called_by_name(source):
-                probed = probe_source(
-                    source,
-                    Path(folder),
-                    settings,
-                    allow_damaged=request.allow_damaged,
-                    wanted=request.wanted_frames,
-                )
+            probed = probe_source(
+                source,
+                Path(folder),
+                settings,
+                allow_damaged=request.allow_damaged,
+                wanted=request.wanted_frames,
+            )
         except InvalidVideoError:
             if source.path.parent == settings.sources_dir:  # who sent an upload takes it back
                 discard(source, settings)
@@ -151,9 +150,7 @@ def plan_source(
         notes: list[str] = []
         if spec.has_latents and thorough:
             device = choose_device(settings.device, probed.devices)
-            with called_by_name(source):
-                cuts = find_cuts(probed, device.name)
-            probed = probed.model_copy(update={"cuts_path": cuts})
+            probed = probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
         elif spec.has_latents:
             assumed = assumed or choose_device(settings.device, probed.devices)
             notes.append("cuts were not looked for: the job finds them, and may have more segments")
