@@ -73,9 +73,16 @@ def reference(source: Path, output: Path, preset: str, *, deep: bool = False) ->
 def ours(source: Path, job_dir: Path, preset: str) -> None:
     """Probe, restore and join in a child, as the tasks do."""
     job_dir.mkdir(parents=True)
+    with fresh_child() as child:
+        _make(child, source, job_dir, preset)
+
+
+@contextmanager
+def fresh_child() -> Iterator[Child]:
+    """A child for the length of a `with` block."""
     child = Child(log=lambda line: None)
     try:
-        _make(child, source, job_dir, preset)
+        yield child
     finally:
         child.close()
 
