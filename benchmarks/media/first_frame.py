@@ -42,7 +42,7 @@ SEEDVR2 = EngineSettings(
     window=25,
     overlap=3,
     stitch_mode="crossfade",
-    color_correction="lab",
+    color_correction="wavelet",
 )
 
 
