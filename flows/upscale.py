@@ -216,7 +216,8 @@ def _made_or_moved(request: UpscaleRequest, began: float) -> State[UpscaleResult
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
     """Make the output of a request, or find it made; `began` is when the run did.
 
-    One child probes the source and goes on to restore it, and another does what comes after that.
+    On a CPU one child probes the source, restores it and does what comes after that. With a GPU one
+    restores that does nothing else.
     """
     end_earlier_attempts()
     leave_if_still_held()

@@ -28,6 +28,7 @@ from tasks.run.spending import limit_seconds, price_of
 from tasks.schemas import Device, FetchedSource, OutputFormat, ProbedSource, UpscaleRequest
 from tasks.settings import Settings
 from tasks.sources import discard, source_here
+from tasks.sources.names import called_by_name
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def plan_source(
         InvalidVideoError: the source is no video that can be upscaled.
         InvalidRequestError, PlanError, ResourceError, CheckpointError: the job would be refused.
     """
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, called_by_name(source):
         try:
             probed = probe_source(
                 source,

@@ -242,7 +242,7 @@ def plan(
     Prints the output's size, the engine, segments, memory, the expected time and price. An address
     is downloaded, and the job finds the video there.
     """
-    with exit_codes(KEPT):
+    with exit_codes("what was downloaded is kept, no job was begun", then="run it again"):
         _use_settings(work_dir)
         request = _checked_request(
             sources,
@@ -280,7 +280,7 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
 
     Looks at packages, devices, work directory, storage and weights. Exits with 1 if no job can run.
     """
-    with exit_codes(KEPT):
+    with exit_codes("it only looks, nothing was changed", then="run it again"):
         _use_settings(work_dir)
         with outside_the_folder():
             from deployments.cli.doctor import examine

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,18 +54,34 @@ from deployments.cli.options import (
     request_of,
 )
 from deployments.cli.output import gateway_options, whole_job_told
-from deployments.cli.screen import ENDED, status_line, watch
-from deployments.cli.words import earlier, log_line
+from deployments.cli.screen import (
+    ENDED,
+    error_words,
+    job_line,
+    remedy_words,
+    status_line,
+    watch,
+)
+from deployments.cli.words import ENDED_WELL, earlier, log_line, wrapped
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
-from seedvr2_core.errors import InvalidRequestError, error_of_code, remedy_of
+from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from deployments.gateway.client import Answer, GatewayClient
 
-KEPT = "the job goes on"
 _FOLLOW_SECONDS = 2.0
 """Pause between two looks at a log."""
+_INTERRUPTED = {
+    "submit": ("what was sent is kept", "run it again to go on"),
+    "whole": ("the gateway may have made the job", "run it again, it is the same job"),
+    "status": ("the job goes on", "run it again to look"),
+    "jobs": ("all jobs go on", "run it again to look"),
+    "cancel": ("the job may be cancelled already", "look with seedvr2 status"),
+    "delete": ("a part may be removed already", "run it again to remove the rest"),
+    "logs": ("the job goes on", "run it again to read on"),
+}
+"""Command -> what Ctrl-C has not stopped or lost, and what to do then."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]
 GatewayUrl = Annotated[
@@ -130,7 +145,7 @@ def submit(
 
     The last line of stdout is the job's id; with --watch it is the result's address or path.
     """
-    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with notified(notify), _open_gateway("submit", gateway, token_file) as client:
         request = request_of(
             sources,
             fps=fps,
@@ -188,7 +203,7 @@ def whole(
     It keeps the preview's segments, and has its source and options. The last line of stdout is the
     new job's id; with --watch it is the result's address or path. Asked twice, it is the same job.
     """
-    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with notified(notify), _open_gateway("whole", gateway, token_file) as client:
         answer = client.whole(job)
         say(f"job {answer['job_id']} on {answer['deployment']}")
         _follow(client, answer, watched, as_json, gateway_options(gateway, token_file))
@@ -206,7 +221,7 @@ def status(
 
     With --watch it shows the progress until the job ends, and exits with 1 if it has not completed.
     """
-    with notified(notify), exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with notified(notify), _open_gateway("status", gateway, token_file) as client:
         if watched:
             _watch(client, job, as_json, gateway_options(gateway, token_file))
             return
@@ -228,10 +243,10 @@ def jobs(
 
     With --json every line is one JSON object, as `status` prints it.
     """
-    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with _open_gateway("jobs", gateway, token_file) as client:
         found = client.jobs(limit, tag or ())
         for job in found:
-            tell(json.dumps(job) if as_json else _job_line(job))
+            tell(json.dumps(job) if as_json else wrapped(job_line(job)))
         if not found:
             say("the gateway has no such jobs" if tag else "the gateway has no jobs")
 
@@ -243,7 +258,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Cancel a job; finished segments are kept."""
-    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with _open_gateway("cancel", gateway, token_file) as client:
         _print_status(client.cancel(job), as_json, gateway_options(gateway, token_file))
 
 
@@ -258,7 +273,7 @@ def delete(
     That is its output in storage, its report and its work files. A job that waits or is at work
     must be cancelled first. An output that another job has as well stays.
     """
-    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with _open_gateway("delete", gateway, token_file) as client:
         answer = client.delete(job)
         if as_json:
             typer.echo(json.dumps(answer))
@@ -282,7 +297,7 @@ def logs(
 
     With --json every line is one JSON object.
     """
-    with exit_codes(KEPT), _open_gateway(gateway, token_file) as client:
+    with _open_gateway("logs", gateway, token_file) as client:
         seen: set[str] = set()
         after = None
         ended = not follow
@@ -292,7 +307,8 @@ def logs(
             if follow and ended:
                 time.sleep(_FOLLOW_SECONDS)  # the last batch of lines may still be on the way
             for entry in client.logs(job, seen, after):
-                tell(json.dumps(entry) if as_json else log_line(entry))
+                if as_json or entry["message"] != ENDED_WELL:
+                    tell(json.dumps(entry) if as_json else log_line(entry))
                 after = earlier(entry["at"])
             if ended:
                 return
@@ -300,23 +316,27 @@ def logs(
 
 
 @contextmanager
-def _open_gateway(url: str | None, token_file: Path | None) -> Iterator["GatewayClient"]:
+def _open_gateway(
+    command: str, url: str | None, token_file: Path | None
+) -> Iterator["GatewayClient"]:
     """Open a client of the gateway at `url`, or of the settings' one, with the token of a file.
 
-    Raises:
-        InvalidRequestError: the file cannot be read, or holds no token.
+    Errors of the block end the command with a sentence and an exit code; what Ctrl-C says goes by
+    the command.
     """
-    settings = Settings()
-    if token_file is not None:
-        token = SecretStr(_token_in(token_file))
-        settings = settings.model_copy(update={"gateway_token": token})
-    from deployments.gateway.client import GatewayClient
+    kept, then = _INTERRUPTED[command]
+    with exit_codes(kept, then=then):
+        settings = Settings()
+        if token_file is not None:
+            token = SecretStr(_token_in(token_file))
+            settings = settings.model_copy(update={"gateway_token": token})
+        from deployments.gateway.client import GatewayClient
 
-    client = GatewayClient(settings, url=url, say=say)
-    try:
-        yield client
-    finally:
-        client.close()
+        client = GatewayClient(settings, url=url, say=say)
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 def _token_in(path: Path) -> str:
@@ -356,8 +376,8 @@ def _watch(client: "GatewayClient", job_id: str, as_json: bool, door: list[str])
     elif job["status"] == "completed":
         tell(job["download_url"] or job["output_path"] or job["filename"] or "")
     if job["status"] != "completed":
-        say(f"error: job {job_id} has {job['status']}: {_error_of(job)}")
-        tell_remedy(_remedy_of(job))
+        say(f"error: job {job_id} has {job['status']}: {error_words(job)}")
+        tell_remedy(remedy_words(job))
         raise typer.Exit(1)
 
 
@@ -366,33 +386,13 @@ def _print_status(job: "Answer", as_json: bool, door: list[str]) -> None:
     if as_json:
         typer.echo(json.dumps(job))
         return
-    tell(status_line(job))
+    tell(wrapped(status_line(job)))
     for name in ("download_url", "output_path"):
         if job[name]:
             tell(f"{name}: {job[name]}")
     if told := whole_job_told(job, door):
         tell(told)
     if job["error"]:
-        tell(f"error: {_error_of(job)}")
-    if remedy := _remedy_of(job):
+        tell(f"error: {error_words(job)}")
+    if remedy := remedy_words(job):
         tell(f"what helps: {remedy}")
-
-
-def _error_of(job: "Answer") -> str:
-    """Why a job has no result, with the code of the error if it has one."""
-    code = f" [{job['error_code']}]" if job.get("error_code") else ""
-    return f"{job['error']}{code}"
-
-
-def _remedy_of(job: "Answer") -> str:
-    """What helps against the error that its code names; not in the words of whoever answered."""
-    kind = error_of_code(job.get("error_code"))
-    return remedy_of(kind) if kind else ""
-
-
-def _job_line(job: "Answer") -> str:
-    """A job in a list: when it was submitted, of what, and its state."""
-    at = datetime.fromisoformat(job["submitted_at"]).astimezone() if job["submitted_at"] else None
-    when = f"{at:%Y-%m-%d %H:%M}" if at else "-"
-    what = job.get("source_name") or job["filename"] or f"to {job['resolution']}"
-    return f"{job['job_id']}  {when}  {what}: {status_line(job)}"

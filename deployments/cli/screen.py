@@ -6,6 +6,7 @@ Prefect, because the checks before a job must answer at once.
 
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,8 +22,9 @@ from rich.progress import (
 )
 
 from deployments.cli.words import duration
-from deployments.host.exits import say
+from deployments.host.exits import for_people, say
 from deployments.host.quiet import logs_as_json
+from seedvr2_core.errors import error_of_code, remedy_of
 from seedvr2_core.words import counted
 from tasks.schemas import PlannedJob
 from tasks.sources.names import printable
@@ -158,6 +160,26 @@ def _segment(job: dict[str, Any]) -> list[str]:
     return [f"segment {job['segment']} of {job['segments']}"]
 
 
+def error_words(job: dict[str, Any]) -> str:
+    """Why a job has no result, with the code of the error if it has one."""
+    code = f" [{job['error_code']}]" if job.get("error_code") else ""
+    return f"{job['error']}{code}"
+
+
+def remedy_words(job: dict[str, Any]) -> str:
+    """What helps against the error that its code names; not in the words of whoever answered."""
+    kind = error_of_code(job.get("error_code"))
+    return remedy_of(kind) if kind else ""
+
+
+def job_line(job: dict[str, Any]) -> str:
+    """A job in a list: when it was submitted, of what, and its state."""
+    at = datetime.fromisoformat(job["submitted_at"]).astimezone() if job["submitted_at"] else None
+    when = f"{at:%Y-%m-%d %H:%M}" if at else "-"
+    what = job.get("source_name") or job["filename"] or f"to {job['resolution']}"
+    return f"{job['job_id']}  {when}  {what}: {status_line(job)}"
+
+
 class Lines:
     """Prints lines of text, for logs and pipes. Base of all displays."""
 
@@ -180,7 +202,8 @@ class Lines:
         if logs_as_json():
             say(text)
             return
-        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        told = for_people(text, self._console)
+        self._console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 class Bar(Lines):

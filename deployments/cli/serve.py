@@ -158,6 +158,9 @@ class _Stack:
             self._supervisor.start(gateway, *workers)
             self._print_addresses(server, gateway, edge)
             self._supervisor.watch()
+        except AskedToStop:
+            say("stopping, which takes some seconds; Ctrl-C once more does not wait")
+            raise
         finally:
             # The pool cpu ends first: `recover` must not look after a job that we are ending.
             self._end_work(client, server, [gateway, *reversed(workers)])

@@ -13,6 +13,9 @@ from seedvr2_core.errors import InvalidRequestError
 _LATE_SECONDS = 15.0
 """Prefect receives log lines in batches: a line may come in this long after its time."""
 
+ENDED_WELL = "Finished in state Completed()"
+"""Prefect's line about each task that ended well; which one it was stands in its UI alone."""
+
 
 def amount(megabytes: float) -> str:
     """Megabytes, from a thousand on as gigabytes."""
@@ -44,6 +47,11 @@ def table(lines: Iterable[str], *, indent: int, columns: int | None) -> str:
         )
         for line in lines
     )
+
+
+def wrapped(line: str) -> str:
+    """A line as the terminal that shows stdout is wide, between words; elsewhere as it is."""
+    return table([line], indent=2, columns=terminal_columns())
 
 
 def duration(seconds: float) -> str:

@@ -205,7 +205,8 @@ def apply_deployments(
         name = deployment_name(entry)
         earlier = before[name]
         notes = keep_deployment(client, earlier, entry, name) if earlier else []
-        say("\n  ".join([f"deployment {name} is up to date", *notes]))
+        what = "is up to date" if earlier else "created"
+        say("\n  ".join([f"deployment {name} {what}", *notes]))
 
 
 def remove_deployments(client: SyncPrefectClient, names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ _MACHINE_ADVICE: Mapping[int, str] = {
 }
 """What to do about the others (exit code 1)."""
 
+_SENTENCES = re.compile(r"( *)(?:note|error|what helps|waiting|interrupted)[:;] ")
+"""Beginnings of lines that are sentences; others hold paths and commands, which people copy."""
 _SECRET = re.compile("KEY|TOKEN|SECRET")
 """In the names of settings whose values are not shown."""
 
@@ -67,7 +70,29 @@ def say(text: str) -> None:
         sys.stderr.write(json_line(told) + "\n")
         sys.stderr.flush()
         return
-    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    console.print(for_people(text, console), highlight=False, markup=False, soft_wrap=True)
+
+
+def for_people(text: str, shown_on: Console) -> str:
+    """A line as people read it: nothing steers their terminal, and no word of a sentence is cut.
+
+    A terminal cuts a line where it ends, in the middle of a word.
+    """
+    told = printable(text)
+    sentence = _SENTENCES.match(told)
+    if sentence is None or not shown_on.is_terminal:
+        return told
+    indent = sentence[1] + "  "
+    return "\n".join(
+        textwrap.fill(
+            line,
+            shown_on.width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in told.split("\n")
+    )
 
 
 def tell(text: str) -> None:

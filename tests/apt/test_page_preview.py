@@ -113,7 +113,7 @@ def test_a_preview_by_mouse_and_then_the_whole_film(
     facts = person.text("#job-facts")
     for words in ("0:01 to 0:02", "of 6 segments", "The whole film", "25 of 25", "1280x720"):
         assert words in facts, facts
-    assert "Download the piece" in person.text("#download")
+    person.sees("Download the piece", "#download")
     made = int(facts.split("Made for it\n")[1].split(" of ")[0])
     assert 1 < made < 6
     compared(person, tmp_path, axe)

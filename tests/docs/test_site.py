@@ -111,6 +111,7 @@ def test_the_site_is_built_and_its_links_lead_somewhere(
     built = {path.parent.name for path in (tmp_path / "site").glob("*/index.html")}
     assert built == pages
     assert not list((tmp_path / "site").glob("*.py"))
+    assert 'href="../site.css"' in (tmp_path / "site/options/index.html").read_text()
     (tmp_path / "docs" / "faq.md").write_text("# Q\n\n[gone](nowhere.md) [part](tutorial.md#no)\n")
     broken = build(zensical, tmp_path)
     assert broken.returncode != 0, "a link that leads nowhere has to stop the build"

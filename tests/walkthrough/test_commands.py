@@ -170,7 +170,8 @@ def test_a_command_works_beside_the_service(reader_who_serves: Newcomer, command
 
 
 def test_ctrl_c_ends_the_service(reader_who_serves: Newcomer) -> None:
-    assert "go on at the next start" in reader_who_serves.stop()
+    said = reader_who_serves.stop()
+    assert said.index("stopping, which takes some seconds") < said.index("go on at the next start")
 
 
 @pytest.mark.soak

@@ -66,10 +66,16 @@ async function refusal(answer) {
 export async function read(path, options) {
   const answer = await ask(path, options);
   try {
-    return await answer.json();
+    return valueOf(await answer.text());
   } catch (error) {
     throw broken(error);
   }
+}
+
+// The value of a JSON text. A seed has up to 64 bits, of which a number of JavaScript holds 53: a
+// large one stays text. Inside a text of the JSON its second quote would have a backslash in front.
+function valueOf(json) {
+  return JSON.parse(json.replace(/"seed":\s*(\d{16,})/g, '"seed":"$1"'));
 }
 
 const AWAY = [0, 502, 503, 504];
@@ -183,7 +189,7 @@ async function statuses(answer, show, heard) {
     for (const part of parts) {
       const data = part.split("\n").find((line) => line.startsWith("data: "));
       if (!part.startsWith("event: status") || !data) continue;
-      const job = JSON.parse(data.slice(6));
+      const job = valueOf(data.slice(6));
       show(job);
       if (ended(job)) return true;
     }

@@ -2,7 +2,7 @@
 
 import { askPatiently, follow, read } from "./api.js";
 import * as watch from "./watch.js";
-import { $, STATES, clock, duration, element, facts, isWebAddress, moment, notes, size } from "./words.js";
+import { $, STATES, clock, counted, duration, element, facts, isWebAddress, moment, notes, size, trouble } from "./words.js";
 
 const STAGES = [
   ["Wait", []],
@@ -12,6 +12,8 @@ const STAGES = [
   ["Restore", ["restore", "encode", "dit", "decode"]],
   ["Store", ["deliver", "join", "picture", "upload", "verify", "report", "finish", "done"]],
 ];
+// Prefect's line about each task that ended well; which one it was stands in Prefect's UI alone.
+const ENDED_WELL = "Finished in state Completed()";
 const DIVIDER_PX = 4; // between the two halves of the picture
 // A result that is one picture is shown whole, and large.
 const PICTURE = /\.(png|tiff?|jpe?g|webp|exr)$/i;
@@ -21,12 +23,18 @@ let job = null;
 let picture = null; // {bitmap, half}: the before/after picture, both halves side by side
 let stage = 0;
 let logAt = 0;
+let isHere = false; // whether the gateway has the result, and gives it to be saved
 
 export function prepare(tell) {
   $("stages").replaceChildren(...STAGES.map(([name]) => element("li", name)));
   $("cancel").addEventListener("click", () => act(tell, "cancel"));
   $("retry").addEventListener("click", () => act(tell, "retry"));
   $("whole").addEventListener("click", () => act(tell, "whole"));
+  $("download").addEventListener("click", (event) => {
+    if (!isHere) return; // a link to elsewhere, in a tab of its own
+    event.preventDefault();
+    save(tell);
+  });
   $("divider").addEventListener("input", draw);
   $("log-box").addEventListener("toggle", showLog);
   watch.prepare();
@@ -42,6 +50,7 @@ export async function open(id, tell) {
   leave();
   job = picture = null;
   stage = 0;
+  isHere = false;
   $("job-title").textContent = "Job";
   $("job-id").textContent = id;
   $("job-status").textContent = "Asking for the job.";
@@ -53,12 +62,12 @@ export async function open(id, tell) {
   notes($("job-notes"), []);
   const mine = (watching = new AbortController());
   try {
-    await follow(id, (told, trouble) => {
+    await follow(id, (told, silence) => {
       if (mine.signal.aborted) return;
       if (told) {
         tell("");
         show(told);
-      } else tell(`${trouble} The page goes on asking.`);
+      } else tell(`${silence} The page goes on asking.`);
     }, mine.signal);
   } catch (error) {
     if (!mine.signal.aborted) tell(error);
@@ -75,8 +84,7 @@ function show(told) {
   const status = statusWords(told);
   if ($("job-status").textContent !== status) $("job-status").textContent = status;
   $("job-error").hidden = !told.error;
-  const code = told.error_code ? ` (${told.error_code})` : "";
-  $("job-error").textContent = [told.error + code, told.error_remedy].filter(Boolean).join(" ");
+  $("job-error").textContent = told.error ? trouble(told.error, told.error_remedy, told.error_code) : "";
   $("job-progress").value = told.progress;
   showStage(told);
   showFacts(told);
@@ -85,15 +93,9 @@ function show(told) {
   $("cancel").hidden = over || told.state === "Cancelling";
   $("retry").hidden = !["failed", "cancelled"].includes(told.status);
   $("whole").hidden = !told.whole_with;
-  $("download").textContent = told.preview ? "Download the piece" : "Download the result";
-  $("download").hidden = !isWebAddress(told.download_url ?? "");
-  if (!$("download").hidden) {
-    $("download").href = told.download_url;
-    $("download").download = told.filename ?? "";
-  }
   if (told.status === "completed" && !picture) {
     showPicture(told.job_id, watching.signal);
-    watch.offer(told.job_id, watching.signal, told.preview ? "over" : "beside");
+    showFiles(told, watching.signal);
   }
   if ($("log-box").open) showLog();
 }
@@ -102,7 +104,7 @@ function show(told) {
 function statusWords(told) {
   let words = STATES[told.status];
   if (told.status === "pending" && told.position !== null)
-    words += told.position ? `, ${told.position} in front of it` : ", the next in line";
+    words += told.position ? `, ${counted(told.position, "job")} in front of it` : ", the next in line";
   if (told.status === "pending" && told.waiting_for) words += `, for ${told.waiting_for}`;
   if (told.status === "processing") {
     if (told.state === "Cancelling") words += ", being cancelled";
@@ -120,8 +122,12 @@ function showStage(told) {
   const done = told.status === "completed";
   [...$("stages").children].forEach((item, index) => {
     item.className = done || index < stage ? "past" : "";
-    const past = done || index < stage ? " (done)" : "";
-    item.textContent = STAGES[index][0] + past;
+    item.textContent = STAGES[index][0];
+    if (item.className) item.append(element("span", " (done)", { class: "heard" }));
+    if (told.status === "failed" && index === stage) {
+      item.className = "broken";
+      item.append(element("span", " (failed)", { class: "heard" }));
+    }
     if (!done && index === stage) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });
@@ -190,6 +196,32 @@ async function act(tell, what) {
   }
 }
 
+// A browser plays a video that has another address than the page, and leaves the page for it. So the
+// result is saved from the gateway where that has it, and else opened in a tab of its own.
+async function showFiles(told, signal) {
+  const files = await watch.offer(told.job_id, signal, told.preview ? "over" : "beside");
+  if (signal.aborted) return;
+  isHere = Boolean(files?.result);
+  const what = told.preview ? "the piece" : "the result";
+  $("download").textContent = isHere ? `Download ${what}` : `Open ${what} (new tab)`;
+  if (isHere) $("download").removeAttribute("target");
+  else $("download").target = "_blank";
+  $("download").hidden = !isHere && !isWebAddress(told.download_url ?? "");
+  if (!$("download").hidden) $("download").href = isHere ? files.result : told.download_url;
+}
+
+// The address is asked for anew: the one on the page ends with the gateway that gave it.
+async function save(tell) {
+  tell("");
+  try {
+    const { result } = await read(`files/${encodeURIComponent(job.job_id)}`);
+    if (result) element("a", "", { href: result, download: job.filename ?? "" }).click();
+    else tell("The result is no longer on the gateway's machine.");
+  } catch (error) {
+    tell(error);
+  }
+}
+
 async function showPicture(id, signal) {
   picture = {};
   try {
@@ -237,7 +269,8 @@ async function showLog() {
       more = page.more && lines.length < 5000;
     }
     if (job?.job_id !== id) return;
-    const text = lines.map((line) => `${moment(line.at)}  ${line.level}  ${line.message}`);
+    const telling = lines.filter((line) => line.message !== ENDED_WELL);
+    const text = telling.map((line) => `${moment(line.at)}  ${line.level}  ${line.message}`);
     $("log").textContent = text.join("\n") || "Nothing has been logged yet.";
   } catch (error) {
     $("log").textContent = error.message;

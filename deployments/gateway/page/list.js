@@ -1,7 +1,7 @@
 // The list of jobs, with a search over those that are loaded, and a small picture of each result.
 
 import { ask, read } from "./api.js";
-import { $, STATES, element, moment } from "./words.js";
+import { $, STATES, counted, element, moment } from "./words.js";
 
 const PAGE = 100;
 const AGAIN_SECONDS = 5;
@@ -76,7 +76,8 @@ function show() {
   const words = $("search").value.trim().toLowerCase();
   const fits = (job) => searched(job).toLowerCase().includes(words);
   const found = loaded.filter(fits);
-  const told = `${found.length} of ${loaded.length} jobs`;
+  const none = $("state").value ? "No jobs of this state." : "No jobs of yours yet.";
+  const told = loaded.length ? `${found.length} of ${counted(loaded.length, "job")}` : none;
   if ($("jobs-told").textContent !== told) $("jobs-told").textContent = told;
   const items = found.map((job) => {
     const item = element("li");

@@ -4,24 +4,24 @@ import { isAway, keepToken, read, token } from "./api.js";
 import * as jobPage from "./job.js";
 import * as listPage from "./list.js";
 import * as startPage from "./start.js";
-import { $ } from "./words.js";
+import { $, trouble } from "./words.js";
 
 const VIEWS = ["sign-in", "new", "job", "jobs"];
 const AGAIN_SECONDS = 5;
+const UNKNOWN = "This token is not known here. Whoever runs the gateway can give you one.";
 let ready = false;
 let beginning = null; // the attempt that is under way
 let waiting = null; // the timer of the next one
 
 // Tells what went wrong as text; "" takes it away. A token that is not known leads to the sign-in.
-function tell(trouble) {
-  if (trouble?.status === 401) {
-    signIn(token() ? "This token is not known here." : "");
+function tell(wrong) {
+  if (wrong?.status === 401) {
+    signIn(token() ? UNKNOWN : "");
     return;
   }
-  const told = typeof trouble === "string" ? trouble : trouble.message;
-  const remedy = trouble?.remedy && !told.includes(trouble.remedy) ? ` ${trouble.remedy}` : "";
+  const told = typeof wrong === "string" ? wrong : trouble(wrong.message, wrong.remedy);
   $("problem").hidden = !told;
-  if ($("problem").textContent !== told + remedy) $("problem").textContent = told + remedy;
+  if ($("problem").textContent !== told) $("problem").textContent = told;
 }
 
 function show(view, title) {
@@ -77,7 +77,7 @@ async function attempt() {
     ready = true;
     return true;
   } catch (error) {
-    if (error.status === 401) signIn(token() ? "This token is not known here." : "");
+    if (error.status === 401) signIn(token() ? UNKNOWN : "");
     else {
       if ($("view-new").hidden) show("new", "New job");
       tell(error);

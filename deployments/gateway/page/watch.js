@@ -48,25 +48,27 @@ export function prepare() {
 }
 
 // Shows a completed job's report and the offer to load its videos, once somebody asks for them.
-// `how` they are shown at first: "beside" each other, or one "over" the other.
+// `how` they are shown at first: "beside" each other, or one "over" the other. Resolves to the
+// addresses of the job's files; null where nobody tells them.
 export async function offer(id, signal, how) {
   leave();
   let found;
   try {
     found = await (await askPatiently(`files/${encodeURIComponent(id)}`, signal)).json();
   } catch {
-    return; // the download is there all the same
+    return null; // the download is there all the same
   }
-  if (signal.aborted) return;
+  if (signal.aborted) return null;
   $("report").hidden = !found.report;
   if (found.report) $("report").href = found.report;
-  if (!found.after) return;
+  if (!found.after) return found;
   addresses = found;
   $("watch").hidden = false;
   $("watch-how").value = how;
   tell(found.before ? "" : "The source is not in the work directory, so the result is alone.");
   $("watch-before").hidden = !found.before;
   $("watch-load").hidden = false;
+  return found;
 }
 
 export function leave() {

@@ -13,10 +13,10 @@ export const STATES = {
 // What a choice means, by field and value; a value without words stands alone.
 const CHOICES = {
   resolution: {
-    "720p": "as many pixels as 1280x720",
-    "1080p": "as many pixels as 1920x1080, Full HD",
+    "720p": "HD, as many pixels as 1280x720",
+    "1080p": "Full HD, as many pixels as 1920x1080",
     "2k": "as many pixels as 2560x1440",
-    "4k": "as many pixels as 3840x2160, Ultra HD",
+    "4k": "Ultra HD, as many pixels as 3840x2160",
     "short:720": "the shorter side becomes 720",
     "short:1080": "the shorter side becomes 1080",
     "short:1440": "the shorter side becomes 1440",
@@ -88,6 +88,17 @@ export function secondsOf(text) {
   if (!found) return null;
   const [, hours, minutes, seconds] = found;
   return Math.round(1000 * (3600 * (hours ?? 0) + 60 * (minutes ?? 0) + Number(seconds))) / 1000;
+}
+
+// What went wrong and what helps, as two sentences; the remedy may stand in the sentence already.
+export function trouble(sentence, remedy, code) {
+  const told = code ? `${sentence} (${code})` : sentence;
+  if (!remedy || sentence.includes(remedy)) return told;
+  return `${told}${/[.!?]$/.test(told) ? "" : "."} What helps: ${remedy}`;
+}
+
+export function counted(number, word) {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
 export function size(megabytes) {

@@ -1,4 +1,5 @@
-"""A job's files for the page: source and result, to be played side by side, and the report.
+"""A job's files for the page: source and result, to be played side by side, the result to be kept,
+and the report.
 
 A browser's player, and a new tab, send no token. So whoever has one asks for an address that holds
 a secret of its own, is good for some hours and for one file, and is forgotten when the gateway
@@ -26,6 +27,7 @@ from deployments.gateway.routes.jobs import JobId, find_run
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.files import read_record
 from seedvr2_core.job import JobDir
+from seedvr2_core.video.output.formats import OUTPUT_ENDINGS
 from tasks.run import read_result
 from tasks.settings import Settings
 
@@ -49,7 +51,12 @@ class JobFiles(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"before": None, "after": "file/7Zq0sTqkD1mX3v2f", "report": "file/0b1Vt8e9"}
+                {
+                    "before": None,
+                    "after": "file/7Zq0sTqkD1mX3v2f",
+                    "result": "file/7Zq0sTqkD1mX3v2f?keep=true",
+                    "report": "file/0b1Vt8e9",
+                }
             ]
         }
     )
@@ -57,7 +64,13 @@ class JobFiles(BaseModel):
     before: str | None = Field(
         description="The source; null if it is no longer, or never was, in the work directory."
     )
-    after: str | None = Field(description="The result; null if it is not on this machine.")
+    after: str | None = Field(
+        description="The result, if it is a video; null if it is not on this machine."
+    )
+    result: str | None = Field(
+        description="The result, whatever its kind, as a file to be saved under its name; null if "
+        "it is not on this machine."
+    )
     report: str | None = Field(
         description="The page with what was measured of the result; null if there is none here."
     )
@@ -96,7 +109,10 @@ def add_files(
     async def job_files(
         job_id: JobId, caller: Annotated[Caller, Depends(authenticate)]
     ) -> JobFiles:
-        """Addresses of a completed job's source, result and report, for players and new tabs."""
+        """Addresses of a completed job's source, result and report, for those who send no token.
+
+        These are players, downloads and new tabs of a browser.
+        """
         run = await find_run(prefect, caller, job_id)
         result = read_result(await prefect.artifacts_of(run.id))
         found = await asyncio.to_thread(_files_of, result, settings)
@@ -104,13 +120,20 @@ def add_files(
         def address(path: Path | None) -> str | None:
             return f"file/{addresses.of(path)}" if path else None
 
+        made = address(found.result)
         return JobFiles(
-            before=address(found.before), after=address(found.after), report=address(found.report)
+            before=address(found.before),
+            after=made if found.result and found.result.suffix in _VIDEO_KINDS else None,
+            result=f"{made}?keep=true" if made else None,
+            report=address(found.report),
         )
 
     @app.get("/file/{secret}", include_in_schema=False)
-    def job_file(secret: str) -> FileResponse:
-        """A file, also in parts, as a player asks for them; the address is the permission."""
+    def job_file(secret: str, keep: bool = False) -> FileResponse:
+        """A file, also in parts, as a player asks for them; the address is the permission.
+
+        With `keep` a browser saves it and shows nothing.
+        """
         path = addresses.file(secret)
         if path is None or not path.is_file():
             raise HTTPException(404, "this address is no longer good; ask for the files again")
@@ -121,6 +144,9 @@ def add_files(
             "Cross-Origin-Resource-Policy": "same-origin",
             "Cache-Control": "private, no-store",
         }
+        if keep:
+            kind = _KINDS.get(path.suffix.lower(), "application/octet-stream")
+            return FileResponse(path, media_type=kind, headers=headers, filename=path.name)
         # A source has its digest as its name.
         kind = _KINDS.get(path.suffix.lower(), "video/mp4")
         return FileResponse(path, media_type=kind, headers=headers)
@@ -131,7 +157,7 @@ class _Files:
     """Where a job's files are; None where one is not on this machine."""
 
     before: Path | None
-    after: Path | None
+    result: Path | None
     report: Path | None
 
 
@@ -147,7 +173,7 @@ def _files_of(result: Any, settings: Settings) -> _Files:
     folders = (settings.storage_dir, settings.jobs_dir)
     return _Files(
         before=_before(result, settings, folders),
-        after=_ours(result.get("output_path"), _VIDEO_KINDS, folders[:1]),
+        result=_ours(result.get("output_path"), OUTPUT_ENDINGS, folders[:1]),
         report=_ours(result.get("report_path"), (".html",), folders),
     )
 

@@ -277,6 +277,11 @@ def test_logs_are_shown_in_order_and_once(command: Callable[..., Result]) -> Non
     assert told == [f"line {number}" for number in range(300)]
     entry = json.loads(command("logs", job, "--json").stdout.splitlines()[0])
     assert (entry["level"], entry["message"]) == ("INFO", "line 0")
+    ended = "Finished in state Completed()"  # of which task, a line of the log does not say
+    write_log(job, ended, at=began + timedelta(seconds=400))
+    assert command("logs", job).stdout.splitlines() == shown
+    last = json.loads(command("logs", job, "--json").stdout.splitlines()[-1])
+    assert last["message"] == ended
 
 
 @pytest.mark.long

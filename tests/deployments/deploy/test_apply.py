@@ -80,6 +80,7 @@ def deployed(api: httpx.Client, environment: dict[str, str]) -> httpx.Client:
     """The server after the first `make deploy`."""
     done = command("deploy", environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "deployment route/auto created" in done.stdout + done.stderr
     return api
 
 
@@ -161,6 +162,7 @@ def test_once_more_changes_nothing_that_an_operator_set(
     leave_what_the_last_version_made(deployed)
     done = command("deploy", environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "deployment route/auto is up to date" in done.stdout + done.stderr
     after = everything(deployed)
     for kind, items in before.items():
         assert set(after[kind]) == set(items)

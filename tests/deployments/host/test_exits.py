@@ -1,6 +1,7 @@
 """Errors become a sentence on stderr, what helps, and an exit code."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
-from deployments.host.exits import exit_codes, run_program, say, tell
+from deployments.host.exits import exit_codes, for_people, run_program, say, tell
 from seedvr2_core.errors import ChildFailedError, InvalidRequestError
 from tasks.settings import Settings
 from tests.kits.processes import ROOT
@@ -40,6 +42,43 @@ def test_each_kind_of_end_has_its_code(
     assert caught.value.exit_code == code
     out, err = capfd.readouterr()
     assert (out, err) == ("", f"{line}\n")
+
+
+def on_a_screen(text: str, *, terminal: bool, columns: int = 40) -> list[str]:
+    """The lines of a screen that show a text."""
+    screen = Console(file=io.StringIO(), width=columns, force_terminal=terminal, color_system=None)
+    return for_people(text, screen).split("\n")
+
+
+def test_a_terminal_cuts_no_word_of_a_sentence() -> None:
+    note = (
+        "note: model auto became waifu2x: seedvr2-7b needs an NVIDIA GPU; the source is compressed"
+    )
+    lines = on_a_screen(note, terminal=True)
+    assert max(map(len, lines)) <= 40
+    assert lines[0] == "note: model auto became waifu2x:"
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == note
+    assert on_a_screen(note, terminal=False) == [note]
+    assert on_a_screen("  " + note, terminal=True)[1].startswith("    ")
+    long = f"error: {'/folder' * 20} is no file"
+    assert "/folder" * 20 in on_a_screen(long, terminal=True)[1], "a path stays in one piece"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"done: /home/you{'/folder with words' * 4}/a.mp4",
+        "  to make the whole video: seedvr2 upscale my.mp4 --resolution 1080p --codec hevc",
+    ],
+    ids=["path", "command"],
+)
+def test_what_people_copy_is_one_line(line: str) -> None:
+    assert on_a_screen(line, terminal=True) == [line]
+
+
+def test_what_could_steer_a_terminal_is_shown() -> None:
+    assert on_a_screen("note: a\x1b[31mb\rc", terminal=True) == ["note: a\\x1b[31mb\\rc"]
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:

@@ -12,7 +12,7 @@ from seedvr2_core.job import JobDir
 from tasks.settings import Settings
 from tests.kits.http.gateway import URL, gateway, record_result, submit
 
-NOTHING = {"before": None, "after": None, "report": None}
+NOTHING = {"before": None, "after": None, "result": None, "report": None}
 KEY, SOURCE = "ab" * 32, "cd" * 32
 
 
@@ -44,6 +44,27 @@ class TestFiles:
         assert "sandbox" in part.headers["content-security-policy"]
         assert client.get(told["after"] + "x").status_code == 404
         assert told["report"] is None
+
+    def test_a_result_of_any_kind_is_saved_under_its_name(
+        self, client: httpx.Client, job: str, settings: Settings
+    ) -> None:
+        """A browser plays what has another address than the page, and leaves the page for it."""
+        for name, kind in (
+            ("a.mp4", "video/mp4"),
+            ("pictures.zip", "application/octet-stream"),
+            ("one.png", "application/octet-stream"),
+        ):
+            path = settings.storage_dir / name
+            path.write_bytes(b"0123456789")
+            record_result(job, job_key=KEY, output_path=str(path))
+            told = client.get(f"/files/{job}").json()
+            assert (told["after"] is not None) == (kind == "video/mp4")
+            saved = client.get(told["result"])
+            assert (saved.content, saved.headers["content-type"]) == (b"0123456789", kind)
+            assert saved.headers["content-disposition"] == f'attachment; filename="{name}"'
+            assert "sandbox" in saved.headers["content-security-policy"]
+            rest = client.get(told["result"], headers={"Range": "bytes=8-"})
+            assert (rest.status_code, rest.content) == (206, b"89")
 
     def test_a_report_is_shown_and_runs_nothing(
         self, client: httpx.Client, job: str, settings: Settings

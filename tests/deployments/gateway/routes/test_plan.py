@@ -110,7 +110,11 @@ def test_what_is_no_video_is_refused_and_removed(
     videos.offer("/text.mp4", content=b"no video" * 100)
     refused = client.post("/plan", json={**ASKED, "video_url": videos.url("/text.mp4")})
     assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("text.mp4: "), "by the name that people know"
     assert not list(settings.sources_dir.glob("*"))
+    form = {"video": ("holiday.mp4", b"text" * 9, "video/mp4")}
+    refused = client.post("/plan", data=ASKED, files=form)
+    assert refused.json()["detail"].startswith("holiday.mp4: ")
     assert client.post("/plan", json={**ASKED, "video_url": "http://10.0.0.1/a"}).status_code == 422
     assert client.post("/plan", json={"video_url": "https://a.test/", "crf": 99}).status_code == 422
 
