@@ -71,8 +71,8 @@ FORMS: dict[str, tuple[str, bytes, int, str]] = {
     ),
     "field-twice": (FORM, part(FIELD.format("seed")) * 2 + ENDED, 422, "'seed' is given twice"),
     "field-not-utf8": (FORM, part(FIELD.format("model"), b"\xff") + ENDED, 422, "not UTF-8 text"),
-    "field-unknown": (FORM, part(FIELD.format("frames")) + ENDED, 422, "frames: Extra inputs"),
-    "field-name-not-utf8": (FORM, part(FIELD.format("\udcff")) + ENDED, 422, "Extra inputs"),
+    "field-unknown": (FORM, part(FIELD.format("frames")) + ENDED, 422, "frames: there is no such option"),
+    "field-name-not-utf8": (FORM, part(FIELD.format("\udcff")) + ENDED, 422, "there is no such option"),
     "field-with-escape-codes": (FORM, part(FIELD.format("\x1b[2J")) + ENDED, 422, ""),
     "seed-of-4000-digits": (
         FORM, part(FIELD.format("seed"), DIGITS.encode()) + ENDED, 422, "seed: "
