@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.pipeline import CLIP, ask, ffmpeg, peak_memory
+from benchmarks.pipeline import CLIP, ask, ffmpeg, fresh_child, peak_memory
 from seedvr2_core.child.protocol import (
     Event,
     Idle,
@@ -223,7 +223,8 @@ def prepare(
     """Probe a source and plan the job; `pixels` makes 720p that small."""
     job_dir.mkdir(parents=True)
     info_path = job_dir / "probe.json"
-    ask(Probe(path=source, out=info_path))
+    with fresh_child() as child:
+        ask(child, Probe(path=source, out=info_path))
     options = Options(
         resolution="720p",
         engine=engine,
@@ -246,10 +247,11 @@ def prepare(
 def finish(job_dir: Path, source: Path) -> str:
     """Restore the missing segments and join them; returns the file's digest."""
     request = restore_request(job_dir, source)
-    if request.segments:
-        ask(request)
     out = JobDir(job_dir).output_path
-    ask(Join(job_dir=job_dir, source=source, out=out, metadata={}))
+    with fresh_child() as child:
+        if request.segments:
+            ask(child, request)
+        ask(child, Join(job_dir=job_dir, source=source, out=out, metadata={}))
     return file_sha256(out)
 
 

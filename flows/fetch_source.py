@@ -12,8 +12,8 @@ from prefect.states import Completed
 
 from tasks.child import one_child
 from tasks.fetch import TOO_LATE, fetch, fetch_again
-from tasks.json_logs import begin_logs
 from tasks.probe import find_cuts, probe
+from tasks.run.begin import begin_run
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.handover import give_up, hand_back, noted_source
 from tasks.run.termination import termination_heard
@@ -31,7 +31,7 @@ def fetch_source(run_id: UUID, cuts: bool = False) -> State[FetchedSource]:
 
     Example: fetch_source(run_id="5b0c...") -> "clip.mp4: 1.2 MB"
     """
-    begin_logs(flow_run.id, flow_run.parameters)
+    begin_run(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     try:
         with termination_heard():

@@ -16,7 +16,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.json_logs import begin_logs
 from tasks.recovery import (
     another_looks,
     end_run,
@@ -32,6 +31,7 @@ from tasks.recovery.expiry import remove_expired
 from tasks.recovery.report import RunReport
 from tasks.recovery.sweep import QUIET_SWEEP
 from tasks.recovery.watch import make_appointment
+from tasks.run.begin import begin_run
 
 REPORT_KEY = "recover-report"
 LOOKS = 3
@@ -54,7 +54,7 @@ def recover(run_id: UUID | None = None) -> State[RunReport | None]:
 
     Example: recover(run_id="5b0c...") -> "crashed: Crashed; re-queued, 1"
     """
-    begin_logs(flow_run.id, flow_run.parameters)
+    begin_run(flow_run.id, flow_run.parameters)
     if run_id is None:
         return Completed(message=sweep(), data=None)
     report = look(run_id)

@@ -15,8 +15,8 @@ from prefect.states import Completed
 
 from flows.form import arrange
 from flows.upscale import run_name, upscale
-from tasks.json_logs import begin_logs
 from tasks.plan import place_of
+from tasks.run.begin import begin_run
 from tasks.run.callbacks.hook import call_back
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.routing import dispatch
@@ -25,7 +25,7 @@ from tasks.settings import get_settings
 
 
 def _route(**parameters: Any) -> State[str]:
-    begin_logs(flow_run.id, {})
+    begin_run(flow_run.id, {})
     tell_in_sentences()
     try:
         request = check_request(**parameters)

@@ -24,7 +24,6 @@ from tasks.job import (
 )
 from tasks.job.again import NO_MASTER, forgets_plan, master_to_code, wish_of
 from tasks.job.hold import HeldElsewhere, leave_if_still_held
-from tasks.json_logs import begin_logs
 from tasks.parts import MadeWayError, end_parts, share_out
 from tasks.probe import probe
 from tasks.request.source import Rate
@@ -44,6 +43,7 @@ from tasks.request.video import (
 )
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run, leave_slot
+from tasks.run.begin import begin_run
 from tasks.run.callbacks.announce import announced
 from tasks.run.callbacks.hook import call_back, check_callback
 from tasks.run.failures import EXPECTED, completed, failed, moved, tell_in_sentences
@@ -171,7 +171,7 @@ def upscale(
     Example: upscale(video_url="https://example.org/clip.mp4", resolution="4k")
     """
     asked = locals()
-    begin_logs(flow_run.id, flow_run.parameters)
+    begin_run(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     began = time.monotonic()
     try:
@@ -216,7 +216,8 @@ def _made_or_moved(request: UpscaleRequest, began: float) -> State[UpscaleResult
 def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleResult:
     """Make the output of a request, or find it made; `began` is when the run did.
 
-    One child probes the source and goes on to restore it, and another does what comes after that.
+    On a CPU one child probes the source, restores it and does what comes after that. With a GPU one
+    restores that does nothing else.
     """
     end_earlier_attempts()
     leave_if_still_held()

@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.json_logs import begin_logs
 from tasks.parts import look_up_job, make_shares
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run
+from tasks.run.begin import begin_run
 from tasks.run.failures import EXPECTED, failed, tell_in_sentences
 from tasks.run.record import DELIVERY_SECONDS
 from tasks.run.termination import termination_heard
@@ -40,7 +40,7 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
 
     Example: upscale_part(job_id="5b0c...", job_key="0f9a...", number=1) -> "12 segments made"
     """
-    begin_logs(flow_run.id, flow_run.parameters)
+    begin_run(flow_run.id, flow_run.parameters)
     tell_in_sentences()
     try:
         with termination_heard(), keep_record(at_least_seconds=UPDATE_SECONDS) as record:

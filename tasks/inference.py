@@ -30,7 +30,7 @@ def _named(parameters: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def session(job: PlannedJob, *, workers: int = 1, divided: bool = False) -> Iterator[SegmentWatch]:
-    """Watch the segments of a job in the `with` block; its child is ended at the end of it.
+    """Watch the segments of a job in the `with` block; at its end the child ends, or is left over.
 
     Args:
         job: the job.

@@ -1,6 +1,6 @@
 """Logs for programs: one JSON object a line on stderr, with the ids of job and run.
 
-SEEDVR2_LOG_FORMAT=json turns it on. Flows call `begin_logs`, our other programs `use_json_logs`.
+SEEDVR2_LOG_FORMAT=json turns it on. Flows call `begin_run`, our other programs `use_json_logs`.
 Workers and servers that are started by Prefect's own command get the class `JsonConsole` by
 Prefect's variable PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS. Nothing here imports Prefect.
 """
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from seedvr2_core.lazy import collector_works
 from tasks.settings import get_settings
 
 _CONSOLES = ("PrefectConsoleHandler", "StreamHandler")
@@ -68,14 +67,10 @@ def json_line(told: Mapping[str, Any]) -> str:
 def begin_logs(run_id: str | None, parameters: Mapping[str, Any]) -> None:
     """Let a flow's process log as the settings say, with the ids of its run and job.
 
-    It is the first that a flow does, so what it needs is imported: the garbage collector, which has
-    waited for that in a process of its own (`deployments/host/attached.py`), works from now on.
-
     Args:
         run_id: the flow run; None outside of one.
         parameters: of the run; those of helpers, `recover` and `fetch-source` name the job.
     """
-    collector_works()
     if get_settings().log_format != "json" or run_id is None:
         return
     job_id = parameters.get("job_id") or parameters.get("run_id") or run_id

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 
 from seedvr2_core.video.probe import probe_video
@@ -25,6 +27,12 @@ def parser_of(doc: str | None, *, only: str = "part of a clip's name") -> argpar
     parser.add_argument("--only", default="", help=only)
     parser.add_argument("--json", action="store_true")
     return parser
+
+
+def run_ffmpeg(*options: object, given: bytes = b"") -> bytes:
+    """Run ffmpeg quietly, with something on its stdin; returns its stdout."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, options)]
+    return subprocess.run(command, input=given, capture_output=True, check=True).stdout
 
 
 def videos_in(folder: Path, only: str) -> list[Path]:

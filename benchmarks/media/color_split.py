@@ -22,20 +22,18 @@ import itertools
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.media.clips import parser_of
+from benchmarks.media.clips import parser_of, run_ffmpeg
 from seedvr2_core.engines.seedvr2.color import wavelet_split
 from seedvr2_core.engines.span import load_span, upscale_rgb
 from seedvr2_core.engines.table import span_weight_files, waifu2x_weight_files
@@ -185,16 +183,10 @@ def _named(pair: tuple[int, int]) -> str:
     return f"{pair[0]}/{pair[1]}"
 
 
-def _ffmpeg(*options: object) -> bytes:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
-    done = subprocess.run([*command, *map(str, options)], capture_output=True, check=True)
-    return done.stdout
-
-
 def _decode(clip: Path, size: tuple[int, int]) -> np.ndarray:
     """The first frames at a size: (T, H, W, 3) uint8."""
     graph = f"scale={size[0]}:{size[1]}:flags=bicubic+accurate_rnd+full_chroma_int,format=rgb24"
-    raw = _ffmpeg(
+    raw = run_ffmpeg(
         *("-i", clip, "-vf", graph, "-frames:v", FRAMES),
         *("-fps_mode", "passthrough", "-f", "rawvideo", "-"),
     )
@@ -205,7 +197,7 @@ def _encode(clip: Path, out: Path, size: tuple[int, int], small: tuple[int, int]
     sizes = [
         f"scale={width}:{height}:flags=bicubic+accurate_rnd" for width, height in (size, small)
     ]
-    _ffmpeg(
+    run_ffmpeg(
         *("-i", clip, "-vf", f"{','.join(sizes)},format=yuv444p", "-an", "-frames:v", FRAMES),
         *("-c:v", "libx264", "-crf", "28", "-fps_mode", "passthrough", out),
     )

@@ -21,17 +21,15 @@ import argparse
 import itertools
 import json
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
-from benchmarks.media.clips import CLIPS
+from benchmarks.media.clips import CLIPS, run_ffmpeg
 from seedvr2_core.video.cuts import detect_cuts
 from seedvr2_core.video.probe import probe_video
 
@@ -91,11 +89,8 @@ class Score:
 
 def read_clip(path: Path, frames: int = 100) -> Shots:
     """The first frames of a clip, small."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", str(path)]
-    scaled = ["-frames:v", str(frames), "-vf", f"scale={WIDTH}:{HEIGHT}", "-pix_fmt", "rgb24"]
-    raw = subprocess.run(
-        [*command, *scaled, "-f", "rawvideo", "-"], capture_output=True, check=True
-    ).stdout
+    scaled = ["-frames:v", frames, "-vf", f"scale={WIDTH}:{HEIGHT}", "-pix_fmt", "rgb24"]
+    raw = run_ffmpeg("-i", path, *scaled, "-f", "rawvideo", "-")
     return Shots(name=path.name, frames=np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3))
 
 
@@ -197,14 +192,10 @@ def _film_of_single_frames(clips: Sequence[Shots], seed: int) -> Film:
 def write_film(film: Film, path: Path) -> None:
     """Encode a film as x264 does it by default."""
     size = ["-s", f"{WIDTH}x{HEIGHT}", "-r", "25"]
-    subprocess.run(
-        [
-            *[imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "rawvideo"],
-            *["-pix_fmt", "rgb24", *size, "-i", "-", "-c:v", "libx264", "-preset", "veryfast"],
-            *["-crf", "23", "-pix_fmt", "yuv420p", str(path)],
-        ],
-        input=b"".join(frame.tobytes() for frame in film.frames),
-        check=True,
+    run_ffmpeg(
+        *["-f", "rawvideo", "-pix_fmt", "rgb24", *size, "-i", "-", "-c:v", "libx264"],
+        *["-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p", path],
+        given=b"".join(frame.tobytes() for frame in film.frames),
     )
 
 

@@ -10,16 +10,13 @@ something else.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import imageio_ffmpeg
-
-from benchmarks.media.clips import CLIPS
+from benchmarks.media.clips import CLIPS, run_ffmpeg
 from seedvr2_core.video.fields.facts import Fields
 from seedvr2_core.video.probe import probe_video
 
@@ -70,11 +67,9 @@ KINDS: Mapping[str, tuple[str, str, str, Sequence[str]]] = {
 def make_sample(clip: Path, kind: str, path: Path) -> None:
     """Make a sample of a kind of a clip."""
     _, rate, filters, encoder = KINDS[kind]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
     # -r before the input counts frames anew, and drops none.
-    given = ["-r", rate, "-i", str(clip), "-an", "-frames:v", "160", "-vf", filters]
-    out = ["-pix_fmt", "yuv420p", *encoder, str(path)]
-    subprocess.run([*command, *given, *out], check=True)
+    given = ["-r", rate, "-i", clip, "-an", "-frames:v", "160", "-vf", filters]
+    run_ffmpeg(*given, "-pix_fmt", "yuv420p", *encoder, path)
 
 
 def said(fields: Fields) -> str:

@@ -15,7 +15,6 @@ the row, on average.
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,11 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import torch
 
-from benchmarks.media.clips import parser_of
+from benchmarks.media.clips import parser_of, run_ffmpeg
 from seedvr2_core.engines import small_engine
 from seedvr2_core.engines.lanczos import resize_rgb
 from seedvr2_core.engines.span import load_span, upscale_rgb
@@ -146,15 +144,9 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * math.log10(255**2 / float(np.mean((a.astype(np.float64) - b) ** 2)))
 
 
-def _ffmpeg(*options: object) -> bytes:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
-    done = subprocess.run([*command, *map(str, options)], capture_output=True, check=True)
-    return done.stdout
-
-
 def _decode(clip: Path, size: tuple[int, int], graph: str) -> np.ndarray:
     """The first frames: (T, H, W, 3) uint8."""
-    raw = _ffmpeg(
+    raw = run_ffmpeg(
         *("-i", clip, "-vf", f"{graph},format=rgb24", "-frames:v", FRAMES),
         *("-fps_mode", "passthrough", "-f", "rawvideo", "-"),
     )
@@ -167,7 +159,7 @@ def _encode(
     width, height = size
     pixels = "yuvj420p" if encoder[0] == "mjpeg" else "yuv420p"
     graph = f"scale={width}:{height}:{BICUBIC},scale={width // 2}:{height // 2}:{BICUBIC}"
-    _ffmpeg(
+    run_ffmpeg(
         *("-i", clip, "-vf", f"{graph},{noise}format={pixels}", "-an", "-frames:v", FRAMES),
         *("-c:v", *encoder, "-fps_mode", "passthrough", out),
     )
@@ -183,9 +175,8 @@ def _draw(path: Path, shown: dict[str, np.ndarray]) -> None:
     ]
     picture = np.concatenate(parts, axis=1)
     size = f"{picture.shape[1]}x{picture.shape[0]}"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "rawvideo"]
-    command += ["-pix_fmt", "rgb24", "-s", size, "-i", "-", "-q:v", "3", str(path)]
-    subprocess.run(command, input=picture.tobytes(), check=True)
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size)
+    run_ffmpeg(*raw, "-i", "-", "-q:v", "3", path, given=picture.tobytes())
 
 
 def _line(row: Scored) -> str:

@@ -2,17 +2,25 @@
 
 SIGTERM ends a worker and its runs, which then go on elsewhere from their last segment. Whoever has
 the time to wait, before an update or before a machine is taken away, loses nothing by a drain.
+
+The runs at work get a label that says so. One that looks for lost runs would go on for minutes: it
+ends then, and another worker's goes on (`tasks/recovery/sweep.py`).
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import warnings
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+import httpx
+from prefect.exceptions import PrefectException
 from prefect.workers.process import ProcessWorker
 
 from deployments.host.exits import say
+from tasks.run.appointments import LABEL_DRAINED
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -26,8 +34,14 @@ else:
 class Draining(_Base):
     """What makes a worker drainable; it comes before a class of Prefect's."""
 
-    _draining = False
-    _num_at_work = 0
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """What Prefect's worker takes."""
+        super().__init__(*arguments, **options)
+        self._draining = False
+        self._at_work: set[UUID] = set()
+        """Runs whose process or container this worker has started."""
+        self._told: set[UUID] = set()
+        """Those of them that have the label."""
 
     async def setup(self) -> None:
         """Listen for the signal, then do what Prefect's worker does."""
@@ -41,22 +55,26 @@ class Draining(_Base):
     def drain(self) -> None:
         """Take no more runs; end when those at work have ended."""
         self._draining = True
-        say(f"draining: {self._num_at_work} at work; the worker ends after that")
+        say(f"draining: {len(self._at_work)} at work; the worker ends after that")
 
-    async def run(self, *arguments: Any, **options: Any) -> Any:
-        """Run a flow run, and count it while it is at work."""
-        self._num_at_work += 1
+    async def run(self, flow_run: "FlowRun", *arguments: Any, **options: Any) -> Any:
+        """Run a flow run, and know of it while it is at work."""
+        self._at_work.add(flow_run.id)
         try:
-            return await super().run(*arguments, **options)  # pyright: ignore[reportAbstractUsage]
+            return await super().run(flow_run, *arguments, **options)  # pyright: ignore[reportAbstractUsage]
         finally:
-            self._num_at_work -= 1
+            self._at_work.discard(flow_run.id)
 
     async def get_and_submit_flow_runs(self) -> "list[FlowRun]":
         """Look for runs, unless this worker is being drained."""
         if not self._draining:
             return await super().get_and_submit_flow_runs()
-        if not self._num_at_work and not self._submitting_flow_run_ids:
+        if not self._at_work and not self._submitting_flow_run_ids:
             os.kill(os.getpid(), signal.SIGTERM)  # ends an idle worker as it always does
+        for run_id in self._at_work - self._told:
+            with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):  # asked again
+                await self.client.update_flow_run_labels(run_id, {LABEL_DRAINED: True})
+                self._told.add(run_id)
         return []
 
 

@@ -6,19 +6,17 @@ with the video's size in it; one whose video is gone does not count and is remov
 """
 
 import contextlib
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from deployments.gateway.auth import Caller
 from deployments.gateway.sent import SentVideos
 from seedvr2_core.errors import ResourceError
 from tasks.net.answers import whole_number
 from tasks.settings import Settings
-from tasks.sources.download import KEEP_FREE_BYTES
+from tasks.sources.download import check_disk
 
 _FOLDER = "callers"
 
@@ -153,16 +151,5 @@ class Arrival:
 
     def check_disk(self, num_bytes: int) -> None:
         """Leave the reserve of the disk to the jobs that are at work; raises ResourceError."""
-        folder = _existing(self._settings.work_dir.absolute())
-        free = shutil.disk_usage(folder).free
-        if free - num_bytes < KEEP_FREE_BYTES:
-            raise ResourceError(
-                f"the disk of the gateway has no room for this video: {free / 1e9:.2f} GB are free "
-                f"in {folder} and {KEEP_FREE_BYTES / 1e9:.2f} GB are left to jobs; make room, or "
-                "send an address (video_url)"
-            )
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+        helps = "make room on the gateway's disk, or send an address (video_url)"
+        check_disk(num_bytes, self._settings, doing="the sent video", helps=helps)

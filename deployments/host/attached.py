@@ -49,7 +49,7 @@ def main() -> None:
     os.environ.update(SAFE_PATH)
     sys.argv = sys.argv[2:]
     if sys.argv[0] == _ENGINE:
-        gc.disable()  # until the flow begins (`tasks/json_logs.py`): all before are imports
+        gc.disable()  # until the flow begins (`tasks/run/begin.py`): all before are imports
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

@@ -106,6 +106,10 @@ def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Even
     if request.phase:
         emitter.beat(request.phase, 0, 0)
     if not isinstance(request, Restore):
+        for kept in held:  # nothing else needs an engine, and it may need much memory
+            kept.close()
+            kept.tidy()
+        held.clear()
         return OPERATIONS[type(request)](request, emitter)
     with collector_waits():
         from seedvr2_core.child.warm.kept import Kept  # loads torch

@@ -23,7 +23,7 @@ class OutputFile:
     source: Path | None = None
     """The job's source, if it is a local file; it is never replaced."""
     endings: tuple[str, ...] = OUTPUT_ENDINGS
-    """That its name may have."""
+    """That its name may have; none: any."""
     folder: bool = False
     """Whether it is to be a folder of pictures, which does not exist yet or is empty."""
 
@@ -41,7 +41,8 @@ def check_output_file(output: OutputFile) -> None:
             source's, too long, or no name of a regular file; or its folder cannot be written.
     """
     path = output.path
-    if not output.folder and path.suffix.lower() not in output.endings:
+    is_free = output.folder or not output.endings
+    if not is_free and path.suffix.lower() not in output.endings:
         raise InvalidRequestError(
             f"the output file must end in {' or '.join(output.endings)}, which is what we write, "
             f"got {path.name}; a folder is made only of pictures (container folder, codec "

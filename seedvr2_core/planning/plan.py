@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from seedvr2_core.files.durable import canonical_json
 from seedvr2_core.video.info import EncoderSettings, OutputSettings, VideoInfo
+from seedvr2_core.video.output.formats import is_rgb_format
 
 PLAN_FORMAT = 1
 _DEEP_BITS = 16
@@ -318,7 +319,7 @@ def white_told(video: VideoInfo, *, deep: bool) -> dict[str, str]:
 
     They made them of R'G'B' of fewer bits by shifting, and white was up to 0.4 % too dark.
     """
-    is_rgb = any(name in video.pix_fmt for name in ("rgb", "bgr", "gbr", "pal8"))
+    is_rgb = is_rgb_format(video.pix_fmt)
     return {"white": "65535"} if deep and is_rgb and video.bit_depth < _DEEP_BITS else {}
 
 

@@ -32,7 +32,8 @@ from seedvr2_core.video.alpha.facts import KEEP
 from seedvr2_core.video.alpha.wish import BLACK
 from seedvr2_core.video.info import AND_JUMPS, VideoInfo
 from seedvr2_core.video.jumps import Jumps
-from seedvr2_core.video.picture.color import is_rgb_format, sws_colorspace, sws_range
+from seedvr2_core.video.output.formats import is_rgb_format
+from seedvr2_core.video.picture.color import sws_colorspace, sws_range
 from seedvr2_core.video.reader import read_pictures
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ traceback goes to the log of the process.
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from seedvr2_core.errors import InvalidVideoError, SeedVR2Error
 from seedvr2_core.files.space import is_full
 
 _log = logging.getLogger(__name__)
+_listening = threading.RLock()
+"""The level of libav's log is one for the whole process."""
 
 
 @contextlib.contextmanager
@@ -44,6 +47,26 @@ def media_errors_told(path: Path, doing: str) -> Iterator[None]:
             " the file is damaged, or of a kind that is not known here: convert it to an ordinary "
             "mp4 first"
         ) from error
+
+
+@contextlib.contextmanager
+def libav_heard() -> Iterator[list[tuple[int, str, str]]]:
+    """What libav logs of errors in this thread in the `with` block: (level, who, text) each.
+
+    It says more than the number that a call returns; and some decoders return nothing else.
+    """
+    import av.logging
+
+    with _listening:
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # the line before may be another file's
+        try:
+            with av.logging.Capture() as lines:
+                yield lines
+        finally:
+            av.logging.set_skip_repeated(skips)
+            av.logging.set_level(level)
 
 
 def _is_the_machines(error: Exception) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Heartbeat, Request, Restore
+from seedvr2_core.child.protocol import Event, Heartbeat, Idle, Request, Restore
+from seedvr2_core.errors import SeedVR2Error
 from tasks.child.guard import Child
 from tasks.child.processes import ChildProcess
 from tasks.run import current
@@ -14,6 +15,8 @@ STALL_SECONDS = 60.0
 """Longest silence: probing, joining and looking for cuts send a heartbeat every few seconds, and
 planning with each step. There is no other limit: a source is read once, so whoever beats comes to
 its end."""
+_END_SECONDS = 10.0
+"""Longest silence of a child between its last segment and the end of that work."""
 STARTING = "starting"
 """What is shown of a phase until the child says that it has begun: a fresh one loads Python and our
 code first, which takes a second of a processor."""
@@ -43,7 +46,8 @@ class _Spare:
         return child
 
     def give(self, child: Child) -> None:
-        """Keep a child that has answered."""
+        """Keep a child that has answered; one that waits already is ended."""
+        self.close()
         self._child = child
 
     def close(self) -> None:
@@ -61,7 +65,8 @@ def one_child() -> Iterator[None]:
 
     A start loads Python, numpy and the codecs, which takes a second of a processor, and a short job
     has six operations. A child whose operation has failed ends, and the next one gets a fresh one.
-    On a CPU the watch over the segments takes the child that waits, too (`waiting_child`).
+    On a CPU the watch over the segments takes the child that waits, too (`waiting_child`), and
+    leaves it here when they are made (`pass_on`).
     """
     spare = _Spare()
     token = _spare.set(spare)
@@ -83,6 +88,33 @@ def waiting_child() -> Child | None:
     if child is not None:
         child.begin_anew()
     return child
+
+
+def pass_on(child: Child, device: str, *, is_idle: bool) -> Child | None:
+    """Leave a child that has made its segments to the operations that follow in the block.
+
+    On a CPU alone: with a GPU it has to end, so that others find the GPU's memory free.
+
+    Args:
+        child: the caller's.
+        device: that it has worked on.
+        is_idle: whether it has said that it has ended its work; else it is waited for.
+
+    Returns:
+        None if it was left; else the child, which is still the caller's to close.
+    """
+    spare = _spare.get()
+    if spare is None or device != "cpu":
+        return child
+    try:
+        while not is_idle:
+            event = child.next_event(stall_seconds=_END_SECONDS, doing="the engine is closed")
+            is_idle = isinstance(event, Idle)
+    except SeedVR2Error as error:
+        current().log(f"what is left is done by a fresh process: {error}")
+        return child
+    spare.give(child)
+    return None
 
 
 def child_for(device: str, warm: ChildProcess | None) -> Child:
@@ -108,14 +140,13 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     Raises:
         SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
-    spare = _spare.get()
     child = waiting_child() or Child(log=current().log)
     try:
         event = _answer(child, request, doing)
     except BaseException:
         child.close()
         raise
-    if spare:
+    if spare := _spare.get():
         spare.give(child)
     else:
         child.close()

@@ -35,7 +35,7 @@ from seedvr2_core.words import counted
 from tasks.child.asking import Asking, Steps
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import Child, WaitLimits
-from tasks.child.operation import STARTING, child_for, load_detail
+from tasks.child.operation import STARTING, child_for, load_detail, pass_on
 from tasks.child.pace import ENCODE, RESTORE, Pace, measures_of
 from tasks.child.patience import Patience
 from tasks.child.pending import PendingSegments
@@ -174,9 +174,10 @@ class SegmentWatch:
             raise told from error
 
     def let_rest(self) -> None:
-        """The work is done: let the child outlive the job, if the operator wants that."""
-        if self._child is not None and self._steps.was_warm is not None:
-            let_rest(self._child, self._plan, self._job.device)
+        """The work is done: the child may outlive the job, or do what is left of it."""
+        child, loaded = self._child, self._steps.was_warm is not None
+        if child is not None and not (loaded and let_rest(child, self._plan, self._job.device)):
+            self._child = pass_on(child, self._job.device, is_idle=self._is_idle)
         self.close()
 
     def close(self) -> None:
@@ -187,7 +188,7 @@ class SegmentWatch:
         if child is not None:
             self._lost_one = True
             child.close()
-            self._purse.rest()
+        self._purse.rest()
 
     def _start_child(self) -> Child:
         """Ask a child for all pending segments: a warm one, if there is one and none was lost.
@@ -197,7 +198,7 @@ class SegmentWatch:
         pending = self._pending.indices
         engine = self._asking.needs_engine(pending)
         warm = attach(self._plan, self._job.device) if engine and not self._lost_one else None
-        self._child = child_for(self._job.device, warm)
+        self._child, self._is_idle = child_for(self._job.device, warm), False
         self._pending.child_begins()
         self._child.send(self._asking.request(pending, get_settings()))
         self._steps.begin(needs_engine=engine)
@@ -283,6 +284,7 @@ class SegmentWatch:
         Raises:
             ChildFailedError: nobody has.
         """
+        self._is_idle = True
         if self._helps:
             return
         if self._pending:

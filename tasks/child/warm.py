@@ -99,15 +99,18 @@ def rest_request(plan: WeightsWanted, device: str) -> Rest | None:
     )
 
 
-def let_rest(child: Child, plan: WeightsWanted, device: str) -> None:
+def let_rest(child: Child, plan: WeightsWanted, device: str) -> bool:
     """Let a child that has made its segments wait for the next job; it may be ended afterwards.
 
     Whatever goes wrong with that costs the job nothing.
+
+    Returns:
+        Whether it was asked; it does nothing else then.
     """
     try:
         request = rest_request(plan, device)
         if request is None:
-            return
+            return False
         child.send(request)
         told, end = "letting the engine rest", awake_seconds() + REST_SECONDS
         while not request.is_answered_by(
@@ -120,6 +123,7 @@ def let_rest(child: Child, plan: WeightsWanted, device: str) -> None:
             child.let_go()
     except (SeedVR2Error, OSError) as error:
         current().log(f"the engine is not kept loaded: {error}")
+    return True
 
 
 def is_doubtful(child: Child, error: BaseException) -> bool:

@@ -21,7 +21,13 @@ from urllib.parse import quote
 from seedvr2_core.errors import ResourceError, StorageError, StorageRefusedError
 from seedvr2_core.files.durable import replace_file, sync_directory
 from seedvr2_core.files.reading import OnBytes, no_bytes
-from tasks.net.bucket_services import first_line, open_store, service_of
+from tasks.net.bucket_services import (
+    PIECE_SECONDS,
+    SMALL_SECONDS,
+    first_line,
+    open_store,
+    service_of,
+)
 from tasks.settings import Settings
 
 PIECE_BYTES = 8 * 2**20
@@ -71,7 +77,9 @@ class Bucket:
         self.address = address
         self._is_there = False
         self._service = service_of(address)
-        self._store = open_store(address, settings)
+        self._small = open_store(address, settings, request_seconds=SMALL_SECONDS)
+        """For all but the pieces of files."""
+        self._large = open_store(address, settings, request_seconds=PIECE_SECONDS)
 
     def read(self, name: str) -> Found | None:
         """A small object; None if there is none."""
@@ -79,7 +87,7 @@ class Bucket:
 
         with self._translated(f"reading {name}"):
             try:
-                got = obstore.get(self._store, name)
+                got = obstore.get(self._small, name)
                 content = bytes(got.bytes())
             except FileNotFoundError:
                 return None
@@ -123,7 +131,7 @@ class Bucket:
         import obstore
 
         with self._translated(f"writing {name}"):
-            put = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
+            put = obstore.put(self._small, name, content, mode=mode, use_multipart=False)
         return self._tag(put)
 
     def stat(self, name: str) -> Described | None:
@@ -133,7 +141,7 @@ class Bucket:
 
         with self._translated(f"asking for {name}"):
             try:
-                got = obstore.get(self._store, name, options={"head": True})
+                got = obstore.get(self._small, name, options={"head": True})
             except FileNotFoundError:
                 if not self._is_there:
                     self._look()
@@ -156,14 +164,14 @@ class Bucket:
         """
         import obstore
 
-        next(iter(obstore.list(self._store, prefix="none", chunk_size=1)), None)
+        next(iter(obstore.list(self._small, prefix="none", chunk_size=1)), None)
 
     def names(self, prefix: str) -> list[str]:
         """Names of the objects below a prefix, sorted."""
         import obstore
 
         with self._translated(f"listing {prefix}"):
-            found = obstore.list(self._store, prefix=prefix)
+            found = obstore.list(self._small, prefix=prefix)
             return sorted(meta["path"] for batch in found for meta in batch)
 
     def delete(self, *names: str) -> None:
@@ -172,7 +180,7 @@ class Bucket:
 
         for name in names:
             with self._translated(f"removing {name}"), contextlib.suppress(FileNotFoundError):
-                obstore.delete(self._store, name)
+                obstore.delete(self._small, name)
 
     def link(self, name: str, seconds: float) -> str:
         """An address under which anybody may read an object for so long.
@@ -191,7 +199,7 @@ class Bucket:
             )
         with self._translated(f"signing {name}"):
             return obstore.sign(
-                self._store,  # type: ignore[arg-type]
+                self._small,  # type: ignore[arg-type]
                 "GET",
                 name,
                 timedelta(seconds=seconds),
@@ -235,7 +243,7 @@ class Bucket:
         with self._translated(f"writing {name}"):
             source = pieces() if total > PIECE_BYTES else b"".join(pieces())
             obstore.put(
-                self._store,
+                self._large,
                 name,
                 source,
                 attributes=attributes,
@@ -305,12 +313,12 @@ class Bucket:
         """The bytes of one state of an object."""
         import obstore
 
-        meta = obstore.head(self._store, name)
+        meta = obstore.head(self._small, name)
         total, tag = meta["size"], meta["e_tag"]
         for start in range(0, total, PIECE_BYTES):
             length = min(PIECE_BYTES, total - start)
             options: Any = {"range": (start, start + length), "if_match": tag}
-            piece = bytes(obstore.get(self._store, name, options=options).bytes())
+            piece = bytes(obstore.get(self._large, name, options=options).bytes())
             if len(piece) != length:
                 raise StorageError(
                     f"{name} in {self.address} came with {len(piece)} bytes of {length}"

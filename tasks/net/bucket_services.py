@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 PIECE_SECONDS = 120.0
-"""Longest time of one request: a line of 70 kB/s is fast enough."""
+"""Longest time of a request that carries a piece of a file: a line of 70 kB/s is fast enough."""
+SMALL_SECONDS = 20.0
+"""The same where nothing large is carried. A connection that is cut gives no sign of it, and TCP
+tries ever more seldom: cut for a minute, it may be silent for two, longer than a lease lasts."""
 CONNECT_SECONDS = 10.0
 _RETRIES = 3
 _RETRY_SECONDS = 20.0
@@ -84,8 +87,13 @@ def service_of(address: str) -> Service:
     return _SERVICES[address.partition("://")[0]]
 
 
-def open_store(address: str, settings: Settings) -> "ObjectStore":
+def open_store(address: str, settings: Settings, *, request_seconds: float) -> "ObjectStore":
     """obstore's object for an address; it opens no connection.
+
+    Args:
+        address: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER.
+        settings: how the service is reached.
+        request_seconds: longest time of one request.
 
     Raises:
         StorageRefusedError: a setting is missing or wrong.
@@ -99,7 +107,7 @@ def open_store(address: str, settings: Settings) -> "ObjectStore":
             address,
             config=service.config(settings),  # type: ignore[arg-type]
             client_options={
-                "timeout": timedelta(seconds=PIECE_SECONDS),
+                "timeout": timedelta(seconds=request_seconds),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                 "allow_http": _is_plain(settings, address),
             },

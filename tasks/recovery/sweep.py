@@ -6,6 +6,7 @@ four times a minute until the next is at work, which Prefect's schedule begins e
 A sweep that is killed must not leave ten minutes without a look. So each has a stand-in: one more
 run that is due in a minute, and that the sweep puts off as long as it lives. Two sweeps may be at
 work for a moment; the newest goes on. Both would make the same appointments, and each is made once.
+A sweep whose worker is drained ends with its next look, and its stand-in goes on elsewhere.
 """
 
 import time
@@ -24,6 +25,7 @@ from prefect.states import Scheduled
 
 from tasks.recovery.callbacks import send_waiting
 from tasks.recovery.forgotten import appoint_unseen, runs_of, say_lost
+from tasks.run.appointments import LABEL_DRAINED
 from tasks.run.clock import server_now
 from tasks.step import step
 
@@ -82,7 +84,7 @@ class _Sweep:
 
     def __init__(self) -> None:
         self.ended = False
-        """Whether another goes on, or nobody wants more than one look."""
+        """Whether another goes on, this one's worker waits for it, or one look was all."""
         self._own: FlowRun | None = None
         self._stand_in: UUID | None = None
         self._put_off_at = 0.0
@@ -114,7 +116,9 @@ class _Sweep:
             for run in others:
                 say_lost(client, run)
         self._put_off_stand_in(client, own, now)
-        self.ended = _somebody_waits(client, own, now)  # the stand-in comes after who waits
+        drained = any(run.labels.get(LABEL_DRAINED) for run in at_work if run.id == own.id)
+        # The stand-in goes on, on another worker, or after who waits.
+        self.ended = drained or _somebody_waits(client, own, now)
 
     def _end(self, client: SyncPrefectClient) -> None:
         """Leave the work to the newer sweep, and its stand-in."""

@@ -5,6 +5,7 @@ run's ETA the deployment `recover/lost-runs` looks at it. It does not watch the 
 because they cannot be re-queued, and nothing is watched where `recover/lost-runs` does not exist.
 """
 
+import contextlib
 import itertools
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -24,6 +25,8 @@ LABEL_RECOVERIES = "recoveries"
 MAX_RECOVERIES = 2
 LABEL_RECOVERING = "recovering"
 """True while `recover` brings a run back. It cancels the run then, which is not the run's end."""
+LABEL_DRAINED = "worker_drained"
+"""True once the worker that has begun a run takes no more and waits for the end of those it has."""
 
 _SAME_TIME = 0.1
 """An appointment that is later by no more than this share of the wait is not made again ..."""
@@ -46,13 +49,17 @@ class Watch:
     """Lets `recover` watch one attempt of a run: labels the run, then makes the appointment.
 
     The record's thread calls `keep` again and again; each step is done once, as soon as it can be.
-    That costs four requests in all.
+    That costs four requests in all. Two more take the appointment back when the job is done: a
+    process of `recover` would begin to find that out, with more requests and seconds of a core.
     """
 
     def __init__(self, run_id: UUID) -> None:
         """Watch this run; nothing is sent yet."""
         self._run_id = run_id
         self._run: FlowRun | None = None
+        self._recover_id: UUID | None = None
+        self._look_id: UUID | None = None
+        """The appointment."""
         self._ended = False
 
     def keep(self, eta_seconds: float | None) -> None:
@@ -69,15 +76,32 @@ class Watch:
         with get_client(sync_client=True) as client:
             if self._run is None:
                 run = client.read_flow_run(self._run_id)
-                if run.deployment_id is None or find_recover(client) is None:
+                if run.deployment_id is not None:
+                    self._recover_id = find_recover(client)
+                if self._recover_id is None:
                     self._ended = True
                     return
                 client.update_flow_run_labels(self._run_id, {LABEL_RECOVERIES: recoveries_of(run)})
                 self._run = run
             if eta_seconds is not None:
                 margin = get_settings().recover_margin_seconds
-                appoint(client, self._run, eta_seconds + margin)
+                look = appoint(client, self._run, eta_seconds + margin, recover_id=self._recover_id)
+                self._look_id = look.id if look else None
                 self._ended = True
+
+    def take_back(self) -> None:
+        """Remove the appointment, unless a worker has taken it: the job is done.
+
+        Raises:
+            PrefectException, httpx.HTTPError: the server did not take it; it finds nothing to do.
+        """
+        look_id, self._look_id, self._ended = self._look_id, None, True
+        if look_id is None:
+            return
+        with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+            state = client.read_flow_run(look_id).state
+            if state is not None and state.is_scheduled():
+                client.delete_flow_run(look_id)
 
 
 def appoint(

@@ -321,6 +321,8 @@ class JobRecord:
                     artifact_id = save_progress(run_id, _saved(latest, self._job), artifact_id)
                     posted = latest
                     self._ended.wait(self._update_seconds)
+                if ended and latest is not None and latest.phase == DONE:
+                    watch.take_back()
             except (httpx.HTTPError, PrefectException, OSError) as error:
                 logger.warning("progress is not recorded for now: %s", error)
                 self._changed.set()

@@ -309,21 +309,30 @@ def _is_intact(known: Known, settings: Settings, on_bytes: OnBytes) -> bool:
     return path.is_file() and file_sha256(path, on_bytes=on_bytes) == known.sha256
 
 
-def check_disk(num_bytes: int, settings: Settings, *, doing: str = "the download") -> None:
+def check_disk(
+    num_bytes: int,
+    settings: Settings,
+    *,
+    doing: str = "the download",
+    helps: str = "free space or set SEEDVR2_WORK_DIR",
+) -> None:
     """Make sure that this many more bytes fit on the disk of the work directory.
 
     Args:
         num_bytes: how many will be written.
-        settings: names the work directory.
+        settings: names the work directory, which need not be there yet.
         doing: what needs the room, as the subject of the message.
+        helps: what to do where there is none.
 
     Raises:
         ResourceError: they do not fit.
     """
-    free = shutil.disk_usage(settings.work_dir).free
+    work_dir = settings.work_dir.absolute()
+    folder = next(place for place in (work_dir, *work_dir.parents) if place.exists())
+    free = shutil.disk_usage(folder).free
     if free - num_bytes < KEEP_FREE_BYTES:
         raise ResourceError(
             f"{doing} needs {num_bytes / 1e9:.2f} GB more and leaves "
             f"{KEEP_FREE_BYTES / 1e9:.2f} GB to others, but {free / 1e9:.2f} GB are free in "
-            f"{settings.work_dir}; free space or set SEEDVR2_WORK_DIR"
+            f"{folder}; {helps}"
         )

@@ -43,8 +43,11 @@ PLAIN = {
     *("edge/bt601_limited_range.mp4", "edge/bt601_full_range.mp4"),
 }
 """Nothing but their size or content is special, which others have too: soak."""
-FULL = {"edge/testsrc2_odd_height_444.mp4"}
-"""Colours of single pixels, which a smaller 4:2:0 picture does not hold."""
+FULL = {
+    *("edge/testsrc2_odd_height_444.mp4", "edge/bt601_limited_range.mp4"),
+    "edge/bt601_full_range.mp4",
+}
+"""Test patterns with colours of single pixels, which a smaller 4:2:0 picture does not hold."""
 HDR_CLIPS = ["edge/bt2020_10bit.mp4", "edge/nasa_13013_hdr.mp4"]
 
 

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_api")]
 def presigned(bucket: Bucket) -> str:
     from obstore import sign
 
-    store = bucket._store
+    store = bucket._small
     return sign(store, "PUT", "theirs.mp4", timedelta(hours=1))  # type: ignore[arg-type]
 
 

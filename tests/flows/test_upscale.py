@@ -325,10 +325,10 @@ def test_wrong_pool_is_refused(work_dir: Path, demo_clip: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_job_on_a_cpu_has_two_children(
+def test_a_job_on_a_cpu_has_one_child(
     work_dir: Path, demo_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has probed goes on to restore; another joins and compares."""
+    """Whoever has probed goes on to restore, to join and to compare: a start takes a second."""
     begun: list[int] = []
 
     def start(command: Sequence[str]) -> ChildProcess:
@@ -338,4 +338,4 @@ def test_a_job_on_a_cpu_has_two_children(
 
     monkeypatch.setattr(guard, "start", start)
     first = run(demo_clip)
-    assert (first.segments_reused, len(begun)) == (0, 2)
+    assert (first.segments_reused, len(begun)) == (0, 1)

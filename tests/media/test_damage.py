@@ -155,15 +155,6 @@ def test_a_copy_of_all_passes(rich: Path, tmp_path: Path, monkeypatch: pytest.Mo
     made_with(NOTHING, rich, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", IN_MKV)
-def test_what_a_matroska_file_lost_is_named(
-    rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    damage, words = IN_MKV[name]
-    with pytest.raises(SegmentError, match=words):
-        made_with(damage, rich, tmp_path, monkeypatch)
-
-
 @pytest.mark.parametrize(
     ("container", "damage", "words"),
     [
@@ -218,15 +209,6 @@ IN_MP4: dict[str, tuple[Damage, str]] = {
         "shape of a pixel: 3/4, but the plan says 1",
     ),
 }
-
-
-@pytest.mark.parametrize("name", IN_MP4)
-def test_what_an_mp4_lost_is_named(
-    rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    damage, words = IN_MP4[name]
-    with pytest.raises(SegmentError, match=words):
-        made_with(damage, rich, tmp_path, monkeypatch, container="mp4")
 
 
 def hevc_again(*told: str) -> Damage:
@@ -326,20 +308,33 @@ IN_FOLDERS: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", IN_FOLDERS)
-def test_what_a_folder_says_wrongly_is_named(
-    rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+FOLDER = {"codec": "png", "container": "folder"}
+TABLES = [({"container": "mkv"}, IN_MKV), ({"container": "mp4"}, IN_MP4), (FOLDER, IN_FOLDERS)]
+LOST = [
+    pytest.param(options, damage, words, id=f"{options['container']}: {name}")
+    for options, table in TABLES
+    for name, (damage, words) in table.items()
+]
+
+
+@pytest.mark.parametrize(("options", "damage", "words"), LOST)
+def test_what_was_lost_is_named(
+    rich: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str],
+    damage: Damage,
+    words: str,
 ) -> None:
-    damage, words = IN_FOLDERS[name]
     with pytest.raises(SegmentError, match=words):
-        made_with(damage, rich, tmp_path, monkeypatch, codec="png", container="folder")
+        made_with(damage, rich, tmp_path, monkeypatch, **options)
 
 
 def test_a_folder_whose_words_are_right_passes(
     rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage = told(lambda about: about)
-    made_with(damage, rich, tmp_path, monkeypatch, codec="png", container="folder")
+    made_with(damage, rich, tmp_path, monkeypatch, **FOLDER)
 
 
 def test_metadata_of_hdr10_plus_is_left_out_and_named_where_it_stays(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.init.questions import Answers, Questionnaire
-from deployments.cli.init.settings_file import check_target, write_settings
+from deployments.cli.init.settings_file import settings_file, write_settings
 from deployments.cli.words import absolute
 from deployments.host.exits import exit_codes, say, tell
 from deployments.host.quiet import outside_the_folder
@@ -69,8 +69,7 @@ def init(
     of stdout is its path.
     """
     with exit_codes("nothing was written", then="run it again"):
-        path = absolute(output or SITE_FILE, "--output")
-        check_target(path, overwrite=overwrite)
+        path = settings_file(absolute(output or SITE_FILE, "--output"), overwrite=overwrite)
         answers = Answers(
             store=store,
             storage=storage,

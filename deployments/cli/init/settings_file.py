@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.files.place import place, try_writing
+from seedvr2_core.files.place import place
+from seedvr2_core.job.output_file import OutputFile, check_output_file
 
 _HEAD = """\
 # Settings of the whole installation, written by `seedvr2 init`. Keep the file to yourself: it may
@@ -17,29 +18,19 @@ _HEAD = """\
 """
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Check before anybody is asked that the file can be written; leaves nothing behind.
+def settings_file(path: Path, *, overwrite: bool) -> Path:
+    """Where the settings go, checked before anybody is asked; leaves nothing behind.
+
+    Args:
+        path: as it was asked for; links are followed, as for every file that a command writes.
+        overwrite: whether a file of this name is replaced.
 
     Raises:
-        InvalidRequestError: it is there already, is no regular file, or its folder cannot be
-            written.
+        InvalidRequestError: as `check_output_file`.
     """
-    if os.path.lexists(path):
-        if not path.is_file():
-            raise InvalidRequestError(f"{path} is there and no file; name another with --output")
-        if not overwrite:
-            raise InvalidRequestError(
-                f"{path} exists already, and is replaced only with --overwrite; name another with "
-                "--output"
-            )
-    if not path.parent.is_dir():
-        raise InvalidRequestError(f"the folder {path.parent} does not exist; name another file")
-    try:
-        try_writing(path.parent)
-    except OSError as error:
-        raise InvalidRequestError(
-            f"the folder {path.parent} cannot be written ({error.strerror}); name another file"
-        ) from error
+    file = OutputFile(path=path, overwrite=overwrite, endings=())
+    check_output_file(file)
+    return file.target
 
 
 def write_settings(path: Path, values: Mapping[str, str], *, overwrite: bool) -> None:

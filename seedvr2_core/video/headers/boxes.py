@@ -20,6 +20,7 @@ _VISUAL_ENTRY_BYTES = 78
 _WIDTH_AT = 24
 _CLAP = struct.Struct(">IIIIiIiI")
 _DOLBY_VISION = (b"dvcC", b"dvvC", b"dvwC")
+_LAYERS = b"lhvC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def _track(file: FileReader, track: _HeaderBox, ticks: int) -> TrackHeader:
         end=Fraction(int.from_bytes(end), ticks) if ticks else None,
         edges=_edges(file, entry) if is_video and entry else Edges(),
         dolby_vision=_dolby_vision(file, entry) if is_video and entry else None,
+        layers=_first(file, _visual(entry), _LAYERS) if is_video and entry else b"",
         chapters=tuple(
             int.from_bytes(references[i : i + 4]) for i in range(0, len(references) // 4 * 4, 4)
         ),

@@ -45,6 +45,8 @@ class TrackHeader:
     """The kind of its samples in mp4: "avc1", "tmcd"."""
     edges: Edges = Edges()
     dolby_vision: DolbyVision | None = None
+    layers: bytes = b""
+    """HEVC's record of layers beside the pictures (`lhvC` of mp4); b"" where there is none."""
     chapters: tuple[int, ...] = ()
     """Tracks whose text names the chapters of this one."""
     end: Fraction | None = None

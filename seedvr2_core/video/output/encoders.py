@@ -8,14 +8,12 @@ depend on the number of its cores.
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import av.error
-import av.logging
 from av.codec.context import CodecContext
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
@@ -25,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidRequestError, ResourceError, SegmentError
+from seedvr2_core.video.foreign import libav_heard
 from seedvr2_core.video.info import EncoderSettings
 from seedvr2_core.video.output.formats import CODECS, NVENC, NVENC_CODECS
 from seedvr2_core.video.output.hdr import svtav1_hdr, x265_hdr
@@ -293,7 +292,7 @@ def check_encoder(settings: EncoderSettings) -> None:
         raise ResourceError(f"encoder nvenc: this build of libav lacks {spec.name}; {told}")
     with (
         av.open(io.BytesIO(), mode="w", format="matroska") as container,
-        _logged() as lines,
+        libav_heard() as lines,
     ):
         try:
             add_encoder(container, settings).encoder.open()
@@ -305,18 +304,6 @@ def check_encoder(settings: EncoderSettings) -> None:
                 f"encoder nvenc cannot code {settings.codec} at {settings.width}x{settings.height} "
                 f"on this machine ({why}); {told}"
             ) from error
-
-
-@contextmanager
-def _logged() -> Iterator[list[tuple[int, str, str]]]:
-    """What libav logs of errors in the `with` block, which says more than the number it returns."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as lines:
-            yield lines
-    finally:
-        av.logging.set_level(level)
 
 
 def tag_of(settings: EncoderSettings) -> str:

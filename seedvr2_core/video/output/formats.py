@@ -10,6 +10,8 @@ from pathlib import Path
 
 from seedvr2_core.video.info import EncoderSettings
 
+_RGB_NAMES = ("rgb", "bgr", "gbr", "bayer", "pal8")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecSpec:
@@ -60,7 +62,15 @@ class CodecSpec:
     @property
     def is_rgb(self) -> bool:
         """Whether it keeps red, green and blue, and not Y'CbCr."""
-        return all(name.startswith(("rgb", "gbr")) for name in self.pix_fmts.values())
+        return all(map(is_rgb_format, self.pix_fmts.values()))
+
+
+def is_rgb_format(pix_fmt: str) -> bool:
+    """Whether a pixel format stores R'G'B' (palettes and Bayer patterns too), not Y'CbCr or grey.
+
+    Its name says so (a test asks libav about all of them): who plans loads no libav.
+    """
+    return any(part in pix_fmt for part in _RGB_NAMES)
 
 
 _MATROSKA = "matroska"

@@ -10,6 +10,7 @@ from av.video.reformatter import ColorRange, Interpolation
 
 from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.video.info import BT2020, HDR_TRANSFERS, ColorInfo
+from seedvr2_core.video.output.formats import is_rgb_format
 
 BT709, UNSPECIFIED, BT470BG, SMPTE170M = 1, 2, 5, 6
 _UNKNOWN = (0, UNSPECIFIED, 3)
@@ -41,11 +42,6 @@ class ColorTags:
     matrix: int
     primaries: int
     transfer: int
-
-
-def is_rgb_format(pix_fmt: str) -> bool:
-    """Whether the pixel format stores R'G'B' (palettes included), not Y'CbCr or grey."""
-    return VideoFormat(pix_fmt).is_rgb or pix_fmt == "pal8"
 
 
 def has_alpha(pix_fmt: str) -> bool:

@@ -15,12 +15,11 @@ from seedvr2_core.video.alpha.colours import filled, flattened
 from seedvr2_core.video.alpha.facts import KEEP
 from seedvr2_core.video.alpha.planes import alpha_of, levels_of, rescaled
 from seedvr2_core.video.info import VideoInfo
-from seedvr2_core.video.output.formats import CODECS
+from seedvr2_core.video.output.formats import CODECS, is_rgb_format
 from seedvr2_core.video.picture.color import (
     TO_RGB,
     bit_depth,
     has_alpha,
-    is_rgb_format,
     sws_colorspace,
     sws_range,
 )

@@ -14,6 +14,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.video.foreign import libav_heard
 from seedvr2_core.video.picture.exr_header import BT709_XY, num_bytes_of, read_exr_header
 from seedvr2_core.video.picture.light import (
     LINEAR,
@@ -106,21 +107,32 @@ class ExrPicture:
     def _planes(self) -> list[np.ndarray]:
         """R, G, B (or Y), and alpha if there is one: (height, width) float32 each."""
         try:
-            with av.open(io.BytesIO(self._content), "r", format="exr_pipe") as container:
+            # Lines that cannot be unpacked are logged and left black, so the log is listened to:
+            # that of this thread.
+            with (
+                libav_heard() as logged,
+                av.open(io.BytesIO(self._content), "r", format="exr_pipe") as container,
+            ):
                 stream = container.streams.video[0]
+                stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 frame = next(container.decode(stream))
         except (av.error.FFmpegError, StopIteration, ValueError, IndexError) as error:
-            raise InvalidVideoError(
-                f"{self._name}: this EXR picture cannot be read ({error}); it is damaged, cut off "
-                "or compressed in a rare way: save it with ZIP or PIZ"
-            ) from error
+            raise self._unreadable(str(error)) from error
+        if logged:
+            raise self._unreadable(logged[0][2].strip())
         assert isinstance(frame, VideoFrame)
         if not is_light(frame.format.name):
             raise UnsupportedFormatError(
                 f"{self._name}: EXR pictures in the form {frame.format.name} are not taken"
             )
         return planes_of_light(frame)
+
+    def _unreadable(self, why: str) -> InvalidVideoError:
+        return InvalidVideoError(
+            f"{self._name}: this EXR picture cannot be read ({why}); it is damaged, cut off or "
+            "compressed in a rare way: save it with ZIP or PIZ"
+        )
 
 
 def _cut_off(name: str, why: str) -> InvalidVideoError:

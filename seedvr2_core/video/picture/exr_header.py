@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
+from seedvr2_core.errors import InvalidVideoError, SeedVR2Error, UnsupportedFormatError
 from seedvr2_core.video.picture.still import EXR_START, MAX_PIXELS
 
 _TILED, _DEEP_DATA, _SEVERAL_PARTS = 0x200, 0x800, 0x1000
@@ -22,7 +22,10 @@ _BOX, _CHANNEL, _CORNERS = struct.Struct("<4i"), struct.Struct("<iB3x2i"), struc
 _LONGEST_NAME = 256
 _MOST_BLOCKS = 2**20
 """The largest picture that is taken has a quarter of that in tiles of 16x16."""
-_HALF_AND_FLOAT = (1, 2)
+_HALF = 1
+_DWA = (8, 9)
+"""Numbers of the two compressions of that kind."""
+_HALF_AND_FLOAT = (_HALF, 2)
 _COLOURS = frozenset("RGB")
 _D65, _C = (0.3127, 0.3290), (0.310, 0.316)
 BT709_XY = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, *_D65)
@@ -77,10 +80,11 @@ def read_exr_header(content: bytes, name: str) -> ExrHeader:
         tiled = bool(flags & _TILED)
         blocks = _num_blocks(attributes, tiled=tiled)
         channels = _channels(attributes["channels"])
+        _refuse_dwa(attributes, channels, name)
         told = attributes.get("chromaticities")
         chromaticities = BT709_XY if told is None else _checked(_CORNERS.unpack(told))
     except (struct.error, KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, InvalidVideoError):
+        if isinstance(error, SeedVR2Error):
             raise
         raise InvalidVideoError(
             f"{name}: the header of this EXR picture cannot be read ({error!r}); it is damaged or "
@@ -115,6 +119,18 @@ def _refuse_kinds(flags: int, name: str) -> None:
     ):
         if flags & bit:
             raise UnsupportedFormatError(f"{name}: this EXR has {what}, not taken; {instead} first")
+
+
+def _refuse_dwa(
+    attributes: Mapping[str, bytes], channels: Mapping[str, tuple[int, int, int]], name: str
+) -> None:
+    """libav makes noise of it, without a word."""
+    kind, *_ = channels.get("A", (_HALF, 1, 1))
+    if kind != _HALF and attributes["compression"][0] in _DWA:
+        raise UnsupportedFormatError(
+            f"{name}: this EXR has alpha of floats, compressed by DWA, which cannot be read here; "
+            "save it with ZIP or PIZ"
+        )
 
 
 def _refuse_samples(

@@ -10,7 +10,8 @@ import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from seedvr2_core.video.picture.color import bit_depth, is_rgb_format
+from seedvr2_core.video.output.formats import is_rgb_format
+from seedvr2_core.video.picture.color import bit_depth
 
 _WIDE_BITS = 16
 _VIDEO_RANGE_BITS = 8

@@ -62,7 +62,7 @@ def test_the_collector_waits_until_a_flow_begins_and_works_in_it(tmp_path: Path)
     assert run(tmp_path, *attached("told")).stdout == "True\n"
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / "__init__.py").write_text("")
-    begin = "from tasks.json_logs import begin_logs; begin_logs(None, {}); print(gc.isenabled())"
+    begin = "from tasks.run.begin import begin_run; begin_run(None, {}); print(gc.isenabled())"
     (tmp_path / "prefect" / "engine.py").write_text(f"{told}\n{begin}")
     command = attached("prefect.engine")
     assert run(tmp_path, *command).stdout.splitlines() == ["False", "True"]

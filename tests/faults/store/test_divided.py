@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tasks.net.bucket import Bucket
 from tasks.settings import Settings
 from tests.kits.faults import wait_until
 from tests.kits.hosts.service import (
-    ASKED,
     PATIENCE_SECONDS,
     committed_in,
     digest_of_another,
+    send,
     sha256_in,
 )
 from tests.kits.http.s3 import S3
@@ -57,10 +56,7 @@ def test_both_make_segments_and_the_bytes_are_those_of_one(
 ) -> None:
     settings = settings_with(**s3.settings())
     work, done = Bucket(s3.address, settings), Bucket(f"s3://{s3.bucket}/done", settings)
-    url = f"{serve.urls['gateway']}/upscale/long.mp4"
-    asked = {**ASKED, "max_workers": 2}
-    answer = httpx.put(url, params=asked, content=clip, timeout=120)
-    job = answer.raise_for_status().json()["job_id"]
+    job = send(serve, clip, max_workers=2)
     helpers: set[str] = set()
 
     def one_helps() -> bool:

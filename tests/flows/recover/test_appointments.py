@@ -1,17 +1,21 @@
 """Which runs `recover` has an appointment to look at, and when."""
 
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.states import (
-    Completed,
-    Crashed,
-    Running,
-)
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Running
 
 from flows.recover import recover
 from flows.upscale import upscale
+from tasks.run import appointments
 from tasks.run.appointments import LABEL_RECOVERIES, Watch, appoint
+from tasks.settings import Settings, use_settings
+from tests.kits.deployed import QUICK, attempt
 from tests.kits.lost_runs import LostRun, eta, recovered
 
 
@@ -26,6 +30,49 @@ def test_a_watched_run_has_a_label_and_one_appointment_at_its_eta(job: LostRun) 
     assert 900 < eta(look) < 1001
     assert look.parameters == {"run_id": str(job.id)}
     assert look.idempotency_key == f"recover:{job.id}:{job.run.run_count}:0"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["waits", "is at work"])
+def test_a_job_that_is_done_takes_its_appointment_back(
+    client: SyncPrefectClient, job: LostRun, begun: bool
+) -> None:
+    """Else a process would begin for each job, to find that there is nothing to do."""
+    watch = Watch(job.id)
+    watch.keep(1000.0)
+    (look,) = job.looks()
+    if begun:
+        client.set_flow_run_state(look.id, Running(), force=True)
+    watch.take_back()
+    watch.take_back()
+    assert [run.id for run in job.looks()] == ([look.id] if begun else [])
+    watch.keep(1000.0)
+    assert len(job.looks()) == begun, "none is made anew"
+
+
+@pytest.mark.long
+def test_a_deployed_job_has_an_appointment_until_it_is_done(
+    client: SyncPrefectClient,
+    deployed: dict[str, UUID],
+    settings: Settings,
+    demo_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes = {"allow_local_files": True, "allow_cpu_engine": True}
+    use_settings(settings.model_copy(update=changes))
+    made: list[FlowRun | None] = []
+
+    def noted(*arguments: Any, **options: Any) -> FlowRun | None:
+        made.append(appoint(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(appointments, "appoint", noted)
+    parameters = {"video_path": str(demo_clip), **QUICK}
+    job = client.create_flow_run_from_deployment(deployed["upscale"], parameters=parameters)
+    assert attempt(client, job.id).is_completed()
+    (look,) = made
+    assert look is not None
+    with pytest.raises(ObjectNotFound):
+        client.read_flow_run(look.id)
 
 
 def test_who_asks_twice_has_one_appointment_and_a_later_one_does_not_count(

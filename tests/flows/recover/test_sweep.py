@@ -17,6 +17,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Crashed, Pending, Running, Scheduled
 
 from flows.recover import recover
+from tasks.run.appointments import LABEL_DRAINED
 from tests.kits.faults import wait_until
 from tests.kits.lost_runs import LostRun
 
@@ -161,6 +162,18 @@ def test_a_sweep_leaves_its_slot_to_who_is_waited_for(
     assert at_work.has_ended()
     assert at_work.state == "Completed"
     assert len(stand_ins()) == 1, "it looks on, a minute later"
+
+
+def test_a_sweep_whose_worker_is_drained_ends_and_its_stand_in_goes_on(
+    client: SyncPrefectClient, deployed: dict[str, UUID], stand_ins: Callable[[], list[FlowRun]]
+) -> None:
+    """tests/faults/test_sweep_at_the_end.py drains a real worker."""
+    at_work = Sweep(client, deployed["recover"])
+    wait_until(lambda: len(stand_ins()) == 1, "its stand-in waits")
+    client.update_flow_run_labels(at_work.id, {LABEL_DRAINED: True})
+    assert at_work.has_ended()
+    assert at_work.state == "Completed"
+    assert len(stand_ins()) == 1
 
 
 def test_a_server_that_is_away_for_a_look_ends_no_sweep(

@@ -1,4 +1,4 @@
-"""Hosts with a network of their own, on this machine: a cable leads to each, and can be pulled."""
+"""Networks on this machine that can be cut: hosts on a cable of their own, and single ways."""
 
 import os
 import shutil
@@ -43,14 +43,52 @@ class Host:
 
         The name is one that the servers answer to; on the host it leads to the cable.
         """
-        _, _, place = url.partition("://")
-        place, _, path = place.partition("/")
-        host, _, port = place.partition(":")
-        with _Forwarder((self.address, 0), (host, int(port))) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-            thread.start()
-            slash = "/" if path else ""
-            yield f"http://localhost:{server.server_address[1]}{slash}{path}"
+        with _forwarded(self.address, url) as (port, _):
+            yield f"http://localhost:{port}{_path_of(url)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """The way from one process to one server, on this machine; it needs no rights."""
+
+    url: str
+    """Of the server, seen from the process."""
+    is_open: threading.Event
+
+    def cut(self) -> None:
+        """Hold back what is sent from now on, and tell nobody: connections stay and are silent."""
+        self.is_open.clear()
+
+    def mend(self) -> None:
+        """Let through what was held back, as TCP does when a cable is put back."""
+        self.is_open.set()
+
+
+@contextmanager
+def way_to(url: str) -> Iterator[Way]:
+    """Lay a way of its own to a server of this machine's loopback."""
+    with _forwarded("127.0.0.1", url) as (port, is_open):
+        yield Way(url=f"http://127.0.0.1:{port}{_path_of(url)}", is_open=is_open)
+
+
+def _path_of(url: str) -> str:
+    """The path of an address, with the slash before it."""
+    return "".join(url.partition("://")[2].partition("/")[1:])
+
+
+@contextmanager
+def _forwarded(address: str, url: str) -> Iterator[tuple[int, threading.Event]]:
+    """Pass connections on to a server; yields the port on that address, and whether it does so."""
+    host, _, port = url.partition("://")[2].partition("/")[0].partition(":")
+    is_open = threading.Event()
+    is_open.set()
+    with _Forwarder((address, 0), (host, int(port)), is_open) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1], is_open
+        finally:
+            is_open.set()
             server.shutdown()
             thread.join()
 
@@ -89,28 +127,35 @@ def _ip(*words: str) -> None:
 
 
 class _Forwarder(socketserver.ThreadingTCPServer):
-    """Passes connections on."""
+    """Passes connections on while it is open."""
 
     daemon_threads = True
 
-    def __init__(self, here: tuple[str, int], there: tuple[str, int]) -> None:
+    def __init__(
+        self, here: tuple[str, int], there: tuple[str, int], is_open: threading.Event
+    ) -> None:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
+                is_open.wait()
                 with suppress(OSError), socket.create_connection(there, timeout=60) as onward:
                     onward.settimeout(None)
-                    back = threading.Thread(target=_pump, args=(onward, self.request), daemon=True)
+                    back = threading.Thread(
+                        target=_pump, args=(onward, self.request, is_open), daemon=True
+                    )
                     back.start()
-                    _pump(self.request, onward)
+                    _pump(self.request, onward, is_open)
                     back.join()
 
         super().__init__(here, Handler)
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, is_open: threading.Event) -> None:
     """Pass on what comes until there is no more."""
     with suppress(OSError):
         while data := source.recv(65_536):
+            is_open.wait()
             target.sendall(data)
+    is_open.wait()
     for end in (source, target):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

@@ -1,35 +1,39 @@
 """A service whose hosts have an object store and no common disk."""
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tasks.net.bucket import Bucket
-from tests.kits.faults import SMALL_PICTURES
+from tests.kits.faults import SMALL_PICTURES, Fault, carrying
 from tests.kits.http.s3 import S3
-from tests.kits.processes import ROOT
 from tests.kits.server import Serve, eventually
 
-ASKED = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
+ASKED: dict[str, str | int] = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
 """Of each job: a frame takes 50 ms."""
 PATIENCE_SECONDS = 900.0
 """On a busy machine a lost run comes back late."""
 
 
 @contextmanager
-def serve_with_store(folder: Path, s3: S3, **changes: str) -> Iterator[Serve]:
-    """Run the service with its work and its outputs in a bucket; segments last 4 s."""
+def serve_with_store(folder: Path, s3: S3, *faults: Fault, **changes: str) -> Iterator[Serve]:
+    """Run the service with its work and its outputs in a bucket; segments last 4 s.
+
+    Args:
+        folder: of the service.
+        s3: the bucket.
+        faults: what its processes do wrong, beside making small pictures.
+        changes: environment variables.
+    """
     folder.mkdir()
+    faulty = carrying(SMALL_PICTURES, *faults)
     serve = Serve(
         folder,
-        PYTHONPATH=os.pathsep.join((str(ROOT / "tests" / "faults" / "inject"), str(ROOT))),
-        SEEDVR2_TEST_FAULTS=json.dumps([asdict(SMALL_PICTURES)]),
+        PYTHONPATH=faulty["PYTHONPATH"],
+        SEEDVR2_TEST_FAULTS=faulty["SEEDVR2_TEST_FAULTS"],
         SEEDVR2_SEGMENT_SECONDS="4",
         SEEDVR2_STORAGE="s3",
         SEEDVR2_S3_OUTPUTS=f"s3://{s3.bucket}/done",
@@ -43,10 +47,10 @@ def serve_with_store(folder: Path, s3: S3, **changes: str) -> Iterator[Serve]:
     eventually(lambda: not serve.processes(), "the end of all processes")
 
 
-def send(serve: Serve, clip: bytes) -> str:
+def send(serve: Serve, clip: bytes, **options: str | int) -> str:
     """Send a video itself to the gateway; returns the job's id."""
     url = f"{serve.urls['gateway']}/upscale/long.mp4"
-    answer = httpx.put(url, params=ASKED, content=clip, timeout=120)
+    answer = httpx.put(url, params=ASKED | options, content=clip, timeout=120)
     return answer.raise_for_status().json()["job_id"]
 
 

@@ -121,6 +121,21 @@ def with_box(source: Path, path: Path, box: bytes, *, entry: bytes | None = None
     """
     content = bytearray(source.read_bytes())
     more = 4 + len(box)
+    start = parents_grown(content, more)
+    if entry is not None:
+        content[start + 4 : start + 8] = entry
+    place = start + _VISUAL_ENTRY_BYTES
+    content[place:place] = more.to_bytes(4) + box
+    path.write_bytes(content)
+    return path
+
+
+def parents_grown(content: bytearray, more: int) -> int:
+    """Let the boxes around the first track's sample entry, and that itself, be larger by so much.
+
+    Returns:
+        Where the sample entry begins.
+    """
     start = 0
     for parent, head in _PARENTS.items():
         at = content.index(parent, start) - 4
@@ -129,12 +144,7 @@ def with_box(source: Path, path: Path, box: bytes, *, entry: bytes | None = None
         start = at + head
     size = int.from_bytes(content[start : start + 4])
     content[start : start + 4] = (size + more).to_bytes(4)
-    if entry is not None:
-        content[start + 4 : start + 8] = entry
-    place = start + _VISUAL_ENTRY_BYTES
-    content[place:place] = more.to_bytes(4) + box
-    path.write_bytes(content)
-    return path
+    return start
 
 
 def clean_aperture(width: int, height: int, right: int = 0, down: int = 0) -> bytes:
@@ -184,7 +194,7 @@ def with_hdr10_plus(source: Path, path: Path) -> Path:
     bits = "".join(f"{value:0{length}b}" for value, length in fields)
     bits += "0" * (-len(bits) % 8)
     payload = bytes.fromhex("b5003c000104") + int(bits, 2).to_bytes(len(bits) // 8)
-    unit = _SEI + _unlike_a_start(bytes([4, len(payload)]) + payload + b"\x80")
+    unit = _SEI + unlike_a_start(bytes([4, len(payload)]) + payload + b"\x80")
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         streams = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
         new.streams.video[0].codec_context.codec_tag = "hvc1"
@@ -201,7 +211,7 @@ def with_hdr10_plus(source: Path, path: Path) -> Path:
     return path
 
 
-def _unlike_a_start(content: bytes) -> bytes:
+def unlike_a_start(content: bytes) -> bytes:
     """A unit's content as HEVC writes it: behind two zeros comes a 3, where a small byte would."""
     out = bytearray()
     for byte in content:

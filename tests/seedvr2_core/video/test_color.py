@@ -3,14 +3,15 @@
 import itertools
 
 import pytest
+from av.video.format import VideoFormat, names
 from av.video.reformatter import ColorRange
 
 from seedvr2_core.errors import UnsupportedFormatError
+from seedvr2_core.video.output.formats import is_rgb_format
 from seedvr2_core.video.picture.color import (
     ColorTags,
     bit_depth,
     has_alpha,
-    is_rgb_format,
     refuse_unsupported,
     resolve_color,
     sws_colorspace,
@@ -90,6 +91,14 @@ def test_hdr_without_all_of_its_tags_is_that_of_bt2020(
 )
 def test_what_a_pixel_format_holds(pix_fmt: str, rgb: bool, alpha: bool, bits: int) -> None:
     assert (is_rgb_format(pix_fmt), has_alpha(pix_fmt), bit_depth(pix_fmt)) == (rgb, alpha, bits)
+
+
+def test_the_name_of_a_pixel_format_says_whether_it_is_rgb_as_libav_does() -> None:
+    """All that this build of libav knows; palettes are the one kind that it counts otherwise."""
+    assert len(names) > 200
+    wrong = [name for name in names if is_rgb_format(name) != VideoFormat(name).is_rgb]
+    assert wrong == ["pal8"]
+    assert is_rgb_format("pal8")
 
 
 def test_a_picture_of_rgb_is_never_full_range_video() -> None:

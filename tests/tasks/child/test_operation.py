@@ -13,7 +13,7 @@ from seedvr2_core.child.protocol import Probe
 from seedvr2_core.errors import InvalidVideoError
 from tasks.child import operation
 from tasks.child.guard import Child
-from tasks.child.operation import one_child, run_operation, waiting_child
+from tasks.child.operation import one_child, pass_on, run_operation, waiting_child
 
 
 @pytest.fixture
@@ -109,3 +109,43 @@ def test_a_child_that_is_taken_belongs_to_its_taker(
     assert list(child.tail) == []
     child.close()
     assert waiting_child() is None, "outside of a block none waits"
+
+
+def taken(clip: Path, folder: Path) -> Child:
+    """The child that has probed a clip, as whoever restores takes it."""
+    probe(clip, folder)
+    child = waiting_child()
+    assert child is not None
+    return child
+
+
+def test_on_a_cpu_who_has_made_segments_does_what_follows(
+    started: list[Child], demo_clip: Path, tmp_path: Path
+) -> None:
+    with one_child():
+        child = taken(demo_clip, tmp_path)
+        probe(demo_clip, tmp_path)  # another one, which waits now
+        assert pass_on(child, "cpu", is_idle=True) is None
+        probe(demo_clip, tmp_path)
+        assert len(started) == 2
+        assert [one.alive for one in started] == [True, False]
+
+
+@pytest.mark.parametrize("why", ["a GPU", "no block", "still at work"])
+def test_who_cannot_go_on_stays_with_its_owner(
+    started: list[Child],
+    demo_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    why: str,
+) -> None:
+    monkeypatch.setattr(operation, "_END_SECONDS", 0.3)
+    device = "cuda:0" if why == "a GPU" else "cpu"
+    with one_child():
+        child = taken(demo_clip, tmp_path)
+        if why != "no block":
+            assert pass_on(child, device, is_idle=why != "still at work") is child
+    if why == "no block":
+        assert pass_on(child, device, is_idle=True) is child
+    assert child.alive
+    child.close()

@@ -11,6 +11,7 @@ from seedvr2_core.errors import StorageError, StorageRefusedError
 from tasks.net import bucket
 from tasks.net.bucket import PIECE_BYTES, Bucket
 from tasks.settings import Settings
+from tests.kits.hosts.network import way_to
 from tests.kits.http.s3 import S3, SECRET
 
 
@@ -115,6 +116,24 @@ def test_a_server_that_is_away_is_no_missing_object(
         objects.read("x")
     assert not isinstance(caught.value, StorageRefusedError)
     assert SECRET not in str(caught.value)
+
+
+def test_a_line_that_is_silent_ends_a_small_request(
+    s3: S3, settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases and claims count on it. A piece of a large file may take longer."""
+    monkeypatch.setattr(bucket, "SMALL_SECONDS", 1.0)
+    with way_to(s3.line.url) as way:
+        objects = Bucket(s3.address, settings_with(**s3.settings(s3_endpoint=way.url)))
+        assert objects.create("lock", b"run 1")
+        way.cut()
+        for ask in (objects.read, objects.stat):
+            with pytest.raises(StorageError, match="lock in s3://"):
+                ask("lock")
+        way.mend()
+        found = objects.read("lock")
+    assert found is not None
+    assert found.content == b"run 1"
 
 
 def test_a_wrong_clock_is_no_wrong_key(objects: Bucket, s3: S3, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Place:
     def __init__(self, bucket: Bucket, line: Line, settings: Settings) -> None:
         from obstore import sign
 
-        store, seconds = bucket._store, timedelta(seconds=600)
+        store, seconds = bucket._small, timedelta(seconds=600)
         self.url = sign(store, "PUT", "theirs/result.mp4", seconds)  # type: ignore[arg-type]
         self.bucket, self.line, self.settings = bucket, line, settings
 

@@ -1,21 +1,33 @@
 """HEVC with alpha in a layer of its own is read, or named; never flattened without a word."""
 
-import random
+from collections.abc import Callable
 from pathlib import Path
 
-import av
 import pytest
 
 from seedvr2_core.errors import InvalidRequestError
-from seedvr2_core.video.alpha.layer import _announces_alpha, _of_header, _of_packet
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 from tests.kits.clips.transparent import disc, saved
 from tests.kits.media import ffmpeg
+from tests.kits.videos.layers import (
+    ALPHA_PICTURE,
+    AUXILIARY,
+    MESSAGES,
+    PARAMETERS,
+    layers_record,
+    message,
+    parameters,
+    record_of,
+    units_of,
+    with_units,
+)
 
 X265 = ["-c:v", "libx265", "-preset", "ultrafast"]
 WITH_ALPHA = [*X265, "-pix_fmt", "yuva420p", "-x265-params", "log-level=error:alpha=1"]
 NAMES = ("a.mov", "a.mkv", "a.ts")
+OURS = parameters([{AUXILIARY: ALPHA_PICTURE}])
+Units = Callable[[list[bytes]], list[bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved(folder / "a.mov", disc(), *WITH_ALPHA, "-tag:v", "hvc1")
     for name in NAMES[1:]:
         ffmpeg("-i", folder / "a.mov", "-map", "0:v", "-c", "copy", folder / name)
-    saved(folder / "plain.mov", disc(), *X265, "-pix_fmt", "yuv420p")
+    plain = [*X265, "-pix_fmt", "yuv420p", "-tag:v", "hvc1"]
+    saved(folder / "plain.mov", disc(), *plain, "-movflags", "0")
     return folder
 
 
@@ -35,6 +48,46 @@ def test_it_is_known_whether_it_is_read(folder: Path, name: str) -> None:
     info = probe_video(folder / name)
     is_read = info.pix_fmt.startswith("yuva")
     assert (info.alpha.unread, info.alpha.transparent) == (not is_read, is_read)
+
+
+def kind_of(one: bytes) -> int:
+    return one[0] >> 1 & 63
+
+
+def without(units: list[bytes], kind: int) -> list[bytes]:
+    return [one for one in units if kind_of(one) != kind]
+
+
+IN_FILES: dict[str, tuple[str, Units, list[bytes]]] = {
+    "x265's parameters alone": ("a.mov", lambda units: without(units, MESSAGES), []),
+    "x265's message alone": (
+        "a.mov",
+        lambda units: [parameters(), *without(units, PARAMETERS)],
+        [],
+    ),
+    "our parameters alone": (
+        "plain.mov",
+        lambda units: [OURS, *without(without(units, PARAMETERS), MESSAGES)],
+        [],
+    ),
+    "a message alone": ("plain.mov", lambda units: [*without(units, MESSAGES), message()], []),
+    "both": ("plain.mov", lambda units: [OURS, *without(units, PARAMETERS), message()], []),
+    "parameters in lhvC": ("plain.mov", lambda units: units, [OURS]),
+    "a message in lhvC": ("plain.mov", lambda units: units, [message(layer=1)]),
+}
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_every_way_of_telling_it_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    """In the record, beside it, by a message or by parameters: never without a word."""
+    source, change, more = IN_FILES[name]
+    units = change(units_of(record_of(folder / source)))
+    content = layers_record(more)
+    box = (8 + len(content)).to_bytes(4) + b"lhvC" + content if more else b""
+    path = with_units(folder / source, tmp_path / "a.mov", units, box)
+    info = probe_video(path)
+    assert info.num_frames == len(disc())
+    assert info.alpha.unread != info.pix_fmt.startswith("yuva")
 
 
 def test_other_videos_have_none(folder: Path) -> None:
@@ -53,27 +106,3 @@ def test_what_cannot_be_read_is_named_or_refused(folder: Path) -> None:
     for wish, words in (("keep", "nor kept; convert it to ProRes"), ("refuse", "alpha refuse was")):
         with pytest.raises(InvalidRequestError, match=words):
             wanted_frames(info, WantedFrames(alpha=wish))
-
-
-def test_a_message_that_takes_it_back_announces_nothing() -> None:
-    header = bytes([39 << 1, 1])
-    assert _announces_alpha(header + bytes([165, 2, 0x10, 0x20, 0x80]))
-    assert not _announces_alpha(header + bytes([165, 2, 0x90, 0x20, 0x80]))
-    assert _announces_alpha(header + bytes([137, 1, 0, 165, 1, 0x10, 0x80])), "the second one"
-    assert not _announces_alpha(header + bytes([255, 165, 1, 0x10, 0x80])), "kind 420"
-    assert not _announces_alpha(bytes([40 << 1, 1, 165, 1, 0x10, 0x80])), "behind the picture"
-
-
-def test_headers_of_strangers_end(folder: Path) -> None:
-    with av.open(str(folder / "a.mov")) as container:
-        header = container.streams.video[0].codec_context.extradata or b""
-        packet = next(bytes(p) for p in container.demux(video=0) if p.size)
-    assert any(map(_announces_alpha, _of_header(header)))
-    draw = random.Random(3)
-    for _ in range(300):
-        spoilt, cut = bytearray(header), bytearray(packet)
-        for content in (spoilt, cut):
-            content[draw.randrange(len(content))] = draw.randrange(256)
-            del content[draw.randrange(len(content)) :]
-        for unit in (*_of_header(bytes(spoilt)), *_of_packet(bytes(cut), header)):
-            _announces_alpha(unit)

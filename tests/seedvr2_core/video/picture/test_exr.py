@@ -13,6 +13,7 @@ from seedvr2_core.errors import InvalidVideoError, UnsupportedFormatError
 from seedvr2_core.video.picture.exr import to_bt709
 from seedvr2_core.video.probe import displayed_size, probe_video, sniff_video
 from seedvr2_core.video.reader import read_frames
+from tests.kits.media import ffmpeg
 
 HEIGHT, WIDTH = 36, 50
 ACES = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
@@ -73,6 +74,33 @@ def test_linear_light_gets_the_transfer_of_srgb(
     assert "transfer of sRGB" in told
 
 
+@pytest.mark.parametrize("compression", ["none", "rle", "zip1", "zip16"])
+@pytest.mark.parametrize("kind", ["half", "float"])
+@pytest.mark.parametrize("channels", [3, 4], ids=["RGB", "RGBA"])
+def test_what_an_ffmpeg_process_writes_is_read(
+    tmp_path: Path, compression: str, kind: str, channels: int
+) -> None:
+    """Another version of FFmpeg than the one that reads; the values are those that a half has."""
+    linear = light(channels).astype(np.float16).astype(np.float32)
+    raw, path = tmp_path / "a.raw", tmp_path / "a.exr"
+    raw.write_bytes(linear.transpose(2, 0, 1)[[1, 2, 0, 3][:channels]].tobytes())
+    pix_fmt = {3: "gbrpf32le", 4: "gbrapf32le"}[channels]
+    ffmpeg(
+        *["-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", f"{WIDTH}x{HEIGHT}", "-i", raw],
+        *["-c:v", "exr", "-compression", compression, "-format", kind, path],
+    )
+    (frame,) = read_frames(path, probe_video(path), 0, 1, deep=True, alpha=channels == 4)
+    if channels == 3:
+        assert np.abs(frame.rgb - srgb(linear)).max() <= 1
+        return
+    assert frame.alpha is not None
+    assert np.abs(frame.alpha - linear[:, :, 3] * 65535).max() <= 1
+    # FFmpeg 9 takes what it is given for straight and multiplies it, as an EXR has it.
+    most = 64 if kind == "half" else 1
+    seen = linear[:, :, 3] > 0
+    assert np.abs(frame.rgb - srgb(linear[:, :, :3]))[seen].max() <= most
+
+
 def test_one_channel_is_grey(tmp_path: Path) -> None:
     linear = light(1)
     path = written(tmp_path / "a.exr", linear, format="float")
@@ -125,6 +153,35 @@ def test_other_compressions_are_read_as_openexr_reads_them(name: str) -> None:
     sniff_video(path)
     most = 64 if name.startswith("dwa") else 2  # libav's DWA rounds otherwise
     assert np.abs(read(path) - srgb(theirs)).max() <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("odd-dwaa", "cannot be read.*it is damaged, cut off or compressed in a rare way"),
+        ("alpha-dwaa", "alpha of floats, compressed by DWA.*save it with ZIP or PIZ"),
+    ],
+)
+def test_what_libav_would_spoil_without_a_word_is_refused(name: str, words: str) -> None:
+    """OpenEXR reads both; libav goes on with black where it fails, and with noise for alpha."""
+    path = PICTURES / f"{name}.exr"
+    with pytest.raises((InvalidVideoError, UnsupportedFormatError), match=words):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("compression", ["zip1", "zip16"])
+def test_a_damaged_part_is_no_black_part(tmp_path: Path, compression: str) -> None:
+    """libav only logs that it cannot unpack some lines, and gives the picture without them."""
+    soft = np.repeat(np.linspace(0, 1, 10).astype(np.float16), WIDTH // 10).astype(np.float32)
+    linear = np.broadcast_to(soft[None, :, None], (HEIGHT, WIDTH, 3))  # noise is stored as it is
+    path = written(tmp_path / "a.exr", linear, compression=compression, format="half")
+    assert np.abs(read(path) - srgb(linear)).max() <= 1
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 3 // 4
+    content[middle : middle + 20] = bytes(255 - byte for byte in content[middle : middle + 20])
+    path.write_bytes(content)
+    with pytest.raises(InvalidVideoError, match="it is damaged"):
+        probe_video(path)
 
 
 def with_attribute(content: bytes, name: bytes, kind: bytes, value: bytes) -> bytes:

@@ -28,6 +28,17 @@ def main() -> None:
         with OpenEXR.File(path) as file:
             read[name] = file.channels()["RGB"].pixels.astype(np.float16)
     np.savez_compressed(folder / "samples.npz", **read)
+    make_what_libav_cannot_read(folder)
+
+
+def make_what_libav_cannot_read(folder: Path) -> None:
+    """Noise of odd sides, of which it makes black, and alpha of floats, of which it makes noise."""
+    draw = np.random.default_rng(5)
+    header = {"compression": OpenEXR.DWAA_COMPRESSION, "type": OpenEXR.scanlineimage}
+    odd = draw.random((35, 27, 3), np.float32).astype(np.float16)
+    OpenEXR.File({**header}, {"RGB": odd}).write(str(folder / "odd-dwaa.exr"))
+    floats = draw.random((16, 24, 4), np.float32)
+    OpenEXR.File({**header}, {"RGBA": floats}).write(str(folder / "alpha-dwaa.exr"))
 
 
 if __name__ == "__main__":
