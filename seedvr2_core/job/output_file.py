@@ -90,7 +90,7 @@ def _check_taken(output: OutputFile, found: os.stat_result) -> None:
     if not output.overwrite:
         raise InvalidRequestError(
             f"the output file {path} exists already; choose another name, or let it be replaced "
-            "(--overwrite, in Python overwrite=True)"
+            "(overwrite)"
         )
 
 
