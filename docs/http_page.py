@@ -59,7 +59,7 @@ def operations(told: Document) -> Iterator[tuple[str, str, Document]]:
 def addresses(told: Document) -> Iterator[tuple[str, ...]]:
     """One row for each address."""
     for method, path, operation in operations(told):
-        said = operation["description"].partition("\n\n")[0]
+        said = operation["summary"]
         good = next(code for code in operation["responses"] if code.startswith("2"))
         bad = [code for code in operation["responses"] if not code.startswith("2")]
         kinds = operation["responses"][good].get("content", {"headers alone": {}})

@@ -60,7 +60,7 @@ class PlanError(InvalidRequestError):
     """Sizes, windows or overlap cannot be planned."""
 
     code = "plan_impossible"
-    remedy = "Choose another resolution, batch size or overlap."
+    remedy = "Choose other values for the options that the message names."
 
 
 class InvalidVideoError(SeedVR2Error, ValueError):

@@ -83,8 +83,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Restore and upscale videos with SeedVR2.
 
-    `seedvr2 upscale VIDEO` works on this machine. `submit`, `whole`, `status`, `jobs`, `cancel` and
-    `logs` talk to a gateway, which `seedvr2 serve` starts.""",
+    `seedvr2 upscale VIDEO` works on this machine. `submit`, `whole`, `status`, `jobs`, `cancel`,
+    `delete` and `logs` talk to a gateway, which `seedvr2 serve` starts.""",
 )
 app.add_typer(weights_app, name="weights")
 

@@ -62,7 +62,7 @@ from deployments.cli.screen import (
     status_line,
     watch,
 )
-from deployments.cli.words import ENDED_WELL, earlier, log_line, wrapped
+from deployments.cli.words import ENDED_WELL, earlier, log_line, terminal_columns, wrapped
 from deployments.host.exits import console, exit_codes, say, tell, tell_remedy
 from seedvr2_core.errors import InvalidRequestError
 from tasks.settings import Settings
@@ -246,7 +246,7 @@ def jobs(
     with _open_gateway("jobs", gateway, token_file) as client:
         found = client.jobs(limit, tag or ())
         for job in found:
-            tell(json.dumps(job) if as_json else wrapped(job_line(job)))
+            tell(json.dumps(job) if as_json else job_line(job, terminal_columns()))
         if not found:
             say("the gateway has no such jobs" if tag else "the gateway has no jobs")
 

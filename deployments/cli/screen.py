@@ -172,12 +172,19 @@ def remedy_words(job: dict[str, Any]) -> str:
     return remedy_of(kind) if kind else ""
 
 
-def job_line(job: dict[str, Any]) -> str:
-    """A job in a list: when it was submitted, of what, and its state."""
+def job_line(job: dict[str, Any], columns: int | None = None) -> str:
+    """A job in a list: when it was submitted, of what, and its state.
+
+    Args:
+        job: as the gateway tells it.
+        columns: of a terminal, where the state gets a line of its own if they are too few.
+    """
     at = datetime.fromisoformat(job["submitted_at"]).astimezone() if job["submitted_at"] else None
     when = f"{at:%Y-%m-%d %H:%M}" if at else "-"
     what = job.get("source_name") or job["filename"] or f"to {job['resolution']}"
-    return f"{job['job_id']}  {when}  {what}: {status_line(job)}"
+    begins, state = f"{job['job_id']}  {when}  {what}:", status_line(job)
+    fits = columns is None or len(begins) + len(state) < columns
+    return f"{begins} {state}" if fits else f"{begins}\n  {state}"
 
 
 class Lines:

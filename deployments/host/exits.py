@@ -52,8 +52,9 @@ _MACHINE_ADVICE: Mapping[int, str] = {
 }
 """What to do about the others (exit code 1)."""
 
-_SENTENCES = re.compile(r"( *)(?:note|error|what helps|waiting|interrupted)[:;] ")
-"""Beginnings of lines that are sentences; others hold paths and commands, which people copy."""
+_SENTENCES = re.compile(r"( *)(?:(?:note|error|what helps|waiting|interrupted)[:;]|\d\.) ")
+"""Beginnings of lines that are sentences or questions; others hold paths and commands, which people
+copy."""
 _SECRET = re.compile("KEY|TOKEN|SECRET")
 """In the names of settings whose values are not shown."""
 

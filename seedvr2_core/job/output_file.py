@@ -89,8 +89,8 @@ def _check_taken(output: OutputFile, found: os.stat_result) -> None:
         )
     if not output.overwrite:
         raise InvalidRequestError(
-            f"the output file {path} exists already; choose another name, or replace it with "
-            "--overwrite"
+            f"the output file {path} exists already; choose another name, or let it be replaced "
+            "(overwrite)"
         )
 
 

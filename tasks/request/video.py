@@ -296,7 +296,9 @@ def sentence_of(error: object) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not where:
         return message
-    if where.partition(".")[0] in _NOT_SHOWN or error["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no such option"
+    if where.partition(".")[0] in _NOT_SHOWN:
         return f"{where}: {message}"
     given = str(error["input"])[:80]
     return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"

@@ -49,6 +49,19 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_GROUPS = {
+    "Before a job": ("What a job would make and take.", ("plan",)),
+    "Jobs": (
+        "Submit a video, watch its job, and fetch what it has made.",
+        (
+            *("upscale", "status", "events", "logs", "jobs", "cancel", "retry", "whole"),
+            *("preview", "files"),
+        ),
+    ),
+    "Uploads": ("Send a file so that it goes on after a cut (tus 1.0).", ("uploads",)),
+    "The service": ("Whether all is well.", ("healthz", "readyz", "metrics")),
+}
+"""Heading on the page -> what is below it, and how the addresses begin that are."""
 _SWAGGER = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 
 
@@ -69,6 +82,8 @@ def add_docs(app: FastAPI, authenticate: Authenticate, shown: tuple[type[BaseMod
         for model in shown:
             schema = document["components"]["schemas"][model.__name__]
             schema["examples"] = model.model_json_schema()["examples"]
+        if "tags" not in document:  # FastAPI keeps it, and gives it out again
+            _arrange(document)
         return document
 
     app.openapi = openapi_with_nulls  # type: ignore[method-assign]
@@ -89,6 +104,17 @@ def add_docs(app: FastAPI, authenticate: Authenticate, shown: tuple[type[BaseMod
             raise HTTPException(404, f"the page has no part {name[:80]!r}")
         content = files("fastapi_offline").joinpath("static", name).read_bytes()
         return Response(content, media_type=_SWAGGER[name], headers=_HEADERS)
+
+
+def _arrange(document: dict[str, Any]) -> None:
+    """Give each operation a heading and a sentence; FastAPI would show its function's name."""
+    document["tags"] = [{"name": name, "description": said} for name, (said, _) in _GROUPS.items()]
+    headings = {begins: name for name, (_, all_of_it) in _GROUPS.items() for begins in all_of_it}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["tags"] = [headings[path.split("/")[1]]]
+            said, _, more = operation["description"].partition("\n\n")
+            operation["summary"], operation["description"] = said.replace("\n", " "), more
 
 
 def json_refusals(refusals: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:

@@ -98,7 +98,7 @@ def test_what_is_there_is_refused_without_overwrite(
 ) -> None:
     (tmp_path / "mine.mp4").write_bytes(b"mine")
     told = refusal(upscale("-o", tmp_path / "mine.mp4"))
-    assert "exists already; choose another name, or replace it with --overwrite" in told
+    assert "exists already; choose another name, or let it be replaced (overwrite)" in told
     begun = upscale("-o", tmp_path / "mine.mp4", "--overwrite")
     assert str(begun.exception) == "the job has begun"
     assert "--output, which is missing" in refusal(upscale("--overwrite"))

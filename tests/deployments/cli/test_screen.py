@@ -16,6 +16,7 @@ from deployments.cli.screen import (
     JobBar,
     JobLines,
     WatchBar,
+    job_line,
     open_display,
     plan_line,
     status_line,
@@ -103,6 +104,15 @@ def test_the_plan_is_one_line() -> None:
 )
 def test_a_status_is_one_line(changes: dict[str, Any], line: str) -> None:
     assert status_line(status(**changes)) == line
+
+
+def test_a_job_in_a_list_has_two_lines_where_one_is_too_short() -> None:
+    job = status(job_id="0" * 36, submitted_at="2026-11-29T12:00:00+00:00", source_name="a.mp4")
+    line = job_line(job)
+    begins, _, state = line.partition("a.mp4: ")
+    assert state == status_line(job)
+    assert job_line(job, 120) == line
+    assert job_line(job, 80) == f"{begins}a.mp4:\n  {state}"
 
 
 def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

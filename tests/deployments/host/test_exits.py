@@ -61,6 +61,8 @@ def test_a_terminal_cuts_no_word_of_a_sentence() -> None:
     assert " ".join(line.strip() for line in lines) == note
     assert on_a_screen(note, terminal=False) == [note]
     assert on_a_screen("  " + note, terminal=True)[1].startswith("    ")
+    question = "1. Where is work in progress kept? The work directory, or a bucket"
+    assert on_a_screen(question, terminal=True)[0] == "1. Where is work in progress kept? The"
     long = f"error: {'/folder' * 20} is no file"
     assert "/folder" * 20 in on_a_screen(long, terminal=True)[1], "a path stays in one piece"
 

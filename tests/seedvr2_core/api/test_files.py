@@ -103,7 +103,7 @@ def test_an_error_of_the_callers_own_ends_the_work(source: Path, tmp_path: Path)
 def test_nothing_of_the_callers_is_replaced_unasked(source: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken.mp4"
     taken.write_bytes(b"mine")
-    with pytest.raises(InvalidRequestError, match="exists already"):
+    with pytest.raises(InvalidRequestError, match=r"let it be replaced \(overwrite\)"):
         upscaled(source, taken)
     assert taken.read_bytes() == b"mine"
     link = tmp_path / "link.mp4"

@@ -97,7 +97,7 @@ def test_the_source_is_never_the_output(kind: str, source: Path, made: Path) -> 
         ("b.ts", "must end in .mp4"),
         ("b.avi", "must end in .mp4"),
         ("b", "must end in .mp4"),
-        ("taken.mp4", "exists already; choose another name, or replace it with --overwrite"),
+        ("taken.mp4", "exists already; choose another name, or let it be replaced"),
         ("folder.mp4", "is a folder"),
         ("pipe.mp4", "is a device or a pipe"),
         ("null.mp4", "is a device or a pipe"),

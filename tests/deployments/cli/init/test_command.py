@@ -112,7 +112,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> Non
     file.write_text("mine")
     done = run_command("init", "--output", file, *FLAGS)
     assert (done.returncode, file.read_text()) == (2, "mine")
-    assert "replace it with --overwrite" in done.stderr
+    assert "let it be replaced (overwrite)" in done.stderr
     done = run_command("init", "--output", file, *FLAGS, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

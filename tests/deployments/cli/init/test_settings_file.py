@@ -15,7 +15,7 @@ VALUES = {"SEEDVR2_STORAGE": "local"}
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("taken.env", "exists already; choose another name, or replace it with --overwrite"),
+        ("taken.env", "exists already; choose another name, or let it be replaced"),
         ("folder", "is a folder"),
         ("pipe", "is a device or a pipe"),
         ("none/site.env", "in a folder that exists"),

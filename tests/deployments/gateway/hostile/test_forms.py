@@ -71,8 +71,8 @@ FORMS: dict[str, tuple[str, bytes, int, str]] = {
     ),
     "field-twice": (FORM, part(FIELD.format("seed")) * 2 + ENDED, 422, "'seed' is given twice"),
     "field-not-utf8": (FORM, part(FIELD.format("model"), b"\xff") + ENDED, 422, "not UTF-8 text"),
-    "field-unknown": (FORM, part(FIELD.format("frames")) + ENDED, 422, "frames: Extra inputs"),
-    "field-name-not-utf8": (FORM, part(FIELD.format("\udcff")) + ENDED, 422, "Extra inputs"),
+    "field-unknown": (FORM, part(FIELD.format("frames")) + ENDED, 422, "frames: there is no such"),
+    "field-name-not-utf8": (FORM, part(FIELD.format("\udcff")) + ENDED, 422, "no such option"),
     "field-with-escape-codes": (FORM, part(FIELD.format("\x1b[2J")) + ENDED, 422, ""),
     "seed-of-4000-digits": (
         FORM, part(FIELD.format("seed"), DIGITS.encode()) + ENDED, 422, "seed: "
@@ -89,7 +89,7 @@ FORMS: dict[str, tuple[str, bytes, int, str]] = {
         422, "crf: ",
     ),
     "file-and-unknown-field": (
-        FORM, part(FILE.format("a"), b"v") + part(FIELD.format("x")) + ENDED, 422, "x: Extra"
+        FORM, part(FILE.format("a"), b"v") + part(FIELD.format("x")) + ENDED, 422, "x: there is no"
     ),
     "file-empty": (FORM, part(FILE.format("a"), b"") + ENDED, 422, "exactly one source"),
     "file-too-large": (FORM, part(FILE.format("a"), b"v" * 2_000_001) + ENDED, 413, "larger than"),

@@ -46,6 +46,20 @@ def test_an_independent_validator_accepts_it(spec: dict[str, Any]) -> None:
     } == set(spec["paths"])  # fmt: skip
 
 
+def test_every_operation_has_a_heading_and_a_sentence(spec: dict[str, Any]) -> None:
+    """FastAPI shows the name of a function: "Healthz", under "default"."""
+    headings = [tag["name"] for tag in spec["tags"]]
+    assert headings == ["Before a job", "Jobs", "Uploads", "The service"]
+    for path, operations in spec["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["summary"].endswith("."), where
+            assert len(operation["summary"].split()) > 3, where
+            assert "\n" not in operation["summary"], where
+            assert operation["tags"][0] in headings, where
+            assert operation["summary"] not in operation["description"], where
+
+
 def test_the_fields_stand_in_the_sections_of_the_other_forms(spec: dict[str, Any]) -> None:
     """The page makes its form from them."""
     for path in ("/upscale", "/plan"):
