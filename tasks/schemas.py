@@ -10,7 +10,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.planning import plan_latent_windows
-from seedvr2_core.planning.outputs import CRF_DEFAULT, alpha_fault, crf_of_quality
+from seedvr2_core.planning.outputs import (
+    CRF_DEFAULT,
+    alpha_fault,
+    container_fault,
+    crf_of_quality,
+)
 from seedvr2_core.video.alpha.facts import KEEP
 from seedvr2_core.video.info import VideoOutline
 from seedvr2_core.video.wanted import WantedFrames
@@ -166,6 +171,8 @@ class UpscaleRequest(Record):
                 f"quality {self.quality} and crf {self.crf} say the same in two ways; give one"
             )
         check_encoder_of(self.encoder, self.codec)
+        if fault := container_fault(self.codec, self.container, self.audio):
+            raise ValueError(fault)
         if self.alpha == KEEP and (fault := alpha_fault(self.codec, self.container)):
             raise ValueError(f"alpha keep: {fault}")
         plan_latent_windows(self.batch_size, self.temporal_overlap)

@@ -277,17 +277,8 @@ def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, s
     """The container, and a note about the choice; "" where there is nothing to say."""
     names = CODECS[codec].containers
     if options.container != AUTO:
-        if options.container not in names:
-            able = [name for name, spec in CODECS.items() if options.container in spec.containers]
-            raise PlanError(
-                f"container {options.container} cannot hold codec {codec}; choose container "
-                f"{' or '.join(names)}, or codec {' or '.join(able)}"
-            )
-        if options.audio not in ("keep", "none", new := CONTAINERS[options.container].new_sound):
-            raise PlanError(
-                f"container {options.container} cannot hold sound as {options.audio}; leave audio "
-                f"at keep, which makes {new} of what the container does not take, or choose mkv"
-            )
+        if fault := container_fault(codec, options.container, options.audio):
+            raise PlanError(fault)
         if CONTAINERS[options.container].single and video.num_frames != 1:
             raise PlanError(
                 f"container {options.container} is one picture, and {video.num_frames} frames are "
@@ -313,6 +304,30 @@ def _container(video: VideoInfo, codec: str, options: "Options") -> tuple[str, s
         f"the output is {_RICH_CONTAINER}, because {usual} cannot hold {_named(lost)} as it is; "
         f"with container {usual} it is converted or left out"
     )
+
+
+def container_fault(codec: str, container: str, audio: str) -> str:
+    """What speaks against an asked container, whatever the video is; "" for nothing.
+
+    Args:
+        codec: a name of `CODECS`, or AUTO.
+        container: a name of `CONTAINERS`, or AUTO.
+        audio: as a request has it.
+    """
+    if container == AUTO:
+        return ""
+    if codec != AUTO and container not in (names := CODECS[codec].containers):
+        able = [name for name, spec in CODECS.items() if container in spec.containers]
+        return (
+            f"container {container} cannot hold codec {codec}; choose container "
+            f"{' or '.join(names)}, or codec {' or '.join(able)}"
+        )
+    if audio not in ("keep", "none", new := CONTAINERS[container].new_sound):
+        return (
+            f"container {container} cannot hold sound as {audio}; leave audio at keep, which makes "
+            f"{new} of what the container does not take, or choose mkv"
+        )
+    return ""
 
 
 def _counts(video: VideoInfo, container: ContainerSpec) -> bool:

@@ -112,6 +112,23 @@ def test_words_of_alpha_are_checked_at_the_door(options: dict[str, str], told: s
     assert request.alpha == "auto"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"codec": "h264", "container": "webm"}, "container webm cannot hold codec h264; choose"),
+        ({"codec": "prores", "container": "mp4"}, "choose container mov or mkv, or codec h264"),
+        ({"container": "webm", "audio": "aac"}, "container webm cannot hold sound as aac"),
+    ],
+)
+def test_a_container_that_cannot_be_is_refused_at_the_door(
+    options: dict[str, str], told: str
+) -> None:
+    """It needs no look at the video, so nobody waits for its probe to hear that."""
+    with pytest.raises(InvalidRequestError, match=told):
+        check_request(video_url="https://example.org/a.mp4", **options)
+    check_request(video_url="https://example.org/a.mp4", container=options["container"])
+
+
 def test_a_video_that_was_sent_is_called_by_its_name_not_by_its_digest(
     settings_with: Callable[..., Settings],
 ) -> None:
