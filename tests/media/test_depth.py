@@ -146,6 +146,7 @@ def test_colour_bars(tmp_path: Path, pix_fmt: str, source: str, pattern: str, mo
         assert np.abs(a - b).max() <= most
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     ["sdr.mp4", "ten.mkv"]

@@ -229,6 +229,7 @@ def test_it_stops_when_the_time_is_up(demo_clip: Path, demo_job: tuple[Plan, Job
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.long
 def test_the_way_to_a_place_is_not_silent(
     demo_clip: Path, demo_job: tuple[Plan, JobDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_server_that_is_away_is_no_missing_object(
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_line_that_is_silent_ends_a_small_request(
     s3: S3, settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
