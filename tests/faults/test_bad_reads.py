@@ -72,14 +72,14 @@ def test_a_job_whose_reads_fail_in_every_phase_comes_out_the_same(
     places = {
         "fetched": "tasks.fetch:obtain_source",
         "probed": "seedvr2_core.video.probe:probe_video",
-        "restored": "seedvr2_core.child.segments:restore_segments",
+        "joined": "seedvr2_core.video.join:join_segments",
     }
     done = [Fault(at=at, do="count", mark=job.place(name)) for name, at in places.items()]
     faults = [
         Fault(at=READ, call=2, do="eio", mark=job.place("1"), after=job.place("fetched")),
-        # Who has probed goes on to restore.
+        # Who has probed goes on to restore, and to join.
         Fault(at=READ, call=3, do="estale", mark=job.place("2"), since=job.place("probed")),
-        Fault(at=READ, call=5, do="eio", mark=job.place("3"), after=job.place("restored")),
+        Fault(at=READ, call=3, do="eio", mark=job.place("3"), since=job.place("joined")),
     ]
     result = job.result(job.start(*done, *faults))
     assert all(Path(fault.mark).exists() for fault in faults)
