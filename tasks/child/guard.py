@@ -2,7 +2,7 @@
 
 The child (`python -m seedvr2_core.child`) takes requests on stdin and gives events on stdout (see
 `seedvr2_core/child/protocol.py`); its stderr is log text. It has its own process group, which is
-ended as a whole: TERM, a few seconds of grace, KILL. WaitLimits count only the time in which this
+ended as a whole: TERM, a few seconds of grace, KILL. Limits count only the time in which this
 process was running (`awake.py`). This module knows nothing of Prefect.
 """
 

@@ -144,12 +144,11 @@ def add_files(
             "Cross-Origin-Resource-Policy": "same-origin",
             "Cache-Control": "private, no-store",
         }
-        if keep:
-            kind = _KINDS.get(path.suffix.lower(), "application/octet-stream")
-            return FileResponse(path, media_type=kind, headers=headers, filename=path.name)
-        # A source has its digest as its name.
-        kind = _KINDS.get(path.suffix.lower(), "video/mp4")
-        return FileResponse(path, media_type=kind, headers=headers)
+        # A source, which nobody keeps, has its digest as its name.
+        other = "application/octet-stream" if keep else "video/mp4"
+        kind = _KINDS.get(path.suffix.lower(), other)
+        name = path.name if keep else None
+        return FileResponse(path, media_type=kind, headers=headers, filename=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
