@@ -41,7 +41,7 @@ from seedvr2_core.child.messages.events import (
     Waiting,
 )
 from seedvr2_core.child.messages.fields import Event, Request, message_of, object_in
-from seedvr2_core.child.messages.life import Rest, Resting, Stop
+from seedvr2_core.child.messages.life import Prepare, Rest, Resting, Stop
 from seedvr2_core.compare.record import Comparison
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.planning import Options
@@ -76,6 +76,7 @@ __all__ = [
     "Measured",
     "PlanChecked",
     "PlanMade",
+    "Prepare",
     "Preview",
     "Previewed",
     "Probe",
@@ -311,6 +312,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "preview": Preview,
     "make_report": MakeReport,
     "compare": Compare,
+    "prepare": Prepare,
     "rest": Rest,
     "stop": Stop,
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Heartbeat, Idle, Request, Restore
+from seedvr2_core.child.protocol import Event, Heartbeat, Idle, Prepare, Probe, Request, Restore
 from seedvr2_core.errors import SeedVR2Error
 from tasks.child.guard import Child
 from tasks.child.processes import ChildProcess
@@ -34,7 +34,9 @@ def load_detail(beat: Heartbeat) -> str:
 class _Spare:
     """The child of the last operation, which waits for the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, restores: bool) -> None:
+        self.restores = restores
+        """Whether segments are made in the block."""
         self._child: Child | None = None
 
     def take(self) -> Child | None:
@@ -60,15 +62,18 @@ _spare: ContextVar[_Spare | None] = ContextVar("spare_child", default=None)
 
 
 @contextlib.contextmanager
-def one_child() -> Iterator[None]:
+def one_child(*, restores: bool = True) -> Iterator[None]:
     """Let the operations in the `with` block share a child, as long as none of them fails.
 
     A start loads Python, numpy and the codecs, which takes a second of a processor, and a short job
     has six operations. A child whose operation has failed ends, and the next one gets a fresh one.
     On a CPU the watch over the segments takes the child that waits, too (`waiting_child`), and
     leaves it here when they are made (`pass_on`).
+
+    Args:
+        restores: segments are made in the block, so a child that probes loads torch meanwhile.
     """
-    spare = _Spare()
+    spare = _Spare(restores=restores)
     token = _spare.set(spare)
     try:
         yield
@@ -140,7 +145,7 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     Raises:
         SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
-    child = waiting_child() or Child(log=current().log)
+    child = waiting_child() or _fresh_child(request)
     try:
         event = _answer(child, request, doing)
     except BaseException:
@@ -151,6 +156,14 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     else:
         child.close()
     return event
+
+
+def _fresh_child(request: Request[E]) -> Child:
+    """A child for a request. Who probes a job's source makes its segments later, on a CPU."""
+    child, spare = Child(log=current().log), _spare.get()
+    if spare and spare.restores and isinstance(request, Probe):
+        child.send(Prepare())
+    return child
 
 
 def _answer(child: Child, request: Request[E], doing: str) -> E:
