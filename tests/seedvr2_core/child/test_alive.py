@@ -19,6 +19,7 @@ from tests.kits.factories import make_options
 from tests.kits.media import ffmpeg
 
 READ_SECONDS = 0.5
+BT709 = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709"
 MOST_READS = 5
 """In a row without a sign of life; libav and we look at a file's first bytes several times."""
 
@@ -41,7 +42,7 @@ def _probe(clip: Path, folder: Path) -> Probe:
 def _join(clip: Path, folder: Path) -> Join:
     """What a child is asked for a job of one segment, whose packets are those of the clip."""
     info = probe_video(clip)
-    plan = build_plan(info, "a", make_options(container=clip.suffix[1:]))
+    plan = build_plan(info, "a", make_options(resolution="320x180"))
     job_dir = JobDir(folder / "job")
     job_dir.segments_path.mkdir(parents=True)
     write_plan(job_dir.plan_path, plan)
@@ -59,8 +60,9 @@ def test_headers_on_a_share_far_away(
     """They have a hundred small reads; who makes them knows nothing of signs of life."""
     cover, clip = tmp_path / "cover.png", tmp_path / "clip.mp4"
     ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", cover)
-    tracks = ["-map", "0", "-map", "0:a", "-map", "1", "-c", "copy", "-disposition:v:1"]
-    ffmpeg("-i", demo_clip, "-i", cover, *tracks, "attached_pic", clip)
+    tracks = ["-map", "0", "-map", "0:a", "-map", "1", "-disposition:v:1", "attached_pic"]
+    coded = ["-c", "copy", "-c:v:0", "libx264", "-preset", "ultrafast"]
+    ffmpeg("-i", demo_clip, "-i", cover, *tracks, *coded, "-filter:v:0", BT709, clip)
     request = make(clip, tmp_path)
     disk = SlowDisk(monkeypatch, reads=True, writes=False, read_seconds=READ_SECONDS)
     child._answer(request, Alive(disk), [])
