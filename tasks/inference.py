@@ -25,7 +25,8 @@ _watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
 
 def _named(parameters: dict[str, Any]) -> str:
     """Name of a segment's task run, which counts as people do: "segment 7 of 31"."""
-    return f"segment {parameters['index'] + 1} of {parameters['num_segments']}"
+    about = "about " if parameters.get("about") else ""
+    return f"segment {parameters['index'] + 1} of {about}{parameters['num_segments']}"
 
 
 @contextlib.contextmanager
@@ -67,8 +68,8 @@ def wait_for(watch: SegmentWatch, index: int) -> None:
 
 
 @step(name="infer", task_run_name=_named, retries=1, retry_delay_seconds=2)
-def infer(index: int, num_segments: int) -> State[int]:
-    """Wait until segment `index` of `num_segments` is restored and committed.
+def infer(index: int, num_segments: int, *, about: bool = False) -> State[int]:
+    """Wait until segment `index` of `num_segments` (or `about` so many) is restored and committed.
 
     It takes numbers alone: for a parameter that another task has returned, such as the job, Prefect
     would draw a line from that task to every segment.
@@ -81,7 +82,7 @@ def infer(index: int, num_segments: int) -> State[int]:
     Retries: a stall, a crash and anything else that may heal, once, on a fresh child.
     """
     watch = _watch.get()
-    which = f"segment {index + 1} of {num_segments}"
+    which = _named({"index": index, "num_segments": num_segments, "about": about})
     if watch.is_done(index):
         return Completed(name="Reused", message=f"{which} was already there", data=index)
     began = time.monotonic()

@@ -230,7 +230,8 @@ class SegmentWatch:
                     self._plan,
                     pending_frames=self._pending.num_frames,
                     slowest=self._slowest,
-                    num_frames=self._job.num_frames,
+                    num_frames=self._pending.asked_frames,
+                    later_seconds=self._asking.later_seconds,
                     engine_share=1.0 if isinstance(event, Ready) else share,
                 )
                 self._show(RESTORE)
@@ -275,7 +276,8 @@ class SegmentWatch:
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not (self._pending.by_others or self._steps.coded or self._job.preview):
+        only_a_part = self._job.preview or self._job.early is not None
+        if not (self._pending.by_others or self._steps.coded or only_a_part):
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -370,7 +372,7 @@ class SegmentWatch:
 
     def _measures(self) -> Measures:
         """What the work is measured by."""
-        done = self._job.num_segments - len(self._pending.indices)
+        done = len(self._job.segments) - len(self._pending.indices)
         return measures_of(
             self._pace,
             self._purse,
