@@ -155,9 +155,11 @@ def test_a_job_that_was_killed_while_it_took_over_goes_on(
             raise KilledError
         write_record(path, record)
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    probed = probed_with(film, CUTS)
+    with monkeypatch.context() as patch:
         patch.setattr("tasks.early.begun.write_record", write)
-        take_over(job, probed_with(film, CUTS), fresh=False)
+        with pytest.raises(KilledError):
+            take_over(job, probed, fresh=False)
     assert [s.index for s in sidecars(whole, job.job_dir) if s] == [0]
     take_over(job, probed_with(film, CUTS), fresh=False)
     assert [s.index for s in sidecars(whole, job.job_dir) if s] == list(part.segments)
