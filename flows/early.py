@@ -6,6 +6,7 @@ two hours takes minutes, in which the GPU would wait.
 
 from prefect import get_run_logger
 
+from tasks.child.operation import drop_engine
 from tasks.early.begun import EarlyWork, early_part
 from tasks.early.search import (
     SEARCH_DEVICE,
@@ -18,34 +19,43 @@ from tasks.early.search import (
 from tasks.estimate import estimate
 from tasks.inference import infer, session
 from tasks.job import make_room
-from tasks.probe import cuts_wanted, probe
+from tasks.probe import CutsWanted, cuts_wanted, probe
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
 
 __all__ = ["EarlyWork", "may_begin_early", "restore_early"]
 
 
-def restore_early(source: FetchedSource, request: UpscaleRequest) -> EarlyWork:
+def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource, EarlyWork]:
     """Find the cuts of a long video, and make its first segments meanwhile.
 
     What is made lies in directories of its own until the job takes it over (`tasks.early.begun`). A
-    search that fails ends this too: the probe that follows looks for the cuts again, and it is the
-    one that fails. So the segment at work is committed first.
+    search that fails ends this behind the segment at work: a probe looks for the cuts again, and
+    has the last word.
 
-    Side effects: the cuts are known when this returns; segments in WORK_DIR/jobs.
+    Returns:
+        The source with all its cuts, and what was made.
     """
     work = EarlyWork()
-    probed = probe(source, request, cuts="none")
-    assert probed is not None
-    marks = marks_of(probed)
+    probed = _probed(source, request, "none")
+    marks = marks_of(probed.video.num_frames)
     if not marks:
-        return work
+        return _probed(source, request, "all"), work
+    wanted = cuts_wanted(probed, SEARCH_DEVICE, marks)
     try:
-        with EarlySearch(cuts_wanted(probed, SEARCH_DEVICE, marks)) as search:
+        with EarlySearch(wanted) as search:
             while settled := search.more():
                 _restore_to(settled, probed, request, search, work)
     except CutsUnknownError as error:
         get_run_logger().warning("the cuts are looked for once more: %s", error.__cause__)
-    return work
+        drop_engine()  # the probe tells how much of the device's memory is free
+        return _probed(source, request, "all"), work
+    return probed.model_copy(update={"cuts_path": wanted.out}), work
+
+
+def _probed(source: FetchedSource, request: UpscaleRequest, cuts: CutsWanted) -> ProbedSource:
+    probed = probe(source, request, cuts=cuts)
+    assert probed is not None  # only `short` leaves cuts to others
+    return probed
 
 
 def _restore_to(
@@ -67,4 +77,4 @@ def _restore_to(
             for index in part.segments:
                 search.check()
                 infer(index, part.num_segments, about=True)
-        work.note(part, inference.kept)
+        work.note(part, inference.kept, inference.account)

@@ -254,7 +254,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             stored,
             seconds=time.monotonic() - began,
             kept=early.without(inference.kept),
-            account=inference.account,
+            account=early.in_all(inference.account),
             reported=reported,
         )
 
@@ -272,13 +272,11 @@ def _probe(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource
 
     On one machine the beginning of such a video is restored while its cuts are looked for.
     """
-    leaves, early = may_leave_cuts(), EarlyWork()
+    leaves = may_leave_cuts()
     may_wait = leaves or may_begin_early(request, get_settings())
     probed = probe(source, request, cuts="short" if may_wait else "all")
-    if probed is None and leaves:
+    if probed is not None:
+        return probed, EarlyWork()
+    if leaves:
         raise FetchedElsewhere(hand_over(source))
-    if probed is None:
-        early = restore_early(source, request)
-        probed = probe(source, request, cuts="all")
-    assert probed is not None
-    return probed, early
+    return restore_early(source, request)

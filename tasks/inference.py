@@ -14,6 +14,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.child.operation import drop_engine
 from tasks.child.preview import note_previewed
 from tasks.child.session import SegmentWatch
 from tasks.schemas import PlannedJob
@@ -46,6 +47,8 @@ def session(job: PlannedJob, *, workers: int = 1, divided: bool = False) -> Iter
         watch.check_budget()
         yield watch
         watch.let_rest()
+        if job.early is None:
+            drop_engine()  # of the early part, where nothing was left to make
     finally:
         _watch.reset(token)
         watch.close()

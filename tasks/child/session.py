@@ -177,7 +177,8 @@ class SegmentWatch:
         """The work is done: the child may outlive the job, or do what is left of it."""
         child, loaded = self._child, self._steps.was_warm is not None
         if child is not None and not (loaded and let_rest(child, self._plan, self._job.device)):
-            self._child = pass_on(child, self._job.device, is_idle=self._is_idle)
+            goes_on = self._job.early is not None
+            self._child = pass_on(child, self._job.device, is_idle=self._is_idle, goes_on=goes_on)
         self.close()
 
     def close(self) -> None:

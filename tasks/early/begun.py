@@ -27,7 +27,7 @@ from tasks.early.search import Settled
 from tasks.request.shared import KeptWork
 from tasks.run import current
 from tasks.run.spending import hand_on
-from tasks.schemas import PlannedJob, ProbedSource
+from tasks.schemas import Account, PlannedJob, ProbedSource
 from tasks.settings import Settings, get_settings
 
 _CHILD_SECONDS = 10.0
@@ -51,10 +51,13 @@ class EarlyWork:
     def __init__(self) -> None:
         """Nothing yet."""
         self.began = False
+        self._was_warm: bool | None = None
         self._segments = self._frames = 0
 
-    def note(self, job: PlannedJob, kept: KeptWork) -> None:
+    def note(self, job: PlannedJob, kept: KeptWork, account: Account) -> None:
         """The early segments of a job are made; `kept` were there before."""
+        if self._was_warm is None:
+            self._was_warm = account.engine_was_warm
         segments = read_record(JobDir(job.job_dir).outline_path, PlanOutline).segments
         self._segments += len(job.segments) - kept.segments
         self._frames += sum(segments[k].num_frames for k in job.segments) - kept.frames
@@ -66,6 +69,12 @@ class EarlyWork:
             "frames": max(0, kept.frames - self._frames),
         }
         return kept.model_copy(update=changes)
+
+    def in_all(self, account: Account) -> Account:
+        """The account of the whole run: it was the early part that loaded the engine."""
+        if self._was_warm is None:
+            return account
+        return account.model_copy(update={"engine_was_warm": self._was_warm})
 
 
 def begun_early(info_path: Path, settings: Settings) -> tuple[Path, ...]:

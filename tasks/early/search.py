@@ -14,9 +14,9 @@ from seedvr2_core.child.protocol import FindCuts, Heartbeat
 from seedvr2_core.errors import SeedVR2Error, SegmentError
 from seedvr2_core.files import read_record
 from tasks.child import Child
-from tasks.child.operation import STALL_SECONDS, STARTING
+from tasks.child.operation import STALL_SECONDS, STARTING, drop_engine
 from tasks.run import current
-from tasks.schemas import ProbedSource, UpscaleRequest
+from tasks.schemas import UpscaleRequest
 from tasks.settings import Settings
 
 SEARCH_DEVICE = "cpu"
@@ -60,9 +60,8 @@ def may_begin_early(request: UpscaleRequest, settings: Settings) -> bool:
     return not (deployment.id or shares or in_part or request.color_correction == "lab")
 
 
-def marks_of(probed: ProbedSource) -> tuple[int, ...]:
+def marks_of(num_frames: int) -> tuple[int, ...]:
     """Frames up to which the cuts are told while the search goes on; none of a short video."""
-    num_frames = probed.video.num_frames
     if num_frames < LEAST_MARKS * FIRST_MARK:
         return ()
     doublings = range((num_frames // FIRST_MARK).bit_length())
@@ -111,6 +110,7 @@ class EarlySearch:
             if there:
                 self._last = there[-1]
                 return Settled(until=self._last, path=self._request.settled_path(self._last))
+            drop_engine()  # no device is held while there is nothing to do
             self._hear(shown=True)
 
     def _is(self, mark: int) -> bool:

@@ -29,10 +29,6 @@ def request(**fields: Any) -> UpscaleRequest:
     return check_request(video_path="/film.mp4", **fields)
 
 
-def probed(num_frames: int) -> Any:
-    return SimpleNamespace(video=SimpleNamespace(num_frames=num_frames))
-
-
 @pytest.mark.parametrize(
     ("num_frames", "marks"),
     [
@@ -44,7 +40,7 @@ def probed(num_frames: int) -> Any:
     ],
 )
 def test_marks_double_up_to_the_end(num_frames: int, marks: tuple[int, ...]) -> None:
-    assert marks_of(probed(num_frames)) == marks
+    assert marks_of(num_frames) == marks
 
 
 @pytest.mark.parametrize(
