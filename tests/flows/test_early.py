@@ -77,7 +77,7 @@ def waits_for_segment(work_dir: Path, index: int = 0) -> Fault:
 
 
 def run(film: Path, *, fresh: bool = False) -> UpscaleResult:
-    return upscale(
+    result: Any = upscale(
         video_path=str(film),
         model="tiny",
         resolution="720p",
@@ -85,6 +85,8 @@ def run(film: Path, *, fresh: bool = False) -> UpscaleResult:
         batch_size=12,
         fresh=fresh,
     )
+    assert isinstance(result, UpscaleResult)
+    return result
 
 
 def task_names(result: UpscaleResult) -> list[str]:

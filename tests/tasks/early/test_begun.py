@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -69,7 +70,8 @@ def job_of(plan: Plan) -> PlannedJob:
         "num_segments": len(plan.segments),
         "num_frames": plan.video.num_frames,
     }
-    return planned_job(get_settings().work_dir / "other").model_copy(update=changes)
+    elsewhere = get_settings().work_dir / uuid4().hex
+    return planned_job(elsewhere).model_copy(update=changes)
 
 
 def probed_with(film: Path, cuts: tuple[int, ...], detector: str = "") -> ProbedSource:
