@@ -119,11 +119,9 @@ def test_the_job_is_begun_early_and_ends_as_one_whose_cuts_were_known(
     assert first.stat().st_mtime_ns < cuts.stat().st_mtime_ns, "made before all cuts were known"
     names = task_names(early)
     about = [name for name in names if "about" in name]
-    assert about
-    assert about[0].startswith("segment 1 of about ")
-    assert len([name for name in names if name.startswith("segment ")]) == len(about) + len(
-        plan.segments
-    )
+    assert [name for name in about if name.startswith("segment 1 of about ")]
+    segments = [name for name in names if name.startswith("segment ")]
+    assert len(segments) == len(about) + len(plan.segments)
 
     again = run(film, fresh=True)  # its cuts are known now, and nothing is kept
     assert (again.sha256, again.segments_reused) == (known.sha256, 0)
