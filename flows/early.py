@@ -67,7 +67,7 @@ def _restore_to(
 ) -> None:
     """Make the segments that end before the last cut that is known."""
     plain = request.model_copy(update={"fresh": False})  # what is there is removed below
-    job = estimate(plain, probed.model_copy(update={"cuts_path": settled.path}))
+    job = work.go_on(estimate(plain, probed.model_copy(update={"cuts_path": settled.path})))
     fresh, work.began = request.fresh and not work.began, True
     with early_part(job, probed, settled, fresh=fresh) as part:
         if part is None:

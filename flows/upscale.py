@@ -227,7 +227,7 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     source = fetched_before(get_settings()) or _fetch(request)
     probed, early = _probe(source, request)
     check_pool(request.resolution, probed.video.display_size)
-    job = estimate(request, probed, made)
+    job = early.go_on(estimate(request, probed, made))
     record.planned(job)
     with hold_job(job, fresh=request.fresh), forgets_plan(job):
         take_over(job, probed, fresh=request.fresh and not early.began)

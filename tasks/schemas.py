@@ -284,6 +284,8 @@ class PlannedJob(Record):
     """The piece that alone is made. Segments and frames above are then those that it needs."""
     early: tuple[int, ...] | None = None
     """Segments that are made before all cuts are known; None: they are known."""
+    early_seconds: float = 0.0
+    """What this run has taken for such segments before; its limits count them."""
     notes: tuple[str, ...] = ()
 
     @property

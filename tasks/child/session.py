@@ -91,7 +91,7 @@ class SegmentWatch:
         """What this run is expected to take, from now to the stored output."""
         self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
         limit = job.job_limit_seconds  # an operator's
-        self._deadline = inf if limit is None else awake_seconds() + limit
+        self._deadline = inf if limit is None else awake_seconds() + limit - job.early_seconds
         self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
         self._child: Child | None = None
         self._pace: Pace | None = None

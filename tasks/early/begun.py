@@ -53,14 +53,20 @@ class EarlyWork:
         self.began = False
         self._was_warm: bool | None = None
         self._segments = self._frames = 0
+        self._seconds = 0.0
 
     def note(self, job: PlannedJob, kept: KeptWork, account: Account) -> None:
         """The early segments of a job are made; `kept` were there before."""
         if self._was_warm is None:
             self._was_warm = account.engine_was_warm
         segments = read_record(JobDir(job.job_dir).outline_path, PlanOutline).segments
+        self._seconds += account.taken_seconds or 0.0
         self._segments += len(job.segments) - kept.segments
         self._frames += sum(segments[k].num_frames for k in job.segments) - kept.frames
+
+    def go_on(self, job: PlannedJob) -> PlannedJob:
+        """The job as it goes on behind what was made so far."""
+        return job.model_copy(update={"early_seconds": self._seconds})
 
     def without(self, kept: KeptWork) -> KeptWork:
         """What earlier runs had made, of what lay there when all cuts were known."""
