@@ -31,8 +31,8 @@ def load_detail(beat: Heartbeat) -> str:
     return "PyTorch" if beat.phase == Restore.phase else ""
 
 
-class _Spare:
-    """The child of the last operation, which waits for the next one."""
+class _Place:
+    """Where a child waits for its next request."""
 
     def __init__(self, *, restores: bool) -> None:
         self.restores = restores
@@ -58,6 +58,15 @@ class _Spare:
             child.close()
 
 
+class _Spare(_Place):
+    """The child of the last operation, which waits for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = _Place()
+        """Of the child whose engine is loaded, between two sessions of one job."""
+
+
 _spare: ContextVar[_Spare | None] = ContextVar("spare_child", default=None)
 
 
@@ -80,6 +89,7 @@ def one_child(*, restores: bool = True) -> Iterator[None]:
     finally:
         _spare.reset(token)
         spare.close()
+        spare.engine.close()
 
 
 def waiting_child() -> Child | None:
@@ -95,21 +105,23 @@ def waiting_child() -> Child | None:
     return child
 
 
-def pass_on(child: Child, device: str, *, is_idle: bool) -> Child | None:
+def pass_on(child: Child, device: str, *, is_idle: bool, goes_on: bool = False) -> Child | None:
     """Leave a child that has made its segments to the operations that follow in the block.
 
-    On a CPU alone: with a GPU it has to end, so that others find the GPU's memory free.
+    On a CPU alone: with a GPU it has to end, so that others find the GPU's memory free. Where the
+    job goes on with another session, it is left to that, with its engine loaded (`drop_engine`).
 
     Args:
         child: the caller's.
         device: that it has worked on.
         is_idle: whether it has said that it has ended its work; else it is waited for.
+        goes_on: whether the job has more segments, which another session makes.
 
     Returns:
         None if it was left; else the child, which is still the caller's to close.
     """
     spare = _spare.get()
-    if spare is None or device != "cpu":
+    if spare is None or (device != "cpu" and not goes_on):
         return child
     try:
         while not is_idle:
@@ -118,16 +130,26 @@ def pass_on(child: Child, device: str, *, is_idle: bool) -> Child | None:
     except SeedVR2Error as error:
         current().log(f"what is left is done by a fresh process: {error}")
         return child
-    spare.give(child)
+    (spare.engine if goes_on else spare).give(child)
     return None
 
 
+def drop_engine() -> None:
+    """End the child that was left to the next session: that begins later, or not at all."""
+    if spare := _spare.get():
+        spare.engine.close()
+
+
 def child_for(device: str, warm: ChildProcess | None) -> Child:
-    """The child that restores on a device: a warm one if there is one.
+    """The child that restores on a device: that of the session before, or a warm one.
 
     Else, on a CPU, the one that has probed, which has its packages loaded. With a GPU it may have
     memory there, which it must not hold while it waits for its turn: a fresh one is taken.
     """
+    spare = _spare.get()
+    if warm is None and spare is not None and (child := spare.engine.take()):
+        child.begin_anew()
+        return child
     probed = waiting_child() if warm is None and device == "cpu" else None
     return probed or Child(log=current().log, process=warm)
 

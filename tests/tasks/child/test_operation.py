@@ -14,7 +14,14 @@ from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.kernels.devices import may_have_gpus
 from tasks.child import operation
 from tasks.child.guard import Child
-from tasks.child.operation import one_child, pass_on, run_operation, waiting_child
+from tasks.child.operation import (
+    child_for,
+    drop_engine,
+    one_child,
+    pass_on,
+    run_operation,
+    waiting_child,
+)
 
 
 @pytest.fixture
@@ -197,3 +204,23 @@ def test_who_cannot_go_on_stays_with_its_owner(
         assert pass_on(child, device, is_idle=True) is child
     assert child.alive
     child.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_an_engine_is_left_to_the_next_session_of_the_job(
+    started: list[Child], demo_clip: Path, tmp_path: Path, device: str
+) -> None:
+    """On a GPU as well: it is the same job's, and is taken or dropped a moment later."""
+    with one_child():
+        child = taken(demo_clip, tmp_path)
+        assert pass_on(child, device, is_idle=True, goes_on=True) is None
+        probe(demo_clip, tmp_path)  # another child: this one would let its engine go
+        assert [one.alive for one in started] == [True, True]
+        assert child_for(device, None) is child
+        assert pass_on(child, device, is_idle=True, goes_on=True) is None
+        drop_engine()
+        assert [one.alive for one in started] == [False, True]
+        taken_next = child_for("cpu", None)
+        assert taken_next is started[1]
+        pass_on(taken_next, device, is_idle=True, goes_on=True)
+    assert not started[1].alive, "it has ended with the block"
