@@ -162,6 +162,23 @@ class GatewayClient:
         """Submit the whole video of a completed preview; asked twice, it is the same job."""
         return self._ask("POST", f"/whole/{quote(job_id, safe='')}", GivenSubmission)
 
+    def retry(
+        self,
+        job_id: str,
+        *,
+        max_seconds: float | None = None,
+        max_price: float | None = None,
+        no_limit: bool = False,
+    ) -> Answer:
+        """Submit a failed or cancelled job again; asked twice, it is the same job.
+
+        With one of the options, these are its limits, in the place of those that it had.
+        """
+        limits = {"max_seconds": max_seconds, "max_price": max_price, "no_limit": no_limit or None}
+        params = {name: value for name, value in limits.items() if value is not None}
+        where = f"/retry/{quote(job_id, safe='')}"
+        return self._ask("POST", where, GivenSubmission, params=params)
+
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""
         return self._ask("POST", f"/cancel/{quote(job_id, safe='')}", GivenJob)

@@ -16,6 +16,7 @@ JOB = "0d5c9a0e-8a3c-5c43-9a8e-3f0b7d1c2e55"
 AT_THE_GATEWAY = {
     "submit": "interrupted; what was sent is kept: run it again to go on",
     "whole": "interrupted; the gateway may have made the job: run it again, it is the same job",
+    "retry": "interrupted; the gateway may have made the job: run it again, it is the same job",
     "status": "interrupted; the job goes on: run it again to look",
     "jobs": "interrupted; all jobs go on: run it again to look",
     "logs": "interrupted; the job goes on: run it again to read on",
