@@ -71,7 +71,7 @@ from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute, terminal_columns
-from deployments.host.exits import console, exit_codes, run_program, say, tell
+from deployments.host.exits import CommandGroup, console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
 from tasks.schemas import UpscaleRequest, UpscaleResult
@@ -79,6 +79,7 @@ from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import typer
+from click import Context
 from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 
 from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
@@ -60,6 +62,8 @@ _SENTENCES = re.compile(r"( *)(?:(?:note|error|what helps|waiting|interrupted)[:
 copy."""
 _SECRET = re.compile("KEY|TOKEN|SECRET")
 """In the names of settings whose values are not shown."""
+INTERRUPTED = "interrupted: run it again to go on"
+"""What Ctrl-C says before a command has begun its work, and after it has told its result."""
 AGAIN_SECONDS = 1.0
 """How long after Ctrl-C we look whether the command is ending, and press again if it is not."""
 _OVER = b"\0"
@@ -234,6 +238,18 @@ def _settings_sentence(error: ValidationError) -> str:
     return "; ".join(told)
 
 
+class CommandGroup(TyperGroup):
+    """The commands of a program; Ctrl-C outside of `exit_codes` ends them as it does inside."""
+
+    def invoke(self, ctx: Context) -> object:
+        """Run the command that the words name."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            say(INTERRUPTED)
+            raise typer.Exit(130) from error
+
+
 def run_program(program: Callable[[], object]) -> None:
     """Run a program; an error that nothing has handled is told in one sentence and ends it with 1.
 
@@ -241,6 +257,9 @@ def run_program(program: Callable[[], object]) -> None:
     """
     try:
         program()
+    except KeyboardInterrupt:
+        say(INTERRUPTED)
+        sys.exit(130)
     except Exception as error:  # noqa: BLE001 - told, and kept in full
         tell_unexpected(error)
         sys.exit(1)
