@@ -17,9 +17,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
-from click import Context
 from pydantic import ValidationError
 from rich.console import Console
 from typer.core import TyperGroup
@@ -28,6 +28,9 @@ from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
 from tasks.json_logs import json_line
 from tasks.sources.names import printable
+
+if TYPE_CHECKING:
+    from click import Context
 
 console = Console(stderr=True)
 """All text for people goes to stderr; stdout holds only the result."""
@@ -241,7 +244,7 @@ def _settings_sentence(error: ValidationError) -> str:
 class CommandGroup(TyperGroup):
     """The commands of a program; Ctrl-C outside of `exit_codes` ends them as it does inside."""
 
-    def invoke(self, ctx: Context) -> object:
+    def invoke(self, ctx: "Context") -> object:
         """Run the command that the words name."""
         try:
             return super().invoke(ctx)
