@@ -48,7 +48,7 @@ _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 MAX_LINES = 1_000_000
 """Of a log, in one call of `logs`: more are no log of ours."""
 _AWAY = (408, 429, 502, 503, 504)
-_CALLERS_MISTAKE = (400, 401, 403, 404, 413, 415, 421, 422)
+_CALLERS_MISTAKE = (400, 401, 403, 404, 409, 413, 415, 421, 422)
 
 
 class GatewayClient:
