@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -28,9 +28,6 @@ from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
 from tasks.json_logs import json_line
 from tasks.sources.names import printable
-
-if TYPE_CHECKING:
-    from click import Context
 
 console = Console(stderr=True)
 """All text for people goes to stderr; stdout holds only the result."""
@@ -244,7 +241,7 @@ def _settings_sentence(error: ValidationError) -> str:
 class CommandGroup(TyperGroup):
     """The commands of a program; Ctrl-C outside of `exit_codes` ends them as it does inside."""
 
-    def invoke(self, ctx: "Context") -> object:
+    def invoke(self, ctx: Any) -> object:
         """Run the command that the words name."""
         try:
             return super().invoke(ctx)
