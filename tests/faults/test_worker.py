@@ -32,7 +32,6 @@ from tests.kits.processes import (
     free_port,
     is_running,
     kill_tree,
-    listen_to_ctrl_c,
 )
 
 pytestmark = [
@@ -69,7 +68,6 @@ class Pool:
                 env={**os.environ, **variables},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=listen_to_ctrl_c,  # it makes SIGINT of SIGTERM
                 stdout=log,
                 stderr=log,
             )

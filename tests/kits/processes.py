@@ -110,11 +110,6 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def listen_to_ctrl_c() -> None:
-    """Let a child react to Ctrl-C (preexec_fn): background jobs of a shell ignore it otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextlib.contextmanager
 def mounted(folder: Path, *, size: str) -> Iterator[Path]:
     """Mount a file system in memory of this size ("1m") at a new folder, while the block runs."""

@@ -30,7 +30,6 @@ from tests.kits.processes import (
     command_line,
     command_of,
     free_port,
-    listen_to_ctrl_c,
     marked,
     run_command,
 )
@@ -192,7 +191,6 @@ class Serve:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                preexec_fn=listen_to_ctrl_c,
             )
         self.urls: dict[str, str] = {}
 
