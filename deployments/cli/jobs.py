@@ -5,6 +5,7 @@ SEEDVR2_GATEWAY_URL, else the one that `seedvr2 serve` starts on this machine.
 """
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -347,7 +348,8 @@ def _watch(client: "GatewayClient", job_id: str, as_json: bool, door: list[str])
     try:
         job = watch(client.follow(job_id), console)
     except KeyboardInterrupt:
-        say(f"no longer watching; the job goes on: seedvr2 status {job_id} --watch")
+        words = ["seedvr2", "status", job_id, "--watch", *door]
+        say(f"no longer watching; the job goes on: {shlex.join(words)}")
         raise typer.Exit(130) from None
     for note in job["notes"]:
         say(f"note: {note}")

@@ -26,8 +26,8 @@ from tasks.settings import Settings
 Limits = Mapping[str, float | None]
 """`max_seconds` and `max_price` of a request."""
 STOPPED_AT_ITS_LIMIT = (
-    "was stopped at its limit, and would be again; give a larger one in the address (max_seconds "
-    "or max_price), or no_limit=true, and it goes on"
+    "was stopped at its limit, and would be again; give a larger one (max_seconds or max_price), "
+    "or no_limit, and it goes on"
 )
 NewSeconds = Annotated[
     float | None,

@@ -11,6 +11,7 @@ from click.testing import Result
 from prefect.client.schemas.objects import StateType
 from typer.testing import CliRunner
 
+from deployments.cli import jobs
 from deployments.cli.app import app
 from seedvr2_core.errors import BudgetError, in_full
 from tasks.run.failures import OVER_BUDGET
@@ -75,3 +76,21 @@ def test_a_job_that_has_ended_otherwise_keeps_its_limit(where: list[str], state:
     assert done.exit_code == 0, done.stderr
     assert job_run(done.stdout.strip()).parameters["max_seconds"] == 5
     assert run(*words[1:]).stdout == done.stdout, "asked twice, it is the same job"
+
+
+def test_who_no_longer_watches_is_told_how_to_go_on(
+    where: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command has the gateway's options, so that it works as it stands."""
+    job = submitted(where)
+
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "watch", pressed)
+    ended = run("status", job, "--watch", *where)
+    assert ended.exit_code == 130
+    assert "the job goes on" in ended.stderr
+    assert shlex.split(ended.stderr.partition("goes on: ")[2]) == [
+        *("seedvr2", "status", job, "--watch", *where)
+    ]

@@ -63,7 +63,7 @@ def test_a_job_that_its_limit_has_stopped_needs_another_one(client: httpx.Client
     assert client.get(f"/status/{job}").json()["error_code"] == "over_budget"
     refused = client.post(f"/retry/{job}")
     assert refused.status_code == 409
-    for words in ("max_seconds", "max_price", "no_limit=true"):
+    for words in ("max_seconds", "max_price", "no_limit"):
         assert words in refused.json()["detail"]
     larger = client.post(f"/retry/{job}", params={"max_seconds": 60.5})
     assert larger.status_code == 202, larger.text
