@@ -29,10 +29,10 @@ from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, w
 from tests.kits.processes import (
     ROOT,
     children_of,
+    ends_with_us,
     free_port,
     is_running,
     kill_tree,
-    listen_to_ctrl_c,
 )
 
 pytestmark = [
@@ -69,7 +69,7 @@ class Pool:
                 env={**os.environ, **variables},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=listen_to_ctrl_c,  # it makes SIGINT of SIGTERM
+                preexec_fn=ends_with_us(),
                 stdout=log,
                 stderr=log,
             )

@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from seedvr2_core.files.process import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 MARK = "SEEDVR2_TEST_MARK"
@@ -113,6 +115,24 @@ def command_of(pid: int) -> str:
 def listen_to_ctrl_c() -> None:
     """Let a child react to Ctrl-C (preexec_fn): background jobs of a shell ignore it otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def ends_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
+    """What a service does as it starts (preexec_fn): it ends with this process, even by kill -9.
+
+    To be exact, it ends with the thread that starts it. It listens to Ctrl-C as well: Prefect's
+    worker makes that of SIGTERM.
+
+    Args:
+        number: the signal that it gets; it may want to tidy up.
+    """
+    parent = os.getpid()
+
+    def begin() -> None:
+        listen_to_ctrl_c()
+        die_with_parent(parent, number)
+
+    return begin
 
 
 @contextlib.contextmanager
