@@ -75,7 +75,7 @@ def sweep() -> str:
                 raise
             get_run_logger().warning("this look failed, the next comes soon: %s", error)
         if one.ended or time.monotonic() > until:
-            return "; ".join(told)
+            return "; ".join(told) or "no lost run that nobody looked at"
         time.sleep(LOOK_SECONDS)
 
 
