@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -70,6 +71,8 @@ class Draining(_Base):
         """Look for runs, unless this worker is being drained."""
         if not self._draining:
             return await super().get_and_submit_flow_runs()
+        # Prefect's health server takes a worker for sick that has not asked for five minutes.
+        self._last_polled_time = datetime.now(UTC)
         if not self._at_work and not self._submitting_flow_run_ids:
             os.kill(os.getpid(), signal.SIGTERM)  # ends an idle worker as it always does
         for run_id, attempt in list(self._at_work.items()):
