@@ -25,7 +25,7 @@ import yaml
 
 from deployments.gateway.auth import digest
 from tests.kits.containers.stand_in import engine_without_images
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 from tests.kits.server import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +112,7 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=ends_with_us(),
             )
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
