@@ -40,9 +40,10 @@ class Draining(_Base):
         """What Prefect's worker takes."""
         super().__init__(*arguments, **options)
         self._draining = False
-        self._at_work: dict[UUID, int] = {}
-        """Runs whose process or container this worker has started, each with its attempt."""
-        self._told: set[UUID] = set()
+        self._at_work: list[tuple[UUID, int]] = []
+        """Runs whose process or container this worker has started, each with its attempt. One that
+        was taken for lost may be here twice."""
+        self._told: set[tuple[UUID, int]] = set()
         """Those of them that have the label."""
 
     async def setup(self) -> None:
@@ -61,11 +62,12 @@ class Draining(_Base):
 
     async def run(self, flow_run: "FlowRun", *arguments: Any, **options: Any) -> Any:
         """Run a flow run, and know of it while it is at work."""
-        self._at_work[flow_run.id] = flow_run.run_count + 1  # it counts when it is running
+        attempt = (flow_run.id, flow_run.run_count + 1)  # it counts when it is running
+        self._at_work.append(attempt)
         try:
             return await super().run(flow_run, *arguments, **options)  # pyright: ignore[reportAbstractUsage]
         finally:
-            del self._at_work[flow_run.id]
+            self._at_work.remove(attempt)
 
     async def get_and_submit_flow_runs(self) -> "list[FlowRun]":
         """Look for runs, unless this worker is being drained."""
@@ -75,12 +77,10 @@ class Draining(_Base):
         self._last_polled_time = datetime.now(UTC)
         if not self._at_work and not self._submitting_flow_run_ids:
             os.kill(os.getpid(), signal.SIGTERM)  # ends an idle worker as it always does
-        for run_id, attempt in list(self._at_work.items()):
-            if run_id in self._told:
-                continue
+        for run_id, number in [one for one in self._at_work if one not in self._told]:
             with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):  # asked again
-                await self.client.update_flow_run_labels(run_id, {LABEL_DRAINED: attempt})
-                self._told.add(run_id)
+                await self.client.update_flow_run_labels(run_id, {LABEL_DRAINED: number})
+                self._told.add((run_id, number))
         return []
 
 
