@@ -16,7 +16,6 @@ from deployments.deploy.apply import pool_template
 from tests.kits.containers.docker_host import USER, DockerHost
 from tests.kits.containers.engine import Engine
 from tests.kits.containers.image import IMAGE, SECRET_FILES
-from tests.kits.deployed import post
 from tests.kits.processes import mounted
 from tests.kits.server import eventually
 
@@ -74,8 +73,7 @@ def test_a_job_runs_to_its_end_and_its_container_is_gone(host: DockerHost) -> No
 def test_cancel_ends_the_container(host: DockerHost) -> None:
     run = host.submit("/long.mp4")
     host.container_at_work(run)
-    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    post(host.server.client, f"/flow_runs/{run}/set_state", cancelling)
+    host.cancel(run)
     assert host.end_of(run)["type"] == "CANCELLED"
     host.all_gone()
 

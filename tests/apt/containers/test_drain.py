@@ -38,3 +38,13 @@ def test_a_worker_that_is_stopped_leaves_its_container_at_work(host: DockerHost)
     assert host.end_of(run)["type"] == "COMPLETED"
     assert (host.run(run)["run_count"], host.result(run)["segments_reused"]) == (1, 0)
     host.all_gone()
+
+
+def test_a_job_that_is_cancelled_while_its_worker_is_away_ends_by_itself(host: DockerHost) -> None:
+    run = host.submit("/long.mp4")
+    host.container_at_work(run)
+    host.stop_worker(0)
+    host.cancel(run)
+    host.all_gone()
+    assert host.end_of(run)["type"] == "CANCELLED"
+    host.start_worker()

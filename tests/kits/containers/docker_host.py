@@ -138,6 +138,11 @@ class DockerHost:
         }
         return post(self.server.client, f"/deployments/{deployment}/create_flow_run", body)["id"]
 
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run as the gateway does."""
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        post(self.server.client, f"/flow_runs/{run_id}/set_state", cancelling)
+
     def start_sweep(self) -> str:
         """Start a run of `recover` that looks for lost runs until it has a reason to end.
 
